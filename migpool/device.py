@@ -1,0 +1,315 @@
+"""The interface for device authors. Nothing else of migpool is needed to write a plug-in.
+
+A **device** is one thing of the machine that has state to move. The same class serves both sides; migpool calls one
+half of it at the source and the other half at the destination. All methods are plain and may block where their
+docstring says so.
+
+The order of calls, and the thread they come from::
+
+    source                                          thread
+      save_setup()                                  the migration's
+      pending(), iterate(buffer) ...                the migration's       only if it is iterable; the machine runs
+      stop()                                        the migration's       the downtime begins
+      save_state(buffer) ... until it returns 0     the model's choice    only if it is iterable
+      save_config()                                 the model's choice    big lock held
+      resume()                                      the migration's       only after a failure or cancel
+      close()                                       the migration's       always, last
+
+    destination
+      load_setup(data)                              the migration's
+      load_state(data) ... in the order of saving   the model's choice    only if it is iterable
+      load_config(data)                             the model's choice    big lock held
+      start()                                       the migration's       every device is loaded: the machine runs
+      close()                                       the migration's       always, last
+
+"The model's choice" means: any thread, but never two at once for one device, and always in this order; what one call
+wrote, the next one sees, whichever thread it runs on. ``abort()`` alone may come at any time from any other thread.
+
+An **iterable** device has much state: it is read in chunks and travels over the multifd channels, outside the main
+channel, while other devices do the same. A device that is not iterable has only its config; it crosses on the main
+channel, as one section.
+
+A plug-in is found by its entry point in the group ``migpool.devices``: a function (or class) that takes a
+:class:`DeviceContext` and returns the devices to migrate::
+
+    def devices(context: DeviceContext) -> list[Device]: ...
+
+Its docstring's first line is what ``migpool plugins`` shows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from migpool.errors import DeviceError, VerificationError
+
+__all__ = [
+    "Device",
+    "DeviceContext",
+    "DeviceError",
+    "DevicePlugin",
+    "OptionValue",
+    "Pending",
+    "Side",
+    "StateCosts",
+    "VerificationError",
+]
+
+Side: TypeAlias = Literal["source", "destination"]
+OptionValue: TypeAlias = "str | int | float | bool | Sequence[OptionValue] | Mapping[str, OptionValue]"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """What a plug-in is told when its devices are made.
+
+    Arguments:
+        side: which end of the migration this process is.
+        options: the ``options`` table of the device's entry in the scenario, as written there.
+        count: how many devices of this kind the scenario asks for (its ``count`` key, 1 without it).
+        seed: a number that is the same at both ends and may differ between migrations; for made-up state.
+    """
+
+    side: Side
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    count: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How many bytes a device still has to save.
+
+    Arguments:
+        precopy: bytes that can be saved while the machine runs.
+        stopcopy: bytes that can be saved only after it has stopped. An estimate is enough.
+    """
+
+    precopy: int = 0
+    stopcopy: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateCosts:
+    """How long a device's own work takes when nothing is in its way, in seconds. The report's lower bound rests on it.
+
+    Arguments:
+        stop: one call of ``stop``.
+        read: all calls of ``save_state`` together.
+        write_chunk: one call of ``load_state`` with a whole chunk.
+        write: all calls of ``load_state`` together.
+        save_config: one call of ``save_config``.
+        load_config: one call of ``load_config``.
+        shared_lock: the name of a lock outside the migration (in a kernel driver, say) that this device's reads and
+            writes hold and others of the same name wait for; empty without one.
+    """
+
+    stop: float = 0.0
+    read: float = 0.0
+    write_chunk: float = 0.0
+    write: float = 0.0
+    save_config: float = 0.0
+    load_config: float = 0.0
+    shared_lock: str = ""
+
+
+class Device(ABC):
+    """One device of the machine.
+
+    Only ``save_config`` and ``load_config`` must be written; an iterable device sets ``iterable`` and adds
+    ``save_state`` and ``load_state``. Raise :class:`DeviceError` with one line for what goes wrong; migpool adds
+    which device and chunk.
+
+    Attributes:
+        idstr: the device's name in the stream, at most 255 bytes of ASCII; the same at both ends.
+        instance_id: tells devices of one ``idstr`` apart; 0 to 2**32 - 1.
+        version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
+        iterable: whether the device has state for ``save_state``.
+        note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
+    """
+
+    idstr: str
+    instance_id: int = 0
+    version: int = 1
+    iterable: bool = False
+    note: str = ""
+
+    # ---------------------------------------------------------------- source
+
+    def save_setup(self) -> bytes:
+        """Prepare to save, and return what the destination needs for ``load_setup``.
+
+        The machine runs. May block for as long as the set-up takes. Called once, before anything else.
+        """
+        return b""
+
+    def pending(self) -> Pending:
+        """Say how much is left to save. Must not block: it is asked often while the machine runs."""
+        return Pending()
+
+    def iterate(self, buffer: memoryview) -> int:
+        """Save some state while the machine runs; only called while ``pending().precopy`` is over 0.
+
+        Arguments:
+            buffer: where to put it; page-aligned, one chunk long, writable.
+
+        Returns:
+            How many bytes of ``buffer`` were filled; 0 when there is nothing to save just now.
+        """
+        return 0
+
+    def stop(self) -> None:
+        """Stop the device's part of the machine: the downtime has begun. Returns when it stands still.
+
+        May block. Called for one device after the other, in the machine's order.
+        """
+        return None
+
+    def save_state(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with the next part of the state of the stopped device.
+
+        May block on the device for as long as it takes; ``abort`` must then end the wait.
+
+        Arguments:
+            buffer: where to put it; page-aligned, one chunk long, writable; valid only during the call.
+
+        Returns:
+            How many bytes were filled. Less than the whole buffer is allowed; 0 means that all state has been saved.
+        """
+        raise DeviceError("the device says it is iterable, but has no save_state")
+
+    @abstractmethod
+    def save_config(self) -> bytes:
+        """Return the device's configuration: small state that is saved last and loaded last, under the big lock.
+
+        Should not block for long: every other device's config waits for the same lock.
+        """
+
+    def resume(self) -> None:
+        """The migration failed or was cancelled: the device runs at the source again, as if nothing had been.
+
+        Called whether or not ``stop`` was, also after ``abort``, and must be harmless in every case.
+        """
+        return None
+
+    # ----------------------------------------------------------- destination
+
+    def load_setup(self, data: bytes) -> None:
+        """Prepare to load, with what the source's ``save_setup`` returned. May block."""
+        return None
+
+    def check_version(self, version: int) -> None:
+        """Refuse a state that this device cannot load, by raising :class:`DeviceError`.
+
+        Arguments:
+            version: the ``version`` of the source's device.
+        """
+        if version > self.version:
+            raise DeviceError(
+                f"the state has version {version}, this device loads up to {self.version}: update the destination"
+            )
+
+    def load_state(self, data: memoryview) -> None:
+        """Load the next part of the state, in the order in which it was saved, cut as it was saved.
+
+        May block on the device for as long as it takes; ``abort`` must then end the wait. Returns when the device has
+        taken all of it.
+
+        Arguments:
+            data: what one call of ``save_state`` or ``iterate`` filled; valid only during the call.
+        """
+        raise DeviceError("state has come for the device, but it has no load_state")
+
+    @abstractmethod
+    def load_config(self, data: bytes) -> None:
+        """Load what ``save_config`` returned. All state has been loaded by then; the big lock is held."""
+
+    def start(self) -> None:
+        """The machine runs at the destination from now on. Called when every device has been loaded."""
+        return None
+
+    # ----------------------------------------------------------------- both
+
+    def fingerprint(self) -> bytes | None:
+        """Return a digest of the state, to prove that what arrived is what left; ``None`` if there is no such thing.
+
+        Called at the source after ``save_config`` and at the destination after ``start``, outside the downtime. The two
+        must be equal for equal state.
+        """
+        return None
+
+    def verify(self) -> None:
+        """Check at the destination, after ``start``, that the device goes on as it should.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        return None
+
+    def abort(self) -> None:
+        """End any wait in another call of this device at once, and make later ones fail with :class:`DeviceError`,
+        all but ``resume`` and ``close``.
+
+        Called from another thread, at any time, once or more, when the migration is cancelled or has failed. Must not
+        block.
+        """
+        return None
+
+    def close(self) -> None:
+        """Give back everything: descriptors, threads, processes. Called once, last, also after an error."""
+        return None
+
+    # ------------------------------------------------------- for exact formats
+
+    def measure_config(self, data: memoryview) -> int | None:
+        """Say how long the config at the start of ``data`` is, for a device whose config has a format of its own.
+
+        A section of the main channel carries no length. By default migpool puts one before the config. A device whose
+        bytes must stand in the stream exactly as they are overrides :meth:`exact_config` to return true, and this.
+
+        Arguments:
+            data: the bytes that have come so far, beginning with the config's first.
+
+        Returns:
+            The length in bytes, or ``None`` if more must come before it is known.
+
+        Raises:
+            DeviceError: the bytes are no config of this device.
+        """
+        raise DeviceError("the device asks for an exact config but cannot measure one")
+
+    def exact_config(self) -> bool:
+        """Whether the config stands in its section without a length before it; see :meth:`measure_config`."""
+        return False
+
+    def describe_config(self) -> Mapping[str, object] | None:
+        """Return the config's description for the JSON at the stream's end: ``vmsd_name``, ``version`` and ``fields``.
+
+        ``None`` leaves it to migpool, which describes the config as a counted buffer.
+        """
+        return None
+
+    # -------------------------------------------------- for models and reports
+
+    def poll_fd(self) -> int | None:
+        """A descriptor that a selector can wait on before ``save_state``; ``None`` if there is no such thing."""
+        return None
+
+    def splice_fd(self) -> int | None:
+        """A descriptor from which the kernel can move the state's pages without a copy, instead of ``save_state``.
+
+        With the setting ``splice`` the migration then calls splice(2) on it until that returns 0. The state must not
+        change before the destination has it: pages are passed on by reference. ``None``: there is no such descriptor.
+        """
+        return None
+
+    def costs(self) -> StateCosts | None:
+        """What the device's own work takes by its nature, if the device knows (an emulated one does)."""
+        return None
+
+
+DevicePlugin: TypeAlias = Callable[[DeviceContext], Sequence[Device]]
+"""What an entry point in ``migpool.devices`` must be."""

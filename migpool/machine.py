@@ -1,0 +1,80 @@
+"""The machine that is migrated: its devices, in order, each in a numbered slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from migpool.device import Device
+from migpool.errors import UsageError
+
+__all__ = ["Machine", "Slot"]
+
+
+class Slot:
+    """A device's place in a migration.
+
+    Arguments:
+        number: the place in the machine's order, from 0; the same at both ends for the same machine.
+        device: the device.
+    """
+
+    __slots__ = ("device", "name", "number")
+
+    def __init__(self, number: int, device: Device) -> None:
+        self.number = number
+        self.device = device
+        self.name = f"{device.idstr}#{device.instance_id}" if device.instance_id else device.idstr
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number} {self.name}>"
+
+
+class Machine:
+    """The devices of one machine.
+
+    Arguments:
+        name: the machine's type, as it stands in the stream's configuration; both ends must agree.
+        devices: in the order in which they are stopped, saved and loaded.
+
+    Raises:
+        UsageError: a device has no usable identity, or two have the same.
+    """
+
+    def __init__(self, name: str, devices: Sequence[Device]) -> None:
+        self.name = name
+        self.slots = tuple(Slot(number, device) for number, device in enumerate(devices))
+        self.iterable = tuple(slot for slot in self.slots if slot.device.iterable)
+        self.sections = tuple(slot for slot in self.slots if not slot.device.iterable)
+        self._by_identity: dict[tuple[str, int], Slot] = {}
+        for slot in self.slots:
+            self._add(slot)
+
+    def _add(self, slot: Slot) -> None:
+        idstr, instance_id = slot.device.idstr, slot.device.instance_id
+        if not idstr or not idstr.isascii() or len(idstr) > 255:
+            raise UsageError(f"device {slot.number} has the idstr {idstr!r}: give it 1 to 255 ASCII characters")
+        if not 0 <= instance_id < 1 << 32:
+            raise UsageError(f"device {idstr} has the instance id {instance_id}: it must fit in 32 bits")
+        if self._by_identity.setdefault((idstr, instance_id), slot) is not slot:
+            raise UsageError(f"two devices are called {slot.name}: give one of them another instance id")
+
+    def find(self, idstr: str, instance_id: int) -> Slot | None:
+        """The device of that identity, or ``None``."""
+        return self._by_identity.get((idstr, instance_id))
+
+    def close(self) -> None:
+        """Close every device, whatever goes wrong in one of them; the first error is raised at the end."""
+        first: Exception | None = None
+        for slot in reversed(self.slots):
+            try:
+                slot.device.close()
+            except Exception as error:  # noqa: BLE001 -- the others must still be closed
+                first = first or error
+        if first is not None:
+            raise first
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self.slots)
+
+    def __len__(self) -> int:
+        return len(self.slots)
