@@ -1,0 +1,140 @@
+"""Reads a whole multifd channel from bytes that come in any pieces: for recordings, and for tools.
+
+A destination that receives straight into place uses the parsers of :mod:`migpool.wire.multifd`,
+:mod:`migpool.wire.ramheader` and :mod:`migpool.wire.devicestate` itself; the protocol is drawn in the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from migpool.errors import ProtocolError
+from migpool.wire.devicestate import (
+    PACKET_HEADER_SIZE,
+    DevicePacketHeader,
+    device_packet_header,
+    parse_device_packet_header,
+)
+from migpool.wire.inbox import Buffer, Inbox, Need, PushReader, Steps
+from migpool.wire.multifd import (
+    DEVICE_STATE,
+    INITIAL_SIZE,
+    PREFIX_SIZE,
+    InitialPacket,
+    header_rest,
+    initial_packet,
+    packet_flags,
+    parse_initial_packet,
+)
+from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header
+
+__all__ = ["ChannelEvent", "ChannelReader", "DeviceStatePacket", "RamPacket", "emit_packet"]
+
+DEFAULT_LIMIT: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RamPacket:
+    """A RAM or SYNC packet with its payload.
+
+    Arguments:
+        header: what it says.
+        payload: a view; empty for a SYNC.
+        page_size: bytes of a page on this channel.
+        offset: where in the channel the packet began.
+    """
+
+    header: RamPacketHeader
+    payload: Buffer
+    page_size: int = 4096
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatePacket:
+    """A DEVICE_STATE packet with its payload, whatever device it is for.
+
+    Arguments:
+        header: what it says.
+        payload: a view; for a VFIO device, ``devicestate.chunk_fields`` reads its first 12 bytes.
+        offset: where in the channel the packet began.
+    """
+
+    header: DevicePacketHeader
+    payload: Buffer
+    offset: int = 0
+
+
+ChannelEvent: TypeAlias = InitialPacket | RamPacket | DeviceStatePacket
+
+
+class ChannelReader(PushReader[ChannelEvent]):
+    """Reads one channel.
+
+    Arguments:
+        page_size: bytes of a page of RAM, as the main channel's configuration says.
+        limit: how many bytes the payload of one packet may have. So much is kept at most, once it has arrived.
+    """
+
+    __slots__ = ("_limit", "_page_size")
+
+    def __init__(self, page_size: int = 4096, limit: int = DEFAULT_LIMIT) -> None:
+        inbox = Inbox()
+        super().__init__(inbox, self._packets(inbox))
+        self._page_size = page_size
+        self._limit = limit
+
+    def _packets(self, inbox: Inbox) -> Generator[Need | ChannelEvent, None, None]:
+        if inbox.available < INITIAL_SIZE:
+            yield Need(INITIAL_SIZE, "multifd initial packet")
+        yield parse_initial_packet(inbox.take(INITIAL_SIZE))
+        number = -1
+        while True:
+            if not inbox.available:
+                yield Need(1, "multifd packet", clean=True)
+            if inbox.available < PREFIX_SIZE:
+                yield Need(PREFIX_SIZE, "multifd packet")
+            flags = packet_flags(inbox.peek(PREFIX_SIZE), inbox.offset)
+            if flags & DEVICE_STATE:
+                yield (yield from self._device_state(inbox))
+                continue
+            packet = yield from self._ram(inbox, flags)
+            if packet.header.packet_number <= number:
+                found = packet.header.packet_number
+                raise ProtocolError(packet.offset + 24, "RAM packet", f"a number above {number}, found {found}")
+            number = packet.header.packet_number
+            yield packet
+
+    def _ram(self, inbox: Inbox, flags: int) -> Steps[RamPacket]:
+        offset = inbox.offset
+        size = PREFIX_SIZE + header_rest(flags, self._page_size)
+        if inbox.available < size:
+            yield Need(size, "RAM packet")
+        header = parse_ram_header(inbox.peek(size), self._page_size, offset, self._limit)
+        inbox.skip(size)
+        if inbox.available < header.payload_size:
+            yield Need(header.payload_size, "RAM packet payload")
+        return RamPacket(header, inbox.take(header.payload_size), self._page_size, offset)
+
+    def _device_state(self, inbox: Inbox) -> Steps[DeviceStatePacket]:
+        offset = inbox.offset
+        if inbox.available < PACKET_HEADER_SIZE:
+            yield Need(PACKET_HEADER_SIZE, "device state packet")
+        header = parse_device_packet_header(inbox.peek(PACKET_HEADER_SIZE), offset, self._limit)
+        inbox.skip(PACKET_HEADER_SIZE)
+        if inbox.available < header.size:
+            yield Need(header.size, "device state packet payload")
+        return DeviceStatePacket(header, inbox.take(header.size), offset)
+
+
+def emit_packet(event: ChannelEvent) -> list[Buffer]:
+    """The bytes that an event was read from, as buffers for ``sendmsg``; the payload is passed on as it is."""
+    match event:
+        case InitialPacket(uuid, channel):
+            return [initial_packet(channel, uuid)]
+        case RamPacket(header, payload, page_size):
+            return [ram_header(header, page_size), payload]
+        case DeviceStatePacket(header, payload):
+            return [device_packet_header(header), payload]

@@ -1,0 +1,156 @@
+"""The CONFIGURATION of the main channel: the machine's name, and what both ends must agree on.
+
+Big-endian, as in QEMU 10.0: u8 07, u32 length, name (no NUL), then any of these subsections, each at most once::
+
+    configuration/target-page-bits v1   u32: pages have 2 to the power of this many bytes
+    configuration/capabilities v1       u32 count, then count times u8 n, name[n]
+    configuration/uuid v1               16 bytes
+
+There is no footer: a subsection's first byte, 05, begins nothing else of the main channel.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from typing import Final
+
+from migpool.errors import ProtocolError
+from migpool.wire.inbox import Inbox, Need, Steps, take
+from migpool.wire.sections import SUBSECTION, ascii_text, counted, subsection_header
+
+__all__ = ["CONFIGURATION", "Configuration", "configuration", "read_configuration"]
+
+CONFIGURATION: Final = 0x07
+PAGE_BITS: Final = "configuration/target-page-bits"
+CAPABILITIES: Final = "configuration/capabilities"
+UUID: Final = "configuration/uuid"
+
+_HEAD = struct.Struct(">BI")
+_U32 = struct.Struct(">I")
+_NAME_LIMIT: Final = 1024
+_CAPABILITY_LIMIT: Final = 256
+_SMALLEST_PAGE_BITS: Final = 10
+_LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the source says of the machine before anything else.
+
+    Arguments:
+        machine: its type, as the source resolved it ("pc-q35-10.0"); the destination's must be the same.
+        page_bits: the base-two logarithm of the size of a page; None means that the subsection is not there.
+        capabilities: names of migration capabilities; None means that the subsection is not there.
+        uuid: the machine's uuid, 16 bytes; None means that the subsection is not there.
+        offset: where in the channel it began.
+    """
+
+    machine: str
+    page_bits: int | None = None
+    capabilities: tuple[str, ...] | None = None
+    uuid: bytes | None = None
+    offset: int = 0
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page: 4096 unless the configuration says otherwise."""
+        return 4096 if self.page_bits is None else 1 << self.page_bits
+
+
+def configuration(config: Configuration) -> bytes:
+    """The bytes of a configuration.
+
+    Raises:
+        ValueError: a name is empty, too long or not ASCII, or a uuid is not 16 bytes long.
+    """
+    name = config.machine.encode("ascii")
+    if not 0 < len(name) <= _NAME_LIMIT:
+        raise ValueError(f"a machine's name is 1 to {_NAME_LIMIT} bytes, not {len(name)}")
+    parts = [_HEAD.pack(CONFIGURATION, len(name)), name]
+    if config.page_bits is not None:
+        parts += [subsection_header(PAGE_BITS, 1), _U32.pack(config.page_bits)]
+    if config.capabilities is not None:
+        parts += [subsection_header(CAPABILITIES, 1), _U32.pack(len(config.capabilities))]
+        parts += [counted(name, "a capability") for name in config.capabilities]
+    if config.uuid is not None:
+        if len(config.uuid) != 16:
+            raise ValueError(f"a uuid has 16 bytes, not {len(config.uuid)}")
+        parts += [subsection_header(UUID, 1), config.uuid]
+    return b"".join(parts)
+
+
+def read_configuration(inbox: Inbox) -> Steps[Configuration]:
+    """Read a configuration; the inbox is at its type byte.
+
+    Raises:
+        ProtocolError: a subsection that is unknown, or stands there twice, or has another version; a name that is
+            empty, too long or not ASCII; a page size that no machine has.
+    """
+    offset = inbox.offset
+    raw = yield from take(inbox, _HEAD.size, "configuration")
+    kind, length = _HEAD.unpack(raw)
+    if kind != CONFIGURATION:
+        raise ProtocolError(offset, "configuration", f"type {CONFIGURATION:#04x}, found {kind:#04x}")
+    if not 0 < length <= _NAME_LIMIT:
+        raise ProtocolError(offset + 1, "machine name", f"1 to {_NAME_LIMIT} bytes, found a length of {length}")
+    name = yield from take(inbox, length, "machine name")
+    config = Configuration(ascii_text(name, offset + _HEAD.size, "machine name"), offset=offset)
+    while (yield from _at_subsection(inbox)):
+        config = yield from _read_subsection(inbox, config)
+    return config
+
+
+def _at_subsection(inbox: Inbox) -> Steps[bool]:
+    if not inbox.available:
+        yield Need(1, "item after the configuration")
+    return inbox.peek(1)[0] == SUBSECTION
+
+
+def _read_subsection(inbox: Inbox, config: Configuration) -> Steps[Configuration]:
+    """Read one subsection and return ``config`` with what it says."""
+    offset = inbox.offset
+    _, length = yield from take(inbox, 2, "configuration subsection")
+    raw = yield from take(inbox, length + _U32.size, "configuration subsection")
+    name = ascii_text(raw[:length], offset + 2, "configuration subsection")
+    (version,) = _U32.unpack(raw[length:])
+    if name not in (PAGE_BITS, CAPABILITIES, UUID):
+        known = ", ".join((PAGE_BITS, CAPABILITIES, UUID))
+        raise ProtocolError(offset, "configuration subsection", f"one of {known}; found {name!r}")
+    if version != 1:
+        raise ProtocolError(offset + 2 + length, f"subsection {name}", f"version 1, found {version}")
+    repeated = ProtocolError(offset, "configuration subsection", f"each name once, found a second {name}")
+    if name == PAGE_BITS:
+        if config.page_bits is not None:
+            raise repeated
+        return replace(config, page_bits=(yield from _read_page_bits(inbox)))
+    if name == CAPABILITIES:
+        if config.capabilities is not None:
+            raise repeated
+        return replace(config, capabilities=(yield from _read_capabilities(inbox)))
+    if config.uuid is not None:
+        raise repeated
+    return replace(config, uuid=bytes((yield from take(inbox, 16, f"subsection {UUID}"))))
+
+
+def _read_page_bits(inbox: Inbox) -> Steps[int]:
+    offset = inbox.offset
+    bits = int.from_bytes((yield from take(inbox, 4, f"subsection {PAGE_BITS}")), "big")
+    if not _SMALLEST_PAGE_BITS <= bits <= _LARGEST_PAGE_BITS:
+        right = f"{_SMALLEST_PAGE_BITS} to {_LARGEST_PAGE_BITS} bits"
+        raise ProtocolError(offset, f"subsection {PAGE_BITS}", f"{right}, found {bits}")
+    return bits
+
+
+def _read_capabilities(inbox: Inbox) -> Steps[tuple[str, ...]]:
+    item = f"subsection {CAPABILITIES}"
+    offset = inbox.offset
+    count = int.from_bytes((yield from take(inbox, 4, item)), "big")
+    if count > _CAPABILITY_LIMIT:
+        raise ProtocolError(offset, item, f"at most {_CAPABILITY_LIMIT} names, found {count}")
+    names: list[str] = []
+    for _ in range(count):
+        offset = inbox.offset
+        (length,) = yield from take(inbox, 1, item)
+        names.append(ascii_text((yield from take(inbox, length, item)), offset + 1, item))
+    return tuple(names)

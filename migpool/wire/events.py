@@ -1,0 +1,155 @@
+"""The events of the main channel, and the bytes that each stands for.
+
+A :class:`migpool.wire.stream.StreamReader` makes events of bytes; :func:`emit` makes the same bytes of events.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from migpool.wire.commands import Command, Packaged, command, packaged
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.inbox import Buffer
+from migpool.wire.ram import (
+    MultifdFlush,
+    RamBlocks,
+    RamPages,
+    RamSection,
+    RamSectionEnd,
+    block_list,
+    multifd_flush,
+    pages,
+    ram_section_begin,
+    ram_section_end,
+)
+from migpool.wire.records import Record, payload_of
+from migpool.wire.sections import Section, SectionHead, section
+
+__all__ = [
+    "DeviceSection",
+    "Eof",
+    "Event",
+    "FileHeader",
+    "VmDescription",
+    "emit",
+    "eof",
+    "header",
+    "vm_description",
+]
+
+FILE_MAGIC: Final = b"QEVM"
+FILE_VERSION: Final = 3
+EOF: Final = 0x00
+VMDESC: Final = 0x06
+VMDESC_HEAD: Final = struct.Struct(">BI")
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """The first eight bytes."""
+
+    version: int = FILE_VERSION
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSection:
+    """A section of an iterable device; its footer was right.
+
+    Arguments:
+        head: whose it is.
+        records: the whole payload; the last record is the mark that ended it.
+    """
+
+    head: SectionHead
+    records: tuple[Record, ...]
+
+    @property
+    def offset(self) -> int:
+        """Where in the channel the section began."""
+        return self.head.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Eof:
+    """No more sections come."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VmDescription:
+    """The description of all payloads, for tools; ``vmdesc.parse`` reads it.
+
+    Arguments:
+        text: JSON as bytes; may be empty.
+        offset: where in the channel the item began; ``text`` begins 5 bytes later.
+    """
+
+    text: Buffer
+    offset: int = 0
+
+
+Event: TypeAlias = (
+    FileHeader
+    | Configuration
+    | Section
+    | DeviceSection
+    | RamSection
+    | RamBlocks
+    | RamPages
+    | MultifdFlush
+    | RamSectionEnd
+    | Command
+    | Packaged
+    | Eof
+    | VmDescription
+)
+
+
+def header() -> bytes:
+    """The eight bytes with which a main channel begins."""
+    return FILE_MAGIC + FILE_VERSION.to_bytes(4, "big")
+
+
+def eof() -> bytes:
+    """The byte after the last section."""
+    return bytes((EOF,))
+
+
+def vm_description(text: Buffer) -> list[Buffer]:
+    """The last item: two buffers, of which the second is ``text`` itself."""
+    return [VMDESC_HEAD.pack(VMDESC, len(text)), text]
+
+
+def emit(event: Event) -> list[Buffer]:
+    """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are."""
+    match event:
+        case FileHeader():
+            return [header()]
+        case Configuration():
+            return [configuration(event)]
+        case Section(head, payload):
+            return section(head, payload)
+        case DeviceSection(head, records):
+            return section(head, payload_of(records))
+        case RamSection(head):
+            return [ram_section_begin(head)]
+        case RamBlocks(blocks):
+            return [block_list(blocks)]
+        case RamPages(block):
+            return pages(block, event, named=event.named)
+        case MultifdFlush():
+            return [multifd_flush()]
+        case RamSectionEnd(head):
+            return [ram_section_end(head.section_id)]
+        case Command():
+            return [command(event)]
+        case Packaged(data):
+            return packaged(data)
+        case Eof():
+            return [eof()]
+        case VmDescription(text):
+            return vm_description(text)

@@ -1,0 +1,190 @@
+"""The payload of RAM sections (idstr ``ram``, version 4): its events and its writers.
+
+The payload is u64 words, big-endian, address | flags in the low bits of a page, until EOS (QEMU 10.0)::
+
+    004 MEM_SIZE       the address part is the total; then per block u8 n, name[n], u64 used length
+                       (u64 guest-physical address with x-ignore-shared), until the total is used up
+    002 ZERO           [u8 n, name[n] unless CONTINUE], u8 00
+    008 PAGE           [u8 n, name[n] unless CONTINUE], one page
+    020 CONTINUE       with the two above: in the block of the entry before
+    200 MULTIFD_FLUSH  nothing follows; every multifd channel carries one SYNC for it
+    010 EOS            end of the payload
+
+With multifd the pages travel elsewhere and only MEM_SIZE, MULTIFD_FLUSH and EOS stand here.
+
+The reader's side is in :mod:`migpool.wire.ramreader`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from migpool.wire.inbox import Buffer
+from migpool.wire.sections import SectionHead, counted, footer, head_bytes
+
+__all__ = [
+    "RAM_IDSTR",
+    "RAM_VERSION",
+    "MultifdFlush",
+    "RamBlock",
+    "RamBlocks",
+    "RamEvent",
+    "RamPages",
+    "RamSection",
+    "RamSectionEnd",
+    "block_list",
+    "multifd_flush",
+    "pages",
+    "ram_section_begin",
+    "ram_section_end",
+]
+
+RAM_IDSTR: Final = "ram"
+RAM_VERSION: Final = 4
+
+ZERO: Final = 0x002
+MEM_SIZE: Final = 0x004
+PAGE: Final = 0x008
+EOS: Final = 0x010
+CONTINUE: Final = 0x020
+MULTIFD_FLUSH: Final = 0x200
+
+ZERO_PAGE: Final = -1
+"""The position of a page that is not in the stream because it holds zeros alone."""
+
+_U64 = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, slots=True)
+class RamBlock:
+    """One block of RAM.
+
+    Arguments:
+        name: the block's name, 1 to 255 bytes of ASCII.
+        used_length: how many bytes of it are in use; a multiple of the page size.
+        gpa: its guest-physical address; None unless the capability x-ignore-shared is on.
+    """
+
+    name: str
+    used_length: int
+    gpa: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RamSection:
+    """A section of RAM begins; its payload follows as events, and ``RamSectionEnd`` after it."""
+
+    head: SectionHead
+
+    @property
+    def offset(self) -> int:
+        """Where in the channel the section began."""
+        return self.head.offset
+
+
+@dataclass(frozen=True, slots=True)
+class RamBlocks:
+    """The list of all blocks (MEM_SIZE)."""
+
+    blocks: tuple[RamBlock, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RamPages:
+    """Consecutive pages of one block, at most as many as the reader was told to put together.
+
+    Arguments:
+        block: the block's name.
+        named: whether the stream names the block before the first page; else that page continues the block before.
+        page_size: bytes of a page.
+        addresses: where each page belongs in the block, in bytes.
+        positions: where each page begins in ``data``; -1 for a page of zeros.
+        data: the bytes of the stream from the first page's word to the end of the last page, in one piece.
+        offset: where in the channel ``data`` began.
+    """
+
+    block: str
+    named: bool
+    page_size: int
+    addresses: tuple[int, ...]
+    positions: tuple[int, ...]
+    data: memoryview
+    offset: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, memoryview | None]]:
+        """Each page's address, and its bytes as a view; None for a page of zeros."""
+        data, size = self.data, self.page_size
+        for address, position in zip(self.addresses, self.positions, strict=True):
+            yield address, None if position == ZERO_PAGE else data[position : position + size]
+
+
+@dataclass(frozen=True, slots=True)
+class MultifdFlush:
+    """Every multifd channel has a SYNC here."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RamSectionEnd:
+    """A section of RAM has ended, and its footer was right.
+
+    Arguments:
+        head: the section's head.
+        offset: where in the channel its EOS stood.
+    """
+
+    head: SectionHead
+    offset: int = 0
+
+
+RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
+
+
+def ram_section_begin(head: SectionHead) -> bytes:
+    """The bytes before a RAM section's payload."""
+    return head_bytes(head)
+
+
+def block_list(blocks: Sequence[RamBlock]) -> bytes:
+    """The MEM_SIZE word and the list of all blocks."""
+    parts = [_U64.pack(sum(block.used_length for block in blocks) | MEM_SIZE)]
+    for block in blocks:
+        parts += [counted(block.name, "a block's name"), _U64.pack(block.used_length)]
+        if block.gpa is not None:
+            parts.append(_U64.pack(block.gpa))
+    return b"".join(parts)
+
+
+def pages(block: str, entries: Iterable[tuple[int, Buffer | None]], *, named: bool = True) -> list[Buffer]:
+    """Pages of one block, as buffers for ``sendmsg``; pages are passed on as they are.
+
+    Arguments:
+        block: the block's name.
+        entries: address in bytes, and the page's bytes or None for zeros, of each.
+        named: name the block before the first page; without it the block of the page sent before continues.
+    """
+    buffers: list[Buffer] = []
+    name = counted(block, "a block's name") if named else b""
+    flag = 0 if named else CONTINUE
+    for address, page in entries:
+        if page is None:
+            buffers.append(_U64.pack(address | ZERO | flag) + name + b"\0")
+        else:
+            buffers += [_U64.pack(address | PAGE | flag) + name, page]
+        name, flag = b"", CONTINUE
+    return buffers
+
+
+def multifd_flush() -> bytes:
+    """The word that says that every multifd channel has a SYNC here."""
+    return _U64.pack(MULTIFD_FLUSH)
+
+
+def ram_section_end(section_id: int) -> bytes:
+    """The end of a RAM section's payload, and its footer."""
+    return _U64.pack(EOS) + footer(section_id)

@@ -1,0 +1,215 @@
+"""Reads the payload of RAM sections (:mod:`migpool.wire.ram` has the format).
+
+Guarantees:
+
+* Pages come in batches, one event for up to ``batch`` pages of one block. Where a batch ends depends on the stream
+  alone, never on the pieces in which it arrived.
+* A batch that lies within one piece of input is a view of it; only one that straddles pieces is joined.
+* What is kept between batches is the list of blocks: a recording of any size is walked in constant memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator
+from typing import Final
+
+from migpool.errors import ProtocolError
+from migpool.wire.inbox import Inbox, Need, Steps, take
+from migpool.wire.ram import (
+    CONTINUE,
+    EOS,
+    MEM_SIZE,
+    MULTIFD_FLUSH,
+    PAGE,
+    RAM_VERSION,
+    ZERO,
+    ZERO_PAGE,
+    MultifdFlush,
+    RamBlock,
+    RamBlocks,
+    RamEvent,
+    RamPages,
+    RamSection,
+    RamSectionEnd,
+)
+from migpool.wire.sections import SectionHead, ascii_text, check_footer
+
+__all__ = ["RamReader"]
+
+_U64 = struct.Struct(">Q")
+_WORD: Final = 8
+_BLOCK_LIMIT: Final = 4096
+_PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
+
+
+class RamReader:
+    """What must be remembered from one RAM section to the next.
+
+    Arguments:
+        page_size: bytes of a page, a power of two.
+        gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
+        batch: how many pages one event may have.
+    """
+
+    __slots__ = ("_batch", "_block", "_end", "_gpa", "_lengths", "_mask", "_page_size")
+
+    def __init__(self, page_size: int, gpa: bool, batch: int) -> None:
+        self._page_size = page_size
+        self._mask = page_size - 1
+        self._gpa = gpa
+        self._batch = batch
+        self._lengths: dict[str, int] = {}
+        self._block = ""
+        self._end = 0
+
+    def section(self, inbox: Inbox, head: SectionHead) -> Generator[Need | RamEvent, None, None]:
+        """Read a RAM section from behind its head to behind its footer, as events."""
+        if head.version != RAM_VERSION:
+            raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
+        yield RamSection(head)
+        item = f"word of {head}"
+        while True:
+            if inbox.available < _WORD:
+                yield Need(_WORD, item)
+            offset = inbox.offset
+            (word,) = _U64.unpack(inbox.peek(_WORD))
+            flags = word & self._mask
+            if flags in _PAGE_KINDS:
+                yield (yield from self._pages(inbox, flags))
+            elif flags == MEM_SIZE:
+                yield (yield from self._block_list(inbox, word - flags))
+            elif word == MULTIFD_FLUSH:
+                inbox.skip(_WORD)
+                yield MultifdFlush(offset)
+            elif word == EOS:
+                inbox.skip(_WORD)
+                yield from check_footer(inbox, head)
+                yield RamSectionEnd(head, offset)
+                return
+            else:
+                raise ProtocolError(offset, item, f"flags 002, 004, 008, 010, 022, 028 or 200, found {word:016x}")
+
+    def _block_list(self, inbox: Inbox, total: int) -> Steps[RamBlocks]:
+        """Read the list of blocks, from its word on."""
+        item = "RAM block list"
+        start = inbox.offset
+        inbox.skip(_WORD)
+        blocks: dict[str, RamBlock] = {}
+        while total:
+            offset = inbox.offset
+            (length,) = yield from take(inbox, 1, item)
+            name = ascii_text((yield from take(inbox, length, item)), offset + 1, item)
+            (used,) = _U64.unpack((yield from take(inbox, _WORD, item)))
+            gpa = int.from_bytes((yield from take(inbox, _WORD, item)), "big") if self._gpa else None
+            if name in blocks:
+                raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
+            if used > total or used & self._mask:
+                right = f"whole pages of {self._page_size} bytes, at most {total} bytes as is left of the total"
+                raise ProtocolError(offset, item, f"{right}, found {used} in block {name!r}")
+            if len(blocks) == _BLOCK_LIMIT:
+                raise ProtocolError(offset, item, f"at most {_BLOCK_LIMIT} blocks, found more")
+            blocks[name] = RamBlock(name, used, gpa)
+            total -= used
+        self._lengths = {block.name: block.used_length for block in blocks.values()}
+        self._block, self._end = "", 0
+        return RamBlocks(tuple(blocks.values()), start)
+
+    def _pages(self, inbox: Inbox, flags: int) -> Steps[RamPages]:
+        """Read one batch, from the word of its first page on."""
+        offset = inbox.offset
+        named = not flags & CONTINUE
+        addresses: list[int] = []
+        positions: list[int] = []
+        parts: list[memoryview] = []
+        base = 0
+        start = 0
+        if named:
+            start = yield from self._named_page(inbox, flags, addresses, positions)
+        elif not self._block:
+            raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
+        while len(addresses) < self._batch and (start or (yield from self._whole_page(inbox))):
+            view = inbox.first()
+            end = self._scan(view, start, offset, base, addresses, positions)
+            parts.append(view[:end])
+            inbox.skip(end)
+            base += end
+            start = 0
+        if start:
+            parts.append(inbox.take(start))
+        data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
+
+    def _named_page(self, inbox: Inbox, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
+        """Read a page that names its block; leave it in the inbox, in one piece, and return its length there."""
+        item = "RAM page"
+        if inbox.available < _WORD + 1:
+            yield Need(_WORD + 1, item)
+        at = _WORD + 1 + inbox.peek(_WORD + 1)[_WORD]
+        length = at + (self._page_size if flags & PAGE else 1)
+        if inbox.available < length:
+            yield Need(length, item)
+        view = inbox.peek(length)
+        self._block = ascii_text(view[_WORD + 1 : at], inbox.offset + _WORD + 1, "RAM block name")
+        if self._block not in self._lengths:
+            known = ", ".join(self._lengths) or "none, as there was no list of blocks"
+            raise ProtocolError(inbox.offset, item, f"a block of the list ({known}), found {self._block!r}")
+        self._end = self._lengths[self._block]
+        (word,) = _U64.unpack_from(view)
+        self._check(word - flags, flags, view[at], inbox.offset)
+        addresses.append(word - flags)
+        positions.append(at if flags & PAGE else ZERO_PAGE)
+        return length
+
+    def _whole_page(self, inbox: Inbox) -> Steps[bool]:
+        """Wait until the next entry is there in one piece; False if it does not continue the batch."""
+        if inbox.available < _WORD:
+            yield Need(_WORD, "RAM word")
+        (word,) = _U64.unpack(inbox.peek(_WORD))
+        flags = word & self._mask
+        if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
+            return False
+        length = _WORD + (self._page_size if flags & PAGE else 1)
+        if inbox.available < length:
+            yield Need(length, "RAM page")
+        inbox.peek(length)
+        return True
+
+    def _scan(
+        self, view: memoryview, at: int, offset: int, base: int, addresses: list[int], positions: list[int]
+    ) -> int:
+        """Gather what continues the batch and lies whole within ``view``; return where it ends. The hot loop."""
+        size, mask, limit, unpack = self._page_size, self._mask, self._end, _U64.unpack_from
+        last = len(view) - _WORD
+        room = self._batch - len(addresses)
+        while room and at <= last:
+            (word,) = unpack(view, at)
+            flags = word & mask
+            if flags == PAGE | CONTINUE:
+                end = at + _WORD + size
+                if end > len(view):
+                    break
+                positions.append(base + at + _WORD)
+            elif flags == ZERO | CONTINUE:
+                end = at + _WORD + 1
+                if end > len(view):
+                    break
+                if view[at + _WORD]:
+                    self._check(word - flags, flags, view[at + _WORD], offset + base + at)
+                positions.append(ZERO_PAGE)
+            else:
+                break
+            address = word - flags
+            if address >= limit:
+                self._check(address, flags, 0, offset + base + at)
+            addresses.append(address)
+            room -= 1
+            at = end
+        return at
+
+    def _check(self, address: int, flags: int, fill: int, offset: int) -> None:
+        if address >= self._end:
+            right = f"an address below {self._end:#x}, the used length of block {self._block!r}"
+            raise ProtocolError(offset, "RAM page", f"{right}, found {address:#x}")
+        if flags & ZERO and fill:
+            raise ProtocolError(offset, "RAM page of zeros", f"a zero byte, found {fill:#04x}")

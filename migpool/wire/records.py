@@ -1,0 +1,170 @@
+"""The records by which an iterable device's section on the main channel says how long it is.
+
+They are those of a VFIO device in QEMU 10.0: u64 marks, big-endian, until the end mark::
+
+    ffffffffef100003  set-up begins                 START: this, perhaps one data record, the end mark
+    ffffffffef100004  data: u64 size, size bytes    PART: any number of them
+    ffffffffef100005  the initial data has been sent
+    ffffffffef100002  config: as many bytes as the device's own schema says
+    ffffffffef100001  end of the section's payload  END and FULL hold only this when state goes over multifd
+
+The mark 5 ends a payload as the end mark does. The config of a device whose state goes over multifd channels is its
+last chunk there, and stands between the config mark and the end mark: :func:`frame_config`, :func:`config_within`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from migpool.errors import ProtocolError
+from migpool.wire.inbox import Buffer, Inbox, Steps, take
+from migpool.wire.payload import Schema, measured
+from migpool.wire.sections import SectionHead
+
+__all__ = [
+    "CONFIG_FRAME",
+    "Mark",
+    "Record",
+    "config_record",
+    "config_within",
+    "data_record",
+    "end_payload",
+    "frame_config",
+    "initial_data_sent",
+    "payload_of",
+    "read_records",
+    "setup_payload",
+]
+
+_U64 = struct.Struct(">Q")
+_PAIR = struct.Struct(">QQ")
+_RECORD_LIMIT: Final = 1 << 16
+CONFIG_FRAME: Final = 16
+"""How many bytes :func:`frame_config` adds to a config."""
+
+
+class Mark(IntEnum):
+    """The marks between records."""
+
+    END = 0xFFFFFFFFEF100001
+    CONFIG = 0xFFFFFFFFEF100002
+    SETUP = 0xFFFFFFFFEF100003
+    DATA = 0xFFFFFFFFEF100004
+    INITIAL_DATA_SENT = 0xFFFFFFFFEF100005
+
+
+_MARKS: Final = {int(mark): mark for mark in Mark}
+_RAW: Final = {mark: _U64.pack(mark) for mark in Mark}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of an iterable device's section.
+
+    Arguments:
+        mark: what it is.
+        data: the bytes of a DATA or CONFIG record; empty for other marks.
+        offset: where its mark stood.
+    """
+
+    mark: Mark
+    data: Buffer = b""
+    offset: int = 0
+
+
+def setup_payload(data: Buffer = b"") -> list[Buffer]:
+    """The payload of a device's START section, with ``data`` for its set-up if there is any."""
+    return [_RAW[Mark.SETUP], *(data_record(data) if len(data) else ()), _RAW[Mark.END]]
+
+
+def data_record(data: Buffer) -> list[Buffer]:
+    """One record of state: two buffers, of which the second is ``data`` itself."""
+    return [_PAIR.pack(Mark.DATA, len(data)), data]
+
+
+def initial_data_sent() -> bytes:
+    """The record that stands in the place of the end mark when the initial data has been sent."""
+    return _RAW[Mark.INITIAL_DATA_SENT]
+
+
+def config_record(config: Buffer) -> list[Buffer]:
+    """The record of a device's config. It says no length: the reader's schema must know it."""
+    return [_RAW[Mark.CONFIG], config]
+
+
+def end_payload() -> bytes:
+    """The end mark: all that END and FULL hold when state goes over multifd channels."""
+    return _RAW[Mark.END]
+
+
+def payload_of(records: Sequence[Record]) -> list[Buffer]:
+    """The payload that these records were read from."""
+    buffers: list[Buffer] = []
+    for record in records:
+        if record.mark is Mark.DATA:
+            buffers += data_record(record.data)
+        elif record.mark is Mark.CONFIG:
+            buffers += config_record(record.data)
+        else:
+            buffers.append(_RAW[record.mark])
+    return buffers
+
+
+def frame_config(config: Buffer) -> list[Buffer]:
+    """A config as it travels over a multifd channel: config mark, ``config`` itself, end mark."""
+    return [_RAW[Mark.CONFIG], config, _RAW[Mark.END]]
+
+
+def config_within(chunk: Buffer, offset: int = 0) -> memoryview:
+    """The config inside a device's last chunk, as a view of it.
+
+    Arguments:
+        chunk: the chunk, without headers.
+        offset: where the chunk begins, for errors.
+
+    Raises:
+        ProtocolError: the chunk does not begin with the config mark or does not end with the end mark.
+    """
+    view = memoryview(chunk)
+    if len(view) < CONFIG_FRAME:
+        raise ProtocolError(offset, "device config", f"at least {CONFIG_FRAME} bytes, found {len(view)}")
+    first, last = bytes(view[:8]), bytes(view[-8:])
+    if first != _RAW[Mark.CONFIG]:
+        raise ProtocolError(offset, "device config", f"the mark {_RAW[Mark.CONFIG].hex()} first, found {first.hex()}")
+    if last != _RAW[Mark.END]:
+        end = offset + len(view) - 8
+        raise ProtocolError(end, "device config", f"the mark {_RAW[Mark.END].hex()} last, found {last.hex()}")
+    return view[8:-8]
+
+
+def read_records(inbox: Inbox, head: SectionHead, schema: Schema, limit: int) -> Steps[tuple[Record, ...]]:
+    """Read records up to and with the one that ends the payload; at most ``limit`` bytes in all."""
+    item = f"record of {head}"
+    records: list[Record] = []
+    left = limit
+    while True:
+        offset = inbox.offset
+        raw = yield from take(inbox, 8, item)
+        mark = _MARKS.get(int.from_bytes(raw, "big"))
+        data: Buffer = b""
+        if len(records) == _RECORD_LIMIT:
+            raise ProtocolError(offset, item, f"at most {_RECORD_LIMIT} records in one section, found more")
+        if mark is None:
+            raise ProtocolError(offset, item, f"a mark of ffffffffef100001 to 5, found {raw.hex()}")
+        if mark is Mark.DATA:
+            size = int.from_bytes((yield from take(inbox, 8, item)), "big")
+            if size > left:
+                raise ProtocolError(offset + 8, item, f"at most {limit} bytes in one section, found a record of {size}")
+            data = yield from take(inbox, size, item)
+        elif mark is Mark.CONFIG:
+            data = yield from measured(inbox, head, schema, left, _RAW[Mark.END])
+        left -= 8 + len(data)
+        records.append(Record(mark, data, offset))
+        if mark is Mark.END or mark is Mark.INITIAL_DATA_SENT:
+            return tuple(records)
+        if left < 0:
+            raise ProtocolError(offset, item, f"at most {limit} bytes in one section")

@@ -1,0 +1,205 @@
+"""Sections of the main channel: their heads and footers, and the subsection headers inside their payloads.
+
+Big-endian, as in QEMU 10.0::
+
+    START 01, FULL 04   u8 type, u32 section id, u8 n, idstr[n], u32 instance id, u32 version id, payload, footer
+    PART 02, END 03     u8 type, u32 section id, payload, footer
+    footer              u8 7e, u32 section id
+    SUBSECTION 05       u8 05, u8 n, name[n], u32 version id; inside a payload or the configuration, without a footer
+
+Nothing says how long a payload is, and 7e with the right id can occur inside it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from migpool.errors import ProtocolError
+from migpool.wire.inbox import Buffer, Inbox, Steps, take
+
+__all__ = [
+    "FOOTER_SIZE",
+    "Kind",
+    "Section",
+    "SectionHead",
+    "check_footer",
+    "footer",
+    "read_head",
+    "section",
+    "section_end",
+    "section_full",
+    "section_part",
+    "section_start",
+    "subsection_header",
+]
+
+_SHORT = struct.Struct(">BI")
+_NUMBERS = struct.Struct(">II")
+_VERSION = struct.Struct(">I")
+
+SUBSECTION: Final = 0x05
+FOOTER: Final = 0x7E
+FOOTER_SIZE: Final = 5
+_SECTION_LIMIT: Final = 1 << 16
+
+
+class Kind(IntEnum):
+    """The types of sections."""
+
+    START = 0x01
+    PART = 0x02
+    END = 0x03
+    FULL = 0x04
+
+
+@dataclass(frozen=True, slots=True)
+class SectionHead:
+    """Whose section it is.
+
+    Arguments:
+        kind: START, PART, END or FULL.
+        section_id: the number that ties PART and END to their START. Numbers need not be contiguous.
+        idstr: the device's name; a reader fills it in for PART and END too.
+        instance_id: tells devices of one idstr apart; filled in likewise.
+        version: the version of the payload's layout; filled in likewise.
+        offset: where in the channel the section began.
+    """
+
+    kind: Kind
+    section_id: int
+    idstr: str
+    instance_id: int
+    version: int
+    offset: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind.name} section {self.section_id} of {self.idstr!r} ({self.instance_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section with its whole payload; its footer was right.
+
+    Arguments:
+        head: whose it is.
+        payload: a read-only view, in one piece.
+    """
+
+    head: SectionHead
+    payload: Buffer
+
+    @property
+    def offset(self) -> int:
+        """Where in the channel the section began."""
+        return self.head.offset
+
+
+def counted(text: str, item: str) -> bytes:
+    """A name as the stream has it: its length in one byte, then ASCII."""
+    raw = text.encode("ascii", "replace")
+    if not 0 < len(raw) <= 255 or raw.decode("ascii") != text:
+        raise ValueError(f"{item} must be 1 to 255 bytes of ASCII, not {text!r}")
+    return bytes((len(raw),)) + raw
+
+
+def ascii_text(raw: Buffer, offset: int, item: str) -> str:
+    """Decode a name that a peer sent; it must be ASCII and not empty."""
+    data = bytes(raw)
+    if not data or not data.isascii():
+        raise ProtocolError(offset, item, f"a name in ASCII, found {data!r}")
+    return data.decode("ascii")
+
+
+def head_bytes(head: SectionHead) -> bytes:
+    """The bytes before a section's payload."""
+    short = _SHORT.pack(head.kind, head.section_id)
+    if head.kind in (Kind.PART, Kind.END):
+        return short
+    return short + counted(head.idstr, "an idstr") + _NUMBERS.pack(head.instance_id, head.version)
+
+
+def footer(section_id: int) -> bytes:
+    """The five bytes after a section's payload."""
+    return _SHORT.pack(FOOTER, section_id)
+
+
+def section(head: SectionHead, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
+    """A whole section as buffers for ``sendmsg``; the payload's are passed on as they are."""
+    pieces = [payload] if isinstance(payload, bytes | bytearray | memoryview) else payload
+    return [head_bytes(head), *pieces, footer(head.section_id)]
+
+
+def section_start(
+    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
+) -> list[Buffer]:
+    """The first section of a device that will have more."""
+    return section(SectionHead(Kind.START, section_id, idstr, instance_id, version), payload)
+
+
+def section_full(
+    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
+) -> list[Buffer]:
+    """The only section of a device."""
+    return section(SectionHead(Kind.FULL, section_id, idstr, instance_id, version), payload)
+
+
+def section_part(section_id: int, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
+    """A section between a device's START and its END."""
+    return section(SectionHead(Kind.PART, section_id, "", 0, 0), payload)
+
+
+def section_end(section_id: int, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
+    """The last section of a device that began with START."""
+    return section(SectionHead(Kind.END, section_id, "", 0, 0), payload)
+
+
+def subsection_header(name: str, version: int) -> bytes:
+    """The bytes before the fields of a subsection."""
+    return bytes((SUBSECTION,)) + counted(name, "a subsection's name") + _VERSION.pack(version)
+
+
+def read_head(inbox: Inbox, kind: Kind, known: Mapping[int, SectionHead]) -> Steps[SectionHead]:
+    """Read what stands before a payload.
+
+    Arguments:
+        inbox: at the type byte.
+        kind: the type that the byte says.
+        known: what earlier START and FULL sections said, by section id.
+
+    Raises:
+        ProtocolError: PART or END of an unknown id, or an id that already belongs to another device.
+    """
+    offset = inbox.offset
+    item = f"{kind.name} section"
+    _, section_id = _SHORT.unpack((yield from take(inbox, _SHORT.size, item)))
+    begun = known.get(section_id)
+    if kind in (Kind.PART, Kind.END):
+        if begun is None:
+            raise ProtocolError(offset + 1, item, f"the id of a section that began before, found {section_id}")
+        return SectionHead(kind, section_id, begun.idstr, begun.instance_id, begun.version, offset)
+    (length,) = yield from take(inbox, 1, item)
+    raw = yield from take(inbox, length + _NUMBERS.size, item)
+    if begun is None and len(known) == _SECTION_LIMIT:
+        raise ProtocolError(offset, item, f"at most {_SECTION_LIMIT} section ids, found more")
+    idstr = ascii_text(raw[:length], offset + 6, f"{item} idstr")
+    instance_id, version = _NUMBERS.unpack(raw[length:])
+    if begun is not None and (begun.idstr, begun.instance_id) != (idstr, instance_id):
+        raise ProtocolError(offset + 1, item, f"a new section id, found {section_id}, which is that of the {begun}")
+    return SectionHead(kind, section_id, idstr, instance_id, version, offset)
+
+
+def check_footer(inbox: Inbox, head: SectionHead) -> Steps[None]:
+    """Read a section's footer.
+
+    Raises:
+        ProtocolError: something else stands there. Most often the payload was longer or shorter than its schema says.
+    """
+    item = f"footer of {head}"
+    offset = inbox.offset
+    raw = bytes((yield from take(inbox, FOOTER_SIZE, item)))
+    if raw != footer(head.section_id):
+        raise ProtocolError(offset, item, f"{footer(head.section_id).hex()}, found {raw.hex()}")

@@ -1,0 +1,280 @@
+"""The description of all payloads as JSON, with which a stream ends: found, parsed, written.
+
+The shape is that of QEMU 10.0::
+
+    {"configuration": {LAYOUT}, "page_size": 4096, "devices": [DEVICE, ...]}
+    LAYOUT   "vmsd_name", "version", "fields": [FIELD, ...], and "subsections": [LAYOUT, ...] if there are any
+    DEVICE   "name", "instance_id", LAYOUT
+             or, registered in the old style: "name", "instance_id", "size", "fields": [one buffer named "data"]
+    FIELD    "name", ["array_len" | "index"], "type", ["struct": LAYOUT], "size"
+             or, for a temporary structure in the place of one: "name", "type", LAYOUT, "size"
+
+``size`` counts bytes in the stream: of one element with ``array_len`` (a run of equal elements), else of the field.
+RAM and other devices with sections of their own making are not in it. Unknown keys are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+from migpool.errors import ProtocolError
+from migpool.wire.events import VMDESC, VMDESC_HEAD
+from migpool.wire.inbox import Buffer
+
+__all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse"]
+
+_ITEM: Final = "VM description"
+_WINDOW: Final = 1 << 16
+T = TypeVar("T")
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field, or a run of equal ones.
+
+    Arguments:
+        name: its name in the structure.
+        type: the name of its encoding ("uint32", "struct", "buffer", ...).
+        size: bytes in the stream.
+        array_len: how many elements of ``size`` bytes stand in a row; None for a single one.
+        index: which element of an array this is; None if the elements are not listed one by one.
+        struct: the layout of a nested structure.
+        inline: whether ``struct`` stands for a temporary, written without a "struct" key of its own.
+    """
+
+    name: str
+    type: str
+    size: int
+    array_len: int | None = None
+    index: int | None = None
+    struct: Layout | None = None
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A structure: what its name and version are, and what it consists of, in the order of the stream."""
+
+    vmsd_name: str
+    version: int
+    fields: tuple[Field, ...]
+    subsections: tuple[Layout, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDescription:
+    """The payload of one FULL section.
+
+    Arguments:
+        name: the section's idstr.
+        instance_id: the section's instance id.
+        layout: what the payload consists of; None if it was registered in the old style.
+        size: the payload's size in bytes if it was registered in the old style, else None.
+    """
+
+    name: str
+    instance_id: int
+    layout: Layout | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """All that a stream's VM description says.
+
+    Arguments:
+        devices: in the order of their sections.
+        page_size: bytes of a page of RAM.
+        configuration: the layout of the CONFIGURATION item.
+    """
+
+    devices: tuple[DeviceDescription, ...]
+    page_size: int = 4096
+    configuration: Layout | None = None
+
+
+def find(stream: Buffer, limit: int = 64 << 20) -> tuple[int, memoryview]:
+    """Find the description at the end of a whole stream, without walking the stream.
+
+    Arguments:
+        stream: the whole stream; a view of a mapped file is not read but for its end.
+        limit: how long the description may be, in bytes.
+
+    Returns:
+        where the item begins, and its text as a view of ``stream`` (empty if the source sent an empty one).
+
+    Raises:
+        ProtocolError: the stream does not end with a description.
+    """
+    view = memoryview(stream).cast("B")
+    lowest = max(0, len(view) - limit - VMDESC_HEAD.size)
+    # JSON has no byte 06, so the item's type byte is the last 06 of all, or one of its length bytes is.
+    last = _last_index(view, VMDESC, lowest)
+    for at in range(last, max(lowest, last - VMDESC_HEAD.size + 1) - 1, -1):
+        if at >= 0 and len(view) - at >= VMDESC_HEAD.size:
+            kind, length = VMDESC_HEAD.unpack_from(view, at)
+            if kind == VMDESC and at + VMDESC_HEAD.size + length == len(view):
+                return at, view[at + VMDESC_HEAD.size :]
+    raise ProtocolError(len(view), _ITEM, "06, u32 length, JSON to the end of the stream; found none")
+
+
+def _last_index(view: memoryview, byte: int, lowest: int) -> int:
+    """Where ``byte`` occurs last at ``lowest`` or later; -1 if nowhere. Looks from the end, a window at a time."""
+    end = len(view)
+    while end > lowest:
+        begin = max(lowest, end - _WINDOW)
+        found = bytes(view[begin:end]).rfind(byte)
+        if found >= 0:
+            return begin + found
+        end = begin
+    return -1
+
+
+def parse(text: Buffer, offset: int = 0) -> Description:
+    """Parse a description.
+
+    Arguments:
+        text: the JSON.
+        offset: where in the channel it begins, for errors.
+
+    Raises:
+        ProtocolError: it is not JSON, or not of the shape above.
+    """
+    try:
+        return _description(json.loads(bytes(text)), offset)
+    except RecursionError:
+        raise ProtocolError(offset, _ITEM, "JSON with some levels of nesting, found hundreds") from None
+    except json.JSONDecodeError as error:
+        raise ProtocolError(offset + error.pos, _ITEM, f"JSON: {error.msg}") from None
+    except ValueError as error:  # not UTF-8, or a number of thousands of digits
+        raise ProtocolError(offset, _ITEM, f"JSON: {str(error).splitlines()[0]}") from None
+
+
+class _Reader:
+    """Takes keys out of one JSON object; says which object when one is not right."""
+
+    __slots__ = ("_offset", "_values", "where")
+
+    def __init__(self, value: Json, where: str, offset: int) -> None:
+        if not isinstance(value, dict):
+            raise ProtocolError(offset, _ITEM, f"an object for {where}, found {type(value).__name__}")
+        self._values = value
+        self._offset = offset
+        self.where = where
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def text(self, key: str) -> str:
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a text")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._values.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+            raise self._wrong(key, "a number")
+        return value
+
+    def optional(self, key: str) -> int | None:
+        return self.number(key) if key in self._values else None
+
+    def object(self, key: str) -> _Reader:
+        return _Reader(self._values.get(key), f"{key!r} of {self.where}", self._offset)
+
+    def each(self, key: str, make: Callable[[_Reader], T], *, required: bool = True) -> tuple[T, ...]:
+        values = self._values.get(key, None if required else [])
+        if not isinstance(values, list):
+            raise self._wrong(key, "a list")
+        return tuple(
+            make(_Reader(value, f"{key}[{n}] of {self.where}", self._offset)) for n, value in enumerate(values)
+        )
+
+    def _wrong(self, key: str, right: str) -> ProtocolError:
+        found = repr(self._values[key])[:40] if key in self._values else "nothing"
+        return ProtocolError(self._offset, _ITEM, f"{right} as {key!r} of {self.where}, found {found}")
+
+
+def _description(value: Json, offset: int) -> Description:
+    reader = _Reader(value, "the description", offset)
+    return Description(
+        devices=reader.each("devices", _device),
+        page_size=reader.number("page_size"),
+        configuration=_layout(reader.object("configuration")) if reader.has("configuration") else None,
+    )
+
+
+def _device(reader: _Reader) -> DeviceDescription:
+    name, instance_id = reader.text("name"), reader.number("instance_id")
+    if reader.has("vmsd_name"):
+        return DeviceDescription(name, instance_id, _layout(reader))
+    return DeviceDescription(name, instance_id, size=reader.number("size"))
+
+
+def _layout(reader: _Reader) -> Layout:
+    return Layout(
+        vmsd_name=reader.text("vmsd_name"),
+        version=reader.number("version"),
+        fields=reader.each("fields", _field),
+        subsections=reader.each("subsections", _layout, required=False),
+    )
+
+
+def _field(reader: _Reader) -> Field:
+    inline = reader.has("vmsd_name")
+    struct = _layout(reader) if inline else _layout(reader.object("struct")) if reader.has("struct") else None
+    return Field(
+        name=reader.text("name"),
+        type=reader.text("type"),
+        size=reader.number("size"),
+        array_len=reader.optional("array_len"),
+        index=reader.optional("index"),
+        struct=struct,
+        inline=inline,
+    )
+
+
+def emit_description(description: Description) -> bytes:
+    """The JSON of a description, with the keys in QEMU's order, ready for ``events.vm_description``."""
+    value: dict[str, Json] = {}
+    if description.configuration is not None:
+        value["configuration"] = dict(_layout_json(description.configuration))
+    value["page_size"] = description.page_size
+    value["devices"] = [_device_json(device) for device in description.devices]
+    return json.dumps(value).encode("ascii")
+
+
+def _device_json(device: DeviceDescription) -> Json:
+    value: dict[str, Json] = {"name": device.name, "instance_id": device.instance_id}
+    if device.layout is not None:
+        return {**value, **_layout_json(device.layout)}
+    return {**value, "size": device.size, "fields": [{"name": "data", "size": device.size, "type": "buffer"}]}
+
+
+def _layout_json(layout: Layout) -> Mapping[str, Json]:
+    value: dict[str, Json] = {
+        "vmsd_name": layout.vmsd_name,
+        "version": layout.version,
+        "fields": [_field_json(field) for field in layout.fields],
+    }
+    if layout.subsections:
+        value["subsections"] = [dict(_layout_json(subsection)) for subsection in layout.subsections]
+    return value
+
+
+def _field_json(field: Field) -> Json:
+    value: dict[str, Json] = {"name": field.name}
+    if field.array_len is not None:
+        value["array_len"] = field.array_len
+    if field.index is not None:
+        value["index"] = field.index
+    value["type"] = field.type
+    if field.struct is not None:
+        value.update(_layout_json(field.struct) if field.inline else {"struct": dict(_layout_json(field.struct))})
+    value["size"] = field.size
+    return value
