@@ -1,0 +1,241 @@
+"""Requests to the device process, each with a time limit, and a way to end any wait at once.
+
+One client belongs to one device: its control connection, its data descriptor while there is one, and the flag that
+``abort`` raises. Guarantees:
+
+* A request never outlasts its limit, and a process that has ended is an error at once.
+* ``abort`` ends the wait of a request (an event descriptor is polled with the connection) and of a read or write of the
+  data descriptor (which is shut down), and makes later ones fail until ``renew``.
+* ``abort`` may run beside anything, ``close`` included: descriptors are closed and shut down under one lock that is
+  held for nothing else, so no descriptor of somebody else's is ever touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from migpool.device import DeviceError, VerificationError
+from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER, decode, encode
+from migpool_plugins.vfio.process import DeviceProcess
+
+_TIMEVAL: Final = struct.Struct("@ll")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request brought.
+
+    Arguments:
+        fields: the reply's JSON fields.
+        payload: the bytes that came with it.
+    """
+
+    fields: dict[str, object]
+    payload: bytes
+
+
+class DeviceClient:
+    """One device's connections.
+
+    Arguments:
+        process: the device process.
+        connection: the device's control connection; the client owns it.
+        data_limit: seconds that one read or write of the data descriptor may take.
+
+    Attributes:
+        data_limit: the same.
+    """
+
+    def __init__(self, process: DeviceProcess, connection: socket.socket, data_limit: float) -> None:
+        self._process = process
+        self._connection = connection
+        self.data_limit = data_limit
+        self._data: socket.socket | None = None
+        self._aborted = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        self._returned = 0.0
+        self._ids = itertools.count(1)
+
+    # ---------------------------------------------------------------- control
+
+    def request(self, op: str, limit: float, payload: bytes = b"", **fields: object) -> Reply:
+        """Ask the device process and return its answer.
+
+        Arguments:
+            op: the request.
+            limit: seconds to wait for the answer.
+            payload: bytes to send along.
+            fields: further fields of the request.
+
+        Raises:
+            DeviceError: refused, aborted, late, or the process has ended.
+            VerificationError: refused, since the state or config is not the one that was sent.
+        """
+        self.check()
+        number = next(self._ids)
+        try:
+            self._connection.sendall(encode({"id": number, "op": op, **fields}, payload))
+        except ConnectionError:
+            raise DeviceError(self._process.ending()) from None
+        deadline = time.monotonic() + limit
+        while True:
+            ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            self.check()
+            if not ready:
+                raise DeviceError(f"the device did not answer {op!r} within {limit:.3g} s")
+            fields, payload = self._receive()
+            # An aborted request's answer may still come; the numbers tell it from the one that is waited for.
+            if fields.get("id") == number:
+                break
+            self._drop_data()
+        if "error" in fields:
+            raise _refused(fields.get("kind") == "verification", str(fields["error"]))
+        return Reply(fields, payload)
+
+    def _receive(self) -> tuple[dict[str, object], bytes]:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
+        except ConnectionError:
+            message, descriptors = b"", []
+        for descriptor in descriptors:
+            self._adopt(socket.socket(fileno=descriptor))
+        if not message:
+            raise DeviceError(self._process.ending())
+        return decode(message)
+
+    def check(self) -> None:
+        """Raise :class:`DeviceError` if the device has been aborted or closed."""
+        if self._closed:
+            raise DeviceError("the device has been closed")
+        if self._aborted:
+            raise DeviceError("the device's work was aborted")
+
+    # ------------------------------------------------------------------- data
+
+    @property
+    def data(self) -> socket.socket | None:
+        """The data descriptor, if one is open."""
+        return self._data
+
+    def read(self, data: socket.socket, buffer: memoryview, length: int) -> int:
+        """Read up to ``length`` bytes of state straight into ``buffer``; 0 at the end of the data.
+
+        Raises:
+            DeviceError: aborted, late, or the descriptor is broken.
+        """
+        try:
+            count = data.recv_into(buffer, length, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise self._late("read") from None
+        except OSError as error:
+            raise self._broken(error) from None
+        if self._aborted:
+            self.check()
+        return count
+
+    def write(self, data: socket.socket, state: memoryview) -> None:
+        """Write ``state`` and wait until the device has taken and checked it.
+
+        Raises:
+            DeviceError: aborted, late, refused, or the descriptor is broken.
+            VerificationError: it is not the state that was sent.
+        """
+        header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
+        try:
+            sent = data.sendmsg((header, state))
+            if sent < len(header) + len(state):
+                # A signal came while the socket was full.
+                data.sendall(header[sent:])
+                data.sendall(state[max(0, sent - len(header)) :])
+            answer = data.recv(ACK_HEADER.size, socket.MSG_WAITALL)
+            if len(answer) == ACK_HEADER.size:
+                kind, text_length = ACK_HEADER.unpack(answer)
+                text = data.recv(text_length, socket.MSG_WAITALL) if text_length else b""
+        except BlockingIOError:
+            raise self._late("write") from None
+        except OSError as error:
+            raise self._broken(error) from None
+        self._returned = time.monotonic()
+        self.check()
+        if len(answer) != ACK_HEADER.size:
+            raise self._broken(None)
+        if kind:
+            raise _refused(ACK_KINDS[kind] == "verification", text.decode())
+
+    def _adopt(self, data: socket.socket) -> None:
+        """Make a descriptor that has come the device's data descriptor."""
+        limit = _TIMEVAL.pack(int(self.data_limit), int(self.data_limit % 1 * 1e6))
+        # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
+        data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        with self._lock:
+            previous, self._data = self._data, data
+            if previous is not None:
+                previous.close()
+            if self._aborted:
+                data.shutdown(socket.SHUT_RDWR)
+
+    def _drop_data(self) -> None:
+        with self._lock:
+            if self._data is not None:
+                self._data.close()
+                self._data = None
+
+    def _late(self, what: str) -> DeviceError:
+        return DeviceError(f"the device's {what} did not return within {self.data_limit:.3g} s")
+
+    def _broken(self, error: OSError | None) -> DeviceError:
+        """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
+        try:
+            self.request("ready", self.data_limit)
+        except DeviceError as reason:
+            return reason
+        return DeviceError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
+
+    # -------------------------------------------------------------------- end
+
+    def abort(self) -> None:
+        """End every wait at once; see the module's guarantees."""
+        with self._lock:
+            if self._closed or self._aborted:
+                return
+            self._aborted = True
+            os.eventfd_write(self._wake, 1)
+            if self._data is not None:
+                self._data.shutdown(socket.SHUT_RDWR)
+
+    def renew(self) -> None:
+        """Take back an abort and drop the data descriptor: the device is used again."""
+        self._drop_data()
+        with self._lock:
+            if self._aborted and not self._closed:
+                self._aborted = False
+                os.eventfd_read(self._wake)
+
+    def close(self) -> None:
+        """Close the connections and release the process."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._connection.close()
+            os.close(self._wake)
+        self._drop_data()
+        self._process.release()
+
+
+def _refused(verification: bool, text: str) -> DeviceError:
+    return VerificationError(text) if verification else DeviceError(text)

@@ -1,0 +1,80 @@
+"""The control messages between the migrating process and the device process, sans I/O.
+
+Connections are AF_UNIX ``SOCK_SEQPACKET``: one message is one packet, so there is no framing, and descriptors travel
+with the packet they belong to. A message is one line of JSON, a newline, and raw bytes (a config, a digest).
+
+The root connection is the device process's standard input. On it come only ``attach`` messages, each with the
+descriptor of a new device's own connection; its end of file ends the process. On a device's connection every request
+is answered in order::
+
+    request   {"id": 7, "op": "set-state", "state": "stop-copy"}
+    reply     {"id": 7}                              with a data descriptor when the request opened one
+    reply     {"id": 7, "error": "...", "kind": "device" | "verification"}
+
+The data descriptor is an AF_UNIX stream socket, since ``shutdown`` ends a blocked read or write of it at once, from
+any thread and at either end, which no pipe can do. While saving it carries the state's bytes and then end of file.
+While loading, each write is ``WRITE_HEADER`` (its length; when it was called and when the one before it returned,
+CLOCK_MONOTONIC in seconds) and the bytes, and is answered by ``ACK_HEADER`` (kind, length of the text) and the error's
+text; kind 0 means taken and checked. The times let the device pace a write as its caller sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+MAX_MESSAGE: Final = 128 << 10
+WRITE_HEADER: Final = struct.Struct("=Qdd")
+ACK_HEADER: Final = struct.Struct("=II")
+ACK_KINDS: Final[tuple[Literal["", "device", "verification"], ...]] = ("", "device", "verification")
+
+RefusalKind: TypeAlias = Literal["device", "verification"]
+
+
+class Refusal(Exception):
+    """The device process will not, or cannot, do what was asked; its text goes to the caller.
+
+    Arguments:
+        text: one line.
+        kind: ``verification`` if the state or config is not the one that was sent, otherwise ``device``.
+    """
+
+    def __init__(self, text: str, kind: RefusalKind = "device") -> None:
+        super().__init__(text)
+        self.text = text
+        self.kind: RefusalKind = kind
+
+
+def encode(fields: Mapping[str, object], payload: bytes = b"") -> bytes:
+    """Return one message."""
+    return json.dumps(fields).encode() + b"\n" + payload
+
+
+def decode(message: bytes) -> tuple[dict[str, object], bytes]:
+    """Return a message's fields and payload.
+
+    Raises:
+        ValueError: it is no message of this protocol.
+    """
+    line, _, payload = message.partition(b"\n")
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("a control message is not a JSON object")
+    return fields, payload
+
+
+def data_socket_pair(chunk: int) -> tuple[socket.socket, socket.socket]:
+    """Return the device's end and the migrating process's end of a data connection.
+
+    The device's send buffer is kept well under a chunk: its write returns when the reader has begun to take the chunk,
+    and so the device is never more than one chunk ahead of its reader.
+
+    Arguments:
+        chunk: the profile's chunk, in bytes.
+    """
+    device, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(4096, min(chunk // 4, 128 << 10)))
+    return device, client

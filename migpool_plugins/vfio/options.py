@@ -1,0 +1,214 @@
+"""The ``options`` table of a vfio entry in a scenario, as validated values.
+
+::
+
+    profile = "network-function"     a name of profiles.PROFILES; every key below overrides one of its values
+    size, chunk, config_size         bytes, or "64MiB"
+    read_rate, write_rate            bytes per second, or "400MiB"; 0 is as fast as it goes
+    read_latency, write_latency      seconds for each chunk, or "100us"
+    stop_time, save_config_time, load_config_time        seconds, or "5ms"
+    shared_lock = ""                 "read", "write" or "both": one lock for all devices of the entry
+    pollable = false
+    bus = 1                          PCI bus of the first device; the others count up from it
+    time_limit = 30                  seconds that the device process may answer later than its profile says
+    devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
+    fault = {device = 2, side = "source", at = "1MiB", kind = "error"}      device counts from 0
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
+
+from migpool.device import DeviceContext, DeviceError, OptionValue
+from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, PROFILES, DeviceProfile, Fault
+
+_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SECONDS: Final = {"us": "e-6", "ms": "e-3", "s": ""}
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+MAX_DEVICES: Final = 255
+
+Parsed: TypeAlias = "int | float | str | bool"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """Everything one device of an entry is made from.
+
+    Arguments:
+        idstr: its name in the stream, a PCI path as QEMU writes it.
+        profile: its size and pace.
+        fault: what goes wrong with it on this side; ``None``: nothing.
+        time_limit: seconds that the device process may answer later than the profile says.
+    """
+
+    idstr: str
+    profile: DeviceProfile
+    fault: Fault | None
+    time_limit: float
+
+
+def parse_options(context: DeviceContext) -> list[DeviceSettings]:
+    """Return the settings of ``context.count`` devices.
+
+    Raises:
+        DeviceError: one line that names the key, what is wrong with it and what would be right.
+    """
+    options = context.options
+    _known("option", options, {*_FIELDS, "profile", "bus", "time_limit", "devices", "fault"})
+    if not 1 <= context.count <= MAX_DEVICES:
+        raise _wrong("count", context.count, f"a number from 1 to {MAX_DEVICES}")
+    bus = _whole("bus", options.get("bus", 1))
+    if not 1 <= bus <= MAX_DEVICES - context.count + 1:
+        raise _wrong(
+            "bus", bus, f"1 to {MAX_DEVICES - context.count + 1}, so that the last device's bus is at most 255"
+        )
+    time_limit = _duration("time_limit", options.get("time_limit", 30.0))
+    if not 0 < time_limit <= 3600:
+        raise _wrong("time_limit", time_limit, "seconds over 0, at most 3600")
+
+    base = _profile(options, PROFILES[DEFAULT_PROFILE], "")
+    overrides = _overrides(options.get("devices", ()), context.count)
+    profiles = [_profile(table, base, f"devices[{n}].") for n, table in enumerate(overrides)]
+    profiles += [base] * (context.count - len(profiles))
+    fault = _fault(options["fault"], context, profiles) if "fault" in options else None
+    return [
+        DeviceSettings(
+            idstr=f"0000:{bus + number:02x}:00.0/vfio",
+            profile=profile,
+            fault=fault[1] if fault is not None and fault[0] == number else None,
+            time_limit=time_limit,
+        )
+        for number, profile in enumerate(profiles)
+    ]
+
+
+def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) -> DeviceProfile:
+    name = table.get("profile")
+    if name is not None:
+        if not isinstance(name, str) or name not in PROFILES:
+            raise _wrong(f"{where}profile", name, f"one of {', '.join(sorted(PROFILES))}")
+        base = PROFILES[name]
+    changes: dict[str, Any] = {key: parse(where + key, table[key]) for key, parse in _FIELDS.items() if key in table}
+    try:
+        return replace(base, **changes)
+    except ValueError as error:
+        raise DeviceError(f"vfio option {where}{error}") from None
+
+
+def _overrides(value: OptionValue, count: int) -> list[Mapping[str, OptionValue]]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise _wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
+    tables: list[Mapping[str, OptionValue]] = []
+    for number, table in enumerate(value):
+        if not isinstance(table, Mapping):
+            raise _wrong(f"devices[{number}]", table, 'a table, such as {size = "1MiB"}')
+        _known(f"option devices[{number}]:", table, {*_FIELDS, "profile"})
+        tables.append(table)
+    if len(tables) > count:
+        raise DeviceError(
+            f"vfio option devices has {len(tables)} tables for {count} devices: remove some, or raise count"
+        )
+    return tables
+
+
+def _fault(table: OptionValue, context: DeviceContext, profiles: Sequence[DeviceProfile]) -> tuple[int, Fault] | None:
+    """The fault and the number of its device; ``None`` if it belongs to the other side."""
+    if not isinstance(table, Mapping):
+        raise _wrong("fault", table, 'a table, such as {device = 0, side = "source", at = 0, kind = "error"}')
+    _known("option fault:", table, {"device", "side", "at", "kind"})
+    device = _whole("fault.device", table.get("device", 0))
+    if not 0 <= device < context.count:
+        raise _wrong("fault.device", device, f"0 to {context.count - 1}, since there are {context.count} devices")
+    side = table.get("side", "source")
+    if side not in ("source", "destination"):
+        raise _wrong("fault.side", side, '"source" or "destination"')
+    at = _size("fault.at", table.get("at", 0))
+    size = profiles[device].size
+    if at >= size:
+        raise _wrong("fault.at", at, f"less than the device's state of {size} bytes")
+    kind = table.get("kind")
+    if kind != "error" and kind != "stall" and kind != "crash" and kind != "short-read":
+        raise _wrong("fault.kind", kind, '"error", "stall", "crash" or "short-read"')
+    if kind == "short-read" and (side == "destination" or at == 0):
+        raise _wrong("fault.kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
+    return (device, Fault(at, kind)) if side == context.side else None
+
+
+def _known(what: str, table: Mapping[str, OptionValue], keys: set[str]) -> None:
+    unknown = sorted(set(table) - keys)
+    if unknown:
+        raise DeviceError(f"vfio {what} {unknown[0]!r} is unknown: use {', '.join(sorted(keys))}")
+
+
+def _wrong(key: str, value: object, remedy: str) -> DeviceError:
+    return DeviceError(f"vfio option {key} is {value!r}: use {remedy}")
+
+
+def _whole(key: str, value: OptionValue) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(key, value, "a whole number")
+    return value
+
+
+def _size(key: str, value: OptionValue) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise _wrong(key, value, 'a whole number of bytes, or text such as "64MiB"')
+    if isinstance(value, int):
+        if value < 0:
+            raise _wrong(key, value, "a number of bytes that is not negative")
+        return value
+    match = _QUANTITY.fullmatch(value)
+    if match is None or match[2] not in _BYTES:
+        raise _wrong(key, value, 'a number with B, KiB, MiB or GiB, such as "64MiB"')
+    size = float(match[1]) * _BYTES[match[2]]
+    if not size.is_integer():
+        raise _wrong(key, value, "a whole number of bytes")
+    return int(size)
+
+
+def _rate(key: str, value: OptionValue) -> float:
+    if isinstance(value, float) and value >= 0:
+        return value
+    return float(_size(key, value.removesuffix("/s") if isinstance(value, str) else value))
+
+
+def _duration(key: str, value: OptionValue) -> float:
+    if isinstance(value, str):
+        match = _QUANTITY.fullmatch(value)
+        if match is None or match[2] not in _SECONDS:
+            raise _wrong(key, value, 'a number with us, ms or s, such as "5ms"')
+        return float(match[1] + _SECONDS[match[2]])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise _wrong(key, value, 'seconds that are not negative, or text such as "5ms"')
+    return float(value)
+
+
+def _flag(key: str, value: OptionValue) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "true or false")
+    return value
+
+
+def _text(key: str, value: OptionValue) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, value, "text in quotes")
+    return value
+
+
+_FIELDS: Final[Mapping[str, Callable[[str, OptionValue], Parsed]]] = {
+    "size": _size,
+    "chunk": _size,
+    "read_rate": _rate,
+    "write_rate": _rate,
+    "read_latency": _duration,
+    "write_latency": _duration,
+    "stop_time": _duration,
+    "save_config_time": _duration,
+    "config_size": _size,
+    "load_config_time": _duration,
+    "shared_lock": _text,
+    "pollable": _flag,
+}

@@ -1,0 +1,144 @@
+"""Device profiles: what an emulated VFIO device holds and how long its work takes.
+
+Where ``network-function`` comes from: published downtimes of ConnectX-7 virtual functions of about 100 MiB of state,
+100 GbE, a thread a device: 366 ms with one function, of which the config load under the big lock is about 70 ms. At
+400 MiB/s a read of 100 MiB takes 250 ms; with the writes behind it, 5 ms to stop and the config this makes 325 ms and
+leaves 41 ms to guest memory and everything else. The 190 to 270 ms that every further function adds in those tables
+are 70 ms of serial config load and something shared that nobody has named: the profile leaves ``shared_lock`` empty,
+and a scenario that wants to know sets it. Stop time and latencies were not published; they are round numbers of the
+size that drivers show, and small beside the rest.
+
+``storage-function`` is no measured device: little state, small chunks, a long stop (requests in flight must finish).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+SharedLockUse: TypeAlias = Literal["", "read", "write", "both"]
+FaultKind: TypeAlias = Literal["error", "stall", "crash", "short-read"]
+
+MAX_SIZE: Final = 16 << 30
+MAX_CHUNK: Final = 64 * MIB
+MAX_CONFIG: Final = 64 * KIB
+"""A config crosses the control connection as one message, which bounds it."""
+MAX_TIME: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """One device's size and pace.
+
+    Arguments:
+        size: bytes of state.
+        chunk: bytes that the device produces, and paces, as one piece; no read returns more.
+        read_rate: bytes per second at which the device produces its state when it is saved; 0: no limit.
+        write_rate: bytes per second at which it takes state when it is loaded; 0: no limit.
+        read_latency: seconds that each chunk takes besides its bytes when it is saved.
+        write_latency: the same for one write when it is loaded.
+        stop_time: seconds from running to stopped.
+        save_config_time: seconds of one save of the config.
+        config_size: bytes of made-up content in the config, besides its header.
+        load_config_time: seconds of one load of the config.
+        shared_lock: in which direction the devices of one entry hold one lock while they produce or take a chunk.
+        pollable: whether ``poll_fd`` gives out the data descriptor.
+
+    Raises:
+        ValueError: a value is out of its range; one line that names the field.
+    """
+
+    size: int
+    chunk: int
+    read_rate: float = 0.0
+    write_rate: float = 0.0
+    read_latency: float = 0.0
+    write_latency: float = 0.0
+    stop_time: float = 0.0
+    save_config_time: float = 0.0
+    config_size: int = 1024
+    load_config_time: float = 0.0
+    shared_lock: SharedLockUse = ""
+    pollable: bool = False
+
+    def __post_init__(self) -> None:
+        self._check("size", self.size, 1, MAX_SIZE, "bytes")
+        self._check("chunk", self.chunk, 1, MAX_CHUNK, "bytes")
+        self._check("config_size", self.config_size, 0, MAX_CONFIG, "bytes")
+        for name in ("read_rate", "write_rate"):
+            rate: float = getattr(self, name)
+            if rate:
+                self._check(name, rate, 1, 1 << 50, "bytes per second, or 0 for no limit")
+        for name in ("read_latency", "write_latency", "stop_time", "save_config_time", "load_config_time"):
+            self._check(name, getattr(self, name), 0, MAX_TIME, "seconds")
+        if self.shared_lock not in ("", "read", "write", "both"):
+            raise ValueError(f'shared_lock is {self.shared_lock!r}: use "", "read", "write" or "both"')
+
+    @staticmethod
+    def _check(name: str, value: float, least: float, most: float, unit: str) -> None:
+        if not least <= value <= most:
+            raise ValueError(f"{name} is {value:g}: use {least} to {most:g} {unit}")
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the state is cut into."""
+        return -(-self.size // self.chunk)
+
+    def read_cost(self, length: int) -> float:
+        """Seconds to produce ``length`` bytes as one chunk."""
+        return self.read_latency + (length / self.read_rate if self.read_rate else 0.0)
+
+    def write_cost(self, length: int) -> float:
+        """Seconds to take ``length`` bytes in one write."""
+        return self.write_latency + (length / self.write_rate if self.write_rate else 0.0)
+
+    def locks(self, direction: Literal["read", "write"]) -> bool:
+        """Whether the shared lock is held in this direction."""
+        return self.shared_lock in (direction, "both")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that a device shows once, when its save or load comes to a byte.
+
+    Arguments:
+        at: offset in the state of the first byte that is not read or written any more (``short-read``: where one read
+            ends early).
+        kind: ``error``: the read or write fails; ``stall``: it never returns; ``crash``: the device process ends;
+            ``short-read``: a read returns less than was asked for, and nothing is wrong.
+    """
+
+    at: int
+    kind: FaultKind
+
+
+PROFILES: Final = {
+    "network-function": DeviceProfile(
+        size=64 * MIB,
+        chunk=MIB,
+        read_rate=400 * MIB,
+        write_rate=400 * MIB,
+        read_latency=100e-6,
+        write_latency=100e-6,
+        stop_time=5e-3,
+        load_config_time=70e-3,
+    ),
+    "storage-function": DeviceProfile(
+        size=8 * MIB,
+        chunk=256 * KIB,
+        read_rate=1024 * MIB,
+        write_rate=1024 * MIB,
+        read_latency=50e-6,
+        write_latency=50e-6,
+        stop_time=20e-3,
+        load_config_time=10e-3,
+    ),
+    "instant": DeviceProfile(size=64 * MIB, chunk=MIB),
+    "tiny": DeviceProfile(size=256 * KIB, chunk=64 * KIB),
+}
+"""The built-in profiles. ``instant`` and ``tiny`` have no delay at all: they are for tests and for raw throughput."""
+
+DEFAULT_PROFILE: Final = "network-function"

@@ -1,0 +1,66 @@
+"""Emulated VFIO devices for the tests: opened on either side, and gone, with their processes, when the test ends."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from vfio_rig import CHUNK, OpenSide, Saver
+
+from migpool.device import DeviceContext, OptionValue, Side
+from migpool_plugins.vfio import devices
+from migpool_plugins.vfio.device import EmulatedVfioDevice
+
+
+@pytest.fixture
+def open_side() -> Iterator[OpenSide]:
+    opened: list[EmulatedVfioDevice] = []
+
+    def open_one(
+        side: Side,
+        table: Mapping[str, OptionValue] | None = None,
+        /,
+        *,
+        count: int = 1,
+        seed: int = 1,
+        **options: OptionValue,
+    ) -> list[EmulatedVfioDevice]:
+        made = devices(DeviceContext(side, {"profile": "tiny", **(table or {}), **options}, count, seed))
+        emulated = [device for device in made if isinstance(device, EmulatedVfioDevice)]
+        opened.extend(emulated)
+        assert len(emulated) == count
+        return emulated
+
+    yield open_one
+    for device in opened:
+        device.close()
+    for device in opened:
+        assert not Path(f"/proc/{device.process.pid}").exists()
+
+
+@pytest.fixture
+def buffer() -> memoryview:
+    """A page-aligned buffer of 1 MiB, as migpool gives devices."""
+    return memoryview(mmap.mmap(-1, 1 << 20))
+
+
+@pytest.fixture
+def save(buffer: memoryview) -> Saver:
+    def save_one(device: EmulatedVfioDevice) -> list[bytes]:
+        device.stop()
+        chunks: list[bytes] = []
+        while count := device.save_state(buffer):
+            chunks.append(bytes(buffer[:count]))
+        return chunks
+
+    return save_one
+
+
+@pytest.fixture
+def tiny_chunks(open_side: OpenSide, save: Saver) -> list[bytes]:
+    """The chunks of a tiny device with seed 1, as its source saves them."""
+    chunks = save(open_side("source")[0])
+    assert [len(chunk) for chunk in chunks] == [CHUNK] * 4
+    return chunks
