@@ -1,0 +1,1 @@
+"""Sockets: addresses, their options, and the group of multifd channels."""

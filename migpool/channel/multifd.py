@@ -1,0 +1,105 @@
+"""The group of multifd channels at the source: any thread sends on whichever channel is idle.
+
+Guarantees:
+
+1. One packet at a time on a channel; a packet goes out whole, header and payload in one call.
+2. No payload is queued, and there are no sender threads: the thread that has a chunk sends it.
+3. Who waits for a channel gets the next one that becomes idle. ``close`` ends every wait.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic_ns
+
+from migpool.cancel import CancelSwitch
+from migpool.channel.sockets import send_all, shut
+from migpool.effects import Wait
+from migpool.errors import PeerError, TimeLimitExceeded
+from migpool.machine import Slot
+from migpool.trace import Tracer
+
+__all__ = ["ChannelGroup"]
+
+
+class ChannelGroup:
+    """Idle channels, for the taking.
+
+    Arguments:
+        channels: connected and greeted, in the order of their numbers.
+        tracer: the wait for an idle channel leaves a span of its own.
+        switch: closes the group when it is thrown.
+    """
+
+    def __init__(self, channels: Sequence[socket.socket], tracer: Tracer, switch: CancelSwitch) -> None:
+        self._channels = list(channels)
+        self._tracer = tracer
+        self._switch = switch
+        self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
+        self.bytes_sent = 0
+        for channel in channels:
+            self._idle.put(channel)
+        switch.on_cancel(self.abort)
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def send(self, slot: Slot, index: int, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send one packet on an idle channel.
+
+        Raises:
+            TimeLimitExceeded: the destination takes nothing.
+            PeerError: the connection is gone.
+        """
+        channel = self._take(slot, index)
+        try:
+            send_all(channel, buffers, slot.name)
+        finally:
+            self._idle.put(channel)
+
+    def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
+        """Send one packet whose payload waits in a pipe; its pages move without a copy.
+
+        Arguments:
+            header: the packet's header.
+            pipe: the read end, which holds at least ``size`` bytes.
+            size: the payload's length in bytes.
+        """
+        channel = self._take(slot, index)
+        try:
+            channel.sendmsg([header], (), socket.MSG_MORE)
+            while size:
+                size -= os.splice(pipe, channel.fileno(), size)
+        except BlockingIOError:
+            raise TimeLimitExceeded(f"{slot.name}: the peer has taken no data within the time limit") from None
+        except OSError as error:
+            raise PeerError(f"{slot.name}: the connection is gone ({error.strerror or error})") from None
+        finally:
+            self._idle.put(channel)
+
+    def _take(self, slot: Slot, index: int) -> socket.socket:
+        try:
+            channel = self._idle.get_nowait()
+        except Empty:
+            begin = monotonic_ns()
+            channel = self._idle.get()
+            self._tracer.record(Wait.CHANNEL, slot.number, index, begin)
+        if channel is None:
+            self._idle.put(None)  # the next one who waits must hear it too
+            self._switch.check()
+            raise PeerError(f"{slot.name}: the channels are closed")
+        return channel
+
+    def abort(self) -> None:
+        """End every wait for a channel and on one."""
+        for channel in self._channels:
+            shut(channel)
+        self._idle.put(None)
+
+    def close(self) -> None:
+        """Close the channels: the destination sees their end after the last byte."""
+        for channel in self._channels:
+            channel.close()

@@ -1,0 +1,339 @@
+"""The destination's end of a migration; the sequence is drawn at the top of ``source.py``.
+
+The main channel is read by the migration's own thread, each multifd channel by a thread of its own that is there
+before any load job runs. Nothing starts here until every device has been loaded. On an error nothing starts at all,
+and the source is told why; an error after the start is told too, but the machine stays here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import Lock
+
+from migpool.channel.accept import accept_all
+from migpool.channel.address import Address
+from migpool.channel.sockets import listen, prepare, read_some, send_all, shut
+from migpool.effects import Wait
+from migpool.endpoint import Endpoint, of
+from migpool.errors import MigpoolError, PeerError, ProtocolError, UsageError
+from migpool.interpret import Interpreter, Job
+from migpool.jobs import load_section, load_state
+from migpool.machine import Machine, Slot
+from migpool.mainchannel import MachineSchema
+from migpool.memory import BufferPool
+from migpool.receiving import Liveness, Receiving
+from migpool.report import DeviceReport, boot_id, digest_of
+from migpool.schedulers.base import Scheduler
+from migpool.settings import Settings
+from migpool.states import Event, State
+from migpool.window import Grant, Windows
+from migpool.wire.commands import Command, CommandKind, ping_value
+from migpool.wire.configuration import Configuration
+from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
+from migpool.wire.events import Event as Item
+from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Failed, Running, Welcome
+from migpool.wire.extension import Grant as GrantMessage
+from migpool.wire.records import Mark
+from migpool.wire.returnpath import Message, Pong, Shut, SwitchoverAck, encode
+from migpool.wire.sections import Kind, Section
+from migpool.wire.stream import StreamReader
+
+__all__ = ["Destination"]
+
+READ_SIZE = 256 * 1024
+PAGE = 4096
+HASTE = 0.8
+"""The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
+GOODBYE = 2.0
+"""Seconds for the source to close the connection after the last word."""
+
+
+class Destination(Endpoint):
+    """Receives a machine; see :class:`~migpool.endpoint.Endpoint`.
+
+    Arguments:
+        listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
+    """
+
+    side = "destination"
+
+    _main: socket.socket
+    _interpreter: Interpreter
+    _receiving: Receiving
+    _liveness: Liveness
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        workers: int | None = None,
+        watch: Callable[[State], None] | None = None,
+        listening: Callable[[Address], None] | None = None,
+    ) -> None:
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch)
+        self._listening = listening
+        self._schema = MachineSchema(machine)
+        self._answer_lock = Lock()
+        self._credited = False
+        self._seen: set[int] = set()
+        self._bytes = 0
+        self._accepted = False
+        self._verified: dict[int, bool] = {}
+
+    # ------------------------------------------------------------------ the migration, from top to bottom
+
+    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+        channels = self._accept(address, stack)
+        try:
+            self._make_room(stack)
+            self._start_receivers(channels, stack)
+            self._set_up_scheduler(self._interpreter, stack)
+            self._load()
+            self._start_machine()
+            self._confirm()
+        except Exception as error:
+            self._switch.cancel(error)
+            self._tell_failure(self._switch.reason or error)
+            raise
+        self._await_goodbye()
+
+    def _accept(self, address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
+        settings = self.settings
+        with contextlib.ExitStack() as door:
+            listener, bound = listen(address, settings.channels + 1)
+            door.enter_context(listener)
+            door.callback(bound.unlink)
+            if self._listening is not None:
+                self._listening(bound)
+            connections = accept_all(
+                listener,
+                settings.channels,
+                first_limit=settings.accept_limit,
+                limit=settings.connect_limit,
+                prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
+                check=self._switch.check,
+                stack=stack,
+            )
+        self._main = connections.main
+        for sock in (connections.main, *connections.channels):
+            self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
+        return connections.channels
+
+    def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
+        self._accepted = True
+        stack.callback(self._threads.close)
+        for number, receive in enumerate(self._receiving.receivers(channels)):
+            self._threads.start(f"channel-{number}", receive)
+        for sock in channels:
+            stack.callback(shut, sock)
+
+    def _make_room(self, stack: contextlib.ExitStack) -> None:
+        devices = len(self.machine.iterable)
+        chunk = self.settings.chunk
+        if devices:
+            # One chunk a device is the least that cannot deadlock: with many devices, chunks are shorter.
+            chunk = min(chunk, self.settings.budget // devices // PAGE * PAGE)
+        if chunk < PAGE:
+            raise UsageError(
+                f"a memory budget of {self.settings.budget} bytes has no room for a page of {PAGE} bytes for each of "
+                f"{devices} devices: raise it to {devices * PAGE} at least"
+            )
+        self._rooms = self.settings.budget // chunk
+        pool = BufferPool(chunk, self._rooms)
+        stack.callback(self._note_memory, pool)
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
+        self._receiving = Receiving(self.machine, pool, self._grant, self._tracer, self._switch, self._liveness)
+        self._chunk = chunk
+        self._interpreter = Interpreter(
+            self._receiving.handlers(), self._big_lock, self._tracer, self._switch, self._receiving
+        )
+
+    def _load(self) -> None:
+        reader = StreamReader(self._schema)
+        reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
+        self._items = self._read_items(reader)
+        for item in self._items:
+            self._take(item)
+            if isinstance(item, Eof):
+                break
+        absent = [slot.name for slot in self.machine if slot.number not in self._seen]
+        if absent:
+            raise PeerError(
+                f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: "
+                "start both ends with the same scenario"
+            )
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
+
+    def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+        while True:
+            yield from reader.events()
+            data = read_some(self._main, READ_SIZE, self._idle)
+            self._switch.check()
+            if not data:
+                try:
+                    reader.end()
+                except ProtocolError as error:
+                    raise PeerError(
+                        f"the source ended the stream early, it failed or was cancelled there ({error})"
+                    ) from None
+                yield from reader.events()
+                return
+            self._liveness.progress(time.monotonic_ns())
+            reader.feed(data)
+
+    def _start_machine(self) -> None:
+        for slot in self.machine:
+            self._switch.check()
+            begin = time.monotonic_ns()
+            of(slot, "start", slot.device.start)
+            self._tracer.record(Wait.START, slot.number, -1, begin)
+        self._running = time.monotonic_ns()
+        self._states.happen(Event.RUNNING)
+        if self._credited:
+            self._answer(Running(boot_id(), self._running))
+
+    def _confirm(self) -> None:
+        """Prove that what runs here is what was sent."""
+        for slot in self.machine:
+            of(slot, "verify", slot.device.verify)
+        for slot in self.machine:
+            digest = of(slot, "fingerprint", partial(digest_of, slot.device))
+            if self._credited:
+                self._answer(Digest(slot.number, digest))
+        self._answer(Shut(0))
+
+    # ------------------------------------------------------------------ the items of the main channel
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case FileHeader() | Eof() | VmDescription():
+                pass
+            case Configuration():
+                self._configure(item)
+            case Command(kind):
+                self._command(kind, item)
+            case DeviceSection():
+                self._iterable_section(item)
+            case Section():
+                self._section(item)
+            case _:
+                raise ProtocolError(item.offset, "item", f"no RAM or packages, found {type(item).__name__}")
+
+    def _configure(self, item: Configuration) -> None:
+        if item.machine != self.machine.name:
+            raise ProtocolError(
+                item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
+            )
+        self._credited = CREDITS_CAPABILITY in (item.capabilities or ())
+        unknown = [name for name in item.capabilities or () if name != CREDITS_CAPABILITY]
+        if unknown:
+            raise ProtocolError(
+                item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
+            )
+        self._states.happen(Event.CONNECTED)
+
+    def _command(self, kind: CommandKind, item: Command) -> None:
+        if kind is CommandKind.OPEN_RETURN_PATH:
+            if self._credited:
+                self._answer(Welcome(self._chunk, len(self.machine.iterable)))
+                if self.machine.iterable:
+                    self._receiving.use_credits(Windows(len(self.machine.iterable), self._rooms))
+                else:
+                    self._answer(SwitchoverAck())
+        elif kind is CommandKind.PING:
+            self._answer(Pong(ping_value(item)))
+        elif kind is CommandKind.SWITCHOVER_START:
+            self._states.happen(Event.SWITCH_OVER)
+            for slot in self.machine.iterable:
+                self._scheduler.submit(Job("load", load_state(slot), slot))
+        else:
+            raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
+
+    def _iterable_section(self, item: DeviceSection) -> None:
+        head = item.head
+        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        data = [record.data for record in item.records if record.mark is Mark.DATA]
+        begin = time.monotonic_ns()
+        if head.kind is Kind.START:
+            of(slot, "load", partial(slot.device.check_version, head.version))
+            of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
+            self._seen.add(slot.number)
+            if self._credited and all(slot.number in self._seen for slot in self.machine.iterable):
+                self._answer(SwitchoverAck())
+        elif self.state is State.ACTIVE:
+            for piece in data:
+                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+        elif data or any(record.mark is Mark.CONFIG for record in item.records):
+            raise ProtocolError(
+                item.offset,
+                f"{head.kind.name} section of {slot.name}",
+                "no state here but on the multifd channels",
+            )
+        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+
+    def _section(self, item: Section) -> None:
+        head = item.head
+        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        if head.kind is not Kind.FULL or slot.number in self._seen:
+            raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
+        self._seen.add(slot.number)
+        config = self._schema.config_of(slot, item.payload)
+        self._bytes += len(config)
+        self._interpreter.run(Job("section", load_section(slot, config), slot))
+
+    def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
+        slot = self.machine.find(idstr, instance_id)
+        if slot is None:
+            raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
+        return slot
+
+    # ------------------------------------------------------------------ answers
+
+    def _answer(self, message: Message) -> None:
+        with self._answer_lock:
+            send_all(self._main, [encode(message)], "return path")
+
+    def _grant(self, grant: Grant) -> None:
+        self._answer(GrantMessage(grant.device, grant.limit))
+
+    def _idle(self) -> None:
+        waited_for = self._receiving.starved()
+        if not waited_for and not self._scheduler.busy:
+            waited_for = "main channel: the next item has not come"
+        self._liveness.idle(waited_for)
+
+    def _tell_failure(self, reason: BaseException) -> None:
+        """Say why, and end the connection so that the source hears it; it may be gone already."""
+        words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
+        with contextlib.suppress(MigpoolError):
+            if self._credited:
+                self._answer(Failed(words or type(reason).__name__))
+            self._answer(Shut(1))
+
+    def _await_goodbye(self) -> None:
+        """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
+        deadline = time.monotonic() + GOODBYE
+        self._liveness = Liveness(self._switch, GOODBYE)
+        with contextlib.suppress(MigpoolError):
+            for _ in self._items:
+                if time.monotonic() > deadline:
+                    break
+
+    # ------------------------------------------------------------------ afterwards
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of state have been received so far."""
+        return self._bytes + (self._receiving.bytes_received if self._accepted else 0)
+
+    def _devices(self) -> Iterator[DeviceReport]:
+        for slot in self.machine:
+            yield DeviceReport(slot.name, slot.device.note, slot.device.iterable)

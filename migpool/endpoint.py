@@ -1,0 +1,210 @@
+"""What both ends of a migration share: its states, its switch, its threads, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar
+
+from migpool.cancel import CancelSwitch
+from migpool.channel.address import Address
+from migpool.device import Side
+from migpool.errors import Cancelled, MigpoolError
+from migpool.interpret import Interpreter, located
+from migpool.machine import Machine, Slot
+from migpool.memory import BufferPool
+from migpool.report import DeviceReport, SideReport, peak_rss
+from migpool.schedulers.base import Scheduler, Setup
+from migpool.settings import Settings
+from migpool.states import FINAL, Event, State, StateMachine
+from migpool.switchinterval import SWITCH_INTERVAL
+from migpool.threads import ThreadGroup
+from migpool.trace import Tracer
+
+__all__ = ["Endpoint", "of", "per_device"]
+
+
+class Endpoint(ABC):
+    """One end of one migration. Made, run once, and done with.
+
+    Arguments:
+        machine: whose devices move. It is not closed here: a machine may be migrated again.
+        settings: how.
+        scheduler: the threading model, not set up yet.
+        workers: how many threads the user asked the model for; ``None`` leaves it to the model.
+        watch: called with each new state, on the thread that brought it about.
+    """
+
+    side: ClassVar[Side]
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        workers: int | None = None,
+        watch: Callable[[State], None] | None = None,
+    ) -> None:
+        self.machine = machine
+        self.settings = settings
+        self._scheduler = scheduler
+        self._workers = workers
+        self._states = StateMachine(watch)
+        self._switch = CancelSwitch()
+        self._tracer = Tracer()
+        self._threads = ThreadGroup(settings.peer_limit)
+        self._threads.entered()  # the thread that calls run
+        self._big_lock = threading.Lock()
+        self._began = self._stopped = self._running = self._ended = 0
+        self._budget = self._high_water = 0
+        self._clock = ""
+        self._also = ""
+        self._error: BaseException | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the migration stands."""
+        return self._states.state
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """How many bytes of state have been sent or received so far."""
+
+    def cancel(self) -> None:
+        """Cancel the migration, from any thread; returns at once.
+
+        Once the machine runs at the destination it is too late, and the migration completes.
+        """
+        self._switch.cancel(Cancelled(f"cancelled at the {self.side}"))
+
+    def run(self, address: Address) -> SideReport:
+        """Carry the migration out, and say how it went; what goes wrong is in the report, not raised.
+
+        Arguments:
+            address: where to connect to, or to listen.
+        """
+        self._began = time.monotonic_ns()
+        self._switch.on_cancel(self._abort_devices)
+        with SWITCH_INTERVAL.held(self.settings.switch_interval):
+            try:
+                with contextlib.ExitStack() as stack:
+                    try:
+                        self._states.happen(Event.BEGIN)
+                        self._migrate(address, stack)
+                        self._states.happen(Event.CONFIRMED)
+                    except BaseException as error:
+                        # Before the stack is unwound: its threads end only once the switch is thrown.
+                        self._fail(error)
+                        raise
+                    finally:
+                        self._ended = time.monotonic_ns()
+            except Exception as error:  # noqa: BLE001 -- told in the report
+                if self._error is None:
+                    self._fail(error)
+            finally:
+                if self.state in (State.FAILED, State.CANCELLED):
+                    self._undo_noting()
+        return self._report()
+
+    @abstractmethod
+    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+        """Do it. What is opened goes on the stack, which is unwound also after an error."""
+
+    def _reason(self, error: BaseException) -> BaseException:
+        """What really went wrong, given how it showed."""
+        return error
+
+    def _undo(self) -> None:
+        """After a failure, when no thread is left."""
+        return
+
+    @abstractmethod
+    def _devices(self) -> Iterator[DeviceReport]:
+        """What to say of each device."""
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            error = Cancelled(f"interrupted at the {self.side}")
+        self._switch.cancel(error)
+        # A wait that was ended by the switch is a consequence; what the switch was thrown for is the reason.
+        self._error = self._reason(self._switch.reason or error)
+        if self.state not in FINAL:
+            self._states.happen(Event.CANCEL if isinstance(self._error, Cancelled) else Event.FAIL)
+
+    def _abort_devices(self) -> None:
+        # Once the machine runs at the destination, its devices there are in use, and those here are done with.
+        if self.state is not State.RUNNING:
+            per_device(self.machine, lambda slot: slot.device.abort())
+
+    def _undo_noting(self) -> None:
+        try:
+            self._undo()
+        except Exception as error:  # noqa: BLE001 -- the first error is the one to report; this one is added to it
+            self._also = f"; and then: {error}"
+
+    def _set_up_scheduler(self, interpreter: Interpreter, stack: contextlib.ExitStack) -> None:
+        self._scheduler.setup(
+            Setup(
+                side=self.side,
+                devices=self.machine.iterable,
+                channels=self.settings.channels,
+                interpreter=interpreter,
+                threads=self._threads,
+                switch=self._switch,
+                workers=self._workers,
+            )
+        )
+        stack.callback(self._scheduler.close)
+
+    def _report(self) -> SideReport:
+        error = self._error
+        text = "" if error is None else str(error) if isinstance(error, MigpoolError) else repr(error)
+        return SideReport(
+            side=self.side,
+            outcome=self.state,
+            error=" ".join((text + self._also).split()),
+            began=self._began,
+            stopped=self._stopped,
+            running=self._running,
+            ended=self._ended,
+            clock=self._clock,
+            bytes=self.bytes,
+            threads_peak=self._threads.peak,
+            budget=self._budget,
+            high_water=self._high_water,
+            rss_peak=peak_rss(),
+            devices=tuple(self._devices()),
+            spans=tuple(self._tracer.spans()),
+        )
+
+    def _note_memory(self, pool: BufferPool) -> None:
+        self._budget = pool.limit * pool.size
+        self._high_water = pool.high_water
+        pool.close()
+
+
+T = TypeVar("T")
+
+
+def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
+    """Call a device outside of a job; an error says which device it was, and what it was doing."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
+        raise located(error, slot, doing) from error.__cause__
+
+
+def per_device(machine: Machine, call: Callable[[Slot], None]) -> Exception | None:
+    """Call ``call`` for every device, whatever goes wrong for one of them, and return the first error."""
+    first: Exception | None = None
+    for slot in machine:
+        try:
+            call(slot)
+        except Exception as error:  # noqa: BLE001 -- the others must still have their turn
+            first = first or error
+    return first

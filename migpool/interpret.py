@@ -1,0 +1,211 @@
+"""Steps a job: performs what it yields, traces every wait, stops at every wait when the migration is cancelled.
+
+Guarantees:
+
+1. An effect is performed by exactly one thread, and the next one only after its answer went into the job. What one
+   effect wrote, the next one sees, whichever thread it runs on.
+2. Each wait leaves one span; an effect under a lock leaves two, the wait for the lock and what was done under it. A
+   wait that failed leaves its span too.
+3. Once the switch is thrown, no further effect begins; the job is ended there, its ``finally`` blocks run.
+4. An exception in an effect ends the job and comes out of ``run`` or ``advance``; a device's own says which device and
+   which chunk.
+
+A threading model calls ``run`` to wait on the thread it calls from. ``advance`` instead leaves the job where it would
+have to wait for a chunk, and has a function called when the chunk is there: that is how a job lives without a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic_ns
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+from migpool.cancel import CancelSwitch
+from migpool.effects import Effect, Locked, NextChunk, Steps, Wait
+from migpool.errors import DeviceError, MigpoolError
+from migpool.machine import Slot
+from migpool.trace import Recorder, Tracer
+
+__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located"]
+
+Handler: TypeAlias = Callable[[Effect], object]
+"""Performs one kind of effect, blocking, and returns the job's answer."""
+
+E = TypeVar("E", bound=Effect)
+
+
+class Handlers(dict[type[Effect], Handler]):
+    """What each class of effect means at one side."""
+
+    def on(self, kind: type[E], handler: Callable[[E], object]) -> None:
+        """Have ``handler`` perform effects of ``kind``."""
+        self[kind] = cast("Handler", handler)
+
+
+class ChunkSource(Protocol):
+    """Where ``NextChunk`` is answered from; the one effect that can be waited for without a thread."""
+
+    def take(self, effect: NextChunk) -> object:
+        """Wait for the chunk on the calling thread, and return it."""
+        ...
+
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None]) -> object | None:
+        """Return the chunk if it is there; if not, return ``None`` and have whoever brings it call ``ready``.
+
+        ``ready`` is called once for each such answer, and also when the migration is cancelled.
+        """
+        ...
+
+
+class Job:
+    """A job's generator and how far it has come.
+
+    Arguments:
+        name: what it does, for traces and errors: "save", "load", "sections".
+        steps: the generator, from ``jobs.py``.
+        slot: the device it is for; ``None`` if it is for several.
+    """
+
+    __slots__ = ("name", "pending", "slot", "steps", "submitted", "waited_since")
+
+    def __init__(self, name: str, steps: Steps, slot: Slot | None = None) -> None:
+        self.name = name
+        self.steps = steps
+        self.slot = slot
+        self.submitted = monotonic_ns()
+        self.pending: Effect | None = None
+        self.waited_since = 0
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name} {self.slot.name if self.slot else ''}>"
+
+
+class Interpreter:
+    """Performs effects for one side of one migration.
+
+    Arguments:
+        handlers: what each class of effect means here. Those of ``Locked`` classes are called with ``lock`` held.
+        lock: the big lock.
+        tracer: where the spans go.
+        switch: looked at before every effect.
+        chunks: answers ``NextChunk``; only a destination has it.
+    """
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        lock: Lock,
+        tracer: Tracer,
+        switch: CancelSwitch,
+        chunks: ChunkSource | None = None,
+    ) -> None:
+        self._handlers = handlers
+        self._lock = lock
+        self._tracer = tracer
+        self._switch = switch
+        self._chunks = chunks
+        if chunks is not None:
+            handlers.on(NextChunk, chunks.take)
+        self._locked = frozenset(kind for kind in handlers if issubclass(kind, Locked))
+
+    def run(self, job: Job) -> None:
+        """Perform all of ``job`` on the calling thread."""
+        self._perform(job, self._begin(job), None)
+
+    def advance(self, job: Job, ready: Callable[[], None]) -> bool:
+        """Perform ``job`` on the calling thread until it is done or must wait for a chunk.
+
+        Arguments:
+            ready: called once, by another thread, when the chunk is there; ``advance`` may then be called again.
+
+        Returns:
+            Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
+            caller must not touch the job again.
+        """
+        record = self._begin(job) if job.pending is None else self._tracer.recorder()
+        return self._perform(job, record, ready)
+
+    def _begin(self, job: Job) -> Recorder:
+        record = self._tracer.recorder()
+        record((Wait.QUEUED, job.slot.number if job.slot else -1, -1, job.submitted, monotonic_ns()))
+        return record
+
+    def _perform(self, job: Job, record: Recorder, ready: Callable[[], None] | None) -> bool:
+        # The data path: nothing here may allocate, log or look anything up twice.
+        step = job.steps.send
+        switch = self._switch
+        handlers = self._handlers
+        locked = self._locked
+        chunks = self._chunks
+        effect = job.pending
+        begin = job.waited_since
+        answer: object
+        try:
+            if effect is None:
+                effect = step(None)
+                begin = monotonic_ns()
+            while True:
+                if switch.thrown:
+                    switch.check()
+                kind = effect.__class__
+                if kind in locked:
+                    answer = self._under_lock(effect, record, begin)
+                    effect = step(answer)
+                    begin = monotonic_ns()
+                    continue
+                if ready is not None and chunks is not None and isinstance(effect, NextChunk):
+                    # Once the chunk source has our callback, another thread may carry the job on at once: what that
+                    # thread needs must stand in the job before.
+                    job.pending = effect
+                    job.waited_since = begin
+                    answer = chunks.take_or_call(effect, ready)
+                    if answer is None:
+                        return False
+                    job.pending = None
+                else:
+                    answer = handlers[kind](effect)
+                record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
+                effect = step(answer)
+                begin = monotonic_ns()
+        except StopIteration:
+            return True
+        except BaseException as error:
+            job.steps.close()
+            if effect is None:
+                raise
+            if effect.__class__ not in locked:
+                record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
+            raise _located(error, effect) from error.__cause__
+
+    def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
+        number = effect.slot.number
+        with self._lock:
+            held = monotonic_ns()
+            record((Wait.LOCK, number, effect.index, begin, held))
+            self._switch.check()
+            try:
+                return self._handlers[effect.__class__](effect)
+            finally:
+                record((effect.wait, number, effect.index, held, monotonic_ns()))
+
+
+def _located(error: BaseException, effect: Effect) -> BaseException:
+    doing = effect.wait.name.lower().replace("_", " ")
+    return located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
+
+
+def located(error: BaseException, slot: Slot, doing: str, index: int | None = None) -> BaseException:
+    """Add the device and the chunk to an error; a plug-in's unexpected exception becomes one line, itself the cause.
+
+    Arguments:
+        doing: what the device was asked to do.
+        index: the chunk that it was about.
+    """
+    if isinstance(error, DeviceError):
+        return error.located(slot.name, index)
+    if isinstance(error, MigpoolError) or not isinstance(error, Exception):
+        return error
+    found = DeviceError(f"{type(error).__name__} in its {doing}: {error}")
+    found.__cause__ = error
+    return found.located(slot.name, index)

@@ -1,0 +1,72 @@
+"""The work of a switchover, as jobs: what is done for one device, from top to bottom.
+
+This is the whole of it. Which thread does which part, and who waits, is not said here: the threading models decide
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from migpool.effects import (
+    Acquire,
+    Credit,
+    LoadConfig,
+    Loaded,
+    NextChunk,
+    ReadState,
+    Release,
+    SaveConfig,
+    Send,
+    SendSection,
+    Steps,
+    WriteState,
+)
+from migpool.machine import Slot
+from migpool.memory import Chunk, Conduit
+
+__all__ = ["load_section", "load_state", "save_sections", "save_state"]
+
+
+def save_state(slot: Slot) -> Steps:
+    """Save an iterable device: its state chunk by chunk, then its config, over the multifd channels.
+
+    The thread that read a chunk also sends it, from the one buffer that the device reads into.
+    """
+    index = 0
+    chunk: Chunk | Conduit = yield Acquire(slot)
+    while (yield ReadState(slot, index, chunk)):
+        yield Credit(slot, index)
+        yield Send(slot, index, chunk)
+        index += 1
+    yield Release(slot, chunk)
+    config: bytes = yield SaveConfig(slot, index)
+    yield Credit(slot, index)
+    yield Send(slot, index, config, last=True)
+
+
+def save_sections(slots: Iterable[Slot]) -> Steps:
+    """Save the devices that are not iterable, one after the other, as sections of the main channel."""
+    for slot in slots:
+        config: bytes = yield SaveConfig(slot)
+        yield SendSection(slot, config)
+
+
+def load_state(slot: Slot) -> Steps:
+    """Load an iterable device: its chunks in the order of their index, then its config."""
+    index = 0
+    while True:
+        chunk: Chunk = yield NextChunk(slot, index)
+        if chunk.last:
+            break
+        yield WriteState(slot, index, chunk)
+        yield Loaded(slot, index, chunk)
+        index += 1
+    config = bytes(chunk.payload)
+    yield Loaded(slot, index, chunk, last=True)
+    yield LoadConfig(slot, config, index)
+
+
+def load_section(slot: Slot, config: bytes) -> Steps:
+    """Load a device that is not iterable, from its section of the main channel."""
+    yield LoadConfig(slot, config)

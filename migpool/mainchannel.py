@@ -1,0 +1,116 @@
+"""The main channel as the source writes it: one item at a time, from any thread."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from struct import Struct
+from threading import Lock
+
+from migpool.channel.sockets import send_all
+from migpool.device import Device
+from migpool.errors import DeviceError, ProtocolError
+from migpool.machine import Machine, Slot
+from migpool.wire.inbox import Buffer
+from migpool.wire.sections import Kind, section_full
+
+__all__ = ["MachineSchema", "MainChannel", "describe"]
+
+_LENGTH = Struct(">I")
+
+
+class MainChannel:
+    """Writes items to the main channel's socket.
+
+    Arguments:
+        sock: connected.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = Lock()
+        self.bytes_sent = 0
+
+    def write(self, item: Buffer | Sequence[Buffer]) -> None:
+        """Send one item whole.
+
+        Raises:
+            TimeLimitExceeded: the destination takes nothing.
+            PeerError: the connection is gone.
+        """
+        buffers = [item] if isinstance(item, bytes | bytearray | memoryview) else item
+        with self._lock:
+            send_all(self._sock, buffers, "main channel")
+            self.bytes_sent += sum(map(len, buffers))
+
+    def write_section(self, slot: Slot, config: bytes) -> None:
+        """Send the FULL section of a device that is not iterable; its section id is its slot's number."""
+        device = slot.device
+        payload: Buffer | list[Buffer] = config if device.exact_config() else [_LENGTH.pack(len(config)), config]
+        self.write(
+            section_full(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
+        )
+
+
+class MachineSchema:
+    """Knows how long the sections of a machine's devices are; the destination's side of :class:`MainChannel`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def iterable(self, idstr: str, instance_id: int, /) -> bool:
+        """Whether the device's sections consist of records."""
+        return self._slot(idstr, instance_id).device.iterable
+
+    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """How long the payload is that begins ``data``; ``None`` if more is needed to tell.
+
+        Raises:
+            DeviceError: the device cannot load this version, or its bytes are no config.
+            ProtocolError: there is no such device.
+        """
+        del kind
+        slot = self._slot(idstr, instance_id)
+        try:
+            slot.device.check_version(version)
+            if slot.device.exact_config():
+                return slot.device.measure_config(data)
+        except DeviceError as error:
+            raise error.located(slot.name) from None
+        if len(data) < _LENGTH.size:
+            return None
+        length: int = _LENGTH.unpack_from(data)[0]
+        return _LENGTH.size + length
+
+    def config_of(self, slot: Slot, payload: Buffer) -> bytes:
+        """The config inside a section's payload."""
+        return bytes(payload if slot.device.exact_config() else memoryview(payload)[_LENGTH.size :])
+
+    def _slot(self, idstr: str, instance_id: int) -> Slot:
+        slot = self._machine.find(idstr, instance_id)
+        if slot is None:
+            raise ProtocolError(
+                0, "section", f"a device of this machine, found {idstr!r} ({instance_id}): start both ends alike"
+            )
+        return slot
+
+
+def describe(machine: Machine, page_size: int = 4096) -> bytes:
+    """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime."""
+    devices = [_described(slot.device) for slot in machine.sections]
+    return json.dumps({"configuration": {}, "page_size": page_size, "devices": devices}).encode()
+
+
+def _described(device: Device) -> Mapping[str, object]:
+    own = device.describe_config()
+    if own is None:
+        own = {
+            "vmsd_name": device.idstr,
+            "version": device.version,
+            "fields": [
+                {"name": "length", "type": "uint32", "size": 4},
+                {"name": "config", "type": "buffer", "size": 0},
+            ],
+        }
+    return {"name": device.idstr, "instance_id": device.instance_id, **own}

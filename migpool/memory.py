@@ -1,0 +1,147 @@
+"""The buffers that chunks travel in, and how much of them a migration may hold.
+
+Guarantees:
+
+1. Buffers are page-aligned: a socket copies from and to them twice as fast as from a ``bytearray``, whose data starts
+in
+   the middle of a page.
+2. A pool never has more than ``limit`` buffers out at once. It does not wait for one: whoever asks has its room
+reserved
+   (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
+3. Buffers are used again, last in first out, while their pages are still in the cache.
+4. The high-water mark counts what is out, in whole buffers, and only ever rises.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from threading import Lock
+
+from migpool.errors import MemoryLimitExceeded
+
+__all__ = ["BufferPool", "Chunk", "Conduit"]
+
+
+class Chunk:
+    """A buffer, and what is in it.
+
+    Attributes:
+        buffer: the whole buffer, writable.
+        begin: where in it the content begins.
+        length: how many bytes of content there are.
+        index: the chunk's place among its device's.
+        last: whether it is the device's config, the last index.
+    """
+
+    __slots__ = ("_memory", "begin", "buffer", "index", "last", "length")
+
+    def __init__(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, size)
+        self.buffer = memoryview(self._memory)
+        self.begin = 0
+        self.length = 0
+        self.index = -1
+        self.last = False
+
+    @property
+    def payload(self) -> memoryview:
+        """The filled part; the buffer itself when it is full, so that a full chunk costs no object."""
+        if self.length == len(self.buffer):
+            return self.buffer
+        return self.buffer[self.begin : self.begin + self.length]
+
+    def close(self) -> None:
+        """Unmap the buffer. A view that somebody kept keeps the memory until it goes."""
+        self.buffer.release()
+        try:
+            self._memory.close()
+        except BufferError:
+            pass  # a part of it is still looked at; the mapping goes with the last view
+
+
+class Conduit:
+    """A pipe in the place of a buffer: state goes into one end and out of the other as pages, without a copy.
+
+    Attributes:
+        length: how many bytes are in it.
+    """
+
+    __slots__ = ("inlet", "length", "outlet", "size")
+
+    def __init__(self, size: int) -> None:
+        self.outlet, self.inlet = os.pipe()
+        try:
+            self.size = fcntl.fcntl(self.inlet, fcntl.F_SETPIPE_SZ, size)
+        except OSError:
+            self.size = fcntl.fcntl(self.inlet, fcntl.F_GETPIPE_SZ)  # the system allows no more to this user
+        self.length = 0
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.inlet)
+        os.close(self.outlet)
+
+
+class BufferPool:
+    """Buffers of one size, at most ``limit`` out at once.
+
+    Arguments:
+        size: bytes a buffer; a multiple of the page size is best.
+        limit: how many may be out.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        self._lock = Lock()
+        self._spare: list[Chunk] = []
+        self._out = 0
+        self._peak = 0
+        self._closed = False
+
+    @property
+    def high_water(self) -> int:
+        """The most bytes that were out at once."""
+        return self._peak * self.size
+
+    @property
+    def out(self) -> int:
+        """How many buffers are out now."""
+        return self._out
+
+    def take(self) -> Chunk:
+        """A buffer, empty.
+
+        Raises:
+            MemoryLimitExceeded: ``limit`` buffers are out.
+        """
+        with self._lock:
+            if self._out >= self.limit:
+                raise MemoryLimitExceeded(
+                    f"all {self.limit} buffers of {self.size} bytes are in use: raise the memory budget"
+                )
+            self._out += 1
+            self._peak = max(self._peak, self._out)
+            if self._spare:
+                return self._spare.pop()
+        return Chunk(self.size)
+
+    def give_back(self, chunk: Chunk) -> None:
+        """The buffer is free for the next chunk; its content is lost."""
+        chunk.begin = chunk.length = 0
+        with self._lock:
+            self._out -= 1
+            if not self._closed:
+                self._spare.append(chunk)
+                return
+        chunk.close()
+
+    def close(self) -> None:
+        """Unmap the spare buffers; those still out go when they are given back."""
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, []
+        for chunk in spare:
+            chunk.close()

@@ -1,0 +1,56 @@
+"""``per-device``: a thread of its own for each device, made at set-up. Maciej's model.
+
+The number of devices is the bound on threads; no device ever waits for another one's turn.
+
+Guarantee: jobs of one device run in the order of ``submit``, on that device's thread. A job for a device that was not
+announced, or for none, makes a thread in the same way when the first of them comes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from queue import SimpleQueue
+from threading import Lock
+
+from migpool.interpret import Job
+from migpool.schedulers.base import Scheduler, Setup
+
+__all__ = ["PerDeviceScheduler"]
+
+
+class PerDeviceScheduler(Scheduler):
+    """A thread of its own for each device, from set-up to the end (Maciej's model)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queues: dict[int, SimpleQueue[Job | None]] = {}
+        self._making = Lock()
+
+    def setup(self, setup: Setup) -> None:
+        """Start a thread for each iterable device."""
+        super().setup(setup)
+        for slot in setup.devices:
+            self._queue(slot.number, slot.name)
+
+    def submit(self, job: Job) -> None:
+        """Hand ``job`` to its device's thread. Never blocks."""
+        if self.accept(job):
+            queue = self._queue(job.slot.number, job.slot.name) if job.slot else self._queue(-1, job.name)
+            queue.put(job)
+
+    def release(self) -> None:
+        """Let each thread end after the jobs that it has."""
+        for queue in self._queues.values():
+            queue.put(None)
+
+    def _queue(self, number: int, name: str) -> SimpleQueue[Job | None]:
+        with self._making:
+            queue = self._queues.get(number)
+            if queue is None:
+                queue = self._queues[number] = SimpleQueue()
+                self.spawn(name, partial(self._work, queue))
+            return queue
+
+    def _work(self, queue: SimpleQueue[Job | None]) -> None:
+        while (job := queue.get()) is not None:
+            self.run(job)

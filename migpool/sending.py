@@ -1,0 +1,228 @@
+"""What the effects of a job mean at the source: reads, credits, sends.
+
+Guarantees:
+
+1. A chunk is sent from the buffer that the device read into; nothing is copied or queued.
+2. A chunk is sent only after the destination has granted its index; without credits, at once.
+3. Every wait here ends when the switch is thrown.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from migpool.cancel import CancelSwitch
+from migpool.channel.multifd import ChannelGroup
+from migpool.effects import (
+    Acquire,
+    Credit,
+    ReadState,
+    Release,
+    SaveConfig,
+    Send,
+    SendSection,
+)
+from migpool.errors import DeviceError
+from migpool.interpret import Handlers
+from migpool.machine import Machine
+from migpool.mainchannel import MainChannel
+from migpool.memory import BufferPool, Chunk, Conduit
+from migpool.wire.devicestate import DeviceStateHeader
+from migpool.wire.records import CONFIG_FRAME, frame_config
+
+__all__ = ["Gates", "Sending"]
+
+UNLIMITED = 1 << 62
+
+
+class Gate:
+    """Which chunks of one device may be sent.
+
+    The limit only rises, and only the return path's thread sets it. A job looks at it without a lock: what it sees may
+    be too low by a moment, never too high; only if it is too low does it take the lock and wait.
+    """
+
+    __slots__ = ("_changed", "_switch", "limit", "waiting")
+
+    def __init__(self, switch: CancelSwitch, limit: int) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self.limit = limit
+        self.waiting = -1
+
+    def open(self, limit: int) -> None:
+        """The destination grants the indices below ``limit``."""
+        with self._changed:
+            if limit > self.limit:
+                self.limit = limit
+                self._changed.notify_all()
+
+    def wait(self, index: int) -> None:
+        """Return once ``index`` has been granted."""
+        if index < self.limit:
+            return
+        with self._changed:
+            self.waiting = index
+            while index >= self.limit:
+                self._switch.check()
+                self._changed.wait()
+            self.waiting = -1
+
+    def wake(self) -> None:
+        """Have a waiting job look at the switch."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Gates:
+    """A gate for each iterable device.
+
+    Arguments:
+        machine: whose devices.
+        switch: ends every wait at a gate.
+        credited: whether the destination grants credits; without them every gate stands open.
+    """
+
+    def __init__(self, machine: Machine, switch: CancelSwitch, *, credited: bool) -> None:
+        self._slots = machine.iterable
+        self._gates = [Gate(switch, 0 if credited else UNLIMITED) for _ in self._slots]
+        self.of = {slot.number: gate for slot, gate in zip(self._slots, self._gates, strict=True)}
+        switch.on_cancel(self._wake)
+
+    def grant(self, place: int, limit: int) -> bool:
+        """Open the gate of the iterable device at ``place``; returns whether there is such a device."""
+        if place >= len(self._gates):
+            return False
+        self._gates[place].open(limit)
+        return True
+
+    def waiting(self) -> str:
+        """A device and the chunk that it has no room for, in words; empty if none waits."""
+        for slot, gate in zip(self._slots, self._gates, strict=True):
+            index = gate.waiting
+            if index >= 0:
+                return f"{slot.name}, chunk {index}"
+        return ""
+
+    def _wake(self) -> None:
+        for gate in self._gates:
+            gate.wake()
+
+
+class Sending:
+    """Performs the effects of the save jobs.
+
+    Arguments:
+        machine: whose devices are saved.
+        gates: the credits.
+        group: the multifd channels.
+        main: the main channel.
+        pool: the buffers that devices read into: one a running job.
+        bytes_of: counts the bytes of each slot's state as they go.
+        splice: whether state moves by splice(2) where a device allows it.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        gates: Gates,
+        group: ChannelGroup,
+        main: MainChannel,
+        pool: BufferPool,
+        bytes_of: dict[int, int],
+        *,
+        splice: bool,
+    ) -> None:
+        self._group = group
+        self._main = main
+        self._pool = pool
+        self._splice = splice
+        self._conduits: list[Conduit] = []
+        self._gates = gates.of
+        self._bytes_of = bytes_of
+        self._headers = {
+            slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
+        }
+        # One list a device, used for every chunk: a new one for each would be garbage in the data path.
+        self._vectors: dict[int, list[bytes | bytearray | memoryview]] = {
+            number: [header.buffer, b""] for number, header in self._headers.items()
+        }
+
+    def handlers(self) -> Handlers:
+        """What each effect means here."""
+        handlers = Handlers()
+        handlers.on(Acquire, self._acquire)
+        handlers.on(ReadState, self._read_state)
+        handlers.on(Credit, self._credit)
+        handlers.on(Send, self._send)
+        handlers.on(Release, self._release)
+        handlers.on(SaveConfig, self._save_config)
+        handlers.on(SendSection, self._send_section)
+        return handlers
+
+    def _acquire(self, effect: Acquire) -> Chunk | Conduit:
+        if self._splice and effect.slot.device.splice_fd() is not None:
+            conduit = Conduit(self._pool.size)
+            self._conduits.append(conduit)
+            return conduit
+        return self._pool.take()
+
+    def _release(self, effect: Release) -> None:
+        if not isinstance(effect.chunk, Conduit):
+            self._pool.give_back(effect.chunk)
+
+    def _read_state(self, effect: ReadState) -> int:
+        chunk = effect.chunk
+        if isinstance(chunk, Conduit):
+            fd = effect.slot.device.splice_fd()
+            if fd is None:
+                raise DeviceError("its descriptor for splice has gone while its state was read")
+            chunk.length = os.splice(fd, chunk.inlet, chunk.size)
+            return chunk.length
+        length = effect.slot.device.save_state(chunk.buffer)
+        if not 0 <= length <= len(chunk.buffer):
+            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {len(chunk.buffer)}")
+        chunk.length = length
+        return length
+
+    def _credit(self, effect: Credit) -> None:
+        self._gates[effect.slot.number].wait(effect.index)
+
+    def _send(self, effect: Send) -> None:
+        number = effect.slot.number
+        header = self._headers[number]
+        chunk = effect.chunk
+        if isinstance(chunk, Chunk):
+            header.pack(effect.index, chunk.length)
+            vectors = self._vectors[number]
+            vectors[1] = chunk.payload
+            self._group.send(effect.slot, effect.index, vectors)
+            self._bytes_of[number] += chunk.length
+        elif isinstance(chunk, Conduit):
+            header.pack(effect.index, chunk.length)
+            self._group.splice(effect.slot, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._bytes_of[number] += chunk.length
+        else:
+            size = len(chunk) + CONFIG_FRAME
+            if size > self._pool.size:
+                raise DeviceError(
+                    f"its config of {len(chunk)} bytes does not fit into a chunk of {self._pool.size}: "
+                    "raise the chunk size or the memory budget"
+                )
+            header.pack(effect.index, size, config=effect.last)
+            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)])
+            self._bytes_of[number] += len(chunk)
+
+    def _save_config(self, effect: SaveConfig) -> bytes:
+        return effect.slot.device.save_config()
+
+    def _send_section(self, effect: SendSection) -> None:
+        self._main.write_section(effect.slot, effect.config)
+        self._bytes_of[effect.slot.number] += len(effect.config)
+
+    def close(self) -> None:
+        """Close the conduits, also those of jobs that were ended half-way."""
+        for conduit in self._conduits:
+            conduit.close()
+        self._conduits.clear()

@@ -1,0 +1,49 @@
+"""How one migration is carried out: what both ends must be told beside the machine itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MIB", "Settings"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One side's settings.
+
+    Arguments:
+        channels: how many multifd channels there are; the same at both ends.
+        chunk: the longest chunk in bytes. The destination may ask for shorter ones, so that its budget suffices.
+        budget: how many bytes of chunks the destination may hold.
+        peer_limit: how long the peer may show no progress, in seconds.
+        connect_limit: how long the source looks for the destination, and how long a source that has come may take to
+            open all its connections, in seconds.
+        accept_limit: how long a destination waits for a source to come, in seconds.
+        congestion: the TCP congestion control; empty leaves it to the system, and is cubic on loopback.
+        credits: whether the source offers credits. Without them the budget is a limit that a migration can fail on.
+        splice: whether state moves by splice(2) from a device that has a descriptor for it.
+        switch_interval: the interpreter's switch interval while the migration runs, in seconds: another thread that
+            computes in the same process would otherwise take 5 ms of each turn. 0 leaves it alone.
+        downtime_limit: iterable devices iterate until what is left takes at most this long, in seconds.
+        rounds: the most rounds of iteration before the switchover.
+    """
+
+    channels: int = 2
+    chunk: int = MIB
+    budget: int = 64 * MIB
+    peer_limit: float = 30.0
+    connect_limit: float = 10.0
+    accept_limit: float = 300.0
+    congestion: str = ""
+    credits: bool = True
+    splice: bool = False
+    switch_interval: float = 1e-4
+    downtime_limit: float = 0.3
+    rounds: int = 30
+
+    @property
+    def tick(self) -> float:
+        """How often a wait on the peer looks whether it should go on, in seconds."""
+        return min(0.5, self.peer_limit / 4)

@@ -1,0 +1,308 @@
+"""The source's end of a migration.
+
+::
+
+    source                                                  destination
+      |  main channel: header, configuration, PING             |
+      |  N channels: initial packet                            |
+      |<------------------------------- PONG, WELCOME, GRANTs  |   room for one chunk a device
+      |  START of each iterable device                         |   load_setup
+      |<------------------------------------- SWITCHOVER_ACK   |
+      |  PART ... while the machine runs                       |   load_state
+    stop: the downtime begins                                  |
+      |  SWITCHOVER_START                                      |   the load jobs begin
+      |  channels: chunks          (the save jobs)   GRANTs <->|   load_state, load_config
+      |  END, FULL sections        (the sections job)          |   load_config
+      |  EOF, description                                      |
+      |<-------------------------------------------- RUNNING   |   start: the downtime ends
+      |<------------------------------- DIGESTs, SHUT 0        |   every device compared
+
+Until RUNNING has come, any failure leaves the machine running here: every device is resumed. After it, the machine is
+the
+destination's, whatever else goes wrong. GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path
+sends PONG and SHUT alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from migpool.answers import Answers
+from migpool.channel.address import Address
+from migpool.channel.multifd import ChannelGroup
+from migpool.channel.sockets import connect, prepare, send_all, shut
+from migpool.effects import Wait
+from migpool.endpoint import Endpoint, of, per_device
+from migpool.errors import DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
+from migpool.interpret import Interpreter, Job
+from migpool.jobs import save_sections, save_state
+from migpool.machine import Machine, Slot
+from migpool.mainchannel import MainChannel, describe
+from migpool.memory import BufferPool, Chunk
+from migpool.report import DeviceReport, boot_id, digest_of
+from migpool.schedulers.base import Scheduler
+from migpool.sending import Gates, Sending
+from migpool.settings import Settings
+from migpool.states import Event, State
+from migpool.wire.commands import open_return_path, ping, switchover_start
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.events import eof, header, vm_description
+from migpool.wire.extension import CREDITS_CAPABILITY
+from migpool.wire.multifd import initial_packet
+from migpool.wire.records import data_record, end_payload, setup_payload
+from migpool.wire.sections import section_end, section_part, section_start
+
+__all__ = ["Source"]
+
+PATIENCE = 2.0
+"""Seconds that a failed source gives the destination to say why."""
+
+
+class Source(Endpoint):
+    """Sends a machine; see :class:`~migpool.endpoint.Endpoint`."""
+
+    side = "source"
+
+    _answers: Answers
+    _gates: Gates
+    _group: ChannelGroup
+    _interpreter: Interpreter
+    _main: MainChannel
+    _pool: BufferPool
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        workers: int | None = None,
+        watch: Callable[[State], None] | None = None,
+    ) -> None:
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch)
+        self._bytes_of = dict.fromkeys((slot.number for slot in machine), 0)
+        self._verified: dict[int, bool] = {}
+        self._linked = False
+        self._round_trip = 0
+
+    # ------------------------------------------------------------------ the migration, from top to bottom
+
+    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+        self._connect(address, stack)
+        self._greet()
+        self._agree_on_chunks(stack)
+        self._set_up_devices()
+        description = describe(self.machine)
+        self._set_up_scheduler(self._interpreter, stack)
+        if self.settings.credits:
+            self._answers.wait("the destination's set-up", lambda: self._answers.ready)
+        self._states.happen(Event.CONNECTED)
+        self._iterate()
+        self._states.happen(Event.SWITCH_OVER)
+        self._stop_machine()
+        self._save()
+        self._main.write([eof(), *vm_description(description)])
+        self._await_running()
+        self._states.happen(Event.RUNNING)
+        self._confirm()
+
+    def _connect(self, address: Address, stack: contextlib.ExitStack) -> None:
+        settings = self.settings
+        deadline = time.monotonic() + settings.connect_limit
+        socks = []
+        for number in range(settings.channels + 1):
+            self._switch.check()
+            sock = stack.enter_context(connect(address, max(0.1, deadline - time.monotonic())))
+            prepare(sock, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion)
+            if number:
+                send_all(sock, [initial_packet(number - 1)], f"channel {number - 1}")
+            else:
+                # The destination must know how the stream begins before it can make sense of a channel.
+                send_all(sock, [header()], "main channel")
+            socks.append(sock)
+        main, channels = socks[0], socks[1:]
+        self._switch.on_cancel(lambda: shut(main, reading=False))
+        self._main = MainChannel(main)
+        self._group = ChannelGroup(channels, self._tracer, self._switch)
+        self._gates = Gates(self.machine, self._switch, credited=settings.credits)
+        self._answers = Answers(
+            main,
+            self._switch,
+            settings.peer_limit,
+            self._gates.grant,
+            self._gates.waiting,
+            extension=settings.credits,
+        )
+        self._linked = True
+        stack.callback(self._threads.close)
+        self._threads.start("return-path", self._answers.listen)
+        stack.callback(shut, main)
+        stack.callback(self._answers.stop)
+
+    def _greet(self) -> None:
+        capabilities = (CREDITS_CAPABILITY,) if self.settings.credits else None
+        asked = time.monotonic_ns()
+        self._main.write(
+            [configuration(Configuration(self.machine.name, capabilities=capabilities)), open_return_path(), ping(1)]
+        )
+        self._answers.wait("the first answer", lambda: bool(self._answers.pong_at))
+        self._round_trip = self._answers.pong_at - asked
+
+    def _agree_on_chunks(self, stack: contextlib.ExitStack) -> None:
+        chunk = self.settings.chunk
+        if self.settings.credits:
+            self._answers.wait("the destination's terms", lambda: self._answers.welcome is not None)
+            welcome = self._answers.welcome
+            if welcome is not None:
+                if welcome.devices != len(self.machine.iterable):
+                    raise UsageError(
+                        f"the destination has {welcome.devices} iterable devices, "
+                        f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
+                    )
+                chunk = min(chunk, welcome.chunk)
+        self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
+        stack.callback(self._note_memory, self._pool)
+        sending = Sending(
+            self.machine,
+            self._gates,
+            self._group,
+            self._main,
+            self._pool,
+            self._bytes_of,
+            splice=self.settings.splice,
+        )
+        stack.callback(sending.close)
+        self._interpreter = Interpreter(sending.handlers(), self._big_lock, self._tracer, self._switch)
+
+    def _set_up_devices(self) -> None:
+        for slot in self.machine:
+            device = slot.device
+            begin = time.monotonic_ns()
+            data = of(slot, "save_setup", device.save_setup)
+            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+            if device.iterable:
+                self._main.write(
+                    section_start(
+                        slot.number,
+                        device.idstr,
+                        setup_payload(data),
+                        instance_id=device.instance_id,
+                        version=device.version,
+                    )
+                )
+            elif data:
+                raise DeviceError(
+                    "save_setup returned data, but only an iterable device has a section to carry it: return b''"
+                ).located(slot.name)
+
+    def _iterate(self) -> None:
+        """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
+        chunk = self._pool.take()
+        begin = time.monotonic_ns()
+        moved = 0
+        for _ in range(self.settings.rounds):
+            pending = [(slot, slot.device.pending()) for slot in self.machine.iterable]
+            if not any(left.precopy for _, left in pending):
+                break
+            rate = moved * 1e9 / (time.monotonic_ns() - begin) if moved else 0.0
+            left_over = sum(left.precopy + left.stopcopy for _, left in pending)
+            if rate and left_over <= rate * self.settings.downtime_limit:
+                break
+            moved += sum(self._iterate_device(slot, left.precopy, chunk) for slot, left in pending)
+        self._pool.give_back(chunk)
+
+    def _iterate_device(self, slot: Slot, precopy: int, chunk: Chunk) -> int:
+        moved = 0
+        while moved < precopy:
+            self._switch.check()
+            begin = time.monotonic_ns()
+            length = of(slot, "iterate", lambda: slot.device.iterate(chunk.buffer))
+            if not 0 <= length <= len(chunk.buffer):
+                raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {len(chunk.buffer)}").located(
+                    slot.name
+                )
+            if not length:
+                break
+            chunk.length = length
+            self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
+            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+            self._bytes_of[slot.number] += length
+            moved += length
+        return moved
+
+    def _stop_machine(self) -> None:
+        self._stopped = time.monotonic_ns()
+        for slot in self.machine:
+            self._switch.check()
+            begin = time.monotonic_ns()
+            of(slot, "stop", slot.device.stop)
+            self._tracer.record(Wait.STOP, slot.number, -1, begin)
+
+    def _save(self) -> None:
+        self._main.write(switchover_start())
+        for slot in self.machine.iterable:
+            self._scheduler.submit(Job("save", save_state(slot), slot))
+        for slot in self.machine.iterable:
+            self._main.write(section_end(slot.number, end_payload()))
+        self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
+
+    def _await_running(self) -> None:
+        answers = self._answers
+        if self.settings.credits:
+            answers.wait("the machine to run at the destination", lambda: answers.running is not None)
+        else:
+            answers.wait("the destination's last word", lambda: answers.shut is not None)
+        running = answers.running
+        if running is not None and running.boot_id == boot_id():
+            self._clock, self._running = "monotonic", running.nanoseconds
+        else:
+            self._clock = "return-path"
+            self._running = (answers.running_at or time.monotonic_ns()) - self._round_trip // 2
+
+    def _confirm(self) -> None:
+        """Hear the destination out, and compare every device's state with what was saved here."""
+        answers = self._answers
+        answers.wait("the destination's last word", lambda: answers.shut is not None)
+        if answers.failure:
+            raise PeerError(f"the machine runs at the destination, but: {answers.failure}")
+        for slot in self.machine:
+            theirs = answers.digests.get(slot.number)
+            ours = of(slot, "fingerprint", partial(digest_of, slot.device))
+            if theirs is not None and any(theirs) and any(ours):
+                self._verified[slot.number] = ours == theirs
+        wrong = [slot.name for slot in self.machine if self._verified.get(slot.number) is False]
+        if wrong:
+            raise VerificationError(
+                f"the machine runs at the destination, but its state is not what was sent: {', '.join(wrong)}"
+            )
+
+    # ------------------------------------------------------------------ afterwards
+
+    def _reason(self, error: BaseException) -> BaseException:
+        # A broken channel is how a failure of the destination shows first; its own words say more.
+        if self._linked and isinstance(error, PeerError | TimeLimitExceeded):
+            return self._answers.reason(PATIENCE) or error
+        return error
+
+    def _undo(self) -> None:
+        error = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
+        if error is not None:
+            raise error
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of state have been sent so far."""
+        return sum(self._bytes_of.values())
+
+    def _devices(self) -> Iterator[DeviceReport]:
+        for slot in self.machine:
+            number, device = slot.number, slot.device
+            yield DeviceReport(
+                slot.name, device.note, device.iterable, self._bytes_of[number], self._verified.get(number)
+            )

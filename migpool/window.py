@@ -1,0 +1,232 @@
+"""Order and credits, as pure state machines: no threads, no sockets, no clock.
+
+Two questions are answered here. :class:`Reassembly`: which chunk of a device comes next, when they arrive in any order?
+:class:`Windows`: how many chunks may be under way, so that memory is bounded and nothing can wait for ever?
+
+Guarantees:
+
+1. A device's chunks come out of ``Reassembly`` in the order of their index, each once, whatever the order they went in.
+2. A chunk that was never granted, came before, or comes after the last one is refused with an error that says which.
+3. ``Windows`` never has more rooms granted than there are: the sum over the devices of what was granted and not yet
+loaded
+   is at most ``rooms``, always.
+4. Every device that has not finished has at least one room: the chunk that its loader needs next is granted already. So
+   there is no deadlock, in any order of arrival and with any order of loading.
+5. What a device was granted is not taken back. So rooms move by where new grants go: a device that has shown no chunk
+   holds one room only; the others share what is left, evenly; what a finished device held goes to them.
+
+Where it comes from: windows by credit are how a receiver bounds reordering memory in transport protocols; the fourth
+guarantee is what a shared pool of buffers lacks, and why such pools deadlock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from migpool.errors import DeviceError
+
+__all__ = ["Grant", "Reassembly", "Windows"]
+
+T = TypeVar("T")
+
+
+class Reassembly(Generic[T]):
+    """Puts one device's chunks in order."""
+
+    def __init__(self) -> None:
+        self._parked: dict[int, T] = {}
+        self._final: int | None = None
+        self.next = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last chunk has been taken."""
+        return self._final is not None and self.next > self._final
+
+    @property
+    def parked(self) -> int:
+        """How many chunks are here and not yet taken."""
+        return len(self._parked)
+
+    def put(self, index: int, chunk: T, last: bool, limit: int) -> bool:
+        """A chunk has come.
+
+        Arguments:
+            index: its place.
+            chunk: anything.
+            last: whether no chunk comes after it.
+            limit: the first index that was not granted.
+
+        Returns:
+            Whether it is the one to be taken next.
+
+        Raises:
+            DeviceError: it must not come, or not again.
+        """
+        if index < self.next or index in self._parked:
+            raise DeviceError("the chunk has come twice").located_index(index)
+        if index >= limit:
+            raise DeviceError(
+                f"the source sent it with room granted for the first {limit} chunks only: it breaks the credit protocol"
+            ).located_index(index)
+        if self._final is not None and (last or index > self._final):
+            raise DeviceError(f"a chunk has come after the last one, {self._final}").located_index(index)
+        if last:
+            beyond = max(self._parked, default=-1)
+            if beyond > index:
+                raise DeviceError(f"a chunk has come after the last one, {index}").located_index(beyond)
+            self._final = index
+        self._parked[index] = chunk
+        return index == self.next
+
+    def take(self) -> T | None:
+        """The next chunk if it is here, else ``None``."""
+        chunk = self._parked.pop(self.next, None)
+        if chunk is not None:
+            self.next += 1
+        return chunk
+
+    def drop(self) -> list[T]:
+        """Every chunk that is here, in no order; there are none afterwards."""
+        chunks = list(self._parked.values())
+        self._parked.clear()
+        return chunks
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk up to the last one has come, taken or not."""
+        return self._final is not None and self.next + len(self._parked) > self._final
+
+    def missing(self) -> str:
+        """The first chunk that has not come, and what waits behind it, in words; empty if all have come."""
+        if self.complete:
+            return ""
+        first = self.next
+        while first in self._parked:
+            first += 1
+        behind = sum(index > first for index in self._parked)
+        return f"chunk {first} has not come" + (f", {behind} later ones have" if behind else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The source may send chunks of ``device`` up to, not including, index ``limit``."""
+
+    device: int
+    limit: int
+
+
+class _Window:
+    __slots__ = ("finished", "limit", "loaded", "received")
+
+    def __init__(self) -> None:
+        self.limit = 1
+        self.loaded = 0
+        self.received = 0
+        self.finished = False
+
+    @property
+    def held(self) -> int:
+        return 0 if self.finished else self.limit - self.loaded
+
+    @property
+    def ahead(self) -> int:
+        """How many chunks the source may still send without hearing from us."""
+        return self.limit - self.received
+
+
+class Windows:
+    """Shares the rooms of the budget among the devices.
+
+    Arguments:
+        devices: how many; each begins with a window of one chunk.
+        rooms: how many chunks the budget holds.
+        ahead: how far a source is allowed to run ahead of what has come, in chunks; more than the product of
+            bandwidth and
+            round trip, over the chunk's size, is of no use.
+
+    Raises:
+        ValueError: there are fewer rooms than devices.
+    """
+
+    def __init__(self, devices: int, rooms: int, ahead: int = 16) -> None:
+        if rooms < devices:
+            raise ValueError(f"{rooms} rooms cannot give {devices} devices one each")
+        self._windows = [_Window() for _ in range(devices)]
+        self._ahead = ahead
+        self._seen = 0
+        self._unfinished = devices
+        self._free = rooms - devices
+        self.rooms = rooms
+
+    def limit(self, device: int) -> int:
+        """The first index of ``device`` that has not been granted."""
+        return self._windows[device].limit
+
+    @property
+    def granted(self) -> int:
+        """How many rooms are granted and not yet loaded, over all devices."""
+        return sum(window.held for window in self._windows)
+
+    def opening(self) -> list[Grant]:
+        """The first grants: one room each."""
+        return [Grant(device, window.limit) for device, window in enumerate(self._windows)]
+
+    def received(self, device: int) -> list[Grant]:
+        """A chunk of ``device`` has come. Returns the grants to make known."""
+        window = self._windows[device]
+        if window.received == 0:
+            self._seen += 1
+        window.received += 1
+        return self._top_up(device)
+
+    def loaded(self, device: int) -> list[Grant]:
+        """A chunk of ``device`` has been loaded and its room is free. Returns the grants to make known."""
+        window = self._windows[device]
+        window.loaded += 1
+        if window.loaded == window.limit:
+            # Its last room: the device itself must have it, or its next chunk could never come.
+            window.limit += 1
+            return [Grant(device, window.limit), *self._top_up(device)]
+        self._free += 1
+        return self._top_up(device) or self._share_out()
+
+    def finished(self, device: int) -> list[Grant]:
+        """``device`` has loaded its last chunk: all its rooms go to the others. Returns the grants to make known."""
+        window = self._windows[device]
+        window.loaded += 1
+        self._free += window.held
+        window.finished = True
+        self._unfinished -= 1
+        if window.received:
+            self._seen -= 1
+        return self._share_out()
+
+    def _share(self) -> int:
+        """How many rooms a device may hold that has shown chunks: all but one for each that has not, evenly."""
+        unseen = self._unfinished - self._seen
+        return max(1, (self.rooms - unseen) // max(1, self._seen))
+
+    def _share_out(self) -> list[Grant]:
+        if not self._free:
+            return []
+        hungry = sorted(
+            (device for device, window in enumerate(self._windows) if window.received and not window.finished),
+            key=lambda device: self._windows[device].ahead,
+        )
+        return [grant for device in hungry for grant in self._top_up(device)]
+
+    def _top_up(self, device: int) -> list[Grant]:
+        window = self._windows[device]
+        share = self._share()
+        target = min(self._ahead, share)
+        # A grant a chunk would cost a message a chunk: wait until half of what the source may have ahead is used.
+        if window.finished or window.ahead > target // 2:
+            return []
+        more = min(self._free, target - window.ahead, share - window.held)
+        if more <= 0:
+            return []
+        self._free -= more
+        window.limit += more
+        return [Grant(device, window.limit)]
