@@ -1,0 +1,38 @@
+# make demo    set up, then migrate one machine under every threading model and compare them
+# make test    set up, then run the linters, the type checker and the tests
+# make bench   set up, build the C program to compare with, and measure
+# make clean   remove what these made
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean help
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "migpool needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[unicorn,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./tests/example-plugin
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/migpool compare default
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
