@@ -21,9 +21,10 @@ from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, Ti
 from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 
-__all__ = ["Answers"]
+__all__ = ["RUNS_THERE", "Answers"]
 
 READ_SIZE = 4096
+RUNS_THERE = "the machine runs at the destination, but"
 
 
 class Answers:
@@ -120,7 +121,24 @@ class Answers:
         with self._news:
             while not self.failure and self._over is None and time.monotonic() < deadline:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
-        return PeerError(f"the destination failed: {self.failure}") if self.failure else None
+        if not self.failure:
+            return None
+        return PeerError(f"{RUNS_THERE if self.running else 'the destination failed'}: {self.failure}")
+
+    def verdict(self, patience: float) -> bool | None:
+        """Whether the machine runs at the destination, once everything has been sent there and it is too late to ask.
+
+        Returns:
+            ``True`` if it does, ``False`` if the destination gave up or ended the connection without starting it,
+            ``None`` if it has not said within ``patience`` seconds.
+        """
+        deadline = time.monotonic() + patience
+        with self._news:
+            while self.running is None and self.shut is None and self._over is None and time.monotonic() < deadline:
+                self._news.wait(max(0.0, deadline - time.monotonic()))
+            if self.running is not None:
+                return True
+            return False if self.shut is not None or self._over is not None else None
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Grant):  # by far the most frequent

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from threading import Lock
 
 from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of
-from migpool.errors import MigpoolError, PeerError, ProtocolError, UsageError
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, UsageError
 from migpool.interpret import Interpreter, Job
 from migpool.jobs import load_section, load_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.memory import BufferPool
-from migpool.receiving import Liveness, Receiving
+from migpool.receiving import ENDED_EARLY, Liveness, Receiving
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
 from migpool.settings import Settings
@@ -79,8 +79,11 @@ class Destination(Endpoint):
         super().__init__(machine, settings, scheduler, workers=workers, watch=watch)
         self._listening = listening
         self._schema = MachineSchema(machine)
-        self._answer_lock = Lock()
+        self._answer_lock = threading.Lock()
         self._credited = False
+        self._deciding = threading.Lock()
+        self._decided = False
+        self._goodbye = threading.Event()
         self._seen: set[int] = set()
         self._bytes = 0
         self._accepted = False
@@ -101,7 +104,18 @@ class Destination(Endpoint):
             self._switch.cancel(error)
             self._tell_failure(self._switch.reason or error)
             raise
-        self._await_goodbye()
+        self._goodbye.wait(GOODBYE)
+
+    def cancel(self) -> None:
+        """Cancel the migration, from any thread; returns at once. Once the machine starts here it is too late."""
+        self._withdraw(Cancelled("cancelled at the destination"))
+
+    def _withdraw(self, reason: MigpoolError) -> None:
+        """Give up, unless it is decided that the machine runs here."""
+        with self._deciding:
+            if self._decided:
+                return
+            self._switch.cancel(reason)
 
     def _accept(self, address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
@@ -132,6 +146,7 @@ class Destination(Endpoint):
             self._threads.start(f"channel-{number}", receive)
         for sock in channels:
             stack.callback(shut, sock)
+        stack.callback(shut, self._main)
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
         devices = len(self.machine.iterable)
@@ -162,6 +177,7 @@ class Destination(Endpoint):
             self._take(item)
             if isinstance(item, Eof):
                 break
+        self._threads.start("main-channel", self._watch_for_the_end)
         absent = [slot.name for slot in self.machine if slot.number not in self._seen]
         if absent:
             raise PeerError(
@@ -181,17 +197,29 @@ class Destination(Endpoint):
                 try:
                     reader.end()
                 except ProtocolError as error:
-                    raise PeerError(
-                        f"the source ended the stream early, it failed or was cancelled there ({error})"
-                    ) from None
+                    raise PeerError(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
             self._liveness.progress(time.monotonic_ns())
             reader.feed(data)
 
+    def _watch_for_the_end(self) -> None:
+        """Read on to the end of the connection. A source that ends it before the machine runs has taken it back."""
+        try:
+            for _ in self._items:
+                continue
+        except MigpoolError as error:
+            self._withdraw(error)
+        else:
+            if self._credited:
+                self._withdraw(PeerError(f"{ENDED_EARLY} (after the last section)"))
+        self._goodbye.set()
+
     def _start_machine(self) -> None:
-        for slot in self.machine:
+        with self._deciding:
             self._switch.check()
+            self._decided = True
+        for slot in self.machine:
             begin = time.monotonic_ns()
             of(slot, "start", slot.device.start)
             self._tracer.record(Wait.START, slot.number, -1, begin)
@@ -228,11 +256,11 @@ class Destination(Endpoint):
                 raise ProtocolError(item.offset, "item", f"no RAM or packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
+        self._credited = CREDITS_CAPABILITY in (item.capabilities or ())
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
             )
-        self._credited = CREDITS_CAPABILITY in (item.capabilities or ())
         unknown = [name for name in item.capabilities or () if name != CREDITS_CAPABILITY]
         if unknown:
             raise ProtocolError(
@@ -282,12 +310,15 @@ class Destination(Endpoint):
     def _section(self, item: Section) -> None:
         head = item.head
         slot = self._slot(head.idstr, head.instance_id, item.offset)
-        if head.kind is not Kind.FULL or slot.number in self._seen:
+        if head.kind not in (Kind.START, Kind.FULL) or slot.number in self._seen:
             raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
+        data = self._schema.within(slot, item)
+        if head.kind is Kind.START:
+            of(slot, "load_setup", partial(slot.device.load_setup, data))
+            return
         self._seen.add(slot.number)
-        config = self._schema.config_of(slot, item.payload)
-        self._bytes += len(config)
-        self._interpreter.run(Job("section", load_section(slot, config), slot))
+        self._bytes += len(data)
+        self._interpreter.run(Job("section", load_section(slot, data), slot))
 
     def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
         slot = self.machine.find(idstr, instance_id)
@@ -299,7 +330,10 @@ class Destination(Endpoint):
 
     def _answer(self, message: Message) -> None:
         with self._answer_lock:
-            send_all(self._main, [encode(message)], "return path")
+            try:
+                send_all(self._main, [encode(message)], "return path")
+            except PeerError as error:
+                raise PeerError(f"{ENDED_EARLY} ({error})") from None
 
     def _grant(self, grant: Grant) -> None:
         self._answer(GrantMessage(grant.device, grant.limit))
@@ -317,15 +351,6 @@ class Destination(Endpoint):
             if self._credited:
                 self._answer(Failed(words or type(reason).__name__))
             self._answer(Shut(1))
-
-    def _await_goodbye(self) -> None:
-        """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
-        deadline = time.monotonic() + GOODBYE
-        self._liveness = Liveness(self._switch, GOODBYE)
-        with contextlib.suppress(MigpoolError):
-            for _ in self._items:
-                if time.monotonic() > deadline:
-                    break
 
     # ------------------------------------------------------------------ afterwards
 

@@ -196,7 +196,8 @@ def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
-        raise located(error, slot, doing) from error.__cause__
+        found = located(error, slot, doing)
+        raise found from found.__cause__
 
 
 def per_device(machine: Machine, call: Callable[[Slot], None]) -> Exception | None:

@@ -176,7 +176,8 @@ class Interpreter:
                 raise
             if effect.__class__ not in locked:
                 record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
-            raise _located(error, effect) from error.__cause__
+            found = _located(error, effect)
+            raise found from found.__cause__
 
     def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
         number = effect.slot.number

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from threading import Lock
 
-from migpool.channel.sockets import send_all
+from migpool.channel.sockets import send_all, shut
 from migpool.device import Device
 from migpool.errors import DeviceError, ProtocolError
 from migpool.machine import Machine, Slot
 from migpool.wire.inbox import Buffer
-from migpool.wire.sections import Kind, section_full
+from migpool.wire.sections import Kind, Section, section_full
 
-__all__ = ["MachineSchema", "MainChannel", "describe"]
+__all__ = ["MachineSchema", "MainChannel", "counted", "describe"]
 
 _LENGTH = Struct(">I")
 
@@ -44,13 +44,22 @@ class MainChannel:
             send_all(self._sock, buffers, "main channel")
             self.bytes_sent += sum(map(len, buffers))
 
+    def end(self) -> None:
+        """Let the destination read the end of the channel; its answers still come."""
+        shut(self._sock, reading=False)
+
     def write_section(self, slot: Slot, config: bytes) -> None:
         """Send the FULL section of a device that is not iterable; its section id is its slot's number."""
         device = slot.device
-        payload: Buffer | list[Buffer] = config if device.exact_config() else [_LENGTH.pack(len(config)), config]
+        payload = [config] if device.exact_config() else counted(config)
         self.write(
             section_full(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
         )
+
+
+def counted(data: Buffer) -> list[Buffer]:
+    """Data with its length before it, in 32 bits: what migpool puts into a section whose format is nobody else's."""
+    return [_LENGTH.pack(len(data)), data]
 
 
 class MachineSchema:
@@ -70,11 +79,10 @@ class MachineSchema:
             DeviceError: the device cannot load this version, or its bytes are no config.
             ProtocolError: there is no such device.
         """
-        del kind
         slot = self._slot(idstr, instance_id)
         try:
             slot.device.check_version(version)
-            if slot.device.exact_config():
+            if slot.device.exact_config() and kind is Kind.FULL:
                 return slot.device.measure_config(data)
         except DeviceError as error:
             raise error.located(slot.name) from None
@@ -83,9 +91,10 @@ class MachineSchema:
         length: int = _LENGTH.unpack_from(data)[0]
         return _LENGTH.size + length
 
-    def config_of(self, slot: Slot, payload: Buffer) -> bytes:
-        """The config inside a section's payload."""
-        return bytes(payload if slot.device.exact_config() else memoryview(payload)[_LENGTH.size :])
+    def within(self, slot: Slot, section: Section) -> bytes:
+        """The config inside a FULL section, or the set-up data inside a START section."""
+        exact = slot.device.exact_config() and section.head.kind is Kind.FULL
+        return bytes(section.payload if exact else memoryview(section.payload)[_LENGTH.size :])
 
     def _slot(self, idstr: str, instance_id: int) -> Slot:
         slot = self._machine.find(idstr, instance_id)

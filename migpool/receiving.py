@@ -33,9 +33,10 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
 from migpool.wire.records import config_within
 
-__all__ = ["Liveness", "Receiving"]
+__all__ = ["ENDED_EARLY", "Liveness", "Receiving"]
 
 UNLIMITED = 1 << 62
+ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
 
 
 class Liveness:
@@ -291,7 +292,7 @@ class Receiving:
                 return
         missing = self.missing()
         if missing:
-            raise PeerError(f"{missing}, and the source has closed its channels")
+            raise PeerError(f"{ENDED_EARLY} ({missing})")
 
     def starved(self) -> str:
         """The first device whose job waits for a chunk, and which; empty if none does."""

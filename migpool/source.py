@@ -30,17 +30,17 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from migpool.answers import Answers
+from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
 from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
-from migpool.errors import DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
+from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpret import Interpreter, Job
 from migpool.jobs import save_sections, save_state
 from migpool.machine import Machine, Slot
-from migpool.mainchannel import MainChannel, describe
+from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool, Chunk
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
@@ -178,25 +178,22 @@ class Source(Endpoint):
         self._interpreter = Interpreter(sending.handlers(), self._big_lock, self._tracer, self._switch)
 
     def _set_up_devices(self) -> None:
-        for slot in self.machine:
+        # The iterable ones last: the destination is ready once it has heard of the last of them.
+        for slot in (*self.machine.sections, *self.machine.iterable):
             device = slot.device
             begin = time.monotonic_ns()
             data = of(slot, "save_setup", device.save_setup)
             self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            if device.iterable:
+            if device.iterable or data:
                 self._main.write(
                     section_start(
                         slot.number,
                         device.idstr,
-                        setup_payload(data),
+                        setup_payload(data) if device.iterable else counted(data),
                         instance_id=device.instance_id,
                         version=device.version,
                     )
                 )
-            elif data:
-                raise DeviceError(
-                    "save_setup returned data, but only an iterable device has a section to carry it: return b''"
-                ).located(slot.name)
 
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
@@ -254,10 +251,14 @@ class Source(Endpoint):
 
     def _await_running(self) -> None:
         answers = self._answers
-        if self.settings.credits:
-            answers.wait("the machine to run at the destination", lambda: answers.running is not None)
-        else:
-            answers.wait("the destination's last word", lambda: answers.shut is not None)
+        try:
+            if self.settings.credits:
+                answers.wait("the machine to run at the destination", lambda: answers.running is not None)
+            else:
+                answers.wait("the destination's last word", lambda: answers.shut is not None)
+        except (Cancelled, TimeLimitExceeded):
+            if not self._ask_for_verdict():
+                raise
         running = answers.running
         if running is not None and running.boot_id == boot_id():
             self._clock, self._running = "monotonic", running.nanoseconds
@@ -265,12 +266,28 @@ class Source(Endpoint):
             self._clock = "return-path"
             self._running = (answers.running_at or time.monotonic_ns()) - self._round_trip // 2
 
+    def _ask_for_verdict(self) -> bool:
+        """Everything has been sent: whether the machine moves is the destination's decision, not ours any more.
+
+        The end of the main channel asks it to give up. It answers with RUNNING if it is too late for that, and ends the
+        connection without it otherwise; only then may the machine run here.
+        """
+        self._main.end()
+        runs = self._answers.verdict(self.settings.peer_limit)
+        if runs is None:
+            self._states.happen(Event.DOUBT)
+            raise PeerError(
+                f"the destination has not said within {self.settings.peer_limit:g} s whether the machine runs there: "
+                "it stays stopped here; look there before you resume it"
+            )
+        return runs
+
     def _confirm(self) -> None:
         """Hear the destination out, and compare every device's state with what was saved here."""
         answers = self._answers
         answers.wait("the destination's last word", lambda: answers.shut is not None)
         if answers.failure:
-            raise PeerError(f"the machine runs at the destination, but: {answers.failure}")
+            raise PeerError(f"{RUNS_THERE}: {answers.failure}")
         for slot in self.machine:
             theirs = answers.digests.get(slot.number)
             ours = of(slot, "fingerprint", partial(digest_of, slot.device))
@@ -279,7 +296,7 @@ class Source(Endpoint):
         wrong = [slot.name for slot in self.machine if self._verified.get(slot.number) is False]
         if wrong:
             raise VerificationError(
-                f"the machine runs at the destination, but its state is not what was sent: {', '.join(wrong)}"
+                f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}"
             )
 
     # ------------------------------------------------------------------ afterwards

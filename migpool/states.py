@@ -47,6 +47,7 @@ class Event(Enum):
     SWITCH_OVER = "switch over"
     RUNNING = "running"
     CONFIRMED = "confirmed"
+    DOUBT = "be in doubt"
     FAIL = "fail"
     CANCEL = "cancel"
 
@@ -55,7 +56,12 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.NONE: {Event.BEGIN: State.SETUP, Event.CANCEL: State.CANCELLED},
     State.SETUP: {Event.CONNECTED: State.ACTIVE, Event.FAIL: State.FAILED, Event.CANCEL: State.CANCELLED},
     State.ACTIVE: {Event.SWITCH_OVER: State.SWITCHOVER, Event.FAIL: State.FAILED, Event.CANCEL: State.CANCELLED},
-    State.SWITCHOVER: {Event.RUNNING: State.RUNNING, Event.FAIL: State.FAILED, Event.CANCEL: State.CANCELLED},
+    State.SWITCHOVER: {
+        Event.RUNNING: State.RUNNING,
+        Event.DOUBT: State.UNCONFIRMED,
+        Event.FAIL: State.FAILED,
+        Event.CANCEL: State.CANCELLED,
+    },
     State.RUNNING: {
         Event.CONFIRMED: State.COMPLETED,
         Event.FAIL: State.UNCONFIRMED,

@@ -22,7 +22,7 @@ def descriptors() -> dict[str, str]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[entry.name] = os.readlink(entry)
+            found[entry.name] = str(entry.readlink())
         except OSError:
             continue  # the descriptor that the listing itself used
     return found
@@ -59,7 +59,9 @@ def _left(before: tuple[set[str], dict[str, str], set[str]]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def nothing_outlives_the_test(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_outlives_the_test(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Fail a test that leaves something behind. What ends by itself is given a moment to do so."""
     tmp_path_factory.getbasetemp()  # made before the first look, so that it is nobody's leftover
     before = (threads(), descriptors(), children())

@@ -1,0 +1,195 @@
+"""Order and credits: the guarantees at the top of ``migpool/window.py``, by number."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from explorer import DeadlockError, EveryOrder, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migpool.errors import DeviceError
+from migpool.window import Reassembly, Windows
+
+# ---------------------------------------------------------------------- 1 and 2: order
+
+
+@given(st.integers(1, 40).flatmap(lambda count: st.permutations(range(count))))
+def test_chunks_come_out_in_order_whatever_the_order_they_went_in(arrival: list[int]) -> None:
+    order: Reassembly[str] = Reassembly()
+    out = []
+    for index in arrival:
+        is_next = order.put(index, f"chunk {index}", index == len(arrival) - 1, limit=len(arrival))
+        assert is_next == (index == order.next)
+        while (chunk := order.take()) is not None:
+            out.append(chunk)
+    assert out == [f"chunk {index}" for index in range(len(arrival))]
+    assert order.finished
+    assert order.missing() == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "index", "last", "limit", "message"),
+    [
+        pytest.param([(0, False)], 0, False, 9, "twice", id="a parked chunk again"),
+        pytest.param([], 9, False, 9, "first 9 chunks only", id="beyond what was granted"),
+        pytest.param([(1, True)], 2, False, 9, "after the last one, 1", id="after the last one"),
+        pytest.param([(1, True)], 0, True, 9, "after the last one, 1", id="a second last one"),
+        pytest.param([(3, False)], 1, True, 9, "after the last one, 1", id="a last one before others"),
+    ],
+)
+def test_a_chunk_that_must_not_come_is_refused_with_its_index(
+    before: list[tuple[int, bool]], index: int, last: bool, limit: int, message: str
+) -> None:
+    order: Reassembly[int] = Reassembly()
+    for earlier, final in before:
+        order.put(earlier, earlier, final, limit)
+    with pytest.raises(DeviceError, match=message) as error:
+        order.put(index, index, last, limit)
+    assert error.value.index is not None
+
+
+def test_a_chunk_that_was_taken_is_refused_when_it_comes_again() -> None:
+    order: Reassembly[int] = Reassembly()
+    order.put(0, 0, False, 9)
+    order.take()
+    with pytest.raises(DeviceError, match="twice"):
+        order.put(0, 0, False, 9)
+
+
+def test_what_is_missing_is_named_with_what_waits_behind_it() -> None:
+    order: Reassembly[int] = Reassembly()
+    for index in (0, 1, 3, 4, 7):
+        order.put(index, index, False, 99)
+    assert order.missing() == "chunk 2 has not come, 3 later ones have"
+
+
+# ---------------------------------------------------------------------- 3 to 5: credits
+
+
+def test_fewer_rooms_than_devices_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 rooms cannot give 4 devices one each"):
+        Windows(devices=4, rooms=3)
+
+
+def test_every_device_opens_with_one_room() -> None:
+    windows = Windows(devices=3, rooms=30)
+    assert [(grant.device, grant.limit) for grant in windows.opening()] == [(0, 1), (1, 1), (2, 1)]
+    assert windows.granted == 3
+
+
+def test_a_single_active_device_gets_what_idle_ones_do_not_use() -> None:
+    windows = Windows(devices=4, rooms=12, ahead=100)
+    windows.received(2)
+    assert windows.granted == 12
+    assert windows.limit(2) == 9  # the three idle ones keep one room each
+
+
+def test_what_a_finished_device_held_goes_to_the_others() -> None:
+    windows = Windows(devices=2, rooms=8, ahead=100)
+    windows.received(0)
+    windows.received(1)
+    before = windows.limit(1)
+    windows.loaded(0)
+    windows.received(0)
+    windows.finished(0)
+    for _ in range(20):
+        windows.received(1)
+        windows.loaded(1)
+    assert windows.limit(1) - 20 > 4, "more than half of the rooms"
+    assert windows.limit(1) > before
+
+
+def test_a_device_that_stalls_does_not_keep_the_others_from_their_share() -> None:
+    windows = Windows(devices=2, rooms=8)
+    windows.received(0)  # and then nothing more of it, and none of it is loaded
+    for _ in range(50):
+        windows.received(1)
+        windows.loaded(1)
+    assert windows.limit(1) - 50 >= 1
+    assert windows.granted <= 8
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_never_more_granted_than_there_is_and_never_nothing_for_a_device(data: st.DataObject) -> None:
+    devices = data.draw(st.integers(1, 6))
+    windows = Windows(devices, data.draw(st.integers(devices, devices * 5)), data.draw(st.integers(1, 8)))
+    limits = [1] * devices
+    sent = [0] * devices
+    loaded = [0] * devices
+    finished: set[int] = set()
+    for _ in range(data.draw(st.integers(0, 60))):
+        able = [d for d in range(devices) if d not in finished and (sent[d] < limits[d] or loaded[d] < sent[d])]
+        device = data.draw(st.sampled_from(able)) if able else None
+        if device is None:
+            break
+        may_send, may_load = sent[device] < limits[device], loaded[device] < sent[device]
+        if may_send and (not may_load or data.draw(st.booleans())):
+            sent[device] += 1
+            grants = windows.received(device)
+        elif loaded[device] + 1 == sent[device] and data.draw(st.booleans()):
+            loaded[device] += 1
+            finished.add(device)
+            grants = windows.finished(device)
+        else:
+            loaded[device] += 1
+            grants = windows.loaded(device)
+        for grant in grants:
+            assert grant.limit > limits[grant.device], "a grant never lowers, and is never said twice"
+            limits[grant.device] = grant.limit
+        assert windows.granted <= windows.rooms
+        for other in set(range(devices)) - finished:
+            assert limits[other] == windows.limit(other), "every grant is made known"
+            assert limits[other] > loaded[other], "the chunk that is needed next has its room"
+
+
+# ---------------------------------------------------------------------- no deadlock, whatever the order
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param({"chunks": [2], "rooms": 1, "channels": 1, "savers": 1, "loaders": 1}, id="one device, one room"),
+        pytest.param({"chunks": [1, 1], "rooms": 2, "channels": 1, "savers": 2, "loaders": 1}, id="one loader for two"),
+        pytest.param({"chunks": [1, 0], "rooms": 2, "channels": 2, "savers": 1, "loaders": 2}, id="one saver for two"),
+    ],
+)
+def test_every_order_of_a_small_migration_ends_with_all_chunks_in_order(world: dict[str, Any]) -> None:
+    order = EveryOrder()
+    runs = 0
+    while True:
+        small = World(**world)
+        small.run(order)
+        assert small.loaded == [list(range(count)) for count in world["chunks"]]
+        runs += 1
+        if not order.another() or runs == 10_000:
+            break
+    assert runs > 10
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_orders_of_larger_migrations_end_with_all_chunks_in_order(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(5):
+        devices = dice.randint(1, 6)
+        world = World(
+            chunks=[dice.randint(0, 9) for _ in range(devices)],
+            rooms=dice.randint(devices, devices * 3),
+            channels=dice.randint(1, 4),
+            savers=dice.randint(1, devices),
+            loaders=dice.randint(1, devices),
+        )
+        world.run(dice.randrange)
+        assert world.loaded == [list(range(count)) for count in world.chunks]
+        assert 0 < world.most_held <= world.rooms
+
+
+def test_the_explorer_sees_a_deadlock_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(chunks=[3], rooms=1, channels=1, savers=1, loaders=1)
+    # a destination that returns no credit
+    monkeypatch.setattr(world.windows, "loaded", lambda _: [])
+    with pytest.raises(DeadlockError, match="Credit"):
+        world.run(lambda _: 0)

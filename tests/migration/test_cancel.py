@@ -1,0 +1,248 @@
+"""Cancel at every wait, at either end; and an end that dies. The other side hears of it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from rig import KIB, LIMIT, Pair, Scripted, contents
+
+from migpool.channel.address import Address
+from migpool.device import Device
+from migpool.machine import Machine
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.settings import Settings
+from migpool.source import Source
+from migpool.states import State
+
+MODELS = [
+    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
+    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
+    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
+    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+]
+Models = tuple[type[Scheduler], type[Scheduler]]
+
+
+def machines() -> tuple[list[Scripted], list[Scripted]]:
+    source = [Scripted(number, contents(200 * KIB, number)) for number in range(4)]
+    source.append(Scripted(9, None, name="plain"))
+    return source, [*(Scripted(number) for number in range(4)), Scripted(9, None, name="plain")]
+
+
+def cancel_when(reached: threading.Event, pair: Pair, side: str) -> threading.Thread:
+    def cancel() -> None:
+        assert reached.wait(LIMIT)
+        (pair.sender if side == "source" else pair.to).cancel()
+
+    thread = threading.Thread(target=cancel, name="canceller")
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
+def test_cancelled_at_the_source_while_a_device_blocks(tmp_path: Path, call: str, models: Models) -> None:
+    source, destination = machines()
+    reached = threading.Event()
+    source[1].block_in(call, reached)
+    pair = Pair(source, destination, models=models)
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "source")
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert sent.outcome is State.CANCELLED
+    assert sent.error == "cancelled at the source"
+    assert got.outcome is State.FAILED
+    assert "the source ended the connection early" in got.error
+    assert all(device.running for device in source)
+    assert "start" not in destination[0].calls
+
+
+@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("call", ["load_setup", "load_state", "load_config"])
+def test_cancelled_at_the_source_while_the_destination_blocks(tmp_path: Path, call: str, models: Models) -> None:
+    source, destination = machines()
+    reached = threading.Event()
+    destination[1].block_in(call, reached)
+    pair = Pair(source, destination, models=models)
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "source")
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert sent.outcome is State.CANCELLED
+    assert got.outcome is State.FAILED
+    assert all(device.running for device in source)
+
+
+@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("call", ["load_setup", "load_state", "load_config"])
+def test_cancelled_at_the_destination(tmp_path: Path, call: str, models: Models) -> None:
+    source, destination = machines()
+    reached = threading.Event()
+    destination[2].block_in(call, reached)
+    pair = Pair(source, destination, models=models)
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "destination")
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert got.outcome is State.CANCELLED
+    assert sent.outcome is State.FAILED
+    assert sent.error == "the destination failed: cancelled at the destination"
+    assert all(device.running for device in source)
+
+
+def test_cancelled_before_a_source_came(tmp_path: Path) -> None:
+    source, destination = machines()
+    pair = Pair(source, destination)
+    pair.prepare(tmp_path)
+    pair.to.cancel()
+    pair._thread.join(LIMIT)
+    assert pair._received[0].outcome is State.CANCELLED
+    assert not list(tmp_path.iterdir())
+
+
+def test_cancelled_before_it_began(tmp_path: Path) -> None:
+    sender = Source(Machine("m", machines()[0]), Settings(), PerDeviceScheduler())
+    sender.cancel()
+    report = sender.run(Address(path=str(tmp_path / "nobody")))
+    assert report.outcome is State.CANCELLED
+
+
+def test_cancel_after_the_machine_runs_there_is_too_late(tmp_path: Path) -> None:
+    source, destination = machines()
+    pair = Pair(source, destination)
+    pair.prepare(tmp_path)
+    destination[0].before["verify"] = lambda: pair.sender.cancel()
+    sent, got = pair.go()
+    assert sent.outcome is got.outcome is State.COMPLETED
+    assert not any(device.running for device in source)
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    source, _ = machines()
+    sender = Source(Machine("m", source), Settings(connect_limit=0.2), PerDeviceScheduler())
+    report = sender.run(Address(path=str(tmp_path / "nobody")))
+    assert report.outcome is State.FAILED
+    assert "nobody answered within" in report.error
+    assert all(device.running for device in source)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_peer_that_stands_still_is_given_up_within_the_limit(tmp_path: Path, side: str) -> None:
+    """A device that blocks without end stands for a process that was stopped."""
+    source, destination = machines()
+    reached = threading.Event()
+    (source if side == "source" else destination)[1].block_in(
+        "save_state" if side == "source" else "load_state", reached
+    )
+    slow, quick = (
+        Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60),
+        Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=0.5),
+    )
+    own, others = (slow, quick) if side == "source" else (quick, slow)
+    sent, got = Pair(source, destination, settings=own, destination_settings=others).run(tmp_path)
+    if side == "source":
+        assert "device-1: chunk 0 has not come; nothing has come from the source for 0.4 s" in got.error
+        assert got.error.removeprefix("") in sent.error
+    else:
+        assert "the destination has given no room for it for 0.5 s" in sent.error
+    assert sent.outcome is got.outcome is State.FAILED
+    assert all(device.running for device in source)
+
+
+@pytest.mark.parametrize("after", [0, 3, 5000, 100_000])
+def test_a_source_that_dies_is_noticed_at_once(tmp_path: Path, after: int) -> None:
+    """Connections that are cut in the middle, at several places."""
+    source, destination = machines()
+    pair = Pair(source, destination)
+    cutters: list[threading.Thread] = []
+
+    def through(address: Address) -> Address:
+        return cut_after(address, tmp_path / "cut", after, cutters)
+
+    pair.through = through
+    sent, got = pair.run(tmp_path)
+    for cutter in cutters:
+        cutter.join(LIMIT)
+    assert sent.outcome is got.outcome is State.FAILED
+    assert sent.error
+    assert got.error
+    assert all(device.running for device in source)
+
+
+def cut_after(address: Address, path: Path, after: int, cutters: list[threading.Thread]) -> Address:
+    """Pass connections on until ``after`` bytes have gone to the destination, then close all of them."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    passed = [0]
+    socks: list[socket.socket] = [listener]
+    lock = threading.Lock()
+
+    def cut() -> None:
+        with lock:
+            for sock in socks:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue
+
+    def pump(reads: socket.socket, writes: socket.socket, counted: bool) -> None:
+        try:
+            while data := reads.recv(4096):
+                if counted and passed[0] + len(data) > after:
+                    break
+                writes.sendall(data)
+                passed[0] += len(data) if counted else 0
+        except OSError:
+            pass
+        cut()
+
+    def serve() -> None:
+        pumps: list[threading.Thread] = []
+        try:
+            for _ in range(3):
+                near, _ = listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(address.path)
+                with lock:
+                    socks.extend((near, far))
+                for ends in ((near, far, True), (far, near, False)):
+                    pumps.append(threading.Thread(target=pump, args=ends))
+                    pumps[-1].start()
+        except OSError:
+            cut()
+        for thread in pumps:
+            thread.join(LIMIT)
+        for sock in socks:
+            sock.close()
+        path.unlink()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    cutters.append(thread)
+    return Address(path=str(path))
+
+
+def test_abort_reaches_every_device_when_one_fails(tmp_path: Path) -> None:
+    source, destination = machines()
+    for device in source[:4]:
+        device.block_in("save_state", threading.Event())
+    reached = threading.Event()
+    source[3].block_in("save_state", reached)
+    pair = Pair(source, destination)
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "source")
+    sent, _ = pair.go()
+    canceller.join(LIMIT)
+    aborted: list[Device] = [device for device in source if device._aborted.is_set()]
+    assert aborted == source
+    assert sent.outcome is State.CANCELLED
