@@ -1,0 +1,204 @@
+"""Declarations of fields without parts: numbers, truth values, timers, bitmaps, bytes. See :mod:`.fields`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from migpool_plugins.vmsd.arrays import Array, CountedBytes, Length
+from migpool_plugins.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
+from migpool_plugins.vmsd.codec import Codec
+from migpool_plugins.vmsd.declaration import Field, declared_at
+from migpool_plugins.vmsd.errors import DescriptionError
+from migpool_plugins.vmsd.nested import Nested
+from migpool_plugins.vmsd.payload import Fault
+
+__all__ = [
+    "Condition",
+    "Scalar",
+    "bitmap",
+    "boolean",
+    "buffer",
+    "check_elements",
+    "double",
+    "equal",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "not_above",
+    "timer",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "unused",
+    "validate",
+    "with_length",
+]
+
+Condition: TypeAlias = Callable[..., object]
+"""Called with the object and the section's version; says whether a field is there."""
+
+
+def with_length(line: str, name: str, codec: Codec, length: Length | None) -> tuple[Codec, str | None]:
+    """The codec with its length around it, and the attribute it is counted by."""
+    if length is None:
+        return codec, None
+    check_elements(line, name, codec, length)
+    return Array(codec, length), length if isinstance(length, str) else None
+
+
+def check_elements(line: str, name: str, codec: Codec, length: Length) -> None:
+    """Refuse an array that cannot be, or whose subsections could not be told apart.
+
+    Raises:
+        DescriptionError: the length is negative, or an element may have no bytes before its subsections: nothing
+            would then say to which element a subsection belongs.
+    """
+    if isinstance(length, int) and length < 0:
+        raise DescriptionError(f"{line}: field {name}: its length is {length}")
+    if isinstance(codec, Nested) and not codec.least and codec.structure.subsections:
+        raise DescriptionError(
+            f"{line}: field {name}: an array of {codec.structure.name}, which has subsections, but no bytes that are "
+            f"always before them"
+        )
+
+
+class Scalar:
+    """A kind of plain value; called to declare a field of it.
+
+    Arguments:
+        cell: its form on the wire.
+    """
+
+    __slots__ = ("cell",)
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        length: Length | None = None,
+        since: int = 0,
+        when: Condition | None = None,
+        attribute: str | None = None,
+    ) -> Field:
+        """Declare a field; see the module for the arguments."""
+        line = declared_at(sys._getframe(1))
+        codec, count = with_length(line, name, self.cell, length)
+        return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+
+
+boolean: Final = Scalar(SCALARS["bool"])
+"""True or False; one byte, 0 or 1."""
+i8: Final = Scalar(SCALARS["int8"])
+i16: Final = Scalar(SCALARS["int16"])
+i32: Final = Scalar(SCALARS["int32"])
+i64: Final = Scalar(SCALARS["int64"])
+u8: Final = Scalar(SCALARS["uint8"])
+u16: Final = Scalar(SCALARS["uint16"])
+u32: Final = Scalar(SCALARS["uint32"])
+u64: Final = Scalar(SCALARS["uint64"])
+timer: Final = Scalar(SCALARS["timer"])
+"""When a timer expires, in nanoseconds, or ``None`` while it is off (all bits one)."""
+double: Final = Scalar(SCALARS["CPU_Double_U"])
+"""A float of 64 bits: the upper half first, then the lower."""
+
+
+def equal(
+    kind: Scalar, name: str, *, since: int = 0, when: Condition | None = None, attribute: str | None = None
+) -> Field:
+    """A number that must be the same at both ends; what comes is compared with what the object has.
+
+    Arguments:
+        kind: ``u8``, ``u16``, ``u32``, ``u64`` or ``i32``.
+        name: see the module, as for the others.
+    """
+    line = declared_at(sys._getframe(1))
+    json_kind = "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
+    if json_kind not in SCALARS:
+        raise DescriptionError(f"{line}: field {name}: a field that must be equal is u8, u16, u32, u64 or i32")
+    return Field(name, SCALARS[json_kind], line, name if attribute is None else attribute, since, when, _same)
+
+
+def not_above(name: str, *, since: int = 0, when: Condition | None = None, attribute: str | None = None) -> Field:
+    """A signed number of 32 bits, not negative and not above the one that the object has (``int32 le``).
+
+    Real descriptions have it for versions of a part inside of a structure.
+    """
+    line = declared_at(sys._getframe(1))
+    return Field(name, SCALARS["int32 le"], line, name if attribute is None else attribute, since, when, _at_most)
+
+
+def _same(value: object, current: object) -> None:
+    if value != current:
+        raise Fault(f"expected {current}, as it is at this end, the payload has {value}")
+
+
+def _at_most(value: object, current: object) -> None:
+    if not isinstance(current, int) or not isinstance(value, int) or not 0 <= value <= current:
+        raise Fault(f"expected 0 to {current}, the payload has {value}")
+
+
+def bitmap(
+    name: str, bits: int, *, since: int = 0, when: Condition | None = None, attribute: str | None = None
+) -> Field:
+    """A bitmap, as a whole number whose bit ``n`` is bit ``n`` of the map.
+
+    Arguments:
+        name: see the module, as for the others.
+        bits: how many; on the wire it is rounded up to words of 64, the lowest word first.
+    """
+    line = declared_at(sys._getframe(1))
+    if bits < 1:
+        raise DescriptionError(f"{line}: field {name}: a bitmap of {bits} bits")
+    return Field(name, bitmap_cell(bits), line, name if attribute is None else attribute, since, when)
+
+
+def buffer(
+    name: str,
+    size: Length,
+    *,
+    kind: str = "buffer",
+    since: int = 0,
+    when: Condition | None = None,
+    attribute: str | None = None,
+) -> Field:
+    """Raw bytes.
+
+    Arguments:
+        name: see the module, as for the others.
+        size: how many; a number, or as for ``length``.
+        kind: the type's name in the JSON, for bytes whose format the author knows.
+    """
+    line = declared_at(sys._getframe(1))
+    if isinstance(size, int) and size < 0:
+        raise DescriptionError(f"{line}: field {name}: its size is {size}")
+    codec = bytes_cell(size, kind) if isinstance(size, int) else CountedBytes(size, kind)
+    count = size if isinstance(size, str) else None
+    return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+
+
+def validate(name: str, condition: Condition) -> Field:
+    """No bytes at all, but a check: saving and loading fail unless ``condition`` (of the object) is true here.
+
+    It sees the fields before it, so it can guard a count before the array that uses it.
+    """
+    line = declared_at(sys._getframe(1))
+    return Field(name, Check(condition), line, "")
+
+
+def unused(size: int, *, since: int = 0, when: Condition | None = None) -> Field:
+    """Bytes that mean nothing (any more): zeros when written, skipped when read. They have no attribute.
+
+    Arguments:
+        size: how many.
+    """
+    line = declared_at(sys._getframe(1))
+    if size < 1:
+        raise DescriptionError(f"{line}: {size} unused bytes")
+    return Field("unused", Blank(size), line, "", since, when)

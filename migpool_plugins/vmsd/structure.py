@@ -1,0 +1,255 @@
+"""A structure: fields in their order, then optional subsections. The heart of the codec.
+
+For each version that a structure can have on the wire it compiles a plan once. Neighbours of fixed size that are
+always there become one :class:`struct.Struct`; when such a run does not fit, its fields are taken one by one, which
+finds the field to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from migpool.errors import DeviceError
+from migpool_plugins.vmsd.access import Access
+from migpool_plugins.vmsd.codec import Entry, Shown
+from migpool_plugins.vmsd.payload import SUBSECTION, Fault, Reader
+from migpool_plugins.vmsd.steps import Member, MemberStep, RunStep, Step
+
+__all__ = ["Hooks", "Structure", "Subsection"]
+
+_VERSION = Struct(">I")
+_HOOK_FAILURES = (ArithmeticError, LookupError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What is called around saving and loading; ``post_load`` also gets the version that was loaded."""
+
+    pre_save: Callable[..., object] | None = None
+    post_save: Callable[..., object] | None = None
+    pre_load: Callable[..., object] | None = None
+    post_load: Callable[..., object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subsection:
+    """An optional part at a structure's end.
+
+    Arguments:
+        structure: what it consists of.
+        needed: called with the object at the source; without it, it is sent whenever the object has it.
+    """
+
+    structure: Structure
+    needed: Callable[..., object] | None = None
+
+
+@dataclass(slots=True)
+class _Plan:
+    steps: list[Step]
+    size: int | None
+    least: int
+
+
+class Structure:
+    """A named, versioned list of members.
+
+    Arguments:
+        name: the name that subsections begin with and that the JSON shows as ``vmsd_name``.
+        version: the version that is written.
+        minimum_version: the oldest version that can be read.
+        members: the fields, in the order of the wire.
+        subsections: what may follow them.
+        access: where the values live.
+        hooks: what to call around it.
+
+    Attributes:
+        size: how many bytes it always takes, or ``None``.
+        least: the fewest bytes it takes at its own version.
+        static: its length follows from the bytes alone.
+        compressible: an array of it is described by its first element.
+    """
+
+    size: int | None
+    least: int
+    static: bool
+    compressible: bool
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        minimum_version: int,
+        members: Sequence[Member],
+        subsections: Sequence[Subsection],
+        access: Access,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.minimum_version = minimum_version
+        self.members = tuple(members)
+        self.access = access
+        self._hooks = hooks or Hooks()
+        self._name = name.encode("ascii")
+        self._subsections = {subsection.structure.name: subsection for subsection in subsections}
+        self._subsection_names = tuple(self._subsections)
+        self._plans: dict[int, _Plan] = {}
+        plan = self.plan(version)
+        self.size = None if subsections else plan.size
+        self.least = plan.least
+        self.static = all(member.static for member in members) and all(
+            subsection.structure.static for subsection in subsections
+        )
+        self.compressible = not subsections and all(member.compressible for member in members)
+
+    @property
+    def subsections(self) -> tuple[Subsection, ...]:
+        """The subsections, in their order."""
+        return tuple(self._subsections.values())
+
+    def plan(self, version: int) -> _Plan:
+        """The steps for one version; compiled when first asked for."""
+        plan = self._plans.get(version)
+        if plan is None:
+            plan = self._plans[version] = self._compile(version)
+        return plan
+
+    def _compile(self, version: int) -> _Plan:
+        steps: list[Step] = []
+        run: list[Member] = []
+        size: int | None = 0
+        least = 0
+        for member in self.members:
+            if member.when is None and member.since > version:
+                continue
+            if member.when is None:
+                least += member.codec.least
+            size = None if size is None or member.when or member.codec.size is None else size + member.codec.size
+            if member.packs:
+                run.append(member)
+                continue
+            if run:
+                steps.append(RunStep(run, self.access))
+                run = []
+            steps.append(MemberStep(member, self.access, version))
+        if run:
+            steps.append(RunStep(run, self.access))
+        return _Plan(steps, size, least)
+
+    # ------------------------------------------------------------- reading
+
+    def accept(self, version: int) -> None:
+        """Refuse a version that this structure cannot read, with a :class:`Fault`."""
+        if version > self.version:
+            raise Fault(f"the state has version {version}, this description reads up to {self.version}")
+        if version < self.minimum_version:
+            raise Fault(f"the state has version {version}, this description reads from {self.minimum_version} on")
+
+    def read(self, reader: Reader, holder: object, version: int) -> None:
+        """Read the fields of ``version`` and whatever subsections have come into ``holder``."""
+        measuring = not reader.complete
+        if self._hooks.pre_load is not None and not measuring:
+            self._call(self._hooks.pre_load, "pre_load", holder)
+        for step in self.plan(version).steps:
+            step.read(reader, holder)
+        seen: list[str] = []
+        start = reader.pos
+        while (found := reader.subsection(self._name, bool(self._subsections))) is not None:
+            try:
+                self._read_subsection(reader, holder, *found, seen)
+            except Fault as fault:
+                raise fault.at(start) from fault.__cause__
+            start = reader.pos
+        if self._hooks.post_load is not None and not measuring:
+            self._call(self._hooks.post_load, "post_load", holder, version)
+
+    def _read_subsection(self, reader: Reader, holder: object, name: str, version: int, seen: list[str]) -> None:
+        subsection = self._subsections.get(name)
+        if subsection is None:
+            known = ", ".join(self._subsections) or "none"
+            raise Fault(f"subsection {name!r} is not known here; known: {known}")
+        if name in seen:
+            raise Fault(f"subsection {name} has come twice")
+        seen.append(name)
+        structure = subsection.structure
+        try:
+            structure.accept(version)
+            structure.read(reader, self.access.open(holder, name), version)
+        except Fault as fault:
+            raise fault.under(name) from fault.__cause__
+
+    # -------------------------------------------------------------- writing
+
+    def write(self, holder: object, version: int, out: bytearray, entry: Entry | None) -> None:
+        """Append the fields of ``version`` and the subsections that are needed.
+
+        Arguments:
+            holder: what to save.
+            version: which version of the layout to write.
+            out: the bytes so far.
+            entry: where to put the JSON description of what is written, if that is wanted.
+        """
+        if self._hooks.pre_save is not None:
+            self._call(self._hooks.pre_save, "pre_save", holder)
+        try:
+            entries: list[Entry] | None = None
+            if entry is not None:
+                entries = []
+                entry.update(vmsd_name=self.name, version=version, fields=entries)
+            for step in self.plan(version).steps:
+                step.write(holder, out, entries)
+            if self._subsections:
+                self._write_subsections(holder, out, entry)
+        finally:
+            if self._hooks.post_save is not None:
+                self._call(self._hooks.post_save, "post_save", holder)
+
+    def _write_subsections(self, holder: object, out: bytearray, entry: Entry | None) -> None:
+        written: list[Entry] = []
+        for subsection, target in self._needed(holder):
+            structure = subsection.structure
+            name = structure.name.encode("ascii")
+            out += bytes((SUBSECTION, len(name))) + name + _VERSION.pack(structure.version)
+            detail: Entry | None = None if entry is None else {}
+            try:
+                structure.write(target, structure.version, out, detail)
+            except Fault as fault:
+                raise fault.under(structure.name) from fault.__cause__
+            if detail is not None:
+                written.append(detail)
+        if entry is not None and written:
+            entry["subsections"] = written
+
+    def _needed(self, holder: object) -> list[tuple[Subsection, object]]:
+        needed: list[tuple[Subsection, object]] = []
+        for name in self.access.present(holder, self._subsection_names):
+            subsection = self._subsections[name]
+            target = self.access.inner(holder, name)
+            if subsection.needed is None or subsection.needed(target):
+                needed.append((subsection, target))
+        return needed
+
+    # ------------------------------------------------------------------ rest
+
+    def show(self, holder: object, version: int) -> dict[str, Shown]:
+        """Say all values as a decoder would print them. Calls no hook of this structure."""
+        shown: dict[str, Shown] = {}
+        for step in self.plan(version).steps:
+            step.show(holder, shown)
+        if self._subsections:
+            for subsection, target in self._needed(holder):
+                structure = subsection.structure
+                shown[structure.name] = structure.show(target, structure.version)
+        return shown
+
+    def _call(self, hook: Callable[..., object], name: str, *arguments: object) -> None:
+        """Call a hook; what it says about the data gets the path of where it happened."""
+        try:
+            hook(*arguments)
+        except DeviceError as error:
+            raise Fault(error.message).under(f"{name}()") from error
+        except _HOOK_FAILURES as error:
+            raise Fault(f"{type(error).__name__}: {error}").under(f"{name}()") from error

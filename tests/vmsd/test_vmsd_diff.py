@@ -1,0 +1,168 @@
+"""Which changes of a description break which direction of a migration: pairs known to be good and known to be bad."""
+
+from __future__ import annotations
+
+import pytest
+
+from migpool_plugins.vmsd.description import Description
+from migpool_plugins.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool_plugins.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
+from migpool_plugins.vmsd.layout import from_descriptions
+
+SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS
+
+
+def changes(old: Description, new: Description) -> list[Change]:
+    return compare(from_descriptions({"d": old}), from_descriptions({"d": new}))
+
+
+def sometimes(*_: object) -> bool:
+    return True
+
+
+PART = Description("part", fields=[u8("x"), u16("y")])
+BASE = Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")])
+
+PAIRS = [
+    ("nothing", BASE, Description("d", fields=[u8("a"), u32("b"), u64("c")]), SAFE, SAFE, ""),
+    (
+        "a field with a new version that still reads the old one",
+        BASE,
+        Description("d", version=2, minimum_version=1, fields=[u8("a"), u32("b"), u64("c"), u8("e", since=2)]),
+        SAFE,
+        BREAKS,
+        "the source writes version 2, the destination reads up to 1",
+    ),
+    (
+        "a field with a new version that reads no old one",
+        BASE,
+        Description("d", version=2, fields=[u8("a"), u32("b"), u64("c"), u8("e", since=2)]),
+        BREAKS,
+        BREAKS,
+        "forward: the source writes version 1, the destination reads from 2 on; backward: the source writes version 2",
+    ),
+    (
+        "a field without a new version",
+        BASE,
+        Description("d", fields=[u8("a"), u32("b"), u64("c"), u8("e")]),
+        BREAKS,
+        BREAKS,
+        "forward: the source does not write it; backward: the destination does not read it",
+    ),
+    (
+        "a field under a condition",
+        BASE,
+        Description("d", fields=[u8("a"), u32("b"), u64("c"), u8("e", when=sometimes)]),
+        DEPENDS,
+        DEPENDS,
+        "it breaks whenever the field's condition holds",
+    ),
+    (
+        "a condition on a field",
+        BASE,
+        Description("d", fields=[u8("a"), u32("b", when=sometimes), u64("c")]),
+        DEPENDS,
+        DEPENDS,
+        "only the destination makes it depend on a condition",
+    ),
+    (
+        "another size",
+        BASE,
+        Description("d", fields=[u8("a"), u64("b"), u64("c")]),
+        BREAKS,
+        BREAKS,
+        "forward: 4 bytes are written, 8 are read; backward: 8 bytes are written, 4 are read",
+    ),
+    (
+        "fields that changed places",
+        BASE,
+        Description("d", fields=[u32("b"), u8("a"), u64("c")]),
+        BREAKS,
+        BREAKS,
+        "it stands in another place among the fields",
+    ),
+    (
+        "a field that became unused",
+        BASE,
+        Description("d", fields=[u8("a"), unused(4), u64("c")]),
+        SAFE,
+        SAFE,
+        "forward: 4 bytes of fields became unused; they are skipped; backward: 4 unused bytes became fields",
+    ),
+    ("a new name", BASE, Description("d", fields=[u8("a"), u32("z"), u64("c")]), SAFE, SAFE, "renamed"),
+    (
+        "a field cut in two",
+        BASE,
+        Description("d", fields=[u8("a"), u32("b"), u32("low"), u32("high")]),
+        DEPENDS,
+        DEPENDS,
+        "the same 8 bytes are cut into other fields",
+    ),
+    (
+        "a new subsection",
+        BASE,
+        Description("d", fields=[u8("a"), u32("b"), u64("c")], subsections=[Description("d/s", fields=[u8("e")])]),
+        SAFE,
+        DEPENDS,
+        "forward: the source does not send this subsection; it may be missing; backward: the destination does not know",
+    ),
+    (
+        "a structure that grew",
+        Description("d", fields=[struct("p", PART)]),
+        Description("d", fields=[struct("p", Description("part", version=2, fields=[u8("x"), u16("y"), u8("z")]))]),
+        BREAKS,
+        BREAKS,
+        "the source does not write it",
+    ),
+    (
+        "a longer array of structures",
+        Description("d", fields=[struct("p", PART, length=2)]),
+        Description("d", fields=[struct("p", PART, length=3)]),
+        BREAKS,
+        BREAKS,
+        "forward: 2 elements are written, 3 are read",
+    ),
+    (
+        "a longer array",
+        Description("d", fields=[u16("p", length=2)]),
+        Description("d", fields=[u16("p", length=3)]),
+        BREAKS,
+        BREAKS,
+        "forward: 4 bytes are written, 6 are read",
+    ),
+    (
+        "a buffer that became a queue",
+        Description("d", fields=[buffer("p", 4)]),
+        Description("d", fields=[queue("p", PART)]),
+        DEPENDS,
+        DEPENDS,
+        "its size is fixed at one end and varies at the other",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "forward", "backward", "reason"), [pair[1:] for pair in PAIRS], ids=[pair[0] for pair in PAIRS]
+)
+def test_a_change_and_its_verdict(
+    old: Description, new: Description, forward: Verdict, backward: Verdict, reason: str
+) -> None:
+    found = changes(old, new)
+    assert outcome(found) == Outcome(forward, backward)
+    assert any(reason in each.reason for each in found) if reason else found == []
+    assert all("\n" not in each.reason and each.path.startswith("d") for each in found)
+    assert outcome(changes(new, old)) == Outcome(backward, forward)
+
+
+def test_a_subsection_is_compared_by_its_own_version() -> None:
+    def with_part(version: int, minimum: int) -> Description:
+        return Description("d", subsections=[Description("d/s", version=version, minimum_version=minimum)])
+
+    (change,) = changes(with_part(1, 1), with_part(2, 1))
+    assert (change.path, change.forward, change.backward) == ("d, subsection d/s", SAFE, BREAKS)
+
+
+def test_a_missing_device_breaks_the_way_to_where_it_is_missing() -> None:
+    (change,) = compare(from_descriptions({"d": BASE, "e": PART}), from_descriptions({"d": BASE}))
+    assert (change.path, change.forward, change.backward) == ("e", BREAKS, SAFE)
+    assert change.reason == "the destination has no such device"
