@@ -1,0 +1,53 @@
+"""vCPUs that really run: the guest counts and computes, moves within the downtime, and proves that it went on exactly.
+
+``guest/program.S`` is the guest, ``proof.py`` the proof, ``kvm_machine.py`` and ``unicorn_machine.py`` the two
+backends, ``device.py`` the device.
+"""
+
+from __future__ import annotations
+
+from migpool.device import Device, DeviceContext
+from migpool.errors import UsageError
+from migpool_plugins.vcpu import program
+from migpool_plugins.vcpu.choice import choose_backend
+from migpool_plugins.vcpu.device import VcpuDevice, VcpuGroup
+from migpool_plugins.vcpu.options import VcpuOptions
+
+__all__ = ["devices"]
+
+
+def devices(context: DeviceContext) -> list[Device]:
+    """Running vCPUs of one VM (registers and a page of memory each), by KVM or by Unicorn.
+
+    At the source every vCPU runs from now on; at the destination it stands, without state. The options are those of
+    :class:`~migpool_plugins.vcpu.options.VcpuOptions`.
+
+    Arguments:
+        context: ``count`` is the number of vCPUs, 1 to 256.
+
+    Raises:
+        UsageError: an option or the count is wrong.
+        DeviceError: no backend works on this host.
+    """
+    options = VcpuOptions.parse(context.options)
+    if not 1 <= context.count <= program.MAX_VCPUS:
+        raise UsageError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+    machine = choose_backend(options.backend)(context.count)
+    try:
+        if context.side == "source":
+            batch = options.batch or machine.batch
+            for vcpu in machine.vcpus:
+                vcpu.boot(program.start_registers(context.seed, vcpu.index, batch, machine.way_out))
+        group = VcpuGroup(machine, options)
+    except BaseException:
+        machine.close()
+        raise
+    vcpus: list[Device] = [VcpuDevice(group, index, context.seed, options.limit_s) for index in range(context.count)]
+    if context.side == "source":
+        try:
+            group.run(options.limit_s)
+        except BaseException:
+            for device in vcpus:
+                device.close()
+            raise
+    return vcpus

@@ -1,0 +1,59 @@
+"""Chooses the backend, by trying it: a VM of one vCPU has to run one iteration of the guest.
+
+That KVM's device node can be opened says little: a sandbox may refuse an ioctl, and a nested host may lack what the
+guest needs. The trial takes some milliseconds, before any migration begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from migpool.device import DeviceError
+from migpool_plugins.vcpu import program
+from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.kvm_machine import KvmMachine
+from migpool_plugins.vcpu.options import BackendChoice
+
+MachineMaker = Callable[[int], Machine]
+
+
+def choose_backend(choice: BackendChoice) -> MachineMaker:
+    """Return what makes a machine with a number of vCPUs.
+
+    Arguments:
+        choice: "kvm", "unicorn", or "auto" for the first of the two that works.
+
+    Raises:
+        DeviceError: the chosen backend does not work here, or neither does; one line with the reasons and the remedy.
+    """
+    if choice == "kvm":
+        _try(KvmMachine)
+        return KvmMachine
+    if choice == "unicorn":
+        return _unicorn()
+    try:
+        _try(KvmMachine)
+    except DeviceError as without_kvm:
+        try:
+            return _unicorn()
+        except DeviceError as without_unicorn:
+            raise DeviceError(f"no backend for vCPUs: {without_kvm}; {without_unicorn}") from without_unicorn
+    return KvmMachine
+
+
+def _unicorn() -> MachineMaker:
+    try:
+        # Imported only when it is wanted: the package is optional and loads a large library.
+        from migpool_plugins.vcpu.unicorn_machine import UnicornMachine
+    except ImportError as error:
+        raise DeviceError(f"Unicorn cannot be used ({error}): pip install 'migpool[unicorn]'") from error
+    _try(UnicornMachine)
+    return UnicornMachine
+
+
+def _try(make: MachineMaker) -> None:
+    with closing(make(1)) as machine:
+        vcpu = machine.vcpus[0]
+        vcpu.boot(program.start_registers(seed=0, index=0, batch=1, way_out=machine.way_out))
+        vcpu.run_batch()

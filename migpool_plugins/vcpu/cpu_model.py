@@ -1,0 +1,56 @@
+"""The CPU that the guest sees: a small x86-64 with SSE2, the same on every host.
+
+A vCPU that showed the guest everything the host's CPU has could only move to a host that has all of it. This one
+shows the features that every 64-bit x86 CPU has, so that its state loads wherever KVM runs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from migpool.device import DeviceError
+from migpool_plugins.vcpu import kvm_abi
+
+_MAX_ENTRIES: Final = 256
+
+# Leaf 1, EDX: FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP PGE CMOV PAT MMX FXSR SSE SSE2.
+_FEATURES: Final = sum(1 << bit for bit in (0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 23, 24, 25, 26))
+# Leaf 0x80000001, EDX: SYSCALL, NX, long mode.
+_EXTENDED: Final = 1 << 11 | 1 << 20 | 1 << 29
+
+
+def cpu_model(kvm: int) -> bytes:
+    """Return ``struct kvm_cpuid2`` for KVM_SET_CPUID2.
+
+    Arguments:
+        kvm: the descriptor of /dev/kvm. The host says its vendor, which decides between the few instructions that AMD
+            and Intel do differently; the rest is fixed.
+
+    Raises:
+        DeviceError: the host's CPU lacks something of the model.
+    """
+    buffer = bytearray(kvm_abi.CPUID_HEAD.size + _MAX_ENTRIES * kvm_abi.CPUID_ENTRY.size)
+    kvm_abi.CPUID_HEAD.pack_into(buffer, 0, _MAX_ENTRIES)
+    kvm_abi.call(kvm, kvm_abi.GET_SUPPORTED_CPUID, buffer)
+    (count,) = kvm_abi.CPUID_HEAD.unpack_from(buffer)
+    head, size = kvm_abi.CPUID_HEAD.size, kvm_abi.CPUID_ENTRY.size
+    # Each entry: function, index, flags, eax, ebx, ecx, edx.
+    host: dict[int, tuple[int, ...]] = {}
+    for number in range(count):
+        entry = kvm_abi.CPUID_ENTRY.unpack_from(buffer, head + number * size)
+        host.setdefault(entry[0], entry)
+    for leaf, wanted in ((1, _FEATURES), (0x80000001, _EXTENDED)):
+        offered = host[leaf][6] if leaf in host else 0
+        if wanted & ~offered:
+            raise DeviceError(
+                f"KVM on this host lacks CPUID leaf {leaf:#x} EDX bits {wanted & ~offered:#x}: use the Unicorn backend"
+            )
+    entries = (
+        (0, 0, 0, 1, *host[0][4:]),
+        (1, 0, 0, host[1][3], 0, 0, _FEATURES),
+        (0x80000000, 0, 0, 0x80000008, 0, 0, 0),
+        (0x80000001, 0, 0, 0, 0, 0, _EXTENDED),
+        # 36 bits of physical and 48 of linear address.
+        (0x80000008, 0, 0, 48 << 8 | 36, 0, 0, 0),
+    )
+    return kvm_abi.CPUID_HEAD.pack(len(entries)) + b"".join(kvm_abi.CPUID_ENTRY.pack(*entry) for entry in entries)

@@ -1,0 +1,214 @@
+"""A vCPU as a device: runs at the source, stops, moves as one config, and goes on at the destination.
+
+Which thread may touch the vCPU: its own while it runs, and any other once it stands, which :class:`VcpuThread` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from migpool.device import Device, DeviceError, VerificationError
+from migpool_plugins.vcpu import kvm_abi
+from migpool_plugins.vcpu.backend import Machine, VcpuState
+from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.proof import Guest, prove
+from migpool_plugins.vcpu.state import StateFormat
+from migpool_plugins.vcpu.thread import VcpuThread
+
+_BATCHES_TO_SEE: Final = 3
+"""Batches for which ``verify`` waits before it looks: enough to have left the one in which the state was loaded."""
+
+
+class VcpuGroup:
+    """The vCPUs of one VM: they stop together, and the last one to close gives the VM back.
+
+    Arguments:
+        machine: the VM; the group owns it.
+        options: of the scenario.
+    """
+
+    def __init__(self, machine: Machine, options: VcpuOptions) -> None:
+        self.machine = machine
+        self.threads: Sequence[VcpuThread] = [
+            VcpuThread(vcpu.index, vcpu.run_batch, options.halt_ms / 1000) for vcpu in machine.vcpus
+        ]
+        self._open = set(range(len(self.threads)))
+        self.format = StateFormat(machine.name, machine.layout)
+        self._limit = options.limit_s
+
+    def run(self, limit: float) -> None:
+        """Let every vCPU go, and return when all of them run.
+
+        Raises:
+            DeviceError: one does not run within ``limit`` seconds.
+        """
+        for thread in self.threads:
+            thread.go()
+        for thread in self.threads:
+            thread.wait_running(limit)
+
+    def ask_to_stand(self) -> None:
+        """Ask every vCPU to stop, so that the batches which they are in end at the same time."""
+        for thread in self.threads:
+            thread.ask_to_stand()
+
+    def leave(self, index: int) -> None:
+        """End one vCPU's thread; with the last one, give the VM back. Harmless when repeated."""
+        if index not in self._open:
+            return
+        self.threads[index].end(self.machine.expel, self._limit)
+        self._open.discard(index)
+        if not self._open:
+            self.machine.close()
+
+
+class VcpuDevice(Device):
+    """One vCPU of a group.
+
+    Arguments:
+        group: the VM that it belongs to.
+        index: its number, the device's instance id.
+        seed: of the migration.
+        limit: in seconds, for each wait.
+    """
+
+    idstr = "vcpu"
+
+    def __init__(self, group: VcpuGroup, index: int, seed: int, limit: float) -> None:
+        self.instance_id = index
+        self.note = group.machine.name
+        self._group = group
+        self._machine = group.machine
+        self._vcpu = group.machine.vcpus[index]
+        self._thread = group.threads[index]
+        self._format = group.format
+        self._seed = seed
+        self._limit = limit
+        self._state: VcpuState | None = None
+        self._closed = False
+
+    # ---------------------------------------------------------------- source
+
+    def save_setup(self) -> bytes:
+        """Return the header of the config, for the destination to check while the machine still runs."""
+        self._check()
+        return self._format.header(self.instance_id)
+
+    def stop(self) -> None:
+        """Stop this vCPU, and let the others of the VM begin to stop."""
+        self._check()
+        self._group.ask_to_stand()
+        self._thread.wait_standing(self._limit)
+
+    def save_config(self) -> bytes:
+        self._check()
+        if not self._thread.standing:
+            raise DeviceError(f"vCPU {self.instance_id} runs: stop it before its state is saved")
+        self._state = self._vcpu.save()
+        return self._format.encode(self.instance_id, self._state)
+
+    def resume(self) -> None:
+        self._refuse_closed()
+        self._thread.recover()
+        self._thread.go()
+
+    # ----------------------------------------------------------- destination
+
+    def load_setup(self, data: bytes) -> None:
+        self._check()
+        self._format.check_header(self.instance_id, data)
+
+    def load_config(self, data: bytes) -> None:
+        """Load the registers and the page, and read them back for :meth:`fingerprint`."""
+        self._check()
+        if not self._thread.standing:
+            raise DeviceError(f"vCPU {self.instance_id} runs: a state is loaded before it is started")
+        self._vcpu.load(self._format.decode(self.instance_id, data))
+        self._state = self._vcpu.save()
+
+    def start(self) -> None:
+        self._check()
+        if self._state is None:
+            raise DeviceError(f"vCPU {self.instance_id} has no state yet: load its config before it is started")
+        self._thread.go()
+
+    # ------------------------------------------------------------------ both
+
+    def fingerprint(self) -> bytes | None:
+        """Return the SHA-256 of the state that was saved, or of the state as read back after it was loaded.
+
+        The time stamp counter is left out, since it goes on by itself.
+        """
+        if self._state is None:
+            return None
+        return hashlib.sha256(self._format.encode(self.instance_id, self._machine.comparable(self._state))).digest()
+
+    def verify(self) -> None:
+        """Prove that the guest has gone on correctly from the state that was saved or loaded.
+
+        Proves that state first: a number in the page that arrived wrong would be overwritten soon. Then lets the guest
+        run some batches, stops it for a moment to read it, and proves where it stands now. Works at the source, too, on
+        a vCPU that runs.
+        """
+        self._refuse_closed()
+        before = 0
+        if self._state is not None:
+            guest = self._guest(self._state)
+            prove(guest, self._seed, more_than=-1)
+            before = guest.iterations
+        try:
+            self._let_run()
+            state = self._look()
+        except DeviceError as error:
+            if self._thread.aborted:
+                raise
+            raise VerificationError(error.message) from error
+        prove(self._guest(state), self._seed, before)
+
+    def abort(self) -> None:
+        self._thread.abort()
+
+    def close(self) -> None:
+        self._closed = True
+        self._group.leave(self.instance_id)
+
+    # ---------------------------------------------------------- exact format
+
+    def exact_config(self) -> bool:
+        return True
+
+    def measure_config(self, data: memoryview) -> int | None:
+        return self._format.measure(self.instance_id, data)
+
+    def describe_config(self) -> Mapping[str, object] | None:
+        """Return the name, type and size of every register and of the page, as they stand in the config."""
+        return None if self._state is None else self._format.describe(self.instance_id, self._state)
+
+    # --------------------------------------------------------------- private
+
+    def _let_run(self) -> None:
+        if not self._thread.wait_batches(_BATCHES_TO_SEE, self._limit):
+            raise DeviceError(f"vCPU {self.instance_id} has not ended {_BATCHES_TO_SEE} batches in {self._limit} s")
+
+    def _look(self) -> VcpuState:
+        self._thread.ask_to_stand()
+        try:
+            self._thread.wait_standing(self._limit)
+            return self._vcpu.save()
+        finally:
+            self._thread.go()
+
+    def _guest(self, state: VcpuState) -> Guest:
+        registers = dict(zip(kvm_abi.REGS_FIELDS, kvm_abi.REGS.unpack(state.registers["regs"]), strict=True))
+        return Guest(self.instance_id, registers, self._machine.checksum(state), state.page)
+
+    def _check(self) -> None:
+        """Refuse after close, after abort, and when the guest has failed."""
+        self._refuse_closed()
+        self._thread.check()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise DeviceError(f"vCPU {self.instance_id} is closed")

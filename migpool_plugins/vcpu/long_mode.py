@@ -1,0 +1,75 @@
+"""Puts an x86 CPU straight into 64-bit user mode: identity page tables in guest memory, and the special registers.
+
+A guest that starts here needs no boot code, no descriptor tables and no interrupts: the segment registers are loaded
+in their hidden parts directly, and one 2 MiB page maps all the memory there is, linear address = physical address.
+"""
+
+from __future__ import annotations
+
+import mmap
+from struct import pack_into
+from typing import Final
+
+from migpool_plugins.vcpu import kvm_abi
+
+_PRESENT_WRITABLE_USER: Final = 0x7
+_LARGE_PAGE: Final = 0x80
+
+_CR0_PE: Final = 1 << 0
+_CR0_MP: Final = 1 << 1
+_CR0_ET: Final = 1 << 4
+_CR0_NE: Final = 1 << 5
+_CR0_PG: Final = 1 << 31
+_CR4_PAE: Final = 1 << 5
+_CR4_OSFXSR: Final = 1 << 9
+_CR4_OSXMMEXCPT: Final = 1 << 10
+_EFER_LME: Final = 1 << 8
+_EFER_LMA: Final = 1 << 10
+
+_USER: Final = 3
+_CODE_SELECTOR: Final = 0x30 | _USER
+_DATA_SELECTOR: Final = 0x28 | _USER
+_CODE_TYPE: Final = 11
+"""Execute, read, accessed."""
+_DATA_TYPE: Final = 3
+"""Read, write, accessed."""
+
+
+def write_page_tables(memory: mmap.mmap | bytearray, address: int) -> None:
+    """Write three tables that map the first 2 MiB onto themselves.
+
+    Arguments:
+        memory: guest memory from physical address 0, writable.
+        address: where the three pages of tables begin, page-aligned.
+    """
+    pointers, directory = address + 0x1000, address + 0x2000
+    pack_into("<Q", memory, address, pointers | _PRESENT_WRITABLE_USER)
+    pack_into("<Q", memory, pointers, directory | _PRESENT_WRITABLE_USER)
+    pack_into("<Q", memory, directory, _PRESENT_WRITABLE_USER | _LARGE_PAGE)
+
+
+def special_registers(reset: bytes, page_tables: int) -> bytes:
+    """Return ``struct kvm_sregs`` for 64-bit user mode.
+
+    Arguments:
+        reset: the vCPU's ``struct kvm_sregs`` after its reset. What this does not set (TR, LDT, the descriptor tables,
+            the APIC base, which differs between the first vCPU and the others) stays as it is there.
+        page_tables: where :func:`write_page_tables` wrote.
+    """
+    fields = list(kvm_abi.SREGS.unpack(reset))
+    width = len(kvm_abi.SEGMENT_FIELDS)
+    # base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable
+    code = [0, 0xFFFFFFFF, _CODE_SELECTOR, _CODE_TYPE, 1, _USER, 0, 1, 1, 1, 0, 0]
+    data = [0, 0xFFFFFFFF, _DATA_SELECTOR, _DATA_TYPE, 1, _USER, 1, 1, 0, 1, 0, 0]
+    for position, name in enumerate(kvm_abi.SEGMENTS[:6]):
+        fields[position * width : (position + 1) * width] = code if name == "cs" else data
+    controls = len(kvm_abi.SEGMENTS) * width + 4
+    new = {
+        "cr0": _CR0_PE | _CR0_MP | _CR0_ET | _CR0_NE | _CR0_PG,
+        "cr3": page_tables,
+        "cr4": _CR4_PAE | _CR4_OSFXSR | _CR4_OSXMMEXCPT,
+        "efer": _EFER_LME | _EFER_LMA,
+    }
+    for offset, name in enumerate(kvm_abi.CONTROL_FIELDS):
+        fields[controls + offset] = new.get(name, fields[controls + offset])
+    return kvm_abi.SREGS.pack(*fields)

@@ -1,0 +1,94 @@
+"""What this plug-in believes of KVM's interface is what the kernel's headers say."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from migpool_plugins.vcpu import kvm_abi
+from migpool_plugins.vcpu.kvm_registers import MSRS
+
+SIZES = {
+    "struct kvm_regs": kvm_abi.REGS.size,
+    "struct kvm_segment": kvm_abi.SEGMENT.size,
+    "struct kvm_dtable": kvm_abi.DTABLE.size,
+    "struct kvm_sregs": kvm_abi.SREGS.size,
+    "struct kvm_msrs": kvm_abi.MSRS_HEAD.size,
+    "struct kvm_msr_entry": kvm_abi.MSR_ENTRY.size,
+    "struct kvm_mp_state": kvm_abi.MP_STATE.size,
+    "struct kvm_vcpu_events": kvm_abi.VCPU_EVENTS.size,
+    "struct kvm_debugregs": kvm_abi.DEBUGREGS.size,
+    "struct kvm_xcrs": kvm_abi.XCRS.size,
+    "struct kvm_xsave": kvm_abi.XSAVE.size,
+    "struct kvm_userspace_memory_region": kvm_abi.USER_MEMORY_REGION.size,
+    "struct kvm_cpuid2": kvm_abi.CPUID_HEAD.size,
+    "struct kvm_cpuid_entry2": kvm_abi.CPUID_ENTRY.size,
+    "struct kvm_msr_list": kvm_abi.MSR_LIST_HEAD.size,
+}
+
+SEGMENT_WIDTH = kvm_abi.SEGMENT.size
+OFFSETS = {
+    ("struct kvm_regs", "r8"): 8 * kvm_abi.REGS_FIELDS.index("r8"),
+    ("struct kvm_regs", "rflags"): 8 * kvm_abi.REGS_FIELDS.index("rflags"),
+    ("struct kvm_segment", "unusable"): SEGMENT_WIDTH - 2,
+    **{("struct kvm_sregs", name): number * SEGMENT_WIDTH for number, name in enumerate(kvm_abi.SEGMENTS)},
+    ("struct kvm_sregs", "cr0"): len(kvm_abi.SEGMENTS) * SEGMENT_WIDTH + 2 * kvm_abi.DTABLE.size,
+    ("struct kvm_sregs", "efer"): len(kvm_abi.SEGMENTS) * SEGMENT_WIDTH + 2 * kvm_abi.DTABLE.size + 40,
+    ("struct kvm_run", "immediate_exit"): kvm_abi.RUN_IMMEDIATE_EXIT,
+    ("struct kvm_run", "exit_reason"): kvm_abi.RUN_EXIT_REASON,
+    ("struct kvm_run", "mmio"): kvm_abi.RUN_MMIO,
+    ("struct kvm_run", "mmio.len"): kvm_abi.RUN_MMIO + 16,
+    ("struct kvm_run", "mmio.is_write"): kvm_abi.RUN_MMIO + 20,
+}
+
+REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, kvm_abi.Request)}
+NUMBERS = {
+    **REQUESTS,
+    **{f"KVM_{name}": value for name, value in vars(kvm_abi).items() if name.startswith("CAP_")},
+    "KVM_API_VERSION": kvm_abi.API_VERSION,
+    "KVM_EXIT_MMIO": kvm_abi.EXIT_MMIO,
+}
+
+
+def _missing() -> str:
+    if platform.machine() != "x86_64":
+        return f"the headers of {platform.machine()} do not describe x86"
+    if shutil.which("gcc") is None:
+        return "gcc is not installed"
+    return "" if Path("/usr/include/linux/kvm.h").exists() else "linux/kvm.h is not installed"
+
+
+@pytest.mark.skipif(bool(_missing()), reason=_missing() or "all is there")
+def test_every_size_offset_and_number_is_the_kernels(tmp_path: Path) -> None:
+    lines = [
+        *(f'printf("{name}=%zu\\n", sizeof({name}));' for name in SIZES),
+        *(f'printf("{name}.{field}=%zu\\n", offsetof({name}, {field}));' for name, field in OFFSETS),
+        *(f'printf("{name}=%lu\\n", (unsigned long){name});' for name in NUMBERS),
+    ]
+    source = tmp_path / "abi.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <stddef.h>\n#include <linux/kvm.h>\nint main(void) {\n"
+        + "\n".join(lines)
+        + "\nreturn 0; }\n"
+    )
+    binary = tmp_path / "abi"
+    subprocess.run(["gcc", "-o", binary, source], check=True, timeout=30)
+    printed = subprocess.run([binary], check=True, timeout=10, capture_output=True, text=True).stdout
+    kernel = {name: int(value) for name, value in (line.rsplit("=", 1) for line in printed.splitlines())}
+    own = {**SIZES, **{f"{name}.{field}": offset for (name, field), offset in OFFSETS.items()}, **NUMBERS}
+    assert own == kernel
+
+
+def test_the_requests_are_all_there() -> None:
+    """Guards the test above against comparing nothing."""
+    assert {"KVM_RUN", "KVM_GET_REGS", "KVM_SET_XSAVE", "KVM_SET_CPUID2"} <= REQUESTS.keys()
+    assert len(MSRS) == len(set(MSRS.values()))
+
+
+def test_a_structure_has_as_many_values_as_names() -> None:
+    assert len(kvm_abi.REGS.unpack(bytes(kvm_abi.REGS.size))) == len(kvm_abi.REGS_FIELDS)
+    assert len(kvm_abi.SEGMENT.unpack(bytes(kvm_abi.SEGMENT.size))) == len(kvm_abi.SEGMENT_FIELDS)
