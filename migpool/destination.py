@@ -46,7 +46,7 @@ __all__ = ["Destination"]
 
 READ_SIZE = 256 * 1024
 PAGE = 4096
-HASTE = 0.8
+HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
 GOODBYE = 2.0
 """Seconds for the source to close the connection after the last word."""
@@ -212,7 +212,7 @@ class Destination(Endpoint):
             self._withdraw(error)
         else:
             if self._credited:
-                self._withdraw(PeerError(f"{ENDED_EARLY} (after the last section)"))
+                self._withdraw(PeerError(f"{ENDED_EARLY} ({self._receiving.missing() or 'after the last section'})"))
         self._goodbye.set()
 
     def _start_machine(self) -> None:

@@ -46,4 +46,4 @@ class Settings:
     @property
     def tick(self) -> float:
         """How often a wait on the peer looks whether it should go on, in seconds."""
-        return min(0.5, self.peer_limit / 4)
+        return min(0.5, self.peer_limit / 8)

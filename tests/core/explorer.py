@@ -1,4 +1,4 @@
-"""An interpreter for tests: it runs the real jobs against the real windows, one effect at a time, in an order of choice.
+"""An interpreter for tests: it runs the real jobs against the real windows, effect by effect, in an order of choice.
 
 There are no threads here. A migration is a set of actors (save jobs, channels, load jobs), each of which can do its
 next step or cannot yet; a chooser picks one of those that can. So every order of a small migration can be run, or as

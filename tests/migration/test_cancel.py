@@ -150,7 +150,7 @@ def test_a_peer_that_stands_still_is_given_up_within_the_limit(tmp_path: Path, s
     own, others = (slow, quick) if side == "source" else (quick, slow)
     sent, got = Pair(source, destination, settings=own, destination_settings=others).run(tmp_path)
     if side == "source":
-        assert "device-1: chunk 0 has not come; nothing has come from the source for 0.4 s" in got.error
+        assert "device-1: chunk 0 has not come; nothing has come from the source for 0.3 s" in got.error
         assert got.error.removeprefix("") in sent.error
     else:
         assert "the destination has given no room for it for 0.5 s" in sent.error
