@@ -21,6 +21,7 @@ guarantee is what a shared pool of buffers lacks, and why such pools deadlock.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -150,7 +151,7 @@ class Windows:
         ValueError: there are fewer rooms than devices.
     """
 
-    def __init__(self, devices: int, rooms: int, ahead: int = 16) -> None:
+    def __init__(self, devices: int, rooms: int, ahead: int = 32) -> None:
         if rooms < devices:
             raise ValueError(f"{rooms} rooms cannot give {devices} devices one each")
         self._windows = [_Window() for _ in range(devices)]
@@ -158,7 +159,9 @@ class Windows:
         self._seen = 0
         self._unfinished = devices
         self._free = rooms - devices
+        self._hungry: set[int] = set()
         self.rooms = rooms
+        self._settle()
 
     def limit(self, device: int) -> int:
         """The first index of ``device`` that has not been granted."""
@@ -173,15 +176,18 @@ class Windows:
         """The first grants: one room each."""
         return [Grant(device, window.limit) for device, window in enumerate(self._windows)]
 
-    def received(self, device: int) -> list[Grant]:
+    def received(self, device: int) -> Sequence[Grant]:
         """A chunk of ``device`` has come. Returns the grants to make known."""
         window = self._windows[device]
         if window.received == 0:
             self._seen += 1
+            self._settle()
         window.received += 1
+        if window.limit - window.received > self._low:
+            return ()
         return self._top_up(device)
 
-    def loaded(self, device: int) -> list[Grant]:
+    def loaded(self, device: int) -> Sequence[Grant]:
         """A chunk of ``device`` has been loaded and its room is free. Returns the grants to make known."""
         window = self._windows[device]
         window.loaded += 1
@@ -190,42 +196,52 @@ class Windows:
             window.limit += 1
             return [Grant(device, window.limit), *self._top_up(device)]
         self._free += 1
-        return self._top_up(device) or self._share_out()
+        return self._share_out() if self._hungry else ()
 
-    def finished(self, device: int) -> list[Grant]:
+    def finished(self, device: int) -> Sequence[Grant]:
         """``device`` has loaded its last chunk: all its rooms go to the others. Returns the grants to make known."""
         window = self._windows[device]
         window.loaded += 1
         self._free += window.held
         window.finished = True
+        self._hungry.discard(device)
         self._unfinished -= 1
         if window.received:
             self._seen -= 1
+        self._settle()
         return self._share_out()
 
-    def _share(self) -> int:
-        """How many rooms a device may hold that has shown chunks: all but one for each that has not, evenly."""
+    def _settle(self) -> None:
+        """What a device may have, after a device has shown its first chunk or loaded its last."""
         unseen = self._unfinished - self._seen
-        return max(1, (self.rooms - unseen) // max(1, self._seen))
+        # All rooms but one for each device that has shown no chunk, evenly.
+        self._share = max(1, (self.rooms - unseen) // max(1, self._seen))
+        self._target = min(self._ahead, self._share)
+        self._low = self._target // 4
+        self._batch = max(1, self._target // 2)
 
     def _share_out(self) -> list[Grant]:
-        if not self._free:
+        if not self._free or not self._hungry:
             return []
-        hungry = sorted(
-            (device for device, window in enumerate(self._windows) if window.received and not window.finished),
-            key=lambda device: self._windows[device].ahead,
-        )
+        hungry = sorted(self._hungry, key=lambda device: self._windows[device].ahead)
         return [grant for device in hungry for grant in self._top_up(device)]
 
     def _top_up(self, device: int) -> list[Grant]:
         window = self._windows[device]
-        share = self._share()
-        target = min(self._ahead, share)
-        # A grant a chunk would cost a message a chunk: wait until half of what the source may have ahead is used.
-        if window.finished or window.ahead > target // 2:
+        ahead = window.limit - window.received
+        # A grant a chunk would cost a message a chunk: wait until most of what the source may have ahead is used.
+        if window.finished or ahead > self._low:
+            self._hungry.discard(device)
             return []
-        more = min(self._free, target - window.ahead, share - window.held)
-        if more <= 0:
+        held = window.held
+        wanted = self._target - ahead
+        more = min(self._free, wanted, self._share - held)
+        if more < wanted:
+            self._hungry.add(device)
+        else:
+            self._hungry.discard(device)
+        # And not for a few rooms, as long as the loader has enough to do.
+        if more <= 0 or (more < self._batch and held >= self._batch):
             return []
         self._free -= more
         window.limit += more
