@@ -1,7 +1,11 @@
-"""Threading models: one file each, found by the entry point group ``migpool.schedulers``."""
+"""Threading models: one file each, found by the entry point group ``migpool.schedulers``.
+
+What a third party's model needs stands here; the contract is in ``base.py``.
+"""
 
 from __future__ import annotations
 
+from migpool.interpret import Job
 from migpool.schedulers.base import Scheduler, Setup
 
-__all__ = ["Scheduler", "Setup"]
+__all__ = ["Job", "Scheduler", "Setup"]
