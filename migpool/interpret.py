@@ -50,10 +50,11 @@ class ChunkSource(Protocol):
         """Wait for the chunk on the calling thread, and return it."""
         ...
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None]) -> object | None:
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> object | None:
         """Return the chunk if it is there; if not, return ``None`` and have whoever brings it call ``ready``.
 
-        ``ready`` is called once for each such answer, and also when the migration is cancelled.
+        ``ready`` is called once for each such answer, and also when the migration is cancelled. With ``leave`` the
+        chunk may be kept back although it is there, if it is sure that somebody will bring another one.
         """
         ...
 
@@ -114,7 +115,7 @@ class Interpreter:
         self._perform(job, self._begin(job), None)
 
     def advance(self, job: Job, ready: Callable[[], None]) -> bool:
-        """Perform ``job`` on the calling thread until it is done or must wait for a chunk.
+        """Perform ``job`` on the calling thread until it is done or must wait for a chunk, or others can carry it on.
 
         Arguments:
             ready: called once, by another thread, when the chunk is there; ``advance`` may then be called again.
@@ -138,6 +139,7 @@ class Interpreter:
         handlers = self._handlers
         locked = self._locked
         chunks = self._chunks
+        leave = False
         effect = job.pending
         begin = job.waited_since
         answer: object
@@ -159,10 +161,11 @@ class Interpreter:
                     # thread needs must stand in the job before.
                     job.pending = effect
                     job.waited_since = begin
-                    answer = chunks.take_or_call(effect, ready)
+                    answer = chunks.take_or_call(effect, ready, leave=leave)
                     if answer is None:
                         return False
                     job.pending = None
+                    leave = True
                 else:
                     answer = handlers[kind](effect)
                 record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))

@@ -153,18 +153,30 @@ class Receiving:
             box.starved = False
         return chunk
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None]) -> Chunk | None:
-        """Return the chunk if it is there; if not, have the receiver that brings it call ``ready``."""
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
+        """Return the chunk if it is there; if not, have the receiver that brings it call ``ready``.
+
+        Arguments:
+            leave: the caller would rather have somebody else carry on, even if the chunk is there, as long as another
+                one
+                of this device is sure to come and so to bring somebody. Without that, one receiver could be kept by a
+                device for long, with other devices' chunks unread on its channel.
+        """
         box = self._inboxes[effect.slot.number]
         with box.arrived:
             # The switch is looked at under the lock: its hook takes the callback under the same one, so a callback is
             # either refused here or called there.
             self._switch.check()
-            chunk = box.order.take()
+            chunk = None if leave and self._will_come(box) else box.order.take()
+            box.starved = chunk is None
             if chunk is None:
                 box.ready = ready
-            box.starved = chunk is None
         return chunk
+
+    def _will_come(self, box: _Inbox) -> bool:
+        """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
+        windows = self._windows
+        return windows is not None and not box.order.ended and box.order.received < windows.limit(box.position)
 
     def _deliver(self, box: _Inbox, chunk: Chunk) -> None:
         windows = self._windows
@@ -172,9 +184,9 @@ class Receiving:
         ready = None
         with box.arrived:
             if box.order.put(chunk.index, chunk, chunk.last, limit):
+                box.arrived.notify()
+            if box.order.available:
                 ready, box.ready = box.ready, None
-                if ready is None:
-                    box.arrived.notify()
         if windows is not None:
             with self._windows_lock:
                 grants = windows.received(box.position)

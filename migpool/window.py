@@ -10,10 +10,10 @@ Guarantees:
 3. ``Windows`` never has more rooms granted than there are: the sum over the devices of what was granted and not yet
 loaded
    is at most ``rooms``, always.
-4. Every device that has not finished has at least one room: the chunk that its loader needs next is granted already. So
-   there is no deadlock, in any order of arrival and with any order of loading.
-5. What a device was granted is not taken back. So rooms move by where new grants go: a device that has shown no chunk
-   holds one room only; the others share what is left, evenly; what a finished device held goes to them.
+4. Every device that has not finished has at least one room: the chunk that its loader needs next is granted already.
+   So there is no deadlock, in any order of arrival and with any order of loading.
+5. What a device was granted is not taken back. So rooms move by where new grants go: a device of which no chunk has
+   been loaded yet holds one room only; the others share what is left, evenly; what a finished device held goes to them.
 
 Where it comes from: windows by credit are how a receiver bounds reordering memory in transport protocols; the fourth
 guarantee is what a shared pool of buffers lacks, and why such pools deadlock.
@@ -46,9 +46,19 @@ class Reassembly(Generic[T]):
         return self._final is not None and self.next > self._final
 
     @property
-    def parked(self) -> int:
-        """How many chunks are here and not yet taken."""
-        return len(self._parked)
+    def available(self) -> bool:
+        """Whether the next chunk is here."""
+        return self.next in self._parked
+
+    @property
+    def received(self) -> int:
+        """How many chunks have come so far, taken or not."""
+        return self.next + len(self._parked)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last chunk is here or was taken."""
+        return self._final is not None
 
     def put(self, index: int, chunk: T, last: bool, limit: int) -> bool:
         """A chunk has come.
@@ -97,7 +107,7 @@ class Reassembly(Generic[T]):
     @property
     def complete(self) -> bool:
         """Whether every chunk up to the last one has come, taken or not."""
-        return self._final is not None and self.next + len(self._parked) > self._final
+        return self._final is not None and self.received > self._final
 
     def missing(self) -> str:
         """The first chunk that has not come, and what waits behind it, in words; empty if all have come."""
@@ -143,9 +153,8 @@ class Windows:
     Arguments:
         devices: how many; each begins with a window of one chunk.
         rooms: how many chunks the budget holds.
-        ahead: how far a source is allowed to run ahead of what has come, in chunks; more than the product of
-            bandwidth and
-            round trip, over the chunk's size, is of no use.
+        ahead: how far a source is allowed to run ahead of what has come, in chunks; more than the product of bandwidth
+            and round trip, over the chunk's size, is of no use.
 
     Raises:
         ValueError: there are fewer rooms than devices.
@@ -156,7 +165,7 @@ class Windows:
             raise ValueError(f"{rooms} rooms cannot give {devices} devices one each")
         self._windows = [_Window() for _ in range(devices)]
         self._ahead = ahead
-        self._seen = 0
+        self._begun = 0
         self._unfinished = devices
         self._free = rooms - devices
         self._hungry: set[int] = set()
@@ -179,11 +188,8 @@ class Windows:
     def received(self, device: int) -> Sequence[Grant]:
         """A chunk of ``device`` has come. Returns the grants to make known."""
         window = self._windows[device]
-        if window.received == 0:
-            self._seen += 1
-            self._settle()
         window.received += 1
-        if window.limit - window.received > self._low:
+        if not window.loaded or window.ahead > self._low:
             return ()
         return self._top_up(device)
 
@@ -191,31 +197,34 @@ class Windows:
         """A chunk of ``device`` has been loaded and its room is free. Returns the grants to make known."""
         window = self._windows[device]
         window.loaded += 1
+        if window.loaded == 1:
+            self._begun += 1
+            self._settle()
         if window.loaded == window.limit:
             # Its last room: the device itself must have it, or its next chunk could never come.
             window.limit += 1
-            return [Grant(device, window.limit), *self._top_up(device)]
+            return self._top_up(device) or [Grant(device, window.limit)]
         self._free += 1
         return self._share_out() if self._hungry else ()
 
     def finished(self, device: int) -> Sequence[Grant]:
         """``device`` has loaded its last chunk: all its rooms go to the others. Returns the grants to make known."""
         window = self._windows[device]
+        if window.loaded:
+            self._begun -= 1
         window.loaded += 1
         self._free += window.held
         window.finished = True
         self._hungry.discard(device)
         self._unfinished -= 1
-        if window.received:
-            self._seen -= 1
         self._settle()
         return self._share_out()
 
     def _settle(self) -> None:
-        """What a device may have, after a device has shown its first chunk or loaded its last."""
-        unseen = self._unfinished - self._seen
-        # All rooms but one for each device that has shown no chunk, evenly.
-        self._share = max(1, (self.rooms - unseen) // max(1, self._seen))
+        """What a device may have, after one has loaded its first chunk or its last."""
+        idle = self._unfinished - self._begun
+        # All rooms but one for each device that is not being loaded yet, evenly.
+        self._share = max(1, (self.rooms - idle) // max(1, self._begun))
         self._target = min(self._ahead, self._share)
         self._low = self._target // 4
         self._batch = max(1, self._target // 2)

@@ -1,10 +1,11 @@
-"""``receiver``: no load threads at all. The thread that received a device's next chunk loads it, and drains what waits.
+"""``receiver``: no load threads at all. The thread that received a device's next chunk loads it.
 
-For loading only; ``pool+receiver`` on the command line saves with a pool and loads like this. The number of channels
-is the bound on threads, and they are there anyway.
+For loading only; ``pool+receiver`` on the command line saves with a pool and loads like this. The number of channels is
+the bound on threads, and they are there anyway.
 
-A load job here has no thread while it waits for a chunk. Whoever brings the chunk carries the job on from there:
-writes the chunk, takes the next one if it is here already, and leaves the job again when there is none.
+A load job here has no thread while it waits for a chunk. Whoever brings a chunk of the device carries the job on from
+there by one chunk, and drains what waits behind it only if no further chunk is sure to come: while a receiver loads,
+other devices' chunks stand unread on its channel.
 
 Guarantee: one thread at most carries a job on at any time. The window hands a job's continuation out once for each time
 that the job was left, under the window's lock.
@@ -21,7 +22,7 @@ __all__ = ["ReceiverScheduler"]
 
 
 class ReceiverScheduler(Scheduler):
-    """No load threads: whoever received a device's next chunk writes it, and drains what waits behind it."""
+    """No load threads: whoever received a chunk of a device carries its loading on."""
 
     sides = frozenset({"destination"})
 

@@ -70,7 +70,8 @@ class Mailboxes:
                 self._news.wait(LIMIT)
             return self._boxes[effect.slot.number].popleft()
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None]) -> object | None:
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> object | None:
+        del leave  # nobody is sure to bring another chunk here
         with self._news:
             self._switch.check()
             self._waiting()
