@@ -8,6 +8,7 @@ and the source is told why; an error after the start is told too, but the machin
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -83,7 +84,6 @@ class Destination(Endpoint):
         self._credited = False
         self._deciding = threading.Lock()
         self._decided = False
-        self._goodbye = threading.Event()
         self._seen: set[int] = set()
         self._bytes = 0
         self._accepted = False
@@ -104,18 +104,19 @@ class Destination(Endpoint):
             self._switch.cancel(error)
             self._tell_failure(self._switch.reason or error)
             raise
-        self._goodbye.wait(GOODBYE)
+        self._say_goodbye()
 
     def cancel(self) -> None:
-        """Cancel the migration, from any thread; returns at once. Once the machine starts here it is too late."""
-        self._withdraw(Cancelled("cancelled at the destination"))
+        """Cancel the migration, from any thread; returns at once. Once the machine runs here it is too late."""
+        if not self._withdraw(Cancelled("cancelled at the destination")):
+            self._abort_devices()  # one may block in its start
 
-    def _withdraw(self, reason: MigpoolError) -> None:
-        """Give up, unless it is decided that the machine runs here."""
+    def _withdraw(self, reason: MigpoolError) -> bool:
+        """Give up, unless it is decided that the machine runs here; returns whether it was given up."""
         with self._deciding:
-            if self._decided:
-                return
-            self._switch.cancel(reason)
+            if not self._decided:
+                self._switch.cancel(reason)
+            return not self._decided
 
     def _accept(self, address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
@@ -177,7 +178,6 @@ class Destination(Endpoint):
             self._take(item)
             if isinstance(item, Eof):
                 break
-        self._threads.start("main-channel", self._watch_for_the_end)
         absent = [slot.name for slot in self.machine if slot.number not in self._seen]
         if absent:
             raise PeerError(
@@ -203,17 +203,22 @@ class Destination(Endpoint):
             self._liveness.progress(time.monotonic_ns())
             reader.feed(data)
 
-    def _watch_for_the_end(self) -> None:
-        """Read on to the end of the connection. A source that ends it before the machine runs has taken it back."""
-        try:
+    def _watch_the_source(self) -> None:
+        """See the source end the connection, whatever the other threads are doing: it has taken the machine back.
+
+        A source that knows credits keeps the main channel open until it has heard the last word from here.
+        """
+        watch = select.poll()
+        watch.register(self._main, select.POLLRDHUP)
+        watch.poll()
+        self._withdraw(PeerError(f"{ENDED_EARLY} ({self._receiving.missing() or 'before the machine ran here'})"))
+
+    def _say_goodbye(self) -> None:
+        """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
+        self._liveness = Liveness(self._switch, GOODBYE)
+        with contextlib.suppress(MigpoolError):
             for _ in self._items:
                 continue
-        except MigpoolError as error:
-            self._withdraw(error)
-        else:
-            if self._credited:
-                self._withdraw(PeerError(f"{ENDED_EARLY} ({self._receiving.missing() or 'after the last section'})"))
-        self._goodbye.set()
 
     def _start_machine(self) -> None:
         with self._deciding:
@@ -271,6 +276,7 @@ class Destination(Endpoint):
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:
             if self._credited:
+                self._threads.start("source-watch", self._watch_the_source)
                 self._answer(Welcome(self._chunk, len(self.machine.iterable)))
                 if self.machine.iterable:
                     self._receiving.use_credits(Windows(len(self.machine.iterable), self._rooms))

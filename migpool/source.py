@@ -115,7 +115,7 @@ class Source(Endpoint):
         socks = []
         for number in range(settings.channels + 1):
             self._switch.check()
-            sock = stack.enter_context(connect(address, max(0.1, deadline - time.monotonic())))
+            sock = stack.enter_context(connect(address, deadline, settings.connect_limit))
             prepare(sock, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion)
             if number:
                 send_all(sock, [initial_packet(number - 1)], f"channel {number - 1}")

@@ -26,17 +26,17 @@ LOOPBACK_CONGESTION = "cubic"
 RETRY = 0.02
 
 
-def connect(address: Address, limit: float) -> socket.socket:
+def connect(address: Address, deadline: float, limit: float) -> socket.socket:
     """Connect, trying again while nobody listens yet.
 
     Arguments:
-        limit: how long to try, in seconds.
+        deadline: until when to try, by CLOCK_MONOTONIC in seconds.
+        limit: the whole limit that it is the end of, for the error.
 
     Raises:
         PeerError: nobody listened there in that time.
         UsageError: the address does not exist.
     """
-    deadline = time.monotonic() + limit
     while True:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         try:

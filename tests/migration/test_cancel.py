@@ -246,3 +246,56 @@ def test_abort_reaches_every_device_when_one_fails(tmp_path: Path) -> None:
     aborted: list[Device] = [device for device in source if device._aborted.is_set()]
     assert aborted == source
     assert sent.outcome is State.CANCELLED
+
+
+def test_a_source_that_is_gone_is_noticed_while_a_device_loads_before_the_switchover(tmp_path: Path) -> None:
+    source, destination = machines()
+    source[1].precopy = contents(20 * KIB, 5)
+    reached = threading.Event()
+    destination[1].block_in("load_state", reached)
+    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60))
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "source")
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert sent.outcome is State.CANCELLED
+    assert got.outcome is State.FAILED
+    assert "the source ended the connection early" in got.error
+
+
+def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path) -> None:
+    source, destination = machines()
+    reached = threading.Event()
+    destination[0].block_in("start", reached)
+    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60))
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "destination")
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert sent.outcome is got.outcome is State.FAILED
+    assert "device-0: aborted in start" in sent.error
+    assert all(device.running for device in source)
+
+
+def test_cancelled_at_the_source_while_the_machine_starts_there_it_has_moved(tmp_path: Path) -> None:
+    source, destination = machines()
+    pair = Pair(source, destination)
+    pair.prepare(tmp_path)
+    destination[0].before["start"] = lambda: pair.sender.cancel()
+    sent, got = pair.go()
+    assert sent.outcome is got.outcome is State.COMPLETED
+    assert not any(device.running for device in source)
+
+
+def test_a_destination_that_does_not_say_whether_the_machine_runs_leaves_it_stopped(tmp_path: Path) -> None:
+    source, destination = machines()
+    gate = threading.Event()
+    destination[0].before["start"] = lambda: gate.wait(LIMIT) and None
+    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=0.4))
+    pair.prepare(tmp_path)
+    sent = pair.sender.run(pair._where[0])
+    gate.set()
+    pair._thread.join(LIMIT)
+    assert sent.outcome is State.UNCONFIRMED
+    assert "it stays stopped here; look there before you resume it" in sent.error
+    assert not any(device.running for device in source)
