@@ -1,0 +1,296 @@
+"""The critical path of a downtime: a walk backwards, from "running at the destination" to "stopped at the source".
+
+At any moment the walk stands on one actor: the job of an iterable device at one side, or the migration's own thread at
+one side. It takes the span that ends there last, and goes on from where that span's end came from:
+
+=================  =====================================================================================
+work, e.g. a read  its begin, on the same actor
+a pause            nothing was waited for ("cpu"), down to the span before
+join               the job that ended last, at its end
+starved            the save job of the device, when the chunk had gone into the socket; from there on "network"
+credit             the load job of the device, when it gave room back; from there on "credit"
+lock, queued       the waiter's own begin of the wait; the link names the device that was waited behind
+the first span     the migration's own thread, when it submitted the job
+idle main channel  the source's own thread, when it had written what came next
+=================  =====================================================================================
+
+Why lock and queued stay with the waiter instead of going on in the holder's job: they are what a threading model
+decides. Followed into the holder, a big lock that serialises every config would show as "load config", and a pool that
+is too small as "device read", as if the devices were slow. ``Link.behind`` keeps the other reading: the time behind
+each holder is a link of its own. A wait for a chunk or for room is no such choice, so it is followed to its cause. A
+chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device.
+
+Guarantees:
+
+1. The links partition the interval exactly and in order, whatever the spans are.
+2. The walk ends: at any one moment it visits an actor once at most, and otherwise goes back in time, to where some
+   span begins or ends. A step is a few bisections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from migpool.device import Side
+from migpool.effects import Wait
+from migpool.lab.kinds import WORK_KINDS
+from migpool.lab.spanindex import SideIndex, Stretch, Track
+from migpool.trace import Span
+
+__all__ = ["Link", "critical_path"]
+
+OWN = -1
+"""The migration's own thread, in place of a slot."""
+
+NOTHING = Track(())
+
+Actor: TypeAlias = tuple[Side, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One stretch of the critical path.
+
+    Attributes:
+        begin: CLOCK_MONOTONIC of the source in nanoseconds.
+        end: the same, after ``begin``.
+        kind: one of ``kinds.KINDS``.
+        side: where the waiting was.
+        device: the device's name; empty if it is about none.
+        thread: the thread's name; empty if unknown.
+        index: the chunk, -1 for none.
+        behind: for "lock" and "queued" the device that was waited for; empty if there was none, only a thread to wake.
+    """
+
+    begin: int
+    end: int
+    kind: str
+    side: Side
+    device: str = ""
+    thread: str = ""
+    index: int = -1
+    behind: str = ""
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds."""
+        return self.end - self.begin
+
+
+def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: int) -> list[Link]:
+    """Walk from ``end`` on the destination's own thread to ``begin``; the links in time order.
+
+    Arguments:
+        source: the spans of the source.
+        destination: those of the destination, on the same clock.
+        begin: when the downtime began, in nanoseconds.
+        end: when it ended; the same, later.
+    """
+    walk = _Walk(source, destination, begin, end)
+    return walk.whole()
+
+
+class _Walk:
+    """Where the walk stands, and what it has found."""
+
+    def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:
+        self._source = source
+        self._destination = destination
+        self._floor = begin
+        self.now = end
+        self.links: list[Link] = []
+        self._what: tuple[str, Side, str, str, int, str] | None = None
+        self._end = end
+        self._visited: set[Actor] = set()
+        self._go(destination, OWN)
+
+    def whole(self) -> list[Link]:
+        """Walk to the begin; the links in time order."""
+        while self.now > self._floor:
+            self.step()
+        self._close()
+        self.links.reverse()
+        return self.links
+
+    def step(self) -> None:
+        """Take one step back in time, or to another actor."""
+        span = self._track.at(self.now)
+        if span is None or span.end < self.now:
+            self._pause(span)
+        elif span.wait is Wait.STARVED:
+            self._starved(span)
+        elif span.wait is Wait.CREDIT:
+            self._credit(span)
+        elif span.wait is Wait.SEND:
+            self._send(span)
+        elif span.wait is Wait.LOCK:
+            self._lock(span)
+        elif span.wait is Wait.QUEUED:
+            self._queued(span)
+        elif span.wait is Wait.JOIN:
+            self._join(span)
+        else:
+            self._spend(span.begin, WORK_KINDS[span.wait], span)
+
+    # ------------------------------------------------------------------ movement
+
+    def _go(self, index: SideIndex, slot: int) -> bool:
+        """Stand on another actor, unless the walk has been there at this very moment."""
+        actor = (index.side, slot)
+        if actor in self._visited:
+            return False
+        self._visited.add(actor)
+        self._index = index
+        self._slot = slot
+        self._track = index.own if slot == OWN else index.jobs.get(slot, NOTHING)
+        return True
+
+    def _spend(self, begin: int, kind: str, span: Span | None, behind: str = "", thread: str = "") -> None:
+        """Go back to ``begin``: the time from there on was of ``kind``. A ``begin`` in the future changes nothing."""
+        begin = max(begin, self._floor)
+        if begin >= self.now:
+            return
+        index = self._index
+        slot, chunk = self._slot, -1
+        if span is not None:
+            slot, chunk, thread = span.slot, span.index, span.thread
+        what = (kind, index.side, index.name(slot), thread, chunk, behind)
+        if what != self._what:
+            self._close()
+            self._what, self._end = what, self.now
+        self.now = begin
+        self._visited = {(index.side, self._slot)}
+
+    def _close(self) -> None:
+        """The link that was going on begins here."""
+        if self._what is not None:
+            self.links.append(Link(self.now, self._end, *self._what))
+            self._what = None
+
+    def _behind(self, kind: str, span: Span, turns: Iterable[Stretch]) -> None:
+        """Go back through ``turns``, the last one first, as far as ``span`` reaches."""
+        for turn in turns:
+            self._spend(max(turn.begin, span.begin), kind, span, self._index.name(turn.slot))
+
+    # ------------------------------------------------------------------ what each kind of span was waiting for
+
+    def _pause(self, before: Span | None) -> None:
+        """No span: the actor computed, or, if it is the migration's own thread, waited for what leaves no span."""
+        low = self._floor if before is None else before.end
+        if self._slot == OWN:
+            if not self._submitting(low) and not self._main_channel(low):
+                self._spend(low, "cpu" if self._track.spans else "other", None, thread=self._index.main_thread)
+        elif before is not None:
+            self._spend(low, "cpu", None, thread=before.thread)
+        elif not self._go(self._index, OWN):
+            self._spend(low, "other", None)
+
+    def _submitting(self, low: int) -> bool:
+        """Submitting a job can block until a thread is free: then that job's wait is also the submitter's."""
+        job = self._index.submitted(self.now)
+        if job is None or job.begin < low:
+            return False
+        turns = list(self._index.busy(job.thread, job.begin, min(job.end, self.now)))
+        self._behind("queued", job, turns)
+        return bool(turns)
+
+    def _main_channel(self, low: int) -> bool:
+        """The destination's own thread may have waited for the source's to write the next item."""
+        if self._index is not self._destination:
+            return False
+        written = self._written()
+        if written is None or written <= low:
+            return False
+        self._spend(written, "network", None)
+        return self._go(self._source, OWN)
+
+    def _written(self) -> int | None:
+        """When the source's own thread had written what the destination's took up just now, as far as can be told."""
+        item = self._track.after(self.now)
+        section = None if item is None else self._source.sections.get(item.slot)
+        if section is not None and section.begin < self.now:
+            return min(section.end, self.now)
+        # Other items leave no span: they were written in the last pause of the source's own thread.
+        last = self._source.own.at(self.now)
+        written = None if last is None else last.end if last.end <= self.now else last.begin
+        job = self._source.submitted(self.now)
+        if job is not None and (written is None or job.begin > written):
+            written = min(job.end, self.now)
+        return written
+
+    def _join(self, span: Span) -> None:
+        ended = self._index.job_ended(self.now)
+        if ended is None or ended[0] <= span.begin:
+            self._spend(span.begin, "cpu", span)
+            return
+        end, slot = ended
+        self._spend(end, "cpu", span)
+        if self.now > self._floor and not self._go(self._index, slot):
+            self._spend(span.begin, "cpu", span)
+
+    def _starved(self, span: Span) -> None:
+        key = (span.slot, span.index)
+        sent = self._source.sends.get(key)
+        came = self._destination.receives.get(key)
+        if came is not None and came.end <= span.begin:
+            self._spend(span.begin, "cpu", span)  # it was here: only the interpreter took its time
+            return
+        if sent is None or sent.begin >= self.now:
+            self._spend(span.begin, "starved", span)
+            return
+        if came is not None:
+            self._spend(came.end, "cpu", span)
+            self._in_socket(came, max(sent.end, span.begin))
+        if sent.end <= span.begin:
+            self._spend(span.begin, "network", span)
+            return
+        self._spend(sent.end, "network", span)
+        if self.now > self._floor and not self._go(self._source, span.slot):
+            self._spend(span.begin, "starved", span)
+
+    def _in_socket(self, came: Span, low: int) -> None:
+        """From ``low`` on the chunk may have waited in the socket for a thread that loaded other devices."""
+        for turn in self._destination.busy(came.thread, low, came.begin):
+            self._spend(turn.end, "network", came)
+            self._spend(max(turn.begin, low), "queued", came, self._destination.name(turn.slot))
+
+    def _send(self, span: Span) -> None:
+        key = (span.slot, span.index)
+        channel = self._source.channels.get(key)
+        begin = span.begin if channel is None else max(span.begin, channel.end)
+        came = self._destination.receives.get(key)
+        if came is not None and begin < came.begin < span.end:
+            # The socket took no more before its reader came: whatever kept the reader kept the sender.
+            for turn in self._destination.busy(came.thread, begin, came.begin):
+                self._spend(turn.end, "send", span)
+                if turn.slot == span.slot:
+                    if self.now > begin and self._go(self._destination, span.slot):
+                        return
+                    break
+                self._spend(max(turn.begin, begin), "queued", span, self._destination.name(turn.slot))
+        self._spend(begin, "send", span)
+        if channel is not None:
+            self._spend(max(channel.begin, span.begin), "channel", span)
+            self._spend(span.begin, "send", span)
+
+    def _credit(self, span: Span) -> None:
+        loaded = self._destination.loaded.get(span.slot)
+        given = None if loaded is None else loaded.at(self.now)
+        if given is not None and given.end > span.begin:
+            self._spend(given.end, "credit", span)
+            if self._go(self._destination, span.slot):
+                return
+        self._spend(span.begin, "credit", span)
+
+    def _lock(self, span: Span) -> None:
+        holders = list(self._index.holders.backwards(span.begin, self.now))
+        self._behind("lock", span, holders)
+        self._spend(span.begin, "lock" if holders else "cpu", span)
+
+    def _queued(self, span: Span) -> None:
+        self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now))
+        self._spend(span.begin, "queued", span)
+        if self._slot != OWN and self.now > self._floor:
+            self._go(self._index, OWN)

@@ -1,0 +1,159 @@
+"""What each device's own work takes: as declared, or as the runs show it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from migpool.device import StateCosts
+from migpool.effects import Wait
+from migpool.errors import UsageError
+from migpool.report import SideReport
+from migpool.states import State
+
+__all__ = ["DeviceCosts", "device_costs"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCosts:
+    """One device's own work, when nothing is in its way. Times are in seconds.
+
+    Arguments:
+        name: the device's.
+        bytes: of its state and config.
+        stop: one call of ``stop``.
+        read: all calls of ``save_state`` together.
+        write: all calls of ``load_state`` together.
+        write_last: the last of them.
+        receive_last: the last chunk comes out of its socket.
+        save_config: one call of ``save_config``.
+        load_config: one call of ``load_config``.
+        start: one call of ``start``.
+        read_lock: the lock outside the migration that its reads hold; empty without one.
+        write_lock: the same for its writes.
+        measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
+            measured one was counted from when all had been.
+    """
+
+    name: str
+    bytes: int = 0
+    stop: float = 0.0
+    read: float = 0.0
+    write: float = 0.0
+    write_last: float = 0.0
+    receive_last: float = 0.0
+    save_config: float = 0.0
+    load_config: float = 0.0
+    start: float = 0.0
+    read_lock: str = ""
+    write_lock: str = ""
+    measured: bool = False
+
+
+def device_costs(
+    runs: Sequence[tuple[SideReport, SideReport]],
+    costs: Sequence[StateCosts | None] = (),
+    destination_costs: Sequence[StateCosts | None] = (),
+) -> list[DeviceCosts]:
+    """Every device's costs, by slot; the arguments and errors are those of :func:`~migpool.lab.bound.lower_bound`."""
+    completed = [(source, destination) for source, destination in runs if _completed(source, destination)]
+    if not completed:
+        raise UsageError("a lower bound rests on runs that completed, and there is none")
+    names = [device.name for device in completed[0][0].devices]
+    if any([device.name for device in report.devices] != names for run in completed for report in run):
+        raise UsageError("the runs are of different machines: give those of one scenario")
+    for side, declared in (("source", costs), ("destination", destination_costs)):
+        if declared and len(declared) != len(names):
+            raise UsageError(f"costs of {len(declared)} devices at the {side}, but the machine has {len(names)}")
+    shown = [_Shown(source, destination) for source, destination in completed]
+    found = []
+    for slot, name in enumerate(names):
+        least = _Least(shown, slot)
+        ours = costs[slot] if costs else None
+        theirs = destination_costs[slot] if destination_costs else None
+        size = min(source.devices[slot].bytes for source, _ in completed)
+        if ours is None:
+            known = least.costs(name, size)
+        else:
+            known = DeviceCosts(
+                name=name,
+                bytes=size,
+                stop=ours.stop,
+                read=ours.read,
+                write=ours.write,
+                write_last=min(_last_write(ours), least.last(Wait.WRITE)),
+                receive_last=least.last(Wait.RECEIVE),
+                save_config=ours.save_config,
+                load_config=ours.load_config,
+                start=least.sum(Wait.START),
+                read_lock=ours.shared_lock,
+                write_lock=theirs.shared_lock if theirs is not None else "",
+            )
+        found.append(known)
+    return found
+
+
+def _completed(source: SideReport, destination: SideReport) -> bool:
+    return source.outcome is State.COMPLETED and bool(source.stopped and destination.running)
+
+
+def _last_write(costs: StateCosts) -> float:
+    """The last chunk is what the whole ones before it leave of all writes; it may be shorter than they are."""
+    if costs.write_chunk <= 0 or costs.write <= 0:
+        return 0.0
+    # A remainder of next to nothing is a whole chunk that rounding has split.
+    before = ceil(costs.write / costs.write_chunk - 1e-9) - 1
+    return max(0.0, costs.write - before * costs.write_chunk)
+
+
+class _Shown:
+    """What one run shows: for each kind of work and device the sum, and the last piece."""
+
+    def __init__(self, source: SideReport, destination: SideReport) -> None:
+        self.sums: defaultdict[tuple[Wait, int], int] = defaultdict(int)
+        self.last: dict[tuple[Wait, int], int] = {}
+        last_chunk: dict[int, int] = {}
+        received: dict[tuple[int, int], int] = {}
+        for span in (*source.spans, *destination.spans):
+            self.sums[span.wait, span.slot] += span.duration
+            if span.wait is Wait.RECEIVE:
+                received[span.slot, span.index] = span.duration
+            elif span.wait is Wait.WRITE and span.index >= last_chunk.get(span.slot, 0):
+                last_chunk[span.slot] = span.index
+                self.last[Wait.WRITE, span.slot] = span.duration
+        for slot, index in last_chunk.items():
+            self.last[Wait.RECEIVE, slot] = received.get((slot, index), 0)
+
+
+class _Least:
+    """The least that any run shows of one device, in seconds."""
+
+    def __init__(self, runs: Iterable[_Shown], slot: int) -> None:
+        self._runs = list(runs)
+        self._slot = slot
+
+    def sum(self, wait: Wait) -> float:
+        """All work of a kind."""
+        return min(run.sums.get((wait, self._slot), 0) for run in self._runs) / 1e9
+
+    def last(self, wait: Wait) -> float:
+        """The last piece of a kind."""
+        return min(run.last.get((wait, self._slot), 0) for run in self._runs) / 1e9
+
+    def costs(self, name: str, size: int) -> DeviceCosts:
+        """All of it, for a device that declares nothing."""
+        return DeviceCosts(
+            name=name,
+            bytes=size,
+            stop=self.sum(Wait.STOP),
+            read=self.sum(Wait.READ),
+            write=self.sum(Wait.WRITE),
+            write_last=self.last(Wait.WRITE),
+            receive_last=self.last(Wait.RECEIVE),
+            save_config=self.sum(Wait.SAVE_CONFIG),
+            load_config=self.sum(Wait.LOAD_CONFIG),
+            start=self.sum(Wait.START),
+            measured=True,
+        )

@@ -1,0 +1,215 @@
+"""One side's spans, arranged so that a walk along the critical path finds each of its steps by bisection."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from migpool.device import Side
+from migpool.effects import Wait
+from migpool.report import SideReport
+from migpool.trace import Span
+
+__all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "migration_thread"]
+
+JOB_WAITS = frozenset(
+    {
+        Wait.ACQUIRE,
+        Wait.READ,
+        Wait.CREDIT,
+        Wait.SEND,
+        Wait.LOCK,
+        Wait.SAVE_CONFIG,
+        Wait.STARVED,
+        Wait.WRITE,
+        Wait.LOADED,
+        Wait.LOAD_CONFIG,
+        Wait.QUEUED,
+    }
+)
+"""What the jobs of ``jobs.py`` leave on whatever thread they run on; CHANNEL lies inside SEND and stands apart."""
+
+RECEIVER_WAITS = JOB_WAITS - {Wait.STARVED, Wait.QUEUED}
+"""Those during which a job keeps a channel's thread: it has none while queued, and needs none while it starves."""
+
+OWN_WAITS = frozenset({Wait.STOP, Wait.SECTION, Wait.SETUP, Wait.START, Wait.JOIN})
+"""What the migration's own thread leaves besides the jobs that it runs itself."""
+
+
+class Track:
+    """Spans that follow each other, to be walked backwards. Those without a duration are left out."""
+
+    __slots__ = ("_ends", "spans")
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self.spans = sorted((span for span in spans if span.end > span.begin), key=lambda span: (span.end, span.begin))
+        self._ends = [span.end for span in self.spans]
+
+    def at(self, time: int) -> Span | None:
+        """The span that is going on at ``time``, else the one that ended last at or before it."""
+        place = bisect_right(self._ends, time)
+        if place < len(self.spans) and self.spans[place].begin < time:
+            return self.spans[place]
+        return self.spans[place - 1] if place else None
+
+    def after(self, time: int) -> Span | None:
+        """The first span that ends after ``time``."""
+        place = bisect_right(self._ends, time)
+        return self.spans[place] if place < len(self.spans) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time in which one device had a thread, or the big lock.
+
+    Arguments:
+        begin: nanoseconds.
+        end: the same, after ``begin``.
+        slot: the device's slot.
+    """
+
+    begin: int
+    end: int
+    slot: int
+
+
+class StretchTrack:
+    """Stretches that follow each other. Those without a duration are left out."""
+
+    __slots__ = ("_begins", "_ends", "_stretches")
+
+    def __init__(self, stretches: Iterable[Stretch]) -> None:
+        self._stretches = sorted(
+            (stretch for stretch in stretches if stretch.end > stretch.begin),
+            key=lambda stretch: (stretch.end, stretch.begin),
+        )
+        self._begins = [stretch.begin for stretch in self._stretches]
+        self._ends = [stretch.end for stretch in self._stretches]
+
+    def backwards(self, begin: int, end: int) -> Iterator[Stretch]:
+        """Those that overlap an interval, the last first."""
+        place = bisect_left(self._ends, end)
+        if place < len(self._stretches) and self._begins[place] < end:
+            place += 1
+        for at in range(place - 1, -1, -1):
+            if self._ends[at] <= begin:
+                return
+            yield self._stretches[at]
+
+
+class SideIndex:
+    """One side's spans.
+
+    Arguments:
+        report: the side's.
+        begin: where the interval of interest begins, on the common clock, in nanoseconds.
+        end: where it ends.
+        offset: what brings the side's times onto the common clock, in nanoseconds.
+    """
+
+    def __init__(self, report: SideReport, begin: int, end: int, offset: int = 0) -> None:
+        self.side: Side = report.side
+        self.names = [device.name for device in report.devices]
+        iterable = {number for number, device in enumerate(report.devices) if device.iterable}
+        self.main_thread = migration_thread(report)
+        self.sends: dict[tuple[int, int], Span] = {}
+        self.channels: dict[tuple[int, int], Span] = {}
+        self.receives: dict[tuple[int, int], Span] = {}
+        self.sections: dict[int, Span] = {}
+        jobs: defaultdict[int, list[Span]] = defaultdict(list)
+        loaded: defaultdict[int, list[Span]] = defaultdict(list)
+        own: list[Span] = []
+        queued: list[Span] = []
+        holders: list[Stretch] = []
+        worked: defaultdict[str, list[Span]] = defaultdict(list)
+        receivers: set[str] = set()
+        for span in report.spans:
+            if offset:
+                span = replace(span, begin=span.begin + offset, end=span.end + offset)
+            if span.end < begin or span.begin > end:
+                continue
+            wait, slot, here = span.wait, span.slot, span.thread == self.main_thread
+            if wait is Wait.RECEIVE:
+                self.receives[slot, span.index] = span
+                receivers.add(span.thread)
+            elif wait is Wait.CHANNEL:
+                self.channels[slot, span.index] = span
+            elif wait in JOB_WAITS:
+                if here:
+                    own.append(span)
+                if slot in iterable:
+                    jobs[slot].append(span)
+                    if wait is Wait.SEND:
+                        self.sends[slot, span.index] = span
+                    elif wait is Wait.LOADED:
+                        loaded[slot].append(span)
+                    elif wait is Wait.QUEUED and not here:
+                        queued.append(span)
+                if wait is not Wait.QUEUED:
+                    worked[span.thread].append(span)
+                    if wait in (Wait.SAVE_CONFIG, Wait.LOAD_CONFIG):
+                        holders.append(Stretch(span.begin, span.end, slot))
+            elif wait in OWN_WAITS:
+                own.append(span)
+                if wait is Wait.SECTION:
+                    self.sections[slot] = span
+        self.own = Track(own)
+        self.jobs = {slot: Track(spans) for slot, spans in jobs.items()}
+        self.loaded = {slot: Track(spans) for slot, spans in loaded.items()}
+        self.holders = StretchTrack(holders)
+        self._busy = {
+            thread: StretchTrack(_pieces(spans) if thread in receivers else _turns(spans))
+            for thread, spans in worked.items()
+        }
+        self._submitted = sorted(queued, key=lambda span: (span.begin, span.end))
+        self._submissions = [span.begin for span in self._submitted]
+        job_ends = sorted((track.spans[-1].end, slot) for slot, track in self.jobs.items() if track.spans)
+        self._job_ends = [end for end, _ in job_ends]
+        self._ended_jobs = [slot for _, slot in job_ends]
+
+    def name(self, slot: int) -> str:
+        """The device's name; empty where a span is about none."""
+        return self.names[slot] if 0 <= slot < len(self.names) else ""
+
+    def busy(self, thread: str, begin: int, end: int) -> Iterator[Stretch]:
+        """When jobs kept ``thread`` within an interval, the last first. A stretch is one device's."""
+        track = self._busy.get(thread)
+        return iter(()) if track is None else track.backwards(begin, end)
+
+    def submitted(self, time: int) -> Span | None:
+        """The QUEUED span of the job that was submitted last before ``time`` and taken up by another thread."""
+        place = bisect_left(self._submissions, time)
+        return self._submitted[place - 1] if place else None
+
+    def job_ended(self, time: int) -> tuple[int, int] | None:
+        """When the job ended that ended last at or before ``time``, and its slot."""
+        place = bisect_right(self._job_ends, time)
+        return (self._job_ends[place - 1], self._ended_jobs[place - 1]) if place else None
+
+
+def migration_thread(report: SideReport) -> str:
+    """The name of the thread that ran the migration itself, from the spans that only it can leave; empty if unknown."""
+    names = Counter(span.thread for span in report.spans if span.wait in OWN_WAITS)
+    return names.most_common(1)[0][0] if names else ""
+
+
+def _pieces(spans: list[Span]) -> Iterator[Stretch]:
+    """What kept a channel's thread, which goes back to its channel whenever the next chunk is not here yet."""
+    return (Stretch(span.begin, span.end, span.slot) for span in spans if span.wait in RECEIVER_WAITS)
+
+
+def _turns(spans: list[Span]) -> Iterator[Stretch]:
+    """What kept any other thread: a job has it from its first wait to its last, whatever it waits for."""
+    spans.sort(key=lambda span: (span.begin, span.end))
+    begin, end, slot = 0, 0, -2
+    for span in spans:
+        if span.slot == slot:
+            end = max(end, span.end)
+            continue
+        if slot != -2:
+            yield Stretch(begin, end, slot)
+        begin, end, slot = span.begin, span.end, span.slot
+    if slot != -2:
+        yield Stretch(begin, end, slot)

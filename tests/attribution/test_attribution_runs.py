@@ -1,0 +1,124 @@
+"""Real migrations of devices that take known times: what must be on the critical path is there."""
+
+from __future__ import annotations
+
+import threading
+from itertools import product
+from pathlib import Path
+
+import pytest
+from attribution_machine import Slow, migrate
+
+from migpool.lab.attribution import attribute
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.settings import Settings
+
+SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
+LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
+
+
+@pytest.mark.parametrize(
+    ("saving", "loading"),
+    list(product(SAVING, LOADING)),
+    ids=[f"{saving.__name__}-{loading.__name__}" for saving, loading in product(SAVING, LOADING)],
+)
+def test_the_parts_of_every_model_add_up(saving: type[Scheduler], loading: type[Scheduler], tmp_path: Path) -> None:
+    def machine() -> list[Slow]:
+        calls = {"save_state": 0.001, "load_state": 0.001, "load_config": 0.002, "stop": 0.001}
+        return [*(Slow(f"large-{n}", 5, calls) for n in range(3)), *(Slow(f"small-{n}", 0, calls) for n in range(2))]
+
+    source, destination = migrate(machine(), machine(), saving(), loading(), tmp_path)
+    whole = attribute(source, destination)
+    assert whole.links[0].begin == source.stopped
+    assert whole.links[-1].end == destination.running == source.running
+    assert all(one.end == next_.begin for one, next_ in zip(whole.links, whole.links[1:], strict=False))
+    assert sum(whole.nanoseconds.values()) == source.running - source.stopped
+    assert whole.kinds["device stop"] >= 5.0  # five devices, one after the other, whatever the model is
+    assert not {"other", "starved"} & whole.kinds.keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("stop", "device stop"),
+        ("save_state", "device read"),
+        ("save_config", "save config"),
+        ("load_state", "device write"),
+        ("load_config", "load config"),
+        ("start", "start"),
+    ],
+)
+@pytest.mark.parametrize("loading", [PerDeviceScheduler, ReceiverScheduler])
+def test_what_takes_long_in_a_lone_device_is_what_the_downtime_goes_into(
+    call: str, kind: str, loading: type[Scheduler], tmp_path: Path
+) -> None:
+    slow = {call: 0.1}
+    source, destination = migrate(
+        [Slow("device", 1, slow)], [Slow("device", 1, slow)], PerDeviceScheduler(), loading(), tmp_path
+    )
+    whole = attribute(source, destination)
+    assert whole.kinds[kind] >= 100.0
+    assert whole.devices["device"] >= 100.0
+
+
+@pytest.mark.parametrize(("call", "kind"), [("save_config", "save config"), ("load_config", "load config")])
+def test_a_slow_section_is_found_on_the_main_channel(call: str, kind: str, tmp_path: Path) -> None:
+    def machine() -> list[Slow]:
+        return [Slow("section", 0, {call: 0.1}), Slow("other section", 0, {})]
+
+    source, destination = migrate(machine(), machine(), PerDeviceScheduler(), PerDeviceScheduler(), tmp_path)
+    whole = attribute(source, destination)
+    assert whole.kinds[kind] >= 100.0
+    assert whole.devices["section"] >= 100.0
+
+
+def test_devices_that_come_to_their_configs_together_wait_for_the_lock(tmp_path: Path) -> None:
+    together = threading.Barrier(3)
+    names = ["first", "second", "third"]
+    source, destination = migrate(
+        [Slow(name, 1, {}) for name in names],
+        [Slow(name, 1, {"load_config": 0.08}, together) for name in names],
+        PerDeviceScheduler(),
+        PerDeviceScheduler(),
+        tmp_path,
+    )
+    whole = attribute(source, destination)
+    assert whole.kinds["lock"] >= 80.0  # of the two others' configs, the second lies wholly inside the wait
+    waiter = next(link.device for link in whole.links if link.kind == "lock")
+    assert set(whole.behind("lock")) == set(names) - {waiter}
+
+
+def test_one_worker_for_three_devices_is_named_by_the_queue(tmp_path: Path) -> None:
+    slow = {"save_state": 0.06}
+    names = ["first", "second", "third"]
+    source, destination = migrate(
+        [Slow(name, 1, slow) for name in names],
+        [Slow(name, 1, {}) for name in names],
+        PoolScheduler(),
+        PerDeviceScheduler(),
+        tmp_path,
+        workers=1,
+    )
+    whole = attribute(source, destination)
+    behind = whole.behind("queued")
+    assert {"first", "second"} <= behind.keys()
+    assert sum(behind.values()) >= 60.0  # the second's read at least was queued for from its begin to its end
+    assert {link.device for link in whole.links if link.kind == "device read"} == {"third"}
+
+
+def test_a_slow_destination_with_little_room_is_not_taken_for_a_slow_source(tmp_path: Path) -> None:
+    source, destination = migrate(
+        [Slow("device", 10, {})],
+        [Slow("device", 10, {"load_state": 0.02})],
+        PerDeviceScheduler(),
+        PerDeviceScheduler(),
+        tmp_path,
+        settings=Settings(channels=2, chunk=65536, budget=65536, peer_limit=20),
+    )
+    whole = attribute(source, destination)
+    assert whole.kinds["device write"] >= 200.0  # each of the ten writes is waited for, by the credit it gives back
