@@ -21,7 +21,7 @@ from migpool.channel.sockets import listen, prepare, read_some, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, UsageError
-from migpool.interpret import Interpreter, Job
+from migpool.interpreter import Interpreter, Job
 from migpool.jobs import load_section, load_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema

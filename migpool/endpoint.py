@@ -13,7 +13,7 @@ from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError
-from migpool.interpret import Interpreter, located
+from migpool.interpreter import Interpreter, located
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool
 from migpool.report import DeviceReport, SideReport, peak_rss

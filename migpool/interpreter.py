@@ -168,9 +168,10 @@ class Interpreter:
                     leave = True
                 else:
                     answer = handlers[kind](effect)
-                record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
+                end = monotonic_ns()
+                record((effect.wait, effect.slot.number, effect.index, begin, end))
                 effect = step(answer)
-                begin = monotonic_ns()
+                begin = end
         except StopIteration:
             return True
         except BaseException as error:

@@ -43,12 +43,13 @@ class Chunk:
         last: whether it is the device's config, the last index.
     """
 
-    __slots__ = ("_memory", "begin", "buffer", "index", "last", "length")
+    __slots__ = ("_memory", "_size", "begin", "buffer", "index", "last", "length")
 
     def __init__(self, size: int, *, touched: bool = False) -> None:
         populate = mmap.MAP_POPULATE if touched and hasattr(mmap, "MAP_POPULATE") else 0
         self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
         self.buffer = memoryview(self._memory)
+        self._size = size
         self.begin = 0
         self.length = 0
         self.index = -1
@@ -57,7 +58,7 @@ class Chunk:
     @property
     def payload(self) -> memoryview:
         """The filled part; the buffer itself when it is full, so that a full chunk costs no object."""
-        if self.length == len(self.buffer):
+        if self.length == self._size:
             return self.buffer
         return self.buffer[self.begin : self.begin + self.length]
 
@@ -132,7 +133,8 @@ class BufferPool:
                     f"all {self.limit} buffers of {self.size} bytes are in use: raise the memory budget"
                 )
             self._out += 1
-            self._peak = max(self._peak, self._out)
+            if self._out > self._peak:
+                self._peak = self._out
             if self._spare:
                 return self._spare.pop()
         return Chunk(self.size)
@@ -140,6 +142,7 @@ class BufferPool:
     def give_back(self, chunk: Chunk) -> None:
         """The buffer is free for the next chunk; its content is lost."""
         chunk.begin = chunk.length = 0
+        chunk.last = False
         with self._lock:
             self._out -= 1
             if not self._closed:

@@ -9,7 +9,7 @@ chunk
 3. A job that waits for a chunk is woken, or carried on by the receiver itself, exactly when that chunk is there.
 4. When the switch is thrown every wait here ends; so does a job that nobody waits in.
 
-Lock order: a device's condition, then nothing. The windows' lock and the return path's are taken alone.
+Lock order: a device's lock, then nothing. The windows' lock and the return path's are taken alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from migpool.cancel import CancelSwitch
 from migpool.channel.sockets import read_exactly
 from migpool.effects import LoadConfig, Loaded, NextChunk, Wait, WriteState
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
-from migpool.interpret import Handlers
+from migpool.interpreter import Handlers
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool, Chunk
 from migpool.trace import Tracer
@@ -36,6 +36,7 @@ from migpool.wire.records import config_within
 __all__ = ["ENDED_EARLY", "Liveness", "Receiving"]
 
 UNLIMITED = 1 << 62
+FLAGS_LOW_BYTE = 11
 ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
 
 
@@ -74,13 +75,15 @@ class Liveness:
 class _Inbox:
     """One device's chunks, and the job that waits for the next one."""
 
-    __slots__ = ("arrived", "order", "position", "ready", "slot", "starved")
+    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved")
 
     def __init__(self, slot: Slot, position: int) -> None:
         self.slot = slot
         self.position = position
         self.order: Reassembly[Chunk] = Reassembly()
-        self.arrived = threading.Condition(threading.Lock())
+        # Taken by itself where nobody waits: a condition's own way in is Python code, on every chunk.
+        self.lock = threading.Lock()
+        self.arrived = threading.Condition(self.lock)
         self.ready: Callable[[], None] | None = None
         self.starved = False
 
@@ -143,7 +146,7 @@ class Receiving:
     def take(self, effect: NextChunk) -> Chunk:
         """Wait for the chunk on the calling thread."""
         box = self._inboxes[effect.slot.number]
-        with box.arrived:
+        with box.lock:
             chunk = box.order.take()
             while chunk is None:
                 self._switch.check()
@@ -163,7 +166,7 @@ class Receiving:
                 device for long, with other devices' chunks unread on its channel.
         """
         box = self._inboxes[effect.slot.number]
-        with box.arrived:
+        with box.lock:
             # The switch is looked at under the lock: its hook takes the callback under the same one, so a callback is
             # either refused here or called there.
             self._switch.check()
@@ -180,18 +183,21 @@ class Receiving:
 
     def _deliver(self, box: _Inbox, chunk: Chunk) -> None:
         windows = self._windows
-        limit = UNLIMITED if windows is None else windows.limit(box.position)
+        limit = UNLIMITED
+        grants: Sequence[Grant] = ()
         ready = None
-        with box.arrived:
-            if box.order.put(chunk.index, chunk, chunk.last, limit):
-                box.arrived.notify()
-            if box.order.available:
-                ready, box.ready = box.ready, None
         if windows is not None:
             with self._windows_lock:
+                limit = windows.limit(box.position)
                 grants = windows.received(box.position)
-            for grant in grants:
-                self._grant(grant)
+        with box.lock:
+            is_next = box.order.put(chunk.index, chunk, chunk.last, limit)
+            if box.order.available:
+                ready, box.ready = box.ready, None
+            if is_next and box.starved and ready is None:
+                box.arrived.notify()
+        for grant in grants:
+            self._grant(grant)
         if ready is not None:
             ready()
 
@@ -247,9 +253,8 @@ class Receiving:
             got = read_exactly(channel, header, HEADER_SIZE, idle)
             if got < HEADER_SIZE:
                 break
-            flags = packet_flags(header, offset)
-            if flags & DEVICE_STATE == 0:
-                offset += self._skip_sync(channel, flags, offset, idle)
+            if not header[FLAGS_LOW_BYTE] & DEVICE_STATE:
+                offset += self._skip_sync(channel, packet_flags(header, offset), offset, idle)
                 continue
             box, index, size, config = parse(header, offset)
             try:
@@ -263,8 +268,8 @@ class Receiving:
             record((Wait.RECEIVE, box.slot.number, index, begin, end))
             chunk.length = size
             chunk.index = index
-            chunk.last = config
             if config:
+                chunk.last = True
                 within = config_within(chunk.payload, offset + HEADER_SIZE)
                 chunk.begin = (size - len(within)) // 2
                 chunk.length = len(within)
@@ -319,7 +324,7 @@ class Receiving:
 
     def _first_missing(self, *, starved: bool) -> str:
         for box in self._inboxes.values():
-            with box.arrived:
+            with box.lock:
                 if starved and not box.starved:
                     continue
                 if missing := box.order.missing():
@@ -328,7 +333,7 @@ class Receiving:
 
     def _wake(self) -> None:
         for box in self._inboxes.values():
-            with box.arrived:
+            with box.lock:
                 ready, box.ready = box.ready, None
                 box.arrived.notify_all()
             if ready is not None:

@@ -24,7 +24,7 @@ from migpool.effects import (
     SendSection,
 )
 from migpool.errors import DeviceError
-from migpool.interpret import Handlers
+from migpool.interpreter import Handlers
 from migpool.machine import Machine
 from migpool.mainchannel import MainChannel
 from migpool.memory import BufferPool, Chunk, Conduit

@@ -37,7 +37,7 @@ from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
-from migpool.interpret import Interpreter, Job
+from migpool.interpreter import Interpreter, Job
 from migpool.jobs import save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe

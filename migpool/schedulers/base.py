@@ -33,7 +33,7 @@ from typing import ClassVar
 from migpool.cancel import CancelSwitch
 from migpool.device import Side
 from migpool.errors import Cancelled, UsageError
-from migpool.interpret import Interpreter, Job
+from migpool.interpreter import Interpreter, Job
 from migpool.machine import Slot
 from migpool.threads import ThreadGroup
 

@@ -8,7 +8,7 @@ Guarantee: below the limit, a job is taken up at once, by an idle thread or a ne
 
 from __future__ import annotations
 
-from migpool.interpret import Job
+from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.workerpool import WorkerPool
 

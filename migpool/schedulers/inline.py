@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from migpool.interpret import Job
+from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler
 
 __all__ = ["InlineScheduler"]

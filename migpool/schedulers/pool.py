@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 
-from migpool.interpret import Job
+from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.workerpool import WorkerPool
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migpool.interpret import Job
+from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler
 
 __all__ = ["ReceiverScheduler"]

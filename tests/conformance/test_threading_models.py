@@ -18,7 +18,7 @@ from migpool.cancel import CancelSwitch
 from migpool.device import Device, Side
 from migpool.effects import NextChunk, Steps, Wait
 from migpool.errors import Cancelled, DeviceError, UsageError
-from migpool.interpret import Handlers, Interpreter, Job
+from migpool.interpreter import Handlers, Interpreter, Job
 from migpool.machine import Machine, Slot
 from migpool.schedulers import Scheduler, Setup
 from migpool.threads import ThreadGroup

@@ -110,7 +110,7 @@ def test_a_flipped_byte_in_a_section_names_the_device(both: tuple[list[Device], 
     line = Line(tmp_path / "line", main=lambda data: data.replace(b"config of plain-9", b"config of plain-8"))
     source, destination = Digested(9, None, name="plain"), Digested(9, None, name="plain")
     try:
-        sent, got = Pair([*both[0], source], [*both[1], destination], settings=SETTINGS, through=line).run(tmp_path)
+        sent, _ = Pair([*both[0], source], [*both[1], destination], settings=SETTINGS, through=line).run(tmp_path)
     finally:
         line.close()
     assert sent.outcome is State.UNCONFIRMED
