@@ -31,6 +31,7 @@ from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
 from migpool.settings import Settings
 from migpool.states import Event, State
+from migpool.trace import Tracer
 from migpool.window import Grant, Windows
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
@@ -75,9 +76,10 @@ class Destination(Endpoint):
         *,
         workers: int | None = None,
         watch: Callable[[State], None] | None = None,
+        tracer: Tracer | None = None,
         listening: Callable[[Address], None] | None = None,
     ) -> None:
-        super().__init__(machine, settings, scheduler, workers=workers, watch=watch)
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
         self._listening = listening
         self._schema = MachineSchema(machine)
         self._answer_lock = threading.Lock()

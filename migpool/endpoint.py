@@ -36,6 +36,7 @@ class Endpoint(ABC):
         scheduler: the threading model, not set up yet.
         workers: how many threads the user asked the model for; ``None`` leaves it to the model.
         watch: called with each new state, on the thread that brought it about.
+        tracer: where the spans go, for a caller that wants them otherwise.
     """
 
     side: ClassVar[Side]
@@ -48,6 +49,7 @@ class Endpoint(ABC):
         *,
         workers: int | None = None,
         watch: Callable[[State], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.machine = machine
         self.settings = settings
@@ -55,7 +57,7 @@ class Endpoint(ABC):
         self._workers = workers
         self._states = StateMachine(watch)
         self._switch = CancelSwitch()
-        self._tracer = Tracer()
+        self._tracer = tracer or Tracer()
         self._threads = ThreadGroup(settings.peer_limit)
         self._threads.entered()  # the thread that calls run
         self._big_lock = threading.Lock()

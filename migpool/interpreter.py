@@ -114,25 +114,33 @@ class Interpreter:
         """Perform all of ``job`` on the calling thread."""
         self._perform(job, self._begin(job), None)
 
-    def advance(self, job: Job, ready: Callable[[], None]) -> bool:
+    def advance(self, job: Job, ready: Callable[[], None], elsewhere: Callable[[], None] | None = None) -> bool:
         """Perform ``job`` on the calling thread until it is done or must wait for a chunk, or others can carry it on.
 
         Arguments:
             ready: called once, by another thread, when the chunk is there; ``advance`` may then be called again.
+            elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
+                again, by a thread that can wait for it. ``None``: perform it here.
 
         Returns:
             Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
             caller must not touch the job again.
         """
         record = self._begin(job) if job.pending is None else self._tracer.recorder()
-        return self._perform(job, record, ready)
+        return self._perform(job, record, ready, elsewhere)
 
     def _begin(self, job: Job) -> Recorder:
         record = self._tracer.recorder()
         record((Wait.QUEUED, job.slot.number if job.slot else -1, -1, job.submitted, monotonic_ns()))
         return record
 
-    def _perform(self, job: Job, record: Recorder, ready: Callable[[], None] | None) -> bool:
+    def _perform(
+        self,
+        job: Job,
+        record: Recorder,
+        ready: Callable[[], None] | None,
+        elsewhere: Callable[[], None] | None = None,
+    ) -> bool:
         # The data path: nothing here may allocate, log or look anything up twice.
         step = job.steps.send
         switch = self._switch
@@ -152,6 +160,11 @@ class Interpreter:
                     switch.check()
                 kind = effect.__class__
                 if kind in locked:
+                    if elsewhere is not None:
+                        job.pending = effect
+                        job.waited_since = begin
+                        elsewhere()
+                        return False
                     answer = self._under_lock(effect, record, begin)
                     effect = step(answer)
                     begin = monotonic_ns()

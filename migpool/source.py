@@ -47,6 +47,7 @@ from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, Sending
 from migpool.settings import Settings
 from migpool.states import Event, State
+from migpool.trace import Tracer
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
@@ -81,8 +82,9 @@ class Source(Endpoint):
         *,
         workers: int | None = None,
         watch: Callable[[State], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        super().__init__(machine, settings, scheduler, workers=workers, watch=watch)
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
         self._bytes_of = dict.fromkeys((slot.number for slot in machine), 0)
         self._verified: dict[int, bool] = {}
         self._linked = False

@@ -68,9 +68,19 @@ class Tracer:
         except AttributeError:
             spans: array[int] = array("q")
             with self._lock:
-                self._tracks.append((threading.current_thread().name, spans))
+                self._tracks.append((self._unused(threading.current_thread().name), spans))
             recorder = self._local.recorder = spans.extend
         return recorder
+
+    def _unused(self, name: str) -> str:
+        """The name, with a number if another thread has it already: a track is one thread's."""
+        taken = {track for track, _ in self._tracks}
+        number = 1
+        unused = name
+        while unused in taken:
+            number += 1
+            unused = f"{name} ({number})"
+        return unused
 
     def record(self, wait: Wait, slot: int, index: int, begin: int, end: int | None = None) -> None:
         """Record one span outside of the data path; it ends now unless ``end`` says otherwise."""

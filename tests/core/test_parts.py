@@ -85,6 +85,15 @@ def test_spans_of_all_threads_come_out_in_the_order_of_their_begins() -> None:
     assert all(span.duration == 3 for span in spans)
 
 
+def test_threads_of_one_name_have_tracks_of_their_own() -> None:
+    tracer = Tracer()
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: tracer.record(Wait.READ, 0, 0, 1, 2), name="same")
+        thread.start()
+        thread.join()
+    assert {span.thread for span in tracer.spans()} == {"same", "same (2)"}
+
+
 def test_a_span_outside_the_data_path_ends_now() -> None:
     tracer = Tracer()
     begin = time.monotonic_ns()
