@@ -15,39 +15,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
-from migpool.channel.sockets import listen, prepare, read_some, send_all, shut
+from migpool.channel.sockets import listen, prepare, read_some, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, UsageError
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
 from migpool.interpreter import Interpreter, Job
 from migpool.jobs import load_section, load_state
+from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.memory import BufferPool
-from migpool.receiving import ENDED_EARLY, Liveness, Receiving
+from migpool.receiving import Receiving
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
 from migpool.settings import Settings
 from migpool.states import Event, State
 from migpool.trace import Tracer
-from migpool.window import Grant, Windows
+from migpool.window import Windows, rooms_for
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
 from migpool.wire.events import Event as Item
-from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Failed, Running, Welcome
-from migpool.wire.extension import Grant as GrantMessage
+from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.records import Mark
-from migpool.wire.returnpath import Message, Pong, Shut, SwitchoverAck, encode
+from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.sections import Kind, Section
 from migpool.wire.stream import StreamReader
 
 __all__ = ["Destination"]
 
 READ_SIZE = 256 * 1024
-PAGE = 4096
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
 GOODBYE = 2.0
@@ -63,6 +63,7 @@ class Destination(Endpoint):
 
     side = "destination"
 
+    _answers: Answering
     _main: socket.socket
     _interpreter: Interpreter
     _receiving: Receiving
@@ -82,8 +83,6 @@ class Destination(Endpoint):
         super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
         self._listening = listening
         self._schema = MachineSchema(machine)
-        self._answer_lock = threading.Lock()
-        self._credited = False
         self._deciding = threading.Lock()
         self._decided = False
         self._seen: set[int] = set()
@@ -104,7 +103,7 @@ class Destination(Endpoint):
             self._confirm()
         except Exception as error:
             self._switch.cancel(error)
-            self._tell_failure(self._switch.reason or error)
+            self._answers.fail(self._switch.reason or error)
             raise
         self._say_goodbye()
 
@@ -138,6 +137,7 @@ class Destination(Endpoint):
                 stack=stack,
             )
         self._main = connections.main
+        self._answers = Answering(connections.main)
         for sock in (connections.main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
         return connections.channels
@@ -152,21 +152,11 @@ class Destination(Endpoint):
         stack.callback(shut, self._main)
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
-        devices = len(self.machine.iterable)
-        chunk = self.settings.chunk
-        if devices:
-            # One chunk a device is the least that cannot deadlock: with many devices, chunks are shorter.
-            chunk = min(chunk, self.settings.budget // devices // PAGE * PAGE)
-        if chunk < PAGE:
-            raise UsageError(
-                f"a memory budget of {self.settings.budget} bytes has no room for a page of {PAGE} bytes for each of "
-                f"{devices} devices: raise it to {devices * PAGE} at least"
-            )
-        self._rooms = self.settings.budget // chunk
+        chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
         pool = BufferPool(chunk, self._rooms)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
-        self._receiving = Receiving(self.machine, pool, self._grant, self._tracer, self._switch, self._liveness)
+        self._receiving = Receiving(self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness)
         self._chunk = chunk
         self._interpreter = Interpreter(
             self._receiving.handlers(), self._big_lock, self._tracer, self._switch, self._receiving
@@ -232,8 +222,8 @@ class Destination(Endpoint):
             self._tracer.record(Wait.START, slot.number, -1, begin)
         self._running = time.monotonic_ns()
         self._states.happen(Event.RUNNING)
-        if self._credited:
-            self._answer(Running(boot_id(), self._running))
+        if self._answers.extended:
+            self._answers.answer(Running(boot_id(), self._running))
 
     def _confirm(self) -> None:
         """Prove that what runs here is what was sent."""
@@ -241,9 +231,9 @@ class Destination(Endpoint):
             of(slot, "verify", slot.device.verify)
         for slot in self.machine:
             digest = of(slot, "fingerprint", partial(digest_of, slot.device))
-            if self._credited:
-                self._answer(Digest(slot.number, digest))
-        self._answer(Shut(0))
+            if self._answers.extended:
+                self._answers.answer(Digest(slot.number, digest))
+        self._answers.answer(Shut(0))
 
     # ------------------------------------------------------------------ the items of the main channel
 
@@ -263,7 +253,7 @@ class Destination(Endpoint):
                 raise ProtocolError(item.offset, "item", f"no RAM or packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
-        self._credited = CREDITS_CAPABILITY in (item.capabilities or ())
+        self._answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
@@ -277,15 +267,15 @@ class Destination(Endpoint):
 
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:
-            if self._credited:
+            if self._answers.extended:
                 self._threads.start("source-watch", self._watch_the_source)
-                self._answer(Welcome(self._chunk, len(self.machine.iterable)))
+                self._answers.answer(Welcome(self._chunk, len(self.machine.iterable)))
                 if self.machine.iterable:
                     self._receiving.use_credits(Windows(len(self.machine.iterable), self._rooms))
                 else:
-                    self._answer(SwitchoverAck())
+                    self._answers.answer(SwitchoverAck())
         elif kind is CommandKind.PING:
-            self._answer(Pong(ping_value(item)))
+            self._answers.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
             for slot in self.machine.iterable:
@@ -302,8 +292,8 @@ class Destination(Endpoint):
             of(slot, "load", partial(slot.device.check_version, head.version))
             of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
             self._seen.add(slot.number)
-            if self._credited and all(slot.number in self._seen for slot in self.machine.iterable):
-                self._answer(SwitchoverAck())
+            if self._answers.extended and all(slot.number in self._seen for slot in self.machine.iterable):
+                self._answers.answer(SwitchoverAck())
         elif self.state is State.ACTIVE:
             for piece in data:
                 of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
@@ -334,31 +324,11 @@ class Destination(Endpoint):
             raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
         return slot
 
-    # ------------------------------------------------------------------ answers
-
-    def _answer(self, message: Message) -> None:
-        with self._answer_lock:
-            try:
-                send_all(self._main, [encode(message)], "return path")
-            except PeerError as error:
-                raise PeerError(f"{ENDED_EARLY} ({error})") from None
-
-    def _grant(self, grant: Grant) -> None:
-        self._answer(GrantMessage(grant.device, grant.limit))
-
     def _idle(self) -> None:
         waited_for = self._receiving.starved()
         if not waited_for and not self._scheduler.busy:
             waited_for = "main channel: the next item has not come"
         self._liveness.idle(waited_for)
-
-    def _tell_failure(self, reason: BaseException) -> None:
-        """Say why, and end the connection so that the source hears it; it may be gone already."""
-        words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
-        with contextlib.suppress(MigpoolError):
-            if self._credited:
-                self._answer(Failed(words or type(reason).__name__))
-            self._answer(Shut(1))
 
     # ------------------------------------------------------------------ afterwards
 

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
+from migpool.answering import ENDED_EARLY
 from migpool.cancel import CancelSwitch
 from migpool.channel.sockets import read_exactly
 from migpool.effects import LoadConfig, Loaded, NextChunk, Wait, WriteState
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
 from migpool.interpreter import Handlers
+from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool, Chunk
 from migpool.trace import Tracer
@@ -33,43 +34,10 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
 from migpool.wire.records import config_within
 
-__all__ = ["ENDED_EARLY", "Liveness", "Receiving"]
+__all__ = ["Receiving"]
 
 UNLIMITED = 1 << 62
 FLAGS_LOW_BYTE = 11
-ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
-
-
-class Liveness:
-    """Whether the source still makes progress; asked by every reader that waits, at its ticks.
-
-    Arguments:
-        switch: an idle reader stops when it is thrown.
-        limit: how long nothing may come that is waited for, in seconds.
-    """
-
-    def __init__(self, switch: CancelSwitch, limit: float) -> None:
-        self._switch = switch
-        self._limit = limit
-        self._last = time.monotonic_ns()
-
-    def progress(self, now: int) -> None:
-        """Something has come, or has been loaded; ``now`` is CLOCK_MONOTONIC in nanoseconds."""
-        self._last = now
-
-    def idle(self, waited_for: str) -> None:
-        """A reader has waited for a tick.
-
-        Arguments:
-            waited_for: what can only come from the source; empty if there is no such thing just now.
-
-        Raises:
-            PeerError: it has not come for too long.
-            Cancelled: the switch is thrown.
-        """
-        self._switch.check()
-        if waited_for and time.monotonic_ns() - self._last > self._limit * 1e9:
-            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")
 
 
 class _Inbox:

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from migpool.errors import DeviceError
+from migpool.errors import DeviceError, UsageError
 
-__all__ = ["Grant", "Reassembly", "Windows"]
+__all__ = ["Grant", "Reassembly", "Windows", "rooms_for"]
 
 T = TypeVar("T")
 
@@ -255,3 +255,28 @@ class Windows:
         self._free -= more
         window.limit += more
         return [Grant(device, window.limit)]
+
+
+def rooms_for(budget: int, chunk: int, devices: int, page: int = 4096) -> tuple[int, int]:
+    """How a budget is cut into rooms.
+
+    Arguments:
+        budget: bytes.
+        chunk: the longest chunk wanted, in bytes.
+        devices: how many devices need one room each. With many, chunks are shorter.
+        page: the shortest chunk, in bytes.
+
+    Returns:
+        the length of a chunk in bytes, and how many of them the budget holds.
+
+    Raises:
+        UsageError: not even a page for each device.
+    """
+    if devices:
+        chunk = min(chunk, budget // devices // page * page)
+    if chunk < page:
+        raise UsageError(
+            f"a memory budget of {budget} bytes has no room for a page of {page} bytes for each of {devices} devices: "
+            f"raise it to {devices * page} at least"
+        )
+    return chunk, budget // chunk

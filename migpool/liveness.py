@@ -1,0 +1,42 @@
+"""Whether the source still makes progress."""
+
+from __future__ import annotations
+
+import time
+
+from migpool.cancel import CancelSwitch
+from migpool.errors import PeerError
+
+__all__ = ["Liveness"]
+
+
+class Liveness:
+    """Asked by every reader at the destination that waits, at its ticks.
+
+    Arguments:
+        switch: an idle reader stops when it is thrown.
+        limit: how long nothing may come that is waited for, in seconds.
+    """
+
+    def __init__(self, switch: CancelSwitch, limit: float) -> None:
+        self._switch = switch
+        self._limit = limit
+        self._last = time.monotonic_ns()
+
+    def progress(self, now: int) -> None:
+        """Something has come, or has been loaded; ``now`` is CLOCK_MONOTONIC in nanoseconds."""
+        self._last = now
+
+    def idle(self, waited_for: str) -> None:
+        """A reader has waited for a tick.
+
+        Arguments:
+            waited_for: what can only come from the source; empty if there is no such thing just now.
+
+        Raises:
+            PeerError: it has not come for too long.
+            Cancelled: the switch is thrown.
+        """
+        self._switch.check()
+        if waited_for and time.monotonic_ns() - self._last > self._limit * 1e9:
+            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")
