@@ -1,0 +1,137 @@
+"""Finds devices and threading models: what the installed packages announce as entry points.
+
+A package announces a device in the group ``migpool.devices`` (see :mod:`migpool.device`) and a threading model, a
+subclass of :class:`~migpool.schedulers.base.Scheduler`, in ``migpool.schedulers``. Nothing is imported before it is
+asked for, so a plug-in that is broken hurts only who uses it; :func:`describe` names it with its error.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal, TypeAlias, cast
+
+from migpool.device import DevicePlugin
+from migpool.errors import PluginError
+from migpool.schedulers.base import Scheduler
+
+__all__ = ["Kind", "Plugin", "describe", "load_device_plugin", "load_scheduler", "names"]
+
+Kind: TypeAlias = Literal["device", "scheduler"]
+
+_GROUPS: Final[dict[Kind, str]] = {"device": "migpool.devices", "scheduler": "migpool.schedulers"}
+_WORDS: Final[dict[Kind, str]] = {"device": "device plug-in", "scheduler": "threading model"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What is known of one plug-in.
+
+    Attributes:
+        kind: "device" or "scheduler".
+        name: what a scenario or the command line calls it.
+        target: where it is, as ``module:attribute``.
+        distribution: the package that announces it; empty if that is not known.
+        version: the package's version.
+        summary: the first line of its docstring; empty if it is broken.
+        error: why it cannot be used, in one line; empty if it can.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    distribution: str
+    version: str
+    summary: str
+    error: str
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of all plug-ins of a kind, sorted; nothing is imported."""
+    return sorted({point.name for point in entry_points(group=_GROUPS[kind])})
+
+
+def describe() -> list[Plugin]:
+    """Import every plug-in and say what it is, or why it cannot be used; sorted by kind and name."""
+    found = [
+        _described(kind, point)
+        for kind, group in _GROUPS.items()
+        for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
+    ]
+    return found
+
+
+def load_device_plugin(name: str) -> DevicePlugin:
+    """Import the device plug-in of that name.
+
+    Raises:
+        PluginError: there is none, with the names that there are; or it is broken, with its error.
+    """
+    return cast("DevicePlugin", _load("device", name))
+
+
+def load_scheduler(name: str) -> type[Scheduler]:
+    """Import the threading model of that name.
+
+    Raises:
+        PluginError: there is none, with the names that there are; or it is broken, with its error.
+    """
+    return cast("type[Scheduler]", _load("scheduler", name))
+
+
+def _load(kind: Kind, name: str) -> object:
+    points = sorted(entry_points(group=_GROUPS[kind], name=name), key=lambda point: point.value)
+    if not points:
+        there = ", ".join(names(kind)) or "none"
+        raise PluginError(f"there is no {_WORDS[kind]} {name!r}; there are: {there}")
+    if len({point.value for point in points}) > 1:
+        raise PluginError(
+            f"{_WORDS[kind]} {name!r} is announced twice ({points[0].value} and {points[1].value}): "
+            "uninstall one of the packages"
+        )
+    return _import(kind, points[0])
+
+
+def _import(kind: Kind, point: EntryPoint) -> object:
+    where = f"{_WORDS[kind]} {point.name!r} ({point.value})"
+    try:
+        loaded: object = point.load()
+    except Exception as error:
+        raise PluginError(f"{where} cannot be imported: {_one_line(error)}") from error
+    if kind == "scheduler":
+        if not (isinstance(loaded, type) and issubclass(loaded, Scheduler)):
+            raise PluginError(f"{where} is no subclass of migpool.schedulers.base.Scheduler, but {_what(loaded)}")
+        if inspect.isabstract(loaded):
+            raise PluginError(f"{where} is abstract: it must have {', '.join(sorted(loaded.__abstractmethods__))}")
+    elif not callable(loaded):
+        raise PluginError(f"{where} cannot be called: it must be a function that takes a DeviceContext")
+    return loaded
+
+
+def _described(kind: Kind, point: EntryPoint) -> Plugin:
+    summary = error = ""
+    try:
+        loaded = _import(kind, point)
+    except PluginError as broken:
+        error = str(broken)
+    else:
+        summary = next(iter((inspect.getdoc(loaded) or "").splitlines()), "")
+    package = point.dist
+    return Plugin(
+        kind=kind,
+        name=point.name,
+        target=point.value,
+        distribution=package.name if package else "",
+        version=package.version if package else "",
+        summary=summary,
+        error=error,
+    )
+
+
+def _what(thing: object) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
