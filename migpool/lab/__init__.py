@@ -1,0 +1,1 @@
+"""Runs migrations to measure them: processes, results, comparison."""

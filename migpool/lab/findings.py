@@ -1,0 +1,168 @@
+"""From what the two sides say of a run to what is told of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Literal
+
+from migpool.device import StateCosts
+from migpool.lab.attribution import attribute
+from migpool.lab.bound import LowerBound
+from migpool.lab.chrometrace import TracedRun
+from migpool.lab.processes import PairResult
+from migpool.lab.result import (
+    BoundResult,
+    DeviceResult,
+    LabResult,
+    MachineFacts,
+    MemoryResult,
+    RunResult,
+    ThreadCounts,
+)
+from migpool.lab.side import SideResult
+from migpool.report import DeviceReport, SideReport
+from migpool.scenario import Scenario
+from migpool.states import State
+
+__all__ = ["device_costs", "lab_result", "machine_facts", "run_result", "source_result", "traced_source", "with_bound"]
+
+MS = 1e-6
+"""Milliseconds in a nanosecond."""
+
+Outcome = Literal["completed", "failed", "cancelled", "unconfirmed"]
+
+
+def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResult:
+    """What is told of a run between two processes; its lower bound is added later."""
+    source = pair.source.result
+    destination = pair.destination.result
+    found = RunResult(model=model, repeat=repeat, seed=seed, outcome=_outcome(pair), verified=pair.verified)
+    if source is not None:
+        found = _with_source(found, source.report)
+    if destination is not None:
+        found = _with_destination(found, destination.report)
+    if source is not None and destination is not None and found.downtime_ms is not None:
+        found = found.model_copy(update={"attribution": attribute(source.report, destination.report).kinds})
+    return found.model_copy(update={"error": pair.error})
+
+
+def source_result(model: str, repeat: int, seed: int, result: SideResult) -> RunResult:
+    """What is told of a run of which only the source is known."""
+    outcome = _told(result.report.outcome)
+    found = RunResult(
+        model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
+    )
+    return _with_source(found, result.report)
+
+
+def with_bound(run: RunResult, bound: LowerBound | None) -> RunResult:
+    """The run, beside what could not have been undercut."""
+    if bound is None:
+        return run
+    efficiency = None if run.downtime_ms is None else bound.efficiency(run.downtime_ms)
+    return run.model_copy(update={"lower_bound_ms": bound.milliseconds, "efficiency": efficiency})
+
+
+def lab_result(scenario: Scenario, runs: Sequence[RunResult], bound: LowerBound | None) -> LabResult:
+    """Everything, for the file that ``--json`` writes."""
+    return LabResult(
+        schema=1,
+        scenario=scenario.name,
+        settings=scenario.model_dump(mode="json"),
+        machine=machine_facts(),
+        lower_bound=None
+        if bound is None
+        else BoundResult(milliseconds=bound.milliseconds, limited_by=bound.limited_by, parts=dict(bound.parts)),
+        runs=list(runs),
+    )
+
+
+def machine_facts() -> MachineFacts:
+    """Where this runs."""
+    return MachineFacts(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpus=len(os.sched_getaffinity(0)),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        migpool=version("migpool"),
+    )
+
+
+def device_costs(source: SideResult, destination: SideResult) -> list[StateCosts | None]:
+    """What each device's own work takes, in the machine's order.
+
+    A lock that only one end knows cannot hold up the other: it counts only if both have it.
+    """
+    return [
+        None if ours is None else ours if theirs is None or theirs.shared_lock else replace(ours, shared_lock="")
+        for ours, theirs in zip(source.costs, destination.costs, strict=True)
+    ]
+
+
+def _outcome(pair: PairResult) -> Outcome:
+    results = (pair.source.result, pair.destination.result)
+    states = [State.FAILED if result is None else result.report.outcome for result in results]
+    if pair.cancelled and not all(state is State.COMPLETED for state in states):
+        return "cancelled"
+    for state in (State.UNCONFIRMED, State.FAILED, State.CANCELLED):
+        if state in states:
+            return _told(state)
+    return "failed" if pair.error else "completed"
+
+
+def _told(state: State) -> Outcome:
+    match state:
+        case State.COMPLETED:
+            return "completed"
+        case State.CANCELLED:
+            return "cancelled"
+        case State.UNCONFIRMED:
+            return "unconfirmed"
+        case _:
+            return "failed"
+
+
+def _with_source(run: RunResult, report: SideReport) -> RunResult:
+    return run.model_copy(
+        update={
+            "downtime_ms": (report.running - report.stopped) * MS if report.running and report.stopped else None,
+            "total_ms": (report.ended - report.began) * MS,
+            "bytes": report.bytes,
+            "threads_peak": run.threads_peak + report.threads_peak,
+            "threads": ThreadCounts(source=report.threads_peak, destination=run.threads.destination),
+            "clock": report.clock,
+            "devices": [_device(device) for device in report.devices],
+        }
+    )
+
+
+def _with_destination(run: RunResult, report: SideReport) -> RunResult:
+    return run.model_copy(
+        update={
+            "threads_peak": run.threads_peak + report.threads_peak,
+            "threads": ThreadCounts(source=run.threads.source, destination=report.threads_peak),
+            "memory": MemoryResult(
+                budget_bytes=report.budget, high_water_bytes=report.high_water, peak_rss_bytes=report.rss_peak
+            ),
+        }
+    )
+
+
+def _device(device: DeviceReport) -> DeviceResult:
+    return DeviceResult(
+        name=device.name,
+        note=device.note,
+        iterable=device.iterable,
+        bytes=device.bytes,
+        verified=device.verified,
+    )
+
+
+def traced_source(model: str, result: SideResult) -> TracedRun:
+    """A run of which only the source is known, for a trace."""
+    here = result.report
+    nothing = replace(here, side="destination", outcome=State.NONE, error="", running=0, spans=())
+    return TracedRun(replace(here, running=0), nothing, model)

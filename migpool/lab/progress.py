@@ -1,0 +1,106 @@
+"""How runs go on, live on a terminal and in plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from migpool.lab.processes import Observed
+from migpool.lab.run import Planned, Run, Watcher
+from migpool.lab.table import run_line
+from migpool.states import State
+
+__all__ = ["LiveProgress", "PlainProgress", "watching"]
+
+MIB = 1 << 20
+
+
+class PlainProgress:
+    """One line for each run that has ended.
+
+    Arguments:
+        console: where to.
+        runs: how many there will be.
+    """
+
+    def __init__(self, console: Console, runs: int) -> None:
+        self._console = console
+        self._runs = runs
+        self._ended = 0
+
+    def began(self, planned: Planned) -> None:
+        """Nothing to say yet."""
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        """Nothing to say yet."""
+
+    def ended(self, run: Run) -> None:
+        """Say how it went."""
+        self._ended += 1
+        line = f"[{self._ended}/{self._runs}] {run_line(run.result, reason=False)}"
+        self._console.print(line, markup=False, highlight=False)
+
+
+class LiveProgress:
+    """A bar over all runs, and a line for the one under way: model, repetition, state, bytes, rate.
+
+    Arguments:
+        progress: started by the caller.
+        runs: how many there will be.
+    """
+
+    def __init__(self, progress: Progress, runs: int) -> None:
+        self._progress = progress
+        self._task: TaskID = progress.add_task("", total=runs)
+        self._moving = 0.0
+
+    def began(self, planned: Planned) -> None:
+        """Show what begins."""
+        self._moving = 0.0
+        self._say(planned, "starting")
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        """Show the state, the bytes, and their mean rate since the first of them."""
+        state = now.source if now.source is not State.NONE else now.destination
+        said = "starting" if state is State.NONE else state.value
+        if now.bytes:
+            self._moving = self._moving or time.monotonic()
+            since = time.monotonic() - self._moving
+            rate = f", {now.bytes / MIB / since:.0f} MiB/s" if since > 0.05 else ""
+            said += f", {now.bytes / MIB:.1f} MiB{rate}"
+        self._say(planned, said)
+
+    def ended(self, run: Run) -> None:
+        """Move the bar on; a run that failed stays on the screen."""
+        if not run.result.verified:
+            self._progress.console.print(run_line(run.result, reason=False), markup=False, highlight=False)
+        self._progress.advance(self._task)
+
+    def _say(self, planned: Planned, said: str) -> None:
+        self._progress.update(self._task, description=f"{planned.model}, run {planned.repeat}: {said}")
+
+
+@contextmanager
+def watching(console: Console, runs: int) -> Iterator[Watcher]:
+    """A watcher for the console: live if it is a terminal.
+
+    Arguments:
+        console: where to show it.
+        runs: how many runs there will be.
+    """
+    if not console.is_terminal:
+        yield PlainProgress(console, runs)
+        return
+    columns = (
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    )
+    with Progress(*columns, console=console, transient=True, expand=True, refresh_per_second=10) as progress:
+        yield LiveProgress(progress, runs)

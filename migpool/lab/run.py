@@ -1,0 +1,142 @@
+"""Runs a scenario under several models, in an order that is fair to each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from migpool.lab.bound import LowerBound, lower_bound
+from migpool.lab.chrometrace import TracedRun
+from migpool.lab.findings import device_costs, lab_result, run_result, with_bound
+from migpool.lab.processes import Observed, PairResult, ProcessPair
+from migpool.lab.result import LabResult, RunResult
+from migpool.lab.side import SideResult
+from migpool.scenario import Scenario
+
+__all__ = ["Lab", "Planned", "Run", "Watcher", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run to be made.
+
+    Attributes:
+        model: the name of the threading model.
+        repeat: which repetition, from 1.
+        seed: for the made-up state: another in each repetition, the same for each model.
+    """
+
+    model: str
+    repeat: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run that was made.
+
+    Attributes:
+        planned: what was to be done.
+        pair: what the two processes said.
+        result: what is told of it.
+    """
+
+    planned: Planned
+    pair: PairResult
+    result: RunResult
+
+
+class Watcher(Protocol):
+    """Is told how the runs go on, on the thread that makes them."""
+
+    def began(self, planned: Planned) -> None:
+        """A run begins."""
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        """Several times a second."""
+
+    def ended(self, run: Run) -> None:
+        """A run is over."""
+
+
+def plan(models: Sequence[str], repeats: int, seed: int) -> list[Planned]:
+    """Each repetition makes every model once, in an order of its own that the seed decides.
+
+    What changes on the host while the runs are made (its clock rate, its other work) so falls on all models alike.
+    """
+    planned = []
+    for repeat in range(1, repeats + 1):
+        order = list(models)
+        random.Random(seed + repeat).shuffle(order)
+        planned += [Planned(model, repeat, seed + repeat) for model in order]
+    return planned
+
+
+class Lab:
+    """Makes runs, and keeps what the result needs of them.
+
+    Arguments:
+        scenario: what to migrate.
+        where: the scenario's file, for errors.
+    """
+
+    def __init__(self, scenario: Scenario, where: str) -> None:
+        self._scenario = scenario
+        self._where = where
+        self.runs: list[Run] = []
+        self.cancelled = False
+
+    def make(self, planned: Sequence[Planned], watcher: Watcher, stop: Callable[[], bool]) -> None:
+        """Make the runs, one after the other, until all are made or ``stop`` says true.
+
+        Raises:
+            UsageError: the scenario or a model cannot be used.
+        """
+        for one in planned:
+            if stop():
+                self.cancelled = True
+            if self.cancelled:
+                return
+            watcher.began(one)
+            pair = ProcessPair(self._scenario, one.model, one.seed, self._where).run(
+                partial(watcher.observed, one), stop
+            )
+            self.cancelled = pair.cancelled
+            run = Run(one, pair, run_result(one.model, one.repeat, one.seed, pair))
+            self.runs.append(run)
+            watcher.ended(run)
+
+    def bound(self) -> LowerBound | None:
+        """The lower bound over all runs so far; ``None`` if none completed."""
+        completed = list(self._completed())
+        if not completed:
+            return None
+        link = self._scenario.link.rate
+        return lower_bound(
+            [(source.report, destination.report) for source, destination in completed],
+            device_costs(*completed[0]),
+            link_rate=None if link is None else float(link),
+        )
+
+    def _completed(self) -> Iterator[tuple[SideResult, SideResult]]:
+        for run in self.runs:
+            source, destination = run.pair.source.result, run.pair.destination.result
+            if run.result.outcome == "completed" and source is not None and destination is not None:
+                yield source, destination
+
+    def result(self, bound: LowerBound | None) -> LabResult:
+        """Everything that was found."""
+        return lab_result(self._scenario, [with_bound(run.result, bound) for run in self.runs], bound)
+
+    def last_of_each_model(self) -> list[TracedRun]:
+        """The last run of each model that both sides have told of, for a trace."""
+        last: dict[str, TracedRun] = {}
+        for run in self.runs:
+            source, destination = run.pair.source.result, run.pair.destination.result
+            if source is not None and destination is not None:
+                label = f"{run.planned.model}, run {run.planned.repeat}"
+                last[run.planned.model] = TracedRun(source.report, destination.report, label)
+        return list(last.values())

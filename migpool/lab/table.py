@@ -1,0 +1,140 @@
+"""The result as a reader sees it: a table that fits into 80 columns, what it rests on, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from migpool.lab.result import LabResult, RunResult
+from migpool.lab.summary import ModelSummary, answer, milliseconds, summarize
+
+__all__ = ["console_for", "render", "run_line"]
+
+MIB: Final = 1 << 20
+_UNITS: Final = ((1 << 30, "GiB"), (MIB, "MiB"), (1 << 10, "KiB"), (1, "B"))
+SHOWN_KINDS: Final = 3
+LONGEST_NAME: Final = 12
+ROOMY: Final = 90
+"""Columns from which on the table's own stand further apart."""
+PLAIN_WIDTH: Final = 100
+"""Columns where there is no terminal to ask: wide enough that nothing is cut."""
+
+
+def console_for(stream: TextIO) -> Console:
+    """A console as wide as the terminal, or wide enough where there is none."""
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=PLAIN_WIDTH)
+
+
+def render(result: LabResult, width: int) -> RenderableType:
+    """The table, what it rests on, and the answer.
+
+    Arguments:
+        result: of one run or more.
+        width: how many columns there are; from 80 on nothing is cut.
+    """
+    summaries = summarize(result.runs)
+    parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), *_foundations(result)]
+    if said := answer(summaries):
+        parts += [Text(), Text(said, style="bold")]
+    return Group(*parts)
+
+
+def run_line(run: RunResult, *, reason: bool = True) -> str:
+    """One run in a line.
+
+    Arguments:
+        reason: whether to say why it failed, if it did.
+    """
+    if run.outcome != "completed" or run.downtime_ms is None:
+        return f"{run.model}, run {run.repeat}: {run.outcome}{f': {run.error}' if run.error and reason else ''}"
+    state = "state verified" if run.verified else "state NOT verified"
+    return f"{run.model}, run {run.repeat}: completed, downtime {milliseconds(run.downtime_ms)}, {state}"
+
+
+def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("Model", no_wrap=True)
+    table.add_column("Downtime\n(range)", justify="right", no_wrap=True)
+    table.add_column("Eff.", justify="right", no_wrap=True)
+    table.add_column("Total", justify="right", no_wrap=True)
+    table.add_column("Threads\nsrc+dst", justify="right", no_wrap=True)
+    table.add_column("Where the\ndowntime went", no_wrap=True)
+    table.add_column("Memory of\nbudget", justify="right", no_wrap=True)
+    table.add_column("State\nverified", no_wrap=True)
+    for number, one in enumerate(summaries):
+        table.add_row(*_cells(one), end_section=number + 1 < len(summaries))
+    return table
+
+
+def _cells(one: ModelSummary) -> tuple[RenderableType, ...]:
+    downtime = "none" if one.downtime is None else milliseconds(one.downtime)
+    spread = f"{_bare(one.least)}-{_bare(one.most)}" if one.downtime is not None and one.runs > 1 else ""
+    whole = sum(part for _, part in one.kinds)
+    kinds = [f"{kind} {100 * part / whole:.0f}%" for kind, part in one.kinds[:SHOWN_KINDS] if whole]
+    memory = _of_budget(one.high_water, one.budget) if one.budget else ""
+    rss = f"RSS {one.rss / MIB:.0f} MiB" if one.rss else ""
+    good = one.verified == one.runs
+    verified = Text(f"{one.verified}/{one.runs} {'yes' if good else 'NO'}", style="green" if good else "bold red")
+    return (
+        Text(_folded(one.model), style="bold"),
+        "\n".join(filter(None, (downtime, spread))),
+        "" if one.efficiency is None else f"{100 * one.efficiency:.0f}%",
+        "" if one.total is None else f"{one.total / 1000:.2f} s",
+        f"{sum(one.threads)}\n{one.threads[0]}+{one.threads[1]}",
+        "\n".join(kinds),
+        "\n".join(filter(None, (memory, rss))),
+        verified,
+    )
+
+
+def _folded(model: str) -> str:
+    """A model's name, in lines that leave room for the rest of the table."""
+    lines = model.replace("+", "\n+").split("\n")
+    return "\n".join(line.replace("-", "-\n") if len(line) > LONGEST_NAME else line for line in lines)
+
+
+def _of_budget(used: int, budget: int) -> str:
+    unit, name = next((unit, name) for unit, name in _UNITS if budget >= unit)
+    return f"{used / unit:.3g}/{budget / unit:.3g} {name}"
+
+
+def _bare(value: float) -> str:
+    return milliseconds(value).removesuffix(" ms")
+
+
+def _foundations(result: LabResult) -> list[RenderableType]:
+    """What the numbers rest on: the devices, the host, the clock, the bound; and what failed."""
+    lines: list[RenderableType] = [Text()]
+    if devices := _devices(result.runs):
+        lines.append(Text(f"Devices      {devices}"))
+    facts = result.machine
+    lines.append(Text(f"Host         {facts.cpus} CPUs, {facts.python}, {facts.system}"))
+    clocks = sorted({run.clock for run in result.runs if run.clock})
+    if clocks:
+        lines.append(Text(f"Clock        {', '.join(_CLOCKS.get(clock, clock) for clock in clocks)}"))
+    if result.lower_bound is not None:
+        bound = result.lower_bound
+        limit = f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"
+        lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
+    lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
+    return lines
+
+
+_CLOCKS: Final = {
+    "monotonic": "one for both sides (CLOCK_MONOTONIC)",
+    "return-path": "the source's; the answer's arrival less half a round trip",
+}
+
+
+def _devices(runs: Sequence[RunResult]) -> str:
+    devices = next((run.devices for run in runs if run.devices), [])
+    counts: dict[str, int] = {}
+    for device in devices:
+        kind = device.note or ("iterable" if device.iterable else "device")
+        counts[kind] = counts.get(kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
