@@ -1,0 +1,32 @@
+"""The command line. A file a command; each does nothing but arguments, progress and printing.
+
+Whatever takes time to import is imported by the command that needs it, so that help and completion are quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """The entry point of ``migpool``: run a command and end with its exit code.
+
+    0: done, and verified where that is meant. 1: failed, or not verified. 2: wrong usage, a wrong scenario included.
+    130, 143: cancelled by Ctrl-C or SIGTERM.
+    """
+    from migpool.cli.app import app
+    from migpool.cli.invocation import Invocation, explain
+
+    invocation = Invocation()
+    try:
+        code = app(standalone_mode=False, prog_name="migpool", obj=invocation)
+    except BaseException as error:
+        if invocation.debug and isinstance(error, Exception):
+            raise
+        lines, code = explain(error)
+        for line in lines:
+            print(line, file=sys.stderr)  # noqa: T201
+    sys.exit(code)

@@ -1,0 +1,58 @@
+"""``migpool compare``: several models, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import (
+    Debug,
+    JsonFile,
+    LogFormatOption,
+    ModelsOption,
+    ScenarioArgument,
+    SeedOption,
+    TraceFile,
+    Verbose,
+)
+
+__all__ = ["compare"]
+
+
+def compare(
+    context: typer.Context,
+    scenario: ScenarioArgument = "default",
+    models: ModelsOption = "",
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", metavar="N", min=1, help="Migrations under each model.")
+    ] = None,
+    json_file: JsonFile = None,
+    trace_file: TraceFile = None,
+    seed: SeedOption = None,
+    verbose: Verbose = 0,
+    log_format: LogFormatOption = None,
+    debug: Debug = False,
+) -> None:
+    """Migrate a machine under one threading model after the other; say which was the fastest.
+
+    Each repetition makes every model once, in an order of its own. Each
+    migration has two processes of its own on this host. The trace file holds
+    the last run of each model.
+
+      [cyan]migpool compare[/]      the default machine
+
+      [cyan]migpool compare --models pool:2,per-device,pool+receiver --repeats 10[/]
+
+      [cyan]migpool compare many --json result.json --trace trace.json[/]
+    """
+    invocation = set_up(context, verbose, log_format, debug)
+    from migpool.cli.comparing import run_models
+    from migpool.models import parse_models
+
+    names = [one.name for one in parse_models(models)] if models else []
+    code = run_models(
+        invocation, scenario, names, repeats=repeats, json_file=json_file, trace_file=trace_file, seed=seed
+    )
+    raise typer.Exit(code)

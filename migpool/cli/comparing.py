@@ -1,0 +1,111 @@
+"""What ``run`` and ``compare`` do alike: make the runs, show them, write the files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from rich.console import Console
+
+from migpool.cli.files import check_writable, write
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
+from migpool.cli.logs import configure
+from migpool.lab.chrometrace import chrome_trace
+from migpool.lab.processes import Observed
+from migpool.lab.progress import watching
+from migpool.lab.result import RunResult
+from migpool.lab.run import Lab, Planned, Run, Watcher, plan
+from migpool.lab.table import console_for, render, run_line
+from migpool.models import all_models, parse_model, scenario_models
+from migpool.scenario import load_scenario
+
+__all__ = ["run_models"]
+
+
+def run_models(
+    invocation: Invocation,
+    scenario_name: str,
+    models: Sequence[str],
+    *,
+    repeats: int | None,
+    json_file: Path | None,
+    trace_file: Path | None,
+    seed: int | None,
+) -> int:
+    """Make the runs and return the exit code.
+
+    Arguments:
+        models: their names; empty for those of the scenario.
+        repeats: how often each; ``None`` for the scenario's number.
+
+    Raises:
+        UsageError: the scenario, a model or a file cannot be used.
+    """
+    configure(invocation)
+    scenario = load_scenario(scenario_name)
+    names = list(models) or scenario_models(scenario, scenario_name) or all_models()
+    for name in names:
+        parse_model(name)
+    check_writable(json_file, trace_file)
+    planned = plan(names, repeats or scenario.compare.repeats, scenario.seed if seed is None else seed)
+    lab = Lab(scenario, scenario_name)
+    screen = console_for(sys.stderr)
+    with (
+        Interrupt(lambda line: screen.print(f"migpool: {line}", markup=False, highlight=False)) as interrupt,
+        watching(screen, len(planned)) as watcher,
+    ):
+        lab.make(planned, _Logging(watcher), interrupt)
+        came = interrupt()
+    bound = lab.bound()
+    result = lab.result(bound)
+    if json_file is not None:
+        write(json_file, result.to_json())
+    if trace_file is not None:
+        write(trace_file, json.dumps(chrome_trace(lab.last_of_each_model())))
+    if came:
+        made = sum(run.outcome == "completed" for run in result.runs)
+        screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)
+        return interrupt.exit_code
+    console = console_for(sys.stdout)
+    console.print(render(result, console.width))
+    return _judge(result.runs, screen)
+
+
+class _Logging:
+    """A watcher that also logs changes of state.
+
+    Arguments:
+        watcher: the one that shows them.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._log = structlog.get_logger()
+
+    def began(self, planned: Planned) -> None:
+        self._watcher.began(planned)
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        for side, state in now.changes:
+            self._log.info("state", model=planned.model, repeat=planned.repeat, side=side, state=state.value)
+        self._watcher.observed(planned, now)
+
+    def ended(self, run: Run) -> None:
+        result = run.result
+        self._log.info(
+            "run over", model=result.model, repeat=result.repeat, outcome=result.outcome, verified=result.verified
+        )
+        self._watcher.ended(run)
+
+
+def _judge(runs: Sequence[RunResult], screen: Console) -> int:
+    bad = [run for run in runs if not run.verified]
+    if not bad:
+        return 0
+    more = f" (and {len(bad) - 1} more of {len(runs)} runs)" if bad[1:] else ""
+    screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
+    return 1

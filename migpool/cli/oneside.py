@@ -1,0 +1,172 @@
+"""What ``send`` and ``receive`` do alike: one side of one migration or of many in a row, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from migpool.channel.address import Address
+from migpool.cli.files import check_writable, write
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
+from migpool.cli.logs import announce, configure
+from migpool.device import Side
+from migpool.lab.chrometrace import chrome_trace
+from migpool.lab.findings import lab_result, source_result, traced_source
+from migpool.lab.result import RunResult
+from migpool.lab.side import SideResult, SideRun
+from migpool.lab.table import run_line
+from migpool.models import parse_model
+from migpool.scenario import load_scenario
+from migpool.states import State
+
+__all__ = ["OneSide", "receive_machines", "send_machines"]
+
+TICK = 0.25
+
+
+class OneSide:
+    """One side of migrations in a row.
+
+    Arguments:
+        invocation: the common options.
+        scenario_name: what to migrate.
+        model: the threading model's name.
+        side: which end this is.
+        address: where to connect to, or to listen.
+        count: how many; 0 until cancelled.
+        seed: instead of the scenario's.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        scenario_name: str,
+        model: str,
+        side: Side,
+        address: str,
+        *,
+        count: int,
+        seed: int | None,
+    ) -> None:
+        configure(invocation)
+        self.invocation = invocation
+        self.scenario = load_scenario(scenario_name)
+        self.model = parse_model(model)
+        self.side: Side = side
+        self.address = Address.parse(address)
+        self.count = count
+        self.seed = self.scenario.seed if seed is None else seed
+        self.listened = False
+        self._where = scenario_name
+        self._log = structlog.get_logger()
+
+    def numbers(self) -> Iterator[int]:
+        """1, 2, 3 ... as many as there are to be."""
+        number = 0
+        while not self.count or number < self.count:
+            number += 1
+            yield number
+
+    def migrate(self, number: int, interrupt: Interrupt) -> SideResult:
+        """Carry out one migration; the first signal cancels it.
+
+        Raises:
+            MigpoolError: the machine cannot be built.
+        """
+        self.listened = False
+        run = SideRun(
+            self.scenario,
+            self.model,
+            self.side,
+            self.seed,
+            self.address,
+            where=self._where,
+            watch=lambda state: self._log.info("state", migration=number, side=self.side, state=state.value),
+            listening=self._say_where,
+        )
+        run.start()
+        cancelled = False
+        while not run.join(TICK):
+            if interrupt() and not cancelled:
+                cancelled = True
+                run.cancel()
+        return run.result()
+
+    def _say_where(self, address: Address) -> None:
+        # A port that the system chose stays the same for the migrations that follow.
+        self.address = address
+        self.listened = True
+        announce(self.invocation, "listening on", address=str(address))
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Interrupt]:
+        """Take Ctrl-C and SIGTERM as a wish to cancel."""
+        with Interrupt(complain) as interrupt:
+            yield interrupt
+
+
+def complain(line: str) -> None:
+    """One line on stderr."""
+    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | None) -> int:
+    """Send one machine after the other, until one fails, and return the exit code."""
+    check_writable(json_file, trace_file)
+    runs: list[RunResult] = []
+    last: SideResult | None = None
+    code = 0
+    with side.interruptible() as interrupt:
+        for number in side.numbers():
+            last = side.migrate(number, interrupt)
+            run = source_result(side.model.name, number, side.seed, last)
+            if json_file is not None or not runs:
+                runs.append(run)
+            if interrupt():
+                complain(f"cancelled: {last.error}" if last.error else "cancelled after the migration had completed")
+                code = interrupt.exit_code
+                break
+            if not run.verified:
+                complain(run_line(run))
+                code = 1
+                break
+            print(run_line(run), flush=True)  # noqa: T201
+    if json_file is not None:
+        write(json_file, lab_result(side.scenario, runs, None).to_json())
+    if trace_file is not None and last is not None:
+        write(trace_file, json.dumps(chrome_trace([traced_source(side.model.name, last)])))
+    return code
+
+
+def receive_machines(side: OneSide) -> int:
+    """Receive one machine after the other, and return the exit code.
+
+    A given number of them ends with the first that fails; without a number it goes on until it is cancelled.
+    """
+    with side.interruptible() as interrupt:
+        for number in side.numbers():
+            result = side.migrate(number, interrupt)
+            if interrupt():
+                complain(f"cancelled: {result.error}" if result.error else "cancelled between two migrations")
+                return interrupt.exit_code
+            if result.verified:
+                print(f"{side.model.name}, run {number}: {_received(result)}", flush=True)  # noqa: T201
+                continue
+            complain(f"{side.model.name}, run {number}: {result.report.outcome.value}: {result.error}")
+            if side.count or not side.listened:
+                return 1
+    return 0
+
+
+def _received(result: SideResult) -> str:
+    assert result.report.outcome is State.COMPLETED
+    return f"completed, {result.report.bytes} bytes received, the machine runs here"

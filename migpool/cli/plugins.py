@@ -1,0 +1,52 @@
+"""``migpool plugins``: what is installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import Debug
+
+__all__ = ["plugins"]
+
+
+def plugins(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.", show_default=False)] = False,
+    debug: Debug = False,
+) -> None:
+    """List the devices and threading models that are installed.
+
+    A package adds its own by an entry point in [cyan]migpool.devices[/] or
+    [cyan]migpool.schedulers[/]. One that is broken is shown with its error; the others
+    work all the same.
+    """
+    set_up(context, 0, None, debug)
+    from migpool.plugins import describe
+
+    found = describe()
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps([asdict(plugin) for plugin in found], indent=2))
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from migpool.lab.table import console_for
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("Kind", "Name", "Package"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("What it is")
+    words = {"device": "device", "scheduler": "model"}
+    for plugin in found:
+        summary = Text(f"BROKEN: {plugin.error}", style="red") if plugin.error else Text(plugin.summary)
+        package = f"{plugin.distribution} {plugin.version}".strip()
+        table.add_row(words[plugin.kind], Text(plugin.name, style="bold"), package, summary)
+    console_for(sys.stdout).print(table)

@@ -1,0 +1,52 @@
+"""``migpool run``: one model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import (
+    Debug,
+    JsonFile,
+    LogFormatOption,
+    ModelOption,
+    ScenarioArgument,
+    SeedOption,
+    TraceFile,
+    Verbose,
+)
+
+__all__ = ["run"]
+
+
+def run(
+    context: typer.Context,
+    scenario: ScenarioArgument = "default",
+    model: ModelOption = "pool",
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="How many migrations.")] = 1,
+    json_file: JsonFile = None,
+    trace_file: TraceFile = None,
+    seed: SeedOption = None,
+    verbose: Verbose = 0,
+    log_format: LogFormatOption = None,
+    debug: Debug = False,
+) -> None:
+    """Migrate a machine from one process to another under one threading model.
+
+    Source and destination are processes of their own on this host.
+
+      [cyan]migpool run[/]      the default machine
+
+      [cyan]migpool run small -m pool+receiver --repeat 5[/]
+
+      [cyan]migpool run default --trace trace.json[/]
+    """
+    invocation = set_up(context, verbose, log_format, debug)
+    from migpool.cli.comparing import run_models
+
+    code = run_models(
+        invocation, scenario, [model], repeats=repeat, json_file=json_file, trace_file=trace_file, seed=seed
+    )
+    raise typer.Exit(code)

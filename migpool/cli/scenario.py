@@ -1,0 +1,92 @@
+"""``migpool scenario``: what can be migrated."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import Debug, complete_scenario
+
+__all__ = ["scenario_app"]
+
+scenario_app = typer.Typer(
+    help="List, show and check scenarios: which machine is migrated, and how.",
+    rich_markup_mode="rich",
+    no_args_is_help=False,
+)
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A built-in scenario, or the path of a file.", autocompletion=complete_scenario
+    ),
+]
+
+
+@scenario_app.callback(invoke_without_command=True)
+def nothing(context: typer.Context) -> None:
+    """List, show and check scenarios: which machine is migrated, and how."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@scenario_app.command("list")
+def list_builtin(context: typer.Context, debug: Debug = False) -> None:
+    """List the built-in scenarios."""
+    set_up(context, 0, None, debug)
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from migpool.lab.table import console_for
+    from migpool.scenario import builtin_names, load_scenario
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Name", no_wrap=True)
+    table.add_column("Devices", justify="left")
+    table.add_column("What it is")
+    for name in builtin_names():
+        found = load_scenario(name)
+        devices = ", ".join(
+            f"{entry.count} {entry.plugin}" if entry.count > 1 else entry.plugin for entry in found.devices
+        )
+        table.add_row(Text(name, style="bold"), devices, found.description)
+    console_for(sys.stdout).print(table)
+
+
+@scenario_app.command("show")
+def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
+    """Print a scenario as it is written: a good beginning for one of your own.
+
+    [cyan]migpool scenario show default > mine.toml[/]
+    """
+    set_up(context, 0, None, debug)
+    from migpool.scenario import load_scenario, scenario_text
+
+    load_scenario(name)
+    typer.echo(scenario_text(name), nl=False)
+
+
+@scenario_app.command("check")
+def check(context: typer.Context, name: Name, debug: Debug = False) -> None:
+    """Check a scenario: every key, the models, and whether the devices can be made here, at both ends."""
+    set_up(context, 0, None, debug)
+    from migpool.building import build_machine
+    from migpool.device import Side
+    from migpool.models import scenario_models
+    from migpool.scenario import load_scenario
+
+    found = load_scenario(name)
+    scenario_models(found, name)
+    sides: tuple[Side, Side] = ("source", "destination")
+    for side in sides:
+        machine = build_machine(found, side, found.seed, name)
+        machine.close()
+    typer.echo(
+        f"{name}: right: machine {machine.name} with {len(machine)} devices, "
+        f"{len(machine.iterable)} of them iterable; {found.channels.count} channels, "
+        f"memory budget {found.memory.budget} bytes"
+    )

@@ -1,0 +1,50 @@
+"""``migpool send``: the source's side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import (
+    Count,
+    Debug,
+    JsonFile,
+    LogFormatOption,
+    ModelOption,
+    ScenarioArgument,
+    SeedOption,
+    TraceFile,
+    Verbose,
+)
+
+__all__ = ["send"]
+
+
+def send(
+    context: typer.Context,
+    scenario: ScenarioArgument,
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="tcp:HOST:PORT or unix:PATH.")],
+    model: ModelOption = "pool",
+    count: Count = 1,
+    json_file: JsonFile = None,
+    trace_file: TraceFile = None,
+    seed: SeedOption = None,
+    verbose: Verbose = 0,
+    log_format: LogFormatOption = None,
+    debug: Debug = False,
+) -> None:
+    """Be the source: send the scenario's machine to a destination that listens.
+
+    Both ends need the same scenario and seed; each may have its own model.
+    Ctrl-C cancels in order: the machine runs here again. What only the
+    destination knows is missing in the files.
+
+      [cyan]migpool send small --to tcp:192.0.2.7:4444 -m pool:4[/]
+    """
+    invocation = set_up(context, verbose, log_format, debug)
+    from migpool.cli.oneside import OneSide, send_machines
+
+    side = OneSide(invocation, scenario, model, "source", to, count=count, seed=seed)
+    raise typer.Exit(send_machines(side, json_file=json_file, trace_file=trace_file))
