@@ -1,0 +1,98 @@
+"""BoundedMap: ``WorkerPool.map`` in a pool with a bound, which submits calls as their results are taken."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from migpool.errors import PoolFull
+
+if TYPE_CHECKING:
+    from migpool.workerpool import WorkerPool
+
+T = TypeVar("T")
+
+
+class BoundedMap(Generic[T]):
+    """The calls of one ``map`` that were submitted and whose results were not taken yet.
+
+    It never waits for room while it has a result to wait for: the room may be what its own results take up, if nobody
+    but the taker of the results could make some.
+
+    Arguments:
+        pool: who makes the calls.
+        width: at most this many calls at any one time.
+        fn: what is called.
+        calls: the arguments of each call.
+        timeout: seconds from now within which all results must have been taken; None: no limit.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        width: int,
+        fn: Callable[..., T],
+        calls: Iterator[tuple[object, ...]],
+        timeout: float | None,
+    ) -> None:
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.pool = pool
+        self.width = width
+        self.fn = fn
+        self.calls = calls
+        self.upcoming = next(calls, None)  # None: all calls are submitted
+        self.futures: deque[Future[T]] = deque()
+
+    def fill(self) -> None:
+        """Submit what there is room for now; nothing, if the pool accepts nothing."""
+        while self.upcoming is not None and len(self.futures) < self.width:
+            try:
+                self.futures.append(self.pool.try_submit(self.fn, *self.upcoming))
+            except (PoolFull, RuntimeError):
+                # RuntimeError: the pool was shut down. The results of what was submitted come first, then
+                # ``submit_upcoming`` meets it again.
+                return
+            self.upcoming = next(self.calls, None)
+
+    def results(self) -> Iterator[T]:
+        """The results, in the order of the calls; closing the iterator cancels what has not begun."""
+        try:
+            while self.futures or self.upcoming is not None:
+                if not self.futures:
+                    self.submit_upcoming()
+                yield self.take()
+        finally:
+            for future in self.futures:
+                future.cancel()
+
+    def submit_upcoming(self) -> None:
+        """Submit one call, and wait for room."""
+        assert self.upcoming is not None
+        args, left = self.upcoming, self.seconds_left()
+        try:
+            future = self.pool.submit(self.fn, *args) if left is None else self.pool.submit_within(left, self.fn, *args)
+        except PoolFull as full:
+            raise TimeoutError(str(full)) from None
+        self.futures.append(future)
+        self.upcoming = next(self.calls, None)
+
+    def take(self) -> T:
+        """The next result; its place is given to an upcoming call at once, not when the caller returns for more.
+
+        In a method of its own: no variable of the generator keeps the result alive.
+        """
+        future = self.futures.popleft()
+        try:
+            result = future.result(self.seconds_left())
+            self.fill()
+            return result
+        finally:
+            future.cancel()
+            del future
+
+    def seconds_left(self) -> float | None:
+        """Until the deadline; at least 0, and None if there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())

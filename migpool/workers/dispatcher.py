@@ -1,0 +1,347 @@
+"""Dispatcher: which thread gets which task, for ``WorkerPool``; its guarantees are numbered in ``workerpool.py``.
+
+A task goes, in this order, to the worker that fell idle last (its caches are warm, and those idle longest can time
+out), to a new thread, to the queue, or to the line of blocked submitters. A worker that ends a task takes the next from
+the queue, else from the line; only then is it idle. So no worker is idle while a task waits, and no place in the queue
+is free while a submitter is blocked.
+
+Everything is decided under one lock, held for a few instructions and never while another lock is waited for. One step
+does without: in a pool without a bound, while every worker is busy, a task is simply appended to the queue
+(``express``).
+
+Finalizers and signal handlers run inside the locked region too; they may use this very pool, and a signal handler may
+raise. Both happen only at a call, never between two statements without one (CPython looks for them when a call begins
+or ends and when a loop goes round). Hence ``del items[-1]`` for ``items.pop()`` and ``items += (item,)`` for
+``items.append(item)``: what must happen together is written without a call in between.
+
+The dispatcher is separate from the pool so that the threads, which hold the dispatcher, do not keep the pool alive.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures.thread import BrokenThreadPool
+
+from migpool.workers.crew import Crew
+from migpool.workers.exitandfork import EXIT_AND_FORK
+from migpool.workers.lock import ConvoyFreeLock
+from migpool.workers.submitter import Submitter
+from migpool.workers.worker import Task, Worker
+
+UNBOUNDED = sys.maxsize
+WITHDRAWN_KEPT = 64  # cancelled futures that may stay in a bounded queue before their number is compared with the rest
+
+
+class Dispatcher:
+    """The threads, the queue and the line of one pool.
+
+    Arguments:
+        max_workers: at most this many threads.
+        max_pending: at most this many tasks in the queue, or ``UNBOUNDED``.
+        idle_timeout: seconds after which an idle thread ends; None: never.
+        prefix: what the names of the threads begin with.
+        initializer: called in each thread before its first task.
+    """
+
+    def __init__(
+        self,
+        max_workers: int,
+        max_pending: int,
+        idle_timeout: float | None,
+        prefix: str,
+        initializer: Callable[[], object] | None,
+    ) -> None:
+        self.max_workers = max_workers
+        self.max_pending = max_pending
+        self.idle_timeout = idle_timeout
+        self.prefix = prefix
+        self.initializer = initializer
+        self.closed = False  # no more tasks will come: a worker that finds nothing to do ends
+        self.refusal: RuntimeError | None = None  # why no task is accepted
+        self.pool: weakref.ref[object] | None = None  # kept here because a dead reference calls nobody
+        self._begin()
+        EXIT_AND_FORK.register(self)
+
+    def _begin(self) -> None:
+        """The state of a pool that never had a task or a thread."""
+        self.lock = ConvoyFreeLock()
+        self.tasks: deque[Task] = deque()
+        self.express: deque[Task] | None = None  # ``tasks``, while a task may be appended without the lock
+        self.withdrawn = 0  # how many in ``tasks`` are cancelled and no longer count
+        self.blocked: deque[Submitter] = deque()
+        self.running = 0  # workers that have a task, or are about to get one
+        self.idle: list[Worker] = []
+        self.crew = Crew()
+        self.completed = self.most_queued = self.most_running = self.most_blocked = 0
+
+    # What the pool asks.
+
+    def offer(self, task: Task, over: bool = False) -> bool:
+        """Give ``task`` to a worker or to the queue; False if there is no room. ``over``: exceed the bound."""
+        with self.lock:
+            if self.refusal is not None:
+                self.check()
+            if self.running < self.max_workers:
+                self.hand_over(task)
+                return True
+            if len(self.tasks) - self.withdrawn >= self.max_pending and not over:
+                return False
+            task.queued = True
+            self.tasks.append(task)
+            return True
+
+    def check(self) -> None:
+        """Raise the reason why no task is accepted, if there is one."""
+        if self.refusal is not None:
+            # A new one: each thread that raises the same exception object would add its traceback to it.
+            raise type(self.refusal)(*self.refusal.args)
+
+    def recheck(self, task: Task) -> None:
+        """``task`` was appended without the lock, and ``express`` has ended meanwhile: perhaps no worker saw it."""
+        with self.lock:
+            if task.queued:
+                self.tasks.remove(task)
+                task.queued = False
+                self.offer(task)
+
+    def submit(self, task: Task, seconds: float | None) -> bool:
+        """As :meth:`offer`, but wait in line for ``seconds`` (None: without a limit, and not at all in a worker)."""
+        submitter = Submitter(task)
+        try:
+            with self.lock:
+                # Again, and now under the same lock as the place in line: room may have appeared since the first offer.
+                if self.offer(task, over=seconds is None and self.crew.includes_current_thread()):
+                    return True
+                self.blocked.append(submitter)
+                self.most_blocked = max(self.most_blocked, len(self.blocked))
+            submitter.wait(seconds)
+            self.leave_line(submitter)
+        except BaseException:
+            # An interrupt: the caller will never see the future, so nobody else could cancel it.
+            self.leave_line(submitter)
+            task.cancel()
+            raise
+        if not submitter.admitted:
+            self.check()
+        return submitter.admitted
+
+    def close(self, reason: RuntimeError, cancel: bool = False) -> None:
+        """Refuse what comes with ``reason``, also to those blocked; ``cancel``: and cancel what is queued."""
+        with self.lock:
+            if self.refusal is None:
+                self.refusal = reason
+            self.closed = True
+            self.express = None
+            self.refuse_blocked()
+            for worker in self.crew:
+                worker.inbox.put(None)
+        for task in self.drain() if cancel else ():
+            if task.cancel():
+                task.begin()  # no worker will meet it, so nobody else tells those who wait for it
+
+    def abandon(self, _pool: object = None) -> None:
+        """The pool was collected: let the threads end when nothing is left to do.
+
+        Collection may strike in any thread at any instruction, also under the lock of another pool; two threads that
+        did so crosswise would deadlock. So this takes no lock: it writes ``closed`` before it looks at the idle, while
+        a worker joins the idle before it looks at ``closed``; one of the two sees the other.
+        """
+        self.closed = True
+        for worker in list(self.idle):
+            worker.inbox.put(None)
+
+    def join(self) -> None:
+        """Wait until every thread has ended."""
+        with self.lock:
+            threads = self.crew.threads()
+        for thread in threads:
+            thread.join()
+
+    # What a future asks.
+
+    def withdraw(self, task: Task) -> None:
+        """``task`` was cancelled: its place is free. It stays in the queue until a worker meets it, unless many do."""
+        stale: list[Task] = []
+        with self.lock:
+            if task.queued:
+                self.note_length()
+                task.queued = False
+                self.withdrawn += 1
+                self.admit()
+                # Taking one out of the middle costs the length of the queue; taking all out once they are the half of
+                # it costs a constant in the mean, and bounds the memory of a queue whose live tasks are bounded.
+                mostly_withdrawn = self.withdrawn > max(WITHDRAWN_KEPT, len(self.tasks) // 2)
+                if mostly_withdrawn and self.max_pending != UNBOUNDED:
+                    stale = self.sort_out_withdrawn()
+        for task in stale:
+            task.begin()
+
+    # What a worker asks.
+
+    def following(self, worker: Worker) -> Task | None:
+        """The next task from the queue or the line; None: there is none, and the worker is idle. Lock held."""
+        self.note_length()
+        if not self.tasks:
+            # A submitter appends and then looks at ``express``; this ends ``express`` and then looks at the queue. One
+            # of the two sees the other, so no task is left behind with the worker that is about to be idle.
+            express, self.express = self.express, None
+            if self.tasks:
+                self.express = express
+        if self.tasks:
+            task = self.first()
+            if self.blocked:
+                self.admit()
+            return task
+        if self.blocked:
+            submitter = self.blocked.popleft()
+            submitter.admitted = True
+            submitter.gate.release()
+            return submitter.task
+        self.running -= 1
+        self.idle.append(worker)
+        if self.closed:
+            worker.inbox.put(None)
+        return None
+
+    def dismiss(self, worker: Worker) -> bool:
+        """Let a worker with an empty inbox end; False if something was put into it meanwhile."""
+        with self.lock:
+            if not worker.inbox.empty():
+                return False
+            if worker in self.idle:
+                self.idle.remove(worker)
+            else:  # a signal handler raised in the middle of handing it a task
+                self.running -= 1
+            self.strike_off(worker)
+            return True
+
+    def break_down(self, worker: Worker) -> None:
+        """The initializer failed in ``worker``: the pool is of no use any more."""
+        error = BrokenThreadPool("A thread initializer failed, the thread pool is not usable anymore")
+        with self.lock:
+            self.refusal = error
+            self.express = None
+            self.running -= 1
+            self.refuse_blocked()
+        for task in itertools.chain([worker.inbox.get()], self.drain()):
+            if task is not None and task.begin():
+                task.settle(None, BrokenThreadPool(*error.args))
+
+    def replace(self, worker: Worker) -> None:
+        """The thread of ``worker`` dies of an exception raised in it from outside; what waits must still run."""
+        with self.lock:
+            self.express = None
+            if worker in self.idle:
+                self.idle.remove(worker)
+            else:
+                self.running -= 1
+            self.strike_off(worker)
+            task = self.following(worker) if self.tasks or self.blocked else None
+            if task is not None:
+                self.hand_over(task)
+
+    # Steps of the above; all with the lock held.
+
+    def hand_over(self, task: Task) -> None:
+        """Begin ``task`` on an idle worker, else on a new one, else queue it.
+
+        The caller has found that there may be a worker, but the calls since may have let another submission in.
+        """
+        worker = None if self.idle else Worker(self, self.crew.free_number(), task)
+        if self.idle:
+            worker = self.idle[-1]
+            del self.idle[-1]
+            self.running += 1
+            worker.inbox.put(task)
+        elif worker is not None and self.running < self.max_workers:
+            self.running += 1
+            try:
+                self.crew.start(worker)
+            except BaseException:
+                self.running -= 1
+                raise
+        else:
+            task.queued = True
+            self.tasks.append(task)
+        if self.running > self.most_running:
+            self.most_running = self.running
+        if self.running == self.max_workers and self.max_pending == UNBOUNDED and self.refusal is None:
+            self.express = self.tasks
+
+    def strike_off(self, worker: Worker) -> None:
+        """The worker ends. In a closed pool its thread stays listed, as in the standard library."""
+        if not self.closed:
+            self.crew.strike_off(worker)
+
+    def note_length(self) -> None:
+        """Before each step that shortens the queue: so its greatest length is seen though no append is counted."""
+        waiting = len(self.tasks) - self.withdrawn
+        if waiting > self.most_queued:
+            self.most_queued = waiting
+
+    def first(self) -> Task:
+        """Take the first task out of the queue, which is not empty."""
+        task = self.tasks[0]
+        del self.tasks[0]
+        if task.queued:
+            task.queued = False
+        else:
+            self.withdrawn -= 1
+        return task
+
+    def drain(self) -> Iterator[Task]:
+        """Empty the queue, task by task: the lock is not held while the caller deals with one."""
+        while True:
+            with self.lock:
+                self.note_length()
+                if not self.tasks:
+                    return
+                task = self.first()
+            yield task
+
+    def sort_out_withdrawn(self) -> list[Task]:
+        """Take the cancelled tasks out of the queue, which goes round once for it."""
+        withdrawn = []
+        for _ in range(len(self.tasks)):
+            task = self.tasks[0]
+            del self.tasks[0]
+            if task.queued:
+                self.tasks += (task,)
+            else:
+                self.withdrawn -= 1
+                withdrawn.append(task)
+        return withdrawn
+
+    def admit(self) -> None:
+        """Let blocked submitters in, first come first served."""
+        while self.blocked and len(self.tasks) - self.withdrawn < self.max_pending:
+            submitter = self.blocked[0]
+            del self.blocked[0]
+            submitter.task.queued = True
+            self.tasks += (submitter.task,)
+            submitter.admitted = True
+            submitter.gate.release()
+
+    def leave_line(self, submitter: Submitter) -> None:
+        with self.lock:
+            if submitter in self.blocked:
+                self.blocked.remove(submitter)
+
+    def refuse_blocked(self) -> None:
+        while self.blocked:
+            submitter = self.blocked[0]
+            del self.blocked[0]
+            submitter.gate.release()
+
+    def restart_in_child(self) -> None:
+        """After a fork, in the child: no tasks, and no thread but the one that forked, if that is a worker of ours."""
+        survivor = self.crew.workers.get(threading.current_thread())
+        self._begin()
+        if survivor is not None:
+            self.crew.workers[survivor.thread] = survivor
+            self.running = 1

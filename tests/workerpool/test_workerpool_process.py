@@ -1,0 +1,189 @@
+"""Guarantees 9 and 10 where they concern the process: the interpreter's exit, and fork. In processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+LIMIT = 60
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with the prologue that all of these need."""
+    prologue = """
+        import os, signal, sys, threading, time
+        from migpool.workerpool import WorkerPool
+        signal.alarm(50)
+    """
+    source = textwrap.dedent(prologue) + textwrap.dedent(program)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "ignore::DeprecationWarning", "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env=environment,
+    )
+
+
+def outcome(program: str) -> tuple[int, str, str]:
+    done = run(program)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("shut_down", ["", "pool.shutdown(wait=False)", "del pool"])
+def test_at_exit_accepted_tasks_are_finished_and_idle_threads_ended(shut_down: str) -> None:
+    program = f"""
+        pool = WorkerPool(2, idle_timeout=None)
+        gate = threading.Event()
+        for n in range(2):
+            pool.submit(gate.wait)
+        for n in range(20):
+            pool.submit(lambda n=n: os.write(1, b"%d " % n) if n % 2 else None)
+        {shut_down}
+        threading.Timer(0.05, gate.set).start()
+    """
+    code, out, errors = outcome(program)
+    assert (code, errors) == (0, "")
+    assert sorted(map(int, out.split())) == list(range(1, 20, 2))
+
+
+def test_at_exit_an_idle_pool_ends_at_once() -> None:
+    assert outcome("pool = WorkerPool(2, idle_timeout=None); pool.submit(abs, -1).result()") == (0, "", "")
+
+
+def test_after_exit_has_begun_nothing_is_accepted() -> None:
+    program = """
+        import atexit
+        pool = WorkerPool(2)
+        @atexit.register
+        def late():
+            for submit in (pool.submit, WorkerPool(1).submit):
+                try:
+                    submit(abs, -1)
+                except RuntimeError as error:
+                    print(error)
+    """
+    refusal = "cannot schedule new futures after interpreter shutdown\n"
+    assert outcome(program) == (0, 2 * refusal, "")
+
+
+def test_exit_refuses_a_thread_that_waits_for_room() -> None:
+    program = """
+        pool = WorkerPool(1, max_pending=0)
+        gate = threading.Event()
+        pool.submit(gate.wait)
+        def submit():
+            try:
+                pool.submit(abs, -1)
+            except RuntimeError as error:
+                print(error)
+            gate.set()
+        threading.Thread(target=submit).start()
+        while not pool.statistics().blocked:
+            time.sleep(0.001)
+    """
+    assert outcome(program) == (0, "cannot schedule new futures after interpreter shutdown\n", "")
+
+
+def test_a_task_that_submits_at_exit_is_refused_and_the_exit_goes_on() -> None:
+    program = """
+        pool = WorkerPool(1)
+        def submit_forever():
+            try:
+                while True:
+                    pool.submit(abs, -1)
+                    time.sleep(0.001)
+            except RuntimeError as error:
+                print(error)
+        pool.submit(submit_forever)
+    """
+    assert outcome(program) == (0, "cannot schedule new futures after interpreter shutdown\n", "")
+
+
+CHILD = """
+        def in_child(check):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    check()
+                    sys.stdout.flush()
+                    os._exit(0)
+                except BaseException as error:
+                    sys.stderr.write(repr(error))
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def test_a_child_finds_the_pool_empty_and_working_and_the_parent_is_not_disturbed() -> None:
+    program = f"""
+        {CHILD}
+        pool = WorkerPool(2, "crew", max_pending=3, idle_timeout=None)
+        gate = threading.Event()
+        futures = [pool.submit(gate.wait) for _ in range(2)] + [pool.submit(abs, -n) for n in range(3)]
+        def check():
+            assert pool.statistics().threads == pool.statistics().queued == pool.statistics().running == 0
+            assert [f.result(20) for f in [pool.submit(abs, -n) for n in range(5)]] == list(range(5))
+            assert not futures[4].done()
+            pool.shutdown()
+        in_child(check)
+        gate.set()
+        assert [f.result(20) for f in futures] == [True, True, 0, 1, 2]
+        assert pool.submit(abs, -7).result(20) == 7
+    """
+    assert outcome(program) == (0, "", "")
+
+
+def test_a_child_forked_while_threads_submit_never_inherits_a_taken_lock() -> None:
+    program = f"""
+        {CHILD}
+        stop = threading.Event()
+        pools = [WorkerPool(2), WorkerPool(2, max_pending=1)]
+        def hammer(pool):
+            while not stop.is_set():
+                pool.submit(abs, -1).result(20)
+        threads = [threading.Thread(target=hammer, args=(pool,)) for pool in pools]
+        for thread in threads:
+            thread.start()
+        def check():
+            for pool in pools:
+                assert pool.submit(abs, -7).result(20) == 7
+                pool.shutdown()
+        for _ in range(30):
+            in_child(check)
+        stop.set()
+    """
+    assert outcome(program) == (0, "", "")
+
+
+def test_a_child_forked_by_a_task_goes_on_as_the_only_worker() -> None:
+    program = f"""
+        {CHILD}
+        pool = WorkerPool(2, "crew")
+        def check():
+            assert pool.statistics().threads == pool.statistics().running == 1
+            assert pool.submit(lambda: threading.current_thread().name).result(20) == "crew_1"
+        pool.submit(in_child, check).result(20)
+    """
+    assert outcome(program) == (0, "", "")
+
+
+def test_a_child_of_multiprocessing_exits_although_the_parent_has_busy_workers() -> None:
+    program = """
+        import multiprocessing
+        pool = WorkerPool(1, idle_timeout=None)
+        gate = threading.Event()
+        pool.submit(gate.wait)
+        child = multiprocessing.get_context("fork").Process(target=abs, args=(-1,))
+        child.start()
+        child.join(20)
+        print(child.exitcode)
+        gate.set()
+    """
+    assert outcome(program) == (0, "0\n", "")
