@@ -12,6 +12,7 @@ from migpool.cli.options import (
     JsonFile,
     LogFormatOption,
     ModelsOption,
+    PictureFile,
     ScenarioArgument,
     SeedOption,
     TraceFile,
@@ -30,6 +31,7 @@ def compare(
     ] = None,
     json_file: JsonFile = None,
     trace_file: TraceFile = None,
+    picture_file: PictureFile = None,
     seed: SeedOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
@@ -53,6 +55,13 @@ def compare(
 
     names = [one.name for one in parse_models(models)] if models else []
     code = run_models(
-        invocation, scenario, names, repeats=repeats, json_file=json_file, trace_file=trace_file, seed=seed
+        invocation,
+        scenario,
+        names,
+        repeats=repeats,
+        json_file=json_file,
+        trace_file=trace_file,
+        picture_file=picture_file,
+        seed=seed,
     )
     raise typer.Exit(code)

@@ -15,6 +15,7 @@ from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.lab.chrometrace import chrome_trace
+from migpool.lab.picture import picture
 from migpool.lab.processes import Observed
 from migpool.lab.progress import watching
 from migpool.lab.result import RunResult
@@ -34,6 +35,7 @@ def run_models(
     repeats: int | None,
     json_file: Path | None,
     trace_file: Path | None,
+    picture_file: Path | None,
     seed: int | None,
 ) -> int:
     """Make the runs and return the exit code.
@@ -50,7 +52,7 @@ def run_models(
     names = list(models) or scenario_models(scenario, scenario_name) or all_models()
     for name in names:
         parse_model(name)
-    check_writable(json_file, trace_file)
+    check_writable(json_file, trace_file, picture_file)
     planned = plan(names, repeats or scenario.compare.repeats, scenario.seed if seed is None else seed)
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)
@@ -66,6 +68,8 @@ def run_models(
         write(json_file, result.to_json())
     if trace_file is not None:
         write(trace_file, json.dumps(chrome_trace(lab.last_of_each_model())))
+    if picture_file is not None and result.runs:
+        write(picture_file, picture(result, f"migpool: {scenario.name}"))
     if came:
         made = sum(run.outcome == "completed" for run in result.runs)
         screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)

@@ -16,6 +16,7 @@ __all__ = [
     "LogFormatOption",
     "ModelOption",
     "ModelsOption",
+    "PictureFile",
     "ScenarioArgument",
     "SeedOption",
     "TraceFile",
@@ -98,6 +99,10 @@ TraceFile = Annotated[
     typer.Option(
         "--trace", metavar="FILE", dir_okay=False, help="Write a Chrome trace; https://ui.perfetto.dev opens it."
     ),
+]
+PictureFile = Annotated[
+    Path | None,
+    typer.Option("--picture", metavar="FILE.svg", dir_okay=False, help="Write the table as an SVG picture."),
 ]
 Verbose = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Log each change of state.", show_default=False)

@@ -12,6 +12,7 @@ from migpool.cli.options import (
     JsonFile,
     LogFormatOption,
     ModelOption,
+    PictureFile,
     ScenarioArgument,
     SeedOption,
     TraceFile,
@@ -28,6 +29,7 @@ def run(
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="How many migrations.")] = 1,
     json_file: JsonFile = None,
     trace_file: TraceFile = None,
+    picture_file: PictureFile = None,
     seed: SeedOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
@@ -47,6 +49,13 @@ def run(
     from migpool.cli.comparing import run_models
 
     code = run_models(
-        invocation, scenario, [model], repeats=repeat, json_file=json_file, trace_file=trace_file, seed=seed
+        invocation,
+        scenario,
+        [model],
+        repeats=repeat,
+        json_file=json_file,
+        trace_file=trace_file,
+        picture_file=picture_file,
+        seed=seed,
     )
     raise typer.Exit(code)

@@ -33,7 +33,7 @@ from migpool.wire.ram import (
     RamSection,
     RamSectionEnd,
 )
-from migpool.wire.sections import SectionHead, ascii_text, check_footer
+from migpool.wire.sections import Footers, SectionHead, ascii_text
 
 __all__ = ["RamReader"]
 
@@ -50,11 +50,13 @@ class RamReader:
         page_size: bytes of a page, a power of two.
         gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
         batch: how many pages one event may have.
+        footers: whether sections have footers.
     """
 
-    __slots__ = ("_batch", "_block", "_end", "_gpa", "_lengths", "_mask", "_page_size")
+    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mask", "_page_size")
 
-    def __init__(self, page_size: int, gpa: bool, batch: int) -> None:
+    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers) -> None:
+        self._footers = footers
         self._page_size = page_size
         self._mask = page_size - 1
         self._gpa = gpa
@@ -84,7 +86,7 @@ class RamReader:
                 yield MultifdFlush(offset)
             elif word == EOS:
                 inbox.skip(_WORD)
-                yield from check_footer(inbox, head)
+                yield from self._footers.check(inbox, head)
                 yield RamSectionEnd(head, offset)
                 return
             else:

@@ -4,7 +4,7 @@ Big-endian, as in QEMU 10.0::
 
     START 01, FULL 04   u8 type, u32 section id, u8 n, idstr[n], u32 instance id, u32 version id, payload, footer
     PART 02, END 03     u8 type, u32 section id, payload, footer
-    footer              u8 7e, u32 section id
+    footer              u8 7e, u32 section id; old machine types (before 2.4) write none
     SUBSECTION 05       u8 05, u8 n, name[n], u32 version id; inside a payload or the configuration, without a footer
 
 Nothing says how long a payload is, and 7e with the right id can occur inside it.
@@ -19,14 +19,14 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer, Inbox, Steps, take
+from migpool.wire.inbox import Buffer, Inbox, Need, Steps, take
 
 __all__ = [
     "FOOTER_SIZE",
+    "Footers",
     "Kind",
     "Section",
     "SectionHead",
-    "check_footer",
     "footer",
     "read_head",
     "section",
@@ -45,6 +45,7 @@ SUBSECTION: Final = 0x05
 FOOTER: Final = 0x7E
 FOOTER_SIZE: Final = 5
 _SECTION_LIMIT: Final = 1 << 16
+_AFTER_A_SECTION: Final = frozenset({0x00, 0x01, 0x02, 0x03, 0x04, 0x08})  # EOF, another section, a command
 
 
 class Kind(IntEnum):
@@ -192,14 +193,38 @@ def read_head(inbox: Inbox, kind: Kind, known: Mapping[int, SectionHead]) -> Ste
     return SectionHead(kind, section_id, idstr, instance_id, version, offset)
 
 
-def check_footer(inbox: Inbox, head: SectionHead) -> Steps[None]:
-    """Read a section's footer.
+class Footers:
+    """Whether the sections of a stream have footers, and the check of each.
 
-    Raises:
-        ProtocolError: something else stands there. Most often the payload was longer or shorter than its schema says.
+    Arguments:
+        present: whether they have; None: as the byte behind the first section shows. No item begins with 7e, so a
+            section that was measured right leaves no doubt.
     """
-    item = f"footer of {head}"
-    offset = inbox.offset
-    raw = bytes((yield from take(inbox, FOOTER_SIZE, item)))
-    if raw != footer(head.section_id):
-        raise ProtocolError(offset, item, f"{footer(head.section_id).hex()}, found {raw.hex()}")
+
+    __slots__ = ("present",)
+
+    def __init__(self, present: bool | None = True) -> None:
+        self.present = present
+
+    def mark(self, section_id: int) -> bytes:
+        """What follows a section's payload for certain: its footer, or nothing if there may be none."""
+        return b"" if self.present is False else footer(section_id)
+
+    def check(self, inbox: Inbox, head: SectionHead) -> Steps[None]:
+        """Read the footer of a section, if there is to be one.
+
+        Raises:
+            ProtocolError: something else stands there. Most often the payload was longer or shorter than its schema
+                says.
+        """
+        item = f"footer of {head}"
+        if self.present is None:
+            if not inbox.available:
+                yield Need(1, item)
+            self.present = inbox.peek(1)[0] not in _AFTER_A_SECTION
+        if not self.present:
+            return
+        offset = inbox.offset
+        raw = bytes((yield from take(inbox, FOOTER_SIZE, item)))
+        if raw != footer(head.section_id):
+            raise ProtocolError(offset, item, f"{footer(head.section_id).hex()}, found {raw.hex()}")

@@ -42,7 +42,7 @@ from migpool.wire.payload import DEFAULT_LIMIT, Schema, measured
 from migpool.wire.ram import RAM_IDSTR
 from migpool.wire.ramreader import RamReader
 from migpool.wire.records import read_records
-from migpool.wire.sections import Kind, Section, SectionHead, check_footer, footer, read_head
+from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
 
 __all__ = ["ITEMS", "MAY_END", "State", "StreamReader"]
 
@@ -84,12 +84,33 @@ class StreamReader(PushReader[Event]):
         limit: how many bytes one payload, package or description may have: the most that is kept, once it has arrived.
         batch: how many pages of RAM one event may have.
         gpa: whether RAM's block list gives guest-physical addresses; None: as the configuration's capabilities say.
+        older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
+            (the first item decides) and the footers (the byte behind the first section decides).
+        page_size: bytes of a page where the configuration does not say it.
     """
 
-    __slots__ = ("_batch", "_gpa", "_known", "_limit", "_ram", "_schema")
+    __slots__ = (
+        "_batch",
+        "_footers",
+        "_gpa",
+        "_known",
+        "_limit",
+        "_older",
+        "_page_size",
+        "_ram",
+        "_schema",
+        "_section",
+    )
 
     def __init__(
-        self, schema: Schema, *, limit: int = DEFAULT_LIMIT, batch: int = 256, gpa: bool | None = None
+        self,
+        schema: Schema,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        batch: int = 256,
+        gpa: bool | None = None,
+        older: bool = False,
+        page_size: int = 4096,
     ) -> None:
         inbox = Inbox()
         super().__init__(inbox, self._stream(inbox))
@@ -98,7 +119,21 @@ class StreamReader(PushReader[Event]):
         self._batch = batch
         self._gpa = gpa
         self._known: dict[int, SectionHead] = {}
-        self._ram = RamReader(4096, bool(gpa), batch)
+        self._older = older
+        self._page_size = page_size
+        self._footers = Footers(None if older else True)
+        self._ram = RamReader(page_size, bool(gpa), batch, self._footers)
+        self._section: SectionHead | None = None
+
+    @property
+    def footers(self) -> bool | None:
+        """Whether sections have footers; None: not known yet."""
+        return self._footers.present
+
+    @property
+    def section(self) -> SectionHead | None:
+        """The head of the section that is being read, or was read last."""
+        return self._section
 
     def inside(self, package: Packaged) -> Iterator[Event]:
         """The events inside a package. Read them to the end before the events that come after it.
@@ -128,12 +163,14 @@ class StreamReader(PushReader[Event]):
             if not inbox.available:
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = inbox.peek(1)[0]
+            if state is State.CONFIGURATION and self._older and kind != CONFIGURATION:
+                state = State.BODY
             if kind not in ITEMS[state]:
                 right = " or ".join(f"{item:02x}" for item in sorted(ITEMS[state])) or "the end of the input"
                 raise ProtocolError(inbox.offset, "type of the next item", f"{right}, found {kind:02x}")
             state = ITEMS[state][kind]
             if kind in _KINDS:
-                yield from self._section(inbox, _KINDS[kind])
+                yield from self._read_section(inbox, _KINDS[kind])
             elif kind == COMMAND:
                 yield (yield from read_command(inbox, self._limit))
             elif kind == CONFIGURATION:
@@ -147,21 +184,23 @@ class StreamReader(PushReader[Event]):
     def _configuration(self, inbox: Inbox) -> Steps[Configuration]:
         config = yield from read_configuration(inbox)
         gpa = IGNORE_SHARED in (config.capabilities or ()) if self._gpa is None else self._gpa
-        self._ram = RamReader(config.page_size, gpa, self._batch)
+        page_size = self._page_size if config.page_bits is None else config.page_size
+        self._ram = RamReader(page_size, gpa, self._batch, self._footers)
         return config
 
-    def _section(self, inbox: Inbox, kind: Kind) -> Generator[Need | Event, None, None]:
+    def _read_section(self, inbox: Inbox, kind: Kind) -> Generator[Need | Event, None, None]:
         head = yield from read_head(inbox, kind, self._known)
         self._known.setdefault(head.section_id, head)
+        self._section = head
         if head.idstr == RAM_IDSTR:
             yield from self._ram.section(inbox, head)
         elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith("/vfio"):
             records = yield from read_records(inbox, head, self._schema, self._limit)
-            yield from check_footer(inbox, head)
+            yield from self._footers.check(inbox, head)
             yield DeviceSection(head, records)
         else:
-            payload = yield from measured(inbox, head, self._schema, self._limit, footer(head.section_id))
-            yield from check_footer(inbox, head)
+            payload = yield from measured(inbox, head, self._schema, self._limit, self._footers.mark(head.section_id))
+            yield from self._footers.check(inbox, head)
             yield Section(head, payload)
 
 

@@ -24,7 +24,7 @@ from migpool.errors import ProtocolError
 from migpool.wire.events import VMDESC, VMDESC_HEAD
 from migpool.wire.inbox import Buffer
 
-__all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse"]
+__all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse", "payload_size"]
 
 _ITEM: Final = "VM description"
 _WINDOW: Final = 1 << 16
@@ -237,6 +237,16 @@ def _field(reader: _Reader) -> Field:
         struct=struct,
         inline=inline,
     )
+
+
+def payload_size(device: DeviceDescription) -> int:
+    """How many bytes the payload has that a description describes, by the sizes that it states."""
+    return device.size or 0 if device.layout is None else _layout_size(device.layout)
+
+
+def _layout_size(layout: Layout) -> int:
+    fields = sum(field.size * (1 if field.array_len is None else field.array_len) for field in layout.fields)
+    return fields + sum(6 + len(part.vmsd_name) + _layout_size(part) for part in layout.subsections)
 
 
 def emit_description(description: Description) -> bytes:

@@ -1,7 +1,7 @@
 """A network card with a ring of packet descriptors: an example of a device plug-in.
 
-It needs ``migpool.device`` and nothing else of migpool. The ring is state: it is saved in chunks over the multifd channels.
-The card's registers are its config: they are saved last.
+It needs ``migpool.device`` and nothing else of migpool. The ring is state: it is saved in chunks over the multifd
+channels. The card's registers are its config: they are saved last.
 """
 
 from __future__ import annotations
