@@ -297,9 +297,7 @@ class Source(Endpoint):
                 self._verified[slot.number] = ours == theirs
         wrong = [slot.name for slot in self.machine if self._verified.get(slot.number) is False]
         if wrong:
-            raise VerificationError(
-                f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}"
-            )
+            raise VerificationError(f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}")
 
     # ------------------------------------------------------------------ afterwards
 

@@ -185,9 +185,7 @@ def test_an_address_is_read_and_written(text: str) -> None:
     assert str(Address.parse(text)) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "4444", "tcp:host", "tcp::1", "tcp:a:65536", "unix:", "udp:host:1", "tcp:a:-1"]
-)
+@pytest.mark.parametrize("text", ["", "4444", "tcp:host", "tcp::1", "tcp:a:65536", "unix:", "udp:host:1", "tcp:a:-1"])
 def test_what_is_no_address_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(UsageError, match="write tcp:HOST:PORT or unix:PATH"):
         Address.parse(text)
