@@ -1,5 +1,6 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests
+# make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
 # make clean   remove what these made
 
@@ -8,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint soak bench clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -30,6 +31,9 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/pytest
+
+soak: $(READY)
+	$(BIN)/pytest -m soak
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
