@@ -136,7 +136,7 @@ class Answers:
         with self._news:
             while self.running is None and self.shut is None and self._over is None and time.monotonic() < deadline:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
-            if self.running is not None:
+            if self.running is not None or self.shut == 0:
                 return True
             return False if self.shut is not None or self._over is not None else None
 

@@ -11,6 +11,7 @@ from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
+from migpool.cli.record import record
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
@@ -72,5 +73,6 @@ app.command()(run)
 app.command()(compare)
 app.command()(send)
 app.command()(receive)
+app.command()(record)
 app.command()(plugins)
 app.add_typer(scenario_app, name="scenario")

@@ -1,10 +1,13 @@
 """Device sections out of a recorded migration stream, found with the help of the description at its end.
 
 The JSON lists the devices in the order of their FULL sections and says how long each payload was, and these sections
-stand together right before the end of the stream. So their first byte can be computed from the end, without a way
-through guest RAM and the state of iterable devices; every header and footer on the way is then checked::
+stand together right before the end of the stream. So their first bytes can be computed from the end, without a way
+through guest RAM and the state of iterable devices; every header and footer on the way is checked::
 
     ... | FULL, payload, footer | ... | FULL, payload, footer | EOF | VMDESC, length, JSON
+
+Two things are not so in every stream. Old machine types write no footers. And some devices (virtio-mem) are saved
+early, between the first sections of RAM: the first in the JSON, and looked for from the beginning of the stream.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -32,6 +35,7 @@ _FOOTER = Struct(">BI")
 _LENGTH = Struct(">I")
 _FULL, _FOOTER_MARK = 0x04, 0x7E
 _SUFFIX = ".mig.gz"
+_EARLY = 16 << 20  # bytes within which a section that is saved early must begin
 _CANDIDATES = 5  # JSON holds no 0x06, so only the four bytes of its length can be mistaken for the type before them
 
 _Bytes: TypeAlias = "bytes | mmap.mmap"
@@ -142,28 +146,59 @@ def sections(data: _Bytes, where: str) -> list[CapturedSection]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DescriptionError(f"{where}: the description lists no devices")
     sizes = [payload_size(entry) for entry in entries]
-    at = end - sum(_overhead(entry) + size for entry, size in zip(entries, sizes, strict=True))
+    late, at = max((_backwards(data, end, entries, sizes, footer) for footer in (_FOOTER.size, 0)), key=_fitting)
+    early = [
+        _search(data, entry, size) for entry, size in zip(entries[: len(entries) - len(late)], sizes, strict=False)
+    ]
+    found = [section for section in early if section is not None]
+    if len(found) < len(early):
+        entry, size = entries[len(early) - 1], sizes[len(early) - 1]
+        raise DescriptionError(
+            f"{where}: expected the section of {entry.get('name')!r:.60} with {size} bytes at byte {at}: "
+            f"the description does not fit the stream"
+        )
+    return found + late
+
+
+def _fitting(found: tuple[list[CapturedSection], int]) -> int:
+    return len(found[0])
+
+
+def _backwards(
+    data: _Bytes, end: int, entries: Sequence[Mapping[str, object]], sizes: Sequence[int], footer: int
+) -> tuple[list[CapturedSection], int]:
+    """The sections that stand together before ``end``, in their order, and where the first one is.
+
+    All of them, or as many of the last ones as fit; then the place is that of the first that does not.
+    """
     found: list[CapturedSection] = []
-    for entry, size in zip(entries, sizes, strict=True):
-        section = _section(data, at, entry, size)
+    for entry, size in zip(reversed(entries), reversed(sizes), strict=True):
+        end -= _HEAD.size + len(str(entry.get("name"))) + _IDS.size + size + footer
+        section = _section(data, end, entry, size, footer)
         if section is None:
-            raise DescriptionError(
-                f"{where}: expected the section of {entry.get('name')!r:.60} with {size} bytes at byte {at}: "
-                f"the description does not fit the stream, or the stream has no section footers"
-            )
+            break
         found.append(section)
-        at += _overhead(entry) + size
-    return found
+    return found[::-1], end
 
 
-def _overhead(entry: Mapping[str, object]) -> int:
-    return _HEAD.size + len(str(entry.get("name"))) + _IDS.size + _FOOTER.size
+def _search(data: _Bytes, entry: Mapping[str, object], size: int) -> CapturedSection | None:
+    """The section of a device that was saved early, with or without a footer."""
+    idstr = str(entry.get("name")).encode("ascii", "replace")
+    name = bytes((len(idstr) & 0xFF,)) + idstr
+    for footer in (_FOOTER.size, 0):
+        place = data.find(name, 0, _EARLY)
+        while place >= 0:
+            section = _section(data, place - _HEAD.size + 1, entry, size, footer)
+            if section is not None:
+                return section
+            place = data.find(name, place + 1, _EARLY)
+    return None
 
 
-def _section(data: _Bytes, at: int, entry: Mapping[str, object], size: int) -> CapturedSection | None:
+def _section(data: _Bytes, at: int, entry: Mapping[str, object], size: int, footer: int) -> CapturedSection | None:
     name = str(entry.get("name"))
     idstr = name.encode("ascii", "replace")
-    if at < 0:
+    if at < 0 or at + _HEAD.size + len(idstr) + _IDS.size + size + footer > len(data):
         return None
     kind, section_id, length = _HEAD.unpack_from(data, at)
     at += _HEAD.size
@@ -171,7 +206,8 @@ def _section(data: _Bytes, at: int, entry: Mapping[str, object], size: int) -> C
         return None
     instance_id, version = _IDS.unpack_from(data, at + length)
     at += length + _IDS.size
-    known = entry.get("instance_id") == instance_id and entry.get("version", version) == version
-    if not known or _FOOTER.unpack_from(data, at + size) != (_FOOTER_MARK, section_id):
+    if entry.get("instance_id") != instance_id or entry.get("version", version) != version:
+        return None
+    if footer and _FOOTER.unpack_from(data, at + size) != (_FOOTER_MARK, section_id):
         return None
     return CapturedSection(name, instance_id, version, section_id, bytes(data[at : at + size]), entry)
