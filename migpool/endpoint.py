@@ -66,6 +66,11 @@ class Endpoint(ABC):
         self._clock = ""
         self._also = ""
         self._error: BaseException | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what this side needs beside it, before anything happens."""
+        return
 
     @property
     def state(self) -> State:

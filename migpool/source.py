@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from migpool.answers import RUNS_THERE, Answers
@@ -39,15 +39,12 @@ from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
 from migpool.jobs import save_sections, save_state
-from migpool.machine import Machine, Slot
+from migpool.machine import Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool, Chunk
 from migpool.report import DeviceReport, boot_id, digest_of
-from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, Sending
-from migpool.settings import Settings
-from migpool.states import Event, State
-from migpool.trace import Tracer
+from migpool.states import Event
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
@@ -74,18 +71,8 @@ class Source(Endpoint):
     _main: MainChannel
     _pool: BufferPool
 
-    def __init__(
-        self,
-        machine: Machine,
-        settings: Settings,
-        scheduler: Scheduler,
-        *,
-        workers: int | None = None,
-        watch: Callable[[State], None] | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
-        self._bytes_of = dict.fromkeys((slot.number for slot in machine), 0)
+    def _prepare(self) -> None:
+        self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._round_trip = 0

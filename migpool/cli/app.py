@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.compare import compare
+from migpool.cli.inspect import inspect
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
@@ -15,6 +16,7 @@ from migpool.cli.record import record
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
+from migpool.cli.vmsd import vmsd_app
 
 __all__ = ["app"]
 
@@ -74,5 +76,7 @@ app.command()(compare)
 app.command()(send)
 app.command()(receive)
 app.command()(record)
+app.command()(inspect)
 app.command()(plugins)
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(vmsd_app, name="vmsd")

@@ -12,6 +12,7 @@ from rig import KIB, LIMIT, Pair, Scripted, contents
 from migpool.channel.address import Address
 from migpool.device import Device
 from migpool.machine import Machine
+from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
@@ -29,6 +30,7 @@ MODELS = [
     pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
 ]
 Models = tuple[type[Scheduler], type[Scheduler]]
+PATIENT = Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60)
 
 
 def machines() -> tuple[list[Scripted], list[Scripted]]:
@@ -47,17 +49,34 @@ def cancel_when(reached: threading.Event, pair: Pair, side: str) -> threading.Th
     return thread
 
 
+def cancelled(
+    folder: Path,
+    source: list[Scripted],
+    destination: list[Scripted],
+    device: Scripted,
+    call: str,
+    side: str,
+    *,
+    models: Models = (PerDeviceScheduler, ReceiverScheduler),
+    settings: Settings | None = None,
+) -> tuple[SideReport, SideReport]:
+    """Run a migration, and cancel it at ``side`` once ``device`` blocks in ``call``."""
+    reached = threading.Event()
+    device.block_in(call, reached)
+    pair = Pair(source, destination, models=models)
+    pair.settings = settings or pair.settings
+    pair.prepare(folder)
+    canceller = cancel_when(reached, pair, side)
+    reports = pair.go()
+    canceller.join(LIMIT)
+    return reports
+
+
 @pytest.mark.parametrize("models", MODELS)
 @pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
 def test_cancelled_at_the_source_while_a_device_blocks(tmp_path: Path, call: str, models: Models) -> None:
     source, destination = machines()
-    reached = threading.Event()
-    source[1].block_in(call, reached)
-    pair = Pair(source, destination, models=models)
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "source")
-    sent, got = pair.go()
-    canceller.join(LIMIT)
+    sent, got = cancelled(tmp_path, source, destination, source[1], call, "source", models=models)
     assert sent.outcome is State.CANCELLED
     assert sent.error == "cancelled at the source"
     assert got.outcome is State.FAILED
@@ -70,13 +89,7 @@ def test_cancelled_at_the_source_while_a_device_blocks(tmp_path: Path, call: str
 @pytest.mark.parametrize("call", ["load_setup", "load_state", "load_config"])
 def test_cancelled_at_the_source_while_the_destination_blocks(tmp_path: Path, call: str, models: Models) -> None:
     source, destination = machines()
-    reached = threading.Event()
-    destination[1].block_in(call, reached)
-    pair = Pair(source, destination, models=models)
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "source")
-    sent, got = pair.go()
-    canceller.join(LIMIT)
+    sent, got = cancelled(tmp_path, source, destination, destination[1], call, "source", models=models)
     assert sent.outcome is State.CANCELLED
     assert got.outcome is State.FAILED
     assert all(device.running for device in source)
@@ -86,13 +99,7 @@ def test_cancelled_at_the_source_while_the_destination_blocks(tmp_path: Path, ca
 @pytest.mark.parametrize("call", ["load_setup", "load_state", "load_config"])
 def test_cancelled_at_the_destination(tmp_path: Path, call: str, models: Models) -> None:
     source, destination = machines()
-    reached = threading.Event()
-    destination[2].block_in(call, reached)
-    pair = Pair(source, destination, models=models)
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "destination")
-    sent, got = pair.go()
-    canceller.join(LIMIT)
+    sent, got = cancelled(tmp_path, source, destination, destination[2], call, "destination", models=models)
     assert got.outcome is State.CANCELLED
     assert sent.outcome is State.FAILED
     assert sent.error == "the destination failed: cancelled at the destination"
@@ -236,13 +243,7 @@ def test_abort_reaches_every_device_when_one_fails(tmp_path: Path) -> None:
     source, destination = machines()
     for device in source[:4]:
         device.block_in("save_state", threading.Event())
-    reached = threading.Event()
-    source[3].block_in("save_state", reached)
-    pair = Pair(source, destination)
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "source")
-    sent, _ = pair.go()
-    canceller.join(LIMIT)
+    sent, _ = cancelled(tmp_path, source, destination, source[3], "save_state", "source")
     aborted: list[Device] = [device for device in source if device._aborted.is_set()]
     assert aborted == source
     assert sent.outcome is State.CANCELLED
@@ -251,13 +252,7 @@ def test_abort_reaches_every_device_when_one_fails(tmp_path: Path) -> None:
 def test_a_source_that_is_gone_is_noticed_while_a_device_loads_before_the_switchover(tmp_path: Path) -> None:
     source, destination = machines()
     source[1].precopy = contents(20 * KIB, 5)
-    reached = threading.Event()
-    destination[1].block_in("load_state", reached)
-    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60))
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "source")
-    sent, got = pair.go()
-    canceller.join(LIMIT)
+    sent, got = cancelled(tmp_path, source, destination, destination[1], "load_state", "source", settings=PATIENT)
     assert sent.outcome is State.CANCELLED
     assert got.outcome is State.FAILED
     assert "the source ended the connection early" in got.error
@@ -265,13 +260,7 @@ def test_a_source_that_is_gone_is_noticed_while_a_device_loads_before_the_switch
 
 def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path) -> None:
     source, destination = machines()
-    reached = threading.Event()
-    destination[0].block_in("start", reached)
-    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60))
-    pair.prepare(tmp_path)
-    canceller = cancel_when(reached, pair, "destination")
-    sent, got = pair.go()
-    canceller.join(LIMIT)
+    sent, got = cancelled(tmp_path, source, destination, destination[0], "start", "destination", settings=PATIENT)
     assert sent.outcome is got.outcome is State.FAILED
     assert "device-0: aborted in start" in sent.error
     assert all(device.running for device in source)
