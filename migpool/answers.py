@@ -5,7 +5,7 @@ Guarantees:
 1. Whoever waits here is woken by the answer, by the destination's failure or end, or by the time limit; never later.
 2. The destination's own reason for a failure is kept, also when another thread noticed the failure first.
 3. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
-chunk.
+   chunk.
 """
 
 from __future__ import annotations

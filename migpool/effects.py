@@ -3,9 +3,9 @@
 A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
 the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.
 
-Every effect names its device and the index of the chunk it is about (-1 where there is none), and belongs to a kind of
-wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in the
-job.
+Every effect names its device and the index of the chunk it is about (-1 where there is none), and belongs to a kind
+of wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in
+the job.
 
 Effects are made once a chunk, in the data path: they are plain slotted classes, the only thing that is allocated there.
 """

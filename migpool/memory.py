@@ -3,11 +3,9 @@
 Guarantees:
 
 1. Buffers are page-aligned: a socket copies from and to them twice as fast as from a ``bytearray``, whose data starts
-in
-   the middle of a page.
+   in the middle of a page.
 2. A pool never has more than ``limit`` buffers out at once. It does not wait for one: whoever asks has its room
-reserved
-   (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
+   reserved (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
 3. Buffers are used again, last in first out, while their pages are still in the cache.
 4. The first buffers, up to ``READY`` bytes, have their pages before the machine stops: the first touch of a page takes
    about as long as copying it.

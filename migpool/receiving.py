@@ -3,8 +3,7 @@
 Guarantees:
 
 1. A channel's thread receives into a buffer of the budget and hands it over; it never waits for memory, since every
-chunk
-   that may come has its room reserved (``window.py``).
+   chunk that may come has its room reserved (``window.py``).
 2. A chunk goes straight from the socket into the buffer that the device is given.
 3. A job that waits for a chunk is woken, or carried on by the receiver itself, exactly when that chunk is there.
 4. When the switch is thrown every wait here ends; so does a job that nobody waits in.
@@ -129,9 +128,8 @@ class Receiving:
 
         Arguments:
             leave: the caller would rather have somebody else carry on, even if the chunk is there, as long as another
-                one
-                of this device is sure to come and so to bring somebody. Without that, one receiver could be kept by a
-                device for long, with other devices' chunks unread on its channel.
+                one of this device is sure to come and so to bring somebody. Without that, one receiver could be kept
+                by a device for long, with other devices' chunks unread on its channel.
         """
         box = self._inboxes[effect.slot.number]
         with box.lock:

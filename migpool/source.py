@@ -17,10 +17,9 @@
       |<-------------------------------------------- RUNNING   |   start: the downtime ends
       |<------------------------------- DIGESTs, SHUT 0        |   every device compared
 
-Until RUNNING has come, any failure leaves the machine running here: every device is resumed. After it, the machine is
-the
-destination's, whatever else goes wrong. GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path
-sends PONG and SHUT alone.
+Until everything has been sent, any failure leaves the machine running here: every device is resumed. From then on the
+destination decides; once RUNNING has come, the machine is there, whatever else goes wrong. GRANTs are ``window.py``'s;
+a destination that speaks only QEMU's return path sends PONG and SHUT alone.
 """
 
 from __future__ import annotations

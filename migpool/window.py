@@ -8,8 +8,7 @@ Guarantees:
 1. A device's chunks come out of ``Reassembly`` in the order of their index, each once, whatever the order they went in.
 2. A chunk that was never granted, came before, or comes after the last one is refused with an error that says which.
 3. ``Windows`` never has more rooms granted than there are: the sum over the devices of what was granted and not yet
-loaded
-   is at most ``rooms``, always.
+   loaded is at most ``rooms``, always.
 4. Every device that has not finished has at least one room: the chunk that its loader needs next is granted already.
    So there is no deadlock, in any order of arrival and with any order of loading.
 5. What a device was granted is not taken back. So rooms move by where new grants go: a device of which no chunk has

@@ -1,0 +1,226 @@
+"""Sockets that stall, dribble, break or say something else; and who may connect to a destination."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from migpool.cancel import CancelSwitch
+from migpool.channel.accept import Connections, accept_all
+from migpool.channel.address import Address
+from migpool.channel.multifd import ChannelGroup
+from migpool.channel.sockets import connect, listen, prepare, read_exactly, read_some, send_all
+from migpool.device import Device
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded, UsageError
+from migpool.machine import Slot
+from migpool.trace import Tracer
+from migpool.wire.events import header
+from migpool.wire.multifd import initial_packet
+
+LIMIT = 20.0
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+def in_a_thread(run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def never() -> None:
+    return
+
+
+# ---------------------------------------------------------------------- one connection
+
+
+def test_more_than_a_socket_holds_arrives_whole(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    prepare(near, limit=LIMIT, tick=0.1)
+    parts = [b"header" * 10, bytes(range(256)) * 4000, b"", b"end"]
+    sender = in_a_thread(lambda: send_all(near, parts, "test"))
+    buffer = bytearray(sum(map(len, parts)))
+    assert read_exactly(far, buffer, len(buffer), never) == len(buffer)
+    sender.join(LIMIT)
+    assert bytes(buffer) == b"".join(parts)
+
+
+def test_a_read_goes_on_over_ticks_and_pieces(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    prepare(far, limit=LIMIT, tick=0.01)
+    ticks = threading.Semaphore(0)
+    buffer = bytearray(30)
+
+    def dribble() -> None:
+        for _ in range(3):
+            assert ticks.acquire(timeout=LIMIT)  # the reader has looked up before each piece
+            near.sendall(bytes(range(10)))
+
+    sender = in_a_thread(dribble)
+    assert read_exactly(far, buffer, 30, ticks.release) == 30
+    sender.join(LIMIT)
+    assert bytes(buffer) == bytes(range(10)) * 3
+
+
+def test_a_read_says_how_much_came_before_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    near.sendall(b"seven..")
+    near.close()
+    assert read_exactly(far, bytearray(20), 20, never) == 7
+    assert read_some(far, 20, never) == b""
+
+
+def test_a_waiting_read_ends_when_its_tick_says_so(pair: tuple[socket.socket, socket.socket]) -> None:
+    _, far = pair
+    prepare(far, limit=LIMIT, tick=0.01)
+
+    def stop() -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        read_exactly(far, bytearray(20), 20, stop)
+    with pytest.raises(Cancelled, match="enough"):
+        read_some(far, 20, stop)
+
+
+def test_a_peer_that_takes_nothing_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, _ = pair
+    prepare(near, limit=0.05, tick=0.05)
+    with pytest.raises(TimeLimitExceeded, match="test: the peer has taken no data"):
+        send_all(near, [bytes(16 << 20)], "test")
+
+
+def test_a_peer_that_is_gone_is_an_error_of_one_line(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    far.close()
+    with pytest.raises(PeerError, match=r"test: the connection is gone \(Broken pipe\)"):
+        send_all(near, [b"x"], "test")
+
+
+def test_an_unknown_congestion_control_is_refused() -> None:
+    listener, bound = listen(Address(host="127.0.0.1"), 1)
+    with listener, socket.create_connection((bound.host, bound.port)) as sock:
+        with pytest.raises(UsageError, match="no TCP congestion control 'none-such'"):
+            prepare(sock, limit=1, tick=1, congestion="none-such")
+        prepare(sock, limit=1, tick=1, congestion="reno")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"reno")
+
+
+def test_a_host_that_does_not_exist_is_named() -> None:
+    with pytest.raises(MigpoolError, match=r"tcp:no-such-host\.invalid:1"):
+        connect(Address(host="no-such-host.invalid", port=1), 0.0, 0.0)
+
+
+def test_a_place_that_is_taken_is_named(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "taken"))
+    listener, _ = listen(address, 1)
+    with listener, pytest.raises(UsageError, match="cannot listen there: Address already in use"):
+        listen(address, 1)
+
+
+# ---------------------------------------------------------------------- the group
+
+
+class Nothing(Device):
+    idstr = "nothing"
+
+    def save_config(self) -> bytes:
+        return b""
+
+    def load_config(self, data: bytes) -> None:
+        del data
+
+
+def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
+    switch = CancelSwitch()
+    group = ChannelGroup([pair[0]], Tracer(), switch)
+    slot = Slot(0, Nothing())
+    errors: list[BaseException] = []
+    group._idle.get_nowait()  # the only channel is busy
+
+    def wait() -> None:
+        try:
+            group.send(slot, 3, [b"x"])
+        except MigpoolError as error:
+            errors.append(error)
+
+    waiters = [in_a_thread(wait) for _ in range(3)]
+    switch.cancel()
+    for waiter in waiters:
+        waiter.join(LIMIT)
+    assert [type(error) for error in errors] == [Cancelled] * 3
+
+
+# ---------------------------------------------------------------------- who connects
+
+
+@pytest.fixture
+def accepting(tmp_path: Path) -> Iterator[Callable[..., Connections]]:
+    """Accept 2 channels while connections that begin with the given bytes come, in the given order."""
+    address = Address(path=str(tmp_path / "door"))
+    listener, _ = listen(address, 8)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listener)
+
+        def run(*firsts: bytes, limit: float = LIMIT) -> Connections:
+            for first in firsts:
+                sock = stack.enter_context(connect(address, LIMIT, LIMIT))
+                sock.sendall(first)
+            return accept_all(
+                listener,
+                2,
+                first_limit=limit,
+                limit=limit,
+                prepare=lambda sock: prepare(sock, limit=limit, tick=0.05),
+                check=never,
+                stack=stack,
+            )
+
+        yield run
+
+
+def test_connections_are_told_apart_by_their_first_bytes(accepting: Callable[..., Connections]) -> None:
+    found = accepting(initial_packet(1), header(), initial_packet(0))
+    assert found.main.recv(4) == header()[4:]
+    assert len(found.channels) == 2
+
+
+@pytest.mark.parametrize(
+    ("firsts", "words"),
+    [
+        pytest.param([b"GET / HTTP/1.1\r\n\r\n"], "474554", id="a browser"),
+        pytest.param([header(), header()], "one main channel, found a second", id="two main channels"),
+        pytest.param([header(), initial_packet(0), initial_packet(0)], "each once, found 0", id="a channel twice"),
+        pytest.param([header(), initial_packet(2)], "channels 0 to 1, each once, found 2", id="one channel too many"),
+    ],
+)
+def test_a_stranger_is_refused(accepting: Callable[..., Connections], firsts: list[bytes], words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        accepting(*firsts)
+
+
+@pytest.mark.parametrize(
+    ("firsts", "words"),
+    [
+        pytest.param([], "no source has come within 0.2 s", id="nobody"),
+        pytest.param([header(), initial_packet(0)], "opened 1 of 2 multifd channels and the main channel", id="some"),
+        pytest.param([b"QE"], "has not said in time what it is", id="half a word"),
+    ],
+)
+def test_what_does_not_come_is_not_waited_for_without_end(
+    accepting: Callable[..., Connections], firsts: list[bytes], words: str
+) -> None:
+    with pytest.raises(TimeLimitExceeded, match=words):
+        accepting(*firsts, limit=0.2)
