@@ -230,8 +230,8 @@ class Device(ABC):
     def start(self) -> None:
         """The machine runs at the destination from now on. Called when every device has been loaded.
 
-        One after the other, in the reverse of the order of ``stop``. What can fail belongs into ``load_config``: after an
-        error here the machine runs on at the source, though devices that were started before have run for a moment.
+        One after the other, in the reverse of the order of ``stop``. What can fail belongs into ``load_config``: after
+        an error here the machine runs on at the source, though devices that were started before have run for a moment.
         """
         return None
 
