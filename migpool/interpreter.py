@@ -34,6 +34,10 @@ Handler: TypeAlias = Callable[[Effect], object]
 
 E = TypeVar("E", bound=Effect)
 
+LEAVE_AFTER = 2_000_000
+"""Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
+device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""
+
 
 class Handlers(dict[type[Effect], Handler]):
     """What each class of effect means at one side."""
@@ -147,7 +151,7 @@ class Interpreter:
         handlers = self._handlers
         locked = self._locked
         chunks = self._chunks
-        leave = False
+        started = monotonic_ns()
         effect = job.pending
         begin = job.waited_since
         answer: object
@@ -174,11 +178,10 @@ class Interpreter:
                     # thread needs must stand in the job before.
                     job.pending = effect
                     job.waited_since = begin
-                    answer = chunks.take_or_call(effect, ready, leave=leave)
+                    answer = chunks.take_or_call(effect, ready, leave=begin - started > LEAVE_AFTER)
                     if answer is None:
                         return False
                     job.pending = None
-                    leave = True
                 else:
                     answer = handlers[kind](effect)
                 end = monotonic_ns()
