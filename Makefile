@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench clean help
+.PHONY: demo test lint soak bench bench-quick clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -36,7 +36,12 @@ soak: $(READY)
 	$(BIN)/pytest -m soak
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
+	$(BIN)/python -m benchmarks.datapath
+
+bench-quick: $(READY)
+	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
+	$(BIN)/python -m benchmarks.datapath --quick
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
