@@ -1,0 +1,232 @@
+"""The index of a recording: ``index.json``, which says what the other files are.
+
+A recording is a directory::
+
+    index.json               this index
+    000-source.bytes         what the source sent on the first connection
+    000-source.times         when it passed: pairs of u64 (little-endian), one pair a read: CLOCK_MONOTONIC in ns,
+                             and how many bytes of the file had come by then
+    000-destination.bytes    what the destination sent on that connection; missing if it said nothing
+    000-destination.times
+    001-source.bytes         the second connection, and so on, in the order in which the source opened them
+
+The index is there from the beginning and says ``"complete": false`` until everything has ended in good order. So what a
+recorder leaves behind that was killed is a valid recording as far as it goes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from migpool.errors import UsageError
+
+__all__ = [
+    "INDEX",
+    "VERSION",
+    "Connection",
+    "Ended",
+    "Flow",
+    "Index",
+    "Moment",
+    "Part",
+    "Side",
+    "flow_name",
+    "load",
+    "store",
+]
+
+INDEX: Final = "index.json"
+VERSION: Final = 1
+
+Side = Literal["source", "destination"]
+
+
+class Part(StrEnum):
+    """What a connection was, by its first bytes."""
+
+    MAIN = "main"
+    MULTIFD = "multifd"
+    UNKNOWN = "unknown"
+
+
+class Ended(StrEnum):
+    """How one direction of a connection came to its end."""
+
+    OPEN = "open"
+    """It had not ended when the index was written."""
+    CLOSED = "closed"
+    """Who sent on it ended it in good order."""
+    BROKEN = "broken"
+    """Who sent on it went away without an end."""
+    REFUSED = "refused"
+    """Who should read it had gone."""
+    CUT = "cut"
+    """The recorder ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time by two clocks.
+
+    Attributes:
+        monotonic: CLOCK_MONOTONIC of the recorder's host in nanoseconds, as in all time stamps.
+        wall: UTC, in ISO 8601.
+    """
+
+    monotonic: int
+    wall: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One direction of a connection.
+
+    Attributes:
+        bytes: how many bytes passed.
+        recorded: how many of them are in the file; fewer only if the disk did not take them.
+        ended: how it ended.
+        file: the file's name in the directory; empty if there is none.
+        times: the name of the file with its time stamps; empty if there is none.
+    """
+
+    bytes: int = 0
+    recorded: int = 0
+    ended: Ended = Ended.OPEN
+    file: str = ""
+    times: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection from source to destination.
+
+    Attributes:
+        number: in the order in which the source opened them, from 0.
+        role: what it was.
+        channel: the multifd channel's number; ``None`` for others.
+        uuid: the machine's uuid in the multifd channel's first packet, as 32 hexadecimal digits; empty for others.
+        begin: when it was opened, CLOCK_MONOTONIC in nanoseconds.
+        end: when both directions had ended; ``None`` if they had not.
+        source: what the source sent.
+        destination: what the destination sent.
+    """
+
+    number: int
+    role: Part
+    channel: int | None
+    uuid: str
+    begin: int
+    end: int | None
+    source: Flow
+    destination: Flow
+
+    @property
+    def name(self) -> str:
+        """How it is called in what a user reads."""
+        if self.role is Part.MULTIFD:
+            return f"channel {self.channel}"
+        return "main channel" if self.role is Part.MAIN else f"connection {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """All that a recorder knows of what it recorded.
+
+    Attributes:
+        listen: where the source connected to.
+        to: where the destination was.
+        begin: when the recorder began to listen.
+        end: when the last connection had ended; ``None`` if the recorder did not live to see it.
+        complete: every byte that the source sent passed and is recorded, and the source itself ended every connection.
+        reason: why it is not complete, in one line; empty if it is.
+        connections: in the order in which they were opened.
+    """
+
+    listen: str
+    to: str
+    begin: Moment
+    end: Moment | None
+    complete: bool
+    reason: str
+    connections: tuple[Connection, ...]
+    format: Literal["migpool-recording"] = "migpool-recording"
+    version: Literal[1] = 1
+
+    @property
+    def main(self) -> Connection | None:
+        """The main channel, if the source opened it."""
+        return next((one for one in self.connections if one.role is Part.MAIN), None)
+
+    @property
+    def multifd(self) -> tuple[Connection, ...]:
+        """The multifd channels, by their numbers."""
+        found = (one for one in self.connections if one.role is Part.MULTIFD)
+        return tuple(sorted(found, key=lambda one: one.channel or 0))
+
+
+def flow_name(number: int, side: Side, kind: Literal["bytes", "times"]) -> str:
+    """The name of one of a connection's files."""
+    return f"{number:03}-{side}.{kind}"
+
+
+def store(directory: Path, index: Index) -> None:
+    """Write the index, so that at every moment either the old one or the new one is there, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = TypeAdapter(Index).dump_json(index, indent=1)
+    beside = directory / f"{INDEX}.new"
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 -- it is open already
+            file.write(text + b"\n")
+        beside.replace(directory / INDEX)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def load(directory: Path) -> Index:
+    """Read the index of a recording.
+
+    Raises:
+        UsageError: the directory is no recording, or one of a later version, or a file of it is missing or short.
+    """
+    path = directory / INDEX
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{directory} is no recording: {path} cannot be read: {error.strerror or error}") from None
+    try:
+        index = TypeAdapter(Index).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(f"{path} is no index of version {VERSION}: {where}: {first['msg']}") from None
+    for connection in index.connections:
+        for flow in (connection.source, connection.destination):
+            _check_file(directory, flow)
+    return index
+
+
+def _check_file(directory: Path, flow: Flow) -> None:
+    for name in (flow.file, flow.times):
+        if Path(name).name != name:
+            raise UsageError(f"{directory / INDEX}: {name!r} is no name of a file in the recording's own directory")
+    if not flow.recorded:
+        return
+    try:
+        size = (directory / flow.file).stat().st_size
+    except OSError as error:
+        raise UsageError(f"{directory / flow.file} of the recording is missing: {error.strerror or error}") from None
+    if size < flow.recorded:
+        raise UsageError(
+            f"{directory / flow.file} has {size} bytes, and {flow.recorded} were recorded: copy the recording again"
+        )

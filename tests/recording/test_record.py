@@ -1,0 +1,326 @@
+"""What a recorder passes on and what it writes down, with every way in which the two ends can go."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from recording_rig import (
+    FAMILIES,
+    Background,
+    Between,
+    accept,
+    dial,
+    listener,
+    place,
+    read,
+    read_all,
+    record_migration,
+    reset,
+)
+from rig import LIMIT, contents
+
+from migpool.channel.address import Address
+from migpool.errors import UsageError
+from migpool.recording.index import Ended, Part, load
+from migpool.recording.recorder import Limits, Recorder
+from migpool.recording.times import Times
+from migpool.states import State
+from migpool.wire.events import header
+from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+
+UUID = bytes(range(16))
+
+
+@pytest.mark.parametrize("near", FAMILIES)
+@pytest.mark.parametrize("far", FAMILIES)
+def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: str, far: str) -> None:
+    main, first, second = (
+        header() + contents(300_000, 1),
+        initial_packet(1, UUID) + contents(3_000_000, 2),
+        initial_packet(0, UUID),
+    )
+    with ExitStack() as stack:
+        door, to = stack.enter_context(listener(far, tmp_path))
+        between = Between(place(near, tmp_path, "near"), to, tmp_path / "recording")
+        pairs_of_ends = [
+            (stack.enter_context(dial(between.address)), stack.enter_context(accept(door))) for _ in range(3)
+        ]
+        for (source, destination), data in zip(pairs_of_ends, (main, first, second), strict=True):
+            received = Background(partial(read_all, destination))
+            source.sendall(data)
+            source.shutdown(socket.SHUT_WR)
+            assert received.result() == data
+            destination.sendall(data[:5])
+            destination.close()
+            assert read_all(source) == data[:5]
+        index = between.index()
+    assert index == load(tmp_path / "recording")
+    assert index.complete, index.reason
+    assert [(one.role, one.channel, one.uuid) for one in index.connections] == [
+        (Part.MAIN, None, ""),
+        (Part.MULTIFD, 1, UUID.hex()),
+        (Part.MULTIFD, 0, UUID.hex()),
+    ]
+    for one, data in zip(index.connections, (main, first, second), strict=True):
+        assert (tmp_path / "recording" / one.source.file).read_bytes() == data
+        assert (tmp_path / "recording" / one.destination.file).read_bytes() == data[:5]
+        pairs = list(Times(tmp_path / "recording" / one.source.times).pairs())
+        assert pairs[-1][1] == len(data)
+        assert all(early[0] <= late[0] and early[1] < late[1] for early, late in pairwise(pairs))
+        assert one.end is not None
+        assert one.begin <= pairs[0][0] <= pairs[-1][0] <= one.end
+
+
+@pytest.mark.parametrize(("family", "channels"), [("unix", 2), ("tcp", 4)])
+def test_a_migration_goes_through_it(tmp_path: Path, family: str, channels: int) -> None:
+    index, (sent, received) = record_migration(tmp_path, channels=channels, family=family)
+    assert (sent.outcome, received.outcome) == (State.COMPLETED, State.COMPLETED), sent.error
+    assert sent.verified
+    assert index.complete, index.reason
+    assert [one.channel for one in index.multifd] == list(range(channels))
+    assert index.main is not None
+    assert index.main.destination.bytes > 0
+
+
+def test_times_say_when_a_byte_came(tmp_path: Path) -> None:
+    index, _ = record_migration(tmp_path)
+    flow = index.multifd[0].source
+    times = Times(tmp_path / "recording" / flow.times)
+    pairs = list(times.pairs())
+    assert times.when(0) == pairs[0][0]
+    assert times.when(pairs[0][1]) == pairs[1][0]
+    assert times.when(flow.bytes - 1) == pairs[-1][0] == times.last()
+    assert times.when(flow.bytes) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_half_closed_source_still_hears_the_answer(tmp_path: Path, family: str) -> None:
+    with listener(family, tmp_path) as (door, to):
+        between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source, accept(door) as destination:
+            source.sendall(header())
+            source.shutdown(socket.SHUT_WR)
+            assert read_all(destination) == header()
+            destination.sendall(b"late answer")
+            assert read(source, 11) == b"late answer"
+        assert between.index().complete
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_destination_that_has_no_more_to_say_still_receives(tmp_path: Path, family: str) -> None:
+    with listener(family, tmp_path) as (door, to):
+        between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source, accept(door) as destination:
+            destination.shutdown(socket.SHUT_WR)
+            assert read_all(source) == b""
+            source.sendall(header() + b"more")
+            source.close()
+            assert read_all(destination) == header() + b"more"
+        assert between.index().complete
+
+
+def test_a_source_that_dies_is_a_reset_for_the_destination_after_all_its_bytes(tmp_path: Path) -> None:
+    with listener("tcp", tmp_path) as (door, to):
+        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
+        source = dial(between.address)
+        with accept(door) as destination:
+            source.sendall(header() + b"all of it")
+            assert read(destination, 17) == header() + b"all of it"
+            reset(source)
+            with pytest.raises(ConnectionResetError):
+                read_all(destination)
+        index = between.index()
+    assert not index.complete
+    assert index.reason == "main channel, after byte 17: the source was gone"
+    assert index.connections[0].source.ended is Ended.BROKEN
+    assert (tmp_path / "recording" / index.connections[0].source.file).read_bytes() == header() + b"all of it"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: str) -> None:
+    with listener(family, tmp_path) as (door, to):
+        between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source:
+            destination = accept(door)
+            source.sendall(header())
+            read(destination, 8)
+            reset(destination)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                source.sendall(bytes(64 << 20))  # more than any buffer on the way holds
+        index = between.index()
+    assert not index.complete
+    assert index.reason.endswith("the destination was gone")
+
+
+def test_no_destination_is_said_in_time_and_ends_the_recording(tmp_path: Path) -> None:
+    to = Address(path=str(tmp_path / "nobody"))
+    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(connect=0.3))
+    with dial(between.address) as source:
+        assert read_all(source) == b""
+        index = between.index()
+    assert "nobody answered within 0.3 s" in index.reason
+    assert not load(tmp_path / "recording").complete
+
+
+def test_no_source_is_said_in_time(tmp_path: Path) -> None:
+    to = Address(path=str(tmp_path / "nobody"))
+    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(source=0.3))
+    assert between.index().reason == "no source has come within 0.3 s"
+    assert not (tmp_path / "near").exists()
+
+
+def test_a_migration_that_stands_still_is_ended_after_the_limit(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to):
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(idle=0.4))
+        with dial(between.address) as source, accept(door) as destination:
+            source.sendall(header())
+            assert read_all(destination) == header()
+            assert between.index().reason == "nothing has passed on any connection for 0.4 s"
+
+
+def test_a_source_without_a_main_channel_ends_the_recording_too(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to):
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source, accept(door) as destination:
+            source.sendall(initial_packet(0))
+            source.close()
+            assert read_all(destination) == initial_packet(0)
+        assert between.index().reason == "the source opened no main channel"
+
+
+def test_what_is_no_migration_passes_all_the_same(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to):
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        with (
+            dial(between.address) as main,
+            accept(door) as main_there,
+            dial(between.address) as other,
+            accept(door) as there,
+        ):
+            main.sendall(header())
+            assert read(main_there, 8) == header()
+            other.sendall(b"GET / HTTP/1.0\r\n")
+            assert read(there, 16) == b"GET / HTTP/1.0\r\n"
+            other.sendall(b"\r\n")
+            assert read(there, 2) == b"\r\n"
+        index = between.index()
+    assert [one.role for one in index.connections] == [Part.MAIN, Part.UNKNOWN]
+
+
+def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:
+    with listener("tcp", tmp_path) as (door, to):
+        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
+        with (
+            dial(between.address) as main,
+            accept(door) as main_there,
+            dial(between.address) as source,
+            accept(door) as there,
+        ):
+            main.sendall(header())
+            assert read(main_there, 8) == header()
+            for number in range(INITIAL_SIZE):
+                source.sendall(initial_packet(3)[number : number + 1])
+                assert read(there, 1) == initial_packet(3)[number : number + 1]
+        index = between.index()
+    assert [one.channel for one in index.connections] == [None, 3]
+
+
+def test_cancelling_ends_both_sides_and_leaves_a_recording(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to):
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source, accept(door) as destination:
+            source.sendall(header())
+            read(destination, 8)
+            between.stop.set()
+            assert read_all(destination) == b""
+            assert read_all(source) == b""
+            index = between.index()
+    assert (index.complete, index.reason) == (False, "it was cancelled")
+    assert load(tmp_path / "recording").connections[0].source.recorded == 8
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that takes no more than so many bytes of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_full_disk_ends_the_recording_and_not_the_migration(tmp_path: Path, family: str) -> None:
+    data = header() + contents(2_000_000)
+    with files_of_at_most(100_000), listener(family, tmp_path) as (door, to):
+        between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
+        with dial(between.address) as source, accept(door) as destination:
+            received = Background(lambda: read_all(destination))
+            source.sendall(data)
+            source.shutdown(socket.SHUT_WR)
+            assert received.result() == data
+        index = between.index()
+    flow = index.connections[0].source
+    assert not index.complete
+    assert "000-source.bytes cannot be written" in index.reason
+    assert len(between.warnings) == 1
+    assert (flow.bytes, flow.recorded, flow.ended) == (len(data), 100_000, Ended.CLOSED)
+    assert (tmp_path / "recording" / flow.file).read_bytes() == data[:100_000]
+
+
+def test_a_migration_survives_a_full_disk(tmp_path: Path) -> None:
+    with files_of_at_most(150_000):
+        index, (sent, received) = record_migration(tmp_path)
+    assert (sent.outcome, received.outcome) == (State.COMPLETED, State.COMPLETED)
+    assert sent.verified
+    assert not index.complete
+
+
+def test_only_its_owner_can_read_a_recording(tmp_path: Path) -> None:
+    record_migration(tmp_path)
+    assert stat.S_IMODE((tmp_path / "recording").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "recording").iterdir()} == {0o600}
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recording").mkdir()
+    (tmp_path / "recording" / "something").touch()
+    recorder = Recorder(Address(path=str(tmp_path / "near")), Address(path="nowhere"), tmp_path / "recording")
+    with pytest.raises(UsageError, match="is not empty: name a new directory"):
+        recorder.run()
+    assert not (tmp_path / "near").exists()
+
+
+def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to):
+        arguments = ["record", str(tmp_path / "recording"), "--listen", f"unix:{tmp_path / 'near'}", "--to", str(to)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "migpool", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"listening on unix:{tmp_path / 'near'}\n"
+            with dial(Address(path=str(tmp_path / "near"))) as source, accept(door) as destination:
+                source.sendall(header())
+                read(destination, 8)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(LIMIT) == 130
+            told = process.stderr.read().splitlines()
+    assert told[0] == "migpool: cancelling ..."
+    assert "is not complete: it was cancelled (1 connections, 8 bytes from the source" in told[1]
+    assert len(told) == 2
+    assert not (tmp_path / "near").exists()
