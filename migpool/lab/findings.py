@@ -84,7 +84,8 @@ def lab_result(scenario: Scenario, runs: Sequence[RunResult], bound: LowerBound 
 def machine_facts() -> MachineFacts:
     """Where this runs."""
     return MachineFacts(
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        # A distributor's suffix names a build, not what the measurements depend on.
+        system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
         cpus=len(os.sched_getaffinity(0)),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         migpool=version("migpool"),
