@@ -149,8 +149,8 @@ class DeviceStateParser(Generic[D]):
         try:
             return self._by_name[header.idstr, header.instance_id]
         except KeyError:
-            known = ", ".join(f"{idstr} ({number})" for idstr, number in self._by_name) or "none"
-            found = f"{header.idstr} ({header.instance_id})"
+            known = ", ".join(f"{idstr!r} ({number})" for idstr, number in self._by_name) or "none"
+            found = f"{header.idstr!r} ({header.instance_id})"
             right = f"a device of this machine ({known}), found {found}"
             raise ProtocolError(offset + 12, _ITEM, right) from None
 

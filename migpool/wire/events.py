@@ -124,17 +124,22 @@ def vm_description(text: Buffer) -> list[Buffer]:
     return [VMDESC_HEAD.pack(VMDESC, len(text)), text]
 
 
-def emit(event: Event) -> list[Buffer]:
-    """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are."""
+def emit(event: Event, *, footers: bool = True) -> list[Buffer]:
+    """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are.
+
+    Arguments:
+        event: the event.
+        footers: whether the stream's sections have footers.
+    """
     match event:
         case FileHeader():
             return [header()]
         case Configuration():
             return [configuration(event)]
         case Section(head, payload):
-            return section(head, payload)
+            return section(head, payload, footers=footers)
         case DeviceSection(head, records):
-            return section(head, payload_of(records))
+            return section(head, payload_of(records), footers=footers)
         case RamSection(head):
             return [ram_section_begin(head)]
         case RamBlocks(blocks):
@@ -144,7 +149,7 @@ def emit(event: Event) -> list[Buffer]:
         case MultifdFlush():
             return [multifd_flush()]
         case RamSectionEnd(head):
-            return [ram_section_end(head.section_id)]
+            return [ram_section_end(head.section_id, footers=footers)]
         case Command():
             return [command(event)]
         case Packaged(data):

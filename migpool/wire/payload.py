@@ -71,14 +71,14 @@ RECORDS_ONLY: Final = RecordsOnly()
 
 
 def measured(inbox: Inbox, head: SectionHead, schema: Schema, limit: int, mark: bytes) -> Steps[memoryview]:
-    """Read a payload whose length ``schema`` knows; ``mark`` follows it and is left in place.
+    """Read a payload whose length ``schema`` knows; ``mark``, which may be empty, follows it and is left in place.
 
     Raises:
         ProtocolError: the schema refuses the bytes, or the payload is longer than ``limit``.
     """
     item = f"payload of {head}"
-    if inbox.available < len(mark):
-        yield Need(len(mark), item)
+    if inbox.available < max(1, len(mark)):
+        yield Need(max(1, len(mark)), item)
     asked = doubled = len(inbox.first())
     asks = 1
     size = _ask(inbox, head, schema, inbox.first())

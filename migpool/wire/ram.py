@@ -185,6 +185,6 @@ def multifd_flush() -> bytes:
     return _U64.pack(MULTIFD_FLUSH)
 
 
-def ram_section_end(section_id: int) -> bytes:
-    """The end of a RAM section's payload, and its footer."""
-    return _U64.pack(EOS) + footer(section_id)
+def ram_section_end(section_id: int, *, footers: bool = True) -> bytes:
+    """The end of a RAM section's payload, and its footer if sections have one."""
+    return _U64.pack(EOS) + (footer(section_id) if footers else b"")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator
+from itertools import islice
 from typing import Final
 
 from migpool.errors import ProtocolError
@@ -40,6 +41,7 @@ __all__ = ["RamReader"]
 _U64 = struct.Struct(">Q")
 _WORD: Final = 8
 _BLOCK_LIMIT: Final = 4096
+_NAMES_SHOWN: Final = 8
 _PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
 
 
@@ -154,7 +156,9 @@ class RamReader:
         view = inbox.peek(length)
         self._block = ascii_text(view[_WORD + 1 : at], inbox.offset + _WORD + 1, "RAM block name")
         if self._block not in self._lengths:
-            known = ", ".join(self._lengths) or "none, as there was no list of blocks"
+            names = [repr(name) for name in islice(self._lengths, _NAMES_SHOWN)]
+            more = [f"{len(self._lengths) - len(names)} more"] if len(self._lengths) > len(names) else []
+            known = ", ".join(names + more) or "none, as there was no list of blocks"
             raise ProtocolError(inbox.offset, item, f"a block of the list ({known}), found {self._block!r}")
         self._end = self._lengths[self._block]
         (word,) = _U64.unpack_from(view)

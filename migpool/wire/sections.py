@@ -128,10 +128,10 @@ def footer(section_id: int) -> bytes:
     return _SHORT.pack(FOOTER, section_id)
 
 
-def section(head: SectionHead, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
+def section(head: SectionHead, payload: Buffer | Sequence[Buffer], *, footers: bool = True) -> list[Buffer]:
     """A whole section as buffers for ``sendmsg``; the payload's are passed on as they are."""
     pieces = [payload] if isinstance(payload, bytes | bytearray | memoryview) else payload
-    return [head_bytes(head), *pieces, footer(head.section_id)]
+    return [head_bytes(head), *pieces, *([footer(head.section_id)] if footers else ())]
 
 
 def section_start(
@@ -208,7 +208,7 @@ class Footers:
 
     def mark(self, section_id: int) -> bytes:
         """What follows a section's payload for certain: its footer, or nothing if there may be none."""
-        return b"" if self.present is False else footer(section_id)
+        return footer(section_id) if self.present else b""
 
     def check(self, inbox: Inbox, head: SectionHead) -> Steps[None]:
         """Read the footer of a section, if there is to be one.
@@ -217,14 +217,16 @@ class Footers:
             ProtocolError: something else stands there. Most often the payload was longer or shorter than its schema
                 says.
         """
-        item = f"footer of {head}"
         if self.present is None:
             if not inbox.available:
-                yield Need(1, item)
+                yield Need(1, f"footer of {head}")
             self.present = inbox.peek(1)[0] not in _AFTER_A_SECTION
         if not self.present:
             return
+        if inbox.available < FOOTER_SIZE:
+            yield Need(FOOTER_SIZE, f"footer of {head}")
         offset = inbox.offset
-        raw = bytes((yield from take(inbox, FOOTER_SIZE, item)))
-        if raw != footer(head.section_id):
-            raise ProtocolError(offset, item, f"{footer(head.section_id).hex()}, found {raw.hex()}")
+        raw = bytes(inbox.take(FOOTER_SIZE))
+        right = footer(head.section_id)
+        if raw != right:
+            raise ProtocolError(offset, f"footer of {head}", f"{right.hex()}, found {raw.hex()}")

@@ -47,6 +47,7 @@ from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
 __all__ = ["ITEMS", "MAY_END", "State", "StreamReader"]
 
 IGNORE_SHARED: Final = "x-ignore-shared"
+MAPPED_RAM: Final = "mapped-ram"
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
 
@@ -95,6 +96,7 @@ class StreamReader(PushReader[Event]):
         "_gpa",
         "_known",
         "_limit",
+        "_mapped",
         "_older",
         "_page_size",
         "_ram",
@@ -119,6 +121,7 @@ class StreamReader(PushReader[Event]):
         self._batch = batch
         self._gpa = gpa
         self._known: dict[int, SectionHead] = {}
+        self._mapped = False
         self._older = older
         self._page_size = page_size
         self._footers = Footers(None if older else True)
@@ -183,6 +186,7 @@ class StreamReader(PushReader[Event]):
 
     def _configuration(self, inbox: Inbox) -> Steps[Configuration]:
         config = yield from read_configuration(inbox)
+        self._mapped = MAPPED_RAM in (config.capabilities or ())
         gpa = IGNORE_SHARED in (config.capabilities or ()) if self._gpa is None else self._gpa
         page_size = self._page_size if config.page_bits is None else config.page_size
         self._ram = RamReader(page_size, gpa, self._batch, self._footers)
@@ -193,6 +197,9 @@ class StreamReader(PushReader[Event]):
         self._known.setdefault(head.section_id, head)
         self._section = head
         if head.idstr == RAM_IDSTR:
+            if self._mapped:
+                found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"
+                raise ProtocolError(inbox.offset, f"payload of {head}", f"RAM in the stream, {found}")
             yield from self._ram.section(inbox, head)
         elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith("/vfio"):
             records = yield from read_records(inbox, head, self._schema, self._limit)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import mmap
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +99,14 @@ def read_layouts(path: Path) -> LayoutSet:
         DescriptionError: it cannot be read, or is none of these.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(4) == b"QEVM":
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+                    return from_json(stream_description(stream, str(path))[1], str(path))
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DescriptionError(f"{path}: cannot be read: {error}") from None
     if data[:4] == b"QEVM":
         return from_json(stream_description(data, str(path))[1], str(path))

@@ -133,7 +133,7 @@ GOOD = block_list(BLOCKS)
         ("0000000000000040", 0, "flags 002, 004, 008, 010, 022, 028 or 200, found 0000000000000040"),
         ("0000000000001010", 0, "found 0000000000001010"),
         ("0000000000000022 00", 0, "the name of a block before the first CONTINUE"),
-        ("0000000000000002 01 62 00", 0, "a block of the list (pc.ram, vga), found 'b'"),
+        ("0000000000000002 01 62 00", 0, "a block of the list ('pc.ram', 'vga'), found 'b'"),
         ("0000000000000002 01 ff 00", 9, "a name in ASCII"),
         ("0000000000002002 03 766761 00", 0, "an address below 0x2000, the used length of block 'vga', found 0x2000"),
         ("0000000000000002 03 766761 00 0000000000002022 00", 13, "found 0x2000"),

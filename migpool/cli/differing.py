@@ -1,0 +1,106 @@
+"""What ``migpool vmsd diff`` does: compare, print, judge.
+
+The JSON (schema 1)::
+
+    schema      1
+    a, b        the two files
+    direction   "forward", "backward" or "both": which counts
+    strict      whether "depends" counts as a break
+    compatible  whether nothing that counts breaks: the exit code is 0
+    forward     the worst verdict on a migration from a to b: "safe", "depends" or "breaks"
+    backward    the same from b to a
+    changes     [{path, forward, backward, reason}], in the order of the devices
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from migpool.errors import UsageError
+from migpool.inspect.outline import printable
+from migpool_plugins.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool_plugins.vmsd.layout import read_layouts
+
+__all__ = ["print_diff"]
+
+SCHEMA: Final = 1
+_BOTH: Final = {
+    (True, True): "breaks both ways",
+    (True, False): "breaks forward",
+    (False, True): "breaks backward",
+}
+
+
+def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: bool, as_json: bool) -> int:
+    """Compare two files, print the changes, and return the exit code.
+
+    Arguments:
+        old, new: what is compared; forward is from the old one to the new one.
+        forward, backward: which directions count.
+        strict: also what breaks in some states only counts.
+        as_json: print the document instead.
+
+    Raises:
+        UsageError: a file cannot be used, or they are not of the same form.
+    """
+    ours, theirs = read_layouts(old), read_layouts(new)
+    if ours.machine != theirs.machine:
+        stream, dump = (old, new) if ours.machine else (new, old)
+        raise UsageError(
+            f"{stream} describes the devices of one machine and {dump} all that an executable knows: "
+            f"compare two streams, or two files that -dump-vmstate wrote"
+        )
+    changes = compare(ours, theirs)
+    worst = outcome(changes)
+    counting = max([worst.forward] * forward + [worst.backward] * backward)
+    compatible = counting < (Verdict.DEPENDS if strict else Verdict.BREAKS)
+    if as_json:
+        import json
+
+        name = "both" if forward and backward else "forward" if forward else "backward"
+        head = {"schema": SCHEMA, "a": str(old), "b": str(new), "direction": name, "strict": strict}
+        print(json.dumps({**head, "compatible": compatible, **_document(changes, worst)}, indent=2))  # noqa: T201
+    else:
+        for line in _lines(changes, worst):
+            print(printable(line))  # noqa: T201
+    return 0 if compatible else 1
+
+
+def _document(changes: Sequence[Change], worst: Outcome) -> dict[str, object]:
+    return {
+        "forward": worst.forward.name.lower(),
+        "backward": worst.backward.name.lower(),
+        "changes": [
+            {
+                "path": change.path,
+                "forward": change.forward.name.lower(),
+                "backward": change.backward.name.lower(),
+                "reason": change.reason,
+            }
+            for change in changes
+        ],
+    }
+
+
+def _lines(changes: Sequence[Change], worst: Outcome) -> list[str]:
+    worst_first = sorted(changes, key=lambda change: -max(change.forward, change.backward))
+    lines = [f"{_verdict(change)}: {change.path}: {change.reason}" for change in worst_first]
+    breaks = sum(Verdict.BREAKS in (change.forward, change.backward) for change in changes)
+    depends = sum(
+        Verdict.DEPENDS in (change.forward, change.backward) and Verdict.BREAKS not in (change.forward, change.backward)
+        for change in changes
+    )
+    said = f"{len(changes)} differences, {breaks} that break, {depends} that break in some states"
+    return [*lines, f"{said}; forward: {worst.forward.name.lower()}, backward: {worst.backward.name.lower()}"]
+
+
+def _verdict(change: Change) -> str:
+    """What a change does, in few words; what breaks for certain comes before what may."""
+    parts = []
+    for level, suffix in ((Verdict.BREAKS, ""), (Verdict.DEPENDS, " in some states")):
+        which = change.forward is level, change.backward is level
+        if any(which):
+            parts.append(_BOTH[which] + suffix)
+    return ", ".join(parts) or "safe"

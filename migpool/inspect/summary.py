@@ -1,0 +1,188 @@
+"""What an inspection finds. Values only; offsets and sizes are bytes of the main channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from migpool.errors import ProtocolError
+from migpool.wire.configuration import Configuration
+
+__all__ = [
+    "BlockSummary",
+    "CommandSummary",
+    "DescriptionSummary",
+    "Framing",
+    "KeptSection",
+    "Problem",
+    "SectionSummary",
+    "StreamSummary",
+]
+
+
+class Framing(StrEnum):
+    """How it was known where a section's payload ends."""
+
+    SELF = "self-delimiting"
+    """RAM, records of an iterable device, dirty bitmaps: the payload itself says it."""
+    DESCRIBED = "described"
+    """The stream's description names every field."""
+    OPAQUE = "opaque"
+    """The stream's description knows the size alone: the device was registered in the old style."""
+    GUESSED = "guessed"
+    """Nothing describes it. Its footer was found, with a plausible item behind it, in exactly one place."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSummary:
+    """One block of RAM.
+
+    Arguments:
+        name: the block's name.
+        used_length: its size in bytes.
+        gpa: its guest-physical address, if the stream says it.
+        normal: how many of its pages are in the stream with their content, repetitions counted.
+        zero: how many are there as pages of zeros.
+    """
+
+    name: str
+    used_length: int
+    gpa: int | None
+    normal: int
+    zero: int
+
+
+@dataclass(frozen=True, slots=True)
+class SectionSummary:
+    """One section, or all PART sections of one device together.
+
+    Arguments:
+        kind: START, PART, END or FULL.
+        section_id, idstr, instance_id, version: as its header says, or that of its START.
+        offset: where the section, or the first of them, began.
+        size: bytes of payload, of all together.
+        count: how many sections these are.
+        framing: how their ends were known.
+    """
+
+    kind: str
+    section_id: int
+    idstr: str
+    instance_id: int
+    version: int
+    offset: int
+    size: int
+    count: int
+    framing: Framing
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSummary:
+    """One command, or equal ones in a row.
+
+    Arguments:
+        name: which one.
+        data: its data, of the first one; of a package the first bytes only.
+        size: bytes of data, of all together; with what follows outside of the command.
+        offset: where the first one began.
+        count: how many.
+    """
+
+    name: str
+    data: bytes
+    size: int
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptionSummary:
+    """The VM description at the stream's end.
+
+    Arguments:
+        offset: where the item began.
+        size: bytes of JSON; may be 0.
+        devices: how many devices it describes; None if it could not be used.
+        fault: why not.
+    """
+
+    offset: int
+    size: int
+    devices: int | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the walk ended early.
+
+    Arguments:
+        offset: at which byte.
+        item: what was being read.
+        expected: what would have been right there, and what was found.
+    """
+
+    offset: int
+    item: str
+    expected: str
+
+    @classmethod
+    def of(cls, error: ProtocolError) -> Problem:
+        """The same, of a reader's error."""
+        return cls(error.offset, error.item, error.expected)
+
+    def __str__(self) -> str:
+        return f"{self.item} at byte {self.offset}: {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSection:
+    """A section whose payload was asked for.
+
+    Arguments:
+        summary: whose it is.
+        payload: a copy.
+    """
+
+    summary: SectionSummary
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """A whole stream, or as much of it as could be read.
+
+    Arguments:
+        size: bytes that were there.
+        walked: bytes that were understood; with a whole stream the same.
+        header_version: of the file header; None if there was none.
+        configuration: None if the stream has none.
+        footers: whether sections have footers; None if no section was read.
+        commands, sections: in the order of the stream.
+        blocks: of RAM, in the order of its list.
+        page_size: bytes of a page of RAM.
+        flushes: how often every multifd channel was to be waited for.
+        eof: where the EOF item stood; None if the walk did not come so far.
+        description: None if the stream has none.
+        described: the text of the description, if it can be used.
+        kept: the sections whose payloads were asked for.
+        problem: why the walk ended early; None if it came to the last byte.
+        notes: what is unusual without being wrong, a sentence each.
+    """
+
+    size: int
+    walked: int
+    header_version: int | None
+    configuration: Configuration | None
+    footers: bool | None
+    commands: tuple[CommandSummary, ...]
+    sections: tuple[SectionSummary, ...]
+    blocks: tuple[BlockSummary, ...]
+    page_size: int
+    flushes: int
+    eof: int | None
+    description: DescriptionSummary | None
+    described: bytes | None
+    kept: tuple[KeptSection, ...]
+    problem: Problem | None
+    notes: tuple[str, ...]

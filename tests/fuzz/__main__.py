@@ -1,0 +1,99 @@
+"""Fuzzes with atheris (libFuzzer): ``python tests/fuzz all --seconds 60``.
+
+Each target runs in a process of its own, begins with the seeds and what earlier runs found (``.fuzz/corpus``), and
+leaves an input that fails in ``.fuzz/found``. A smoke run gives every target a few seconds; for a long run give hours::
+
+    python tests/fuzz all --seconds 60              all targets share a minute
+    python tests/fuzz inspection --seconds 86400    one target for a day
+    python tests/fuzz inspection --input FILE       one input again
+
+The exit code is 1 if an input failed, 2 if atheris is not there (``pip install 'migpool[fuzz]'``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+PLACE: Final = Path(".fuzz")
+LONGEST: Final = 1 << 18
+INSTRUMENTED: Final = 5.0
+"""Seconds for one input, with code that counts every branch it takes."""
+SPARE_TIME: Final = 120.0
+
+
+def main() -> int:
+    """Run what was asked for."""
+    if sys.argv[1:2] == ["--child"]:
+        return _fuzz(sys.argv[2], float(sys.argv[3]))
+    from fuzz_seeds import SEEDS
+
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("target", choices=["all", *SEEDS])
+    parser.add_argument("--seconds", type=float, default=60.0, help="altogether")
+    parser.add_argument("--input", type=Path, help="run this one input alone, without atheris")
+    given = parser.parse_args()
+    if given.input is not None:
+        return _once(given.target, given.input)
+    if importlib.util.find_spec("atheris") is None:
+        print("fuzz: atheris is not installed: pip install 'migpool[fuzz]'", file=sys.stderr)  # noqa: T201
+        return 2
+    names = list(SEEDS) if given.target == "all" else [given.target]
+    failed = [name for name in names if _child(name, given.seconds / len(names))]
+    print(f"fuzz: {len(names)} targets, failed: {', '.join(failed) or 'none'}")  # noqa: T201
+    return 1 if failed else 0
+
+
+def _child(name: str, seconds: float) -> bool:
+    """Fuzz one target in a process of its own, since libFuzzer ends the one it is in; whether that failed."""
+    command = [sys.executable, __file__, "--child", name, str(max(1, round(seconds)))]
+    try:
+        return subprocess.run(command, timeout=seconds + SPARE_TIME, check=False).returncode != 0
+    except subprocess.TimeoutExpired:
+        print(f"fuzz: {name} did not end", file=sys.stderr)  # noqa: T201
+        return True
+
+
+def _once(name: str, path: Path) -> int:
+    from fuzz_budget import memory_within, time_within
+    from fuzz_targets import TARGETS
+
+    data = path.read_bytes()
+    time_within(TARGETS[name], data, 1.0)
+    memory_within(TARGETS[name], data)
+    return 0
+
+
+def _fuzz(name: str, seconds: float) -> int:
+    from fuzz_budget import time_within
+
+    atheris = importlib.import_module("atheris")  # only where it is installed
+    # Modules that were imported before would not be instrumented.
+    with atheris.instrument_imports(include=["migpool", "migpool_plugins"]):
+        from fuzz_seeds import SEEDS
+        from fuzz_targets import TARGETS
+    target = TARGETS[name]
+    seeds, corpus, found = PLACE / "seeds" / name, PLACE / "corpus" / name, PLACE / "found"
+    for folder in (seeds, corpus, found):
+        folder.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS[name]():
+        (seeds / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed[:LONGEST])
+    options = [
+        *(f"-max_total_time={round(seconds)}", f"-max_len={LONGEST}", "-rss_limit_mb=1024", "-print_final_stats=0"),
+        *("-timeout=20", "-verbosity=0", f"-artifact_prefix={found}/{name}-"),
+    ]
+    atheris.Setup(
+        [name, *options, str(corpus), str(seeds)], lambda data: time_within(target, bytes(data), INSTRUMENTED)
+    )
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Changed, spliced and hand-made inputs: only documented errors, and no more memory than an input may cost."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz_budget import SPARE, CostsTooMuch, memory_within
+from fuzz_seeds import SEEDS
+from fuzz_targets import TARGETS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.events import header, vm_description
+from migpool.wire.sections import section_full
+
+PROLOGUE = header() + configuration(Configuration("q"))
+LARGEST = 70_000
+
+
+@st.composite
+def changed(draw: st.DrawFn, name: str) -> bytes:
+    """A seed with some of its bytes changed, removed, doubled, or replaced by a part of another seed."""
+    seeds = [seed for seed in SEEDS[name]() if len(seed) <= LARGEST]
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(0, 5))):
+        at = draw(st.integers(0, len(data)))
+        end = at + draw(st.sampled_from([1, 2, 4, 9, 40, 5000]))
+        match draw(st.integers(0, 4)):
+            case 0 if at < len(data):
+                data[at] = draw(st.integers(0, 255))
+            case 1:
+                del data[at:end]
+            case 2:
+                data[at:at] = data[at:end]
+            case 3:
+                data[at : at + 4] = draw(st.sampled_from([bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\1\0\0"]))
+            case _:
+                other = draw(st.sampled_from(seeds))
+                data[at:end] = other[at : at + draw(st.integers(0, 200))]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_changed_input_is_understood_or_raises_a_documented_error(name: str, data: st.DataObject) -> None:
+    TARGETS[name](data.draw(st.one_of(changed(name), changed(name), st.binary(max_size=300))))
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+def test_every_seed_passes(name: str) -> None:
+    seeds = [seed for seed in SEEDS[name]() if len(seed) <= LARGEST]
+    assert len(seeds) >= 2
+    for seed in seeds:
+        TARGETS[name](seed)
+
+
+def nested(depth: int) -> bytes:
+    head = b'"vmsd_name": "d", "version": 1, "fields": ['
+    inside = b'{"name": "f", "type": "struct", "size": 0, "struct": {' + head
+    return b'{"name": "d", "instance_id": 0, ' + head + inside * depth + b"]}}" * depth + b"]}"
+
+
+GIANTS = (
+    b'{"page_size": 4096, "devices": [{"name": "d", "instance_id": 0, "vmsd_name": "d", "version": 1, '
+    b'"fields": [{"name": "f", "type": "buffer", "size": 4294967295, "array_len": 4294967295}]}]}'
+)
+COSTLY = {
+    "footers alone": ("inspection", PROLOGUE + b"\x04\0\0\0\1\1d" + bytes(8) + b"\x7e\0\0\0\1" * 15_000),
+    "many undescribed sections": (
+        "inspection",
+        PROLOGUE + b"".join(b"".join(section_full(number, "d", b"ab", instance_id=number)) for number in range(4000)),
+    ),
+    "many empty sections": (
+        "inspection",
+        PROLOGUE + b"".join(b"".join(section_full(number, "d", b"", instance_id=number)) for number in range(4000)),
+    ),
+    "a description of giant fields": (
+        "inspection",
+        b"".join([PROLOGUE, *section_full(1, "d", b"ab"), b"\0", *vm_description(GIANTS + b" " * 70_000)]),
+    ),
+    "elements of no size": (
+        "structures",
+        b'{"name": "d", "instance_id": 0, "vmsd_name": "d", "version": 1, "fields": [{"name": "f", "type": "buffer", '
+        b'"size": 0, "array_len": 4294967295}]}\0' + bytes(70_000),
+    ),
+    "a deep description": ("structures", nested(700) + b"\0" + bytes(70_000)),
+    "brackets": ("description", b"[" * 70_000),
+    "braces": ("layouts", b'{"a":' * 20_000),
+    "digits": ("description", b'{"page_size": ' + b"9" * 70_000 + b', "devices": []}'),
+    "a page a byte": ("stream", PROLOGUE + bytes(70_000)),
+    "marks": ("stream", PROLOGUE + b"\x01\0\0\0\1\1r" + bytes(8) + bytes.fromhex("ffffffffef100003") * 9000),
+    "sixes": ("captures", b"QEVM" + b"\x06" * 100_000),
+    "zeros": ("channel", bytes.fromhex("11223344 00000001") + bytes(100_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", list(COSTLY))
+def test_a_costly_input_costs_no_more_memory_than_it_may(what: str) -> None:
+    name, data = COSTLY[what]
+    memory_within(TARGETS[name], data)
+
+
+def test_the_budget_notices_what_goes_over_it() -> None:
+    def wasteful(data: bytes) -> None:
+        assert len(bytes(SPARE + len(data) + 1)) > SPARE
+
+    with pytest.raises(CostsTooMuch, match="bytes were allocated for an input of 3"):
+        memory_within(wasteful, b"abc")

@@ -1,0 +1,68 @@
+"""``migpool`` in this process, and on a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from dataclasses import dataclass
+
+from migpool.cli import main
+
+LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def migpool(*arguments: str) -> Ended:
+    """Run a command here."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["migpool", *arguments]
+    code = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.argv = before
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def piped(stream: bytes, *arguments: str) -> Ended:
+    """Run a command in a process of its own, with ``stream`` coming through a pipe."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "migpool", *arguments], input=stream, capture_output=True, timeout=LIMIT, check=False
+    )
+    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def on_terminal(columns: int, *arguments: str) -> Ended:
+    """Run a command on a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": ""}
+        command = [sys.executable, "-m", "migpool", *arguments]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    finally:
+        os.close(theirs)
+    shown = bytearray()
+    with os.fdopen(ours, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: nobody writes any more
+        while part := screen.read(1 << 16):
+            shown += part
+    return Ended(process.wait(LIMIT), shown.decode(), "")

@@ -1,0 +1,121 @@
+"""Streams of other machines and devices: walked to the last byte and decoded exactly, or refused with the reason."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
+
+from migpool.inspect.boundaries import Boundaries
+from migpool.inspect.decoding import decode
+from migpool.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.inspect.summary import Framing
+from migpool.wire.events import emit
+from migpool.wire.stream import StreamReader
+from migpool.wire.vmdesc import find
+from migpool_plugins.vmsd.capture import sections
+
+
+def everything(idstr: str, instance_id: int) -> bool:
+    del idstr, instance_id
+    return True
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_a_stream_with_a_description_is_walked_to_the_last_byte_and_decoded_exactly(name: str) -> None:
+    summary = inspect_bytes(other(name), everything)
+    assert summary.problem is None
+    assert summary.walked == summary.size == len(other(name))
+    assert summary.description is not None
+    decoded = [each for each in decode(summary) if each.section.kind == "FULL"]
+    assert len(decoded) == summary.description.devices
+    assert [(each.section.idstr, each.fault) for each in decoded if not each.exact] == []
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_every_event_is_the_bytes_it_was_read_from(name: str) -> None:
+    stream = other(name)
+    boundaries = Boundaries(find(stream)[1])
+    reader = StreamReader(boundaries, older=True)
+    boundaries.reader = reader
+    reader.feed(stream)
+    events = list(reader.events())
+    assert reader.footers is not None
+    assert b"".join(part for event in events for part in emit(event, footers=reader.footers)) == stream
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_the_devices_of_a_stream_are_found_from_its_end_too(name: str) -> None:
+    kept = inspect_bytes(other(name), everything).kept
+    assert [(found.name, found.instance_id, found.payload) for found in sections(other(name), name)] == [
+        (each.summary.idstr, each.summary.instance_id, each.payload) for each in kept
+    ]
+
+
+@pytest.mark.parametrize("name", UNDESCRIBED)
+def test_without_a_description_the_ends_of_sections_are_found_by_their_footers_and_called_a_guess(name: str) -> None:
+    summary = inspect_bytes(other(name))
+    assert summary.problem is None
+    assert summary.description is None
+    full = [section for section in summary.sections if section.kind == "FULL"]
+    assert {section.framing for section in full} == {Framing.GUESSED}
+    assert any("are a guess" in note for note in summary.notes)
+
+
+def test_the_guesses_are_what_the_description_of_the_same_machine_says() -> None:
+    guessed = {section.idstr: section.size for section in inspect_bytes(other("microvm-no-description")).sections}
+    described = {section.idstr: section.size for section in inspect_bytes(other("microvm-validate-uuid")).sections}
+    assert guessed == described
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_without_description_and_footers_the_first_device_is_where_it_ends_and_why_is_said(name: str) -> None:
+    summary = inspect_bytes(other(name))
+    assert summary.problem is not None
+    assert summary.problem.item == "payload of FULL section 0 of 'timer' (0)"
+    assert "no description (VMDESC) of it, and sections have no footers" in summary.problem.expected
+    assert [section.kind for section in summary.sections if section.idstr == "ram"][-1] == "END"
+    assert summary.configuration is None
+    assert summary.footers is False
+    assert summary.walked == summary.problem.offset
+
+
+def test_pages_at_fixed_places_of_the_file_are_refused_by_name() -> None:
+    summary = inspect_bytes(other(MAPPED))
+    assert summary.problem is not None
+    assert "the capability mapped-ram" in summary.problem.expected
+    assert summary.configuration is not None
+    assert summary.description is not None
+    assert summary.description.devices == 14
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_a_compressed_file_and_a_pipe_show_the_same(name: str) -> None:
+    mapped, compressed = inspect_bytes(other(name)), inspect_file(other_path(name))
+    assert compressed == inspect_pipe(io.BytesIO(other(name)))
+    if name != MAPPED:
+        assert compressed == mapped
+
+
+def test_what_the_configuration_says_is_shown() -> None:
+    uuid = inspect_bytes(other("microvm-validate-uuid")).configuration
+    assert uuid is not None
+    assert uuid.uuid == bytes.fromhex("11111111222233334444555555555555")
+    shared = inspect_bytes(other("microvm-ignore-shared"))
+    assert shared.configuration is not None
+    assert shared.configuration.capabilities == ("x-ignore-shared",)
+    assert all(block.gpa is not None for block in shared.blocks)
+
+
+def test_a_device_that_is_saved_early_stands_between_sections_of_ram() -> None:
+    order = [(section.kind, section.idstr) for section in inspect_bytes(other("q35-virtio-mem")).sections]
+    early = order.index(("FULL", "0000:00:01.0/virtio-mem-device-early"))
+    assert order[early - 1] == ("START", "ram")
+    assert order[early + 1] == ("PART", "ram")
+
+
+def test_dirty_bitmaps_are_measured_and_equal_sections_are_one_entry() -> None:
+    found = {section.kind: section for section in inspect_bytes(other("i440fx-dirty-bitmaps")).sections
+             if section.idstr == "dirty-bitmap"}  # fmt: skip
+    assert (found["START"].size, found["PART"].count, found["END"].size) == (14, 34297, 15)

@@ -1,0 +1,125 @@
+"""``migpool vmsd diff`` as a user and a CI job see it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from inspect_command import migpool
+from other_streams import RICH, other, other_path
+
+from migpool.wire.vmdesc import find
+
+
+def dump(version: int, minimum: int, *fields: str, subsections: tuple[str, ...] = ()) -> dict[str, object]:
+    """A -dump-vmstate document of one device whose fields are u32."""
+    described = {
+        "vmsd_name": "dev",
+        "version_id": version,
+        "minimum_version_id": minimum,
+        "Fields": [{"field": name, "version_id": 0, "field_exists": False, "size": 4} for name in fields],
+        "Subsections": [
+            {"vmsd_name": f"dev/{name}", "version_id": 1, "minimum_version_id": 1, "Fields": []}
+            for name in subsections
+        ],
+    }  # fmt: skip
+    return {"dev": {"Name": "dev", "version_id": version, "minimum_version_id": minimum, "Description": described}}
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("dumps")
+    return folder / "old.json", folder / "new.json"
+
+
+def written(pair: tuple[Path, Path], old: object, new: object) -> tuple[str, str]:
+    for path, document in zip(pair, (old, new), strict=True):
+        path.write_text(json.dumps(document))
+    return str(pair[0]), str(pair[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "forward", "backward", "strict_forward", "strict_backward"),
+    [
+        (dump(1, 1, "a"), dump(1, 1, "a"), 0, 0, 0, 0),
+        (dump(1, 1, "a"), dump(2, 1, "a"), 0, 1, 0, 1),
+        (dump(1, 1, "a"), dump(2, 2, "a"), 1, 1, 1, 1),
+        (dump(1, 1, "a"), dump(1, 1, "a", "b"), 1, 1, 1, 1),
+        (dump(1, 1, "a", "b"), dump(1, 1, "b", "a"), 1, 1, 1, 1),
+        (dump(1, 1, "a"), dump(1, 1, "a", subsections=("s",)), 0, 0, 0, 1),
+        (dump(1, 1, "a"), {**dump(1, 1, "a"), "more": dump(1, 1, "x")["dev"]}, 0, 0, 0, 1),
+    ],
+)
+def test_known_pairs_have_known_exit_codes(
+    pair: tuple[Path, Path],
+    old: object,
+    new: object,
+    forward: int,
+    backward: int,
+    strict_forward: int,
+    strict_backward: int,
+) -> None:
+    files = written(pair, old, new)
+    assert migpool("vmsd", "diff", *files).code == forward
+    assert migpool("vmsd", "diff", *files, "--direction", "forward").code == forward
+    assert migpool("vmsd", "diff", *files, "--direction", "backward").code == backward
+    assert migpool("vmsd", "diff", *files, "--direction", "both").code == max(forward, backward)
+    assert migpool("vmsd", "diff", *files, "--strict").code == strict_forward
+    assert migpool("vmsd", "diff", *files, "--direction", "backward", "--strict").code == strict_backward
+
+
+def test_each_change_is_a_line_with_its_direction_and_reason(pair: tuple[Path, Path]) -> None:
+    ended = migpool("vmsd", "diff", *written(pair, dump(1, 1, "a"), dump(2, 1, "a", subsections=("s",))))
+    assert ended.out.splitlines() == [
+        "breaks backward: dev: the source writes version 2, the destination reads up to 1",
+        "safe: dev, subsection dev/s: the source does not send this subsection; it may be missing",
+        "2 differences, 1 that break, 0 that break in some states; forward: safe, backward: breaks",
+    ]
+
+
+def test_the_document_says_what_the_lines_say(pair: tuple[Path, Path]) -> None:
+    files = written(pair, dump(1, 1, "a"), dump(2, 1, "a"))
+    document = json.loads(migpool("vmsd", "diff", *files, "--direction", "both", "--json").out)
+    assert document == {
+        "schema": 1,
+        "a": files[0],
+        "b": files[1],
+        "direction": "both",
+        "strict": False,
+        "compatible": False,
+        "forward": "safe",
+        "backward": "breaks",
+        "changes": [
+            {
+                "path": "dev",
+                "forward": "safe",
+                "backward": "breaks",
+                "reason": "the source writes version 2, the destination reads up to 1",
+            }
+        ],
+    }
+
+
+def test_streams_compressed_streams_and_their_json_are_compared(pair: tuple[Path, Path]) -> None:
+    text = bytes(find(other("i440fx-2.4"))[1])
+    pair[0].write_bytes(text)
+    pair[1].write_bytes(gzip.compress(other("i440fx-2.4")))
+    assert migpool("vmsd", "diff", str(pair[0]), str(pair[1]), "--direction", "both", "--strict").code == 0
+    assert migpool("vmsd", "diff", str(RICH), str(RICH)).code == 0
+    ended = migpool("vmsd", "diff", str(other_path("i440fx-2.4")), str(RICH))
+    assert ended.code == 1
+    assert (
+        "breaks both ways: 0000:00:01.3/piix4_pm" in ended.out or "breaks forward: 0000:00:01.3/piix4_pm" in ended.out
+    )
+
+
+def test_files_that_cannot_be_compared_are_wrong_usage(pair: tuple[Path, Path]) -> None:
+    files = written(pair, dump(1, 1, "a"), "x")
+    assert migpool("vmsd", "diff", *files).code == 2
+    mixed = migpool("vmsd", "diff", files[0], str(RICH))
+    assert mixed.code == 2
+    assert "compare two streams, or two files that -dump-vmstate wrote" in mixed.err
+    assert migpool("vmsd", "diff", str(other_path("none-bare")), str(RICH)).code == 2
+    assert migpool("vmsd", "diff", *files, "--direction", "up").code == 2
