@@ -13,6 +13,7 @@ from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
 from migpool.cli.record import record
+from migpool.cli.replay import replay
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
@@ -76,6 +77,7 @@ app.command()(compare)
 app.command()(send)
 app.command()(receive)
 app.command()(record)
+app.command()(replay)
 app.command()(inspect)
 app.command()(plugins)
 app.add_typer(scenario_app, name="scenario")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,15 @@ from migpool.cli.options import (
     TraceFile,
     Verbose,
 )
+from migpool.cli.streamfile import (
+    ChannelsOption,
+    IdleOption,
+    NoReturnPath,
+    UuidOption,
+    check_scenario_options,
+    is_stream_file,
+    send_stream_file,
+)
 
 __all__ = ["send"]
 
@@ -26,6 +36,10 @@ def send(
     context: typer.Context,
     scenario: ScenarioArgument,
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="tcp:HOST:PORT or unix:PATH.")],
+    channels: ChannelsOption = 0,
+    uuid: UuidOption = None,
+    no_return_path: NoReturnPath = False,
+    idle: IdleOption = 60,
     model: ModelOption = "pool",
     count: Count = 1,
     json_file: JsonFile = None,
@@ -42,8 +56,19 @@ def send(
     destination knows is missing in the files.
 
       [cyan]migpool send small --to tcp:192.0.2.7:4444 -m pool:4[/]
+
+    Instead of a scenario, a stream file as QEMU or [cyan]receive --store[/] writes it:
+
+      [cyan]migpool send vm.mig --to tcp:192.0.2.7:4444 --channels 4[/]
     """
     invocation = set_up(context, verbose, log_format, debug)
+    if is_stream_file(scenario):
+        raise typer.Exit(
+            send_stream_file(
+                invocation, Path(scenario), to, channels, uuid=uuid, return_path=not no_return_path, idle=idle
+            )
+        )
+    check_scenario_options(channels, uuid, no_return_path)
     from migpool.cli.oneside import OneSide, send_machines
 
     side = OneSide(invocation, scenario, model, "source", to, count=count, seed=seed)

@@ -1,0 +1,125 @@
+"""The front of a main channel: all of it that can be understood without knowing the devices.
+
+RAM comes first in a stream and says how long it is; so do the sections of VFIO devices. What comes after RAM's END is
+the devices' states, and nothing in the stream says where one ends. So a stream falls into two parts::
+
+    header, configuration, commands, START ram, PART ram ..., SWITCHOVER_START, END ram | devices, EOF, VMDESC
+    the front: events                                                                   | the rest: bytes
+
+The front also ends before the first FULL section and before EOF: a source need not end RAM by an END section. A device
+that is sent before RAM (virtio-mem is) ends it so early that RAM belongs to the rest. That does for a stream that is
+passed on as it is, but not where pages travel on multifd channels: :meth:`Front.check_ram`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from migpool.errors import ProtocolError, UsageError
+from migpool.wire.commands import Command
+from migpool.wire.configuration import Configuration
+from migpool.wire.events import EOF, DeviceSection, Event
+from migpool.wire.ram import RamBlocks, RamSectionEnd
+from migpool.wire.sections import Kind
+from migpool.wire.stream import StreamReader
+
+__all__ = ["Front"]
+
+_BATCH: Final = 128
+
+
+class _NoDevices:
+    """The schema of a front: devices that would need one are an error, by name."""
+
+    def iterable(self, idstr: str, instance_id: int, /) -> bool:
+        del idstr, instance_id
+        return False
+
+    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        del version, data
+        right = "RAM or a VFIO device, as nothing says how long sections of another device are"
+        raise ProtocolError(
+            0, f"{kind.name} section before the end of RAM", f"{right}, found {idstr!r} ({instance_id})"
+        )
+
+
+class Front:
+    """Reads the front of a main channel from bytes that come in any pieces.
+
+    Take all events before feeding again; when there are none, look whether ``rest`` has become something.
+
+    Attributes:
+        rest: None while the front lasts; then what of the input so far lies behind it. Later input belongs to it too.
+    """
+
+    __slots__ = ("_boundary", "_fed", "_ram_ended", "_ram_known", "_reader", "rest")
+
+    def __init__(self) -> None:
+        self._reader = StreamReader(_NoDevices(), batch=_BATCH)
+        self._fed = memoryview(b"")
+        self._boundary = -1  # where an item ended; what follows may have begun to be read since
+        self._ram_ended = False
+        self._ram_known = False
+        self.rest: memoryview | None = None
+
+    @property
+    def offset(self) -> int:
+        """How many bytes have been understood."""
+        return self._reader.offset
+
+    def feed(self, data: bytes) -> None:
+        """Add input.
+
+        Raises:
+            UsageError: the front has ended.
+        """
+        if self.rest is not None:
+            raise UsageError("the front of the stream has ended: what comes is the devices' states")
+        # What waits where an item has just ended came with the latest piece: the item's last byte did.
+        self._fed = memoryview(data)
+        self._reader.feed(data)
+
+    def next_event(self) -> Event | None:
+        """The next event, or None if more input is needed or the front has ended.
+
+        Raises:
+            ProtocolError: the bytes are no stream, or hold a section before the end of RAM whose length nothing says.
+        """
+        if self.rest is not None or (self.offset == self._boundary and self._ends_here()):
+            return None
+        event = self._reader.next_event()
+        if event is not None:
+            if isinstance(event, Configuration | Command | DeviceSection | RamSectionEnd):
+                self._boundary = self.offset
+            self._ram_known = self._ram_known or isinstance(event, RamBlocks)
+            self._ram_ended = isinstance(event, RamSectionEnd) and event.head.kind is Kind.END
+        return event
+
+    def check_ram(self) -> None:
+        """See to it that the front, which has ended, had RAM in it.
+
+        Raises:
+            ProtocolError: a device comes before RAM.
+        """
+        if not self._ram_known:
+            right = "RAM before all devices, found a device that is sent earlier: this goes without multifd only"
+            raise ProtocolError(self.offset, "FULL section", right)
+
+    def end(self) -> None:
+        """Declare that no more input comes.
+
+        Raises:
+            ProtocolError: the stream has no rest.
+        """
+        if self.rest is None:
+            self._reader.end()
+            raise ProtocolError(self.offset, "next item", "a section, found the end of the input")
+
+    def _ends_here(self) -> bool:
+        waiting = self._reader.pending
+        if self._ram_ended or (waiting and self._fed[-waiting] in (Kind.FULL, EOF)):
+            self.rest = self._fed[len(self._fed) - waiting :]
+            return True
+        if waiting:
+            self._boundary = -1  # the next item's type is known, and it belongs to the front
+        return False

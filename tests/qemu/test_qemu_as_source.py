@@ -1,0 +1,89 @@
+"""What a real source makes of a destination that does not do as it should: what this project relies on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from guest import continues, set_up
+from otherdestination import OtherDestination
+from qemuprocess import QemuProcess, WaitedTooLong
+
+from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
+from migpool.wire.role import Role
+
+ACKNOWLEDGED = ("return-path", "switchover-ack")
+SLOW = {"max-bandwidth": 8 << 20}
+
+
+def test_without_return_path_it_completes_when_all_is_read(source: QemuProcess, tmp_path: Path) -> None:
+    set_up(source, channels=2)
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        assert source.wait_for_status("completed", "failed") == "completed"
+
+
+def test_multifd_channels_that_are_closed_early_fail_it_and_the_guest_goes_on(
+    source: QemuProcess, tmp_path: Path
+) -> None:
+    set_up(source, channels=2, parameters={**SLOW})
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        other.wait_for_all()
+        other.close(Role.MULTIFD)
+        assert source.wait_for_status("completed", "failed") == "failed"
+    assert continues(source.wait_for_ticks(2))
+
+
+@pytest.mark.parametrize("error", [0, 1])
+def test_a_shut_and_a_closed_connection_before_the_end_fail_it_and_the_guest_goes_on(
+    source: QemuProcess, tmp_path: Path, error: int
+) -> None:
+    set_up(source, channels=2, capabilities=ACKNOWLEDGED, parameters={**SLOW})
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        other.wait_for_all()
+        other.answer(Shut(error))
+        other.close(Role.MAIN)
+        assert source.wait_for_status("completed", "failed") == "failed"
+    assert continues(source.wait_for_ticks(2))
+
+
+def test_a_shut_with_an_error_fails_it_at_its_end_and_the_guest_goes_on(source: QemuProcess, tmp_path: Path) -> None:
+    set_up(source, channels=2, capabilities=ACKNOWLEDGED)
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        other.wait_for_all()
+        other.answer(SwitchoverAck(), Pong(1), Shut(1))
+        assert source.wait_for_status("completed", "failed") == "failed"
+    assert continues(source.wait_for_ticks(2))
+
+
+def test_without_acknowledgement_it_goes_through_memory_for_ever_until_cancelled(
+    source: QemuProcess, tmp_path: Path
+) -> None:
+    set_up(source, channels=2, capabilities=ACKNOWLEDGED)
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        source.wait_for_pass(6)
+        assert source.running()
+        assert source.migration()["status"] == "active"
+        source.execute("migrate_cancel")
+        assert source.wait_for_status("completed", "failed", "cancelled") == "cancelled"
+    assert continues(source.wait_for_ticks(2))
+
+
+def test_acknowledged_but_never_told_the_end_it_waits_with_the_guest_stopped(
+    source: QemuProcess, tmp_path: Path
+) -> None:
+    set_up(source, channels=2, capabilities=ACKNOWLEDGED)
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        other.wait_for_all()
+        other.answer(SwitchoverAck(), Pong(1))
+        source.wait_for_status("device")
+        with pytest.raises(WaitedTooLong):
+            source.wait_for_status("completed", "failed", limit=3)
+        assert not source.running()
+        other.answer(Shut(0))
+        assert source.wait_for_status("completed", "failed") == "completed"

@@ -1,0 +1,17 @@
+"""Streams to store and to send: captured from QEMU, and made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_machine import machine_stream
+
+CAPTURES = Path(__file__).parents[1] / "data" / "qemu-streams"
+
+
+@pytest.fixture(params=["made up", "microvm-smp2", "none", "q35-rich"])
+def stream(request: pytest.FixtureRequest) -> bytes:
+    """A stream of each kind."""
+    name = str(request.param)
+    return machine_stream() if name == "made up" else (CAPTURES / f"{name}.mig").read_bytes()

@@ -1,0 +1,50 @@
+"""``receive_file`` beside a test, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Self
+
+from migpool.channel.address import Address
+from migpool.errors import MigpoolError
+from migpool.streamfile.receiving import Stored, receive_file
+
+LIMIT = 10.0
+
+
+class Receiver(threading.Thread):
+    """Stores one machine, beside the test."""
+
+    def __init__(self, path: Path, address: Address, channels: int, idle: float = LIMIT) -> None:
+        super().__init__(name="receiver")
+        self._idle = idle
+        self._arguments = (path, address, channels)
+        self._listening = threading.Event()
+        self._cancel = threading.Event()
+        self.stored: Stored | None = None
+        self.error: MigpoolError | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        assert self._listening.wait(LIMIT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.join(LIMIT)
+        self._cancel.set()  # whatever has gone wrong: it must end
+        self.join(LIMIT)
+
+    def run(self) -> None:
+        path, address, channels = self._arguments
+        try:
+            self.stored = receive_file(
+                path,
+                address,
+                channels,
+                limit=self._idle,
+                cancelled=self._cancel.is_set,
+                listening=lambda _: self._listening.set(),
+            )
+        except MigpoolError as error:
+            self.error = error

@@ -1,0 +1,168 @@
+"""Sources that cannot be stored: each is told so, and nothing is left of the file."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_machine import PAGE, page
+from storing_thread import LIMIT, Receiver
+
+from migpool.channel.address import Address
+from migpool.errors import PeerError, ProtocolError, TimeLimitExceeded
+from migpool.wire.commands import Command, CommandKind, command, open_return_path, ping
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.devicestate import DeviceStateHeader
+from migpool.wire.events import eof, header
+from migpool.wire.multifd import initial_packet
+from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_begin, ram_section_end
+from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
+from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
+from migpool.wire.sections import Kind, SectionHead, footer, section_full
+
+RAM = SectionHead(Kind.START, 2, "ram", 0, 4)
+BLOCKS = ram_section_begin(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])
+BEGINNING = header() + configuration(Configuration("made-up")) + open_return_path() + ping(7)
+END = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
+
+
+class Source:
+    """Connections to a destination: a main channel and some for multifd."""
+
+    def __init__(self, path: Path, channels: int, stack: contextlib.ExitStack) -> None:
+        self._path = path
+        self._stack = stack
+        self.main = self.open()
+        self.main.sendall(BEGINNING)
+        self.channels = [self.open() for _ in range(channels)]
+
+    def open(self) -> socket.socket:
+        """One more connection."""
+        sock = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        sock.settimeout(LIMIT)
+        sock.connect(str(self._path))
+        return sock
+
+    def greet(self) -> None:
+        """Say on each multifd channel what it is."""
+        for number, channel in enumerate(self.channels):
+            channel.sendall(initial_packet(number))
+
+    def answers(self) -> list[Message]:
+        """What the destination says until it ends the connection."""
+        reader = ReturnPathReader()
+        with contextlib.suppress(ConnectionResetError):
+            while data := self.main.recv(4096):
+                reader.feed(data)
+        return list(reader.events())
+
+
+@contextlib.contextmanager
+def migrating(tmp_path: Path, channels: int, idle: float = LIMIT) -> Iterator[tuple[Source, Receiver]]:
+    """A source that has greeted a destination, which stores; nothing may be left of the file."""
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, channels, idle) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", channels, stack)
+        source.greet()
+        yield source, receiver
+    assert receiver.stored is None
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = [SwitchoverAck(0), Pong(7, 4), Shut(1, 12)]
+
+
+def test_state_of_devices_on_multifd_channels_is_refused(tmp_path: Path) -> None:
+    with migrating(tmp_path, 1) as (source, receiver):
+        source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2))
+        device = DeviceStateHeader("0000:01:00.0/vfio", 0)
+        device.pack(0, 3)
+        source.channels[0].sendall(sync_header(1) + device.buffer + b"abc")
+        assert source.answers() == REFUSED
+    assert isinstance(receiver.error, ProtocolError)
+    assert "found state of '0000:01:00.0/vfio' (0)" in str(receiver.error)
+
+
+def test_a_page_after_the_last_flush_is_refused(tmp_path: Path) -> None:
+    with migrating(tmp_path, 1) as (source, receiver):
+        packet = ram_header(RamPacketHeader(0, 9, "pc.ram", (PAGE,), (), PAGE)) + page(1)
+        source.main.sendall(BLOCKS + ram_section_end(2) + END)
+        source.channels[0].sendall(sync_header(1) + packet)
+        assert source.answers() == REFUSED
+    assert "no page after the last flush, found one" in str(receiver.error)
+
+
+def test_a_channel_that_is_closed_before_a_flush_ends_it(tmp_path: Path) -> None:
+    with migrating(tmp_path, 2) as (source, receiver):
+        source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2))
+        source.channels[0].sendall(sync_header(1))
+        source.channels[1].shutdown(socket.SHUT_WR)
+        assert source.answers() == REFUSED
+    assert isinstance(receiver.error, PeerError)
+    assert str(receiver.error) == "the source closed multifd channel 1 before the end of RAM"
+
+
+def test_a_channel_that_never_comes_to_a_flush_is_named(tmp_path: Path) -> None:
+    with migrating(tmp_path, 2, idle=0.5) as (source, receiver):
+        source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2))
+        source.channels[0].sendall(sync_header(1))
+        assert source.answers() == REFUSED
+    assert isinstance(receiver.error, TimeLimitExceeded)
+    assert str(receiver.error) == "multifd channels 1 have not come to the flush within 0.5 s"
+
+
+def test_one_connection_too_many_is_refused_at_any_time(tmp_path: Path) -> None:
+    with migrating(tmp_path, 1) as (source, receiver):
+        source.main.sendall(BLOCKS + ram_section_end(2))
+        source.open()
+        assert source.answers()[-1:] in ([Shut(1, 12)], [])
+    assert isinstance(receiver.error, ProtocolError)
+    assert "give --channels as the source has" in str(receiver.error)
+
+
+def test_multifd_where_none_was_expected_is_refused(tmp_path: Path) -> None:
+    with migrating(tmp_path, 0) as (source, receiver):
+        source.main.sendall(BLOCKS + multifd_flush())
+        assert source.answers() == REFUSED
+    assert "give --channels as the source has" in str(receiver.error)
+
+
+@pytest.mark.parametrize("wish", [CommandKind.POSTCOPY_ADVISE, CommandKind.ENABLE_COLO])
+def test_other_ways_of_migration_are_refused_by_name(tmp_path: Path, wish: CommandKind) -> None:
+    with migrating(tmp_path, 0) as (source, receiver):
+        source.main.sendall(command(Command(wish)))
+        assert source.answers() == REFUSED
+    assert f"command {wish.name}" in str(receiver.error)
+
+
+def test_an_end_that_cannot_be_told_is_not_taken_for_one(tmp_path: Path) -> None:
+    with migrating(tmp_path, 0, idle=0.5) as (source, receiver):
+        end = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+        devices = b"".join(map(bytes, section_full(5, "device", b"state"))) + eof()
+        source.main.sendall(BLOCKS + ram_section_end(2) + end + devices)
+        assert source.answers() == REFUSED
+    assert isinstance(receiver.error, TimeLimitExceeded)
+    assert "whether that is all cannot be told" in str(receiver.error)
+
+
+@pytest.mark.parametrize("devices", [b"", b"\x04half a section", footer(5)])
+def test_a_source_that_goes_away_leaves_nothing(tmp_path: Path, devices: bytes) -> None:
+    with migrating(tmp_path, 0) as (source, receiver):
+        end = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+        source.main.sendall(BLOCKS + ram_section_end(2) + end + devices)
+        source.main.shutdown(socket.SHUT_WR)
+        assert source.answers() == REFUSED
+    assert isinstance(receiver.error, PeerError)
+
+
+def test_two_uuids_are_no_machine(tmp_path: Path) -> None:
+    with Receiver(tmp_path / "kept", Address(path=str(tmp_path / "s")), 2) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", 2, stack)
+        source.channels[0].sendall(initial_packet(0, bytes(16)))
+        source.channels[1].sendall(initial_packet(1, bytes(range(16))))
+        assert source.answers() == []
+    assert "the same uuid on each channel" in str(receiver.error)
+    assert list(tmp_path.iterdir()) == []
