@@ -2,6 +2,7 @@
 # make test    set up, then run the linters, the type checker and the tests
 # make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
+# make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -10,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -43,6 +44,10 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
 	$(BIN)/python -m benchmarks.datapath --quick
+
+qemu: $(READY)
+	tests/qemu/setup
+	$(BIN)/pytest -m qemu tests/qemu
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

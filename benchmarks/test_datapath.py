@@ -35,7 +35,7 @@ def content() -> Iterator[Content]:
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_a_group_measures_every_row_against_c(group: Group, content: Content, benchmark: BenchmarkFixture) -> None:
     small = scaled(group, size=SIZE, source="per-device", destination="receiver")
-    rounds = list(play(small, content, 1, Attempts(0.0, 1)))
+    rounds = list(play(small, content, 1, Attempts(0.0, 1, 0.0)))
     for row in outcomes(small, rounds):
         assert row.median > 0
         benchmark.extra_info[row.name] = row.median
@@ -98,13 +98,19 @@ def test_a_row_is_the_median_of_its_rounds_and_is_held_against_its_target() -> N
 
 
 def test_a_disturbed_run_is_repeated_as_often_as_allowed() -> None:
-    attempts = Attempts(-1e9, 3)  # nothing is quiet enough
+    attempts = Attempts(-1e9, 3, 1e9)  # nothing is quiet enough
     calls: list[int] = []
     attempts.undisturbed(lambda: calls.append(1))
     assert (len(calls), attempts.repeated, attempts.disturbed) == (3, 2, 1)
 
 
+def test_no_run_is_repeated_when_patience_is_out() -> None:
+    attempts = Attempts(-1e9, 3, 0.0)
+    attempts.undisturbed(lambda: None)
+    assert (attempts.repeated, attempts.disturbed) == (0, 1)
+
+
 def test_an_undisturbed_run_is_run_once() -> None:
-    attempts = Attempts(1e9, 3)
+    attempts = Attempts(1e9, 3, 1e9)
     assert attempts.undisturbed(lambda: "result") == "result"
     assert (attempts.repeated, attempts.disturbed) == (0, 0)

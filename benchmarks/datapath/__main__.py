@@ -26,6 +26,10 @@ QUICK_SIZE = 64 * MIB
 DISTURBANCE = 0.08
 """Seconds of CPU time that others may take during a run."""
 ATTEMPTS = 3
+PATIENCE = 60.0
+"""Seconds that all repetitions together may take."""
+WIDTH = 110
+"""Columns, where the output is no terminal."""
 
 
 def arguments() -> argparse.Namespace:
@@ -101,7 +105,7 @@ def measure(
 def main() -> int:
     """Measure and print; the status is 1 if nothing could be measured, and 0 also where a target was missed."""
     chosen = arguments()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     began = time.monotonic()
     rounds, size = (QUICK_ROUNDS, QUICK_SIZE) if chosen.quick else (chosen.rounds, Task().size)
     groups = [
@@ -109,7 +113,7 @@ def main() -> int:
         for group in GROUPS
         if not chosen.only or group.name in chosen.only
     ]
-    attempts = Attempts(DISTURBANCE, 1 if chosen.quick else ATTEMPTS)
+    attempts = Attempts(DISTURBANCE, 1 if chosen.quick else ATTEMPTS, PATIENCE)
     try:
         facts = machine_facts()
         rows, runs = measure(console, groups, rounds, size, attempts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -30,30 +31,35 @@ class Attempts:
         allowed: how much CPU time others may take during a run, in seconds; the kernel's own count is no finer than
             some hundredths.
         most: how often a run is tried; the last attempt counts, disturbed or not.
+        patience: how long all repetitions together may take, in seconds; after that, every first attempt counts.
 
     Attributes:
         repeated: how many runs were thrown away.
         disturbed: how many of those that count were disturbed nevertheless.
     """
 
-    def __init__(self, allowed: float, most: int) -> None:
+    def __init__(self, allowed: float, most: int, patience: float) -> None:
         self._allowed = allowed
         self._most = most
+        self._patience = patience
         self.repeated = 0
         self.disturbed = 0
 
     def undisturbed(self, run: Callable[[], T]) -> T:
         """Call ``run`` until nobody disturbs it."""
-        for left in reversed(range(self._most)):
+        left = self._most
+        while True:
+            began = time.monotonic()
             busy, own = _busy(), _own()
             result = run()
+            left -= 1
             if _busy() - busy - (_own() - own) <= self._allowed:
-                break
-            if left:
-                self.repeated += 1
-            else:
+                return result
+            if left <= 0 or self._patience <= 0:
                 self.disturbed += 1
-        return result
+                return result
+            self.repeated += 1
+            self._patience -= time.monotonic() - began
 
 
 def _busy() -> float:

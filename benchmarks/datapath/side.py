@@ -30,7 +30,6 @@ from benchmarks.datapath.failure import BenchmarkFailure
 from benchmarks.datapath.task import Account, Task
 from migpool.channel.address import Address
 from migpool.destination import Destination
-from migpool.endpoint import Endpoint
 from migpool.machine import Machine
 from migpool.schedulers.base import Scheduler
 from migpool.settings import Settings
@@ -162,9 +161,9 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
         settings(task),
         scheduler(task.source),
         workers=task.workers or None,
+        tracer=None if task.trace else NoTrace(),
         watch=meter.watch,
     )
-    _trace(source, task)
     address = Address.parse(sys.stdin.readline().strip())
     with computing(task.busy), contextlib.closing(machine):
         report = source.run(address)
@@ -184,20 +183,15 @@ def run_destination(task: Task, fds: Sequence[int], address: str) -> Account:
         settings(task),
         scheduler(task.destination),
         workers=task.workers or None,
+        tracer=None if task.trace else NoTrace(),
         watch=meter.watch,
         listening=lambda bound: print(bound, flush=True),  # noqa: T201 -- the answer to whoever started this process
     )
-    _trace(destination, task)
     with contextlib.closing(machine):
         report = destination.run(Address.parse(address))
         user, system = meter.spent()
     last = max(device.last for device in devices)
     return Account(report.error, last, 0.0, sum(device.done for device in devices), user, system)
-
-
-def _trace(endpoint: Endpoint, task: Task) -> None:
-    if not task.trace:
-        endpoint._tracer = NoTrace()
 
 
 def main() -> None:
