@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datapath", description=__doc__)
     names = [group.name for group in GROUPS]
-    parser.add_argument("--rounds", type=int, default=7, help="rounds after the warm-up (default: 7)")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds after the warm-up (default: 11)")
     parser.add_argument("--only", choices=names, action="append", help="measure this group only; may be repeated")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 256 MiB: a look, not a measurement")
     parser.add_argument("--source", default=Task.__dataclass_fields__["source"].default, help="its threading model")

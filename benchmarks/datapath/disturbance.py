@@ -1,4 +1,4 @@
-"""Whether something else took the CPUs during a run; such a run is repeated, for a machine is seldom ours alone.
+"""Whether something else takes the CPUs: a run waits for a quiet moment, and one that was disturbed is repeated.
 
 What the whole machine was busy for, as the kernel counts it, less what this process and its children used, is what
 others took. Where /proc/stat cannot be read, every run counts as undisturbed.
@@ -24,14 +24,21 @@ GUEST = 8
 """From this column on, time is counted a second time."""
 
 
+LOOK = 0.1
+"""Seconds in which the machine is looked at before a run."""
+QUIET = 0.03
+"""CPU seconds that others may take in them."""
+
+
 class Attempts:
-    """Repeats runs that were disturbed.
+    """Waits for quiet, and repeats runs that were disturbed.
 
     Arguments:
         allowed: how much CPU time others may take during a run, in seconds; the kernel's own count is no finer than
             some hundredths.
         most: how often a run is tried; the last attempt counts, disturbed or not.
-        patience: how long all repetitions together may take, in seconds; after that, every first attempt counts.
+        patience: how long all waits and repetitions together may take, in seconds; after that, nothing is waited for
+            and every first attempt counts.
 
     Attributes:
         repeated: how many runs were thrown away.
@@ -49,6 +56,7 @@ class Attempts:
         """Call ``run`` until nobody disturbs it."""
         left = self._most
         while True:
+            self._wait_for_quiet()
             began = time.monotonic()
             busy, own = _busy(), _own()
             result = run()
@@ -60,6 +68,14 @@ class Attempts:
                 return result
             self.repeated += 1
             self._patience -= time.monotonic() - began
+
+    def _wait_for_quiet(self) -> None:
+        while self._patience > 0:
+            busy = _busy()
+            time.sleep(LOOK)
+            if _busy() - busy <= QUIET:
+                return
+            self._patience -= LOOK
 
 
 def _busy() -> float:
