@@ -32,7 +32,7 @@ from migpool.wire.returnpath import Message, Shut, encode
 
 __all__ = ["Stored", "receive_file"]
 
-_PIECE: Final = 1 << 20
+_PIECE: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
