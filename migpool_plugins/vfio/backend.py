@@ -1,0 +1,103 @@
+"""The contract between the VFIO device class and what it drives: a kernel driver, a vfio-user server, an emulated device.
+
+A backend carries out single requests and tells what happened. It decides nothing: order, recovery and what is an error
+of the migration are the device class's. Every call has a time limit, and ends at once after ``abort``.
+
+What holds for every backend:
+
+* ``set_state`` returns when the device is there; a request over several arcs that fails leaves it at the step it had
+  reached, so ``state`` must be asked afterwards.
+* One save or load is one visit of the states in which data moves. The backend opens what it needs when they are
+  entered, keeps it from PRE_COPY to STOP_COPY, and closes it when they are left.
+* ``read`` blocks until there is data, and returns 0 at the end of what the present state has to give: in PRE_COPY that
+  is "nothing more just now".
+* A write that failed has left the device in an unknown condition, even if it takes later ones.
+* Closing does not leave the migration state: reset first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from migpool.device import DeviceError
+from migpool_plugins.vfio.migration import Flags, MigrationState
+
+__all__ = ["Backend", "BackendError", "PrecopyInfo"]
+
+
+class BackendError(DeviceError):
+    """A request that a device or its server refused, or that could not be carried out.
+
+    Arguments:
+        text: one line: what was asked, and what came back.
+        errno: the error number that came back; 0 where there was none (a time limit, a server that went away).
+    """
+
+    def __init__(self, text: str, errno: int = 0) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+@dataclass(frozen=True, slots=True)
+class PrecopyInfo:
+    """What a device in PRE_COPY has to give before it stops.
+
+    Arguments:
+        initial: bytes of initial data that are left; when they are loaded, the destination is ready for a short stop.
+        dirty: bytes of state that have changed since they were read.
+    """
+
+    initial: int
+    dirty: int
+
+
+class Backend(Protocol):
+    """One device of one backend.
+
+    Attributes:
+        note: what a reader of the result should know ("kernel, group 12", "vfio-user"); may be empty.
+        flags: what the device can do.
+        write_size: bytes that one write takes at the most.
+    """
+
+    note: str
+    flags: Flags
+    write_size: int
+
+    def state(self) -> MigrationState:
+        """Ask the device for its state."""
+
+    def set_state(self, target: MigrationState) -> None:
+        """Bring the device to ``target``, over as many arcs as it takes.
+
+        Raises:
+            BackendError: refused; the device may have come half-way.
+        """
+
+    def data_size(self) -> int | None:
+        """Estimate how many bytes of state a stop-copy would read; ``None`` if the device cannot say."""
+
+    def precopy_info(self) -> PrecopyInfo:
+        """Ask a device in PRE_COPY what is left."""
+
+    def read(self, buffer: memoryview) -> int:
+        """Read the next part of the state straight into ``buffer``; 0 at the end of what there is."""
+
+    def write(self, data: memoryview) -> None:
+        """Write a part of the state, of any length; returns when the device has taken all of it."""
+
+    def reset(self) -> None:
+        """Reset the device: it runs, with no state of its own left; the last resort from any state, ERROR included."""
+
+    def poll_fd(self) -> int | None:
+        """A descriptor that a selector can really wait on before ``read``; ``None`` if there is no such thing."""
+
+    def abort(self) -> None:
+        """End any wait in another call at once, from any thread; later calls fail until ``renew``."""
+
+    def renew(self) -> None:
+        """Take back an abort, so that the device can be recovered or used again."""
+
+    def close(self) -> None:
+        """Give back every descriptor; harmless when it has been done."""
