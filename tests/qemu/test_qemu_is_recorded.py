@@ -88,5 +88,7 @@ def test_a_migration_that_fails_is_told_to_both_ends_and_the_guest_goes_on(
             assert source.wait_for_status("completed", "failed") == "failed"
             assert other.wait_for_status("completed", "failed") == "failed"
             ended = tool.wait()
-    assert ended.code in (0, 1), ended.err
+    assert ended.code == 1
+    assert "is not complete: " in ended.err.splitlines()[-1]
+    assert len(ended.err.splitlines()) == 2, ended.err
     assert continues(source.wait_for_ticks(2))
