@@ -9,17 +9,19 @@ The order of calls, and the thread they come from::
     source                                          thread
       save_setup()                                  the migration's
       pending(), iterate(buffer) ...                the migration's       only if it is iterable; the machine runs
-      stop()                                        the migration's       the downtime begins
+      quiesce()                                     the migration's       the downtime begins
+      stop()                                        the migration's       every device is quiet
       save_state(buffer) ... until it returns 0     the model's choice    only if it is iterable
       save_config()                                 the model's choice    big lock held
-      resume()                                      the migration's       only after a failure or cancel
+      wake(), resume()                              the migration's       only after a failure or cancel
       close()                                       the migration's       always, last
 
     destination
       load_setup(data)                              the migration's
       load_state(data) ... in the order of saving   the model's choice    only if it is iterable
       load_config(data)                             the model's choice    big lock held
-      start()                                       the migration's       every device is loaded: the machine runs
+      wake()                                        the migration's       every device is loaded
+      start()                                       the migration's       every device is awake: the machine runs
       close()                                       the migration's       always, last
 
 "The model's choice" means: any thread, but never two at once for one device, and always in this order; what one call
@@ -86,10 +88,13 @@ class Pending:
     Arguments:
         precopy: bytes that can be saved while the machine runs.
         stopcopy: bytes that can be saved only after it has stopped. An estimate is enough.
+        initial: the part of ``precopy`` that should be loaded before the machine stops, since the destination needs it
+            to be quick afterwards. The switchover waits until it is 0 and the destination has said that it has it.
     """
 
     precopy: int = 0
     stopcopy: int = 0
+    initial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,8 @@ class Device(ABC):
         version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
         iterable: whether the device has state for ``save_state``.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
+        peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
+            stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
     """
 
     idstr: str
@@ -136,6 +143,7 @@ class Device(ABC):
     version: int = 1
     iterable: bool = False
     note: str = ""
+    peer_to_peer: bool | None = None
 
     # ---------------------------------------------------------------- source
 
@@ -160,6 +168,14 @@ class Device(ABC):
             How many bytes of ``buffer`` were filled; 0 when there is nothing to save just now.
         """
         return 0
+
+    def quiesce(self) -> None:
+        """Begin nothing towards other devices any more, but still answer them: the first half of stopping.
+
+        May block. Called for every device before ``stop`` is called for any, so that no device is spoken to by a peer
+        after it has stopped.
+        """
+        return None
 
     def stop(self) -> None:
         """Stop the device's part of the machine: the downtime has begun. Returns when it stands still.
@@ -187,6 +203,14 @@ class Device(ABC):
 
         Should not block for long: every other device's config waits for the same lock.
         """
+
+    def wake(self) -> None:
+        """Answer other devices, but begin nothing towards them yet: the first half of running again.
+
+        May block. Called for every device before ``start`` (at the destination) or ``resume`` (at the source, after
+        ``abort`` too, and whether or not ``quiesce`` was called) is called for any. Takes back an ``abort``.
+        """
+        return None
 
     def resume(self) -> None:
         """The migration failed or was cancelled: the device runs at the source again, as if nothing had been.
@@ -255,7 +279,7 @@ class Device(ABC):
 
     def abort(self) -> None:
         """End any wait in another call of this device at once, and make later ones fail with :class:`DeviceError`,
-        all but ``resume`` and ``close``.
+        all but ``wake``, ``resume`` and ``close``.
 
         Called from another thread, at any time, once or more, when the migration is cancelled or has failed. Must not
         block.
