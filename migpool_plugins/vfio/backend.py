@@ -1,4 +1,4 @@
-"""The contract between the VFIO device class and what it drives: a kernel driver, a vfio-user server, an emulated device.
+"""What the VFIO device class drives: a kernel driver, a vfio-user server, an emulated device; the contract.
 
 A backend carries out single requests and tells what happened. It decides nothing: order, recovery and what is an error
 of the migration are the device class's. Every call has a time limit, and ends at once after ``abort``.

@@ -99,11 +99,11 @@ def path(begin: MigrationState, end: MigrationState, flags: Flags) -> tuple[Migr
     if begin is _M.STOP_COPY and end in (_M.PRE_COPY, _M.PRE_COPY_P2P):
         return None
     came_from: dict[MigrationState, MigrationState] = {begin: begin}
-    waiting = deque([begin])
+    waiting: deque[MigrationState] = deque([begin])
     while waiting:
         here = waiting.popleft()
         if here is end:
-            way = [end]
+            way: list[MigrationState] = [end]
             while came_from[way[-1]] is not begin:
                 way.append(came_from[way[-1]])
             return tuple(reversed(way))
