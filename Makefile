@@ -3,6 +3,7 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
+# make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu cpython fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -48,6 +49,14 @@ bench-quick: $(READY)
 qemu: $(READY)
 	tests/qemu/setup
 	$(BIN)/pytest -m qemu tests/qemu
+
+# The tests come with the distribution's own Python, so it is that one which runs them.
+cpython:
+	/usr/bin/python3 -c 'import venv, ensurepip, test.test_concurrent_futures' 2>/dev/null || \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-venv libpython3-testsuite; }
+	/usr/bin/python3 -m venv build/cpython
+	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	build/cpython/bin/pytest tests/workerpool/test_workerpool_cpython.py
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
