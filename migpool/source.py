@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from migpool.answers import RUNS_THERE, Answers
@@ -35,22 +35,27 @@ from migpool.channel.multifd import ChannelGroup
 from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
-from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
+from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
+from migpool.iterating import Iterating
 from migpool.jobs import save_sections, save_state
-from migpool.machine import Slot
+from migpool.machine import Machine
 from migpool.mainchannel import MainChannel, counted, describe
-from migpool.memory import BufferPool, Chunk
+from migpool.memory import BufferPool
+from migpool.precopy import Limits, Precopy, Round
 from migpool.report import DeviceReport, boot_id, digest_of
+from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, Sending
-from migpool.states import Event
+from migpool.settings import Settings
+from migpool.states import Event, State
+from migpool.trace import Tracer
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.extension import CREDITS_CAPABILITY
 from migpool.wire.multifd import initial_packet
-from migpool.wire.records import data_record, end_payload, setup_payload
-from migpool.wire.sections import section_end, section_part, section_start
+from migpool.wire.records import end_payload, setup_payload
+from migpool.wire.sections import section_end, section_start
 
 __all__ = ["Source"]
 
@@ -59,7 +64,11 @@ PATIENCE = 2.0
 
 
 class Source(Endpoint):
-    """Sends a machine; see :class:`~migpool.endpoint.Endpoint`."""
+    """Sends a machine; see :class:`~migpool.endpoint.Endpoint`.
+
+    Arguments:
+        progress: called after each round of pre-copy, on the migration's thread.
+    """
 
     side = "source"
 
@@ -69,6 +78,20 @@ class Source(Endpoint):
     _interpreter: Interpreter
     _main: MainChannel
     _pool: BufferPool
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        workers: int | None = None,
+        watch: Callable[[State], None] | None = None,
+        tracer: Tracer | None = None,
+        progress: Callable[[Round], None] | None = None,
+    ) -> None:
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
+        self._progress = progress
 
     def _prepare(self) -> None:
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
@@ -186,37 +209,10 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        begin = time.monotonic_ns()
-        moved = 0
-        for _ in range(self.settings.rounds):
-            pending = [(slot, slot.device.pending()) for slot in self.machine.iterable]
-            if not any(left.precopy for _, left in pending):
-                break
-            rate = moved * 1e9 / (time.monotonic_ns() - begin) if moved else 0.0
-            left_over = sum(left.precopy + left.stopcopy for _, left in pending)
-            if rate and left_over <= rate * self.settings.downtime_limit:
-                break
-            moved += sum(self._iterate_device(slot, left.precopy, chunk) for slot, left in pending)
+        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
+        limits = Limits(self.settings.downtime_limit, self.settings.rounds)
+        Precopy(self.machine.iterable, iterating.save, limits, self._progress).run()
         self._pool.give_back(chunk)
-
-    def _iterate_device(self, slot: Slot, precopy: int, chunk: Chunk) -> int:
-        moved = 0
-        while moved < precopy:
-            self._switch.check()
-            begin = time.monotonic_ns()
-            length = of(slot, "iterate", lambda: slot.device.iterate(chunk.buffer))
-            if not 0 <= length <= len(chunk.buffer):
-                raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {len(chunk.buffer)}").located(
-                    slot.name
-                )
-            if not length:
-                break
-            chunk.length = length
-            self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
-            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            self._bytes_of[slot.number] += length
-            moved += length
-        return moved
 
     def _stop_machine(self) -> None:
         self._stopped = time.monotonic_ns()

@@ -14,6 +14,7 @@ from migpool.channel.address import Address
 from migpool.destination import Destination
 from migpool.device import Device, DeviceError, Pending, VerificationError
 from migpool.machine import Machine
+from migpool.precopy import Round
 from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
@@ -166,6 +167,7 @@ class Pair:
     workers: tuple[int | None, int | None] = (None, None)
     names: tuple[str, str] = ("machine", "machine")
     through: Callable[[Address], Address] | None = None
+    progress: Callable[[Round], None] | None = None
 
     def run(self, folder: Path) -> tuple[SideReport, SideReport]:
         """Run both ends; the source on the calling thread."""
@@ -190,7 +192,11 @@ class Pair:
             listening=listening,
         )
         self.sender = Source(
-            Machine(self.names[0], self.source), self.settings, self.models[0](), workers=self.workers[0]
+            Machine(self.names[0], self.source),
+            self.settings,
+            self.models[0](),
+            workers=self.workers[0],
+            progress=self.progress,
         )
         path = folder / f"mig-{os.getpid()}-{id(self)}"
         self._thread = threading.Thread(target=lambda: self._received.append(self.to.run(Address(path=str(path)))))
