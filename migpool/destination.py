@@ -219,6 +219,10 @@ class Destination(Endpoint):
         # What was stopped first runs last: the vCPUs, when every device that they may touch already does.
         for slot in reversed(self.machine.slots):
             begin = time.monotonic_ns()
+            of(slot, "wake", slot.device.wake)
+            self._tracer.record(Wait.WAKE, slot.number, -1, begin)
+        for slot in reversed(self.machine.slots):
+            begin = time.monotonic_ns()
             of(slot, "start", slot.device.start)
             self._tracer.record(Wait.START, slot.number, -1, begin)
         self._running = time.monotonic_ns()

@@ -9,17 +9,19 @@
       |  START of each iterable device                         |   load_setup
       |<------------------------------------- SWITCHOVER_ACK   |
       |  PART ... while the machine runs                       |   load_state
-    stop: the downtime begins                                  |
+    quiesce: the downtime begins                               |
+    stop                                                       |
       |  SWITCHOVER_START                                      |   the load jobs begin
       |  channels: chunks          (the save jobs)   GRANTs <->|   load_state, load_config
       |  END, FULL sections        (the sections job)          |   load_config
       |  EOF, description                                      |
+      |                                                        |   wake
       |<-------------------------------------------- RUNNING   |   start: the downtime ends
       |<------------------------------- DIGESTs, SHUT 0        |   every device compared
 
-Until everything has been sent, any failure leaves the machine running here: every device is resumed. From then on the
-destination decides; once RUNNING has come, the machine is there, whatever else goes wrong. GRANTs are ``window.py``'s;
-a destination that speaks only QEMU's return path sends PONG and SHUT alone.
+Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
+resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
+GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path sends PONG and SHUT alone.
 """
 
 from __future__ import annotations
@@ -215,7 +217,13 @@ class Source(Endpoint):
         self._pool.give_back(chunk)
 
     def _stop_machine(self) -> None:
+        """In two steps: no device is spoken to by a peer after it has stopped."""
         self._stopped = time.monotonic_ns()
+        for slot in self.machine:
+            self._switch.check()
+            begin = time.monotonic_ns()
+            of(slot, "quiesce", slot.device.quiesce)
+            self._tracer.record(Wait.QUIESCE, slot.number, -1, begin)
         for slot in self.machine:
             self._switch.check()
             begin = time.monotonic_ns()
@@ -290,8 +298,10 @@ class Source(Endpoint):
         return error
 
     def _undo(self) -> None:
-        error = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
-        if error is not None:
+        # All answer again before any begins something: the stop, backwards.
+        woken = per_device(self.machine, lambda slot: of(slot, "wake", slot.device.wake))
+        resumed = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
+        if (error := woken or resumed) is not None:
             raise error
 
     @property

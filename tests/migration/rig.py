@@ -89,6 +89,9 @@ class Scripted(Device):
         self.precopy = self.precopy[taken:]
         return taken
 
+    def quiesce(self) -> None:
+        self._called("quiesce")
+
     def stop(self) -> None:
         self.running = False
         self._called("stop")
@@ -103,6 +106,9 @@ class Scripted(Device):
     def save_config(self) -> bytes:
         self._called("save_config")
         return self.config
+
+    def wake(self) -> None:
+        self._called("wake")
 
     def resume(self) -> None:
         self.running = True
