@@ -9,6 +9,8 @@
       |  START of each iterable device                         |   load_setup
       |<------------------------------------- SWITCHOVER_ACK   |
       |  PART ... while the machine runs                       |   load_state
+      |  PART with "initial data sent", of each device         |   ... when some have initial data
+      |<------------------------------------- SWITCHOVER_ACK   |   and it is loaded: the machine may stop
     quiesce: the downtime begins                               |
     stop                                                       |
       |  SWITCHOVER_START                                      |   the load jobs begin
@@ -31,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from migpool.answering import ENDED_EARLY
 from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
@@ -61,6 +64,8 @@ from migpool.wire.sections import section_end, section_start
 
 __all__ = ["Source"]
 
+HEADWAY = 0.5
+"""The part of the limit for the peer within which the devices must make headway with their initial data."""
 PATIENCE = 2.0
 """Seconds that a failed source gives the destination to say why."""
 
@@ -111,7 +116,7 @@ class Source(Endpoint):
         description = describe(self.machine)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
-            self._answers.wait("the destination's set-up", lambda: self._answers.ready)
+            self._answers.wait("the destination's set-up", lambda: self._answers.acknowledged > 0)
         self._states.happen(Event.CONNECTED)
         self._iterate()
         self._states.happen(Event.SWITCH_OVER)
@@ -212,8 +217,16 @@ class Source(Endpoint):
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
         iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
-        limits = Limits(self.settings.downtime_limit, self.settings.rounds)
-        Precopy(self.machine.iterable, iterating.save, limits, self._progress).run()
+        settings, answers = self.settings, self._answers
+        # The destination, which waits for data, gives up a little later: it could not say which device it is.
+        limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
+        precopy = Precopy(self.machine.iterable, iterating, limits, self._progress)
+        before = answers.acknowledged
+        precopy.run()
+        if precopy.with_initial:
+            loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
+            answers.wait(loaded, lambda: answers.acknowledged > before)
+            precopy.run()  # what has changed meanwhile
         self._pool.give_back(chunk)
 
     def _stop_machine(self) -> None:
@@ -293,9 +306,12 @@ class Source(Endpoint):
 
     def _reason(self, error: BaseException) -> BaseException:
         # A broken channel is how a failure of the destination shows first; its own words say more.
-        if self._linked and isinstance(error, PeerError | TimeLimitExceeded):
-            return self._answers.reason(PATIENCE) or error
-        return error
+        if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
+            return error
+        theirs = self._answers.reason(PATIENCE)
+        # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
+        consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
+        return error if theirs is None or consequence else theirs
 
     def _undo(self) -> None:
         # All answer again before any begins something: the stop, backwards.

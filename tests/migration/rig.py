@@ -49,6 +49,7 @@ class Scripted(Device):
         self.running = True
         self.setup = b""
         self.precopy = b""
+        self.initial = 0
         self._aborted = threading.Event()
 
     # -------------------------------------------------------------- what a test can do to it
@@ -80,13 +81,14 @@ class Scripted(Device):
         return self.setup
 
     def pending(self) -> Pending:
-        return Pending(len(self.precopy), len(self.state) - self.at)
+        return Pending(len(self.precopy), len(self.state) - self.at, min(self.initial, len(self.precopy)))
 
     def iterate(self, buffer: memoryview) -> int:
         self._called("iterate")
         taken = min(len(buffer), len(self.precopy))
         buffer[:taken] = self.precopy[:taken]
         self.precopy = self.precopy[taken:]
+        self.initial = max(0, self.initial - taken)
         return taken
 
     def quiesce(self) -> None:
