@@ -19,9 +19,10 @@ from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, shut
-from migpool.effects import Wait
+from migpool.effects import HoldConfig, LoadConfig, Wait
 from migpool.endpoint import Endpoint, of
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.holding import HeldConfigs
 from migpool.interpreter import Interpreter, Job
 from migpool.jobs import load_section, load_state
 from migpool.liveness import Liveness
@@ -159,9 +160,9 @@ class Destination(Endpoint):
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
         self._receiving = Receiving(self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness)
         self._chunk = chunk
-        self._interpreter = Interpreter(
-            self._receiving.handlers(), self._big_lock, self._tracer, self._switch, self._receiving
-        )
+        handlers = self._receiving.handlers()
+        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
 
     def _load(self) -> None:
         reader = StreamReader(self._schema)
@@ -284,8 +285,9 @@ class Destination(Endpoint):
             self._answers.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
             for slot in self.machine.iterable:
-                self._scheduler.submit(Job("load", load_state(slot), slot))
+                self._scheduler.submit(Job("load", load_state(slot, then), slot))
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 

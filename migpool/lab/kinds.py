@@ -57,6 +57,7 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
         Wait.RECEIVE: "network",
         Wait.SETUP: "section",
         Wait.JOIN: "cpu",
+        Wait.HOLD: "cpu",
     }
 )
 """The kind that a span's time belongs to when it is on the critical path for its own sake."""
@@ -70,6 +71,7 @@ SPAN_NAMES: Mapping[Wait, str] = MappingProxyType(
         Wait.RECEIVE: "receive",
         Wait.SETUP: "set-up",
         Wait.JOIN: "join",
+        Wait.HOLD: "hold config",
     }
 )
 """What a span is called where all spans are shown."""

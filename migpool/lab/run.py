@@ -119,6 +119,7 @@ class Lab:
             [(source.report, destination.report) for source, destination in completed],
             device_costs(*completed[0]),
             link_rate=None if link is None else float(link),
+            config_load=self._scenario.migration.config_load,
         )
 
     def _completed(self) -> Iterator[tuple[SideResult, SideResult]]:
