@@ -156,6 +156,9 @@ class Precopy:
         turns: carries out a device's turn.
         limits: what it aims at.
         watch: called after each round, on the thread that runs them.
+
+    Attributes:
+        redone: for each slot's number, how many bytes its device had to save anew so far, since they had changed.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class Precopy:
         self._least_since = 0
         self._told: set[int] = set()
         self._with_initial: dict[int, str] = {}
+        self.redone: dict[int, int] = dict.fromkeys((slot.number for slot in slots), 0)
 
     @property
     def with_initial(self) -> Sequence[str]:
@@ -188,15 +192,21 @@ class Precopy:
         pending, measured = self._look()
         while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
             begin = time.monotonic_ns()
-            moved = sum(self._turns.save(slot, left.precopy) for slot, left in pending)
+            turns = [self._turns.save(slot, left.precopy) for slot, left in pending]
             took = time.monotonic_ns() - begin
+            moved = sum(turns)
             self._rounds += 1
             self._bytes += moved
             self._nanoseconds += took
-            before = measured.left
+            before, left_over = (
+                measured.left,
+                [left.precopy - turn for turn, (_, left) in zip(turns, pending, strict=True)],
+            )
             if not moved:
                 self._turns.pause(PAUSE)
             pending, measured = self._look()
+            for over, (slot, left) in zip(left_over, pending, strict=True):
+                self.redone[slot.number] += max(0, left.precopy - max(0, over))
             if self._watch is not None:
                 self._watch(Round(self._rounds, moved, took / 1e9, before, measured))
         if verdict is Verdict.GIVE_UP:

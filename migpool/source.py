@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from migpool.answering import ENDED_EARLY
@@ -102,6 +102,9 @@ class Source(Endpoint):
 
     def _prepare(self) -> None:
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
+        self._config_of = dict.fromkeys(self._bytes_of, 0)
+        self._precopied = dict.fromkeys(self._bytes_of, 0)
+        self._redone: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._round_trip = 0
@@ -190,6 +193,7 @@ class Source(Endpoint):
             self._main,
             self._pool,
             self._bytes_of,
+            self._config_of,
             splice=self.settings.splice,
         )
         stack.callback(sending.close)
@@ -216,11 +220,12 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
+        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
         settings, answers = self.settings, self._answers
         # The destination, which waits for data, gives up a little later: it could not say which device it is.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = Precopy(self.machine.iterable, iterating, limits, self._progress)
+        self._redone = precopy.redone
         before = answers.acknowledged
         precopy.run()
         if precopy.with_initial:
@@ -329,5 +334,12 @@ class Source(Endpoint):
         for slot in self.machine:
             number, device = slot.number, slot.device
             yield DeviceReport(
-                slot.name, device.note, device.iterable, self._bytes_of[number], self._verified.get(number)
+                slot.name,
+                device.note,
+                device.iterable,
+                self._bytes_of[number],
+                self._verified.get(number),
+                precopied=self._precopied[number],
+                redone=self._redone.get(number, 0),
+                config=self._config_of[number],
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from migpool.device import StateCosts
@@ -22,7 +22,7 @@ class DeviceCosts:
 
     Arguments:
         name: the device's.
-        bytes: of its state and config.
+        bytes: of its state and config, without what was sent before the stop.
         iterable: whether it has state besides its config.
         quiesce: one call of ``quiesce``.
         stop: one call of ``stop``.
@@ -78,7 +78,12 @@ def device_costs(
         ours = costs[slot] if costs else None
         theirs = destination_costs[slot] if destination_costs else None
         iterable = completed[0][0].devices[slot].iterable
-        size = min(source.devices[slot].bytes for source, _ in completed)
+        size = min(source.devices[slot].bytes - source.devices[slot].precopied for source, _ in completed)
+        if ours is not None and any(source.devices[slot].precopied for source, _ in completed):
+            # How much is left after the stop differs from run to run: no run may be told more than it had to do.
+            ours = replace(
+                ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
+            )
         if ours is None:
             known = least.costs(name, size, iterable)
         else:

@@ -358,3 +358,14 @@ def test_runs_and_costs_must_be_of_one_machine() -> None:
         lower_bound([run, other])
     with pytest.raises(UsageError, match="costs of 1 devices at the destination, but the machine has 5"):
         lower_bound([run], destination_costs=[None])
+
+
+def test_a_device_that_has_saved_some_before_the_stop_is_not_told_to_have_done_it_after() -> None:
+    source, destination = run_of(10, 5, 20)
+    early = replace(source, devices=tuple(replace(device, bytes=1000, precopied=900) for device in source.devices))
+    costs: list[StateCosts | None] = [StateCosts(read=0.9, write=0.8, write_chunk=0.01), None, None, None, None]
+    bound = lower_bound([(early, destination)], costs, link_rate=1000.0)
+    assert bound.milliseconds < lower_bound([(source, destination)], costs).milliseconds
+    downtime = (destination.running - source.stopped) / 1e6
+    assert bound.parts["longest chain"] <= downtime
+    assert bound.parts["link"] == pytest.approx(500.0, rel=0.2), "five times a tenth of the bytes"
