@@ -7,8 +7,8 @@ import time
 
 from migpool.cancel import CancelSwitch
 from migpool.effects import Wait
-from migpool.endpoint import of
 from migpool.errors import DeviceError
+from migpool.interpreter import of
 from migpool.machine import Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import Chunk

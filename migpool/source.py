@@ -65,7 +65,7 @@ from migpool.wire.sections import section_end, section_start
 __all__ = ["Source"]
 
 HEADWAY = 0.5
-"""The part of the limit for the peer within which the devices must make headway with their initial data."""
+"""The part of the limit for the peer within which the devices must make headway while the machine runs."""
 PATIENCE = 2.0
 """Seconds that a failed source gives the destination to say why."""
 
@@ -222,7 +222,7 @@ class Source(Endpoint):
         chunk = self._pool.take()
         iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
         settings, answers = self.settings, self._answers
-        # The destination, which waits for data, gives up a little later: it could not say which device it is.
+        # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = Precopy(self.machine.iterable, iterating, limits, self._progress)
         self._redone = precopy.redone
