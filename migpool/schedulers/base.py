@@ -69,10 +69,14 @@ class Scheduler(ABC):
     Attributes:
         sides: where the model can be used.
         takes_workers: whether ``name:N`` on the command line means something to it.
+        choices: the words that may follow its name (``name:word``), in groups of those that exclude each other.
+        chosen: those words that do; set before ``setup``.
     """
 
     sides: ClassVar[frozenset[Side]] = frozenset({"source", "destination"})
     takes_workers: ClassVar[bool] = False
+    choices: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    chosen: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._book = threading.Condition(threading.Lock())
@@ -105,6 +109,10 @@ class Scheduler(ABC):
             raise error
         if self.switch.thrown:
             raise self.switch.reason or Cancelled("the migration was cancelled")
+
+    def remarks(self) -> Sequence[str]:
+        """What a reader of the report should know of how the model went to work, a sentence each."""
+        return ()
 
     @property
     def busy(self) -> bool:
