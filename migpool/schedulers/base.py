@@ -19,7 +19,8 @@ What a model must keep, and the conformance suite (``tests/conformance``) checks
 7. After ``close`` no thread of the model is left.
 
 A model derives from :class:`Scheduler`, which keeps the book of jobs and errors, and implements ``submit`` by calling
-``self.accept(job)``, then having some thread call ``self.run(job)``. It knows neither the wire nor what a job does.
+``self.accept(job)``, then having some thread call ``self.run(job)``. It knows neither the wire nor what a job does. A
+model that must know when a job waits replaces ``self.interpreter`` by what its ``watched`` returns.
 """
 
 from __future__ import annotations

@@ -1,0 +1,46 @@
+"""What the kernel says of a thread: how long it has computed, and whether it would compute now if it were let.
+
+A thread in a blocking call neither computes nor wants to. One that waits for the interpreter's lock does not want to
+either, as far as the kernel knows; but it has computed, in its turns.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+__all__ = ["ThreadState"]
+
+RUNNABLE = b"R"
+
+
+class ThreadState:
+    """The calling thread, to be looked at by others."""
+
+    __slots__ = ("_clock", "_path")
+
+    def __init__(self) -> None:
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._path = f"/proc/self/task/{threading.get_native_id()}/stat"
+
+    def computed(self) -> int:
+        """Nanoseconds of processor time that it has used; 0 once the kernel has forgotten it."""
+        try:
+            return time.clock_gettime_ns(self._clock)
+        except OSError:
+            return 0
+
+    def runnable(self) -> bool:
+        """Whether it has a processor or waits for one. False where there is no /proc that would say so."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # "ID (NAME) STATE ..."; the name may hold parentheses, what follows it may not.
+            return os.read(fd, 512).rpartition(b") ")[2][:1] == RUNNABLE
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
