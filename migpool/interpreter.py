@@ -39,6 +39,8 @@ LEAVE_AFTER = 2_000_000
 """Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
 device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""
 
+NEVER = 1 << 62
+
 
 class Caller(Protocol):
     """Answers one kind of effect, or has somebody called; as :meth:`ChunkSource.take_or_call`."""
@@ -154,7 +156,8 @@ class Interpreter:
             elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
                 again, by a thread that can wait for it, and performs it. ``None``: perform it here. What the effect is
                 stands in ``job.pending``; after the call the job may be another thread's.
-            apart: effects that ``elsewhere`` is called for as well.
+            apart: effects that ``elsewhere`` is called for as well. With it a chunk that is there is always taken: such
+                a caller shares its threads out by itself, effect by effect.
 
         Returns:
             Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
@@ -195,6 +198,7 @@ class Interpreter:
         callers = handlers.callers
         locked = self._locked
         special = locked if apart is None else locked | apart
+        leave_after = LEAVE_AFTER if apart is None else NEVER
         started = monotonic_ns()
         effect = handed = job.pending  # what was handed over to this thread is performed here
         begin = job.waited_since
@@ -223,7 +227,7 @@ class Interpreter:
                     # needs must stand in the job before.
                     job.pending = effect
                     job.waited_since = begin
-                    answer = callers[kind](effect, ready, leave=begin - started > LEAVE_AFTER)
+                    answer = callers[kind](effect, ready, leave=begin - started > leave_after)
                     if answer is None:
                         return False
                     job.pending = None

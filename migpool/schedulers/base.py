@@ -112,7 +112,7 @@ class Scheduler(ABC):
             raise self.switch.reason or Cancelled("the migration was cancelled")
 
     def remarks(self) -> Sequence[str]:
-        """What a reader of the report should know of how the model went to work, a sentence each."""
+        """What a reader of the report should know of how the model went to work, a sentence each. May come before ``setup``."""
         return ()
 
     @property
