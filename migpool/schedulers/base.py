@@ -112,7 +112,10 @@ class Scheduler(ABC):
             raise self.switch.reason or Cancelled("the migration was cancelled")
 
     def remarks(self) -> Sequence[str]:
-        """What a reader of the report should know of how the model went to work, a sentence each. May come before ``setup``."""
+        """What a reader of the report should know of how the model went to work, a sentence each.
+
+        May be asked before ``setup``.
+        """
         return ()
 
     @property
