@@ -9,7 +9,8 @@ What counts as blocking: a worker that is inside
 * ``NextChunk`` or ``Credit``: migpool's own waits, in which nothing is computed;
 * ``ReadState``, ``WriteState``, ``Send``, ``SaveConfig`` or ``LoadConfig`` (the wait for the big lock included), in
   which a device or the kernel may block as well as compute: if the thread has used less than half of its fair share of
-  a CPU, in turns with as many others as there are CPUs, over a window of half a millisecond or more,
+  a CPU, in turns with as many others as there are CPUs, over a window of half a millisecond or more; and ``Send`` for
+  as many workers only as there are channels, since one more would wait for a channel, too,
 
 and that is neither on a CPU nor waits for one, by the kernel's word. A worker that was just made counts as runnable
 until its first window is over.
@@ -21,9 +22,10 @@ what the jobs are like, and 64 devices that block are not to wait for 32 looks. 
 Guarantees:
 
 1. Jobs begin in the order of ``submit``. ``submit`` never blocks.
-2. Below the limit a job waits only for jobs that compute: when all workers block, for however long, it is begun after a
-   few windows.
-3. While jobs compute and none of them blocks, there are no more workers than CPUs.
+2. Below the limit a job waits only for jobs that compute or send: when all workers block, for however long, it is
+   begun after a few windows.
+3. While jobs compute and none of them blocks, there are no more workers than CPUs. (Where the destination is what is
+   slow, jobs block, in ``Credit``: they get workers however much they would compute.)
 """
 
 from __future__ import annotations
@@ -73,8 +75,8 @@ class _Worker:
         self._since = monotonic_ns()
         self._thread = thread
 
-    def blocks(self, window: int, share: float) -> bool:
-        """Whether it blocks; see the top of this file.
+    def blocks_in(self, window: int, share: float) -> type[Effect] | None:
+        """In what it blocks, ``None`` if it does not; see the top of this file.
 
         Arguments:
             window: nanoseconds over which a call is judged, at least.
@@ -82,14 +84,14 @@ class _Worker:
         """
         thread, effect = self._thread, self.inside
         if thread is None or effect is None:
-            return False
+            return None
         now, computed = monotonic_ns(), thread.computed()
         elapsed = now - self._since
         used = computed - self._computed
         if elapsed >= window:
             self._since, self._computed = now, computed
         idle = effect.__class__ in WAITS or (elapsed >= window and used < share * elapsed)
-        return idle and not thread.runnable()
+        return effect.__class__ if idle and not thread.runnable() else None
 
 
 class BlockingAwareScheduler(Scheduler):
@@ -103,6 +105,7 @@ class BlockingAwareScheduler(Scheduler):
         self.interpreter = setup.interpreter.watched(WAITS | CALLS, self._entered, self._left)
         self._name = f"{setup.side}-worker"
         self._limit = setup.workers or UNLIMITED
+        self._channels = setup.channels
         self._cpus = len(os.sched_getaffinity(0))
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -186,7 +189,8 @@ class BlockingAwareScheduler(Scheduler):
         # and half of that to be safe, it still counts as runnable. A turn is a switch interval.
         window = max(WINDOW, int(2e9 * self._cpus * sys.getswitchinterval()))
         share = 1 / (2 * self._cpus)
-        blocked = sum(worker.blocks(window, share) for worker in self._workers)
+        waits = [wait for worker in self._workers if (wait := worker.blocks_in(window, share)) is not None]
+        blocked = len(waits) - max(0, waits.count(Send) - self._channels)
         runnable = len(self._workers) - self._idle - blocked
         missing = self._cpus - runnable if runnable else max(self._cpus, len(self._workers))
         missing = min(missing, len(self._jobs) - self._idle, self._limit - len(self._workers))

@@ -30,10 +30,17 @@ CPUS = len(os.sched_getaffinity(0))
 class Bench:
     """The model at the source of a machine whose reads are a function of the test's."""
 
-    def __init__(self, devices: int, read: Callable[[Effect], object], workers: int | None = None) -> None:
+    def __init__(
+        self,
+        devices: int,
+        read: Callable[[Effect], object],
+        workers: int | None = None,
+        send: Callable[[Effect], object] | None = None,
+    ) -> None:
         self.machine = Machine("m", [Scripted(number) for number in range(devices)])
         handlers = Handlers()
         handlers.on(ReadState, read)
+        handlers.on(Send, send or (lambda _: None))
         self.switch, self.threads = CancelSwitch(), ThreadGroup(LIMIT)
         self.scheduler = BlockingAwareScheduler()
         interpreter = Interpreter(handlers, threading.Lock(), Tracer(), self.switch)
@@ -46,6 +53,7 @@ class Bench:
 
             def steps(slot: object = slot) -> Steps:
                 yield ReadState(slot, 0, Conduit.__new__(Conduit))  # type: ignore[arg-type]
+                yield Send(slot, 0, b"")  # type: ignore[arg-type]
 
             self.scheduler.submit(Job("save", steps(), slot))
         self.scheduler.drain()
@@ -57,8 +65,13 @@ class Bench:
 
 
 @contextmanager
-def bench(devices: int, read: Callable[[Effect], object], workers: int | None = None) -> Iterator[Bench]:
-    made = Bench(devices, read, workers)
+def bench(
+    devices: int,
+    read: Callable[[Effect], object],
+    workers: int | None = None,
+    send: Callable[[Effect], object] | None = None,
+) -> Iterator[Bench]:
+    made = Bench(devices, read, workers, send)
     try:
         yield made
     finally:
@@ -93,6 +106,25 @@ def test_jobs_that_compute_get_few_more_workers_than_there_are_cpus() -> None:
         made.run_all()
         # A machine that is busy with other things may keep a thread that computes from computing for a whole window.
         assert made.workers <= CPUS + 8
+
+
+def test_workers_that_wait_for_a_channel_are_no_reason_for_another_one() -> None:
+    channels = threading.Semaphore(2)
+    release = threading.Event()
+    sending: list[Effect] = []
+
+    def send(effect: Effect) -> int:
+        sending.append(effect)
+        with channels:
+            # Long enough for several looks, at each of which a worker could be added.
+            release.wait(0.02)
+        return 1
+
+    with bench(64, lambda _: 1, send=send) as made:
+        made.run_all()
+        assert len(sending) == 64
+        # As many as there are channels block, as many as there are CPUs may be runnable, and once both come together.
+        assert made.workers <= 2 * (2 + CPUS)
 
 
 def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:
