@@ -13,11 +13,14 @@ from rig import KIB, LIMIT, Pair, Scripted, contents
 
 from migpool.cancel import CancelSwitch
 from migpool.effects import Wait
+from migpool.errors import Cancelled
+from migpool.machine import Machine
 from migpool.models import parse_model
 from migpool.report import SideReport
 from migpool.scenario import parse_scenario
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
+from migpool.sending import Gates
 from migpool.settings import Settings
 from migpool.states import State
 from migpool.threads import ThreadGroup
@@ -302,3 +305,24 @@ def test_closing_leaves_no_descriptor() -> None:
     poller.end()
     poller.run()
     assert {entry.name for entry in Path("/proc/self/fd").iterdir()} == before
+
+
+def test_credit_without_a_thread_calls_back_once_when_it_comes_or_when_the_switch_is_thrown() -> None:
+    switch, called = CancelSwitch(), []
+    gates = Gates(Machine("m", [Scripted(0), Scripted(1)]), switch, credited=True)
+    first, second = gates.of[0], gates.of[1]
+    first.open(2)
+    assert first.passed_or_call(1, lambda: called.append("never"))
+    assert not first.passed_or_call(2, lambda: called.append("granted"))
+    assert gates.waiting() == "device-0, chunk 2"
+    first.open(2)  # nothing new
+    assert called == []
+    first.open(3)
+    assert called == ["granted"]
+    assert gates.waiting() == ""
+    first.open(4)
+    assert not second.passed_or_call(0, lambda: called.append("cancelled"))
+    switch.cancel()
+    assert called == ["granted", "cancelled"]
+    with pytest.raises(Cancelled):
+        second.passed_or_call(0, lambda: called.append("never"))
