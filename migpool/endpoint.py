@@ -55,7 +55,9 @@ class Endpoint(ABC):
         self.settings = settings
         self._scheduler = scheduler
         self._workers = workers
-        self._states = StateMachine(watch)
+        self._watch = watch
+        self._states = StateMachine(self._entered)
+        self._threads_before = 0
         self._switch = CancelSwitch()
         self._tracer = tracer or Tracer()
         self._threads = ThreadGroup(settings.peer_limit)
@@ -67,6 +69,12 @@ class Endpoint(ABC):
         self._also = ""
         self._error: BaseException | None = None
         self._prepare()
+
+    def _entered(self, state: State) -> None:
+        if state is State.SWITCHOVER:
+            self._threads_before = self._threads.alive
+        if self._watch is not None:
+            self._watch(state)
 
     def _prepare(self) -> None:
         """Make what this side needs beside it, before anything happens."""
@@ -188,6 +196,8 @@ class Endpoint(ABC):
             rss_peak=peak_rss(),
             devices=tuple(self._devices()),
             spans=tuple(self._tracer.spans()),
+            threads_before=self._threads_before,
+            remarks=tuple(self._scheduler.remarks()),
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

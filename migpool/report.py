@@ -63,6 +63,8 @@ class SideReport:
         rss_peak: the process's largest resident size so far, in bytes.
         devices: in the machine's order.
         spans: every wait.
+        threads_before: how many threads worked for the migration when its switchover began, the caller's included.
+        remarks: what a reader should know of how the threading model went to work here, a sentence each.
     """
 
     side: Side
@@ -80,6 +82,8 @@ class SideReport:
     rss_peak: int
     devices: tuple[DeviceReport, ...]
     spans: tuple[Span, ...] = field(repr=False)
+    threads_before: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def precopied(self) -> int:

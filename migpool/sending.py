@@ -4,13 +4,15 @@ Guarantees:
 
 1. A chunk is sent from the buffer that the device read into; nothing is copied or queued.
 2. A chunk is sent only after the destination has granted its index; without credits, at once.
-3. Every wait here ends when the switch is thrown.
+3. Every wait here ends when the switch is thrown. A job that nobody waits in is carried on then, or when its credit
+   comes: exactly once.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.multifd import ChannelGroup
@@ -43,20 +45,28 @@ class Gate:
     be too low by a moment, never too high; only if it is too low does it take the lock and wait.
     """
 
-    __slots__ = ("_changed", "_switch", "limit", "waiting")
+    __slots__ = ("_changed", "_ready", "_switch", "limit", "waiting")
 
     def __init__(self, switch: CancelSwitch, limit: int) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._switch = switch
+        self._ready: Callable[[], None] | None = None
         self.limit = limit
         self.waiting = -1
 
     def open(self, limit: int) -> None:
         """The destination grants the indices below ``limit``."""
+        ready = None
         with self._changed:
             if limit > self.limit:
                 self.limit = limit
                 self._changed.notify_all()
+                if self.waiting < limit:
+                    ready, self._ready = self._ready, None
+                    if ready is not None:
+                        self.waiting = -1
+        if ready is not None:
+            ready()
 
     def wait(self, index: int) -> None:
         """Return once ``index`` has been granted."""
@@ -69,10 +79,26 @@ class Gate:
                 self._changed.wait()
             self.waiting = -1
 
+    def passed_or_call(self, index: int, ready: Callable[[], None]) -> bool:
+        """Return whether ``index`` has been granted; if not, have ``ready`` called when it is."""
+        if index < self.limit:
+            return True
+        with self._changed:
+            # Under the lock, as the callback is taken out: either it is refused here or called there.
+            self._switch.check()
+            if index < self.limit:
+                return True
+            self.waiting = index
+            self._ready = ready
+        return False
+
     def wake(self) -> None:
         """Have a waiting job look at the switch."""
         with self._changed:
+            ready, self._ready = self._ready, None
             self._changed.notify_all()
+        if ready is not None:
+            ready()
 
 
 class Gates:
@@ -158,6 +184,7 @@ class Sending:
         handlers.on(Acquire, self._acquire)
         handlers.on(ReadState, self._read_state)
         handlers.on(Credit, self._credit)
+        handlers.on_call(Credit, self._credit_or_call)
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
@@ -191,6 +218,10 @@ class Sending:
 
     def _credit(self, effect: Credit) -> None:
         self._gates[effect.slot.number].wait(effect.index)
+
+    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
+        del leave  # no other credit is worth waiting for
+        return True if self._gates[effect.slot.number].passed_or_call(effect.index, ready) else None
 
     def _send(self, effect: Send) -> None:
         number = effect.slot.number

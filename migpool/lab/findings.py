@@ -170,6 +170,8 @@ def _with_source(run: RunResult, report: SideReport) -> RunResult:
             "bytes_after_stop": report.bytes - report.precopied,
             "threads_peak": run.threads_peak + report.threads_peak,
             "threads": ThreadCounts(source=report.threads_peak, destination=run.threads.destination),
+            "threads_before": ThreadCounts(source=report.threads_before, destination=run.threads_before.destination),
+            "remarks": [*run.remarks, *_remarks(report)],
             "clock": report.clock,
             "devices": [_device(device) for device in report.devices],
         }
@@ -181,11 +183,17 @@ def _with_destination(run: RunResult, report: SideReport) -> RunResult:
         update={
             "threads_peak": run.threads_peak + report.threads_peak,
             "threads": ThreadCounts(source=run.threads.source, destination=report.threads_peak),
+            "threads_before": ThreadCounts(source=run.threads_before.source, destination=report.threads_before),
+            "remarks": [*run.remarks, *_remarks(report)],
             "memory": MemoryResult(
                 budget_bytes=report.budget, high_water_bytes=report.high_water, peak_rss_bytes=report.rss_peak
             ),
         }
     )
+
+
+def _remarks(report: SideReport) -> list[str]:
+    return [f"at the {report.side}, {remark}" for remark in report.remarks]
 
 
 def _device(device: DeviceReport) -> DeviceResult:

@@ -28,11 +28,13 @@ The file holds one object::
       efficiency      lower_bound_ms / downtime_ms
       threads_peak    the most threads that worked for the migration at once, both sides' peaks added
       threads         source, destination: each side's peak
+      threads_before  source, destination: how many of them were there before the switchover began
       clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
       devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, verified (null where the device
                       has no fingerprint), in order
+      remarks         what a reader should know of how the threading model went to work, a sentence each
       error           why it failed, in one line; empty if it did not
 
 Where only one side's report is there (``migpool send``), what the other one knows is null or empty.
@@ -72,7 +74,7 @@ class MemoryResult(_Form):
 
 
 class ThreadCounts(_Form):
-    """Each side's most threads at once; ``None`` where its report is missing."""
+    """Each side's threads; ``None`` where its report is missing."""
 
     source: int | None
     destination: int | None
@@ -96,10 +98,12 @@ class RunResult(_Form):
     efficiency: float | None = None
     threads_peak: int = 0
     threads: ThreadCounts = ThreadCounts(source=None, destination=None)
+    threads_before: ThreadCounts = ThreadCounts(source=None, destination=None)
     clock: str = ""
     attribution: dict[str, float] = {}
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceResult] = []
+    remarks: list[str] = []
     error: str = ""
 
 

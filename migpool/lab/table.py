@@ -124,6 +124,8 @@ def _foundations(result: LabResult) -> list[RenderableType]:
         bound = result.lower_bound
         limit = f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"
         lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
+    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
+    lines += [Text(f"Remark       {remark}") for remark in remarks]
     lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
     return lines
 

@@ -53,7 +53,9 @@ def test_under_every_pair_of_models(tmp_path: Path, saves: str, loads: str) -> N
     assert 0 < got.high_water <= got.budget <= 160 * KIB, "less than one device's state"
 
 
-@pytest.mark.parametrize(("saves", "loads"), [("pool", "pool"), ("per-device", "receiver"), ("inline", "elastic")])
+@pytest.mark.parametrize(
+    ("saves", "loads"), [("pool", "pool"), ("poll", "poll"), ("blocking-aware", "receiver"), ("inline", "elastic")]
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_200_devices_whatever_the_number_of_workers(tmp_path: Path, saves: str, loads: str, workers: int) -> None:
     source, destination = devices(200, 20 * KIB)

@@ -12,9 +12,11 @@ from migpool.errors import UsageError
 from migpool.machine import Machine
 from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.settings import Settings
@@ -25,6 +27,8 @@ MODELS = [
     pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
     pytest.param((PoolScheduler, PoolScheduler), id="pool"),
     pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
+    pytest.param((PollScheduler, PollScheduler), id="poll"),
 ]
 
 
