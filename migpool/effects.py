@@ -23,6 +23,7 @@ __all__ = [
     "Acquire",
     "Credit",
     "Effect",
+    "KeepConfig",
     "LoadConfig",
     "Loaded",
     "Locked",
@@ -33,6 +34,7 @@ __all__ = [
     "Send",
     "SendSection",
     "Steps",
+    "TakeConfig",
     "Wait",
     "WriteState",
 ]
@@ -207,6 +209,20 @@ class SaveConfig(Locked):
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
+
+
+class KeepConfig(Locked):
+    """The device's config has been saved and is kept for the job that sends the sections. No answer."""
+
+    __slots__ = ()
+    wait = Wait.SAVE_CONFIG
+
+
+class TakeConfig(Effect):
+    """Another job has saved the device's config. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.JOIN
 
 
 class LoadConfig(Locked):

@@ -17,11 +17,13 @@ from migpool.channel.multifd import ChannelGroup
 from migpool.effects import (
     Acquire,
     Credit,
+    KeepConfig,
     ReadState,
     Release,
     SaveConfig,
     Send,
     SendSection,
+    TakeConfig,
 )
 from migpool.errors import DeviceError
 from migpool.interpreter import Handlers
@@ -34,6 +36,40 @@ from migpool.wire.records import CONFIG_FRAME, frame_config
 __all__ = ["Gates", "Sending"]
 
 UNLIMITED = 1 << 62
+
+
+class KeptConfigs:
+    """Configs on their way from the jobs that saved them to the one job that sends sections.
+
+    Arguments:
+        switch: ends every wait here.
+    """
+
+    def __init__(self, switch: CancelSwitch) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._configs: dict[int, bytes] = {}
+        switch.on_cancel(self._wake)
+
+    def keep(self, effect: KeepConfig) -> None:
+        """Save the device's config, and keep it."""
+        config = effect.slot.device.save_config()
+        with self._changed:
+            self._configs[effect.slot.number] = config
+            self._changed.notify_all()
+
+    def take(self, effect: TakeConfig) -> bytes:
+        """Wait for the device's config."""
+        number = effect.slot.number
+        with self._changed:
+            while number not in self._configs:
+                self._switch.check()
+                self._changed.wait()
+            return self._configs.pop(number)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class Gate:
@@ -116,6 +152,7 @@ class Sending:
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
+        switch: ends the wait for another job's config.
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
@@ -127,6 +164,7 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
+        switch: CancelSwitch,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
@@ -139,6 +177,7 @@ class Sending:
         self._pool = pool
         self._splice = splice
         self._conduits: list[Conduit] = []
+        self._kept = KeptConfigs(switch)
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._headers = {
@@ -158,6 +197,8 @@ class Sending:
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
+        handlers.on(KeepConfig, self._kept.keep)
+        handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
         return handlers
 

@@ -37,7 +37,7 @@ from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
-from migpool.jobs import save_sections, save_state
+from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool, Chunk
@@ -156,6 +156,7 @@ class Source(Endpoint):
         sending = Sending(
             self.machine,
             self._gates,
+            self._switch,
             self._group,
             self._main,
             self._pool,
@@ -228,6 +229,10 @@ class Source(Endpoint):
 
     def _save(self) -> None:
         self._main.write(switchover_start())
+        # The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do.
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot), slot))
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         for slot in self.machine.iterable:
