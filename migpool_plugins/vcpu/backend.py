@@ -98,11 +98,11 @@ class Machine(Protocol):
 
     @property
     def blank(self) -> Mapping[str, bytes]:
-        """Every set that saving a vCPU on this host may give, in the right length."""
+        """The sets that saving a vCPU on this host gives, with zeros."""
 
     @property
     def blank_board(self) -> Mapping[str, bytes]:
-        """Every set that :meth:`save_board` on this host may give, in the right length."""
+        """The sets that :meth:`save_board` on this host gives, with zeros."""
 
     @property
     def lacks(self) -> Sequence[str]:

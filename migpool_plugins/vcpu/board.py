@@ -81,8 +81,8 @@ class BoardDevice(Device):
         return self._format.measure(0, data)
 
     def describe_config(self) -> Mapping[str, object]:
-        """Return the name, type and size of every value, of all subsections that a config from this host may have."""
-        return self._format.describe(0, {**self._machine.blank_board, **(self._sets or {})})
+        """Return the name, type and size of every value, as they stand in each config from this host."""
+        return self._format.describe(0, self._machine.blank_board)
 
     # --------------------------------------------------------------- private
 

@@ -145,9 +145,8 @@ class VcpuDevice(Device):
         return self._format.measure(self.instance_id, data)
 
     def describe_config(self) -> Mapping[str, object] | None:
-        """Return the name, type and size of every value, of all subsections that a config from this host may have."""
-        sets = {**self._machine.blank, **(self._state.registers if self._state else {}), "page": bytes(PAGE_SIZE)}
-        return self._format.describe(self.instance_id, sets)
+        """Return the name, type and size of every value, as they stand in each config from this host."""
+        return self._format.describe(self.instance_id, {**self._machine.blank, "page": bytes(PAGE_SIZE)})
 
     # --------------------------------------------------------------- private
 

@@ -80,10 +80,7 @@ class Clock(Part):
         buffer = bytearray(kvm_abi.CLOCK.size)
         kvm_abi.call(fd, kvm_abi.GET_CLOCK, buffer)
         clock, flags, realtime, host_tsc = kvm_abi.CLOCK.unpack(buffer)
-        found = {"clock": _CLOCK.struct.pack(clock)}
-        if flags:
-            found["moment"] = _MOMENT.struct.pack(flags, realtime, host_tsc)
-        return found
+        return {"clock": _CLOCK.struct.pack(clock), "moment": _MOMENT.struct.pack(flags, realtime, host_tsc)}
 
     def write(self, fd: int, sets: Sets) -> Sequence[str]:
         # Without KVM_CLOCK_REALTIME: the time stamp counters stand still during the downtime, and so must this one.

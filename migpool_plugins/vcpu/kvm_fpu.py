@@ -31,13 +31,14 @@ _COMPONENTS: Final = RegisterFormat("xsave_components", Struct("3264s"), ("area"
 _LARGE: Final = RegisterFormat("xsave_large", Struct("<Q"), ("word",), optional=True, repeats=True)
 """What lies beyond the 4096 bytes that every KVM with XSAVE has, such as AMX's tiles."""
 
-_AT_HEADER: Final = slice(512, 528)
-_AT_AVX: Final = slice(576, 832)
-_AT_COMPONENTS: Final = slice(832, 4096)
-_PLACES: Final = {"fpu": slice(0, 416), "xsave_header": _AT_HEADER, "avx": _AT_AVX, "xsave_components": _AT_COMPONENTS}
+_PLACES: Final = {
+    "fpu": slice(0, 416),
+    "xsave_header": slice(512, 528),
+    "avx": slice(576, 832),
+    "xsave_components": slice(832, 4096),
+}
 _X87_AND_SSE: Final = 3
 _MXCSR_RESET: Final = 0x1F80
-_AVX_IN_USE: Final = 4
 
 
 class Fpu(Part):
@@ -58,12 +59,8 @@ class Fpu(Part):
             return {"fpu": _read_fpu(fd)}
         area = bytearray(self._size)
         kvm_abi.call(fd, self._get, area)
-        found = {"fpu": bytes(area[: FPU.struct.size]), "xsave_header": bytes(area[_AT_HEADER])}
-        if _HEADER.values(found["xsave_header"])["xstate_bv"] & _AVX_IN_USE:
-            found["avx"] = bytes(area[_AT_AVX])
-        if any(area[_AT_COMPONENTS]):
-            found["xsave_components"] = bytes(area[_AT_COMPONENTS])
-        if any(area[kvm_abi.XSAVE.size :]):
+        found = {name: bytes(area[place]) for name, place in _PLACES.items()}
+        if self._size > kvm_abi.XSAVE.size:
             found["xsave_large"] = bytes(area[kvm_abi.XSAVE.size :])
         return found
 

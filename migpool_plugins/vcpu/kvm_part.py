@@ -1,8 +1,11 @@
 """One part of a KVM state: which sets of registers it consists of, how they are read, and how they are loaded.
 
-A table of parts (``kvm_vcpu_parts.py``, ``kvm_machine_parts.py``) is all that is known of a vCPU or of the machine
-around it. A host that lacks a part leaves its sets out of the state. A state that has them is loaded on such a host
-only if nothing is lost by that; else it is refused.
+A table of parts (``kvm_vcpu_parts.py``, ``kvm_board.py``) is all that is known of a vCPU or of the machine around it. A
+host that lacks a part leaves its sets out of the state. A state that has them is loaded on such a host only if nothing
+is lost by that; else it is refused.
+
+Which sets a state has, and how long they are, depends on the host alone and never on what the guest does: the stream's
+description of a state is made before the machine stops, and must be exact.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class Part(ABC):
 
     @abstractmethod
     def read(self, fd: int) -> dict[str, bytes]:
-        """Read the sets that are in use."""
+        """Read the sets."""
 
     @abstractmethod
     def write(self, fd: int, sets: Sets) -> Sequence[str]:
@@ -54,7 +57,7 @@ class Part(ABC):
         return dict(sets)
 
     def blank(self) -> dict[str, bytes]:
-        """Return every set that reading may give, in the right length."""
+        """Return the sets that reading gives, with zeros."""
         return {form.name: bytes(form.struct.size) for form in self.formats}
 
 
@@ -164,7 +167,7 @@ def comparable_parts(parts: Sequence[Part], sets: Sets) -> dict[str, bytes]:
 
 
 def blank_parts(parts: Sequence[Part]) -> dict[str, bytes]:
-    """Return every set that reading these parts on this host may give, in the right length."""
+    """Return the sets that :func:`read_parts` gives, with zeros."""
     found: dict[str, bytes] = {}
     for part in parts:
         if not part.lacking:

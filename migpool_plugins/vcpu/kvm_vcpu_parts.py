@@ -142,13 +142,13 @@ class SpecialRegisters(Part):
         buffer = bytearray(self._get.size)
         kvm_abi.call(fd, self._get, buffer)
         base, rest = bytes(buffer[: SREGS.struct.size]), bytes(buffer[SREGS.struct.size :])
-        if self._pdptrs and _PDPTRS.values(rest)["flags"]:
-            return {"sregs": base, "pdptrs": rest}
-        return {"sregs": base}
+        return {"sregs": base, "pdptrs": rest} if self._pdptrs else {"sregs": base}
 
     def write(self, fd: int, sets: Sets) -> Sequence[str]:
         pdptrs = sets.get("pdptrs", b"")
         if pdptrs and not self._pdptrs:
+            if not _PDPTRS.values(pdptrs)["flags"]:
+                return self.write(fd, {"sregs": sets["sregs"]})
             raise DeviceError(
                 "the guest uses PDPTRs, which KVM on this host cannot load: it lacks KVM_CAP_SREGS2; "
                 "migrate to a host that has it"
