@@ -23,7 +23,6 @@ __all__ = [
     "Acquire",
     "Credit",
     "Effect",
-    "KeepConfig",
     "LoadConfig",
     "Loaded",
     "Locked",
@@ -206,13 +205,6 @@ class Locked(Effect):
 
 class SaveConfig(Locked):
     """The device's config has been saved. The answer is its bytes."""
-
-    __slots__ = ()
-    wait = Wait.SAVE_CONFIG
-
-
-class KeepConfig(Locked):
-    """The device's config has been saved and is kept for the job that sends the sections. No answer."""
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG

@@ -6,12 +6,11 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from migpool.effects import (
     Acquire,
     Credit,
-    KeepConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -57,9 +56,10 @@ def save_sections(slots: Iterable[Slot]) -> Steps:
         yield SendSection(slot, config)
 
 
-def keep_config(slot: Slot) -> Steps:
-    """Save one device that is not iterable, for :func:`save_sections` to send."""
-    yield KeepConfig(slot)
+def keep_config(slot: Slot, keep: Callable[[Slot, bytes], None]) -> Steps:
+    """Save one device that is not iterable, and give its config to ``keep``, for :func:`save_sections` to send."""
+    config: bytes = yield SaveConfig(slot)
+    keep(slot, config)
 
 
 def load_state(slot: Slot) -> Steps:

@@ -17,7 +17,6 @@ from migpool.channel.multifd import ChannelGroup
 from migpool.effects import (
     Acquire,
     Credit,
-    KeepConfig,
     ReadState,
     Release,
     SaveConfig,
@@ -27,13 +26,13 @@ from migpool.effects import (
 )
 from migpool.errors import DeviceError
 from migpool.interpreter import Handlers
-from migpool.machine import Machine
+from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import BufferPool, Chunk, Conduit
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
-__all__ = ["Gates", "Sending"]
+__all__ = ["Gates", "KeptConfigs", "Sending"]
 
 UNLIMITED = 1 << 62
 
@@ -51,11 +50,10 @@ class KeptConfigs:
         self._configs: dict[int, bytes] = {}
         switch.on_cancel(self._wake)
 
-    def keep(self, effect: KeepConfig) -> None:
-        """Save the device's config, and keep it."""
-        config = effect.slot.device.save_config()
+    def keep(self, slot: Slot, config: bytes) -> None:
+        """Keep the device's config until it is taken."""
         with self._changed:
-            self._configs[effect.slot.number] = config
+            self._configs[slot.number] = config
             self._changed.notify_all()
 
     def take(self, effect: TakeConfig) -> bytes:
@@ -152,7 +150,7 @@ class Sending:
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
-        switch: ends the wait for another job's config.
+        kept: the configs that jobs of their own save.
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
@@ -164,7 +162,7 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
-        switch: CancelSwitch,
+        kept: KeptConfigs,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
@@ -177,7 +175,7 @@ class Sending:
         self._pool = pool
         self._splice = splice
         self._conduits: list[Conduit] = []
-        self._kept = KeptConfigs(switch)
+        self._kept = kept
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._headers = {
@@ -197,7 +195,6 @@ class Sending:
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
-        handlers.on(KeepConfig, self._kept.keep)
         handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
         return handlers

@@ -42,7 +42,7 @@ from migpool.machine import Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool, Chunk
 from migpool.report import DeviceReport, boot_id, digest_of
-from migpool.sending import Gates, Sending
+from migpool.sending import Gates, KeptConfigs, Sending
 from migpool.states import Event
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
@@ -67,6 +67,7 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
+    _kept: KeptConfigs
     _main: MainChannel
     _pool: BufferPool
 
@@ -151,12 +152,13 @@ class Source(Endpoint):
                         f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
+        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
-            self._switch,
+            self._kept,
             self._group,
             self._main,
             self._pool,
@@ -232,7 +234,7 @@ class Source(Endpoint):
         # The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do.
         for slot in self.machine.sections:
             if slot.device.config_job:
-                self._scheduler.submit(Job("config", keep_config(slot), slot))
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         for slot in self.machine.iterable:
