@@ -161,6 +161,7 @@ class KvmMachine:
             self._memory[program.CODE : program.CODE + len(code)] = code
             write_page_tables(self._memory, program.PAGE_TABLES)
             self._own = MemoryRegion(ctypes.addressof(ctypes.c_char.from_buffer(self._memory)), 0, len(self._memory))
+            self._expelled = False
             for slot, region in enumerate((self._own, *regions)):
                 if slot and region.guest_address < OWN_MEMORY:
                     raise DeviceError(f"guest memory at {region.guest_address:#x} lies in the machine's own 2 MiB")
@@ -218,8 +219,10 @@ class KvmMachine:
         return comparable_parts(self._board, sets)
 
     def expel(self) -> None:
-        # Without its page tables the guest can reach no other region either.
-        self.attach(0, replace(self._own, size=0))
+        # Without its page tables the guest can reach no other region either. The kernel refuses to take it away twice.
+        if not self._expelled:
+            self._expelled = True
+            self.attach(0, replace(self._own, size=0))
 
     def checksum(self, state: VcpuState) -> int:
         return FPU.values(state.registers["fpu"])["xmm0_low"]

@@ -289,3 +289,13 @@ def test_a_second_vcpu_needs_no_start_signal(kvm: str) -> None:
         for left, right in zip(first.vcpus, second.vcpus, strict=True):
             right.load(left.save())
             right.run_batch()
+
+
+def test_guests_are_brought_out_as_often_as_is_asked(pair: tuple[KvmMachine, KvmMachine]) -> None:
+    """Each vCPU that does not end its batch asks for it again."""
+    machine = pair[0]
+    boot(machine, r8=1 << 40, r10=1 << 40)
+    for _ in range(3):
+        machine.expel()
+    with pytest.raises(DeviceError, match=r"the guest left by exit|the guest touched address"):
+        machine.vcpus[0].run_batch()
