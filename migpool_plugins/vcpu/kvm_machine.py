@@ -22,7 +22,7 @@ from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
 from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import check_kvm, equip
-from migpool_plugins.vcpu.kvm_msrs import listed_msrs, usable_msrs
+from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named, usable_msrs
 from migpool_plugins.vcpu.kvm_part import Part, blank_parts, comparable_parts, read_parts, write_parts
 from migpool_plugins.vcpu.kvm_vcpu_parts import reading_order, vcpu_parts
 from migpool_plugins.vcpu.long_mode import special_registers, write_page_tables
@@ -189,7 +189,7 @@ class KvmMachine:
         self.board = _formats(self._board)
         self.blank = blank_parts(parts)
         self.blank_board = blank_parts(self._board)
-        self.lacks = (*host.lacks, *(f"MSR {index:#x}" for index in refused))
+        self.lacks = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
 
     def attach(self, slot: int, region: MemoryRegion) -> None:
         """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.

@@ -68,6 +68,20 @@ def _place(index: int) -> int:
     return {TSC: 0, TSC_DEADLINE: 2}.get(index, 1)
 
 
+def named(indices: Sequence[int]) -> str:
+    """Return the indices in words, neighbours as ranges: ``0x34 0x480-0x491``."""
+    words: list[str] = []
+    begin = last = -1
+    for index in [*sorted(indices), -1]:
+        if begin >= 0 and index == last + 1:
+            last = index
+            continue
+        if begin >= 0:
+            words.append(f"{begin:#x}" if begin == last else f"{begin:#x}-{last:#x}")
+        begin = last = index
+    return " ".join(words)
+
+
 class Msrs(Part):
     """Index and value of each.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from kvm_states import boot, changed, kernel_without, machines, value_of
+from kvm_states import boot, changed, kernel_without, machines, msrs_of, value_of
 
-from migpool.device import DeviceError
-from migpool_plugins.vcpu import kvm_abi
+from migpool.device import DeviceContext, DeviceError
+from migpool_plugins.vcpu import devices, kvm_abi, kvm_machine
 from migpool_plugins.vcpu.backend import VcpuState
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
+from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named
 
 CAPABILITIES = {
     "KVM_CAP_XCRS": (kvm_abi.CAP_XCRS, {"xcrs"}),
@@ -234,3 +235,31 @@ def test_what_the_guest_cannot_run_without_is_refused(
     with pytest.raises(DeviceError, match=r"^this kernel's KVM lacks KVM_CAP_[A-Z_]+: use the Unicorn backend$"):
         KvmMachine(1)
     assert kvm
+
+
+def test_msrs_that_the_kernel_refuses_are_left_out_and_named(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's own list names three MSRs that no vCPU has."""
+    monkeypatch.setattr(kvm_machine, "listed_msrs", lambda fd: [*listed_msrs(fd), 0xDEADBEEF, 0xDEADBEEE, 0xDEADBEE0])
+    with machines() as (first, second):
+        assert first.name == kvm.upper()
+        assert list(first.lacks) == ["MSRs 0xdeadbee0 0xdeadbeee-0xdeadbeef"]
+        state = first.vcpus[0].save()
+        assert not {0xDEADBEEF, 0xDEADBEE0} & msrs_of(state.registers).keys()
+        assert list(second.vcpus[0].load(state)) == []
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"), [([], ""), ([0x10], "0x10"), ([3, 1, 2, 9], "0x1-0x3 0x9"), ([0, 1], "0x0-0x1")]
+)
+def test_msrs_are_named_by_ranges(indices: list[int], words: str) -> None:
+    assert named(indices) == words
+
+
+def test_a_device_says_what_its_host_lacks(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_without(monkeypatch, {kvm_abi.CAP_DEBUGREGS: 0, kvm_abi.CAP_SREGS2: 0})
+    made = devices(DeviceContext("source", {"backend": kvm}))
+    try:
+        assert {device.note for device in made} == {"KVM without KVM_CAP_DEBUGREGS, KVM_CAP_SREGS2"}
+    finally:
+        for device in made:
+            device.close()
