@@ -26,6 +26,10 @@ class DeviceReport:
         iterable: whether its state went over the multifd channels.
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
+        precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
+        redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
+            said, and so had to be sent anew.
+        config: how many of the bytes are the config.
     """
 
     name: str
@@ -33,6 +37,9 @@ class DeviceReport:
     iterable: bool
     bytes: int = 0
     verified: bool | None = None
+    precopied: int = 0
+    redone: int = 0
+    config: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,11 @@ class SideReport:
     rss_peak: int
     devices: tuple[DeviceReport, ...]
     spans: tuple[Span, ...] = field(repr=False)
+
+    @property
+    def precopied(self) -> int:
+        """How many of the bytes were sent before the machine stopped; 0 at the destination."""
+        return sum(device.precopied for device in self.devices)
 
     @property
     def verified(self) -> bool:
