@@ -34,6 +34,7 @@ __all__ = [
     "Send",
     "SendSection",
     "Steps",
+    "TakeConfig",
     "Wait",
     "WriteState",
 ]
@@ -214,6 +215,13 @@ class SaveConfig(Locked):
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
+
+
+class TakeConfig(Effect):
+    """Another job has saved the device's config. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.JOIN
 
 
 class LoadConfig(Locked):

@@ -43,14 +43,14 @@ from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
 from migpool.iterating import Iterating
-from migpool.jobs import save_sections, save_state
+from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
 from migpool.precopy import Limits, Precopy, Round
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
-from migpool.sending import Gates, Sending
+from migpool.sending import Gates, KeptConfigs, Sending
 from migpool.settings import Settings
 from migpool.states import Event, State
 from migpool.trace import Tracer
@@ -83,6 +83,7 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
+    _kept: KeptConfigs
     _main: MainChannel
     _pool: BufferPool
 
@@ -184,11 +185,13 @@ class Source(Endpoint):
                         f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
+        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
+            self._kept,
             self._group,
             self._main,
             self._pool,
@@ -250,6 +253,10 @@ class Source(Endpoint):
 
     def _save(self) -> None:
         self._main.write(switchover_start())
+        # The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do.
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         for slot in self.machine.iterable:
