@@ -76,12 +76,12 @@ def migrate(
     to = Destination(
         destination,
         settings,
-        model.destination.scheduler(),
+        model.destination.make(),
         workers=model.destination.workers,
         tracer=tracers[1],
         listening=listening,
     )
-    sender = Source(source, settings, model.source.scheduler(), workers=model.source.workers, tracer=tracers[0])
+    sender = Source(source, settings, model.source.make(), workers=model.source.workers, tracer=tracers[0])
     if made is not None:
         made({"source": sender, "destination": to})
     with tempfile.TemporaryDirectory(prefix="migpool-") as folder:
