@@ -10,6 +10,7 @@ from migpool.cli.compare import compare
 from migpool.cli.conformance import conformance
 from migpool.cli.inspect import inspect
 from migpool.cli.invocation import set_up
+from migpool.cli.lab import lab_app
 from migpool.cli.newdevice import new_device
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
@@ -86,3 +87,4 @@ app.command()(conformance)
 app.command()(new_device)
 app.add_typer(scenario_app, name="scenario")
 app.add_typer(vmsd_app, name="vmsd")
+app.add_typer(lab_app, name="lab")

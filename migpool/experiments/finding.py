@@ -1,0 +1,111 @@
+"""Everything that an experiment found, and its form as JSON.
+
+One object an experiment::
+
+    schema            1; a later form that a reader of this one would misunderstand has another number
+    id, title, claim, by, method
+                      as in the experiment's file
+    verdict           "supported", "refuted" or "depends"
+    reason            why, with the numbers
+    preliminary       whether an interval covers less than 95 %: too few rounds for a last word
+    quick             whether it was a quick look
+    ended             why no further round was made: "narrow", "time", "cancelled", "failures", or "counted"
+    precision         the half width of an interval, as a share of its ratio, that was wanted
+    rounds, seconds   how many rounds there were, and how long they took
+    machine           where it ran: system, cpus, python, migpool (the versions)
+    load              the load average of the last minute when it began: near 0 on a quiet machine
+    variants          name, model, set (the scenario's keys that were different), downtime_ms and total_ms of each round
+                      (null where a run failed), threads at the source and the destination, memory_share (the most of
+                      the budget that a run had in use), where (milliseconds of the downtime by kind, mean)
+    comparisons       name, of, to, measure, least, most, decides, ratios of each round, median, low, high, coverage
+                      (of the interval), outcome ("holds", "fails" or "open")
+    counts            name, total, wrong, outcome, examples (of what was wrong, at most a few)
+    failures          the runs that failed, a line each; empty as a rule
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from migpool.experiments.verdict import Outcome, Word
+from migpool.lab.result import MachineFacts, ThreadCounts
+
+__all__ = ["ComparisonFinding", "CountFinding", "Ended", "Finding", "VariantFinding"]
+
+Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class VariantFinding(_Form):
+    """All runs of one variant."""
+
+    name: str
+    model: str
+    set: dict[str, JsonValue]
+    downtime_ms: list[float | None]
+    total_ms: list[float | None]
+    threads: ThreadCounts
+    memory_share: float | None
+    where: dict[str, float]
+
+
+class ComparisonFinding(_Form):
+    """One ratio; the interval is ``None`` if no round has both of its variants."""
+
+    name: str
+    of: str
+    to: str
+    measure: str
+    least: float | None
+    most: float | None
+    decides: bool
+    ratios: list[float]
+    median: float | None
+    low: float | None
+    high: float | None
+    coverage: float | None
+    outcome: Outcome
+
+
+class CountFinding(_Form):
+    """Something that must never happen, and how often it did."""
+
+    name: str
+    total: int
+    wrong: int
+    outcome: Outcome
+    examples: list[str] = []
+
+
+class Finding(_Form):
+    """The whole; see the top of this file."""
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    id: str
+    title: str
+    claim: str
+    by: str
+    method: str
+    verdict: Word
+    reason: str
+    preliminary: bool
+    quick: bool
+    ended: Ended
+    precision: float
+    rounds: int
+    seconds: float
+    machine: MachineFacts
+    load: float
+    variants: list[VariantFinding] = []
+    comparisons: list[ComparisonFinding] = []
+    counts: list[CountFinding] = []
+    failures: list[str] = []
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"

@@ -1,0 +1,226 @@
+"""The file of an experiment (TOML) as a validated model.
+
+::
+
+    id = "C1"
+    title = "Fewer workers than blocking devices"
+    claim = "what was said"
+    by = "who said it"
+    method = '''A few sentences: what is run, what is compared, why that decides it.'''
+    depends = "what it depends on, if the comparisons disagree"
+
+    [scenario]                        # a scenario, as in a file of its own
+    ...
+
+    [[variants]]                      # what is run, in this order and backwards in turn
+    name = "one worker"
+    model = "pool:1"
+    set = {"devices.0.count" = 2}     # keys of the scenario that are different here, with dots; lists by number
+
+    [[comparisons]]
+    name = "one worker against four"
+    of = "one worker"                 # the ratio is of this variant's measure ...
+    to = "four workers"               # ... to this one's, in the same round
+    measure = "downtime"              # or "total", from the begin at the source to the end
+    least = 1.1                       # the claim holds here if the ratio is at least this, at most that, or between
+    most = 2.0
+    decides = true                    # false: it is told, and decides nothing
+
+    [[limits]]                        # what no run may exceed
+    name = "memory in use, as a share of the budget"
+    measure = "memory share"
+    most = 1.0
+
+    [cancels]                         # instead of variants: migrations that are cancelled at many waits
+    models = ["pool", "per-device"]
+    waits = 40                        # of each side and model
+    quick = 6                         # the same for a quick look
+
+    [effort]
+    precision = 0.02                  # half of the interval's width, as a share of the ratio, that is narrow enough
+    seconds = 120                     # for all rounds; no round begins that would probably end later
+    quick = 12                        # the same for a quick look
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from migpool.errors import ScenarioError, UsageError
+from migpool.models import parse_model
+from migpool.scenario import Scenario, parse_scenario
+from migpool.scenarioerrors import explain
+
+__all__ = ["Cancels", "Comparison", "Experiment", "Limit", "Measure", "Variant", "parse_experiment"]
+
+Measure: TypeAlias = Literal["downtime", "total"]
+
+_Name = Annotated[str, Field(min_length=1, max_length=100)]
+_Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Variant(_Table):
+    """One of ``[[variants]]``: a model, and what differs from the scenario."""
+
+    name: _Name
+    model: _Name
+    set: dict[str, JsonValue] = {}
+
+
+class Comparison(_Table):
+    """One of ``[[comparisons]]``: a ratio, and where it must lie for the claim to hold."""
+
+    name: _Name
+    of: _Name
+    to: _Name
+    measure: Measure = "downtime"
+    least: _Ratio | None = None
+    most: _Ratio | None = None
+    decides: bool = True
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.least is None and self.most is None:
+            raise ValueError("neither least nor most is there: say which ratios the claim expects")
+        if self.least is not None and self.most is not None and self.least >= self.most:
+            raise ValueError(f"least is {self.least:g} and most {self.most:g}: least must be less")
+        return self
+
+
+class Limit(_Table):
+    """One of ``[[limits]]``: what no run may exceed."""
+
+    name: _Name
+    measure: Literal["memory share"] = "memory share"
+    most: _Ratio = 1.0
+
+
+class Cancels(_Table):
+    """``[cancels]``."""
+
+    models: Annotated[list[_Name], Field(min_length=1)]
+    waits: Annotated[int, Field(ge=1, le=10000)] = 40
+    quick: Annotated[int, Field(ge=1, le=10000)] = 6
+
+
+class Effort(_Table):
+    """``[effort]``."""
+
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    seconds: _Seconds = 120.0
+    quick: _Seconds = 12.0
+
+
+class Experiment(_Table):
+    """A whole file; the top of this one shows how it is written."""
+
+    id: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: _Name
+    claim: Annotated[str, Field(min_length=1)]
+    by: Annotated[str, Field(min_length=1)]
+    method: Annotated[str, Field(min_length=1)]
+    depends: str = ""
+    scenario: dict[str, JsonValue]
+    variants: list[Variant] = []
+    comparisons: list[Comparison] = []
+    limits: list[Limit] = []
+    cancels: Cancels | None = None
+    effort: Effort = Effort()
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.cancels is not None:
+            if self.variants or self.comparisons or self.limits:
+                raise ValueError("cancels excludes variants, comparisons and limits: write one or the other")
+            return self
+        if not self.variants or not any(one.decides for one in self.comparisons):
+            raise ValueError("there must be variants and a comparison that decides, or cancels")
+        names = [variant.name for variant in self.variants]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two variants are named {twice[0]!r}: give each a name of its own")
+        for comparison in self.comparisons:
+            for name in (comparison.of, comparison.to):
+                if name not in names:
+                    raise ValueError(
+                        f"comparison {comparison.name!r}: there is no variant {name!r}; there are {', '.join(names)}"
+                    )
+        return self
+
+    def scenario_of(self, variant: Variant | None, where: str) -> Scenario:
+        """The scenario as a variant has it; ``None`` for the scenario itself.
+
+        Raises:
+            ScenarioError: a key of it is wrong, or one that the variant sets.
+        """
+        table: dict[str, Any] = copy.deepcopy(self.scenario)
+        for path, value in (variant.set if variant is not None else {}).items():
+            _set(table, path, value, where)
+        return parse_scenario(table, f"{where}: scenario{f' of variant {variant.name!r}' if variant else ''}")
+
+
+def parse_experiment(text: str, where: str) -> Experiment:
+    """Read what such a file holds, and check all of it: every variant's scenario and model too.
+
+    Arguments:
+        text: the file's text.
+        where: its name, for errors.
+
+    Raises:
+        ScenarioError: something is wrong; a line each with the file, the key and the remedy.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{where}: this is not TOML: {error}") from None
+    try:
+        experiment = Experiment.model_validate(table)
+    except ValidationError as error:
+        raise ScenarioError("\n".join(explain(error.errors(), where, Experiment))) from None
+    experiment.scenario_of(None, where)
+    for variant in experiment.variants:
+        experiment.scenario_of(variant, where)
+        _model(variant.model, f"{where}: variant {variant.name!r}")
+    for name in experiment.cancels.models if experiment.cancels is not None else ():
+        _model(name, f"{where}: cancels")
+    return experiment
+
+
+def _model(name: str, where: str) -> None:
+    try:
+        parse_model(name)
+    except UsageError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+
+
+def _set(table: dict[str, Any], path: str, value: JsonValue, where: str) -> None:
+    """Set ``a.0.b`` in nested tables and lists; a table that is not there is made."""
+    *parents, last = path.split(".")
+    inside: Any = table
+    for piece in parents:
+        inside = _step(inside, piece, path, where)
+    if isinstance(inside, list):
+        _step(inside, last, path, where)
+        inside[int(last)] = value
+    elif isinstance(inside, Mapping):
+        inside[last] = value  # type: ignore[index]
+    else:
+        raise ScenarioError(f"{where}: set {path!r}: there is no table before {last!r}")
+
+
+def _step(inside: Any, piece: str, path: str, where: str) -> Any:
+    if isinstance(inside, dict):
+        return inside.setdefault(piece, {})
+    if isinstance(inside, list) and piece.isdecimal() and int(piece) < len(inside):
+        return inside[int(piece)]
+    raise ScenarioError(f"{where}: set {path!r}: there is no {piece!r} in the scenario")
