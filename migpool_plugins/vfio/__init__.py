@@ -3,7 +3,7 @@
 ::
 
     the migrating process                      the device process (one a side)
-      device.py   the Device's methods           server.py    sockets and threads
+      emulated.py the Device's methods           server.py    sockets and threads
       client.py   requests with time limits  ->  state.py     migration states, config, digests
       process.py  starts and ends it             transfer.py  one save or one load through the data descriptor
       options.py  the scenario's options         pacing.py    rates, latencies, the shared lock
@@ -34,6 +34,6 @@ def devices(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option is wrong, or the device process cannot be started.
     """
-    from migpool_plugins.vfio.device import open_devices
+    from migpool_plugins.vfio.emulated import open_devices
 
     return open_devices(context)

@@ -79,7 +79,7 @@ class Backend(Protocol):
         """Estimate how many bytes of state a stop-copy would read; ``None`` if the device cannot say."""
 
     def precopy_info(self) -> PrecopyInfo | None:
-        """Ask a device in PRE_COPY what is left; ``None`` if the device cannot say (vfio-user has no request for it)."""
+        """Ask a device in PRE_COPY what is left; ``None`` if it cannot say (vfio-user does not ask it)."""
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``; 0 at the end of what there is."""

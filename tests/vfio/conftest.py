@@ -11,7 +11,7 @@ from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import DeviceContext, OptionValue, Side
 from migpool_plugins.vfio import devices
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 
 @pytest.fixture

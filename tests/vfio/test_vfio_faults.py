@@ -9,7 +9,7 @@ import pytest
 from vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 AT = 2 * CHUNK + 100
 

@@ -13,7 +13,7 @@ import pytest
 from vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 
 from migpool.device import OptionValue
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 from migpool_plugins.vfio.pacing import Pacer, SharedLock
 from migpool_plugins.vfio.profiles import PROFILES
 

@@ -8,7 +8,7 @@ import pytest
 from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import DeviceError, VerificationError
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 
 @pytest.fixture
