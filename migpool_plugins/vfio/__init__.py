@@ -34,6 +34,6 @@ def devices(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option is wrong, or the device process cannot be started.
     """
-    from migpool_plugins.vfio.emulated import open_devices
+    from migpool_plugins.vfio.emulated import open_emulated
 
-    return open_devices(context)
+    return open_emulated(context)

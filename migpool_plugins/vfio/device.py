@@ -127,6 +127,9 @@ class VfioDevice(Device):
 
     def stop(self) -> None:
         """Stop the device, its state ready to be read. If it cannot, it is stopped at least, until ``wake``."""
+        if self._stopped:
+            self._check()
+            raise DeviceError("the device has been stopped before: resume it first")
         self._go(_M.STOP_COPY, _M.STOP)
         self._stopped = True
         if self._in_precopy:

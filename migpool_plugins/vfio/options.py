@@ -8,7 +8,11 @@
     read_latency, write_latency      seconds for each chunk, or "100us"
     stop_time, save_config_time, load_config_time        seconds, or "5ms"
     shared_lock = ""                 "read", "write" or "both": one lock for all devices of the entry
-    pollable = false
+    pollable = false                 a descriptor to wait on before a read; makes transport "descriptor"
+    transport = "vfio-user"          or "descriptor": how state moves
+    p2p = true                       whether the device can be quiet towards its peers before it stops
+    precopy = false                  whether it gives state while the machine runs:
+    initial_size, dirty_rate         first so many bytes, then so many a second that it makes dirty
     bus = 1                          PCI bus of the first device; the others count up from it
     time_limit = 30                  seconds that the device process may answer later than its profile says
     devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
@@ -57,7 +61,7 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
         DeviceError: one line that names the key, what is wrong with it and what would be right.
     """
     options = context.options
-    _known("option", options, {*_FIELDS, "profile", "bus", "time_limit", "devices", "fault"})
+    _known("option", options, {*_FIELDS, "backend", "profile", "bus", "time_limit", "devices", "fault"})
     if not 1 <= context.count <= MAX_DEVICES:
         raise _wrong("count", context.count, f"a number from 1 to {MAX_DEVICES}")
     bus = _whole("bus", options.get("bus", 1))
@@ -92,6 +96,9 @@ def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) 
             raise _wrong(f"{where}profile", name, f"one of {', '.join(sorted(PROFILES))}")
         base = PROFILES[name]
     changes: dict[str, Any] = {key: parse(where + key, table[key]) for key, parse in _FIELDS.items() if key in table}
+    if "transport" not in changes and (changes.get("pollable") or changes.get("precopy")):
+        # Each of the two is possible in one way only, so nobody need say which.
+        changes["transport"] = "descriptor" if changes.get("pollable") else "vfio-user"
     try:
         return replace(base, **changes)
     except ValueError as error:
@@ -211,4 +218,9 @@ _FIELDS: Final[Mapping[str, Callable[[str, OptionValue], Parsed]]] = {
     "load_config_time": _duration,
     "shared_lock": _text,
     "pollable": _flag,
+    "transport": _text,
+    "p2p": _flag,
+    "precopy": _flag,
+    "initial_size": _size,
+    "dirty_rate": _rate,
 }

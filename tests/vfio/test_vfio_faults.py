@@ -29,7 +29,9 @@ def read_all(device: EmulatedVfioDevice, buffer: memoryview) -> list[int]:
 def test_a_read_error_comes_after_the_bytes_before_it(open_side: OpenSide, buffer: memoryview) -> None:
     (device,) = open_side("source", fault=fault("error"))
     device.stop()
-    assert [device.save_state(buffer) for _ in range(3)] == [CHUNK, CHUNK, 100]
+    # In vfio-user a short answer is the end of the state: there the whole read fails.
+    before = [CHUNK, CHUNK, 100] if device.profile.transport == "descriptor" else [CHUNK, CHUNK]
+    assert [device.save_state(buffer) for _ in before] == before
     with pytest.raises(DeviceError, match=f"the read failed at byte {AT} of the state: input/output error"):
         device.save_state(buffer)
 
@@ -112,6 +114,7 @@ def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
     (device,) = open_side("source", time_limit=0.1)
     device.save_setup()
     os.kill(device.process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, device.process.pid, os.WSTOPPED | os.WNOWAIT)
     try:
         with pytest.raises(DeviceError, match=r"the device did not answer 'set-state' within 0\.1 s"):
             device.stop()
