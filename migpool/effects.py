@@ -77,6 +77,10 @@ class Wait(IntEnum):
     """The device prepares to save or load, or iterates, while the machine still runs."""
     JOIN = 17
     """The migration waits for its jobs to end."""
+    QUIESCE = 18
+    """The device becomes quiet towards others at the source, before any stops."""
+    WAKE = 19
+    """The device answers others again at the destination, before any starts."""
 
 
 class Effect:
