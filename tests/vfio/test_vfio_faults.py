@@ -98,6 +98,7 @@ def test_a_killed_process_ends_a_blocked_read_and_a_blocked_request(open_side: O
 
 def test_a_stalled_read_has_a_time_limit(open_side: OpenSide, buffer: memoryview) -> None:
     (device,) = open_side("source", fault=fault("stall"), time_limit=0.1)
+    device.save_setup()
     device.stop()
     with pytest.raises(DeviceError, match=r"the device's read did not return within 0\.1 s"):
         read_all(device, buffer)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from vfio_rig import CHUNK, OpenSide, Saver
 
-from migpool.device import DeviceError, VerificationError
+from migpool.device import VerificationError
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 
