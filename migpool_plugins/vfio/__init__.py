@@ -34,6 +34,6 @@ def devices(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option is wrong, or the device process cannot be started.
     """
-    from migpool_plugins.vfio.emulated import open_emulated
+    from migpool_plugins.vfio.opening import open_devices
 
-    return open_emulated(context)
+    return open_devices(context)

@@ -47,8 +47,9 @@ class DeviceState:
         base: the process's base block.
         source: whether it can only save. Others have memory for what they receive.
         shared: the process's shared lock; the profile says whether this device uses it.
-        fault: what goes wrong, once; ``None``: nothing.
+        fault: what goes wrong, once, while it saves, or loads if it only does that; ``None``: nothing.
         configured: whether a config is saved and loaded last; see the module.
+        load_fault: for a device that does both, what goes wrong while it loads.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class DeviceState:
         shared: SharedLock,
         fault: Fault | None,
         configured: bool = True,
+        load_fault: Fault | None = None,
     ) -> None:
         self.state = _M.RUNNING
         self.profile = profile
@@ -74,6 +76,7 @@ class DeviceState:
         self._received = Memory(profile.size) if configured and not source else None
         self._shared = shared
         self._faults = [fault] if fault is not None else []
+        self._load_faults = self._faults if configured else [load_fault] if load_fault is not None else []
         self._lock = threading.RLock()
         self._transfer: Transfer | None = None
         self._prepared: DescriptorSave | None = None
@@ -333,7 +336,7 @@ class DeviceState:
         self._config_loaded = False
         shared = self._shared if self.profile.locks("write") else None
         kind = RequestedLoad if self.profile.transport == "vfio-user" else DescriptorLoad
-        return kind(self.profile, self._content, self._faults, self._received, shared)
+        return kind(self.profile, self._content, self._load_faults, self._received, shared)
 
     def _end_transfer(self) -> None:
         if self._transfer is not None:
