@@ -38,9 +38,11 @@ class DirtyBytes:
         self._at = now
         self.total = 0
 
-    def pass_time(self, now: float, read: int) -> None:
-        """The device ran until ``now``; ``read`` dirty bytes have been read by then."""
-        if self._rate:
+    def pass_time(self, now: float, read: int, quiet: bool) -> None:
+        """It is ``now``, and ``read`` dirty bytes have been read. A device that was quiet has made nothing dirty."""
+        if quiet:
+            self._at = now
+        elif self._rate:
             fresh = int((now - self._at) * self._rate)
             self._at += fresh / self._rate
             self.total = min(self.total + fresh, read + self._size)
@@ -99,8 +101,7 @@ class RequestedSave(Transfer):
         with self._lock:
             if not self._running:
                 return self.total
-            if not self._quiet:
-                self._dirty.pass_time(time.monotonic(), max(0, self.offset - self._initial))
+            self._dirty.pass_time(time.monotonic(), max(0, self.offset - self._initial), self._quiet)
             return self._initial + self._dirty.total
 
     def read(self, length: int) -> list[memoryview]:

@@ -125,7 +125,7 @@ class DeviceState:
             self._begin(self._save(running=there in _RUNS))
         elif there not in READABLE:
             self._end_transfer()
-        if there in READABLE and isinstance(self._transfer, RequestedSave):
+        if there in READABLE and there in _RUNS and isinstance(self._transfer, RequestedSave):
             self._transfer.quiet(there in _QUIET)
         if there is _M.STOP_COPY and self._transfer is not None:
             self._transfer.begin()

@@ -141,10 +141,10 @@ class Session:
             raise Refusal("a feature without its header", errno=EINVAL)
         argsz, flags = FEATURE.unpack_from(payload)
         body = payload[FEATURE.size :]
-        index, what = flags & FeatureFlag.INDEX, FeatureFlag(flags & ~FeatureFlag.INDEX)
+        index, what = flags & FeatureFlag.INDEX, flags >> 16 << 16
         settable = index == Feature.MIG_DEVICE_STATE
         known = index in Feature.__members__.values()
-        if not known or what & ~(FeatureFlag.GET | FeatureFlag.SET | FeatureFlag.PROBE):
+        if not known or what >= FeatureFlag.PROBE << 1:
             raise Refusal(f"feature {index} is not known", errno=EINVAL)
         if what & FeatureFlag.PROBE:
             if (what & FeatureFlag.SET and not settable) or argsz < FEATURE.size:
