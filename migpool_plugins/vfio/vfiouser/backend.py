@@ -247,6 +247,8 @@ class VfioUserBackend:
             raise BackendError(f"the device of the {self._server} cannot migrate: it announces no migration")
         most = self._asked_write_size or self._capabilities.max_write or SAFE_WRITE
         self.write_size = max(1, min(most, self._capabilities.max_transfer))
+        if self.write_size > SAFE_WRITE:
+            connection.widen(self.write_size)
         self.flags = Flags(MIGRATION.unpack(self._get(connection, Feature.MIGRATION, MIGRATION.size))[0] & 7)
         if Flags.STOP_COPY not in self.flags:
             raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")

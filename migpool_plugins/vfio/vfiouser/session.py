@@ -61,6 +61,8 @@ class Session:
         self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
     ) -> None:
         self._connection = connection
+        # As much as the system allows: a MiB then takes fewer turns between the two processes.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_TRANSFER)
         self._device = device
         self._told = refused
         self._agreed = False
