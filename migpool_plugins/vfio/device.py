@@ -23,6 +23,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import select
 import struct
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -87,6 +88,8 @@ class VfioDevice(Device):
         self._failure: DeviceError | None = None
         self._aborted = False
         self._closed = False
+        self._asked_of_epoll = -1
+        self._can_wait = False
 
     # ------------------------------------------------------------------ source
 
@@ -132,6 +135,7 @@ class VfioDevice(Device):
             raise DeviceError("the device has been stopped before: resume it first")
         self._go(_M.STOP_COPY, _M.STOP)
         self._stopped = True
+        self._asked_of_epoll = -1
         if self._in_precopy:
             self._estimate = self._saved + (self._tried(self.backend.data_size, _M.STOP) or 0)
         self._in_precopy = False
@@ -255,8 +259,17 @@ class VfioDevice(Device):
         self.backend.close()
 
     def poll_fd(self) -> int | None:
-        """A descriptor that a selector can really wait on before ``save_state``, if the backend has one."""
-        return self.backend.poll_fd() if self._side == "source" and not self._closed else None
+        """A descriptor that a selector can really wait on before ``save_state``, if the backend has one.
+
+        A driver's descriptor that cannot be waited on is always ready for poll; epoll refuses it, which tells.
+        """
+        descriptor = self.backend.poll_fd() if self._side == "source" and not self._closed else None
+        if descriptor is None:
+            return None
+        if descriptor != self._asked_of_epoll:
+            self._asked_of_epoll = descriptor
+            self._can_wait = _can_wait(descriptor)
+        return descriptor if self._can_wait else None
 
     # ------------------------------------------------------------------ within
 
@@ -330,3 +343,12 @@ class VfioDevice(Device):
             self._failure = None
         self._aborted = False
         self.backend.renew()
+
+
+def _can_wait(descriptor: int) -> bool:
+    with select.epoll() as epoll:
+        try:
+            epoll.register(descriptor, select.EPOLLIN)
+        except PermissionError:
+            return False
+    return True

@@ -37,6 +37,7 @@ class MemoryBackend:
     dirty: int = 0
     aborted: bool = False
     closed: bool = False
+    descriptor: int | None = None
 
     def _ask(self, what: str) -> None:
         self.calls.append(what)
@@ -96,7 +97,7 @@ class MemoryBackend:
         self.loaded.clear()
 
     def poll_fd(self) -> int | None:
-        return None
+        return self.descriptor
 
     def abort(self) -> None:
         self.aborted = True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from memory_backend import MemoryBackend
@@ -357,3 +360,22 @@ def test_after_an_abort_nothing_is_recovered_behind_the_back_of_who_aborted() ->
     assert str(caught.value) == "the device's work was aborted"
     assert backend.calls == ["read"]
     assert backend.here is M.STOP_COPY
+
+
+def test_a_descriptor_that_is_always_ready_is_not_offered_to_be_waited_on(tmp_path: Path) -> None:
+    backend = MemoryBackend(P2P)
+    device = source(backend)
+    with (tmp_path / "plain").open("w+b") as always_ready:
+        backend.descriptor = always_ready.fileno()
+        ready = select.poll()
+        ready.register(always_ready, select.POLLIN)
+        assert ready.poll(0)
+        device.stop()
+        assert device.poll_fd() is None
+    device.resume()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        backend.descriptor = ours.fileno()
+        device.stop()
+        assert device.poll_fd() == ours.fileno()
+        assert destination(backend).poll_fd() is None
