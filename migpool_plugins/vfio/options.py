@@ -1,7 +1,8 @@
-"""The ``options`` table of a vfio entry in a scenario, as validated values.
+"""The ``options`` table of a vfio entry with emulated devices, as validated values.
 
 ::
 
+    backend = "emulated"             the default; others: opening.py
     profile = "network-function"     a name of profiles.PROFILES; every key below overrides one of its values
     size, chunk, config_size         bytes, or "64MiB"
     read_rate, write_rate            bytes per second, or "400MiB"; 0 is as fast as it goes

@@ -1,6 +1,6 @@
 """A vfio-user server's device as a backend.
 
-How data moves, by measurement (README, "VFIO devices"): one read at a time of up to a MiB, since more of them at once
+How data moves, by measurement (docs/vfio-user.md): one read at a time of up to a MiB, since more of them at once
 gain nothing; writes of 32 KiB, or of as much as the server announces, with several under way before the first is
 answered. Every write is answered, and the first refusal fails the whole; only to a server that announces
 ``sticky_errors`` all but the last go without a reply, and the state is asked after the last.
