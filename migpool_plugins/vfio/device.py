@@ -87,6 +87,7 @@ class VfioDevice(Device):
         self._loaded = 0
         self._failure: DeviceError | None = None
         self._aborted = False
+        self._deaf = False
         self._closed = False
         self._asked_of_epoll = -1
         self._can_wait = False
@@ -249,7 +250,8 @@ class VfioDevice(Device):
         if self._closed:
             return
         self._closed = True
-        if self._outlives:
+        # One that answered nothing when it failed is not waited for once more: there may be many such devices.
+        if self._outlives and not self._deaf:
             try:
                 self.backend.renew()
                 if self.backend.state() is not _M.RUNNING:
@@ -312,16 +314,21 @@ class VfioDevice(Device):
         """Recover after a failure; returns the error that tells of both."""
         if self._aborted or self._closed:
             return error
-        done = recover(self.backend, recovery, error)
+        done = self._recovered(recovery, error)
         self._forget()
         return BackendError(f"{error}; {done}" if done else str(error), error.errno)
+
+    def _recovered(self, recovery: MigrationState | None, because: BackendError | None) -> str:
+        done = recover(self.backend, recovery, because)
+        self._deaf = not done.reached
+        return done.words
 
     def _spoiled(self, error: DeviceError) -> DeviceError:
         """Reset a device whose state must not be used; returns the error, which it keeps."""
         if self._aborted or self._closed:
             return error
         if self._failure is None:
-            done = recover(self.backend, None, error if isinstance(error, BackendError) else None)
+            done = self._recovered(None, error if isinstance(error, BackendError) else None)
             text = f"{error}; {done}" if done else str(error)
             self._failure = BackendError(text, error.errno) if isinstance(error, BackendError) else type(error)(text)
             self._loading = False

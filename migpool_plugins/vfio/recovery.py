@@ -7,13 +7,28 @@ its state but leaves ERROR too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.migration import MigrationState
 
-__all__ = ["recover"]
+__all__ = ["Recovery", "recover"]
 
 
-def recover(backend: Backend, target: MigrationState | None, because: BackendError | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What came of it.
+
+    Arguments:
+        words: one line; may be empty.
+        reached: whether the device answered anything at all.
+    """
+
+    words: str
+    reached: bool
+
+
+def recover(backend: Backend, target: MigrationState | None, because: BackendError | None = None) -> Recovery:
     """Bring a device that failed back to a state in which it can be left.
 
     Never raises: a device that cannot be recovered is said to be so.
@@ -24,7 +39,7 @@ def recover(backend: Backend, target: MigrationState | None, because: BackendErr
         because: the failure; a device that answers every request with the same words is not reported twice.
 
     Returns:
-        One line of what was found and done; empty if there is nothing to tell that ``because`` has not told.
+        What was found and done; no words if there is nothing to tell that ``because`` has not told.
     """
     said: list[str] = []
     state: MigrationState | None = None
@@ -32,11 +47,11 @@ def recover(backend: Backend, target: MigrationState | None, because: BackendErr
         state = backend.state()
     except BackendError as error:
         if because is not None and str(error) == str(because):
-            return ""
+            return Recovery("", reached=False)
         said.append(f"its state cannot be asked ({error})")
     if state is not None:
         if state is target:
-            return f"the device is in {state.name}"
+            return Recovery(f"the device is in {state.name}", reached=True)
         said.append(f"the device was in {state.name}")
         if target is not None and state is not MigrationState.ERROR:
             try:
@@ -44,11 +59,12 @@ def recover(backend: Backend, target: MigrationState | None, because: BackendErr
             except BackendError as error:
                 said.append(f"{target.name} was refused ({error})")
             else:
-                return f"{said[0]} and went to {target.name}"
+                return Recovery(f"{said[0]} and went to {target.name}", reached=True)
     try:
         backend.reset()
     except BackendError as error:
         said.append(f"a reset failed too ({error})")
     else:
         said.append("it was reset")
-    return ", ".join(said)
+        return Recovery(", ".join(said), reached=True)
+    return Recovery(", ".join(said), reached=state is not None)

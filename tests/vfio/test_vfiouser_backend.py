@@ -273,6 +273,26 @@ def test_a_stalled_read_has_a_time_limit_and_the_device_is_recovered(directory: 
             device.save_state(memoryview(bytearray(10)))
 
 
+def test_a_server_that_has_answered_nothing_is_not_waited_for_again_at_the_close(
+    directory: Path, connect: Connect
+) -> None:
+    def deaf(_s: HandServer, _c: socket.socket, _n: int, command: int, _f: int, _p: bytes) -> bool:
+        if command == READ:
+            stalled.append(True)
+        return bool(stalled)
+
+    stalled: list[bool] = []
+    with hand_server(directory, deaf) as server:
+        device = VfioDevice("a/vfio", connect(server, limit=0.1), "source")
+        device.save_setup()
+        device.stop()
+        with pytest.raises(BackendError, match=r"its state cannot be asked \(.*\), a reset failed too"):
+            device.save_state(memoryview(bytearray(10)))
+        asked = len(server.seen)
+        device.close()
+        assert len(server.seen) == asked
+
+
 def test_a_server_that_dribbles_does_not_get_the_limit_again_and_again(directory: Path, connect: Connect) -> None:
     def dribble(server: HandServer, c: socket.socket, number: int, command: int, _f: int, _p: bytes) -> bool:
         if command != READ:
