@@ -19,6 +19,7 @@ from migpool.cli.replay import replay
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
+from migpool.cli.vfio import vfio_app
 from migpool.cli.vmsd import vmsd_app
 
 __all__ = ["app"]
@@ -85,4 +86,5 @@ app.command()(plugins)
 app.command()(conformance)
 app.command()(new_device)
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(vfio_app, name="vfio")
 app.add_typer(vmsd_app, name="vmsd")
