@@ -3,6 +3,7 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
+# make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu kernel fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -48,6 +49,11 @@ bench-quick: $(READY)
 qemu: $(READY)
 	tests/qemu/setup
 	$(BIN)/pytest -m qemu tests/qemu
+
+kernel: $(READY)
+	tests/kernel/setup
+	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
+	$(BIN)/python tests/kernel
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
