@@ -52,6 +52,7 @@ class MadeHost:
         device.mkdir(parents=True)
         seen = self.root / "sys/bus" / bus / "devices" / name
         self._link(seen, device)
+        self._link(device / "subsystem", self.root / "sys/bus" / bus)
         if driver:
             self._link(device / "driver", self.root / "sys/bus" / bus / "drivers" / driver)
         if character_device:

@@ -44,6 +44,12 @@ def test_a_device_that_can_migrate(made: MadeHost) -> None:
     assert found(made) == Finding(NAME, "mtty", "7", migrates=True, flags=flags, state="RUNNING", reason="")
 
 
+def test_a_mediated_device_of_a_kernel_before_6_1(made: MadeHost) -> None:
+    made.vfio("7")
+    made.mediated(NAME, character_device="")
+    assert found(made).migrates
+
+
 def test_a_device_in_the_midst_of_a_migration_stays_there(made: MadeHost) -> None:
     made.vfio("7")
     made.mediated(NAME)

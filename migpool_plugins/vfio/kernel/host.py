@@ -117,7 +117,7 @@ class Host:
         """Return those that could be meant to migrate: mediated devices, devices bound to VFIO, virtual functions."""
         buses = self.root / "sys" / "bus"
         found = [self.describe(path) for bus in ("mdev", "pci") for path in sorted((buses / bus / "devices").glob("*"))]
-        return [device for device in found if device.vfio or device.virtual_function or _is_mediated(device)]
+        return [device for device in found if device.vfio or device.virtual_function or _is_mediated(device.path)]
 
 
 def _link(path: Path) -> str:
@@ -128,13 +128,18 @@ def _link(path: Path) -> str:
         return ""
 
 
-def _is_mediated(device: HostDevice) -> bool:
-    return device.path.parent.parent.name == "mdev"
+def _is_mediated(path: Path) -> bool:
+    return _link(path / "subsystem") == "mdev"
 
 
 def _is_vfio(path: Path) -> bool:
-    """Whether a device's driver gives it to user space. Kernels before 6.1 say so in the driver's name only."""
-    return (path / "vfio-dev").is_dir() or "vfio" in _link(path / "driver")
+    """Whether a device's driver gives it to user space.
+
+    Kernels before 6.1 do not say so by a directory; there, every driver of a mediated device does, and any other that
+    has VFIO in its name.
+    """
+    driver = _link(path / "driver")
+    return (path / "vfio-dev").is_dir() or "vfio" in driver or (bool(driver) and _is_mediated(path))
 
 
 def _may_share(member: Path) -> bool:
