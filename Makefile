@@ -4,6 +4,7 @@
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
+# make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -12,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu cpython fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu cpython kernel fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -57,6 +58,11 @@ cpython:
 	/usr/bin/python3 -m venv build/cpython
 	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	build/cpython/bin/pytest tests/workerpool/test_workerpool_cpython.py
+
+kernel: $(READY)
+	tests/kernel/setup
+	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
+	$(BIN)/python tests/kernel
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -33,7 +33,7 @@ __all__ = ["devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:
-    """VFIO devices: emulated ones of 64 MiB of incompressible state by default, or those of a vfio-user server.
+    """VFIO devices: emulated ones of 64 MiB of incompressible state by default, a vfio-user server's, or this host's.
 
     Arguments:
         context: ``options`` are described in :mod:`migpool_plugins.vfio.options` for emulated devices, and for others

@@ -7,14 +7,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from migpool.device import Device, DeviceContext, DeviceError
 
 __all__ = ["open_devices"]
-
-_KERNEL = "migpool_plugins.vfio.kernel"
 
 
 def open_devices(context: DeviceContext) -> list[Device]:
@@ -32,9 +27,9 @@ def open_devices(context: DeviceContext) -> list[Device]:
             from migpool_plugins.vfio.vfiouser.options import open_served
 
             return open_served(context)
-        case "kernel" if find_spec(_KERNEL) is not None:
-            opened: list[Device] = import_module(f"{_KERNEL}.options").open_devices(context)
-            return opened
+        case "kernel":
+            from migpool_plugins.vfio.kernel.options import open_devices as open_on_host
+
+            return open_on_host(context)
         case other:
-            words = ['"emulated"', '"vfio-user"', *(['"kernel"'] if find_spec(_KERNEL) is not None else [])]
-            raise DeviceError(f"vfio option backend is {other!r}: use {', '.join(words[:-1])} or {words[-1]}")
+            raise DeviceError(f'vfio option backend is {other!r}: use "emulated", "vfio-user" or "kernel"')
