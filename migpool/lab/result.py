@@ -28,6 +28,8 @@ The file holds one object::
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
       devices         name, note, iterable, bytes, verified (null where the device has no fingerprint), in order
       error           why it failed, in one line; empty if it did not
+      analysis        why the downtime is what it is, with the run's trace (``analysisform.py``): of each model the run
+                      with the median downtime has one, the others null
 
 Where only one side's report is there (``migpool send``), what the other one knows is null or empty.
 """
@@ -37,6 +39,9 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from migpool.lab.analysisform import AnalysisResult
+from migpool.lab.jsontext import json_text
 
 __all__ = ["BoundResult", "DeviceResult", "LabResult", "MachineFacts", "MemoryResult", "RunResult", "ThreadCounts"]
 
@@ -90,6 +95,7 @@ class RunResult(_Form):
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceResult] = []
     error: str = ""
+    analysis: AnalysisResult | None = None
 
 
 class BoundResult(_Form):
@@ -121,4 +127,4 @@ class LabResult(_Form):
 
     def to_json(self) -> str:
         """The file's text."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        return json_text(self.model_dump(mode="json", by_alias=True))
