@@ -3,6 +3,7 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
+# make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu browser fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -25,6 +26,7 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/migpool compare default
+	@echo "Open $(CURDIR)/migpool-report.html in a browser: it needs no network"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -49,9 +51,14 @@ qemu: $(READY)
 	tests/qemu/setup
 	$(BIN)/pytest -m qemu tests/qemu
 
+browser: $(READY)
+	tests/browser/setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(BIN)/pytest -m browser tests/browser
+
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz all --seconds 60
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html

@@ -17,6 +17,7 @@ __all__ = [
     "ModelOption",
     "ModelsOption",
     "PictureFile",
+    "ReportFile",
     "ScenarioArgument",
     "SeedOption",
     "TraceFile",
@@ -103,6 +104,10 @@ TraceFile = Annotated[
 PictureFile = Annotated[
     Path | None,
     typer.Option("--picture", metavar="FILE.svg", dir_okay=False, help="Write the table as an SVG picture."),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Write the report, one HTML file, to FILE."),
 ]
 Verbose = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Log each change of state.", show_default=False)
