@@ -113,8 +113,7 @@
     const chart = document.getElementById(name + "-switchover");
     if (!run) { about.textContent = "The result has no trace of this model."; Plotly.purge(chart); return; }
     const lanes = run.lanes[state.by];
-    about.textContent = `Run ${run.repeat} of ${model.name}, the one with the median downtime, ${ms(run.downtime)}. Time 0 is the stop at the source. ` +
-      "Drag to zoom, double-click to go back; hatched is waiting." +
+    about.textContent = `Run ${run.repeat} of ${model.name}, the one with the median downtime, ${ms(run.downtime)}. Time 0 is the stop at the source.` +
       (lanes.leftOut ? ` ${lanes.leftOut} of the shortest spans are not drawn.` : "");
     const by = {};
     const add = (kind, lane, begin, end, words) => {
