@@ -53,7 +53,7 @@ def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[st
         cells = (
             f"<b>{escape(one.model)}</b>",
             "none" if one.downtime is None else milliseconds(one.downtime),
-            f"{milliseconds(one.least)} to {milliseconds(one.most)}"
+            f"{milliseconds(one.least).removesuffix(' ms')} to {milliseconds(one.most)}"
             if one.downtime is not None and one.runs > 1
             else "",
             "" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",

@@ -18,7 +18,8 @@ CPU                    no thread has to compute or to be woken between two waits
 =====================  ==============================================================================================
 
 Limits: what is out of the way of one thing is out of the way at once and for nothing; the rest does not get slower for
-it, as it may on a host whose processors are full. Reads that a device does ahead while the last chunk is sent are as
+it, as it may on a host whose processors are full: where devices take no time of their own and threads only copy,
+more threads are promised more than they can give. Reads that a device does ahead while the last chunk is sent are as
 long as they were seen to be, not as they would be if the device were asked sooner. Waits for credit are replayed with
 the window that the device was seen to have. Resources hide behind each other: the parts do not add up.
 """

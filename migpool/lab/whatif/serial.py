@@ -14,7 +14,9 @@ Devices are taken to share something if all of this holds:
 * the turns are alike: ``MOST`` of them differ from the median by less than ``ALIKE`` of it, and the medians of the
   devices agree within ``EVEN`` (``EVEN_TWO``, if there are only two devices). What is left aside are reads that did
   not wait, shorter than ``SHORT`` of the median read (the device had read ahead; the last one, that says "no more");
-* a read lasts as long as its turn when nobody was before it: some are near one turn and most are much longer;
+* a read lasts longer the more are before it: the median read at least ``LONG`` turns, but some, as when the first ones
+  begin, at least half a turn less than that. Reads that others put in step, such as the sends between them through one
+  channel, all last the same;
 * the turns fill the time: there is no more than ``IDLE`` of it in which all the threads waited and no turn ran.
 
 Limits: two devices that work by themselves but keep in step, always half a read apart, look the same; the third rule
@@ -40,7 +42,6 @@ EVEN = 1.25
 EVEN_TWO = 1.08
 SHORT = 0.1
 LONG = 1.6
-"""How many turns a read lasts, at least, that waited for another one."""
 IDLE = 0.25
 FEWEST = 4
 """Reads of each device that there must be: fewer say nothing."""
@@ -100,26 +101,26 @@ class _Turns:
         typical = median(span.duration for span in spans)
         self.turns: dict[tuple[int, int], int] = {}
         self._spans = [span for span in spans if span.duration >= SHORT * typical]
-        alone = []
         before = spans[0].begin
         for span in self._spans:
             turn = span.end - max(span.begin, before)
             self.turns[span.slot, span.index] = turn
-            if span.duration <= LONG * turn:
-                alone.append(turn)
             before = max(before, span.end)
         values = list(self.turns.values())
         self.turn = int(median(values)) if values else 0
         self.wait = int(median(span.duration for span in self._spans)) if self._spans else 0
         self.alike = sum(map(self._is_alike, values)) / max(1, len(values))
-        self._alone = sum(map(self._is_alike, alone))
+        self._sooner = sum(
+            span.duration <= self.wait - self.turn / 2 and self._is_alike(self.turns[span.slot, span.index])
+            for span in self._spans
+        )
 
     def _is_alike(self, turn: int) -> bool:
         return abs(turn - self.turn) < ALIKE * self.turn
 
     def one_server(self) -> bool:
         """Whether all the rules hold."""
-        if self.alike < MOST or not self._alone or self.wait < LONG * self.turn:
+        if self.alike < MOST or not self._sooner or self.wait < LONG * self.turn:
             return False
         by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for (slot, _), turn in self.turns.items():

@@ -35,9 +35,9 @@ def because(found: Replays | None, attribution: Attribution) -> str:
     if first is None or first.shorter < WORTH_NAMING * found.downtime:
         return f"{largest}, and no shared resource alone would make it {WORTH_NAMING:.0%} shorter".replace("%", " %", 1)
     percent = 100 * first.shorter / found.replayed
-    said = f"{named(first)}; without that it would be {_ms(first.shorter)} ({percent:.0f} %) shorter"
+    said = f"{named(first)}; replayed without that it is {_ms(first.shorter)} ({percent:.0f} %) shorter"
     away = found.replayed / found.downtime - 1
-    return said if abs(away) <= TRUSTED else f"{said}, in a replay that is off by {100 * away:+.0f} %"
+    return said if abs(away) <= TRUSTED else f"{said}, but the replay itself is off by {100 * away:+.0f} %"
 
 
 def reason(freed: Sequence[Freed]) -> Freed | None:
