@@ -13,7 +13,7 @@ from rich.console import Console
 from migpool.effects import Wait
 from migpool.lab.analysis import analyse, representatives
 from migpool.lab.jsontext import json_text
-from migpool.lab.page.contents import contents
+from migpool.lab.page.contents import contents, thinned
 from migpool.lab.page.document import document, joined
 from migpool.lab.page.headline import headline
 from migpool.lab.page.timeline import CRITICAL, lanes_of
@@ -99,6 +99,14 @@ def test_the_values_of_the_page_are_plain() -> None:
     assert [model["name"] for model in part["models"]] == ["pool", "slow"]
     assert part["models"][1]["run"] is None
     assert sum(one["path"] for one in part["models"][0]["run"]["devices"]) <= 20.0
+
+
+def test_a_path_of_very_many_links_is_drawn_without_those_that_cannot_be_seen() -> None:
+    few = [(0.0, 1.0), (1.0, 1.0001), (1.0001, 9.0)]
+    assert thinned(few, 9.0) == [(0, 1.0), (1, 1.0001), (2, 9.0)]
+    many = [(0.0, 5.0), *((5 + n / 1e4, 5 + (n + 1) / 1e4) for n in range(5000)), (5.5, 9.0)]
+    kept = thinned(many, 9.0)
+    assert kept == [(0, pytest.approx(5.5)), (5001, 9.0)]
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

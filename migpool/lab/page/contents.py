@@ -13,7 +13,10 @@ from migpool.lab.page.timeline import Lanes, lanes_of
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.summary import ModelSummary, summarize
 
-__all__ = ["contents"]
+__all__ = ["contents", "thinned"]
+
+FINEST = 4000
+"""Into how many parts a downtime is divided, at the most, where things follow each other: more cannot be seen."""
 
 
 def contents(results: Sequence[LabResult]) -> dict[str, JsonValue]:
@@ -70,6 +73,9 @@ def _model(one: ModelSummary, downtimes: list[JsonValue], shown: RunResult | Non
 def _run(run: RunResult) -> dict[str, JsonValue]:
     assert run.analysis is not None
     analysis = run.analysis
+    downtime = run.downtime_ms or 0.0
+    drawn = {by: lanes_of(run, by) for by in ("thread", "device")}
+    kept = thinned([(link.begin_ms, link.end_ms) for link in analysis.path], downtime)
     return {
         "repeat": run.repeat,
         "downtime": run.downtime_ms,
@@ -81,7 +87,7 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "path": [
             {
                 "begin": link.begin_ms,
-                "end": link.end_ms,
+                "end": end,
                 "kind": link.kind,
                 "device": link.device,
                 "thread": link.thread,
@@ -89,16 +95,44 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
                 "side": link.side,
                 "behind": link.behind,
             }
-            for link in analysis.path
+            for link, end in ((analysis.path[at], end) for at, end in kept)
         ],
-        "lanes": {"thread": _lanes(lanes_of(run, "thread")), "device": _lanes(lanes_of(run, "device"))},
-        "memory": [[time / 1e6, used] for time, used in analysis.memory],
+        "lanes": {by: _lanes(lanes, [at for at, _ in kept]) for by, lanes in drawn.items()},
+        "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
         "devices": _devices(run),
     }
 
 
-def _lanes(lanes: Lanes) -> dict[str, JsonValue]:
+def thinned(path: Sequence[tuple[float, float]], whole: float) -> list[tuple[int, float]]:
+    """The links of a path that can be seen, by place, and where each ends: those too short go into the one before.
+
+    Arguments:
+        path: begin and end of each link; each begins where the one before ends.
+        whole: the length of all.
+    """
+    kept: list[tuple[int, float]] = []
+    for at, (begin, end) in enumerate(path):
+        if kept and len(path) > FINEST and end - begin < whole / FINEST:
+            kept[-1] = (kept[-1][0], end)
+        else:
+            kept.append((at, end))
+    return kept
+
+
+def _memory(samples: Sequence[tuple[int, int]], whole: float) -> list[JsonValue]:
+    """The use of the budget in ms and bytes; of very many samples the highest in each part of the time."""
+    if len(samples) <= FINEST:
+        return [[time / 1e6, used] for time, used in samples]
+    highest: dict[int, tuple[int, int]] = {}
+    for time, used in samples:
+        part = int(time / 1e6 / whole * FINEST)
+        if part not in highest or used > highest[part][1]:
+            highest[part] = (time, used)
+    return [[time / 1e6, used] for time, used in highest.values()]
+
+
+def _lanes(lanes: Lanes, path: Sequence[int]) -> dict[str, JsonValue]:
     words = list(dict.fromkeys(word for one in lanes.spans for word in (one.name, one.device, one.thread)))
     number = {word: at for at, word in enumerate(words)}
     return {
@@ -116,7 +150,7 @@ def _lanes(lanes: Lanes) -> dict[str, JsonValue]:
             ]
             for one in lanes.spans
         ],
-        "path": list[JsonValue](lanes.path),
+        "path": [lanes.path[at] for at in path],
         "leftOut": lanes.left_out,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from migpool.lab.spanindex import JOB_WAITS, OWN_WAITS, migration_thread
 from migpool.report import SideReport
 from migpool.trace import Span
 
-__all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "loading_on", "recorded"]
+__all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]
 
 
 @dataclass(slots=True)
@@ -136,5 +137,26 @@ def loading_on(destination: Recorded, receivers: set[str]) -> dict[str, list[Spa
 
 
 def blocked_by(spans: Sequence[Span], begin: int, end: int) -> int:
-    """How much of an interval spans cover that end within it: a send that ends before had room in the socket."""
-    return sum(max(0, span.end - max(span.begin, begin)) for span in spans if begin < span.end <= end)
+    """How much of an interval spans cover that end within it: a send that ends before had room in the socket.
+
+    Arguments:
+        spans: one after the other.
+        begin: where the interval begins.
+        end: where it ends.
+    """
+    covered = 0
+    for span in spans[bisect_right(spans, begin, key=_end) :]:
+        if span.end > end:
+            break
+        covered += span.end - max(span.begin, begin)
+    return covered
+
+
+def freed_before(spans: Sequence[Span], time: int) -> int:
+    """When the last of some spans ended that ended by ``time``; 0 if none did."""
+    place = bisect_right(spans, time, key=_end)
+    return spans[place - 1].end if place else 0
+
+
+def _end(span: Span) -> int:
+    return span.end

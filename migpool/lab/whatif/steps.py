@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from migpool.effects import Wait
 from migpool.lab.whatif.names import CHANNELS, lock_of, thread_of, turns_of, workers_of
-from migpool.lab.whatif.recorded import Recorded, RecordedJob, after, blocked_by, events, loading_on
+from migpool.lab.whatif.recorded import Recorded, RecordedJob, after, blocked_by, events, freed_before, loading_on
 from migpool.lab.whatif.schedule import Step
 from migpool.trace import Span
 
@@ -328,7 +328,7 @@ class _Making:
             free = sent.end
             if came.thread in self._receivers:
                 step.takes = step.gives = thread_of(came.thread)
-                free = max((busy.end for busy in self._busy[came.thread] if busy.end <= came.end), default=0)
+                free = freed_before(self._busy[came.thread], came.end)
             # It is received while it is sent: the way may end a little before the sending does.
             step.lag = max(sent.begin - sent.end, came.end - max(sent.end, free))
 
