@@ -79,7 +79,7 @@ def run_models(
         write(trace_file, json.dumps(chrome_trace(lab.last_of_each_model())))
     if picture_file is not None and result.runs:
         write(picture_file, picture(result, f"migpool: {scenario.name}"))
-    written = _write_report(result, report_file, default_report, screen)
+    written = _write_report(result, report_file, default_report and not came, screen)
     if came:
         made = sum(run.outcome == "completed" for run in result.runs)
         screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)

@@ -93,7 +93,12 @@ Count = Annotated[
 ]
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the result as JSON (schema 1)."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        dir_okay=False,
+        help="Write the result as JSON (schema 1), with a trace of each model.",
+    ),
 ]
 TraceFile = Annotated[
     Path | None,

@@ -33,7 +33,7 @@ def because(found: Replays | None, attribution: Attribution) -> str:
         return largest
     first = reason(found.freed)
     if first is None or first.shorter < WORTH_NAMING * found.downtime:
-        return f"{largest}, and no shared resource alone would make it {WORTH_NAMING:.0%} shorter".replace("%", " %", 1)
+        return f"{largest}, and no shared resource alone would make it {100 * WORTH_NAMING:.0f} % shorter"
     percent = 100 * first.shorter / found.replayed
     said = f"{named(first)}; replayed without that it is {_ms(first.shorter)} ({percent:.0f} %) shorter"
     away = found.replayed / found.downtime - 1
