@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from migpool.effects import Wait
 
-__all__ = ["CHANNELS", "THREAD", "lock_of", "thread_of", "turns_of", "workers_of"]
+__all__ = ["CHANNELS", "RECEIVER", "THREAD", "lock_of", "thread_of", "turns_of", "workers_of"]
 
 CHANNELS = "channels"
 THREAD = "thread "
+RECEIVER = "receiver "
 
 
 def lock_of(side: str) -> str:

@@ -11,7 +11,7 @@ shared by reads        the reads of devices that are read one after the other by
 slow device            the reads and writes of the one that takes by far the longest take as long as the next one's
 workers                every job has a thread at once, at one side or at both
 receiving threads      where the channels' threads load too: they do not keep a chunk in its socket, nor a job waiting
-channels               a chunk never waits for an idle channel
+channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel
 link                   sending takes no time and chunks arrive at once
 memory budget          the destination always has room
 CPU                    no thread has to compute or to be woken between two waits
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from migpool.effects import Wait
-from migpool.lab.whatif.names import CHANNELS, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
 from migpool.lab.whatif.serial import InTurn, in_turn
@@ -140,7 +140,8 @@ def _ways(
     if len(shared) > 1:
         one = _told(Freed("shared by reads and writes", "", 0), shared[0][1], names)
         yield one, _without(recording, [turns_of(wait) for wait, _ in shared])
-    yield Freed("channels", "", 0), _without(recording, [CHANNELS])
+    receiving = [name for name in recording.places if name.startswith(RECEIVER)]
+    yield Freed("channels", "", 0), _without(recording, [CHANNELS, *receiving])
     yield Freed("link", "", 0), _changed(recording, _sent_at_once)
     yield Freed("memory budget", "destination", 0), _changed(recording, lambda step: replace(step, room=[]))
     yield Freed("CPU", "", 0), _changed(recording, lambda step: replace(step, delay=0))
@@ -175,7 +176,7 @@ def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
 def _sent_at_once(step: Step) -> Step:
     if step.part == "send":
         return replace(step, work=0)
-    return replace(step, lag=0) if step.part in ("arrive", "word") else step
+    return replace(step, lag=0, work=0) if step.part in ("arrive", "word") else step
 
 
 def _scaled(step: Step, slot: int, factor: float) -> Step:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from migpool.effects import Wait
-from migpool.lab.whatif.names import CHANNELS, lock_of, thread_of, turns_of, workers_of
+from migpool.lab.whatif.names import CHANNELS, RECEIVER, lock_of, thread_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, RecordedJob, after, blocked_by, events, freed_before, loading_on
 from migpool.lab.whatif.schedule import Step
 from migpool.trace import Span
@@ -318,19 +318,28 @@ class _Making:
         return last if last is not None and last.slot == starved.slot and last.end > came.end else None
 
     def _arriving(self) -> None:
-        for key, came in self._destination.receives.items():
+        before: dict[str, int] = {}
+        for key, came in sorted(self._destination.receives.items(), key=lambda pair: pair[1].end):
             step = self.steps[self._arrivals[key]]
             sent = self._source.sends.get(key)
             if sent is None:
                 step.delay = came.end
                 continue
             step.causes.append(self._sent[key])
-            free = sent.end
             if came.thread in self._receivers:
                 step.takes = step.gives = thread_of(came.thread)
                 free = freed_before(self._busy[came.thread], came.end)
+            else:
+                # One channel's chunks are received one after the other.
+                step.takes = step.gives = RECEIVER + came.thread
+                self.places[RECEIVER + came.thread] = 1
+                free = before.get(came.thread, 0)
+                before[came.thread] = came.end
             # It is received while it is sent: the way may end a little before the sending does.
             step.lag = max(sent.begin - sent.end, came.end - max(sent.end, free))
+            if came.thread not in self._receivers:
+                step.work = min(max(0, step.lag), came.duration)
+                step.lag -= step.work
 
     def _work(self, step: Step, side: Recorded, span: Span, before: int) -> None:
         """What a span of work becomes; ``before`` is when the last of its causes ended."""
