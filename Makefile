@@ -4,6 +4,7 @@
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
+# make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -12,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu browser fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu browser cpython fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -55,6 +56,14 @@ browser: $(READY)
 	tests/browser/setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	$(BIN)/pytest -m browser tests/browser
+
+# The tests come with the distribution's own Python, so it is that one which runs them.
+cpython:
+	/usr/bin/python3 -c 'import venv, ensurepip, test.test_concurrent_futures' 2>/dev/null || \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-venv libpython3-testsuite; }
+	/usr/bin/python3 -m venv build/cpython
+	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	build/cpython/bin/pytest tests/workerpool/test_workerpool_cpython.py
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -19,9 +19,10 @@ from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, shut
-from migpool.effects import Wait
+from migpool.effects import HoldConfig, LoadConfig, Wait
 from migpool.endpoint import Endpoint, of
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.holding import HeldConfigs
 from migpool.interpreter import Interpreter, Job
 from migpool.jobs import load_section, load_state
 from migpool.liveness import Liveness
@@ -86,6 +87,7 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._seen: set[int] = set()
+        self._initial: set[int] = set()
         self._bytes = 0
         self._accepted = False
         self._verified: dict[int, bool] = {}
@@ -158,9 +160,9 @@ class Destination(Endpoint):
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
         self._receiving = Receiving(self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness)
         self._chunk = chunk
-        self._interpreter = Interpreter(
-            self._receiving.handlers(), self._big_lock, self._tracer, self._switch, self._receiving
-        )
+        handlers = self._receiving.handlers()
+        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
 
     def _load(self) -> None:
         reader = StreamReader(self._schema)
@@ -217,6 +219,10 @@ class Destination(Endpoint):
             self._switch.check()
             self._decided = True
         # What was stopped first runs last: the vCPUs, when every device that they may touch already does.
+        for slot in reversed(self.machine.slots):
+            begin = time.monotonic_ns()
+            of(slot, "wake", slot.device.wake)
+            self._tracer.record(Wait.WAKE, slot.number, -1, begin)
         for slot in reversed(self.machine.slots):
             begin = time.monotonic_ns()
             of(slot, "start", slot.device.start)
@@ -279,8 +285,9 @@ class Destination(Endpoint):
             self._answers.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
             for slot in self.machine.iterable:
-                self._scheduler.submit(Job("load", load_state(slot), slot))
+                self._scheduler.submit(Job("load", load_state(slot, then), slot))
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 
@@ -298,6 +305,8 @@ class Destination(Endpoint):
         elif self.state is State.ACTIVE:
             for piece in data:
                 of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
+                self._initial_loaded(slot)
         elif data or any(record.mark is Mark.CONFIG for record in item.records):
             raise ProtocolError(
                 item.offset,
@@ -305,6 +314,13 @@ class Destination(Endpoint):
                 "no state here but on the multifd channels",
             )
         self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+
+    def _initial_loaded(self, slot: Slot) -> None:
+        """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
+        if slot.number not in self._initial:
+            self._initial.add(slot.number)
+            if len(self._initial) == len(self.machine.iterable):
+                self._answers.answer(SwitchoverAck())
 
     def _section(self, item: Section) -> None:
         head = item.head

@@ -101,11 +101,13 @@ class Pending:
 class StateCosts:
     """How long a device's own work takes when nothing is in its way, in seconds. The report's lower bound rests on it.
 
+    Only what comes after the stop counts: not what ``iterate`` saved before, nor the time to load that.
+
     Arguments:
         stop: one call of ``stop``.
         read: all calls of ``save_state`` together.
         write_chunk: one call of ``load_state`` with a whole chunk.
-        write: all calls of ``load_state`` together.
+        write: all calls of ``load_state`` together, with what ``save_state`` gave.
         save_config: one call of ``save_config``.
         load_config: one call of ``load_config``.
         shared_lock: the name of a lock outside the migration (in a kernel driver, say) that this device's reads and
@@ -133,6 +135,8 @@ class Device(ABC):
         instance_id: tells devices of one ``idstr`` apart; 0 to 2**32 - 1.
         version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
         iterable: whether the device has state for ``save_state``.
+        config_job: for a device that is not iterable: whether its config is saved as a job of its own, by the threading
+            model, while other devices are saved. Its section still goes out in the machine's order.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
             stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
@@ -142,6 +146,7 @@ class Device(ABC):
     instance_id: int = 0
     version: int = 1
     iterable: bool = False
+    config_job: bool = False
     note: str = ""
     peer_to_peer: bool | None = None
 

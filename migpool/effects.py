@@ -23,6 +23,7 @@ __all__ = [
     "Acquire",
     "Credit",
     "Effect",
+    "HoldConfig",
     "LoadConfig",
     "Loaded",
     "Locked",
@@ -33,6 +34,7 @@ __all__ = [
     "Send",
     "SendSection",
     "Steps",
+    "TakeConfig",
     "Wait",
     "WriteState",
 ]
@@ -77,6 +79,12 @@ class Wait(IntEnum):
     """The device prepares to save or load, or iterates, while the machine still runs."""
     JOIN = 17
     """The migration waits for its jobs to end."""
+    QUIESCE = 18
+    """The device becomes quiet towards others at the source, before any stops."""
+    WAKE = 19
+    """The device answers others again at the destination, before any starts."""
+    HOLD = 20
+    """The device's config is put aside, until every iterable device has all its state."""
 
 
 class Effect:
@@ -209,6 +217,13 @@ class SaveConfig(Locked):
     wait = Wait.SAVE_CONFIG
 
 
+class TakeConfig(Effect):
+    """Another job has saved the device's config. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.JOIN
+
+
 class LoadConfig(Locked):
     """The device has loaded its config. No answer.
 
@@ -218,6 +233,23 @@ class LoadConfig(Locked):
 
     __slots__ = ("config",)
     wait = Wait.LOAD_CONFIG
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+class HoldConfig(Effect):
+    """The config is kept until every iterable device has all its state; a job of its own then loads it. No answer.
+
+    The job does not wait for that: it ends, so that the others can have its thread.
+
+    Arguments:
+        config: what the source's ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.HOLD
 
     def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
         super().__init__(slot, index)

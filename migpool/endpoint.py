@@ -7,13 +7,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError
-from migpool.interpreter import Interpreter, located
+from migpool.interpreter import Interpreter, of
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool
 from migpool.report import DeviceReport, SideReport, peak_rss
@@ -55,7 +55,9 @@ class Endpoint(ABC):
         self.settings = settings
         self._scheduler = scheduler
         self._workers = workers
-        self._states = StateMachine(watch)
+        self._watch = watch
+        self._states = StateMachine(self._entered)
+        self._threads_before = 0
         self._switch = CancelSwitch()
         self._tracer = tracer or Tracer()
         self._threads = ThreadGroup(settings.peer_limit)
@@ -67,6 +69,12 @@ class Endpoint(ABC):
         self._also = ""
         self._error: BaseException | None = None
         self._prepare()
+
+    def _entered(self, state: State) -> None:
+        if state is State.SWITCHOVER:
+            self._threads_before = self._threads.alive
+        if self._watch is not None:
+            self._watch(state)
 
     def _prepare(self) -> None:
         """Make what this side needs beside it, before anything happens."""
@@ -102,6 +110,7 @@ class Endpoint(ABC):
                 with contextlib.ExitStack() as stack:
                     try:
                         self._states.happen(Event.BEGIN)
+                        self.machine.refuse_restless()
                         self._migrate(address, stack)
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:
@@ -187,24 +196,14 @@ class Endpoint(ABC):
             rss_peak=peak_rss(),
             devices=tuple(self._devices()),
             spans=tuple(self._tracer.spans()),
+            threads_before=self._threads_before,
+            remarks=tuple(self._scheduler.remarks()),
         )
 
     def _note_memory(self, pool: BufferPool) -> None:
         self._budget = pool.limit * pool.size
         self._high_water = pool.high_water
         pool.close()
-
-
-T = TypeVar("T")
-
-
-def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
-    """Call a device outside of a job; an error says which device it was, and what it was doing."""
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
-        found = located(error, slot, doing)
-        raise found from found.__cause__
 
 
 def per_device(machine: Machine, call: Callable[[Slot], None]) -> Exception | None:

@@ -11,7 +11,8 @@ Guarantees:
    which chunk.
 
 A threading model calls ``run`` to wait on the thread it calls from. ``advance`` instead leaves the job where it would
-have to wait for a chunk, and has a function called when the chunk is there: that is how a job lives without a thread.
+have to wait for a chunk or for credit, and has a function called when that is there: that is how a job lives without a
+thread. ``watched`` tells a model when a job enters and leaves a wait; only the interpreter that it returns pays for it.
 """
 
 from __future__ import annotations
@@ -27,28 +28,51 @@ from migpool.errors import DeviceError, MigpoolError
 from migpool.machine import Slot
 from migpool.trace import Recorder, Tracer
 
-__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located"]
+__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located", "of"]
 
 Handler: TypeAlias = Callable[[Effect], object]
 """Performs one kind of effect, blocking, and returns the job's answer."""
 
 E = TypeVar("E", bound=Effect)
+T = TypeVar("T")
 
 LEAVE_AFTER = 2_000_000
 """Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
 device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""
 
+NEVER = 1 << 62
+
+
+class Caller(Protocol):
+    """Answers one kind of effect, or has somebody called; as :meth:`ChunkSource.take_or_call`."""
+
+    def __call__(self, effect: Effect, ready: Callable[[], None], *, leave: bool) -> object | None:
+        """Return the answer, which is not ``None``, if it is there; if not, have ``ready`` called when it is."""
+        ...
+
 
 class Handlers(dict[type[Effect], Handler]):
-    """What each class of effect means at one side."""
+    """What each class of effect means at one side.
+
+    Attributes:
+        callers: how the effects that can be waited for without a thread are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: dict[type[Effect], Caller] = {}
 
     def on(self, kind: type[E], handler: Callable[[E], object]) -> None:
         """Have ``handler`` perform effects of ``kind``."""
         self[kind] = cast("Handler", handler)
 
+    def on_call(self, kind: type[E], caller: Callable[..., object | None]) -> None:
+        """Have ``caller``, a :class:`Caller` for ``kind``, answer effects of ``kind`` when nobody is to wait."""
+        self.callers[kind] = cast("Caller", caller)
+
 
 class ChunkSource(Protocol):
-    """Where ``NextChunk`` is answered from; the one effect that can be waited for without a thread."""
+    """Where ``NextChunk`` is answered from."""
 
     def take(self, effect: NextChunk) -> object:
         """Wait for the chunk on the calling thread, and return it."""
@@ -109,29 +133,51 @@ class Interpreter:
         self._lock = lock
         self._tracer = tracer
         self._switch = switch
-        self._chunks = chunks
         if chunks is not None:
             handlers.on(NextChunk, chunks.take)
+            handlers.on_call(NextChunk, chunks.take_or_call)
         self._locked = frozenset(kind for kind in handlers if issubclass(kind, Locked))
 
     def run(self, job: Job) -> None:
         """Perform all of ``job`` on the calling thread."""
         self._perform(job, self._begin(job), None)
 
-    def advance(self, job: Job, ready: Callable[[], None], elsewhere: Callable[[], None] | None = None) -> bool:
-        """Perform ``job`` on the calling thread until it is done or must wait for a chunk, or others can carry it on.
+    def advance(
+        self,
+        job: Job,
+        ready: Callable[[], None],
+        elsewhere: Callable[[], None] | None = None,
+        apart: frozenset[type[Effect]] | None = None,
+    ) -> bool:
+        """Perform ``job`` on the calling thread until it is done, or must wait for what can be waited for without a
+        thread (a chunk, credit), or others can carry it on.
 
         Arguments:
-            ready: called once, by another thread, when the chunk is there; ``advance`` may then be called again.
+            ready: called once, by another thread, when that is there; ``advance`` may then be called again.
             elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
-                again, by a thread that can wait for it. ``None``: perform it here.
+                again, by a thread that can wait for it, and performs it. ``None``: perform it here. What the effect is
+                stands in ``job.pending``; after the call the job may be another thread's.
+            apart: effects that ``elsewhere`` is called for as well. With it a chunk that is there is always taken: such
+                a caller shares its threads out by itself, effect by effect.
 
         Returns:
             Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
             caller must not touch the job again.
         """
         record = self._begin(job) if job.pending is None else self._tracer.recorder()
-        return self._perform(job, record, ready, elsewhere)
+        return self._perform(job, record, ready, elsewhere, apart)
+
+    def watched(
+        self, kinds: frozenset[type[Effect]], entered: Callable[[Effect], None], left: Callable[[Effect], None]
+    ) -> Interpreter:
+        """An interpreter that does the same and says when a job waits, on the thread that it waits on.
+
+        Arguments:
+            kinds: the effects to tell of. Of one that needs the big lock, the wait for the lock is part.
+            entered: called before the effect is performed.
+            left: called after it, whatever came of it.
+        """
+        return _Watched(self, kinds, entered, left)
 
     def _begin(self, job: Job) -> Recorder:
         record = self._tracer.recorder()
@@ -144,15 +190,18 @@ class Interpreter:
         record: Recorder,
         ready: Callable[[], None] | None,
         elsewhere: Callable[[], None] | None = None,
+        apart: frozenset[type[Effect]] | None = None,
     ) -> bool:
         # The data path: nothing here may allocate, log or look anything up twice.
         step = job.steps.send
         switch = self._switch
         handlers = self._handlers
+        callers = handlers.callers
         locked = self._locked
-        chunks = self._chunks
+        special = locked if apart is None else locked | apart
+        leave_after = LEAVE_AFTER if apart is None else NEVER
         started = monotonic_ns()
-        effect = job.pending
+        effect = handed = job.pending  # what was handed over to this thread is performed here
         begin = job.waited_since
         answer: object
         try:
@@ -163,22 +212,23 @@ class Interpreter:
                 if switch.thrown:
                     switch.check()
                 kind = effect.__class__
-                if kind in locked:
-                    if elsewhere is not None:
+                if kind in special:
+                    if elsewhere is not None and effect is not handed:
                         job.pending = effect
                         job.waited_since = begin
                         elsewhere()
                         return False
-                    answer = self._under_lock(effect, record, begin)
-                    effect = step(answer)
-                    begin = monotonic_ns()
-                    continue
-                if ready is not None and chunks is not None and isinstance(effect, NextChunk):
-                    # Once the chunk source has our callback, another thread may carry the job on at once: what that
-                    # thread needs must stand in the job before.
+                    if kind in locked:
+                        answer = self._under_lock(effect, record, begin)
+                        effect = step(answer)
+                        begin = monotonic_ns()
+                        continue
+                if ready is not None and kind in callers:
+                    # Once our callback is given away, another thread may carry the job on at once: what that thread
+                    # needs must stand in the job before.
                     job.pending = effect
                     job.waited_since = begin
-                    answer = chunks.take_or_call(effect, ready, leave=begin - started > LEAVE_AFTER)
+                    answer = callers[kind](effect, ready, leave=begin - started > leave_after)
                     if answer is None:
                         return False
                     job.pending = None
@@ -211,6 +261,47 @@ class Interpreter:
                 record((effect.wait, number, effect.index, held, monotonic_ns()))
 
 
+class _Watched(Interpreter):
+    """An interpreter that tells of waits; see :meth:`Interpreter.watched`."""
+
+    def __init__(
+        self,
+        origin: Interpreter,
+        kinds: frozenset[type[Effect]],
+        entered: Callable[[Effect], None],
+        left: Callable[[Effect], None],
+    ) -> None:
+        handlers = Handlers()
+        for kind, handler in origin._handlers.items():
+            told = kind in kinds and kind not in origin._locked
+            handlers[kind] = _between(handler, entered, left) if told else handler
+        handlers.callers = origin._handlers.callers
+        super().__init__(handlers, origin._lock, origin._tracer, origin._switch)
+        self._kinds = kinds
+        self._entered = entered
+        self._left = left
+
+    def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
+        if effect.__class__ not in self._kinds:
+            return super()._under_lock(effect, record, begin)
+        self._entered(effect)
+        try:
+            return super()._under_lock(effect, record, begin)
+        finally:
+            self._left(effect)
+
+
+def _between(handler: Handler, entered: Callable[[Effect], None], left: Callable[[Effect], None]) -> Handler:
+    def perform(effect: Effect) -> object:
+        entered(effect)
+        try:
+            return handler(effect)
+        finally:
+            left(effect)
+
+    return perform
+
+
 def _located(error: BaseException, effect: Effect) -> BaseException:
     doing = effect.wait.name.lower().replace("_", " ")
     return located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
@@ -230,3 +321,12 @@ def located(error: BaseException, slot: Slot, doing: str, index: int | None = No
     found = DeviceError(f"{type(error).__name__} in its {doing}: {error}")
     found.__cause__ = error
     return found.located(slot.name, index)
+
+
+def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
+    """Call a device outside of a job; an error says which device it was, and what it was doing."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
+        found = located(error, slot, doing)
+        raise found from found.__cause__

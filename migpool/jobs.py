@@ -6,11 +6,12 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from migpool.effects import (
     Acquire,
     Credit,
+    HoldConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -20,12 +21,13 @@ from migpool.effects import (
     Send,
     SendSection,
     Steps,
+    TakeConfig,
     WriteState,
 )
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
 
-__all__ = ["load_section", "load_state", "save_sections", "save_state"]
+__all__ = ["keep_config", "load_config", "load_section", "load_state", "save_sections", "save_state"]
 
 
 def save_state(slot: Slot) -> Steps:
@@ -46,14 +48,27 @@ def save_state(slot: Slot) -> Steps:
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:
-    """Save the devices that are not iterable, one after the other, as sections of the main channel."""
+    """Save the devices that are not iterable, one after the other, as sections of the main channel.
+
+    What has a job of its own is only waited for and sent.
+    """
     for slot in slots:
-        config: bytes = yield SaveConfig(slot)
+        config: bytes = yield TakeConfig(slot) if slot.device.config_job else SaveConfig(slot)
         yield SendSection(slot, config)
 
 
-def load_state(slot: Slot) -> Steps:
-    """Load an iterable device: its chunks in the order of their index, then its config."""
+def keep_config(slot: Slot, keep: Callable[[Slot, bytes], None]) -> Steps:
+    """Save one device that is not iterable, and give its config to ``keep``, for :func:`save_sections` to send."""
+    config: bytes = yield SaveConfig(slot)
+    keep(slot, config)
+
+
+def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> Steps:
+    """Load an iterable device: its chunks in the order of their index, then its config.
+
+    Arguments:
+        then: ``HoldConfig`` has the config loaded by :func:`load_config`, once every iterable device has all its state.
+    """
     index = 0
     while True:
         chunk: Chunk = yield NextChunk(slot, index)
@@ -64,6 +79,11 @@ def load_state(slot: Slot) -> Steps:
         index += 1
     config = bytes(chunk.payload)
     yield Loaded(slot, index, chunk, last=True)
+    yield then(slot, config, index)
+
+
+def load_config(slot: Slot, config: bytes, index: int) -> Steps:
+    """Load the config of an iterable device whose state is loaded; ``index`` is the chunk that it came in."""
     yield LoadConfig(slot, config, index)
 
 

@@ -108,7 +108,12 @@ class MachineSchema:
 def describe(machine: Machine, page_size: int = 4096) -> bytes:
     """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime."""
     devices = [_described(slot.device) for slot in machine.sections]
-    return json.dumps({"configuration": {}, "page_size": page_size, "devices": devices}).encode()
+    fields = [
+        {"name": "len", "type": "uint32", "size": 4},
+        {"name": "name", "type": "buffer", "size": len(machine.name.encode())},
+    ]
+    configuration = {"vmsd_name": "configuration", "version": 1, "fields": fields}
+    return json.dumps({"configuration": configuration, "page_size": page_size, "devices": devices}).encode()
 
 
 def _described(device: Device) -> Mapping[str, object]:

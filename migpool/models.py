@@ -6,6 +6,7 @@
     pool:4                  the same, with 4 workers
     pool+receiver           "pool" at the source, "receiver" at the destination
     pool:2+elastic:8        2 workers at the source, at most 8 at the destination
+    pool:4:queue            4 workers, and a word that the model knows (``Scheduler.choices``)
 """
 
 from __future__ import annotations
@@ -30,10 +31,18 @@ class Part:
     Attributes:
         scheduler: the threading model's class.
         workers: how many threads were asked for; ``None`` leaves it to the model.
+        chosen: the words that were added to the name.
     """
 
     scheduler: type[Scheduler]
     workers: int | None
+    chosen: frozenset[str] = frozenset()
+
+    def make(self) -> Scheduler:
+        """A scheduler for one migration."""
+        scheduler = self.scheduler()
+        scheduler.chosen = self.chosen
+        return scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +131,35 @@ def scenario_models(scenario: Scenario, where: str) -> list[str]:
 
 
 def _part(piece: str, text: str) -> Part:
-    name, colon, number = piece.partition(":")
+    name, *words = piece.split(":")
     try:
         scheduler = load_scheduler(name)
     except PluginError as error:
         raise UsageError(f"model {text!r}: {error}") from error
-    if not colon:
-        return Part(scheduler, None)
-    if not (number.isascii() and number.isdecimal() and int(number)):
-        raise UsageError(f"model {text!r}: after {name}: stands the number of workers, 1 or more, not {number!r}")
-    if not scheduler.takes_workers:
+    counts = [word for word in words if _is_count(word)]
+    if counts and not scheduler.takes_workers:
         raise UsageError(f"model {text!r}: {name} has no number of workers: write {name} alone")
-    return Part(scheduler, int(number))
+    chosen = [word for word in words if word not in counts]
+    for word in chosen:
+        if not any(word in group for group in scheduler.choices):
+            raise UsageError(f"model {text!r}: after {name}: stands {_after(scheduler)}, not {word!r}")
+    for group in (counts, *scheduler.choices):
+        excluding = [word for word in words if word in group]
+        if len(excluding) > 1:
+            raise UsageError(f"model {text!r}: {' and '.join(excluding)} exclude each other: write one of them")
+    return Part(scheduler, int(counts[0]) if counts else None, frozenset(chosen))
+
+
+def _is_count(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) < 10 and int(word) > 0
+
+
+def _after(scheduler: type[Scheduler]) -> str:
+    """What may follow a model's name, in words."""
+    words = [word for group in scheduler.choices for word in group]
+    if scheduler.takes_workers:
+        words.insert(0, "the number of workers, 1 or more")
+    return ", or ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "nothing"
 
 
 def _remedy(side: Side, piece: str) -> str:

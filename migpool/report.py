@@ -26,6 +26,10 @@ class DeviceReport:
         iterable: whether its state went over the multifd channels.
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
+        precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
+        redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
+            said, and so had to be sent anew.
+        config: how many of the bytes are the config.
     """
 
     name: str
@@ -33,6 +37,9 @@ class DeviceReport:
     iterable: bool
     bytes: int = 0
     verified: bool | None = None
+    precopied: int = 0
+    redone: int = 0
+    config: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class SideReport:
         rss_peak: the process's largest resident size so far, in bytes.
         devices: in the machine's order.
         spans: every wait.
+        threads_before: how many threads worked for the migration when its switchover began, the caller's included.
+        remarks: what a reader should know of how the threading model went to work here, a sentence each.
     """
 
     side: Side
@@ -73,6 +82,13 @@ class SideReport:
     rss_peak: int
     devices: tuple[DeviceReport, ...]
     spans: tuple[Span, ...] = field(repr=False)
+    threads_before: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def precopied(self) -> int:
+        """How many of the bytes were sent before the machine stopped; 0 at the destination."""
+        return sum(device.precopied for device in self.devices)
 
     @property
     def verified(self) -> bool:

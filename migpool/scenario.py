@@ -36,6 +36,7 @@
     rounds = 30
     splice = false
     credits = true
+    config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
     [compare]
     models = ["pool", "per-device"]   # empty: all that are installed
@@ -57,7 +58,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 from migpool.errors import ScenarioError
 from migpool.quantities import parse_rate, parse_size
 from migpool.scenarioerrors import explain
-from migpool.settings import MIB, Settings
+from migpool.settings import MIB, ConfigLoad, Settings
 
 __all__ = ["DeviceEntry", "Scenario", "builtin_names", "load_scenario", "parse_scenario", "scenario_text"]
 
@@ -120,6 +121,7 @@ class MigrationTable(_Table):
     rounds: Annotated[int, Field(ge=1, le=1000)] = 30
     splice: bool = False
     credits: bool = True
+    config_load: ConfigLoad = "as-loaded"
 
 
 class CompareTable(_Table):
@@ -166,6 +168,7 @@ class Scenario(_Table):
             splice=self.migration.splice,
             downtime_limit=self.migration.downtime_limit,
             rounds=self.migration.rounds,
+            config_load=self.migration.config_load,
         )
 
 

@@ -4,13 +4,15 @@ Guarantees:
 
 1. A chunk is sent from the buffer that the device read into; nothing is copied or queued.
 2. A chunk is sent only after the destination has granted its index; without credits, at once.
-3. Every wait here ends when the switch is thrown.
+3. Every wait here ends when the switch is thrown. A job that nobody waits in is carried on then, or when its credit
+   comes: exactly once.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.multifd import ChannelGroup
@@ -22,18 +24,52 @@ from migpool.effects import (
     SaveConfig,
     Send,
     SendSection,
+    TakeConfig,
 )
 from migpool.errors import DeviceError
 from migpool.interpreter import Handlers
-from migpool.machine import Machine
+from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import BufferPool, Chunk, Conduit
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
-__all__ = ["Gates", "Sending"]
+__all__ = ["Gates", "KeptConfigs", "Sending"]
 
 UNLIMITED = 1 << 62
+
+
+class KeptConfigs:
+    """Configs on their way from the jobs that saved them to the one job that sends sections.
+
+    Arguments:
+        switch: ends every wait here.
+    """
+
+    def __init__(self, switch: CancelSwitch) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._configs: dict[int, bytes] = {}
+        switch.on_cancel(self._wake)
+
+    def keep(self, slot: Slot, config: bytes) -> None:
+        """Keep the device's config until it is taken."""
+        with self._changed:
+            self._configs[slot.number] = config
+            self._changed.notify_all()
+
+    def take(self, effect: TakeConfig) -> bytes:
+        """Wait for the device's config."""
+        number = effect.slot.number
+        with self._changed:
+            while number not in self._configs:
+                self._switch.check()
+                self._changed.wait()
+            return self._configs.pop(number)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class Gate:
@@ -43,20 +79,28 @@ class Gate:
     be too low by a moment, never too high; only if it is too low does it take the lock and wait.
     """
 
-    __slots__ = ("_changed", "_switch", "limit", "waiting")
+    __slots__ = ("_changed", "_ready", "_switch", "limit", "waiting")
 
     def __init__(self, switch: CancelSwitch, limit: int) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._switch = switch
+        self._ready: Callable[[], None] | None = None
         self.limit = limit
         self.waiting = -1
 
     def open(self, limit: int) -> None:
         """The destination grants the indices below ``limit``."""
+        ready = None
         with self._changed:
             if limit > self.limit:
                 self.limit = limit
                 self._changed.notify_all()
+                if self.waiting < limit:
+                    ready, self._ready = self._ready, None
+                    if ready is not None:
+                        self.waiting = -1
+        if ready is not None:
+            ready()
 
     def wait(self, index: int) -> None:
         """Return once ``index`` has been granted."""
@@ -69,10 +113,26 @@ class Gate:
                 self._changed.wait()
             self.waiting = -1
 
+    def passed_or_call(self, index: int, ready: Callable[[], None]) -> bool:
+        """Return whether ``index`` has been granted; if not, have ``ready`` called when it is."""
+        if index < self.limit:
+            return True
+        with self._changed:
+            # Under the lock, as the callback is taken out: either it is refused here or called there.
+            self._switch.check()
+            if index < self.limit:
+                return True
+            self.waiting = index
+            self._ready = ready
+        return False
+
     def wake(self) -> None:
         """Have a waiting job look at the switch."""
         with self._changed:
+            ready, self._ready = self._ready, None
             self._changed.notify_all()
+        if ready is not None:
+            ready()
 
 
 class Gates:
@@ -116,10 +176,12 @@ class Sending:
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
+        kept: the configs that jobs of their own save.
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
-        bytes_of: counts the bytes of each slot's state as they go.
+        bytes_of: counts the bytes of each slot's state and config as they go.
+        config_of: notes how many of them are its config.
         splice: whether state moves by splice(2) where a device allows it.
     """
 
@@ -127,10 +189,12 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
+        kept: KeptConfigs,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
         bytes_of: dict[int, int],
+        config_of: dict[int, int],
         *,
         splice: bool,
     ) -> None:
@@ -139,8 +203,10 @@ class Sending:
         self._pool = pool
         self._splice = splice
         self._conduits: list[Conduit] = []
+        self._kept = kept
         self._gates = gates.of
         self._bytes_of = bytes_of
+        self._config_of = config_of
         self._headers = {
             slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
         }
@@ -155,9 +221,11 @@ class Sending:
         handlers.on(Acquire, self._acquire)
         handlers.on(ReadState, self._read_state)
         handlers.on(Credit, self._credit)
+        handlers.on_call(Credit, self._credit_or_call)
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
+        handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
         return handlers
 
@@ -189,6 +257,10 @@ class Sending:
     def _credit(self, effect: Credit) -> None:
         self._gates[effect.slot.number].wait(effect.index)
 
+    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
+        del leave  # no other credit is worth waiting for
+        return True if self._gates[effect.slot.number].passed_or_call(effect.index, ready) else None
+
     def _send(self, effect: Send) -> None:
         number = effect.slot.number
         header = self._headers[number]
@@ -215,7 +287,9 @@ class Sending:
             self._bytes_of[number] += len(chunk)
 
     def _save_config(self, effect: SaveConfig) -> bytes:
-        return effect.slot.device.save_config()
+        config = effect.slot.device.save_config()
+        self._config_of[effect.slot.number] = len(config)
+        return config
 
     def _send_section(self, effect: SendSection) -> None:
         self._main.write_section(effect.slot, effect.config)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-__all__ = ["MIB", "Settings"]
+__all__ = ["MIB", "ConfigLoad", "Settings"]
+
+ConfigLoad: TypeAlias = Literal["as-loaded", "after-iterables"]
+"""When a destination loads the config of an iterable device."""
 
 MIB = 1 << 20
 
@@ -28,6 +32,8 @@ class Settings:
             computes in the same process would otherwise take 5 ms of each turn. 0 leaves it alone.
         downtime_limit: iterable devices iterate until what is left takes at most this long, in seconds.
         rounds: the most rounds of iteration before the switchover.
+        config_load: when the destination loads the config of an iterable device: as soon as that device has all its
+            state, or only after every iterable device has.
     """
 
     channels: int = 2
@@ -42,6 +48,7 @@ class Settings:
     switch_interval: float = 1e-4
     downtime_limit: float = 0.3
     rounds: int = 30
+    config_load: ConfigLoad = "as-loaded"
 
     @property
     def tick(self) -> float:

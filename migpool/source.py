@@ -9,57 +9,73 @@
       |  START of each iterable device                         |   load_setup
       |<------------------------------------- SWITCHOVER_ACK   |
       |  PART ... while the machine runs                       |   load_state
-    stop: the downtime begins                                  |
+      |  PART with "initial data sent", of each device         |   ... when some have initial data
+      |<------------------------------------- SWITCHOVER_ACK   |   and it is loaded: the machine may stop
+    quiesce: the downtime begins                               |
+    stop                                                       |
       |  SWITCHOVER_START                                      |   the load jobs begin
       |  channels: chunks          (the save jobs)   GRANTs <->|   load_state, load_config
       |  END, FULL sections        (the sections job)          |   load_config
       |  EOF, description                                      |
+      |                                                        |   wake
       |<-------------------------------------------- RUNNING   |   start: the downtime ends
       |<------------------------------- DIGESTs, SHUT 0        |   every device compared
 
-Until everything has been sent, any failure leaves the machine running here: every device is resumed. From then on the
-destination decides; once RUNNING has come, the machine is there, whatever else goes wrong. GRANTs are ``window.py``'s;
-a destination that speaks only QEMU's return path sends PONG and SHUT alone.
+Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
+resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
+GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path sends PONG and SHUT alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+from migpool.answering import ENDED_EARLY
 from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
 from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
-from migpool.errors import Cancelled, DeviceError, PeerError, TimeLimitExceeded, UsageError, VerificationError
+from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
-from migpool.jobs import save_sections, save_state
-from migpool.machine import Slot
+from migpool.iterating import Iterating
+from migpool.jobs import keep_config, save_sections, save_state
+from migpool.machine import Machine
 from migpool.mainchannel import MainChannel, counted, describe
-from migpool.memory import BufferPool, Chunk
+from migpool.memory import BufferPool
+from migpool.precopy import Limits, Precopy, Round
 from migpool.report import DeviceReport, boot_id, digest_of
-from migpool.sending import Gates, Sending
-from migpool.states import Event
+from migpool.schedulers.base import Scheduler
+from migpool.sending import Gates, KeptConfigs, Sending
+from migpool.settings import Settings
+from migpool.states import Event, State
+from migpool.trace import Tracer
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.extension import CREDITS_CAPABILITY
 from migpool.wire.multifd import initial_packet
-from migpool.wire.records import data_record, end_payload, setup_payload
-from migpool.wire.sections import section_end, section_part, section_start
+from migpool.wire.records import end_payload, setup_payload
+from migpool.wire.sections import section_end, section_start
 
 __all__ = ["Source"]
 
+HEADWAY = 0.5
+"""The part of the limit for the peer within which the devices must make headway while the machine runs."""
 PATIENCE = 2.0
 """Seconds that a failed source gives the destination to say why."""
 
 
 class Source(Endpoint):
-    """Sends a machine; see :class:`~migpool.endpoint.Endpoint`."""
+    """Sends a machine; see :class:`~migpool.endpoint.Endpoint`.
+
+    Arguments:
+        progress: called after each round of pre-copy, on the migration's thread.
+    """
 
     side = "source"
 
@@ -67,11 +83,29 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
+    _kept: KeptConfigs
     _main: MainChannel
     _pool: BufferPool
 
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        workers: int | None = None,
+        watch: Callable[[State], None] | None = None,
+        tracer: Tracer | None = None,
+        progress: Callable[[Round], None] | None = None,
+    ) -> None:
+        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
+        self._progress = progress
+
     def _prepare(self) -> None:
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
+        self._config_of = dict.fromkeys(self._bytes_of, 0)
+        self._precopied = dict.fromkeys(self._bytes_of, 0)
+        self._redone: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._round_trip = 0
@@ -86,7 +120,7 @@ class Source(Endpoint):
         description = describe(self.machine)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
-            self._answers.wait("the destination's set-up", lambda: self._answers.ready)
+            self._answers.wait("the destination's set-up", lambda: self._answers.acknowledged > 0)
         self._states.happen(Event.CONNECTED)
         self._iterate()
         self._states.happen(Event.SWITCH_OVER)
@@ -151,15 +185,18 @@ class Source(Endpoint):
                         f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
+        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
+            self._kept,
             self._group,
             self._main,
             self._pool,
             self._bytes_of,
+            self._config_of,
             splice=self.settings.splice,
         )
         stack.callback(sending.close)
@@ -186,40 +223,28 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        begin = time.monotonic_ns()
-        moved = 0
-        for _ in range(self.settings.rounds):
-            pending = [(slot, slot.device.pending()) for slot in self.machine.iterable]
-            if not any(left.precopy for _, left in pending):
-                break
-            rate = moved * 1e9 / (time.monotonic_ns() - begin) if moved else 0.0
-            left_over = sum(left.precopy + left.stopcopy for _, left in pending)
-            if rate and left_over <= rate * self.settings.downtime_limit:
-                break
-            moved += sum(self._iterate_device(slot, left.precopy, chunk) for slot, left in pending)
+        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
+        settings, answers = self.settings, self._answers
+        # The destination, which waits for data, would give up a little later, and could not say for which device.
+        limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
+        precopy = Precopy(self.machine.iterable, iterating, limits, self._progress)
+        self._redone = precopy.redone
+        before = answers.acknowledged
+        precopy.run()
+        if precopy.with_initial:
+            loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
+            answers.wait(loaded, lambda: answers.acknowledged > before)
+            precopy.run()  # what has changed meanwhile
         self._pool.give_back(chunk)
 
-    def _iterate_device(self, slot: Slot, precopy: int, chunk: Chunk) -> int:
-        moved = 0
-        while moved < precopy:
+    def _stop_machine(self) -> None:
+        """In two steps: no device is spoken to by a peer after it has stopped."""
+        self._stopped = time.monotonic_ns()
+        for slot in self.machine:
             self._switch.check()
             begin = time.monotonic_ns()
-            length = of(slot, "iterate", lambda: slot.device.iterate(chunk.buffer))
-            if not 0 <= length <= len(chunk.buffer):
-                raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {len(chunk.buffer)}").located(
-                    slot.name
-                )
-            if not length:
-                break
-            chunk.length = length
-            self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
-            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            self._bytes_of[slot.number] += length
-            moved += length
-        return moved
-
-    def _stop_machine(self) -> None:
-        self._stopped = time.monotonic_ns()
+            of(slot, "quiesce", slot.device.quiesce)
+            self._tracer.record(Wait.QUIESCE, slot.number, -1, begin)
         for slot in self.machine:
             self._switch.check()
             begin = time.monotonic_ns()
@@ -228,6 +253,10 @@ class Source(Endpoint):
 
     def _save(self) -> None:
         self._main.write(switchover_start())
+        # The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do.
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         for slot in self.machine.iterable:
@@ -289,13 +318,18 @@ class Source(Endpoint):
 
     def _reason(self, error: BaseException) -> BaseException:
         # A broken channel is how a failure of the destination shows first; its own words say more.
-        if self._linked and isinstance(error, PeerError | TimeLimitExceeded):
-            return self._answers.reason(PATIENCE) or error
-        return error
+        if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
+            return error
+        theirs = self._answers.reason(PATIENCE)
+        # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
+        consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
+        return error if theirs is None or consequence else theirs
 
     def _undo(self) -> None:
-        error = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
-        if error is not None:
+        # All answer again before any begins something: the stop, backwards.
+        woken = per_device(self.machine, lambda slot: of(slot, "wake", slot.device.wake))
+        resumed = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
+        if (error := woken or resumed) is not None:
             raise error
 
     @property
@@ -307,5 +341,12 @@ class Source(Endpoint):
         for slot in self.machine:
             number, device = slot.number, slot.device
             yield DeviceReport(
-                slot.name, device.note, device.iterable, self._bytes_of[number], self._verified.get(number)
+                slot.name,
+                device.note,
+                device.iterable,
+                self._bytes_of[number],
+                self._verified.get(number),
+                precopied=self._precopied[number],
+                redone=self._redone.get(number, 0),
+                config=self._config_of[number],
             )

@@ -4,7 +4,8 @@ Guarantees:
 
 1. ``close`` returns when no thread of the group is alive, or raises after its time limit, naming those that are.
 2. After ``close`` no thread can be started.
-3. ``peak`` is the most threads that were alive at once, the threads of a model's own pool included.
+3. ``peak`` is the most threads that were alive at once, the threads of a model's own pool included; ``alive`` is how
+   many are now.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class ThreadGroup:
         """A thread has ended, or no longer works for the migration."""
         with self._lock:
             self._alive -= 1
+
+    @property
+    def alive(self) -> int:
+        """How many threads work for the migration now."""
+        return self._alive
 
     def _entered(self) -> None:
         self._alive += 1

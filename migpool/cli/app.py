@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from migpool.cli.compare import compare
+from migpool.cli.conformance import conformance
 from migpool.cli.inspect import inspect
 from migpool.cli.invocation import set_up
+from migpool.cli.newdevice import new_device
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
@@ -84,5 +86,7 @@ app.command()(replay)
 app.command()(report)
 app.command()(inspect)
 app.command()(plugins)
+app.command()(conformance)
+app.command()(new_device)
 app.add_typer(scenario_app, name="scenario")
 app.add_typer(vmsd_app, name="vmsd")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from migpool.cli.logs import announce, configure
 from migpool.device import Side
 from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.findings import lab_result, source_result, traced_source
+from migpool.lab.footprint import footprint
 from migpool.lab.result import RunResult
 from migpool.lab.side import SideResult, SideRun
 from migpool.lab.table import run_line
@@ -99,6 +101,9 @@ class OneSide:
             if interrupt() and not cancelled:
                 cancelled = True
                 run.cancel()
+        left = footprint()
+        if left is not None:
+            self._log.info("left behind", migration=number, side=self.side, **asdict(left))
         return run.result()
 
     def _say_where(self, address: Address) -> None:

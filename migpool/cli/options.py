@@ -71,7 +71,9 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Threading model: [cyan]pool[/], [cyan]pool:4[/] (workers), [cyan]pool+receiver[/] (source+destination).",
+        help="Threading model: [cyan]pool[/], [cyan]pool:4[/] (workers), [cyan]pool:4:queue[/] (jobs queue, the "
+        "submitter does not block), [cyan]elastic:setup[/] or [cyan]per-device:switchover[/] (when the threads start), "
+        "[cyan]pool+receiver[/] (source+destination).",
         autocompletion=complete_model,
     ),
 ]
@@ -80,7 +82,8 @@ ModelsOption = Annotated[
     typer.Option(
         "--models",
         metavar="A,B,C",
-        help="Threading models, separated by commas. Without it: those of the scenario, else all that are installed.",
+        help="Threading models as for [cyan]run --model[/], separated by commas. Without it: those of the scenario, "
+        "else all that are installed.",
         autocompletion=complete_models,
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from migpool.device import StateCosts
@@ -22,7 +22,9 @@ class DeviceCosts:
 
     Arguments:
         name: the device's.
-        bytes: of its state and config.
+        bytes: of its state and config, without what was sent before the stop.
+        iterable: whether it has state besides its config.
+        quiesce: one call of ``quiesce``.
         stop: one call of ``stop``.
         read: all calls of ``save_state`` together.
         write: all calls of ``load_state`` together.
@@ -30,7 +32,7 @@ class DeviceCosts:
         receive_last: the last chunk comes out of its socket.
         save_config: one call of ``save_config``.
         load_config: one call of ``load_config``.
-        start: one call of ``start``.
+        start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
         write_lock: the same for its writes.
         measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
@@ -39,6 +41,8 @@ class DeviceCosts:
 
     name: str
     bytes: int = 0
+    iterable: bool = True
+    quiesce: float = 0.0
     stop: float = 0.0
     read: float = 0.0
     write: float = 0.0
@@ -73,13 +77,21 @@ def device_costs(
         least = _Least(shown, slot)
         ours = costs[slot] if costs else None
         theirs = destination_costs[slot] if destination_costs else None
-        size = min(source.devices[slot].bytes for source, _ in completed)
+        iterable = completed[0][0].devices[slot].iterable
+        size = min(source.devices[slot].bytes - source.devices[slot].precopied for source, _ in completed)
+        if ours is not None and any(source.devices[slot].precopied for source, _ in completed):
+            # How much is left after the stop differs from run to run: no run may be told more than it had to do.
+            ours = replace(
+                ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
+            )
         if ours is None:
-            known = least.costs(name, size)
+            known = least.costs(name, size, iterable)
         else:
             known = DeviceCosts(
                 name=name,
                 bytes=size,
+                iterable=iterable,
+                quiesce=least.sum(Wait.QUIESCE),
                 stop=ours.stop,
                 read=ours.read,
                 write=ours.write,
@@ -87,7 +99,7 @@ def device_costs(
                 receive_last=least.last(Wait.RECEIVE),
                 save_config=ours.save_config,
                 load_config=ours.load_config,
-                start=least.sum(Wait.START),
+                start=least.sum(Wait.WAKE) + least.sum(Wait.START),
                 read_lock=ours.shared_lock,
                 write_lock=theirs.shared_lock if theirs is not None else "",
             )
@@ -142,11 +154,13 @@ class _Least:
         """The last piece of a kind."""
         return min(run.last.get((wait, self._slot), 0) for run in self._runs) / 1e9
 
-    def costs(self, name: str, size: int) -> DeviceCosts:
+    def costs(self, name: str, size: int, iterable: bool) -> DeviceCosts:
         """All of it, for a device that declares nothing."""
         return DeviceCosts(
             name=name,
             bytes=size,
+            iterable=iterable,
+            quiesce=self.sum(Wait.QUIESCE),
             stop=self.sum(Wait.STOP),
             read=self.sum(Wait.READ),
             write=self.sum(Wait.WRITE),
@@ -154,6 +168,6 @@ class _Least:
             receive_last=self.last(Wait.RECEIVE),
             save_config=self.sum(Wait.SAVE_CONFIG),
             load_config=self.sum(Wait.LOAD_CONFIG),
-            start=self.sum(Wait.START),
+            start=self.sum(Wait.WAKE) + self.sum(Wait.START),
             measured=True,
         )

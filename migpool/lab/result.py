@@ -19,14 +19,22 @@ The file holds one object::
                       to that
       total_ms        from the begin at the source until everything is over there
       bytes           state and config that were sent, without headers
+      bytes_before_stop, bytes_after_stop
+                      how many of them while the machine still ran, and how many after it had stopped
+      precopy_saved_ms
+                      about how much longer the downtime would have been without pre-copy; null if nothing was
+                      pre-copied, or there is nothing to measure it by
       lower_bound_ms  the lower bound of all runs of this file, here again
       efficiency      lower_bound_ms / downtime_ms
       threads_peak    the most threads that worked for the migration at once, both sides' peaks added
       threads         source, destination: each side's peak
+      threads_before  source, destination: how many of them were there before the switchover began
       clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
-      devices         name, note, iterable, bytes, verified (null where the device has no fingerprint), in order
+      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, verified (null where the device
+                      has no fingerprint), in order
+      remarks         what a reader should know of how the threading model went to work, a sentence each
       error           why it failed, in one line; empty if it did not
       analysis        why the downtime is what it is, with the run's trace (``analysisform.py``): of each model the run
                       with the median downtime has one, the others null
@@ -57,6 +65,8 @@ class DeviceResult(_Form):
     note: str
     iterable: bool
     bytes: int
+    bytes_before_stop: int = 0
+    bytes_after_stop: int = 0
     verified: bool | None
 
 
@@ -69,7 +79,7 @@ class MemoryResult(_Form):
 
 
 class ThreadCounts(_Form):
-    """Each side's most threads at once; ``None`` where its report is missing."""
+    """Each side's threads; ``None`` where its report is missing."""
 
     source: int | None
     destination: int | None
@@ -86,14 +96,19 @@ class RunResult(_Form):
     downtime_ms: float | None = None
     total_ms: float | None = None
     bytes: int = 0
+    bytes_before_stop: int = 0
+    bytes_after_stop: int = 0
+    precopy_saved_ms: float | None = None
     lower_bound_ms: float | None = None
     efficiency: float | None = None
     threads_peak: int = 0
     threads: ThreadCounts = ThreadCounts(source=None, destination=None)
+    threads_before: ThreadCounts = ThreadCounts(source=None, destination=None)
     clock: str = ""
     attribution: dict[str, float] = {}
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceResult] = []
+    remarks: list[str] = []
     error: str = ""
     analysis: AnalysisResult | None = None
 

@@ -165,7 +165,7 @@ class SideRun:
     def _make(self, machine: Machine) -> Endpoint:
         part = self._model.part(self._side)
         settings = self._scenario.settings()
-        scheduler = part.scheduler()
+        scheduler = part.make()
         if self._side == "source":
             return Source(machine, settings, scheduler, workers=part.workers, watch=self._watch)
         return Destination(

@@ -18,7 +18,9 @@ from migpool.trace import Span
 
 __all__ = ["from_json", "to_json"]
 
-_PLAIN = tuple(field.name for field in fields(SideReport) if field.name not in ("outcome", "devices", "spans"))
+_PLAIN = tuple(
+    field.name for field in fields(SideReport) if field.name not in ("outcome", "devices", "spans", "remarks")
+)
 
 
 def to_json(result: SideResult) -> dict[str, object]:
@@ -30,6 +32,7 @@ def to_json(result: SideResult) -> dict[str, object]:
         | {
             "outcome": report.outcome.value,
             "devices": [asdict(device) for device in report.devices],
+            "remarks": list(report.remarks),
             "spans": _rows(report.spans),
         },
         "costs": [None if costs is None else asdict(costs) for costs in result.costs],
@@ -50,6 +53,7 @@ def from_json(form: dict[str, Any]) -> SideResult:
             outcome=State(report["outcome"]),
             devices=tuple(DeviceReport(**device) for device in report["devices"]),
             spans=tuple(_spans(report["spans"])),
+            remarks=tuple(report["remarks"]),
         ),
         costs=tuple(None if costs is None else StateCosts(**costs) for costs in form["costs"]),
         closing=form["closing"],

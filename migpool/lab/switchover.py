@@ -21,6 +21,7 @@ __all__ = ["MARKS", "switchover"]
 
 MARKS: Final[dict[str, tuple[str, str]]] = {
     "device stop": ("X", "magenta"),
+    "quiesce": ("Q", "magenta"),
     "device read": ("R", "blue"),
     "device write": ("W", "yellow"),
     "save config": ("C", "magenta"),
@@ -28,6 +29,7 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "send": ("S", "green"),
     "section": ("M", "green"),
     "start": ("^", "green"),
+    "wake": ("v", "green"),
     "buffer": ("b", "cyan"),
     "credit": ("c", "bright_yellow"),
     "channel": ("h", "bright_magenta"),
@@ -38,6 +40,7 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "cpu": ("-", "bright_black"),
     "other": ("?", "bright_black"),
     "receive": ("r", "cyan"),
+    "hold config": ("k", "cyan"),
     "give room back": ("g", "cyan"),
     "set-up": ("M", "green"),
     "join": (" ", ""),

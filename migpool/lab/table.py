@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median, median_low
 from typing import Final, TextIO
 
 from rich import box
@@ -117,10 +118,14 @@ def _foundations(result: LabResult) -> list[RenderableType]:
     clocks = sorted({run.clock for run in result.runs if run.clock})
     if clocks:
         lines.append(Text(f"Clock        {', '.join(_CLOCKS.get(clock, clock) for clock in clocks)}"))
+    if precopied := _precopied(result.runs):
+        lines.append(Text(f"Pre-copy     {precopied}"))
     if result.lower_bound is not None:
         bound = result.lower_bound
         limit = f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"
         lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
+    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
+    lines += [Text(f"Remark       {remark}") for remark in remarks]
     lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
     return lines
 
@@ -129,6 +134,19 @@ _CLOCKS: Final = {
     "monotonic": "one for both sides (CLOCK_MONOTONIC)",
     "return-path": "the source's; the answer's arrival less half a round trip",
 }
+
+
+def _precopied(runs: Sequence[RunResult]) -> str:
+    """What moved before the stop, and what that saved, in the run in the middle; empty if nothing did."""
+    some = [run for run in runs if run.outcome == "completed" and run.bytes_before_stop]
+    if not some:
+        return ""
+    before, whole = (median_low(getattr(run, name) for run in some) for name in ("bytes_before_stop", "bytes"))
+    said = f"{_of_budget(before, whole)} moved before the stop"
+    if saved := [run.precopy_saved_ms for run in some if run.precopy_saved_ms is not None]:
+        said += f", which saved about {milliseconds(median(saved))} of downtime"
+        said += f" ({_bare(min(saved))}-{_bare(max(saved))})" if len(saved) > 1 else ""
+    return said
 
 
 def _devices(runs: Sequence[RunResult]) -> str:

@@ -19,7 +19,8 @@ What a model must keep, and the conformance suite (``tests/conformance``) checks
 7. After ``close`` no thread of the model is left.
 
 A model derives from :class:`Scheduler`, which keeps the book of jobs and errors, and implements ``submit`` by calling
-``self.accept(job)``, then having some thread call ``self.run(job)``. It knows neither the wire nor what a job does.
+``self.accept(job)``, then having some thread call ``self.run(job)``. It knows neither the wire nor what a job does. A
+model that must know when a job waits replaces ``self.interpreter`` by what its ``watched`` returns.
 """
 
 from __future__ import annotations
@@ -69,10 +70,14 @@ class Scheduler(ABC):
     Attributes:
         sides: where the model can be used.
         takes_workers: whether ``name:N`` on the command line means something to it.
+        choices: the words that may follow its name (``name:word``), in groups of those that exclude each other.
+        chosen: those words that do; set before ``setup``.
     """
 
     sides: ClassVar[frozenset[Side]] = frozenset({"source", "destination"})
     takes_workers: ClassVar[bool] = False
+    choices: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    chosen: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._book = threading.Condition(threading.Lock())
@@ -105,6 +110,13 @@ class Scheduler(ABC):
             raise error
         if self.switch.thrown:
             raise self.switch.reason or Cancelled("the migration was cancelled")
+
+    def remarks(self) -> Sequence[str]:
+        """What a reader of the report should know of how the model went to work, a sentence each.
+
+        May be asked before ``setup``.
+        """
+        return ()
 
     @property
     def busy(self) -> bool:

@@ -3,6 +3,9 @@
 The compromise that was merged in QEMU 10.0: the pool is the migration's, yet no job ever queues. ``elastic:N`` sets a
 limit; beyond it jobs queue, without blocking the submitter.
 
+Threads are made when jobs come, which is at the switchover; with ``elastic:setup`` one for each iterable device (up to
+the limit) is there from set-up on.
+
 Guarantee: below the limit, a job is taken up at once, by an idle thread or a new one.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.pool import start_workers
 from migpool.workerpool import WorkerPool
 
 __all__ = ["ElasticScheduler"]
@@ -21,9 +25,10 @@ class ElasticScheduler(Scheduler):
     """A pool that grows by a thread whenever a job would otherwise wait, and keeps it (as in QEMU 10.0)."""
 
     takes_workers = True
+    choices = (("setup", "switchover"),)
 
     def setup(self, setup: Setup) -> None:
-        """Make the pool, without threads."""
+        """Make the pool, without threads unless they are to be there early."""
         super().setup(setup)
         self._pool = WorkerPool(
             setup.workers or UNLIMITED,
@@ -31,6 +36,8 @@ class ElasticScheduler(Scheduler):
             initializer=setup.threads.entered,
             idle_timeout=None,
         )
+        if "setup" in self.chosen:
+            start_workers(self._pool, min(setup.workers or UNLIMITED, len(setup.devices)))
 
     def submit(self, job: Job) -> None:
         """Give ``job`` to an idle thread, or to a new one. Never blocks."""

@@ -1,6 +1,7 @@
 """``per-device``: a thread of its own for each device, made at set-up. Maciej's model.
 
-The number of devices is the bound on threads; no device ever waits for another one's turn.
+The number of devices is the bound on threads; no device ever waits for another one's turn. With
+``per-device:switchover`` each thread is made when its device's first job comes, which is at the switchover.
 
 Guarantee: jobs of one device run in the order of ``submit``, on that device's thread. A job for a device that was not
 announced, or for none, makes a thread in the same way when the first of them comes.
@@ -21,14 +22,18 @@ __all__ = ["PerDeviceScheduler"]
 class PerDeviceScheduler(Scheduler):
     """A thread of its own for each device, from set-up to the end (Maciej's model)."""
 
+    choices = (("setup", "switchover"),)
+
     def __init__(self) -> None:
         super().__init__()
         self._queues: dict[int, SimpleQueue[Job | None]] = {}
         self._making = Lock()
 
     def setup(self, setup: Setup) -> None:
-        """Start a thread for each iterable device."""
+        """Start a thread for each iterable device, unless the switchover is to."""
         super().setup(setup)
+        if "switchover" in self.chosen:
+            return
         for slot in setup.devices:
             self._queue(slot.number, slot.name)
 

@@ -2,7 +2,9 @@
 
 The number of workers is the bound on threads: ``pool:N`` on the command line, else the smaller of the number of
 channels and of iterable devices. When all workers are busy, ``submit`` blocks until one is free: the submitter feels
-the load.
+the load. With ``pool:queue`` it never blocks, and jobs wait in the pool's queue.
+
+The workers are there from set-up on; with ``pool:switchover`` each is made for the first job that finds no idle one.
 
 Guarantee: jobs begin in the order of ``submit``; so with the devices in the same order at both ends, the lowest
     device that is not finished is being worked on at both, and no pool, however small, can wait for the other end for
@@ -17,31 +19,42 @@ from migpool.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.workerpool import WorkerPool
 
-__all__ = ["PoolScheduler"]
+__all__ = ["PoolScheduler", "start_workers"]
 
 START_LIMIT = 10.0
+
+
+def start_workers(pool: WorkerPool, count: int) -> None:
+    """Have ``pool`` start ``count`` workers, and wait until all of them run."""
+    # Each worker waits for all the others, so that each of these tasks needs a worker of its own.
+    ready = threading.Barrier(count + 1)
+    for _ in range(count):
+        pool.submit(ready.wait, START_LIMIT)
+    ready.wait(START_LIMIT)
 
 
 class PoolScheduler(Scheduler):
     """One bounded pool of workers owned by the migration; when all are busy, submitting blocks (Peter's model)."""
 
     takes_workers = True
+    choices = (("block", "queue"), ("setup", "switchover"))
 
     def setup(self, setup: Setup) -> None:
-        """Make the workers: they are ready before the first byte of state."""
+        """Make the workers, unless the switchover is to: they are ready before the first byte of state."""
         super().setup(setup)
         workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
         self._pool = WorkerPool(
-            workers, f"{setup.side}-worker", initializer=setup.threads.entered, max_pending=0, idle_timeout=None
+            workers,
+            f"{setup.side}-worker",
+            initializer=setup.threads.entered,
+            max_pending=None if "queue" in self.chosen else 0,
+            idle_timeout=None,
         )
-        # Each worker waits for all the others, so that each of these tasks needs a worker of its own.
-        ready = threading.Barrier(workers + 1)
-        for _ in range(workers):
-            self._pool.submit(ready.wait, START_LIMIT)
-        ready.wait(START_LIMIT)
+        if "switchover" not in self.chosen:
+            start_workers(self._pool, workers)
 
     def submit(self, job: Job) -> None:
-        """Give ``job`` to a free worker; block until there is one. From within a job: queue it and return."""
+        """Give ``job`` to a free worker; block until there is one, or queue it. From within a job: never block."""
         if self.accept(job):
             self._pool.submit(self.run, job)
 

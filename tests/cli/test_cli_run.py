@@ -191,7 +191,7 @@ def test_states_are_logged_as_json_on_request_and_not_otherwise() -> None:
     [
         (["run", "nosuch"], "migpool: nosuch: there is no such file, and no built-in scenario of that name"),
         (["run", "small", "-m", "receiver"], "such as per-device+receiver"),
-        (["run", "small", "-m", "p00l"], "there is no threading model 'p00l'; there are: elastic, inline"),
+        (["run", "small", "-m", "p00l"], "there is no threading model 'p00l'; there are: blocking-aware, "),
         (["compare", "small", "--models", "pool,pool"], "named twice"),
         (["run", "small", "--json", "/nowhere/x.json"], "there is no directory /nowhere"),
         (["run", "small", "--repeat", "0"], "see migpool run --help"),

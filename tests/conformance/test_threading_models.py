@@ -27,7 +27,12 @@ from migpool.trace import Tracer
 LIMIT = 20.0
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
-CASES = [(name, side) for name, model in sorted(MODELS.items()) for side in sorted(model.sides)]
+NAMES = [
+    name + word
+    for name, model in sorted(MODELS.items())
+    for word in ("", *(f":{word}" for group in model.choices for word in group))
+]
+CASES = [(name, side) for name in NAMES for side in sorted(MODELS[name.partition(":")[0]].sides)]
 
 
 class Nothing(Device):
@@ -139,7 +144,9 @@ def make_bench(name: str, side: Side, devices: int = 4, channels: int = 2, worke
     machine = Machine("bench", [Nothing(number) for number in range(devices)])
     boxes = Mailboxes(switch)
     interpreter = Interpreter(Handlers(), threading.Lock(), tracer, switch, boxes)
+    name, _, word = name.partition(":")
     scheduler = MODELS[name]()
+    scheduler.chosen = frozenset({word}) if word else frozenset()
     scheduler.setup(
         Setup(
             side=side,

@@ -77,6 +77,16 @@ def test_the_table_fits_and_cuts_nothing(width: int) -> None:
         assert word in text
 
 
+def test_a_remark_stands_once_below_the_table_however_many_runs_made_it() -> None:
+    remark = "at the source, 1 of 2 devices were not polled, since they have no descriptor to poll: gpu"
+    runs = [run("poll", number, 10.0, remarks=[remark]) for number in (1, 2)]
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(render(lab_result_of(*runs), 200))
+    assert [line.strip() for line in stream.getvalue().splitlines() if "polled" in line] == [
+        f"Remark       poll, {remark}"
+    ]
+
+
 def test_what_failed_is_told_below_the_table() -> None:
     assert any("blocking-aware, run 1: failed: source: gpu, chunk 3: it broke" in line for line in shown(200))
 

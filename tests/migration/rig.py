@@ -14,6 +14,7 @@ from migpool.channel.address import Address
 from migpool.destination import Destination
 from migpool.device import Device, DeviceError, Pending, VerificationError
 from migpool.machine import Machine
+from migpool.precopy import Round
 from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
@@ -48,6 +49,7 @@ class Scripted(Device):
         self.running = True
         self.setup = b""
         self.precopy = b""
+        self.initial = 0
         self._aborted = threading.Event()
 
     # -------------------------------------------------------------- what a test can do to it
@@ -79,14 +81,18 @@ class Scripted(Device):
         return self.setup
 
     def pending(self) -> Pending:
-        return Pending(len(self.precopy), len(self.state) - self.at)
+        return Pending(len(self.precopy), len(self.state) - self.at, min(self.initial, len(self.precopy)))
 
     def iterate(self, buffer: memoryview) -> int:
         self._called("iterate")
         taken = min(len(buffer), len(self.precopy))
         buffer[:taken] = self.precopy[:taken]
         self.precopy = self.precopy[taken:]
+        self.initial = max(0, self.initial - taken)
         return taken
+
+    def quiesce(self) -> None:
+        self._called("quiesce")
 
     def stop(self) -> None:
         self.running = False
@@ -102,6 +108,9 @@ class Scripted(Device):
     def save_config(self) -> bytes:
         self._called("save_config")
         return self.config
+
+    def wake(self) -> None:
+        self._called("wake")
 
     def resume(self) -> None:
         self.running = True
@@ -166,6 +175,7 @@ class Pair:
     workers: tuple[int | None, int | None] = (None, None)
     names: tuple[str, str] = ("machine", "machine")
     through: Callable[[Address], Address] | None = None
+    progress: Callable[[Round], None] | None = None
 
     def run(self, folder: Path) -> tuple[SideReport, SideReport]:
         """Run both ends; the source on the calling thread."""
@@ -190,7 +200,11 @@ class Pair:
             listening=listening,
         )
         self.sender = Source(
-            Machine(self.names[0], self.source), self.settings, self.models[0](), workers=self.workers[0]
+            Machine(self.names[0], self.source),
+            self.settings,
+            self.models[0](),
+            workers=self.workers[0],
+            progress=self.progress,
         )
         path = folder / f"mig-{os.getpid()}-{id(self)}"
         self._thread = threading.Thread(target=lambda: self._received.append(self.to.run(Address(path=str(path)))))

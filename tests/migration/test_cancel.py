@@ -14,9 +14,11 @@ from migpool.device import Device
 from migpool.machine import Machine
 from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.settings import Settings
@@ -28,6 +30,8 @@ MODELS = [
     pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
     pytest.param((PoolScheduler, PoolScheduler), id="pool"),
     pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
+    pytest.param((PollScheduler, PollScheduler), id="poll"),
 ]
 Models = tuple[type[Scheduler], type[Scheduler]]
 PATIENT = Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60)
@@ -73,7 +77,7 @@ def cancelled(
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
+@pytest.mark.parametrize("call", ["save_setup", "quiesce", "stop", "save_state", "save_config"])
 def test_cancelled_at_the_source_while_a_device_blocks(tmp_path: Path, call: str, models: Models) -> None:
     source, destination = machines()
     sent, got = cancelled(tmp_path, source, destination, source[1], call, "source", models=models)
@@ -258,11 +262,12 @@ def test_a_source_that_is_gone_is_noticed_while_a_device_loads_before_the_switch
     assert "the source ended the connection early" in got.error
 
 
-def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["wake", "start"])
+def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path, call: str) -> None:
     source, destination = machines()
-    sent, got = cancelled(tmp_path, source, destination, destination[0], "start", "destination", settings=PATIENT)
+    sent, got = cancelled(tmp_path, source, destination, destination[0], call, "destination", settings=PATIENT)
     assert sent.outcome is got.outcome is State.FAILED
-    assert "device-0: aborted in start" in sent.error
+    assert f"device-0: aborted in {call}" in sent.error
     assert all(device.running for device in source)
 
 

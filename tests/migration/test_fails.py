@@ -12,9 +12,11 @@ from migpool.errors import UsageError
 from migpool.machine import Machine
 from migpool.report import SideReport
 from migpool.schedulers.base import Scheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.settings import Settings
@@ -25,6 +27,8 @@ MODELS = [
     pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
     pytest.param((PoolScheduler, PoolScheduler), id="pool"),
     pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
+    pytest.param((PollScheduler, PollScheduler), id="poll"),
 ]
 
 
@@ -44,7 +48,7 @@ def failed(sent: SideReport, got: SideReport, source: list[Scripted], words: str
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
+@pytest.mark.parametrize("call", ["save_setup", "quiesce", "stop", "save_state", "save_config"])
 def test_a_failure_at_the_source(tmp_path: Path, call: str, models: tuple[type[Scheduler], type[Scheduler]]) -> None:
     source, destination = machines()
     source[2].fail_in(call)
@@ -55,7 +59,7 @@ def test_a_failure_at_the_source(tmp_path: Path, call: str, models: tuple[type[S
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["check_version", "load_setup", "load_state", "load_config", "start"])
+@pytest.mark.parametrize("call", ["check_version", "load_setup", "load_state", "load_config", "wake", "start"])
 def test_a_failure_at_the_destination_is_told_to_the_source(
     tmp_path: Path, call: str, models: tuple[type[Scheduler], type[Scheduler]]
 ) -> None:

@@ -28,18 +28,32 @@ def test_two_names_stand_for_source_and_destination() -> None:
     assert parse_model("inline+receiver").destination.scheduler is ReceiverScheduler
 
 
+def test_words_after_the_name_choose_a_variant() -> None:
+    model = parse_model("pool:queue:4+per-device:switchover")
+    assert (model.source.workers, model.source.chosen) == (4, {"queue"})
+    assert (model.destination.workers, model.destination.chosen) == (None, {"switchover"})
+    assert model.source.make().chosen == {"queue"}
+    assert parse_model("pool").source.make().chosen == frozenset()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "write NAME, NAME:WORKERS or SOURCE[+]DESTINATION"),
         ("a+b+c", "write NAME"),
         ("pool+", "write NAME"),
-        ("swimming", "there are: elastic, inline, "),
-        ("pool:", "the number of workers, 1 or more, not ''"),
-        ("pool:0", "1 or more, not '0'"),
+        ("swimming", "there are: blocking-aware, elastic, inline, "),
+        ("pool:", "stands the number of workers, 1 or more, block, queue, setup, or switchover, not ''"),
+        ("pool:0", "1 or more, .*, not '0'"),
         ("pool:-1", "1 or more"),
         ("pool:x", "1 or more"),
         ("pool:٣", "1 or more"),
+        ("pool:9999999999", "1 or more, .*, not '9999999999'"),
+        ("pool:2:4", "2 and 4 exclude each other: write one of them"),
+        ("pool:4:block:queue", "block and queue exclude each other: write one of them"),
+        ("pool:queue:queue", "queue and queue exclude each other"),
+        ("per-device:lazy", "after per-device: stands setup, or switchover, not 'lazy'"),
+        ("inline:setup", "after inline: stands nothing, not 'setup'"),
         ("inline:2", "inline has no number of workers: write inline alone"),
         ("receiver", "name a model to save with before it, such as per-device[+]receiver"),
         ("receiver+pool", "can only load"),

@@ -7,7 +7,7 @@
     "send": "#2f9e7f", "network": "#7d9a8c", "starved": "#b3bac2", "device write": "#e0762a", "lock": "#c4262e",
     "save config": "#5e4fa2", "load config": "#a3408f", "queued": "#d4766c", "section": "#6b8e23", "start": "#3f7f5f",
     "cpu": "#7d8590", "other": "#a0a0a0", "give room back": "#c9b458", "receive": "#4aa3a1", "set-up": "#6b8e23",
-    "join": "#8b949e",
+    "join": "#8b949e", "quiesce": "#b39ad1", "wake": "#7aa892", "hold config": "#c9b458",
   };
   // What is waited for is hatched, what is worked is plain: the colours need not be told apart.
   const WAITS = ["join", "starved", "queued", "credit", "lock", "channel", "network"];

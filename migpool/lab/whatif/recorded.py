@@ -93,7 +93,9 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
             found.receives[key] = span
         elif span.wait in JOB_WAITS and span.slot in iterable:
             if span.wait is Wait.QUEUED:
-                queued[span.slot] = span
+                # A config that was held has a job of its own later: to the replay it is the end of the first.
+                if span.slot not in queued or span.begin < queued[span.slot].begin:
+                    queued[span.slot] = span
                 continue
             waits[span.slot].append(span)
             if span.wait is Wait.SEND:

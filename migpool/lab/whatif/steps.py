@@ -103,6 +103,9 @@ class _Making:
             for slot in side.jobs:
                 self._begun[side.side, slot] = self._add(Step("begin", slot, takes=self._workers(side, slot)))
                 self._done[side.side, slot] = self._add(Step("end", slot, gives=self._workers(side, slot)))
+        holds = [span for job in self._destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
+        self._held = {span.slot: self._add(Step("own", span.slot)) for span in holds}
+        self._all_held = max((span.end for span in holds), default=0)
         for key in self._destination.receives:
             self._arrivals[key] = self._add(Step("arrive", key[0]))
         for slot, spans in self._destination.loaded.items():
@@ -143,7 +146,7 @@ class _Making:
                 last, before = self._submitted = self._submit(side, event, last, before)
                 continue
             step = Step("own", event.slot, causes=[] if last < 0 else [last])
-            if event.wait is Wait.JOIN:
+            if event.wait is Wait.JOIN and event.slot < 0:
                 self._join(step, side, event, before)
             else:
                 self._work(step, side, event, before)
@@ -165,7 +168,7 @@ class _Making:
                 last, before = self._submit(side, event, last, before)
                 continue
             step = Step("own", event.slot, causes=[last])
-            if event.wait is Wait.JOIN:
+            if event.wait is Wait.JOIN and event.slot < 0:
                 if joined >= 0 and drained <= event.end:
                     # What follows in the main channel is written when the source has joined its jobs.
                     step.causes.append(joined)
@@ -302,11 +305,16 @@ class _Making:
                         before = max(before, carrier.end)
                     last = self._add(step)
                 continue
-            step = self.steps[self._loads[key]] if span.wait is Wait.LOADED else Step("own", span.slot)
+            number = self._loads[key] if span.wait is Wait.LOADED else self._held.get(span.slot, -1)
+            if span.wait not in (Wait.LOADED, Wait.HOLD):
+                number = self._add(Step("own", span.slot))
+            step = self.steps[number]
             step.causes.append(last)
+            if span.wait is Wait.LOAD_CONFIG and self._held:
+                step.causes += self._held.values()
+                before = max(before, self._all_held)
             self._work(step, self._destination, span, before)
-            last = self._loads[key] if span.wait is Wait.LOADED else self._add(step)
-            before = span.end
+            last, before = number, span.end
         self.steps[self._done["destination", job.slot]].causes.append(last)
 
     def _carrier(self, starved: Span, came: Span) -> Span | None:
@@ -359,9 +367,9 @@ class _Making:
                 step.takes = step.gives = turns_of(span.wait)
             elif span.thread in self._receivers:
                 step.takes = step.gives = thread_of(span.thread)
-        elif span.wait is Wait.STOP:
+        elif span.wait in (Wait.QUIESCE, Wait.STOP):
             step.part = "stop"
-        elif span.wait is Wait.START:
+        elif span.wait in (Wait.WAKE, Wait.START):
             step.part = "start"
         elif span.wait is Wait.LOCK:
             step.part, step.work = "own", 0

@@ -58,6 +58,8 @@ class RingNic(Device):
 
     def load_config(self, data: bytes) -> None:
         """The registers; they must fit what has come of the ring."""
+        if len(data) != REGISTERS.size:
+            raise DeviceError(f"the registers are {len(data)} bytes long, {REGISTERS.size} are right")
         size, self.head, moved = REGISTERS.unpack(data)
         if (size, moved) != (len(self.ring), self.moved):
             raise DeviceError(f"{self.moved} of {size} bytes of the ring have come")

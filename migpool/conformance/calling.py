@@ -1,0 +1,261 @@
+"""Checks that call a device directly: its identity, what it keeps, damaged input, an abort."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from migpool.conformance.subject import Subject
+from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.device import Device, DeviceError, Pending, Side
+from migpool.machine import Machine
+from migpool.window import Reassembly
+
+__all__ = ["aborts", "damaged_config", "identity", "keeps_no_buffer", "missing_state", "out_of_order"]
+
+CHUNK: Final = 1 << 16
+ABORT_LIMIT: Final = 2.0
+"""Seconds in which a call must have ended after ``abort``."""
+WINDOWS: Final = (1, 2, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a device gave: for ``load_setup``, its chunks, its config."""
+
+    setup: bytes
+    chunks: Sequence[bytes]
+    config: bytes
+
+
+def identity(subject: Subject) -> str:
+    """The same devices at both ends, each with a name of its own; pending sizes make sense and do not block."""
+    names: list[list[tuple[str, int, bool]]] = []
+    for side in _SIDES:
+        with _devices(subject, side) as devices:
+            Machine(subject.name, devices)  # refuses a name that is wrong or there twice
+            names.append([(one.idstr, one.instance_id, one.iterable) for one in devices])
+            for device in devices:
+                _sane(device)
+    if names[0] != names[1]:
+        raise Failure(f"the source has {names[0]} and the destination {names[1]}: make the same devices at both ends")
+    return f"{len(names[0])} devices"
+
+
+def out_of_order(subject: Subject) -> str:
+    """Load chunks that arrived in the worst order a window allows: each window's last one first."""
+    loaded = 0
+    for window in WINDOWS:
+        with _pairs(subject) as pairs:
+            for source, destination in pairs:
+                saved = _save(source)
+                destination.load_setup(saved.setup)
+                loaded += _load_backwards(destination, saved, window)
+                destination.load_config(saved.config)
+            for _, destination in pairs:
+                destination.wake()
+            for source, destination in reversed(pairs):
+                destination.start()
+                destination.verify()
+                if source.fingerprint() != destination.fingerprint():
+                    raise Failure(
+                        f"{destination.idstr}: its state is not the source's, with a window of {window} chunks"
+                    )
+    return f"{loaded} chunks, windows of {', '.join(map(str, WINDOWS))}"
+
+
+def keeps_no_buffer(subject: Subject) -> str:
+    """A buffer is the device's only during the call: no view of it may be kept."""
+    with _pairs(subject) as pairs:
+        for source, destination in pairs:
+            if not source.iterable:
+                continue
+            setup = _begin_saving(source)
+            destination.load_setup(setup)
+            room = bytearray(CHUNK)
+            with memoryview(room) as view:
+                length = source.save_state(view)
+            _must_be_free(room, source, "save_state")
+            if length:
+                part = bytearray(room[:length])
+                with memoryview(part) as view:
+                    destination.load_state(view)
+                _must_be_free(part, destination, "load_state")
+            return "given back after each call"
+    raise NotApplicable("no device is iterable")
+
+
+def damaged_config(subject: Subject) -> str:
+    """A config that is empty, cut, longer or changed is refused by a DeviceError, or taken; nothing else."""
+    damages: dict[str, Callable[[bytes], bytes]] = {
+        "an empty config": lambda _: b"",
+        "a config cut in half": lambda config: config[: len(config) // 2],
+        "a config with a byte too many": lambda config: config + b"\0",
+        "a config with its first byte changed": lambda config: (
+            bytes([config[0] ^ 0xFF]) + config[1:] if config else b""
+        ),
+    }
+    refused = 0
+    for what, damage in damages.items():
+        with _pairs(subject) as pairs:
+            for source, destination in pairs:
+                saved = _save(source)
+                destination.load_setup(saved.setup)
+                for chunk in saved.chunks:
+                    destination.load_state(memoryview(chunk))
+                refused += _refuses(destination, what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
+    return f"{refused} of {len(damages) * subject.count} refused"
+
+
+def missing_state(subject: Subject) -> str:
+    """A device that lacks its last chunk must say so, at the config or at its start; its state cannot be right."""
+    with _pairs(subject) as pairs:
+        for source, destination in pairs:
+            saved = _save(source)
+            if not saved.chunks:
+                continue
+            destination.load_setup(saved.setup)
+            for chunk in saved.chunks[:-1]:
+                destination.load_state(memoryview(chunk))
+            if not _refuses(destination, "a config before the last chunk", lambda: _run(destination, saved.config)):  # noqa: B023
+                ours, theirs = source.fingerprint(), destination.fingerprint()
+                if ours is None or ours == theirs:
+                    raise Failure(
+                        f"{destination.idstr}: it started without its last chunk and did not notice: "
+                        "check in load_config that all state has come, or give it a fingerprint"
+                    )
+                return "not refused, but its fingerprint tells"
+            return "refused"
+    raise NotApplicable("no device has state in chunks")
+
+
+def aborts(subject: Subject) -> str:
+    """An abort ends a call at once, may come twice and at any time; afterwards the device resumes and saves again."""
+    seen = 0
+    with _devices(subject, "source") as devices:
+        for device in devices:
+            _begin_saving(device)
+            ended = _in_thread(lambda: _read_all(device))  # noqa: B023
+            began = time.monotonic()
+            device.abort()
+            device.abort()
+            if not ended.wait(ABORT_LIMIT):
+                raise Failure(f"{device.idstr}: save_state went on for {ABORT_LIMIT:g} s after abort()")
+            seen = max(seen, int((time.monotonic() - began) * 1000))
+            device.wake()
+            device.resume()
+            again = _save(device)
+            device.resume()
+            if again.chunks != _save(device).chunks and device.fingerprint() is None:
+                raise Failure(f"{device.idstr}: after resume() it saves another state than before")
+    return f"ended within {seen} ms"
+
+
+# ------------------------------------------------------------------ steps
+
+_SIDES: Final[tuple[Side, Side]] = ("source", "destination")
+
+
+@contextmanager
+def _devices(subject: Subject, side: Side) -> Iterator[list[Device]]:
+    with ExitStack() as stack:
+        devices = subject.devices(side)
+        for device in devices:
+            stack.callback(device.close)
+        yield devices
+
+
+@contextmanager
+def _pairs(subject: Subject) -> Iterator[list[tuple[Device, Device]]]:
+    with _devices(subject, "source") as sources, _devices(subject, "destination") as destinations:
+        yield list(zip(sources, destinations, strict=True))
+
+
+def _sane(device: Device) -> None:
+    pending = device.pending()
+    if not isinstance(pending, Pending) or min(pending.precopy, pending.stopcopy, pending.initial) < 0:
+        raise Failure(f"{device.idstr}: pending() returned {pending!r}: return a Pending with sizes of 0 or more")
+    if pending.initial > pending.precopy:
+        raise Failure(f"{device.idstr}: pending() says more initial bytes than pre-copy bytes: they are a part of them")
+
+
+def _begin_saving(device: Device) -> bytes:
+    setup = device.save_setup()
+    device.quiesce()
+    device.stop()
+    return setup
+
+
+def _read_all(device: Device) -> list[bytes]:
+    chunks: list[bytes] = []
+    room = bytearray(CHUNK)
+    while device.iterable and (length := device.save_state(memoryview(room))):
+        if not 0 < length <= CHUNK:
+            raise Failure(f"{device.idstr}: save_state says it filled {length} bytes of a buffer of {CHUNK}")
+        chunks.append(bytes(room[:length]))
+    return chunks
+
+
+def _save(device: Device) -> Saved:
+    setup = _begin_saving(device)
+    return Saved(setup, _read_all(device), device.save_config())
+
+
+def _load_backwards(device: Device, saved: Saved, window: int) -> int:
+    inbox: Reassembly[bytes] = Reassembly()
+    last = len(saved.chunks) - 1
+    for begin in range(0, len(saved.chunks), window):
+        end = min(begin + window, len(saved.chunks))
+        for index in reversed(range(begin, end)):
+            inbox.put(index, saved.chunks[index], index == last, end)
+        while inbox.available:
+            chunk = inbox.take()
+            assert chunk is not None
+            device.load_state(memoryview(chunk))
+    return len(saved.chunks)
+
+
+def _must_be_free(room: bytearray, device: Device, method: str) -> None:
+    try:
+        room.append(0)  # cannot be done while somebody holds a view
+    except BufferError:
+        raise Failure(
+            f"{device.idstr}: {method} keeps a view of the buffer it was given: copy what must outlast the call"
+        ) from None
+
+
+def _refuses(device: Device, what: str, call: Callable[[], None]) -> bool:
+    try:
+        call()
+    except DeviceError:
+        return True
+    except Exception as error:
+        raise Failure(
+            f"{device.idstr}: {what} raises {type(error).__name__} ({error}): raise DeviceError with one line"
+        ) from error
+    return False
+
+
+def _run(device: Device, config: bytes) -> None:
+    device.load_config(config)
+    device.wake()
+    device.start()
+    device.verify()
+
+
+def _in_thread(call: Callable[[], object]) -> threading.Event:
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        with suppress(DeviceError):
+            call()
+        ended.set()
+
+    threading.Thread(target=run, name="conformance", daemon=True).start()
+    begun.wait()
+    return ended

@@ -1,0 +1,237 @@
+"""Checks that migrate: a round trip, tight memory, cancels and errors wherever they can come."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from migpool.conformance.interference import Calls, Tripwire, failing
+from migpool.conformance.pairing import Migrated, migrate, settings_with
+from migpool.conformance.subject import Subject
+from migpool.conformance.verdict import Failure
+from migpool.device import Side
+from migpool.endpoint import Endpoint
+from migpool.lab.footprint import Footprint, footprint
+from migpool.machine import Machine
+from migpool.models import Model
+from migpool.settings import MIB, Settings
+from migpool.states import State
+from migpool.trace import Tracer
+
+__all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "tight_window"]
+
+PAGE: Final = 4096
+POSITIONS: Final = 6
+"""How many waits of each side are cancelled at, evenly spread, unless all are asked for."""
+REPEATS: Final = 20
+WARM_UP: Final = 3
+"""Migrations that may leave something: what is made once."""
+KEPT: Final = MIB // 2
+"""Bytes of Python's objects that may be more after all repeats."""
+GROWTH: Final = 64 * MIB
+"""The same of the process's resident memory, of which the C library may keep some."""
+SETTLED: Final = 1.0
+ROOMY: Final = settings_with(MIB, 64)
+
+SAVING: Final = ("quiesce", "stop", "save_state", "save_config")
+LOADING: Final = ("load_state", "load_config", "wake", "start")
+BEFORE: Final = ("save_setup", "iterate")
+FAILING: Final[dict[Side, tuple[str, ...]]] = {
+    "source": ("save_setup", "iterate", "quiesce", "stop", "save_state", "save_config"),
+    "destination": ("load_setup", "load_state", "load_config", "wake", "start"),
+}
+
+
+def round_trip(subject: Subject, model: Model) -> str:
+    """Migrate, and compare the state at both ends; calls come one at a time, in the order that is promised."""
+    return _verified(subject, model, ROOMY)
+
+
+def short_buffers(subject: Subject, model: Model) -> str:
+    """Migrate with buffers of a page, far shorter than the device may like."""
+    return _verified(subject, model, settings_with(PAGE, 64))
+
+
+def tight_window(subject: Subject, model: Model) -> str:
+    """Migrate with room for two chunks a device and four channels: chunks arrive at the window's edge, out of order."""
+    machine = subject.machine("source")
+    machine.close()
+    return _verified(subject, model, settings_with(16 * PAGE, 2 * max(1, len(machine.iterable)), channels=4))
+
+
+def cancels(subject: Subject, model: Model, *, every: bool = False) -> str:
+    """Cancel at one wait after the other, at either end; the source's devices must go on and migrate later."""
+    waits = _waits(subject, model)
+    done = 0
+    sides: tuple[Side, ...] = ("source", "destination")
+    for side, count in zip(sides, waits, strict=True):
+        for position in range(count) if every else _spread(count):
+            done += _cancel_at(subject, model, side, position)
+    return f"{done} of {sum(waits)} waits cancelled, and migrated again after each"
+
+
+def errors(subject: Subject, model: Model) -> str:
+    """Fail one call after the other; the error must name the device, the source's devices must go on and migrate."""
+    done = 0
+    for side, methods in FAILING.items():
+        for method in methods:
+            for number in (0, 1):
+                done += _fail_in(subject, model, side, method, number)
+    return f"{done} calls failed, and migrated again after each"
+
+
+def leaves_nothing(subject: Subject, model: Model) -> str:
+    """Migrate again and again: no thread, descriptor or memory may be left."""
+    for _ in range(WARM_UP):
+        _verified(subject, model, ROOMY)
+    before, held = _held()
+    for _ in range(REPEATS):
+        _verified(subject, model, ROOMY)
+    after, holds = _held()
+    tracemalloc.stop()
+    if before is not None and after is not None:
+        _must_not_grow(before, after)
+    if holds - held > KEPT:
+        raise Failure(
+            f"{(holds - held) // REPEATS >> 10} KiB more for each migration: close() does not give up everything"
+        )
+    return f"{REPEATS} migrations, nothing left of them"
+
+
+def _held() -> tuple[Footprint | None, int]:
+    """What the process holds, and how many bytes Python's objects take, garbage collected."""
+    tracemalloc.start()
+    gc.collect()
+    # A thread that was joined may be counted for a moment longer.
+    deadline = time.monotonic() + SETTLED
+    seen = footprint()
+    while seen is not None and seen.threads > threading.active_count() and time.monotonic() < deadline:
+        seen = footprint()
+    return seen, tracemalloc.get_traced_memory()[0]
+
+
+def _must_not_grow(before: Footprint, after: Footprint) -> None:
+    for what, had, has in (
+        ("threads", before.threads, after.threads),
+        ("descriptors", before.descriptors, after.descriptors),
+    ):
+        if has > had:
+            raise Failure(f"{has - had} more {what} after {REPEATS} migrations: give them back in close()")
+    grown = after.resident_bytes - before.resident_bytes
+    if grown > GROWTH:
+        raise Failure(f"the process grew by {grown >> 20} MiB in {REPEATS} migrations: something keeps the state")
+
+
+# ------------------------------------------------------------------ one migration
+
+
+def _verified(subject: Subject, model: Model, settings: Settings) -> str:
+    with _machines(subject) as (source, destination):
+        calls = {
+            slot.name: Calls(slot.device, *methods)
+            for machine, methods in ((source, (*BEFORE, *SAVING)), (destination, LOADING))
+            for slot in machine
+        }
+        _must_complete(migrate(source, destination, model, settings), "")
+        overlapping = [f"{name}: {seen.overlapping}" for name, seen in calls.items() if seen.overlapping]
+        if overlapping:
+            raise Failure(f"two calls of one device at once, {overlapping[0]}")
+        return _proof(source)
+
+
+def _proof(source: Machine) -> str:
+    unproved = [slot.name for slot in source if slot.device.fingerprint() is None]
+    if unproved:
+        return f"completed; {unproved[0]} has no fingerprint, so only its own checks say that the state is right"
+    return "state verified"
+
+
+def _must_complete(migrated: Migrated, when: str) -> None:
+    if not migrated.completed:
+        raise Failure(f"the migration{when} did not complete: {migrated.error or migrated.source.outcome.value}")
+    if not migrated.source.verified:
+        wrong = [device.name for device in migrated.source.devices if device.verified is False]
+        raise Failure(f"the state at the destination{when} is not the source's: {', '.join(wrong)}")
+
+
+def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
+    """The same devices of the source must migrate now."""
+    with ExitStack() as stack:
+        destination = subject.machine("destination")
+        stack.callback(destination.close)
+        _must_complete(migrate(source, destination, model, ROOMY), f" {when}")
+
+
+# ------------------------------------------------------------------ cancels
+
+
+def _waits(subject: Subject, model: Model) -> tuple[int, int]:
+    tracers = (Tracer(), Tracer())
+    with _machines(subject) as (source, destination):
+        _must_complete(migrate(source, destination, model, ROOMY, tracers), "")
+    return len(tracers[0].spans()), len(tracers[1].spans())
+
+
+def _spread(count: int) -> Sequence[int]:
+    return sorted({count * step // POSITIONS for step in range(POSITIONS)})
+
+
+def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> bool:
+    ends: dict[Side, Endpoint] = {}
+    wire = Tripwire(position, lambda: ends[side].cancel())
+    tracers = (wire, None) if side == "source" else (None, wire)
+    with _machines(subject) as (source, destination):
+        migrated = migrate(source, destination, model, ROOMY, tracers, ends.update)
+        if migrated.source.outcome is State.COMPLETED:
+            # It came too late: the machine had moved, and that must be as good as any.
+            _must_complete(migrated, f" that was cancelled at wait {position} of the {side}, too late,")
+            return False
+        when = f"after a cancel at wait {position} of the {side}"
+        _resumed(migrated, when)
+        _again(subject, source, model, when)
+    return True
+
+
+def _resumed(migrated: Migrated, when: str) -> None:
+    if "; and then: " in migrated.source.error:
+        raise Failure(f"{when} a device did not resume: {migrated.source.error.partition('; and then: ')[2]}")
+
+
+# ------------------------------------------------------------------ errors
+
+
+def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: int) -> bool:
+    with _machines(subject) as (source, destination):
+        machine = source if side == "source" else destination
+        slot = machine.iterable[0] if machine.iterable else machine.slots[0]
+        with failing(slot.device, method, number) as raised:
+            migrated = migrate(source, destination, model, ROOMY)
+        if not raised:
+            _must_complete(migrated, "")
+            return False
+        when = f"after an error in {method} of the {side}"
+        said = (migrated.source if side == "source" else migrated.destination).error
+        if raised[0] not in said or slot.name not in said:
+            raise Failure(f"{when} the migration said {said!r}, which does not name the device and the error")
+        _resumed(migrated, when)
+        _again(subject, source, model, when)
+    return True
+
+
+# ------------------------------------------------------------------ machines
+
+
+@contextmanager
+def _machines(subject: Subject) -> Iterator[tuple[Machine, Machine]]:
+    """Both machines, closed at the end whatever happens."""
+    with ExitStack() as stack:
+        source = subject.machine("source")
+        stack.callback(source.close)
+        destination = subject.machine("destination")
+        stack.callback(destination.close)
+        yield source, destination

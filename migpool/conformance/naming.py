@@ -1,0 +1,54 @@
+"""A plug-in, its options and the models, as they are named on a command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import cast
+
+from migpool.conformance.checks import Check, checks
+from migpool.conformance.subject import Subject
+from migpool.device import OptionValue
+from migpool.errors import UsageError
+from migpool.models import all_models, parse_models
+from migpool.plugins import load_device_plugin
+
+__all__ = ["check_list", "subject_of"]
+
+
+def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
+    """The plug-in of that name.
+
+    Arguments:
+        options: ``KEY=VALUE`` each, the value as in a scenario (TOML); what is no TOML is taken as text.
+        count: how many devices it is to make.
+
+    Raises:
+        UsageError: an option is wrong.
+        PluginError: there is no such plug-in, or it is broken.
+    """
+    if count < 1:
+        raise UsageError(f"count is {count}: ask for 1 device or more")
+    return Subject(name, load_device_plugin(name), dict(_option(text) for text in options), count)
+
+
+def check_list(models: str, *, every_wait: bool = False) -> list[Check]:
+    """The checks under these models, all that are installed if none is named.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    names = [model.name for model in parse_models(models)] if models else all_models()
+    return checks(names, every_wait=every_wait)
+
+
+def _option(text: str) -> tuple[str, OptionValue]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UsageError(f"option {text!r}: write KEY=VALUE, such as size=65536")
+    try:
+        read = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        read = value
+    return key, cast("OptionValue", read)

@@ -1,0 +1,99 @@
+"""Both ends of a migration in this process, over UNIX sockets."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from migpool.channel.address import Address
+from migpool.destination import Destination
+from migpool.device import Side
+from migpool.endpoint import Endpoint
+from migpool.machine import Machine
+from migpool.models import Model
+from migpool.report import SideReport
+from migpool.settings import Settings
+from migpool.source import Source
+from migpool.states import State
+from migpool.trace import Tracer
+
+__all__ = ["Migrated", "migrate", "settings_with"]
+
+PEER_LIMIT: Final = 10.0
+BASE: Final = Settings(channels=2, peer_limit=PEER_LIMIT, connect_limit=PEER_LIMIT, accept_limit=PEER_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """How a migration went, at both ends."""
+
+    source: SideReport
+    destination: SideReport
+
+    @property
+    def completed(self) -> bool:
+        """Whether the machine has moved, and nothing went wrong."""
+        return self.source.outcome is State.COMPLETED and self.destination.outcome is State.COMPLETED
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in one line; empty if nothing did."""
+        # A source that fails asks the destination why before it reports; not so the other way round.
+        return self.source.error or self.destination.error
+
+
+def settings_with(chunk: int, rooms: int, channels: int = 2) -> Settings:
+    """Settings with chunks of so many bytes and a budget of so many chunks."""
+    return replace(BASE, chunk=chunk, budget=chunk * rooms, channels=channels)
+
+
+def migrate(
+    source: Machine,
+    destination: Machine,
+    model: Model,
+    settings: Settings = BASE,
+    tracers: tuple[Tracer | None, Tracer | None] = (None, None),
+    made: Callable[[dict[Side, Endpoint]], None] | None = None,
+) -> Migrated:
+    """Migrate; neither machine is closed.
+
+    Arguments:
+        tracers: the source's and the destination's.
+        made: called with both ends before they run, for a caller that wants to cancel one.
+    """
+    heard = threading.Event()
+    where: list[Address] = []
+    received: list[SideReport] = []
+
+    def listening(address: Address) -> None:
+        where.append(address)
+        heard.set()
+
+    to = Destination(
+        destination,
+        settings,
+        model.destination.scheduler(),
+        workers=model.destination.workers,
+        tracer=tracers[1],
+        listening=listening,
+    )
+    sender = Source(source, settings, model.source.scheduler(), workers=model.source.workers, tracer=tracers[0])
+    if made is not None:
+        made({"source": sender, "destination": to})
+    with tempfile.TemporaryDirectory(prefix="migpool-") as folder:
+        address = Address(path=str(Path(folder) / "channel"))
+
+        def receive() -> None:
+            received.append(to.run(address))
+            heard.set()
+
+        thread = threading.Thread(target=receive, name="destination")
+        thread.start()
+        heard.wait()
+        sent = sender.run(where[0] if where else address)
+        thread.join()
+    return Migrated(sent, received[0])

@@ -1,0 +1,60 @@
+"""The plug-in that is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import ReferenceType, ref
+
+from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue, Side
+from migpool.errors import UsageError
+from migpool.machine import Machine
+
+__all__ = ["Subject"]
+
+MACHINE: Final = "conformance"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A plug-in and how its devices are made.
+
+    Arguments:
+        name: what the plug-in is called.
+        plugin: the function that makes its devices.
+        options: the options it is given, as in a scenario.
+        count: how many devices are asked for.
+        seed: decides made-up state.
+        living: the devices that were made, so that a check that hangs can be ended.
+    """
+
+    name: str
+    plugin: DevicePlugin
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    count: int = 1
+    seed: int = 1
+    living: list[ReferenceType[Device]] = field(default_factory=list, repr=False, compare=False)
+
+    def devices(self, side: Side) -> list[Device]:
+        """Have the plug-in make the devices of one side. The caller closes them.
+
+        Raises:
+            UsageError: what it returned are no devices.
+        """
+        made = list(self.plugin(DeviceContext(side, self.options, self.count, self.seed)))
+        if not made or not all(isinstance(device, Device) for device in made):
+            raise UsageError(f"the plug-in {self.name!r} returned {made!r}: it must return a list of migpool devices")
+        self.living.extend(ref(device) for device in made)  # not to keep them: a check looks for what is kept
+        return made
+
+    def machine(self, side: Side) -> Machine:
+        """A machine of those devices. The caller closes it."""
+        return Machine(MACHINE, self.devices(side))
+
+    def abort(self) -> None:
+        """End every wait of every device that was made."""
+        for living in self.living:
+            device = living()
+            if device is not None:
+                device.abort()

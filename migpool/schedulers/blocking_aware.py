@@ -1,0 +1,204 @@
+"""``blocking-aware``: a pool that adds a worker only while fewer workers than CPUs are runnable.
+
+A job that blocks costs no processor, so another worker may take up the next job; a job that computes would only be
+slowed down by it. ``blocking-aware:N`` sets a limit. It is step 3 of the list of what a task pool must do before it can
+replace a thread a device.
+
+What counts as blocking: a worker that is inside
+
+* ``NextChunk`` or ``Credit``: migpool's own waits, in which nothing is computed;
+* ``ReadState``, ``WriteState``, ``Send``, ``SaveConfig`` or ``LoadConfig`` (the wait for the big lock included), in
+  which a device or the kernel may block as well as compute: if the thread has used less than half of its fair share of
+  a CPU, in turns with as many others as there are CPUs, over a window of half a millisecond or more; and ``Send`` for
+  as many workers only as there are channels, since one more would wait for a channel, too,
+
+and that is neither on a CPU nor waits for one, by the kernel's word. A worker that was just made counts as runnable
+until its first window is over.
+
+While a job waits and no worker is idle, one thread looks at the workers every half millisecond, or every four if
+nothing changes, and adds as many as are missing; as many as there are, if every one of them blocks: they have shown
+what the jobs are like, and 64 devices that block are not to wait for 32 looks. When no job waits, it sleeps.
+
+Guarantees:
+
+1. Jobs begin in the order of ``submit``. ``submit`` never blocks.
+2. Below the limit a job waits only for jobs that compute or send: when all workers block, for however long, it is
+   begun after a few windows.
+3. While jobs compute and none of them blocks, there are no more workers than CPUs. (Where the destination is what is
+   slow, jobs block, in ``Credit``: they get workers however much they would compute.)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from time import monotonic_ns
+
+from migpool.effects import Credit, Effect, LoadConfig, NextChunk, ReadState, SaveConfig, Send, WriteState
+from migpool.interpreter import Job
+from migpool.schedulers.base import Scheduler, Setup
+from migpool.threadstate import ThreadState
+
+__all__ = ["BlockingAwareScheduler"]
+
+WAITS: frozenset[type[Effect]] = frozenset({NextChunk, Credit})
+CALLS: frozenset[type[Effect]] = frozenset({ReadState, WriteState, Send, SaveConfig, LoadConfig})
+
+UNLIMITED = 1 << 16
+WINDOW = 500_000
+"""Nanoseconds over which a worker's processor time is judged, at least."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.0005, 0.004
+"""Seconds from one look at the workers to the next."""
+
+
+class _Worker:
+    """A thread of the pool, as the one that looks at it knows it.
+
+    Attributes:
+        inside: the effect that its job is in, if that may block; set by itself, without a lock.
+    """
+
+    __slots__ = ("_computed", "_since", "_thread", "inside")
+
+    def __init__(self) -> None:
+        self.inside: Effect | None = None
+        self._thread: ThreadState | None = None
+        self._computed = 0
+        self._since = 0
+
+    def begin(self) -> None:
+        """On the thread itself."""
+        thread = ThreadState()
+        self._computed = thread.computed()
+        self._since = monotonic_ns()
+        self._thread = thread
+
+    def blocks_in(self, window: int, share: float) -> type[Effect] | None:
+        """In what it blocks, ``None`` if it does not; see the top of this file.
+
+        Arguments:
+            window: nanoseconds over which a call is judged, at least.
+            share: of a CPU; who uses less does not compute.
+        """
+        thread, effect = self._thread, self.inside
+        if thread is None or effect is None:
+            return None
+        now, computed = monotonic_ns(), thread.computed()
+        elapsed = now - self._since
+        used = computed - self._computed
+        if elapsed >= window:
+            self._since, self._computed = now, computed
+        idle = effect.__class__ in WAITS or (elapsed >= window and used < share * elapsed)
+        return effect.__class__ if idle and not thread.runnable() else None
+
+
+class BlockingAwareScheduler(Scheduler):
+    """A pool that adds a worker only while fewer workers than CPUs are runnable, the others being inside a wait."""
+
+    takes_workers = True
+
+    def setup(self, setup: Setup) -> None:
+        """Start the thread that looks at the workers; those are made when jobs come."""
+        super().setup(setup)
+        self.interpreter = setup.interpreter.watched(WAITS | CALLS, self._entered, self._left)
+        self._name = f"{setup.side}-worker"
+        self._limit = setup.workers or UNLIMITED
+        self._channels = setup.channels
+        self._cpus = len(os.sched_getaffinity(0))
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._job_waits = threading.Condition(self._lock)
+        self._worker_lacks = threading.Condition(self._lock)
+        self._jobs: deque[Job] = deque()
+        self._workers: list[_Worker] = []
+        self._idle = 0
+        self._ending = False
+        self.spawn(f"{setup.side}-workers-watch", self._look_after)
+
+    def submit(self, job: Job) -> None:
+        """Give ``job`` to an idle worker, or queue it until there is one. Never blocks."""
+        if not self.accept(job):
+            return
+        with self._lock:
+            self._jobs.append(job)
+            if len(self._jobs) <= self._idle:
+                self._job_waits.notify()
+            elif len(self._workers) < min(self._cpus, self._limit):
+                self._add()
+            elif len(self._workers) < self._limit:
+                self._worker_lacks.notify()
+
+    def release(self) -> None:
+        """Let the workers end after the jobs that they have."""
+        with self._lock:
+            self._ending = True
+            self._job_waits.notify_all()
+            self._worker_lacks.notify_all()
+
+    # ------------------------------------------------------------------ on a worker
+
+    def _work(self, worker: _Worker) -> None:
+        self._local.worker = worker
+        worker.begin()
+        while (job := self._next()) is not None:
+            self.run(job)
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            self._idle += 1
+            while not self._jobs:
+                if self._ending:
+                    return None
+                self._job_waits.wait()
+            self._idle -= 1
+            return self._jobs.popleft()
+
+    def _entered(self, effect: Effect) -> None:
+        self._local.worker.inside = effect
+
+    def _left(self, effect: Effect) -> None:
+        del effect
+        self._local.worker.inside = None
+
+    # ------------------------------------------------------------------ on the thread that looks at them
+
+    def _look_after(self) -> None:
+        pause = SHORTEST_LOOK
+        with self._lock:
+            while not self._ending:
+                if not self._lacking():
+                    pause = SHORTEST_LOOK
+                    self._worker_lacks.wait()
+                    continue
+                self._worker_lacks.wait(pause)
+                if self._ending or not self._lacking():
+                    continue
+                try:
+                    pause = SHORTEST_LOOK if self._add_missing() else min(2 * pause, LONGEST_LOOK)
+                except RuntimeError as error:  # no thread can be had
+                    self._fail(error)
+                    return
+
+    def _lacking(self) -> bool:
+        return len(self._jobs) > self._idle and len(self._workers) < self._limit
+
+    def _add_missing(self) -> bool:
+        # A thread that waits for the interpreter's lock computes in its turns: with as many turns as there are CPUs,
+        # and half of that to be safe, it still counts as runnable. A turn is a switch interval.
+        window = max(WINDOW, int(2e9 * self._cpus * sys.getswitchinterval()))
+        share = 1 / (2 * self._cpus)
+        waits = [wait for worker in self._workers if (wait := worker.blocks_in(window, share)) is not None]
+        blocked = len(waits) - max(0, waits.count(Send) - self._channels)
+        runnable = len(self._workers) - self._idle - blocked
+        missing = self._cpus - runnable if runnable else max(self._cpus, len(self._workers))
+        missing = min(missing, len(self._jobs) - self._idle, self._limit - len(self._workers))
+        for _ in range(missing):
+            self._add()
+        return missing > 0
+
+    def _add(self) -> None:
+        worker = _Worker()
+        self.spawn(f"{self._name}-{len(self._workers)}", lambda: self._work(worker))
+        self._workers.append(worker)

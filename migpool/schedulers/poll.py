@@ -1,0 +1,243 @@
+"""``poll``: one thread and a selector for all devices that can be polled, and a few workers for what cannot.
+
+Saving. A job whose next effect is ``ReadState`` waits in the selector, without a thread, until its device's descriptor
+(``Device.poll_fd``) is readable; then the one thread reads, and sends what it has read. The other waits:
+
+=====================  ================================================================================================
+``Credit``             without a thread: the return path hands the job back to the one thread when the credit comes
+``Send``               on the thread that read. It waits for the socket, and that always empties: a receiver waits for
+                       nothing but its own device. With this thread waiting, other devices do
+``SaveConfig``         on a thread for the big lock: it can only be done one after the other
+``ReadState`` of a     on one of the workers, chunk by chunk, so that few of them serve many devices in turn
+device not polled
+others                 on the one thread, or on a worker if the device is not polled
+=====================  ================================================================================================
+
+A device is not polled if it has no descriptor, if epoll refuses it (a regular file, say), if it goes away, or if it is
+found to be ready although reads block, as drivers' may be that have no poll of their own: if reads that the descriptor
+promised not to block did so, for over a millisecond and oftener than not, or once for a tenth of a second. The report
+says which devices those are.
+
+Loading. There is no descriptor to wait on before a write. What can be waited for without a thread is the chunk: the
+receiver that brings it hands the job to one of the workers, which writes that chunk, and takes the next job in turn;
+``LoadConfig`` is done on the thread for the big lock.
+
+A job's turn is part of the wait that it is in: a read's span ends when it was read, not when it could have been.
+
+The workers are as many as ``poll:N`` says, else the smaller of the number of channels and of iterable devices; each is
+made when it is needed.
+
+Guarantees:
+
+1. No thread is kept by a job that waits for its peer (a chunk, credit): so no number of workers, however small, can
+   make two ends wait for each other.
+2. One device is read, written or sent for by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic_ns, thread_time_ns
+
+from migpool.effects import Effect, Locked, ReadState, Send, WriteState
+from migpool.interpreter import Interpreter, Job
+from migpool.machine import Slot
+from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.lane import Lane
+from migpool.schedulers.poller import Poller
+from migpool.threadstate import ThreadState
+
+__all__ = ["PollScheduler"]
+
+IN_TURN: frozenset[type[Effect]] = frozenset({ReadState, WriteState})
+MAY_BLOCK: frozenset[type[Effect]] = IN_TURN | {Send}
+
+BLOCKS, BLOCKS_LONG = 1_000_000, 100_000_000
+"""Nanoseconds of a read, neither computing nor waiting for a processor, from which on it blocks, or for too long."""
+ENOUGH = 4
+"""How many more reads must have blocked than not, for a device not to be polled any more."""
+NAMED = 3
+
+
+class _Course:
+    """A job on its way between the threads."""
+
+    __slots__ = ("elsewhere", "job", "polled", "ready", "requeue")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.polled = False
+        self.ready: Callable[[], None]
+        self.elsewhere: Callable[[], None]
+        self.requeue: Callable[[], None]
+
+
+class PollScheduler(Scheduler):
+    """One thread and a selector for all devices that can be polled, a few workers for what cannot."""
+
+    takes_workers = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptors: dict[int, int | None] = {}
+        self._blocked: Counter[int] = Counter()
+        self._not_polled: dict[str, list[str]] = {}
+
+    def setup(self, setup: Setup) -> None:
+        """Start the polling thread, at the source; the others are made when they are needed."""
+        super().setup(setup)
+        workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
+        self._workers: Lane[_Course] = Lane(f"{setup.side}-worker", workers, self._work, self.spawn)
+        self._lock_holder: Lane[_Course] = Lane("big-lock", 1, self._hold_lock, self.spawn)
+        self._devices = len(setup.devices)
+        self._poller: Poller[_Course] | None = None
+        if setup.side == "source":
+            self._reads_timed = setup.interpreter.watched(frozenset({ReadState}), self._read_begins, self._read_ends)
+            self._poller = Poller(setup.switch, self._poll, self._gone)
+            self.spawn("poll", self._run_poller)
+
+    def submit(self, job: Job) -> None:
+        """Begin ``job`` on the calling thread, up to its first effect that may block. Never blocks."""
+        if not self.accept(job):
+            return
+        course = _Course(job)
+        course.ready = partial(self._hand_back, course)
+        course.elsewhere = partial(self._hand_over, course)
+        course.requeue = partial(self._hand_over, course, own=True)
+        self._advance(course, self.interpreter, course.elsewhere, MAY_BLOCK)
+
+    def release(self) -> None:
+        """Let the threads end after the jobs that they have."""
+        if self._poller is not None:
+            self._poller.end()
+        self._lock_holder.end()
+        self._workers.end()
+
+    def remarks(self) -> Sequence[str]:
+        """Which devices were not polled, and why."""
+        return [
+            f"{len(names)} of {self._devices} devices were not polled, since they {reason}: {', '.join(names[:NAMED])}"
+            f"{' and others' if len(names) > NAMED else ''}"
+            for reason, names in self._not_polled.items()
+        ]
+
+    # ------------------------------------------------------------------ who carries a job on
+
+    def _advance(
+        self,
+        course: _Course,
+        interpreter: Interpreter,
+        elsewhere: Callable[[], None],
+        apart: frozenset[type[Effect]],
+    ) -> None:
+        try:
+            done = interpreter.advance(course.job, course.ready, elsewhere, apart)
+        except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
+            self.ended(error)
+        else:
+            if done:
+                self.ended(None)
+
+    def _poll(self, course: _Course) -> None:
+        self._advance(course, self._reads_timed, course.elsewhere, IN_TURN)
+
+    def _work(self, course: _Course) -> None:
+        self._advance(course, self.interpreter, course.requeue, IN_TURN)
+
+    def _hold_lock(self, course: _Course) -> None:
+        self._advance(course, self.interpreter, course.elsewhere, MAY_BLOCK)
+
+    def _hand_back(self, course: _Course) -> None:
+        """What the job waited for is there; said by the thread that brought it."""
+        if course.polled and self._poller is not None:
+            self._poller.put(course)
+            return
+        try:
+            self._workers.put(course)
+        except RuntimeError as error:  # no thread can be had
+            course.job.steps.close()
+            self.ended(error)
+
+    def _hand_over(self, course: _Course, *, own: bool = False) -> None:
+        """The job's next effect is not for the thread that it is on."""
+        effect = course.job.pending
+        if isinstance(effect, Locked):
+            self._lock_holder.put(course)
+        elif isinstance(effect, ReadState) and self._parked(course, effect.slot):
+            return
+        elif course.polled and self._poller is not None:
+            self._poller.put(course)
+        else:
+            self._workers.put(course, own=own)
+
+    # ------------------------------------------------------------------ polling
+
+    def _run_poller(self) -> None:
+        self._thread = ThreadState()
+        self._delayed = self._thread.delayed()
+        if self._poller is not None:
+            self._poller.run()
+
+    def _parked(self, course: _Course, slot: Slot) -> bool:
+        """Leave a job to the selector until its device can be read; returns whether it was."""
+        if self._poller is None:
+            return False
+        number = slot.number
+        if number not in self._descriptors:
+            self._descriptors[number] = self._ask(slot)
+        descriptor = self._descriptors[number]
+        course.polled = descriptor is not None
+        if descriptor is None:
+            return False
+        refusal = self._poller.watch(descriptor, number, course)
+        if refusal:
+            course.polled = False
+            self._give_up(slot, refusal)
+        return not refusal
+
+    def _ask(self, slot: Slot) -> int | None:
+        try:
+            descriptor = slot.device.poll_fd()
+        except Exception as error:  # noqa: BLE001 -- a plug-in's; its state can be read all the same
+            self._give_up(slot, f"fail when they are asked for a descriptor ({type(error).__name__}: {error})")
+            return None
+        if descriptor is None:
+            self._give_up(slot, "have no descriptor to poll")
+        return descriptor
+
+    def _give_up(self, slot: Slot, reason: str) -> None:
+        self._descriptors[slot.number] = None
+        self._not_polled.setdefault(reason, []).append(slot.name)
+
+    def _gone(self, course: _Course, reason: str) -> None:
+        effect = course.job.pending
+        if effect is not None:
+            self._give_up(effect.slot, reason)
+        course.polled = False
+        self._workers.put(course)
+
+    def _read_begins(self, effect: Effect) -> None:
+        del effect
+        self._computed = thread_time_ns()
+        self._began = monotonic_ns()
+
+    def _read_ends(self, effect: Effect) -> None:
+        """Judge a descriptor by whether the read that it promised not to block did so."""
+        took = monotonic_ns() - self._began
+        number = effect.slot.number
+        if took < BLOCKS:
+            if self._blocked[number]:
+                self._blocked[number] -= 1
+            return
+        blocked = took - (thread_time_ns() - self._computed)
+        delayed = self._thread.delayed()
+        blocked -= delayed - self._delayed
+        self._delayed = delayed
+        # The read that finds the end may ask the device for its word on it: that is no chunk, and may take a while.
+        if blocked < BLOCKS or not isinstance(effect, ReadState) or not effect.chunk.length:
+            return
+        self._blocked[number] += 1
+        if self._blocked[number] >= ENOUGH or blocked >= BLOCKS_LONG:
+            self._give_up(effect.slot, "say that they are readable although a read blocks")

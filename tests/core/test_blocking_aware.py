@@ -1,0 +1,239 @@
+"""``blocking-aware``: workers come while jobs block, and not while they compute; and what the interpreter tells it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, thread_time
+
+import pytest
+from rig import Scripted
+
+from migpool.cancel import CancelSwitch
+from migpool.effects import Effect, ReadState, SaveConfig, Send, Steps
+from migpool.errors import DeviceError
+from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.machine import Machine
+from migpool.memory import Conduit
+from migpool.schedulers import Setup
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
+from migpool.threads import ThreadGroup
+from migpool.threadstate import ThreadState
+from migpool.trace import Tracer
+
+LIMIT = 20.0
+CPUS = len(os.sched_getaffinity(0))
+
+
+class Bench:
+    """The model at the source of a machine whose reads are a function of the test's."""
+
+    def __init__(
+        self,
+        devices: int,
+        read: Callable[[Effect], object],
+        workers: int | None = None,
+        send: Callable[[Effect], object] | None = None,
+    ) -> None:
+        self.machine = Machine("m", [Scripted(number) for number in range(devices)])
+        handlers = Handlers()
+        handlers.on(ReadState, read)
+        handlers.on(Send, send or (lambda _: None))
+        self.switch, self.threads = CancelSwitch(), ThreadGroup(LIMIT)
+        self.scheduler = BlockingAwareScheduler()
+        interpreter = Interpreter(handlers, threading.Lock(), Tracer(), self.switch)
+        self.scheduler.setup(
+            Setup("source", self.machine.iterable, 2, interpreter, self.threads, self.switch, workers=workers)
+        )
+
+    def run_all(self) -> None:
+        for slot in self.machine.iterable:
+
+            def steps(slot: object = slot) -> Steps:
+                yield ReadState(slot, 0, Conduit.__new__(Conduit))  # type: ignore[arg-type]
+                yield Send(slot, 0, b"")  # type: ignore[arg-type]
+
+            self.scheduler.submit(Job("save", steps(), slot))
+        self.scheduler.drain()
+
+    @property
+    def workers(self) -> int:
+        """The most there were, without the thread that looks at them."""
+        return self.threads.peak - 1
+
+
+@contextmanager
+def bench(
+    devices: int,
+    read: Callable[[Effect], object],
+    workers: int | None = None,
+    send: Callable[[Effect], object] | None = None,
+) -> Iterator[Bench]:
+    made = Bench(devices, read, workers, send)
+    try:
+        yield made
+    finally:
+        made.switch.cancel()
+        made.scheduler.close()
+        made.threads.close()
+
+
+def test_when_all_workers_block_every_job_is_begun_all_the_same() -> None:
+    devices = 4 * CPUS + 3
+    together = threading.Barrier(devices)
+
+    def read(effect: Effect) -> int:
+        del effect
+        together.wait(LIMIT)  # returns only when every job is in here
+        return 1
+
+    with bench(devices, read) as made:
+        made.run_all()
+        assert made.workers == devices
+
+
+def test_jobs_that_compute_get_few_more_workers_than_there_are_cpus() -> None:
+    def read(effect: Effect) -> int:
+        del effect
+        end = thread_time() + 0.02
+        while thread_time() < end:
+            sum(range(1000))
+        return 1
+
+    with bench(64, read) as made:
+        made.run_all()
+        # A machine that is busy with other things may keep a thread that computes from computing for a whole window.
+        assert made.workers <= CPUS + 8
+
+
+def test_workers_that_wait_for_a_channel_are_no_reason_for_another_one() -> None:
+    channels = threading.Semaphore(2)
+    release = threading.Event()
+    sending: list[Effect] = []
+
+    def send(effect: Effect) -> int:
+        sending.append(effect)
+        with channels:
+            # Long enough for several looks, at each of which a worker could be added.
+            release.wait(0.02)
+        return 1
+
+    with bench(64, lambda _: 1, send=send) as made:
+        made.run_all()
+        assert len(sending) == 64
+        # As many as there are channels block, as many as there are CPUs may be runnable, and once both come together.
+        assert made.workers <= 2 * (2 + CPUS)
+
+
+def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:
+    inside, most = [], []
+
+    def read(effect: Effect) -> int:
+        inside.append(effect)
+        most.append(len(inside))
+        threading.Event().wait(0.005)
+        inside.pop()
+        return 1
+
+    with bench(12, read, workers=3) as made:
+        made.run_all()
+        assert len(most) == 12
+        assert max(most) <= 3
+        assert made.workers <= 3
+
+
+def test_a_thread_that_cannot_be_had_fails_the_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def read(effect: Effect) -> int:
+        del effect
+        assert release.wait(LIMIT)
+        return 1
+
+    with bench(CPUS + 1, read) as made:
+        start = ThreadGroup.start
+
+        def refuse(group: ThreadGroup, name: str, run: Callable[[], None]) -> threading.Thread:
+            if name.endswith(f"-{CPUS}"):
+                release.set()
+                raise RuntimeError("can't start new thread")
+            return start(group, name, run)
+
+        monkeypatch.setattr(ThreadGroup, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            made.run_all()
+
+
+def test_a_thread_is_told_computing_from_waiting() -> None:
+    states: list[ThreadState] = []
+    ready, release = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        states.append(ThreadState())
+        ready.set()
+        assert release.wait(LIMIT)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert ready.wait(LIMIT)
+    own, other = ThreadState(), states[0]
+    assert own.runnable()
+    deadline = monotonic() + LIMIT
+    while other.runnable():
+        assert monotonic() < deadline
+    before = other.computed()
+    began = own.computed()
+    sum(range(100_000))
+    assert own.computed() > began
+    assert other.computed() == before
+    release.set()
+    waiting.join(LIMIT)
+
+
+def test_the_watched_interpreter_tells_of_each_wait_also_of_one_that_fails_or_needs_the_lock() -> None:
+    (slot,) = Machine("m", [Scripted(0)])
+    told: list[str] = []
+    lock = threading.Lock()
+
+    def performing(effect: Effect) -> object:
+        told.append(f"perform {type(effect).__name__}")
+        if isinstance(effect, SaveConfig):
+            assert lock.locked()
+            raise DeviceError("no config")
+        return b""
+
+    handlers = Handlers()
+    for kind in (ReadState, Send, SaveConfig):
+        handlers.on(kind, performing)
+    switch = CancelSwitch()
+    plain = Interpreter(handlers, lock, Tracer(), switch)
+    kinds: frozenset[type[Effect]] = frozenset({ReadState, SaveConfig})
+    watched = plain.watched(
+        kinds,
+        lambda effect: told.append(f"into {type(effect).__name__}{' locked' if lock.locked() else ''}"),
+        lambda effect: told.append(f"out of {type(effect).__name__}"),
+    )
+
+    def steps() -> Steps:
+        yield ReadState(slot, 0, Conduit.__new__(Conduit))
+        yield Send(slot, 0, b"")
+        yield SaveConfig(slot)
+
+    expected = ["perform ReadState", "perform Send", "perform SaveConfig"]
+    with pytest.raises(DeviceError, match="no config"):
+        plain.run(Job("save", steps(), slot))
+    assert told == expected
+    told.clear()
+    with pytest.raises(DeviceError, match="no config"):
+        watched.run(Job("save", steps(), slot))
+    assert told == [
+        "into ReadState",
+        "perform ReadState",
+        "out of ReadState",
+        "perform Send",
+        "into SaveConfig",
+        "perform SaveConfig",
+        "out of SaveConfig",
+    ]

@@ -1,0 +1,102 @@
+"""The words after a model's name: what each of them changes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from rig import KIB, Pair, Scripted, contents
+
+from migpool.cancel import CancelSwitch
+from migpool.device import Side
+from migpool.effects import Acquire, Effect, Steps
+from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.machine import Machine
+from migpool.models import parse_model
+from migpool.report import SideReport
+from migpool.schedulers import Setup
+from migpool.states import State
+from migpool.threads import ThreadGroup
+from migpool.trace import Tracer
+
+LIMIT = 20.0
+
+
+@pytest.mark.parametrize(("model", "submitted"), [("pool:1", 1), ("pool:1:block", 1), ("pool:1:queue", 3)])
+def test_a_full_pool_makes_the_submitter_wait_unless_its_tasks_queue(model: str, submitted: int) -> None:
+    switch, machine = CancelSwitch(), Machine("m", [Scripted(number) for number in range(3)])
+    gate, begun = threading.Event(), threading.Event()
+
+    def hold(effect: Effect) -> None:
+        del effect
+        begun.set()
+        assert gate.wait(LIMIT)
+
+    def steps(number: int) -> Steps:
+        yield Acquire(machine.slots[number])
+
+    handlers = Handlers()
+    handlers.on(Acquire, hold)
+    interpreter = Interpreter(handlers, threading.Lock(), Tracer(), switch)
+    scheduler, threads = parse_model(model).source.make(), ThreadGroup(LIMIT)
+    scheduler.setup(Setup("source", machine.iterable, 2, interpreter, threads, switch, workers=1))
+    came: list[int] = []
+    all_came = threading.Event()
+
+    def submit() -> None:
+        for number in range(3):
+            scheduler.submit(Job("save", steps(number), machine.slots[number]))
+            came.append(number)
+        all_came.set()
+
+    submitter = threading.Thread(target=submit)
+    submitter.start()
+    assert begun.wait(LIMIT)
+    if submitted == 3:
+        assert all_came.wait(LIMIT)
+    else:
+        while not scheduler._pool.statistics().blocked:  # type: ignore[attr-defined]
+            assert submitter.is_alive()
+    assert len(came) == submitted
+    gate.set()
+    submitter.join(LIMIT)
+    scheduler.drain()
+    scheduler.close()
+    threads.close()
+
+
+def reports(folder: Path, model: str) -> dict[Side, SideReport]:
+    """A migration of four devices over two channels, with that model at both ends."""
+    state = contents(64 * KIB)
+    pair = Pair([Scripted(number, state) for number in range(4)], [Scripted(number) for number in range(4)])
+    pair.prepare(folder)
+    parsed = parse_model(model)
+    pair.sender._scheduler, pair.to._scheduler = parsed.source.make(), parsed.destination.make()
+    sent, received = pair.go()
+    assert (sent.outcome, received.outcome) == (State.COMPLETED, State.COMPLETED), (sent.error, received.error)
+    return {"source": sent, "destination": received}
+
+
+@pytest.mark.parametrize(
+    ("model", "workers"),
+    [
+        ("per-device", 4),
+        ("per-device:setup", 4),
+        ("per-device:switchover", 0),
+        ("pool", 2),
+        ("pool:switchover", 0),
+        ("elastic", 0),
+        ("elastic:switchover", 0),
+        ("elastic:setup", 4),
+        ("inline", 0),
+    ],
+)
+def test_the_report_says_which_threads_were_there_before_the_switchover(
+    tmp_path: Path, model: str, workers: int
+) -> None:
+    both = reports(tmp_path, model)
+    # Without any worker: at the source the caller and the return path; at the destination the caller, two channels and
+    # the watch on the source.
+    assert both["source"].threads_before == 2 + workers
+    assert both["destination"].threads_before == 4 + workers

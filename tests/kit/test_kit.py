@@ -1,0 +1,246 @@
+"""The kit for device authors: good devices pass, and for each promise a device that breaks it is caught."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ringnic import RingNic
+from ringnic import devices as ring_devices
+
+from migpool.conformance import Outcome, Subject, checks
+from migpool.conformance.running import Finding, run_check
+from migpool.device import Device, DeviceContext, DeviceError
+
+MODEL = "per-device+receiver"
+LIMIT = 60.0
+
+
+def migpool(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "migpool", *arguments], capture_output=True, text=True, timeout=110, check=False, cwd=cwd
+    )
+
+
+def found(name: str, make: Callable[[DeviceContext], list[Device]], limit: float = LIMIT) -> Finding:
+    """What one check finds in the devices that ``make`` makes."""
+    check = next(one for one in checks([MODEL]) if one.name == name)
+    return run_check(Subject("broken", make, {"ring": 200_000}, 2), check, limit)
+
+
+def broken(kind: type[RingNic]) -> Callable[[DeviceContext], list[Device]]:
+    """Devices of a class that breaks a promise."""
+
+    def make(context: DeviceContext) -> list[Device]:
+        made: list[Device] = []
+        for device in ring_devices(context):
+            assert isinstance(device, RingNic)
+            made.append(kind(device.instance_id, device.ring))
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("check", checks([MODEL, "pool:1"]), ids=str)
+def test_a_good_device_passes(check: object) -> None:
+    finding = run_check(Subject("ringnic", ring_devices, {"ring": 200_000}, 2), check, LIMIT)  # type: ignore[arg-type]
+    assert finding.outcome is Outcome.PASSED, finding.text
+
+
+class LosesBytes(RingNic):
+    def load_state(self, data: memoryview) -> None:
+        super().load_state(data)
+        self.ring[self.moved - 1] ^= 1
+
+
+class KeepsTheBuffer(RingNic):
+    kept: memoryview
+
+    def save_state(self, buffer: memoryview) -> int:
+        self.kept = buffer[:1]
+        return super().save_state(buffer)
+
+
+class RaisesAnything(RingNic):
+    def load_config(self, data: bytes) -> None:
+        super().load_config(bytes([data[0], *data[1:]]))
+
+
+class IgnoresWhatIsMissing(RingNic):
+    def load_config(self, data: bytes) -> None:
+        self.head = int.from_bytes(data[8:16], "big")
+
+    def fingerprint(self) -> bytes:
+        return b"always the same"
+
+
+class CannotBeAborted(RingNic):
+    def save_state(self, buffer: memoryview) -> int:
+        leave.wait(10)
+        return super().save_state(buffer)
+
+
+class DoesNotResume(RingNic):
+    def resume(self) -> None:
+        return None
+
+
+class FailsToResume(RingNic):
+    def resume(self) -> None:
+        raise DeviceError("cannot go on")
+
+
+class LeavesAThread(RingNic):
+    def close(self) -> None:
+        threading.Thread(target=leave.wait, name="left", daemon=True).start()
+
+
+class KeepsItsState(RingNic):
+    def close(self) -> None:
+        kept.append(bytes(self.ring))
+
+
+class WantsBigBuffers(RingNic):
+    def save_state(self, buffer: memoryview) -> int:
+        if len(buffer) < 1 << 14:
+            raise DeviceError("the buffer is too small")
+        return super().save_state(buffer)
+
+
+class OtherNames(RingNic):
+    def __init__(self, number: int, ring: bytearray) -> None:
+        super().__init__(number, ring)
+        self.instance_id += 10 * any(ring)
+
+
+leave = threading.Event()
+kept: list[bytes] = []
+
+
+@pytest.fixture(autouse=True)
+def end_what_is_left() -> object:
+    leave.clear()
+    yield
+    leave.set()
+    kept.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("round-trip", LosesBytes, "is not what was sent"),
+        ("out-of-order", LosesBytes, "its state is not the source's"),
+        ("keeps-no-buffer", KeepsTheBuffer, "keeps a view"),
+        ("damaged-config", RaisesAnything, "IndexError"),
+        ("missing-state", IgnoresWhatIsMissing, "did not notice"),
+        ("aborts", CannotBeAborted, "after abort()"),
+        ("cancels", DoesNotResume, "after a cancel at wait"),
+        ("errors", FailsToResume, "did not resume"),
+        ("leaves-nothing", LeavesAThread, "more threads"),
+        ("leaves-nothing", KeepsItsState, "close() does not give up everything"),
+        ("short-buffers", WantsBigBuffers, "the buffer is too small"),
+        ("identity", OtherNames, "the same devices at both ends"),
+    ],
+)
+def test_a_broken_promise_is_caught(name: str, kind: type[RingNic], words: str) -> None:
+    finding = found(name, broken(kind))
+    assert finding.outcome is Outcome.FAILED
+    assert words in finding.text
+    assert "\n" not in finding.text
+
+
+class Hangs(RingNic):
+    def save_config(self) -> bytes:
+        self._ended.wait(LIMIT)
+        raise DeviceError("aborted")
+
+    def __init__(self, number: int, ring: bytearray) -> None:
+        super().__init__(number, ring)
+        self._ended = threading.Event()
+
+    def abort(self) -> None:
+        self._ended.set()
+
+
+def test_a_check_that_hangs_is_ended() -> None:
+    finding = found("out-of-order", broken(Hangs), limit=0.2)
+    assert finding.outcome is Outcome.FAILED
+    assert finding.text == "it did not end within 0.2 s; abort() ended it"
+
+
+def test_the_command_reports_and_writes(tmp_path: Path) -> None:
+    markdown, as_json = tmp_path / "report.md", tmp_path / "report.json"
+    done = migpool(
+        "conformance",
+        "ringnic",
+        "-o",
+        "ring=5000",
+        "--models",
+        "pool",
+        "--markdown",
+        str(markdown),
+        "--json",
+        str(as_json),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 12 checks passed")
+    assert "| round-trip | pool | passed | state verified |" in markdown.read_text()
+    read = json.loads(as_json.read_text())
+    assert read["conforms"]
+    assert [one["check"] for one in read["checks"]][:2] == ["identity", "out-of-order"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["conformance", "nothing"], "there is no device plug-in 'nothing'"),
+        (["conformance", "ringnic", "-o", "ring"], "write KEY=VALUE"),
+        (["conformance", "ringnic", "--models", "none"], "there is no threading model 'none'"),
+        (["conformance", "ringnic", "--count", "0"], "ask for 1 device or more"),
+        (["new-device", "My Device"], "is no name for a plug-in"),
+        (["new-device", "vfio"], "is installed already"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
+    done = migpool(*arguments)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def announce(package: Path) -> None:
+    """What an installer would leave beside the sources, so that the test needs no build."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    info = package / "src" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    ((group, points),) = project["entry-points"].items()
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+
+def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
+    made = migpool("new-device", "fast-nic", "--into", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    package = tmp_path / "fast-nic"
+    announce(package)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--migpool-models", "pool:1"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        cwd=package,
+        env={"PYTHONPATH": str(package / "src")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 passed" in done.stdout
+    again = migpool("new-device", "fast-nic", "--into", str(tmp_path))
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
