@@ -33,9 +33,15 @@ class RecordedJob:
     spans: list[Span] = field(default_factory=list)
 
     @property
+    def kept(self) -> list[Span]:
+        """What it did while it had a thread: all, or all until its config was held."""
+        held = next((at + 1 for at, span in enumerate(self.spans) if span.wait is Wait.HOLD), len(self.spans))
+        return self.spans[:held]
+
+    @property
     def threads(self) -> set[str]:
         """Where it ran."""
-        return {span.thread for span in self.spans}
+        return {span.thread for span in self.kept}
 
     @property
     def end(self) -> int:

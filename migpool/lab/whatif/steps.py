@@ -129,7 +129,7 @@ class _Making:
 
     def _count_workers(self, side: Recorded) -> None:
         threads = set().union(*(job.threads for job in side.jobs.values())) if side.jobs else set()
-        if threads and not threads & self._receivers and len(threads) < len(side.jobs):
+        if threads and not threads & self._receivers and len(threads) < len(side.jobs) and _keep_threads(side):
             self.places[workers_of(side.side)] = len(threads)
 
     def _workers(self, side: Recorded, slot: int) -> str:
@@ -315,6 +315,11 @@ class _Making:
                 before = max(before, self._all_held)
             self._work(step, self._destination, span, before)
             last, before = number, span.end
+            if span.wait is Wait.HOLD:
+                # The job ends here; its config is loaded when all have come so far, and keeps no thread until then.
+                done = self.steps[self._done["destination", job.slot]]
+                self._add(Step("end", job.slot, causes=[last], gives=done.gives))
+                done.gives = ""
         self.steps[self._done["destination", job.slot]].causes.append(last)
 
     def _carrier(self, starved: Span, came: Span) -> Span | None:
@@ -374,3 +379,15 @@ class _Making:
         elif span.wait is Wait.LOCK:
             step.part, step.work = "own", 0
         step.delay = max(0, begin - before)
+
+
+def _keep_threads(side: Recorded) -> bool:
+    """Whether each job keeps one thread from its begin to its end; those that are polled share theirs."""
+    free: dict[str, int] = {}
+    for job in sorted(side.jobs.values(), key=lambda job: job.taken):
+        if not job.kept:
+            continue
+        if len(job.threads) > 1 or free.get(job.kept[0].thread, 0) > job.taken:
+            return False
+        free[job.kept[0].thread] = job.kept[-1].end
+    return True
