@@ -16,6 +16,7 @@ from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
 from migpool.cli.record import record
 from migpool.cli.replay import replay
+from migpool.cli.report import report
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
@@ -33,6 +34,8 @@ out which thread should do which part of the work.
   [cyan]migpool compare[/]                  every threading model, and the answer
 
   [cyan]migpool run small -m pool:2[/]      one model, one migration
+
+  [cyan]migpool report result.json[/]       what --json wrote, as a page for the browser
 
   [cyan]migpool scenario show default[/]    what is migrated; write your own from it
 
@@ -81,6 +84,7 @@ app.command()(send)
 app.command()(receive)
 app.command()(record)
 app.command()(replay)
+app.command()(report)
 app.command()(inspect)
 app.command()(plugins)
 app.command()(conformance)
