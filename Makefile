@@ -3,7 +3,9 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
+# make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
 # make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
+# make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make clean   remove what these made
 
@@ -12,7 +14,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu cpython fuzz clean help
+.PHONY: demo test lint soak bench bench-quick qemu cpython kernel browser fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -26,6 +28,7 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/migpool compare default
+	@echo "Open $(CURDIR)/migpool-report.html in a browser: it needs no network"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -50,6 +53,11 @@ qemu: $(READY)
 	tests/qemu/setup
 	$(BIN)/pytest -m qemu tests/qemu
 
+browser: $(READY)
+	tests/browser/setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(BIN)/pytest -m browser tests/browser
+
 # The tests come with the distribution's own Python, so it is that one which runs them.
 cpython:
 	/usr/bin/python3 -c 'import venv, ensurepip, test.test_concurrent_futures' 2>/dev/null || \
@@ -58,9 +66,14 @@ cpython:
 	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	build/cpython/bin/pytest tests/workerpool/test_workerpool_cpython.py
 
+kernel: $(READY)
+	tests/kernel/setup
+	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
+	$(BIN)/python tests/kernel
+
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz all --seconds 60
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html

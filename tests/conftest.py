@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 LIMIT = 5.0
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("migpool", deadline=None)
+settings.load_profile("migpool")
 
 
 def threads() -> set[str]:

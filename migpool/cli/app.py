@@ -17,9 +17,11 @@ from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
 from migpool.cli.record import record
 from migpool.cli.replay import replay
+from migpool.cli.report import report
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
+from migpool.cli.vfio import vfio_app
 from migpool.cli.vmsd import vmsd_app
 
 __all__ = ["app"]
@@ -33,6 +35,8 @@ out which thread should do which part of the work.
   [cyan]migpool compare[/]                  every threading model, and the answer
 
   [cyan]migpool run small -m pool:2[/]      one model, one migration
+
+  [cyan]migpool report result.json[/]       what --json wrote, as a page for the browser
 
   [cyan]migpool scenario show default[/]    what is migrated; write your own from it
 
@@ -81,10 +85,12 @@ app.command()(send)
 app.command()(receive)
 app.command()(record)
 app.command()(replay)
+app.command()(report)
 app.command()(inspect)
 app.command()(plugins)
 app.command()(conformance)
 app.command()(new_device)
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(vfio_app, name="vfio")
 app.add_typer(vmsd_app, name="vmsd")
 app.add_typer(lab_app, name="lab")

@@ -13,6 +13,7 @@ from migpool.cli.options import (
     LogFormatOption,
     ModelsOption,
     PictureFile,
+    ReportFile,
     ScenarioArgument,
     SeedOption,
     TraceFile,
@@ -32,6 +33,8 @@ def compare(
     json_file: JsonFile = None,
     trace_file: TraceFile = None,
     picture_file: PictureFile = None,
+    report_file: ReportFile = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.", show_default=False)] = False,
     seed: SeedOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
@@ -41,7 +44,8 @@ def compare(
 
     Each repetition makes every model once, in an order of its own. Each
     migration has two processes of its own on this host. The trace file holds
-    the last run of each model.
+    the last run of each model. The report, migpool-report.html in the current
+    directory unless told otherwise, is one page that needs no network.
 
       [cyan]migpool compare[/]      the default machine
 
@@ -51,8 +55,11 @@ def compare(
     """
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
+    from migpool.errors import UsageError
     from migpool.models import parse_models
 
+    if no_report and report_file is not None:
+        raise UsageError("--report and --no-report say the opposite: give one of them")
     names = [one.name for one in parse_models(models)] if models else []
     code = run_models(
         invocation,
@@ -62,6 +69,8 @@ def compare(
         json_file=json_file,
         trace_file=trace_file,
         picture_file=picture_file,
+        report_file=report_file,
+        default_report=not no_report,
         seed=seed,
     )
     raise typer.Exit(code)

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
+from rich.text import Text
 
 from migpool.cli.files import check_writable, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
+from migpool.cli.reporting import REPORT, reported
+from migpool.errors import UsageError
 from migpool.lab.chrometrace import chrome_trace
+from migpool.lab.page.document import document
+from migpool.lab.page.headline import reason_line
 from migpool.lab.picture import picture
 from migpool.lab.processes import Observed
 from migpool.lab.progress import watching
-from migpool.lab.result import RunResult
+from migpool.lab.result import LabResult, RunResult
 from migpool.lab.run import Lab, Planned, Run, Watcher, plan
+from migpool.lab.switchover import switchover
 from migpool.lab.table import console_for, render, run_line
 from migpool.models import all_models, parse_model, scenario_models
 from migpool.scenario import load_scenario
@@ -37,12 +43,15 @@ def run_models(
     trace_file: Path | None,
     picture_file: Path | None,
     seed: int | None,
+    report_file: Path | None = None,
+    default_report: bool = False,
 ) -> int:
     """Make the runs and return the exit code.
 
     Arguments:
         models: their names; empty for those of the scenario.
         repeats: how often each; ``None`` for the scenario's number.
+        default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
         UsageError: the scenario, a model or a file cannot be used.
@@ -52,7 +61,7 @@ def run_models(
     names = list(models) or scenario_models(scenario, scenario_name) or all_models()
     for name in names:
         parse_model(name)
-    check_writable(json_file, trace_file, picture_file)
+    check_writable(json_file, trace_file, picture_file, report_file)
     planned = plan(names, repeats or scenario.compare.repeats, scenario.seed if seed is None else seed)
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)
@@ -70,13 +79,36 @@ def run_models(
         write(trace_file, json.dumps(chrome_trace(lab.last_of_each_model())))
     if picture_file is not None and result.runs:
         write(picture_file, picture(result, f"migpool: {scenario.name}"))
+    written = _write_report(result, report_file, default_report and not came, screen)
     if came:
         made = sum(run.outcome == "completed" for run in result.runs)
         screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)
         return interrupt.exit_code
     console = console_for(sys.stdout)
     console.print(render(result, console.width))
+    if len(names) > 1 and (why := reason_line(result)):
+        console.print(Text(why))
+    if len(names) == 1 and (drawn := switchover(result, console.width)) is not None:
+        console.print(drawn)
+    if written is not None:
+        console.print(f"\n{reported(written)}", markup=False, highlight=False, soft_wrap=True)
     return _judge(result.runs, screen)
+
+
+def _write_report(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:
+    """Write the report if it is wanted and there is something to tell; returns where it is."""
+    if not any(run.outcome == "completed" for run in result.runs) or (path is None and not default):
+        return None
+    if path is None:
+        path = REPORT
+        try:
+            check_writable(path)
+        except UsageError as error:
+            # Nobody asked for it: that it cannot be had here is no reason to fail.
+            screen.print(f"migpool: no report: {error}; --report says where else", markup=False, highlight=False)
+            return None
+    write(path, document([result], f"migpool: {result.scenario}"))
+    return path
 
 
 class _Logging:

@@ -118,9 +118,14 @@ def _shown(finding: Finding) -> RenderableType:
     if finding.comparisons:
         parts.append(_ratios(finding.comparisons))
     if finding.counts:
-        table = _table("Must not be", "Of", "Were")
+        table = _table("Must not be", "Model", "Of", "Were")
         for one in finding.counts:
-            table.add_row(Text(one.name), str(one.total), Text(str(one.wrong), style="red" if one.wrong else "green"))
+            table.add_row(
+                Text(one.what),
+                one.model or "all",
+                str(one.total),
+                Text(str(one.wrong), style="red" if one.wrong else "green"),
+            )
         parts.append(table)
     told = Text(finding.verdict, style=_STYLES[finding.verdict])
     if finding.preliminary:

@@ -17,6 +17,7 @@ __all__ = [
     "ModelOption",
     "ModelsOption",
     "PictureFile",
+    "ReportFile",
     "ScenarioArgument",
     "SeedOption",
     "TraceFile",
@@ -95,7 +96,12 @@ Count = Annotated[
 ]
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the result as JSON (schema 1)."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        dir_okay=False,
+        help="Write the result as JSON (schema 1), with a trace of each model.",
+    ),
 ]
 TraceFile = Annotated[
     Path | None,
@@ -106,6 +112,10 @@ TraceFile = Annotated[
 PictureFile = Annotated[
     Path | None,
     typer.Option("--picture", metavar="FILE.svg", dir_okay=False, help="Write the table as an SVG picture."),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Write the report, one HTML file, to FILE."),
 ]
 Verbose = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Log each change of state.", show_default=False)

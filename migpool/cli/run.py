@@ -13,6 +13,7 @@ from migpool.cli.options import (
     LogFormatOption,
     ModelOption,
     PictureFile,
+    ReportFile,
     ScenarioArgument,
     SeedOption,
     TraceFile,
@@ -30,6 +31,7 @@ def run(
     json_file: JsonFile = None,
     trace_file: TraceFile = None,
     picture_file: PictureFile = None,
+    report_file: ReportFile = None,
     seed: SeedOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
@@ -37,7 +39,8 @@ def run(
 ) -> None:
     """Migrate a machine from one process to another under one threading model.
 
-    Source and destination are processes of their own on this host.
+    Source and destination are processes of their own on this host. Ends with a
+    time line of the switchover.
 
       [cyan]migpool run[/]      the default machine
 
@@ -56,6 +59,7 @@ def run(
         json_file=json_file,
         trace_file=trace_file,
         picture_file=picture_file,
+        report_file=report_file,
         seed=seed,
     )
     raise typer.Exit(code)

@@ -99,7 +99,7 @@ def damaged_config(subject: Subject) -> str:
             bytes([config[0] ^ 0xFF]) + config[1:] if config else b""
         ),
     }
-    refused = 0
+    refused = tried = 0
     for what, damage in damages.items():
         with _pairs(subject) as pairs:
             for source, destination in pairs:
@@ -107,8 +107,9 @@ def damaged_config(subject: Subject) -> str:
                 destination.load_setup(saved.setup)
                 for chunk in saved.chunks:
                     destination.load_state(memoryview(chunk))
+                tried += 1
                 refused += _refuses(destination, what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
-    return f"{refused} of {len(damages) * subject.count} refused"
+    return f"{refused} of {tried} refused"
 
 
 def missing_state(subject: Subject) -> str:

@@ -8,7 +8,7 @@ from typing import cast
 
 from migpool.conformance.checks import Check, checks
 from migpool.conformance.subject import Subject
-from migpool.device import OptionValue
+from migpool.device import DeviceError, OptionValue
 from migpool.errors import UsageError
 from migpool.models import all_models, parse_models
 from migpool.plugins import load_device_plugin
@@ -24,12 +24,19 @@ def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
         count: how many devices it is to make.
 
     Raises:
-        UsageError: an option is wrong.
+        UsageError: an option is wrong, or one is missing without which the plug-in makes no devices.
         PluginError: there is no such plug-in, or it is broken.
     """
     if count < 1:
         raise UsageError(f"count is {count}: ask for 1 device or more")
-    return Subject(name, load_device_plugin(name), dict(_option(text) for text in options), count)
+    subject = Subject(name, load_device_plugin(name), dict(_option(text) for text in options), count)
+    try:
+        devices = subject.devices("source")
+    except DeviceError as error:
+        raise UsageError(f"no devices to check: {error}; options are given as KEY=VALUE") from error
+    for device in devices:
+        device.close()
+    return subject
 
 
 def check_list(models: str, *, every_wait: bool = False) -> list[Check]:

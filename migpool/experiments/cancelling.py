@@ -50,10 +50,11 @@ class _Count:
         if wrong:
             self.wrong.append(wrong)
 
-    def finding(self, name: str) -> CountFinding:
+    def finding(self, model: str, what: str) -> CountFinding:
         wrong = len(self.wrong)
         return CountFinding(
-            name=name,
+            model=model,
+            what=what,
             total=self.total,
             wrong=wrong,
             outcome=counted(self.total, wrong),
@@ -109,8 +110,8 @@ def cancel_everywhere(
         late = _cancel_under(scenario, parse_model(name), waits, deadline, stop, left, dead)
         note = f", {late} of them after the machine had moved" if late else ""
         say(f"{name}: {left.total} cancels{note}; something left after {len(left.wrong)}")
-        yield left.finding(f"{name}: cancels that left a thread, a descriptor or a process")
-        yield dead.finding(f"{name}: machines that could not migrate after a cancel")
+        yield left.finding(name, "cancels that left a thread, a descriptor or a process")
+        yield dead.finding(name, "machines that could not migrate after a cancel")
 
 
 def _cancel_under(

@@ -19,7 +19,7 @@ One object an experiment::
                       the budget that a run had in use), where (milliseconds of the downtime by kind, mean)
     comparisons       name, of, to, measure, least, most, decides, ratios of each round, median, low, high, coverage
                       (of the interval), outcome ("holds", "fails" or "open")
-    counts            name, total, wrong, outcome, examples (of what was wrong, at most a few)
+    counts            model (empty: of all runs), what, total, wrong, outcome, examples (of what was wrong, a few)
     failures          the runs that failed, a line each; empty as a rule
 """
 
@@ -75,7 +75,8 @@ class ComparisonFinding(_Form):
 class CountFinding(_Form):
     """Something that must never happen, and how often it did."""
 
-    name: str
+    model: str
+    what: str
     total: int
     wrong: int
     outcome: Outcome

@@ -98,12 +98,12 @@ def _comparisons(comparisons: Sequence[ComparisonFinding]) -> Iterator[str]:
 def _counts(finding: Finding) -> Iterator[str]:
     if not finding.counts:
         return
-    yield from ("## Counts", "", "| what must not be | of | were | |", "|---|---|---|---|")
+    yield from ("## Counts", "", "| what must not be | model | of | were | |", "|---|---|---|---|---|")
     for one in finding.counts:
-        yield f"| {_cell(one.name)} | {one.total} | {one.wrong} | {one.outcome} |"
+        yield f"| {_cell(one.what)} | {one.model or 'all'} | {one.total} | {one.wrong} | {one.outcome} |"
     yield ""
     for one in finding.counts:
-        yield from (f"* {line}" for line in one.examples)
+        yield from (f"* {one.model}{': ' if one.model else ''}{line}" for line in one.examples)
     if any(one.examples for one in finding.counts):
         yield ""
 

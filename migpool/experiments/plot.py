@@ -128,12 +128,11 @@ def _count(one: CountFinding, y: int) -> list[str]:
     share = one.wrong / one.total if one.total else 0.0
     bad = round(_PLOT * share, 2) if not one.wrong else max(2.0, round(_PLOT * share, 2))
     good = round(_PLOT - bad, 2) if one.total else 0
-    model, _, what = one.name.partition(": ")
     return [
-        *_lane(y, model),
+        *_lane(y, one.model or one.what),
         f'<rect class="good" x="{_LEFT}" y="{y + 8}" width="{good}" height="{_LANE - 16}"/>',
         f'<rect class="wrong" x="{_LEFT + good}" y="{y + 8}" width="{bad}" height="{_LANE - 16}"/>',
-        *_beside(f"{one.wrong} of {one.total}", what, y),
+        *_beside(f"{one.wrong} of {one.total}", one.what if one.model else "", y),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from migpool.experiments.cancelling import cancel_everywhere
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Ended, Finding, VariantFinding
@@ -91,7 +91,7 @@ def _finding(
 ) -> Finding:
     deciding = [one for one in comparisons if one.decides]
     pieces = [Piece(one.name, one.outcome, _ratio_told(one)) for one in deciding]
-    pieces += [Piece(one.name, one.outcome, f"{one.wrong} of {one.total}", never=True) for one in counts]
+    pieces += _never(counts)
     verdict = verdict_of(pieces, experiment.depends)
     return Finding(
         schema=1,
@@ -115,6 +115,16 @@ def _finding(
         counts=list(counts),
         failures=list(failures),
     )
+
+
+def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
+    """One piece for each kind of count: those of all models together."""
+    for what in dict.fromkeys(one.what for one in counts):
+        same = [one for one in counts if one.what == what]
+        total, wrong = sum(one.total for one in same), sum(one.wrong for one in same)
+        # A kind of which one model has nothing to count is not decided by the others' counts.
+        outcome = counted(min(one.total for one in same), wrong)
+        yield Piece(what, outcome, f"{wrong} of {total}", never=True)
 
 
 def _compared(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFinding:
@@ -152,7 +162,8 @@ def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:
     }
     wrong = [f"{where}: {share:.2f}" for where, share in shares.items() if share > most]
     return CountFinding(
-        name=f"{name} over {most:g}",
+        model="",
+        what=f"{name} over {most:g}",
         total=len(shares),
         wrong=len(wrong),
         outcome=counted(len(shares), len(wrong)),

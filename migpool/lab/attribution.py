@@ -53,7 +53,7 @@ class Attribution:
         """Whom the waits of one kind were for.
 
         Arguments:
-            kind: "lock" or "queued"; links of other kinds are behind nobody.
+            kind: "lock", "queued" or "channel"; links of other kinds are behind nobody.
 
         Returns:
             ms waited behind each device, largest first; "" stands for a thread that had to be woken or started.

@@ -19,7 +19,8 @@ Why lock and queued stay with the waiter instead of going on in the holder's job
 decides. Followed into the holder, a big lock that serialises every config would show as "load config", and a pool that
 is too small as "device read", as if the devices were slow. ``Link.behind`` keeps the other reading: the time behind
 each holder is a link of its own. A wait for a chunk or for room is no such choice, so it is followed to its cause. A
-chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device.
+chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device; so is a job
+that has no thread while it waits, from when its chunk was there until a channel's thread carried it on.
 
 Guarantees:
 
@@ -62,7 +63,9 @@ class Link:
         device: the device's name; empty if it is about none.
         thread: the thread's name; empty if unknown.
         index: the chunk, -1 for none.
-        behind: for "lock" and "queued" the device that was waited for; empty if there was none, only a thread to wake.
+        behind: for "lock", "queued" and "channel" the device that was waited for: the one that held the lock, that had
+            the thread, whose chunk was sent last before a channel was idle. Empty if there was none, only a thread to
+            wake.
     """
 
     begin: int
@@ -235,6 +238,12 @@ class _Walk:
         key = (span.slot, span.index)
         sent = self._source.sends.get(key)
         came = self._destination.receives.get(key)
+        if came is not None and span.thread in self._destination.receivers:
+            # A job without a thread: its chunk was here, and nobody carried it on.
+            self._behind("queued", span, self._destination.busy(span.thread, max(span.begin, came.end), self.now))
+            self._spend(max(span.begin, came.end), "queued", span)
+            if self.now <= span.begin:
+                return
         if came is not None and came.end <= span.begin:
             self._spend(span.begin, "cpu", span)  # it was here: only the interpreter took its time
             return
@@ -273,7 +282,7 @@ class _Walk:
                 self._spend(max(turn.begin, begin), "queued", span, self._destination.name(turn.slot))
         self._spend(begin, "send", span)
         if channel is not None:
-            self._spend(max(channel.begin, span.begin), "channel", span)
+            self._spend(max(channel.begin, span.begin), "channel", span, self._source.gave_way(channel.end))
             self._spend(span.begin, "send", span)
 
     def _credit(self, span: Span) -> None:

@@ -36,6 +36,8 @@ The file holds one object::
                       has no fingerprint), in order
       remarks         what a reader should know of how the threading model went to work, a sentence each
       error           why it failed, in one line; empty if it did not
+      analysis        why the downtime is what it is, with the run's trace (``analysisform.py``): of each model the run
+                      with the median downtime has one, the others null
 
 Where only one side's report is there (``migpool send``), what the other one knows is null or empty.
 """
@@ -45,6 +47,9 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from migpool.lab.analysisform import AnalysisResult
+from migpool.lab.jsontext import json_text
 
 __all__ = ["BoundResult", "DeviceResult", "LabResult", "MachineFacts", "MemoryResult", "RunResult", "ThreadCounts"]
 
@@ -105,6 +110,7 @@ class RunResult(_Form):
     devices: list[DeviceResult] = []
     remarks: list[str] = []
     error: str = ""
+    analysis: AnalysisResult | None = None
 
 
 class BoundResult(_Form):
@@ -136,4 +142,4 @@ class LabResult(_Form):
 
     def to_json(self) -> str:
         """The file's text."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        return json_text(self.model_dump(mode="json", by_alias=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from migpool.lab.analysis import analyse, buffer_size, representatives
 from migpool.lab.bound import LowerBound, lower_bound
 from migpool.lab.chrometrace import TracedRun
 from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
@@ -129,8 +130,16 @@ class Lab:
                 yield source, destination
 
     def result(self, bound: LowerBound | None) -> LabResult:
-        """Everything that was found."""
-        return lab_result(self._scenario, [with_bound(run.result, bound) for run in self.runs], bound)
+        """Everything that was found, and why, for the run of each model that stands for it."""
+        runs = [with_bound(run.result, bound) for run in self.runs]
+        for place in representatives(runs):
+            pair = self.runs[place].pair
+            source, destination = pair.source.result, pair.destination.result
+            if source is not None and destination is not None:
+                chunk = buffer_size(self._scenario, sum(device.iterable for device in source.report.devices))
+                found = analyse(source.report, destination.report, chunk)
+                runs[place] = runs[place].model_copy(update={"analysis": found})
+        return lab_result(self._scenario, runs, bound)
 
     def last_of_each_model(self) -> list[TracedRun]:
         """The last run of each model that both sides have told of, for a trace."""

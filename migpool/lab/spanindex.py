@@ -159,6 +159,7 @@ class SideIndex:
                 own.append(span)
                 if wait is Wait.SECTION:
                     self.sections[slot] = span
+        self.receivers = frozenset(receivers)
         self.held = held
         # A thread that loads held configs one after the other by itself works all the time: none of it is queueing.
         self.own = Track(span for span in own if span.wait is not Wait.QUEUED or not self.was_held(span))
@@ -173,6 +174,9 @@ class SideIndex:
             (span for span in queued if not self.was_held(span)), key=lambda span: (span.begin, span.end)
         )
         self._submissions = [span.begin for span in self._submitted]
+        sent = sorted((span.end, span.slot) for span in self.sends.values())
+        self._sent_ends = [end for end, _ in sent]
+        self._sent = [slot for _, slot in sent]
         job_ends = sorted((track.spans[-1].end, slot) for slot, track in self.jobs.items() if track.spans)
         self._job_ends = [end for end, _ in job_ends]
         self._ended_jobs = [slot for _, slot in job_ends]
@@ -194,6 +198,11 @@ class SideIndex:
         """The QUEUED span of the job that was submitted last before ``time`` and taken up by another thread."""
         place = bisect_left(self._submissions, time)
         return self._submitted[place - 1] if place else None
+
+    def gave_way(self, time: int) -> str:
+        """The device whose chunk had gone into its channel last at or before ``time``; empty if there is none."""
+        place = bisect_right(self._sent_ends, time)
+        return self.name(self._sent[place - 1]) if place else ""
 
     def job_ended(self, time: int) -> tuple[int, int] | None:
         """When the job ended that ended last at or before ``time``, and its slot."""

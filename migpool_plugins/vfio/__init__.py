@@ -1,13 +1,21 @@
-"""Emulated VFIO devices: state in a device process of their own, read and written through real descriptors.
+"""VFIO devices: one device class, and backends for what can be behind it.
 
 ::
 
-    the migrating process                      the device process (one a side)
-      device.py   the Device's methods           server.py    sockets and threads
-      client.py   requests with time limits  ->  state.py     migration states, config, digests
-      process.py  starts and ends it             transfer.py  one save or one load through the data descriptor
-      options.py  the scenario's options         pacing.py    rates, latencies, the shared lock
-                                                 content.py   the state's bytes
+    device.py      VfioDevice: which call moves which state, and recovery (recovery.py)
+    backend.py     what a backend is asked; migration.py: states, arcs, flags
+    opening.py     which backend an entry has
+    vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
+    emulated.py    devices of a device process of our own; the default
+
+    the migrating process                              the device process (one a side)
+      emulated.py         config, digests, costs         server.py              sockets and threads
+      emulatedbackend.py  vfio-user, or a descriptor ->  vfiouser/session.py    one connection in vfio-user
+      client.py           the control connection     ->  state.py               migration states, config, digests
+      process.py          starts and ends it             transfer.py            one save or load: in messages
+      options.py          the scenario's options         requesttransfer.py       of vfio-user, or
+                                                         descriptortransfer.py    through a data descriptor
+                                                         pacing.py, content.py  rates and locks; the state's bytes
       profiles.py, control.py: the values and the messages that both know
 
 The device process imports this package too, and must start fast: what it needs of the package rests on the standard
@@ -25,15 +33,16 @@ __all__ = ["devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:
-    """Emulated VFIO devices in a device process of their own, 64 MiB of incompressible state each by default.
+    """VFIO devices: emulated ones of 64 MiB of incompressible state by default, a vfio-user server's, or this host's.
 
     Arguments:
-        context: ``options`` are described in :mod:`migpool_plugins.vfio.options`; ``count`` devices are made, and
-            ``seed`` decides what their state is.
+        context: ``options`` are described in :mod:`migpool_plugins.vfio.options` for emulated devices, and for others
+            where :mod:`migpool_plugins.vfio.opening` says; ``count`` devices are made, and ``seed`` decides what the
+            state of emulated ones is.
 
     Raises:
-        DeviceError: an option is wrong, or the device process cannot be started.
+        DeviceError: an option is wrong, a device is not there, or the device process cannot be started.
     """
-    from migpool_plugins.vfio.device import open_devices
+    from migpool_plugins.vfio.opening import open_devices
 
     return open_devices(context)

@@ -58,7 +58,7 @@ class Backend(Protocol):
     Attributes:
         note: what a reader of the result should know ("kernel, group 12", "vfio-user"); may be empty.
         flags: what the device can do.
-        write_size: bytes that one write takes at the most.
+        write_size: bytes that one request to the device carries at the most; ``write`` cuts at it.
     """
 
     note: str
@@ -78,8 +78,8 @@ class Backend(Protocol):
     def data_size(self) -> int | None:
         """Estimate how many bytes of state a stop-copy would read; ``None`` if the device cannot say."""
 
-    def precopy_info(self) -> PrecopyInfo:
-        """Ask a device in PRE_COPY what is left."""
+    def precopy_info(self) -> PrecopyInfo | None:
+        """Ask a device in PRE_COPY what is left; ``None`` if it cannot say (vfio-user does not ask it)."""
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``; 0 at the end of what there is."""

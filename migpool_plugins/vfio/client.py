@@ -12,6 +12,7 @@ One client belongs to one device: its control connection, its data descriptor wh
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import select
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.device import DeviceError, VerificationError
+from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER, decode, encode
 from migpool_plugins.vfio.process import DeviceProcess
 
@@ -81,7 +83,7 @@ class DeviceClient:
             fields: further fields of the request.
 
         Raises:
-            DeviceError: refused, aborted, late, or the process has ended.
+            BackendError: refused, aborted, late, or the process has ended.
             VerificationError: refused, since the state or config is not the one that was sent.
         """
         self.check()
@@ -89,13 +91,13 @@ class DeviceClient:
         try:
             self._connection.sendall(encode({"id": number, "op": op, **fields}, payload))
         except ConnectionError:
-            raise DeviceError(self._process.ending()) from None
+            raise BackendError(self._process.ending()) from None
         deadline = time.monotonic() + limit
         while True:
             ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             self.check()
             if not ready:
-                raise DeviceError(f"the device did not answer {op!r} within {limit:.3g} s")
+                raise BackendError(f"the device did not answer {op!r} within {limit:.3g} s", errno.ETIMEDOUT)
             fields, payload = self._receive()
             # An aborted request's answer may still come; the numbers tell it from the one that is waited for.
             if fields.get("id") == number:
@@ -113,15 +115,15 @@ class DeviceClient:
         for descriptor in descriptors:
             self._adopt(socket.socket(fileno=descriptor))
         if not message:
-            raise DeviceError(self._process.ending())
+            raise BackendError(self._process.ending())
         return decode(message)
 
     def check(self) -> None:
         """Raise :class:`DeviceError` if the device has been aborted or closed."""
         if self._closed:
-            raise DeviceError("the device has been closed")
+            raise BackendError("the device has been closed")
         if self._aborted:
-            raise DeviceError("the device's work was aborted")
+            raise BackendError("the device's work was aborted")
 
     # ------------------------------------------------------------------- data
 
@@ -134,7 +136,7 @@ class DeviceClient:
         """Read up to ``length`` bytes of state straight into ``buffer``; 0 at the end of the data.
 
         Raises:
-            DeviceError: aborted, late, or the descriptor is broken.
+            BackendError: aborted, late, or the descriptor is broken.
         """
         try:
             count = data.recv_into(buffer, length, socket.MSG_WAITALL)
@@ -150,7 +152,7 @@ class DeviceClient:
         """Write ``state`` and wait until the device has taken and checked it.
 
         Raises:
-            DeviceError: aborted, late, refused, or the descriptor is broken.
+            BackendError: aborted, late, refused, or the descriptor is broken.
             VerificationError: it is not the state that was sent.
         """
         header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
@@ -188,14 +190,22 @@ class DeviceClient:
             if self._aborted:
                 data.shutdown(socket.SHUT_RDWR)
 
+    def take_data(self) -> socket.socket:
+        """Give the descriptor that the last request brought to the caller, who closes it."""
+        with self._lock:
+            data, self._data = self._data, None
+        if data is None:
+            raise BackendError("the device process sent no descriptor")
+        return data
+
     def _drop_data(self) -> None:
         with self._lock:
             if self._data is not None:
                 self._data.close()
                 self._data = None
 
-    def _late(self, what: str) -> DeviceError:
-        return DeviceError(f"the device's {what} did not return within {self.data_limit:.3g} s")
+    def _late(self, what: str) -> BackendError:
+        return BackendError(f"the device's {what} did not return within {self.data_limit:.3g} s", errno.ETIMEDOUT)
 
     def _broken(self, error: OSError | None) -> DeviceError:
         """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
@@ -203,7 +213,7 @@ class DeviceClient:
             self.request("ready", self.data_limit)
         except DeviceError as reason:
             return reason
-        return DeviceError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
+        return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
     # -------------------------------------------------------------------- end
 
@@ -238,4 +248,4 @@ class DeviceClient:
 
 
 def _refused(verification: bool, text: str) -> DeviceError:
-    return VerificationError(text) if verification else DeviceError(text)
+    return VerificationError(text) if verification else BackendError(text)

@@ -7,9 +7,12 @@ The root connection is the device process's standard input. On it come only ``at
 descriptor of a new device's own connection; its end of file ends the process. On a device's connection every request
 is answered in order::
 
-    request   {"id": 7, "op": "set-state", "state": "stop-copy"}
+    request   {"id": 7, "op": "set-state", "state": 3}
     reply     {"id": 7}                              with a data descriptor when the request opened one
     reply     {"id": 7, "error": "...", "kind": "device" | "verification"}
+
+The device speaks either through a data descriptor, or vfio-user: then ``connect`` brings a connection for it, and the
+requests here are only what that protocol has no word for (the config, digests, why something was refused).
 
 The data descriptor is an AF_UNIX stream socket, since ``shutdown`` ends a blocked read or write of it at once, from
 any thread and at either end, which no pipe can do. While saving it carries the state's bytes and then end of file.
@@ -24,6 +27,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from errno import EIO
 from typing import Final, Literal, TypeAlias
 
 MAX_MESSAGE: Final = 128 << 10
@@ -40,12 +44,14 @@ class Refusal(Exception):
     Arguments:
         text: one line.
         kind: ``verification`` if the state or config is not the one that was sent, otherwise ``device``.
+        errno: what vfio-user answers instead of the text.
     """
 
-    def __init__(self, text: str, kind: RefusalKind = "device") -> None:
+    def __init__(self, text: str, kind: RefusalKind = "device", errno: int = EIO) -> None:
         super().__init__(text)
         self.text = text
         self.kind: RefusalKind = kind
+        self.errno = errno
 
 
 def encode(fields: Mapping[str, object], payload: bytes = b"") -> bytes:

@@ -1,225 +1,361 @@
-"""The emulated VFIO device as migpool sees it: :class:`migpool.device.Device` on top of the device process.
+"""One VFIO device, whatever is behind it: :class:`migpool.device.Device` on top of a :class:`Backend`.
 
-Which call moves which state (see :mod:`migpool_plugins.vfio.state` for what the states mean)::
+Which call moves which state (``migration.py`` has the arcs; those in brackets only where the device can)::
 
-    source       save_setup  RUNNING -> PRE_COPY       destination   load_setup   RUNNING -> RESUMING
-                 stop        PRE_COPY -> STOP_COPY                   load_config  (the config)
-                 resume      any -> RUNNING                          start        RESUMING -> RUNNING
+    source       save_setup   RUNNING -> [PRE_COPY]           destination   load_setup   RUNNING -> RESUMING
+                 quiesce      -> [PRE_COPY_P2P | RUNNING_P2P]               load_config  RESUMING -> STOP
+                 stop         -> STOP_COPY                                  wake         STOP -> [RUNNING_P2P]
+                 wake         -> [RUNNING_P2P]                              start        -> RUNNING
+                 resume       -> RUNNING
+
+Guarantees:
+
+* A request that fails is followed by the question where the device is, by the recovery that fits the call, and at last
+  by a reset; the error says in one line what was found and done. After an ``abort`` nothing is recovered before
+  ``wake``, ``resume`` or ``close``.
+* A write that failed is fatal: the device is reset, and refuses with the same error what comes after, since a real
+  driver may take later writes and run with bad state.
+* What can go wrong with loaded state goes wrong in ``load_config``: the device leaves RESUMING there, which is where a
+  driver judges what it was given, and not when the machine is about to run.
+* A device that an earlier user left in the middle of a migration is reset before it is used, and says so in ``note``;
+  one that is closed outside RUNNING is reset first, since closing alone does not leave the state.
 """
 
 from __future__ import annotations
 
-import json
-import socket
-from collections.abc import Sequence
+import select
+import struct
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from migpool.device import Device, DeviceContext, DeviceError, Pending, Side, StateCosts
-from migpool_plugins.vfio.client import DeviceClient
-from migpool_plugins.vfio.options import DeviceSettings, parse_options
-from migpool_plugins.vfio.process import DeviceProcess
+from migpool.device import Device, DeviceError, Pending, Side, VerificationError
+from migpool_plugins.vfio.backend import Backend, BackendError
+from migpool_plugins.vfio.migration import Flags, MigrationState
+from migpool_plugins.vfio.recovery import recover
 
-SETUP_LIMIT = 60.0
-"""Seconds that making the state may take: 64 MiB take a tenth of a second, the largest allowed state some twenty."""
+__all__ = ["VfioDevice"]
 
+CONFIG: Final = struct.Struct("!8sQ")
+"""migpool's config of a VFIO device, whose migration data has none of its own: a magic, and how many bytes of state
+were saved, so that a tail that is missing is found whatever the driver thinks of it."""
+CONFIG_MAGIC: Final = b"vfiodone"
 
-def open_devices(context: DeviceContext) -> list[Device]:
-    """Start a device process and return its devices; see :func:`migpool_plugins.vfio.devices`."""
-    settings = parse_options(context)
-    process = DeviceProcess(len(settings))
-    made: list[Device] = []
-    try:
-        for device in settings:
-            connection = process.attach(device, context.side, context.seed)
-            made.append(EmulatedVfioDevice(process, connection, device, context.side, settings))
-    except BaseException:
-        for device_made in made:
-            device_made.close()
-        process.end()
-        raise
-    return made
+_M = MigrationState
+_T = TypeVar("_T")
 
 
-class EmulatedVfioDevice(Device):
-    """One device of the device process.
+class VfioDevice(Device):
+    """A device behind a backend, which it owns from now on.
 
     Arguments:
-        process: the process, for its end.
-        connection: this device's control connection.
-        settings: name, profile and fault.
+        idstr: the device's name in the stream.
+        backend: the device.
         side: which end of the migration this is.
-        siblings: the settings of all devices of the entry, which may have to be waited for under a shared lock.
+        precopy: whether to read state while the machine runs, if the device can.
+        read_size: bytes to ask for in one read at the most; 0: as much as the buffer holds.
+        outlives: whether the device goes on to exist when it is closed, and so must be left in RUNNING.
     """
 
     instance_id = 0
     version = 1
     iterable = True
-    note = "emulated VFIO"
 
     def __init__(
         self,
-        process: DeviceProcess,
-        connection: socket.socket,
-        settings: DeviceSettings,
+        idstr: str,
+        backend: Backend,
         side: Side,
-        siblings: Sequence[DeviceSettings],
+        *,
+        precopy: bool = True,
+        read_size: int = 0,
+        outlives: bool = True,
     ) -> None:
-        self.idstr = settings.idstr
-        self.profile = settings.profile
-        self.process = process
+        self.idstr = idstr
+        self.backend = backend
+        self.note = backend.note
+        self.peer_to_peer = Flags.P2P in backend.flags
         self._side = side
-        self._limit = settings.time_limit
-        self._short_read = settings.fault.at if settings.fault and settings.fault.kind == "short-read" else 0
+        self._precopy = precopy and Flags.PRE_COPY in backend.flags
+        self._read_size = read_size
+        self._outlives = outlives
+        self._in_precopy = False
+        self._exhausted = False
+        self._stopped = False
+        self._estimate = 0
         self._saved = 0
-        self._saving_ended = False
-        self._lock_name = f"{siblings[0].idstr} shared lock"
-        longest = sum(max(s.profile.read_cost(s.profile.chunk), s.profile.write_cost(s.profile.size)) for s in siblings)
-        self._client = DeviceClient(process, connection, settings.time_limit + longest)
+        self._loading = False
+        self._loaded = 0
+        self._failure: DeviceError | None = None
+        self._aborted = False
+        self._deaf = False
+        self._closed = False
+        self._asked_of_epoll = -1
+        self._can_wait = False
 
     # ------------------------------------------------------------------ source
 
     def save_setup(self) -> bytes:
-        """Wait until the state has been made, open the data descriptor, and describe the device for the other side."""
-        self._client.request("ready", SETUP_LIMIT)
-        self._open("pre-copy")
-        return json.dumps({"size": self.profile.size, "config_size": self.profile.config_size}).encode()
+        """Make sure that the device runs, begin to pre-copy if it can, and estimate how much there is to save."""
+        self._take_over()
+        if self._precopy:
+            self._go(_M.PRE_COPY, _M.RUNNING)
+            self._in_precopy = True
+            self._exhausted = False
+        self._estimate = self._tried(self.backend.data_size, _M.RUNNING) or 0
+        return b""
 
     def pending(self) -> Pending:
-        """All of the state, until the machine stops: there is nothing to pre-copy."""
-        return Pending(precopy=0, stopcopy=self.profile.size - self._saved)
+        """What is left, by the device's own account, or by its estimate where it cannot say.
+
+        A device that cannot say what is left to pre-copy is asked to give until it has nothing, once.
+        """
+        if not self._in_precopy:
+            return Pending(stopcopy=max(0, self._estimate - self._saved))
+        info = self._tried(self.backend.precopy_info, _M.RUNNING)
+        if info is None:
+            return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
+        return Pending(info.initial + info.dirty, max(0, self._estimate - info.initial - info.dirty), info.initial)
+
+    def iterate(self, buffer: memoryview) -> int:
+        """Read the next part of what a running device has to give; 0 when there is nothing just now."""
+        if not self._in_precopy:
+            return 0
+        count = self._read(buffer, _M.RUNNING)
+        self._exhausted = not count
+        return count
+
+    def quiesce(self) -> None:
+        """Let the device begin nothing towards its peers any more, if it knows how to; takes as long as it takes."""
+        if self.peer_to_peer:
+            self._go(_M.PRE_COPY_P2P if self._in_precopy else _M.RUNNING_P2P, _M.RUNNING)
 
     def stop(self) -> None:
-        """Stop the device; takes the profile's time. The device begins its first chunk without waiting for a read."""
-        self._client.request("set-state", self._limit + self.profile.stop_time, state="stop-copy")
-        self._saved = 0
-        self._saving_ended = False
+        """Stop the device, its state ready to be read. If it cannot, it is stopped at least, until ``wake``."""
+        if self._stopped:
+            self._check()
+            raise DeviceError("the device has been stopped before: resume it first")
+        self._go(_M.STOP_COPY, _M.STOP)
+        self._stopped = True
+        self._asked_of_epoll = -1
+        if self._in_precopy:
+            self._estimate = self._saved + (self._tried(self.backend.data_size, _M.STOP) or 0)
+        self._in_precopy = False
 
     def save_state(self, buffer: memoryview) -> int:
-        """Read the next part of the state, at most a chunk of the profile, straight into ``buffer``."""
-        data = self._client.data
-        if data is None:
-            self._client.check()
+        """Read the next part of the state straight into ``buffer``; 0 at the end."""
+        if not self._stopped:
+            self._check()
             raise DeviceError("the device has not been stopped: there is no state to read yet")
-        length = min(len(buffer), self.profile.chunk)
-        if self._saved < self._short_read < self._saved + length:
-            length, self._short_read = self._short_read - self._saved, 0
-        count = self._client.read(data, buffer, length)
-        self._saved += count
-        return count or self._finish_saving()
-
-    def _finish_saving(self) -> int:
-        """The data has ended: ask whether that was the end of the state or an error."""
-        if not self._saving_ended:
-            sent = self._client.request("finish-save", self._limit).fields["sent"]
-            if sent != self._saved:
-                raise DeviceError(f"{sent} bytes of state were put in and {self._saved} read")
-            self._saving_ended = True
-        return 0
+        return self._read(buffer, _M.STOP)
 
     def save_config(self) -> bytes:
-        """Return the config: the digest of the state, and made-up content; takes the profile's time."""
-        return self._client.request("save-config", self._limit + self.profile.save_config_time).payload
-
-    def resume(self) -> None:
-        """Run again at the source; the state is what it was, and can be saved from the beginning. Takes back an abort.
-
-        As with a real device, a stop that has begun is finished first.
-        """
-        self._client.renew()
-        self._saved = 0
-        self._saving_ended = False
-        begun = self.profile.stop_time + self.profile.save_config_time
-        self._client.request("reset", self._client.data_limit + begun)
+        """Return how much state was saved; the rest of the device is in its state."""
+        self._check()
+        return CONFIG.pack(CONFIG_MAGIC, self._saved)
 
     # ------------------------------------------------------------- destination
 
-    def load_setup(self, data: bytes) -> None:
-        """Wait until the state has been made and open the data descriptor.
-
-        Arguments:
-            data: what the source's ``save_setup`` returned; empty skips the comparison of the two devices' sizes.
-        """
-        if data:
-            self._compare(data)
-        self._client.request("ready", SETUP_LIMIT)
-        self._open("resuming")
-
-    def _compare(self, data: bytes) -> None:
-        try:
-            theirs = json.loads(data)
-        except ValueError:
-            theirs = None
-        if not isinstance(theirs, dict):
-            raise DeviceError("the source's device is not an emulated VFIO device: give both sides the same devices")
-        for key, ours in (("size", self.profile.size), ("config_size", self.profile.config_size)):
-            if theirs.get(key) != ours:
-                raise DeviceError(
-                    f"{key} is {theirs.get(key)!r} at the source and {ours} here: give both sides the same options"
-                )
+    def load_setup(self, data: bytes) -> None:  # noqa: ARG002 - a device of another kind may have put something there
+        """Make sure that the device is not in the middle of something, and let it take state."""
+        self._take_over()
+        self._failure = None
+        self._loaded = 0
+        self._go(_M.RESUMING, _M.RUNNING)
+        self._loading = True
 
     def load_state(self, data: memoryview) -> None:
-        """Write a part of the state; returns when the device has taken it, at its own pace, and found it right."""
-        descriptor = self._client.data
-        if descriptor is None:
-            self._client.check()
+        """Write the next part of the state; returns when the device has taken all of it."""
+        if not self._loading:
+            self._check()
             raise DeviceError("the device has not been set up to load: there is no descriptor to write to")
-        self._client.write(descriptor, data)
+        try:
+            self.backend.write(data)
+        except DeviceError as error:
+            raise self._spoiled(error) from None
+        self._loaded += len(data)
 
     def load_config(self, data: bytes) -> None:
-        """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
-        self._client.request("load-config", self._limit + self.profile.load_config_time, data)
+        """Compare what was loaded with what was saved, and let the device judge it: it leaves RESUMING."""
+        self._check()
+        try:
+            magic, saved = CONFIG.unpack(data)
+        except struct.error:
+            magic, saved = b"", 0
+        if magic != CONFIG_MAGIC:
+            raise self._spoiled(VerificationError("the config is not one of a VFIO device: give both ends the same"))
+        if saved != self._loaded:
+            raise self._spoiled(
+                VerificationError(f"the state is incomplete: {self._loaded} of {saved} bytes have come")
+            )
+        self._finish_loading()
+
+    def _finish_loading(self) -> None:
+        """Leave RESUMING, where a driver judges the state; a device that does not like it is reset."""
+        try:
+            self.backend.set_state(_M.STOP)
+        except DeviceError as error:
+            raise self._spoiled(error) from None
+        self._loading = False
 
     def start(self) -> None:
         """Let the loaded device run."""
-        self._client.request("set-state", self._limit, state="running")
+        self._check()
+        self._go(_M.RUNNING, None)
 
     # -------------------------------------------------------------------- both
 
-    def fingerprint(self) -> bytes:
-        """Return the SHA-256 of what was really read from, or written to, the device; computed now."""
-        return self._client.request("fingerprint", SETUP_LIMIT).payload
+    def wake(self) -> None:
+        """Let the device answer its peers, if it knows the difference, without beginning anything. Takes back an abort.
+
+        At the source a device that was not even quiet stays as it is.
+        """
+        self._renew()
+        if self._side == "source":
+            state = self._tried(self.backend.state, None)
+            if not self.peer_to_peer or state in (_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.ERROR):
+                return
+        elif not self.peer_to_peer:
+            return
+        self._check()
+        self._go(_M.RUNNING_P2P, _M.RUNNING if self._side == "source" else None)
+
+    def resume(self) -> None:
+        """Run again at the source with the state it has, and be ready to be saved from the beginning.
+
+        Harmless in every case. A device in ERROR, or one that refuses to run, is reset, which loses its state: that is
+        an error, and says so.
+        """
+        self._renew()
+        self._forget()
+        if self._tried(self.backend.state, None) is not _M.RUNNING:
+            self._go(_M.RUNNING, None)
 
     def verify(self) -> None:
-        """Compare everything that was received with what the state must be, once more and as a whole."""
-        self._client.request("verify", SETUP_LIMIT)
+        """Ask the device whether it runs.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        state = self._tried(self.backend.state, None)
+        if state is not _M.RUNNING:
+            raise VerificationError(f"the device is in {state.name}, not in RUNNING")
 
     def abort(self) -> None:
-        """End any wait at once. What the device process has begun by itself, a stop say, it finishes."""
-        self._client.abort()
+        """End any wait at once, and let later calls fail until ``wake`` or ``resume``."""
+        self._aborted = True
+        self.backend.abort()
 
     def close(self) -> None:
-        """Close the device; the last device of the entry ends the device process and waits for its end."""
-        self._client.close()
+        """Leave the device in RUNNING, by a reset if it is elsewhere, and give back everything."""
+        if self._closed:
+            return
+        self._closed = True
+        # One that answered nothing when it failed is not waited for once more: there may be many such devices.
+        if self._outlives and not self._deaf:
+            try:
+                self.backend.renew()
+                if self.backend.state() is not _M.RUNNING:
+                    self.backend.reset()
+            except DeviceError:
+                pass  # A server or driver that is gone: there is nobody to leave it to.
+        self.backend.close()
 
     def poll_fd(self) -> int | None:
-        """The data descriptor, from set-up on, if the profile says so: readable when a chunk or the end is there."""
-        data = self._client.data
-        return data.fileno() if self.profile.pollable and self._side == "source" and data is not None else None
+        """A descriptor that a selector can really wait on before ``save_state``, if the backend has one.
 
-    def costs(self) -> StateCosts:
-        """What the profile makes of this device's work."""
-        profile = self.profile
-        last = profile.size - (profile.chunks - 1) * profile.chunk
-        whole = profile.chunks - 1
-        return StateCosts(
-            stop=profile.stop_time,
-            read=whole * profile.read_cost(profile.chunk) + profile.read_cost(last),
-            write_chunk=profile.write_cost(min(profile.chunk, profile.size)),
-            write=whole * profile.write_cost(profile.chunk) + profile.write_cost(last),
-            save_config=profile.save_config_time,
-            load_config=profile.load_config_time,
-            shared_lock=self._lock_name if profile.locks("read" if self._side == "source" else "write") else "",
-        )
-
-    def record(self, last: int = 1000) -> list[tuple[float, float]]:
-        """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds.
-
-        With a shared lock these are the times in which the device held it.
+        A driver's descriptor that cannot be waited on is always ready for poll; epoll refuses it, which tells.
         """
-        came = self._client.request("record", self._limit, last=last).fields["record"]
-        assert isinstance(came, list)
-        return [(begin, end) for begin, end in came]
+        descriptor = self.backend.poll_fd() if self._side == "source" and not self._closed else None
+        if descriptor is None:
+            return None
+        if descriptor != self._asked_of_epoll:
+            self._asked_of_epoll = descriptor
+            self._can_wait = _can_wait(descriptor)
+        return descriptor if self._can_wait else None
 
-    def _open(self, state: str) -> None:
-        self._client.request("set-state", self._limit, state=state)
-        if self._client.data is None:
-            raise DeviceError(f"the device went to {state} without a data descriptor")
+    # ------------------------------------------------------------------ within
+
+    def _take_over(self) -> None:
+        """Bring a device that an earlier user left in the middle of a migration back to RUNNING."""
+        self._check()
+        self._forget()
+        state = self._tried(self.backend.state, None)
+        if state is not _M.RUNNING:
+            self._tried(self.backend.reset, None)
+            self.note = f"{self.backend.note}, found in {state.name} and reset".removeprefix(", ")
+
+    def _forget(self) -> None:
+        self._in_precopy = self._stopped = self._loading = self._exhausted = False
+        self._saved = 0
+
+    def _read(self, buffer: memoryview, recovery: MigrationState) -> int:
+        if self._read_size and self._read_size < len(buffer):
+            buffer = buffer[: self._read_size]
+        try:
+            count = self.backend.read(buffer)
+        except BackendError as error:
+            raise self._told(error, recovery) from None
+        self._saved += count
+        return count
+
+    def _go(self, target: MigrationState, recovery: MigrationState | None) -> None:
+        try:
+            self.backend.set_state(target)
+        except BackendError as error:
+            raise self._told(error, recovery) from None
+
+    def _tried(self, call: Callable[[], _T], recovery: MigrationState | None) -> _T:
+        try:
+            return call()
+        except BackendError as error:
+            raise self._told(error, recovery) from None
+
+    def _told(self, error: BackendError, recovery: MigrationState | None) -> BackendError:
+        """Recover after a failure; returns the error that tells of both."""
+        if self._aborted or self._closed:
+            return error
+        done = self._recovered(recovery, error)
+        self._forget()
+        return BackendError(f"{error}; {done}" if done else str(error), error.errno)
+
+    def _recovered(self, recovery: MigrationState | None, because: BackendError | None) -> str:
+        done = recover(self.backend, recovery, because)
+        self._deaf = not done.reached
+        return done.words
+
+    def _spoiled(self, error: DeviceError) -> DeviceError:
+        """Reset a device whose state must not be used; returns the error, which it keeps."""
+        if self._aborted or self._closed:
+            return error
+        if self._failure is None:
+            done = self._recovered(None, error if isinstance(error, BackendError) else None)
+            text = f"{error}; {done}" if done else str(error)
+            self._failure = BackendError(text, error.errno) if isinstance(error, BackendError) else type(error)(text)
+            self._loading = False
+        return self._failure
+
+    def _check(self) -> None:
+        """Raise what stands in the way of any further work."""
+        if self._closed:
+            raise DeviceError("the device has been closed")
+        if self._aborted:
+            raise DeviceError("the device's work was aborted")
+        if self._failure is not None:
+            raise self._failure
+
+    def _renew(self) -> None:
+        if self._closed:
+            raise DeviceError("the device has been closed")
+        if self._side == "source":
+            self._failure = None
+        self._aborted = False
+        self.backend.renew()
+
+
+def _can_wait(descriptor: int) -> bool:
+    with select.epoll() as epoll:
+        try:
+            epoll.register(descriptor, select.EPOLLIN)
+        except PermissionError:
+            return False
+    return True

@@ -1,14 +1,19 @@
-"""The ``options`` table of a vfio entry in a scenario, as validated values.
+"""The ``options`` table of a vfio entry with emulated devices, as validated values.
 
 ::
 
+    backend = "emulated"             the default; others: opening.py
     profile = "network-function"     a name of profiles.PROFILES; every key below overrides one of its values
     size, chunk, config_size         bytes, or "64MiB"
     read_rate, write_rate            bytes per second, or "400MiB"; 0 is as fast as it goes
     read_latency, write_latency      seconds for each chunk, or "100us"
     stop_time, save_config_time, load_config_time        seconds, or "5ms"
     shared_lock = ""                 "read", "write" or "both": one lock for all devices of the entry
-    pollable = false
+    pollable = false                 a descriptor to wait on before a read; makes transport "descriptor"
+    transport = "vfio-user"          or "descriptor": how state moves
+    p2p = true                       whether the device can be quiet towards its peers before it stops
+    precopy = false                  whether it gives state while the machine runs:
+    initial_size, dirty_rate         first so many bytes, then so many a second that it makes dirty
     bus = 1                          PCI bus of the first device; the others count up from it
     time_limit = 30                  seconds that the device process may answer later than its profile says
     devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
@@ -57,17 +62,11 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
         DeviceError: one line that names the key, what is wrong with it and what would be right.
     """
     options = context.options
-    _known("option", options, {*_FIELDS, "profile", "bus", "time_limit", "devices", "fault"})
-    if not 1 <= context.count <= MAX_DEVICES:
-        raise _wrong("count", context.count, f"a number from 1 to {MAX_DEVICES}")
-    bus = _whole("bus", options.get("bus", 1))
-    if not 1 <= bus <= MAX_DEVICES - context.count + 1:
-        raise _wrong(
-            "bus", bus, f"1 to {MAX_DEVICES - context.count + 1}, so that the last device's bus is at most 255"
-        )
-    time_limit = _duration("time_limit", options.get("time_limit", 30.0))
+    known("option", options, {*_FIELDS, "backend", "profile", "bus", "time_limit", "devices", "fault"})
+    bus = check_bus(context)
+    time_limit = duration("time_limit", options.get("time_limit", 30.0))
     if not 0 < time_limit <= 3600:
-        raise _wrong("time_limit", time_limit, "seconds over 0, at most 3600")
+        raise wrong("time_limit", time_limit, "seconds over 0, at most 3600")
 
     base = _profile(options, PROFILES[DEFAULT_PROFILE], "")
     overrides = _overrides(options.get("devices", ()), context.count)
@@ -85,13 +84,27 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
     ]
 
 
+def check_bus(context: DeviceContext) -> int:
+    """Return the bus of the first device, if there is a bus for every one."""
+    if not 1 <= context.count <= MAX_DEVICES:
+        raise wrong("count", context.count, f"a number from 1 to {MAX_DEVICES}")
+    bus = whole("bus", context.options.get("bus", 1))
+    last = MAX_DEVICES - context.count + 1
+    if not 1 <= bus <= last:
+        raise wrong("bus", bus, f"1 to {last}, so that the last device's bus is at most {MAX_DEVICES}")
+    return bus
+
+
 def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) -> DeviceProfile:
     name = table.get("profile")
     if name is not None:
         if not isinstance(name, str) or name not in PROFILES:
-            raise _wrong(f"{where}profile", name, f"one of {', '.join(sorted(PROFILES))}")
+            raise wrong(f"{where}profile", name, f"one of {', '.join(sorted(PROFILES))}")
         base = PROFILES[name]
     changes: dict[str, Any] = {key: parse(where + key, table[key]) for key, parse in _FIELDS.items() if key in table}
+    if "transport" not in changes and (changes.get("pollable") or changes.get("precopy")):
+        # Each of the two is possible in one way only, so nobody need say which.
+        changes["transport"] = "descriptor" if changes.get("pollable") else "vfio-user"
     try:
         return replace(base, **changes)
     except ValueError as error:
@@ -100,12 +113,12 @@ def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) 
 
 def _overrides(value: OptionValue, count: int) -> list[Mapping[str, OptionValue]]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise _wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
+        raise wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
     tables: list[Mapping[str, OptionValue]] = []
     for number, table in enumerate(value):
         if not isinstance(table, Mapping):
-            raise _wrong(f"devices[{number}]", table, 'a table, such as {size = "1MiB"}')
-        _known(f"option devices[{number}]:", table, {*_FIELDS, "profile"})
+            raise wrong(f"devices[{number}]", table, 'a table, such as {size = "1MiB"}')
+        known(f"option devices[{number}]:", table, {*_FIELDS, "profile"})
         tables.append(table)
     if len(tables) > count:
         raise DeviceError(
@@ -117,98 +130,109 @@ def _overrides(value: OptionValue, count: int) -> list[Mapping[str, OptionValue]
 def _fault(table: OptionValue, context: DeviceContext, profiles: Sequence[DeviceProfile]) -> tuple[int, Fault] | None:
     """The fault and the number of its device; ``None`` if it belongs to the other side."""
     if not isinstance(table, Mapping):
-        raise _wrong("fault", table, 'a table, such as {device = 0, side = "source", at = 0, kind = "error"}')
-    _known("option fault:", table, {"device", "side", "at", "kind"})
-    device = _whole("fault.device", table.get("device", 0))
+        raise wrong("fault", table, 'a table, such as {device = 0, side = "source", at = 0, kind = "error"}')
+    known("option fault:", table, {"device", "side", "at", "kind"})
+    device = whole("fault.device", table.get("device", 0))
     if not 0 <= device < context.count:
-        raise _wrong("fault.device", device, f"0 to {context.count - 1}, since there are {context.count} devices")
+        raise wrong("fault.device", device, f"0 to {context.count - 1}, since there are {context.count} devices")
     side = table.get("side", "source")
     if side not in ("source", "destination"):
-        raise _wrong("fault.side", side, '"source" or "destination"')
-    at = _size("fault.at", table.get("at", 0))
-    size = profiles[device].size
-    if at >= size:
-        raise _wrong("fault.at", at, f"less than the device's state of {size} bytes")
+        raise wrong("fault.side", side, '"source" or "destination"')
+    at = size("fault.at", table.get("at", 0))
+    state = profiles[device].size
+    if at >= state:
+        raise wrong("fault.at", at, f"less than the device's state of {state} bytes")
     kind = table.get("kind")
     if kind != "error" and kind != "stall" and kind != "crash" and kind != "short-read":
-        raise _wrong("fault.kind", kind, '"error", "stall", "crash" or "short-read"')
+        raise wrong("fault.kind", kind, '"error", "stall", "crash" or "short-read"')
     if kind == "short-read" and (side == "destination" or at == 0):
-        raise _wrong("fault.kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
+        raise wrong("fault.kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
     return (device, Fault(at, kind)) if side == context.side else None
 
 
-def _known(what: str, table: Mapping[str, OptionValue], keys: set[str]) -> None:
+def known(what: str, table: Mapping[str, OptionValue], keys: set[str]) -> None:
+    """Refuse a table with a key that is not among ``keys``."""
     unknown = sorted(set(table) - keys)
     if unknown:
         raise DeviceError(f"vfio {what} {unknown[0]!r} is unknown: use {', '.join(sorted(keys))}")
 
 
-def _wrong(key: str, value: object, remedy: str) -> DeviceError:
+def wrong(key: str, value: object, remedy: str) -> DeviceError:
+    """The error for an option whose value is wrong."""
     return DeviceError(f"vfio option {key} is {value!r}: use {remedy}")
 
 
-def _whole(key: str, value: OptionValue) -> int:
+def whole(key: str, value: OptionValue) -> int:
+    """Return a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(key, value, "a whole number")
+        raise wrong(key, value, "a whole number")
     return value
 
 
-def _size(key: str, value: OptionValue) -> int:
+def size(key: str, value: OptionValue) -> int:
+    """Return a number of bytes, from a number or from text with a unit."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _wrong(key, value, 'a whole number of bytes, or text such as "64MiB"')
+        raise wrong(key, value, 'a whole number of bytes, or text such as "64MiB"')
     if isinstance(value, int):
         if value < 0:
-            raise _wrong(key, value, "a number of bytes that is not negative")
+            raise wrong(key, value, "a number of bytes that is not negative")
         return value
     match = _QUANTITY.fullmatch(value)
     if match is None or match[2] not in _BYTES:
-        raise _wrong(key, value, 'a number with B, KiB, MiB or GiB, such as "64MiB"')
-    size = float(match[1]) * _BYTES[match[2]]
-    if not size.is_integer():
-        raise _wrong(key, value, "a whole number of bytes")
-    return int(size)
+        raise wrong(key, value, 'a number with B, KiB, MiB or GiB, such as "64MiB"')
+    count = float(match[1]) * _BYTES[match[2]]
+    if not count.is_integer():
+        raise wrong(key, value, "a whole number of bytes")
+    return int(count)
 
 
 def _rate(key: str, value: OptionValue) -> float:
     if isinstance(value, float) and value >= 0:
         return value
-    return float(_size(key, value.removesuffix("/s") if isinstance(value, str) else value))
+    return float(size(key, value.removesuffix("/s") if isinstance(value, str) else value))
 
 
-def _duration(key: str, value: OptionValue) -> float:
+def duration(key: str, value: OptionValue) -> float:
+    """Return seconds, from a number or from text with a unit."""
     if isinstance(value, str):
         match = _QUANTITY.fullmatch(value)
         if match is None or match[2] not in _SECONDS:
-            raise _wrong(key, value, 'a number with us, ms or s, such as "5ms"')
+            raise wrong(key, value, 'a number with us, ms or s, such as "5ms"')
         return float(match[1] + _SECONDS[match[2]])
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise _wrong(key, value, 'seconds that are not negative, or text such as "5ms"')
+        raise wrong(key, value, 'seconds that are not negative, or text such as "5ms"')
     return float(value)
 
 
-def _flag(key: str, value: OptionValue) -> bool:
+def flag(key: str, value: OptionValue) -> bool:
+    """Return a truth value."""
     if not isinstance(value, bool):
-        raise _wrong(key, value, "true or false")
+        raise wrong(key, value, "true or false")
     return value
 
 
 def _text(key: str, value: OptionValue) -> str:
     if not isinstance(value, str):
-        raise _wrong(key, value, "text in quotes")
+        raise wrong(key, value, "text in quotes")
     return value
 
 
 _FIELDS: Final[Mapping[str, Callable[[str, OptionValue], Parsed]]] = {
-    "size": _size,
-    "chunk": _size,
+    "size": size,
+    "chunk": size,
     "read_rate": _rate,
     "write_rate": _rate,
-    "read_latency": _duration,
-    "write_latency": _duration,
-    "stop_time": _duration,
-    "save_config_time": _duration,
-    "config_size": _size,
-    "load_config_time": _duration,
+    "read_latency": duration,
+    "write_latency": duration,
+    "stop_time": duration,
+    "save_config_time": duration,
+    "config_size": size,
+    "load_config_time": duration,
     "shared_lock": _text,
-    "pollable": _flag,
+    "pollable": flag,
+    "transport": _text,
+    "p2p": flag,
+    "precopy": flag,
+    "initial_size": size,
+    "dirty_rate": _rate,
 }

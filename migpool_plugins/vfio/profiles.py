@@ -20,6 +20,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
 SharedLockUse: TypeAlias = Literal["", "read", "write", "both"]
+Transport: TypeAlias = Literal["descriptor", "vfio-user"]
 FaultKind: TypeAlias = Literal["error", "stall", "crash", "short-read"]
 
 MAX_SIZE: Final = 16 << 30
@@ -46,6 +47,11 @@ class DeviceProfile:
         load_config_time: seconds of one load of the config.
         shared_lock: in which direction the devices of one entry hold one lock while they produce or take a chunk.
         pollable: whether ``poll_fd`` gives out the data descriptor.
+        transport: how state moves: in the messages of vfio-user, or through a data descriptor, as with a kernel driver.
+        p2p: whether the device can be quiet towards its peers before it stops.
+        precopy: whether it gives state before it stops.
+        initial_size: bytes that it gives first then, and that should be loaded before the stop.
+        dirty_rate: bytes per second that it makes dirty while it runs, and gives again.
 
     Raises:
         ValueError: a value is out of its range; one line that names the field.
@@ -63,12 +69,18 @@ class DeviceProfile:
     load_config_time: float = 0.0
     shared_lock: SharedLockUse = ""
     pollable: bool = False
+    transport: Transport = "vfio-user"
+    p2p: bool = True
+    precopy: bool = False
+    initial_size: int = 0
+    dirty_rate: float = 0.0
 
     def __post_init__(self) -> None:
         self._check("size", self.size, 1, MAX_SIZE, "bytes")
         self._check("chunk", self.chunk, 1, MAX_CHUNK, "bytes")
         self._check("config_size", self.config_size, 0, MAX_CONFIG, "bytes")
-        for name in ("read_rate", "write_rate"):
+        self._check("initial_size", self.initial_size, 0, self.size, "bytes, at most the size")
+        for name in ("read_rate", "write_rate", "dirty_rate"):
             rate: float = getattr(self, name)
             if rate:
                 self._check(name, rate, 1, 1 << 50, "bytes per second, or 0 for no limit")
@@ -76,6 +88,15 @@ class DeviceProfile:
             self._check(name, getattr(self, name), 0, MAX_TIME, "seconds")
         if self.shared_lock not in ("", "read", "write", "both"):
             raise ValueError(f'shared_lock is {self.shared_lock!r}: use "", "read", "write" or "both"')
+        if self.transport not in ("descriptor", "vfio-user"):
+            raise ValueError(f'transport is {self.transport!r}: use "vfio-user" or "descriptor"')
+        if self.pollable and self.transport != "descriptor":
+            raise ValueError('pollable is True: use it with transport "descriptor", vfio-user has nothing to wait on')
+        if self.precopy and self.transport != "vfio-user":
+            raise ValueError('precopy is True: use it with transport "vfio-user", a descriptor cannot say "not now"')
+        if not self.precopy and (self.initial_size or self.dirty_rate):
+            name = "initial_size" if self.initial_size else "dirty_rate"
+            raise ValueError(f"{name} is {getattr(self, name):g}: use it with precopy = true")
 
     @staticmethod
     def _check(name: str, value: float, least: float, most: float, unit: str) -> None:
@@ -136,7 +157,7 @@ PROFILES: Final = {
         stop_time=20e-3,
         load_config_time=10e-3,
     ),
-    "instant": DeviceProfile(size=64 * MIB, chunk=MIB),
+    "instant": DeviceProfile(size=64 * MIB, chunk=MIB, transport="descriptor"),
     "tiny": DeviceProfile(size=256 * KIB, chunk=64 * KIB),
 }
 """The built-in profiles. ``instant`` and ``tiny`` have no delay at all: they are for tests and for raw throughput."""

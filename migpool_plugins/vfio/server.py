@@ -14,10 +14,11 @@ from typing import Any
 
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.control import MAX_MESSAGE, Refusal, decode, encode
+from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.pacing import SharedLock, sharpen_timers
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.state import DeviceState, MigrationState
-from migpool_plugins.vfio.transfer import Transfer
+from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.vfiouser.session import Session
 
 
 def serve(root: socket.socket) -> None:
@@ -64,7 +65,8 @@ def _serve_device(connection: socket.socket, fields: dict[str, object], base: Ba
                 break
             request, payload = decode(message)
             reply: dict[str, object] = {"id": request.get("id")}
-            data, opened = b"", None
+            data: bytes = b""
+            opened: socket.socket | None = None
             try:
                 if isinstance(device, Refusal):
                     raise device
@@ -81,13 +83,21 @@ def _serve_device(connection: socket.socket, fields: dict[str, object], base: Ba
 
 def _answer(
     device: DeviceState, request: dict[str, object], payload: bytes, reply: dict[str, object]
-) -> tuple[bytes, Transfer | None]:
-    """Carry out one request; returns the reply's payload and the transfer that was opened, if any."""
+) -> tuple[bytes, socket.socket | None]:
+    """Carry out one request; returns the reply's payload and the descriptor that goes with it, if any."""
     match request.get("op"):
         case "ready":
-            pass  # The answer comes when the state has been made, which is what the question is about.
+            device.prepare()  # The answer comes when the state has been made, which is what the question is about.
+        case "connect":
+            return b"", _connect(device)
+        case "state":
+            reply["state"] = int(device.where())
         case "set-state":
-            return b"", device.set_state(MigrationState(request["state"]))
+            device.set_state(MigrationState(_number(request, "state")))
+            opened = device.opened
+            return b"", None if opened is None else opened.client_end
+        case "data-size":
+            reply["size"] = device.data_size()
         case "reset":
             device.reset()
         case "finish-save":
@@ -100,6 +110,8 @@ def _answer(
             return device.fingerprint(), None
         case "verify":
             device.verify()
+        case "why":
+            device.why()
         case "record":
             reply["record"] = device.record()[-_number(request, "last") :]
         case unknown:
@@ -107,12 +119,24 @@ def _answer(
     return b"", None
 
 
-def _send(connection: socket.socket, message: bytes, opened: Transfer | None) -> None:
+def _connect(device: DeviceState) -> socket.socket:
+    """Begin to serve vfio-user on a new connection; returns the client's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def serve_connection() -> None:
+        with ours:
+            Session(ours, device).run()
+
+    threading.Thread(target=serve_connection, daemon=True).start()
+    return theirs
+
+
+def _send(connection: socket.socket, message: bytes, opened: socket.socket | None) -> None:
     if opened is None:
         connection.sendall(message)
         return
-    with opened.client_end:
-        socket.send_fds(connection, [message], [opened.client_end.fileno()])
+    with opened:
+        socket.send_fds(connection, [message], [opened.fileno()])
 
 
 def _number(fields: dict[str, object], key: str) -> int:

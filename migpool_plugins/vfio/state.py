@@ -1,66 +1,55 @@
 """The migration state of one emulated device, on the device process's side: states, config, digests.
 
-The states and arcs are those of the VFIO migration interface that an emulated device needs::
+The states and arcs are those of :mod:`migpool_plugins.vfio.migration`; a request over several of them is carried out
+one by one, and one that fails leaves the device at the step it reached. What takes time: every arc on which the device
+stops takes ``stop_time``, and the device stands still when it has passed. Leaving RESUMING the device judges what it
+was given.
 
-    RUNNING --> PRE_COPY --> STOP_COPY --> RUNNING        source; the second arc takes stop_time
-    RUNNING --> STOP_COPY                                 source, without set-up
-    RUNNING --> RESUMING --> RUNNING                      destination; the second arc only after the config
-    any     --> RUNNING                                   reset
-
-As with a real driver, entering PRE_COPY, STOP_COPY (from RUNNING) and RESUMING opens the data descriptor, PRE_COPY to
-STOP_COPY keeps it, and leaving ends it. The emulated device has nothing to pre-copy: its descriptor is silent until
-STOP_COPY, where the device begins its first chunk without waiting for a reader.
+The migration data of VFIO has no config of its own. A device that migpool's own process serves has one all the same,
+which migpool saves and loads last and which takes the profile's time under the big lock. A device that a foreign client
+may use (``migpool vfio serve``) has none: it takes that time where a driver would, when it leaves RESUMING.
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import struct
+import threading
 import time
+from errno import EINVAL, ENODEV
 from typing import Final
 
 from migpool_plugins.vfio.content import BaseBlock, Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
+from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave
+from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState, path
 from migpool_plugins.vfio.pacing import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.transfer import LoadTransfer, SaveTransfer, Transfer
-
-
-class MigrationState(enum.Enum):
-    """Where a device is; the values are the words of the control messages."""
-
-    RUNNING = "running"
-    PRE_COPY = "pre-copy"
-    STOP_COPY = "stop-copy"
-    RESUMING = "resuming"
-
-
-ARCS: Final = {
-    (MigrationState.RUNNING, MigrationState.PRE_COPY),
-    (MigrationState.RUNNING, MigrationState.STOP_COPY),
-    (MigrationState.RUNNING, MigrationState.RESUMING),
-    (MigrationState.PRE_COPY, MigrationState.STOP_COPY),
-    (MigrationState.PRE_COPY, MigrationState.RUNNING),
-    (MigrationState.STOP_COPY, MigrationState.RUNNING),
-    (MigrationState.RESUMING, MigrationState.RUNNING),
-}
+from migpool_plugins.vfio.requesttransfer import RequestedLoad, RequestedSave
+from migpool_plugins.vfio.transfer import Load, Transfer
 
 CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
-"""Before the config's content: a magic, the size of the state in bytes, its SHA-256."""
+"""Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""
 CONFIG_MAGIC: Final = b"vfioconf"
+
+_M = MigrationState
+_RUNS: Final = frozenset({_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.PRE_COPY_P2P})
+_QUIET: Final = frozenset({_M.RUNNING_P2P, _M.PRE_COPY_P2P})
 
 
 class DeviceState:
-    """One device. All calls come from one thread.
+    """One device. Requests are carried out one after the other, whichever thread they come from; reads and writes of
+    state are not held up by them, and come from one thread at a time.
 
     Arguments:
         idstr: the device's name; with the seed it decides the content.
         profile: sizes and pace.
         base: the process's base block.
-        source: which side this is. A destination also has memory for what it receives.
+        source: whether it can only save. Others have memory for what they receive.
         shared: the process's shared lock; the profile says whether this device uses it.
-        fault: what goes wrong, once; ``None``: nothing.
+        fault: what goes wrong, once, while it saves, or loads if it only does that; ``None``: nothing.
+        configured: whether a config is saved and loaded last; see the module.
+        load_fault: for a device that does both, what goes wrong while it loads.
     """
 
     def __init__(
@@ -71,42 +60,151 @@ class DeviceState:
         source: bool,
         shared: SharedLock,
         fault: Fault | None,
+        configured: bool = True,
+        load_fault: Fault | None = None,
     ) -> None:
-        self.state = MigrationState.RUNNING
-        self._profile = profile
+        self.state = _M.RUNNING
+        self.profile = profile
+        self.flags = Flags.STOP_COPY
+        if profile.p2p:
+            self.flags |= Flags.P2P
+        if profile.precopy:
+            self.flags |= Flags.PRE_COPY
         self._content = StateContent(base, idstr, profile.size, profile.config_size)
-        self._received = None if source else Memory(profile.size)
+        self._source = source
+        self._configured = configured
+        self._received = Memory(profile.size) if configured and not source else None
         self._shared = shared
         self._faults = [fault] if fault is not None else []
+        self._load_faults = self._faults if configured else [load_fault] if load_fault is not None else []
+        self._lock = threading.RLock()
         self._transfer: Transfer | None = None
+        self._prepared: DescriptorSave | None = None
+        self._fresh = False
         self._moved = 0
         self._config_loaded = False
+        self._refused: Refusal | None = None
 
-    def set_state(self, target: MigrationState) -> Transfer | None:
-        """Go to another state; returns the transfer if one was opened.
+    # ------------------------------------------------------------------- states
+
+    def prepare(self) -> None:
+        """Make what the next save needs ahead of time, as a driver allocates it: the descriptor and its thread."""
+        with self._lock:
+            if self._source and self.profile.transport == "descriptor" and self._prepared is None:
+                self._prepared = self._descriptor_save()
+
+    def set_state(self, target: MigrationState) -> None:
+        """Go to another state, over as many arcs as it takes.
 
         Raises:
-            Refusal: there is no such arc, or RESUMING is left before everything has been loaded.
+            Refusal: there is no way, or an arc failed; the device is where it came to.
         """
-        if (self.state, target) not in ARCS:
-            raise Refusal(f"a device that is {self.state.value} cannot become {target.value}")
-        if self.state is MigrationState.RESUMING and not self._config_loaded:
-            raise Refusal("the device cannot run before its config has been loaded")
-        opened = self._open(target) if self._transfer is None else None
-        if target is MigrationState.STOP_COPY:
-            time.sleep(self._profile.stop_time)
-        if target is MigrationState.RUNNING:
+        with self._lock:
+            way = path(self.state, target, self.flags)
+            if way is None:
+                text = f"a device that is in {self.state.name} cannot become {target.name}"
+                raise Refusal(text, errno=EINVAL)
+            for there in way:
+                self._pass(there)
+
+    def where(self) -> MigrationState:
+        """Return the state; a change that is under way is waited for."""
+        with self._lock:
+            return self.state
+
+    def _pass(self, there: MigrationState) -> None:
+        """Go over one arc."""
+        here = self.state
+        if here in WRITABLE:
+            self._judge()
+        if here in _RUNS and there not in _RUNS:
+            time.sleep(self.profile.stop_time)
+        if there in WRITABLE:
+            self._begin(self._load())
+        elif there in READABLE and here not in READABLE:
+            self._begin(self._save(running=there in _RUNS))
+        elif there not in READABLE:
             self._end_transfer()
-        elif target is not MigrationState.PRE_COPY and self._transfer is not None:
+        if there in READABLE and there in _RUNS and isinstance(self._transfer, RequestedSave):
+            self._transfer.quiet(there in _QUIET)
+        if there is _M.STOP_COPY and self._transfer is not None:
             self._transfer.begin()
-        self.state = target
-        return opened
+        self.state = there
+
+    def _judge(self) -> None:
+        """Whether the device may run with what it was given. A refusal leaves it where it is."""
+        if not isinstance(self._transfer, Load):
+            return
+        if self._configured:
+            if not self._config_loaded:
+                raise Refusal("the device cannot run before its config has been loaded", errno=EINVAL)
+            return
+        if self._transfer.error is not None:
+            raise self._transfer.error
+        if self._transfer.offset < self.profile.size:
+            raise self._incomplete(self._transfer.offset, self.profile.size)
+        time.sleep(self.profile.load_config_time)
 
     def reset(self) -> None:
         """Run again, whatever the state was; a transfer in progress ends."""
-        self._end_transfer()
-        self._config_loaded = False
-        self.state = MigrationState.RUNNING
+        # Ended before the lock is waited for: what holds it may be waiting for the transfer.
+        transfer = self._transfer
+        if transfer is not None:
+            transfer.interrupt()
+        with self._lock:
+            self._end_transfer()
+            if self._prepared is not None:
+                self._prepared.cancel()
+                self._prepared = None
+            self._config_loaded = False
+            self.state = _M.RUNNING
+
+    # --------------------------------------------------------------------- data
+
+    @property
+    def opened(self) -> DescriptorSave | DescriptorLoad | None:
+        """The transfer whose descriptor has not been handed out yet; ``None`` without one. Answers once."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, False
+            return self._transfer if fresh and isinstance(self._transfer, DescriptorSave | DescriptorLoad) else None
+
+    def saving(self) -> RequestedSave:
+        """Return the save in progress.
+
+        Raises:
+            Refusal: the device is in no state in which its state can be read.
+        """
+        with self._lock:
+            if self.state not in READABLE or not isinstance(self._transfer, RequestedSave):
+                raise Refusal(
+                    f"state is read in PRE_COPY and STOP_COPY: the device is in {self.state.name}", errno=EINVAL
+                )
+            return self._transfer
+
+    def loading(self) -> RequestedLoad:
+        """Return the load in progress.
+
+        Raises:
+            Refusal: the device is not in RESUMING.
+        """
+        with self._lock:
+            if self.state not in WRITABLE or not isinstance(self._transfer, RequestedLoad):
+                raise Refusal(f"state is written in RESUMING: the device is in {self.state.name}", errno=EINVAL)
+            return self._transfer
+
+    def data_size(self) -> int:
+        """How many bytes a stop-copy would read now."""
+        with self._lock:
+            transfer = self._transfer
+            if isinstance(transfer, RequestedSave):
+                return transfer.total - transfer.offset
+            return self.profile.size - (transfer.offset if isinstance(transfer, DescriptorSave) else 0)
+
+    def interrupt(self) -> None:
+        """Let go of who waits for a stalled device, since they have gone."""
+        transfer = self._transfer
+        if transfer is not None:
+            transfer.interrupt()
 
     def finish_save(self) -> int:
         """Return how many bytes the other process was given; called when it has seen the end of the data.
@@ -114,10 +212,12 @@ class DeviceState:
         Raises:
             Refusal: the device failed to produce all of its state.
         """
-        transfer = self._in_state(MigrationState.STOP_COPY, "nothing is being saved")
+        transfer = self._in_state(_M.STOP_COPY, "nothing is being saved")
         if transfer.error is not None:
             raise transfer.error
         return transfer.offset
+
+    # ------------------------------------------------------------------- config
 
     def save_config(self) -> bytes:
         """Return the config; takes the profile's time.
@@ -125,14 +225,12 @@ class DeviceState:
         Raises:
             Refusal: the state has not been saved whole before.
         """
-        transfer = self._in_state(MigrationState.STOP_COPY, "the config is saved after the device has been stopped")
-        if transfer.offset != self._profile.size:
-            raise Refusal(
-                f"the config is saved after all state, but {transfer.offset} of {self._profile.size} bytes were read"
-            )
-        time.sleep(self._profile.save_config_time)
-        header = CONFIG_HEADER.pack(CONFIG_MAGIC, self._content.size, self._content.digest)
-        return header + self._content.config
+        transfer = self._in_state(_M.STOP_COPY, "the config is saved after the device has been stopped")
+        total = transfer.total if isinstance(transfer, RequestedSave) else self.profile.size
+        if transfer.offset != total:
+            raise Refusal(f"the config is saved after all state, but {transfer.offset} of {total} bytes were read")
+        time.sleep(self.profile.save_config_time)
+        return CONFIG_HEADER.pack(CONFIG_MAGIC, total, self._content.digest) + self._content.config
 
     def load_config(self, data: bytes) -> None:
         """Check and take the config; takes the profile's time.
@@ -140,12 +238,12 @@ class DeviceState:
         Raises:
             Refusal: not all state has been loaded, or the config is not this device's.
         """
-        transfer = self._in_state(MigrationState.RESUMING, "the config came before the device was ready to load")
+        transfer = self._in_state(_M.RESUMING, "the config came before the device was ready to load")
         if transfer.error is not None:
             raise transfer.error
-        content, size = self._content, self._profile.size
-        if transfer.offset != size:
-            raise Refusal(f"the state is incomplete: {transfer.offset} of {size} bytes have come", "verification")
+        content, size = self._content, self.profile.size
+        if transfer.offset < size:
+            raise self._incomplete(transfer.offset, size)
         expected = CONFIG_HEADER.size + len(content.config)
         if len(data) != expected:
             raise Refusal(f"the config is {len(data)} bytes long, {expected} are right", "verification")
@@ -153,20 +251,31 @@ class DeviceState:
         if magic != CONFIG_MAGIC:
             raise Refusal("the config is not one of an emulated VFIO device", "verification")
         # Every write was compared with the state, so what came has the state's digest; here both ends' truths meet.
-        if (sent, digest) != (size, content.digest):
+        if digest != content.digest or (sent != size and not self.profile.precopy):
             raise Refusal("the config belongs to another state: its size or digest differs", "verification")
+        if sent != transfer.offset:
+            raise self._incomplete(transfer.offset, sent)
         if data[CONFIG_HEADER.size :] != content.config:
             pairs = enumerate(zip(data[CONFIG_HEADER.size :], content.config, strict=True), CONFIG_HEADER.size)
             wrong = next(index for index, (came, right) in pairs if came != right)
             raise Refusal(f"the config differs at byte {wrong}", "verification")
-        time.sleep(self._profile.load_config_time)
+        time.sleep(self.profile.load_config_time)
         self._config_loaded = True
 
+    @staticmethod
+    def _incomplete(came: int, right: int) -> Refusal:
+        return Refusal(f"the state is incomplete: {came} of {right} bytes have come", "verification", EINVAL)
+
+    # -------------------------------------------------------------------- proof
+
     def fingerprint(self) -> bytes:
-        """Return the SHA-256 of what was really sent, or received, in the last transfer."""
+        """Return the SHA-256 of what was really sent, or received, in the last transfer; and of how often it was."""
         moved = self._transfer.offset if self._transfer is not None else self._moved
         memory = self._received if self._received is not None else self._content.memory
-        return hashlib.sha256(memory.view[:moved]).digest()
+        digest = hashlib.sha256(memory.view[: min(moved, self.profile.size)])
+        if moved > self.profile.size:
+            digest.update(moved.to_bytes(8, "big"))
+        return digest.digest()
 
     def verify(self) -> None:
         """Check that a destination's device runs with the state that was sent.
@@ -174,9 +283,9 @@ class DeviceState:
         Raises:
             Refusal: it does not.
         """
-        if self._received is None or self.state is not MigrationState.RUNNING or not self._config_loaded:
+        if self._received is None or self.state is not _M.RUNNING or not self._config_loaded:
             raise Refusal("the device has not been loaded and started", "verification")
-        wrong = self._content.first_difference(self._received, 0, self._profile.size)
+        wrong = self._content.first_difference(self._received, 0, self.profile.size)
         if wrong is not None:
             raise Refusal(f"content differs at byte {wrong} of the state", "verification")
 
@@ -184,23 +293,50 @@ class DeviceState:
         """Return when each chunk of the transfer in progress was worked on: begin and end, CLOCK_MONOTONIC, seconds."""
         return self._transfer.pacer.record if self._transfer is not None else []
 
-    def _in_state(self, state: MigrationState, otherwise: str) -> Transfer:
-        if self.state is not state or self._transfer is None:
-            raise Refusal(f"{otherwise}: the device is {self.state.value}")
-        return self._transfer
+    def refuse(self, refusal: Refusal) -> None:
+        """Keep why a request of vfio-user was refused, since its answer is but a number."""
+        self._refused = refusal
 
-    def _open(self, target: MigrationState) -> Transfer:
-        profile = self._profile
-        if target is not MigrationState.RESUMING:
-            shared = self._shared if profile.locks("read") else None
-            self._transfer = SaveTransfer(profile, self._content, shared, self._faults)
-        elif self._received is not None:
-            shared = self._shared if profile.locks("write") else None
-            self._transfer = LoadTransfer(profile, self._content, shared, self._faults, self._received)
-            self._config_loaded = False
-        else:
-            raise Refusal("a source's device cannot load state")
-        return self._transfer
+    def why(self) -> None:
+        """Raise what was kept last, once."""
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+
+    # ------------------------------------------------------------------- within
+
+    def _in_state(self, state: MigrationState, otherwise: str) -> Transfer:
+        with self._lock:
+            if self.state is not state or self._transfer is None:
+                raise Refusal(f"{otherwise}: the device is in {self.state.name}")
+            return self._transfer
+
+    def _begin(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._fresh = True
+        if isinstance(transfer, DescriptorLoad):
+            transfer.begin()
+
+    def _save(self, running: bool) -> Transfer:
+        if self.profile.transport == "vfio-user":
+            shared = self._shared if self.profile.locks("read") else None
+            return RequestedSave(self.profile, self._content, self._faults, shared, running)
+        prepared, self._prepared = self._prepared, None
+        return prepared if prepared is not None else self._descriptor_save()
+
+    def _descriptor_save(self) -> DescriptorSave:
+        shared = self._shared if self.profile.locks("read") else None
+        return DescriptorSave(self.profile, self._content, self._faults, shared)
+
+    def _load(self) -> Transfer:
+        if self._source:
+            raise Refusal("a source's device cannot load state", errno=ENODEV)
+        if self._received is None:
+            self._received = Memory(self.profile.size)
+        self._config_loaded = False
+        shared = self._shared if self.profile.locks("write") else None
+        kind = RequestedLoad if self.profile.transport == "vfio-user" else DescriptorLoad
+        return kind(self.profile, self._content, self._load_faults, self._received, shared)
 
     def _end_transfer(self) -> None:
         if self._transfer is not None:

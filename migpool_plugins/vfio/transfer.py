@@ -1,27 +1,31 @@
-"""One save or one load of a device's state through its data descriptor, on a thread of the device process.
+"""One save or one load of a device's state, on the device process's side: what its two kinds have in common.
 
-A transfer belongs to one visit of the states STOP_COPY (or PRE_COPY before it) or RESUMING. ``cancel`` ends it whatever
-it waits for; the next visit gets a new transfer and a new descriptor.
+A transfer belongs to one visit of the states in which data moves. ``cancel`` ends it whatever it waits for; the next
+visit gets a new one. The data moves through a descriptor (``descriptortransfer.py``) or in the messages of vfio-user
+(``requesttransfer.py``).
+
+The state is a ring as far as a transfer is concerned: byte *n* of what moves is byte *n* modulo the state's size.
+Without pre-copy a transfer is one round. With it the initial bytes come first, then bytes that the running device has
+made dirty, and after the stop what is left; so every byte has one right value whatever the device did before it
+stopped.
 
 Guarantees:
 
-* A save is at most one chunk ahead of its reader: a chunk is handed over before the next is begun.
-* A write is answered after its bytes have been compared with the state, so a wrong one fails in its own call.
+* A write is answered after its bytes have been compared with the state, so a wrong one fails in its own call, and all
+  that come after it fail in the same way.
 * What a transfer came to (``offset``, ``error``) is set before the end that the other side can see.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
-import time
-from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from migpool_plugins.vfio.content import Memory, StateContent
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, WRITE_HEADER, Refusal, data_socket_pair
-from migpool_plugins.vfio.pacing import READ_ALLOWANCE, WRITE_ALLOWANCE, Pacer, SharedLock
+from migpool_plugins.vfio.control import Refusal
+from migpool_plugins.vfio.pacing import Pacer, SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 
 CRASH_STATUS: Final = 70
@@ -29,23 +33,41 @@ CRASH_STATUS: Final = 70
 _SCRATCH: Final = 64 << 10
 
 
-class Transfer(ABC):
-    """What a save and a load have in common.
+def ring(offset: int, length: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a state of ``size`` bytes that ``length`` bytes from ``offset`` on are: where, and how many
+    bytes."""
+    while length:
+        begin = offset % size
+        part = min(length, size - begin)
+        yield begin, part
+        offset += part
+        length -= part
+
+
+class Transfer:
+    """What saves and loads have in common.
 
     Arguments:
         profile: sizes and pace.
         content: what the state must be.
-        shared: the lock to hold while working; ``None``: none.
         faults: what goes wrong; a fault is taken out when it has happened.
+        latency: seconds of each piece of work, besides its bytes.
+        rate: bytes per second; 0: no limit.
+        shared: the lock to hold while working; ``None``: none.
 
     Attributes:
-        client_end: the descriptor for the other process; close it here when it has been sent.
         offset: bytes of the state that have been read by, or taken from, the other process.
         error: why the transfer failed; ``None`` if it did not.
     """
 
     def __init__(
-        self, profile: DeviceProfile, content: StateContent, shared: SharedLock | None, faults: list[Fault]
+        self,
+        profile: DeviceProfile,
+        content: StateContent,
+        faults: list[Fault],
+        latency: float,
+        rate: float,
+        shared: SharedLock | None,
     ) -> None:
         self.offset = 0
         self.error: Refusal | None = None
@@ -53,38 +75,20 @@ class Transfer(ABC):
         self._content = content
         self._faults = faults
         self._cancelled = threading.Event()
-        self.pacer = self._make_pacer(shared)
-        self._socket, self.client_end = data_socket_pair(profile.chunk)
-        self._begun = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, daemon=True)
-        self._thread.start()
-
-    @abstractmethod
-    def _make_pacer(self, shared: SharedLock | None) -> Pacer: ...
-
-    @abstractmethod
-    def _run(self) -> None: ...
+        self._interrupted = threading.Event()
+        self.pacer = Pacer(latency, rate, shared, self._cancelled)
 
     def begin(self) -> None:
-        """Let the device work; its thread waits since the transfer was made, since starting one takes time."""
-        self._begun.set()
+        """The device stands still and may work, from now on."""
 
     def cancel(self) -> None:
-        """End the transfer and join its thread; waits at most for the shared lock."""
+        """End the transfer; waits at most for the shared lock."""
         self._cancelled.set()
-        self._begun.set()
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._socket.close()
+        self._interrupted.set()
 
-    def _guarded(self) -> None:
-        self._begun.wait()
-        try:
-            self._run()
-        except OSError as error:
-            self.error = Refusal(
-                f"the data descriptor was closed at byte {self.offset} of the state ({error.strerror})"
-            )
+    def interrupt(self) -> None:
+        """End a stall, and nothing else: who waited for it has gone."""
+        self._interrupted.set()
 
     def _fault_in(self, offset: int, length: int) -> Fault | None:
         """Take the fault that lies in a part of the state, if there is one."""
@@ -95,94 +99,74 @@ class Transfer(ABC):
         return None
 
     def _happen(self, fault: Fault, what: str) -> Refusal:
-        """Let a fault happen. Returns the error of an ``error``; a ``stall`` returns when the transfer is cancelled."""
+        """Let a fault happen. Returns the error of an ``error``; a ``stall`` returns when its waiter has gone."""
         if fault.kind == "crash":
             os._exit(CRASH_STATUS)
         if fault.kind == "stall":
-            self._cancelled.wait()
+            self._interrupted.wait()
         return Refusal(f"the {what} failed at byte {fault.at} of the state: input/output error")
 
 
-class SaveTransfer(Transfer):
-    """The device puts its state into the data descriptor, chunk by chunk at its own pace, and then ends it."""
+class Load(Transfer):
+    """The device takes its state write by write, and checks it.
 
-    def _make_pacer(self, shared: SharedLock | None) -> Pacer:
-        profile = self._profile
-        return Pacer(profile.read_latency, profile.read_rate, shared, self._cancelled)
-
-    def _run(self) -> None:
-        profile, pacer, view = self._profile, self.pacer, self._content.memory.view
-        pacer.due = time.monotonic()
-        while self.offset < profile.size and not self._cancelled.is_set():
-            length = min(profile.chunk, profile.size - self.offset)
-            fault = self._fault_in(self.offset, length)
-            if fault is not None:
-                length = fault.at - self.offset
-            pacer.work(length, max(pacer.due, time.monotonic() - READ_ALLOWANCE))
-            self._socket.sendall(view[self.offset : self.offset + length])
-            self.offset += length
-            if fault is not None:
-                self.error = self._happen(fault, "read")
-                break
-        self._socket.shutdown(socket.SHUT_WR)
-
-
-class LoadTransfer(Transfer):
-    """The device takes its state from the data descriptor, write by write, and checks it.
+    Arguments:
+        received: memory for what comes.
+        shared: the lock to hold while working; ``None``: none.
 
     Attributes:
-        received: what has come, up to ``offset``.
+        received: the same; up to ``offset`` it holds what came.
     """
 
     def __init__(
         self,
         profile: DeviceProfile,
         content: StateContent,
-        shared: SharedLock | None,
         faults: list[Fault],
         received: Memory,
+        shared: SharedLock | None,
     ) -> None:
+        super().__init__(profile, content, faults, profile.write_latency, profile.write_rate, shared)
         self.received = received
-        super().__init__(profile, content, shared, faults)
 
-    def _make_pacer(self, shared: SharedLock | None) -> Pacer:
-        profile = self._profile
-        return Pacer(profile.write_latency, profile.write_rate, shared, self._cancelled)
+    @property
+    def limit(self) -> int | None:
+        """Bytes of state that can come at the most; ``None`` if the source's device may have made any number dirty."""
+        return None if self._profile.precopy else self._profile.size
 
-    def _run(self) -> None:
-        header = bytearray(WRITE_HEADER.size)
-        while self._receive(memoryview(header)) and not self._cancelled.is_set():
-            length, called, returned = WRITE_HEADER.unpack(header)
-            late = min(max(0.0, returned - self.pacer.due), WRITE_ALLOWANCE)
-            if not self._take(length, called - late):
-                return
-            refusal = self.error
-            text = b"" if refusal is None else refusal.text.encode()
-            kind = "" if refusal is None else refusal.kind
-            self._socket.sendall(ACK_HEADER.pack(ACK_KINDS.index(kind), len(text)) + text)
-
-    def _take(self, length: int, since: float) -> bool:
-        """Take and check one write; false if it did not come whole. What is wrong with it is left in ``error``.
+    def take(self, length: int, since: float, receive: Callable[[memoryview], bool]) -> bool:
+        """Take and check one write. What is wrong with it is left in ``error``.
 
         An error stays, as the state ERROR of a real device does: it is the answer to every later write too.
+
+        Arguments:
+            length: its bytes.
+            since: when the device began to take it, CLOCK_MONOTONIC in seconds.
+            receive: fills a view with the next bytes of it; false if they do not come.
+
+        Returns:
+            False if the write did not come whole, or the transfer was cancelled.
         """
-        offset, size = self.offset, self._profile.size
-        if self.error is not None or offset + length > size:
+        offset, limit = self.offset, self.limit
+        if self.error is not None or (limit is not None and offset + length > limit):
             if self.error is None:
-                self.error = Refusal(
-                    f"{length} bytes came at byte {offset}, but the state ends at byte {size}", "verification"
-                )
-            return self._drain(length)
-        part = self.received.view[offset : offset + length]
-        if not self._receive(part):
-            return False
-        wrong = self._content.first_difference(self.received, offset, length)
+                text = f"{length} bytes came at byte {offset}, but the state ends at byte {limit}"
+                self.error = Refusal(text, "verification")
+            return drain(length, receive)
+        wrong: str | None = None
+        for begin, count in ring(offset, length, self._profile.size):
+            part = self.received.view[begin : begin + count]
+            if not receive(part):
+                return False
+            differs = self._content.first_difference(self.received, begin, count)
+            if differs is not None and wrong is None:
+                wrong = self._describe(differs, part, begin)
         self.pacer.work(length, since)
         fault = self._fault_in(offset, length)
         if fault is not None:
             self.error = self._happen(fault, "write")
         elif wrong is not None:
-            self.error = Refusal(self._describe(wrong, part, offset), "verification")
+            self.error = Refusal(wrong, "verification")
         else:
             self.offset += length
         return not self._cancelled.is_set()
@@ -193,20 +177,13 @@ class LoadTransfer(Transfer):
             return f"content differs at byte {wrong} of the state"
         return f"content differs at byte {wrong} of the state: what came there belongs at byte {origin}"
 
-    def _receive(self, view: memoryview) -> bool:
-        """Fill ``view``; false at the end of the data."""
-        while view:
-            count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
-            if not count:
-                return False
-            view = view[count:]
-        return True
 
-    def _drain(self, length: int) -> bool:
-        scratch = memoryview(bytearray(_SCRATCH))
-        while length:
-            part = scratch[: min(length, _SCRATCH)]
-            if not self._receive(part):
-                return False
-            length -= len(part)
-        return True
+def drain(length: int, receive: Callable[[memoryview], bool]) -> bool:
+    """Receive ``length`` bytes and let them go; false if they do not come."""
+    scratch = memoryview(bytearray(min(length, _SCRATCH)))
+    while length:
+        part = scratch[: min(length, _SCRATCH)]
+        if not receive(part):
+            return False
+        length -= len(part)
+    return True

@@ -21,12 +21,15 @@ __all__ = ["CapturedDevice", "DescribedDevice"]
 
 
 class _Abortable(Device):
-    """Nothing in here waits, so aborting only makes later calls fail."""
+    """Nothing in here waits, so aborting only makes later calls fail, until the device wakes."""
 
     _aborted = False
 
     def abort(self) -> None:
         self._aborted = True
+
+    def wake(self) -> None:
+        self._aborted = False
 
     def _go_on(self) -> None:
         if self._aborted:

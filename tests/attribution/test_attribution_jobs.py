@@ -88,12 +88,17 @@ def test_a_wait_for_room_of_which_nothing_is_known_stays_a_credit() -> None:
     assert path[:2] == [(5, 10, "device read", "a", ""), (10, 40, "credit", "a", "")]
 
 
-def test_the_wait_for_a_channel_is_taken_out_of_the_send() -> None:
-    source: list[Row] = [(Wait.SEND, A, 0, 10, 40, "x"), (Wait.CHANNEL, A, 0, 11, 35, "x")]
+def test_the_wait_for_a_channel_is_taken_out_of_the_send_and_names_whose_chunk_was_sent() -> None:
+    source: list[Row] = [
+        (Wait.SEND, A, 0, 10, 40, "x"),
+        (Wait.CHANNEL, A, 0, 11, 35, "x"),
+        (Wait.SEND, B, 0, 12, 35, "z"),
+        (Wait.SEND, C, 0, 5, 20, "w"),
+    ]
     destination: list[Row] = [(Wait.STARVED, A, 0, 5, 40, "y"), (Wait.WRITE, A, 0, 40, 90, "y"), *END]
     assert told(split(source, destination, stopped=10, running=98))[:3] == [
         (10, 11, "send", "a", ""),
-        (11, 35, "channel", "a", ""),
+        (11, 35, "channel", "a", "b"),
         (35, 40, "send", "a", ""),
     ]
 

@@ -24,7 +24,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabResult, str, 
     result, trace = directory / "result.json", directory / "trace.json"
     models = "inline,pool:2,per-device+receiver"
     ended = migpool(
-        "compare", "small", "--models", models, "--repeats", "2", "--json", str(result), "--trace", str(trace)
+        *("compare", "small", "--models", models, "--repeats", "2", "--no-report"),
+        *("--json", str(result), "--trace", str(trace)),
     )
     assert ended.code == 0, ended.err
     return LabResult.model_validate_json(result.read_text()), ended.out, ended.err, trace
@@ -117,7 +118,7 @@ def test_the_file_is_json_with_schema_1(tmp_path: Path) -> None:
 def test_on_a_terminal_of_80_columns_every_line_fits() -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
-    command = [sys.executable, "-m", "migpool", "compare", "small", "--repeats", "1"]
+    command = [sys.executable, "-m", "migpool", "compare", "small", "--repeats", "1", "--no-report"]
     command += ["--models", "pool,per-device+receiver"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

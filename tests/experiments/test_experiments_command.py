@@ -89,9 +89,10 @@ def test_cancels_are_counted_under_every_model(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "T2.json").read_text())
     assert (found["verdict"], found["ended"]) == ("supported", "counted")
-    left = [one for one in found["counts"] if "left a thread" in one["name"]]
-    assert [one["name"].partition(": ")[0] for one in left] == ["inline", "per-device:switchover"]
-    assert all(one["total"] >= 1 and one["wrong"] == 0 for one in found["counts"] if one in left)
+    left = [one for one in found["counts"] if "left a thread" in one["what"]]
+    assert [one["model"] for one in left] == ["inline", "per-device:switchover"]
+    assert all(one["total"] >= 1 and one["wrong"] == 0 for one in left)
+    assert all(one["wrong"] == 0 for one in found["counts"])
     ET.fromstring((tmp_path / "T2.svg").read_text())
 
 

@@ -17,6 +17,7 @@ from ringnic import devices as ring_devices
 from migpool.conformance import Outcome, Subject, checks
 from migpool.conformance.running import Finding, run_check
 from migpool.device import Device, DeviceContext, DeviceError
+from migpool.plugins import load_device_plugin
 
 MODEL = "per-device+receiver"
 LIMIT = 60.0
@@ -51,6 +52,21 @@ def broken(kind: type[RingNic]) -> Callable[[DeviceContext], list[Device]]:
 def test_a_good_device_passes(check: object) -> None:
     finding = run_check(Subject("ringnic", ring_devices, {"ring": 200_000}, 2), check, LIMIT)  # type: ignore[arg-type]
     assert finding.outcome is Outcome.PASSED, finding.text
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("plugin", "options"),
+    [
+        ("vcpu", {}),
+        ("vmsd", {"machine": "microvm-smp2"}),
+        ("vfio", {"profile": "tiny"}),
+    ],
+)
+def test_migpools_own_devices_conform(plugin: str, options: dict[str, str]) -> None:
+    subject = Subject(plugin, load_device_plugin(plugin), options)
+    findings = [run_check(subject, check, LIMIT) for check in checks([MODEL])]
+    assert not [f"{one.check}: {one.text}" for one in findings if one.outcome is Outcome.FAILED]
 
 
 class LosesBytes(RingNic):
@@ -201,6 +217,7 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
     [
         (["conformance", "nothing"], "there is no device plug-in 'nothing'"),
         (["conformance", "ringnic", "-o", "ring"], "write KEY=VALUE"),
+        (["conformance", "vmsd"], "vmsd: give either machine"),
         (["conformance", "ringnic", "--models", "none"], "there is no threading model 'none'"),
         (["conformance", "ringnic", "--count", "0"], "ask for 1 device or more"),
         (["new-device", "My Device"], "is no name for a plug-in"),

@@ -163,6 +163,7 @@ class Pair:
     Arguments:
         source: the source's devices.
         destination: the destination's.
+        listen: where the destination listens; by default a UNIX socket in the test's folder.
     """
 
     source: Sequence[Device]
@@ -175,6 +176,7 @@ class Pair:
     workers: tuple[int | None, int | None] = (None, None)
     names: tuple[str, str] = ("machine", "machine")
     through: Callable[[Address], Address] | None = None
+    listen: Address | None = None
     progress: Callable[[Round], None] | None = None
 
     def run(self, folder: Path) -> tuple[SideReport, SideReport]:
@@ -206,8 +208,8 @@ class Pair:
             workers=self.workers[0],
             progress=self.progress,
         )
-        path = folder / f"mig-{os.getpid()}-{id(self)}"
-        self._thread = threading.Thread(target=lambda: self._received.append(self.to.run(Address(path=str(path)))))
+        address = self.listen or Address(path=str(folder / f"mig-{os.getpid()}-{id(self)}"))
+        self._thread = threading.Thread(target=lambda: self._received.append(self.to.run(address)))
         self._thread.start()
         assert self.heard.wait(LIMIT)
 

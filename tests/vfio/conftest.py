@@ -11,11 +11,19 @@ from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import DeviceContext, OptionValue, Side
 from migpool_plugins.vfio import devices
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+
+
+@pytest.fixture(params=["vfio-user", "descriptor"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """The two ways in which an emulated device's state moves; what holds, holds for both."""
+    way = request.param
+    assert isinstance(way, str)
+    return way
 
 
 @pytest.fixture
-def open_side() -> Iterator[OpenSide]:
+def open_side(transport: str) -> Iterator[OpenSide]:
     opened: list[EmulatedVfioDevice] = []
 
     def open_one(
@@ -27,7 +35,10 @@ def open_side() -> Iterator[OpenSide]:
         seed: int = 1,
         **options: OptionValue,
     ) -> list[EmulatedVfioDevice]:
-        made = devices(DeviceContext(side, {"profile": "tiny", **(table or {}), **options}, count, seed))
+        asked = {"profile": "tiny", **(table or {}), **options}
+        if not {"pollable", "precopy"} & asked.keys():
+            asked = {"transport": transport, **asked}
+        made = devices(DeviceContext(side, asked, count, seed))
         emulated = [device for device in made if isinstance(device, EmulatedVfioDevice)]
         opened.extend(emulated)
         assert len(emulated) == count

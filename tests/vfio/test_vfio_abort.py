@@ -12,7 +12,7 @@ import pytest
 from vfio_rig import Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 FOREVER = 600.0
 

@@ -47,6 +47,7 @@ def test_quantities_are_read_with_their_units() -> None:
         config_size=100,
         shared_lock="both",
         pollable=True,
+        transport="descriptor",
     )
 
 
@@ -69,7 +70,7 @@ def test_a_fault_belongs_to_one_device_of_one_side() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sise": 1}, "option 'sise' is unknown: use bus, chunk, config_size"),
+        ({"sise": 1}, "option 'sise' is unknown: use backend, bus, chunk, config_size"),
         ({"profile": "fast"}, "profile is 'fast': use one of instant, network-function, storage-function, tiny"),
         ({"profile": 3}, "profile is 3: use one of"),
         ({"size": "64MB"}, "size is '64MB': use a number with B, KiB, MiB or GiB"),

@@ -14,7 +14,7 @@ from vfio_rig import LIMIT, OpenSide, process_ended
 import migpool_plugins
 from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vfio import devices
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 ROOT = Path(migpool_plugins.__file__).parents[1]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
 from migpool.device import OptionValue, Side
-from migpool_plugins.vfio.device import EmulatedVfioDevice
+from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 
 LIMIT: Final = 20.0
 """Seconds after which a test gives up waiting."""

@@ -1,0 +1,1 @@
+"""What a downtime would have been with one resource out of the way, from what the traces say."""

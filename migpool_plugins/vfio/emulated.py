@@ -1,0 +1,160 @@
+"""The emulated VFIO device as migpool sees it: a :class:`VfioDevice`, and what only a made-up device can have.
+
+That is: a config of its own, saved and loaded last in the time that the profile says; digests of what was really moved;
+the costs by nature; and words for what is wrong with a byte. All of it comes over the device process's control
+connection, while states and data go the way that the profile's ``transport`` says.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+
+from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts
+from migpool_plugins.vfio.client import DeviceClient
+from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.emulatedbackend import MAKING_LIMIT, DescriptorBackend, ServedBackend
+from migpool_plugins.vfio.migration import MigrationState
+from migpool_plugins.vfio.options import DeviceSettings, parse_options
+from migpool_plugins.vfio.process import DeviceProcess
+
+
+def open_emulated(context: DeviceContext) -> list[Device]:
+    """Start a device process and return its devices; see :func:`migpool_plugins.vfio.devices`."""
+    settings = parse_options(context)
+    process = DeviceProcess(len(settings))
+    made: list[Device] = []
+    try:
+        for device in settings:
+            connection = process.attach(device, context.side, context.seed)
+            made.append(EmulatedVfioDevice(process, connection, device, context.side, settings))
+    except BaseException:
+        for device_made in made:
+            device_made.close()
+        process.end()
+        raise
+    return made
+
+
+class EmulatedVfioDevice(VfioDevice):
+    """One device of the device process.
+
+    Arguments:
+        process: the process, for its end.
+        connection: this device's control connection.
+        settings: name, profile and fault.
+        side: which end of the migration this is.
+        siblings: the settings of all devices of the entry, which may have to be waited for under a shared lock.
+    """
+
+    def __init__(
+        self,
+        process: DeviceProcess,
+        connection: socket.socket,
+        settings: DeviceSettings,
+        side: Side,
+        siblings: Sequence[DeviceSettings],
+    ) -> None:
+        self.profile = profile = settings.profile
+        self.process = process
+        self._short_read = settings.fault.at if settings.fault and settings.fault.kind == "short-read" else 0
+        self._lock_name = f"{siblings[0].idstr} shared lock"
+        longest = sum(max(s.profile.read_cost(s.profile.chunk), s.profile.write_cost(s.profile.size)) for s in siblings)
+        self._limit = settings.time_limit + longest + profile.stop_time + profile.save_config_time
+        self._client = DeviceClient(process, connection, settings.time_limit + longest)
+        backend = (
+            ServedBackend(self._client, profile, self._limit)
+            if profile.transport == "vfio-user"
+            else DescriptorBackend(self._client, profile, self._limit)
+        )
+        # Nobody can find the device after its process has ended, so it need not be left in order.
+        super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
+        self._estimate = profile.size
+
+    # ------------------------------------------------------------------ source
+
+    def save_setup(self) -> bytes:
+        """Wait until the state has been made, and describe the device for the other side."""
+        self._client.request("ready", MAKING_LIMIT)
+        super().save_setup()
+        return json.dumps({"size": self.profile.size, "config_size": self.profile.config_size}).encode()
+
+    def _read(self, buffer: memoryview, recovery: MigrationState) -> int:
+        length = min(len(buffer), self.profile.chunk)
+        if self._saved < self._short_read < self._saved + length:
+            buffer, self._short_read = buffer[: self._short_read - self._saved], 0
+        return super()._read(buffer, recovery)
+
+    def save_config(self) -> bytes:
+        """Return the config: the digest of the state, and made-up content; takes the profile's time."""
+        return self._client.request("save-config", self._limit).payload
+
+    # ------------------------------------------------------------- destination
+
+    def load_setup(self, data: bytes) -> None:
+        """Wait until the state has been made, and make ready to load.
+
+        Arguments:
+            data: what the source's ``save_setup`` returned; empty skips the comparison of the two devices' sizes.
+        """
+        if data:
+            self._compare(data)
+        self._client.request("ready", MAKING_LIMIT)
+        super().load_setup(b"")
+
+    def _compare(self, data: bytes) -> None:
+        try:
+            theirs = json.loads(data)
+        except ValueError:
+            theirs = None
+        if not isinstance(theirs, dict):
+            raise DeviceError("the source's device is not an emulated VFIO device: give both sides the same devices")
+        for key, ours in (("size", self.profile.size), ("config_size", self.profile.config_size)):
+            if theirs.get(key) != ours:
+                raise DeviceError(
+                    f"{key} is {theirs.get(key)!r} at the source and {ours} here: give both sides the same options"
+                )
+
+    def load_config(self, data: bytes) -> None:
+        """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
+        self._check()
+        try:
+            self._client.request("load-config", self._limit + self.profile.load_config_time, data)
+        except DeviceError as error:
+            raise self._spoiled(error) from None
+        self._finish_loading()
+
+    # -------------------------------------------------------------------- both
+
+    def fingerprint(self) -> bytes:
+        """Return the SHA-256 of what was really read from, or written to, the device; computed now."""
+        return self._client.request("fingerprint", MAKING_LIMIT).payload
+
+    def verify(self) -> None:
+        """Compare everything that was received with what the state must be, once more and as a whole."""
+        self._client.request("verify", MAKING_LIMIT)
+
+    def costs(self) -> StateCosts:
+        """What the profile makes of this device's work."""
+        profile = self.profile
+        last = profile.size - (profile.chunks - 1) * profile.chunk
+        whole = profile.chunks - 1
+        return StateCosts(
+            stop=profile.stop_time,
+            read=whole * profile.read_cost(profile.chunk) + profile.read_cost(last),
+            write_chunk=profile.write_cost(min(profile.chunk, profile.size)),
+            write=whole * profile.write_cost(profile.chunk) + profile.write_cost(last),
+            save_config=profile.save_config_time,
+            load_config=profile.load_config_time,
+            shared_lock=self._lock_name if profile.locks("read" if self._side == "source" else "write") else "",
+        )
+
+    def record(self, last: int = 1000) -> list[tuple[float, float]]:
+        """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds.
+
+        With a shared lock these are the times in which the device held it.
+        """
+        came = self._client.request("record", self._limit, last=last).fields["record"]
+        assert isinstance(came, list)
+        return [(begin, end) for begin, end in came]

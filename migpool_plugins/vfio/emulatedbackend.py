@@ -1,0 +1,175 @@
+"""The two ways to an emulated device in a device process of one's own, as backends.
+
+Both have the control connection (:class:`DeviceClient`) beside them. Through it the device says in words why it refused
+something, which vfio-user cannot, and how its process ended.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from migpool.device import DeviceError, VerificationError
+from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
+from migpool_plugins.vfio.client import DeviceClient
+from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
+from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
+from migpool_plugins.vfio.vfiouser.connection import Connection
+
+__all__ = ["DescriptorBackend", "ServedBackend", "flags_of"]
+
+MAKING_LIMIT = 60.0
+"""Seconds that making the state may take: 64 MiB take a tenth of a second, the largest allowed state some twenty."""
+
+
+def flags_of(profile: DeviceProfile) -> Flags:
+    """What a device of this profile can do."""
+    flags = Flags.STOP_COPY
+    if profile.p2p:
+        flags |= Flags.P2P
+    if profile.precopy:
+        flags |= Flags.PRE_COPY
+    return flags
+
+
+class DescriptorBackend:
+    """A device whose state moves through a data descriptor; states and all else are asked on the control connection.
+
+    Arguments:
+        client: the device's connections; the backend owns them.
+        profile: the device's.
+        limit: seconds that a request may take.
+    """
+
+    def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
+        self.note = "emulated VFIO"
+        self.flags = flags_of(profile)
+        self.write_size = MAX_CHUNK
+        self._client = client
+        self._pollable = profile.pollable
+        self._limit = limit
+        self._came = 0
+        self._ended = False
+
+    def state(self) -> MigrationState:
+        """Ask the device process for the device's state."""
+        number = self._client.request("state", self._limit).fields["state"]
+        assert isinstance(number, int)
+        return MigrationState(number)
+
+    def set_state(self, target: MigrationState) -> None:
+        """Bring the device to ``target``; a data descriptor comes with the answer where one is opened."""
+        if target in WRITABLE or target in READABLE:
+            self._came = 0
+            self._ended = False
+        self._client.request("set-state", self._limit, state=int(target))
+
+    def data_size(self) -> int | None:
+        """Ask how many bytes of state a stop-copy would read."""
+        size = self._client.request("data-size", self._limit).fields["size"]
+        assert isinstance(size, int)
+        return size
+
+    def precopy_info(self) -> PrecopyInfo | None:
+        """None: a device with a data descriptor does not pre-copy."""
+        return None
+
+    def read(self, buffer: memoryview) -> int:
+        """Read the next part of the state straight into ``buffer``."""
+        data = self._client.data
+        if data is None:
+            self._client.check()
+            raise BackendError("the device opened no data descriptor")
+        count = self._client.read(data, buffer, len(buffer))
+        self._came += count
+        return count or self._finish()
+
+    def _finish(self) -> int:
+        """The data has ended: ask whether that was the end of the state or an error."""
+        if not self._ended:
+            sent = self._client.request("finish-save", self._limit).fields["sent"]
+            if sent != self._came:
+                raise BackendError(f"{sent} bytes of state were put in and {self._came} read")
+            self._ended = True
+        return 0
+
+    def write(self, data: memoryview) -> None:
+        """Write a part of the state; returns when the device has taken it, at its own pace, and found it right."""
+        descriptor = self._client.data
+        if descriptor is None:
+            self._client.check()
+            raise BackendError("the device opened no data descriptor")
+        self._client.write(descriptor, data)
+
+    def reset(self) -> None:
+        """Reset the device; what it has begun by itself, a stop say, it finishes first."""
+        self._client.request("reset", self._limit)
+
+    def poll_fd(self) -> int | None:
+        """The data descriptor while there is one, if the profile says so: readable when a chunk or the end is there."""
+        data = self._client.data
+        return data.fileno() if self._pollable and data is not None else None
+
+    def abort(self) -> None:
+        """End any wait at once."""
+        self._client.abort()
+
+    def renew(self) -> None:
+        """Take back an abort; the data descriptor has ended with it."""
+        self._client.renew()
+
+    def close(self) -> None:
+        """Close the connections and release the process."""
+        self._client.close()
+
+
+class ServedBackend(VfioUserBackend):
+    """A device that is spoken to in vfio-user, on connections that the control connection brings.
+
+    Arguments:
+        client: the device's control connection; the backend owns it.
+        profile: the device's.
+        limit: seconds that a request may take.
+    """
+
+    def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
+        self._client = client
+        self._limit = limit
+        self._connect_limit = MAKING_LIMIT
+        super().__init__(
+            lambda _: self._connected(),
+            "emulated device",
+            flags=flags_of(profile),
+            reason=self._why,
+        )
+        self.note = "emulated VFIO"
+
+    def _connected(self) -> Connection:
+        self._client.request("connect", self._connect_limit)
+        self._connect_limit = self._limit
+        return Connection(self._client.take_data(), "emulated device", self._limit)
+
+    def _why(self) -> DeviceError | None:
+        try:
+            self._client.request("why", self._limit)
+        except VerificationError as reason:
+            return reason
+        except BackendError as reason:
+            # A device process that answers nothing says nothing of the reason either.
+            return None if reason.errno == errno.ETIMEDOUT else reason
+        return None
+
+    def abort(self) -> None:
+        """End any wait at once, at either connection."""
+        super().abort()
+        self._client.abort()
+
+    def renew(self) -> None:
+        """Take back an abort."""
+        self._client.renew()
+        super().renew()
+
+    def close(self) -> None:
+        """Close the connections and release the process."""
+        super().close()
+        self._client.close()

@@ -1,0 +1,164 @@
+"""A save or a load in the messages of vfio-user: the device works when it is asked, on the thread of who asks.
+
+The pace is that of a device which reads ahead by one chunk: the work of a chunk is counted from when the one before was
+handed over, not from when it is asked for. Before the stop there is the initial data, and then what the running device
+makes dirty: at the profile's rate, and never more than the whole state at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from migpool_plugins.vfio.content import Memory, StateContent
+from migpool_plugins.vfio.control import Refusal
+from migpool_plugins.vfio.pacing import READ_ALLOWANCE, WRITE_ALLOWANCE, SharedLock
+from migpool_plugins.vfio.profiles import DeviceProfile, Fault
+from migpool_plugins.vfio.transfer import Load, Transfer, ring
+
+__all__ = ["DirtyBytes", "RequestedLoad", "RequestedSave"]
+
+
+class DirtyBytes:
+    """How many bytes of a running device's state have changed since they were read.
+
+    Arguments:
+        rate: bytes per second that change.
+        size: bytes of state, and so the most that can be dirty at once.
+        now: CLOCK_MONOTONIC in seconds.
+
+    Attributes:
+        total: bytes that have become dirty, read or not.
+    """
+
+    def __init__(self, rate: float, size: int, now: float) -> None:
+        self._rate = rate
+        self._size = size
+        self._at = now
+        self.total = 0
+
+    def pass_time(self, now: float, read: int, quiet: bool) -> None:
+        """It is ``now``, and ``read`` dirty bytes have been read. A device that was quiet has made nothing dirty."""
+        if quiet:
+            self._at = now
+        elif self._rate:
+            fresh = int((now - self._at) * self._rate)
+            self._at += fresh / self._rate
+            self.total = min(self.total + fresh, read + self._size)
+
+
+class RequestedSave(Transfer):
+    """The device gives its state in the answers to reads. Its calls come from one thread at a time.
+
+    Arguments:
+        running: whether the device still runs: there is only what can be pre-copied, until ``begin``.
+    """
+
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        content: StateContent,
+        faults: list[Fault],
+        shared: SharedLock | None,
+        running: bool,
+    ) -> None:
+        super().__init__(profile, content, faults, profile.read_latency, profile.read_rate, shared)
+        now = time.monotonic()
+        self._lock = threading.Lock()
+        self._dirty = DirtyBytes(profile.dirty_rate, profile.size, now)
+        self._initial = profile.initial_size if running else 0
+        self._running = running
+        self._quiet = False
+        self._produced = 0
+        self._given = now
+        self.pacer.due = now
+
+    def begin(self) -> None:
+        """The device has stopped: all of its state can be read."""
+        self._look()
+        self._running = False
+        self._given = self.pacer.due = time.monotonic()
+
+    def quiet(self, quiet: bool) -> None:
+        """Whether the device begins nothing by itself now, and so makes nothing dirty."""
+        self._look()
+        self._quiet = quiet
+
+    def left(self) -> tuple[int, int]:
+        """Bytes that can be read before the stop: initial ones, and dirty ones."""
+        end = self._look()
+        initial = max(0, self._initial - self.offset)
+        return initial, end - self.offset - initial
+
+    @property
+    def total(self) -> int:
+        """Bytes that there are to read in this transfer, once the device has stopped."""
+        return self._profile.size + self._dirty.total
+
+    def _look(self) -> int:
+        """Bytes that there are to read so far."""
+        with self._lock:
+            if not self._running:
+                return self.total
+            self._dirty.pass_time(time.monotonic(), max(0, self.offset - self._initial), self._quiet)
+            return self._initial + self._dirty.total
+
+    def read(self, length: int) -> list[memoryview]:
+        """Return the next ``length`` bytes, or what there is, at the device's own pace.
+
+        Raises:
+            Refusal: the device failed, now or before, or the transfer was cancelled.
+        """
+        if self.error is not None:
+            raise self.error
+        begin, end = self.offset, min(self.offset + length, self._look())
+        while self._produced < end:
+            self._produce()
+        self.offset = end
+        view = self._content.memory.view
+        return [view[at : at + count] for at, count in ring(begin, end - begin, self._profile.size)]
+
+    def _produce(self) -> None:
+        """Make the next chunk ready."""
+        length = min(self._profile.chunk, self._look() - self._produced)
+        fault = self._fault_in(self._produced, length)
+        if fault is not None:
+            length = fault.at - self._produced
+        self.pacer.work(length, max(self.pacer.due, self._given - READ_ALLOWANCE))
+        self._given = time.monotonic()
+        if fault is not None:
+            self.error = self._happen(fault, "read")
+        elif self._cancelled.is_set():
+            self.error = Refusal("the transfer has ended")
+        if self.error is not None:
+            raise self.error
+        self._produced += length
+
+    def given(self) -> None:
+        """What was read last has been handed over; the device goes on with its next chunk."""
+        self._given = time.monotonic()
+
+
+class RequestedLoad(Load):
+    """The device takes its state from the writes. Its calls come from one thread at a time."""
+
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        content: StateContent,
+        faults: list[Fault],
+        received: Memory,
+        shared: SharedLock | None,
+    ) -> None:
+        super().__init__(profile, content, faults, received, shared)
+        self._answered = 0.0
+
+    def write(self, length: int, receive: Callable[[memoryview], bool]) -> bool:
+        """Take one write, at the device's own pace; see :meth:`Load.take`."""
+        late = min(max(0.0, self._answered - self.pacer.due), WRITE_ALLOWANCE)
+        return self.take(length, time.monotonic() - late, receive)
+
+    def answered(self) -> None:
+        """The write's answer has been given."""
+        self._answered = time.monotonic()

@@ -1,0 +1,317 @@
+"""A vfio-user server's device as a backend.
+
+How data moves, by measurement (docs/vfio-user.md): one read at a time of up to a MiB, since more of them at once
+gain nothing; writes of 32 KiB, or of as much as the server announces, with several under way before the first is
+answered. Every write is answered, and the first refusal fails the whole; only to a server that announces
+``sticky_errors`` all but the last go without a reply, and the state is asked after the last.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from migpool.device import DeviceError
+from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
+from migpool_plugins.vfio.migration import Flags, MigrationState
+from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
+from migpool_plugins.vfio.vfiouser.connection import Connection, Reply, words
+from migpool_plugins.vfio.vfiouser.message import (
+    DATA,
+    FEATURE,
+    MIGRATION,
+    PRECOPY_INFO,
+    SIZE,
+    STATE,
+    Command,
+    Feature,
+    FeatureFlag,
+    MessageError,
+)
+
+__all__ = ["READ_SIZE", "SAFE_WRITE", "VfioUserBackend"]
+
+READ_SIZE: Final = 1 << 20
+"""Bytes of data a message that are proposed to a server."""
+SAFE_WRITE: Final = 32 << 10
+"""Bytes of data a write that every known server takes."""
+OUTSTANDING: Final = 8
+"""Writes that may wait for their answers at once."""
+
+
+class VfioUserBackend:
+    """One device of a vfio-user server.
+
+    Arguments:
+        connect: makes a new connection, and gives up when the event it gets is set; raises :class:`BackendError`.
+        server: what to call the server in an error and in ``note``.
+        write_size: bytes a write; ``None``: what the server announces, or 32 KiB.
+        outstanding: writes that may wait for their answers at once, where each is answered.
+        flags: what the device can do, where that is known: the connection is then made at the first request.
+        reason: asked after a failure; what it returns is raised instead of what the protocol's error number says.
+
+    Raises:
+        BackendError: no connection, another protocol, or a device that cannot migrate.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[threading.Event], Connection],
+        server: str,
+        *,
+        write_size: int | None = None,
+        outstanding: int = OUTSTANDING,
+        flags: Flags | None = None,
+        reason: Callable[[], DeviceError | None] | None = None,
+    ) -> None:
+        self.note = server
+        self._connect = connect
+        self._server = server
+        self._asked_write_size = write_size
+        self._outstanding = outstanding
+        self._reason = reason
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._closed = False
+        self._connection: Connection | None = None
+        self._capabilities = Capabilities()
+        self._knows_size = False
+        self.flags = flags or Flags(0)
+        self.write_size = SAFE_WRITE
+        if flags is not None:
+            return
+        try:
+            self._session()
+        except BaseException:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------- states
+
+    def state(self) -> MigrationState:
+        """Ask the server for the device's state."""
+        number, _ = STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, STATE.size))
+        try:
+            return MigrationState(number)
+        except ValueError:
+            raise BackendError(f"the {self._server} says that its device is in state {number}, which is none") from None
+
+    def set_state(self, target: MigrationState) -> None:
+        """Bring the device to ``target``; the answer comes when it is there."""
+        flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
+        payload = FEATURE.pack(FEATURE.size + STATE.size, flags) + STATE.pack(target, 0)
+        name = "set-state"
+        self._refusal(self._ask(Command.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
+
+    def reset(self) -> None:
+        """Reset the device."""
+        self._refusal(self._ask(Command.RESET, b"", "reset"), "the reset was refused")
+
+    def data_size(self) -> int | None:
+        """Ask for the size of the state; ``None`` if the server does not know this question."""
+        connection = self._session()
+        if not self._knows_size:
+            return None
+        return int(SIZE.unpack(self._get(connection, Feature.MIG_DATA_SIZE, SIZE.size))[0])
+
+    def precopy_info(self) -> PrecopyInfo | None:
+        """Ask what is left to pre-copy; ``None`` of a server that has not announced to know."""
+        connection = self._session()
+        if not self._capabilities.precopy_info:
+            return None
+        return PrecopyInfo(*PRECOPY_INFO.unpack(self._get(connection, Feature.PRECOPY_INFO, PRECOPY_INFO.size)))
+
+    # --------------------------------------------------------------------- data
+
+    def read(self, buffer: memoryview) -> int:
+        """Read the next part of the state straight into ``buffer``, at most what was agreed on."""
+        connection = self._connection
+        if connection is None or connection.over:
+            connection = self._session()
+        try:
+            came = connection.ask_for_data(min(len(buffer), self._capabilities.max_transfer, READ_SIZE), buffer)
+        except BackendError as error:
+            raise self._explained(error) from None
+        if isinstance(came, Reply):
+            self._refusal(came, "the read was refused")
+            return 0
+        return came
+
+    def write(self, data: memoryview) -> None:
+        """Write a part of the state, cut as the server can take it; returns when the device has taken all of it."""
+        connection = self._connection
+        if connection is None or connection.over:
+            connection = self._session()
+        try:
+            if self._capabilities.sticky_errors:
+                refused = self._write_unanswered(connection, data)
+            else:
+                refused = self._write_answered(connection, data)
+        except BackendError as error:
+            raise self._explained(error) from None
+        if not refused:
+            return
+        what = "the write was refused"
+        if self.write_size > max(SAFE_WRITE, self._capabilities.max_write):
+            # A server that reads a body with one receive has left the rest of it in the connection.
+            connection.abort()
+            what = f"a write of {self.write_size} bytes was refused (the server may take less: set write_size to 32KiB)"
+        self._refusal(Reply(refused, b""), what)
+
+    def _write_answered(self, connection: Connection, data: memoryview) -> int:
+        """Send writes with a few answers outstanding; returns the first refusal's error number."""
+        waiting: deque[int] = deque()
+        refused = 0
+        for begin in range(0, len(data), self.write_size):
+            part = data[begin : begin + self.write_size]
+            head = DATA.pack(DATA.size + len(part), len(part))
+            waiting.append(connection.send(Command.MIG_DATA_WRITE, head, "write", part))
+            if len(waiting) >= self._outstanding:
+                refused = connection.answer(waiting.popleft(), "write")
+                if refused:
+                    break
+        while waiting:
+            try:
+                answer = connection.answer(waiting.popleft(), "write")
+                refused = refused or answer
+            except BackendError:
+                if not refused:
+                    raise
+                break  # What was refused says more than how the connection ended over it.
+        return refused
+
+    def _write_unanswered(self, connection: Connection, data: memoryview) -> int:
+        """Send all writes but the last without a reply. An error of theirs shows in the last one's answer."""
+        last = (len(data) - 1) // self.write_size * self.write_size
+        for begin in range(0, len(data), self.write_size):
+            part = data[begin : begin + self.write_size]
+            head = DATA.pack(DATA.size + len(part), len(part))
+            number = connection.send(Command.MIG_DATA_WRITE, head, "write", part, ask=begin == last)
+            if begin == last:
+                refused = connection.answer(number, "write")
+                if not refused and last:
+                    self._still_resuming()
+                return refused
+        return 0
+
+    def _still_resuming(self) -> None:
+        state = self.state()
+        if state is not MigrationState.RESUMING:
+            raise BackendError(f"a write without a reply failed: the device is in {state.name}")
+
+    def poll_fd(self) -> int | None:
+        """None: a server sends data only when it is asked for, so there is nothing to wait for before a read."""
+        return None
+
+    # --------------------------------------------------------------- connection
+
+    def _session(self) -> Connection:
+        """Return the connection, or a new one where the last was lost: the device keeps its state meanwhile."""
+        self._check()
+        connection = self._connection
+        if connection is not None and not connection.over:
+            return connection
+        if connection is not None:
+            connection.close()
+        connection = self._connect(self._stopped)
+        with self._lock:
+            self._connection = connection
+            if self._stopped.is_set():
+                connection.abort()
+        try:
+            self._agree(connection)
+        except BackendError as error:
+            connection.abort()
+            raise self._explained(error) from None
+        return connection
+
+    def _agree(self, connection: Connection) -> None:
+        """Say who we are, hear who they are, and ask what the device can do and where it is."""
+        try:
+            came = connection.ask(Command.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
+        except BackendError as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            text = f"the {self._server} let us in, but {error}: it may be serving somebody else"
+            raise BackendError(text, error.errno) from None
+        if came.errno:
+            raise BackendError(f"the {self._server} refused our version: {words(came.errno)}", came.errno)
+        try:
+            self._capabilities = parse_version(came.payload)
+        except MessageError as error:
+            raise BackendError(f"the {self._server} does not speak vfio-user as we do: {error}") from None
+        if not self._capabilities.migration:
+            raise BackendError(f"the device of the {self._server} cannot migrate: it announces no migration")
+        most = self._asked_write_size or self._capabilities.max_write or SAFE_WRITE
+        self.write_size = max(1, min(most, self._capabilities.max_transfer))
+        if self.write_size > SAFE_WRITE:
+            connection.widen(self.write_size)
+        self.flags = Flags(MIGRATION.unpack(self._get(connection, Feature.MIGRATION, MIGRATION.size))[0] & 7)
+        if Flags.STOP_COPY not in self.flags:
+            raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")
+        flags = FeatureFlag.PROBE | FeatureFlag.GET | Feature.MIG_DATA_SIZE
+        self._knows_size = not connection.ask(Command.DEVICE_FEATURE, FEATURE.pack(FEATURE.size, flags), "probe").errno
+
+    def _ask(self, what: Command, payload: bytes, name: str) -> Reply:
+        try:
+            return self._session().ask(what, payload, name)
+        except BackendError as error:
+            raise self._explained(error) from None
+
+    def _get(self, connection: Connection, feature: Feature, size: int) -> bytes:
+        payload = FEATURE.pack(FEATURE.size + size, FeatureFlag.GET | feature)
+        name = f"get-{feature.name.lower().replace('_', '-')}"
+        try:
+            came = connection.ask(Command.DEVICE_FEATURE, payload, name)
+        except BackendError as error:
+            raise self._explained(error) from None
+        self._refusal(came, f"{name} was refused")
+        if len(came.payload) < FEATURE.size + size:
+            raise BackendError(f"the {self._server} answered {name} with {len(came.payload)} bytes")
+        return came.payload[FEATURE.size : FEATURE.size + size]
+
+    def _refusal(self, came: Reply, what: str) -> None:
+        if came.errno:
+            raise self._explained(BackendError(f"{what}: {words(came.errno)}", came.errno))
+
+    def _explained(self, error: BackendError) -> DeviceError:
+        """The error to raise: an abort or a close before all, then what the server's side knows, then ``error``."""
+        if self._stopped.is_set():
+            return self._ended()
+        if self._reason is None or error.errno == errno.ETIMEDOUT:
+            return error
+        reason = self._reason()
+        # The device process may have ended while it was asked, or the abort may have come meanwhile.
+        return self._ended() if self._stopped.is_set() else reason or error
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise self._ended()
+
+    def _ended(self) -> BackendError:
+        return BackendError("the device has been closed" if self._closed else "the device's work was aborted")
+
+    def abort(self) -> None:
+        """End any wait at once; the connection is given up, and the next use after ``renew`` makes a new one."""
+        with self._lock:
+            self._stopped.set()
+            if self._connection is not None:
+                self._connection.abort()
+
+    def renew(self) -> None:
+        """Take back an abort."""
+        with self._lock:
+            if not self._closed:
+                self._stopped.clear()
+
+    def close(self) -> None:
+        """Close the connection; harmless when it has been done."""
+        with self._lock:
+            self._closed = True
+            self._stopped.set()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

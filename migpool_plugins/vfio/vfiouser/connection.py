@@ -1,0 +1,258 @@
+"""One connection to a vfio-user server, as its client: commands out, replies in, each with a time limit.
+
+Guarantees:
+
+* A message goes out in one ``sendmsg``: some servers read a message with a single receive.
+* What a reply's header says has come is read whole, errors included, so the framing is kept whatever the answer is.
+* The server's own commands (it may ask for guest memory at any time) are answered while a reply is waited for: there is
+  no guest memory behind this client, so the answer is an error, never silence.
+* Data is received straight into the caller's buffer.
+* ``abort`` ends every wait at once, from any thread; the connection is finished then. So it is after anything that
+  leaves the framing in doubt: a time limit, an end of file, bytes that are no message. The device keeps its state; who
+  wants it connects again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from migpool_plugins.vfio.backend import BackendError
+from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, command, reply
+
+__all__ = ["Connection", "Reply"]
+
+_TIMEVAL: Final = struct.Struct("@ll")
+_SCRATCH: Final = 64 << 10
+_MOST: Final = 64 << 20
+"""Bytes that a message may have: more is no message, but framing that was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a command brought.
+
+    Arguments:
+        errno: why it was refused; 0 if it was not.
+        payload: what came with it.
+    """
+
+    errno: int
+    payload: bytes
+
+
+class Connection:
+    """A connection that has been made.
+
+    Arguments:
+        connected: the socket; the connection owns it.
+        server: what to call the server in an error.
+        limit: seconds that one answer may take, and one message to be taken.
+    """
+
+    def __init__(self, connected: socket.socket, server: str, limit: float) -> None:
+        self._socket = connected
+        self._server = server
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._closed = False
+        self._over = ""
+        self._numbers = itertools.cycle(range(1, 1 << 16))
+        self._head = memoryview(bytearray(HEADER.size))
+        self._data_head = memoryview(bytearray(DATA.size))
+        # The kernel's own time limits: a timeout of Python's would cost a poll for each call.
+        timeval = _TIMEVAL.pack(int(limit), int(limit % 1 * 1e6))
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+    def widen(self, size: int) -> None:
+        """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be asked here any more."""
+        return bool(self._over)
+
+    # ------------------------------------------------------------------- asking
+
+    def ask(self, what: Command, payload: bytes, name: str) -> Reply:
+        """Send a command and return its answer.
+
+        Arguments:
+            what: the command.
+            payload: what belongs to it.
+            name: what to call it in an error.
+        """
+        number = self.send(what, payload, name)
+        header = self._await(number, name)
+        return Reply(header.errno or errno.EIO if header.is_error else 0, self._payload(header.rest, name))
+
+    def ask_for_data(self, size: int, buffer: memoryview) -> int | Reply:
+        """Send a MIG_DATA_READ and receive what comes straight into ``buffer``.
+
+        Arguments:
+            size: bytes to ask for, at most the buffer's.
+            buffer: where to put them.
+
+        Returns:
+            How many bytes came; a refusal as a :class:`Reply`.
+        """
+        name = "read"
+        number = self.send(Command.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name)
+        header = self._await(number, name)
+        if header.is_error:
+            return Reply(header.errno or errno.EIO, self._payload(header.rest, name))
+        if header.rest < DATA.size:
+            raise self._lost(f"answered a {name} with {header.rest} bytes")
+        self._fill(self._data_head, name)
+        room = header.rest - DATA.size
+        came: int = DATA.unpack(self._data_head)[1]
+        if came > min(size, room):
+            raise self._lost(f"answered a read of {size} bytes with {came}, in a message that has room for {room}")
+        # A server may send as much as was asked for and say that less of it is data.
+        self._fill(buffer[:came], name)
+        self._drain(room - came, name)
+        return came
+
+    def send(self, what: Command, payload: bytes, name: str, data: memoryview | None = None, ask: bool = True) -> int:
+        """Send a command; returns its number, by which :meth:`answer` finds the reply.
+
+        Arguments:
+            what: the command.
+            payload: what belongs to it.
+            name: what to call it in an error.
+            data: more of the payload, sent from where it lies.
+            ask: whether a reply is wanted.
+        """
+        number = next(self._numbers)
+        length = len(payload) + (len(data) if data is not None else 0)
+        front = command(number, what, length, no_reply=not ask) + payload
+        try:
+            sent = self._socket.sendmsg((front,) if data is None else (front, data))
+            if sent < HEADER.size + length:
+                # The server takes it slowly: the kernel gave up after its limit, or a signal came.
+                whole = front + bytes(data or b"")
+                self._socket.sendall(whole[sent:])
+        except BlockingIOError:
+            raise self._late(name) from None
+        except OSError as error:
+            raise self._lost(f"took no {name}: {error.strerror}") from None
+        return number
+
+    def answer(self, number: int, name: str) -> int:
+        """Wait for a reply without payload to be looked at; returns its error number, 0 without an error."""
+        header = self._await(number, name)
+        self._drain(header.rest, name)
+        return header.errno or errno.EIO if header.is_error else 0
+
+    # ---------------------------------------------------------------- receiving
+
+    def _await(self, number: int, name: str) -> Header:
+        """Return the header of the reply to a command; what the server itself asks meanwhile is answered."""
+        deadline = time.monotonic() + self._limit
+        while True:
+            self._fill(self._head, name)
+            try:
+                header = Header.parse(self._head, _MOST)
+            except MessageError as error:
+                raise self._lost(f"lost the framing: {error}") from None
+            if header.is_reply:
+                if header.number != number:
+                    raise self._lost(f"answered message {header.number}, while {number} waits for its answer")
+                return header
+            self._drain(header.rest, name)
+            self._refuse(header, name)
+            if time.monotonic() > deadline:
+                raise self._late(name)
+
+    def _refuse(self, asked: Header, name: str) -> None:
+        """Answer a command of the server's: there is no guest memory here, and nothing else it could ask for."""
+        if not asked.wants_reply:
+            return
+        memory = asked.command in (Command.DMA_READ, Command.DMA_WRITE)
+        try:
+            self._socket.sendall(reply(asked, 0, errno.EFAULT if memory else errno.ENOTSUP))
+        except OSError as error:
+            raise self._lost(f"took no answer while a {name} was waited for: {error.strerror}") from None
+
+    def _payload(self, length: int, name: str) -> bytes:
+        kept = bytearray(min(length, _SCRATCH))
+        self._fill(memoryview(kept), name)
+        self._drain(length - len(kept), name)
+        return bytes(kept)
+
+    def _drain(self, length: int, name: str) -> None:
+        if not length:
+            return
+        scratch = memoryview(bytearray(min(length, _SCRATCH)))
+        while length:
+            part = scratch[: min(length, _SCRATCH)]
+            self._fill(part, name)
+            length -= len(part)
+
+    def _fill(self, view: memoryview, name: str) -> None:
+        """Receive until ``view`` is full."""
+        begun: float | None = None
+        while view:
+            try:
+                count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                raise self._late(name) from None
+            except OSError as error:
+                raise self._lost(f"went away before it answered a {name}: {error.strerror}") from None
+            if not count:
+                raise self._lost(f"went away before it had answered a {name}")
+            view = view[count:]
+            if view:
+                # A peer that dribbles must not have the limit of a call again and again.
+                begun = begun or time.monotonic()
+                if time.monotonic() - begun > self._limit:
+                    raise self._late(name)
+
+    # ---------------------------------------------------------------------- end
+
+    def _late(self, name: str) -> BackendError:
+        self._finish("late")
+        what = (
+            f"the device's {name} did not return"
+            if name in ("read", "write")
+            else f"the device did not answer {name!r}"
+        )
+        return BackendError(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
+
+    def _lost(self, how: str) -> BackendError:
+        self._finish("lost")
+        return BackendError(f"the {self._server} {how}")
+
+    def _finish(self, over: str) -> None:
+        with self._lock:
+            self._over = self._over or over
+            if not self._closed:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        """End every wait at once; nothing can be asked here any more."""
+        self._finish("aborted")
+
+    def close(self) -> None:
+        """Close the socket; harmless when it has been done. No other call may be under way but ``abort``."""
+        with self._lock:
+            self._over = self._over or "closed"
+            if not self._closed:
+                self._closed = True
+                self._socket.close()
+
+
+def words(number: int) -> str:
+    """An error number in words: its text and its name."""
+    return f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"

@@ -1,0 +1,177 @@
+"""Emulated devices at sockets of their own, for any vfio-user client: what ``migpool vfio serve`` runs.
+
+One client at a time is served at a socket, as by other servers: a second one can connect, and is answered when the
+first has gone. A device keeps its state between clients. Who goes away while a device makes it wait is noticed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from migpool.device import DeviceContext, DeviceError, OptionValue
+from migpool_plugins.vfio.content import BaseBlock
+from migpool_plugins.vfio.options import parse_options
+from migpool_plugins.vfio.pacing import SharedLock, sharpen_timers
+from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.vfiouser.paths import socket_paths
+from migpool_plugins.vfio.vfiouser.session import Session
+
+__all__ = ["ServedDevices"]
+
+_MOST_WAITING: Final = 16
+
+
+class ServedDevices:
+    """Devices of one entry, each at a socket, from :meth:`start` to :meth:`stop`.
+
+    Arguments:
+        options: the options of a vfio entry with emulated devices.
+        count: how many devices.
+        seed: decides what their state is; a client's other end must have the same.
+        path: the socket's, or the beginning of theirs; see :func:`socket_paths`.
+        told: is given a line for every request that a device refuses, since a client sees but a number.
+
+    Raises:
+        DeviceError: an option is wrong, or makes no sense for a foreign client; a socket cannot be made.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, OptionValue],
+        count: int,
+        seed: int,
+        path: str,
+        told: Callable[[str], None],
+    ) -> None:
+        saving = parse_options(DeviceContext("source", options, count, seed))
+        loading = parse_options(DeviceContext("destination", options, count, seed))
+        if any(settings.profile.transport != "vfio-user" for settings in saving):
+            options = {**options, "transport": "vfio-user"}
+            saving = parse_options(DeviceContext("source", options, count, seed))
+        if any(settings.fault and settings.fault.kind == "short-read" for settings in saving):
+            raise DeviceError("vfio option fault.kind is 'short-read': it is a client that reads short, not a server")
+        base, shared = BaseBlock(seed), SharedLock()
+        self.names = [settings.idstr for settings in saving]
+        self.paths = socket_paths(path, count)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._ports: list[_Port] = []
+        self._threads: list[threading.Thread] = []
+        try:
+            for save, load, where in zip(saving, loading, self.paths, strict=True):
+                device = DeviceState(
+                    save.idstr, save.profile, base, False, shared, save.fault, configured=False, load_fault=load.fault
+                )
+                self._ports.append(_Port(where, device, _named(told, save.idstr)))
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self) -> None:
+        """Begin to answer."""
+        for port in self._ports:
+            thread = threading.Thread(target=port.serve, args=(self._stop,), name=f"serve {port.path}")
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End every connection and thread, and remove the sockets. What a device has begun, a stop say, it finishes."""
+        os.eventfd_write(self._stop, len(self._ports) + 1)
+        for thread in self._threads:
+            thread.join()
+        for port in self._ports:
+            port.close()
+        os.close(self._stop)
+
+
+def _named(told: Callable[[str], None], name: str) -> Callable[[str], None]:
+    return lambda text: told(f"{name}: {text}")
+
+
+class _Port:
+    """One device's socket.
+
+    Arguments:
+        path: the socket's file; one that nobody listens on is replaced.
+        device: the device.
+        told: see :class:`ServedDevices`.
+    """
+
+    def __init__(self, path: str, device: DeviceState, told: Callable[[str], None]) -> None:
+        self.path = path
+        self._device = device
+        self._told = told
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            _remove_stale(path)
+            self._listener.bind(path)
+            self._listener.listen(_MOST_WAITING)
+        except OSError as error:
+            self._listener.close()
+            raise DeviceError(f"no socket can be made at {path}: {error.strerror or error}") from None
+
+    def serve(self, stop: int) -> None:
+        """Serve one client after the other until the descriptor ``stop`` is readable."""
+        sharpen_timers()
+        waiting = select.poll()
+        waiting.register(stop, select.POLLIN)
+        waiting.register(self._listener, select.POLLIN)
+        while not any(ready == stop for ready, _ in waiting.poll()):
+            connection, _ = self._listener.accept()
+            with connection:
+                self._attend(connection, stop)
+
+    def _attend(self, connection: socket.socket, stop: int) -> None:
+        """Serve one client until it goes away, does what it must not, or ``stop`` is readable."""
+
+        def run() -> None:
+            Session(connection, self._device, self._told).run()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # The poll below sees it.
+
+        thread = threading.Thread(target=run, name=f"session at {self.path}")
+        thread.start()
+        waiting = select.poll()
+        waiting.register(stop, select.POLLIN)
+        waiting.register(connection, select.POLLRDHUP)
+        waiting.poll()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        self._device.interrupt()
+        thread.join()
+
+    def close(self) -> None:
+        """Remove the socket."""
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            Path(self.path).unlink()
+        self._device.reset()
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a server left behind when it was killed.
+
+    Raises:
+        DeviceError: there is a server at it, or the file is none of ours.
+    """
+    file = Path(path)
+    if not file.exists():
+        return
+    if not file.is_socket():
+        raise DeviceError(f"{path} is there, and is no socket: remove it, or give another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                file.unlink()
+                return
+    raise DeviceError(f"a server listens at {path}: give another path")

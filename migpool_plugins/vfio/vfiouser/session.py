@@ -1,0 +1,275 @@
+"""The server's side of one vfio-user connection: reads commands, has the device carry them out, answers.
+
+The device is an emulated one (:class:`migpool_plugins.vfio.state.DeviceState`), which has no registers, no interrupts
+and no guest memory: what belongs to those is answered as by a device that has none, so that any client can come as far
+as the migration. Errors are answered with a bare header and the connection goes on; only bytes that are no message end
+it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from errno import EINVAL, ENOTSUP, EPROTO
+from typing import Final
+
+from migpool_plugins.vfio.control import Refusal
+from migpool_plugins.vfio.migration import MigrationState
+from migpool_plugins.vfio.requesttransfer import RequestedSave
+from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import drain
+from migpool_plugins.vfio.vfiouser.capabilities import MAX_VERSION, Capabilities, parse_version, version
+from migpool_plugins.vfio.vfiouser.message import (
+    DATA,
+    FEATURE,
+    HEADER,
+    INFO,
+    INFO_RESET,
+    MIGRATION,
+    PRECOPY_INFO,
+    SIZE,
+    STATE,
+    Command,
+    Feature,
+    FeatureFlag,
+    Header,
+    MessageError,
+    reply,
+)
+
+__all__ = ["MAX_TRANSFER", "Session"]
+
+MAX_TRANSFER: Final = 4 << 20
+"""Bytes of data that one message may carry here; a client may propose less for what it is sent."""
+_MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
+_SMALL: Final = 64 << 10
+_DMA_UNMAP: Final = struct.Struct("=IIQQ")
+_NO_DESCRIPTOR: Final = 0xFFFFFFFF
+
+
+class Session:
+    """One connection of one client.
+
+    Arguments:
+        connection: the connection; who made it closes it.
+        device: the device.
+        refused: told of every refusal, in one line.
+    """
+
+    def __init__(
+        self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
+    ) -> None:
+        self._connection = connection
+        # As much as the system allows: a MiB then takes fewer turns between the two processes.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_TRANSFER)
+        self._device = device
+        self._told = refused
+        self._agreed = False
+        self._most_read = 0
+        self._head = memoryview(bytearray(HEADER.size))
+        self._data_head = memoryview(bytearray(DATA.size))
+        self._answers: dict[int, Callable[[bytes], bytes]] = {
+            Command.VERSION: self._version,
+            Command.DEVICE_FEATURE: self._feature,
+            Command.GET_INFO: self._info,
+            Command.DMA_MAP: lambda _payload: b"",
+            Command.DMA_UNMAP: self._dma_unmap,
+            Command.RESET: self._reset,
+        }
+
+    def run(self) -> None:
+        """Answer until the client goes away or sends what is no message."""
+        try:
+            while self._receive(self._head):
+                header = Header.parse(self._head, _MOST)
+                if header.is_reply:
+                    raise MessageError("a reply came, and nothing had been asked")
+                if header.command == Command.MIG_DATA_WRITE:
+                    whole = self._write(header)
+                elif header.command == Command.MIG_DATA_READ:
+                    whole = self._read(header)
+                else:
+                    whole = self._answer(header)
+                if not whole:
+                    return
+        except MessageError as error:
+            self._tell(f"the client's connection is ended: {error}")
+        except OSError:
+            return  # The client is gone.
+
+    # ----------------------------------------------------------------- commands
+
+    def _answer(self, header: Header) -> bool:
+        if header.rest > _SMALL:
+            return drain(header.rest, self._receive) and self._refuse(header, Refusal("too long", errno=EINVAL))
+        payload = bytearray(header.rest)
+        if not self._receive(memoryview(payload)):
+            return False
+        try:
+            if not self._agreed and header.command != Command.VERSION:
+                raise Refusal("VERSION comes first", errno=EPROTO)
+            answer = self._answers.get(header.command)
+            if answer is None:
+                raise Refusal(f"command {header.command} is not known", errno=ENOTSUP)
+            came = answer(bytes(payload))
+        except Refusal as refusal:
+            return self._refuse(header, refusal)
+        if header.wants_reply:
+            self._connection.sendall(reply(header, len(came)) + came)
+        return True
+
+    def _version(self, payload: bytes) -> bytes:
+        if self._agreed or len(payload) > MAX_VERSION:
+            raise Refusal("a version was agreed on before, or is too long", errno=EINVAL)
+        try:
+            theirs = parse_version(payload)
+        except MessageError as error:
+            raise Refusal(f"the client's version was refused: {error}", errno=EINVAL) from None
+        self._agreed = True
+        self._most_read = min(theirs.max_transfer, MAX_TRANSFER)
+        return version(
+            Capabilities(
+                max_transfer=MAX_TRANSFER,
+                migration=True,
+                max_write=min(max(self._device.profile.chunk, 1 << 20), MAX_TRANSFER),
+                sticky_errors=True,
+                precopy_info=True,
+            )
+        )
+
+    def _feature(self, payload: bytes) -> bytes:
+        if len(payload) < FEATURE.size:
+            raise Refusal("a feature without its header", errno=EINVAL)
+        argsz, flags = FEATURE.unpack_from(payload)
+        body = payload[FEATURE.size :]
+        index, what = flags & FeatureFlag.INDEX, flags >> 16 << 16
+        settable = index == Feature.MIG_DEVICE_STATE
+        known = index in Feature.__members__.values()
+        if not known or what >= FeatureFlag.PROBE << 1:
+            raise Refusal(f"feature {index} is not known", errno=EINVAL)
+        if what & FeatureFlag.PROBE:
+            if (what & FeatureFlag.SET and not settable) or argsz < FEATURE.size:
+                raise Refusal(f"feature {index} cannot be set", errno=EINVAL)
+            return payload[: FEATURE.size]
+        if what == FeatureFlag.SET and settable:
+            if len(body) < STATE.size or argsz < FEATURE.size + STATE.size:
+                raise Refusal("a state that is set takes 16 bytes", errno=EINVAL)
+            self._set_state(STATE.unpack_from(body)[0])
+            return FEATURE.pack(argsz, flags) + STATE.pack(self._device.state, _NO_DESCRIPTOR)
+        if what != FeatureFlag.GET:
+            raise Refusal(f"feature {index} can be got" + (" or set" if settable else ""), errno=EINVAL)
+        came = self._get(Feature(index))
+        if argsz < FEATURE.size + len(came):
+            raise Refusal(f"argsz is {argsz}, the answer takes {FEATURE.size + len(came)}", errno=EINVAL)
+        return FEATURE.pack(FEATURE.size + len(came), flags) + came
+
+    def _set_state(self, number: int) -> None:
+        try:
+            target = MigrationState(number)
+        except ValueError:
+            raise Refusal(f"{number} is no migration state", errno=EINVAL) from None
+        self._device.set_state(target)
+
+    def _get(self, feature: Feature) -> bytes:
+        match feature:
+            case Feature.MIGRATION:
+                return MIGRATION.pack(self._device.flags)
+            case Feature.MIG_DEVICE_STATE:
+                return STATE.pack(self._device.where(), _NO_DESCRIPTOR)
+            case Feature.MIG_DATA_SIZE:
+                return SIZE.pack(self._device.data_size())
+            case Feature.PRECOPY_INFO:
+                if self._device.where() not in (MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P):
+                    raise Refusal("there is pre-copy information only in PRE_COPY", errno=EINVAL)
+                return PRECOPY_INFO.pack(*self._device.saving().left())
+
+    def _info(self, payload: bytes) -> bytes:
+        if len(payload) < INFO.size or INFO.unpack_from(payload)[0] < INFO.size:
+            raise Refusal(f"argsz of the device's information is {INFO.size} at least", errno=EINVAL)
+        return INFO.pack(INFO.size, INFO_RESET, 0, 0)
+
+    def _dma_unmap(self, payload: bytes) -> bytes:
+        if len(payload) < _DMA_UNMAP.size:
+            raise Refusal("a DMA_UNMAP takes 24 bytes", errno=EINVAL)
+        return payload[: _DMA_UNMAP.size]
+
+    def _reset(self, _payload: bytes) -> bytes:
+        self._device.reset()
+        return b""
+
+    # --------------------------------------------------------------------- data
+
+    def _read(self, header: Header) -> bool:
+        if header.rest != DATA.size:
+            return drain(header.rest, self._receive) and self._refuse(
+                header, Refusal("a read takes 8 bytes", errno=EINVAL)
+            )
+        if not self._receive(self._data_head):
+            return False
+        argsz, size = DATA.unpack(self._data_head)
+        try:
+            self._check(argsz, size, self._most_read)
+            saving: RequestedSave = self._device.saving()
+            views = saving.read(size)
+        except Refusal as refusal:
+            return self._refuse(header, refusal)
+        came = sum(len(view) for view in views)
+        head = reply(header, DATA.size + came) + DATA.pack(DATA.size + came, came)
+        sent = self._connection.sendmsg((head, *views))
+        if sent < len(head) + came:
+            self._connection.sendall(b"".join((head, *views))[sent:])  # A signal came while the socket was full.
+        saving.given()
+        return True
+
+    def _write(self, header: Header) -> bool:
+        if header.rest < DATA.size:
+            short = Refusal("a write takes 8 bytes and its data", errno=EINVAL)
+            return drain(header.rest, self._receive) and self._refuse(header, short)
+        if not self._receive(self._data_head):
+            return False
+        argsz, size = DATA.unpack(self._data_head)
+        left = header.rest - DATA.size
+        try:
+            self._check(argsz, size, left)
+            if size != left:
+                raise Refusal(f"a write of {size} bytes came with {left}", errno=EINVAL)
+            loading = self._device.loading()
+        except Refusal as refusal:
+            return drain(left, self._receive) and self._refuse(header, refusal)
+        if not loading.write(size, self._receive):
+            return loading.error is not None and self._refuse(header, loading.error)
+        if loading.error is not None:
+            return self._refuse(header, loading.error)
+        if header.wants_reply:
+            self._connection.sendall(reply(header, 0))
+        loading.answered()
+        return True
+
+    def _check(self, argsz: int, size: int, most: int) -> None:
+        if not self._agreed:
+            raise Refusal("VERSION comes first", errno=EPROTO)
+        if argsz < DATA.size + size or size > most:
+            raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
+
+    # ------------------------------------------------------------------- within
+
+    def _refuse(self, header: Header, refusal: Refusal) -> bool:
+        self._device.refuse(refusal)
+        self._tell(refusal.text)
+        if header.wants_reply:
+            self._connection.sendall(reply(header, 0, refusal.errno))
+        return True
+
+    def _tell(self, text: str) -> None:
+        if self._told is not None:
+            self._told(text)
+
+    def _receive(self, view: memoryview) -> bool:
+        """Fill ``view``; false at the end of the connection."""
+        while view:
+            count = self._connection.recv_into(view, 0, socket.MSG_WAITALL)
+            if not count:
+                return False
+            view = view[count:]
+        return True

@@ -1,0 +1,154 @@
+"""The values and the text of the page, and the time line of a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from lab_reports import lab_result_of, report, run
+from rich.console import Console
+
+from migpool.effects import Wait
+from migpool.lab.analysis import analyse, representatives
+from migpool.lab.jsontext import json_text
+from migpool.lab.page.contents import contents, thinned
+from migpool.lab.page.document import document, joined
+from migpool.lab.page.headline import headline
+from migpool.lab.page.timeline import CRITICAL, lanes_of
+from migpool.lab.result import LabResult, RunResult
+from migpool.lab.switchover import MARKS, switchover
+
+MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def looked_into(model: str = "pool", repeat: int = 1, downtime: float = 20.0) -> RunResult:
+    """A run with an analysis of the made-up reports."""
+    source, destination = report("source"), report("destination")
+    devices = [
+        {"name": one.name, "note": one.note, "iterable": one.iterable, "bytes": one.bytes, "verified": one.verified}
+        for one in source.devices
+    ]
+    made = run(model, repeat, downtime, analysis=analyse(source, destination, 1 << 20))
+    return RunResult.model_validate({**made.model_dump(), "devices": devices})
+
+
+def test_the_median_run_of_each_model_stands_for_it() -> None:
+    runs = [run("a", 1, 30.0), run("b", 1, 5.0), run("a", 2, 10.0), run("a", 3, 20.0), run("b", 2, 6.0)]
+    assert [(runs[at].model, runs[at].repeat) for at in representatives([*runs, run("c", 1, None)])] == [
+        ("b", 1),
+        ("a", 3),
+    ]
+
+
+def test_the_first_sentence_says_which_how_much_and_why() -> None:
+    said = headline(lab_result_of(looked_into("fast"), run("slow", 1, 50.0)))
+    assert said.startswith("fast is the fastest, with 20.0 ms of downtime; it is not less because ")
+    level = [run("a", 1, 10.0), run("a", 2, 30.0), run("b", 1, 21.0)]
+    assert headline(lab_result_of(*level)) == "a is among the fastest, with 20.0 ms of downtime."
+    assert headline(lab_result_of(run("a", 1, None))) == ""
+
+
+def test_lanes_are_threads_or_devices_and_the_path_runs_through_them() -> None:
+    by_device = lanes_of(looked_into(), "device")
+    assert by_device.names[0] == CRITICAL
+    assert "source: gpu" in by_device.names
+    by_thread = lanes_of(looked_into(), "thread")
+    assert "source: source-worker-0" in by_thread.names
+    for lanes in (by_device, by_thread):
+        analysis = looked_into().analysis
+        assert analysis is not None
+        assert len(lanes.path) == len(analysis.path)
+        assert max(lanes.path) < len(lanes.names)
+        assert all(0 <= span.begin < span.end <= 20.0 for span in lanes.spans)
+    read = next(span for span in by_device.spans if span.name == "device read")
+    assert (by_device.names[read.lane], read.begin, read.end) == ("source: gpu", 2.0, 10.0)
+
+
+def test_results_of_one_scenario_and_host_are_joined_and_others_are_not() -> None:
+    one, two = lab_result_of(run("a", 1, 10.0)), lab_result_of(run("b", 1, 20.0))
+    other = two.model_copy(update={"scenario": "y"})
+    assert [[run.model for run in part.runs] for part in joined([one, other, two])] == [["a", "b"], ["b"]]
+
+
+def test_what_a_file_says_is_never_markup() -> None:
+    bad = looked_into(MARKUP).model_copy(update={"error": MARKUP})
+    result = lab_result_of(bad).model_copy(update={"scenario": MARKUP})
+    page = document([result], MARKUP)
+    head, _, rest = page.partition('<script type="application/json"')
+    assert "<img" not in head
+    assert "<script" not in head
+    values, _, _ = rest.partition("</script>")
+    form = json.loads(values.partition(">")[2])
+    assert form["parts"][0]["models"][0]["name"] == MARKUP
+
+
+def test_the_page_forbids_itself_every_request() -> None:
+    page = document([lab_result_of(looked_into())], "x")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    own = page.replace(re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[0], "")
+    assert not re.findall(r"https?://", own)
+
+
+def test_the_values_of_the_page_are_plain() -> None:
+    form = contents([lab_result_of(looked_into(), run("slow", 1, 50.0), run("never", 1, None))])
+    (part,) = json.loads(json.dumps(form, allow_nan=False))["parts"]
+    assert [model["name"] for model in part["models"]] == ["pool", "slow"]
+    assert part["models"][1]["run"] is None
+    assert sum(one["path"] for one in part["models"][0]["run"]["devices"]) <= 20.0
+
+
+def test_a_path_of_very_many_links_is_drawn_without_those_that_cannot_be_seen() -> None:
+    few = [(0.0, 1.0), (1.0, 1.0001), (1.0001, 9.0)]
+    assert thinned(few, 9.0) == [(0, 1.0), (1, 1.0001), (2, 9.0)]
+    many = [(0.0, 5.0), *((5 + n / 1e4, 5 + (n + 1) / 1e4) for n in range(5000)), (5.5, 9.0)]
+    kept = thinned(many, 9.0)
+    assert kept == [(0, pytest.approx(5.5)), (5001, 9.0)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_time_line_fits_and_every_mark_is_explained(width: int) -> None:
+    drawn = switchover(lab_result_of(looked_into()), width)
+    assert drawn is not None
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(drawn)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    path = next(line for line in lines if line.startswith(CRITICAL)).removeprefix(CRITICAL)
+    whole = " ".join(lines)
+    for mark in set(path) - {" "}:
+        assert any(f"{mark} {kind}" in whole for kind, (sign, _) in MARKS.items() if sign == mark)
+    # The device stopped for two of the twenty milliseconds, and was read for eight.
+    columns = len(path.strip())
+    assert path.count("X") == pytest.approx(0.1 * columns, abs=2)
+    lane = next(line for line in lines if line.startswith("src gpu"))
+    assert lane.count("R") == pytest.approx(0.4 * columns, abs=2)
+
+
+def test_there_is_no_time_line_without_a_trace() -> None:
+    assert switchover(lab_result_of(run("a", 1, 10.0)), 80) is None
+
+
+def test_every_kind_of_span_has_a_mark_of_its_own_or_a_good_reason() -> None:
+    from migpool.lab.kinds import SPAN_NAMES
+
+    assert set(SPAN_NAMES.values()) <= MARKS.keys()
+    signs = [sign for sign, _ in MARKS.values()]
+    twice = {sign for sign in signs if signs.count(sign) > 1}
+    assert twice <= {"C", "M"}  # configs, and what the main channel carries
+    assert len(Wait) == len(SPAN_NAMES)
+
+
+def test_json_keeps_plain_rows_on_one_line_and_says_the_same() -> None:
+    value = {"a": [[1, "x", None], [2.5, "]\n[", True]], "b": {"c": 1}, "d": [], "e": {"f": [{}, {"g": [1]}]}}
+    text = json_text(value)
+    assert json.loads(text) == value
+    assert '\n    [1, "x", null],\n' in text
+
+
+def test_a_result_with_an_analysis_is_read_back_as_it_was() -> None:
+    result = lab_result_of(looked_into())
+    assert LabResult.model_validate_json(result.to_json()) == result

@@ -1,0 +1,98 @@
+"""64 devices at once over vfio-user, one of which fails somewhere: it is named, and every server's device runs on."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import KIB, Pair
+from vfiouser_rig import RawClient
+
+from migpool.device import Device, DeviceContext, Side
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.settings import Settings
+from migpool.states import State
+from migpool_plugins.vfio import devices
+from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.migration import MigrationState
+from migpool_plugins.vfio.vfiouser.port import ServedDevices
+
+COUNT = 64
+RUNNING = MigrationState.RUNNING
+SIZE = 16 * KIB
+MODELS = [
+    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
+    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
+    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
+    pytest.param((ElasticScheduler, ElasticScheduler), id="elastic"),
+    pytest.param((PoolScheduler, ReceiverScheduler), id="pool+receiver"),
+]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def serve(directory: Path, side: Side, fault: dict[str, str | int] | None) -> ServedDevices:
+    options = {"profile": "tiny", "size": SIZE, "chunk": 4 * KIB, **({"fault": fault} if fault else {})}
+    return ServedDevices(options, COUNT, 1, str(directory / side), lambda _: None)
+
+
+def run(directory: Path, models: tuple[type[Scheduler], type[Scheduler]]) -> tuple[State, State, str, str]:
+    def opened(side: Side) -> list[Device]:
+        options = {"backend": "vfio-user", "socket": str(directory / side)}
+        return list(devices(DeviceContext(side, options, COUNT)))
+
+    source, destination = opened("source"), opened("destination")
+    try:
+        settings = Settings(channels=4, chunk=4 * KIB, budget=1024 * KIB, peer_limit=20)
+        sent, got = Pair(source, destination, settings=settings, models=models).run(directory)
+        runs = source if sent.outcome is State.FAILED else destination
+        # Asked before anything is closed, since a close would reset a device that was left elsewhere.
+        assert all(isinstance(device, VfioDevice) and device.backend.state() is RUNNING for device in runs)
+    finally:
+        for device in (*source, *destination):
+            device.close()
+    return sent.outcome, got.outcome, sent.error, got.error
+
+
+@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("failing", ["source", "destination", ""])
+def test_one_of_64_devices_fails_and_all_run_on(
+    failing: str, models: tuple[type[Scheduler], type[Scheduler]], directory: Path
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201 - shown when the test fails, to run it again
+    chosen = random.Random(seed)
+    device, at = chosen.randrange(COUNT), chosen.randrange(SIZE)
+    fault = {"device": device, "side": failing, "at": at, "kind": "error"} if failing else None
+    servers = [serve(directory, "source", fault), serve(directory, "destination", fault)]
+    try:
+        for server in servers:
+            server.start()
+        sent, got, sent_error, got_error = run(directory, models)
+        if failing:
+            assert (sent, got) == (State.FAILED, State.FAILED)
+            said = sent_error if failing == "source" else got_error
+            assert f"0000:{device + 1:02x}:00.0/vfio, chunk {at // (4 * KIB)}: " in said
+            assert "was refused: Input/output error (EIO); the device was in " in said
+        else:
+            assert (sent, got, sent_error, got_error) == (State.COMPLETED, State.COMPLETED, "", "")
+        for server in servers:
+            for where in server.paths:
+                client = RawClient(where)
+                assert client.state == "RUNNING"
+                client.close()
+    finally:
+        for server in servers:
+            server.stop()

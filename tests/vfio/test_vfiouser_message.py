@@ -1,0 +1,88 @@
+"""The bytes of vfio-user: layouts by hand, and nothing but one kind of error for bytes that are none."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
+from migpool_plugins.vfio.vfiouser.message import Command, Header, MessageError, MessageFlag, command, reply
+
+
+def test_a_command_and_its_reply_share_number_and_command() -> None:
+    asked = command(7, Command.MIG_DATA_READ, 8)
+    assert asked == struct.pack("=HHIII", 7, 17, 24, 0, 0)
+    header = Header.parse(asked, 24)
+    assert (header.rest, header.is_reply, header.wants_reply, header.is_error) == (8, False, True, False)
+    assert reply(header, 100) == struct.pack("=HHIII", 7, 17, 116, 1, 0)
+    refused = Header.parse(reply(header, 0, 22), 16)
+    assert (refused.is_reply, refused.is_error, refused.errno) == (True, True, 22)
+    quiet = Header.parse(command(7, Command.MIG_DATA_WRITE, 8, no_reply=True), 24)
+    assert not quiet.wants_reply
+    assert quiet.flags == MessageFlag.NO_REPLY
+
+
+@pytest.mark.parametrize("size", [0, 15, 101, 1 << 31])
+def test_a_size_that_cannot_be_is_refused(size: int) -> None:
+    with pytest.raises(MessageError, match=f"says that it has {size} bytes: 16 to 100 are possible"):
+        Header.parse(struct.pack("=HHIII", 1, 1, size, 0, 0), 100)
+
+
+@given(
+    st.builds(
+        Capabilities,
+        max_transfer=st.integers(0, 1 << 40),
+        migration=st.booleans(),
+        max_write=st.integers(1, 1 << 40),
+        sticky_errors=st.booleans(),
+        precopy_info=st.booleans(),
+    )
+)
+def test_capabilities_come_back_as_they_were_said(capabilities: Capabilities) -> None:
+    assert parse_version(version(capabilities)) == capabilities
+
+
+def test_what_is_not_said_has_the_protocols_default_and_what_is_unknown_is_passed_over() -> None:
+    bare = struct.pack("=HH", 0, 1)
+    assert parse_version(bare) == Capabilities(max_transfer=1 << 20, migration=False)
+    said = {"capabilities": {"pgsizes": 4096, "max_msg_fds": 8, "migration": {"pgsize": 4096}}, "other": 1}
+    assert parse_version(bare + json.dumps(said).encode() + b"\0rest") == Capabilities()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_version_or_one_kind_of_error(payload: bytes) -> None:
+    for data in (payload, struct.pack("=HH", 0, 2) + payload):
+        try:
+            assert isinstance(parse_version(data), Capabilities)
+        except MessageError:
+            pass
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["capabilities", "x"]),
+        _JSON | st.dictionaries(st.sampled_from(["max_data_xfer_size", "migration", "migpool"]), _JSON),
+    )
+    | _JSON
+)
+def test_any_json_is_capabilities_or_one_kind_of_error(said: object) -> None:
+    try:
+        assert isinstance(parse_version(struct.pack("=HH", 0, 2) + json.dumps(said).encode()), Capabilities)
+    except MessageError:
+        pass
+
+
+def test_json_as_deep_as_a_message_allows_is_an_error_and_no_more() -> None:
+    with pytest.raises(MessageError):
+        parse_version(struct.pack("=HH", 0, 2) + b"[" * 4000)
