@@ -1,6 +1,7 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests
 # make soak    a thousand migrations in a row, in one pair of processes
+# make lab     decide the twelve claims about threading models, half an hour; lab-quick: a look, three minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
@@ -14,7 +15,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint soak bench bench-quick qemu cpython kernel browser fuzz clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -41,12 +42,19 @@ test: lint
 soak: $(READY)
 	$(BIN)/pytest -m soak
 
+lab: $(READY)
+	$(BIN)/migpool lab run all --results build/results
+
+lab-quick: $(READY)
+	$(BIN)/migpool lab run all --quick --results build/results-quick
+
 bench: $(READY)
-	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/pytest -q -s --ignore=benchmarks/test_datapath.py benchmarks
 	$(BIN)/python -m benchmarks.datapath
 
 bench-quick: $(READY)
-	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
+	$(BIN)/pytest -q -s benchmarks/test_workerpool.py benchmarks/test_reassembly.py
 	$(BIN)/python -m benchmarks.datapath --quick
 
 qemu: $(READY)
