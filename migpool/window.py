@@ -269,8 +269,10 @@ def rooms_for(budget: int, chunk: int, devices: int, page: int = 4096) -> tuple[
         the length of a chunk in bytes, and how many of them the budget holds.
 
     Raises:
-        UsageError: not even a page for each device.
+        UsageError: a chunk is to be shorter than a page, or the budget has not even a page for each device.
     """
+    if chunk < page:
+        raise UsageError(f"a chunk of {chunk} bytes is shorter than a page: make it {page} bytes or more")
     if devices:
         chunk = min(chunk, budget // devices // page * page)
     if chunk < page:

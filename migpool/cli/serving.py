@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import tomllib
 from collections.abc import Sequence
 
 import typer
 
-from migpool.device import OptionValue
+from migpool.device import DeviceError, OptionValue
 from migpool.errors import UsageError
+from migpool.optiontext import read_options
 from migpool_plugins.vfio.vfiouser.port import ServedDevices
 
 __all__ = ["run_server"]
@@ -26,16 +26,14 @@ def run_server(profile: str, path: str, count: int, seed: int, options: Sequence
         options: each ``KEY=VALUE``, the value as in a scenario file, or text.
 
     Raises:
-        UsageError: an option cannot be read.
-        DeviceError: an option is wrong, or a socket cannot be made.
+        UsageError: an option is wrong.
+        DeviceError: a socket cannot be made.
     """
     ending = {signal.SIGINT, signal.SIGTERM}
     # Before any thread is started, so that all of them have it blocked and only sigwait sees it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
-        served = ServedDevices(
-            {**_table(options), "profile": profile}, count, seed, path, lambda text: typer.echo(text, err=True)
-        )
+        served = _made({**read_options(options), "profile": profile}, count, seed, path)
         try:
             served.start()
             for name, where in zip(served.names, served.paths, strict=True):
@@ -47,14 +45,8 @@ def run_server(profile: str, path: str, count: int, seed: int, options: Sequence
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _table(options: Sequence[str]) -> dict[str, OptionValue]:
-    table: dict[str, OptionValue] = {}
-    for text in options:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--option {text!r} is no KEY=VALUE: write for example -o size=1MiB")
-        try:
-            table[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[key.strip()] = value.strip()
-    return table
+def _made(options: dict[str, OptionValue], count: int, seed: int, path: str) -> ServedDevices:
+    try:
+        return ServedDevices(options, count, seed, path, lambda text: typer.echo(text, err=True))
+    except DeviceError as error:
+        raise UsageError(str(error)) from error

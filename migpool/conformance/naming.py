@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
-from typing import cast
 
 from migpool.conformance.checks import Check, checks
 from migpool.conformance.subject import Subject
-from migpool.device import DeviceError, OptionValue
+from migpool.device import DeviceError
 from migpool.errors import UsageError
 from migpool.models import all_models, parse_models
+from migpool.optiontext import read_options
 from migpool.plugins import load_device_plugin
 
 __all__ = ["check_list", "subject_of"]
@@ -29,7 +28,7 @@ def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
     """
     if count < 1:
         raise UsageError(f"count is {count}: ask for 1 device or more")
-    subject = Subject(name, load_device_plugin(name), dict(_option(text) for text in options), count)
+    subject = Subject(name, load_device_plugin(name), read_options(options), count)
     try:
         devices = subject.devices("source")
     except DeviceError as error:
@@ -47,15 +46,3 @@ def check_list(models: str, *, every_wait: bool = False) -> list[Check]:
     """
     names = [model.name for model in parse_models(models)] if models else all_models()
     return checks(names, every_wait=every_wait)
-
-
-def _option(text: str) -> tuple[str, OptionValue]:
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise UsageError(f"option {text!r}: write KEY=VALUE, such as size=65536")
-    try:
-        read = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        read = value
-    return key, cast("OptionValue", read)

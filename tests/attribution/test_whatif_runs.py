@@ -15,10 +15,13 @@ from migpool.lab.analysisform import AnalysisResult
 from migpool.lab.attribution import attribute
 from migpool.lab.whatif.resources import replays
 from migpool.report import SideReport
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler as Own
+from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
+from migpool.settings import ConfigLoad, Settings
 
 NAMES = ["first", "second", "third"]
 
@@ -145,3 +148,23 @@ def test_the_budget_in_use_over_time_peaks_at_the_high_water_mark(tmp_path: Path
     assert used[-1] == 0
     # A buffer is taken a moment before its span begins, and another may be given back within that moment.
     assert abs(max(used) - destination.high_water) <= 2 * 65536
+
+
+@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
+@pytest.mark.parametrize("loading", [Own, PoolScheduler, ReceiverScheduler, InlineScheduler])
+@pytest.mark.parametrize("saving", [Own, PoolScheduler, PollScheduler, InlineScheduler])
+def test_the_replay_is_near_under_every_way_of_using_threads(
+    saving: type[Scheduler], loading: type[Scheduler], config_load: ConfigLoad, tmp_path: Path
+) -> None:
+    settings = Settings(channels=2, chunk=65536, budget=1 << 20, peer_limit=LIMIT, config_load=config_load)
+    source, destination = migrate(
+        machine(0.004, 0.005, 0.006),
+        [Slow(name, 8, {"load_state": 0.003, "load_config": 0.01}) for name in NAMES],
+        saving(),
+        loading(),
+        tmp_path,
+        settings=settings,
+    )
+    found = replays(source, destination)
+    assert found is not None
+    assert found.replayed == pytest.approx(found.downtime, rel=0.25)

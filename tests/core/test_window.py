@@ -10,8 +10,8 @@ from explorer import DeadlockError, EveryOrder, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migpool.errors import DeviceError
-from migpool.window import Reassembly, Windows
+from migpool.errors import DeviceError, UsageError
+from migpool.window import Reassembly, Windows, rooms_for
 
 # ---------------------------------------------------------------------- 1 and 2: order
 
@@ -202,3 +202,16 @@ def test_the_explorer_sees_a_deadlock_where_there_is_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(world.windows, "loaded", lambda _: [])
     with pytest.raises(DeadlockError, match="Credit"):
         world.run(lambda _: 0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "chunk", "devices", "words"),
+    [
+        (64 * 4096, 2048, 64, "a chunk of 2048 bytes is shorter than a page: make it 4096 bytes or more"),
+        (63 * 4096, 4096, 64, "raise it to 262144 at least"),
+    ],
+)
+def test_a_budget_that_cannot_be_cut_says_what_would_do(budget: int, chunk: int, devices: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        rooms_for(budget, chunk, devices)
+    assert rooms_for(64 * 4096, 4096, 64) == (4096, 64)

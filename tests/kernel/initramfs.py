@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 __all__ = ["build"]
 
 CHECKOUT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ("migpool", "pytest", "pytest-timeout")
+PACKAGES: Final = ("migpool", "pytest", "pytest-timeout", "hypothesis")
 CODE: Final = ("migpool", "migpool_plugins", "tests/kernel")
 FILES: Final = ("pyproject.toml", "tests/conftest.py", "tests/migration/rig.py")
 _WITHOUT: Final = frozenset(

@@ -216,7 +216,7 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["conformance", "nothing"], "there is no device plug-in 'nothing'"),
-        (["conformance", "ringnic", "-o", "ring"], "write KEY=VALUE"),
+        (["conformance", "ringnic", "-o", "ring"], "is no KEY=VALUE"),
         (["conformance", "vmsd"], "vmsd: give either machine"),
         (["conformance", "ringnic", "--models", "none"], "there is no threading model 'none'"),
         (["conformance", "ringnic", "--count", "0"], "ask for 1 device or more"),

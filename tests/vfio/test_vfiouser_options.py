@@ -97,7 +97,7 @@ def test_serve_answers_until_a_signal_and_says_why_it_refused(directory: Path) -
     ("arguments", "message"),
     [
         (["huge"], "vfio option profile is 'huge': use one of"),
-        (["tiny", "-o", "size"], "--option 'size' is no KEY=VALUE"),
+        (["tiny", "-o", "size"], "option 'size' is no KEY=VALUE"),
         (["tiny", "-o", "fault={at=1, kind=\"short-read\"}"], "it is a client that reads short"),
         (["tiny", "-n", "0"], "vfio option count is 0"),
         (["tiny", "-o", "dirty_rate=5"], "dirty_rate is 5: use it with precopy = true"),

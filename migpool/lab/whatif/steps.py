@@ -208,7 +208,7 @@ class _Making:
         step = Step("own", job.slot, causes=[] if last < 0 else [last], delay=max(0, job.submitted - before))
         number = self._add(step)
         self.steps[begun].causes.append(number)
-        if side.main in job.threads:
+        if job.threads == {side.main}:
             # The submitter runs the job itself; if threads were no matter it would not.
             resource = workers_of(side.side)
             if resource not in self.places:
