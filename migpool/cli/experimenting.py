@@ -25,7 +25,7 @@ from migpool.experiments.running import run_experiment
 from migpool.experiments.verdict import expected
 from migpool.lab.table import console_for
 
-__all__ = ["list_all", "run_experiments"]
+__all__ = ["list_all", "prepare", "run_experiments"]
 
 _STYLES = {"supported": "bold green", "refuted": "bold red", "depends": "bold yellow"}
 
@@ -68,7 +68,7 @@ def run_experiments(wanted: Sequence[str], *, quick: bool, results: Path | None)
     """
     experiments = chosen(wanted)
     if results is not None:
-        _prepare(results)
+        prepare(results)
     console, screen = console_for(sys.stdout), console_for(sys.stderr)
     findings: list[Finding] = []
     with Interrupt(lambda line: screen.print(f"migpool: {line}", markup=False, highlight=False)) as interrupt:
@@ -93,8 +93,12 @@ def run_experiments(wanted: Sequence[str], *, quick: bool, results: Path | None)
     return 1 if failed else 0
 
 
-def _prepare(folder: Path) -> None:
-    """Have the directory before the work begins, and not find out after it."""
+def prepare(folder: Path) -> None:
+    """Have a directory for results before the work begins, and not find out after it.
+
+    Raises:
+        UsageError: it cannot be made, or not be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
