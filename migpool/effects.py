@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
+from migpool.pages import PagePacket
 
 __all__ = [
     "Acquire",
@@ -31,8 +32,10 @@ __all__ = [
     "Release",
     "SaveConfig",
     "Send",
+    "SendPages",
     "SendSection",
     "Steps",
+    "TakePages",
     "Wait",
     "WriteState",
 ]
@@ -77,6 +80,8 @@ class Wait(IntEnum):
     """The device prepares to save or load, or iterates, while the machine still runs."""
     JOIN = 17
     """The migration waits for its jobs to end."""
+    SCAN = 18
+    """Pages of memory are looked through: which have been written, which hold zeros alone."""
 
 
 class Effect:
@@ -157,6 +162,28 @@ class SendSection(Effect):
     def __init__(self, slot: Slot, config: bytes) -> None:
         super().__init__(slot)
         self.config = config
+
+
+class TakePages(Effect):
+    """The next pages to send of this round. The answer is a :class:`~migpool.pages.PagePacket`; ``None`` is the end."""
+
+    __slots__ = ()
+    wait = Wait.SCAN
+
+
+class SendPages(Effect):
+    """The pages have gone into a channel. No answer.
+
+    Arguments:
+        packet: what to send.
+    """
+
+    __slots__ = ("packet",)
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, packet: PagePacket) -> None:
+        super().__init__(slot, index)
+        self.packet = packet
 
 
 class NextChunk(Effect):

@@ -18,14 +18,17 @@ from migpool.effects import (
     Release,
     SaveConfig,
     Send,
+    SendPages,
     SendSection,
     Steps,
+    TakePages,
     WriteState,
 )
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
+from migpool.pages import PagePacket
 
-__all__ = ["load_section", "load_state", "save_sections", "save_state"]
+__all__ = ["load_section", "load_state", "save_pages", "save_sections", "save_state"]
 
 
 def save_state(slot: Slot) -> Steps:
@@ -50,6 +53,18 @@ def save_sections(slots: Iterable[Slot]) -> Steps:
     for slot in slots:
         config: bytes = yield SaveConfig(slot)
         yield SendSection(slot, config)
+
+
+def save_pages(slot: Slot) -> Steps:
+    """Save pages of the memory over the multifd channels, until none is left of this round.
+
+    Several such jobs may share a round: each takes what the others have not.
+    """
+    index = 0
+    packet: PagePacket | None
+    while (packet := (yield TakePages(slot, index))) is not None:
+        yield SendPages(slot, index, packet)
+        index += 1
 
 
 def load_state(slot: Slot) -> Steps:

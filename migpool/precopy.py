@@ -123,16 +123,24 @@ class Precopy:
         slots: the devices that may have something to save while the machine runs, in the machine's order.
         save: carries out a device's turn.
         limits: what it aims at.
+        pending: says what a device has left to save; without it, the device is asked.
         watch: called after each round, on the thread that runs them.
     """
 
     def __init__(
-        self, slots: Sequence[Slot], save: Save, limits: Limits, watch: Callable[[Round], None] | None = None
+        self,
+        slots: Sequence[Slot],
+        save: Save,
+        limits: Limits,
+        watch: Callable[[Round], None] | None = None,
+        *,
+        pending: Callable[[Slot], Pending] | None = None,
     ) -> None:
         self._slots = slots
         self._save = save
         self._limits = limits
         self._watch = watch
+        self._left = pending or _asked
 
     def run(self) -> Measured:
         """Save what can be saved while the machine runs, until it is time to switch over."""
@@ -153,7 +161,11 @@ class Precopy:
         return measured
 
     def _pending(self) -> list[tuple[Slot, Pending]]:
-        return [(slot, slot.device.pending()) for slot in self._slots]
+        return [(slot, self._left(slot)) for slot in self._slots]
+
+
+def _asked(slot: Slot) -> Pending:
+    return slot.device.pending()
 
 
 def _together(pending: Sequence[tuple[Slot, Pending]]) -> Pending:

@@ -25,6 +25,7 @@ a destination that speaks only QEMU's return path sends PONG and SHUT alone.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,17 +33,21 @@ from functools import partial
 from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
+from migpool.channel.pace import Pace
 from migpool.channel.sockets import connect, prepare, send_all, shut
+from migpool.converging import Converging
+from migpool.device import MemoryDevice, Pending
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
 from migpool.iterating import Iterating
 from migpool.jobs import save_sections, save_state
-from migpool.machine import Machine
+from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
 from migpool.precopy import Limits, Precopy, Round
+from migpool.ramsending import MemorySending
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, Sending
@@ -73,10 +78,13 @@ class Source(Endpoint):
     side = "source"
 
     _answers: Answers
+    _converging: Converging
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
     _main: MainChannel
+    _memory: MemorySending | None
+    _pace: Pace | None
     _pool: BufferPool
 
     def __init__(
@@ -97,6 +105,8 @@ class Source(Endpoint):
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._verified: dict[int, bool] = {}
         self._linked = False
+        self._counting = threading.Lock()
+        self._page_bytes = 0
         self._round_trip = 0
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -137,7 +147,8 @@ class Source(Endpoint):
         main, channels = socks[0], socks[1:]
         self._switch.on_cancel(lambda: shut(main, reading=False))
         self._main = MainChannel(main)
-        self._group = ChannelGroup(channels, self._tracer, self._switch)
+        self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
+        self._group = ChannelGroup(channels, self._tracer, self._switch, self._pace)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
         self._answers = Answers(
             main,
@@ -186,9 +197,32 @@ class Source(Endpoint):
             splice=self.settings.splice,
         )
         stack.callback(sending.close)
-        self._interpreter = Interpreter(sending.handlers(), self._big_lock, self._tracer, self._switch)
+        handlers = sending.handlers()
+        self._memory = self._make_memory(stack)
+        if self._memory is not None:
+            self._memory.handle(handlers)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
+
+    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySending | None:
+        slot = self.machine.memory
+        if slot is None or not isinstance(slot.device, MemoryDevice):
+            return None
+        memory = MemorySending(slot, slot.device, self._group, self._main, self._count_pages)
+        self._converging = Converging(self.machine, throttle=self.settings.auto_converge)
+        stack.callback(memory.stop)
+        stack.callback(self._converging.end)
+        return memory
+
+    def _memory_slots(self) -> tuple[Slot, ...]:
+        return () if self.machine.memory is None else (self.machine.memory,)
+
+    def _count_pages(self, size: int) -> None:
+        with self._counting:
+            self._page_bytes += size
 
     def _set_up_devices(self) -> None:
+        if self._memory is not None:
+            self._set_up_memory(self._memory)
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
             device = slot.device
@@ -206,13 +240,53 @@ class Source(Endpoint):
                     )
                 )
 
+    def _set_up_memory(self, memory: MemorySending) -> None:
+        slot = self.machine.memory
+        assert slot is not None
+        begin = time.monotonic_ns()
+        if of(slot, "save_setup", slot.device.save_setup):
+            raise UsageError(f"{slot.name}: a memory device cannot have data for the set-up")
+        memory.begin()
+        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
         iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
         limits = Limits(self.settings.downtime_limit, self.settings.rounds)
-        Precopy(self.machine.iterable, iterating.save, limits, self._progress).run()
+        memory, place = self._memory, self.machine.memory
+        if memory is None or place is None:
+            Precopy(self.machine.iterable, iterating.save, limits, self._progress).run()
+        else:
+            self._iterate_with_memory(memory, place, iterating, limits)
         self._pool.give_back(chunk)
+
+    def _iterate_with_memory(self, memory: MemorySending, place: Slot, iterating: Iterating, limits: Limits) -> None:
+        converging = self._converging
+
+        def save(slot: Slot, precopy: int) -> int:
+            return self._send_round(memory) if slot is place else iterating.save(slot, precopy)
+
+        def pending(slot: Slot) -> Pending:
+            return Pending(memory.pages.left) if slot is place else slot.device.pending()
+
+        def watch(done: Round) -> None:
+            if self._progress is not None:
+                self._progress(done)
+            converging.after(done)
+
+        measured = Precopy((place, *self.machine.iterable), save, limits, watch, pending=pending).run()
+        converging.check(measured, limits)
+
+    def _send_round(self, memory: MemorySending) -> int:
+        """Send every page that is to be sent once; return how many bytes of pages those were."""
+        left = memory.pages.left
+        for job in memory.jobs():
+            self._scheduler.submit(job)
+        self._scheduler.drain()
+        memory.end_round()
+        memory.look()
+        return left
 
     def _stop_machine(self) -> None:
         self._stopped = time.monotonic_ns()
@@ -223,15 +297,30 @@ class Source(Endpoint):
             self._tracer.record(Wait.STOP, slot.number, -1, begin)
 
     def _save(self) -> None:
+        if self._pace is not None:
+            self._pace.lift()
+        together = self.settings.together
         self._main.write(switchover_start())
+        memory = self._memory
+        if memory is not None:
+            memory.look()
+            for job in memory.jobs():
+                self._scheduler.submit(job)
+            if not together:
+                self._scheduler.drain()
+                memory.end()
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
+        if not together:
+            self._scheduler.drain()
         for slot in self.machine.iterable:
             self._main.write(section_end(slot.number, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
+        if memory is not None and together:
+            memory.end()
 
     def _await_running(self) -> None:
         answers = self._answers
@@ -297,11 +386,10 @@ class Source(Endpoint):
     @property
     def bytes(self) -> int:
         """How many bytes of state have been sent so far."""
-        return sum(self._bytes_of.values())
+        return sum(self._bytes_of.values()) + self._page_bytes
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
             number, device = slot.number, slot.device
-            yield DeviceReport(
-                slot.name, device.note, device.iterable, self._bytes_of[number], self._verified.get(number)
-            )
+            sent = self._page_bytes if slot is self.machine.memory else self._bytes_of[number]
+            yield DeviceReport(slot.name, device.note, device.iterable, sent, self._verified.get(number))
