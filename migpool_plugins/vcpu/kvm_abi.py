@@ -82,6 +82,9 @@ XCRS_FIELDS: Final = (
     *(f"{field}_{number}" for number in range(16) for field in ("xcr", "value")),
 )
 
+MEM_LOG_DIRTY_PAGES: Final = 1 << 0
+"""A flag of a memory region."""
+
 # struct kvm_run lies in memory that is shared with the kernel, so its few fields of interest are used in place.
 RUN_IMMEDIATE_EXIT: Final = 1
 RUN_EXIT_REASON: Final = 8

@@ -10,8 +10,9 @@ import ctypes
 import fcntl
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final
 
@@ -31,11 +32,30 @@ from migpool_plugins.vcpu.long_mode import special_registers, write_page_tables
 DEVICE_NODE: Final = "/dev/kvm"
 _TSS_ADDRESS: Final = 0x7FFF0000
 """Three pages below 4 GiB, without guest memory, that Intel hosts need to run real mode."""
+OWN_MEMORY: Final = 0x200000
+"""Guest-physical addresses below this are the machine's own: page tables, program, the vCPUs' pages, doorbell."""
 _EXIT_REASON: Final = Struct("<I")
 _LOW_HALF: Final = Struct("<Q")
 _XMM0: Final = 160
 """Where the first SSE register lies in the area of KVM_GET_XSAVE: the legacy region, which is FXSAVE's."""
 _DOORBELL_WRITE: Final = (program.DOORBELL, 4, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """Memory of this process that the guest sees as its own.
+
+    Arguments:
+        host_address: where it begins in this process, page-aligned. It must stay mapped until the machine is closed.
+        guest_address: the guest-physical address where the guest sees it, page-aligned.
+        size: in bytes, whole pages.
+        flags: for KVM_SET_USER_MEMORY_REGION; ``kvm_abi.MEM_LOG_DIRTY_PAGES`` has the kernel note the guest's writes.
+    """
+
+    host_address: int
+    guest_address: int
+    size: int
+    flags: int = 0
 
 
 class KvmVcpu:
@@ -96,9 +116,14 @@ class KvmMachine:
 
     Arguments:
         count: how many vCPUs, 1 to 256.
+        regions: more guest memory, given from outside, from the end of :data:`OWN_MEMORY` on; the page tables map
+            the first :data:`~migpool_plugins.vcpu.long_mode.MAPPED` bytes. Region n has the memory slot n + 1.
 
     Raises:
         DeviceError: /dev/kvm cannot be opened or cannot do what is needed; the message says what.
+
+    Attributes:
+        fd: the VM's descriptor, for what else its memory slots can be asked (the dirty log, for one).
     """
 
     name = "KVM"
@@ -106,7 +131,7 @@ class KvmMachine:
     way_out = program.OUT_BY_DOORBELL
     batch = 1 << 18
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, regions: Sequence[MemoryRegion] = ()) -> None:
         with ExitStack() as owned:
             kvm = _open_kvm()
             owned.callback(os.close, kvm)
@@ -117,16 +142,20 @@ class KvmMachine:
             # The memory is unmapped only after the descriptors are closed: until then the kernel may still touch it.
             self._memory = mmap.mmap(-1, program.memory_size(count))
             closing.callback(self._memory.close)
-            self._fd = kvm_abi.call(kvm, kvm_abi.CREATE_VM)
-            closing.callback(os.close, self._fd)
-            kvm_abi.call(self._fd, kvm_abi.SET_TSS_ADDR, _TSS_ADDRESS)
+            self.fd = kvm_abi.call(kvm, kvm_abi.CREATE_VM)
+            closing.callback(os.close, self.fd)
+            kvm_abi.call(self.fd, kvm_abi.SET_TSS_ADDR, _TSS_ADDRESS)
             code = program.program_bytes()
             self._memory[program.CODE : program.CODE + len(code)] = code
             write_page_tables(self._memory, program.PAGE_TABLES)
-            self._attach_memory(len(self._memory))
+            self._own = MemoryRegion(ctypes.addressof(ctypes.c_char.from_buffer(self._memory)), 0, len(self._memory))
+            for slot, region in enumerate((self._own, *regions)):
+                if slot and region.guest_address < OWN_MEMORY:
+                    raise DeviceError(f"guest memory at {region.guest_address:#x} lies in the machine's own 2 MiB")
+                self.attach(slot, region)
             vcpus: list[KvmVcpu] = []
             for index in range(count):
-                fd = kvm_abi.call(self._fd, kvm_abi.CREATE_VCPU, index)
+                fd = kvm_abi.call(self.fd, kvm_abi.CREATE_VCPU, index)
                 closing.callback(os.close, fd)
                 run = mmap.mmap(fd, run_size)
                 closing.callback(run.close)
@@ -135,10 +164,20 @@ class KvmMachine:
             self._closing = closing.pop_all()
         self.vcpus = tuple(vcpus)
 
-    def _attach_memory(self, length: int) -> None:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        region = kvm_abi.USER_MEMORY_REGION.pack(0, 0, 0, length, address)
-        kvm_abi.call(self._fd, kvm_abi.SET_USER_MEMORY_REGION, bytearray(region))
+    def attach(self, slot: int, region: MemoryRegion) -> None:
+        """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.
+
+        Arguments:
+            slot: 0 is the machine's own.
+            region: the same addresses and size as before if only the flags change.
+
+        Raises:
+            DeviceError: the kernel refused it.
+        """
+        packed = kvm_abi.USER_MEMORY_REGION.pack(
+            slot, region.flags, region.guest_address, region.size, region.host_address
+        )
+        kvm_abi.call(self.fd, kvm_abi.SET_USER_MEMORY_REGION, bytearray(packed))
 
     @staticmethod
     def _check(kvm: int, count: int) -> None:
@@ -157,7 +196,8 @@ class KvmMachine:
         return VcpuState(registers, state.page)
 
     def expel(self) -> None:
-        self._attach_memory(0)
+        # Without its page tables the guest can reach no other region either.
+        self.attach(0, replace(self._own, size=0))
 
     def checksum(self, state: VcpuState) -> int:
         (low,) = _LOW_HALF.unpack_from(state.registers["xsave"], _XMM0)

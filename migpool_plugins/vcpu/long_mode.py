@@ -1,7 +1,7 @@
 """Puts an x86 CPU straight into 64-bit user mode: identity page tables in guest memory, and the special registers.
 
 A guest that starts here needs no boot code, no descriptor tables and no interrupts: the segment registers are loaded
-in their hidden parts directly, and one 2 MiB page maps all the memory there is, linear address = physical address.
+in their hidden parts directly, and 512 pages of 2 MiB map the first GiB, linear address = physical address.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from migpool_plugins.vcpu import kvm_abi
 
 _PRESENT_WRITABLE_USER: Final = 0x7
 _LARGE_PAGE: Final = 0x80
+
+_LARGE_PAGE_SIZE: Final = 2 << 20
+_ENTRIES: Final = 512
+
+MAPPED: Final = _ENTRIES * _LARGE_PAGE_SIZE
+"""How many bytes the page tables map, from address 0."""
 
 _CR0_PE: Final = 1 << 0
 _CR0_MP: Final = 1 << 1
@@ -36,7 +42,7 @@ _DATA_TYPE: Final = 3
 
 
 def write_page_tables(memory: mmap.mmap | bytearray, address: int) -> None:
-    """Write three tables that map the first 2 MiB onto themselves.
+    """Write three tables that map the first GiB onto itself, whether or not there is memory behind it.
 
     Arguments:
         memory: guest memory from physical address 0, writable.
@@ -45,7 +51,8 @@ def write_page_tables(memory: mmap.mmap | bytearray, address: int) -> None:
     pointers, directory = address + 0x1000, address + 0x2000
     pack_into("<Q", memory, address, pointers | _PRESENT_WRITABLE_USER)
     pack_into("<Q", memory, pointers, directory | _PRESENT_WRITABLE_USER)
-    pack_into("<Q", memory, directory, _PRESENT_WRITABLE_USER | _LARGE_PAGE)
+    flags = _PRESENT_WRITABLE_USER | _LARGE_PAGE
+    pack_into(f"<{_ENTRIES}Q", memory, directory, *(n * _LARGE_PAGE_SIZE | flags for n in range(_ENTRIES)))
 
 
 def special_registers(reset: bytes, page_tables: int) -> bytes:

@@ -51,6 +51,7 @@ NUMBERS = {
     **{f"KVM_{name}": value for name, value in vars(kvm_abi).items() if name.startswith("CAP_")},
     "KVM_API_VERSION": kvm_abi.API_VERSION,
     "KVM_EXIT_MMIO": kvm_abi.EXIT_MMIO,
+    "KVM_MEM_LOG_DIRTY_PAGES": kvm_abi.MEM_LOG_DIRTY_PAGES,
 }
 
 
