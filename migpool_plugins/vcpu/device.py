@@ -6,12 +6,12 @@ Which thread may touch the vCPU: its own while it runs, and any other once it st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from migpool.device import Device, DeviceError, VerificationError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import Machine, VcpuState
+from migpool_plugins.vcpu.backend import Machine, VcpuState, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.proof import Guest, prove
 from migpool_plugins.vcpu.state import StateFormat
@@ -32,11 +32,15 @@ class VcpuGroup:
     def __init__(self, machine: Machine, options: VcpuOptions) -> None:
         self.machine = machine
         self.threads: Sequence[VcpuThread] = [
-            VcpuThread(vcpu.index, vcpu.run_batch, options.halt_ms / 1000) for vcpu in machine.vcpus
+            VcpuThread(vcpu.index, self.batch_of(vcpu), options.halt_ms / 1000) for vcpu in machine.vcpus
         ]
         self._open = set(range(len(self.threads)))
         self.format = StateFormat(machine.name, machine.layout)
         self._limit = options.limit_s
+
+    def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
+        """What a vCPU's thread runs, again and again: the guest to the end of a batch, here and no more."""
+        return vcpu.run_batch
 
     def run(self, limit: float) -> None:
         """Let every vCPU go, and return when all of them run.

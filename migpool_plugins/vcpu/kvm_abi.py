@@ -48,6 +48,9 @@ DEBUGREGS: Final = Struct("<7Q72x")
 XCRS: Final = Struct("<II" + "I4xQ" * 16 + "128x")
 XSAVE: Final = Struct("4096s")
 USER_MEMORY_REGION: Final = Struct("<IIQQQ")
+DIRTY_LOG: Final = Struct("<I4xQ")
+CLEAR_LOG: Final = Struct("<IIQQ")
+CAPABILITY: Final = Struct("<II4Q64x")
 CPUID_HEAD: Final = Struct("<I4x")
 CPUID_ENTRY: Final = Struct("<7I12x")
 MSR_LIST_HEAD: Final = Struct("<I")
@@ -118,6 +121,9 @@ CREATE_VCPU: Final = _request("KVM_CREATE_VCPU", 0x41)
 SET_USER_MEMORY_REGION: Final = _request("KVM_SET_USER_MEMORY_REGION", 0x46, _WRITE, USER_MEMORY_REGION.size)
 SET_TSS_ADDR: Final = _request("KVM_SET_TSS_ADDR", 0x47)
 RUN: Final = _request("KVM_RUN", 0x80)
+GET_DIRTY_LOG: Final = _request("KVM_GET_DIRTY_LOG", 0x42, _WRITE, DIRTY_LOG.size)
+CLEAR_DIRTY_LOG: Final = _request("KVM_CLEAR_DIRTY_LOG", 0xC0, _READ | _WRITE, CLEAR_LOG.size)
+ENABLE_CAP: Final = _request("KVM_ENABLE_CAP", 0xA3, _WRITE, CAPABILITY.size)
 GET_REGS: Final = _request("KVM_GET_REGS", 0x81, _READ, REGS.size)
 SET_REGS: Final = _request("KVM_SET_REGS", 0x82, _WRITE, REGS.size)
 GET_SREGS: Final = _request("KVM_GET_SREGS", 0x83, _READ, SREGS.size)
@@ -145,6 +151,7 @@ CAP_XSAVE: Final = 55
 CAP_XCRS: Final = 56
 CAP_MAX_VCPUS: Final = 66
 CAP_IMMEDIATE_EXIT: Final = 136
+CAP_MANUAL_DIRTY_LOG_PROTECT2: Final = 168
 
 
 def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:

@@ -103,6 +103,12 @@ class KvmVcpu:
             raise DeviceError(f"KVM_RUN failed: {error.strerror}") from error
         return True
 
+    def put(self, name: str, value: int) -> None:
+        general = bytearray(kvm_abi.REGS.size)
+        kvm_abi.call(self._fd, kvm_abi.GET_REGS, general)
+        _LOW_HALF.pack_into(general, 8 * kvm_abi.REGS_FIELDS.index(name), value)
+        kvm_abi.call(self._fd, kvm_abi.SET_REGS, general)
+
     def save(self) -> VcpuState:
         return VcpuState(read_registers(self._fd), self._memory[self._page])
 
