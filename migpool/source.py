@@ -308,7 +308,6 @@ class Source(Endpoint):
                 self._scheduler.submit(job)
             if not together:
                 self._scheduler.drain()
-                memory.end()
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         if not together:
@@ -319,7 +318,9 @@ class Source(Endpoint):
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
-        if memory is not None and together:
+        if memory is not None:
+            # Only now: a destination whose main channel waits for a job could not hear of a FLUSH before that job's
+            # chunks, which would stand behind the SYNC.
             memory.end()
 
     def _await_running(self) -> None:
