@@ -37,6 +37,10 @@ class Answers:
         grant: takes a grant: an iterable device's place and its limit; says whether there is such a device.
         waiting: what waits for room just now, in words; empty if nothing does.
         extension: whether the destination speaks this project's own messages.
+
+    Attributes:
+        acknowledged: how often the destination has said that it is ready: when it is set up, and when it has loaded all
+            initial data.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Answers:
         self._over: MigpoolError | None = None
         self.welcome: Welcome | None = None
         self.pong_at = 0
-        self.ready = False
+        self.acknowledged = 0
         self.running: Running | None = None
         self.running_at = 0
         self.digests: dict[int, bytes] = {}
@@ -161,7 +165,7 @@ class Answers:
             case Pong():
                 self.pong_at = time.monotonic_ns()
             case SwitchoverAck():
-                self.ready = True
+                self.acknowledged += 1
             case Running():
                 self.running_at = time.monotonic_ns()
                 self.running = message

@@ -90,6 +90,7 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._seen: set[int] = set()
+        self._initial: set[int] = set()
         self._bytes = 0
         self._accepted = False
         self._verified: dict[int, bool] = {}
@@ -235,6 +236,10 @@ class Destination(Endpoint):
         # What was stopped first runs last: the vCPUs, when every device that they may touch already does.
         for slot in reversed(self.machine.slots):
             begin = time.monotonic_ns()
+            of(slot, "wake", slot.device.wake)
+            self._tracer.record(Wait.WAKE, slot.number, -1, begin)
+        for slot in reversed(self.machine.slots):
+            begin = time.monotonic_ns()
             of(slot, "start", slot.device.start)
             self._tracer.record(Wait.START, slot.number, -1, begin)
         self._running = time.monotonic_ns()
@@ -316,6 +321,8 @@ class Destination(Endpoint):
         elif self.state is State.ACTIVE:
             for piece in data:
                 of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
+                self._initial_loaded(slot)
         elif data or any(record.mark is Mark.CONFIG for record in item.records):
             raise ProtocolError(
                 item.offset,
@@ -345,6 +352,13 @@ class Destination(Endpoint):
                 memory.flush(self._liveness.idle)
             case RamSectionEnd(head):
                 memory.complete = head.kind is Kind.END
+
+    def _initial_loaded(self, slot: Slot) -> None:
+        """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
+        if slot.number not in self._initial:
+            self._initial.add(slot.number)
+            if len(self._initial) == len(self.machine.iterable):
+                self._answers.answer(SwitchoverAck())
 
     def _section(self, item: Section) -> None:
         head = item.head

@@ -80,7 +80,11 @@ class Wait(IntEnum):
     """The device prepares to save or load, or iterates, while the machine still runs."""
     JOIN = 17
     """The migration waits for its jobs to end."""
-    SCAN = 18
+    QUIESCE = 18
+    """The device becomes quiet towards others at the source, before any stops."""
+    WAKE = 19
+    """The device answers others again at the destination, before any starts."""
+    SCAN = 20
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
 
 

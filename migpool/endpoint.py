@@ -102,6 +102,7 @@ class Endpoint(ABC):
                 with contextlib.ExitStack() as stack:
                     try:
                         self._states.happen(Event.BEGIN)
+                        self.machine.refuse_restless()
                         self._migrate(address, stack)
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from migpool.cancel import CancelSwitch
@@ -12,14 +13,14 @@ from migpool.machine import Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import Chunk
 from migpool.trace import Tracer
-from migpool.wire.records import data_record, end_payload
+from migpool.wire.records import data_record, end_payload, initial_data_sent
 from migpool.wire.sections import section_part
 
 __all__ = ["Iterating"]
 
 
 class Iterating:
-    """Reads and sends what devices can save while the machine runs.
+    """Reads and sends what devices can save while the machine runs: :class:`~migpool.precopy.Turns`.
 
     Arguments:
         main: the main channel.
@@ -37,6 +38,8 @@ class Iterating:
         self._tracer = tracer
         self._switch = switch
         self._bytes_of = bytes_of
+        self._ending = threading.Event()
+        switch.on_cancel(self._ending.set)
 
     def save(self, slot: Slot, precopy: int) -> int:
         """Save about ``precopy`` bytes of a device's state, or less if it has less just now; return how many."""
@@ -52,6 +55,15 @@ class Iterating:
             self._bytes_of[slot.number] += length
             moved += length
         return moved
+
+    def initial_sent(self, slot: Slot) -> None:
+        """Say that all initial data of the device has been sent; the destination answers when it has that of all."""
+        self._main.write(section_part(slot.number, [initial_data_sent()]))
+
+    def pause(self, seconds: float) -> None:
+        """Wait, or raise if the migration is cancelled meanwhile."""
+        self._ending.wait(seconds)
+        self._switch.check()
 
     def _read(self, slot: Slot) -> int:
         buffer = self._chunk.buffer

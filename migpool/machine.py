@@ -80,6 +80,21 @@ class Machine:
                 raise UsageError(f"the memory is called {slot.name}: its idstr must be {RAM_IDSTR}, not iterable")
         return found[0] if found else None
 
+    def refuse_restless(self) -> None:
+        """Refuse a machine in which a device that has stopped could still be reached into by one that has not.
+
+        Raises:
+            UsageError: several devices reach into others by themselves, and some of these cannot be quiet first.
+        """
+        reaching = [slot for slot in self.slots if slot.device.peer_to_peer is not None]
+        restless = [slot.name for slot in reaching if not slot.device.peer_to_peer]
+        if restless and len(reaching) > 1:
+            raise UsageError(
+                f"{', '.join(restless)} cannot be quiet before stopping, and so could still reach into one of the "
+                f"{len(reaching)} devices with peer-to-peer access that has stopped already: migrate with one such "
+                "device alone, or with drivers that all support a peer-to-peer state"
+            )
+
     def find(self, idstr: str, instance_id: int) -> Slot | None:
         """The device of that identity, or ``None``."""
         return self._by_identity.get((idstr, instance_id))

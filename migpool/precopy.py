@@ -4,6 +4,14 @@ In each round every device that has something to save is given its turn. How a d
 which channel, is not known here; what is known is how much it moved and how long it took. After each round the devices
 are asked what is left, and :func:`decide` says whether another round is worth it. It is a pure function of what has
 been measured: everything that decides about the switchover stands in it.
+
+Guarantees:
+
+1. There is no switchover while a device has initial data left; one that makes no headway with it is given up within
+   ``Limits.initial``, with an error that names it.
+2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit.
+3. Once a device has shown initial data, ``Turns.initial_sent`` is called once for each device, when that device has
+   none left.
 """
 
 from __future__ import annotations
@@ -12,15 +20,31 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Protocol
 
-from migpool.device import Pending
+from migpool.device import DeviceError, Pending
 from migpool.machine import Slot
 
-__all__ = ["Limits", "Measured", "Precopy", "Round", "Save", "Verdict", "decide"]
+__all__ = ["Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
 
-Save: TypeAlias = Callable[[Slot, int], int]
-"""A device's turn: saves about as many bytes as the second argument says, and returns how many it saved."""
+PAUSE = 0.01
+"""Seconds between two rounds of which the first moved nothing: the devices have to make something first."""
+
+
+class Turns(Protocol):
+    """What a device's turn is, for :class:`Precopy`."""
+
+    def save(self, slot: Slot, precopy: int, /) -> int:
+        """Save about ``precopy`` bytes of the device, less if it gives less; return how many."""
+        ...
+
+    def initial_sent(self, slot: Slot, /) -> None:
+        """Say to the destination that all initial data of the device has been sent."""
+        ...
+
+    def pause(self, seconds: float, /) -> None:
+        """Wait, or raise if the migration ends meanwhile."""
+        ...
 
 
 class Verdict(Enum):
@@ -28,6 +52,7 @@ class Verdict(Enum):
 
     GO_ON = "go on"
     SWITCH_OVER = "switch over"
+    GIVE_UP = "give up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +61,13 @@ class Limits:
 
     Arguments:
         downtime: how long what is left may take to move once the machine has stopped, in seconds.
-        rounds: the most rounds.
+        rounds: the most rounds; more only while initial data is left.
+        initial: how long the devices may make no headway with their initial data, in seconds.
     """
 
     downtime: float
     rounds: int
+    initial: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +78,15 @@ class Measured:
         left: what all devices together still have to save.
         rounds: how many rounds there have been.
         bytes: how many bytes they moved.
-        seconds: how long they took, with everything between them.
+        seconds: how long they took, without the time between them.
+        stalled: for how long there has been no less initial data than now, in seconds.
     """
 
     left: Pending
     rounds: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    stalled: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -96,7 +125,7 @@ class Round:
     @property
     def dirtied(self) -> int:
         """Bytes that the devices had to save anew: what is left now beyond what the round left over."""
-        return max(0, self.after.left.precopy - (self.before.precopy - self.bytes))
+        return max(0, self.after.left.precopy - max(0, self.before.precopy - self.bytes))
 
     @property
     def dirty_rate(self) -> float:
@@ -107,9 +136,12 @@ class Round:
 def decide(measured: Measured, limits: Limits) -> Verdict:
     """Whether another round is worth it.
 
-    It is not when nothing can be saved while the machine runs, when what is left fits into the downtime limit at the
-    rate that has been measured, or when there have been enough rounds.
+    It is while initial data is left, until there has been no headway for too long. Else it is not when nothing can be
+    saved while the machine runs, when what is left fits into the downtime limit at the rate that has been measured, or
+    when there have been enough rounds.
     """
+    if measured.left.initial:
+        return Verdict.GIVE_UP if measured.stalled > limits.initial else Verdict.GO_ON
     if not measured.left.precopy or measured.rounds >= limits.rounds:
         return Verdict.SWITCH_OVER
     expected = measured.expected_downtime
@@ -121,7 +153,7 @@ class Precopy:
 
     Arguments:
         slots: the devices that may have something to save while the machine runs, in the machine's order.
-        save: carries out a device's turn.
+        turns: carries out a device's turn.
         limits: what it aims at.
         pending: says what a device has left to save; without it, the device is asked.
         watch: called after each round, on the thread that runs them.
@@ -130,47 +162,83 @@ class Precopy:
     def __init__(
         self,
         slots: Sequence[Slot],
-        save: Save,
+        turns: Turns,
         limits: Limits,
         watch: Callable[[Round], None] | None = None,
         *,
         pending: Callable[[Slot], Pending] | None = None,
     ) -> None:
         self._slots = slots
-        self._save = save
+        self._turns = turns
         self._limits = limits
         self._watch = watch
         self._left = pending or _asked
+        self._rounds = self._bytes = self._nanoseconds = 0
+        self._least_initial: int | None = None
+        self._least_since = 0
+        self._told: set[int] = set()
+        self._with_initial: dict[int, str] = {}
+
+    @property
+    def with_initial(self) -> Sequence[str]:
+        """The names of the devices that have shown initial data so far."""
+        return tuple(self._with_initial.values())
 
     def run(self) -> Measured:
-        """Save what can be saved while the machine runs, until it is time to switch over."""
-        begin = time.monotonic_ns()
-        pending = self._pending()
-        measured = Measured(_together(pending))
-        while decide(measured, self._limits) is Verdict.GO_ON:
-            started = time.monotonic_ns()
-            moved = sum(self._save(slot, left.precopy) for slot, left in pending)
-            ended = time.monotonic_ns()
+        """Save what can be saved while the machine runs, until it is time to switch over.
+
+        It may be called again, after a wait in which the devices have changed; rounds are counted on.
+
+        Raises:
+            DeviceError: a device does not come to the end of its initial data.
+        """
+        self._least_initial = None
+        pending, measured = self._look()
+        while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
+            begin = time.monotonic_ns()
+            moved = sum(self._turns.save(slot, left.precopy) for slot, left in pending)
+            took = time.monotonic_ns() - begin
+            self._rounds += 1
+            self._bytes += moved
+            self._nanoseconds += took
             before = measured.left
-            pending = self._pending()
-            measured = Measured(
-                _together(pending), measured.rounds + 1, measured.bytes + moved, (time.monotonic_ns() - begin) / 1e9
-            )
+            if not moved:
+                self._turns.pause(PAUSE)
+            pending, measured = self._look()
             if self._watch is not None:
-                self._watch(Round(measured.rounds, moved, (ended - started) / 1e9, before, measured))
+                self._watch(Round(self._rounds, moved, took / 1e9, before, measured))
+        if verdict is Verdict.GIVE_UP:
+            raise self._given_up(pending)
         return measured
 
-    def _pending(self) -> list[tuple[Slot, Pending]]:
-        return [(slot, self._left(slot)) for slot in self._slots]
+    def _look(self) -> tuple[list[tuple[Slot, Pending]], Measured]:
+        """Ask every device what it has left, and say so where the initial data is through."""
+        pending = [(slot, self._left(slot)) for slot in self._slots]
+        self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
+        if self._with_initial:
+            for slot, left in pending:
+                if not left.initial and slot.number not in self._told:
+                    self._told.add(slot.number)
+                    self._turns.initial_sent(slot)
+        together = Pending(
+            precopy=sum(left.precopy for _, left in pending),
+            stopcopy=sum(left.stopcopy for _, left in pending),
+            initial=sum(left.initial for _, left in pending),
+        )
+        now = time.monotonic_ns()
+        if self._least_initial is None or together.initial < self._least_initial:
+            self._least_initial, self._least_since = together.initial, now
+        stalled = (now - self._least_since) / 1e9
+        return pending, Measured(together, self._rounds, self._bytes, self._nanoseconds / 1e9, stalled)
+
+    def _given_up(self, pending: Sequence[tuple[Slot, Pending]]) -> DeviceError:
+        slot, left = next((slot, left) for slot, left in pending if left.initial)
+        return DeviceError(
+            f"{left.initial} bytes of its initial data are left, and have not become less for "
+            f"{self._limits.initial:g} s; the machine must not stop before they are sent: look at the device, or raise "
+            "the limit for the peer (limits.peer), of which this is half"
+        ).located(slot.name)
 
 
 def _asked(slot: Slot) -> Pending:
     return slot.device.pending()
-
-
-def _together(pending: Sequence[tuple[Slot, Pending]]) -> Pending:
-    return Pending(
-        precopy=sum(left.precopy for _, left in pending),
-        stopcopy=sum(left.stopcopy for _, left in pending),
-        initial=sum(left.initial for _, left in pending),
-    )

@@ -9,17 +9,21 @@
       |  START of each iterable device                         |   load_setup
       |<------------------------------------- SWITCHOVER_ACK   |
       |  PART ... while the machine runs                       |   load_state
-    stop: the downtime begins                                  |
+      |  PART with "initial data sent", of each device         |   ... when some have initial data
+      |<------------------------------------- SWITCHOVER_ACK   |   and it is loaded: the machine may stop
+    quiesce: the downtime begins                               |
+    stop                                                       |
       |  SWITCHOVER_START                                      |   the load jobs begin
       |  channels: chunks          (the save jobs)   GRANTs <->|   load_state, load_config
       |  END, FULL sections        (the sections job)          |   load_config
       |  EOF, description                                      |
+      |                                                        |   wake
       |<-------------------------------------------- RUNNING   |   start: the downtime ends
       |<------------------------------- DIGESTs, SHUT 0        |   every device compared
 
-Until everything has been sent, any failure leaves the machine running here: every device is resumed. From then on the
-destination decides; once RUNNING has come, the machine is there, whatever else goes wrong. GRANTs are ``window.py``'s;
-a destination that speaks only QEMU's return path sends PONG and SHUT alone.
+Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
+resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
+GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path sends PONG and SHUT alone.
 """
 
 from __future__ import annotations
@@ -30,13 +34,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from migpool.answering import ENDED_EARLY
 from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
 from migpool.channel.pace import Pace
 from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.converging import Converging
-from migpool.device import MemoryDevice, Pending
+from migpool.device import MemoryDevice
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
@@ -46,6 +51,7 @@ from migpool.jobs import save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
+from migpool.memoryturns import MemoryTurns
 from migpool.precopy import Limits, Precopy, Round
 from migpool.ramsending import MemorySending
 from migpool.report import DeviceReport, boot_id, digest_of
@@ -64,6 +70,8 @@ from migpool.wire.sections import section_end, section_start
 
 __all__ = ["Source"]
 
+HEADWAY = 0.5
+"""The part of the limit for the peer within which the devices must make headway with their initial data."""
 PATIENCE = 2.0
 """Seconds that a failed source gives the destination to say why."""
 
@@ -119,7 +127,7 @@ class Source(Endpoint):
         description = describe(self.machine)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
-            self._answers.wait("the destination's set-up", lambda: self._answers.ready)
+            self._answers.wait("the destination's set-up", lambda: self._answers.acknowledged > 0)
         self._states.happen(Event.CONNECTED)
         self._iterate()
         self._states.happen(Event.SWITCH_OVER)
@@ -253,43 +261,46 @@ class Source(Endpoint):
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
         iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
-        limits = Limits(self.settings.downtime_limit, self.settings.rounds)
-        memory, place = self._memory, self.machine.memory
-        if memory is None or place is None:
-            Precopy(self.machine.iterable, iterating.save, limits, self._progress).run()
-        else:
-            self._iterate_with_memory(memory, place, iterating, limits)
+        settings, answers = self.settings, self._answers
+        # The destination, which waits for data, gives up a little later: it could not say which device it is.
+        limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
+        precopy = self._precopy(iterating, limits)
+        before = answers.acknowledged
+        measured = precopy.run()
+        if precopy.with_initial:
+            loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
+            answers.wait(loaded, lambda: answers.acknowledged > before)
+            measured = precopy.run()  # what has changed meanwhile
+        if self._memory is not None:
+            self._converging.check(measured, limits)
         self._pool.give_back(chunk)
 
-    def _iterate_with_memory(self, memory: MemorySending, place: Slot, iterating: Iterating, limits: Limits) -> None:
-        converging = self._converging
-
-        def save(slot: Slot, precopy: int) -> int:
-            return self._send_round(memory) if slot is place else iterating.save(slot, precopy)
-
-        def pending(slot: Slot) -> Pending:
-            return Pending(memory.pages.left) if slot is place else slot.device.pending()
+    def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
+        memory, place = self._memory, self.machine.memory
+        if memory is None or place is None:
+            return Precopy(self.machine.iterable, iterating, limits, self._progress)
 
         def watch(done: Round) -> None:
             if self._progress is not None:
                 self._progress(done)
-            converging.after(done)
+            self._converging.after(done)
 
-        measured = Precopy((place, *self.machine.iterable), save, limits, watch, pending=pending).run()
-        converging.check(measured, limits)
+        turns = MemoryTurns(place, memory, self._run_jobs, iterating)
+        return Precopy((place, *self.machine.iterable), turns, limits, watch, pending=turns.pending)
 
-    def _send_round(self, memory: MemorySending) -> int:
-        """Send every page that is to be sent once; return how many bytes of pages those were."""
-        left = memory.pages.left
-        for job in memory.jobs():
+    def _run_jobs(self, jobs: list[Job]) -> None:
+        for job in jobs:
             self._scheduler.submit(job)
         self._scheduler.drain()
-        memory.end_round()
-        memory.look()
-        return left
 
     def _stop_machine(self) -> None:
+        """In two steps: no device is spoken to by a peer after it has stopped."""
         self._stopped = time.monotonic_ns()
+        for slot in self.machine:
+            self._switch.check()
+            begin = time.monotonic_ns()
+            of(slot, "quiesce", slot.device.quiesce)
+            self._tracer.record(Wait.QUIESCE, slot.number, -1, begin)
         for slot in self.machine:
             self._switch.check()
             begin = time.monotonic_ns()
@@ -375,13 +386,18 @@ class Source(Endpoint):
 
     def _reason(self, error: BaseException) -> BaseException:
         # A broken channel is how a failure of the destination shows first; its own words say more.
-        if self._linked and isinstance(error, PeerError | TimeLimitExceeded):
-            return self._answers.reason(PATIENCE) or error
-        return error
+        if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
+            return error
+        theirs = self._answers.reason(PATIENCE)
+        # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
+        consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
+        return error if theirs is None or consequence else theirs
 
     def _undo(self) -> None:
-        error = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
-        if error is not None:
+        # All answer again before any begins something: the stop, backwards.
+        woken = per_device(self.machine, lambda slot: of(slot, "wake", slot.device.wake))
+        resumed = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
+        if (error := woken or resumed) is not None:
             raise error
 
     @property

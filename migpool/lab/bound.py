@@ -2,21 +2,22 @@
 
 What every model must respect, whatever its threads do:
 
-* The devices are stopped one after the other, and nothing is read before the last has stopped. (The machine's design;
-  a device may begin to produce its state by itself as soon as it has been stopped.)
+* The devices become quiet one after the other, then they are stopped one after the other, and nothing is read before
+  the last has stopped. (The machine's design; a device may begin to produce its state by itself as soon as it has been
+  stopped.)
 * A device's chunks are read one after the other, and written one after the other; its last chunk is read before it is
   transferred, and transferred before it is written. The config is saved after the last read, and loaded after the last
   write and the config's own save.
 * Whoever needs a lock has it alone: the big lock of each side for every config, a lock that devices share for their
   reads or writes.
-* The devices start one after the other, when all have been loaded.
+* The devices wake one after the other when all have been loaded, then start one after the other.
 
 Each of these is relaxed from all others but the stops and the starts: the bound of a lock lets every device reach it as
 early as its own chain alone allows. So each part is a bound by itself, and the largest of them is the scenario's.
 
 Costs are what a device declares (``Device.costs``). For one that declares none they are the least that any of the given
 runs shows: a bound for those runs, and as good an estimate for others as the runs are many. What no device declares,
-the start and the reception of the last chunk, is always measured.
+the quiesce, the wake, the start and the reception of the last chunk, is always measured.
 """
 
 from __future__ import annotations
@@ -119,9 +120,9 @@ class _Scenario:
     def __init__(self, devices: Sequence[DeviceCosts]) -> None:
         self.words: dict[str, str] = {}
         self._devices = devices
-        self._stops = sum(device.stop for device in devices)
+        stopped = sum(device.quiesce for device in devices)
+        self._stops = stopped + sum(device.stop for device in devices)
         self._starts = sum(device.start for device in devices)
-        stopped = 0.0
         self._read: list[float] = []
         self._producing: list[float] = []
         for device in devices:

@@ -23,6 +23,7 @@ class DeviceCosts:
     Arguments:
         name: the device's.
         bytes: of its state and config.
+        quiesce: one call of ``quiesce``.
         stop: one call of ``stop``.
         read: all calls of ``save_state`` together.
         write: all calls of ``load_state`` together.
@@ -30,7 +31,7 @@ class DeviceCosts:
         receive_last: the last chunk comes out of its socket.
         save_config: one call of ``save_config``.
         load_config: one call of ``load_config``.
-        start: one call of ``start``.
+        start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
         write_lock: the same for its writes.
         measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
@@ -39,6 +40,7 @@ class DeviceCosts:
 
     name: str
     bytes: int = 0
+    quiesce: float = 0.0
     stop: float = 0.0
     read: float = 0.0
     write: float = 0.0
@@ -80,6 +82,7 @@ def device_costs(
             known = DeviceCosts(
                 name=name,
                 bytes=size,
+                quiesce=least.sum(Wait.QUIESCE),
                 stop=ours.stop,
                 read=ours.read,
                 write=ours.write,
@@ -87,7 +90,7 @@ def device_costs(
                 receive_last=least.last(Wait.RECEIVE),
                 save_config=ours.save_config,
                 load_config=ours.load_config,
-                start=least.sum(Wait.START),
+                start=least.sum(Wait.WAKE) + least.sum(Wait.START),
                 read_lock=ours.shared_lock,
                 write_lock=theirs.shared_lock if theirs is not None else "",
             )
@@ -147,6 +150,7 @@ class _Least:
         return DeviceCosts(
             name=name,
             bytes=size,
+            quiesce=self.sum(Wait.QUIESCE),
             stop=self.sum(Wait.STOP),
             read=self.sum(Wait.READ),
             write=self.sum(Wait.WRITE),
@@ -154,6 +158,6 @@ class _Least:
             receive_last=self.last(Wait.RECEIVE),
             save_config=self.sum(Wait.SAVE_CONFIG),
             load_config=self.sum(Wait.LOAD_CONFIG),
-            start=self.sum(Wait.START),
+            start=self.sum(Wait.WAKE) + self.sum(Wait.START),
             measured=True,
         )

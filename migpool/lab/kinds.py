@@ -11,7 +11,7 @@ __all__ = ["KINDS", "MEANINGS", "SPAN_NAMES", "WORK_KINDS"]
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "device stop": "a device stopped at the source",
+        "device stop": "a device became quiet, or stopped, at the source",
         "device read": "a device filled a buffer with its state",
         "buffer": "a job waited for a buffer to read into",
         "credit": "the destination had no room for a chunk, or the word that it has was on its way",
@@ -25,7 +25,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "load config": "a device's config was loaded, big lock held",
         "queued": "a job, or a chunk in a socket, waited for a thread that worked for another device",
         "section": "a section of the main channel was written or read",
-        "start": "a device started at the destination",
+        "start": "a device woke, or started, at the destination",
         "cpu": "nothing was waited for: a thread computed, or had to be woken",
         "other": "the trace says nothing",
     }
@@ -37,6 +37,7 @@ KINDS: tuple[str, ...] = tuple(MEANINGS)
 
 WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
     {
+        Wait.QUIESCE: "device stop",
         Wait.STOP: "device stop",
         Wait.ACQUIRE: "buffer",
         Wait.READ: "device read",
@@ -51,6 +52,7 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
         Wait.LOADED: "credit",
         Wait.LOAD_CONFIG: "load config",
         Wait.QUEUED: "queued",
+        Wait.WAKE: "start",
         Wait.START: "start",
         Wait.RECEIVE: "network",
         Wait.SETUP: "section",
@@ -62,6 +64,8 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
 SPAN_NAMES: Mapping[Wait, str] = MappingProxyType(
     {
         **WORK_KINDS,
+        Wait.QUIESCE: "quiesce",
+        Wait.WAKE: "wake",
         Wait.LOADED: "give room back",
         Wait.RECEIVE: "receive",
         Wait.SETUP: "set-up",

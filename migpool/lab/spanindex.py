@@ -34,7 +34,7 @@ JOB_WAITS = frozenset(
 RECEIVER_WAITS = JOB_WAITS - {Wait.STARVED, Wait.QUEUED}
 """Those during which a job keeps a channel's thread: it has none while queued, and needs none while it starves."""
 
-OWN_WAITS = frozenset({Wait.STOP, Wait.SECTION, Wait.SETUP, Wait.START, Wait.JOIN})
+OWN_WAITS = frozenset({Wait.QUIESCE, Wait.STOP, Wait.SECTION, Wait.SETUP, Wait.WAKE, Wait.START, Wait.JOIN})
 """What the migration's own thread leaves besides the jobs that it runs itself."""
 
 

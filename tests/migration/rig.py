@@ -49,6 +49,7 @@ class Scripted(Device):
         self.running = True
         self.setup = b""
         self.precopy = b""
+        self.initial = 0
         self._aborted = threading.Event()
 
     # -------------------------------------------------------------- what a test can do to it
@@ -80,14 +81,18 @@ class Scripted(Device):
         return self.setup
 
     def pending(self) -> Pending:
-        return Pending(len(self.precopy), len(self.state) - self.at)
+        return Pending(len(self.precopy), len(self.state) - self.at, min(self.initial, len(self.precopy)))
 
     def iterate(self, buffer: memoryview) -> int:
         self._called("iterate")
         taken = min(len(buffer), len(self.precopy))
         buffer[:taken] = self.precopy[:taken]
         self.precopy = self.precopy[taken:]
+        self.initial = max(0, self.initial - taken)
         return taken
+
+    def quiesce(self) -> None:
+        self._called("quiesce")
 
     def stop(self) -> None:
         self.running = False
@@ -103,6 +108,9 @@ class Scripted(Device):
     def save_config(self) -> bytes:
         self._called("save_config")
         return self.config
+
+    def wake(self) -> None:
+        self._called("wake")
 
     def resume(self) -> None:
         self.running = True

@@ -73,7 +73,7 @@ def cancelled(
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
+@pytest.mark.parametrize("call", ["save_setup", "quiesce", "stop", "save_state", "save_config"])
 def test_cancelled_at_the_source_while_a_device_blocks(tmp_path: Path, call: str, models: Models) -> None:
     source, destination = machines()
     sent, got = cancelled(tmp_path, source, destination, source[1], call, "source", models=models)
@@ -258,11 +258,12 @@ def test_a_source_that_is_gone_is_noticed_while_a_device_loads_before_the_switch
     assert "the source ended the connection early" in got.error
 
 
-def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["wake", "start"])
+def test_cancelled_at_the_destination_while_a_device_starts(tmp_path: Path, call: str) -> None:
     source, destination = machines()
-    sent, got = cancelled(tmp_path, source, destination, destination[0], "start", "destination", settings=PATIENT)
+    sent, got = cancelled(tmp_path, source, destination, destination[0], call, "destination", settings=PATIENT)
     assert sent.outcome is got.outcome is State.FAILED
-    assert "device-0: aborted in start" in sent.error
+    assert f"device-0: aborted in {call}" in sent.error
     assert all(device.running for device in source)
 
 

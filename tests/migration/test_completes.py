@@ -37,8 +37,8 @@ def check(source: list[Scripted], destination: list[Scripted]) -> None:
         assert got.got == sent.state, sent.idstr
         assert got.got_config == sent.config, sent.idstr
         assert not sent.running
-        loads = [call for call in got.calls if call in ("load_state", "load_config", "start")]
-        assert loads[-2:] == ["load_config", "start"]
+        loads = [call for call in got.calls if call in ("load_state", "load_config", "wake", "start")]
+        assert loads[-3:] == ["load_config", "wake", "start"]
 
 
 @pytest.mark.parametrize(("saves", "loads"), PAIRS)
@@ -115,12 +115,20 @@ def test_setup_data_and_precopy_come_before_the_stop(tmp_path: Path) -> None:
 def test_the_calls_come_in_the_documented_order(tmp_path: Path) -> None:
     source, destination = [Scripted(0, contents(40 * KIB))], [Scripted(0)]
     migrate(tmp_path, source, destination)
-    assert list(dict.fromkeys(source[0].calls)) == ["save_setup", "stop", "save_state", "save_config", "fingerprint"]
+    assert list(dict.fromkeys(source[0].calls)) == [
+        "save_setup",
+        "quiesce",
+        "stop",
+        "save_state",
+        "save_config",
+        "fingerprint",
+    ]
     assert list(dict.fromkeys(destination[0].calls)) == [
         "check_version",
         "load_setup",
         "load_state",
         "load_config",
+        "wake",
         "start",
         "verify",
         "fingerprint",
@@ -188,8 +196,25 @@ def test_the_downtime_and_its_spans_are_reported(tmp_path: Path) -> None:
     assert sent.began < sent.stopped < sent.running == got.running < sent.ended
     at_source = {span.wait for span in sent.spans}
     at_destination = {span.wait for span in got.spans}
-    assert {Wait.STOP, Wait.READ, Wait.CREDIT, Wait.SEND, Wait.SAVE_CONFIG, Wait.LOCK, Wait.SECTION} <= at_source
-    assert {Wait.RECEIVE, Wait.STARVED, Wait.WRITE, Wait.LOADED, Wait.LOAD_CONFIG, Wait.START} <= at_destination
+    assert {
+        Wait.QUIESCE,
+        Wait.STOP,
+        Wait.READ,
+        Wait.CREDIT,
+        Wait.SEND,
+        Wait.SAVE_CONFIG,
+        Wait.LOCK,
+        Wait.SECTION,
+    } <= at_source
+    assert {
+        Wait.RECEIVE,
+        Wait.STARVED,
+        Wait.WRITE,
+        Wait.LOADED,
+        Wait.LOAD_CONFIG,
+        Wait.WAKE,
+        Wait.START,
+    } <= at_destination
     reads = [span.index for span in sent.spans if span.wait is Wait.READ and span.slot == 0]
     assert reads == [0, 1, 2, 3, 4]
 

@@ -44,7 +44,7 @@ def failed(sent: SideReport, got: SideReport, source: list[Scripted], words: str
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["save_setup", "stop", "save_state", "save_config"])
+@pytest.mark.parametrize("call", ["save_setup", "quiesce", "stop", "save_state", "save_config"])
 def test_a_failure_at_the_source(tmp_path: Path, call: str, models: tuple[type[Scheduler], type[Scheduler]]) -> None:
     source, destination = machines()
     source[2].fail_in(call)
@@ -55,7 +55,7 @@ def test_a_failure_at_the_source(tmp_path: Path, call: str, models: tuple[type[S
 
 
 @pytest.mark.parametrize("models", MODELS)
-@pytest.mark.parametrize("call", ["check_version", "load_setup", "load_state", "load_config", "start"])
+@pytest.mark.parametrize("call", ["check_version", "load_setup", "load_state", "load_config", "wake", "start"])
 def test_a_failure_at_the_destination_is_told_to_the_source(
     tmp_path: Path, call: str, models: tuple[type[Scheduler], type[Scheduler]]
 ) -> None:

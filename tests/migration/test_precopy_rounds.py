@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rig import KIB, Pair, Scripted, contents
 
-from migpool.device import Pending
+from migpool.device import Device, DeviceError, Pending
 from migpool.machine import Machine, Slot
 from migpool.precopy import Limits, Measured, Precopy, Round, Verdict, decide
 from migpool.settings import Settings
@@ -26,6 +27,9 @@ MB = 1_000_000
         pytest.param(Measured(Pending(20 * MB, 11 * MB), 1, 100 * MB, 1.0), Verdict.GO_ON, id="a little too much"),
         pytest.param(Measured(Pending(900 * MB, 0), 29, 1 * MB, 1.0), Verdict.GO_ON, id="one round is left"),
         pytest.param(Measured(Pending(900 * MB, 0), 30, 1 * MB, 1.0), Verdict.SWITCH_OVER, id="enough rounds"),
+        pytest.param(Measured(Pending(5, 0, 5), 99, 100 * MB, 1.0, 15.0), Verdict.GO_ON, id="initial data is left"),
+        pytest.param(Measured(Pending(5, 0, 5), 1, 100 * MB, 1.0, 15.1), Verdict.GIVE_UP, id="no headway with it"),
+        pytest.param(Measured(Pending(5, 0, 0), 1, 100 * MB, 1.0, 99.0), Verdict.SWITCH_OVER, id="none is left"),
     ],
 )
 def test_the_decision_rests_on_what_was_measured_alone(measured: Measured, verdict: Verdict) -> None:
@@ -35,6 +39,10 @@ def test_the_decision_rests_on_what_was_measured_alone(measured: Measured, verdi
 def test_what_is_left_gives_the_expected_downtime() -> None:
     assert Measured(Pending(30 * MB, 20 * MB), 2, 100 * MB, 2.0).expected_downtime == 1.0
     assert Measured(Pending(30 * MB, 20 * MB)).expected_downtime is None
+
+
+def test_a_device_that_gives_more_than_it_said_has_dirtied_what_is_left() -> None:
+    assert Round(1, 500, 1.0, Pending(100), Measured(Pending(40), 1, 500, 1.0)).dirtied == 40
 
 
 def test_a_round_says_how_much_was_dirtied_in_it() -> None:
@@ -53,6 +61,26 @@ class Dirtied(Scripted):
         return Pending(self.sizes[0] if self.sizes else 0)
 
 
+class Told:
+    """Turns that only note what they are asked for."""
+
+    def __init__(self, save: Callable[[Slot, int], int]) -> None:
+        self.save = save
+        self.said: list[str] = []
+        self.pauses = 0
+
+    def initial_sent(self, slot: Slot, /) -> None:
+        self.said.append(slot.name)
+
+    def pause(self, seconds: float, /) -> None:
+        assert 0 < seconds < 1
+        self.pauses += 1
+
+
+def slots(*devices: Device) -> tuple[Slot, ...]:
+    return Machine("m", devices).iterable
+
+
 def test_rounds_are_run_and_told_one_after_the_other() -> None:
     device = Dirtied([400, 200, 100])
     told: list[Round] = []
@@ -62,7 +90,8 @@ def test_rounds_are_run_and_told_one_after_the_other() -> None:
         device.sizes.pop(0)
         return precopy
 
-    measured = Precopy(Machine("m", [device]).iterable, save, Limits(0.0, 30), told.append).run()
+    turns = Told(save)
+    measured = Precopy(slots(device), turns, Limits(0.0, 30), told.append).run()
     assert [(done.number, done.bytes, done.after.left.precopy) for done in told] == [
         (1, 400, 200),
         (2, 200, 100),
@@ -70,12 +99,53 @@ def test_rounds_are_run_and_told_one_after_the_other() -> None:
     ]
     assert measured == told[-1].after
     assert (measured.rounds, measured.bytes) == (3, 700)
+    assert (turns.said, turns.pauses) == ([], 0)
 
 
 def test_there_are_no_more_rounds_than_the_limit() -> None:
     device = Dirtied([1] * 10)
-    measured = Precopy(Machine("m", [device]).iterable, lambda *_: device.sizes.pop(0), Limits(0.0, 4)).run()
+    measured = Precopy(slots(device), Told(lambda *_: device.sizes.pop(0)), Limits(0.0, 4)).run()
     assert (measured.rounds, len(device.sizes)) == (4, 6)
+
+
+def test_a_device_that_gives_nothing_of_what_it_has_costs_a_pause_a_round() -> None:
+    turns = Told(lambda *_: 0)
+    measured = Precopy(slots(Dirtied([4096])), turns, Limits(0.3, 30)).run()
+    assert (measured.rounds, measured.bytes, turns.pauses) == (30, 0, 30)
+
+
+# ---------------------------------------------------------------------- initial data
+
+
+class Initial(Scripted):
+    """Shows one after the other how much initial data is left; the last amount stays."""
+
+    def __init__(self, number: int, *left: int) -> None:
+        super().__init__(number)
+        self.left = list(left)
+
+    def pending(self) -> Pending:
+        left = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        return Pending(precopy=left, initial=left)
+
+
+def test_initial_data_is_sent_whatever_the_limits_say_and_said_once_a_device() -> None:
+    turns = Told(lambda *_: 1 << 40)
+    devices = Initial(0, 30, 20, 10, 0, 5, 0), Initial(1, 2, 0, 0, 0, 0, 0), Initial(2, 0)
+    precopy = Precopy(slots(*devices), turns, Limits(downtime=60.0, rounds=1))
+    assert precopy.run().rounds == 3
+    assert turns.said == ["device-2", "device-1", "device-0"]
+    assert precopy.with_initial == ("device-0", "device-1")
+    assert precopy.run().rounds == 4, "some came back, and was saved"
+    assert turns.said == ["device-2", "device-1", "device-0"]
+
+
+def test_a_device_that_makes_no_headway_with_its_initial_data_is_given_up_by_name() -> None:
+    device = Initial(1, 9, 7)
+    turns = Told(lambda *turn: 0 if turn[0].number else 512)
+    with pytest.raises(DeviceError, match="device-1: 7 bytes of its initial data are left, and have not become less"):
+        Precopy(slots(Initial(0, 1, 0), device), turns, Limits(60.0, 1, initial=0.01)).run()
+    assert turns.said == ["device-0"]
 
 
 def test_a_migration_tells_its_rounds_while_it_runs(tmp_path: Path) -> None:

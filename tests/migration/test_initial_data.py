@@ -1,0 +1,211 @@
+"""The machine stops only when the destination has loaded what devices must have before it does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
+
+from migpool.destination import Destination
+from migpool.device import Pending
+from migpool.mainchannel import MainChannel
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.settings import Settings
+from migpool.states import State
+from migpool.wire.commands import switchover_start
+from migpool.wire.inbox import Buffer
+from migpool.wire.records import initial_data_sent
+
+SETTINGS = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
+MODELS = [
+    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
+    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
+    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
+    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+]
+
+
+class Growing(Scripted):
+    """What it gives before the stop and after it together is its state: so it has no fingerprint to compare."""
+
+    def fingerprint(self) -> bytes | None:
+        return None
+
+
+class Stuck(Growing):
+    """Has initial data, and gives none of it."""
+
+    def pending(self) -> Pending:
+        return Pending(precopy=4096, initial=4096)
+
+    def iterate(self, buffer: memoryview) -> int:
+        del buffer
+        self._called("iterate")
+        return 0
+
+
+def machines(*initial: int) -> tuple[list[Scripted], list[Scripted]]:
+    """Devices of which each has so much initial data, and one without state; and the same at the destination."""
+    source: list[Scripted] = [Growing(number, contents(40 * KIB, number)) for number in range(len(initial))]
+    for device, size in zip(source, initial, strict=True):
+        device.precopy, device.initial = contents(size, 9), size
+    source.append(Scripted(9, None, name="plain"))
+    return source, [*(Growing(number) for number in range(len(initial))), Scripted(9, None, name="plain")]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The items of the main channel, as the source writes them."""
+    items: list[bytes] = []
+    write = MainChannel.write
+
+    def overheard(channel: MainChannel, item: Buffer | Sequence[Buffer]) -> None:
+        items.append(bytes(item) if isinstance(item, bytes | bytearray | memoryview) else b"".join(item))
+        write(channel, item)
+
+    monkeypatch.setattr(MainChannel, "write", overheard)
+    return items
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_it_is_loaded_before_any_device_is_quiet(
+    tmp_path: Path, models: tuple[type[Scheduler], type[Scheduler]]
+) -> None:
+    source, destination = machines(50 * KIB, 0, 20 * KIB)
+    early = [bytes(device.precopy) for device in source]
+    quiet = threading.Event()
+    at_the_stop: list[bytes] = []
+
+    def stopping() -> None:
+        at_the_stop.extend(bytes(device.got) for device in destination)
+        quiet.set()
+
+    def loading() -> None:
+        early_by = bool(destination[2].got) or len(destination[0].got) + 16 * KIB >= 50 * KIB
+        if not at_the_stop and early_by:
+            assert not quiet.wait(0.05), "the machine stops while its initial data is loaded"
+
+    source[0].before["quiesce"] = stopping
+    destination[0].before["load_state"] = destination[2].before["load_state"] = loading
+    sent, got = migrate(tmp_path, source, destination, models=models)
+    assert (sent.error, got.error) == ("", "")
+    assert at_the_stop == early
+    for device, loaded, first in zip(source, destination, early, strict=True):
+        assert loaded.got == first + device.state
+
+
+@pytest.mark.parametrize("credited", [True, False], ids=["credits", "QEMU's return path"])
+def test_it_is_said_once_a_device_and_answered_once(tmp_path: Path, written: list[bytes], credited: bool) -> None:
+    source, destination = machines(50 * KIB, 0, 20 * KIB)
+    pair = Pair(source, destination, settings=replace(SETTINGS, credits=credited))
+    sent, got = pair.run(tmp_path)
+    assert (sent.error, got.error) == ("", "")
+    said = [item[1:5] for item in written if item[5:13] == initial_data_sent()]
+    assert said == [section_id.to_bytes(4, "big") for section_id in (1, 0, 2)]
+    before_the_stop = written[: written.index(switchover_start())]
+    assert sum(item[5:13] == initial_data_sent() for item in before_the_stop) == 3
+    assert pair.sender._answers.acknowledged == 1 + credited, "once for the set-up, which only our own kind says"
+
+
+def test_a_machine_without_any_says_nothing_of_it(tmp_path: Path, written: list[bytes]) -> None:
+    source, destination = machines(0, 0)
+    source[0].precopy = contents(30 * KIB)
+    pair = Pair(source, destination)
+    sent, _ = pair.run(tmp_path)
+    assert sent.error == ""
+    assert not any(item[5:13] == initial_data_sent() for item in written)
+    assert pair.sender._answers.acknowledged == 1
+
+
+def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None:
+    source, destination = machines(10 * KIB, 0)
+    source[1] = Stuck(1, b"x")
+    sent, got = migrate(tmp_path, source, destination, settings=replace(SETTINGS, peer_limit=0.4))
+    assert sent.outcome is got.outcome is State.FAILED
+    assert sent.error == (
+        "device-1: 4096 bytes of its initial data are left, and have not become less for 0.2 s; the machine must not "
+        "stop before they are sent: look at the device, or raise the limit for the peer (limits.peer), of which this "
+        "is half"
+    )
+    assert "stop" not in source[0].calls
+    assert all(device.running for device in source)
+
+
+def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Destination, "_initial_loaded", lambda *_: None)
+    source, destination = machines(10 * KIB, 0, 1)
+    sent, _ = migrate(
+        tmp_path,
+        source,
+        destination,
+        settings=replace(SETTINGS, peer_limit=0.3),
+        destination_settings=replace(SETTINGS, peer_limit=60),
+    )
+    assert sent.outcome is State.FAILED
+    assert sent.error == (
+        "the initial data of device-0, device-2 to be loaded at the destination: "
+        "no answer of the destination within 0.3 s"
+    )
+    assert "stop" not in source[0].calls
+    assert all(device.running for device in source)
+
+
+def test_cancelled_while_a_device_makes_no_headway(tmp_path: Path) -> None:
+    source, destination = machines(10 * KIB, 0)
+    source[1] = Stuck(1, b"x")
+    pair = Pair(source, destination, settings=replace(SETTINGS, peer_limit=60))
+    pair.prepare(tmp_path)
+    source[1].before["iterate"] = pair.sender.cancel
+    sent, got = pair.go()
+    assert sent.outcome is State.CANCELLED
+    assert got.outcome is State.FAILED
+    assert all(device.running for device in source)
+
+
+def test_cancelled_while_the_destination_loads_it(tmp_path: Path) -> None:
+    source, destination = machines(10 * KIB, 0)
+    reached = threading.Event()
+    destination[0].block_in("load_state", reached)
+    pair = Pair(source, destination, settings=replace(SETTINGS, peer_limit=60))
+    pair.prepare(tmp_path)
+
+    def cancel() -> None:
+        assert reached.wait(LIMIT)
+        pair.sender.cancel()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    sent, got = pair.go()
+    canceller.join(LIMIT)
+    assert sent.outcome is State.CANCELLED
+    assert got.outcome is State.FAILED
+    assert "stop" not in source[0].calls
+
+
+def test_a_device_that_has_something_left_and_gives_nothing_does_not_keep_the_machine(tmp_path: Path) -> None:
+    class Reluctant(Growing):
+        def pending(self) -> Pending:
+            return Pending(precopy=1 << 30)
+
+        def iterate(self, buffer: memoryview) -> int:
+            del buffer
+            self._called("iterate")
+            return 0
+
+    source = [Reluctant(0, contents(40 * KIB))]
+    destination = [Growing(0)]
+    sent, _ = migrate(tmp_path, source, destination, settings=replace(SETTINGS, rounds=4))
+    assert sent.error == ""
+    assert source[0].calls.count("iterate") == 4
+    assert destination[0].got == source[0].state
