@@ -27,6 +27,7 @@ JOB_WAITS = frozenset(
         Wait.LOADED,
         Wait.LOAD_CONFIG,
         Wait.QUEUED,
+        Wait.SCAN,
     }
 )
 """What the jobs of ``jobs.py`` leave on whatever thread they run on; CHANNEL lies inside SEND and stands apart."""

@@ -51,7 +51,7 @@ class GuestGroup(VcpuGroup):
             began = time.monotonic()
             vcpu.run_batch()
             vcpu.put("rax", self._clock.now())
-            self.threads[vcpu.index].halt = pace.rest(began)
+            self.threads[vcpu.index].halt = pace.rest(began, time.monotonic())
 
         return run
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 __all__ = ["VcpuPace"]
 
 INTERVAL = 0.005
@@ -28,17 +26,18 @@ class VcpuPace:
         self.throttle = 0.0
         self._due = 0.0
 
-    def rest(self, began: float) -> float:
+    def rest(self, began: float, now: float) -> float:
         """How long to rest after a batch, in seconds.
 
         Arguments:
-            began: when the batch began, by CLOCK_MONOTONIC in seconds.
+            began: when the batch began, in seconds by any clock.
+            now: when it ended.
         """
-        now = time.monotonic()
         awake = 1.0 - self.throttle
-        due = max(self._due, began) + self._interval / awake
+        interval = self._interval / awake
+        # Who woke a little late keeps to the beat; who could not keep it does not hurry afterwards.
+        due = (self._due if began - self._due < interval else began) + interval
         if self.throttle:
             due = max(due, now + (now - began) * self.throttle / awake)
-        # A vCPU that could not keep its pace does not hurry afterwards.
         self._due = max(due, now)
         return self._due - now
