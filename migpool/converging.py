@@ -49,13 +49,14 @@ class Converging:
             self._set(min(MOST, self.share + STEP) if self.share else FIRST)
 
     def check(self, measured: Measured, limits: Limits) -> None:
-        """The rounds are over: see whether what is left fits.
+        """The rounds are over: see whether the memory that is left fits. What else is left no round can make less.
 
         Raises:
             NotConverging: it would take longer than the downtime limit.
         """
-        expected = measured.expected_downtime
-        if measured.left.precopy and (expected is None or expected > limits.downtime):
+        left = measured.left.precopy
+        expected = left / measured.rate if measured.rate else None
+        if left and (expected is None or expected > limits.downtime):
             after = f", with the vCPUs asleep for {self.share:.0%} of the time" if self.share else ""
             shown = "an unknown time" if expected is None else f"{expected * 1000:.0f} ms"
             raise NotConverging(

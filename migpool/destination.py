@@ -394,4 +394,5 @@ class Destination(Endpoint):
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
-            yield DeviceReport(slot.name, slot.device.note, slot.device.iterable)
+            device = slot.device
+            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark)

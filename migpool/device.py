@@ -139,6 +139,7 @@ class Device(ABC):
         version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
         iterable: whether the device has state for ``save_state``.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
+        remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
             stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
     """
@@ -148,6 +149,7 @@ class Device(ABC):
     version: int = 1
     iterable: bool = False
     note: str = ""
+    remark: str = ""
     peer_to_peer: bool | None = None
 
     # ---------------------------------------------------------------- source

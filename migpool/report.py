@@ -26,6 +26,7 @@ class DeviceReport:
         iterable: whether its state went over the multifd channels.
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
+        remark: what there is to say of it afterwards; only the destination's device has something to say.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DeviceReport:
     iterable: bool
     bytes: int = 0
     verified: bool | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

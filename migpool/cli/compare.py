@@ -18,6 +18,7 @@ from migpool.cli.options import (
     TraceFile,
     Verbose,
 )
+from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 __all__ = ["compare"]
 
@@ -33,6 +34,13 @@ def compare(
     trace_file: TraceFile = None,
     picture_file: PictureFile = None,
     seed: SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
+    ] = False,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -48,6 +56,8 @@ def compare(
       [cyan]migpool compare --models pool:2,per-device,pool+receiver --repeats 10[/]
 
       [cyan]migpool compare many --json result.json --trace trace.json[/]
+
+      [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
     """
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
@@ -63,5 +73,7 @@ def compare(
         trace_file=trace_file,
         picture_file=picture_file,
         seed=seed,
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        both_ways=both_ways,
     )
     raise typer.Exit(code)

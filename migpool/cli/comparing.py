@@ -14,6 +14,7 @@ from migpool.cli.files import check_writable, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
+from migpool.cli.tuning import Tuning
 from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.picture import picture
 from migpool.lab.processes import Observed
@@ -37,23 +38,32 @@ def run_models(
     trace_file: Path | None,
     picture_file: Path | None,
     seed: int | None,
+    tuning: Tuning,
+    both_ways: bool = False,
 ) -> int:
     """Make the runs and return the exit code.
 
     Arguments:
         models: their names; empty for those of the scenario.
         repeats: how often each; ``None`` for the scenario's number.
+        tuning: what of the scenario is to be otherwise.
+        both_ways: make every run with all saved at once after the stop, and one after the other.
 
     Raises:
         UsageError: the scenario, a model or a file cannot be used.
     """
     configure(invocation)
-    scenario = load_scenario(scenario_name)
+    scenario = tuning.applied(load_scenario(scenario_name))
     names = list(models) or scenario_models(scenario, scenario_name) or all_models()
     for name in names:
         parse_model(name)
     check_writable(json_file, trace_file, picture_file)
-    planned = plan(names, repeats or scenario.compare.repeats, scenario.seed if seed is None else seed)
+    planned = plan(
+        names,
+        repeats or scenario.compare.repeats,
+        scenario.seed if seed is None else seed,
+        both_ways=both_ways,
+    )
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)
     with (
@@ -95,7 +105,7 @@ class _Logging:
 
     def observed(self, planned: Planned, now: Observed) -> None:
         for side, state in now.changes:
-            self._log.info("state", model=planned.model, repeat=planned.repeat, side=side, state=state.value)
+            self._log.info("state", model=planned.label, repeat=planned.repeat, side=side, state=state.value)
         self._watcher.observed(planned, now)
 
     def ended(self, run: Run) -> None:

@@ -18,6 +18,7 @@ from migpool.cli.options import (
     TraceFile,
     Verbose,
 )
+from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 __all__ = ["run"]
 
@@ -31,6 +32,9 @@ def run(
     trace_file: TraceFile = None,
     picture_file: PictureFile = None,
     seed: SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -44,6 +48,8 @@ def run(
       [cyan]migpool run small -m pool+receiver --repeat 5[/]
 
       [cyan]migpool run default --trace trace.json[/]
+
+      [cyan]migpool run guest --max-bandwidth 500MiB/s[/]   a guest that writes its memory
     """
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
@@ -57,5 +63,6 @@ def run(
         trace_file=trace_file,
         picture_file=picture_file,
         seed=seed,
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
     )
     raise typer.Exit(code)

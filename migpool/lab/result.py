@@ -26,7 +26,10 @@ The file holds one object::
       clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
-      devices         name, note, iterable, bytes, verified (null where the device has no fingerprint), in order
+      devices         name, note, iterable, bytes, verified (null where the device has no fingerprint), remark (what the
+                      device at the destination says afterwards; may be empty), in order
+      rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
+                      expected_ms (the downtime that was expected then, null if it was not known)
       error           why it failed, in one line; empty if it did not
 
 Where only one side's report is there (``migpool send``), what the other one knows is null or empty.
@@ -38,7 +41,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-__all__ = ["BoundResult", "DeviceResult", "LabResult", "MachineFacts", "MemoryResult", "RunResult", "ThreadCounts"]
+__all__ = [
+    "BoundResult",
+    "DeviceResult",
+    "LabResult",
+    "MachineFacts",
+    "MemoryResult",
+    "RoundResult",
+    "RunResult",
+    "ThreadCounts",
+]
 
 
 class _Form(BaseModel):
@@ -53,6 +65,18 @@ class DeviceResult(_Form):
     iterable: bool
     bytes: int
     verified: bool | None
+    remark: str = ""
+
+
+class RoundResult(_Form):
+    """One round of pre-copy."""
+
+    number: int
+    bytes: int
+    seconds: float
+    dirtied: int
+    left: int
+    expected_ms: float | None
 
 
 class MemoryResult(_Form):
@@ -89,6 +113,7 @@ class RunResult(_Form):
     attribution: dict[str, float] = {}
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceResult] = []
+    rounds: list[RoundResult] = []
     error: str = ""
 
 

@@ -112,6 +112,8 @@ def _foundations(result: LabResult) -> list[RenderableType]:
     lines: list[RenderableType] = [Text()]
     if devices := _devices(result.runs):
         lines.append(Text(f"Devices      {devices}"))
+    if remarks := _remarks(result.runs):
+        lines.append(Text(f"Remarks      {remarks}"))
     facts = result.machine
     lines.append(Text(f"Host         {facts.cpus} CPUs, {facts.python}, {facts.system}"))
     clocks = sorted({run.clock for run in result.runs if run.clock})
@@ -129,6 +131,12 @@ _CLOCKS: Final = {
     "monotonic": "one for both sides (CLOCK_MONOTONIC)",
     "return-path": "the source's; the answer's arrival less half a round trip",
 }
+
+
+def _remarks(runs: Sequence[RunResult]) -> str:
+    """What the devices of the last run say."""
+    devices = next((run.devices for run in reversed(runs) if run.devices), [])
+    return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
 
 
 def _devices(runs: Sequence[RunResult]) -> str:

@@ -140,7 +140,7 @@ class GuestVcpu(VcpuDevice):
             prove_vcpu(group.layout, group.memory.view, self._standing(self._vcpu.save()), before)
         finally:
             self._thread.go()
-        self.note = f"{self._machine.name}, stood still for {gap / 1e6:.1f} ms by its own clock"
+        self.remark = f"stood still for {gap / 1e6:.0f} ms by its own clock"
 
     def _standing(self, state: VcpuState) -> Standing:
         registers = kvm_abi.REGS.unpack(state.registers["regs"])
