@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from migpool.channel.address import Address
+from migpool.destination import Destination
 from migpool.device import Device, DeviceContext, DeviceError, OptionValue
+from migpool.machine import Machine
+from migpool.report import SideReport
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.settings import Settings
+from migpool.source import Source
+from migpool.states import State
+from migpool.trace import Tracer
 from migpool_plugins.guest import devices
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
 from migpool_plugins.vcpu.choice import choose_backend
@@ -49,3 +59,29 @@ def steps(made: list[Device]) -> list[int]:
     group = group_of(made)
     with group.paused():
         return [vcpu._standing(vcpu._vcpu.save()).step for vcpu in made[1:] if isinstance(vcpu, GuestVcpu)]
+
+
+SETTINGS = Settings(channels=2, chunk=64 * 1024, budget=1 << 20, peer_limit=10, connect_limit=30, accept_limit=30)
+
+
+@contextmanager
+def ends_for(side: str, backend: str) -> Iterator[Machine]:
+    """A machine of one guest."""
+    with guest(side, backend) as made:
+        yield Machine("guest", made)
+
+
+def run_end(
+    side: str,
+    machine: Machine,
+    path: str,
+    tracer: Tracer | None = None,
+    watch: Callable[[State], None] | None = None,
+    listening: Callable[[Address], None] | None = None,
+) -> SideReport:
+    """Run one end of a migration, over a UNIX socket."""
+    where = Address(path=path)
+    if side == "source":
+        return Source(machine, SETTINGS, PoolScheduler(), tracer=tracer, watch=watch).run(where)
+    end = Destination(machine, SETTINGS, ReceiverScheduler(), tracer=tracer, watch=watch, listening=listening)
+    return end.run(where)
