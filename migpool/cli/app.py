@@ -17,6 +17,7 @@ from migpool.cli.replay import replay
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
+from migpool.cli.snapshot import snapshot_app
 from migpool.cli.vmsd import vmsd_app
 
 __all__ = ["app"]
@@ -81,4 +82,5 @@ app.command()(replay)
 app.command()(inspect)
 app.command()(plugins)
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(vmsd_app, name="vmsd")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from guests import SETTINGS, ends_for, need, run_end, steps
 
 from migpool.channel.address import Address

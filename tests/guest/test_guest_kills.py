@@ -14,9 +14,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from guests import ends_for, need, run_end, steps
 
 from migpool.machine import Machine
