@@ -20,9 +20,10 @@ from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, shut
 from migpool.device import MemoryDevice
-from migpool.effects import Wait
+from migpool.effects import HoldConfig, LoadConfig, Wait
 from migpool.endpoint import Endpoint, of
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.holding import HeldConfigs
 from migpool.interpreter import Interpreter, Job
 from migpool.jobs import load_section, load_state
 from migpool.liveness import Liveness
@@ -166,9 +167,9 @@ class Destination(Endpoint):
             self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, self._memory
         )
         self._chunk = chunk
-        self._interpreter = Interpreter(
-            self._receiving.handlers(), self._big_lock, self._tracer, self._switch, self._receiving
-        )
+        handlers = self._receiving.handlers()
+        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
 
     def _make_memory(self) -> MemoryReceiving | None:
         slot = self.machine.memory
@@ -302,8 +303,9 @@ class Destination(Endpoint):
             self._answers.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
             for slot in self.machine.iterable:
-                self._scheduler.submit(Job("load", load_state(slot), slot))
+                self._scheduler.submit(Job("load", load_state(slot, then), slot))
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 

@@ -106,11 +106,13 @@ class Pending:
 class StateCosts:
     """How long a device's own work takes when nothing is in its way, in seconds. The report's lower bound rests on it.
 
+    Only what comes after the stop counts: not what ``iterate`` saved before, nor the time to load that.
+
     Arguments:
         stop: one call of ``stop``.
         read: all calls of ``save_state`` together.
         write_chunk: one call of ``load_state`` with a whole chunk.
-        write: all calls of ``load_state`` together.
+        write: all calls of ``load_state`` together, with what ``save_state`` gave.
         save_config: one call of ``save_config``.
         load_config: one call of ``load_config``.
         shared_lock: the name of a lock outside the migration (in a kernel driver, say) that this device's reads and

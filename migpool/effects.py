@@ -24,6 +24,7 @@ __all__ = [
     "Acquire",
     "Credit",
     "Effect",
+    "HoldConfig",
     "LoadConfig",
     "Loaded",
     "Locked",
@@ -84,7 +85,9 @@ class Wait(IntEnum):
     """The device becomes quiet towards others at the source, before any stops."""
     WAKE = 19
     """The device answers others again at the destination, before any starts."""
-    SCAN = 20
+    HOLD = 20
+    """The device's config is put aside, until every iterable device has all its state."""
+    SCAN = 21
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
 
 
@@ -249,6 +252,23 @@ class LoadConfig(Locked):
 
     __slots__ = ("config",)
     wait = Wait.LOAD_CONFIG
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+class HoldConfig(Effect):
+    """The config is kept until every iterable device has all its state; a job of its own then loads it. No answer.
+
+    The job does not wait for that: it ends, so that the others can have its thread.
+
+    Arguments:
+        config: what the source's ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.HOLD
 
     def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
         super().__init__(slot, index)

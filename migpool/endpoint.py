@@ -7,13 +7,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError
-from migpool.interpreter import Interpreter, located
+from migpool.interpreter import Interpreter, of
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool
 from migpool.report import DeviceReport, SideReport, peak_rss
@@ -197,18 +197,6 @@ class Endpoint(ABC):
         self._budget = pool.limit * pool.size
         self._high_water = pool.high_water
         pool.close()
-
-
-T = TypeVar("T")
-
-
-def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
-    """Call a device outside of a job; an error says which device it was, and what it was doing."""
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
-        found = located(error, slot, doing)
-        raise found from found.__cause__
 
 
 def per_device(machine: Machine, call: Callable[[Slot], None]) -> Exception | None:

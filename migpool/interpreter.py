@@ -27,12 +27,13 @@ from migpool.errors import DeviceError, MigpoolError
 from migpool.machine import Slot
 from migpool.trace import Recorder, Tracer
 
-__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located"]
+__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located", "of"]
 
 Handler: TypeAlias = Callable[[Effect], object]
 """Performs one kind of effect, blocking, and returns the job's answer."""
 
 E = TypeVar("E", bound=Effect)
+T = TypeVar("T")
 
 LEAVE_AFTER = 2_000_000
 """Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
@@ -230,3 +231,12 @@ def located(error: BaseException, slot: Slot, doing: str, index: int | None = No
     found = DeviceError(f"{type(error).__name__} in its {doing}: {error}")
     found.__cause__ = error
     return found.located(slot.name, index)
+
+
+def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
+    """Call a device outside of a job; an error says which device it was, and what it was doing."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
+        found = located(error, slot, doing)
+        raise found from found.__cause__

@@ -7,8 +7,8 @@ import time
 
 from migpool.cancel import CancelSwitch
 from migpool.effects import Wait
-from migpool.endpoint import of
 from migpool.errors import DeviceError
+from migpool.interpreter import of
 from migpool.machine import Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import Chunk
@@ -28,16 +28,24 @@ class Iterating:
         tracer: every chunk leaves a span.
         switch: looked at before every chunk.
         bytes_of: counts the bytes of each slot's state as they go.
+        precopied: counts those of them that go from here, while the machine runs.
     """
 
     def __init__(
-        self, main: MainChannel, chunk: Chunk, tracer: Tracer, switch: CancelSwitch, bytes_of: dict[int, int]
+        self,
+        main: MainChannel,
+        chunk: Chunk,
+        tracer: Tracer,
+        switch: CancelSwitch,
+        bytes_of: dict[int, int],
+        precopied: dict[int, int],
     ) -> None:
         self._main = main
         self._chunk = chunk
         self._tracer = tracer
         self._switch = switch
         self._bytes_of = bytes_of
+        self._precopied = precopied
         self._ending = threading.Event()
         switch.on_cancel(self._ending.set)
 
@@ -53,6 +61,7 @@ class Iterating:
             self._main.write(section_part(slot.number, [*data_record(self._chunk.payload), end_payload()]))
             self._tracer.record(Wait.SETUP, slot.number, -1, begin)
             self._bytes_of[slot.number] += length
+            self._precopied[slot.number] += length
             moved += length
         return moved
 

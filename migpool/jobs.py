@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from migpool.effects import (
     Acquire,
     Credit,
+    HoldConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -28,7 +29,7 @@ from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
 from migpool.pages import PagePacket
 
-__all__ = ["load_section", "load_state", "save_pages", "save_sections", "save_state"]
+__all__ = ["load_config", "load_section", "load_state", "save_pages", "save_sections", "save_state"]
 
 
 def save_state(slot: Slot) -> Steps:
@@ -67,8 +68,12 @@ def save_pages(slot: Slot) -> Steps:
         index += 1
 
 
-def load_state(slot: Slot) -> Steps:
-    """Load an iterable device: its chunks in the order of their index, then its config."""
+def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> Steps:
+    """Load an iterable device: its chunks in the order of their index, then its config.
+
+    Arguments:
+        then: ``HoldConfig`` has the config loaded by :func:`load_config`, once every iterable device has all its state.
+    """
     index = 0
     while True:
         chunk: Chunk = yield NextChunk(slot, index)
@@ -79,6 +84,11 @@ def load_state(slot: Slot) -> Steps:
         index += 1
     config = bytes(chunk.payload)
     yield Loaded(slot, index, chunk, last=True)
+    yield then(slot, config, index)
+
+
+def load_config(slot: Slot, config: bytes, index: int) -> Steps:
+    """Load the config of an iterable device whose state is loaded; ``index`` is the chunk that it came in."""
     yield LoadConfig(slot, config, index)
 
 

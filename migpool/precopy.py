@@ -8,8 +8,9 @@ been measured: everything that decides about the switchover stands in it.
 Guarantees:
 
 1. There is no switchover while a device has initial data left; one that makes no headway with it is given up within
-   ``Limits.initial``, with an error that names it.
-2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit.
+   ``Limits.headway``, with an error that names it.
+2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit. The
+   machine switches over without it when nothing has moved for ``Limits.headway``.
 3. Once a device has shown initial data, ``Turns.initial_sent`` is called once for each device, when that device has
    none left.
 """
@@ -20,9 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from migpool.device import DeviceError, Pending
+from migpool.interpreter import of
 from migpool.machine import Slot
 
 __all__ = ["Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
@@ -62,12 +65,12 @@ class Limits:
     Arguments:
         downtime: how long what is left may take to move once the machine has stopped, in seconds.
         rounds: the most rounds; more only while initial data is left.
-        initial: how long the devices may make no headway with their initial data, in seconds.
+        headway: how long there may be none, in seconds: no byte that moves, or no less initial data.
     """
 
     downtime: float
     rounds: int
-    initial: float = 15.0
+    headway: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Measured:
         rounds: how many rounds there have been.
         bytes: how many bytes they moved.
         seconds: how long they took, without the time between them.
+        idle: for how long nothing has moved, in seconds.
         stalled: for how long there has been no less initial data than now, in seconds.
     """
 
@@ -86,6 +90,7 @@ class Measured:
     rounds: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    idle: float = 0.0
     stalled: float = 0.0
 
     @property
@@ -137,12 +142,12 @@ def decide(measured: Measured, limits: Limits) -> Verdict:
     """Whether another round is worth it.
 
     It is while initial data is left, until there has been no headway for too long. Else it is not when nothing can be
-    saved while the machine runs, when what is left fits into the downtime limit at the rate that has been measured, or
-    when there have been enough rounds.
+    saved while the machine runs, or nothing has been for too long; when what is left fits into the downtime limit at
+    the rate that has been measured; or when there have been enough rounds.
     """
     if measured.left.initial:
-        return Verdict.GIVE_UP if measured.stalled > limits.initial else Verdict.GO_ON
-    if not measured.left.precopy or measured.rounds >= limits.rounds:
+        return Verdict.GIVE_UP if measured.stalled > limits.headway else Verdict.GO_ON
+    if not measured.left.precopy or measured.rounds >= limits.rounds or measured.idle > limits.headway:
         return Verdict.SWITCH_OVER
     expected = measured.expected_downtime
     return Verdict.SWITCH_OVER if expected is not None and expected <= limits.downtime else Verdict.GO_ON
@@ -157,6 +162,9 @@ class Precopy:
         limits: what it aims at.
         pending: says what a device has left to save; without it, the device is asked.
         watch: called after each round, on the thread that runs them.
+
+    Attributes:
+        redone: for each slot's number, how many bytes its device had to save anew so far, since they had changed.
     """
 
     def __init__(
@@ -175,9 +183,10 @@ class Precopy:
         self._left = pending or _asked
         self._rounds = self._bytes = self._nanoseconds = 0
         self._least_initial: int | None = None
-        self._least_since = 0
+        self._least_since = self._moved_at = 0
         self._told: set[int] = set()
         self._with_initial: dict[int, str] = {}
+        self.redone: dict[int, int] = dict.fromkeys((slot.number for slot in slots), 0)
 
     @property
     def with_initial(self) -> Sequence[str]:
@@ -193,18 +202,27 @@ class Precopy:
             DeviceError: a device does not come to the end of its initial data.
         """
         self._least_initial = None
+        self._moved_at = time.monotonic_ns()
         pending, measured = self._look()
         while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
             begin = time.monotonic_ns()
-            moved = sum(self._turns.save(slot, left.precopy) for slot, left in pending)
+            turns = [self._turns.save(slot, left.precopy) for slot, left in pending]
             took = time.monotonic_ns() - begin
+            moved = sum(turns)
             self._rounds += 1
             self._bytes += moved
             self._nanoseconds += took
-            before = measured.left
-            if not moved:
+            before, left_over = (
+                measured.left,
+                [left.precopy - turn for turn, (_, left) in zip(turns, pending, strict=True)],
+            )
+            if moved:
+                self._moved_at = begin + took
+            else:
                 self._turns.pause(PAUSE)
             pending, measured = self._look()
+            for over, (slot, left) in zip(left_over, pending, strict=True):
+                self.redone[slot.number] += max(0, left.precopy - max(0, over))
             if self._watch is not None:
                 self._watch(Round(self._rounds, moved, took / 1e9, before, measured))
         if verdict is Verdict.GIVE_UP:
@@ -213,7 +231,7 @@ class Precopy:
 
     def _look(self) -> tuple[list[tuple[Slot, Pending]], Measured]:
         """Ask every device what it has left, and say so where the initial data is through."""
-        pending = [(slot, self._left(slot)) for slot in self._slots]
+        pending = [(slot, of(slot, "pending", partial(self._left, slot))) for slot in self._slots]
         self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
         if self._with_initial:
             for slot, left in pending:
@@ -228,14 +246,14 @@ class Precopy:
         now = time.monotonic_ns()
         if self._least_initial is None or together.initial < self._least_initial:
             self._least_initial, self._least_since = together.initial, now
-        stalled = (now - self._least_since) / 1e9
-        return pending, Measured(together, self._rounds, self._bytes, self._nanoseconds / 1e9, stalled)
+        idle, stalled = (now - self._moved_at) / 1e9, (now - self._least_since) / 1e9
+        return pending, Measured(together, self._rounds, self._bytes, self._nanoseconds / 1e9, idle, stalled)
 
     def _given_up(self, pending: Sequence[tuple[Slot, Pending]]) -> DeviceError:
         slot, left = next((slot, left) for slot, left in pending if left.initial)
         return DeviceError(
             f"{left.initial} bytes of its initial data are left, and have not become less for "
-            f"{self._limits.initial:g} s; the machine must not stop before they are sent: look at the device, or raise "
+            f"{self._limits.headway:g} s; the machine must not stop before they are sent: look at the device, or raise "
             "the limit for the peer (limits.peer), of which this is half"
         ).located(slot.name)
 

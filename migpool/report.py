@@ -27,6 +27,10 @@ class DeviceReport:
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
         remark: what there is to say of it afterwards; only the destination's device has something to say.
+        precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
+        redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
+            said, and so had to be sent anew.
+        config: how many of the bytes are the config.
     """
 
     name: str
@@ -35,6 +39,9 @@ class DeviceReport:
     bytes: int = 0
     verified: bool | None = None
     remark: str = ""
+    precopied: int = 0
+    redone: int = 0
+    config: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,11 @@ class SideReport:
     rss_peak: int
     devices: tuple[DeviceReport, ...]
     spans: tuple[Span, ...] = field(repr=False)
+
+    @property
+    def precopied(self) -> int:
+        """How many of the bytes were sent before the machine stopped; 0 at the destination."""
+        return sum(device.precopied for device in self.devices)
 
     @property
     def verified(self) -> bool:

@@ -39,6 +39,7 @@
     together = true                   # memory, iterable devices and the rest at once, or one after the other
     splice = false
     credits = true
+    config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
     [compare]
     models = ["pool", "per-device"]   # empty: all that are installed
@@ -60,7 +61,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 from migpool.errors import ScenarioError
 from migpool.quantities import parse_rate, parse_size
 from migpool.scenarioerrors import explain
-from migpool.settings import MIB, Settings
+from migpool.settings import MIB, ConfigLoad, Settings
 
 __all__ = ["DeviceEntry", "Scenario", "builtin_names", "load_scenario", "parse_scenario", "scenario_text"]
 
@@ -126,6 +127,7 @@ class MigrationTable(_Table):
     together: bool = True
     splice: bool = False
     credits: bool = True
+    config_load: ConfigLoad = "as-loaded"
 
 
 class CompareTable(_Table):
@@ -175,6 +177,7 @@ class Scenario(_Table):
             max_bandwidth=self.migration.max_bandwidth or 0,
             auto_converge=self.migration.auto_converge,
             together=self.migration.together,
+            config_load=self.migration.config_load,
         )
 
 

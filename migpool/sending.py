@@ -119,7 +119,8 @@ class Sending:
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
-        bytes_of: counts the bytes of each slot's state as they go.
+        bytes_of: counts the bytes of each slot's state and config as they go.
+        config_of: notes how many of them are its config.
         splice: whether state moves by splice(2) where a device allows it.
     """
 
@@ -131,6 +132,7 @@ class Sending:
         main: MainChannel,
         pool: BufferPool,
         bytes_of: dict[int, int],
+        config_of: dict[int, int],
         *,
         splice: bool,
     ) -> None:
@@ -141,6 +143,7 @@ class Sending:
         self._conduits: list[Conduit] = []
         self._gates = gates.of
         self._bytes_of = bytes_of
+        self._config_of = config_of
         self._headers = {
             slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
         }
@@ -215,7 +218,9 @@ class Sending:
             self._bytes_of[number] += len(chunk)
 
     def _save_config(self, effect: SaveConfig) -> bytes:
-        return effect.slot.device.save_config()
+        config = effect.slot.device.save_config()
+        self._config_of[effect.slot.number] = len(config)
+        return config
 
     def _send_section(self, effect: SendSection) -> None:
         self._main.write_section(effect.slot, effect.config)

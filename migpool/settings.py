@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-__all__ = ["MIB", "Settings"]
+__all__ = ["MIB", "ConfigLoad", "Settings"]
+
+ConfigLoad: TypeAlias = Literal["as-loaded", "after-iterables"]
+"""When a destination loads the config of an iterable device."""
 
 MIB = 1 << 20
 
@@ -33,6 +37,8 @@ class Settings:
         auto_converge: whether vCPUs are slowed down when they write memory faster than it can be sent.
         together: whether memory, iterable devices and the rest are saved all at once after the machine has stopped, or
             one after the other.
+        config_load: when the destination loads the config of an iterable device: as soon as that device has all its
+            state, or only after every iterable device has.
     """
 
     channels: int = 2
@@ -50,6 +56,7 @@ class Settings:
     max_bandwidth: int = 0
     auto_converge: bool = True
     together: bool = True
+    config_load: ConfigLoad = "as-loaded"
 
     @property
     def tick(self) -> float:

@@ -31,7 +31,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from migpool.answering import ENDED_EARLY
@@ -71,7 +71,7 @@ from migpool.wire.sections import section_end, section_start
 __all__ = ["Source"]
 
 HEADWAY = 0.5
-"""The part of the limit for the peer within which the devices must make headway with their initial data."""
+"""The part of the limit for the peer within which the devices must make headway while the machine runs."""
 PATIENCE = 2.0
 """Seconds that a failed source gives the destination to say why."""
 
@@ -111,6 +111,9 @@ class Source(Endpoint):
 
     def _prepare(self) -> None:
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
+        self._config_of = dict.fromkeys(self._bytes_of, 0)
+        self._precopied = dict.fromkeys(self._bytes_of, 0)
+        self._redone: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._counting = threading.Lock()
@@ -202,6 +205,7 @@ class Source(Endpoint):
             self._main,
             self._pool,
             self._bytes_of,
+            self._config_of,
             splice=self.settings.splice,
         )
         stack.callback(sending.close)
@@ -260,17 +264,20 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of)
+        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
         settings, answers = self.settings, self._answers
-        # The destination, which waits for data, gives up a little later: it could not say which device it is.
+        # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(iterating, limits)
+        self._redone = precopy.redone
         before = answers.acknowledged
         measured = precopy.run()
         if precopy.with_initial:
             loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
             answers.wait(loaded, lambda: answers.acknowledged > before)
             measured = precopy.run()  # what has changed meanwhile
+        if self.machine.memory is not None:
+            self._precopied[self.machine.memory.number] = self._page_bytes
         if self._memory is not None:
             self._converging.check(measured, limits)
         self._pool.give_back(chunk)
@@ -408,5 +415,14 @@ class Source(Endpoint):
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
             number, device = slot.number, slot.device
-            sent = self._page_bytes if slot is self.machine.memory else self._bytes_of[number]
-            yield DeviceReport(slot.name, device.note, device.iterable, sent, self._verified.get(number))
+            paged = slot is self.machine.memory
+            yield DeviceReport(
+                slot.name,
+                device.note,
+                device.iterable,
+                self._page_bytes if paged else self._bytes_of[number],
+                self._verified.get(number),
+                precopied=self._precopied[number],
+                redone=self._redone.get(number, 0),
+                config=self._config_of[number],
+            )

@@ -8,6 +8,8 @@ What every model must respect, whatever its threads do:
 * A device's chunks are read one after the other, and written one after the other; its last chunk is read before it is
   transferred, and transferred before it is written. The config is saved after the last read, and loaded after the last
   write and the config's own save.
+* If the scenario has the configs wait for all iterable devices, the config of an iterable device is loaded after the
+  last write of every other one, too.
 * Whoever needs a lock has it alone: the big lock of each side for every config, a lock that devices share for their
   reads or writes.
 * The devices wake one after the other when all have been loaded, then start one after the other.
@@ -30,6 +32,7 @@ from migpool.device import StateCosts
 from migpool.errors import UsageError
 from migpool.lab.devicecosts import DeviceCosts, device_costs
 from migpool.report import SideReport
+from migpool.settings import ConfigLoad
 
 __all__ = ["DeviceCosts", "LowerBound", "bound_of", "lower_bound"]
 
@@ -66,6 +69,7 @@ def lower_bound(
     *,
     destination_costs: Sequence[StateCosts | None] = (),
     link_rate: float | None = None,
+    config_load: ConfigLoad = "as-loaded",
 ) -> LowerBound:
     """The lower bound of a scenario of which there are runs.
 
@@ -78,26 +82,30 @@ def lower_bound(
         destination_costs: what the destination's devices declare, by slot. Only the lock is taken from them, which
             writes hold; without them no write is known to hold one.
         link_rate: bytes a second over all channels together; ``None`` if it is not known.
+        config_load: when the runs loaded the configs of iterable devices.
 
     Raises:
         UsageError: no run completed, the runs are of different machines, or the costs of another number of devices.
     """
-    return bound_of(device_costs(runs, costs, destination_costs), link_rate=link_rate)
+    return bound_of(device_costs(runs, costs, destination_costs), link_rate=link_rate, config_load=config_load)
 
 
-def bound_of(devices: Sequence[DeviceCosts], *, link_rate: float | None = None) -> LowerBound:
+def bound_of(
+    devices: Sequence[DeviceCosts], *, link_rate: float | None = None, config_load: ConfigLoad = "as-loaded"
+) -> LowerBound:
     """The lower bound of a machine of which all costs are known.
 
     Arguments:
         devices: in the machine's order.
         link_rate: bytes a second over all channels together; ``None`` if it is not known.
+        config_load: when the configs of iterable devices are loaded.
 
     Raises:
         UsageError: the rate is not over 0.
     """
     if link_rate is not None and link_rate <= 0:
         raise UsageError(f"the link's rate is {link_rate:g} bytes a second: it must be over 0")
-    scenario = _Scenario(devices)
+    scenario = _Scenario(devices, config_load)
     name, seconds = max(scenario.chains(), key=lambda part: part[1], default=("", 0.0))
     parts = {CHAIN: seconds, **scenario.locks()}
     if link_rate is not None:
@@ -117,7 +125,7 @@ def bound_of(devices: Sequence[DeviceCosts], *, link_rate: float | None = None) 
 class _Scenario:
     """The parts of the bound, in seconds from the begin of the first stop."""
 
-    def __init__(self, devices: Sequence[DeviceCosts]) -> None:
+    def __init__(self, devices: Sequence[DeviceCosts], config_load: ConfigLoad) -> None:
         self.words: dict[str, str] = {}
         self._devices = devices
         stopped = sum(device.quiesce for device in devices)
@@ -129,11 +137,23 @@ class _Scenario:
             stopped += device.stop
             self._producing.append(self._stops if device.measured else stopped)
             self._read.append(max(self._stops, self._producing[-1] + device.read))
+        self._written = [
+            max(read + device.receive_last + device.write_last, self._stops + device.write)
+            for read, device in zip(self._read, devices, strict=True)
+        ]
+        # The device before whose last write a config cannot be loaded: its own, or the one that has all state last.
+        self._waits_for = list(range(len(devices)))
+        iterable = [at for at, device in enumerate(devices) if device.iterable]
+        if config_load == "after-iterables" and iterable:
+            last = max(iterable, key=self._written.__getitem__)
+            for at in iterable:
+                self._waits_for[at] = last
 
     def chains(self) -> Iterable[tuple[str, float]]:
         """Each device's own chain, in words and as seconds."""
-        for device, loadable in zip(self._devices, self._loadable(), strict=True):
-            yield self._chain_in_words(device), loadable + device.load_config + self._starts
+        for at, (device, loadable) in enumerate(zip(self._devices, self._loadable(), strict=True)):
+            waited = self._devices[self._waits_for[at]]
+            yield self._chain_in_words(device, waited), loadable + device.load_config + self._starts
 
     def locks(self) -> dict[str, float]:
         """The bound of each lock."""
@@ -168,8 +188,8 @@ class _Scenario:
     def _loadable(self) -> list[float]:
         """When each device's config can be loaded at the earliest."""
         return [
-            max(read + self._after_read(device), self._stops + device.write)
-            for read, device in zip(self._read, self._devices, strict=True)
+            max(self._written[self._waits_for[at]], read + device.save_config)
+            for at, (read, device) in enumerate(zip(self._read, self._devices, strict=True))
         ]
 
     @staticmethod
@@ -185,19 +205,20 @@ class _Scenario:
                 groups[lock].append(at)
         return {lock: members for lock, members in groups.items() if len(members) > 1}
 
-    def _chain_in_words(self, device: DeviceCosts) -> str:
+    def _chain_in_words(self, device: DeviceCosts, waited: DeviceCosts) -> str:
+        """The chain of ``device``, whose config waits for the writes of ``waited``."""
         steps = [
             ("stops", self._stops),
-            ("read", device.read),
-            ("last write", device.write_last),
-            ("config save", device.save_config),
-            ("config load", device.load_config),
+            ("read", waited.read),
+            ("last write", waited.write_last),
+            ("config save", waited.save_config),
+            (f"config load{'' if device is waited else f' of {device.name}'}", device.load_config),
             ("starts", self._starts),
         ]
-        if self._stops + device.write > self._stops + device.read + self._after_read(device):
-            steps[1:3] = [("writes", device.write)]
+        if self._stops + waited.write > self._stops + waited.read + self._after_read(waited):
+            steps[1:3] = [("writes", waited.write)]
         told = ", ".join(f"{name} {_ms(seconds)}" for name, seconds in steps if seconds >= 5e-5)
-        return f"{device.name}: {told or 'nothing that takes time'}"
+        return f"{waited.name}: {told or 'nothing that takes time'}"
 
 
 def _in_turn(tasks: Iterable[tuple[float, float]]) -> float:

@@ -10,7 +10,8 @@ join               the job that ended last, at its end
 starved            the save job of the device, when the chunk had gone into the socket; from there on "network"
 credit             the load job of the device, when it gave room back; from there on "credit"
 lock, queued       the waiter's own begin of the wait; the link names the device that was waited behind
-the first span     the migration's own thread, when it submitted the job
+the first span     the migration's own thread, when it submitted the job; for a config that was held until every
+                   iterable device had its state, the job of the device that had its state last
 idle main channel  the source's own thread, when it had written what came next
 =================  =====================================================================================
 
@@ -293,4 +294,5 @@ class _Walk:
         self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now))
         self._spend(span.begin, "queued", span)
         if self._slot != OWN and self.now > self._floor:
-            self._go(self._index, OWN)
+            held = self._index.held
+            self._go(self._index, held.slot if held is not None and self._index.was_held(span) else OWN)

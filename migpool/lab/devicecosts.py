@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from migpool.device import StateCosts
@@ -22,7 +22,8 @@ class DeviceCosts:
 
     Arguments:
         name: the device's.
-        bytes: of its state and config.
+        bytes: of its state and config, without what was sent before the stop.
+        iterable: whether it has state besides its config.
         quiesce: one call of ``quiesce``.
         stop: one call of ``stop``.
         read: all calls of ``save_state`` together.
@@ -40,6 +41,7 @@ class DeviceCosts:
 
     name: str
     bytes: int = 0
+    iterable: bool = True
     quiesce: float = 0.0
     stop: float = 0.0
     read: float = 0.0
@@ -75,13 +77,20 @@ def device_costs(
         least = _Least(shown, slot)
         ours = costs[slot] if costs else None
         theirs = destination_costs[slot] if destination_costs else None
-        size = min(source.devices[slot].bytes for source, _ in completed)
+        iterable = completed[0][0].devices[slot].iterable
+        size = min(source.devices[slot].bytes - source.devices[slot].precopied for source, _ in completed)
+        if ours is not None and any(source.devices[slot].precopied for source, _ in completed):
+            # How much is left after the stop differs from run to run: no run may be told more than it had to do.
+            ours = replace(
+                ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
+            )
         if ours is None:
-            known = least.costs(name, size)
+            known = least.costs(name, size, iterable)
         else:
             known = DeviceCosts(
                 name=name,
                 bytes=size,
+                iterable=iterable,
                 quiesce=least.sum(Wait.QUIESCE),
                 stop=ours.stop,
                 read=ours.read,
@@ -145,11 +154,12 @@ class _Least:
         """The last piece of a kind."""
         return min(run.last.get((wait, self._slot), 0) for run in self._runs) / 1e9
 
-    def costs(self, name: str, size: int) -> DeviceCosts:
+    def costs(self, name: str, size: int, iterable: bool) -> DeviceCosts:
         """All of it, for a device that declares nothing."""
         return DeviceCosts(
             name=name,
             bytes=size,
+            iterable=iterable,
             quiesce=self.sum(Wait.QUIESCE),
             stop=self.sum(Wait.STOP),
             read=self.sum(Wait.READ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -13,6 +13,7 @@ from migpool.device import StateCosts
 from migpool.lab.attribution import attribute
 from migpool.lab.bound import LowerBound
 from migpool.lab.chrometrace import TracedRun
+from migpool.lab.precopysaving import precopy_saving
 from migpool.lab.processes import PairResult
 from migpool.lab.result import (
     BoundResult,
@@ -30,7 +31,16 @@ from migpool.report import DeviceReport, SideReport
 from migpool.scenario import Scenario
 from migpool.states import State
 
-__all__ = ["device_costs", "lab_result", "machine_facts", "run_result", "source_result", "traced_source", "with_bound"]
+__all__ = [
+    "device_costs",
+    "lab_result",
+    "least_costs",
+    "machine_facts",
+    "run_result",
+    "source_result",
+    "traced_source",
+    "with_bound",
+]
 
 MS = 1e-6
 """Milliseconds in a nanosecond."""
@@ -55,7 +65,12 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
     if destination is not None:
         found = _with_destination(found, destination.report)
     if source is not None and destination is not None and found.downtime_ms is not None:
-        found = found.model_copy(update={"attribution": attribute(source.report, destination.report).kinds})
+        found = found.model_copy(
+            update={
+                "attribution": attribute(source.report, destination.report).kinds,
+                "precopy_saved_ms": precopy_saving(source.report, destination.report),
+            }
+        )
     return found.model_copy(update={"error": pair.error})
 
 
@@ -65,7 +80,8 @@ def source_result(model: str, repeat: int, seed: int, result: SideResult) -> Run
     found = RunResult(
         model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
     )
-    return _with_source(found, result.report)
+    found = _with_source(found, result.report)
+    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report)})
 
 
 def with_bound(run: RunResult, bound: LowerBound | None) -> RunResult:
@@ -112,6 +128,24 @@ def device_costs(source: SideResult, destination: SideResult) -> list[StateCosts
     ]
 
 
+def least_costs(runs: Sequence[Sequence[StateCosts | None]]) -> list[StateCosts | None]:
+    """The least that each device declares in any run: after pre-copy, what is left to do differs from run to run.
+
+    Arguments:
+        runs: what :func:`device_costs` gives for each run, at least one.
+    """
+    return [_least(declared) for declared in zip(*runs, strict=True)]
+
+
+def _least(declared: Sequence[StateCosts | None]) -> StateCosts | None:
+    known = [costs for costs in declared if costs is not None]
+    if len(known) < len(declared):
+        return None
+    times = [field.name for field in fields(StateCosts) if field.name != "shared_lock"]
+    lock = known[0].shared_lock if len({costs.shared_lock for costs in known}) == 1 else ""
+    return StateCosts(**{name: min(getattr(costs, name) for costs in known) for name in times}, shared_lock=lock)
+
+
 def _outcome(pair: PairResult) -> Outcome:
     results = (pair.source.result, pair.destination.result)
     states = [State.FAILED if result is None else result.report.outcome for result in results]
@@ -141,6 +175,8 @@ def _with_source(run: RunResult, report: SideReport) -> RunResult:
             "downtime_ms": (report.running - report.stopped) * MS if report.running and report.stopped else None,
             "total_ms": (report.ended - report.began) * MS,
             "bytes": report.bytes,
+            "bytes_before_stop": report.precopied,
+            "bytes_after_stop": report.bytes - report.precopied,
             "threads_peak": run.threads_peak + report.threads_peak,
             "threads": ThreadCounts(source=report.threads_peak, destination=run.threads.destination),
             "clock": report.clock,
@@ -184,6 +220,8 @@ def _device(device: DeviceReport) -> DeviceResult:
         note=device.note,
         iterable=device.iterable,
         bytes=device.bytes,
+        bytes_before_stop=device.precopied,
+        bytes_after_stop=device.bytes - device.precopied,
         verified=device.verified,
     )
 

@@ -59,6 +59,7 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
         Wait.SETUP: "section",
         Wait.JOIN: "cpu",
         Wait.SCAN: "scan",
+        Wait.HOLD: "cpu",
     }
 )
 """The kind that a span's time belongs to when it is on the critical path for its own sake."""
@@ -72,6 +73,7 @@ SPAN_NAMES: Mapping[Wait, str] = MappingProxyType(
         Wait.RECEIVE: "receive",
         Wait.SETUP: "set-up",
         Wait.JOIN: "join",
+        Wait.HOLD: "hold config",
     }
 )
 """What a span is called where all spans are shown."""

@@ -19,6 +19,11 @@ The file holds one object::
                       to that
       total_ms        from the begin at the source until everything is over there
       bytes           state and config that were sent, without headers
+      bytes_before_stop, bytes_after_stop
+                      how many of them while the machine still ran, and how many after it had stopped
+      precopy_saved_ms
+                      about how much longer the downtime would have been without pre-copy; null if nothing was
+                      pre-copied, or there is nothing to measure it by
       lower_bound_ms  the lower bound of all runs of this file, here again
       efficiency      lower_bound_ms / downtime_ms
       threads_peak    the most threads that worked for the migration at once, both sides' peaks added
@@ -26,8 +31,9 @@ The file holds one object::
       clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
-      devices         name, note, iterable, bytes, verified (null where the device has no fingerprint), remark (what the
-                      device at the destination says afterwards; may be empty), in order
+      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, verified (null where the device
+                      has no fingerprint), remark (what the device at the destination says afterwards; may be empty), in
+                      order
       rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
                       expected_ms (the downtime that was expected then, null if it was not known)
       error           why it failed, in one line; empty if it did not
@@ -64,6 +70,8 @@ class DeviceResult(_Form):
     note: str
     iterable: bool
     bytes: int
+    bytes_before_stop: int = 0
+    bytes_after_stop: int = 0
     verified: bool | None
     remark: str = ""
 
@@ -105,6 +113,9 @@ class RunResult(_Form):
     downtime_ms: float | None = None
     total_ms: float | None = None
     bytes: int = 0
+    bytes_before_stop: int = 0
+    bytes_after_stop: int = 0
+    precopy_saved_ms: float | None = None
     lower_bound_ms: float | None = None
     efficiency: float | None = None
     threads_peak: int = 0

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from migpool.lab.bound import LowerBound, lower_bound
 from migpool.lab.chrometrace import TracedRun
-from migpool.lab.findings import device_costs, lab_result, run_result, with_bound
+from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.processes import Observed, PairResult, ProcessPair
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.side import SideResult
@@ -134,8 +134,9 @@ class Lab:
         link = self._scenario.link.rate
         return lower_bound(
             [(source.report, destination.report) for source, destination in completed],
-            device_costs(*completed[0]),
+            least_costs([device_costs(*one) for one in completed]),
             link_rate=None if link is None else float(link),
+            config_load=self._scenario.migration.config_load,
         )
 
     def _completed(self) -> Iterator[tuple[SideResult, SideResult]]:

@@ -28,6 +28,7 @@ JOB_WAITS = frozenset(
         Wait.LOAD_CONFIG,
         Wait.QUEUED,
         Wait.SCAN,
+        Wait.HOLD,
     }
 )
 """What the jobs of ``jobs.py`` leave on whatever thread they run on; CHANNEL lies inside SEND and stands apart."""
@@ -126,6 +127,7 @@ class SideIndex:
         holders: list[Stretch] = []
         worked: defaultdict[str, list[Span]] = defaultdict(list)
         receivers: set[str] = set()
+        held: Span | None = None
         for span in report.spans:
             if offset:
                 span = replace(span, begin=span.begin + offset, end=span.end + offset)
@@ -146,6 +148,8 @@ class SideIndex:
                         self.sends[slot, span.index] = span
                     elif wait is Wait.LOADED:
                         loaded[slot].append(span)
+                    elif wait is Wait.HOLD and (held is None or span.end > held.end):
+                        held = span
                     elif wait is Wait.QUEUED and not here:
                         queued.append(span)
                 if wait is not Wait.QUEUED:
@@ -156,7 +160,9 @@ class SideIndex:
                 own.append(span)
                 if wait is Wait.SECTION:
                     self.sections[slot] = span
-        self.own = Track(own)
+        self.held = held
+        # A thread that loads held configs one after the other by itself works all the time: none of it is queueing.
+        self.own = Track(span for span in own if span.wait is not Wait.QUEUED or not self.was_held(span))
         self.jobs = {slot: Track(spans) for slot, spans in jobs.items()}
         self.loaded = {slot: Track(spans) for slot, spans in loaded.items()}
         self.holders = StretchTrack(holders)
@@ -164,7 +170,9 @@ class SideIndex:
             thread: StretchTrack(_pieces(spans) if thread in receivers else _turns(spans))
             for thread, spans in worked.items()
         }
-        self._submitted = sorted(queued, key=lambda span: (span.begin, span.end))
+        self._submitted = sorted(
+            (span for span in queued if not self.was_held(span)), key=lambda span: (span.begin, span.end)
+        )
         self._submissions = [span.begin for span in self._submitted]
         job_ends = sorted((track.spans[-1].end, slot) for slot, track in self.jobs.items() if track.spans)
         self._job_ends = [end for end, _ in job_ends]
@@ -173,6 +181,10 @@ class SideIndex:
     def name(self, slot: int) -> str:
         """The device's name; empty where a span is about none."""
         return self.names[slot] if 0 <= slot < len(self.names) else ""
+
+    def was_held(self, queued: Span) -> bool:
+        """Whether a QUEUED span is of a config that had been held: the job that held the last one submitted it."""
+        return self.held is not None and queued.begin >= self.held.begin
 
     def busy(self, thread: str, begin: int, end: int) -> Iterator[Stretch]:
         """When jobs kept ``thread`` within an interval, the last first. A stretch is one device's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median, median_low
 from typing import Final, TextIO
 
 from rich import box
@@ -119,6 +120,8 @@ def _foundations(result: LabResult) -> list[RenderableType]:
     clocks = sorted({run.clock for run in result.runs if run.clock})
     if clocks:
         lines.append(Text(f"Clock        {', '.join(_CLOCKS.get(clock, clock) for clock in clocks)}"))
+    if precopied := _precopied(result.runs):
+        lines.append(Text(f"Pre-copy     {precopied}"))
     if result.lower_bound is not None:
         bound = result.lower_bound
         limit = f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"
@@ -137,6 +140,19 @@ def _remarks(runs: Sequence[RunResult]) -> str:
     """What the devices of the last run say."""
     devices = next((run.devices for run in reversed(runs) if run.devices), [])
     return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
+
+
+def _precopied(runs: Sequence[RunResult]) -> str:
+    """What moved before the stop, and what that saved, in the run in the middle; empty if nothing did."""
+    some = [run for run in runs if run.outcome == "completed" and run.bytes_before_stop]
+    if not some:
+        return ""
+    before, whole = (median_low(getattr(run, name) for run in some) for name in ("bytes_before_stop", "bytes"))
+    said = f"{_of_budget(before, whole)} moved before the stop"
+    if saved := [run.precopy_saved_ms for run in some if run.precopy_saved_ms is not None]:
+        said += f", which saved about {milliseconds(median(saved))} of downtime"
+        said += f" ({_bare(min(saved))}-{_bare(max(saved))})" if len(saved) > 1 else ""
+    return said
 
 
 def _devices(runs: Sequence[RunResult]) -> str:

@@ -48,6 +48,9 @@ class Slow(Device):
     def _take_time(self, call: str) -> None:
         time.sleep(self._seconds.get(call, 0.0))
 
+    def quiesce(self) -> None:
+        self._take_time("quiesce")
+
     def stop(self) -> None:
         self._take_time("stop")
 
@@ -71,6 +74,9 @@ class Slow(Device):
     def load_config(self, data: bytes) -> None:
         self.config = data
         self._take_time("load_config")
+
+    def wake(self) -> None:
+        self._take_time("wake")
 
     def start(self) -> None:
         self._take_time("start")

@@ -22,7 +22,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
+from migpool.settings import ConfigLoad, Settings
 from migpool.states import State
 from migpool_plugins.vfio import devices
 
@@ -122,6 +122,7 @@ def test_efficiency_is_the_bound_over_the_downtime() -> None:
 class Chunked:
     """A device, chunk by chunk, in whole ms."""
 
+    quiesce: int
     stop: int
     reads: list[int]
     writes: list[int]
@@ -133,6 +134,8 @@ class Chunked:
         return DeviceCosts(
             name=f"device-{number}",
             bytes=len(self.reads) * 1000,
+            iterable=bool(self.reads),
+            quiesce=self.quiesce / 1e3,
             stop=self.stop / 1e3,
             read=sum(self.reads) / 1e3,
             write=sum(self.writes) / 1e3,
@@ -166,10 +169,12 @@ def one_after_the_other(pieces: Sequence[int], ready: list[int]) -> None:
         ready[at] = done
 
 
-def simulate(machine: Sequence[Chunked], read_shared: bool, write_shared: bool, orders: list[int]) -> int:
+def simulate(
+    machine: Sequence[Chunked], read_shared: bool, write_shared: bool, orders: list[int], config_load: ConfigLoad
+) -> int:
     """One schedule that unlimited threads and an infinitely fast link could reach, in ms; locks go in any order."""
     everyone = range(len(machine))
-    stopped = 0
+    stopped = sum(device.quiesce for device in machine)
     ready: list[list[int]] = []
     for device in machine:
         stopped += device.stop
@@ -187,7 +192,11 @@ def simulate(machine: Sequence[Chunked], read_shared: bool, write_shared: bool, 
     else:
         for at in everyone:
             one_after_the_other(machine[at].writes, arrived[at])
-    loaded = [[max([*saved[at], *arrived[at]])] for at in everyone]
+    written = [max([stopped, *times]) for times in arrived]
+    if config_load == "after-iterables":
+        last = max((written[at] for at in everyone if machine[at].reads), default=0)
+        written = [last if machine[at].reads else written[at] for at in everyone]
+    loaded = [[max(saved[at][0], written[at])] for at in everyone]
     in_turns(everyone, [[device.load] for device in machine], loaded, orders[3])
     return max(max(times) for times in loaded) + sum(device.start for device in machine)
 
@@ -199,18 +208,44 @@ def machines(draw: st.DrawFn) -> list[Chunked]:
     for _ in range(draw(st.integers(1, 5))):
         chunks = draw(st.integers(0, 4))
         pieces = st.lists(small, min_size=chunks, max_size=chunks)
-        machine.append(Chunked(draw(small), draw(pieces), draw(pieces), draw(small), draw(small), draw(small)))
+        machine.append(
+            Chunked(draw(small), draw(small), draw(pieces), draw(pieces), draw(small), draw(small), draw(small))
+        )
     return machine
 
 
 @settings(max_examples=150, deadline=None)
-@given(machines(), st.booleans(), st.booleans(), st.lists(st.integers(0, 99), min_size=4, max_size=4))
-def test_no_schedule_goes_below_the_bound(machine: list[Chunked], reads: bool, writes: bool, orders: list[int]) -> None:
+@given(
+    machines(),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 99), min_size=4, max_size=4),
+    st.sampled_from(["as-loaded", "after-iterables"]),
+)
+def test_no_schedule_goes_below_the_bound(
+    machine: list[Chunked], reads: bool, writes: bool, orders: list[int], config_load: ConfigLoad
+) -> None:
     costs = [device.costs(number, "r" if reads else "", "w" if writes else "") for number, device in enumerate(machine)]
-    assert bound_of(costs).milliseconds <= simulate(machine, reads, writes, orders) + 1e-9
+    bound = bound_of(costs, config_load=config_load)
+    assert bound.milliseconds <= simulate(machine, reads, writes, orders, config_load) + 1e-9
+
+
+def test_configs_that_wait_for_every_iterable_device_wait_for_the_slowest() -> None:
+    section = DeviceCosts("section", iterable=False, load_config=0.001)
+    quick = replace(NETWORK_FUNCTION, name="quick", read=0.01, write=0.01, load_config=0.2)
+    machine = [section, quick, replace(NETWORK_FUNCTION, load_config=0.0)]
+    bound = bound_of(machine, config_load="after-iterables")
+    assert bound.milliseconds == pytest.approx(10 + 250 + 2.5 + 200)
+    assert bound.limited_by == "nic: stops 10 ms, read 250 ms, last write 2.5 ms, config load of quick 200 ms"
+    assert bound_of(machine).milliseconds == pytest.approx(10 + 250 + 2.5)
+
+
+def test_all_are_quiet_before_the_first_stops() -> None:
+    assert bound_of(four(replace(NETWORK_FUNCTION, quiesce=0.01))).milliseconds == pytest.approx(310 + 4 * 70)
 
 
 @pytest.mark.parametrize("loading", [InlineScheduler, PerDeviceScheduler, ReceiverScheduler])
+@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -220,16 +255,19 @@ def test_no_schedule_goes_below_the_bound(machine: list[Chunked], reads: bool, w
     ids=["big lock", "shared lock"],
 )
 def test_no_run_of_emulated_devices_goes_below_the_bound(
-    loading: type[Scheduler], options: dict[str, OptionValue], tmp_path: Path
+    loading: type[Scheduler], config_load: ConfigLoad, options: dict[str, OptionValue], tmp_path: Path
 ) -> None:
     ours, theirs = (
         devices(DeviceContext(side, {"profile": "network-function", **options}, 3, 5))
         for side in ("source", "destination")
     )
     try:
-        run = migrate(ours, theirs, PerDeviceScheduler(), loading(), tmp_path, settings=Settings(channels=3))
+        how = Settings(channels=3, config_load=config_load)
+        run = migrate(ours, theirs, PerDeviceScheduler(), loading(), tmp_path, settings=how)
         declared = [device.costs() for device in ours]
-        bound = lower_bound([run], declared, destination_costs=[device.costs() for device in theirs])
+        bound = lower_bound(
+            [run], declared, destination_costs=[device.costs() for device in theirs], config_load=config_load
+        )
     finally:
         for device in (*ours, *theirs):
             device.close()
@@ -320,3 +358,14 @@ def test_runs_and_costs_must_be_of_one_machine() -> None:
         lower_bound([run, other])
     with pytest.raises(UsageError, match="costs of 1 devices at the destination, but the machine has 5"):
         lower_bound([run], destination_costs=[None])
+
+
+def test_a_device_that_has_saved_some_before_the_stop_is_not_told_to_have_done_it_after() -> None:
+    source, destination = run_of(10, 5, 20)
+    early = replace(source, devices=tuple(replace(device, bytes=1000, precopied=900) for device in source.devices))
+    costs: list[StateCosts | None] = [StateCosts(read=0.9, write=0.8, write_chunk=0.01), None, None, None, None]
+    bound = lower_bound([(early, destination)], costs, link_rate=1000.0)
+    assert bound.milliseconds < lower_bound([(source, destination)], costs).milliseconds
+    downtime = (destination.running - source.stopped) / 1e6
+    assert bound.parts["longest chain"] <= downtime
+    assert bound.parts["link"] == pytest.approx(500.0, rel=0.2), "five times a tenth of the bytes"

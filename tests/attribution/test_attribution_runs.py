@@ -10,13 +10,14 @@ import pytest
 from attribution_machine import Slow, migrate
 
 from migpool.lab.attribution import attribute
+from migpool.lab.bound import lower_bound
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
+from migpool.settings import ConfigLoad, Settings
 
 SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
 LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
@@ -27,12 +28,16 @@ LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
     list(product(SAVING, LOADING)),
     ids=[f"{saving.__name__}-{loading.__name__}" for saving, loading in product(SAVING, LOADING)],
 )
-def test_the_parts_of_every_model_add_up(saving: type[Scheduler], loading: type[Scheduler], tmp_path: Path) -> None:
+@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
+def test_the_parts_of_every_model_add_up(
+    saving: type[Scheduler], loading: type[Scheduler], config_load: ConfigLoad, tmp_path: Path
+) -> None:
     def machine() -> list[Slow]:
         calls = {"save_state": 0.001, "load_state": 0.001, "load_config": 0.002, "stop": 0.001}
         return [*(Slow(f"large-{n}", 5, calls) for n in range(3)), *(Slow(f"small-{n}", 0, calls) for n in range(2))]
 
-    source, destination = migrate(machine(), machine(), saving(), loading(), tmp_path)
+    settings = Settings(channels=4, chunk=65536, budget=1 << 20, peer_limit=20, config_load=config_load)
+    source, destination = migrate(machine(), machine(), saving(), loading(), tmp_path, settings=settings)
     whole = attribute(source, destination)
     assert whole.links[0].begin == source.stopped
     assert whole.links[-1].end == destination.running == source.running
@@ -45,11 +50,13 @@ def test_the_parts_of_every_model_add_up(saving: type[Scheduler], loading: type[
 @pytest.mark.parametrize(
     ("call", "kind"),
     [
+        ("quiesce", "device stop"),
         ("stop", "device stop"),
         ("save_state", "device read"),
         ("save_config", "save config"),
         ("load_state", "device write"),
         ("load_config", "load config"),
+        ("wake", "start"),
         ("start", "start"),
     ],
 )
@@ -91,6 +98,29 @@ def test_devices_that_come_to_their_configs_together_wait_for_the_lock(tmp_path:
     assert whole.kinds["lock"] >= 80.0  # of the two others' configs, the second lies wholly inside the wait
     waiter = next(link.device for link in whole.links if link.kind == "lock")
     assert set(whole.behind("lock")) == set(names) - {waiter}
+
+
+@pytest.mark.parametrize("loading", LOADING)
+def test_configs_that_wait_for_the_slowest_device_are_put_down_to_it(loading: type[Scheduler], tmp_path: Path) -> None:
+    def machine() -> list[Slow]:
+        return [Slow("quick", 2, {"load_config": 0.03}), Slow("slow", 4, {"load_state": 0.04, "load_config": 0.03})]
+
+    source, destination = migrate(
+        machine(),
+        machine(),
+        PerDeviceScheduler(),
+        loading(),
+        tmp_path,
+        settings=Settings(channels=2, chunk=65536, budget=1 << 20, peer_limit=20, config_load="after-iterables"),
+    )
+    whole = attribute(source, destination)
+    assert whole.kinds["device write"] >= 160.0, "the four writes come before either config"
+    assert whole.devices["slow"] >= 160.0
+    configs = whole.kinds["load config"] + whole.kinds.get("lock", 0.0) + whole.kinds.get("queued", 0.0)
+    assert configs >= 60.0, "both configs come after them, one after the other"
+    assert sum(whole.nanoseconds.values()) == source.running - source.stopped
+    assert not {"other", "starved"} & whole.kinds.keys()
+    assert lower_bound([(source, destination)], config_load="after-iterables").milliseconds >= 160.0 + 60.0
 
 
 def test_one_worker_for_three_devices_is_named_by_the_queue(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from migpool.effects import (
     Acquire,
     Credit,
     Effect,
+    HoldConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -28,6 +29,8 @@ from migpool.effects import (
     Steps,
     WriteState,
 )
+from migpool.holding import HeldConfigs
+from migpool.interpreter import Job
 from migpool.jobs import load_state, save_state
 from migpool.machine import Machine, Slot
 from migpool.window import Grant, Reassembly, Windows
@@ -98,6 +101,7 @@ class World:
         channels: how many packets can be under way at once, each overtaking any other.
         savers: how many save jobs may run at once, taken up in the devices' order.
         loaders: likewise for load jobs.
+        hold: whether the configs are loaded only when every device has all its state.
     """
 
     chunks: Sequence[int]
@@ -105,6 +109,7 @@ class World:
     channels: int
     savers: int
     loaders: int
+    hold: bool = False
     under_way: dict[int, Packet] = field(default_factory=dict)
     loaded: list[list[int]] = field(default_factory=list)
     most_held: int = 0
@@ -112,7 +117,10 @@ class World:
     def __post_init__(self) -> None:
         machine = Machine("explored", [Counted(number) for number in range(len(self.chunks))])
         self.saves = [JobActor(slot, save_state(slot)) for slot in machine]
-        self.loads = [JobActor(slot, load_state(slot)) for slot in machine]
+        then = HoldConfig if self.hold else LoadConfig
+        self.loads = [JobActor(slot, load_state(slot, then)) for slot in machine]
+        self.held_configs = HeldConfigs(machine, self._submit)
+        self.configured: list[int] = []
         self.windows = Windows(len(self.chunks), self.rooms)
         self.inboxes: list[Reassembly[Piece]] = [Reassembly() for _ in self.chunks]
         # The source hears of a grant at once or much later: what it has heard is a step of its own.
@@ -198,6 +206,10 @@ class World:
 
     # ------------------------------------------------------------------ the destination
 
+    def _submit(self, job: Job) -> None:
+        assert job.slot is not None
+        self.loads.append(JobActor(job.slot, job.steps))
+
     def _can_load(self, job: JobActor) -> bool:
         inbox = self.inboxes[job.slot.number]
         return not isinstance(job.effect, NextChunk) or inbox.next in inbox._parked
@@ -216,7 +228,13 @@ class World:
                 self.held -= 1
                 self._grant(self.windows.finished(number) if last else self.windows.loaded(number))
                 job.answer(None)
+            case HoldConfig() as effect:
+                self.held_configs.hold(effect)
+                job.answer(None)
             case LoadConfig():
+                if self.hold:
+                    assert [len(one) for one in self.loaded] == list(self.chunks), "a config before a device's state"
+                self.configured.append(number)
                 job.answer(None)
             case other:
                 raise AssertionError(other)

@@ -163,13 +163,15 @@ def test_never_more_granted_than_there_is_and_never_nothing_for_a_device(data: s
         pytest.param({"chunks": [1, 0], "rooms": 2, "channels": 2, "savers": 1, "loaders": 2}, id="one saver for two"),
     ],
 )
-def test_every_order_of_a_small_migration_ends_with_all_chunks_in_order(world: dict[str, Any]) -> None:
+@pytest.mark.parametrize("hold", [False, True], ids=["configs as loaded", "configs after all states"])
+def test_every_order_of_a_small_migration_ends_with_all_chunks_in_order(world: dict[str, Any], hold: bool) -> None:
     order = EveryOrder()
     runs = 0
     while True:
-        small = World(**world)
+        small = World(**world, hold=hold)
         small.run(order)
         assert small.loaded == [list(range(count)) for count in world["chunks"]]
+        assert sorted(small.configured) == list(range(len(world["chunks"])))
         runs += 1
         if not order.another() or runs == 10_000:
             break
@@ -187,6 +189,7 @@ def test_random_orders_of_larger_migrations_end_with_all_chunks_in_order(seed: i
             channels=dice.randint(1, 4),
             savers=dice.randint(1, devices),
             loaders=dice.randint(1, devices),
+            hold=dice.random() < 0.5,
         )
         world.run(dice.randrange)
         assert world.loaded == [list(range(count)) for count in world.chunks]

@@ -116,6 +116,42 @@ def test_it_is_said_once_a_device_and_answered_once(tmp_path: Path, written: lis
     assert pair.sender._answers.acknowledged == 1 + credited, "once for the set-up, which only our own kind says"
 
 
+def test_what_moved_before_the_stop_is_reported_beside_the_whole(tmp_path: Path) -> None:
+    source, destination = machines(50 * KIB, 0, 20 * KIB)
+    sent, got = migrate(tmp_path, source, destination)
+    assert [device.precopied for device in sent.devices] == [50 * KIB, 0, 20 * KIB, 0]
+    assert sent.precopied == 70 * KIB
+    configs = [len(device.config) for device in source]
+    assert [device.config for device in sent.devices] == configs
+    sizes = [50 * KIB + 40 * KIB, 40 * KIB, 20 * KIB + 40 * KIB, 0]
+    assert [device.bytes for device in sent.devices] == [
+        size + config for size, config in zip(sizes, configs, strict=True)
+    ]
+    assert [device.redone for device in sent.devices] == [0, 0, 0, 0]
+    assert got.precopied == 0
+    assert sent.bytes == sum(device.bytes for device in sent.devices)
+
+
+def test_what_changed_after_it_was_sent_is_reported(tmp_path: Path) -> None:
+    class Busy(Growing):
+        """Changes 6 KiB of what it has just given, the first two times."""
+
+        def __init__(self) -> None:
+            super().__init__(0, contents(40 * KIB))
+            self.precopy = contents(30 * KIB)
+            self.changes = 2
+
+        def iterate(self, buffer: memoryview) -> int:
+            taken = super().iterate(buffer)
+            if not self.precopy and self.changes:
+                self.changes -= 1
+                self.precopy = contents(6 * KIB)
+            return taken
+
+    sent, _ = migrate(tmp_path, [Busy()], [Growing(0)], settings=replace(SETTINGS, downtime_limit=1e-9))
+    assert (sent.devices[0].precopied, sent.devices[0].redone) == (42 * KIB, 12 * KIB)
+
+
 def test_a_machine_without_any_says_nothing_of_it(tmp_path: Path, written: list[bytes]) -> None:
     source, destination = machines(0, 0)
     source[0].precopy = contents(30 * KIB)

@@ -27,9 +27,15 @@ MB = 1_000_000
         pytest.param(Measured(Pending(20 * MB, 11 * MB), 1, 100 * MB, 1.0), Verdict.GO_ON, id="a little too much"),
         pytest.param(Measured(Pending(900 * MB, 0), 29, 1 * MB, 1.0), Verdict.GO_ON, id="one round is left"),
         pytest.param(Measured(Pending(900 * MB, 0), 30, 1 * MB, 1.0), Verdict.SWITCH_OVER, id="enough rounds"),
-        pytest.param(Measured(Pending(5, 0, 5), 99, 100 * MB, 1.0, 15.0), Verdict.GO_ON, id="initial data is left"),
-        pytest.param(Measured(Pending(5, 0, 5), 1, 100 * MB, 1.0, 15.1), Verdict.GIVE_UP, id="no headway with it"),
-        pytest.param(Measured(Pending(5, 0, 0), 1, 100 * MB, 1.0, 99.0), Verdict.SWITCH_OVER, id="none is left"),
+        pytest.param(
+            Measured(Pending(5, 0, 5), 99, 100 * MB, 1.0, stalled=15.0), Verdict.GO_ON, id="initial data is left"
+        ),
+        pytest.param(
+            Measured(Pending(5, 0, 5), 1, 100 * MB, 1.0, stalled=15.1), Verdict.GIVE_UP, id="no headway with it"
+        ),
+        pytest.param(Measured(Pending(5, 0, 0), 1, 100 * MB, 1.0, stalled=99.0), Verdict.SWITCH_OVER, id="none left"),
+        pytest.param(Measured(Pending(5), 1, idle=15.0), Verdict.GO_ON, id="nothing moves just now"),
+        pytest.param(Measured(Pending(5), 1, idle=15.1), Verdict.SWITCH_OVER, id="nothing moves at all"),
     ],
 )
 def test_the_decision_rests_on_what_was_measured_alone(measured: Measured, verdict: Verdict) -> None:
@@ -114,6 +120,20 @@ def test_a_device_that_gives_nothing_of_what_it_has_costs_a_pause_a_round() -> N
     assert (measured.rounds, measured.bytes, turns.pauses) == (30, 0, 30)
 
 
+def test_a_device_that_gives_nothing_does_not_keep_the_machine_for_as_many_rounds_as_there_may_be() -> None:
+    measured = Precopy(slots(Dirtied([4096])), Told(lambda *_: 0), Limits(0.3, 1 << 60, headway=0.02)).run()
+    assert measured.idle > 0.02
+
+
+def test_a_device_that_cannot_say_what_is_left_is_named() -> None:
+    class Silent(Scripted):
+        def pending(self) -> Pending:
+            raise OSError(5, "gone")
+
+    with pytest.raises(DeviceError, match="device-3: OSError in its pending"):
+        Precopy(slots(Silent(3)), Told(lambda *_: 0), Limits(0.3, 30)).run()
+
+
 # ---------------------------------------------------------------------- initial data
 
 
@@ -144,7 +164,7 @@ def test_a_device_that_makes_no_headway_with_its_initial_data_is_given_up_by_nam
     device = Initial(1, 9, 7)
     turns = Told(lambda *turn: 0 if turn[0].number else 512)
     with pytest.raises(DeviceError, match="device-1: 7 bytes of its initial data are left, and have not become less"):
-        Precopy(slots(Initial(0, 1, 0), device), turns, Limits(60.0, 1, initial=0.01)).run()
+        Precopy(slots(Initial(0, 1, 0), device), turns, Limits(60.0, 1, headway=0.01)).run()
     assert turns.said == ["device-0"]
 
 

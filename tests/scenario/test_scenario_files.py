@@ -45,6 +45,7 @@ def complaint(tmp_path: Path, text: str) -> list[str]:
         (f"{GOOD}[limits]\npeer = inf", "limits.peer", "must be"),
         (f'{GOOD}[link]\nrate = "fast"', "link.rate", 'or text such as "64MiB"'),
         (f"{GOOD}[migration]\nsplice = 1", "migration.splice", "write true or false"),
+        (f'{GOOD}[migration]\nconfig_load = "last"', "migration.config_load", '"as-loaded" or "after-iterables"'),
         (f'{GOOD}[compare]\nmodels = "pool"', "compare.models", "write a list"),
         (f'{GOOD}[compare]\nmodels = ["pool", "pool"]', "compare.models", "name each model once"),
         (f'{GOOD}[compare]\nmodels = ["pool", 1]', "compare.models[1]", "write text in quotes"),
@@ -104,12 +105,14 @@ def test_the_settings_are_those_of_the_file(tmp_path: Path) -> None:
         f'{GOOD}[channels]\ncount = 7\ncongestion = "reno"\n[memory]\nbudget = "2MiB"\nchunk = "64KiB"\n'
         "[limits]\npeer = 1.5\nconnect = 2\naccept = 3\n"
         "[migration]\ndowntime_limit = 0.1\nrounds = 4\nsplice = true\ncredits = false\n"
+        'config_load = "after-iterables"\n'
     )
     settings = load_scenario(str(path)).settings()
     assert (settings.channels, settings.congestion) == (7, "reno")
     assert (settings.budget, settings.chunk) == (2 << 20, 64 << 10)
     assert (settings.peer_limit, settings.connect_limit, settings.accept_limit) == (1.5, 2.0, 3.0)
     assert (settings.downtime_limit, settings.rounds, settings.splice, settings.credits) == (0.1, 4, True, False)
+    assert settings.config_load == "after-iterables"
 
 
 def test_a_scenario_crosses_to_another_process_as_it_is() -> None:

@@ -63,6 +63,7 @@ def test_the_file_is_one_that_inspect_reads(tmp_path: Path) -> None:
     path = tmp_path / "machine.mig"
     paper = Paper(10)
     paper.write(0, 3, b"x")
+    paper.take_dirty(0)
     save([paper, Scripted(2, None)], path)
     summary = inspect_file(path)
     assert summary.problem is None
