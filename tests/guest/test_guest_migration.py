@@ -77,12 +77,16 @@ def test_a_guest_moves_there_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_log_that_loses_a_page_is_proven_wrong(backend: str, tmp_path: Path) -> None:
-    with guest("source", backend, count=1) as here, guest("destination", backend, count=1) as there:
+    # Slow enough that a page which was lost is not written again before the guest is looked at.
+    with guest("source", backend, 1, rate=200) as here, guest("destination", backend, 1, rate=200) as there:
+        thread = group_of(here).threads[0]
         memory = here[0]
         assert isinstance(memory, MemoryDevice)
         whole = memory.take_dirty
 
         def lossy(block: int) -> bytes:
+            if not thread.standing:
+                thread.wait_batches(2, 10)
             answer = bytearray(whole(block))
             # Not the first MiB, where the control page is: a page of the region that was written, any.
             place = next((at for at in range(32, len(answer)) if answer[at]), None)
