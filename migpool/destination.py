@@ -159,7 +159,8 @@ class Destination(Endpoint):
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
         chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
-        pool = BufferPool(chunk, self._rooms)
+        # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
+        pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
         self._memory = self._make_memory()
