@@ -140,6 +140,8 @@ class Device(ABC):
         instance_id: tells devices of one ``idstr`` apart; 0 to 2**32 - 1.
         version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
         iterable: whether the device has state for ``save_state``.
+        config_job: for a device that is not iterable: whether its config is saved as a job of its own, by the threading
+            model, while other devices are saved. Its section still goes out in the machine's order.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
         remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
@@ -150,6 +152,7 @@ class Device(ABC):
     instance_id: int = 0
     version: int = 1
     iterable: bool = False
+    config_job: bool = False
     note: str = ""
     remark: str = ""
     peer_to_peer: bool | None = None
@@ -325,7 +328,7 @@ class Device(ABC):
     def describe_config(self) -> Mapping[str, object] | None:
         """Return the config's description for the JSON at the stream's end: ``vmsd_name``, ``version`` and ``fields``.
 
-        ``None`` leaves it to migpool, which describes the config as a counted buffer.
+        With ``None`` the stream describes nothing of this device.
         """
         return None
 

@@ -36,6 +36,7 @@ __all__ = [
     "SendPages",
     "SendSection",
     "Steps",
+    "TakeConfig",
     "TakePages",
     "Wait",
     "WriteState",
@@ -241,6 +242,13 @@ class SaveConfig(Locked):
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
+
+
+class TakeConfig(Effect):
+    """Another job has saved the device's config. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.JOIN
 
 
 class LoadConfig(Locked):

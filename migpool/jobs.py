@@ -6,7 +6,7 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from migpool.effects import (
     Acquire,
@@ -22,6 +22,7 @@ from migpool.effects import (
     SendPages,
     SendSection,
     Steps,
+    TakeConfig,
     TakePages,
     WriteState,
 )
@@ -29,7 +30,15 @@ from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
 from migpool.pages import PagePacket
 
-__all__ = ["load_config", "load_section", "load_state", "save_pages", "save_sections", "save_state"]
+__all__ = [
+    "keep_config",
+    "load_config",
+    "load_section",
+    "load_state",
+    "save_pages",
+    "save_sections",
+    "save_state",
+]
 
 
 def save_state(slot: Slot) -> Steps:
@@ -50,9 +59,12 @@ def save_state(slot: Slot) -> Steps:
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:
-    """Save the devices that are not iterable, one after the other, as sections of the main channel."""
+    """Save the devices that are not iterable, one after the other, as sections of the main channel.
+
+    What has a job of its own is only waited for and sent.
+    """
     for slot in slots:
-        config: bytes = yield SaveConfig(slot)
+        config: bytes = yield TakeConfig(slot) if slot.device.config_job else SaveConfig(slot)
         yield SendSection(slot, config)
 
 
@@ -66,6 +78,12 @@ def save_pages(slot: Slot) -> Steps:
     while (packet := (yield TakePages(slot, index))) is not None:
         yield SendPages(slot, index, packet)
         index += 1
+
+
+def keep_config(slot: Slot, keep: Callable[[Slot, bytes], None]) -> Steps:
+    """Save one device that is not iterable, and give its config to ``keep``, for :func:`save_sections` to send."""
+    config: bytes = yield SaveConfig(slot)
+    keep(slot, config)
 
 
 def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> Steps:

@@ -22,18 +22,52 @@ from migpool.effects import (
     SaveConfig,
     Send,
     SendSection,
+    TakeConfig,
 )
 from migpool.errors import DeviceError
 from migpool.interpreter import Handlers
-from migpool.machine import Machine
+from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import BufferPool, Chunk, Conduit
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
-__all__ = ["Gates", "Sending"]
+__all__ = ["Gates", "KeptConfigs", "Sending"]
 
 UNLIMITED = 1 << 62
+
+
+class KeptConfigs:
+    """Configs on their way from the jobs that saved them to the one job that sends sections.
+
+    Arguments:
+        switch: ends every wait here.
+    """
+
+    def __init__(self, switch: CancelSwitch) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._configs: dict[int, bytes] = {}
+        switch.on_cancel(self._wake)
+
+    def keep(self, slot: Slot, config: bytes) -> None:
+        """Keep the device's config until it is taken."""
+        with self._changed:
+            self._configs[slot.number] = config
+            self._changed.notify_all()
+
+    def take(self, effect: TakeConfig) -> bytes:
+        """Wait for the device's config."""
+        number = effect.slot.number
+        with self._changed:
+            while number not in self._configs:
+                self._switch.check()
+                self._changed.wait()
+            return self._configs.pop(number)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class Gate:
@@ -116,6 +150,7 @@ class Sending:
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
+        kept: the configs that jobs of their own save.
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
@@ -128,6 +163,7 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
+        kept: KeptConfigs,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
@@ -141,6 +177,7 @@ class Sending:
         self._pool = pool
         self._splice = splice
         self._conduits: list[Conduit] = []
+        self._kept = kept
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
@@ -161,6 +198,7 @@ class Sending:
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
+        handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
         return handlers
 

@@ -47,7 +47,7 @@ from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
 from migpool.interpreter import Interpreter, Job
 from migpool.iterating import Iterating
-from migpool.jobs import save_sections, save_state
+from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
@@ -56,7 +56,7 @@ from migpool.precopy import Limits, Precopy, Round
 from migpool.ramsending import MemorySending
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
-from migpool.sending import Gates, Sending
+from migpool.sending import Gates, KeptConfigs, Sending
 from migpool.settings import Settings
 from migpool.states import Event, State
 from migpool.trace import Tracer
@@ -90,6 +90,7 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
+    _kept: KeptConfigs
     _main: MainChannel
     _memory: MemorySending | None
     _pace: Pace | None
@@ -196,11 +197,13 @@ class Source(Endpoint):
                         f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
+        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
+            self._kept,
             self._group,
             self._main,
             self._pool,
@@ -320,6 +323,8 @@ class Source(Endpoint):
         together = self.settings.together
         self._main.write(switchover_start())
         memory = self._memory
+        if together:
+            self._submit_configs()
         if memory is not None:
             memory.look()
             for job in memory.jobs():
@@ -330,6 +335,7 @@ class Source(Endpoint):
             self._scheduler.submit(Job("save", save_state(slot), slot))
         if not together:
             self._scheduler.drain()
+            self._submit_configs()
         for slot in self.machine.iterable:
             self._main.write(section_end(slot.number, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
@@ -340,6 +346,12 @@ class Source(Endpoint):
             # Only now: a destination whose main channel waits for a job could not hear of a FLUSH before that job's
             # chunks, which would stand behind the SYNC.
             memory.end()
+
+    def _submit_configs(self) -> None:
+        """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
 
     def _await_running(self) -> None:
         answers = self._answers

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from struct import Struct
 from typing import Final, Protocol
 
 from migpool.errors import ProtocolError
@@ -37,6 +38,7 @@ _NEXT: Final = (
     rb"|\Z)"
 )
 _ANY_FOOTER: Final = re.compile(rb"\x7e([\s\S]{4})" + _NEXT)
+_LENGTH: Final = Struct(">I")
 _END_MARK: Final = Mark.END.to_bytes(8, "big")
 
 
@@ -119,7 +121,9 @@ class Boundaries:
         if idstr.endswith("/vfio"):
             size = self._end_of_config(data, head)
         else:
-            size = self._by_footer(data, head)
+            size = self._counted(data, head) if kind is Kind.START else None
+            if size is None:
+                size = self._by_footer(data, head)
         if size is not None:
             self._framings[head.offset] = Framing.GUESSED
         return size
@@ -147,6 +151,12 @@ class Boundaries:
         if found < 0 and self.ended:
             raise ProtocolError(0, f"config of {head}", "the end mark and the section's footer, found neither")
         return None if found < 0 else found
+
+    def _counted(self, data: memoryview, head: SectionHead) -> int | None:
+        """The set-up data of a device that is not iterable: migpool puts its length before it."""
+        size = _LENGTH.size + _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 0
+        end = footer(head.section_id)
+        return size if size and data[size : size + len(end)] == end else None
 
     def _by_footer(self, data: memoryview, head: SectionHead) -> int | None:
         item = f"payload of {head}"

@@ -16,13 +16,14 @@ from migpool_plugins.guest.options import GuestOptions
 from migpool_plugins.guest.proof import prove_untouched
 from migpool_plugins.ram.device import RamDevice
 from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:
-    """A guest with memory that it writes at a chosen rate: the memory and its vCPUs, by KVM or by Unicorn.
+    """A guest with memory that it writes at a chosen rate: the memory, its vCPUs and their board, by KVM or by Unicorn.
 
     At the source every vCPU runs from now on; at the destination it stands, without state. The options are those of
     :class:`~migpool_plugins.guest.options.GuestOptions`.
@@ -44,7 +45,8 @@ def devices(context: DeviceContext) -> list[Device]:
         memory.close()
         raise
     try:
-        group = GuestGroup(made.machine, VcpuOptions(limit_s=options.limit_s), memory, layout, options.rate, made.steps)
+        limits = VcpuOptions(limit_s=options.limit_s)
+        group = GuestGroup(made.machine, limits, memory, layout, options.rate, made.steps)
         if context.side == "source":
             group.begin()
             for vcpu in made.machine.vcpus:
@@ -57,7 +59,8 @@ def devices(context: DeviceContext) -> list[Device]:
     check = partial(prove_untouched, layout, memory.view)
     ram = RamDevice(memory, BLOCK, made.log(group.paused), check)
     found: list[Device] = [ram]
-    found += [GuestVcpu(group, index, context.seed, options.limit_s) for index in range(context.count)]
+    found += [GuestVcpu(group, index, context.seed, limits) for index in range(context.count)]
+    found.append(BoardDevice(group))
     if context.side == "source":
         try:
             group.run(options.limit_s)

@@ -14,7 +14,8 @@ from migpool_plugins.guest.proof import Standing, control_of, prove_vcpu
 from migpool_plugins.ram.memory import GuestMemory
 from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.backend import Machine, VcpuState, VirtualCpu
-from migpool_plugins.vcpu.device import VcpuDevice, VcpuGroup
+from migpool_plugins.vcpu.device import VcpuDevice
+from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["GuestGroup", "GuestVcpu"]
@@ -63,7 +64,7 @@ class GuestGroup(VcpuGroup):
             self._write(index, Control(control.region, self._clock.offset, host_number(), hot_mask=control.hot_mask))
 
     def arrive(self) -> None:
-        """The guest has come: its clock goes on."""
+        """The guest has come: its clock goes on. Harmless when repeated, as it is for each vCPU."""
         control = control_of(self.layout, self.memory.view, 0)
         self._clock = GuestClock.arrived(control.clock_offset, control.host)
 
@@ -103,19 +104,18 @@ class GuestVcpu(VcpuDevice):
         group: the guest.
         index: its number, the device's instance id.
         seed: of the migration.
-        limit: in seconds, for each wait.
+        options: limits.
     """
 
-    def __init__(self, group: GuestGroup, index: int, seed: int, limit: float) -> None:
-        super().__init__(group, index, seed, limit)
+    def __init__(self, group: GuestGroup, index: int, seed: int, options: VcpuOptions) -> None:
+        super().__init__(group, index, seed, options)
         self._guest_group = group
 
     def throttle(self, share: float) -> None:
         self._guest_group.paces[self.instance_id].throttle = share
 
     def start(self) -> None:
-        if not self.instance_id:
-            self._guest_group.arrive()
+        self._guest_group.arrive()
         super().start()
 
     def verify(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from migpool_plugins.guest.layout import ADDRESS, OUT_BY_DOORBELL
 from migpool_plugins.ram.device import DirtyLog
@@ -51,7 +52,8 @@ def make_machine(choice: BackendChoice, vcpus: int, memory: GuestMemory) -> Gues
     Raises:
         DeviceError: the chosen backend does not work here.
     """
-    if choose_backend(choice) is KvmMachine:
+    maker = choose_backend(choice)
+    if isinstance(maker, partial) and maker.func is KvmMachine:
         region = MemoryRegion(memory.address, ADDRESS, len(memory))
         kvm = KvmMachine(vcpus, [region])
         return GuestMachine(kvm, OUT_BY_DOORBELL, 4096, lambda _: KvmDirtyLog(kvm, _SLOT, region))

@@ -66,9 +66,9 @@ class KvmDirtyLog:
 
 
 def _enable_manual_protect(machine: KvmMachine) -> bool:
-    asked = bytearray(kvm_abi.CAPABILITY.pack(kvm_abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, 0, _MANUAL_PROTECT, 0, 0, 0))
+    asked = bytearray(kvm_abi.ENABLE_CAP.pack(kvm_abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, 0, _MANUAL_PROTECT, 0, 0, 0))
     try:
-        kvm_abi.call(machine.fd, kvm_abi.ENABLE_CAP, asked)
+        kvm_abi.call(machine.fd, kvm_abi.ENABLE_CAPABILITY, asked)
     except DeviceError:
         return False
     return True

@@ -1,7 +1,7 @@
 """vCPUs that really run: the guest counts and computes, moves within the downtime, and proves that it went on exactly.
 
 ``guest/program.S`` is the guest, ``proof.py`` the proof, ``kvm_machine.py`` and ``unicorn_machine.py`` the two
-backends, ``device.py`` the device.
+backends, ``device.py`` the vCPU as a device, ``board.py`` what the vCPUs share.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from migpool.device import Device, DeviceContext
 from migpool.errors import UsageError
 from migpool_plugins.vcpu import program
+from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.choice import choose_backend
-from migpool_plugins.vcpu.device import VcpuDevice, VcpuGroup
+from migpool_plugins.vcpu.device import VcpuDevice
+from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:
-    """Running vCPUs of one VM (registers and a page of memory each), by KVM or by Unicorn.
+    """Running vCPUs of one VM (registers and a page of memory each) and what they share, by KVM or by Unicorn.
 
+    After the vCPUs comes one device more, the board: interrupt controllers, timer and clock, as the backend has them.
     At the source every vCPU runs from now on; at the destination it stands, without state. The options are those of
     :class:`~migpool_plugins.vcpu.options.VcpuOptions`.
 
@@ -32,7 +35,7 @@ def devices(context: DeviceContext) -> list[Device]:
     options = VcpuOptions.parse(context.options)
     if not 1 <= context.count <= program.MAX_VCPUS:
         raise UsageError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
-    machine = choose_backend(options.backend)(context.count)
+    machine = choose_backend(options.backend, options.cpu)(context.count)
     try:
         if context.side == "source":
             batch = options.batch or machine.batch
@@ -42,12 +45,13 @@ def devices(context: DeviceContext) -> list[Device]:
     except BaseException:
         machine.close()
         raise
-    vcpus: list[Device] = [VcpuDevice(group, index, context.seed, options.limit_s) for index in range(context.count)]
+    made: list[Device] = [VcpuDevice(group, index, context.seed, options) for index in range(context.count)]
+    made.append(BoardDevice(group))
     if context.side == "source":
         try:
             group.run(options.limit_s)
         except BaseException:
-            for device in vcpus:
+            for device in made:
                 device.close()
             raise
-    return vcpus
+    return made

@@ -19,11 +19,19 @@ class RegisterFormat:
         name: of the set.
         struct: its layout in memory.
         fields: the names of its values, in their order.
+        optional: whether a state may be without it; it then travels as a subsection.
+        repeats: whether the set is any number of these structures, one after the other.
     """
 
     name: str
     struct: Struct
     fields: tuple[str, ...]
+    optional: bool = False
+    repeats: bool = False
+
+    def values(self, data: bytes) -> dict[str, int]:
+        """Return the values by name of a set that does not repeat and holds only numbers."""
+        return dict(zip(self.fields, self.struct.unpack(data), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,8 @@ class VcpuState:
     """Everything of one vCPU that migrates, as its backend read it.
 
     Arguments:
-        registers: sets of registers by name, each in the layout that its backend gives it; ``regs`` is
-            ``struct kvm_regs`` in every backend.
+        registers: sets of registers by name, each in the layout that its backend gives it. Every backend has ``regs``,
+            ``sregs`` and ``fpu``, laid out as KVM's structures and as FXSAVE; the others are optional.
         page: the vCPU's own page of guest memory, 4096 bytes.
     """
 
@@ -61,11 +69,14 @@ class VirtualCpu(Protocol):
     def save(self) -> VcpuState:
         """Read the state of the vCPU between two batches, or before the first one."""
 
-    def load(self, state: VcpuState) -> None:
+    def load(self, state: VcpuState) -> Sequence[str]:
         """Load a state into a vCPU that has not run.
 
+        Returns:
+            What this host lacks and the guest does not use, in words.
+
         Raises:
-            DeviceError: the backend refused it.
+            DeviceError: the backend refused it, or the guest uses what this host lacks.
         """
 
 
@@ -77,8 +88,28 @@ class Machine(Protocol):
         """What a reader of the result should see: "KVM" or "Unicorn"."""
 
     @property
+    def kind(self) -> str:
+        """What both ends must have in common: the backend and the guest's CPU, in at most 8 ASCII characters."""
+
+    @property
     def layout(self) -> Sequence[RegisterFormat]:
-        """The register sets, in the order in which they are loaded and travel."""
+        """The register sets of a vCPU, in the order in which they travel."""
+
+    @property
+    def board(self) -> Sequence[RegisterFormat]:
+        """The sets that the vCPUs share (interrupt controllers, timer, clock), in the order in which they travel."""
+
+    @property
+    def blank(self) -> Mapping[str, bytes]:
+        """The sets that saving a vCPU on this host gives, with zeros."""
+
+    @property
+    def blank_board(self) -> Mapping[str, bytes]:
+        """The sets that :meth:`save_board` on this host gives, with zeros."""
+
+    @property
+    def lacks(self) -> Sequence[str]:
+        """What this host does not have of a whole machine's state, in words."""
 
     @property
     def way_out(self) -> int:
@@ -94,6 +125,15 @@ class Machine(Protocol):
 
     def comparable(self, state: VcpuState) -> VcpuState:
         """Return the state without what may differ between writing and reading it back, such as a clock."""
+
+    def save_board(self) -> Mapping[str, bytes]:
+        """Read what the vCPUs share while none of them runs."""
+
+    def load_board(self, sets: Mapping[str, bytes]) -> Sequence[str]:
+        """Load what the vCPUs share, after their own states; returns and raises as :meth:`VirtualCpu.load` does."""
+
+    def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return the sets without what may differ between writing and reading them back."""
 
     def checksum(self, state: VcpuState) -> int:
         """Return the low half of the first SSE register."""

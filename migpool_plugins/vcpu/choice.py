@@ -8,41 +8,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.options import BackendChoice
 
 MachineMaker = Callable[[int], Machine]
 
 
-def choose_backend(choice: BackendChoice) -> MachineMaker:
+def choose_backend(choice: BackendChoice, cpu: CpuChoice = "small") -> MachineMaker:
     """Return what makes a machine with a number of vCPUs.
 
     Arguments:
         choice: "kvm", "unicorn", or "auto" for the first of the two that works.
+        cpu: which CPU the guest is to see.
 
     Raises:
         DeviceError: the chosen backend does not work here, or neither does; one line with the reasons and the remedy.
     """
+    make_kvm = partial(KvmMachine, cpu=cpu)
     if choice == "kvm":
-        _try(KvmMachine)
-        return KvmMachine
+        _try(make_kvm)
+        return make_kvm
     if choice == "unicorn":
-        return _unicorn()
+        return _unicorn(cpu)
     try:
-        _try(KvmMachine)
+        _try(make_kvm)
     except DeviceError as without_kvm:
         try:
-            return _unicorn()
+            return _unicorn(cpu)
         except DeviceError as without_unicorn:
             raise DeviceError(f"no backend for vCPUs: {without_kvm}; {without_unicorn}") from without_unicorn
-    return KvmMachine
+    return make_kvm
 
 
-def _unicorn() -> MachineMaker:
+def _unicorn(cpu: CpuChoice) -> MachineMaker:
+    if cpu != "small":
+        raise DeviceError(f'Unicorn has no CPU "{cpu}": use KVM, or set cpu = "small"')
     try:
         # Imported only when it is wanted: the package is optional and loads a large library.
         from migpool_plugins.vcpu.unicorn_machine import UnicornMachine

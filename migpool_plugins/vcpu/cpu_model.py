@@ -1,4 +1,4 @@
-"""The CPU that the guest sees: a small x86-64 with SSE2, the same on every host.
+"""The CPU that the guest sees: a small x86-64 with SSE2, the same on every host; or that with AVX.
 
 A vCPU that showed the guest everything the host's CPU has could only move to a host that has all of it. This one
 shows the features that every 64-bit x86 CPU has, so that its state loads wherever KVM runs.
@@ -6,10 +6,12 @@ shows the features that every 64-bit x86 CPU has, so that its state loads wherev
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
+
+CpuChoice = Literal["small", "avx"]
 
 _MAX_ENTRIES: Final = 256
 
@@ -17,14 +19,26 @@ _MAX_ENTRIES: Final = 256
 _FEATURES: Final = sum(1 << bit for bit in (0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 23, 24, 25, 26))
 # Leaf 0x80000001, EDX: SYSCALL, NX, long mode.
 _EXTENDED: Final = 1 << 11 | 1 << 20 | 1 << 29
+# Leaf 1, ECX: TSC deadline, XSAVE, AVX.
+_AVX_FEATURES: Final = 1 << 24 | 1 << 26 | 1 << 28
+_XCR0_AVX: Final = 0b111
+"""x87, SSE and AVX."""
+_BY_INDEX: Final = 1
+"""KVM_CPUID_FLAG_SIGNIFCANT_INDEX: the leaf has one entry for each value of ECX."""
 
 
-def cpu_model(kvm: int) -> bytes:
+def first_xcr0(cpu: CpuChoice) -> int:
+    """Return the value of XCR0 with which the guest begins; 0 for a CPU without XSAVE."""
+    return _XCR0_AVX if cpu == "avx" else 0
+
+
+def cpu_model(kvm: int, cpu: CpuChoice = "small") -> bytes:
     """Return ``struct kvm_cpuid2`` for KVM_SET_CPUID2.
 
     Arguments:
         kvm: the descriptor of /dev/kvm. The host says its vendor, which decides between the few instructions that AMD
             and Intel do differently; the rest is fixed.
+        cpu: "small", or "avx" for one that also has XSAVE, AVX and an APIC timer with a deadline.
 
     Raises:
         DeviceError: the host's CPU lacks something of the model.
@@ -45,9 +59,18 @@ def cpu_model(kvm: int) -> bytes:
             raise DeviceError(
                 f"KVM on this host lacks CPUID leaf {leaf:#x} EDX bits {wanted & ~offered:#x}: use the Unicorn backend"
             )
+    if cpu == "avx" and (0xD not in host or host[0xD][3] & _XCR0_AVX != _XCR0_AVX):
+        # Leaf 1 is no witness: some hosts below another hypervisor leave XSAVE and AVX out there and yet have them.
+        raise DeviceError('KVM on this host has no AVX (CPUID leaf 0xd): set cpu = "small"')
+    xsave = (
+        (0xD, 0, _BY_INDEX, _XCR0_AVX, 832, 832, 0),
+        (0xD, 1, _BY_INDEX, 0, 0, 0, 0),
+        (0xD, 2, _BY_INDEX, 256, 576, 0, 0),
+    )
     entries = (
-        (0, 0, 0, 1, *host[0][4:]),
-        (1, 0, 0, host[1][3], 0, 0, _FEATURES),
+        (0, 0, 0, 0xD if cpu == "avx" else 1, *host[0][4:]),
+        (1, 0, 0, host[1][3], 0, _AVX_FEATURES if cpu == "avx" else 0, _FEATURES),
+        *(xsave if cpu == "avx" else ()),
         (0x80000000, 0, 0, 0x80000008, 0, 0, 0),
         (0x80000001, 0, 0, 0, 0, 0, _EXTENDED),
         # 36 bits of physical and 48 of linear address.

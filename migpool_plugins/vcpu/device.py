@@ -6,66 +6,20 @@ Which thread may touch the vCPU: its own while it runs, and any other once it st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from migpool.device import Device, DeviceError, VerificationError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import Machine, VcpuState, VirtualCpu
+from migpool_plugins.vcpu.backend import VcpuState
+from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.program import PAGE_SIZE
 from migpool_plugins.vcpu.proof import Guest, prove
-from migpool_plugins.vcpu.state import StateFormat
-from migpool_plugins.vcpu.thread import VcpuThread
+from migpool_plugins.vcpu.state import PAGE, StateFormat
 
 _BATCHES_TO_SEE: Final = 3
 """Batches for which ``verify`` waits before it looks: enough to have left the one in which the state was loaded."""
-
-
-class VcpuGroup:
-    """The vCPUs of one VM: they stop together, and the last one to close gives the VM back.
-
-    Arguments:
-        machine: the VM; the group owns it.
-        options: of the scenario.
-    """
-
-    def __init__(self, machine: Machine, options: VcpuOptions) -> None:
-        self.machine = machine
-        self.threads: Sequence[VcpuThread] = [
-            VcpuThread(vcpu.index, self.batch_of(vcpu), options.halt_ms / 1000) for vcpu in machine.vcpus
-        ]
-        self._open = set(range(len(self.threads)))
-        self.format = StateFormat(machine.name, machine.layout)
-        self._limit = options.limit_s
-
-    def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
-        """What a vCPU's thread runs, again and again: the guest to the end of a batch, here and no more."""
-        return vcpu.run_batch
-
-    def run(self, limit: float) -> None:
-        """Let every vCPU go, and return when all of them run.
-
-        Raises:
-            DeviceError: one does not run within ``limit`` seconds.
-        """
-        for thread in self.threads:
-            thread.go()
-        for thread in self.threads:
-            thread.wait_running(limit)
-
-    def ask_to_stand(self) -> None:
-        """Ask every vCPU to stop, so that the batches which they are in end at the same time."""
-        for thread in self.threads:
-            thread.ask_to_stand()
-
-    def leave(self, index: int) -> None:
-        """End one vCPU's thread; with the last one, give the VM back. Harmless when repeated."""
-        if index not in self._open:
-            return
-        self.threads[index].end(self.machine.expel, self._limit)
-        self._open.discard(index)
-        if not self._open:
-            self.machine.close()
 
 
 class VcpuDevice(Device):
@@ -75,21 +29,22 @@ class VcpuDevice(Device):
         group: the VM that it belongs to.
         index: its number, the device's instance id.
         seed: of the migration.
-        limit: in seconds, for each wait.
+        options: of the scenario.
     """
 
     idstr = "vcpu"
 
-    def __init__(self, group: VcpuGroup, index: int, seed: int, limit: float) -> None:
+    def __init__(self, group: VcpuGroup, index: int, seed: int, options: VcpuOptions) -> None:
         self.instance_id = index
-        self.note = group.machine.name
+        self.note = group.note
+        self.config_job = options.save == "each"
         self._group = group
         self._machine = group.machine
         self._vcpu = group.machine.vcpus[index]
         self._thread = group.threads[index]
-        self._format = group.format
+        self._format = StateFormat("vcpu", group.machine.kind, [*group.machine.layout, PAGE])
         self._seed = seed
-        self._limit = limit
+        self._limit = options.limit_s
         self._state: VcpuState | None = None
         self._closed = False
 
@@ -111,7 +66,7 @@ class VcpuDevice(Device):
         if not self._thread.standing:
             raise DeviceError(f"vCPU {self.instance_id} runs: stop it before its state is saved")
         self._state = self._vcpu.save()
-        return self._format.encode(self.instance_id, self._state)
+        return self._encoded(self._state)
 
     def resume(self) -> None:
         self._refuse_closed()
@@ -129,8 +84,11 @@ class VcpuDevice(Device):
         self._check()
         if not self._thread.standing:
             raise DeviceError(f"vCPU {self.instance_id} runs: a state is loaded before it is started")
-        self._vcpu.load(self._format.decode(self.instance_id, data))
+        registers = self._format.decode(self.instance_id, data)
+        left_out = self._vcpu.load(VcpuState(registers, registers.pop("page")))
+        self.note = self._group.noted(left_out)
         self._state = self._vcpu.save()
+        self._group.loaded.add(self.instance_id)
 
     def start(self) -> None:
         self._check()
@@ -147,7 +105,7 @@ class VcpuDevice(Device):
         """
         if self._state is None:
             return None
-        return hashlib.sha256(self._format.encode(self.instance_id, self._machine.comparable(self._state))).digest()
+        return hashlib.sha256(self._encoded(self._machine.comparable(self._state))).digest()
 
     def verify(self) -> None:
         """Prove that the guest has gone on correctly from the state that was saved or loaded.
@@ -187,10 +145,13 @@ class VcpuDevice(Device):
         return self._format.measure(self.instance_id, data)
 
     def describe_config(self) -> Mapping[str, object] | None:
-        """Return the name, type and size of every register and of the page, as they stand in the config."""
-        return None if self._state is None else self._format.describe(self.instance_id, self._state)
+        """Return the name, type and size of every value, as they stand in each config from this host."""
+        return self._format.describe(self.instance_id, {**self._machine.blank, "page": bytes(PAGE_SIZE)})
 
     # --------------------------------------------------------------- private
+
+    def _encoded(self, state: VcpuState) -> bytes:
+        return self._format.encode(self.instance_id, {**state.registers, "page": state.page})
 
     def _let_run(self) -> None:
         if not self._thread.wait_batches(_BATCHES_TO_SEE, self._limit):

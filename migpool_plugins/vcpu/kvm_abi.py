@@ -29,6 +29,11 @@ class Request:
     name: str
     number: int
 
+    @property
+    def size(self) -> int:
+        """Of the structure that it reads or writes (without what follows a variable one), in bytes."""
+        return self.number >> 16 & 0x3FFF
+
 
 def _request(name: str, number: int, direction: int = _NONE, size: int = 0) -> Request:
     return Request(name, direction << 30 | size << 16 | _KVMIO << 8 | number)
@@ -39,7 +44,11 @@ def _request(name: str, number: int, direction: int = _NONE, size: int = 0) -> R
 REGS: Final = Struct("<18Q")
 SEGMENT: Final = Struct("<QIH9Bx")
 DTABLE: Final = Struct("<QH6x")
-SREGS: Final = Struct("<" + SEGMENT.format[1:] * 8 + DTABLE.format[1:] * 2 + "7Q" + "4Q")
+SREGS_BASE: Final = Struct("<" + SEGMENT.format[1:] * 8 + DTABLE.format[1:] * 2 + "7Q")
+"""What ``kvm_sregs`` and ``kvm_sregs2`` begin with."""
+SREGS: Final = Struct(SREGS_BASE.format + "4Q")
+SREGS2: Final = Struct(SREGS_BASE.format + "5Q")
+FPU: Final = Struct("<128sHHBxHQQ256sI4x")
 MSRS_HEAD: Final = Struct("<I4x")
 MSR_ENTRY: Final = Struct("<I4xQ")
 MP_STATE: Final = Struct("<I")
@@ -47,10 +56,19 @@ VCPU_EVENTS: Final = Struct("<4BI4B4BII4BB26xBQ")
 DEBUGREGS: Final = Struct("<7Q72x")
 XCRS: Final = Struct("<II" + "I4xQ" * 16 + "128x")
 XSAVE: Final = Struct("4096s")
+LAPIC: Final = Struct("<" + "I12x" * 64)
+IRQCHIP_HEAD: Final = Struct("<I4x")
+PIC: Final = Struct("<16B")
+IOAPIC: Final = Struct("<QIII4x24Q")
+IRQCHIP: Final = Struct(IRQCHIP_HEAD.format + "512s")
+PIT_CHANNEL: Final = Struct("<IH10Bq")
+PIT2: Final = Struct("<" + PIT_CHANNEL.format[1:] * 3 + "I36x")
+PIT_CONFIG: Final = Struct("<I60x")
+CLOCK: Final = Struct("<QI4xQQ16x")
+ENABLE_CAP: Final = Struct("<II4Q64x")
 USER_MEMORY_REGION: Final = Struct("<IIQQQ")
 DIRTY_LOG: Final = Struct("<I4xQ")
 CLEAR_LOG: Final = Struct("<IIQQ")
-CAPABILITY: Final = Struct("<II4Q64x")
 CPUID_HEAD: Final = Struct("<I4x")
 CPUID_ENTRY: Final = Struct("<7I12x")
 MSR_LIST_HEAD: Final = Struct("<I")
@@ -69,7 +87,6 @@ SREGS_FIELDS: Final = (
     *(f"{segment}_{field}" for segment in SEGMENTS for field in SEGMENT_FIELDS),
     *("gdt_base", "gdt_limit", "idt_base", "idt_limit"),
     *CONTROL_FIELDS,
-    *(f"interrupt_bitmap_{word}" for word in range(4)),
 )
 VCPU_EVENTS_FIELDS: Final = (
     *(f"exception_{field}" for field in ("injected", "nr", "has_error_code", "pending", "error_code")),
@@ -84,6 +101,55 @@ XCRS_FIELDS: Final = (
     *("nr_xcrs", "flags"),
     *(f"{field}_{number}" for number in range(16) for field in ("xcr", "value")),
 )
+PIC_FIELDS: Final = (
+    *("last_irr", "irr", "imr", "isr", "priority_add", "irq_base", "read_reg_select", "poll", "special_mask"),
+    *("init_state", "auto_eoi", "rotate_on_auto_eoi", "special_fully_nested_mode", "init4", "elcr", "elcr_mask"),
+)
+IOAPIC_FIELDS: Final = (
+    *("base_address", "ioregsel", "id", "irr"),
+    *(f"redirection_{pin}" for pin in range(24)),
+)
+PIT_CHANNEL_FIELDS: Final = (
+    *("count", "latched_count", "count_latched", "status_latched", "status", "read_state", "write_state"),
+    *("write_latch", "rw_mode", "mode", "bcd", "gate", "count_load_time"),
+)
+PIT2_FIELDS: Final = (
+    *(f"channel{number}_{field}" for number in range(3) for field in PIT_CHANNEL_FIELDS),
+    "flags",
+)
+CLOCK_FIELDS: Final = ("clock", "flags", "realtime", "host_tsc")
+
+_LAPIC_NAMES: Final = {
+    0x020: "id",
+    0x030: "version",
+    0x080: "tpr",
+    0x090: "apr",
+    0x0A0: "ppr",
+    0x0B0: "eoi",
+    0x0D0: "ldr",
+    0x0E0: "dfr",
+    0x0F0: "svr",
+    0x280: "esr",
+    0x2F0: "lvt_cmci",
+    0x300: "icr_low",
+    0x310: "icr_high",
+    0x320: "lvt_timer",
+    0x330: "lvt_thermal",
+    0x340: "lvt_performance",
+    0x350: "lvt_lint0",
+    0x360: "lvt_lint1",
+    0x370: "lvt_error",
+    0x380: "initial_count",
+    0x390: "current_count",
+    0x3E0: "divide_configuration",
+    **{
+        start + 16 * n: f"{name}{n}"
+        for name, start in (("isr", 0x100), ("tmr", 0x180), ("irr", 0x200))
+        for n in range(8)
+    },
+}
+LAPIC_FIELDS: Final = tuple(_LAPIC_NAMES.get(at, f"reserved_{at:03x}") for at in range(0, 0x400, 16))
+"""The local APIC's registers stand 16 bytes apart, at the offsets that they have in its page."""
 
 MEM_LOG_DIRTY_PAGES: Final = 1 << 0
 """A flag of a memory region."""
@@ -120,38 +186,74 @@ GET_SUPPORTED_CPUID: Final = _request("KVM_GET_SUPPORTED_CPUID", 0x05, _READ | _
 CREATE_VCPU: Final = _request("KVM_CREATE_VCPU", 0x41)
 SET_USER_MEMORY_REGION: Final = _request("KVM_SET_USER_MEMORY_REGION", 0x46, _WRITE, USER_MEMORY_REGION.size)
 SET_TSS_ADDR: Final = _request("KVM_SET_TSS_ADDR", 0x47)
+CREATE_IRQCHIP: Final = _request("KVM_CREATE_IRQCHIP", 0x60)
+GET_IRQCHIP: Final = _request("KVM_GET_IRQCHIP", 0x62, _READ | _WRITE, IRQCHIP.size)
+# The kernel's headers have this one as a read, though it writes.
+SET_IRQCHIP: Final = _request("KVM_SET_IRQCHIP", 0x63, _READ, IRQCHIP.size)
+CREATE_PIT2: Final = _request("KVM_CREATE_PIT2", 0x77, _WRITE, PIT_CONFIG.size)
+SET_CLOCK: Final = _request("KVM_SET_CLOCK", 0x7B, _WRITE, CLOCK.size)
+GET_CLOCK: Final = _request("KVM_GET_CLOCK", 0x7C, _READ, CLOCK.size)
 RUN: Final = _request("KVM_RUN", 0x80)
 GET_DIRTY_LOG: Final = _request("KVM_GET_DIRTY_LOG", 0x42, _WRITE, DIRTY_LOG.size)
 CLEAR_DIRTY_LOG: Final = _request("KVM_CLEAR_DIRTY_LOG", 0xC0, _READ | _WRITE, CLEAR_LOG.size)
-ENABLE_CAP: Final = _request("KVM_ENABLE_CAP", 0xA3, _WRITE, CAPABILITY.size)
 GET_REGS: Final = _request("KVM_GET_REGS", 0x81, _READ, REGS.size)
 SET_REGS: Final = _request("KVM_SET_REGS", 0x82, _WRITE, REGS.size)
 GET_SREGS: Final = _request("KVM_GET_SREGS", 0x83, _READ, SREGS.size)
 SET_SREGS: Final = _request("KVM_SET_SREGS", 0x84, _WRITE, SREGS.size)
 GET_MSRS: Final = _request("KVM_GET_MSRS", 0x88, _READ | _WRITE, MSRS_HEAD.size)
 SET_MSRS: Final = _request("KVM_SET_MSRS", 0x89, _WRITE, MSRS_HEAD.size)
+GET_FPU: Final = _request("KVM_GET_FPU", 0x8C, _READ, FPU.size)
+SET_FPU: Final = _request("KVM_SET_FPU", 0x8D, _WRITE, FPU.size)
+GET_LAPIC: Final = _request("KVM_GET_LAPIC", 0x8E, _READ, LAPIC.size)
+SET_LAPIC: Final = _request("KVM_SET_LAPIC", 0x8F, _WRITE, LAPIC.size)
 SET_CPUID2: Final = _request("KVM_SET_CPUID2", 0x90, _WRITE, CPUID_HEAD.size)
 GET_MP_STATE: Final = _request("KVM_GET_MP_STATE", 0x98, _READ, MP_STATE.size)
 SET_MP_STATE: Final = _request("KVM_SET_MP_STATE", 0x99, _WRITE, MP_STATE.size)
+NMI: Final = _request("KVM_NMI", 0x9A)
 GET_VCPU_EVENTS: Final = _request("KVM_GET_VCPU_EVENTS", 0x9F, _READ, VCPU_EVENTS.size)
 SET_VCPU_EVENTS: Final = _request("KVM_SET_VCPU_EVENTS", 0xA0, _WRITE, VCPU_EVENTS.size)
+GET_PIT2: Final = _request("KVM_GET_PIT2", 0x9F, _READ, PIT2.size)
+SET_PIT2: Final = _request("KVM_SET_PIT2", 0xA0, _WRITE, PIT2.size)
 GET_DEBUGREGS: Final = _request("KVM_GET_DEBUGREGS", 0xA1, _READ, DEBUGREGS.size)
 SET_DEBUGREGS: Final = _request("KVM_SET_DEBUGREGS", 0xA2, _WRITE, DEBUGREGS.size)
+SET_TSC_KHZ: Final = _request("KVM_SET_TSC_KHZ", 0xA2)
+GET_TSC_KHZ: Final = _request("KVM_GET_TSC_KHZ", 0xA3)
+ENABLE_CAPABILITY: Final = _request("KVM_ENABLE_CAP", 0xA3, _WRITE, ENABLE_CAP.size)
 GET_XSAVE: Final = _request("KVM_GET_XSAVE", 0xA4, _READ, XSAVE.size)
 SET_XSAVE: Final = _request("KVM_SET_XSAVE", 0xA5, _WRITE, XSAVE.size)
 GET_XCRS: Final = _request("KVM_GET_XCRS", 0xA6, _READ, XCRS.size)
 SET_XCRS: Final = _request("KVM_SET_XCRS", 0xA7, _WRITE, XCRS.size)
+GET_SREGS2: Final = _request("KVM_GET_SREGS2", 0xCC, _READ, SREGS2.size)
+SET_SREGS2: Final = _request("KVM_SET_SREGS2", 0xCD, _WRITE, SREGS2.size)
+GET_XSAVE2: Final = _request("KVM_GET_XSAVE2", 0xCF, _READ, XSAVE.size)
 
+CAP_IRQCHIP: Final = 0
 CAP_USER_MEMORY: Final = 3
-CAP_NR_VCPUS: Final = 9
 CAP_MP_STATE: Final = 14
+CAP_PIT2: Final = 33
+CAP_PIT_STATE2: Final = 35
+CAP_ADJUST_CLOCK: Final = 39
 CAP_VCPU_EVENTS: Final = 41
 CAP_DEBUGREGS: Final = 50
 CAP_XSAVE: Final = 55
 CAP_XCRS: Final = 56
+CAP_GET_TSC_KHZ: Final = 61
 CAP_MAX_VCPUS: Final = 66
+CAP_CHECK_EXTENSION_VM: Final = 105
 CAP_IMMEDIATE_EXIT: Final = 136
+CAP_EXCEPTION_PAYLOAD: Final = 164
 CAP_MANUAL_DIRTY_LOG_PROTECT2: Final = 168
+CAP_SREGS2: Final = 200
+CAP_XSAVE2: Final = 208
+CAP_X86_TRIPLE_FAULT_EVENT: Final = 218
+
+IRQCHIP_PIC_MASTER: Final = 0
+IRQCHIP_PIC_SLAVE: Final = 1
+IRQCHIP_IOAPIC: Final = 2
+MP_STATE_RUNNABLE: Final = 0
+SREGS2_FLAGS_PDPTRS_VALID: Final = 1
+VCPUEVENT_VALID_PAYLOAD: Final = 0x10
+VCPUEVENT_VALID_TRIPLE_FAULT: Final = 0x20
 
 
 def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:

@@ -18,16 +18,15 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi, program
-from migpool_plugins.vcpu.backend import VcpuState
-from migpool_plugins.vcpu.cpu_model import cpu_model
-from migpool_plugins.vcpu.kvm_registers import (
-    LAYOUT,
-    REGISTER_SETS,
-    REQUIRED_CAPABILITIES,
-    read_registers,
-    write_registers,
-)
+from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
+from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
+from migpool_plugins.vcpu.kvm_board import board_parts
+from migpool_plugins.vcpu.kvm_host import check_kvm, equip
+from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named, usable_msrs
+from migpool_plugins.vcpu.kvm_part import Part, blank_parts, comparable_parts, read_parts, write_parts
+from migpool_plugins.vcpu.kvm_vcpu_parts import reading_order, vcpu_parts
 from migpool_plugins.vcpu.long_mode import special_registers, write_page_tables
+from migpool_plugins.vcpu.register_sets import FPU
 
 DEVICE_NODE: Final = "/dev/kvm"
 _TSS_ADDRESS: Final = 0x7FFF0000
@@ -35,9 +34,7 @@ _TSS_ADDRESS: Final = 0x7FFF0000
 OWN_MEMORY: Final = 0x200000
 """Guest-physical addresses below this are the machine's own: page tables, program, the vCPUs' pages, doorbell."""
 _EXIT_REASON: Final = Struct("<I")
-_LOW_HALF: Final = Struct("<Q")
-_XMM0: Final = 160
-"""Where the first SSE register lies in the area of KVM_GET_XSAVE: the legacy region, which is FXSAVE's."""
+_REGISTER: Final = Struct("<Q")
 _DOORBELL_WRITE: Final = (program.DOORBELL, 4, 1)
 
 
@@ -59,22 +56,35 @@ class MemoryRegion:
 
 
 class KvmVcpu:
-    """One vCPU of a :class:`KvmMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`."""
+    """One vCPU of a :class:`KvmMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`.
 
-    def __init__(self, index: int, fd: int, run: mmap.mmap, memory: mmap.mmap) -> None:
+    Attributes:
+        fd: its descriptor.
+    """
+
+    def __init__(
+        self, index: int, fd: int, run: mmap.mmap, memory: mmap.mmap, parts: Sequence[Part], xcr0: int
+    ) -> None:
         self.index = index
-        self._fd = fd
+        self.fd = fd
         self._run = run
         self._memory = memory
+        self._parts = parts
+        self._reading = reading_order(parts)
+        self._xcr0 = xcr0
         page = program.page_address(index)
         self._page = slice(page, page + program.PAGE_SIZE)
 
     def boot(self, registers: Mapping[str, int]) -> None:
-        special = bytearray(kvm_abi.SREGS.size)
-        kvm_abi.call(self._fd, kvm_abi.GET_SREGS, special)
-        kvm_abi.call(self._fd, kvm_abi.SET_SREGS, bytearray(special_registers(bytes(special), program.PAGE_TABLES)))
-        general = kvm_abi.REGS.pack(*(registers.get(name, 0) for name in kvm_abi.REGS_FIELDS))
-        kvm_abi.call(self._fd, kvm_abi.SET_REGS, bytearray(general))
+        found = read_parts(self.fd, self._reading)
+        found["sregs"] = special_registers(found["sregs"], program.PAGE_TABLES, xsave=bool(self._xcr0))
+        found["regs"] = kvm_abi.REGS.pack(*(registers.get(name, 0) for name in kvm_abi.REGS_FIELDS))
+        if self._xcr0:
+            found["xcrs"] = kvm_abi.XCRS.pack(1, 0, 0, self._xcr0, *[0] * 30)
+        if "mp_state" in found:
+            # With a local APIC every vCPU but the first would wait for a start signal.
+            found["mp_state"] = kvm_abi.MP_STATE.pack(kvm_abi.MP_STATE_RUNNABLE)
+        write_parts(self.fd, self._parts, found)
 
     def run_batch(self) -> None:
         while not self._enter():
@@ -96,7 +106,7 @@ class KvmVcpu:
     def _enter(self) -> bool:
         """Call KVM_RUN; return false if it was interrupted."""
         try:
-            fcntl.ioctl(self._fd, kvm_abi.RUN.number, 0)
+            fcntl.ioctl(self.fd, kvm_abi.RUN.number, 0)
         except InterruptedError:
             return False
         except OSError as error:
@@ -105,16 +115,17 @@ class KvmVcpu:
 
     def put(self, name: str, value: int) -> None:
         general = bytearray(kvm_abi.REGS.size)
-        kvm_abi.call(self._fd, kvm_abi.GET_REGS, general)
-        _LOW_HALF.pack_into(general, 8 * kvm_abi.REGS_FIELDS.index(name), value)
-        kvm_abi.call(self._fd, kvm_abi.SET_REGS, general)
+        kvm_abi.call(self.fd, kvm_abi.GET_REGS, general)
+        _REGISTER.pack_into(general, 8 * kvm_abi.REGS_FIELDS.index(name), value)
+        kvm_abi.call(self.fd, kvm_abi.SET_REGS, general)
 
     def save(self) -> VcpuState:
-        return VcpuState(read_registers(self._fd), self._memory[self._page])
+        return VcpuState(read_parts(self.fd, self._reading), self._memory[self._page])
 
-    def load(self, state: VcpuState) -> None:
-        write_registers(self._fd, state.registers)
+    def load(self, state: VcpuState) -> Sequence[str]:
+        left_out = write_parts(self.fd, self._parts, state.registers)
         self._memory[self._page] = state.page
+        return left_out
 
 
 class KvmMachine:
@@ -124,25 +135,26 @@ class KvmMachine:
         count: how many vCPUs, 1 to 256.
         regions: more guest memory, given from outside, from the end of :data:`OWN_MEMORY` on; the page tables map
             the first :data:`~migpool_plugins.vcpu.long_mode.MAPPED` bytes. Region n has the memory slot n + 1.
+        cpu: which CPU the guest sees.
 
     Raises:
         DeviceError: /dev/kvm cannot be opened or cannot do what is needed; the message says what.
 
     Attributes:
+        parts: of a vCPU's state, in the order in which they are loaded.
         fd: the VM's descriptor, for what else its memory slots can be asked (the dirty log, for one).
     """
 
     name = "KVM"
-    layout = LAYOUT
     way_out = program.OUT_BY_DOORBELL
     batch = 1 << 18
 
-    def __init__(self, count: int, regions: Sequence[MemoryRegion] = ()) -> None:
+    def __init__(self, count: int, regions: Sequence[MemoryRegion] = (), cpu: CpuChoice = "small") -> None:
         with ExitStack() as owned:
             kvm = _open_kvm()
             owned.callback(os.close, kvm)
-            self._check(kvm, count)
-            model = cpu_model(kvm)
+            check_kvm(kvm, count)
+            model = cpu_model(kvm, cpu)
             run_size = kvm_abi.call(kvm, kvm_abi.GET_VCPU_MMAP_SIZE)
             closing = owned.enter_context(ExitStack())
             # The memory is unmapped only after the descriptors are closed: until then the kernel may still touch it.
@@ -151,14 +163,19 @@ class KvmMachine:
             self.fd = kvm_abi.call(kvm, kvm_abi.CREATE_VM)
             closing.callback(os.close, self.fd)
             kvm_abi.call(self.fd, kvm_abi.SET_TSS_ADDR, _TSS_ADDRESS)
+            host = equip(kvm, self.fd)
             code = program.program_bytes()
             self._memory[program.CODE : program.CODE + len(code)] = code
             write_page_tables(self._memory, program.PAGE_TABLES)
             self._own = MemoryRegion(ctypes.addressof(ctypes.c_char.from_buffer(self._memory)), 0, len(self._memory))
+            self._expelled = False
             for slot, region in enumerate((self._own, *regions)):
                 if slot and region.guest_address < OWN_MEMORY:
                     raise DeviceError(f"guest memory at {region.guest_address:#x} lies in the machine's own 2 MiB")
                 self.attach(slot, region)
+            listed = listed_msrs(kvm)
+            refused: list[int] = []
+            parts: Sequence[Part] = ()
             vcpus: list[KvmVcpu] = []
             for index in range(count):
                 fd = kvm_abi.call(self.fd, kvm_abi.CREATE_VCPU, index)
@@ -166,9 +183,20 @@ class KvmMachine:
                 run = mmap.mmap(fd, run_size)
                 closing.callback(run.close)
                 kvm_abi.call(fd, kvm_abi.SET_CPUID2, bytearray(model))
-                vcpus.append(KvmVcpu(index, fd, run, self._memory))
+                if not parts:
+                    usable, refused = usable_msrs(fd, listed)
+                    parts = vcpu_parts(host, usable)
+                vcpus.append(KvmVcpu(index, fd, run, self._memory, parts, first_xcr0(cpu)))
             self._closing = closing.pop_all()
         self.vcpus = tuple(vcpus)
+        self.kind = {"small": "KVM", "avx": "KVM-AVX"}[cpu]
+        self.parts = parts
+        self._board = board_parts(host)
+        self.layout = _formats(parts)
+        self.board = _formats(self._board)
+        self.blank = blank_parts(parts)
+        self.blank_board = blank_parts(self._board)
+        self.lacks = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
 
     def attach(self, slot: int, region: MemoryRegion) -> None:
         """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.
@@ -185,32 +213,33 @@ class KvmMachine:
         )
         kvm_abi.call(self.fd, kvm_abi.SET_USER_MEMORY_REGION, bytearray(packed))
 
-    @staticmethod
-    def _check(kvm: int, count: int) -> None:
-        version = kvm_abi.call(kvm, kvm_abi.GET_API_VERSION)
-        if version != kvm_abi.API_VERSION:
-            raise DeviceError(f"KVM's interface has version {version}, not {kvm_abi.API_VERSION}: use another kernel")
-        for name, number in REQUIRED_CAPABILITIES.items():
-            if not kvm_abi.call(kvm, kvm_abi.CHECK_EXTENSION, number):
-                raise DeviceError(f"this kernel's KVM lacks {name}: use the Unicorn backend")
-        most = kvm_abi.call(kvm, kvm_abi.CHECK_EXTENSION, kvm_abi.CAP_MAX_VCPUS) or 4
-        if count > most:
-            raise DeviceError(f"KVM on this host allows {most} vCPUs in a VM, {count} are asked for")
-
     def comparable(self, state: VcpuState) -> VcpuState:
-        registers = {entry.name: entry.comparable(state.registers[entry.name]) for entry in REGISTER_SETS}
-        return VcpuState(registers, state.page)
+        return VcpuState(comparable_parts(self.parts, state.registers), state.page)
+
+    def save_board(self) -> Mapping[str, bytes]:
+        return read_parts(self.fd, self._board)
+
+    def load_board(self, sets: Mapping[str, bytes]) -> Sequence[str]:
+        return write_parts(self.fd, self._board, sets)
+
+    def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return comparable_parts(self._board, sets)
 
     def expel(self) -> None:
-        # Without its page tables the guest can reach no other region either.
-        self.attach(0, replace(self._own, size=0))
+        # Without its page tables the guest can reach no other region either. The kernel refuses to take it away twice.
+        if not self._expelled:
+            self._expelled = True
+            self.attach(0, replace(self._own, size=0))
 
     def checksum(self, state: VcpuState) -> int:
-        (low,) = _LOW_HALF.unpack_from(state.registers["xsave"], _XMM0)
-        return int(low)
+        return FPU.values(state.registers["fpu"])["xmm0_low"]
 
     def close(self) -> None:
         self._closing.close()
+
+
+def _formats(parts: Sequence[Part]) -> tuple[RegisterFormat, ...]:
+    return tuple(form for part in parts for form in part.formats)
 
 
 def _open_kvm() -> int:

@@ -29,6 +29,7 @@ _CR0_PG: Final = 1 << 31
 _CR4_PAE: Final = 1 << 5
 _CR4_OSFXSR: Final = 1 << 9
 _CR4_OSXMMEXCPT: Final = 1 << 10
+_CR4_OSXSAVE: Final = 1 << 18
 _EFER_LME: Final = 1 << 8
 _EFER_LMA: Final = 1 << 10
 
@@ -55,15 +56,16 @@ def write_page_tables(memory: mmap.mmap | bytearray, address: int) -> None:
     pack_into(f"<{_ENTRIES}Q", memory, directory, *(n * _LARGE_PAGE_SIZE | flags for n in range(_ENTRIES)))
 
 
-def special_registers(reset: bytes, page_tables: int) -> bytes:
-    """Return ``struct kvm_sregs`` for 64-bit user mode.
+def special_registers(reset: bytes, page_tables: int, *, xsave: bool = False) -> bytes:
+    """Return the special registers (``struct kvm_sregs`` without its bitmap) for 64-bit user mode.
 
     Arguments:
-        reset: the vCPU's ``struct kvm_sregs`` after its reset. What this does not set (TR, LDT, the descriptor tables,
+        reset: the vCPU's own after its reset. What this does not set (TR, LDT, the descriptor tables,
             the APIC base, which differs between the first vCPU and the others) stays as it is there.
         page_tables: where :func:`write_page_tables` wrote.
+        xsave: whether XCR0 is to decide what the guest's FPU has.
     """
-    fields = list(kvm_abi.SREGS.unpack(reset))
+    fields = list(kvm_abi.SREGS_BASE.unpack(reset))
     width = len(kvm_abi.SEGMENT_FIELDS)
     # base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable
     code = [0, 0xFFFFFFFF, _CODE_SELECTOR, _CODE_TYPE, 1, _USER, 0, 1, 1, 1, 0, 0]
@@ -74,9 +76,9 @@ def special_registers(reset: bytes, page_tables: int) -> bytes:
     new = {
         "cr0": _CR0_PE | _CR0_MP | _CR0_ET | _CR0_NE | _CR0_PG,
         "cr3": page_tables,
-        "cr4": _CR4_PAE | _CR4_OSFXSR | _CR4_OSXMMEXCPT,
+        "cr4": _CR4_PAE | _CR4_OSFXSR | _CR4_OSXMMEXCPT | (_CR4_OSXSAVE if xsave else 0),
         "efer": _EFER_LME | _EFER_LMA,
     }
     for offset, name in enumerate(kvm_abi.CONTROL_FIELDS):
         fields[controls + offset] = new.get(name, fields[controls + offset])
-    return kvm_abi.SREGS.pack(*fields)
+    return kvm_abi.SREGS_BASE.pack(*fields)

@@ -1,68 +1,75 @@
-"""The config of one vCPU as bytes: a described state, so that its stream says the name of every register.
+"""The config of one vCPU, or of what the vCPUs share, as bytes: described, so that its stream names every value.
 
-The fields, numbers big-endian, without padding::
+The description (version 1), numbers big-endian, without padding::
 
-    magic     4 bytes    "VCPU"
-    layout    u16        1
-    index     u16        which vCPU
-    backend   8 bytes    "KVM" or "Unicorn", ASCII, padded with zeros
+    magic     4 bytes    "VCPU", or "VBRD" for what the vCPUs share
+    layout    u16        2
+    index     u16        which vCPU; of a board 0
+    kind      8 bytes    the backend and the CPU that the guest sees: "KVM", "KVM-AVX" or "Unicorn", padded with zeros
     program   16 bytes   the first half of the SHA-256 of the guest program
-    ...                  a structure for each register set of the backend, in the order in which they are loaded
-    page      4096 bytes
+    ...                  a structure for each set that every backend has: regs, sregs, fpu; then the page
+    ...                  a subsection for each optional set that the state has, such as vcpu/lapic
 
 The first 32 bytes alone are what ``save_setup`` sends, so that a destination with another backend or another guest
-program refuses before the machine is stopped. States do not cross between backends: KVM's registers have no place in
-Unicorn.
+program refuses before the machine is stopped. States do not cross between backends: most of KVM's registers have no
+place in Unicorn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, Literal
 
 from migpool.device import DeviceError
-from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
+from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.program import PAGE_SIZE, program_bytes
 from migpool_plugins.vmsd import Description
 from migpool_plugins.vmsd.declaration import Field
-from migpool_plugins.vmsd.fields import buffer, struct, u8, u16, u32, u64
+from migpool_plugins.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
 
 _HEADER: Final = Struct(">4sHH8s16s")
-_MAGIC: Final = b"VCPU"
-_LAYOUT: Final = 1
-_KINDS: Final = {"B": u8, "H": u16, "I": u32, "Q": u64}
+_MAGIC: Final = {"vcpu": b"VCPU", "vcpu-board": b"VBRD"}
+_LAYOUT: Final = 2
+_KINDS: Final = {"B": u8, "H": u16, "I": u32, "Q": u64, "q": i64}
+
+PAGE: Final = RegisterFormat("page", Struct(f"{PAGE_SIZE}s"), ("content",))
+"""A vCPU's page of guest memory, as one more set."""
 
 
 class StateFormat:
-    """Encodes and decodes the states of the vCPUs of one VM.
+    """Encodes and decodes states of one kind.
 
     Arguments:
-        backend: "KVM" or "Unicorn".
-        layout: its register sets, in their order.
+        name: "vcpu" or "vcpu-board", the name of the description.
+        kind: what both ends must have in common; see :class:`~migpool_plugins.vcpu.backend.Machine`.
+        layout: the sets that a state of this kind may have, in their order.
     """
 
-    def __init__(self, backend: str, layout: Sequence[RegisterFormat]) -> None:
-        self._backend = backend
-        self._layout = tuple(layout)
+    def __init__(self, name: Literal["vcpu", "vcpu-board"], kind: str, layout: Sequence[RegisterFormat]) -> None:
+        self._magic = _MAGIC[name]
+        self._kind = kind
+        self._always = tuple(form for form in layout if not form.optional)
+        self._optional = tuple(form for form in layout if form.optional)
         self._program = hashlib.sha256(program_bytes()).digest()[:16]
         self._description = Description(
-            "vcpu",
+            name,
             fields=[
                 buffer("magic", 4),
                 u16("layout"),
                 u16("index"),
-                buffer("backend", 8),
+                buffer("kind", 8),
                 buffer("program", 16),
-                *(struct(entry.name, _describe(entry)) for entry in self._layout),
-                buffer("page", PAGE_SIZE),
+                *(struct(form.name, _describe(form)) for form in self._always),
+            ],
+            subsections=[
+                Description(f"{name}/{form.name}", fields=_subsection(form), needed=_needed(form.name))
+                for form in self._optional
             ],
         )
-        blank = VcpuState({entry.name: bytes(entry.struct.size) for entry in layout}, bytes(PAGE_SIZE))
-        self._size = len(self.encode(0, blank))
 
     def header(self, index: int) -> bytes:
         """Return the first 32 bytes of a config.
@@ -70,18 +77,23 @@ class StateFormat:
         Arguments:
             index: of the vCPU.
         """
-        return _HEADER.pack(_MAGIC, _LAYOUT, index, self._backend.encode("ascii"), self._program)
+        return _HEADER.pack(self._magic, _LAYOUT, index, self._kind.encode("ascii"), self._program)
 
-    def encode(self, index: int, state: VcpuState) -> bytes:
-        """Return the config for a state of a vCPU."""
-        return self._description.save(self._fields(index, state))
+    def encode(self, index: int, sets: Mapping[str, bytes]) -> bytes:
+        """Return the config for a state.
 
-    def describe(self, index: int, state: VcpuState) -> Mapping[str, object]:
+        Arguments:
+            index: of the vCPU.
+            sets: by name, each in its format's layout.
+        """
+        return self._description.save(self._fields(index, sets))
+
+    def describe(self, index: int, sets: Mapping[str, bytes]) -> Mapping[str, object]:
         """Return the JSON description of what :meth:`encode` returns."""
-        return self._description.describe(self._fields(index, state))
+        return self._description.describe(self._fields(index, sets))
 
-    def decode(self, index: int, data: bytes) -> VcpuState:
-        """Return the state in a config.
+    def decode(self, index: int, data: bytes) -> dict[str, bytes]:
+        """Return the sets in a config.
 
         Arguments:
             index: of the vCPU that it is for.
@@ -91,24 +103,21 @@ class StateFormat:
             DeviceError: the config is not one for this vCPU.
         """
         self.check_header(index, data)
-        found = SimpleNamespace()
+        found = self._empty()
         self._description.load(found, data)
-        registers = {
-            entry.name: entry.struct.pack(*(vars(vars(found)[entry.name])[field] for field in entry.fields))
-            for entry in self._layout
-        }
-        return VcpuState(registers, found.page)
+        there = {form: vars(found)[form.name] for form in (*self._always, *self._optional)}
+        return {form.name: _pack(form, value) for form, value in there.items() if value is not None}
 
     def measure(self, index: int, data: memoryview) -> int | None:
-        """Return how long the config at the start of ``data`` is, or ``None`` before its header has come.
+        """Return how long the config at the start of ``data`` is, or ``None`` if more must come before it is known.
 
         Raises:
-            DeviceError: as for :meth:`check_header`.
+            DeviceError: as for :meth:`check_header`, or the bytes are no such config.
         """
         if len(data) < _HEADER.size:
             return None
         self.check_header(index, bytes(data[: _HEADER.size]))
-        return self._size
+        return self._description.measure(data, self._empty())
 
     def check_header(self, index: int, data: bytes) -> None:
         """Refuse a state that is not for this vCPU.
@@ -120,42 +129,65 @@ class StateFormat:
         Raises:
             DeviceError: one line with what differs and what to do.
         """
-        if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
+        if len(data) < _HEADER.size or data[: len(self._magic)] != self._magic:
             raise DeviceError("this is no vCPU state: the header is missing or damaged")
         _magic, layout, source_index, padded, program = _HEADER.unpack_from(data)
-        backend = padded.rstrip(b"\0").decode("ascii", "replace")
+        kind = padded.rstrip(b"\0").decode("ascii", "replace")
         if layout != _LAYOUT:
             raise DeviceError(f"the state has layout {layout}, this vCPU loads {_LAYOUT}: use the same version")
-        if backend != self._backend:
+        if kind != self._kind:
             raise DeviceError(
-                f"the state is one of {backend}, this vCPU is one of {self._backend}: "
-                f'set backend = "{backend.lower()}" at the destination, or the same backend at both ends'
+                f"the state is one of {kind}, this vCPU is one of {self._kind}: "
+                "set the same backend and cpu at both ends"
             )
         if program != self._program:
             raise DeviceError("the source runs another guest program: use the same version at both ends")
         if source_index != index:
             raise DeviceError(f"the state is that of vCPU {source_index}, this is vCPU {index}")
 
-    def _fields(self, index: int, state: VcpuState) -> SimpleNamespace:
-        sets = {
-            entry.name: SimpleNamespace(
-                **dict(zip(entry.fields, entry.struct.unpack(state.registers[entry.name]), strict=True))
-            )
-            for entry in self._layout
-        }
-        return SimpleNamespace(
-            magic=_MAGIC,
-            layout=_LAYOUT,
-            index=index,
-            backend=self._backend.encode("ascii").ljust(8, b"\0"),
-            program=self._program,
-            page=state.page,
-            **sets,
-        )
+    def _empty(self) -> SimpleNamespace:
+        return SimpleNamespace(**{form.name: None for form in (*self._always, *self._optional)})
+
+    def _fields(self, index: int, sets: Mapping[str, bytes]) -> SimpleNamespace:
+        found = self._empty()
+        for form in (*self._always, *self._optional):
+            if form.name in sets:
+                value = _unpack(form, sets[form.name])
+                setattr(found, form.name, value)
+                if isinstance(value, list):
+                    setattr(found, _count(form), len(value))
+        found.magic, found.layout, found.index = self._magic, _LAYOUT, index
+        found.kind, found.program = self._kind.encode("ascii").ljust(8, b"\0"), self._program
+        return found
 
 
-def _describe(entry: RegisterFormat) -> Description:
-    return Description(f"cpu/{entry.name}", fields=list(_declare(entry.fields, _codes(entry.struct))))
+def _count(form: RegisterFormat) -> str:
+    return f"{form.name}_count"
+
+
+def _needed(name: str) -> Callable[[object], bool]:
+    return lambda state: vars(state)[name] is not None
+
+
+def _subsection(form: RegisterFormat) -> list[Field]:
+    if not form.repeats:
+        return [struct(form.name, _describe(form))]
+    count = _count(form)
+    return [u32("count", attribute=count), struct(form.name, _describe(form), length=count)]
+
+
+def _unpack(form: RegisterFormat, data: bytes) -> SimpleNamespace | list[SimpleNamespace]:
+    values = [SimpleNamespace(**dict(zip(form.fields, entry, strict=True))) for entry in form.struct.iter_unpack(data)]
+    return values if form.repeats else values[0]
+
+
+def _pack(form: RegisterFormat, value: SimpleNamespace | list[SimpleNamespace]) -> bytes:
+    entries = value if isinstance(value, list) else [value]
+    return b"".join(form.struct.pack(*(vars(entry)[field] for field in form.fields)) for entry in entries)
+
+
+def _describe(form: RegisterFormat) -> Description:
+    return Description(f"cpu/{form.name}", fields=list(_declare(form.fields, _codes(form.struct))))
 
 
 def _codes(form: Struct) -> Iterator[str]:

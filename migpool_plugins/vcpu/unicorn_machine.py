@@ -1,21 +1,22 @@
 """A VM of Unicorn, the CPU emulator: one engine for each vCPU, for hosts without KVM.
 
 The engine runs flat 64-bit code with full privilege and without page tables, so the guest leaves by a halt. Of the
-machine only what the guest can change migrates: the general registers, the FS and GS bases, the x87 and SSE
-registers, and the page. ``emu_start`` is a foreign call that releases the interpreter's lock, so vCPUs run side by
-side.
+machine only what the guest can change migrates, in the same sets as KVM's: the general registers; of the special
+registers the FS and GS bases (the others are 0: there are no descriptor tables and no paging); the x87 and SSE
+registers (the addresses of the last x87 instruction are 0); and the page. None of the optional sets is there, and no
+board. ``emu_start`` is a foreign call that releases the interpreter's lock, so vCPUs run side by side.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from struct import Struct
 from typing import Final, Protocol, TypeAlias
 
 from migpool.device import DeviceError
-from migpool_plugins.vcpu import kvm_abi, program
+from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
+from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS
 
 # Imported by name: the package is optional, and its annotations differ between its versions. What is used of it is
 # written down in Engine.
@@ -38,24 +39,9 @@ _X87: Final = tuple(range(x86_const.UC_X86_REG_FP0, x86_const.UC_X86_REG_FP0 + 8
 _SSE: Final = tuple(range(x86_const.UC_X86_REG_XMM0, x86_const.UC_X86_REG_XMM0 + 16))
 _ALL: Final = _GENERAL + _BASES + _CONTROLS + _X87 + _SSE
 
-_REGS: Final = RegisterFormat("regs", kvm_abi.REGS, kvm_abi.REGS_FIELDS)
-_BASE_SET: Final = RegisterFormat("bases", Struct("<2Q"), ("fs_base", "gs_base"))
-_CONTROL_SET: Final = RegisterFormat("fpu", Struct("<3H2xI"), ("fcw", "fsw", "ftw", "mxcsr"))
-_X87_SET: Final = RegisterFormat(
-    "x87", Struct("<" + "QH" * 8), tuple(f"fp{n}_{part}" for n in range(8) for part in ("mantissa", "exponent"))
-)
-_SSE_SET: Final = RegisterFormat(
-    "sse", Struct("<32Q"), tuple(f"xmm{n}_{half}" for n in range(16) for half in ("low", "high"))
-)
-_PARTS: Final = (
-    (_REGS, slice(0, 18)),
-    (_BASE_SET, slice(18, 20)),
-    (_CONTROL_SET, slice(20, 24)),
-    (_X87_SET, slice(24, 32)),
-    (_SSE_SET, slice(32, 48)),
-)
-"""Each register set, and where its registers stand in the batch that is read and written at once."""
-_LOW_HALF: Final = Struct("<Q")
+_PARTS: Final = (slice(0, 18), slice(18, 20), slice(20, 24), slice(24, 32), slice(32, 48))
+"""Where each kind of register stands in the batch that is read and written at once."""
+_MANTISSA: Final = (1 << 64) - 1
 _NEVER_REACHED: Final = program.CODE + program.PAGE_SIZE
 
 
@@ -117,40 +103,69 @@ class UnicornVcpu:
 
     def save(self) -> VcpuState:
         values = self.engine.reg_read_batch(_ALL)
-        registers: dict[str, bytes] = {}
-        for entry, part in _PARTS:
-            # A plain number, an x87 register's two parts, or the 128 bits of an SSE register.
-            if entry is _SSE_SET:
-                registers[entry.name] = b"".join(int(x).to_bytes(16, "little") for x in _plain(values[part]))
-            else:
-                registers[entry.name] = entry.struct.pack(*_plain(values[part]))
+        general, bases, controls, x87, sse = (values[part] for part in _PARTS)
+        fcw, fsw, ftw, mxcsr = _numbers(controls)
+        top = fsw >> 11 & 7
+        # FXSAVE names the registers from the stack's top, but tags them as they lie.
+        stack = [x87[(top + n) % 8] for n in range(8)]
+        fpu = FPU.struct.pack(
+            *(fcw, fsw, _short_tags(ftw), 0, 0, 0, mxcsr),
+            *(part for pair in stack if isinstance(pair, tuple) for part in pair),
+            *(half for value in _numbers(sse) for half in (value & _MANTISSA, value >> 64)),
+        )
+        fs_base, gs_base = _numbers(bases)
+        special = {**dict.fromkeys(SREGS.fields, 0), "fs_base": fs_base, "gs_base": gs_base}
+        registers = {
+            "regs": REGS.struct.pack(*_numbers(general)),
+            "sregs": SREGS.struct.pack(*special.values()),
+            "fpu": fpu,
+        }
         return VcpuState(registers, bytes(self.engine.mem_read(self._page, program.PAGE_SIZE)))
 
-    def load(self, state: VcpuState) -> None:
-        found = {entry.name: entry.struct.unpack(state.registers[entry.name]) for entry, _part in _PARTS}
-        x87, sse = found["x87"], found["sse"]
+    def load(self, state: VcpuState) -> Sequence[str]:
+        special = SREGS.values(state.registers["sregs"])
+        fpu = FPU.values(state.registers["fpu"])
+        top = fpu["fsw"] >> 11 & 7
+        stack = [(fpu[f"st{n}_mantissa"], fpu[f"st{n}_exponent"]) for n in range(8)]
         values: list[Value] = [
-            *(*found["regs"], *found["bases"], *found["fpu"]),
-            *zip(x87[::2], x87[1::2], strict=True),
-            *(low | high << 64 for low, high in zip(sse[::2], sse[1::2], strict=True)),
+            *REGS.struct.unpack(state.registers["regs"]),
+            *(special["fs_base"], special["gs_base"]),
+            *(fpu["fcw"], fpu["fsw"], _long_tags(fpu["ftw"]), fpu["mxcsr"]),
+            *(stack[(n - top) % 8] for n in range(8)),
+            *(fpu[f"xmm{n}_low"] | fpu[f"xmm{n}_high"] << 64 for n in range(16)),
         ]
         try:
             self.engine.reg_write_batch(tuple(zip(_ALL, values, strict=True)))
         except unicorn.UcError as error:
             raise DeviceError(f"Unicorn refused a register ({error}): the state is damaged") from error
         self.engine.mem_write(self._page, state.page)
+        return ()
 
 
-def _plain(values: Sequence[Value]) -> list[int]:
-    """Return the numbers of which registers consist: two for an x87 register, one for any other."""
-    return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
+def _numbers(values: Sequence[Value]) -> list[int]:
+    """Return the values of registers that are plain numbers."""
+    return [value for value in values if isinstance(value, int)]
+
+
+def _short_tags(tags: int) -> int:
+    """Return FXSAVE's tags, one bit for each register that is not empty, from two bits each, of which 3 means empty."""
+    return sum(1 << n for n in range(8) if tags >> 2 * n & 3 != 3)
+
+
+def _long_tags(tags: int) -> int:
+    return sum(3 << 2 * n for n in range(8) if not tags >> n & 1)
 
 
 class UnicornMachine:
     """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.Machine`."""
 
     name = "Unicorn"
-    layout = tuple(entry for entry, _part in _PARTS)
+    kind = "Unicorn"
+    layout = (REGS, SREGS, FPU)
+    board: Sequence[RegisterFormat] = ()
+    lacks: Sequence[str] = ()
+    blank: Mapping[str, bytes] = {form.name: bytes(form.struct.size) for form in layout}
+    blank_board: Mapping[str, bytes] = {}
     way_out = program.OUT_BY_HALT
     batch = 1 << 13
 
@@ -166,8 +181,16 @@ class UnicornMachine:
         return state
 
     def checksum(self, state: VcpuState) -> int:
-        (low,) = _LOW_HALF.unpack_from(state.registers["sse"])
-        return int(low)
+        return FPU.values(state.registers["fpu"])["xmm0_low"]
+
+    def save_board(self) -> Mapping[str, bytes]:
+        return {}
+
+    def load_board(self, sets: Mapping[str, bytes]) -> Sequence[str]:
+        return tuple(sets)
+
+    def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return sets
 
     def expel(self) -> None:
         for vcpu in self.vcpus:

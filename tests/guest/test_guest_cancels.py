@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from guests import SETTINGS, ends_for, need, run_end, steps
+from guests import SETTINGS, ends_for, group_of, need, run_end, steps
 
 from migpool.channel.address import Address
 from migpool.machine import Machine
@@ -67,7 +67,7 @@ def migrate(here: Machine, there: Machine, path: Path, tracer: Cancelling) -> tu
 
 
 def runs(machine: Machine) -> bool:
-    standing = {slot.device._thread.standing for slot in machine.sections}  # type: ignore[attr-defined]
+    standing = {thread.standing for thread in group_of([slot.device for slot in machine]).threads}
     assert len(standing) == 1, "one vCPU runs and another one stands"
     return standing == {False}
 

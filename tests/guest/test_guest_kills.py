@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from guests import ends_for, need, run_end, steps
+from guests import ends_for, group_of, need, run_end, steps
 
 from migpool.machine import Machine
 from migpool.report import SideReport
@@ -99,7 +99,7 @@ def survived(dying: str, path: Path, kill_at: int) -> tuple[SideReport, list[str
 
 def running(machine: Machine) -> bool:
     """Whether the guest's vCPUs run here: all of them or none."""
-    standing = {slot.device._thread.standing for slot in machine.sections}  # type: ignore[attr-defined]
+    standing = {thread.standing for thread in group_of([slot.device for slot in machine]).threads}
     assert len(standing) == 1, "one vCPU runs and another one stands"
     return standing == {False}
 

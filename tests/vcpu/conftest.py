@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN, MakeVcpus, open_files
 
-from migpool.device import DeviceContext, OptionValue, Side
+from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.device import VcpuDevice
 
@@ -48,13 +48,12 @@ def nothing_left() -> Iterator[None]:
 @pytest.fixture
 def make_vcpus() -> Iterator[MakeVcpus]:
     """Makes the devices of one side, and closes them after the test."""
-    made: list[VcpuDevice] = []
+    made: list[Device] = []
 
     def make(side: Side, backend: str, count: int = 2, seed: int = 7, **options: OptionValue) -> list[VcpuDevice]:
         found = devices(DeviceContext(side, {"backend": backend, **options}, count, seed))
-        vcpus = [device for device in found if isinstance(device, VcpuDevice)]
-        made.extend(vcpus)
-        return vcpus
+        made.extend(found)
+        return [device for device in found if isinstance(device, VcpuDevice)]
 
     yield make
     for device in made:

@@ -11,20 +11,22 @@ from migpool_plugins.vcpu.options import VcpuOptions
 
 
 def test_without_options_the_defaults_hold() -> None:
-    assert VcpuOptions.parse({}) == VcpuOptions("auto", 0, 0.0, 5.0)
+    assert VcpuOptions.parse({}) == VcpuOptions("auto", 0, 0.0, 5.0, "small", "together")
 
 
 def test_options_are_taken_as_written() -> None:
-    given: dict[str, OptionValue] = {"backend": "unicorn", "batch": 100, "halt_ms": 2, "limit_s": 0.5}
-    assert VcpuOptions.parse(given) == VcpuOptions("unicorn", 100, 2.0, 0.5)
+    given: dict[str, OptionValue] = {"backend": "unicorn", "batch": 100, "halt_ms": 2, "limit_s": 0.5, "save": "each"}
+    assert VcpuOptions.parse(given) == VcpuOptions("unicorn", 100, 2.0, 0.5, save="each")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bakend": "kvm"}, "vcpu: there is no option bakend; there are backend, batch, halt_ms, limit_s"),
+        ({"bakend": "kvm"}, "vcpu: there is no option bakend; there are backend, batch, halt_ms, limit_s, cpu, save"),
         ({"backend": "xen"}, 'vcpu: backend is \'xen\', but must be "auto", "kvm" or "unicorn"'),
         ({"backend": ["kvm"]}, 'vcpu: backend is [\'kvm\'], but must be "auto", "kvm" or "unicorn"'),
+        ({"cpu": "big"}, 'vcpu: cpu is \'big\', but must be "small" or "avx"'),
+        ({"save": "all"}, 'vcpu: save is \'all\', but must be "together" or "each"'),
         ({"batch": -1}, "vcpu: batch is -1, but must be a whole number from 0 to 4294967296"),
         ({"batch": True}, "vcpu: batch is True, but must be a whole number from 0 to 4294967296"),
         ({"batch": 1.5}, "vcpu: batch is 1.5, but must be a whole number from 0 to 4294967296"),

@@ -1,0 +1,83 @@
+"""What the devices of one VM have in common: the machine, the vCPUs' threads, and who closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from migpool_plugins.vcpu.backend import Machine, VirtualCpu
+from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.thread import VcpuThread
+
+BOARD: Final = -1
+"""Stands for the board where a vCPU has its index."""
+
+
+class VcpuGroup:
+    """The vCPUs of one VM and their board: they stop together, and the last one to close gives the VM back.
+
+    Arguments:
+        machine: the VM; the group owns it.
+        options: of the scenario.
+
+    Attributes:
+        loaded: the vCPUs that have been given a state.
+    """
+
+    def __init__(self, machine: Machine, options: VcpuOptions) -> None:
+        self.machine = machine
+        self.threads: Sequence[VcpuThread] = [
+            VcpuThread(vcpu.index, self.batch_of(vcpu), options.halt_ms / 1000) for vcpu in machine.vcpus
+        ]
+        self.loaded: set[int] = set()
+        self._open = {BOARD, *range(len(self.threads))}
+        self._limit = options.limit_s
+
+    def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
+        """What a vCPU's thread runs, again and again: the guest to the end of a batch, here and no more."""
+        return vcpu.run_batch
+
+    @property
+    def note(self) -> str:
+        """What a reader of the result should know: the backend, and what this host lacks."""
+        return self.noted(())
+
+    def noted(self, left_out: Sequence[str]) -> str:
+        """Return the note with what was left out of a state that came, since this host lacks it."""
+        lacks = f" without {', '.join(self.machine.lacks)}" if self.machine.lacks else ""
+        return f"{self.machine.name}{lacks}" + (f"; left out, unused: {', '.join(left_out)}" if left_out else "")
+
+    @property
+    def standing(self) -> bool:
+        """Whether no vCPU runs, and none will until it is let go."""
+        return all(thread.standing for thread in self.threads)
+
+    def run(self, limit: float) -> None:
+        """Let every vCPU go, and return when all of them run.
+
+        Raises:
+            DeviceError: one does not run within ``limit`` seconds.
+        """
+        for thread in self.threads:
+            thread.go()
+        for thread in self.threads:
+            thread.wait_running(limit)
+
+    def ask_to_stand(self) -> None:
+        """Ask every vCPU to stop, so that the batches which they are in end at the same time."""
+        for thread in self.threads:
+            thread.ask_to_stand()
+
+    def leave(self, index: int) -> None:
+        """End one vCPU's thread; with the last of all, give the VM back. Harmless when repeated.
+
+        Arguments:
+            index: of the vCPU, or :data:`BOARD`.
+        """
+        if index not in self._open:
+            return
+        if index != BOARD:
+            self.threads[index].end(self.machine.expel, self._limit)
+        self._open.discard(index)
+        if not self._open:
+            self.machine.close()

@@ -1,0 +1,203 @@
+"""The parts of a vCPU's state under KVM, as a table: what migrates, and in which order it is read and loaded.
+
+A part more is an entry more. CPUID comes before everything: it is the machine's, set when the vCPU is made, and
+decides what the kernel accepts in all that follows. Then the parts are **loaded** in the order of the table:
+
+1. ``tsc``: how fast the time stamp counter runs, before the counter itself (which is among the MSRs) is set.
+2. ``sregs``: EFER, CR0 and CR4 decide what the kernel accepts later, CR4.OSXSAVE among them, and APIC_BASE says in
+   which mode the local APIC's registers are.
+3. ``regs``: writing them drops a pending exception, so ``vcpu_events`` must come later.
+4. ``xcrs`` before ``fpu``: XCR0 says which components of the XSAVE area are the guest's.
+5. ``lapic`` before ``msrs``: the deadline of its timer is an MSR, which is dropped unless the APIC is in that mode.
+6. ``msrs``: the time stamp counter first and the timer's deadline last, since it is counted from the former. The
+   guest's time stands still during the downtime and goes on.
+7. ``mp_state`` before ``vcpu_events``: a vCPU that is told to wait for its start would forget its events.
+8. ``debugregs`` last: DR6 and DR7 are written by a pending debug exception too.
+
+They are **read** with ``mp_state`` first, since reading that lets the kernel act on a pending INIT or SIPI, and
+``vcpu_events`` second, since a kernel that does not keep an exception's payload apart delivers it into DR6 or CR2 then.
+
+There is no nested state in the table: the CPU that the guest sees has neither VMX nor SVM (``cpu_model.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+from migpool.device import DeviceError
+from migpool_plugins.vcpu import kvm_abi
+from migpool_plugins.vcpu.backend import RegisterFormat
+from migpool_plugins.vcpu.kvm_fpu import Fpu
+from migpool_plugins.vcpu.kvm_host import KvmHost
+from migpool_plugins.vcpu.kvm_msrs import Msrs
+from migpool_plugins.vcpu.kvm_part import Part, Sets, Whole
+from migpool_plugins.vcpu.register_sets import REGS, SREGS
+
+_PDPTRS: Final = RegisterFormat("pdptrs", Struct("<5Q"), ("flags", *(f"pdptr_{n}" for n in range(4))), optional=True)
+_TSC: Final = RegisterFormat("tsc", Struct("<I"), ("khz",), optional=True)
+_XCRS: Final = RegisterFormat("xcrs", kvm_abi.XCRS, kvm_abi.XCRS_FIELDS, optional=True)
+_LAPIC: Final = RegisterFormat("lapic", kvm_abi.LAPIC, kvm_abi.LAPIC_FIELDS, optional=True)
+_MP_STATE: Final = RegisterFormat("mp_state", kvm_abi.MP_STATE, ("mp_state",), optional=True)
+_EVENTS: Final = RegisterFormat("vcpu_events", kvm_abi.VCPU_EVENTS, kvm_abi.VCPU_EVENTS_FIELDS, optional=True)
+_DEBUG: Final = RegisterFormat("debugregs", kvm_abi.DEBUGREGS, kvm_abi.DEBUGREGS_FIELDS, optional=True)
+
+_READ_FIRST: Final = {"mp_state": 0, "vcpu_events": 1}
+_X87_ONLY: Final = 1
+_SVR_ENABLED: Final = 1 << 8
+_DR7_ENABLES: Final = 0xFF
+
+
+def vcpu_parts(host: KvmHost, msrs: Sequence[int]) -> tuple[Part, ...]:
+    """Return the parts in the order in which they are loaded.
+
+    Arguments:
+        host: what it has; see :func:`~migpool_plugins.vcpu.kvm_host.equip`.
+        msrs: those that this host reads and writes; see :func:`~migpool_plugins.vcpu.kvm_msrs.usable_msrs`.
+    """
+    return (
+        Tsc(host.without("KVM_CAP_GET_TSC_KHZ")),
+        SpecialRegisters(pdptrs="KVM_CAP_SREGS2" in host.has),
+        Whole(REGS, kvm_abi.GET_REGS, kvm_abi.SET_REGS),
+        Whole(
+            _XCRS,
+            kvm_abi.GET_XCRS,
+            kvm_abi.SET_XCRS,
+            lacking=host.without("KVM_CAP_XCRS"),
+            idle=lambda values: values["nr_xcrs"] == 0 or values["value_0"] == _X87_ONLY,
+        ),
+        Fpu(host),
+        Whole(
+            _LAPIC,
+            kvm_abi.GET_LAPIC,
+            kvm_abi.SET_LAPIC,
+            lacking=host.without("KVM_CAP_IRQCHIP"),
+            idle=lambda values: not values["svr"] & _SVR_ENABLED,
+            passing=("current_count",),
+        ),
+        Msrs(msrs),
+        Whole(
+            _MP_STATE,
+            kvm_abi.GET_MP_STATE,
+            kvm_abi.SET_MP_STATE,
+            lacking=host.without("KVM_CAP_MP_STATE"),
+            idle=lambda values: values["mp_state"] == kvm_abi.MP_STATE_RUNNABLE,
+        ),
+        Events(host),
+        Whole(
+            _DEBUG,
+            kvm_abi.GET_DEBUGREGS,
+            kvm_abi.SET_DEBUGREGS,
+            lacking=host.without("KVM_CAP_DEBUGREGS"),
+            idle=lambda values: not values["dr7"] & _DR7_ENABLES and not any(values[f"db{n}"] for n in range(4)),
+        ),
+    )
+
+
+def reading_order(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts in the order in which they must be read."""
+    return sorted(parts, key=lambda part: _READ_FIRST.get(part.name, len(_READ_FIRST)))
+
+
+class Tsc(Part):
+    """How fast the time stamp counter runs. The counter itself is an MSR."""
+
+    def __init__(self, lacking: str) -> None:
+        super().__init__("the time stamp counter's speed", [_TSC], lacking)
+
+    def read(self, fd: int) -> dict[str, bytes]:
+        return {"tsc": _TSC.struct.pack(kvm_abi.call(fd, kvm_abi.GET_TSC_KHZ))}
+
+    def write(self, fd: int, sets: Sets) -> Sequence[str]:
+        (wanted,) = _TSC.struct.unpack(sets["tsc"])
+        here = kvm_abi.call(fd, kvm_abi.GET_TSC_KHZ)
+        if wanted != here:
+            try:
+                kvm_abi.call(fd, kvm_abi.SET_TSC_KHZ, wanted)
+            except DeviceError as refused:
+                raise DeviceError(
+                    f"the guest's time stamp counter runs at {wanted} kHz, this host's at {here} and KVM cannot change "
+                    f"that ({refused.message}): migrate to a host of the same speed, or one that can scale it"
+                ) from refused
+        return ()
+
+
+class SpecialRegisters(Part):
+    """Segments, descriptor tables and control registers; with KVM_GET_SREGS2 also the PDPTRs of 32-bit PAE paging.
+
+    The bitmap at the end of the older structure does not travel: a pending interrupt is among the events.
+
+    Arguments:
+        pdptrs: whether the host has the newer structure.
+    """
+
+    def __init__(self, *, pdptrs: bool) -> None:
+        super().__init__("sregs", [SREGS, _PDPTRS])
+        self._pdptrs = pdptrs
+        self._get = kvm_abi.GET_SREGS2 if pdptrs else kvm_abi.GET_SREGS
+        self._put = kvm_abi.SET_SREGS2 if pdptrs else kvm_abi.SET_SREGS
+
+    def read(self, fd: int) -> dict[str, bytes]:
+        buffer = bytearray(self._get.size)
+        kvm_abi.call(fd, self._get, buffer)
+        base, rest = bytes(buffer[: SREGS.struct.size]), bytes(buffer[SREGS.struct.size :])
+        return {"sregs": base, "pdptrs": rest} if self._pdptrs else {"sregs": base}
+
+    def write(self, fd: int, sets: Sets) -> Sequence[str]:
+        pdptrs = sets.get("pdptrs", b"")
+        if pdptrs and not self._pdptrs:
+            if not _PDPTRS.values(pdptrs)["flags"]:
+                return self.write(fd, {"sregs": sets["sregs"]})
+            raise DeviceError(
+                "the guest uses PDPTRs, which KVM on this host cannot load: it lacks KVM_CAP_SREGS2; "
+                "migrate to a host that has it"
+            )
+        kvm_abi.call(fd, self._put, bytearray((sets["sregs"] + pdptrs).ljust(self._put.size, b"\0")))
+        return ()
+
+    def blank(self) -> dict[str, bytes]:
+        """With the PDPTRs, if the host has them."""
+        found = super().blank()
+        if not self._pdptrs:
+            del found["pdptrs"]
+        return found
+
+
+class Events(Whole):
+    """Exceptions, interrupts, NMIs and SMIs that are pending or being delivered, and a pending triple fault.
+
+    Flags say which of them the source's kernel knew. One that this host's kernel does not know is taken back if what it
+    speaks of is not there.
+
+    Arguments:
+        host: what it has.
+    """
+
+    def __init__(self, host: KvmHost) -> None:
+        super().__init__(
+            _EVENTS,
+            kvm_abi.GET_VCPU_EVENTS,
+            kvm_abi.SET_VCPU_EVENTS,
+            lacking=host.without("KVM_CAP_VCPU_EVENTS"),
+            idle=lambda values: not any(value for name, value in values.items() if name != "flags"),
+        )
+        self._host = host
+
+    def write(self, fd: int, sets: Sets) -> Sequence[str]:
+        values = _EVENTS.values(sets[self.name])
+        self._take_back(values, "KVM_CAP_EXCEPTION_PAYLOAD", kvm_abi.VCPUEVENT_VALID_PAYLOAD, "exception_pending")
+        self._take_back(
+            values, "KVM_CAP_X86_TRIPLE_FAULT_EVENT", kvm_abi.VCPUEVENT_VALID_TRIPLE_FAULT, "triple_fault_pending"
+        )
+        return super().write(fd, {self.name: _EVENTS.struct.pack(*values.values())})
+
+    def _take_back(self, values: dict[str, int], capability: str, flag: int, what: str) -> None:
+        if not values["flags"] & flag or capability in self._host.has:
+            return
+        if values[what]:
+            raise DeviceError(
+                f"the vCPU has {what.replace('_', ' ')}, which KVM on this host cannot load: it lacks {capability}; "
+                "migrate to a host that has it"
+            )
+        values["flags"] &= ~flag
