@@ -29,7 +29,6 @@ GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path se
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -40,8 +39,6 @@ from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
 from migpool.channel.pace import Pace
 from migpool.channel.sockets import connect, prepare, send_all, shut
-from migpool.converging import Converging
-from migpool.device import MemoryDevice
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
@@ -51,9 +48,8 @@ from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
-from migpool.memoryturns import MemoryTurns
+from migpool.memorysource import MemorySource
 from migpool.precopy import Limits, Precopy, Round
-from migpool.ramsending import MemorySending
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, KeptConfigs, Sending
@@ -86,13 +82,12 @@ class Source(Endpoint):
     side = "source"
 
     _answers: Answers
-    _converging: Converging
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
     _kept: KeptConfigs
     _main: MainChannel
-    _memory: MemorySending | None
+    _memory: MemorySource | None
     _pace: Pace | None
     _pool: BufferPool
 
@@ -117,8 +112,7 @@ class Source(Endpoint):
         self._redone: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
         self._linked = False
-        self._counting = threading.Lock()
-        self._page_bytes = 0
+        self._memory = None
         self._round_trip = 0
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -218,26 +212,20 @@ class Source(Endpoint):
             self._memory.handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
 
-    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySending | None:
-        slot = self.machine.memory
-        if slot is None or not isinstance(slot.device, MemoryDevice):
+    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
+        if self.machine.memory is None:
             return None
-        memory = MemorySending(slot, slot.device, self._group, self._main, self._count_pages)
-        self._converging = Converging(self.machine, throttle=self.settings.auto_converge)
-        stack.callback(memory.stop)
-        stack.callback(self._converging.end)
+        throttle = self.settings.auto_converge
+        memory = MemorySource(self.machine, self._group, self._main, self._run_jobs, throttle=throttle)
+        stack.callback(memory.close)
         return memory
 
     def _memory_slots(self) -> tuple[Slot, ...]:
         return () if self.machine.memory is None else (self.machine.memory,)
 
-    def _count_pages(self, size: int) -> None:
-        with self._counting:
-            self._page_bytes += size
-
     def _set_up_devices(self) -> None:
         if self._memory is not None:
-            self._set_up_memory(self._memory)
+            self._memory.set_up(self._tracer)
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
             device = slot.device
@@ -255,15 +243,6 @@ class Source(Endpoint):
                     )
                 )
 
-    def _set_up_memory(self, memory: MemorySending) -> None:
-        slot = self.machine.memory
-        assert slot is not None
-        begin = time.monotonic_ns()
-        if of(slot, "save_setup", slot.device.save_setup):
-            raise UsageError(f"{slot.name}: a memory device cannot have data for the set-up")
-        memory.begin()
-        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
@@ -279,24 +258,15 @@ class Source(Endpoint):
             loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
             answers.wait(loaded, lambda: answers.acknowledged > before)
             measured = precopy.run()  # what has changed meanwhile
-        if self.machine.memory is not None:
-            self._precopied[self.machine.memory.number] = self._page_bytes
-        if self._memory is not None:
-            self._converging.check(measured, limits)
+        if self._memory is not None and self.machine.memory is not None:
+            self._precopied[self.machine.memory.number] = self._memory.bytes
+            self._memory.check(measured, limits)
         self._pool.give_back(chunk)
 
     def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
-        memory, place = self._memory, self.machine.memory
-        if memory is None or place is None:
-            return Precopy(self.machine.iterable, iterating, limits, self._progress)
-
-        def watch(done: Round) -> None:
-            if self._progress is not None:
-                self._progress(done)
-            self._converging.after(done)
-
-        turns = MemoryTurns(place, memory, self._run_jobs, iterating)
-        return Precopy((place, *self.machine.iterable), turns, limits, watch, pending=turns.pending)
+        if self._memory is not None:
+            return self._memory.precopy(iterating, limits, self._progress)
+        return Precopy(self.machine.iterable, iterating, limits, self._progress)
 
     def _run_jobs(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -326,8 +296,7 @@ class Source(Endpoint):
         if together:
             self._submit_configs()
         if memory is not None:
-            memory.look()
-            for job in memory.jobs():
+            for job in memory.last_jobs():
                 self._scheduler.submit(job)
             if not together:
                 self._scheduler.drain()
@@ -343,8 +312,6 @@ class Source(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
         if memory is not None:
-            # Only now: a destination whose main channel waits for a job could not hear of a FLUSH before that job's
-            # chunks, which would stand behind the SYNC.
             memory.end()
 
     def _submit_configs(self) -> None:
@@ -420,9 +387,13 @@ class Source(Endpoint):
             raise error
 
     @property
+    def _paged(self) -> int:
+        return 0 if self._memory is None else self._memory.bytes
+
+    @property
     def bytes(self) -> int:
         """How many bytes of state have been sent so far."""
-        return sum(self._bytes_of.values()) + self._page_bytes
+        return sum(self._bytes_of.values()) + self._paged
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
@@ -432,7 +403,7 @@ class Source(Endpoint):
                 slot.name,
                 device.note,
                 device.iterable,
-                self._page_bytes if paged else self._bytes_of[number],
+                self._paged if paged else self._bytes_of[number],
                 self._verified.get(number),
                 precopied=self._precopied[number],
                 redone=self._redone.get(number, 0),
