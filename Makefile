@@ -44,6 +44,7 @@ soak: $(READY)
 bench: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
 	$(BIN)/python -m benchmarks.datapath
+	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -m benchmarks.ram || echo "no QEMU to compare memory with: make qemu"
 
 bench-quick: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py
