@@ -52,6 +52,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/pytest -q -s --ignore=benchmarks/test_datapath.py benchmarks
 	$(BIN)/python -m benchmarks.datapath
+	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -m benchmarks.ram || echo "no QEMU to compare memory with: make qemu"
 
 bench-quick: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py benchmarks/test_reassembly.py

@@ -19,6 +19,7 @@ from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
 from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, shut
+from migpool.device import MemoryDevice
 from migpool.effects import HoldConfig, LoadConfig, Wait
 from migpool.endpoint import Endpoint, of
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
@@ -29,6 +30,7 @@ from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.memory import BufferPool
+from migpool.ramreceiving import MemoryReceiving
 from migpool.receiving import Receiving
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
@@ -41,6 +43,7 @@ from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
 from migpool.wire.events import Event as Item
 from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.sections import Kind, Section
@@ -67,6 +70,7 @@ class Destination(Endpoint):
     _answers: Answering
     _main: socket.socket
     _interpreter: Interpreter
+    _memory: MemoryReceiving | None
     _receiving: Receiving
     _liveness: Liveness
 
@@ -155,14 +159,25 @@ class Destination(Endpoint):
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
         chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
-        pool = BufferPool(chunk, self._rooms)
+        # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
+        pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
-        self._receiving = Receiving(self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness)
+        self._memory = self._make_memory()
+        self._receiving = Receiving(
+            self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, self._memory
+        )
         self._chunk = chunk
         handlers = self._receiving.handlers()
         handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
+
+    def _make_memory(self) -> MemoryReceiving | None:
+        slot = self.machine.memory
+        if slot is None or not isinstance(slot.device, MemoryDevice):
+            return None
+        settings = self.settings
+        return MemoryReceiving(slot, slot.device, settings.channels, settings.tick, self._switch)
 
     def _load(self) -> None:
         reader = StreamReader(self._schema)
@@ -173,6 +188,8 @@ class Destination(Endpoint):
             if isinstance(item, Eof):
                 break
         absent = [slot.name for slot in self.machine if slot.number not in self._seen]
+        if self._memory is not None and not self._memory.complete:
+            absent.insert(0, "the last pages of the memory")
         if absent:
             raise PeerError(
                 f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: "
@@ -256,8 +273,10 @@ class Destination(Endpoint):
                 self._iterable_section(item)
             case Section():
                 self._section(item)
+            case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
+                self._memory_item(item)
             case _:
-                raise ProtocolError(item.offset, "item", f"no RAM or packages, found {type(item).__name__}")
+                raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
         self._answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
@@ -315,6 +334,28 @@ class Destination(Endpoint):
             )
         self._tracer.record(Wait.SETUP, slot.number, -1, begin)
 
+    def _memory_item(self, item: RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd) -> None:
+        memory, slot = self._memory, self.machine.memory
+        if memory is None or slot is None:
+            raise ProtocolError(item.offset, "section", "a device of this machine, found RAM: it has no memory")
+        match item:
+            case RamSection(head):
+                if (head.kind is Kind.START) is (slot.number in self._seen):
+                    raise ProtocolError(item.offset, str(head), "one START section of RAM, before all others")
+                if head.kind is Kind.START:
+                    begin = time.monotonic_ns()
+                    of(slot, "load_setup", partial(slot.device.load_setup, b""))
+                    self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+                    self._seen.add(slot.number)
+            case RamBlocks():
+                memory.check_blocks(item)
+            case RamPages():
+                self._bytes += memory.load_pages(item)
+            case MultifdFlush():
+                memory.flush(self._liveness.idle)
+            case RamSectionEnd(head):
+                memory.complete = head.kind is Kind.END
+
     def _initial_loaded(self, slot: Slot) -> None:
         """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
         if slot.number not in self._initial:
@@ -356,4 +397,5 @@ class Destination(Endpoint):
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
-            yield DeviceReport(slot.name, slot.device.note, slot.device.iterable)
+            device = slot.device
+            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark)

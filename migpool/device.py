@@ -31,6 +31,9 @@ An **iterable** device has much state: it is read in chunks and travels over the
 channel, while other devices do the same. A device that is not iterable has only its config; it crosses on the main
 channel, as one section.
 
+The guest's **memory** is a :class:`MemoryDevice`, one a machine: its pages travel over the multifd channels while the
+machine runs, those that it writes meanwhile once more, and the last ones after it has stopped.
+
 A plug-in is found by its entry point in the group ``migpool.devices``: a function (or class) that takes a
 :class:`DeviceContext` and returns the devices to migrate::
 
@@ -53,6 +56,8 @@ __all__ = [
     "DeviceContext",
     "DeviceError",
     "DevicePlugin",
+    "MemoryBlock",
+    "MemoryDevice",
     "OptionValue",
     "Pending",
     "Side",
@@ -138,6 +143,7 @@ class Device(ABC):
         config_job: for a device that is not iterable: whether its config is saved as a job of its own, by the threading
             model, while other devices are saved. Its section still goes out in the machine's order.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
+        remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
             stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
     """
@@ -148,6 +154,7 @@ class Device(ABC):
     iterable: bool = False
     config_job: bool = False
     note: str = ""
+    remark: str = ""
     peer_to_peer: bool | None = None
 
     # ---------------------------------------------------------------- source
@@ -321,7 +328,21 @@ class Device(ABC):
     def describe_config(self) -> Mapping[str, object] | None:
         """Return the config's description for the JSON at the stream's end: ``vmsd_name``, ``version`` and ``fields``.
 
-        ``None`` leaves it to migpool, which describes the config as a counted buffer.
+        With ``None`` the stream describes nothing of this device.
+        """
+        return None
+
+    # ------------------------------------------------------------ for pre-copy
+
+    def throttle(self, share: float) -> None:
+        """Slow the device's part of the machine down, so that it writes less memory in a second.
+
+        Called on the migration's thread while the machine runs, when memory is written faster than it can be sent. A
+        vCPU sleeps for this share of the time; most other devices have nothing to do. ``resume`` comes after a failure
+        as ever, and the throttle has been taken away by then.
+
+        Arguments:
+            share: of the time, from 0 (not at all, which takes it away) to below 1.
         """
         return None
 
@@ -342,6 +363,81 @@ class Device(ABC):
     def costs(self) -> StateCosts | None:
         """What the device's own work takes by its nature, if the device knows (an emulated one does)."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBlock:
+    """A piece of guest memory.
+
+    Arguments:
+        name: of the block in the stream, 1 to 255 bytes of ASCII; the same at both ends.
+        memory: all of it, writable, page-aligned, one byte an item; its length is a multiple of the page size and the
+            same at both ends. It is looked at from several threads while the machine runs.
+    """
+
+    name: str
+    memory: memoryview
+
+
+class MemoryDevice(Device):
+    """The guest's memory: blocks of pages, and the log of which pages are written.
+
+    migpool reads and writes the blocks' pages in place; the device only says where they are and which have been
+    written. There is one such device in a machine at most, and its name in the stream is ``ram``.
+
+    The order of calls at the source, all on the migration's thread::
+
+        save_setup()
+        start_dirty_log()                       every page is sent once from here on
+        take_dirty(block) ...                   round by round, and once more after every device has stopped
+        stop_dirty_log()                        after success, failure and cancel alike
+
+    At the destination the pages are written from ``load_setup`` on, in any order, and ``load_config`` is never called;
+    ``start`` comes after the last page.
+
+    Attributes:
+        page_size: bytes of a page, a power of two from 4096 to 65536.
+    """
+
+    idstr = "ram"
+    version = 4
+    page_size: int = 4096
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[MemoryBlock]:
+        """The memory, in an order that never changes."""
+
+    @abstractmethod
+    def start_dirty_log(self) -> None:
+        """Log from now on which pages are written, by whomever: vCPUs, other devices."""
+
+    @abstractmethod
+    def take_dirty(self, block: int) -> bytes | bytearray | memoryview:
+        """Return which pages have been written since the last call, or since the log was started, and forget it.
+
+        A page that is written while this runs must be in this answer or in the next one; the page's content is read
+        only after the answer. More pages than were written may be named.
+
+        Arguments:
+            block: its place in ``blocks``.
+
+        Returns:
+            A bit a page, the least significant bit of each byte first; valid until the next call.
+        """
+
+    @abstractmethod
+    def stop_dirty_log(self) -> None:
+        """Log no more; also called without ``start_dirty_log``, and must be harmless then."""
+
+    def save_config(self) -> bytes:
+        """There is none: a memory device's state is its pages."""
+        return b""
+
+    def load_config(self, data: bytes) -> None:
+        """There is none."""
+        if data:
+            raise DeviceError(f"a config of {len(data)} bytes has come for the memory, which has none")
 
 
 DevicePlugin: TypeAlias = Callable[[DeviceContext], Sequence[Device]]

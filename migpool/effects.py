@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
+from migpool.pages import PagePacket
 
 __all__ = [
     "Acquire",
@@ -32,9 +33,11 @@ __all__ = [
     "Release",
     "SaveConfig",
     "Send",
+    "SendPages",
     "SendSection",
     "Steps",
     "TakeConfig",
+    "TakePages",
     "Wait",
     "WriteState",
 ]
@@ -85,6 +88,8 @@ class Wait(IntEnum):
     """The device answers others again at the destination, before any starts."""
     HOLD = 20
     """The device's config is put aside, until every iterable device has all its state."""
+    SCAN = 21
+    """Pages of memory are looked through: which have been written, which hold zeros alone."""
 
 
 class Effect:
@@ -165,6 +170,28 @@ class SendSection(Effect):
     def __init__(self, slot: Slot, config: bytes) -> None:
         super().__init__(slot)
         self.config = config
+
+
+class TakePages(Effect):
+    """The next pages to send of this round. The answer is a :class:`~migpool.pages.PagePacket`; ``None`` is the end."""
+
+    __slots__ = ()
+    wait = Wait.SCAN
+
+
+class SendPages(Effect):
+    """The pages have gone into a channel. No answer.
+
+    Arguments:
+        packet: what to send.
+    """
+
+    __slots__ = ("packet",)
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, packet: PagePacket) -> None:
+        super().__init__(slot, index)
+        self.packet = packet
 
 
 class NextChunk(Effect):

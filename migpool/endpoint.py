@@ -167,7 +167,7 @@ class Endpoint(ABC):
         self._scheduler.setup(
             Setup(
                 side=self.side,
-                devices=self.machine.iterable,
+                devices=(*self._memory_slots(), *self.machine.iterable),
                 channels=self.settings.channels,
                 interpreter=interpreter,
                 threads=self._threads,
@@ -176,6 +176,9 @@ class Endpoint(ABC):
             )
         )
         stack.callback(self._scheduler.close)
+
+    def _memory_slots(self) -> tuple[Slot, ...]:
+        return ()
 
     def _report(self) -> SideReport:
         error = self._error

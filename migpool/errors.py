@@ -98,6 +98,10 @@ class MemoryLimitExceeded(MigpoolError):
     """A peer that knows no credits sent more out-of-order state than the budget holds."""
 
 
+class NotConverging(MigpoolError):
+    """The machine writes its memory faster than it can be sent, so its downtime would be longer than is allowed."""
+
+
 class Cancelled(MigpoolError):
     """The migration was cancelled."""
 

@@ -19,15 +19,26 @@ from migpool.effects import (
     Release,
     SaveConfig,
     Send,
+    SendPages,
     SendSection,
     Steps,
     TakeConfig,
+    TakePages,
     WriteState,
 )
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
+from migpool.pages import PagePacket
 
-__all__ = ["keep_config", "load_config", "load_section", "load_state", "save_sections", "save_state"]
+__all__ = [
+    "keep_config",
+    "load_config",
+    "load_section",
+    "load_state",
+    "save_pages",
+    "save_sections",
+    "save_state",
+]
 
 
 def save_state(slot: Slot) -> Steps:
@@ -55,6 +66,18 @@ def save_sections(slots: Iterable[Slot]) -> Steps:
     for slot in slots:
         config: bytes = yield TakeConfig(slot) if slot.device.config_job else SaveConfig(slot)
         yield SendSection(slot, config)
+
+
+def save_pages(slot: Slot) -> Steps:
+    """Save pages of the memory over the multifd channels, until none is left of this round.
+
+    Several such jobs may share a round: each takes what the others have not.
+    """
+    index = 0
+    packet: PagePacket | None
+    while (packet := (yield TakePages(slot, index))) is not None:
+        yield SendPages(slot, index, packet)
+        index += 1
 
 
 def keep_config(slot: Slot, keep: Callable[[Slot, bytes], None]) -> Steps:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from migpool.device import Device
+from migpool.device import Device, MemoryDevice
 from migpool.errors import UsageError
 
-__all__ = ["Machine", "Slot"]
+__all__ = ["RAM_IDSTR", "Machine", "Slot"]
+
+RAM_IDSTR = "ram"
+"""What QEMU's stream calls the memory; no other section may be called so."""
 
 
 class Slot:
@@ -37,14 +40,22 @@ class Machine:
         devices: in the order in which they are stopped, saved and loaded.
 
     Raises:
-        UsageError: a device has no usable identity, or two have the same.
+        UsageError: a device has no usable identity, or two have the same; there is more than one memory, or it is not
+            what the stream can carry.
+
+    Attributes:
+        slots: every device.
+        memory: the one whose state is pages, ``None`` without one.
+        iterable: those with state in chunks.
+        sections: all the others.
     """
 
     def __init__(self, name: str, devices: Sequence[Device]) -> None:
         self.name = name
         self.slots = tuple(Slot(number, device) for number, device in enumerate(devices))
+        self.memory = self._find_memory()
         self.iterable = tuple(slot for slot in self.slots if slot.device.iterable)
-        self.sections = tuple(slot for slot in self.slots if not slot.device.iterable)
+        self.sections = tuple(slot for slot in self.slots if not slot.device.iterable and slot is not self.memory)
         self._by_identity: dict[tuple[str, int], Slot] = {}
         for slot in self.slots:
             self._add(slot)
@@ -55,8 +66,19 @@ class Machine:
             raise UsageError(f"device {slot.number} has the idstr {idstr!r}: give it 1 to 255 ASCII characters")
         if not 0 <= instance_id < 1 << 32:
             raise UsageError(f"device {idstr} has the instance id {instance_id}: it must fit in 32 bits")
+        if idstr == RAM_IDSTR and slot is not self.memory:
+            raise UsageError(f"device {slot.number} is called {RAM_IDSTR}, but is no memory: give it another idstr")
         if self._by_identity.setdefault((idstr, instance_id), slot) is not slot:
             raise UsageError(f"two devices are called {slot.name}: give one of them another instance id")
+
+    def _find_memory(self) -> Slot | None:
+        found = [slot for slot in self.slots if isinstance(slot.device, MemoryDevice)]
+        if len(found) > 1:
+            raise UsageError(f"the machine has {len(found)} memories: make one of them, with several blocks")
+        for slot in found:
+            if slot.name != RAM_IDSTR or slot.device.iterable:
+                raise UsageError(f"the memory is called {slot.name}: its idstr must be {RAM_IDSTR}, not iterable")
+        return found[0] if found else None
 
     def refuse_restless(self) -> None:
         """Refuse a machine in which a device that has stopped could still be reached into by one that has not.

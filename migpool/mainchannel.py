@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from struct import Struct
 from threading import Lock
 
 from migpool.channel.sockets import send_all, shut
-from migpool.device import Device
 from migpool.errors import DeviceError, ProtocolError
 from migpool.machine import Machine, Slot
 from migpool.wire.inbox import Buffer
@@ -106,25 +105,19 @@ class MachineSchema:
 
 
 def describe(machine: Machine, page_size: int = 4096) -> bytes:
-    """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime."""
-    devices = [_described(slot.device) for slot in machine.sections]
+    """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime.
+
+    A device that does not describe itself is left out: the length of its config is not known yet, and a wrong one would
+    mislead a reader, who finds the config by its section's footer otherwise.
+    """
+    devices = [
+        {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
+        for slot in machine.sections
+        if (own := slot.device.describe_config()) is not None
+    ]
     fields = [
         {"name": "len", "type": "uint32", "size": 4},
         {"name": "name", "type": "buffer", "size": len(machine.name.encode())},
     ]
     configuration = {"vmsd_name": "configuration", "version": 1, "fields": fields}
     return json.dumps({"configuration": configuration, "page_size": page_size, "devices": devices}).encode()
-
-
-def _described(device: Device) -> Mapping[str, object]:
-    own = device.describe_config()
-    if own is None:
-        own = {
-            "vmsd_name": device.idstr,
-            "version": device.version,
-            "fields": [
-                {"name": "length", "type": "uint32", "size": 4},
-                {"name": "config", "type": "buffer", "size": 0},
-            ],
-        }
-    return {"name": device.idstr, "instance_id": device.instance_id, **own}

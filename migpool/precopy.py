@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from migpool.device import DeviceError, Pending
@@ -159,6 +160,7 @@ class Precopy:
         slots: the devices that may have something to save while the machine runs, in the machine's order.
         turns: carries out a device's turn.
         limits: what it aims at.
+        pending: says what a device has left to save; without it, the device is asked.
         watch: called after each round, on the thread that runs them.
 
     Attributes:
@@ -166,12 +168,19 @@ class Precopy:
     """
 
     def __init__(
-        self, slots: Sequence[Slot], turns: Turns, limits: Limits, watch: Callable[[Round], None] | None = None
+        self,
+        slots: Sequence[Slot],
+        turns: Turns,
+        limits: Limits,
+        watch: Callable[[Round], None] | None = None,
+        *,
+        pending: Callable[[Slot], Pending] | None = None,
     ) -> None:
         self._slots = slots
         self._turns = turns
         self._limits = limits
         self._watch = watch
+        self._left = pending or _asked
         self._rounds = self._bytes = self._nanoseconds = 0
         self._least_initial: int | None = None
         self._least_since = self._moved_at = 0
@@ -222,7 +231,7 @@ class Precopy:
 
     def _look(self) -> tuple[list[tuple[Slot, Pending]], Measured]:
         """Ask every device what it has left, and say so where the initial data is through."""
-        pending = [(slot, of(slot, "pending", slot.device.pending)) for slot in self._slots]
+        pending = [(slot, of(slot, "pending", partial(self._left, slot))) for slot in self._slots]
         self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
         if self._with_initial:
             for slot, left in pending:
@@ -247,3 +256,7 @@ class Precopy:
             f"{self._limits.headway:g} s; the machine must not stop before they are sent: look at the device, or raise "
             "the limit for the peer (limits.peer), of which this is half"
         ).located(slot.name)
+
+
+def _asked(slot: Slot) -> Pending:
+    return slot.device.pending()

@@ -27,6 +27,7 @@ from migpool.interpreter import Handlers
 from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool, Chunk
+from migpool.ramreceiving import MemoryReceiving
 from migpool.trace import Tracer
 from migpool.window import Grant, Reassembly, Windows
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
@@ -65,6 +66,7 @@ class Receiving:
         tracer: a received payload leaves a span.
         switch: ends every wait.
         liveness: hears of every chunk that comes or is loaded.
+        memory: takes the pages; ``None`` for a machine without memory.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Receiving:
         tracer: Tracer,
         switch: CancelSwitch,
         liveness: Liveness,
+        memory: MemoryReceiving | None = None,
     ) -> None:
         self._liveness = liveness
+        self._memory = memory
         self._pool = pool
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
@@ -208,7 +212,8 @@ class Receiving:
         return [receiver(number, channel) for number, channel in enumerate(channels)]
 
     def _receive(self, channel: socket.socket) -> None:
-        header = bytearray(HEADER_SIZE)
+        memory = self._memory
+        header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
         record = self._tracer.recorder()
         parse = self._parser.parse
         liveness = self._liveness
@@ -220,7 +225,13 @@ class Receiving:
             if got < HEADER_SIZE:
                 break
             if not header[FLAGS_LOW_BYTE] & DEVICE_STATE:
-                offset += self._skip_sync(channel, packet_flags(header, offset), offset, idle)
+                if memory is None:
+                    offset += self._skip_sync(channel, packet_flags(header, offset), offset, idle)
+                    continue
+                passed, size = memory.receive(channel, header, HEADER_SIZE, offset, idle, record)
+                offset += passed
+                self.bytes_received += size
+                liveness.progress(monotonic_ns())
                 continue
             box, index, size, config = parse(header, offset)
             try:

@@ -26,6 +26,7 @@ class DeviceReport:
         iterable: whether its state went over the multifd channels.
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
+        remark: what there is to say of it afterwards; only the destination's device has something to say.
         precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
         redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
             said, and so had to be sent anew.
@@ -37,6 +38,7 @@ class DeviceReport:
     iterable: bool
     bytes: int = 0
     verified: bool | None = None
+    remark: str = ""
     precopied: int = 0
     redone: int = 0
     config: int = 0

@@ -34,6 +34,9 @@
     [migration]
     downtime_limit = 0.3
     rounds = 30
+    max_bandwidth = "1GiB/s"          # for memory, while the machine runs; without it there is no limit
+    auto_converge = true              # slow the vCPUs down when they write faster than can be sent
+    together = true                   # memory, iterable devices and the rest at once, or one after the other
     splice = false
     credits = true
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
@@ -119,6 +122,9 @@ class MigrationTable(_Table):
 
     downtime_limit: Seconds = 0.3
     rounds: Annotated[int, Field(ge=1, le=1000)] = 30
+    max_bandwidth: Rate | None = None
+    auto_converge: bool = True
+    together: bool = True
     splice: bool = False
     credits: bool = True
     config_load: ConfigLoad = "as-loaded"
@@ -168,6 +174,9 @@ class Scenario(_Table):
             splice=self.migration.splice,
             downtime_limit=self.migration.downtime_limit,
             rounds=self.migration.rounds,
+            max_bandwidth=self.migration.max_bandwidth or 0,
+            auto_converge=self.migration.auto_converge,
+            together=self.migration.together,
             config_load=self.migration.config_load,
         )
 

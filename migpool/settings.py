@@ -31,7 +31,12 @@ class Settings:
         switch_interval: the interpreter's switch interval while the migration runs, in seconds: another thread that
             computes in the same process would otherwise take 5 ms of each turn. 0 leaves it alone.
         downtime_limit: iterable devices iterate until what is left takes at most this long, in seconds.
-        rounds: the most rounds of iteration before the switchover.
+        rounds: the most rounds of iteration before the switchover. A machine with memory does not switch over then, if
+            what is left would take longer than ``downtime_limit``: the migration fails.
+        max_bandwidth: how many bytes of memory are sent in a second while the machine runs; 0 for no limit.
+        auto_converge: whether vCPUs are slowed down when they write memory faster than it can be sent.
+        together: whether memory, iterable devices and the rest are saved all at once after the machine has stopped, or
+            one after the other.
         config_load: when the destination loads the config of an iterable device: as soon as that device has all its
             state, or only after every iterable device has.
     """
@@ -48,6 +53,9 @@ class Settings:
     switch_interval: float = 1e-4
     downtime_limit: float = 0.3
     rounds: int = 30
+    max_bandwidth: int = 0
+    auto_converge: bool = True
+    together: bool = True
     config_load: ConfigLoad = "as-loaded"
 
     @property

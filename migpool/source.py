@@ -37,6 +37,7 @@ from migpool.answering import ENDED_EARLY
 from migpool.answers import RUNS_THERE, Answers
 from migpool.channel.address import Address
 from migpool.channel.multifd import ChannelGroup
+from migpool.channel.pace import Pace
 from migpool.channel.sockets import connect, prepare, send_all, shut
 from migpool.effects import Wait
 from migpool.endpoint import Endpoint, of, per_device
@@ -44,9 +45,10 @@ from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, 
 from migpool.interpreter import Interpreter, Job
 from migpool.iterating import Iterating
 from migpool.jobs import keep_config, save_sections, save_state
-from migpool.machine import Machine
+from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
+from migpool.memorysource import MemorySource
 from migpool.precopy import Limits, Precopy, Round
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
@@ -85,6 +87,8 @@ class Source(Endpoint):
     _interpreter: Interpreter
     _kept: KeptConfigs
     _main: MainChannel
+    _memory: MemorySource | None
+    _pace: Pace | None
     _pool: BufferPool
 
     def __init__(
@@ -108,6 +112,7 @@ class Source(Endpoint):
         self._redone: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
         self._linked = False
+        self._memory = None
         self._round_trip = 0
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -148,7 +153,8 @@ class Source(Endpoint):
         main, channels = socks[0], socks[1:]
         self._switch.on_cancel(lambda: shut(main, reading=False))
         self._main = MainChannel(main)
-        self._group = ChannelGroup(channels, self._tracer, self._switch)
+        self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
+        self._group = ChannelGroup(channels, self._tracer, self._switch, self._pace)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
         self._answers = Answers(
             main,
@@ -200,9 +206,26 @@ class Source(Endpoint):
             splice=self.settings.splice,
         )
         stack.callback(sending.close)
-        self._interpreter = Interpreter(sending.handlers(), self._big_lock, self._tracer, self._switch)
+        handlers = sending.handlers()
+        self._memory = self._make_memory(stack)
+        if self._memory is not None:
+            self._memory.handle(handlers)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
+
+    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
+        if self.machine.memory is None:
+            return None
+        throttle = self.settings.auto_converge
+        memory = MemorySource(self.machine, self._group, self._main, self._run_jobs, throttle=throttle)
+        stack.callback(memory.close)
+        return memory
+
+    def _memory_slots(self) -> tuple[Slot, ...]:
+        return () if self.machine.memory is None else (self.machine.memory,)
 
     def _set_up_devices(self) -> None:
+        if self._memory is not None:
+            self._memory.set_up(self._tracer)
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
             device = slot.device
@@ -227,15 +250,28 @@ class Source(Endpoint):
         settings, answers = self.settings, self._answers
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
-        precopy = Precopy(self.machine.iterable, iterating, limits, self._progress)
+        precopy = self._precopy(iterating, limits)
         self._redone = precopy.redone
         before = answers.acknowledged
-        precopy.run()
+        measured = precopy.run()
         if precopy.with_initial:
             loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
             answers.wait(loaded, lambda: answers.acknowledged > before)
-            precopy.run()  # what has changed meanwhile
+            measured = precopy.run()  # what has changed meanwhile
+        if self._memory is not None and self.machine.memory is not None:
+            self._precopied[self.machine.memory.number] = self._memory.bytes
+            self._memory.check(measured, limits)
         self._pool.give_back(chunk)
+
+    def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
+        if self._memory is not None:
+            return self._memory.precopy(iterating, limits, self._progress)
+        return Precopy(self.machine.iterable, iterating, limits, self._progress)
+
+    def _run_jobs(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._scheduler.submit(job)
+        self._scheduler.drain()
 
     def _stop_machine(self) -> None:
         """In two steps: no device is spoken to by a peer after it has stopped."""
@@ -252,19 +288,37 @@ class Source(Endpoint):
             self._tracer.record(Wait.STOP, slot.number, -1, begin)
 
     def _save(self) -> None:
+        if self._pace is not None:
+            self._pace.lift()
+        together = self.settings.together
         self._main.write(switchover_start())
-        # The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do.
-        for slot in self.machine.sections:
-            if slot.device.config_job:
-                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
+        memory = self._memory
+        if together:
+            self._submit_configs()
+        if memory is not None:
+            for job in memory.last_jobs():
+                self._scheduler.submit(job)
+            if not together:
+                self._scheduler.drain()
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
+        if not together:
+            self._scheduler.drain()
+            self._submit_configs()
         for slot in self.machine.iterable:
             self._main.write(section_end(slot.number, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
+        if memory is not None:
+            memory.end()
+
+    def _submit_configs(self) -> None:
+        """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
 
     def _await_running(self) -> None:
         answers = self._answers
@@ -333,18 +387,23 @@ class Source(Endpoint):
             raise error
 
     @property
+    def _paged(self) -> int:
+        return 0 if self._memory is None else self._memory.bytes
+
+    @property
     def bytes(self) -> int:
         """How many bytes of state have been sent so far."""
-        return sum(self._bytes_of.values())
+        return sum(self._bytes_of.values()) + self._paged
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
             number, device = slot.number, slot.device
+            paged = slot is self.machine.memory
             yield DeviceReport(
                 slot.name,
                 device.note,
                 device.iterable,
-                self._bytes_of[number],
+                self._paged if paged else self._bytes_of[number],
                 self._verified.get(number),
                 precopied=self._precopied[number],
                 redone=self._redone.get(number, 0),

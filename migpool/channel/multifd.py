@@ -5,6 +5,9 @@ Guarantees:
 1. One packet at a time on a channel; a packet goes out whole, header and payload in one call.
 2. No payload is queued, and there are no sender threads: the thread that has a chunk sends it.
 3. Who waits for a channel gets the next one that becomes idle. ``close`` ends every wait.
+4. The numbers of RAM packets are unique over all channels and rise on each: a packet gets its number once it has its
+   channel.
+5. A SYNC is behind everything that was sent on its channel before ``sync`` was called.
 """
 
 from __future__ import annotations
@@ -12,15 +15,20 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic_ns
 
 from migpool.cancel import CancelSwitch
+from migpool.channel.pace import Pace
 from migpool.channel.sockets import send_all, shut
 from migpool.effects import Wait
 from migpool.errors import PeerError, TimeLimitExceeded
 from migpool.machine import Slot
+from migpool.pages import PagePacket
 from migpool.trace import Tracer
+from migpool.wire.ramheader import sync_header
+from migpool.wire.rampacket import RamPacketWriter
 
 __all__ = ["ChannelGroup"]
 
@@ -32,13 +40,18 @@ class ChannelGroup:
         channels: connected and greeted, in the order of their numbers.
         tracer: the wait for an idle channel leaves a span of its own.
         switch: closes the group when it is thrown.
+        pace: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
     """
 
-    def __init__(self, channels: Sequence[socket.socket], tracer: Tracer, switch: CancelSwitch) -> None:
+    def __init__(
+        self, channels: Sequence[socket.socket], tracer: Tracer, switch: CancelSwitch, pace: Pace | None = None
+    ) -> None:
         self._channels = list(channels)
         self._tracer = tracer
         self._switch = switch
         self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
+        self._numbers = count()
+        self._pace = pace
         self.bytes_sent = 0
         for channel in channels:
             self._idle.put(channel)
@@ -59,6 +72,39 @@ class ChannelGroup:
             send_all(channel, buffers, slot.name)
         finally:
             self._idle.put(channel)
+
+    def send_pages(self, slot: Slot, index: int, writer: RamPacketWriter, packet: PagePacket) -> None:
+        """Send pages of the memory on an idle channel, straight from where the guest has them.
+
+        Arguments:
+            writer: writes the packet's header; the calling thread's own.
+
+        Raises:
+            TimeLimitExceeded, PeerError: as for :meth:`send`.
+        """
+        if self._pace is not None:
+            self._pace.wait(packet.size)
+        channel = self._take(slot, index)
+        try:
+            number = next(self._numbers)
+            writer.pack(number, packet.block, packet.normal, packet.zero, packet.size, packet.offsets)
+            send_all(channel, [writer.buffer, *packet.views], slot.name)
+        finally:
+            self._idle.put(channel)
+
+    def sync(self, slot: Slot, page_size: int) -> None:
+        """Send a SYNC on every channel, each as soon as it is idle.
+
+        A channel that has its SYNC is kept until all have theirs: the destination reads nothing more from it before.
+        """
+        taken: list[socket.socket] = []
+        try:
+            for _ in self._channels:
+                taken.append(self._take(slot, -1))
+                send_all(taken[-1], [sync_header(next(self._numbers), page_size)], slot.name)
+        finally:
+            for channel in taken:
+                self._idle.put(channel)
 
     def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
         """Send one packet whose payload waits in a pipe; its pages move without a copy.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from migpool.channel.address import Address
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 
-__all__ = ["Idle", "connect", "listen", "prepare", "read_exactly", "read_some", "send_all", "shut"]
+__all__ = ["Idle", "connect", "listen", "prepare", "read_exactly", "read_into", "read_some", "send_all", "shut"]
 
 Idle = Callable[[], None]
 """Called at every tick of a reader that waits; raises when it should not go on."""
@@ -151,6 +151,42 @@ def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int,
         # Nothing at all: the end, or a tick without a byte.
         return _read_rest(sock, memoryview(buffer), 0, size, idle)
     return _read_rest(sock, memoryview(buffer), got, size, idle)
+
+
+def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idle) -> int:
+    """Read ``size`` bytes into ``views``, one after the other, which have just that room together.
+
+    Returns:
+        ``size``, or how many came before the peer ended the connection.
+
+    Raises:
+        PeerError: the connection broke.
+    """
+    if len(views) == 1:
+        return read_exactly(sock, views[0], size, idle)
+    got = 0
+    while got < size:
+        try:
+            more = sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
+        except OSError as error:
+            _waited(error, idle)
+            continue
+        if not more:
+            break
+        got += more
+        if got < size:
+            views = _behind(views, more)
+    return got
+
+
+def _behind(views: list[memoryview], passed: int) -> list[memoryview]:
+    """What of ``views`` lies behind the first ``passed`` bytes."""
+    rest: list[memoryview] = []
+    for view in views:
+        if passed < len(view):
+            rest.append(view[passed:])
+        passed = max(0, passed - len(view))
+    return rest
 
 
 def _read_rest(sock: socket.socket, view: memoryview, got: int, size: int, idle: Idle) -> int:

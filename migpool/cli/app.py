@@ -21,6 +21,7 @@ from migpool.cli.report import report
 from migpool.cli.run import run
 from migpool.cli.scenario import scenario_app
 from migpool.cli.send import send
+from migpool.cli.snapshot import snapshot_app
 from migpool.cli.vfio import vfio_app
 from migpool.cli.vmsd import vmsd_app
 
@@ -91,6 +92,7 @@ app.command()(plugins)
 app.command()(conformance)
 app.command()(new_device)
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(vfio_app, name="vfio")
 app.add_typer(vmsd_app, name="vmsd")
 app.add_typer(lab_app, name="lab")

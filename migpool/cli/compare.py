@@ -19,6 +19,7 @@ from migpool.cli.options import (
     TraceFile,
     Verbose,
 )
+from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 __all__ = ["compare"]
 
@@ -36,6 +37,13 @@ def compare(
     report_file: ReportFile = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.", show_default=False)] = False,
     seed: SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
+    ] = False,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -52,6 +60,8 @@ def compare(
       [cyan]migpool compare --models pool:2,per-device,pool+receiver --repeats 10[/]
 
       [cyan]migpool compare many --json result.json --trace trace.json[/]
+
+      [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
     """
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
@@ -72,5 +82,7 @@ def compare(
         report_file=report_file,
         default_report=not no_report,
         seed=seed,
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        both_ways=both_ways,
     )
     raise typer.Exit(code)

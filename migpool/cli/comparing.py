@@ -16,6 +16,7 @@ from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.cli.reporting import REPORT, reported
+from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
 from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.page.document import document
@@ -45,24 +46,33 @@ def run_models(
     seed: int | None,
     report_file: Path | None = None,
     default_report: bool = False,
+    tuning: Tuning,
+    both_ways: bool = False,
 ) -> int:
     """Make the runs and return the exit code.
 
     Arguments:
         models: their names; empty for those of the scenario.
         repeats: how often each; ``None`` for the scenario's number.
+        tuning: what of the scenario is to be otherwise.
+        both_ways: make every run with all saved at once after the stop, and one after the other.
         default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
         UsageError: the scenario, a model or a file cannot be used.
     """
     configure(invocation)
-    scenario = load_scenario(scenario_name)
+    scenario = tuning.applied(load_scenario(scenario_name))
     names = list(models) or scenario_models(scenario, scenario_name) or all_models()
     for name in names:
         parse_model(name)
     check_writable(json_file, trace_file, picture_file, report_file)
-    planned = plan(names, repeats or scenario.compare.repeats, scenario.seed if seed is None else seed)
+    planned = plan(
+        names,
+        repeats or scenario.compare.repeats,
+        scenario.seed if seed is None else seed,
+        both_ways=both_ways,
+    )
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)
     with (
@@ -127,7 +137,7 @@ class _Logging:
 
     def observed(self, planned: Planned, now: Observed) -> None:
         for side, state in now.changes:
-            self._log.info("state", model=planned.model, repeat=planned.repeat, side=side, state=state.value)
+            self._log.info("state", model=planned.label, repeat=planned.repeat, side=side, state=state.value)
         self._watcher.observed(planned, now)
 
     def ended(self, run: Run) -> None:

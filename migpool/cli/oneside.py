@@ -16,6 +16,7 @@ from migpool.cli.files import check_writable, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import announce, configure
+from migpool.cli.tuning import Tuning
 from migpool.device import Side
 from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.findings import lab_result, source_result, traced_source
@@ -43,6 +44,7 @@ class OneSide:
         address: where to connect to, or to listen.
         count: how many; 0 until cancelled.
         seed: instead of the scenario's.
+        tuning: what of the scenario is to be otherwise; ``None`` for nothing.
 
     Raises:
         UsageError: one of them is wrong.
@@ -58,10 +60,11 @@ class OneSide:
         *,
         count: int,
         seed: int | None,
+        tuning: Tuning | None = None,
     ) -> None:
         configure(invocation)
         self.invocation = invocation
-        self.scenario = load_scenario(scenario_name)
+        self.scenario = (tuning or Tuning()).applied(load_scenario(scenario_name))
         self.model = parse_model(model)
         self.side: Side = side
         self.address = Address.parse(address)

@@ -19,6 +19,7 @@ from migpool.cli.options import (
     TraceFile,
     Verbose,
 )
+from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 __all__ = ["run"]
 
@@ -33,6 +34,9 @@ def run(
     picture_file: PictureFile = None,
     report_file: ReportFile = None,
     seed: SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -47,6 +51,8 @@ def run(
       [cyan]migpool run small -m pool+receiver --repeat 5[/]
 
       [cyan]migpool run default --trace trace.json[/]
+
+      [cyan]migpool run guest --max-bandwidth 500MiB/s[/]   a guest that writes its memory
     """
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
@@ -61,5 +67,6 @@ def run(
         picture_file=picture_file,
         report_file=report_file,
         seed=seed,
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
     )
     raise typer.Exit(code)

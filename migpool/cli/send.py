@@ -28,6 +28,7 @@ from migpool.cli.streamfile import (
     is_stream_file,
     send_stream_file,
 )
+from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 __all__ = ["send"]
 
@@ -45,6 +46,9 @@ def send(
     json_file: JsonFile = None,
     trace_file: TraceFile = None,
     seed: SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -71,5 +75,6 @@ def send(
     check_scenario_options(channels, uuid, no_return_path)
     from migpool.cli.oneside import OneSide, send_machines
 
-    side = OneSide(invocation, scenario, model, "source", to, count=count, seed=seed)
+    tuning = Tuning(downtime_limit, max_bandwidth, in_turn)
+    side = OneSide(invocation, scenario, model, "source", to, count=count, seed=seed, tuning=tuning)
     raise typer.Exit(send_machines(side, json_file=json_file, trace_file=trace_file))

@@ -17,6 +17,7 @@ from typing import Final
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.lab.control import Control, Message
+from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json
 from migpool.states import State
@@ -59,6 +60,7 @@ class ChildProcess:
     Attributes:
         state: the last one that it told of.
         bytes: how much state it has sent or received, as it told.
+        rounds: of pre-copy, as it told of them.
         listening: the destination's address; empty until it listens.
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
@@ -69,6 +71,7 @@ class ChildProcess:
         self.side = side
         self.state = State.NONE
         self.bytes = 0
+        self.rounds: list[RoundTold] = []
         self.listening = ""
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
@@ -114,6 +117,8 @@ class ChildProcess:
                 self._entered.append(self.state)
             case {"bytes": count}:
                 self.bytes = count
+            case {"round": form}:
+                self.rounds.append(RoundTold.from_json(form))
             case {"listening": address}:
                 self.listening = address
             case {"result": form}:

@@ -21,9 +21,11 @@ from migpool.lab.result import (
     LabResult,
     MachineFacts,
     MemoryResult,
+    RoundResult,
     RunResult,
     ThreadCounts,
 )
+from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideResult
 from migpool.report import DeviceReport, SideReport
 from migpool.scenario import Scenario
@@ -50,7 +52,14 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
     """What is told of a run between two processes; its lower bound is added later."""
     source = pair.source.result
     destination = pair.destination.result
-    found = RunResult(model=model, repeat=repeat, seed=seed, outcome=_outcome(pair), verified=pair.verified)
+    found = RunResult(
+        model=model,
+        repeat=repeat,
+        seed=seed,
+        outcome=_outcome(pair),
+        verified=pair.verified,
+        rounds=[_round(told) for told in pair.rounds],
+    )
     if source is not None:
         found = _with_source(found, source.report)
     if destination is not None:
@@ -188,12 +197,29 @@ def _with_destination(run: RunResult, report: SideReport) -> RunResult:
             "memory": MemoryResult(
                 budget_bytes=report.budget, high_water_bytes=report.high_water, peak_rss_bytes=report.rss_peak
             ),
+            "devices": _with_remarks(run.devices, report),
         }
     )
 
 
 def _remarks(report: SideReport) -> list[str]:
     return [f"at the {report.side}, {remark}" for remark in report.remarks]
+
+
+def _with_remarks(devices: Sequence[DeviceResult], report: SideReport) -> list[DeviceResult]:
+    remarks = {device.name: device.remark for device in report.devices}
+    return [device.model_copy(update={"remark": remarks.get(device.name, "")}) for device in devices]
+
+
+def _round(told: RoundTold) -> RoundResult:
+    return RoundResult(
+        number=told.number,
+        bytes=told.bytes,
+        seconds=told.seconds,
+        dirtied=told.dirtied,
+        left=told.left,
+        expected_ms=None if told.expected is None else told.expected * 1000,
+    )
 
 
 def _device(device: DeviceReport) -> DeviceResult:

@@ -14,6 +14,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "device stop": "a device became quiet, or stopped, at the source",
         "device read": "a device filled a buffer with its state",
         "buffer": "a job waited for a buffer to read into",
+        "scan": "pages of memory were looked through",
         "credit": "the destination had no room for a chunk, or the word that it has was on its way",
         "channel": "every multifd channel was sending another chunk",
         "send": "a chunk went into a channel's socket",
@@ -57,6 +58,7 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
         Wait.RECEIVE: "network",
         Wait.SETUP: "section",
         Wait.JOIN: "cpu",
+        Wait.SCAN: "scan",
         Wait.HOLD: "cpu",
     }
 )

@@ -21,6 +21,7 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.childprocess import PATIENCE, ChildProcess, SideOutcome
+from migpool.lab.rounds import RoundTold
 from migpool.scenario import Scenario
 from migpool.states import State
 
@@ -45,12 +46,14 @@ class Observed:
         bytes: how much state has been sent.
         changes: the states that were entered since the last time, with the side that did; a state that was left again
             at once is among them.
+        rounds: of pre-copy, all so far.
     """
 
     source: State
     destination: State
     bytes: int
     changes: tuple[tuple[Side, State], ...] = ()
+    rounds: tuple[RoundTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class PairResult:
         source: the source's process.
         destination: the destination's.
         cancelled: whether the run was cancelled from here.
+        rounds: of pre-copy.
     """
 
     source: SideOutcome
     destination: SideOutcome
     cancelled: bool
+    rounds: tuple[RoundTold, ...] = ()
 
     @property
     def verified(self) -> bool:
@@ -123,7 +128,7 @@ class ProcessPair:
                 self._watch(selector, source, destination, observe, stop)
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
-        return PairResult(source.ending(), destination.ending(), bool(self._cancelled))
+        return PairResult(source.ending(), destination.ending(), bool(self._cancelled), tuple(source.rounds))
 
     def _watch(
         self,
@@ -145,7 +150,7 @@ class ProcessPair:
                     selector.unregister(key.fileobj)
             source.learn(destination.listening)
             changes = (*source.entered(), *destination.entered())
-            observe(Observed(source.state, destination.state, source.bytes, changes))
+            observe(Observed(source.state, destination.state, source.bytes, changes, tuple(source.rounds)))
             if stop() and not self._cancelled:
                 self._cancelled = time.monotonic()
                 source.cancel()

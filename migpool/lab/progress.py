@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from migpool.lab.processes import Observed
+from migpool.lab.rounds import round_line
 from migpool.lab.run import Planned, Run, Watcher
 from migpool.lab.table import run_line
 from migpool.states import State
@@ -21,7 +22,7 @@ MIB = 1 << 20
 
 
 class PlainProgress:
-    """One line for each run that has ended.
+    """One line for each round of pre-copy, and for each run that has ended.
 
     Arguments:
         console: where to.
@@ -32,16 +33,21 @@ class PlainProgress:
         self._console = console
         self._runs = runs
         self._ended = 0
+        self._told = 0
 
     def began(self, planned: Planned) -> None:
         """Nothing to say yet."""
 
     def observed(self, planned: Planned, now: Observed) -> None:
-        """Nothing to say yet."""
+        """A line for each round of pre-copy."""
+        for told in now.rounds[self._told :]:
+            self._console.print(f"{planned.label}, {round_line(told)}", markup=False, highlight=False)
+        self._told = len(now.rounds)
 
     def ended(self, run: Run) -> None:
         """Say how it went."""
         self._ended += 1
+        self._told = 0
         line = f"[{self._ended}/{self._runs}] {run_line(run.result, reason=False)}"
         self._console.print(line, markup=False, highlight=False)
 
@@ -73,6 +79,8 @@ class LiveProgress:
             since = time.monotonic() - self._moving
             rate = f", {now.bytes / MIB / since:.0f} MiB/s" if since > 0.05 else ""
             said += f", {now.bytes / MIB:.1f} MiB{rate}"
+        if now.rounds and now.source is State.ACTIVE:
+            said = round_line(now.rounds[-1])
         self._say(planned, said)
 
     def ended(self, run: Run) -> None:
@@ -82,7 +90,7 @@ class LiveProgress:
         self._progress.advance(self._task)
 
     def _say(self, planned: Planned, said: str) -> None:
-        self._progress.update(self._task, description=f"{planned.model}, run {planned.repeat}: {said}")
+        self._progress.update(self._task, description=f"{planned.label}, run {planned.repeat}: {said}")
 
 
 @contextmanager

@@ -33,8 +33,11 @@ The file holds one object::
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
       devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, verified (null where the device
-                      has no fingerprint), in order
+                      has no fingerprint), remark (what the device at the destination says afterwards; may be empty), in
+                      order
       remarks         what a reader should know of how the threading model went to work, a sentence each
+      rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
+                      expected_ms (the downtime that was expected then, null if it was not known)
       error           why it failed, in one line; empty if it did not
       analysis        why the downtime is what it is, with the run's trace (``analysisform.py``): of each model the run
                       with the median downtime has one, the others null
@@ -51,7 +54,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from migpool.lab.analysisform import AnalysisResult
 from migpool.lab.jsontext import json_text
 
-__all__ = ["BoundResult", "DeviceResult", "LabResult", "MachineFacts", "MemoryResult", "RunResult", "ThreadCounts"]
+__all__ = [
+    "BoundResult",
+    "DeviceResult",
+    "LabResult",
+    "MachineFacts",
+    "MemoryResult",
+    "RoundResult",
+    "RunResult",
+    "ThreadCounts",
+]
 
 
 class _Form(BaseModel):
@@ -68,6 +80,18 @@ class DeviceResult(_Form):
     bytes_before_stop: int = 0
     bytes_after_stop: int = 0
     verified: bool | None
+    remark: str = ""
+
+
+class RoundResult(_Form):
+    """One round of pre-copy."""
+
+    number: int
+    bytes: int
+    seconds: float
+    dirtied: int
+    left: int
+    expected_ms: float | None
 
 
 class MemoryResult(_Form):
@@ -109,6 +133,7 @@ class RunResult(_Form):
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceResult] = []
     remarks: list[str] = []
+    rounds: list[RoundResult] = []
     error: str = ""
     analysis: AnalysisResult | None = None
 

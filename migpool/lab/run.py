@@ -28,11 +28,18 @@ class Planned:
         model: the name of the threading model.
         repeat: which repetition, from 1.
         seed: for the made-up state: another in each repetition, the same for each model.
+        together: whether all is saved at once after the stop; ``None`` as the scenario says.
     """
 
     model: str
     repeat: int
     seed: int
+    together: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """What the run is called in results."""
+        return self.model if self.together is None else f"{self.model}, {'together' if self.together else 'in turn'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +70,20 @@ class Watcher(Protocol):
         """A run is over."""
 
 
-def plan(models: Sequence[str], repeats: int, seed: int) -> list[Planned]:
-    """Each repetition makes every model once, in an order of its own that the seed decides.
+def plan(models: Sequence[str], repeats: int, seed: int, *, both_ways: bool = False) -> list[Planned]:
+    """The runs to make.
 
+    Each repetition makes every model once, in an order of its own that the seed decides.
+
+    With ``both_ways`` every model is made twice: with all saved at once after the stop, and one after the other.
     What changes on the host while the runs are made (its clock rate, its other work) so falls on all models alike.
     """
     planned = []
     for repeat in range(1, repeats + 1):
-        order = list(models)
+        ways = (True, False) if both_ways else (None,)
+        order = [(model, way) for model in models for way in ways]
         random.Random(seed + repeat).shuffle(order)
-        planned += [Planned(model, repeat, seed + repeat) for model in order]
+        planned += [Planned(model, repeat, seed + repeat, way) for model, way in order]
     return planned
 
 
@@ -102,13 +113,19 @@ class Lab:
             if self.cancelled:
                 return
             watcher.began(one)
-            pair = ProcessPair(self._scenario, one.model, one.seed, self._where).run(
+            pair = ProcessPair(self._scenario_of(one), one.model, one.seed, self._where).run(
                 partial(watcher.observed, one), stop
             )
             self.cancelled = pair.cancelled
-            run = Run(one, pair, run_result(one.model, one.repeat, one.seed, pair))
+            run = Run(one, pair, run_result(one.label, one.repeat, one.seed, pair))
             self.runs.append(run)
             watcher.ended(run)
+
+    def _scenario_of(self, one: Planned) -> Scenario:
+        if one.together is None:
+            return self._scenario
+        migration = self._scenario.migration.model_copy(update={"together": one.together})
+        return self._scenario.model_copy(update={"migration": migration})
 
     def bound(self) -> LowerBound | None:
         """The lower bound over all runs so far; ``None`` if none completed."""
@@ -147,6 +164,6 @@ class Lab:
         for run in self.runs:
             source, destination = run.pair.source.result, run.pair.destination.result
             if source is not None and destination is not None:
-                label = f"{run.planned.model}, run {run.planned.repeat}"
-                last[run.planned.model] = TracedRun(source.report, destination.report, label)
+                label = f"{run.planned.label}, run {run.planned.repeat}"
+                last[run.planned.label] = TracedRun(source.report, destination.report, label)
         return list(last.values())

@@ -20,6 +20,7 @@ from migpool.device import Side, StateCosts
 from migpool.endpoint import Endpoint
 from migpool.machine import Machine
 from migpool.models import Model
+from migpool.precopy import Round
 from migpool.report import SideReport
 from migpool.scenario import Scenario
 from migpool.source import Source
@@ -66,6 +67,7 @@ class SideRun:
         watch: called with each new state, on the migration's thread.
         listening: called at the destination with the address, once a source can connect; same thread.
         ended: called last, same thread.
+        progress: called at the source after each round of pre-copy, same thread.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SideRun:
         watch: Callable[[State], None] | None = None,
         listening: Callable[[Address], None] | None = None,
         ended: Callable[[], None] | None = None,
+        progress: Callable[[Round], None] | None = None,
     ) -> None:
         self._scenario = scenario
         self._model = model
@@ -90,6 +93,7 @@ class SideRun:
         self._watch = watch
         self._listening = listening
         self._ended = ended
+        self._progress = progress
         self._lock = threading.Lock()
         self._endpoint: Endpoint | None = None
         self._cancelled = False
@@ -167,7 +171,9 @@ class SideRun:
         settings = self._scenario.settings()
         scheduler = part.make()
         if self._side == "source":
-            return Source(machine, settings, scheduler, workers=part.workers, watch=self._watch)
+            return Source(
+                machine, settings, scheduler, workers=part.workers, watch=self._watch, progress=self._progress
+            )
         return Destination(
             machine, settings, scheduler, workers=part.workers, watch=self._watch, listening=self._listening
         )

@@ -27,6 +27,7 @@ JOB_WAITS = frozenset(
         Wait.LOADED,
         Wait.LOAD_CONFIG,
         Wait.QUEUED,
+        Wait.SCAN,
         Wait.HOLD,
     }
 )

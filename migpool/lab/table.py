@@ -113,6 +113,8 @@ def _foundations(result: LabResult) -> list[RenderableType]:
     lines: list[RenderableType] = [Text()]
     if devices := _devices(result.runs):
         lines.append(Text(f"Devices      {devices}"))
+    if said := _remarks(result.runs):
+        lines.append(Text(f"Remarks      {said}"))
     facts = result.machine
     lines.append(Text(f"Host         {facts.cpus} CPUs, {facts.python}, {facts.system}"))
     clocks = sorted({run.clock for run in result.runs if run.clock})
@@ -134,6 +136,12 @@ _CLOCKS: Final = {
     "monotonic": "one for both sides (CLOCK_MONOTONIC)",
     "return-path": "the source's; the answer's arrival less half a round trip",
 }
+
+
+def _remarks(runs: Sequence[RunResult]) -> str:
+    """What the devices of the last run say."""
+    devices = next((run.devices for run in reversed(runs) if run.devices), [])
+    return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
 
 
 def _precopied(runs: Sequence[RunResult]) -> str:

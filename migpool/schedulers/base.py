@@ -47,7 +47,8 @@ class Setup:
 
     Arguments:
         side: which end it works for.
-        devices: the iterable devices: each will have one job that waits on it.
+        devices: the memory and the iterable devices: each of these will have one job that waits on it, the memory
+            several.
         channels: how many multifd channels there are.
         interpreter: runs jobs.
         threads: starts, counts and joins threads.

@@ -6,8 +6,8 @@ over six multifd channels, with a thread a device at each end. One profile must 
 answered was why four devices with everything in parallel do not take the time of one.
 
 Each hypothesis says what the devices share besides the big lock, under which a config loads in 70 ms (published).
-Fitted are how long a device's state takes to read and to write, how fast the main channel takes it, and what the downtime has
-besides the devices. The last hypothesis shares nothing, but lets the serial stops take what they need.
+Fitted are how long a device's state takes to read and to write, how fast the main channel takes it, and what the
+downtime has besides the devices. The last hypothesis shares nothing, but lets the serial stops take what they need.
 """
 
 from __future__ import annotations

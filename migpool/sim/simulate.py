@@ -6,7 +6,8 @@ others hold, or an event of another job. Grants of room reach the source at once
 Guarantees:
 
 1. The same world gives the same downtime, on every machine: there is no chance in it, and no clock.
-2. A simulation in which nobody can go on raises an error that names the jobs: as a deadlock of the real ones would show.
+2. A simulation in which nobody can go on raises an error that names the jobs, as a deadlock of the
+   real ones would show.
 """
 
 from __future__ import annotations

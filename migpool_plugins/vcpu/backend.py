@@ -63,6 +63,9 @@ class VirtualCpu(Protocol):
             DeviceError: the guest left in another way.
         """
 
+    def put(self, name: str, value: int) -> None:
+        """Write one general register between two batches, as a device that the guest has asked would answer it."""
+
     def save(self) -> VcpuState:
         """Read the state of the vCPU between two batches, or before the first one."""
 

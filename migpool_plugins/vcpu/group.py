@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.backend import Machine, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.thread import VcpuThread
 
@@ -27,11 +27,15 @@ class VcpuGroup:
     def __init__(self, machine: Machine, options: VcpuOptions) -> None:
         self.machine = machine
         self.threads: Sequence[VcpuThread] = [
-            VcpuThread(vcpu.index, vcpu.run_batch, options.halt_ms / 1000) for vcpu in machine.vcpus
+            VcpuThread(vcpu.index, self.batch_of(vcpu), options.halt_ms / 1000) for vcpu in machine.vcpus
         ]
         self.loaded: set[int] = set()
         self._open = {BOARD, *range(len(self.threads))}
         self._limit = options.limit_s
+
+    def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
+        """What a vCPU's thread runs, again and again: the guest to the end of a batch, here and no more."""
+        return vcpu.run_batch
 
     @property
     def note(self) -> str:

@@ -34,6 +34,7 @@ _TSS_ADDRESS: Final = 0x7FFF0000
 OWN_MEMORY: Final = 0x200000
 """Guest-physical addresses below this are the machine's own: page tables, program, the vCPUs' pages, doorbell."""
 _EXIT_REASON: Final = Struct("<I")
+_REGISTER: Final = Struct("<Q")
 _DOORBELL_WRITE: Final = (program.DOORBELL, 4, 1)
 
 
@@ -111,6 +112,12 @@ class KvmVcpu:
         except OSError as error:
             raise DeviceError(f"KVM_RUN failed: {error.strerror}") from error
         return True
+
+    def put(self, name: str, value: int) -> None:
+        general = bytearray(kvm_abi.REGS.size)
+        kvm_abi.call(self.fd, kvm_abi.GET_REGS, general)
+        _REGISTER.pack_into(general, 8 * kvm_abi.REGS_FIELDS.index(name), value)
+        kvm_abi.call(self.fd, kvm_abi.SET_REGS, general)
 
     def save(self) -> VcpuState:
         return VcpuState(read_parts(self.fd, self._reading), self._memory[self._page])

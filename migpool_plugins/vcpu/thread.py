@@ -32,7 +32,8 @@ class VcpuThread:
     def __init__(self, index: int, run_batch: Callable[[], None], halt: float) -> None:
         self.index = index
         self._run_batch = run_batch
-        self._halt = halt
+        self.halt = halt
+        """May be changed by ``run_batch``, for the rest after its batch."""
         self._changed = threading.Condition()
         self._wish: Literal["stand", "go", "end"] = "stand"
         self._standing = True
@@ -157,8 +158,8 @@ class VcpuThread:
             with self._changed:
                 self._batches += 1
                 self._changed.notify_all()
-                if self._halt:
-                    self._changed.wait_for(lambda: self._wish != "go", self._halt)
+                if self.halt:
+                    self._changed.wait_for(lambda: self._wish != "go", self.halt)
 
     def _may_run(self) -> bool:
         """Stand for as long as that is wished; return false when the thread is to end."""

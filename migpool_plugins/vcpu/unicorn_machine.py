@@ -10,7 +10,7 @@ board. ``emu_start`` is a foreign call that releases the interpreter's lock, so 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from migpool.device import DeviceError
@@ -52,6 +52,16 @@ Value: TypeAlias = int | tuple[int, int]
 class Engine(Protocol):
     """What is used of ``unicorn.Uc``."""
 
+    def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None: ...
+    def hook_add(
+        self,
+        htype: int,
+        callback: Callable[[object, int, int, int, int, object], None],
+        user_data: object,
+        begin: int,
+        end: int,
+    ) -> int: ...
+    def hook_del(self, h: int) -> None: ...
     def mem_map(self, address: int, size: int, perms: int) -> None: ...
     def mem_write(self, address: int, data: bytes) -> None: ...
     def mem_read(self, address: int, size: int) -> bytearray: ...
@@ -69,6 +79,7 @@ class UnicornVcpu:
     def __init__(self, index: int) -> None:
         self.index = index
         self._page = program.page_address(index)
+        self.halts_at = program.OUT_BY_HALT
         self.engine: Engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self.engine.mem_map(program.CODE, program.PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         self.engine.mem_write(program.CODE, program.program_bytes())
@@ -84,8 +95,11 @@ class UnicornVcpu:
         except unicorn.UcError as error:
             raise DeviceError(f"the guest left by an error of Unicorn ({error}), not by a halt") from error
         address = self.engine.reg_read(x86_const.UC_X86_REG_RIP)
-        if address != program.OUT_BY_HALT + 1:
+        if address != self.halts_at + 1:
             raise DeviceError(f"the guest was stopped at {address:#x}, not behind its halt")
+
+    def put(self, name: str, value: int) -> None:
+        self.engine.reg_write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), value)
 
     def save(self) -> VcpuState:
         values = self.engine.reg_read_batch(_ALL)

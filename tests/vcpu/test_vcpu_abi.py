@@ -73,6 +73,8 @@ SIZES = {
     "struct kvm_cpuid2": kvm_abi.CPUID_HEAD.size,
     "struct kvm_cpuid_entry2": kvm_abi.CPUID_ENTRY.size,
     "struct kvm_msr_list": kvm_abi.MSR_LIST_HEAD.size,
+    "struct kvm_dirty_log": kvm_abi.DIRTY_LOG.size,
+    "struct kvm_clear_dirty_log": kvm_abi.CLEAR_LOG.size,
 }
 
 SEGMENT_WIDTH = kvm_abi.SEGMENT.size

@@ -1,0 +1,1 @@
+"""Guest memory over loopback: migpool against QEMU's own multifd, in turns."""

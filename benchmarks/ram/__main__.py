@@ -1,0 +1,99 @@
+"""``python -m benchmarks.ram``: how fast guest memory moves, beside QEMU's own multifd."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.datapath.failure import BenchmarkFailure
+from benchmarks.ram.qemu import QemuPair, qemu
+
+MIB = 1 << 20
+LIMIT = 120.0
+TARGET = 1.2
+MOST_EXTRA = 64 * MIB
+
+
+def migpool(size: int, channels: int, control: str, model: str, to: str) -> tuple[float, int]:
+    """Migrate once by migpool; returns the seconds, and the larger of both ends' peak of memory beside the guest's."""
+    common = [str(size), str(channels), control, model, to]
+    sides = [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.ram.side", side, *common],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for side in ("destination", "source")
+    ]
+    destination, source = sides
+    try:
+        assert destination.stdout is not None
+        address = destination.stdout.readline()
+        sent = json.loads(source.communicate(address, LIMIT)[0])
+        received = json.loads(destination.communicate(None, LIMIT)[0])
+    finally:
+        for side in sides:
+            side.kill()
+            side.wait()
+    if sent["error"] or received["error"] or not received["whole"]:
+        raise BenchmarkFailure(f"migpool: {sent['error'] or received['error'] or 'the memory is not what was sent'}")
+    return sent["seconds"], max(sent["extra"], received["extra"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ram", description=__doc__)
+    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the memory (default: 1024)")
+    parser.add_argument("--channels", type=int, default=2, help="multifd channels (default: 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each, in turns (default: 7)")
+    parser.add_argument("--unix", action="store_true", help="over UNIX sockets, where no congestion control takes part")
+    parser.add_argument("--model", default="pool:2", help="the threading model (default: pool:2)")
+    chosen = parser.parse_args()
+    if qemu() is None:
+        raise BenchmarkFailure("there is no qemu-system-x86_64 to compare with: make qemu installs it")
+    size = chosen.size * MIB
+    # QEMU leaves the congestion control to the system, so migpool is told to do the same.
+    control = "" if chosen.unix else Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
+    ours: list[float] = []
+    theirs: list[float] = []
+    extra = 0
+    shared = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder,
+        QemuPair(Path(folder), size, chosen.channels, Path(folder) / "qemu" if chosen.unix else None) as pair,
+    ):
+        to = f"unix:{folder}/migpool" if chosen.unix else "tcp:127.0.0.1:0"
+        for number in range(chosen.rounds):
+            for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
+                if which == "ours":
+                    seconds, more = migpool(size, chosen.channels, control, chosen.model, to)
+                    ours.append(size / seconds)
+                    extra = max(extra, more)
+                else:
+                    theirs.append(size / pair.run())
+            sys.stdout.write(
+                f"round {number + 1}: migpool {ours[-1] / MIB:.0f} MiB/s, QEMU {theirs[-1] / MIB:.0f} MiB/s, "
+                f"ratio {ours[-1] / theirs[-1]:.2f}\n"
+            )
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(ratios)
+    sys.stdout.write(
+        f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}: "
+        f"median ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), target {TARGET}: "
+        f"{'pass' if ratio >= TARGET else 'below'}\n"
+        f"memory beside the guest's, at most: {extra / MIB:.1f} MiB, limit {MOST_EXTRA // MIB}: "
+        f"{'pass' if extra <= MOST_EXTRA else 'above'}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchmarkFailure as failure:
+        sys.exit(f"benchmarks.ram: {failure}")

@@ -1,0 +1,57 @@
+"""Memory that nobody writes, full of numbers that do not repeat."""
+
+from __future__ import annotations
+
+import mmap
+import random
+from collections.abc import Sequence
+
+from migpool.device import MemoryBlock, MemoryDevice
+
+__all__ = ["IdleMemory", "random_piece"]
+
+PIECE = 16 << 20
+
+
+def random_piece() -> bytes:
+    """What the memory is filled with, again and again; no page of it holds zeros or is like another."""
+    return random.Random(1).randbytes(PIECE)
+
+
+class IdleMemory(MemoryDevice):
+    """One block.
+
+    Arguments:
+        size: in bytes, a multiple of 16 MiB.
+        filled: whether it holds something.
+    """
+
+    def __init__(self, size: int, *, filled: bool) -> None:
+        self._mapping = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._mapping.madvise(mmap.MADV_HUGEPAGE)  # as QEMU does
+        self._blocks = (MemoryBlock("memory", memoryview(self._mapping)),)
+        self._none = bytes(size // self.page_size // 8)
+        if filled:
+            piece = random_piece()
+            for begin in range(0, size, PIECE):
+                self._mapping[begin : begin + PIECE] = piece
+
+    @property
+    def blocks(self) -> Sequence[MemoryBlock]:
+        return self._blocks
+
+    def start_dirty_log(self) -> None:
+        """Nothing to log."""
+
+    def take_dirty(self, block: int) -> bytes:
+        """No page."""
+        del block
+        return self._none
+
+    def stop_dirty_log(self) -> None:
+        """Nothing was logged."""
+
+    def whole(self) -> bool:
+        """Whether all of it is what :func:`random_piece` says."""
+        piece = random_piece()
+        return all(self._mapping[begin : begin + PIECE] == piece for begin in range(0, len(self._mapping), PIECE))

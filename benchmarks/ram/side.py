@@ -1,0 +1,53 @@
+"""One end of migpool's migration as a process: ``python -m benchmarks.ram.side SIDE SIZE CHANNELS CONTROL MODEL TO``.
+
+The destination prints its address, the source reads it from its standard input. Both end with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks.ram.idle import IdleMemory
+from migpool.channel.address import Address
+from migpool.destination import Destination
+from migpool.machine import Machine
+from migpool.models import parse_model
+from migpool.precopy import Round
+from migpool.report import peak_rss
+from migpool.settings import Settings
+from migpool.source import Source
+
+
+def main() -> None:
+    side, size, channels, control, model = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    settings = Settings(channels=channels, congestion=control)
+    memory = IdleMemory(size, filled=side == "source")
+    before = peak_rss()
+    machine = Machine("idle", [memory])
+    rounds: list[Round] = []
+    account: dict[str, object] = {}
+    if side == "source":
+        part = parse_model(model).part("source")
+        address = Address.parse(sys.stdin.readline().strip())
+        report = Source(machine, settings, part.scheduler(), workers=part.workers, progress=rounds.append).run(address)
+        account["seconds"] = rounds[0].seconds if rounds else 0.0
+        account["extra"] = peak_rss() - before
+    else:
+        part = parse_model(model).part("destination")
+        receiving = Destination(machine, settings, part.scheduler(), workers=part.workers, listening=_say)
+        report = receiving.run(Address.parse(sys.argv[6]))
+        # The guest's own memory comes into being here as it arrives: what is more than that is the migration's.
+        account["extra"] = peak_rss() - before - size
+        account["whole"] = memory.whole()
+    account["error"] = report.error
+    sys.stdout.write(json.dumps(account) + "\n")
+
+
+def _say(address: Address) -> None:
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""``migpool snapshot``: a running machine into a file, and out of it again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.options import Debug, SeedOption, complete_scenario
+from migpool.device import Side
+from migpool.errors import Cancelled
+from migpool.machine import Machine
+
+__all__ = ["snapshot_app"]
+
+snapshot_app = typer.Typer(
+    help="Save a running machine into a file, and load it from there.",
+    rich_markup_mode="rich",
+    no_args_is_help=False,
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="The file.")]
+ScenarioOption = Annotated[
+    str,
+    typer.Option(
+        "--scenario",
+        metavar="SCENARIO",
+        help="Whose machine: a built-in scenario, or the path of a file.",
+        autocompletion=complete_scenario,
+    ),
+]
+
+
+@snapshot_app.callback(invoke_without_command=True)
+def nothing(context: typer.Context) -> None:
+    """Save a running machine into a file, and load it from there."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@snapshot_app.command("save")
+def save(
+    context: typer.Context,
+    file: File,
+    scenario: ScenarioOption = "guest",
+    seed: SeedOption = None,
+    debug: Debug = False,
+) -> None:
+    """Start the scenario's machine, and save it while it runs; it ends then, to go on from the file.
+
+    The memory is written in rounds, as in a migration. The file is a stream
+    that [cyan]migpool inspect[/] reads.
+
+      [cyan]migpool snapshot save guest.mig[/]
+    """
+    set_up(context, 0, None, debug)
+    from migpool.lab.rounds import RoundTold, round_line
+    from migpool.precopy import Round
+    from migpool.scenario import load_scenario
+    from migpool.snapshot.saving import SnapshotSaving
+    from migpool.streamfile.file import StreamFile
+
+    def show(done: Round) -> None:
+        _say(round_line(RoundTold.of(done)))
+
+    settings = load_scenario(scenario).settings()
+    with _machine(scenario, "source", seed) as (machine, check), StreamFile(file) as stream:
+        SnapshotSaving(machine, settings, stream, check, show).run()
+        stream.keep()
+        _say(f"{file}: {stream.size} bytes, the machine stands still in it")
+
+
+@snapshot_app.command("load")
+def load(
+    context: typer.Context,
+    file: File,
+    scenario: ScenarioOption = "guest",
+    seed: SeedOption = None,
+    debug: Debug = False,
+) -> None:
+    """Load the machine that the file holds, let it go on, and have every device prove that it does.
+
+    Scenario and seed are those with which it was saved.
+
+      [cyan]migpool snapshot load guest.mig[/]
+    """
+    set_up(context, 0, None, debug)
+    from migpool.snapshot.loading import SnapshotLoading
+
+    with _machine(scenario, "destination", seed) as (machine, check):
+        SnapshotLoading(machine, check).run(file)
+        for slot in machine:
+            if slot.device.remark:
+                _say(f"{slot.name} {slot.device.remark}")
+        _say(f"{file}: loaded, the machine runs and every device is verified")
+
+
+@contextmanager
+def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Machine, Callable[[], None]]]:
+    """The scenario's machine, and what raises once Ctrl-C or SIGTERM has come."""
+    from migpool.building import build_machine
+    from migpool.cli.interrupt import Interrupt
+    from migpool.cli.oneside import complain
+    from migpool.scenario import load_scenario
+
+    found = load_scenario(scenario)
+    with Interrupt(complain) as interrupt:
+        machine = build_machine(found, side, found.seed if seed is None else seed, scenario)
+
+        def check() -> None:
+            if interrupt():
+                raise Cancelled("cancelled")
+
+        try:
+            yield machine, check
+        except Cancelled:
+            raise typer.Exit(interrupt.exit_code) from None
+        finally:
+            machine.close()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

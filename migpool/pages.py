@@ -1,0 +1,174 @@
+"""Which pages of the guest's memory are still to be sent, and the packets that a round makes of them.
+
+Guarantees:
+
+1. A page that has been written after it was last read is sent again: what the device's log says is taken, and forgotten
+   there, before a page of the round is read.
+2. In one round every page goes once, whichever thread takes it.
+3. A page is never copied here: a packet holds views of the guest's memory.
+4. A page that holds zeros alone costs eight bytes. One that is written while it is looked at is in the log by then,
+   so it goes again.
+
+Nothing is done page by page: a packet's 128 pages are looked at by a few calls of numpy.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migpool.device import MemoryBlock, MemoryDevice
+from migpool.errors import DeviceError
+
+__all__ = ["PagePacket", "Pages", "runs_of"]
+
+PACKET_BYTES = 512 * 1024
+"""Bytes of memory that one packet covers at most, as QEMU's multifd packets do."""
+WORD = 8
+
+Indices: TypeAlias = "NDArray[np.intp]"
+Words: TypeAlias = "NDArray[np.uint64]"
+
+
+class PagePacket:
+    """Pages of one block for one packet.
+
+    Attributes:
+        block: the block's place in the device's ``blocks``.
+        offsets: of the pages in the block, in bytes, big-endian 64 bits each: those in ``views``, then those of zeros.
+        normal: how many pages have their content in ``views``.
+        zero: how many hold zeros alone.
+        views: the content, in the order of ``offsets``; pages that lie side by side are one view.
+        size: bytes in ``views``.
+    """
+
+    __slots__ = ("block", "normal", "offsets", "size", "views", "zero")
+
+    def __init__(self, block: int, offsets: bytes, normal: int, zero: int, views: list[memoryview], size: int) -> None:
+        self.block = block
+        self.offsets = offsets
+        self.normal = normal
+        self.zero = zero
+        self.views = views
+        self.size = size
+
+
+class _Block:
+    """One block, as words, and its pages that are to be sent."""
+
+    __slots__ = ("dirty", "memory", "words")
+
+    def __init__(self, block: MemoryBlock, page_size: int) -> None:
+        memory = block.memory
+        if memory.readonly or memory.itemsize != 1 or len(memory) % page_size or not len(memory):
+            raise DeviceError(
+                f"the memory block {block.name} must be writable bytes, a whole number of pages of {page_size}, "
+                f"not {len(memory)} items of {memory.itemsize}"
+            )
+        self.memory = memory
+        self.words: Words = np.frombuffer(memory, dtype=np.uint64).reshape(-1, page_size // WORD)
+        self.dirty: NDArray[np.bool_] = np.ones(len(self.words), dtype=np.bool_)
+
+
+class Pages:
+    """The pages of a memory device at the source. At first every page is to be sent.
+
+    Arguments:
+        device: whose.
+    """
+
+    def __init__(self, device: MemoryDevice) -> None:
+        self._device = device
+        self._page_size = device.page_size
+        self._at_once = PACKET_BYTES // device.page_size
+        self._blocks = [_Block(block, device.page_size) for block in device.blocks]
+        self._lock = Lock()
+        self._round: list[tuple[int, Indices]] = []
+        self._place = 0
+        self.left = sum(len(block.memory) for block in self._blocks)
+        """Bytes of all pages that are to be sent."""
+
+    def look(self) -> None:
+        """Take from the device's log which pages have been written since the last look."""
+        left = 0
+        for number, block in enumerate(self._blocks):
+            raw = np.frombuffer(self._device.take_dirty(number), dtype=np.uint8)
+            if len(raw) * 8 < len(block.dirty):
+                raise DeviceError(f"its log of block {number} has {len(raw)} bytes for {len(block.dirty)} pages")
+            block.dirty |= np.unpackbits(raw, count=len(block.dirty), bitorder="little").view(np.bool_)
+            left += int(np.count_nonzero(block.dirty))
+        self.left = left * self._page_size
+
+    def begin_round(self) -> int:
+        """Make what is to be sent now this round's, and return how many bytes of pages that is."""
+        with self._lock:
+            self._round = [
+                (number, chosen)
+                for number, block in enumerate(self._blocks)
+                if len(chosen := np.flatnonzero(block.dirty))
+            ]
+            self._place = 0
+        for block in self._blocks:
+            block.dirty[:] = False
+        self.left = 0
+        return sum(len(chosen) for _, chosen in self._round) * self._page_size
+
+    def take(self) -> PagePacket | None:
+        """The next packet of the round, made on the calling thread; ``None`` when the round is over."""
+        with self._lock:
+            if not self._round:
+                return None
+            number, chosen = self._round[0]
+            mine = chosen[self._place : self._place + self._at_once]
+            self._place += len(mine)
+            if self._place == len(chosen):
+                self._round.pop(0)
+                self._place = 0
+        return self._packet(number, mine)
+
+    def _packet(self, number: int, chosen: Indices) -> PagePacket:
+        block = self._blocks[number]
+        empty = _zeros(block.words, chosen)
+        if empty is None:
+            normal, pages = chosen, chosen
+        else:
+            normal = chosen[~empty]
+            pages = np.concatenate((normal, chosen[empty]))
+        size = self._page_size
+        memory = block.memory
+        views = [memory[begin * size : end * size] for begin, end in runs_of(normal)]
+        offsets = (pages * size).astype(">u8").tobytes()
+        return PagePacket(number, offsets, len(normal), len(pages) - len(normal), views, len(normal) * size)
+
+
+def runs_of(pages: Indices) -> list[tuple[int, int]]:
+    """Consecutive numbers as (first, one past the last), in the order in which they stand."""
+    count = len(pages)
+    if not count:
+        return []
+    first, last = int(pages[0]), int(pages[-1])
+    breaks = np.flatnonzero(np.diff(pages) != 1)
+    if not len(breaks):
+        return [(first, last + 1)]
+    begins = pages[np.concatenate(([0], breaks + 1))].tolist()
+    ends = (pages[np.concatenate((breaks, [count - 1]))] + 1).tolist()
+    return list(zip(begins, ends, strict=True))
+
+
+def _zeros(words: Words, chosen: Indices) -> NDArray[np.bool_] | None:
+    """Which of the chosen pages hold zeros alone; ``None`` if none does, which costs one word a page to see."""
+    first, last = int(chosen[0]), int(chosen[-1])
+    together = last - first == len(chosen) - 1
+    rows = words[first : last + 1] if together else words
+    maybe: NDArray[np.bool_] = np.equal(rows[:, 0] if together else rows[chosen, 0], 0)
+    if not maybe.any():
+        return None
+    if together and maybe.all():
+        maybe[:] = np.bitwise_or.reduce(rows, axis=1) == 0
+        return maybe if maybe.any() else None
+    suspects = np.flatnonzero(maybe)
+    maybe[suspects] = np.bitwise_or.reduce(rows[suspects if together else chosen[suspects]], axis=1) == 0
+    return maybe if maybe.any() else None

@@ -1,0 +1,1 @@
+"""A running machine into a file, and out of it again: QEMU's stream, by the jobs of a migration."""

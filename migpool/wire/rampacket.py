@@ -1,0 +1,148 @@
+"""RAM packets in the data path: :mod:`migpool.wire.ramheader`'s header, written and read without a loop over pages.
+
+What never changes is written once; a packet costs the source one ``pack_into`` and one copy of its offsets. The
+destination finds the block by the raw bytes of its name and checks all offsets with a few calls of numpy.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migpool.errors import ProtocolError
+from migpool.wire.inbox import Buffer
+from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
+from migpool.wire.ramheader import parse_ram_header
+
+__all__ = ["RamPacketParser", "RamPacketWriter"]
+
+_VARIABLE: Final = struct.Struct(">IIQI")
+"""Normal pages, payload size, packet number, zero pages: from byte 16 on."""
+_VARIABLE_AT: Final = 16
+_NAME_AT: Final = 64
+_NAME_END: Final = 320
+_HEAD: Final = struct.Struct(">IIIIIIQI28s256s")
+_NOTHING: Final = bytes(28)
+
+B = TypeVar("B")
+
+
+def _raw_name(name: str) -> bytes:
+    raw = name.encode("ascii")
+    if not raw or len(raw) > 255 or 0 in raw:
+        raise ValueError(f"a block's name is 1 to 255 bytes of ASCII without NUL, not {name!r}")
+    return raw.ljust(256, b"\0")
+
+
+class RamPacketWriter:
+    """The header before the pages of one packet, ready for ``sendmsg([writer.buffer, *pages])``.
+
+    It belongs to whoever sends: ``pack`` overwrites the same buffer, so the packet before must be out.
+
+    Arguments:
+        names: of the blocks.
+        page_size: bytes of a page.
+
+    Attributes:
+        buffer: the header. Its size is a multiple of 32.
+    """
+
+    __slots__ = ("_names", "buffer")
+
+    def __init__(self, names: list[str], page_size: int = 4096) -> None:
+        self._names = [_raw_name(name) for name in names]
+        self.buffer = bytearray(ram_header_size(page_size))
+        allocated = BYTES_PER_RAM_PACKET // page_size
+        _HEAD.pack_into(self.buffer, 0, MAGIC, VERSION, 0, allocated, 0, 0, 0, 0, b"", b"")
+
+    def pack(self, number: int, block: int, normal: int, zero: int, size: int, offsets: bytes) -> None:
+        """Write what differs from packet to packet.
+
+        Arguments:
+            number: of the packet.
+            block: its place in ``names``.
+            normal: how many pages are in the payload.
+            zero: how many pages hold zeros alone.
+            size: bytes of payload.
+            offsets: of the pages, as they stand in the header.
+        """
+        buffer = self.buffer
+        _VARIABLE.pack_into(buffer, _VARIABLE_AT, normal, size, number, zero)
+        buffer[_NAME_AT:_NAME_END] = self._names[block]
+        buffer[RAM_HEADER_FIXED : RAM_HEADER_FIXED + len(offsets)] = offsets
+
+
+class RamPacketParser(Generic[B]):
+    """Reads headers, for a destination that knows its memory. Compressed packets are refused.
+
+    Arguments:
+        blocks: for each block's name, its length in bytes and what to return for it.
+        page_size: bytes of a page.
+    """
+
+    __slots__ = ("_blocks", "_page_size", "_room")
+
+    def __init__(self, blocks: Mapping[str, tuple[int, B]], page_size: int = 4096) -> None:
+        self._blocks = {_raw_name(name): found for name, found in blocks.items()}
+        self._page_size = page_size
+        self._room = BYTES_PER_RAM_PACKET // page_size
+
+    def parse(self, buffer: Buffer, offset: int = 0) -> tuple[B, NDArray[np.intp], NDArray[np.intp]] | None:
+        """Read one header.
+
+        Arguments:
+            buffer: the packet from its beginning, the whole header.
+            offset: where in the channel the packet begins, for errors.
+
+        Returns:
+            What stands for the block, the numbers of the pages in the payload, and those of pages of zeros; ``None``
+            for a SYNC, or a packet without pages.
+
+        Raises:
+            ProtocolError: the header is not right, its block is unknown, or a page lies outside of it.
+        """
+        magic, version, flags, _, normal, size, _, zero, padding, name = _HEAD.unpack_from(buffer)
+        count = normal + zero
+        if magic != MAGIC or version != VERSION or flags or count > self._room or padding != _NOTHING:
+            self._refuse(buffer, offset)
+            return None
+        if not count:
+            return None
+        found = self._blocks.get(name)
+        offsets = np.frombuffer(buffer, dtype=">u8", count=count, offset=RAM_HEADER_FIXED).astype(np.uint64)
+        if (
+            found is None
+            or size != normal * self._page_size
+            or int(offsets.max()) >= found[0]
+            or int(np.bitwise_or.reduce(offsets)) & (self._page_size - 1)
+        ):
+            raise self._explain(buffer, offset)
+        pages = (offsets // np.uint64(self._page_size)).astype(np.intp)
+        return found[1], pages[:normal], pages[normal:]
+
+    def _refuse(self, buffer: Buffer, offset: int) -> None:
+        header = parse_ram_header(buffer, self._page_size, offset)
+        if header.flags & ~SYNC:
+            raise ProtocolError(offset + 8, "RAM packet", f"no compression, found {header.compression.name.lower()}")
+
+    def _explain(self, buffer: Buffer, offset: int) -> ProtocolError:
+        """Find out what is wrong: apart, so that the way of a good header stays short."""
+        try:
+            header = parse_ram_header(buffer, self._page_size, offset)
+        except ProtocolError as error:
+            return error
+        known = {name.rstrip(b"\0").decode("ascii"): length for name, (length, _) in self._blocks.items()}
+        if header.block not in known:
+            return ProtocolError(
+                offset + _NAME_AT, "RAM packet", f"a block of this machine ({', '.join(known)}), found {header.block!r}"
+            )
+        largest = max(header.normal + header.zero)
+        return ProtocolError(
+            offset + RAM_HEADER_FIXED,
+            "RAM packet",
+            f"pages inside the {known[header.block]} bytes of {header.block}, found one at {largest}",
+        )

@@ -1,0 +1,147 @@
+"""The guest's vCPUs as devices: those of ``migpool_plugins.vcpu``, with a pace, a clock and another proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from migpool.device import DeviceError, VerificationError
+from migpool_plugins.guest.clock import GuestClock, host_number
+from migpool_plugins.guest.layout import CONTROL, Control, Layout
+from migpool_plugins.guest.pace import VcpuPace
+from migpool_plugins.guest.proof import Standing, control_of, prove_vcpu
+from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.vcpu import kvm_abi
+from migpool_plugins.vcpu.backend import Machine, VcpuState, VirtualCpu
+from migpool_plugins.vcpu.device import VcpuDevice
+from migpool_plugins.vcpu.group import VcpuGroup
+from migpool_plugins.vcpu.options import VcpuOptions
+
+__all__ = ["GuestGroup", "GuestVcpu"]
+
+_BATCHES_TO_SEE = 3
+_STEP = kvm_abi.REGS_FIELDS.index("rcx")
+
+
+class GuestGroup(VcpuGroup):
+    """The vCPUs of one guest.
+
+    Arguments:
+        machine: the VM.
+        options: limits.
+        memory: of the guest.
+        layout: of the memory.
+        rate: pages a second that each vCPU writes.
+        most: the longest batch, in pages.
+    """
+
+    def __init__(
+        self, machine: Machine, options: VcpuOptions, memory: GuestMemory, layout: Layout, rate: int, most: int
+    ) -> None:
+        self.memory = memory
+        self.layout = layout
+        self.paces = [VcpuPace(rate, most) for _ in machine.vcpus]
+        self._clock = GuestClock.new()
+        super().__init__(machine, options)
+
+    def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
+        pace = self.paces[vcpu.index]
+
+        def run() -> None:
+            began = time.monotonic()
+            vcpu.run_batch()
+            vcpu.put("rax", self._clock.now())
+            self.threads[vcpu.index].halt = pace.rest(began, time.monotonic())
+
+        return run
+
+    def begin(self) -> None:
+        """The guest begins here: write its memory, boot its vCPUs."""
+        self.layout.fill(self.memory.view)
+        for index in range(self.layout.vcpus):
+            control = control_of(self.layout, self.memory.view, index)
+            self._write(index, Control(control.region, self._clock.offset, host_number(), hot_mask=control.hot_mask))
+
+    def arrive(self) -> None:
+        """The guest has come: its clock goes on. Harmless when repeated, as it is for each vCPU."""
+        control = control_of(self.layout, self.memory.view, 0)
+        self._clock = GuestClock.arrived(control.clock_offset, control.host)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Every vCPU stands; those that ran go on afterwards."""
+        running = [thread for thread in self.threads if not thread.standing]
+        for thread in running:
+            thread.ask_to_stand()
+        try:
+            for thread in running:
+                thread.wait_standing(self._limit)
+            yield
+        finally:
+            for thread in running:
+                thread.go()
+
+    def _write(self, index: int, control: Control) -> None:
+        at = self.layout.control(index)
+        self.memory.view[at : at + CONTROL.size] = CONTROL.pack(
+            control.region,
+            control.clock_offset % (1 << 64),
+            control.host,
+            control.clock,
+            control.step_at_clock,
+            control.longest_gap,
+            control.step_at_gap,
+            control.went_back,
+            control.hot_mask,
+        )
+
+
+class GuestVcpu(VcpuDevice):
+    """One vCPU of the guest.
+
+    Arguments:
+        group: the guest.
+        index: its number, the device's instance id.
+        seed: of the migration.
+        options: limits.
+    """
+
+    def __init__(self, group: GuestGroup, index: int, seed: int, options: VcpuOptions) -> None:
+        super().__init__(group, index, seed, options)
+        self._guest_group = group
+
+    def throttle(self, share: float) -> None:
+        self._guest_group.paces[self.instance_id].throttle = share
+
+    def start(self) -> None:
+        self._guest_group.arrive()
+        super().start()
+
+    def verify(self) -> None:
+        """Prove that the guest has gone on, and that every page is the one that its steps say."""
+        self._refuse_closed()
+        before = -1 if self._state is None else self._standing(self._state).step
+        try:
+            self._let_run()
+            self._prove(before)
+        except DeviceError as error:
+            if self._thread.aborted or isinstance(error, VerificationError):
+                raise
+            raise VerificationError(error.message) from error
+
+    def _prove(self, before: int) -> None:
+        group = self._guest_group
+        # Read before the vCPU stands for it: this pause is no part of what the guest is asked about.
+        gap = control_of(group.layout, group.memory.view, self.instance_id).longest_gap
+        self._thread.ask_to_stand()
+        try:
+            self._thread.wait_standing(self._limit)
+            prove_vcpu(group.layout, group.memory.view, self._standing(self._vcpu.save()), before)
+        finally:
+            self._thread.go()
+        self.remark = f"stood still for {gap / 1e6:.0f} ms by its own clock"
+
+    def _standing(self, state: VcpuState) -> Standing:
+        registers = kvm_abi.REGS.unpack(state.registers["regs"])
+        return Standing(self.instance_id, registers[_STEP], self._machine.checksum(state))

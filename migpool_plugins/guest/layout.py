@@ -1,0 +1,165 @@
+"""Where things lie in the guest's memory, and what of it both ends know beforehand.
+
+::
+
+    0          the program (program/program.S)
+    4096 * n   the control page of vCPU n - 1, until CONTROL_END
+    DATA       a region for each vCPU, as many pages as a power of two allows
+    then       pages that nobody writes: the first half holds numbers, the other half zeros
+
+All offsets are in the memory, which the guest sees from ``ADDRESS`` on. It begins as if the guest had run before: every
+page of the regions has been written, and the vCPUs go on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+import numpy as np
+
+from migpool_plugins.guest.pattern import Pattern, contents
+from migpool_plugins.vcpu import program as small
+
+__all__ = ["ADDRESS", "BLOCK", "CONTROL", "Control", "Layout", "program_bytes"]
+
+ADDRESS: Final = 0x200000
+"""The guest-physical address of the memory: behind what the VM keeps for itself."""
+BLOCK: Final = "pc.ram"
+PAGE_SIZE: Final = 4096
+DATA: Final = 1 << 20
+MAX_VCPUS: Final = 64
+OUT_BY_DOORBELL: Final = 0x100
+OUT_BY_HALT: Final = 0x140
+FACTOR: Final = 0x9E3779B97F4A7C15
+"""G of the program: 2**64 over the golden ratio, odd."""
+NEVER_WRITTEN: Final = 1 << 63
+"""Added to the page's number in pages that nobody writes."""
+
+CONTROL: Final = struct.Struct("<9Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The words of a control page, in their order; the top of ``program.S`` says what each is."""
+
+    region: int = 0
+    clock_offset: int = 0
+    host: int = 0
+    clock: int = 0
+    step_at_clock: int = 0
+    longest_gap: int = 0
+    step_at_gap: int = 0
+    went_back: int = 0
+    hot_mask: int = 0
+
+
+def program_bytes() -> bytes:
+    """Return the assembled guest program."""
+    return (resources.files(__package__) / "program" / "program.bin").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The memory of one guest.
+
+    Arguments:
+        size: in bytes, whole MiB.
+        vcpus: how many there are.
+        kind: of the pattern; :class:`~migpool_plugins.guest.pattern.Pattern`.
+        hot_pages: how many pages of each region are hot, a power of two; for the kind "hot".
+        seed: of the migration.
+    """
+
+    size: int
+    vcpus: int
+    kind: str
+    hot_pages: int
+    seed: int
+
+    @property
+    def region_pages(self) -> int:
+        """Pages of each vCPU's region."""
+        return 1 << (((self.size - DATA) // self.vcpus // PAGE_SIZE).bit_length() - 1)
+
+    def region(self, index: int) -> slice:
+        """Where a vCPU's region lies."""
+        begin = DATA + index * self.region_pages * PAGE_SIZE
+        return slice(begin, begin + self.region_pages * PAGE_SIZE)
+
+    def control(self, index: int) -> int:
+        """Where a vCPU's control page begins."""
+        return (index + 1) * PAGE_SIZE
+
+    @property
+    def untouched(self) -> tuple[slice, slice]:
+        """The pages that nobody writes: those with numbers, those with zeros."""
+        begin = self.region(self.vcpus).start
+        half = begin + (self.size - begin) // (2 * PAGE_SIZE) * PAGE_SIZE
+        return slice(begin, half), slice(half, self.size)
+
+    def pattern(self, index: int) -> Pattern:
+        """In which order a vCPU writes its pages."""
+        number = hashlib.sha256(f"{self.seed}:{index}".encode()).digest()[:8]
+        scatter = self.kind != "sequential"
+        return Pattern(
+            self.region_pages,
+            min(self.hot_pages, self.region_pages) if self.kind == "hot" else 0,
+            (int.from_bytes(number, "little") | 1) if scatter else 1,
+            scatter,
+        )
+
+    def first_step(self, index: int) -> int:
+        """How many steps a vCPU has done when it begins: enough that every page of its region has been written."""
+        return self.region_pages * self.pattern(index).period
+
+    def fill(self, memory: memoryview) -> None:
+        """Write what is there in the beginning."""
+        code = program_bytes()
+        memory[: len(code)] = code
+        for index in range(self.vcpus):
+            pattern = self.pattern(index)
+            words = np.frombuffer(memory[self.region(index)], dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+            contents(pattern.last_written(self.first_step(index)), FACTOR, into=words)
+            at = self.control(index)
+            hot = pattern.hot_pages - 1 if pattern.hot_pages else 0
+            memory[at : at + CONTROL.size] = CONTROL.pack(ADDRESS + self.region(index).start, 0, 0, 0, 0, 0, 0, 0, hot)
+        contents(self.numbers(), FACTOR, into=self._words(memory, self.untouched[0]))
+
+    def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+        """The steps that the pages with numbers, which nobody writes, seem to have been written by."""
+        place = self.untouched[0]
+        return np.arange(place.start // PAGE_SIZE, place.stop // PAGE_SIZE, dtype=np.uint64) | np.uint64(NEVER_WRITTEN)
+
+    @staticmethod
+    def _words(memory: memoryview, place: slice) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+        return np.frombuffer(memory[place], dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+
+    def start_registers(self, index: int, batch: int, way_out: int) -> dict[str, int]:
+        """The general registers with which a vCPU begins, by name; those not named are 0.
+
+        Arguments:
+            index: of the vCPU.
+            batch: steps before the guest leaves.
+            way_out: ``OUT_BY_DOORBELL`` or ``OUT_BY_HALT``.
+        """
+        pattern = self.pattern(index)
+        return {
+            "rcx": self.first_step(index),
+            "rdi": ADDRESS + self.control(index),
+            "r15": self.region_pages,
+            "r8": batch,
+            "r9": FACTOR,
+            "r10": batch,
+            "r11": small.DOORBELL,
+            "rbp": ADDRESS + way_out,
+            "rbx": pattern.multiplier,
+            "r12": pattern.period - 1,
+            "r13": self.region_pages - 1,
+            "r14": (1 << 64) - 1 if pattern.scatter else 0,
+            "rip": ADDRESS,
+            "rflags": small.RFLAGS_FIXED,
+        }

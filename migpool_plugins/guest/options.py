@@ -1,0 +1,80 @@
+"""The ``options`` table of a scenario's ``guest`` entry.
+
+::
+
+    memory = "256MiB"        whole MiB, 16MiB to 512MiB
+    pattern = "random"       "sequential", "random", or "hot": seven of eight writes go to a few pages
+    hot = "4MiB"             how much of each vCPU's region is hot; a power of two
+    rate = 2000              pages that each vCPU writes in a second; 0: as many as it can
+    backend = "auto"         "kvm", "unicorn", or "auto": KVM where it works
+    limit_s = 5              seconds to wait at most for a vCPU to stop, to go on, or to end
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Final, Self
+
+from migpool.device import DeviceError, OptionValue
+from migpool_plugins.guest.layout import PAGE_SIZE
+from migpool_plugins.guest.pattern import HOT_PERIOD
+from migpool_plugins.vcpu.options import BackendChoice, VcpuOptions
+
+__all__ = ["GuestOptions"]
+
+MIB: Final = 1 << 20
+_LEAST, _MOST = 16 * MIB, 512 * MIB
+_PATTERNS: Final = ("sequential", "random", "hot")
+_SIZE: Final = re.compile(r"([0-9]+) ?(KiB|MiB)")
+_MOST_PAGES: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOptions:
+    """How the guest is made; the keys are explained at the top of this file, sizes here are in bytes."""
+
+    memory: int = 256 * MIB
+    pattern: str = "random"
+    hot: int = 4 * MIB
+    rate: int = 2000
+    backend: BackendChoice = "auto"
+    limit_s: float = 5.0
+
+    @classmethod
+    def parse(cls, options: Mapping[str, OptionValue]) -> Self:
+        """Return the options of a scenario.
+
+        Raises:
+            DeviceError: one line with the option that is unknown or wrong, and what it may be.
+        """
+        usual = cls()
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise DeviceError(f"guest: there is no option {name}; there are {', '.join(known)}")
+        vcpu = VcpuOptions.parse({name: options[name] for name in ("backend", "limit_s") if name in options})
+        memory = _size(options, "memory", usual.memory)
+        if not _LEAST <= memory <= _MOST or memory % MIB:
+            raise DeviceError(f"guest: memory is {options['memory']!r}, but must be whole MiB from 16MiB to 512MiB")
+        pattern = options.get("pattern", usual.pattern)
+        if pattern not in _PATTERNS:
+            raise DeviceError(f"guest: pattern is {pattern!r}, but must be one of {', '.join(_PATTERNS)}")
+        hot = _size(options, "hot", usual.hot)
+        if hot < HOT_PERIOD * PAGE_SIZE or hot & (hot - 1):
+            raise DeviceError(f"guest: hot is {options['hot']!r}, but must be a power of two from 32KiB on")
+        rate = options.get("rate", usual.rate)
+        if not isinstance(rate, int) or isinstance(rate, bool) or not 0 <= rate <= _MOST_PAGES:
+            raise DeviceError(f"guest: rate is {rate!r}, but must be a whole number from 0 to {_MOST_PAGES}")
+        return cls(memory, str(pattern), hot, rate, vcpu.backend, vcpu.limit_s)
+
+
+def _size(options: Mapping[str, OptionValue], name: str, default: int) -> int:
+    value = options.get(name, default)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise DeviceError(f'guest: {name} is {value!r}, but must be a size such as "64MiB"')
+    return int(match[1]) << (10 if match[2] == "KiB" else 20)
