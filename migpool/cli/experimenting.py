@@ -50,7 +50,11 @@ def list_all(stream: TextIO, *, as_json: bool) -> None:
             Text(one.by),
             Text(what or "what is left after cancels: counted"),
         )
-    console_for(stream).print(table)
+    console = console_for(stream)
+    console.print(table)
+    console.print(
+        "\npublished  the published downtimes, fitted by simulation (migpool lab run published)", highlight=False
+    )
 
 
 def run_experiments(wanted: Sequence[str], *, quick: bool, results: Path | None) -> int:

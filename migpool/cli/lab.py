@@ -105,9 +105,11 @@ def run(
     from migpool.cli.experimenting import run_experiments
 
     claims = [name for name in experiments if name.lower() != "published"]
-    code = run_experiments(claims, quick=quick, results=results) if claims else 0
-    if len(claims) < len(experiments) and code in (0, 1):
-        from migpool.cli.simulating import run_published  # needs SimPy
+    if len(claims) == len(experiments):
+        raise typer.Exit(run_experiments(claims, quick=quick, results=results))
+    from migpool.cli.simulating import run_published  # needs SimPy, which is to be found out before the runs
 
+    code = run_experiments(claims, quick=quick, results=results) if claims else 0
+    if code in (0, 1):
         run_published(results)
     raise typer.Exit(code)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from migpool.cli.experimenting import prepare
 from migpool.cli.files import write
@@ -40,7 +41,7 @@ def run_published(results: Path | None) -> None:
     for number, name in enumerate(heading):
         table.add_column(name, justify="right" if number else "left", no_wrap=bool(number))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print("Downtime in ms of 1, 2 and 4 devices, over the main channel and over multifd", highlight=False)
     console.print(table)
     for one in found:

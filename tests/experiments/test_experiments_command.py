@@ -10,6 +10,7 @@ import pytest
 from commandline import here, migpool
 from made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
+from migpool.building import build_machine
 from migpool.errors import ScenarioError
 from migpool.experiments.catalogue import load_experiment, names
 from migpool.experiments.form import parse_experiment
@@ -40,6 +41,19 @@ def test_every_experiment_is_right(name: str) -> None:
         "a variant that nothing is compared with is run in vain"
     )
     assert len(deciding) == 1 or found.depends or name == "C8", "say what it depends on if they disagree"
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
+    found = load_experiment(name)
+    scenarios = [found.scenario_of(variant, name) for variant in found.variants] or [found.scenario_of(None, name)]
+    made: list[object] = []
+    for scenario in scenarios:
+        if scenario.devices not in made:
+            made.append(scenario.devices)
+            machine = build_machine(scenario, "source", scenario.seed)
+            assert len(machine) >= 1
+            machine.close()
 
 
 def test_all_of_them_take_less_than_half_an_hour_and_a_quick_look_three_minutes() -> None:

@@ -93,7 +93,8 @@ def test_a_fit_finds_the_values_that_made_the_times() -> None:
     assert found["b"] == pytest.approx(0.3, rel=0.02)
 
 
-def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time() -> None:
+def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "CHUNK", 20 << 20)  # a quarter of the steps
     alone = explain(Hypothesis("nothing", "nothing"))
     locked = explain(Hypothesis("a lock", "reads"))
     assert alone.worst > 0.25
@@ -112,6 +113,7 @@ def test_the_command_shows_and_writes_what_it_takes(tmp_path: Path, monkeypatch:
     ended = here("lab", "run", "published", "--results", str(tmp_path))
     assert ended.code == 0, ended.err
     assert "(published)" in ended.out
+    assert "[some] lock" in ended.out
     assert "None explains the published downtimes; the nearest is [some] lock" in " ".join(ended.out.split())
     form = json.loads((tmp_path / "published.json").read_text())
     assert [one["name"] for one in form["hypotheses"]] == ["[some] lock"]
