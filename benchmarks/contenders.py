@@ -69,10 +69,10 @@ class Contender:
 
 
 class _WithFutures(Contender):
-    """One whose ``submit`` returns a future.
+    """One that gives a future for each task.
 
     Arguments:
-        executor: what takes the tasks.
+        submit: takes a task.
     """
 
     def __init__(self, workers: int, submit: Callable[[Callable[[], None]], Future[None]]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from pydantic import ValidationError
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,7 +18,7 @@ from rich.text import Text
 from migpool.cli.files import write
 from migpool.cli.interrupt import Interrupt
 from migpool.errors import UsageError
-from migpool.experiments.catalogue import chosen
+from migpool.experiments.catalogue import chosen, in_order
 from migpool.experiments.finding import ComparisonFinding, Finding
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
@@ -89,7 +90,7 @@ def run_experiments(wanted: Sequence[str], *, quick: bool, results: Path | None)
             findings.append(finding)
             console.print(_shown(finding))
             if results is not None:
-                _write(results, findings)
+                _write(results, finding)
     failed = [f"{one.id}: {line}" for one in findings for line in one.failures]
     for line in failed[:1]:
         more = f" (and {len(failed) - 1} more)" if failed[1:] else ""
@@ -111,13 +112,20 @@ def prepare(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be written to: no permission")
 
 
-def _write(folder: Path, findings: Sequence[Finding]) -> None:
-    """Write the last one's files, and the index of all so far: what is there stays if a later one fails."""
-    last = findings[-1]
-    write(folder / f"{last.id}.json", last.to_json())
-    write(folder / f"{last.id}.svg", plot(last))
-    write(folder / f"{last.id}.md", page(last, f"{last.id}.svg"))
-    write(folder / "README.md", index(findings))
+def _write(folder: Path, finding: Finding) -> None:
+    """Write its files, and the index anew: of this one and of all that earlier calls left in the directory."""
+    write(folder / f"{finding.id}.json", finding.to_json())
+    write(folder / f"{finding.id}.svg", plot(finding))
+    write(folder / f"{finding.id}.md", page(finding, f"{finding.id}.svg"))
+    write(folder / "README.md", index(sorted(_there(folder), key=lambda one: in_order(one.id))))
+
+
+def _there(folder: Path) -> Iterator[Finding]:
+    for path in folder.glob("*.json"):
+        try:
+            yield Finding.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue  # not a finding, or one of a form that this version does not know
 
 
 def _shown(finding: Finding) -> RenderableType:

@@ -10,13 +10,13 @@ from pathlib import Path
 from migpool.errors import ScenarioError, UsageError
 from migpool.experiments.form import Experiment, parse_experiment
 
-__all__ = ["chosen", "experiment_text", "load_experiment", "names"]
+__all__ = ["chosen", "experiment_text", "in_order", "load_experiment", "names"]
 
 
 def names() -> list[str]:
     """The names of the experiments that come with migpool, in order: C2 before C10."""
     found = (entry.name for entry in files("migpool").joinpath("experiments", "claims").iterdir())
-    return sorted((name.removesuffix(".toml") for name in found if name.endswith(".toml")), key=_in_order)
+    return sorted((name.removesuffix(".toml") for name in found if name.endswith(".toml")), key=in_order)
 
 
 def chosen(wanted: Sequence[str]) -> list[Experiment]:
@@ -67,6 +67,7 @@ def experiment_text(name_or_path: str) -> str:
         raise ScenarioError(f"{name_or_path}: cannot be read: {error.strerror or error}") from None
 
 
-def _in_order(name: str) -> tuple[str, int]:
+def in_order(name: str) -> tuple[str, int]:
+    """What to sort names by, so that C2 comes before C10."""
     match = re.fullmatch(r"(\D*)(\d*).*", name)
     return (match[1], int(match[2] or 0)) if match else (name, 0)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from commandline import here, migpool
+from commandline import here, migpool, started
 from made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
 from migpool.building import build_machine
@@ -94,6 +94,25 @@ def test_an_experiment_of_ones_own_runs_from_end_to_end(tmp_path: Path) -> None:
     assert f"**{found['verdict'].capitalize()}**" in (results / "T1.md").read_text()
     assert "[T1](T1.md)" in (results / "README.md").read_text()
     ET.fromstring((results / "T1.svg").read_text())
+    # Another call adds to what is there; a file that is no finding is left alone.
+    own.write_text(FILE.replace('"T1"', '"A10"'))
+    (results / "published.json").write_text("{}")
+    assert migpool("lab", "run", str(own), "--quick", "--results", str(results)).code == 0
+    listed = [line[3:].partition("]")[0] for line in (results / "README.md").read_text().splitlines() if "| [" in line]
+    assert listed == ["A10", "T1"]
+
+
+def test_ctrl_c_ends_it_in_order_and_leaves_no_process(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(FILE.replace("precision = 0.05", "precision = 0.000001"))
+    with started("lab", "run", str(own)) as command:
+        command.complained_of("T1, round 1:")
+        command.interrupt()
+        ended = command.wait()
+        assert command.all_gone()
+    assert ended.code == 130
+    assert "migpool: cancelled in T1; 0 were complete" in ended.err
+    assert ended.out == ""
 
 
 def test_cancels_are_counted_under_every_model(tmp_path: Path) -> None:
