@@ -43,6 +43,8 @@ out which thread should do which part of the work.
 
   [cyan]migpool plugins[/]                  installed devices and threading models
 
+  [cyan]migpool lab list[/]                 what was claimed about them, as experiments
+
 [bold]Between two processes or hosts of your own[/]
 
   [cyan]migpool receive default --listen tcp:0.0.0.0:4444[/]
