@@ -31,6 +31,7 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "start": ("^", "green"),
     "wake": ("v", "green"),
     "buffer": ("b", "cyan"),
+    "scan": ("P", "cyan"),
     "credit": ("c", "bright_yellow"),
     "channel": ("h", "bright_magenta"),
     "network": ("n", "bright_black"),

@@ -62,7 +62,8 @@ class HookDirtyLog:
         self._on = True
 
     def take(self) -> bytes:
-        found: npt.NDArray[np.intp] = np.flatnonzero(self._written)
+        # Looked at in a copy: the vCPUs go on, and numpy refuses to search what changes meanwhile.
+        found: npt.NDArray[np.intp] = np.flatnonzero(self._written.copy())
         self._written[found] = 0
         for page in self._last:
             if page >= 0:

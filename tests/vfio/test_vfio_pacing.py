@@ -103,13 +103,14 @@ def test_a_shared_lock_makes_reads_take_turns(use: str, open_side: OpenSide) -> 
 
 @pytest.mark.parametrize("use", ["", "write"])
 def test_without_a_lock_on_reads_they_overlap(use: str, open_side: OpenSide) -> None:
-    devices = open_side("source", count=3, read_latency="30ms", shared_lock=use)
+    devices = open_side("source", count=3, read_latency="150ms", shared_lock=use)
     assert overlaps(read_at_once(devices)) > 0
 
 
 @pytest.mark.parametrize(("use", "overlapping"), [("write", False), ("", True)])
 def test_a_shared_lock_makes_writes_take_turns(use: str, overlapping: bool, open_side: OpenSide, save: Saver) -> None:
-    options: dict[str, OptionValue] = {"write_latency": "20ms", "shared_lock": use}
+    # Long enough that on a busy machine, too, the second thread begins before the first one has ended.
+    options: dict[str, OptionValue] = {"write_latency": "150ms", "shared_lock": use}
     states = [save(device) for device in open_side("source", count=2)]
     devices = open_side("destination", options, count=2)
     for device in devices:
