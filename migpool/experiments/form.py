@@ -38,7 +38,7 @@
 
     [effort]
     precision = 0.02                  # half of the interval's width, as a share of the ratio, that is narrow enough
-    seconds = 120                     # for all rounds; no round begins that would probably end later
+    seconds = 120                     # for all rounds; after two, none begins that would probably end later
     quick = 12                        # the same for a quick look
 """
 

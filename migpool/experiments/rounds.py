@@ -5,8 +5,8 @@ on (its clock rate, other work) falls on all variants alike, and a steady drift 
 round, and the rounds' ratios are the samples.
 
 Rounds are made until the intervals of all comparisons are narrow enough, or until the next round would probably end
-after the time is up. The rule looks at the widths alone, never at where an interval lies: stopping as soon as a
-threshold is cleared would make every claim come true, or false, in the end.
+after the time is up; two are made in any case. The rule looks at the widths alone, never at where an interval lies:
+stopping as soon as a threshold is cleared would make every claim come true, or false, in the end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ __all__ = ["Measured", "Migrate", "make_rounds", "migrate", "ratios"]
 
 MOST_FAILURES: Final = 3
 """Runs that may fail before the experiment is given up."""
+
+LEAST_ROUNDS: Final = 2
+"""Rounds that are made whatever time they take: one alone has no interval."""
 
 Round: TypeAlias = dict[str, RunResult]
 """The runs of one round by their variants' names."""
@@ -78,7 +81,7 @@ def make_rounds(
     make: Migrate = migrate,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
-    """Make one round or more.
+    """Make two rounds or more.
 
     Arguments:
         experiment: one with variants.
@@ -142,7 +145,7 @@ def _over(experiment: Experiment, rounds: Sequence[Round], failed: int, late: bo
     intervals = [median_interval(found) if found else None for found in _all_ratios(experiment, rounds)]
     if all(_narrow(one, experiment.effort.precision) for one in intervals):
         return "narrow"
-    return "time" if late else None
+    return "time" if late and len(rounds) >= LEAST_ROUNDS else None
 
 
 def _narrow(interval: Interval | None, precision: float) -> bool:
