@@ -3,7 +3,7 @@
 Guarantees:
 
 1. A page's bytes go from the socket into their place; a page of zeros is written only if it holds something else, so
-   memory that was never used stays so.
+   memory that was never touched stays so.
 2. No page of a round is written before all pages of the rounds before: a channel is not read behind its SYNC until
    every channel has come to its own, and the main channel to its FLUSH.
 3. Every wait here ends when the switch is thrown.

@@ -19,9 +19,9 @@ TARGET = 1.2
 MOST_EXTRA = 64 * MIB
 
 
-def migpool(size: int, channels: int, control: str, model: str, to: str) -> tuple[float, int]:
+def migpool(size: int, channels: int, control: str, model: str, to: str, memory: str) -> tuple[float, int]:
     """Migrate once by migpool; returns the seconds, and the larger of both ends' peak of memory beside the guest's."""
-    common = [str(size), str(channels), control, model, to]
+    common = [str(size), str(channels), control, model, to, memory]
     sides = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.ram.side", side, *common],
@@ -53,25 +53,36 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="runs of each, in turns (default: 7)")
     parser.add_argument("--unix", action="store_true", help="over UNIX sockets, where no congestion control takes part")
     parser.add_argument("--model", default="pool:2", help="the threading model (default: pool:2)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="migpool's destination touches its memory first while it receives"
+    )
+    parser.add_argument("--prealloc", action="store_true", help="QEMU's destination has its memory before, too")
     chosen = parser.parse_args()
     if qemu() is None:
         raise BenchmarkFailure("there is no qemu-system-x86_64 to compare with: make qemu installs it")
     size = chosen.size * MIB
     # QEMU leaves the congestion control to the system, so migpool is told to do the same.
     control = "" if chosen.unix else Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
+    memory = "fresh" if chosen.fresh else "resident"
     ours: list[float] = []
     theirs: list[float] = []
     extra = 0
     shared = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder,
-        QemuPair(Path(folder), size, chosen.channels, Path(folder) / "qemu" if chosen.unix else None) as pair,
+        QemuPair(
+            Path(folder),
+            size,
+            chosen.channels,
+            Path(folder) / "qemu" if chosen.unix else None,
+            prealloc=chosen.prealloc,
+        ) as pair,
     ):
         to = f"unix:{folder}/migpool" if chosen.unix else "tcp:127.0.0.1:0"
         for number in range(chosen.rounds):
             for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
                 if which == "ours":
-                    seconds, more = migpool(size, chosen.channels, control, chosen.model, to)
+                    seconds, more = migpool(size, chosen.channels, control, chosen.model, to, memory)
                     ours.append(size / seconds)
                     extra = max(extra, more)
                 else:
@@ -83,7 +94,8 @@ def main() -> int:
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     ratio = statistics.median(ratios)
     sys.stdout.write(
-        f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}: "
+        f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}, "
+        f"memory {memory} at migpool's destination and {'resident' if chosen.prealloc else 'fresh'} at QEMU's: "
         f"median ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), target {TARGET}: "
         f"{'pass' if ratio >= TARGET else 'below'}\n"
         f"memory beside the guest's, at most: {extra / MIB:.1f} MiB, limit {MOST_EXTRA // MIB}: "

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from migpool.device import MemoryBlock, MemoryDevice
+from migpool_plugins.ram.memory import make_resident
 
 __all__ = ["IdleMemory", "random_piece"]
 
@@ -24,11 +25,14 @@ class IdleMemory(MemoryDevice):
     Arguments:
         size: in bytes, a multiple of 16 MiB.
         filled: whether it holds something.
+        resident: whether all of it is there before anything is written to it.
     """
 
-    def __init__(self, size: int, *, filled: bool) -> None:
+    def __init__(self, size: int, *, filled: bool, resident: bool) -> None:
         self._mapping = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._mapping.madvise(mmap.MADV_HUGEPAGE)  # as QEMU does
+        if resident:
+            make_resident(self._mapping)
         self._blocks = (MemoryBlock("memory", memoryview(self._mapping)),)
         self._none = bytes(size // self.page_size // 8)
         if filled:

@@ -76,9 +76,13 @@ class QemuPair:
         size: of the memory in bytes.
         channels: how many multifd channels.
         where: a UNIX socket to migrate over; ``None`` for TCP.
+        prealloc: whether the destination's memory is there before the migration; QEMU's own default is no.
     """
 
-    def __init__(self, folder: Path, size: int, channels: int, where: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, size: int, channels: int, where: Path | None = None, *, prealloc: bool = False
+    ) -> None:
+        self._prealloc = ",prealloc=on" if prealloc else ""
         self._where = where
         self._file = folder / "memory"
         with self._file.open("wb") as file:
@@ -110,7 +114,13 @@ class QemuPair:
         source = _Monitor([*common, *machine, file])
         try:
             destination = _Monitor(
-                [*common, *machine, f"memory-backend-ram,id=memory,size={self._size}", "-incoming", "defer"]
+                [
+                    *common,
+                    *machine,
+                    f"memory-backend-ram,id=memory,size={self._size}{self._prealloc}",
+                    "-incoming",
+                    "defer",
+                ]
             )
             try:
                 return self._migrate(source, destination)

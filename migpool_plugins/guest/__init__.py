@@ -37,7 +37,7 @@ def devices(context: DeviceContext) -> list[Device]:
     options = GuestOptions.parse(context.options)
     if not 1 <= context.count <= MAX_VCPUS:
         raise DeviceError(f"guest: count is {context.count}, but must be from 1 to {MAX_VCPUS}")
-    memory = GuestMemory(options.memory)
+    memory = GuestMemory(options.memory, resident=options.resident and context.side == "destination")
     layout = Layout(options.memory, context.count, options.pattern, options.hot // 4096, context.seed)
     try:
         made = make_machine(options.backend, context.count, memory)

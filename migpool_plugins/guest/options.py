@@ -7,6 +7,8 @@
     hot = "4MiB"             how much of each vCPU's region is hot; a power of two
     rate = 2000              pages that each vCPU writes in a second; 0: as many as it can
     backend = "auto"         "kvm", "unicorn", or "auto": KVM where it works
+    resident = true          the destination's memory is there before the migration begins; false: page by page, as it
+                             is first touched, which is slower and spares what the guest has never used
     limit_s = 5              seconds to wait at most for a vCPU to stop, to go on, or to end
 """
 
@@ -40,6 +42,7 @@ class GuestOptions:
     hot: int = 4 * MIB
     rate: int = 2000
     backend: BackendChoice = "auto"
+    resident: bool = True
     limit_s: float = 5.0
 
     @classmethod
@@ -67,7 +70,10 @@ class GuestOptions:
         rate = options.get("rate", usual.rate)
         if not isinstance(rate, int) or isinstance(rate, bool) or not 0 <= rate <= _MOST_PAGES:
             raise DeviceError(f"guest: rate is {rate!r}, but must be a whole number from 0 to {_MOST_PAGES}")
-        return cls(memory, str(pattern), hot, rate, vcpu.backend, vcpu.limit_s)
+        resident = options.get("resident", usual.resident)
+        if not isinstance(resident, bool):
+            raise DeviceError(f"guest: resident is {resident!r}, but must be true or false")
+        return cls(memory, str(pattern), hot, rate, vcpu.backend, resident, vcpu.limit_s)
 
 
 def _size(options: Mapping[str, OptionValue], name: str, default: int) -> int:

@@ -1,0 +1,53 @@
+"""Guest memory of this process: there from the beginning, or page by page."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import pytest
+
+from migpool.device import DeviceError
+from migpool_plugins.guest.options import GuestOptions
+from migpool_plugins.ram import memory as memory_module
+from migpool_plugins.ram.memory import GuestMemory
+
+SIZE = 96 << 20
+
+
+def resident_at(address: int) -> int:
+    """Bytes of the mapping at an address that are in memory, as the kernel counts them."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        fields = line.split()
+        if "-" in fields[0] and not fields[0].endswith(":"):
+            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            inside = begin <= address < end
+        elif inside and fields[0] == "Rss:":
+            return int(fields[1]) << 10
+    raise AssertionError("no such mapping")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["populate", "touch"])
+def test_resident_memory_is_there_and_holds_zeros(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not known:
+        monkeypatch.setattr(memory_module, "_POPULATE_WRITE", 9999)  # what an older kernel says no to
+    memory = GuestMemory(SIZE, resident=True)
+    assert resident_at(memory.address) >= SIZE
+    assert bytes(memory.view[:: mmap.PAGESIZE]) == bytes(SIZE // mmap.PAGESIZE)
+    memory.close()
+
+
+def test_other_memory_comes_as_it_is_touched() -> None:
+    memory = GuestMemory(SIZE)
+    assert resident_at(memory.address) == 0
+    memory.view[5] = 1
+    assert 0 < resident_at(memory.address) < SIZE
+    memory.close()
+
+
+def test_a_guest_says_which() -> None:
+    assert GuestOptions.parse({}).resident
+    assert not GuestOptions.parse({"resident": False}).resident
+    with pytest.raises(DeviceError, match="resident is 1, but must be true or false"):
+        GuestOptions.parse({"resident": 1})
