@@ -49,6 +49,19 @@ def striker() -> Iterator[Striker]:
     signal.signal(signal.SIGALRM, before)
 
 
+def submit_until(deadline: float, striker: Striker, pool: WorkerPool, futures: list[Future[int]]) -> None:
+    """Submit until a strike or the deadline. A function of its own: a strike at the jump of a loop is not always inside
+    the ``try`` around that loop, while one in a call is."""
+    striker.armed = True
+    while time.monotonic() < deadline:
+        futures.append(pool.submit(abs, -1))
+        if len(futures) > 50:
+            futures.pop().result(LIMIT)
+            futures[0].cancel()
+            futures.clear()
+    striker.armed = False
+
+
 # A strike that lands in a finalizer cannot be raised anywhere; Python says so and goes on.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("max_pending", [None, 2, 0])
@@ -58,14 +71,7 @@ def test_a_pool_survives_hundreds_of_interrupted_submissions(striker: Striker, m
     with WorkerPool(3, max_pending=max_pending, idle_timeout=0.05) as pool:
         while striker.strikes < STRIKES:
             try:
-                striker.armed = True
-                while time.monotonic() < deadline:
-                    futures.append(pool.submit(abs, -1))
-                    if len(futures) > 50:
-                        futures.pop().result(LIMIT)
-                        futures[0].cancel()
-                        futures.clear()
-                striker.armed = False
+                submit_until(deadline, striker, pool, futures)
             except Strike:
                 continue
             break
