@@ -40,7 +40,7 @@ def devices(context: DeviceContext) -> list[Device]:
     memory = GuestMemory(options.memory, resident=options.resident and context.side == "destination")
     layout = Layout(options.memory, context.count, options.pattern, options.hot // 4096, context.seed)
     try:
-        made = make_machine(options.backend, context.count, memory)
+        made = make_machine(options.backend, context.count, memory, options.dirty_log)
     except BaseException:
         memory.close()
         raise

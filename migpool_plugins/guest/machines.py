@@ -6,9 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
+from migpool.device import DeviceError
 from migpool_plugins.guest.layout import ADDRESS, OUT_BY_DOORBELL
+from migpool_plugins.guest.options import DirtyLogChoice
 from migpool_plugins.ram.device import DirtyLog
 from migpool_plugins.ram.kvm_log import KvmDirtyLog
+from migpool_plugins.ram.kvm_ring import RING_SIZE, KvmDirtyRing
 from migpool_plugins.ram.memory import GuestMemory
 from migpool_plugins.vcpu.backend import Machine
 from migpool_plugins.vcpu.choice import choose_backend
@@ -46,17 +49,24 @@ class GuestMachine:
         return self._log(paused)
 
 
-def make_machine(choice: BackendChoice, vcpus: int, memory: GuestMemory) -> GuestMachine:
+def make_machine(
+    choice: BackendChoice, vcpus: int, memory: GuestMemory, dirty_log: DirtyLogChoice = "auto"
+) -> GuestMachine:
     """Make the VM.
 
     Raises:
-        DeviceError: the chosen backend does not work here.
+        DeviceError: the chosen backend does not work here, or has no such log.
     """
     maker = choose_backend(choice)
     if isinstance(maker, partial) and maker.func is KvmMachine:
         region = MemoryRegion(memory.address, ADDRESS, len(memory))
+        if dirty_log == "ring":
+            ringed = KvmMachine(vcpus, [region], ring=RING_SIZE)
+            return GuestMachine(ringed, OUT_BY_DOORBELL, 4096, lambda _: KvmDirtyRing(ringed, _SLOT, region))
         kvm = KvmMachine(vcpus, [region])
         return GuestMachine(kvm, OUT_BY_DOORBELL, 4096, lambda _: KvmDirtyLog(kvm, _SLOT, region))
+    if dirty_log != "auto":
+        raise DeviceError(f'guest: dirty_log is "{dirty_log}", which only KVM has: set dirty_log = "auto"')
     from migpool_plugins.guest.unicorn_guest import unicorn_guest
 
     return unicorn_guest(vcpus, memory)

@@ -7,6 +7,8 @@
     hot = "4MiB"             how much of each vCPU's region is hot; a power of two
     rate = 2000              pages that each vCPU writes in a second; 0: as many as it can
     backend = "auto"         "kvm", "unicorn", or "auto": KVM where it works
+    dirty_log = "auto"       how KVM tells what the guest has written: "bitmap", a bit for each page; "ring", a list of
+                             pages for each vCPU; "auto": the bitmap, or with Unicorn the write hook
     resident = true          the destination's memory is there before the migration begins; false: page by page, as it
                              is first touched, which is slower and spares what the guest has never used
     limit_s = 5              seconds to wait at most for a vCPU to stop, to go on, or to end
@@ -17,19 +19,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Final, Literal, Self, get_args
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.guest.layout import PAGE_SIZE
 from migpool_plugins.guest.pattern import HOT_PERIOD
 from migpool_plugins.vcpu.options import BackendChoice, VcpuOptions
 
-__all__ = ["GuestOptions"]
+__all__ = ["DirtyLogChoice", "GuestOptions"]
+
+DirtyLogChoice = Literal["auto", "bitmap", "ring"]
 
 MIB: Final = 1 << 20
 _LEAST, _MOST = 16 * MIB, 512 * MIB
 _PATTERNS: Final = ("sequential", "random", "hot")
 _SIZE: Final = re.compile(r"([0-9]+) ?(KiB|MiB)")
+DIRTY_LOGS: Final[tuple[DirtyLogChoice, ...]] = get_args(DirtyLogChoice)
 _MOST_PAGES: Final = 10_000_000
 
 
@@ -43,6 +48,7 @@ class GuestOptions:
     rate: int = 2000
     backend: BackendChoice = "auto"
     resident: bool = True
+    dirty_log: DirtyLogChoice = "auto"
     limit_s: float = 5.0
 
     @classmethod
@@ -73,7 +79,16 @@ class GuestOptions:
         resident = options.get("resident", usual.resident)
         if not isinstance(resident, bool):
             raise DeviceError(f"guest: resident is {resident!r}, but must be true or false")
-        return cls(memory, str(pattern), hot, rate, vcpu.backend, resident, vcpu.limit_s)
+        dirty_log = _dirty_log(options, usual.dirty_log)
+        return cls(memory, str(pattern), hot, rate, vcpu.backend, resident, dirty_log, vcpu.limit_s)
+
+
+def _dirty_log(options: Mapping[str, OptionValue], default: DirtyLogChoice) -> DirtyLogChoice:
+    value = options.get("dirty_log", default)
+    for choice in DIRTY_LOGS:
+        if value == choice:
+            return choice
+    raise DeviceError(f"guest: dirty_log is {value!r}, but must be one of {', '.join(DIRTY_LOGS)}")
 
 
 def _size(options: Mapping[str, OptionValue], name: str, default: int) -> int:

@@ -69,6 +69,7 @@ ENABLE_CAP: Final = Struct("<II4Q64x")
 USER_MEMORY_REGION: Final = Struct("<IIQQQ")
 DIRTY_LOG: Final = Struct("<I4xQ")
 CLEAR_LOG: Final = Struct("<IIQQ")
+DIRTY_GFN: Final = Struct("<IIQ")
 CPUID_HEAD: Final = Struct("<I4x")
 CPUID_ENTRY: Final = Struct("<7I12x")
 MSR_LIST_HEAD: Final = Struct("<I")
@@ -117,6 +118,7 @@ PIT2_FIELDS: Final = (
     *(f"channel{number}_{field}" for number in range(3) for field in PIT_CHANNEL_FIELDS),
     "flags",
 )
+DIRTY_GFN_FIELDS: Final = ("flags", "slot", "offset")
 CLOCK_FIELDS: Final = ("clock", "flags", "realtime", "host_tsc")
 
 _LAPIC_NAMES: Final = {
@@ -153,6 +155,10 @@ LAPIC_FIELDS: Final = tuple(_LAPIC_NAMES.get(at, f"reserved_{at:03x}") for at in
 
 MEM_LOG_DIRTY_PAGES: Final = 1 << 0
 """A flag of a memory region."""
+DIRTY_LOG_PAGE_OFFSET: Final = 64
+"""Where a vCPU's dirty ring lies in what its descriptor maps, in pages; on x86."""
+DIRTY_GFN_F_DIRTY: Final = 1 << 0
+DIRTY_GFN_F_RESET: Final = 1 << 1
 
 # struct kvm_run lies in memory that is shared with the kernel, so its few fields of interest are used in place.
 RUN_IMMEDIATE_EXIT: Final = 1
@@ -160,6 +166,7 @@ RUN_EXIT_REASON: Final = 8
 RUN_MMIO: Final = 32
 RUN_MMIO_FIELDS: Final = Struct("<Q8sIB")
 EXIT_MMIO: Final = 6
+EXIT_DIRTY_RING_FULL: Final = 31
 EXIT_REASONS: Final = {
     0: "unknown",
     1: "exception",
@@ -173,6 +180,7 @@ EXIT_REASONS: Final = {
     9: "failed entry",
     10: "interrupted",
     17: "internal error",
+    31: "dirty ring full",
 }
 
 # Requests -----------------------------------------------------------------------------------------------------------
@@ -196,6 +204,7 @@ GET_CLOCK: Final = _request("KVM_GET_CLOCK", 0x7C, _READ, CLOCK.size)
 RUN: Final = _request("KVM_RUN", 0x80)
 GET_DIRTY_LOG: Final = _request("KVM_GET_DIRTY_LOG", 0x42, _WRITE, DIRTY_LOG.size)
 CLEAR_DIRTY_LOG: Final = _request("KVM_CLEAR_DIRTY_LOG", 0xC0, _READ | _WRITE, CLEAR_LOG.size)
+RESET_DIRTY_RINGS: Final = _request("KVM_RESET_DIRTY_RINGS", 0xC7)
 GET_REGS: Final = _request("KVM_GET_REGS", 0x81, _READ, REGS.size)
 SET_REGS: Final = _request("KVM_SET_REGS", 0x82, _WRITE, REGS.size)
 GET_SREGS: Final = _request("KVM_GET_SREGS", 0x83, _READ, SREGS.size)
@@ -243,6 +252,7 @@ CAP_CHECK_EXTENSION_VM: Final = 105
 CAP_IMMEDIATE_EXIT: Final = 136
 CAP_EXCEPTION_PAYLOAD: Final = 164
 CAP_MANUAL_DIRTY_LOG_PROTECT2: Final = 168
+CAP_DIRTY_LOG_RING: Final = 192
 CAP_SREGS2: Final = 200
 CAP_XSAVE2: Final = 208
 CAP_X86_TRIPLE_FAULT_EVENT: Final = 218

@@ -108,6 +108,28 @@ def equip(kvm: int, vm: int) -> KvmHost:
     return KvmHost(frozenset(has), max(size, kvm_abi.XSAVE.size), tuple(lacks))
 
 
+def add_dirty_rings(vm: int, size: int) -> None:
+    """Give each vCPU of a new VM a ring of the pages that it writes. Must come before its first vCPU.
+
+    The VM has no dirty bitmap then. On x86, which keeps the order of stores, the plain capability is as good as
+    KVM_CAP_DIRTY_LOG_RING_ACQ_REL, and older kernels have it too.
+
+    Arguments:
+        vm: the descriptor of the VM.
+        size: of each ring, in bytes; a power of two.
+
+    Raises:
+        DeviceError: the host has no such rings, or none of this size.
+    """
+    most = kvm_abi.call(vm, kvm_abi.CHECK_EXTENSION, kvm_abi.CAP_DIRTY_LOG_RING)
+    if not most:
+        raise DeviceError('KVM on this host lacks KVM_CAP_DIRTY_LOG_RING: set dirty_log = "bitmap"')
+    if size > most:
+        raise DeviceError(f"KVM on this host has dirty rings of {most} bytes at most, {size} are asked for")
+    asked = kvm_abi.ENABLE_CAP.pack(kvm_abi.CAP_DIRTY_LOG_RING, 0, size, 0, 0, 0)
+    kvm_abi.call(vm, kvm_abi.ENABLE_CAPABILITY, bytearray(asked))
+
+
 def _try(has: set[str], lacks: list[str], name: str, vm: int, request: kvm_abi.Request, argument: bytes) -> None:
     try:
         kvm_abi.call(vm, request, bytearray(argument) if argument else 0)

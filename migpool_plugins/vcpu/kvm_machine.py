@@ -10,7 +10,7 @@ import ctypes
 import fcntl
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from struct import Struct
@@ -21,7 +21,7 @@ from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
 from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
 from migpool_plugins.vcpu.kvm_board import board_parts
-from migpool_plugins.vcpu.kvm_host import check_kvm, equip
+from migpool_plugins.vcpu.kvm_host import add_dirty_rings, check_kvm, equip
 from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named, usable_msrs
 from migpool_plugins.vcpu.kvm_part import Part, blank_parts, comparable_parts, read_parts, write_parts
 from migpool_plugins.vcpu.kvm_vcpu_parts import reading_order, vcpu_parts
@@ -33,6 +33,7 @@ _TSS_ADDRESS: Final = 0x7FFF0000
 """Three pages below 4 GiB, without guest memory, that Intel hosts need to run real mode."""
 OWN_MEMORY: Final = 0x200000
 """Guest-physical addresses below this are the machine's own: page tables, program, the vCPUs' pages, doorbell."""
+_RING_OFFSET: Final = kvm_abi.DIRTY_LOG_PAGE_OFFSET * mmap.PAGESIZE
 _EXIT_REASON: Final = Struct("<I")
 _REGISTER: Final = Struct("<Q")
 _DOORBELL_WRITE: Final = (program.DOORBELL, 4, 1)
@@ -60,13 +61,24 @@ class KvmVcpu:
 
     Attributes:
         fd: its descriptor.
+        ring: where the kernel names the pages that it writes, if the machine was made with rings.
+        empty_ring: called on the vCPU's thread, in the middle of a batch, when the ring is full; must make room in it.
     """
 
     def __init__(
-        self, index: int, fd: int, run: mmap.mmap, memory: mmap.mmap, parts: Sequence[Part], xcr0: int
+        self,
+        index: int,
+        fd: int,
+        run: mmap.mmap,
+        memory: mmap.mmap,
+        parts: Sequence[Part],
+        xcr0: int,
+        ring: mmap.mmap | None,
     ) -> None:
         self.index = index
         self.fd = fd
+        self.ring = ring
+        self.empty_ring: Callable[[], None] = _nobody_empties
         self._run = run
         self._memory = memory
         self._parts = parts
@@ -87,10 +99,11 @@ class KvmVcpu:
         write_parts(self.fd, self._parts, found)
 
     def run_batch(self) -> None:
-        while not self._enter():
-            # A signal came to this thread. The guest must go on to its doorbell: only there do its registers agree.
+        while not self._enter() or self._ring_was_full():
+            # A signal came to this thread, or the ring is empty again. The guest must go on to its doorbell: only there
+            # do its registers agree.
             pass
-        (reason,) = _EXIT_REASON.unpack_from(self._run, kvm_abi.RUN_EXIT_REASON)
+        reason = self._exit_reason()
         if reason != kvm_abi.EXIT_MMIO:
             why = kvm_abi.EXIT_REASONS.get(reason, "not known here")
             raise DeviceError(f"the guest left by exit {reason} ({why}), not by its doorbell")
@@ -111,6 +124,16 @@ class KvmVcpu:
             return False
         except OSError as error:
             raise DeviceError(f"KVM_RUN failed: {error.strerror}") from error
+        return True
+
+    def _exit_reason(self) -> int:
+        (reason,) = _EXIT_REASON.unpack_from(self._run, kvm_abi.RUN_EXIT_REASON)
+        return int(reason)
+
+    def _ring_was_full(self) -> bool:
+        if self._exit_reason() != kvm_abi.EXIT_DIRTY_RING_FULL:
+            return False
+        self.empty_ring()
         return True
 
     def put(self, name: str, value: int) -> None:
@@ -136,6 +159,7 @@ class KvmMachine:
         regions: more guest memory, given from outside, from the end of :data:`OWN_MEMORY` on; the page tables map
             the first :data:`~migpool_plugins.vcpu.long_mode.MAPPED` bytes. Region n has the memory slot n + 1.
         cpu: which CPU the guest sees.
+        ring: bytes of each vCPU's dirty ring, a power of two; 0 for none, and the slots have a dirty bitmap.
 
     Raises:
         DeviceError: /dev/kvm cannot be opened or cannot do what is needed; the message says what.
@@ -149,7 +173,9 @@ class KvmMachine:
     way_out = program.OUT_BY_DOORBELL
     batch = 1 << 18
 
-    def __init__(self, count: int, regions: Sequence[MemoryRegion] = (), cpu: CpuChoice = "small") -> None:
+    def __init__(
+        self, count: int, regions: Sequence[MemoryRegion] = (), cpu: CpuChoice = "small", ring: int = 0
+    ) -> None:
         with ExitStack() as owned:
             kvm = _open_kvm()
             owned.callback(os.close, kvm)
@@ -164,6 +190,8 @@ class KvmMachine:
             closing.callback(os.close, self.fd)
             kvm_abi.call(self.fd, kvm_abi.SET_TSS_ADDR, _TSS_ADDRESS)
             host = equip(kvm, self.fd)
+            if ring:
+                add_dirty_rings(self.fd, ring)
             code = program.program_bytes()
             self._memory[program.CODE : program.CODE + len(code)] = code
             write_page_tables(self._memory, program.PAGE_TABLES)
@@ -182,11 +210,14 @@ class KvmMachine:
                 closing.callback(os.close, fd)
                 run = mmap.mmap(fd, run_size)
                 closing.callback(run.close)
+                mapped = mmap.mmap(fd, ring, offset=_RING_OFFSET) if ring else None
+                if mapped is not None:
+                    closing.callback(mapped.close)
                 kvm_abi.call(fd, kvm_abi.SET_CPUID2, bytearray(model))
                 if not parts:
                     usable, refused = usable_msrs(fd, listed)
                     parts = vcpu_parts(host, usable)
-                vcpus.append(KvmVcpu(index, fd, run, self._memory, parts, first_xcr0(cpu)))
+                vcpus.append(KvmVcpu(index, fd, run, self._memory, parts, first_xcr0(cpu), mapped))
             self._closing = closing.pop_all()
         self.vcpus = tuple(vcpus)
         self.kind = {"small": "KVM", "avx": "KVM-AVX"}[cpu]
@@ -236,6 +267,10 @@ class KvmMachine:
 
     def close(self) -> None:
         self._closing.close()
+
+
+def _nobody_empties() -> None:
+    raise DeviceError("its dirty ring is full, and there is no log to empty it")
 
 
 def _formats(parts: Sequence[Part]) -> tuple[RegisterFormat, ...]:

@@ -20,6 +20,7 @@ FIELDS = {
     "struct kvm_pic_state": (kvm_abi.PIC, kvm_abi.PIC_FIELDS),
     "struct kvm_pit_channel_state": (kvm_abi.PIT_CHANNEL, kvm_abi.PIT_CHANNEL_FIELDS),
     "struct kvm_clock_data": (kvm_abi.CLOCK, kvm_abi.CLOCK_FIELDS),
+    "struct kvm_dirty_gfn": (kvm_abi.DIRTY_GFN, kvm_abi.DIRTY_GFN_FIELDS),
 }
 """Structures whose fields have the kernel's names: the place of every one of them is compared."""
 
@@ -75,6 +76,7 @@ SIZES = {
     "struct kvm_msr_list": kvm_abi.MSR_LIST_HEAD.size,
     "struct kvm_dirty_log": kvm_abi.DIRTY_LOG.size,
     "struct kvm_clear_dirty_log": kvm_abi.CLEAR_LOG.size,
+    "struct kvm_dirty_gfn": kvm_abi.DIRTY_GFN.size,
 }
 
 SEGMENT_WIDTH = kvm_abi.SEGMENT.size
@@ -108,13 +110,15 @@ OFFSETS = {
     ("struct kvm_run", "mmio.is_write"): kvm_abi.RUN_MMIO + 20,
 }
 
-SYMBOLS = ("CAP_", "IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "SREGS2_FLAGS", "VCPUEVENT_")
+SYMBOLS = ("CAP_", "IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "SREGS2_FLAGS", "VCPUEVENT_", "DIRTY_GFN_F_")
 REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, kvm_abi.Request)}
 NUMBERS = {
     **REQUESTS,
     **{f"KVM_{name}": value for name, value in vars(kvm_abi).items() if name.startswith(SYMBOLS)},
     "KVM_API_VERSION": kvm_abi.API_VERSION,
     "KVM_EXIT_MMIO": kvm_abi.EXIT_MMIO,
+    "KVM_EXIT_DIRTY_RING_FULL": kvm_abi.EXIT_DIRTY_RING_FULL,
+    "KVM_DIRTY_LOG_PAGE_OFFSET": kvm_abi.DIRTY_LOG_PAGE_OFFSET,
     "KVM_MEM_LOG_DIRTY_PAGES": kvm_abi.MEM_LOG_DIRTY_PAGES,
 }
 

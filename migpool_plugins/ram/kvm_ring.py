@@ -1,0 +1,157 @@
+"""What the guest has written, as KVM's dirty rings name it: a list of pages for each vCPU, not a bit for each page.
+
+A vCPU writes the number of each page that it dirties into its ring, and leaves the guest when that is full. Whoever
+empties a ring marks what it has read, and the kernel then protects those pages again. The entries and their two flags
+are described at KVM_CAP_DIRTY_LOG_RING in the kernel's documentation of the KVM interface.
+
+Guarantees:
+
+* A page that was written before :meth:`KvmDirtyRing.take` is in its answer, or in a later one if the processor still
+  keeps it in a buffer of its own; it does not once the vCPU stands.
+* A page that is named is protected again before anybody is told of it. So a write after the answer is in the next one.
+* A full ring loses nothing: its vCPU empties it on its own thread, and goes on.
+
+Only the guest's writes are logged, not those of this process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from migpool.device import DeviceError
+from migpool_plugins.vcpu import kvm_abi
+from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
+
+__all__ = ["RING_SIZE", "KvmDirtyRing"]
+
+RING_SIZE: Final = 4096 * kvm_abi.DIRTY_GFN.size
+"""Bytes of each vCPU's ring, for whoever makes the machine: 16 MiB of pages between two looks at it."""
+PAGE_SIZE: Final = 4096
+_ENTRY: Final = np.dtype({"names": kvm_abi.DIRTY_GFN_FIELDS, "formats": ("<u4", "<u4", "<u8")})
+_PIECE: Final = 512
+"""Entries that are looked at together: a ring is mostly empty, so not all of it."""
+_TRIES: Final = 100
+
+
+class _Ring:
+    """One vCPU's ring, and how far it has been read."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._mapping = mapping
+        self._next = 0
+
+    def harvest(self, slot: int, written: npt.NDArray[np.uint8]) -> int:
+        """Note the pages that the ring names, mark their entries as read, and return how many entries there were."""
+        # A view for this call only: one that stayed would keep the mapping, and so the VM, from being closed.
+        entries = np.frombuffer(self._mapping, dtype=_ENTRY)
+        total = 0
+        while True:
+            piece = entries[self._next : self._next + _PIECE]
+            # The flag is read before the page's number: the kernel writes them in the other order.
+            dirty = piece["flags"] == kvm_abi.DIRTY_GFN_F_DIRTY
+            count = len(piece) if dirty.all() else int(dirty.argmin())
+            if not count:
+                return total
+            found = piece[:count]
+            written[found["offset"][found["slot"] == slot]] = 1
+            found["flags"] = kvm_abi.DIRTY_GFN_F_RESET
+            self._next = (self._next + count) % len(entries)
+            total += count
+
+
+class KvmDirtyRing:
+    """The log of one memory slot, by the rings of all vCPUs.
+
+    Arguments:
+        machine: the VM, made with rings; the log empties them from now on.
+        slot: the memory slot, the only one that is logged.
+        region: what is in it.
+    """
+
+    name = "KVM dirty ring"
+
+    def __init__(self, machine: KvmMachine, slot: int, region: MemoryRegion) -> None:
+        self._machine = machine
+        self._slot = slot
+        self._region = region
+        self._rings = [_Ring(vcpu.ring) for vcpu in machine.vcpus if vcpu.ring is not None]
+        self._written = np.zeros(region.size // PAGE_SIZE, dtype=np.uint8)
+        self._on = False
+        # Held from the reading of an entry until its page is protected again. Without it, take() could give out a page
+        # that a vCPU's thread has read and not yet protected: what is written in between would be in no answer.
+        self._emptying = threading.Lock()
+        for vcpu in machine.vcpus:
+            vcpu.empty_ring = self._make_room
+
+    def start(self) -> None:
+        with self._emptying:
+            self._empty()
+            self._written[:] = 0
+            self._machine.attach(self._slot, replace(self._region, flags=kvm_abi.MEM_LOG_DIRTY_PAGES))
+            self._on = True
+
+    def take(self) -> bytes:
+        if not self._on:
+            raise DeviceError("its dirty log has not been started")
+        with self._emptying:
+            self._empty()
+            answer = np.packbits(self._written, bitorder="little").tobytes()
+            self._written[:] = 0
+        return answer
+
+    def stop(self) -> None:
+        if not self._on:
+            return
+        with self._emptying:
+            self._on = False
+            self._machine.attach(self._slot, self._region)
+            self._empty()
+
+    def _make_room(self) -> None:
+        with self._emptying:
+            self._empty()
+
+    def _empty(self) -> None:
+        with _no_signals():
+            count = sum(ring.harvest(self._slot, self._written) for ring in self._rings)
+            if not count or self._reset(count):
+                return
+        # The kernel was cut short, and pages may have been left unprotected: which, it does not say. All are protected
+        # when logging begins, and what was written meanwhile is among all of them.
+        if self._on:
+            self._machine.attach(self._slot, self._region)
+            self._machine.attach(self._slot, replace(self._region, flags=kvm_abi.MEM_LOG_DIRTY_PAGES))
+            self._written[:] = 1
+
+    def _reset(self, count: int) -> bool:
+        """Have the kernel protect what has been read, and return whether it did so in one go."""
+        done = 0
+        for tries in range(_TRIES):
+            done += kvm_abi.call(self._machine.fd, kvm_abi.RESET_DIRTY_RINGS)
+            if done >= count:
+                return not tries
+        raise DeviceError(f"KVM has taken back {done} of {count} entries of its dirty rings")
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """No signal comes to this thread.
+
+    In newer kernels a signal ends KVM_RESET_DIRTY_RINGS early: without an error, and with entries taken back whose
+    pages are not yet protected. If they are the last ones, the count of entries does not show it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
