@@ -23,7 +23,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import select
 import struct
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -32,6 +31,7 @@ from migpool.device import Device, DeviceError, Pending, Side, VerificationError
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from migpool_plugins.vfio.recovery import recover
+from migpool_plugins.vfio.waiting import epoll_accepts
 
 __all__ = ["VfioDevice"]
 
@@ -270,7 +270,7 @@ class VfioDevice(Device):
             return None
         if descriptor != self._asked_of_epoll:
             self._asked_of_epoll = descriptor
-            self._can_wait = _can_wait(descriptor)
+            self._can_wait = epoll_accepts(descriptor)
         return descriptor if self._can_wait else None
 
     # ------------------------------------------------------------------ within
@@ -350,12 +350,3 @@ class VfioDevice(Device):
             self._failure = None
         self._aborted = False
         self.backend.renew()
-
-
-def _can_wait(descriptor: int) -> bool:
-    with select.epoll() as epoll:
-        try:
-            epoll.register(descriptor, select.EPOLLIN)
-        except PermissionError:
-            return False
-    return True

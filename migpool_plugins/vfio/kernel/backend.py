@@ -30,9 +30,10 @@ from typing import Final
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.kernel import abi, features
 from migpool_plugins.vfio.kernel.access import Access
-from migpool_plugins.vfio.kernel.calls import Calls, epoll_accepts
+from migpool_plugins.vfio.kernel.calls import Calls
 from migpool_plugins.vfio.kernel.refusals import refusal
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
+from migpool_plugins.vfio.waiting import epoll_accepts
 
 __all__ = ["KernelBackend"]
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
-from contextlib import suppress
 from typing import Protocol
 
-__all__ = ["Calls", "LinuxCalls", "epoll_accepts"]
+__all__ = ["Calls", "LinuxCalls"]
 
 
 class Calls(Protocol):
@@ -44,14 +42,3 @@ class LinuxCalls:
 
     def write(self, fd: int, data: memoryview) -> int:
         return os.write(fd, data)
-
-
-def epoll_accepts(fd: int) -> bool:
-    """Whether a descriptor can really be waited on.
-
-    ``poll`` calls a descriptor ready at once whose driver cannot say when it is; only epoll refuses it (EPERM).
-    """
-    with select.epoll(1) as selector, suppress(PermissionError):
-        selector.register(fd, select.EPOLLIN)
-        return True
-    return False
