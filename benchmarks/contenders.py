@@ -7,6 +7,7 @@ migpool; the extra ``bench`` installs all of them.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -33,7 +34,7 @@ def nothing() -> None:
     """The task."""
 
 
-class Contender:
+class Contender(ABC):
     """A pool that runs tasks that do nothing; closed after use.
 
     Arguments:
@@ -48,13 +49,13 @@ class Contender:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
+    @abstractmethod
     def batch(self, tasks: int) -> None:
         """Submit all tasks, then collect every result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def round_trips(self, tasks: int) -> None:
         """Submit one and wait for its result, again and again."""
-        raise NotImplementedError
 
     def contended(self, tasks: int) -> None:
         """Several threads that submit batches to the same pool at once."""
@@ -64,7 +65,7 @@ class Contender:
         for thread in threads:
             thread.join()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- not every pool has threads of its own to end
         """End its threads."""
 
 
