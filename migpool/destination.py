@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
@@ -30,7 +31,6 @@ from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.memory import BufferPool
-from migpool.ramreceiving import MemoryReceiving
 from migpool.receiving import Receiving
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
@@ -48,6 +48,9 @@ from migpool.wire.records import Mark
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.sections import Kind, Section
 from migpool.wire.stream import StreamReader
+
+if TYPE_CHECKING:
+    from migpool.ramreceiving import MemoryReceiving
 
 __all__ = ["Destination"]
 
@@ -176,6 +179,9 @@ class Destination(Endpoint):
         slot = self.machine.memory
         if slot is None or not isinstance(slot.device, MemoryDevice):
             return None
+        # Here, as at the source: only a machine with memory needs numpy.
+        from migpool.ramreceiving import MemoryReceiving
+
         settings = self.settings
         return MemoryReceiving(slot, slot.device, settings.channels, settings.tick, self._switch)
 

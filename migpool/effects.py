@@ -8,17 +8,20 @@ of wait. So every wait of a migration can be traced, cancelled and made to fail 
 the job.
 
 Effects are made once a chunk, in the data path: they are plain slotted classes, the only thing that is allocated there.
+Those of the data path set all their fields themselves: a call of the base class costs as much as making the object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from enum import IntEnum
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
-from migpool.pages import PagePacket
+
+if TYPE_CHECKING:
+    from migpool.pages import PagePacket
 
 __all__ = [
     "Acquire",
@@ -133,7 +136,8 @@ class ReadState(Effect):
     wait = Wait.READ
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
-        super().__init__(slot, index)
+        self.slot = slot
+        self.index = index
         self.chunk = chunk
 
 
@@ -156,7 +160,8 @@ class Send(Effect):
     wait = Wait.SEND
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit | bytes, last: bool = False) -> None:
-        super().__init__(slot, index)
+        self.slot = slot
+        self.index = index
         self.chunk = chunk
         self.last = last
 
@@ -190,7 +195,8 @@ class SendPages(Effect):
     wait = Wait.SEND
 
     def __init__(self, slot: Slot, index: int, packet: PagePacket) -> None:
-        super().__init__(slot, index)
+        self.slot = slot
+        self.index = index
         self.packet = packet
 
 
@@ -208,7 +214,8 @@ class WriteState(Effect):
     wait = Wait.WRITE
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
-        super().__init__(slot, index)
+        self.slot = slot
+        self.index = index
         self.chunk = chunk
 
 
@@ -223,7 +230,8 @@ class Loaded(Effect):
     wait = Wait.LOADED
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk, last: bool = False) -> None:
-        super().__init__(slot, index)
+        self.slot = slot
+        self.index = index
         self.chunk = chunk
         self.last = last
 

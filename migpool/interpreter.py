@@ -17,7 +17,7 @@ thread. ``watched`` tells a model when a job enters and leaves a wait; only the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from time import monotonic_ns
 from typing import Protocol, TypeAlias, TypeVar, cast
@@ -41,6 +41,7 @@ LEAVE_AFTER = 2_000_000
 device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""
 
 NEVER = 1 << 62
+_NONE: Mapping[type[Effect], Handler] = {}
 
 
 class Caller(Protocol):
@@ -136,7 +137,10 @@ class Interpreter:
         if chunks is not None:
             handlers.on(NextChunk, chunks.take)
             handlers.on_call(NextChunk, chunks.take_or_call)
-        self._locked = frozenset(kind for kind in handlers if issubclass(kind, Locked))
+        self._locked: frozenset[type[Effect]] = frozenset(kind for kind in handlers if issubclass(kind, Locked))
+        # What is performed without more ado, for who may wait and for who must not: all that the data path looks up.
+        self._by_waiting = {kind: handler for kind, handler in handlers.items() if kind not in self._locked}
+        self._by_calling = {kind: each for kind, each in self._by_waiting.items() if kind not in handlers.callers}
 
     def run(self, job: Job) -> None:
         """Perform all of ``job`` on the calling thread."""
@@ -195,11 +199,11 @@ class Interpreter:
         # The data path: nothing here may allocate, log or look anything up twice.
         step = job.steps.send
         switch = self._switch
-        handlers = self._handlers
-        callers = handlers.callers
-        locked = self._locked
-        special = locked if apart is None else locked | apart
-        leave_after = LEAVE_AFTER if apart is None else NEVER
+        special = self._locked
+        at_once: Mapping[type[Effect], Handler] = self._by_waiting if ready is None else self._by_calling
+        leave_after = LEAVE_AFTER
+        if apart is not None:
+            special, at_once, leave_after = special | apart, _NONE, NEVER
         started = monotonic_ns()
         effect = handed = job.pending  # what was handed over to this thread is performed here
         begin = job.waited_since
@@ -212,28 +216,29 @@ class Interpreter:
                 if switch.thrown:
                     switch.check()
                 kind = effect.__class__
-                if kind in special:
-                    if elsewhere is not None and effect is not handed:
-                        job.pending = effect
-                        job.waited_since = begin
-                        elsewhere()
-                        return False
-                    if kind in locked:
-                        answer = self._under_lock(effect, record, begin)
-                        effect = step(answer)
-                        begin = monotonic_ns()
-                        continue
-                if ready is not None and kind in callers:
+                if kind in at_once:
+                    answer = at_once[kind](effect)
+                elif elsewhere is not None and effect is not handed and kind in special:
+                    job.pending = effect
+                    job.waited_since = begin
+                    elsewhere()
+                    return False
+                elif kind in self._locked:
+                    answer = self._under_lock(effect, record, begin)
+                    effect = step(answer)
+                    begin = monotonic_ns()
+                    continue
+                elif ready is not None and kind in self._handlers.callers:
                     # Once our callback is given away, another thread may carry the job on at once: what that thread
                     # needs must stand in the job before.
                     job.pending = effect
                     job.waited_since = begin
-                    answer = callers[kind](effect, ready, leave=begin - started > leave_after)
+                    answer = self._handlers.callers[kind](effect, ready, leave=begin - started > leave_after)
                     if answer is None:
                         return False
                     job.pending = None
                 else:
-                    answer = handlers[kind](effect)
+                    answer = self._handlers[kind](effect)
                 end = monotonic_ns()
                 record((effect.wait, effect.slot.number, effect.index, begin, end))
                 effect = step(answer)
@@ -244,7 +249,7 @@ class Interpreter:
             job.steps.close()
             if effect is None:
                 raise
-            if effect.__class__ not in locked:
+            if effect.__class__ not in self._locked:
                 record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             found = _located(error, effect)
             raise found from found.__cause__

@@ -7,6 +7,7 @@ that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from migpool.effects import (
     Acquire,
@@ -28,7 +29,9 @@ from migpool.effects import (
 )
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
-from migpool.pages import PagePacket
+
+if TYPE_CHECKING:
+    from migpool.pages import PagePacket
 
 __all__ = [
     "keep_config",

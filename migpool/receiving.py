@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from migpool.answering import ENDED_EARLY
 from migpool.cancel import CancelSwitch
@@ -27,12 +28,14 @@ from migpool.interpreter import Handlers
 from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool, Chunk
-from migpool.ramreceiving import MemoryReceiving
 from migpool.trace import Tracer
 from migpool.window import Grant, Reassembly, Windows
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
 from migpool.wire.records import config_within
+
+if TYPE_CHECKING:
+    from migpool.ramreceiving import MemoryReceiving
 
 __all__ = ["Receiving"]
 
@@ -139,7 +142,8 @@ class Receiving:
         with box.lock:
             # The switch is looked at under the lock: its hook takes the callback under the same one, so a callback is
             # either refused here or called there.
-            self._switch.check()
+            if self._switch.thrown:
+                self._switch.check()
             chunk = None if leave and self._will_come(box) else box.order.take()
             box.starved = chunk is None
             if chunk is None:

@@ -255,7 +255,9 @@ class Sending:
         return length
 
     def _credit(self, effect: Credit) -> None:
-        self._gates[effect.slot.number].wait(effect.index)
+        gate = self._gates[effect.slot.number]
+        if effect.index >= gate.limit:
+            gate.wait(effect.index)
 
     def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
         del leave  # no other credit is worth waiting for

@@ -32,6 +32,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from migpool.answering import ENDED_EARLY
 from migpool.answers import RUNS_THERE, Answers
@@ -48,7 +49,6 @@ from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel, counted, describe
 from migpool.memory import BufferPool
-from migpool.memorysource import MemorySource
 from migpool.precopy import Limits, Precopy, Round
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
@@ -63,6 +63,9 @@ from migpool.wire.extension import CREDITS_CAPABILITY
 from migpool.wire.multifd import initial_packet
 from migpool.wire.records import end_payload, setup_payload
 from migpool.wire.sections import section_end, section_start
+
+if TYPE_CHECKING:
+    from migpool.memorysource import MemorySource
 
 __all__ = ["Source"]
 
@@ -215,6 +218,9 @@ class Source(Endpoint):
     def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
         if self.machine.memory is None:
             return None
+        # Here, since numpy comes with it: what loads that pays for it, and for the thread that it keeps.
+        from migpool.memorysource import MemorySource
+
         throttle = self.settings.auto_converge
         memory = MemorySource(self.machine, self._group, self._main, self._run_jobs, throttle=throttle)
         stack.callback(memory.close)

@@ -188,7 +188,7 @@ class Windows:
         """A chunk of ``device`` has come. Returns the grants to make known."""
         window = self._windows[device]
         window.received += 1
-        if not window.loaded or window.ahead > self._low:
+        if not window.loaded or window.limit - window.received > self._low:
             return ()
         return self._top_up(device)
 

@@ -88,8 +88,9 @@ def _own_cpu(python: str, c: str) -> Callable[[Round], float]:
     return figure
 
 
-FULL_SIZE = Task().size
 NOTHING = Task("none", "none")
+# As many senders as channels, and as many as CPUs: what the calls cost, without a queue for a channel.
+PLAIN = Task("none", "none", devices=2, size=Task().bytes // 2)
 # Nothing but the budget holds back a source without credits, and a budget that it exceeds ends the migration.
 UNBOUNDED = Task(credits=False, trace=False, budget=Task().bytes)
 OWN = Task("none", "none", devices=1, channels=1, chunk=4096, size=16384 * 4096, budget=64 * 4096)
@@ -105,10 +106,13 @@ GROUPS: Sequence[Group] = (
             Run("Python", NOTHING, content=False),
             Run("C, UNIX", replace(NOTHING, transport="unix"), content=False),
             Run("Python, UNIX", replace(NOTHING, transport="unix"), content=False),
+            Run("C, a thread a channel", PLAIN, content=False),
+            Run("Python, channels alone", replace(PLAIN, bare=True), content=False),
         ),
         (
-            Row("socket leg, TCP", _rate("Python", "C"), 0.95),
-            Row("socket leg, UNIX sockets", _rate("Python, UNIX", "C, UNIX")),
+            Row("socket leg, TCP", _rate("Python, channels alone", "C, a thread a channel"), 0.95),
+            Row("a whole migration of nothing, TCP", _rate("Python", "C")),
+            Row("a whole migration of nothing, UNIX sockets", _rate("Python, UNIX", "C, UNIX")),
         ),
     ),
     Group(
@@ -164,10 +168,11 @@ def scaled(group: Group, *, size: int, source: str, destination: str) -> Group:
 
     def fit(run: Run) -> Run:
         task = run.task
-        # Blocking devices want a worker each, whatever else is asked for.
-        models = (task.source, task.destination) if task.workers else (source, destination)
-        task = replace(task, source=models[0], destination=models[1])
-        return replace(run, task=replace(task, size=size) if task.size == FULL_SIZE else task)
+        if task.reading != "blocking":  # these want a worker each, whatever else is asked for
+            task = replace(task, source=source, destination=destination)
+        if task.bytes == Task().bytes:
+            task = replace(task, size=size * Task().devices // task.devices)
+        return replace(run, task=task)
 
     return replace(group, runs=tuple(fit(run) for run in group.runs))
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from benchmarks.datapath import leg
 from benchmarks.datapath.devices import (
     BenchmarkDevice,
     Blocking,
@@ -151,8 +152,36 @@ def settings(task: Task) -> Settings:
     )
 
 
+def send_bare(task: Task, address: Address) -> Account:
+    """Drive the channels alone, at the source."""
+    devices = [FromNothing(number, task.size) for number in range(task.devices)]
+    before = _cpu()
+    leg.send(devices, settings(task), address)
+    after = _cpu()
+    first = min(device.first for device in devices)
+    return Account("", first, 0.0, task.bytes, after[0] - before[0], after[1] - before[1])
+
+
+def receive_bare(task: Task, address: Address) -> Account:
+    """Drive the channels alone, at the destination."""
+    devices = [ToNothing(number, task.size) for number in range(task.devices)]
+    before = _cpu()
+    leg.receive(devices, settings(task), address, _listening)
+    after = _cpu()
+    last = max(device.last for device in devices)
+    moved = sum(device.done for device in devices)
+    return Account("", last, 0.0, moved, after[0] - before[0], after[1] - before[1])
+
+
+def _listening(bound: Address) -> None:
+    print(bound, flush=True)  # noqa: T201 -- the answer to whoever started this process
+
+
 def run_source(task: Task, fds: Sequence[int]) -> Account:
     """Send; the address comes on the standard input."""
+    address = Address.parse(sys.stdin.readline().strip())
+    if task.bare:
+        return send_bare(task, address)
     devices = [source_device(task, number, fds) for number in range(task.devices)]
     meter = CpuMeter(State.SWITCHOVER)
     machine = Machine("bench", devices)
@@ -164,7 +193,6 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
         tracer=None if task.trace else NoTrace(),
         watch=meter.watch,
     )
-    address = Address.parse(sys.stdin.readline().strip())
     with computing(task.busy), contextlib.closing(machine):
         report = source.run(address)
         user, system = meter.spent()
@@ -174,6 +202,8 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
 
 def run_destination(task: Task, fds: Sequence[int], address: str) -> Account:
     """Receive."""
+    if task.bare:
+        return receive_bare(task, Address.parse(address))
     devices = [destination_device(task, number, fds) for number in range(task.devices)]
     # ACTIVE, since the first chunks may be here before SWITCHOVER_START is; nothing happens between the two.
     meter = CpuMeter(State.ACTIVE)
@@ -185,7 +215,7 @@ def run_destination(task: Task, fds: Sequence[int], address: str) -> Account:
         workers=task.workers or None,
         tracer=None if task.trace else NoTrace(),
         watch=meter.watch,
-        listening=lambda bound: print(bound, flush=True),  # noqa: T201 -- the answer to whoever started this process
+        listening=_listening,
     )
     with contextlib.closing(machine):
         report = destination.run(Address.parse(address))

@@ -30,6 +30,7 @@ class Task:
         credits: whether the source offers credits.
         trace: whether spans are recorded.
         busy: whether a thread computes beside the migration, in the source's process.
+        bare: whether only the channels are driven, without a migration (``leg.py``); reads and writes nothing.
     """
 
     reading: str = "pread"
@@ -39,13 +40,14 @@ class Task:
     chunk: int = MIB
     channels: int = 2
     transport: str = "tcp"
-    source: str = "per-device"
+    source: str = "pool"
     destination: str = "receiver"
-    workers: int = 0
+    workers: int = 2
     budget: int = 64 * MIB
     credits: bool = True
     trace: bool = True
     busy: bool = False
+    bare: bool = False
 
     @property
     def bytes(self) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.pace import Pace
@@ -25,10 +26,12 @@ from migpool.channel.sockets import send_all, shut
 from migpool.effects import Wait
 from migpool.errors import PeerError, TimeLimitExceeded
 from migpool.machine import Slot
-from migpool.pages import PagePacket
 from migpool.trace import Tracer
 from migpool.wire.ramheader import sync_header
-from migpool.wire.rampacket import RamPacketWriter
+
+if TYPE_CHECKING:
+    from migpool.pages import PagePacket
+    from migpool.wire.rampacket import RamPacketWriter
 
 __all__ = ["ChannelGroup"]
 

@@ -10,8 +10,8 @@ Layout (QEMU 10.0; all integers big-endian)::
     272  u32   payload size: 12 + the chunk's length
 
 Both directions are made for the data path. What never changes for a device is written once, so a chunk costs the source
-one ``pack_into`` of sixteen bytes. The destination finds the device by the raw bytes of idstr and instance id, so a
-chunk costs it one ``unpack_from`` and one dictionary lookup, and no text is decoded.
+one ``pack_into`` of sixteen bytes. The destination finds the device by the raw bytes from the magic to the instance id:
+a chunk costs it one ``unpack_from`` and one dictionary lookup, and no text is decoded.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PACKET = struct.Struct(">III256sII")
 _CHUNK = struct.Struct(">III")
 _VARIABLE = struct.Struct(">IIII")
 _VARIABLE_AT: Final = 272
-_WHOLE = struct.Struct(">III260sIIII")
+_WHOLE = struct.Struct(">272sIIII")
 
 D = TypeVar("D")
 
@@ -59,6 +59,10 @@ def _raw_idstr(idstr: str) -> bytes:
     if not raw or len(raw) > 255 or 0 in raw:
         raise ValueError(f"an idstr is 1 to 255 bytes of ASCII without NUL, not {idstr!r}")
     return raw.ljust(256, b"\0")
+
+
+def _before_size(idstr: str, instance_id: int) -> bytes:
+    return _PACKET.pack(MAGIC, VERSION, DEVICE_STATE, _raw_idstr(idstr), instance_id, 0)[:_VARIABLE_AT]
 
 
 class DeviceStateHeader:
@@ -108,7 +112,8 @@ class DeviceStateParser(Generic[D]):
     __slots__ = ("_by_name", "_devices", "_largest")
 
     def __init__(self, devices: Mapping[tuple[str, int], D], limit: int) -> None:
-        self._devices = {_raw_idstr(idstr) + number.to_bytes(4, "big"): d for (idstr, number), d in devices.items()}
+        # By all that stands before the size, so that a hit says that magic, version and flags are right, too.
+        self._devices = {_before_size(idstr, number): device for (idstr, number), device in devices.items()}
         self._by_name = dict(devices)
         self._largest = min(limit, MAX_U32 - CHUNK_HEADER_SIZE) + CHUNK_HEADER_SIZE
 
@@ -127,24 +132,24 @@ class DeviceStateParser(Generic[D]):
             ProtocolError: the packet is no device state packet, its device is unknown, its size is too small or over
                 the limit, its version or flags are unknown.
         """
-        magic, version, flags, key, size, state_version, index, state_flags = _WHOLE.unpack_from(buffer)
+        before_size, size, state_version, index, state_flags = _WHOLE.unpack_from(buffer)
         if (
-            magic == MAGIC
-            and version == VERSION
-            and flags == DEVICE_STATE
-            and state_version == DEVICE_STATE_VERSION
+            state_version == DEVICE_STATE_VERSION
             and state_flags <= CONFIG
             and CHUNK_HEADER_SIZE <= size <= self._largest
         ):
             try:
-                device = self._devices[key]
+                device = self._devices[before_size]
             except KeyError:
                 device = self._named(buffer, offset)
             return device, index, size - CHUNK_HEADER_SIZE, state_flags == CONFIG
         raise self._explain(buffer, offset)
 
     def _named(self, buffer: Buffer, offset: int) -> D:
-        """Find a device whose idstr has something behind its NUL: it means nothing, so only the text counts."""
+        """Find a device whose idstr has something behind its NUL: it means nothing, so only the text counts.
+
+        Or what else is wrong before the size.
+        """
         header = parse_device_packet_header(buffer, offset, limit=self._largest)
         try:
             return self._by_name[header.idstr, header.instance_id]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 import threading
 import time
 
@@ -194,3 +196,12 @@ def test_what_is_no_address_is_refused_with_the_forms_there_are(text: str) -> No
 def test_a_unix_path_that_is_too_long_is_refused() -> None:
     with pytest.raises(UsageError, match="longer than 107 bytes"):
         Address.parse("unix:/" + "x" * 120)
+
+
+def test_without_memory_in_it_a_migration_loads_no_numpy() -> None:
+    """It takes a while, and keeps a thread of its own in the process that spins before it sleeps."""
+    code = (
+        "import sys, migpool.source, migpool.destination, migpool.models, migpool.wire; "
+        "sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
