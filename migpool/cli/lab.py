@@ -113,3 +113,25 @@ def run(
     if code in (0, 1):
         run_published(results)
     raise typer.Exit(code)
+
+
+@lab_app.command("compare")
+def compare(
+    context: typer.Context,
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A directory of results, or one finding's JSON.")],
+    now: Annotated[Path, typer.Argument(metavar="NOW", help="The later one.")],
+    debug: Debug = False,
+) -> None:
+    """Say whether earlier verdicts stand: which comparisons came out the same, which did not.
+
+    A comparison is contradicted if it held and fails now, or the other way round. [bold]moved[/] are
+    those whose intervals have nothing in common any more.
+
+    Exit codes: 0 every verdict stands; 1 one is contradicted; 2 wrong usage.
+
+      [cyan]migpool lab compare docs/results/2026-11-26 results[/]
+    """
+    set_up(context, 0, None, debug)
+    from migpool.cli.standing import compare_results
+
+    raise typer.Exit(compare_results(before, now))
