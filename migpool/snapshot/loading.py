@@ -13,13 +13,13 @@ from pathlib import Path
 from migpool.cancel import CancelSwitch
 from migpool.device import MemoryDevice
 from migpool.effects import LoadConfig
-from migpool.endpoint import of
 from migpool.errors import PeerError, ProtocolError, UsageError
-from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.interpreter import Handlers, Interpreter, Job, of
 from migpool.jobs import load_section
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.ramreceiving import MemoryReceiving
+from migpool.stopping import start
 from migpool.trace import Tracer
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import DeviceSection, Event
@@ -68,10 +68,7 @@ class SnapshotLoading:
         absent = [slot.name for slot in self._machine if slot.number not in self._complete]
         if absent:
             raise PeerError(f"{path} ends without {', '.join(absent[:3])}: it is of another machine: name its scenario")
-        for slot in self._machine:
-            of(slot, "wake", slot.device.wake)
-        for slot in reversed(self._machine.slots):
-            of(slot, "start", slot.device.start)
+        start(self._machine, Tracer())
         for slot in self._machine:
             of(slot, "verify", slot.device.verify)
 

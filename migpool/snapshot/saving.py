@@ -31,9 +31,8 @@ from migpool.effects import (
     SendSection,
     TakePages,
 )
-from migpool.endpoint import of, per_device
 from migpool.errors import DeviceError
-from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.interpreter import Handlers, Interpreter, Job, of
 from migpool.jobs import save_pages, save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import counted, describe
@@ -41,6 +40,7 @@ from migpool.memory import Chunk
 from migpool.pages import PagePacket, Pages
 from migpool.precopy import Limits, Precopy, Round
 from migpool.settings import Settings
+from migpool.stopping import run_again, stop
 from migpool.streamfile.file import StreamFile
 from migpool.trace import Tracer
 from migpool.wire.configuration import Configuration, configuration
@@ -59,7 +59,7 @@ class SnapshotSaving:
         machine: it runs. It is not closed here.
         settings: the size of a chunk, and what the rounds aim at.
         file: where to; whether it is kept is up to the caller.
-        check: called before every chunk and packet; raises to give up.
+        check: called before every chunk and packet, and before each device stops; raises to give up.
         progress: called after each round.
     """
 
@@ -89,12 +89,11 @@ class SnapshotSaving:
         try:
             self._begin()
             self._iterate()
-            self._stop()
+            stop(self._machine, Tracer(), self._check)
             self._end()
         except BaseException:
             self._log_no_more()
-            per_device(self._machine, lambda slot: slot.device.wake())
-            per_device(self._machine, lambda slot: slot.device.resume())
+            run_again(self._machine)
             raise
         self._log_no_more()
 
@@ -133,12 +132,6 @@ class SnapshotSaving:
         if self._progress is not None:
             self._progress(done)
         self._converging.after(done)
-
-    def _stop(self) -> None:
-        for slot in self._machine:
-            of(slot, "quiesce", slot.device.quiesce)
-        for slot in self._machine:
-            of(slot, "stop", slot.device.stop)
 
     def _end(self) -> None:
         if self._memory is not None:
