@@ -40,7 +40,7 @@ class SectionLoading:
 
     Arguments:
         machine: whose devices are loaded.
-        schema: knows the config within a section.
+        schema: knows whose a section is, and the config within.
         memory: takes the pages; ``None`` for a machine without memory.
         interpreter: runs the jobs of devices that are not iterable.
         answers: the return path.
@@ -84,7 +84,7 @@ class SectionLoading:
             DeviceError: the device cannot load it.
         """
         head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         begin = time.monotonic_ns()
         if head.kind is Kind.START:
@@ -121,7 +121,7 @@ class SectionLoading:
             DeviceError: the device cannot load it.
         """
         head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         if head.kind not in (Kind.START, Kind.FULL) or slot.number in self._seen:
             raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
         data = self._schema.within(slot, item)
@@ -166,9 +166,3 @@ class SectionLoading:
         if self._memory is not None and not self._memory.complete:
             absent.insert(0, "the last pages of the memory")
         return absent
-
-    def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
-        slot = self._machine.find(idstr, instance_id)
-        if slot is None:
-            raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
-        return slot

@@ -49,7 +49,7 @@ from migpool.interpreter import Interpreter, Job, of
 from migpool.iterating import Iterating
 from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine, Slot
-from migpool.mainchannel import MainChannel, counted, describe
+from migpool.mainchannel import MainChannel, describe, setup_section
 from migpool.memory import BufferPool
 from migpool.memorysource import MemorySource
 from migpool.precopy import Limits, Precopy, Round
@@ -63,8 +63,8 @@ from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, vm_description
 from migpool.wire.extension import CREDITS_CAPABILITY
-from migpool.wire.records import end_payload, setup_payload
-from migpool.wire.sections import section_end, section_start
+from migpool.wire.records import end_payload
+from migpool.wire.sections import section_end
 
 __all__ = ["Source"]
 
@@ -230,16 +230,8 @@ class Source(Endpoint):
             begin = time.monotonic_ns()
             data = of(slot, "save_setup", device.save_setup)
             self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            if device.iterable or data:
-                self._main.write(
-                    section_start(
-                        slot.number,
-                        device.idstr,
-                        setup_payload(data) if device.iterable else counted(data),
-                        instance_id=device.instance_id,
-                        version=device.version,
-                    )
-                )
+            if section := setup_section(slot, data):
+                self._main.write(section)
 
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""

@@ -96,7 +96,7 @@ class SnapshotLoading:
             case DeviceSection():
                 self._take_records(item)
             case Section(head):
-                slot = self._slot(head.idstr, head.instance_id, item.offset)
+                slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
                 data = self._schema.within(slot, item)
                 if head.kind is Kind.START:
                     of(slot, "load_setup", partial(slot.device.load_setup, data))
@@ -125,7 +125,7 @@ class SnapshotLoading:
 
     def _take_records(self, item: DeviceSection) -> None:
         head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         if head.kind is Kind.START:
             of(slot, "load", partial(slot.device.check_version, head.version))
@@ -140,9 +140,3 @@ class SnapshotLoading:
     def _config(self, slot: Slot, config: bytes) -> None:
         self._interpreter.run(Job("section", load_section(slot, config), slot))
         self._complete.add(slot.number)
-
-    def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
-        slot = self._machine.find(idstr, instance_id)
-        if slot is None:
-            raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
-        return slot

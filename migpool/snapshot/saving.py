@@ -35,7 +35,7 @@ from migpool.errors import DeviceError
 from migpool.interpreter import Handlers, Interpreter, Job, of
 from migpool.jobs import save_pages, save_sections, save_state
 from migpool.machine import Machine, Slot
-from migpool.mainchannel import counted, describe
+from migpool.mainchannel import config_section, counted, describe, setup_section
 from migpool.memory import Chunk
 from migpool.pages import PagePacket, Pages
 from migpool.precopy import Limits, Precopy, Round
@@ -46,8 +46,8 @@ from migpool.trace import Tracer
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, RamBlocks
-from migpool.wire.records import config_record, data_record, end_payload, setup_payload
-from migpool.wire.sections import Kind, SectionHead, section_end, section_full, section_part, section_start
+from migpool.wire.records import config_record, data_record, end_payload
+from migpool.wire.sections import Kind, SectionHead, section_end, section_part
 
 __all__ = ["SnapshotSaving"]
 
@@ -105,19 +105,7 @@ class SnapshotSaving:
         if self._memory is not None:
             self._memory.begin()
         for slot in (*self._machine.sections, *self._machine.iterable):
-            device = slot.device
-            data = of(slot, "save_setup", device.save_setup)
-            if device.iterable or data:
-                payload = setup_payload(data) if device.iterable else counted(data)
-                self._file.write(
-                    *section_start(
-                        slot.number,
-                        device.idstr,
-                        payload,
-                        instance_id=device.instance_id,
-                        version=device.version,
-                    )
-                )
+            self._file.write(*setup_section(slot, of(slot, "save_setup", slot.device.save_setup)))
         self._description = describe(self._machine)
 
     def _iterate(self) -> None:
@@ -182,17 +170,7 @@ class SnapshotSaving:
             self._file.write(*section_part(number, [*data_record(chunk.payload), end_payload()]))
 
     def _send_section(self, effect: SendSection) -> None:
-        device = effect.slot.device
-        payload = [effect.config] if device.exact_config() else counted(effect.config)
-        self._file.write(
-            *section_full(
-                effect.slot.number,
-                device.idstr,
-                payload,
-                instance_id=device.instance_id,
-                version=device.version,
-            )
-        )
+        self._file.write(*config_section(effect.slot, effect.config))
 
 
 class _Memory:
