@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from migpool.endpoint import of, per_device
 from migpool.errors import NotConverging
-from migpool.machine import Machine
+from migpool.interpreter import of
+from migpool.machine import Machine, per_device
 from migpool.precopy import Limits, Measured, Round
 
 __all__ = ["Converging"]

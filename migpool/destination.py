@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from migpool.answering import ENDED_EARLY, Answering
 from migpool.channel.accept import accept_all
@@ -22,21 +22,22 @@ from migpool.channel.address import Address
 from migpool.channel.sockets import listen, prepare, read_some, shut
 from migpool.device import MemoryDevice
 from migpool.effects import HoldConfig, LoadConfig, Wait
-from migpool.endpoint import Endpoint, of
+from migpool.endpoint import EndOptions, Endpoint
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
 from migpool.holding import HeldConfigs
-from migpool.interpreter import Interpreter, Job
-from migpool.jobs import load_section, load_state
+from migpool.interpreter import Interpreter, Job, of
+from migpool.jobs import load_state
 from migpool.liveness import Liveness
-from migpool.machine import Machine, Slot
+from migpool.machine import Machine
 from migpool.mainchannel import MachineSchema
 from migpool.memory import BufferPool
 from migpool.receiving import Receiving
 from migpool.report import DeviceReport, boot_id, digest_of
 from migpool.schedulers.base import Scheduler
+from migpool.sectionloading import SectionLoading
 from migpool.settings import Settings
 from migpool.states import Event, State
-from migpool.trace import Tracer
+from migpool.stopping import start
 from migpool.window import Windows, rooms_for
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
@@ -44,9 +45,8 @@ from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDe
 from migpool.wire.events import Event as Item
 from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
-from migpool.wire.records import Mark
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
-from migpool.wire.sections import Kind, Section
+from migpool.wire.sections import Section
 from migpool.wire.stream import StreamReader
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Destination(Endpoint):
     _answers: Answering
     _main: socket.socket
     _interpreter: Interpreter
-    _memory: MemoryReceiving | None
     _receiving: Receiving
+    _sections: SectionLoading
     _liveness: Liveness
 
     def __init__(
@@ -83,19 +83,14 @@ class Destination(Endpoint):
         settings: Settings,
         scheduler: Scheduler,
         *,
-        workers: int | None = None,
-        watch: Callable[[State], None] | None = None,
-        tracer: Tracer | None = None,
         listening: Callable[[Address], None] | None = None,
+        **options: Unpack[EndOptions],
     ) -> None:
-        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
+        super().__init__(machine, settings, scheduler, **options)
         self._listening = listening
         self._schema = MachineSchema(machine)
         self._deciding = threading.Lock()
         self._decided = False
-        self._seen: set[int] = set()
-        self._initial: set[int] = set()
-        self._bytes = 0
         self._accepted = False
         self._verified: dict[int, bool] = {}
 
@@ -166,14 +161,23 @@ class Destination(Endpoint):
         pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
-        self._memory = self._make_memory()
+        memory = self._make_memory()
         self._receiving = Receiving(
-            self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, self._memory
+            self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, memory
         )
         self._chunk = chunk
         handlers = self._receiving.handlers()
         handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
+        self._sections = SectionLoading(
+            self.machine,
+            self._schema,
+            memory,
+            self._interpreter,
+            self._answers,
+            self._tracer,
+            self._liveness.idle,
+        )
 
     def _make_memory(self) -> MemoryReceiving | None:
         slot = self.machine.memory
@@ -193,10 +197,7 @@ class Destination(Endpoint):
             self._take(item)
             if isinstance(item, Eof):
                 break
-        absent = [slot.name for slot in self.machine if slot.number not in self._seen]
-        if self._memory is not None and not self._memory.complete:
-            absent.insert(0, "the last pages of the memory")
-        if absent:
+        if absent := self._sections.absent():
             raise PeerError(
                 f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: "
                 "start both ends with the same scenario"
@@ -241,15 +242,7 @@ class Destination(Endpoint):
         with self._deciding:
             self._switch.check()
             self._decided = True
-        # What was stopped first runs last: the vCPUs, when every device that they may touch already does.
-        for slot in reversed(self.machine.slots):
-            begin = time.monotonic_ns()
-            of(slot, "wake", slot.device.wake)
-            self._tracer.record(Wait.WAKE, slot.number, -1, begin)
-        for slot in reversed(self.machine.slots):
-            begin = time.monotonic_ns()
-            of(slot, "start", slot.device.start)
-            self._tracer.record(Wait.START, slot.number, -1, begin)
+        start(self.machine, self._tracer)
         self._running = time.monotonic_ns()
         self._states.happen(Event.RUNNING)
         if self._answers.extended:
@@ -276,11 +269,11 @@ class Destination(Endpoint):
             case Command(kind):
                 self._command(kind, item)
             case DeviceSection():
-                self._iterable_section(item)
+                self._sections.iterable(item, runs=self.state is State.ACTIVE)
             case Section():
-                self._section(item)
+                self._sections.section(item)
             case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
-                self._memory_item(item)
+                self._sections.memory(item)
             case _:
                 raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
 
@@ -316,78 +309,6 @@ class Destination(Endpoint):
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 
-    def _iterable_section(self, item: DeviceSection) -> None:
-        head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
-        data = [record.data for record in item.records if record.mark is Mark.DATA]
-        begin = time.monotonic_ns()
-        if head.kind is Kind.START:
-            of(slot, "load", partial(slot.device.check_version, head.version))
-            of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
-            self._seen.add(slot.number)
-            if self._answers.extended and all(slot.number in self._seen for slot in self.machine.iterable):
-                self._answers.answer(SwitchoverAck())
-        elif self.state is State.ACTIVE:
-            for piece in data:
-                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
-            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
-                self._initial_loaded(slot)
-        elif data or any(record.mark is Mark.CONFIG for record in item.records):
-            raise ProtocolError(
-                item.offset,
-                f"{head.kind.name} section of {slot.name}",
-                "no state here but on the multifd channels",
-            )
-        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-
-    def _memory_item(self, item: RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd) -> None:
-        memory, slot = self._memory, self.machine.memory
-        if memory is None or slot is None:
-            raise ProtocolError(item.offset, "section", "a device of this machine, found RAM: it has no memory")
-        match item:
-            case RamSection(head):
-                if (head.kind is Kind.START) is (slot.number in self._seen):
-                    raise ProtocolError(item.offset, str(head), "one START section of RAM, before all others")
-                if head.kind is Kind.START:
-                    begin = time.monotonic_ns()
-                    of(slot, "load_setup", partial(slot.device.load_setup, b""))
-                    self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-                    self._seen.add(slot.number)
-            case RamBlocks():
-                memory.check_blocks(item)
-            case RamPages():
-                self._bytes += memory.load_pages(item)
-            case MultifdFlush():
-                memory.flush(self._liveness.idle)
-            case RamSectionEnd(head):
-                memory.complete = head.kind is Kind.END
-
-    def _initial_loaded(self, slot: Slot) -> None:
-        """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
-        if slot.number not in self._initial:
-            self._initial.add(slot.number)
-            if len(self._initial) == len(self.machine.iterable):
-                self._answers.answer(SwitchoverAck())
-
-    def _section(self, item: Section) -> None:
-        head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
-        if head.kind not in (Kind.START, Kind.FULL) or slot.number in self._seen:
-            raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
-        data = self._schema.within(slot, item)
-        if head.kind is Kind.START:
-            of(slot, "load_setup", partial(slot.device.load_setup, data))
-            return
-        self._seen.add(slot.number)
-        self._bytes += len(data)
-        self._interpreter.run(Job("section", load_section(slot, data), slot))
-
-    def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
-        slot = self.machine.find(idstr, instance_id)
-        if slot is None:
-            raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
-        return slot
-
     def _idle(self) -> None:
         waited_for = self._receiving.starved()
         if not waited_for and not self._scheduler.busy:
@@ -399,7 +320,7 @@ class Destination(Endpoint):
     @property
     def bytes(self) -> int:
         """How many bytes of state have been received so far."""
-        return self._bytes + (self._receiving.bytes_received if self._accepted else 0)
+        return self._sections.bytes + self._receiving.bytes_received if self._accepted else 0
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:

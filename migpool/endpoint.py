@@ -7,14 +7,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError
 from migpool.interpreter import Interpreter, of
-from migpool.machine import Machine, Slot
+from migpool.machine import Machine, Slot, per_device
 from migpool.memory import BufferPool
 from migpool.report import DeviceReport, SideReport, peak_rss
 from migpool.schedulers.base import Scheduler, Setup
@@ -24,7 +24,15 @@ from migpool.switchinterval import SWITCH_INTERVAL
 from migpool.threads import ThreadGroup
 from migpool.trace import Tracer
 
-__all__ = ["Endpoint", "of", "per_device"]
+__all__ = ["EndOptions", "Endpoint", "of"]
+
+
+class EndOptions(TypedDict, total=False):
+    """What either end may be given beside the machine, the settings and the model; see :class:`Endpoint`."""
+
+    workers: int | None
+    watch: Callable[[State], None] | None
+    tracer: Tracer | None
 
 
 class Endpoint(ABC):
@@ -68,17 +76,12 @@ class Endpoint(ABC):
         self._clock = ""
         self._also = ""
         self._error: BaseException | None = None
-        self._prepare()
 
     def _entered(self, state: State) -> None:
         if state is State.SWITCHOVER:
             self._threads_before = self._threads.alive
         if self._watch is not None:
             self._watch(state)
-
-    def _prepare(self) -> None:
-        """Make what this side needs beside it, before anything happens."""
-        return
 
     @property
     def state(self) -> State:
@@ -207,14 +210,3 @@ class Endpoint(ABC):
         self._budget = pool.limit * pool.size
         self._high_water = pool.high_water
         pool.close()
-
-
-def per_device(machine: Machine, call: Callable[[Slot], None]) -> Exception | None:
-    """Call ``call`` for every device, whatever goes wrong for one of them, and return the first error."""
-    first: Exception | None = None
-    for slot in machine:
-        try:
-            call(slot)
-        except Exception as error:  # noqa: BLE001 -- the others must still have their turn
-            first = first or error
-    return first

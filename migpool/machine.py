@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from migpool.device import Device, MemoryDevice
 from migpool.errors import UsageError
 
-__all__ = ["RAM_IDSTR", "Machine", "Slot"]
+__all__ = ["RAM_IDSTR", "Machine", "Slot", "per_device"]
 
 RAM_IDSTR = "ram"
 """What QEMU's stream calls the memory; no other section may be called so."""
@@ -101,12 +101,7 @@ class Machine:
 
     def close(self) -> None:
         """Close every device, whatever goes wrong in one of them; the first error is raised at the end."""
-        first: Exception | None = None
-        for slot in reversed(self.slots):
-            try:
-                slot.device.close()
-            except Exception as error:  # noqa: BLE001 -- the others must still be closed
-                first = first or error
+        first = per_device(reversed(self.slots), lambda slot: slot.device.close())
         if first is not None:
             raise first
 
@@ -115,3 +110,14 @@ class Machine:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+
+def per_device(slots: Iterable[Slot], call: Callable[[Slot], None]) -> Exception | None:
+    """Call ``call`` for every device, whatever goes wrong for one of them, and return the first error."""
+    first: Exception | None = None
+    for slot in slots:
+        try:
+            call(slot)
+        except Exception as error:  # noqa: BLE001 -- the others must still have their turn
+            first = first or error
+    return first

@@ -12,9 +12,10 @@ from migpool.channel.sockets import send_all, shut
 from migpool.errors import DeviceError, ProtocolError
 from migpool.machine import Machine, Slot
 from migpool.wire.inbox import Buffer
-from migpool.wire.sections import Kind, Section, section_full
+from migpool.wire.records import setup_payload
+from migpool.wire.sections import Kind, Section, section_full, section_start
 
-__all__ = ["MachineSchema", "MainChannel", "counted", "describe"]
+__all__ = ["MachineSchema", "MainChannel", "config_section", "counted", "describe", "setup_section"]
 
 _LENGTH = Struct(">I")
 
@@ -49,11 +50,26 @@ class MainChannel:
 
     def write_section(self, slot: Slot, config: bytes) -> None:
         """Send the FULL section of a device that is not iterable; its section id is its slot's number."""
-        device = slot.device
-        payload = [config] if device.exact_config() else counted(config)
-        self.write(
-            section_full(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
-        )
+        self.write(config_section(slot, config))
+
+
+def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
+    """The START section that carries what ``save_setup`` returned; empty where there is nothing to carry.
+
+    An iterable device has one in any case: it is how the destination hears of the device.
+    """
+    device = slot.device
+    if not (device.iterable or data):
+        return ()
+    payload = setup_payload(data) if device.iterable else counted(data)
+    return section_start(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
+
+
+def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
+    """The FULL section of a device that is not iterable; its section id is its slot's number."""
+    device = slot.device
+    payload = [config] if device.exact_config() else counted(config)
+    return section_full(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
 
 
 def counted(data: Buffer) -> list[Buffer]:
@@ -69,7 +85,7 @@ class MachineSchema:
 
     def iterable(self, idstr: str, instance_id: int, /) -> bool:
         """Whether the device's sections consist of records."""
-        return self._slot(idstr, instance_id).device.iterable
+        return self.slot(idstr, instance_id).device.iterable
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
         """How long the payload is that begins ``data``; ``None`` if more is needed to tell.
@@ -78,7 +94,7 @@ class MachineSchema:
             DeviceError: the device cannot load this version, or its bytes are no config.
             ProtocolError: there is no such device.
         """
-        slot = self._slot(idstr, instance_id)
+        slot = self.slot(idstr, instance_id)
         try:
             slot.device.check_version(version)
             if slot.device.exact_config() and kind is Kind.FULL:
@@ -95,11 +111,21 @@ class MachineSchema:
         exact = slot.device.exact_config() and section.head.kind is Kind.FULL
         return bytes(section.payload if exact else memoryview(section.payload)[_LENGTH.size :])
 
-    def _slot(self, idstr: str, instance_id: int) -> Slot:
+    def slot(self, idstr: str, instance_id: int, offset: int = 0) -> Slot:
+        """The device that a section is for.
+
+        Arguments:
+            idstr: of the section.
+            instance_id: of the section.
+            offset: of the section in the stream, for the error.
+
+        Raises:
+            ProtocolError: there is no such device.
+        """
         slot = self._machine.find(idstr, instance_id)
         if slot is None:
             raise ProtocolError(
-                0, "section", f"a device of this machine, found {idstr!r} ({instance_id}): start both ends alike"
+                offset, "section", f"a device of this machine, found {idstr!r} ({instance_id}): start both ends alike"
             )
         return slot
 

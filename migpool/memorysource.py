@@ -10,9 +10,8 @@ from migpool.channel.multifd import ChannelGroup
 from migpool.converging import Converging
 from migpool.device import MemoryDevice, Pending
 from migpool.effects import Wait
-from migpool.endpoint import of
 from migpool.errors import UsageError
-from migpool.interpreter import Handlers, Job
+from migpool.interpreter import Handlers, Job, of
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
 from migpool.precopy import Limits, Measured, Precopy, Round, Turns

@@ -32,37 +32,38 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from migpool.answering import ENDED_EARLY
-from migpool.answers import RUNS_THERE, Answers
+from migpool.answers import Answers
 from migpool.channel.address import Address
+from migpool.channel.connecting import connect_all
 from migpool.channel.multifd import ChannelGroup
 from migpool.channel.pace import Pace
-from migpool.channel.sockets import connect, prepare, send_all, shut
+from migpool.channel.sockets import prepare, shut
 from migpool.effects import Wait
-from migpool.endpoint import Endpoint, of, per_device
-from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, UsageError, VerificationError
-from migpool.interpreter import Interpreter, Job
+from migpool.endpoint import EndOptions, Endpoint
+from migpool.errors import PeerError, TimeLimitExceeded, UsageError
+from migpool.handover import Handover
+from migpool.interpreter import Interpreter, Job, of
 from migpool.iterating import Iterating
 from migpool.jobs import keep_config, save_sections, save_state
 from migpool.machine import Machine, Slot
-from migpool.mainchannel import MainChannel, counted, describe
+from migpool.mainchannel import MainChannel, describe, setup_section
 from migpool.memory import BufferPool
 from migpool.precopy import Limits, Precopy, Round
-from migpool.report import DeviceReport, boot_id, digest_of
+from migpool.report import DeviceReport
 from migpool.schedulers.base import Scheduler
 from migpool.sending import Gates, KeptConfigs, Sending
 from migpool.settings import Settings
-from migpool.states import Event, State
-from migpool.trace import Tracer
+from migpool.states import Event
+from migpool.stopping import run_again, stop
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header, vm_description
+from migpool.wire.events import eof, vm_description
 from migpool.wire.extension import CREDITS_CAPABILITY
-from migpool.wire.multifd import initial_packet
-from migpool.wire.records import end_payload, setup_payload
-from migpool.wire.sections import section_end, section_start
+from migpool.wire.records import end_payload
+from migpool.wire.sections import section_end
 
 if TYPE_CHECKING:
     from migpool.memorysource import MemorySource
@@ -100,15 +101,11 @@ class Source(Endpoint):
         settings: Settings,
         scheduler: Scheduler,
         *,
-        workers: int | None = None,
-        watch: Callable[[State], None] | None = None,
-        tracer: Tracer | None = None,
         progress: Callable[[Round], None] | None = None,
+        **options: Unpack[EndOptions],
     ) -> None:
-        super().__init__(machine, settings, scheduler, workers=workers, watch=watch, tracer=tracer)
+        super().__init__(machine, settings, scheduler, **options)
         self._progress = progress
-
-    def _prepare(self) -> None:
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._config_of = dict.fromkeys(self._bytes_of, 0)
         self._precopied = dict.fromkeys(self._bytes_of, 0)
@@ -123,7 +120,7 @@ class Source(Endpoint):
     def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
         self._connect(address, stack)
         self._greet()
-        self._agree_on_chunks(stack)
+        self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
         description = describe(self.machine)
         self._set_up_scheduler(self._interpreter, stack)
@@ -132,28 +129,25 @@ class Source(Endpoint):
         self._states.happen(Event.CONNECTED)
         self._iterate()
         self._states.happen(Event.SWITCH_OVER)
-        self._stop_machine()
+        self._stopped = time.monotonic_ns()
+        stop(self.machine, self._tracer, self._switch.check)
         self._save()
         self._main.write([eof(), *vm_description(description)])
-        self._await_running()
+        handover = self._hand_over()
+        self._running, self._clock = handover.running(partial(self._states.happen, Event.DOUBT))
         self._states.happen(Event.RUNNING)
-        self._confirm()
+        handover.confirm(self._verified)
 
     def _connect(self, address: Address, stack: contextlib.ExitStack) -> None:
         settings = self.settings
-        deadline = time.monotonic() + settings.connect_limit
-        socks = []
-        for number in range(settings.channels + 1):
-            self._switch.check()
-            sock = stack.enter_context(connect(address, deadline, settings.connect_limit))
-            prepare(sock, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion)
-            if number:
-                send_all(sock, [initial_packet(number - 1)], f"channel {number - 1}")
-            else:
-                # The destination must know how the stream begins before it can make sense of a channel.
-                send_all(sock, [header()], "main channel")
-            socks.append(sock)
-        main, channels = socks[0], socks[1:]
+        main, channels = connect_all(
+            address,
+            settings.channels,
+            limit=settings.connect_limit,
+            prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
+            check=self._switch.check,
+            stack=stack,
+        )
         self._switch.on_cancel(lambda: shut(main, reading=False))
         self._main = MainChannel(main)
         self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
@@ -182,7 +176,7 @@ class Source(Endpoint):
         self._answers.wait("the first answer", lambda: bool(self._answers.pong_at))
         self._round_trip = self._answers.pong_at - asked
 
-    def _agree_on_chunks(self, stack: contextlib.ExitStack) -> None:
+    def _agree_on_chunk(self) -> int:
         chunk = self.settings.chunk
         if self.settings.credits:
             self._answers.wait("the destination's terms", lambda: self._answers.welcome is not None)
@@ -194,6 +188,9 @@ class Source(Endpoint):
                         f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
+        return chunk
+
+    def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
         self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
@@ -238,16 +235,8 @@ class Source(Endpoint):
             begin = time.monotonic_ns()
             data = of(slot, "save_setup", device.save_setup)
             self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            if device.iterable or data:
-                self._main.write(
-                    section_start(
-                        slot.number,
-                        device.idstr,
-                        setup_payload(data) if device.iterable else counted(data),
-                        instance_id=device.instance_id,
-                        version=device.version,
-                    )
-                )
+            if section := setup_section(slot, data):
+                self._main.write(section)
 
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
@@ -279,20 +268,6 @@ class Source(Endpoint):
             self._scheduler.submit(job)
         self._scheduler.drain()
 
-    def _stop_machine(self) -> None:
-        """In two steps: no device is spoken to by a peer after it has stopped."""
-        self._stopped = time.monotonic_ns()
-        for slot in self.machine:
-            self._switch.check()
-            begin = time.monotonic_ns()
-            of(slot, "quiesce", slot.device.quiesce)
-            self._tracer.record(Wait.QUIESCE, slot.number, -1, begin)
-        for slot in self.machine:
-            self._switch.check()
-            begin = time.monotonic_ns()
-            of(slot, "stop", slot.device.stop)
-            self._tracer.record(Wait.STOP, slot.number, -1, begin)
-
     def _save(self) -> None:
         if self._pace is not None:
             self._pace.lift()
@@ -320,59 +295,22 @@ class Source(Endpoint):
         if memory is not None:
             memory.end()
 
+    def _hand_over(self) -> Handover:
+        settings = self.settings
+        return Handover(
+            self.machine,
+            self._answers,
+            self._main,
+            credited=settings.credits,
+            limit=settings.peer_limit,
+            round_trip=self._round_trip,
+        )
+
     def _submit_configs(self) -> None:
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
         for slot in self.machine.sections:
             if slot.device.config_job:
                 self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
-
-    def _await_running(self) -> None:
-        answers = self._answers
-        try:
-            if self.settings.credits:
-                answers.wait("the machine to run at the destination", lambda: answers.running is not None)
-            else:
-                answers.wait("the destination's last word", lambda: answers.shut is not None)
-        except (Cancelled, TimeLimitExceeded):
-            if not self._ask_for_verdict():
-                raise
-        running = answers.running
-        if running is not None and running.boot_id == boot_id():
-            self._clock, self._running = "monotonic", running.nanoseconds
-        else:
-            self._clock = "return-path"
-            self._running = (answers.running_at or time.monotonic_ns()) - self._round_trip // 2
-
-    def _ask_for_verdict(self) -> bool:
-        """Everything has been sent: whether the machine moves is the destination's decision, not ours any more.
-
-        The end of the main channel asks it to give up. It answers with RUNNING if it is too late for that, and ends the
-        connection without it otherwise; only then may the machine run here.
-        """
-        self._main.end()
-        runs = self._answers.verdict(self.settings.peer_limit)
-        if runs is None:
-            self._states.happen(Event.DOUBT)
-            raise PeerError(
-                f"the destination has not said within {self.settings.peer_limit:g} s whether the machine runs there: "
-                "it stays stopped here; look there before you resume it"
-            )
-        return runs
-
-    def _confirm(self) -> None:
-        """Hear the destination out, and compare every device's state with what was saved here."""
-        answers = self._answers
-        answers.wait("the destination's last word", lambda: answers.shut is not None)
-        if answers.failure:
-            raise PeerError(f"{RUNS_THERE}: {answers.failure}")
-        for slot in self.machine:
-            theirs = answers.digests.get(slot.number)
-            ours = of(slot, "fingerprint", partial(digest_of, slot.device))
-            if theirs is not None and any(theirs) and any(ours):
-                self._verified[slot.number] = ours == theirs
-        wrong = [slot.name for slot in self.machine if self._verified.get(slot.number) is False]
-        if wrong:
-            raise VerificationError(f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}")
 
     # ------------------------------------------------------------------ afterwards
 
@@ -386,10 +324,7 @@ class Source(Endpoint):
         return error if theirs is None or consequence else theirs
 
     def _undo(self) -> None:
-        # All answer again before any begins something: the stop, backwards.
-        woken = per_device(self.machine, lambda slot: of(slot, "wake", slot.device.wake))
-        resumed = per_device(self.machine, lambda slot: of(slot, "resume", slot.device.resume))
-        if (error := woken or resumed) is not None:
+        if (error := run_again(self.machine)) is not None:
             raise error
 
     @property

@@ -13,13 +13,13 @@ from pathlib import Path
 from migpool.cancel import CancelSwitch
 from migpool.device import MemoryDevice
 from migpool.effects import LoadConfig
-from migpool.endpoint import of
 from migpool.errors import PeerError, ProtocolError, UsageError
-from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.interpreter import Handlers, Interpreter, Job, of
 from migpool.jobs import load_section
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MachineSchema
 from migpool.ramreceiving import MemoryReceiving
+from migpool.stopping import start
 from migpool.trace import Tracer
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import DeviceSection, Event
@@ -68,10 +68,7 @@ class SnapshotLoading:
         absent = [slot.name for slot in self._machine if slot.number not in self._complete]
         if absent:
             raise PeerError(f"{path} ends without {', '.join(absent[:3])}: it is of another machine: name its scenario")
-        for slot in self._machine:
-            of(slot, "wake", slot.device.wake)
-        for slot in reversed(self._machine.slots):
-            of(slot, "start", slot.device.start)
+        start(self._machine, Tracer())
         for slot in self._machine:
             of(slot, "verify", slot.device.verify)
 
@@ -99,7 +96,7 @@ class SnapshotLoading:
             case DeviceSection():
                 self._take_records(item)
             case Section(head):
-                slot = self._slot(head.idstr, head.instance_id, item.offset)
+                slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
                 data = self._schema.within(slot, item)
                 if head.kind is Kind.START:
                     of(slot, "load_setup", partial(slot.device.load_setup, data))
@@ -128,7 +125,7 @@ class SnapshotLoading:
 
     def _take_records(self, item: DeviceSection) -> None:
         head = item.head
-        slot = self._slot(head.idstr, head.instance_id, item.offset)
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         if head.kind is Kind.START:
             of(slot, "load", partial(slot.device.check_version, head.version))
@@ -143,9 +140,3 @@ class SnapshotLoading:
     def _config(self, slot: Slot, config: bytes) -> None:
         self._interpreter.run(Job("section", load_section(slot, config), slot))
         self._complete.add(slot.number)
-
-    def _slot(self, idstr: str, instance_id: int, offset: int) -> Slot:
-        slot = self._machine.find(idstr, instance_id)
-        if slot is None:
-            raise ProtocolError(offset, "section", f"a device of this machine, found {idstr!r} ({instance_id})")
-        return slot

@@ -31,23 +31,23 @@ from migpool.effects import (
     SendSection,
     TakePages,
 )
-from migpool.endpoint import of, per_device
 from migpool.errors import DeviceError
-from migpool.interpreter import Handlers, Interpreter, Job
+from migpool.interpreter import Handlers, Interpreter, Job, of
 from migpool.jobs import save_pages, save_sections, save_state
 from migpool.machine import Machine, Slot
-from migpool.mainchannel import counted, describe
+from migpool.mainchannel import config_section, counted, describe, setup_section
 from migpool.memory import Chunk
 from migpool.pages import PagePacket, Pages
 from migpool.precopy import Limits, Precopy, Round
 from migpool.settings import Settings
+from migpool.stopping import run_again, stop
 from migpool.streamfile.file import StreamFile
 from migpool.trace import Tracer
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, RamBlocks
-from migpool.wire.records import config_record, data_record, end_payload, setup_payload
-from migpool.wire.sections import Kind, SectionHead, section_end, section_full, section_part, section_start
+from migpool.wire.records import config_record, data_record, end_payload
+from migpool.wire.sections import Kind, SectionHead, section_end, section_part
 
 __all__ = ["SnapshotSaving"]
 
@@ -59,7 +59,7 @@ class SnapshotSaving:
         machine: it runs. It is not closed here.
         settings: the size of a chunk, and what the rounds aim at.
         file: where to; whether it is kept is up to the caller.
-        check: called before every chunk and packet; raises to give up.
+        check: called before every chunk and packet, and before each device stops; raises to give up.
         progress: called after each round.
     """
 
@@ -89,12 +89,11 @@ class SnapshotSaving:
         try:
             self._begin()
             self._iterate()
-            self._stop()
+            stop(self._machine, Tracer(), self._check)
             self._end()
         except BaseException:
             self._log_no_more()
-            per_device(self._machine, lambda slot: slot.device.wake())
-            per_device(self._machine, lambda slot: slot.device.resume())
+            run_again(self._machine)
             raise
         self._log_no_more()
 
@@ -106,19 +105,7 @@ class SnapshotSaving:
         if self._memory is not None:
             self._memory.begin()
         for slot in (*self._machine.sections, *self._machine.iterable):
-            device = slot.device
-            data = of(slot, "save_setup", device.save_setup)
-            if device.iterable or data:
-                payload = setup_payload(data) if device.iterable else counted(data)
-                self._file.write(
-                    *section_start(
-                        slot.number,
-                        device.idstr,
-                        payload,
-                        instance_id=device.instance_id,
-                        version=device.version,
-                    )
-                )
+            self._file.write(*setup_section(slot, of(slot, "save_setup", slot.device.save_setup)))
         self._description = describe(self._machine)
 
     def _iterate(self) -> None:
@@ -133,12 +120,6 @@ class SnapshotSaving:
         if self._progress is not None:
             self._progress(done)
         self._converging.after(done)
-
-    def _stop(self) -> None:
-        for slot in self._machine:
-            of(slot, "quiesce", slot.device.quiesce)
-        for slot in self._machine:
-            of(slot, "stop", slot.device.stop)
 
     def _end(self) -> None:
         if self._memory is not None:
@@ -189,17 +170,7 @@ class SnapshotSaving:
             self._file.write(*section_part(number, [*data_record(chunk.payload), end_payload()]))
 
     def _send_section(self, effect: SendSection) -> None:
-        device = effect.slot.device
-        payload = [effect.config] if device.exact_config() else counted(effect.config)
-        self._file.write(
-            *section_full(
-                effect.slot.number,
-                device.idstr,
-                payload,
-                instance_id=device.instance_id,
-                version=device.version,
-            )
-        )
+        self._file.write(*config_section(effect.slot, effect.config))
 
 
 class _Memory:

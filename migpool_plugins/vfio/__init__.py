@@ -2,8 +2,9 @@
 
 ::
 
-    device.py      VfioDevice: which call moves which state, and recovery (recovery.py)
-    backend.py     what a backend is asked; migration.py: states, arcs, flags; waiting.py: what can be waited on
+    device.py      VfioDevice: which call moves which state; guard.py: what a failure leads to (recovery.py)
+    backend.py     what a backend is asked; migration.py: states, arcs, flags; waiting.py: what can be waited on;
+                   interruption.py: the end of every wait
     opening.py     which backend an entry has
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
     emulated.py    devices of a device process of our own; the default

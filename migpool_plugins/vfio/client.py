@@ -6,19 +6,17 @@ One client belongs to one device: its control connection, its data descriptor wh
 * A request never outlasts its limit, and a process that has ended is an error at once.
 * ``abort`` ends the wait of a request (an event descriptor is polled with the connection) and of a read or write of the
   data descriptor (which is shut down), and makes later ones fail until ``renew``.
-* ``abort`` may run beside anything, ``close`` included: descriptors are closed and shut down under one lock that is
-  held for nothing else, so no descriptor of somebody else's is ever touched.
+* ``abort`` may run beside anything, ``close`` included: descriptors are closed and shut down under the lock of
+  ``interruption.py``, so no descriptor of somebody else's is ever touched.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
-import os
 import select
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +24,7 @@ from typing import Final
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER, decode, encode
+from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.process import DeviceProcess
 
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -61,13 +60,10 @@ class DeviceClient:
         self._connection = connection
         self.data_limit = data_limit
         self._data: socket.socket | None = None
-        self._aborted = False
-        self._closed = False
-        self._lock = threading.Lock()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._interruption = Interruption()
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
-        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._interruption.fd, select.POLLIN)
         self._returned = 0.0
         self._ids = itertools.count(1)
 
@@ -86,7 +82,7 @@ class DeviceClient:
             BackendError: refused, aborted, late, or the process has ended.
             VerificationError: refused, since the state or config is not the one that was sent.
         """
-        self.check()
+        self._interruption.check()
         number = next(self._ids)
         try:
             self._connection.sendall(encode({"id": number, "op": op, **fields}, payload))
@@ -95,7 +91,7 @@ class DeviceClient:
         deadline = time.monotonic() + limit
         while True:
             ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            self.check()
+            self._interruption.check()
             if not ready:
                 raise BackendError(f"the device did not answer {op!r} within {limit:.3g} s", errno.ETIMEDOUT)
             fields, payload = self._receive()
@@ -120,10 +116,7 @@ class DeviceClient:
 
     def check(self) -> None:
         """Raise :class:`DeviceError` if the device has been aborted or closed."""
-        if self._closed:
-            raise BackendError("the device has been closed")
-        if self._aborted:
-            raise BackendError("the device's work was aborted")
+        self._interruption.check()
 
     # ------------------------------------------------------------------- data
 
@@ -144,8 +137,8 @@ class DeviceClient:
             raise self._late("read") from None
         except OSError as error:
             raise self._broken(error) from None
-        if self._aborted:
-            self.check()
+        if self._interruption.raised:
+            self._interruption.check()
         return count
 
     def write(self, data: socket.socket, state: memoryview) -> None:
@@ -171,7 +164,7 @@ class DeviceClient:
         except OSError as error:
             raise self._broken(error) from None
         self._returned = time.monotonic()
-        self.check()
+        self._interruption.check()
         if len(answer) != ACK_HEADER.size:
             raise self._broken(None)
         if kind:
@@ -183,23 +176,23 @@ class DeviceClient:
         # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
         data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        with self._lock:
+        with self._interruption.lock:
             previous, self._data = self._data, data
             if previous is not None:
                 previous.close()
-            if self._aborted:
+            if self._interruption.raised:
                 data.shutdown(socket.SHUT_RDWR)
 
     def take_data(self) -> socket.socket:
         """Give the descriptor that the last request brought to the caller, who closes it."""
-        with self._lock:
+        with self._interruption.lock:
             data, self._data = self._data, None
         if data is None:
             raise BackendError("the device process sent no descriptor")
         return data
 
     def _drop_data(self) -> None:
-        with self._lock:
+        with self._interruption.lock:
             if self._data is not None:
                 self._data.close()
                 self._data = None
@@ -219,30 +212,21 @@ class DeviceClient:
 
     def abort(self) -> None:
         """End every wait at once; see the module's guarantees."""
-        with self._lock:
-            if self._closed or self._aborted:
-                return
-            self._aborted = True
-            os.eventfd_write(self._wake, 1)
-            if self._data is not None:
-                self._data.shutdown(socket.SHUT_RDWR)
+        self._interruption.interrupt(self._shut_data)
+
+    def _shut_data(self) -> None:
+        if self._data is not None:
+            self._data.shutdown(socket.SHUT_RDWR)
 
     def renew(self) -> None:
         """Take back an abort and drop the data descriptor: the device is used again."""
         self._drop_data()
-        with self._lock:
-            if self._aborted and not self._closed:
-                self._aborted = False
-                os.eventfd_read(self._wake)
+        self._interruption.take_back()
 
     def close(self) -> None:
         """Close the connections and release the process."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._connection.close()
-            os.close(self._wake)
+        if not self._interruption.close(self._connection.close):
+            return
         self._drop_data()
         self._process.release()
 

@@ -10,11 +10,9 @@ Which call moves which state (``migration.py`` has the arcs; those in brackets o
 
 Guarantees:
 
-* A request that fails is followed by the question where the device is, by the recovery that fits the call, and at last
-  by a reset; the error says in one line what was found and done. After an ``abort`` nothing is recovered before
-  ``wake``, ``resume`` or ``close``.
-* A write that failed is fatal: the device is reset, and refuses with the same error what comes after, since a real
-  driver may take later writes and run with bad state.
+* A request that fails is recovered from (``guard.py``), with the state that fits the call. After an ``abort`` nothing
+  is recovered before ``wake``, ``resume`` or ``close``.
+* A write that failed is fatal: the device is reset, and refuses what comes after.
 * What can go wrong with loaded state goes wrong in ``load_config``: the device leaves RESUMING there, which is where a
   driver judges what it was given, and not when the machine is about to run.
 * A device that an earlier user left in the middle of a migration is reset before it is used, and says so in ``note``;
@@ -24,13 +22,12 @@ Guarantees:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from migpool.device import Device, DeviceError, Pending, Side, VerificationError
 from migpool_plugins.vfio.backend import Backend, BackendError
+from migpool_plugins.vfio.guard import Guard
 from migpool_plugins.vfio.migration import Flags, MigrationState
-from migpool_plugins.vfio.recovery import recover
 from migpool_plugins.vfio.waiting import epoll_accepts
 
 __all__ = ["VfioDevice"]
@@ -41,7 +38,6 @@ were saved, so that a tail that is missing is found whatever the driver thinks o
 CONFIG_MAGIC: Final = b"vfiodone"
 
 _M = MigrationState
-_T = TypeVar("_T")
 
 
 class VfioDevice(Device):
@@ -72,6 +68,7 @@ class VfioDevice(Device):
     ) -> None:
         self.idstr = idstr
         self.backend = backend
+        self._guard = Guard(backend, self._forget)
         self.note = backend.note
         self.peer_to_peer = Flags.P2P in backend.flags
         self._side = side
@@ -85,10 +82,6 @@ class VfioDevice(Device):
         self._saved = 0
         self._loading = False
         self._loaded = 0
-        self._failure: DeviceError | None = None
-        self._aborted = False
-        self._deaf = False
-        self._closed = False
         self._asked_of_epoll = -1
         self._can_wait = False
 
@@ -98,10 +91,10 @@ class VfioDevice(Device):
         """Make sure that the device runs, begin to pre-copy if it can, and estimate how much there is to save."""
         self._take_over()
         if self._precopy:
-            self._go(_M.PRE_COPY, _M.RUNNING)
+            self._guard.go(_M.PRE_COPY, _M.RUNNING)
             self._in_precopy = True
             self._exhausted = False
-        self._estimate = self._tried(self.backend.data_size, _M.RUNNING) or 0
+        self._estimate = self._guard.tried(self.backend.data_size, _M.RUNNING) or 0
         return b""
 
     def pending(self) -> Pending:
@@ -111,7 +104,7 @@ class VfioDevice(Device):
         """
         if not self._in_precopy:
             return Pending(stopcopy=max(0, self._estimate - self._saved))
-        info = self._tried(self.backend.precopy_info, _M.RUNNING)
+        info = self._guard.tried(self.backend.precopy_info, _M.RUNNING)
         if info is None:
             return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
         return Pending(info.initial + info.dirty, max(0, self._estimate - info.initial - info.dirty), info.initial)
@@ -127,30 +120,30 @@ class VfioDevice(Device):
     def quiesce(self) -> None:
         """Let the device begin nothing towards its peers any more, if it knows how to; takes as long as it takes."""
         if self.peer_to_peer:
-            self._go(_M.PRE_COPY_P2P if self._in_precopy else _M.RUNNING_P2P, _M.RUNNING)
+            self._guard.go(_M.PRE_COPY_P2P if self._in_precopy else _M.RUNNING_P2P, _M.RUNNING)
 
     def stop(self) -> None:
         """Stop the device, its state ready to be read. If it cannot, it is stopped at least, until ``wake``."""
         if self._stopped:
-            self._check()
+            self._guard.check()
             raise DeviceError("the device has been stopped before: resume it first")
-        self._go(_M.STOP_COPY, _M.STOP)
+        self._guard.go(_M.STOP_COPY, _M.STOP)
         self._stopped = True
         self._asked_of_epoll = -1
         if self._in_precopy:
-            self._estimate = self._saved + (self._tried(self.backend.data_size, _M.STOP) or 0)
+            self._estimate = self._saved + (self._guard.tried(self.backend.data_size, _M.STOP) or 0)
         self._in_precopy = False
 
     def save_state(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``; 0 at the end."""
         if not self._stopped:
-            self._check()
+            self._guard.check()
             raise DeviceError("the device has not been stopped: there is no state to read yet")
         return self._read(buffer, _M.STOP)
 
     def save_config(self) -> bytes:
         """Return how much state was saved; the rest of the device is in its state."""
-        self._check()
+        self._guard.check()
         return CONFIG.pack(CONFIG_MAGIC, self._saved)
 
     # ------------------------------------------------------------- destination
@@ -158,15 +151,15 @@ class VfioDevice(Device):
     def load_setup(self, data: bytes) -> None:  # noqa: ARG002 - a device of another kind may have put something there
         """Make sure that the device is not in the middle of something, and let it take state."""
         self._take_over()
-        self._failure = None
+        self._guard.failure = None
         self._loaded = 0
-        self._go(_M.RESUMING, _M.RUNNING)
+        self._guard.go(_M.RESUMING, _M.RUNNING)
         self._loading = True
 
     def load_state(self, data: memoryview) -> None:
         """Write the next part of the state; returns when the device has taken all of it."""
         if not self._loading:
-            self._check()
+            self._guard.check()
             raise DeviceError("the device has not been set up to load: there is no descriptor to write to")
         try:
             self.backend.write(data)
@@ -176,7 +169,7 @@ class VfioDevice(Device):
 
     def load_config(self, data: bytes) -> None:
         """Compare what was loaded with what was saved, and let the device judge it: it leaves RESUMING."""
-        self._check()
+        self._guard.check()
         try:
             magic, saved = CONFIG.unpack(data)
         except struct.error:
@@ -199,8 +192,8 @@ class VfioDevice(Device):
 
     def start(self) -> None:
         """Let the loaded device run."""
-        self._check()
-        self._go(_M.RUNNING, None)
+        self._guard.check()
+        self._guard.go(_M.RUNNING, None)
 
     # -------------------------------------------------------------------- both
 
@@ -211,13 +204,13 @@ class VfioDevice(Device):
         """
         self._renew()
         if self._side == "source":
-            state = self._tried(self.backend.state, None)
+            state = self._guard.tried(self.backend.state, None)
             if not self.peer_to_peer or state in (_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.ERROR):
                 return
         elif not self.peer_to_peer:
             return
-        self._check()
-        self._go(_M.RUNNING_P2P, _M.RUNNING if self._side == "source" else None)
+        self._guard.check()
+        self._guard.go(_M.RUNNING_P2P, _M.RUNNING if self._side == "source" else None)
 
     def resume(self) -> None:
         """Run again at the source with the state it has, and be ready to be saved from the beginning.
@@ -227,8 +220,8 @@ class VfioDevice(Device):
         """
         self._renew()
         self._forget()
-        if self._tried(self.backend.state, None) is not _M.RUNNING:
-            self._go(_M.RUNNING, None)
+        if self._guard.tried(self.backend.state, None) is not _M.RUNNING:
+            self._guard.go(_M.RUNNING, None)
 
     def verify(self) -> None:
         """Ask the device whether it runs.
@@ -236,36 +229,24 @@ class VfioDevice(Device):
         Raises:
             VerificationError: it does not.
         """
-        state = self._tried(self.backend.state, None)
+        state = self._guard.tried(self.backend.state, None)
         if state is not _M.RUNNING:
             raise VerificationError(f"the device is in {state.name}, not in RUNNING")
 
     def abort(self) -> None:
         """End any wait at once, and let later calls fail until ``wake`` or ``resume``."""
-        self._aborted = True
-        self.backend.abort()
+        self._guard.abort()
 
     def close(self) -> None:
         """Leave the device in RUNNING, by a reset if it is elsewhere, and give back everything."""
-        if self._closed:
-            return
-        self._closed = True
-        # One that answered nothing when it failed is not waited for once more: there may be many such devices.
-        if self._outlives and not self._deaf:
-            try:
-                self.backend.renew()
-                if self.backend.state() is not _M.RUNNING:
-                    self.backend.reset()
-            except DeviceError:
-                pass  # A server or driver that is gone: there is nobody to leave it to.
-        self.backend.close()
+        self._guard.close(outlives=self._outlives)
 
     def poll_fd(self) -> int | None:
         """A descriptor that a selector can really wait on before ``save_state``, if the backend has one.
 
         A driver's descriptor that cannot be waited on is always ready for poll; epoll refuses it, which tells.
         """
-        descriptor = self.backend.poll_fd() if self._side == "source" and not self._closed else None
+        descriptor = self.backend.poll_fd() if self._side == "source" and not self._guard.closed else None
         if descriptor is None:
             return None
         if descriptor != self._asked_of_epoll:
@@ -277,11 +258,11 @@ class VfioDevice(Device):
 
     def _take_over(self) -> None:
         """Bring a device that an earlier user left in the middle of a migration back to RUNNING."""
-        self._check()
+        self._guard.check()
         self._forget()
-        state = self._tried(self.backend.state, None)
+        state = self._guard.tried(self.backend.state, None)
         if state is not _M.RUNNING:
-            self._tried(self.backend.reset, None)
+            self._guard.tried(self.backend.reset, None)
             self.note = f"{self.backend.note}, found in {state.name} and reset".removeprefix(", ")
 
     def _forget(self) -> None:
@@ -294,59 +275,18 @@ class VfioDevice(Device):
         try:
             count = self.backend.read(buffer)
         except BackendError as error:
-            raise self._told(error, recovery) from None
+            raise self._guard.told(error, recovery) from None
         self._saved += count
         return count
 
-    def _go(self, target: MigrationState, recovery: MigrationState | None) -> None:
-        try:
-            self.backend.set_state(target)
-        except BackendError as error:
-            raise self._told(error, recovery) from None
-
-    def _tried(self, call: Callable[[], _T], recovery: MigrationState | None) -> _T:
-        try:
-            return call()
-        except BackendError as error:
-            raise self._told(error, recovery) from None
-
-    def _told(self, error: BackendError, recovery: MigrationState | None) -> BackendError:
-        """Recover after a failure; returns the error that tells of both."""
-        if self._aborted or self._closed:
-            return error
-        done = self._recovered(recovery, error)
-        self._forget()
-        return BackendError(f"{error}; {done}" if done else str(error), error.errno)
-
-    def _recovered(self, recovery: MigrationState | None, because: BackendError | None) -> str:
-        done = recover(self.backend, recovery, because)
-        self._deaf = not done.reached
-        return done.words
-
     def _spoiled(self, error: DeviceError) -> DeviceError:
-        """Reset a device whose state must not be used; returns the error, which it keeps."""
-        if self._aborted or self._closed:
-            return error
-        if self._failure is None:
-            done = self._recovered(None, error if isinstance(error, BackendError) else None)
-            text = f"{error}; {done}" if done else str(error)
-            self._failure = BackendError(text, error.errno) if isinstance(error, BackendError) else type(error)(text)
+        """Have a device reset whose state must not be used; returns the error."""
+        reason = self._guard.spoiled(error)
+        if self._guard.failure is not None:
             self._loading = False
-        return self._failure
-
-    def _check(self) -> None:
-        """Raise what stands in the way of any further work."""
-        if self._closed:
-            raise DeviceError("the device has been closed")
-        if self._aborted:
-            raise DeviceError("the device's work was aborted")
-        if self._failure is not None:
-            raise self._failure
+        return reason
 
     def _renew(self) -> None:
-        if self._closed:
-            raise DeviceError("the device has been closed")
+        self._guard.renew()
         if self._side == "source":
-            self._failure = None
-        self._aborted = False
-        self.backend.renew()
+            self._guard.failure = None

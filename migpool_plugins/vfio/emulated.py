@@ -118,7 +118,7 @@ class EmulatedVfioDevice(VfioDevice):
 
     def load_config(self, data: bytes) -> None:
         """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
-        self._check()
+        self._guard.check()
         try:
             self._client.request("load-config", self._limit + self.profile.load_config_time, data)
         except DeviceError as error:

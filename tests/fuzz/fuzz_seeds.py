@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from fuzz_vfiouser import client_seeds, server_seeds
+
 from migpool.wire.commands import open_return_path, packaged, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
@@ -128,5 +130,7 @@ SEEDS: Final[Mapping[str, Callable[[], list[bytes]]]] = {
     "payloads": _payloads,
     "layouts": _dumps,
     "captures": lambda: list(_streams()),
+    "replies": client_seeds,
+    "commands": server_seeds,
 }
 """For each target, inputs from which to begin."""

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final, TypeVar
 
 from fuzz_seeds import sections_of
+from fuzz_vfiouser import commands, replies
 
 from migpool.errors import DeviceError, MigpoolError, ProtocolError
 from migpool.inspect.decoding import decode
@@ -184,5 +185,6 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     for target in (
         *(stream, inspection, channel, answers, chunks),
         *(description, structures, payloads, layouts, captures),
+        *(replies, commands),
     )
 }

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
-from migpool.destination import Destination
 from migpool.device import Pending
 from migpool.mainchannel import MainChannel
 from migpool.schedulers.base import Scheduler
@@ -19,6 +18,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.sectionloading import SectionLoading
 from migpool.settings import Settings
 from migpool.states import State
 from migpool.wire.commands import switchover_start
@@ -179,7 +179,7 @@ def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None
 def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Destination, "_initial_loaded", lambda *_: None)
+    monkeypatch.setattr(SectionLoading, "_initial_loaded", lambda *_: None)
     source, destination = machines(10 * KIB, 0, 1)
     sent, _ = migrate(
         tmp_path,

@@ -311,6 +311,26 @@ def test_a_server_that_dribbles_does_not_get_the_limit_again_and_again(directory
             backend.read(memoryview(bytearray(10)))
 
 
+def test_a_long_answer_that_nobody_wants_does_not_get_the_limit_for_each_part(
+    directory: Path, connect: Connect
+) -> None:
+    def dribble(server: HandServer, c: socket.socket, number: int, command: int, _f: int, _p: bytes) -> bool:
+        if command != RESET:
+            return False
+        parts = 40
+        c.sendall(struct.pack("=HHIII", number, command, 16 + (parts << 16), 0x21, errno.EIO))
+        for _ in range(parts):
+            if server.ended.wait(0.1):
+                break
+            c.sendall(bytes(1 << 16))
+        return True
+
+    with hand_server(directory, dribble) as server:
+        backend = connect(server, limit=0.2)
+        with pytest.raises(BackendError, match="did not answer 'reset' within"):
+            backend.reset()
+
+
 def test_a_second_client_is_told_that_it_is_not_answered(directory: Path, connect: Connect) -> None:
     with hand_server(directory) as server:
         connect(server)
@@ -368,6 +388,35 @@ def test_a_reply_that_is_none_ends_the_connection(
         assert backend.state() is M.STOP_COPY  # on a new connection
 
 
+@pytest.mark.parametrize("number", [134, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+def test_an_error_number_that_nobody_knows_is_told_as_it_came(number: int, directory: Path, connect: Connect) -> None:
+    def refuse(s: HandServer, c: socket.socket, n: int, command: int, _f: int, _p: bytes) -> bool:
+        if command == RESET:
+            s.reply(c, n, command, error=number)
+        return command == RESET
+
+    with hand_server(directory, refuse) as server, pytest.raises(BackendError) as caught:
+        connect(server).reset()
+    assert str(caught.value) == f"the reset was refused: error {number}, which has no name"
+
+
+@pytest.mark.parametrize("announced", [1 << 31, 1 << 32, 10**30])
+def test_a_server_that_announces_more_than_a_message_can_carry_is_given_less(
+    announced: int, directory: Path, connect: Connect
+) -> None:
+    with hand_server(directory) as server:
+        server.capabilities = {
+            "migration": {},
+            "max_data_xfer_size": announced,
+            "migpool": {"max_write_size": announced},
+        }
+        backend = connect(server)
+        assert backend.write_size == 64 << 20
+        backend.set_state(M.RESUMING)
+        backend.write(memoryview(b"0123456789"))
+        assert server.device.loaded == b"0123456789"
+
+
 @pytest.mark.parametrize(("says", "rest"), [(11, 18), (9, 12), (0, 4)])
 def test_more_data_than_was_asked_for_or_came_is_not_taken(
     says: int, rest: int, directory: Path, connect: Connect
@@ -391,6 +440,7 @@ def test_more_data_than_was_asked_for_or_came_is_not_taken(
         ({}, 1, "cannot migrate: it announces no migration"),
         ({"migration": {}}, 0, "cannot migrate: it knows no STOP_COPY"),
         ({"migration": {}, "max_data_xfer_size": "much"}, 1, "no JSON of the right form"),
+        ({"migration": {}, "max_data_xfer_size": 0}, 1, "max_data_xfer_size of 0, with which no data can move"),
     ],
 )
 def test_a_device_that_cannot_migrate_is_refused_when_it_is_opened(

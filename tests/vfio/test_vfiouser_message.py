@@ -35,7 +35,7 @@ def test_a_size_that_cannot_be_is_refused(size: int) -> None:
 @given(
     st.builds(
         Capabilities,
-        max_transfer=st.integers(0, 1 << 40),
+        max_transfer=st.integers(1, 1 << 40),
         migration=st.booleans(),
         max_write=st.integers(1, 1 << 40),
         sticky_errors=st.booleans(),

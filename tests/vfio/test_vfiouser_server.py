@@ -200,6 +200,15 @@ def test_sizes_that_do_not_fit_and_unknown_commands_leave_the_connection_whole(
     assert client.state in ("RESUMING", "STOP_COPY")
 
 
+def test_a_read_that_wants_no_reply_gets_none_and_takes_nothing(bench: Bench) -> None:
+    client = bench.one()
+    client.go("STOP_COPY")
+    client.send(READ, struct.pack("=II", 8 + 100, 100), flags=0x10)
+    assert client.state == "STOP_COPY"  # its answer is the first that comes
+    assert bench.told == ["0000:01:00.0/vfio: a read wants no reply, which is where the data would be"]
+    assert len(client.read_all()) == SIZE
+
+
 def test_what_is_no_message_ends_the_connection_and_the_device_stays_as_it_was(bench: Bench) -> None:
     (where,) = bench.serve()
     for header in (struct.pack("=HHIII", 1, FEATURE, 15, 0, 0), struct.pack("=HHIII", 1, FEATURE, 16, 1, 0)):

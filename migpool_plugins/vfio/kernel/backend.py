@@ -8,8 +8,7 @@ Guarantees:
   of it, and some take what comes next as if nothing had been. Only a reset leads out.
 * A device that is closed runs: where the device class did not see to it, a reset does, or the next user would find it
   in the midst of a migration.
-* No descriptor of somebody else's is ever touched: ``abort`` writes to an event descriptor alone, which is closed under
-  a lock that is held for nothing else.
+* No descriptor of somebody else's is ever touched: ``abort`` writes to an event descriptor alone (``interruption.py``).
 
 Waits end at once where a driver lets them. A driver that can say when data is there (epoll accepts its descriptor;
 mlx5's does for saving) is waited for by polling beside the event descriptor, with the time limit, and read without
@@ -22,12 +21,12 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
 import time
 from contextlib import suppress
 from typing import Final
 
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
+from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.kernel import abi, features
 from migpool_plugins.vfio.kernel.access import Access
 from migpool_plugins.vfio.kernel.calls import Calls
@@ -93,14 +92,10 @@ class KernelBackend:
         self._data: _Data | None = None
         self._state = MigrationState.RUNNING
         self._failed: BackendError | None = None
-        self._aborted = False
-        self._closed = False
-        self._lock = threading.Lock()
-        self._wake = -1
         try:
             self.flags = self._ask_flags()
             self._ask_state()
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._interruption = Interruption(self.name)
         except BaseException:
             access.close()
             raise
@@ -118,7 +113,7 @@ class KernelBackend:
     # ------------------------------------------------------------------ states
 
     def state(self) -> MigrationState:
-        self._check()
+        self._interruption.check()
         return self._ask_state()
 
     def _ask_state(self) -> MigrationState:
@@ -129,7 +124,7 @@ class KernelBackend:
         return self._state
 
     def set_state(self, target: MigrationState) -> None:
-        self._check()
+        self._interruption.check()
         self._check_writes()
         begun = self._state
         try:
@@ -143,9 +138,9 @@ class KernelBackend:
         self._state = target
         if descriptor >= 0:
             self._drop_data()
-            self._data = _Data(descriptor, target, self._wake)
+            self._data = _Data(descriptor, target, self._interruption.fd)
         self._keep(target)
-        self._check()
+        self._interruption.check()
 
     def _keep(self, state: MigrationState) -> None:
         """Close the data descriptor if the device has left the states in which it is good."""
@@ -153,7 +148,7 @@ class KernelBackend:
             self._drop_data()
 
     def reset(self) -> None:
-        self._check()
+        self._interruption.check()
         self._reset()
 
     def _reset(self) -> None:
@@ -168,7 +163,7 @@ class KernelBackend:
     # -------------------------------------------------------------------- data
 
     def data_size(self) -> int | None:
-        self._check()
+        self._interruption.check()
         try:
             return features.get_data_size(self._calls, self.fd)
         except OSError as error:
@@ -205,8 +200,8 @@ class KernelBackend:
                     continue
                 remedy = f"its save is lost ({self._ask_state().name}): set it running, or reset it, and begin again"
                 raise refusal(self.name, "a read of its state", error, remedy) from None
-            if self._aborted:
-                self._check()
+            if self._interruption.raised:
+                self._interruption.check()
             return count
 
     def write(self, data: memoryview) -> None:
@@ -228,15 +223,15 @@ class KernelBackend:
                 self._failed = BackendError(f"{self.name} took nothing of a write: reset it, and begin again")
                 raise self._failed
             view = view[count:]
-            if self._aborted:
-                self._check()
+            if self._interruption.raised:
+                self._interruption.check()
 
     def poll_fd(self) -> int | None:
         data = self._data
         return data.fd if data is not None and data.pollable and not data.loading else None
 
     def _data_for(self, what: str, *, loading: bool) -> _Data:
-        self._check()
+        self._interruption.check()
         data = self._data
         if data is None or data.loading is not loading:
             states = " or ".join(sorted(state.name for state in (WRITABLE if loading else READABLE)))
@@ -246,7 +241,7 @@ class KernelBackend:
     def _wait(self, data: _Data, what: str, deadline: float) -> None:
         """Wait until a descriptor is ready, without taking its data."""
         ready = data.poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        self._check()
+        self._interruption.check()
         if not ready:
             raise BackendError(f"{self.name}'s {what} did not begin within {self._limit:.3g} s")
 
@@ -257,30 +252,15 @@ class KernelBackend:
 
     # --------------------------------------------------------------------- end
 
-    def _check(self) -> None:
-        if self._closed:
-            raise BackendError(f"{self.name} has been closed")
-        if self._aborted:
-            raise BackendError(f"the work of {self.name} was aborted")
-
     def abort(self) -> None:
-        with self._lock:
-            if not self._closed and not self._aborted:
-                self._aborted = True
-                os.eventfd_write(self._wake, 1)
+        self._interruption.interrupt()
 
     def renew(self) -> None:
-        with self._lock:
-            if self._aborted and not self._closed:
-                self._aborted = False
-                os.eventfd_read(self._wake)
+        self._interruption.take_back()
 
     def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            os.close(self._wake)
+        if not self._interruption.close():
+            return
         with suppress(BackendError):
             if self._ask_state() is not MigrationState.RUNNING:
                 self._reset()

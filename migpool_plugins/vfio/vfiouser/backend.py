@@ -32,12 +32,14 @@ from migpool_plugins.vfio.vfiouser.message import (
     MessageError,
 )
 
-__all__ = ["READ_SIZE", "SAFE_WRITE", "VfioUserBackend"]
+__all__ = ["MOST_WRITTEN", "READ_SIZE", "SAFE_WRITE", "VfioUserBackend"]
 
 READ_SIZE: Final = 1 << 20
 """Bytes of data a message that are proposed to a server."""
 SAFE_WRITE: Final = 32 << 10
 """Bytes of data a write that every known server takes."""
+MOST_WRITTEN: Final = 64 << 20
+"""Bytes of data a write at the most, whatever a server announces."""
 OUTSTANDING: Final = 8
 """Writes that may wait for their answers at once."""
 
@@ -246,7 +248,7 @@ class VfioUserBackend:
         if not self._capabilities.migration:
             raise BackendError(f"the device of the {self._server} cannot migrate: it announces no migration")
         most = self._asked_write_size or self._capabilities.max_write or SAFE_WRITE
-        self.write_size = max(1, min(most, self._capabilities.max_transfer))
+        self.write_size = max(1, min(most, self._capabilities.max_transfer, MOST_WRITTEN))
         if self.write_size > SAFE_WRITE:
             connection.widen(self.write_size)
         self.flags = Flags(MIGRATION.unpack(self._get(connection, Feature.MIGRATION, MIGRATION.size))[0] & 7)

@@ -66,7 +66,7 @@ def parse_version(payload: bytes) -> Capabilities:
     """Return what the other end can do. What is missing has the protocol's default; what is unknown is passed over.
 
     Raises:
-        MessageError: another major version, or no capabilities that can be read.
+        MessageError: another major version, no capabilities that can be read, or none with which data can move.
     """
     if len(payload) < _NUMBERS.size:
         raise MessageError(f"a VERSION of {len(payload)} bytes has no version")
@@ -78,7 +78,7 @@ def parse_version(payload: bytes) -> Capabilities:
         said = json.loads(text) if text else {}
         table = said.get("capabilities", {})
         extension = table.get("migpool", {})
-        return Capabilities(
+        found = Capabilities(
             max_transfer=_count(table, "max_data_xfer_size", MAX_TRANSFER),
             migration="migration" in table,
             max_write=_count(extension, "max_write_size", 0),
@@ -87,6 +87,9 @@ def parse_version(payload: bytes) -> Capabilities:
         )
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise MessageError("the capabilities of a VERSION are no JSON of the right form") from None
+    if not found.max_transfer:
+        raise MessageError("the capabilities of a VERSION have a max_data_xfer_size of 0, with which no data can move")
+    return found
 
 
 def _count(table: dict[str, object], key: str, default: int) -> int:

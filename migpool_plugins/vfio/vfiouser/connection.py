@@ -194,10 +194,14 @@ class Connection:
         if not length:
             return
         scratch = memoryview(bytearray(min(length, _SCRATCH)))
+        begun = time.monotonic()
         while length:
             part = scratch[: min(length, _SCRATCH)]
             self._fill(part, name)
             length -= len(part)
+            # Each part has the limit, but there may be a thousand of them.
+            if length and time.monotonic() - begun > self._limit:
+                raise self._late(name)
 
     def _fill(self, view: memoryview, name: str) -> None:
         """Receive until ``view`` is full."""
@@ -254,5 +258,6 @@ class Connection:
 
 
 def words(number: int) -> str:
-    """An error number in words: its text and its name."""
-    return f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
+    """An error number in words: its text and its name. A server may send any 32 bits as one."""
+    name = errno.errorcode.get(number)
+    return f"error {number}, which has no name" if name is None else f"{os.strerror(number)} ({name})"

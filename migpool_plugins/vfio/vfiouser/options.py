@@ -21,7 +21,7 @@ from typing import Final
 from migpool.device import Device, DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import check_bus, duration, flag, known, size, whole, wrong
-from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
+from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connecting import connector
 from migpool_plugins.vfio.vfiouser.paths import socket_paths
 
@@ -30,7 +30,6 @@ __all__ = ["open_served"]
 _KEYS: Final = {"backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size"}
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""
-_MOST_WRITTEN: Final = 64 << 20
 
 
 def open_served(context: DeviceContext) -> list[Device]:
@@ -49,8 +48,8 @@ def open_served(context: DeviceContext) -> list[Device]:
     if not 1 <= outstanding <= _MOST_OUTSTANDING:
         raise wrong("outstanding", outstanding, f"1 to {_MOST_OUTSTANDING}")
     write_size = size("write_size", options["write_size"]) if "write_size" in options else None
-    if write_size is not None and not 1 <= write_size <= _MOST_WRITTEN:
-        raise wrong("write_size", write_size, f"1 to {_MOST_WRITTEN} bytes")
+    if write_size is not None and not 1 <= write_size <= MOST_WRITTEN:
+        raise wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
     made: list[Device] = []
     try:
         for number, path in enumerate(_paths(context)):

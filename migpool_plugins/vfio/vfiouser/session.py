@@ -210,6 +210,8 @@ class Session:
         argsz, size = DATA.unpack(self._data_head)
         try:
             self._check(argsz, size, self._most_read)
+            if not header.wants_reply:
+                raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
             saving: RequestedSave = self._device.saving()
             views = saving.read(size)
         except Refusal as refusal:
