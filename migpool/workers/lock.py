@@ -8,10 +8,9 @@ whose workers and submitters share one lock: 2,000 switches for 10,000 tasks, an
 20 switches.
 
 So nobody is made an owner asleep here: a thread that finds the lock taken gives up the interpreter lock for a moment,
-for the owner to go on, and tries again. Each time it finds the lock still taken it waits twice as long, so that it waits
-at most twice as long as it must: the owner has then lost the interpreter lock to others, and hundreds of threads that
-ask for it every few microseconds keep it from the owner. When 512 workers ended at once, they asked for 17 s of
-processor time.
+for the owner to go on, and tries again. Each time it finds the lock still taken it waits twice as long, hence at most
+twice as long as it must: the owner has then lost the interpreter lock to others, and hundreds of threads that ask for
+it every few microseconds keep it from the owner. When 512 workers ended at once, they asked for 17 s of processor time.
 
 It is reentrant, because collection and signal handlers run Python code at any instruction, also inside the region.
 """
