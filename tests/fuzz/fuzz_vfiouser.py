@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
@@ -164,16 +163,16 @@ def _scripted(script: bytes, how: int) -> ScriptedSocket:
     return ScriptedSocket(script, silent=bool(how & SILENT), most=7 if how & DRIBBLES else 1 << 30)
 
 
-def _messages(data: bytes | bytearray) -> Iterator[Header]:
+def _messages(data: bytes | bytearray) -> list[Header]:
     """Check that ``data`` consists of messages, and return their headers; the last one may have been cut."""
-    found = []
+    found: list[Header] = []
     at = 0
     while at + HEADER.size <= len(data):
         header = Header.parse(data[at : at + HEADER.size], 1 << 30)
         assert not header.is_error or (header.is_reply and header.errno)
         found.append(header)
         at += header.size
-    return iter(found)
+    return found
 
 
 @cache

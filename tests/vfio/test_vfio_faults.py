@@ -112,12 +112,12 @@ def test_a_stalled_write_has_a_time_limit(open_side: OpenSide, tiny_chunks: list
 
 
 def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
-    (device,) = open_side("source", time_limit=0.1)
+    (device,) = open_side("source", time_limit=0.5)
     device.save_setup()
     os.kill(device.process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, device.process.pid, os.WSTOPPED | os.WNOWAIT)
     try:
-        with pytest.raises(DeviceError, match=r"the device did not answer 'set-state' within 0\.1 s"):
+        with pytest.raises(DeviceError, match=r"the device did not answer 'set-state' within 0\.5 s"):
             device.stop()
     finally:
         os.kill(device.process.pid, signal.SIGCONT)
