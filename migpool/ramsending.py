@@ -20,7 +20,7 @@ from collections.abc import Callable
 from migpool.channel.multifd import ChannelGroup
 from migpool.device import MemoryDevice
 from migpool.effects import SendPages, TakePages
-from migpool.endpoint import of
+from migpool.interpreter import of
 from migpool.interpreter import Handlers, Job
 from migpool.jobs import save_pages
 from migpool.machine import Slot
