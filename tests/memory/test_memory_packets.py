@@ -54,7 +54,7 @@ def test_pages_are_written_where_each_of_them_says(pages: list[int], runs: list[
 
 
 def test_pages_side_by_side_must_not_reach_out_of_the_block() -> None:
-    with pytest.raises(ProtocolError, match="pages inside the 1048576 bytes of pc.ram, found one at 1048576"):
+    with pytest.raises(ProtocolError, match=r"pages inside the 1048576 bytes of pc.ram, found one at 1048576"):
         parser().parse(written(1, [page * PAGE for page in (253, 254, 255, 256)], []))
 
 
