@@ -94,6 +94,7 @@ class Destination(Endpoint):
         self._initial: set[int] = set()
         self._bytes = 0
         self._accepted = False
+        self._memory = None
         self._verified: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -389,6 +390,10 @@ class Destination(Endpoint):
         self._liveness.idle(waited_for)
 
     # ------------------------------------------------------------------ afterwards
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
 
     @property
     def bytes(self) -> int:

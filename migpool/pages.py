@@ -101,6 +101,11 @@ class Pages:
         self.left = sum(len(block.memory) for block in self._blocks)
         """Bytes of all pages that are to be sent."""
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more, so that it can be unmapped at once. Nothing can be taken afterwards."""
+        self._blocks = []
+        self._round = []
+
     def look(self) -> None:
         """Take from the device's log which pages have been written since the last look."""
         left = 0

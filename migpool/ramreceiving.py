@@ -85,6 +85,11 @@ class MemoryReceiving:
         """Whether the last section has come, and so every page."""
         switch.on_cancel(self._wake)
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more, so that it can be unmapped at once. Every receiver has ended."""
+        self._blocks = {}
+        self._parser = RamPacketParser({})
+
     # ------------------------------------------------------------------ the main channel
 
     def check_blocks(self, item: RamBlocks) -> None:

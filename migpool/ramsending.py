@@ -87,6 +87,10 @@ class MemorySending:
         """Log no more. Harmless at any time."""
         self._device.stop_dirty_log()
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more. Every job has ended."""
+        self.pages.let_go()
+
     def _section(self, kind: Kind, payload: bytes = b"") -> None:
         self._group.sync(self._slot, self._device.page_size)
         number = self._slot.number

@@ -386,6 +386,10 @@ class Source(Endpoint):
         if (error := woken or resumed) is not None:
             raise error
 
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
+
     @property
     def _paged(self) -> int:
         return 0 if self._memory is None else self._memory.bytes

@@ -154,6 +154,7 @@ class SnapshotSaving:
         self._converging.end()
         if self._memory is not None:
             self._memory.device.stop_dirty_log()
+            self._memory.pages.let_go()
 
     # ------------------------------------------------------------------ effects
 
