@@ -92,6 +92,7 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
+        self._memory: MemoryReceiving | None = None
         self._verified: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -161,7 +162,7 @@ class Destination(Endpoint):
         pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
-        memory = self._make_memory()
+        memory = self._memory = self._make_memory()
         self._receiving = Receiving(
             self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, memory
         )
@@ -316,6 +317,10 @@ class Destination(Endpoint):
         self._liveness.idle(waited_for)
 
     # ------------------------------------------------------------------ afterwards
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
 
     @property
     def bytes(self) -> int:

@@ -178,7 +178,8 @@ class SendSection(Effect):
 
 
 class TakePages(Effect):
-    """The next pages to send of this round. The answer is a :class:`~migpool.pages.PagePacket`; ``None`` is the end."""
+    """The next pages to send of this round. The answer is a list of :class:`~migpool.pages.PagePacket`, not empty;
+    ``None`` is the end."""
 
     __slots__ = ()
     wait = Wait.SCAN
@@ -188,16 +189,16 @@ class SendPages(Effect):
     """The pages have gone into a channel. No answer.
 
     Arguments:
-        packet: what to send.
+        packets: what to send, in this order, over one channel.
     """
 
-    __slots__ = ("packet",)
+    __slots__ = ("packets",)
     wait = Wait.SEND
 
-    def __init__(self, slot: Slot, index: int, packet: PagePacket) -> None:
+    def __init__(self, slot: Slot, index: int, packets: list[PagePacket]) -> None:
         self.slot = slot
         self.index = index
-        self.packet = packet
+        self.packets = packets
 
 
 class NextChunk(Effect):

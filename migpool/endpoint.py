@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import ClassVar, TypedDict
@@ -128,6 +129,9 @@ class Endpoint(ABC):
             finally:
                 if self.state in (State.FAILED, State.CANCELLED):
                     self._undo_noting()
+                self._let_go()
+                _forget_frames(self._error)
+                _forget_frames(self._switch.reason)
         return self._report()
 
     @abstractmethod
@@ -140,6 +144,10 @@ class Endpoint(ABC):
 
     def _undo(self) -> None:
         """After a failure, when no thread is left."""
+        return
+
+    def _let_go(self) -> None:
+        """Hold nothing of the devices any more that they could not close while it is held. No thread is left."""
         return
 
     @abstractmethod
@@ -210,3 +218,10 @@ class Endpoint(ABC):
         self._budget = pool.limit * pool.size
         self._high_water = pool.high_water
         pool.close()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Have the frames that an error came through hold nothing any more: views of the guest's memory are among it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

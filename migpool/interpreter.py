@@ -252,7 +252,11 @@ class Interpreter:
             if effect.__class__ not in self._locked:
                 record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             found = _located(error, effect)
-            raise found from found.__cause__
+            try:
+                raise found from found.__cause__
+            finally:
+                # An error that its own frame holds would keep all that the job held, until the collector runs.
+                del found
 
     def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
         number = effect.slot.number

@@ -77,9 +77,9 @@ def save_pages(slot: Slot) -> Steps:
     Several such jobs may share a round: each takes what the others have not.
     """
     index = 0
-    packet: PagePacket | None
-    while (packet := (yield TakePages(slot, index))) is not None:
-        yield SendPages(slot, index, packet)
+    packets: list[PagePacket] | None
+    while (packets := (yield TakePages(slot, index))) is not None:
+        yield SendPages(slot, index, packets)
         index += 1
 
 

@@ -130,6 +130,10 @@ class MemorySource:
         self._converging.end()
         self._sending.stop()
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more: its owner may close it. Every job has ended."""
+        self._sending.let_go()
+
     def _count(self, size: int) -> None:
         with self._counting:
             self.bytes += size

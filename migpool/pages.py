@@ -9,7 +9,9 @@ Guarantees:
 4. A page that holds zeros alone costs eight bytes. One that is written while it is looked at is in the log by then,
    so it goes again.
 
-Nothing is done page by page: a packet's 128 pages are looked at by a few calls of numpy.
+Nothing is done page by page: the pages of several packets, which go one after the other over one channel, are looked
+at by a few calls of numpy. Together they cover a huge page when all memory is sent. So at the destination one thread is
+the first to touch it; two at once would both have the kernel clear one, and throw one away.
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from numpy.typing import NDArray
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import DeviceError
 
-__all__ = ["PagePacket", "Pages", "runs_of"]
+__all__ = ["PACKETS_AT_ONCE", "PagePacket", "Pages", "runs_of"]
 
 PACKET_BYTES = 512 * 1024
 """Bytes of memory that one packet covers at most, as QEMU's multifd packets do."""
+PACKETS_AT_ONCE = 4
+"""Packets that are taken together: a huge page of 2 MiB."""
+SHARES = 16
+"""Of a round, at least: however little it is, all threads have a part in it."""
 WORD = 8
 
 Indices: TypeAlias = "NDArray[np.intp]"
@@ -47,7 +53,9 @@ class PagePacket:
 
     __slots__ = ("block", "normal", "offsets", "size", "views", "zero")
 
-    def __init__(self, block: int, offsets: bytes, normal: int, zero: int, views: list[memoryview], size: int) -> None:
+    def __init__(
+        self, block: int, offsets: bytes | memoryview, normal: int, zero: int, views: list[memoryview], size: int
+    ) -> None:
         self.block = block
         self.offsets = offsets
         self.normal = normal
@@ -59,7 +67,7 @@ class PagePacket:
 class _Block:
     """One block, as words, and its pages that are to be sent."""
 
-    __slots__ = ("dirty", "memory", "words")
+    __slots__ = ("dirty", "first", "memory", "words")
 
     def __init__(self, block: MemoryBlock, page_size: int) -> None:
         memory = block.memory
@@ -70,6 +78,8 @@ class _Block:
             )
         self.memory = memory
         self.words: Words = np.frombuffer(memory, dtype=np.uint64).reshape(-1, page_size // WORD)
+        self.first = self.words[:, 0]
+        """Of each page, its first word."""
         self.dirty: NDArray[np.bool_] = np.ones(len(self.words), dtype=np.bool_)
 
 
@@ -83,13 +93,18 @@ class Pages:
     def __init__(self, device: MemoryDevice) -> None:
         self._device = device
         self._page_size = device.page_size
-        self._at_once = PACKET_BYTES // device.page_size
+        self._packet_pages = self._at_once = PACKET_BYTES // device.page_size
         self._blocks = [_Block(block, device.page_size) for block in device.blocks]
         self._lock = Lock()
         self._round: list[tuple[int, Indices]] = []
         self._place = 0
         self.left = sum(len(block.memory) for block in self._blocks)
         """Bytes of all pages that are to be sent."""
+
+    def let_go(self) -> None:
+        """Hold no view of the memory any more, so that it can be unmapped at once. Nothing can be taken afterwards."""
+        self._blocks = []
+        self._round = []
 
     def look(self) -> None:
         """Take from the device's log which pages have been written since the last look."""
@@ -111,13 +126,16 @@ class Pages:
                 if len(chosen := np.flatnonzero(block.dirty))
             ]
             self._place = 0
+            count = sum(len(chosen) for _, chosen in self._round)
+            packets = max(1, min(PACKETS_AT_ONCE, count // (SHARES * self._packet_pages)))
+            self._at_once = packets * self._packet_pages
         for block in self._blocks:
             block.dirty[:] = False
         self.left = 0
-        return sum(len(chosen) for _, chosen in self._round) * self._page_size
+        return count * self._page_size
 
-    def take(self) -> PagePacket | None:
-        """The next packet of the round, made on the calling thread; ``None`` when the round is over."""
+    def take(self) -> list[PagePacket] | None:
+        """The next packets of the round, made on the calling thread; ``None`` when the round is over."""
         with self._lock:
             if not self._round:
                 return None
@@ -127,7 +145,23 @@ class Pages:
             if self._place == len(chosen):
                 self._round.pop(0)
                 self._place = 0
-        return self._packet(number, mine)
+        block, first, last = self._blocks[number], int(mine[0]), int(mine[-1])
+        if last - first == len(mine) - 1 and block.first[first : last + 1].all():
+            return self._side_by_side(number, first, mine)
+        most = self._packet_pages
+        return [self._packet(number, mine[begin : begin + most]) for begin in range(0, len(mine), most)]
+
+    def _side_by_side(self, number: int, first: int, chosen: Indices) -> list[PagePacket]:
+        """Pages that lie side by side, none of which can hold zeros alone."""
+        size, most, memory = self._page_size, self._packet_pages, self._blocks[number].memory
+        offsets = memoryview((chosen * size).astype(">u8").tobytes())
+        packets = []
+        for begin in range(0, len(chosen), most):
+            count = min(most, len(chosen) - begin)
+            at, length = (first + begin) * size, count * size
+            named = offsets[begin * WORD : (begin + count) * WORD]
+            packets.append(PagePacket(number, named, count, 0, [memory[at : at + length]], length))
+        return packets
 
     def _packet(self, number: int, chosen: Indices) -> PagePacket:
         block = self._blocks[number]

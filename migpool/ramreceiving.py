@@ -85,6 +85,11 @@ class MemoryReceiving:
         """Whether the last section has come, and so every page."""
         switch.on_cancel(self._wake)
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more, so that it can be unmapped at once. Every receiver has ended."""
+        self._blocks = {}
+        self._parser = RamPacketParser({})
+
     # ------------------------------------------------------------------ the main channel
 
     def check_blocks(self, item: RamBlocks) -> None:
@@ -158,19 +163,18 @@ class MemoryReceiving:
                 self._wait_for_others()
             return whole, 0
         block, normal, zero = found
-        size = len(normal) * self._page_size
-        if size:
+        size = 0
+        if normal:
+            page, memory = self._page_size, block.memory
+            views = [memory[first * page : end * page] for first, end in normal]
+            size = sum(map(len, views))
             begin = monotonic_ns()
-            if read_into(channel, self._views(block, normal), size, idle) < size:
+            if read_into(channel, views, size, idle) < size:
                 raise PeerError(f"{self._slot.name}: the source closed the channel in the middle of its pages")
             record((Wait.RECEIVE, self._slot.number, -1, begin, monotonic_ns()))
         if len(zero):
             block.clear(zero)
         return whole + size, size
-
-    def _views(self, block: _Block, pages: NDArray[np.intp]) -> list[memoryview]:
-        size, memory = self._page_size, block.memory
-        return [memory[begin * size : end * size] for begin, end in runs_of(pages)]
 
     def _wait_for_others(self) -> None:
         with self._synced:

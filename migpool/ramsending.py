@@ -20,12 +20,11 @@ from collections.abc import Callable
 from migpool.channel.multifd import ChannelGroup
 from migpool.device import MemoryDevice
 from migpool.effects import SendPages, TakePages
-from migpool.interpreter import of
-from migpool.interpreter import Handlers, Job
+from migpool.interpreter import Handlers, Job, of
 from migpool.jobs import save_pages
 from migpool.machine import Slot
 from migpool.mainchannel import MainChannel
-from migpool.pages import PagePacket, Pages
+from migpool.pages import PACKETS_AT_ONCE, PagePacket, Pages
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.rampacket import RamPacketWriter
 from migpool.wire.sections import Kind, SectionHead, head_bytes
@@ -87,6 +86,10 @@ class MemorySending:
         """Log no more. Harmless at any time."""
         self._device.stop_dirty_log()
 
+    def let_go(self) -> None:
+        """Hold no view of the memory any more. Every job has ended."""
+        self.pages.let_go()
+
     def _section(self, kind: Kind, payload: bytes = b"") -> None:
         self._group.sync(self._slot, self._device.page_size)
         number = self._slot.number
@@ -100,18 +103,18 @@ class MemorySending:
         handlers.on(TakePages, self._take_pages)
         handlers.on(SendPages, self._send_pages)
 
-    def _take_pages(self, effect: TakePages) -> PagePacket | None:
+    def _take_pages(self, effect: TakePages) -> list[PagePacket] | None:
         del effect
         return self.pages.take()
 
     def _send_pages(self, effect: SendPages) -> None:
-        self._group.send_pages(effect.slot, effect.index, self._writer(), effect.packet)
-        self._sent(effect.packet.size)
+        self._sent(self._group.send_pages(effect.slot, effect.index, self._own_writers(), effect.packets))
 
-    def _writer(self) -> RamPacketWriter:
+    def _own_writers(self) -> list[RamPacketWriter]:
         """The calling thread's own."""
         try:
-            writer: RamPacketWriter = self._writers.writer
+            writers: list[RamPacketWriter] = self._writers.writers
         except AttributeError:
-            writer = self._writers.writer = RamPacketWriter(self._names, self._device.page_size)
-        return writer
+            size = self._device.page_size
+            writers = self._writers.writers = [RamPacketWriter(self._names, size) for _ in range(PACKETS_AT_ONCE)]
+        return writers

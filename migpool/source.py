@@ -327,6 +327,10 @@ class Source(Endpoint):
         if (error := run_again(self.machine)) is not None:
             raise error
 
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
+
     @property
     def _paged(self) -> int:
         return 0 if self._memory is None else self._memory.bytes

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.datapath.failure import BenchmarkFailure
+from benchmarks.ram.idle import warm
 from benchmarks.ram.qemu import QemuPair, qemu
 
 MIB = 1 << 20
@@ -19,8 +22,23 @@ TARGET = 1.2
 MOST_EXTRA = 64 * MIB
 
 
-def migpool(size: int, channels: int, control: str, model: str, to: str, memory: str) -> tuple[float, int]:
-    """Migrate once by migpool; returns the seconds, and the larger of both ends' peak of memory beside the guest's."""
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One migration.
+
+    Arguments:
+        seconds: from the first page to the machine that runs at the destination.
+        cpu: seconds of processor time of both ends together.
+        extra: the larger of both ends' peaks of memory beside the guest's, in bytes.
+    """
+
+    seconds: float
+    cpu: float
+    extra: int
+
+
+def migpool(size: int, channels: int, control: str, model: str, to: str, memory: str) -> Moved:
+    """Migrate once by migpool."""
     common = [str(size), str(channels), control, model, to, memory]
     sides = [
         subprocess.Popen(
@@ -34,7 +52,10 @@ def migpool(size: int, channels: int, control: str, model: str, to: str, memory:
     destination, source = sides
     try:
         assert destination.stdout is not None
+        assert source.stdout is not None
         address = destination.stdout.readline()
+        source.stdout.readline()  # its memory is filled
+        warm(size)
         sent = json.loads(source.communicate(address, LIMIT)[0])
         received = json.loads(destination.communicate(None, LIMIT)[0])
     finally:
@@ -43,7 +64,12 @@ def migpool(size: int, channels: int, control: str, model: str, to: str, memory:
             side.wait()
     if sent["error"] or received["error"] or not received["whole"]:
         raise BenchmarkFailure(f"migpool: {sent['error'] or received['error'] or 'the memory is not what was sent'}")
-    return sent["seconds"], max(sent["extra"], received["extra"])
+    return Moved(sent["seconds"], sent["cpu"] + received["cpu"], max(sent["extra"], received["extra"]))
+
+
+def spread(values: list[float]) -> str:
+    """The median, the least and the most."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> int:
@@ -64,9 +90,8 @@ def main() -> int:
     # QEMU leaves the congestion control to the system, so migpool is told to do the same.
     control = "" if chosen.unix else Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
     memory = "fresh" if chosen.fresh else "resident"
-    ours: list[float] = []
-    theirs: list[float] = []
-    extra = 0
+    ours: list[Moved] = []
+    theirs: list[tuple[float, float]] = []
     shared = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder,
@@ -82,22 +107,24 @@ def main() -> int:
         for number in range(chosen.rounds):
             for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
                 if which == "ours":
-                    seconds, more = migpool(size, chosen.channels, control, chosen.model, to, memory)
-                    ours.append(size / seconds)
-                    extra = max(extra, more)
+                    ours.append(migpool(size, chosen.channels, control, chosen.model, to, memory))
                 else:
-                    theirs.append(size / pair.run())
+                    theirs.append(pair.run())
+            seconds, cpu = theirs[-1]
             sys.stdout.write(
-                f"round {number + 1}: migpool {ours[-1] / MIB:.0f} MiB/s, QEMU {theirs[-1] / MIB:.0f} MiB/s, "
-                f"ratio {ours[-1] / theirs[-1]:.2f}\n"
+                f"round {number + 1}: migpool {chosen.size / ours[-1].seconds:.0f} MiB/s, {ours[-1].cpu:.2f} s of CPU, "
+                f"QEMU {chosen.size / seconds:.0f} MiB/s, {cpu:.2f} s of CPU, ratio {seconds / ours[-1].seconds:.2f}, "
+                f"load {os.getloadavg()[0]:.1f}\n"
             )
-    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    ratios = [seconds / our.seconds for our, (seconds, _) in zip(ours, theirs, strict=True)]
+    spent = [cpu / our.cpu for our, (_, cpu) in zip(ours, theirs, strict=True)]
     ratio = statistics.median(ratios)
+    extra = max(our.extra for our in ours)
     sys.stdout.write(
         f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}, "
         f"memory {memory} at migpool's destination and {'resident' if chosen.prealloc else 'fresh'} at QEMU's: "
-        f"median ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), target {TARGET}: "
-        f"{'pass' if ratio >= TARGET else 'below'}\n"
+        f"median ratio {spread(ratios)}, target {TARGET}: {'pass' if ratio >= TARGET else 'below'}\n"
+        f"QEMU's processor time over migpool's: {spread(spent)}\n"
         f"memory beside the guest's, at most: {extra / MIB:.1f} MiB, limit {MOST_EXTRA // MIB}: "
         f"{'pass' if extra <= MOST_EXTRA else 'above'}\n"
     )

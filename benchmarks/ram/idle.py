@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool_plugins.ram.memory import make_resident
 
-__all__ = ["IdleMemory", "random_piece"]
+__all__ = ["IdleMemory", "random_piece", "warm"]
 
 PIECE = 16 << 20
 
@@ -17,6 +17,17 @@ PIECE = 16 << 20
 def random_piece() -> bytes:
     """What the memory is filled with, again and again; no page of it holds zeros or is like another."""
     return random.Random(1).randbytes(PIECE)
+
+
+def warm(size: int) -> None:
+    """Have the system take so much memory and give it back, just before something is measured that takes it.
+
+    A virtual machine's kernel may tell its host which memory is free. A few seconds later the host has taken it, and
+    the first touch costs ten times as much: who comes right after another has freed memory would win by chance.
+    """
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapping:
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+        make_resident(mapping)
 
 
 class IdleMemory(MemoryDevice):

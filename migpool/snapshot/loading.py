@@ -64,7 +64,11 @@ class SnapshotLoading:
             UsageError: the file cannot be read.
             MigpoolError: it is not whole, or not this machine's, or a device refuses its state or its proof.
         """
-        self._load(path)
+        try:
+            self._load(path)
+        finally:
+            if self._memory is not None:
+                self._memory.let_go()
         absent = [slot.name for slot in self._machine if slot.number not in self._complete]
         if absent:
             raise PeerError(f"{path} ends without {', '.join(absent[:3])}: it is of another machine: name its scenario")

@@ -135,6 +135,7 @@ class SnapshotSaving:
         self._converging.end()
         if self._memory is not None:
             self._memory.device.stop_dirty_log()
+            self._memory.pages.let_go()
 
     # ------------------------------------------------------------------ effects
 
@@ -201,13 +202,16 @@ class _Memory:
     def end(self) -> None:
         self._file.ram_ended(self._head)
 
-    def take(self, effect: TakePages) -> PagePacket | None:
+    def take(self, effect: TakePages) -> list[PagePacket] | None:
         del effect
         self._check()
         return self.pages.take()
 
     def send(self, effect: SendPages) -> None:
-        packet = effect.packet
+        for packet in effect.packets:
+            self._send(packet)
+
+    def _send(self, packet: PagePacket) -> None:
         offsets = np.frombuffer(packet.offsets, dtype=">u8").tolist()
         size = self.device.page_size
         content = (view[at : at + size] for view in packet.views for at in range(0, len(view), size))

@@ -1,19 +1,21 @@
 """RAM packets in the data path: :mod:`migpool.wire.ramheader`'s header, written and read without a loop over pages.
 
 What never changes is written once; a packet costs the source one ``pack_into`` and one copy of its offsets. The
-destination finds the block by the raw bytes of its name and checks all offsets with a few calls of numpy.
+destination finds the block by the raw bytes of its name and checks all offsets with a few calls of numpy; pages that
+lie side by side, which is most of them, with one comparison.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from migpool.errors import ProtocolError
+from migpool.pages import runs_of
 from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
 from migpool.wire.ramheader import parse_ram_header
@@ -27,8 +29,12 @@ _NAME_AT: Final = 64
 _NAME_END: Final = 320
 _HEAD: Final = struct.Struct(">IIIIIIQI28s256s")
 _NOTHING: Final = bytes(28)
+_OFFSET: Final = struct.Struct(">Q")
+
+_NO_PAGES: Final[NDArray[np.intp]] = np.zeros(0, dtype=np.intp)
 
 B = TypeVar("B")
+Runs: TypeAlias = list[tuple[int, int]]
 
 
 def _raw_name(name: str) -> bytes:
@@ -59,7 +65,7 @@ class RamPacketWriter:
         allocated = BYTES_PER_RAM_PACKET // page_size
         _HEAD.pack_into(self.buffer, 0, MAGIC, VERSION, 0, allocated, 0, 0, 0, 0, b"", b"")
 
-    def pack(self, number: int, block: int, normal: int, zero: int, size: int, offsets: bytes) -> None:
+    def pack(self, number: int, block: int, normal: int, zero: int, size: int, offsets: bytes | memoryview) -> None:
         """Write what differs from packet to packet.
 
         Arguments:
@@ -84,14 +90,15 @@ class RamPacketParser(Generic[B]):
         page_size: bytes of a page.
     """
 
-    __slots__ = ("_blocks", "_page_size", "_room")
+    __slots__ = ("_blocks", "_page_size", "_room", "_steps")
 
     def __init__(self, blocks: Mapping[str, tuple[int, B]], page_size: int = 4096) -> None:
         self._blocks = {_raw_name(name): found for name, found in blocks.items()}
         self._page_size = page_size
         self._room = BYTES_PER_RAM_PACKET // page_size
+        self._steps = np.arange(self._room, dtype=np.uint64) * np.uint64(page_size)
 
-    def parse(self, buffer: Buffer, offset: int = 0) -> tuple[B, NDArray[np.intp], NDArray[np.intp]] | None:
+    def parse(self, buffer: Buffer, offset: int = 0) -> tuple[B, Runs, NDArray[np.intp]] | None:
         """Read one header.
 
         Arguments:
@@ -99,8 +106,8 @@ class RamPacketParser(Generic[B]):
             offset: where in the channel the packet begins, for errors.
 
         Returns:
-            What stands for the block, the numbers of the pages in the payload, and those of pages of zeros; ``None``
-            for a SYNC, or a packet without pages.
+            What stands for the block, the pages in the payload as runs of consecutive numbers (first, one past the
+            last), and the numbers of pages of zeros; ``None`` for a SYNC, or a packet without pages.
 
         Raises:
             ProtocolError: the header is not right, its block is unknown, or a page lies outside of it.
@@ -113,6 +120,10 @@ class RamPacketParser(Generic[B]):
         if not count:
             return None
         found = self._blocks.get(name)
+        if found is not None and not zero and size == normal * self._page_size:
+            first = self._side_by_side(buffer, normal, found[0])
+            if first is not None:
+                return found[1], [(first, first + normal)], _NO_PAGES
         offsets = np.frombuffer(buffer, dtype=">u8", count=count, offset=RAM_HEADER_FIXED).astype(np.uint64)
         if (
             found is None
@@ -122,7 +133,17 @@ class RamPacketParser(Generic[B]):
         ):
             raise self._explain(buffer, offset)
         pages = (offsets // np.uint64(self._page_size)).astype(np.intp)
-        return found[1], pages[:normal], pages[normal:]
+        return found[1], runs_of(pages[:normal]), pages[normal:]
+
+    def _side_by_side(self, buffer: Buffer, count: int, length: int) -> int | None:
+        """The first page's number, if all of them lie one behind the other and in a block so long."""
+        size = self._page_size
+        (first,) = _OFFSET.unpack_from(buffer, RAM_HEADER_FIXED)
+        if first % size or first + count * size > length:
+            return None
+        wanted = (self._steps[:count] + np.uint64(first)).astype(">u8").tobytes()
+        found = buffer[RAM_HEADER_FIXED : RAM_HEADER_FIXED + len(wanted)]
+        return first // size if found == wanted else None
 
     def _refuse(self, buffer: Buffer, offset: int) -> None:
         header = parse_ram_header(buffer, self._page_size, offset)

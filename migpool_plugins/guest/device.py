@@ -109,13 +109,13 @@ class GuestVcpu(VcpuDevice):
 
     def __init__(self, group: GuestGroup, index: int, seed: int, options: VcpuOptions) -> None:
         super().__init__(group, index, seed, options)
-        self._guest_group = group
+        self.group = group
 
     def throttle(self, share: float) -> None:
-        self._guest_group.paces[self.instance_id].throttle = share
+        self.group.paces[self.instance_id].throttle = share
 
     def start(self) -> None:
-        self._guest_group.arrive()
+        self.group.arrive()
         super().start()
 
     def verify(self) -> None:
@@ -131,7 +131,7 @@ class GuestVcpu(VcpuDevice):
             raise VerificationError(error.message) from error
 
     def _prove(self, before: int) -> None:
-        group = self._guest_group
+        group = self.group
         # Read before the vCPU stands for it: this pause is no part of what the guest is asked about.
         gap = control_of(group.layout, group.memory.view, self.instance_id).longest_gap
         self._thread.ask_to_stand()
@@ -140,7 +140,7 @@ class GuestVcpu(VcpuDevice):
             prove_vcpu(group.layout, group.memory.view, self._standing(self._vcpu.save()), before)
         finally:
             self._thread.go()
-        self.remark = f"stood still for {gap / 1e6:.0f} ms by its own clock"
+        self.remark = f"stood still for {gap / 1e6:.1f} ms by its own clock"
 
     def _standing(self, state: VcpuState) -> Standing:
         registers = kvm_abi.REGS.unpack(state.registers["regs"])

@@ -8,7 +8,8 @@
     rate = 2000              pages that each vCPU writes in a second; 0: as many as it can
     backend = "auto"         "kvm", "unicorn", or "auto": KVM where it works
     dirty_log = "auto"       how KVM tells what the guest has written: "bitmap", a bit for each page; "ring", a list of
-                             pages for each vCPU; "auto": the bitmap, or with Unicorn the write hook
+                             pages for each vCPU; "auto": the bitmap, which costs less at every size that was measured
+                             (benchmarks/README.md), or with Unicorn the write hook
     resident = true          the destination's memory is there before the migration begins; false: page by page, as it
                              is first touched, which is slower and spares what the guest has never used
     limit_s = 5              seconds to wait at most for a vCPU to stop, to go on, or to end

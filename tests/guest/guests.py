@@ -51,7 +51,7 @@ def guest(side: str, backend: str, count: int = 2, seed: int = 1, **options: Opt
 def group_of(made: list[Device]) -> GuestGroup:
     vcpu = made[1]
     assert isinstance(vcpu, GuestVcpu)
-    return vcpu._guest_group
+    return vcpu.group
 
 
 def steps(made: list[Device]) -> list[int]:

@@ -35,7 +35,27 @@ def test_a_header_is_read_as_it_was_written() -> None:
     found = parser().parse(written(1, [PAGE, 5 * PAGE], [0]))
     assert found is not None
     block, normal, zero = found
-    assert (block, normal.tolist(), zero.tolist()) == ("the memory", [1, 5], [0])
+    assert (block, normal, zero.tolist()) == ("the memory", [(1, 2), (5, 6)], [0])
+
+
+@pytest.mark.parametrize(
+    ("pages", "runs"),
+    [
+        ([4, 5, 6, 7], [(4, 8)]),
+        ([4, 6, 5, 7], [(4, 5), (6, 7), (5, 6), (7, 8)]),  # both ends as if they lay side by side
+        ([4, 5, 5, 7], [(4, 6), (5, 6), (7, 8)]),
+        ([252, 253, 254, 255], [(252, 256)]),
+    ],
+)
+def test_pages_are_written_where_each_of_them_says(pages: list[int], runs: list[tuple[int, int]]) -> None:
+    found = parser().parse(written(1, [page * PAGE for page in pages], []))
+    assert found is not None
+    assert found[1] == runs
+
+
+def test_pages_side_by_side_must_not_reach_out_of_the_block() -> None:
+    with pytest.raises(ProtocolError, match=r"pages inside the 1048576 bytes of pc.ram, found one at 1048576"):
+        parser().parse(written(1, [page * PAGE for page in (253, 254, 255, 256)], []))
 
 
 def test_a_sync_and_an_empty_packet_have_no_pages() -> None:

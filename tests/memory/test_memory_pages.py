@@ -15,8 +15,8 @@ from migpool.pages import PagePacket, Pages, runs_of
 
 def taken(pages: Pages) -> list[PagePacket]:
     found = []
-    while (packet := pages.take()) is not None:
-        found.append(packet)
+    while (packets := pages.take()) is not None:
+        found += packets
     return found
 
 
@@ -83,6 +83,47 @@ def test_looks_add_up_until_a_round_begins() -> None:
         paper.write(0, page, b"x")
         pages.look()
     assert pages.left == 2 * PAGE
+
+
+def test_a_large_round_is_taken_by_huge_pages() -> None:
+    paper = Paper(512 * 18 + 100)
+    for page in range(512 * 9, 512 * 18):  # one half zeros, the other half numbers
+        paper.write(0, page, b"x")
+    pages = Pages(paper)
+    pages.begin_round()
+    places = []
+    while (packets := pages.take()) is not None:
+        places.append([offset // PAGE for packet in packets for offset in offsets(packet)])
+    assert places == [list(range(at, min(at + 512, 512 * 18 + 100))) for at in range(0, 512 * 18 + 100, 512)]
+
+
+def test_a_small_round_has_a_part_for_every_thread() -> None:
+    paper = Paper(512 * 18)
+    pages = Pages(paper)
+    pages.begin_round()
+    taken(pages)
+    for page in range(128 * 8):
+        paper.write(0, page, b"x")
+    pages.look()
+    pages.begin_round()
+    parts = 0
+    while pages.take() is not None:
+        parts += 1
+    assert parts == 8
+
+
+def test_a_page_whose_first_word_alone_is_zero_is_sent_among_its_neighbours() -> None:
+    paper = Paper(512 * 16)
+    for page in range(512 * 16):
+        paper.write(0, page, b"\0" * 8 + b"x" if page == 700 else b"" if page == 701 else b"x")
+    pages = Pages(paper)
+    pages.begin_round()
+    packets = taken(pages)
+    (place,) = [packet for packet in packets if packet.zero]
+    assert offsets(place)[-1] == 701 * PAGE
+    assert (place.normal, place.zero) == (127, 1)
+    assert sum(packet.normal for packet in packets) == 512 * 16 - 1
+    assert b"".join(bytes(view) for packet in packets for view in packet.views)[700 * PAGE + 8 :][:1] == b"x"
 
 
 def test_several_threads_share_a_round_without_overlap() -> None:

@@ -101,7 +101,7 @@ def test_a_machine_that_cannot_be_saved_runs_on(tmp_path: Path) -> None:
 def test_a_save_that_is_cancelled_leaves_the_guest_and_no_file(tmp_path: Path) -> None:
     need("kvm")
     path = tmp_path / "guest.mig"
-    left = 20
+    left = 10
 
     def check() -> None:
         nonlocal left
