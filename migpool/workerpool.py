@@ -240,7 +240,7 @@ class WorkerPool(Executor):
                 completed=dispatcher.completed,
                 most_queued=max(dispatcher.most_queued, queued),
                 most_running=dispatcher.most_running,
-                most_threads=dispatcher.crew.most,
+                most_threads=dispatcher.crew.most_ever(),
                 most_blocked=dispatcher.most_blocked,
             )
 

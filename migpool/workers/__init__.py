@@ -1,5 +1,5 @@
 """The parts of :class:`migpool.workerpool.WorkerPool`, where its guarantees stand. Nothing here is for other users.
 
-From the ground up: ``lock``, ``future``, ``worker``, ``crew``, ``submitter``, ``exitandfork``, ``dispatcher``; and
-``boundedmap``, which uses nothing but the pool.
+From the ground up: ``lock``, ``future``, ``thread``, ``worker``, ``crew``, ``submitter``, ``exitandfork``,
+``dispatcher``; and ``boundedmap``, which uses nothing but the pool.
 """

@@ -83,17 +83,32 @@ class Dispatcher:
 
     def offer(self, task: Task, over: bool = False) -> bool:
         """Give ``task`` to a worker or to the queue; False if there is no room. ``over``: exceed the bound."""
-        with self.lock:
-            if self.refusal is not None:
-                self.check()
-            if self.running < self.max_workers:
-                self.hand_over(task)
-                return True
-            if len(self.tasks) - self.withdrawn >= self.max_pending and not over:
-                return False
-            task.queued = True
-            self.tasks.append(task)
-            return True
+        worker = None
+        try:
+            with self.lock:
+                if self.refusal is not None:
+                    self.check()
+                # Something waits although a worker is missing only where a thread could not be had.
+                if self.running < self.max_workers and not self.tasks and not self.blocked:
+                    if not self.idle:
+                        worker = Worker(self, self.crew.free_number(), task)
+                    begins = self.hand_over(task, worker)
+                elif len(self.tasks) - self.withdrawn >= self.max_pending and not over:
+                    return False
+                else:
+                    task.queued = True
+                    self.tasks.append(task)
+                    return True
+            # Without the lock: a thread takes long to make, and the interpreter lock is often lost over it. Under the
+            # lock, every worker that ended a task meanwhile stood before it: 64 jobs of no length, a thread for each,
+            # took three times as long.
+            if worker is not None and begins:
+                worker.thread.start()
+        except BaseException:
+            if worker is not None:
+                self.dispense_with(worker)
+            raise
+        return True
 
     def check(self) -> None:
         """Raise the reason why no task is accepted, if there is one."""
@@ -138,8 +153,10 @@ class Dispatcher:
             self.closed = True
             self.express = None
             self.refuse_blocked()
-            for worker in self.crew:
-                worker.inbox.put(None)
+            workers = list(self.crew)
+        # Without the lock, which is the first thing that each of them needs.
+        for worker in workers:
+            worker.inbox.put(None)
         for task in self.drain() if cancel else ():
             if task.cancel():
                 task.begin()  # no worker will meet it, so nobody else tells those who wait for it
@@ -220,6 +237,26 @@ class Dispatcher:
             self.strike_off(worker)
             return True
 
+    def dispense_with(self, worker: Worker) -> None:
+        """No thread could be had for ``worker``, or a signal handler raised on the way to it.
+
+        Others may wait for it to be free by now. If nobody else will be, they get a worker of their own, or the error.
+        """
+        lost: list[tuple[Task, Exception]] = []
+        with self.lock:
+            if not self.revoke(worker):
+                return
+            while (self.tasks or self.blocked) and not self.crew.workers:
+                task = self.following(worker)
+                if task is not None:
+                    try:
+                        self.begin(task)
+                    except Exception as error:  # noqa: BLE001 -- whatever it is, the task's future has it
+                        lost.append((task, error))
+        for task, reason in lost:
+            if task.begin():
+                task.settle(None, reason)
+
     def break_down(self, worker: Worker) -> None:
         """The initializer failed in ``worker``: the pool is of no use any more."""
         error = BrokenThreadPool("A thread initializer failed, the thread pool is not usable anymore")
@@ -243,28 +280,29 @@ class Dispatcher:
             self.strike_off(worker)
             task = self.following(worker) if self.tasks or self.blocked else None
             if task is not None:
-                self.hand_over(task)
+                self.begin(task)
 
     # Steps of the above; all with the lock held.
 
-    def hand_over(self, task: Task) -> None:
-        """Begin ``task`` on an idle worker, else on a new one, else queue it.
+    def hand_over(self, task: Task, fresh: Worker | None) -> bool:
+        """Begin ``task`` on an idle worker, else on ``fresh``, which the caller then starts, else queue it.
 
         The caller has found that there may be a worker, but the calls since may have let another submission in.
+
+        Returns:
+            Whether ``fresh`` is one of the crew now.
         """
-        worker = None if self.idle else Worker(self, self.crew.free_number(), task)
+        begins = False
         if self.idle:
             worker = self.idle[-1]
             del self.idle[-1]
             self.running += 1
             worker.inbox.put(task)
-        elif worker is not None and self.running < self.max_workers:
+        elif fresh is not None and self.running < self.max_workers:
             self.running += 1
-            try:
-                self.crew.start(worker)
-            except BaseException:
-                self.running -= 1
-                raise
+            self.crew.workers[fresh.thread] = fresh
+            self.crew.numbers[fresh.number] = fresh
+            begins = True
         else:
             task.queued = True
             self.tasks.append(task)
@@ -272,6 +310,28 @@ class Dispatcher:
             self.most_running = self.running
         if self.running == self.max_workers and self.max_pending == UNBOUNDED and self.refusal is None:
             self.express = self.tasks
+        return begins
+
+    def begin(self, task: Task) -> None:
+        """As :meth:`hand_over`, with a new worker that is started here, under the lock, if there is no idle one."""
+        worker = None if self.idle else Worker(self, self.crew.free_number(), task)
+        try:
+            if self.hand_over(task, worker) and worker is not None:
+                worker.thread.start()
+        except BaseException:
+            if worker is not None:
+                self.revoke(worker)
+            raise
+
+    def revoke(self, worker: Worker) -> bool:
+        """Have a worker that may not have begun never do so; False if it has, or is not one of the crew."""
+        if worker.thread not in self.crew.workers or not worker.claim():
+            return False
+        self.express = None
+        self.running -= 1
+        self.crew.forget(worker)
+        worker.thread.give_up()
+        return True
 
     def strike_off(self, worker: Worker) -> None:
         """The worker ends. In a closed pool its thread stays listed, as in the standard library."""
@@ -343,5 +403,5 @@ class Dispatcher:
         survivor = self.crew.workers.get(threading.current_thread())
         self._begin()
         if survivor is not None:
-            self.crew.workers[survivor.thread] = survivor
+            self.crew.enter(survivor)
             self.running = 1

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from migpool.workers.future import TaskFuture
+from migpool.workers.thread import WorkerThread
 
 if TYPE_CHECKING:
     from migpool.workers.dispatcher import Dispatcher
@@ -30,23 +31,29 @@ class Worker:
         task: what it begins with.
     """
 
-    __slots__ = ("dispatcher", "inbox", "number", "revoked", "thread")
+    __slots__ = ("_unclaimed", "dispatcher", "inbox", "number", "thread")
 
     def __init__(self, dispatcher: Dispatcher, number: int, task: Task) -> None:
         self.dispatcher = dispatcher
         self.number = number
-        self.revoked = False
+        self._unclaimed = threading.Lock()
         # By the inbox and not as an argument: a thread keeps its arguments, and with them the first result, all its
         # life.
         self.inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.inbox.put(task)
-        self.thread = threading.Thread(target=self.live, name=f"{dispatcher.prefix}_{number}")
+        self.thread = WorkerThread(self.live, f"{dispatcher.prefix}_{number}")
+
+    def claim(self) -> bool:
+        """Whether the caller is the first to ask: the thread, which then lives, or who could not start it.
+
+        A new thread needs no more than this before its first task, above all not the dispatcher's lock.
+        """
+        return self._unclaimed.acquire(False)
 
     def live(self) -> None:
         """The thread's whole life."""
-        with self.dispatcher.lock:  # which was held until it was certain that this thread started
-            if self.revoked:
-                return
+        if not self.claim():
+            return
         try:
             if self.dispatcher.initializer is not None:
                 self.dispatcher.initializer()

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
-from pool_gates import LIMIT, Gate, occupy, until
+from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.workerpool import PoolStatistics, WorkerPool
 from migpool.workers.future import TaskFuture
+from migpool.workers.thread import WorkerThread
 
 
 class Thing:
@@ -121,6 +122,118 @@ def test_a_thread_that_cannot_be_started_is_reported_and_leaves_no_trace(monkeyp
         assert pool.statistics().threads == 2
         gate.open()
         assert pool.submit(abs, -7).result(LIMIT) == 7
+
+
+class Starts:
+    """Holds up the start of every worker but the first, until it is told how each of them ends.
+
+    Arguments:
+        error: what the start raises in the end; None: it starts the thread.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        start = WorkerThread.start
+
+        def held(thread: WorkerThread) -> None:
+            if thread.name != "crew_0":
+                self.begun.release()
+                assert self.go_on.acquire(timeout=LIMIT)
+                if error is not None:
+                    raise error
+            start(thread)
+
+        monkeypatch.setattr(WorkerThread, "start", held)
+
+
+def test_nobody_waits_while_a_thread_is_made_for_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pool_of(2) as pool:
+        starts = Starts(monkeypatch)
+        gate = Gate()
+        first = pool.submit(gate, 5)
+        slow = Caller(lambda: pool.submit(abs, -1).result(LIMIT))
+        assert starts.begun.acquire(timeout=LIMIT)
+        queued = pool.submit(abs, -7)
+        assert (pool.statistics().threads, pool.statistics().queued) == (2, 1)
+        gate.open()
+        assert (first.result(LIMIT), queued.result(LIMIT)) == (5, 7)
+        starts.go_on.release()
+        assert slow.outcome() == 1
+
+
+def test_shutdown_waits_for_a_thread_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = WorkerPool(2, "crew", idle_timeout=None)
+    gate = occupy(pool, 1)
+    starts = Starts(monkeypatch)
+    slow = Caller(lambda: pool.submit(abs, -1).result(LIMIT))
+    assert starts.begun.acquire(timeout=LIMIT)
+    gate.open()
+    threads = pool._threads
+    end = Caller(pool.shutdown)
+    until(lambda: pool._shutdown)
+    until(lambda: sum(thread.is_alive() for thread in threads) == 0)  # the first has ended, the second not begun
+    assert end.is_alive()
+    starts.go_on.release()
+    assert slow.outcome() == 1
+    end.outcome()
+    assert pool.statistics().threads == 0
+
+
+def test_what_waited_for_a_worker_that_got_no_thread_is_done_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pool_of(2) as pool:
+        gate = occupy(pool, 1)
+        starts = Starts(monkeypatch, RuntimeError("can't start new thread"))
+        slow = Caller(lambda: pool.submit(abs, -1))
+        assert starts.begun.acquire(timeout=LIMIT)
+        queued = [pool.submit(abs, -n) for n in (5, 6)]
+        starts.go_on.release()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            slow.outcome()
+        queued.append(pool.submit(abs, -7))  # behind those that wait, though there might be a thread now
+        assert pool.statistics().queued == 3
+        gate.open()
+        assert [future.result(LIMIT) for future in queued] == [5, 6, 7]
+        assert pool.statistics().most_threads == 1
+
+
+def test_what_waited_for_the_only_worker_fails_as_it_did_if_no_thread_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pool_of(1) as pool:
+        monkeypatch.setattr(pool._dispatcher.crew, "free_number", lambda: 1)
+        starts = Starts(monkeypatch, RuntimeError("can't start new thread"))
+        slow = Caller(lambda: pool.submit(abs, -1))
+        assert starts.begun.acquire(timeout=LIMIT)
+        queued = [pool.submit(abs, -n) for n in (5, 6)]
+        for _ in range(3):
+            starts.go_on.release()
+        for future in queued:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                future.result(LIMIT)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            slow.outcome()
+        monkeypatch.undo()
+        assert pool.submit(abs, -7).result(LIMIT) == 7
+        assert pool.statistics().threads == 1
+
+
+def test_names_stay_within_the_bound_whoever_ends_first() -> None:
+    with pool_of(3, idle_timeout=0.01) as pool:
+        for kept in range(3):
+            gates = [Gate() for _ in range(3)]
+            for gate in gates:
+                pool.submit(gate)
+                gate.await_begun()
+            for number, gate in enumerate(gates):
+                if number != kept:
+                    gate.open()
+            until(lambda: pool.statistics().threads == 1)
+            again = occupy(pool, 2)
+            assert {thread.name for thread in pool._threads} == {"crew_0", "crew_1", "crew_2"}
+            again.open()
+            gates[kept].open()
+            until(lambda: pool.statistics().threads == 0)
 
 
 def test_a_thread_that_dies_is_replaced_while_tasks_wait(
