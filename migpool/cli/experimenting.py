@@ -20,6 +20,7 @@ from migpool.cli.interrupt import Interrupt
 from migpool.errors import UsageError
 from migpool.experiments.catalogue import chosen, in_order
 from migpool.experiments.finding import ComparisonFinding, Finding
+from migpool.experiments.growing import told as field_told
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
 from migpool.experiments.running import run_experiment
@@ -152,7 +153,8 @@ def _shown(finding: Finding) -> RenderableType:
     where = (
         f"{effort}{finding.seconds:.0f} s; {facts.cpus} CPUs, {facts.python}, {facts.system}; load {finding.load:.1f}"
     )
-    return Group(*parts, told, Text(where, style="dim"), Text())
+    grown = [Text(field_told(field)) for field in finding.growing]
+    return Group(*parts, told, *grown, Text(where, style="dim"), Text())
 
 
 def _ratios(comparisons: Sequence[ComparisonFinding]) -> Table:

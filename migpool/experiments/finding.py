@@ -20,6 +20,9 @@ One object an experiment::
     comparisons       name, of, to, measure, least, most, decides, ratios of each round, median, low, high, coverage
                       (of the interval), outcome ("holds", "fails" or "open")
     counts            model (empty: of all runs), what, total, wrong, outcome, examples (of what was wrong, a few)
+    growing           where variants differ in their models alone, a fixed pool and one that grows among them: best (a
+                      variant), model, set, worse (the fixed pools that are, as comparisons with the best), grown
+                      (model; ratio, a comparison with the best; reason, why its median is more than 3 % above)
     failures          the runs that failed, a line each; empty as a rule
 """
 
@@ -32,7 +35,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from migpool.experiments.verdict import Outcome, Word
 from migpool.lab.result import MachineFacts, ThreadCounts
 
-__all__ = ["ComparisonFinding", "CountFinding", "Ended", "Finding", "VariantFinding"]
+__all__ = [
+    "ComparisonFinding",
+    "CountFinding",
+    "Ended",
+    "FieldFinding",
+    "Finding",
+    "GrownFinding",
+    "VariantFinding",
+]
 
 Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
@@ -83,6 +94,24 @@ class CountFinding(_Form):
     examples: list[str] = []
 
 
+class GrownFinding(_Form):
+    """A pool that grows, against the best of its field."""
+
+    model: str
+    ratio: ComparisonFinding
+    reason: str
+
+
+class FieldFinding(_Form):
+    """Variants of one machine that differ in their models; see ``growing.py``."""
+
+    best: str
+    model: str
+    set: dict[str, JsonValue]
+    worse: list[ComparisonFinding]
+    grown: list[GrownFinding]
+
+
 class Finding(_Form):
     """The whole; see the top of this file."""
 
@@ -105,6 +134,7 @@ class Finding(_Form):
     variants: list[VariantFinding] = []
     comparisons: list[ComparisonFinding] = []
     counts: list[CountFinding] = []
+    growing: list[FieldFinding] = []
     failures: list[str] = []
 
     def to_json(self) -> str:

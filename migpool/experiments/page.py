@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from migpool.experiments.finding import ComparisonFinding, Finding, VariantFinding
+from migpool.experiments.finding import ComparisonFinding, FieldFinding, Finding, VariantFinding
+from migpool.experiments.growing import told
 from migpool.experiments.verdict import expected
 from migpool.lab.summary import milliseconds
 
@@ -36,12 +37,21 @@ def index(findings: Sequence[Finding]) -> str:
     for one in findings:
         note = "preliminary" if one.preliminary else ""
         lines.append(f"| [{one.id}]({one.id}.md) | {_cell(one.claim)} | {_cell(one.by)} | **{one.verdict}** | {note} |")
+    lines += _all_growing(findings)
     lines += [
         "",
         "A ratio is taken within a round of runs; its interval is that of the median over the rounds, by order "
         "statistics, 95 % unless a page says otherwise.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _all_growing(findings: Sequence[Finding]) -> Iterator[str]:
+    """A line for each machine on which a fixed pool is worse."""
+    worse = [(one.id, field) for one in findings for field in one.growing if field.worse]
+    if worse:
+        yield from ("", "Where a pool of a fixed size is worse, and how those do that grow:", "")
+        yield from (f"* {name}: {told(field)}" for name, field in worse)
 
 
 def page(finding: Finding, picture: str) -> str:
@@ -66,6 +76,7 @@ def page(finding: Finding, picture: str) -> str:
         "",
         *_comparisons(finding.comparisons),
         *_counts(finding),
+        *_growing(finding.growing),
         *_variants(finding.variants),
         "## Circumstances",
         "",
@@ -106,6 +117,14 @@ def _counts(finding: Finding) -> Iterator[str]:
         yield from (f"* {one.model}{': ' if one.model else ''}{line}" for line in one.examples)
     if any(one.examples for one in finding.counts):
         yield ""
+
+
+def _growing(fields: Sequence[FieldFinding]) -> Iterator[str]:
+    if not fields:
+        return
+    yield from ("## Pools that grow", "")
+    yield from (f"* {told(field)}" for field in fields)
+    yield ""
 
 
 def _variants(variants: Sequence[VariantFinding]) -> Iterator[str]:

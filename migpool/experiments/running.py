@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from migpool.experiments.cancelling import cancel_everywhere
+from migpool.experiments.comparing import found_of, interval_told
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Ended, Finding, VariantFinding
-from migpool.experiments.form import Cancels, Comparison, Experiment, Variant
-from migpool.experiments.interval import WANTED, median_interval
-from migpool.experiments.rounds import Measured, Migrate, Round, make_rounds, migrate, ratios
-from migpool.experiments.verdict import Piece, compared, counted, expected, verdict_of
+from migpool.experiments.form import Cancels, Experiment, Variant
+from migpool.experiments.growing import fields
+from migpool.experiments.interval import WANTED
+from migpool.experiments.rounds import Measured, Migrate, Round, make_rounds, migrate
+from migpool.experiments.verdict import Piece, counted, expected, verdict_of
 from migpool.lab.findings import machine_facts
 from migpool.lab.result import RunResult, ThreadCounts
 from migpool.lab.summary import summarize
@@ -62,7 +64,7 @@ def found_in(experiment: Experiment, measured: Measured, *, quick: bool, load: f
         quick: whether it was a quick look.
         load: the load average when it began.
     """
-    comparisons = [_compared(one, measured.rounds) for one in experiment.comparisons]
+    comparisons = [found_of(one, measured.rounds) for one in experiment.comparisons]
     counts = [_within(limit.name, limit.most, measured.rounds) for limit in experiment.limits]
     return _finding(
         experiment,
@@ -113,6 +115,7 @@ def _finding(
         variants=[_variant(one, rounds) for one in experiment.variants],
         comparisons=list(comparisons),
         counts=list(counts),
+        growing=fields(experiment.variants, rounds),
         failures=list(failures),
     )
 
@@ -127,30 +130,10 @@ def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
         yield Piece(what, outcome, f"{wrong} of {total}", never=True)
 
 
-def _compared(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFinding:
-    found = ratios(comparison, rounds)
-    interval = median_interval(found) if found else None
-    return ComparisonFinding(
-        name=comparison.name,
-        of=comparison.of,
-        to=comparison.to,
-        measure=comparison.measure,
-        least=comparison.least,
-        most=comparison.most,
-        decides=comparison.decides,
-        ratios=found,
-        median=None if interval is None else interval.middle,
-        low=None if interval is None else interval.low,
-        high=None if interval is None else interval.high,
-        coverage=None if interval is None else interval.coverage,
-        outcome=compared(comparison, interval),
-    )
-
-
 def _ratio_told(one: ComparisonFinding) -> str:
-    if one.median is None or one.low is None or one.high is None:
-        return "no round came to its end"
-    return f"{one.median:.3f}, {one.low:.3f} to {one.high:.3f}; expected {expected(one.least, one.most)}"
+    if one.median is None:
+        return interval_told(one)
+    return f"{interval_told(one)}; expected {expected(one.least, one.most)}"
 
 
 def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:
