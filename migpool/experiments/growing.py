@@ -61,7 +61,7 @@ def told(field: FieldFinding) -> str:
     """A field in a few sentences."""
     worse = [f"{one.of} ({interval_told(one)})" for one in field.worse]
     if not worse:
-        return f"No fixed pool is worse than the best, {field.best}, by more than 3 %."
+        return f"These rounds show no fixed pool to be worse than the best, {field.best}, by more than 3 %."
     parts = [f"Best is {field.best}; worse are {', '.join(worse)}."]
     for one in field.grown:
         name = f"{one.model} is the best" if one.ratio.of == field.best else f"{one.model}: {interval_told(one.ratio)}"

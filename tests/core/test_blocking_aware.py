@@ -12,7 +12,7 @@ import pytest
 from rig import Scripted
 
 from migpool.cancel import CancelSwitch
-from migpool.effects import Effect, ReadState, SaveConfig, Send, Steps
+from migpool.effects import Credit, Effect, ReadState, SaveConfig, Send, Steps
 from migpool.errors import DeviceError
 from migpool.interpreter import Handlers, Interpreter, Job
 from migpool.machine import Machine
@@ -36,10 +36,12 @@ class Bench:
         read: Callable[[Effect], object],
         workers: int | None = None,
         send: Callable[[Effect], object] | None = None,
+        credit: Callable[[Effect], object] | None = None,
     ) -> None:
         self.machine = Machine("m", [Scripted(number) for number in range(devices)])
         handlers = Handlers()
         handlers.on(ReadState, read)
+        handlers.on(Credit, credit or (lambda _: None))
         handlers.on(Send, send or (lambda _: None))
         self.switch, self.threads = CancelSwitch(), ThreadGroup(LIMIT)
         self.scheduler = BlockingAwareScheduler()
@@ -53,6 +55,7 @@ class Bench:
 
             def steps(slot: object = slot) -> Steps:
                 yield ReadState(slot, 0, Conduit.__new__(Conduit))  # type: ignore[arg-type]
+                yield Credit(slot, 0)  # type: ignore[arg-type]
                 yield Send(slot, 0, b"")  # type: ignore[arg-type]
 
             self.scheduler.submit(Job("save", steps(), slot))
@@ -70,8 +73,9 @@ def bench(
     read: Callable[[Effect], object],
     workers: int | None = None,
     send: Callable[[Effect], object] | None = None,
+    credit: Callable[[Effect], object] | None = None,
 ) -> Iterator[Bench]:
-    made = Bench(devices, read, workers, send)
+    made = Bench(devices, read, workers, send, credit)
     try:
         yield made
     finally:
@@ -125,6 +129,19 @@ def test_workers_that_wait_for_a_channel_are_no_reason_for_another_one() -> None
         assert len(sending) == 64
         # As many as there are channels block, as many as there are CPUs may be runnable, and once both come together.
         assert made.workers <= 2 * (2 + CPUS)
+
+
+def test_a_job_without_credit_keeps_no_other_device_from_the_chunk_that_it_has_credit_for() -> None:
+    devices = 4 * CPUS + 3
+    together = threading.Barrier(devices)
+
+    def credit(effect: Effect) -> None:
+        del effect
+        together.wait(LIMIT)  # as where each device of the destination takes long over its first chunk
+
+    with bench(devices, lambda _: 1, credit=credit) as made:
+        made.run_all()
+        assert made.workers == devices
 
 
 def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:

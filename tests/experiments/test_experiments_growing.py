@@ -53,7 +53,7 @@ def test_the_whole_interval_decides_as_everywhere() -> None:
     field = one_field({"one": unsure, "four": best, "grows": unsure, "looks": [104.0] * 7})
     assert field.worse == []  # perhaps it is: nobody knows
     assert [one.ratio.outcome for one in field.grown] == ["open", "fails"]
-    assert told(field) == "No fixed pool is worse than the best, four, by more than 3 %."
+    assert told(field) == "These rounds show no fixed pool to be worse than the best, four, by more than 3 %."
 
 
 def test_a_model_over_three_percent_comes_with_the_waits_that_make_it_slower() -> None:
@@ -118,7 +118,8 @@ def test_the_page_and_the_index_have_the_line() -> None:
     assert f"* T1: {line}\n" in index([found])
     assert Finding.model_validate_json(found.to_json()) == found
     even = _finding(20.0)
-    assert "* No fixed pool is worse than the best, slow, by more than 3 %.\n" in page(even, "T1.svg")
+    line = "These rounds show no fixed pool to be worse than the best, slow, by more than 3 %."
+    assert f"* {line}\n" in page(even, "T1.svg")
     assert "fixed size is worse" not in index([even])
 
 
