@@ -352,7 +352,9 @@ class Destination(Endpoint):
             case RamPages():
                 self._bytes += memory.load_pages(item)
             case MultifdFlush():
+                begin = time.monotonic_ns()
                 memory.flush(self._liveness.idle)
+                self._tracer.record(Wait.SYNC, slot.number, -1, begin)
             case RamSectionEnd(head):
                 memory.complete = head.kind is Kind.END
 

@@ -31,6 +31,7 @@ class MemorySource:
         main: the main channel.
         run: runs jobs under the threading model, and returns when all have ended.
         throttle: whether vCPUs are slowed down when they write faster than can be sent.
+        tracer: takes a span of each look at what has been written.
 
     Attributes:
         bytes: of pages that have been sent so far.
@@ -44,6 +45,7 @@ class MemorySource:
         run: Callable[[list[Job]], None],
         *,
         throttle: bool,
+        tracer: Tracer,
     ) -> None:
         slot = machine.memory
         assert slot is not None
@@ -51,6 +53,7 @@ class MemorySource:
         self._machine = machine
         self._slot = slot
         self._run = run
+        self._tracer = tracer
         self._sending = MemorySending(slot, slot.device, group, main, self._count)
         self._converging = Converging(machine, throttle=throttle)
         self._counting = threading.Lock()
@@ -60,7 +63,7 @@ class MemorySource:
         """Say what the effects of the memory's jobs mean."""
         self._sending.handle(handlers)
 
-    def set_up(self, tracer: Tracer) -> None:
+    def set_up(self) -> None:
         """Tell the destination of the blocks, and log from now on what is written.
 
         Raises:
@@ -70,7 +73,7 @@ class MemorySource:
         if of(self._slot, "save_setup", self._slot.device.save_setup):
             raise UsageError(f"{self._slot.name}: a memory device cannot have data for the set-up")
         self._sending.begin()
-        tracer.record(Wait.SETUP, self._slot.number, -1, begin)
+        self._tracer.record(Wait.SETUP, self._slot.number, -1, begin)
 
     def precopy(self, others: Turns, limits: Limits, progress: Callable[[Round], None] | None) -> Precopy:
         """The rounds of the memory and of all iterable devices.
@@ -110,12 +113,12 @@ class MemorySource:
         sent = self._sending.pages.left
         self._run(self._sending.jobs())
         self._sending.end_round()
-        self._sending.look()
+        self._look()
         return sent
 
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
-        self._sending.look()
+        self._look()
         return self._sending.jobs()
 
     def end(self) -> None:
@@ -130,6 +133,11 @@ class MemorySource:
         """Take the throttle away, and log no more."""
         self._converging.end()
         self._sending.stop()
+
+    def _look(self) -> None:
+        begin = time.monotonic_ns()
+        self._sending.look()
+        self._tracer.record(Wait.SCAN, self._slot.number, -1, begin)
 
     def _count(self, size: int) -> None:
         with self._counting:

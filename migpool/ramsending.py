@@ -105,7 +105,7 @@ class MemorySending:
         return self.pages.take()
 
     def _send_pages(self, effect: SendPages) -> None:
-        self._group.send_pages(effect.slot, effect.index, self._writer(), effect.packet)
+        effect.index = self._group.send_pages(effect.slot, effect.index, self._writer(), effect.packet)
         self._sent(effect.packet.size)
 
     def _writer(self) -> RamPacketWriter:

@@ -73,11 +73,14 @@ class ChannelGroup:
         finally:
             self._idle.put(channel)
 
-    def send_pages(self, slot: Slot, index: int, writer: RamPacketWriter, packet: PagePacket) -> None:
+    def send_pages(self, slot: Slot, index: int, writer: RamPacketWriter, packet: PagePacket) -> int:
         """Send pages of the memory on an idle channel, straight from where the guest has them.
 
         Arguments:
             writer: writes the packet's header; the calling thread's own.
+
+        Returns:
+            The packet's number.
 
         Raises:
             TimeLimitExceeded, PeerError: as for :meth:`send`.
@@ -91,12 +94,14 @@ class ChannelGroup:
             send_all(channel, [writer.buffer, *packet.views], slot.name)
         finally:
             self._idle.put(channel)
+        return number
 
     def sync(self, slot: Slot, page_size: int) -> None:
         """Send a SYNC on every channel, each as soon as it is idle.
 
         A channel that has its SYNC is kept until all have theirs: the destination reads nothing more from it before.
         """
+        begin = monotonic_ns()
         taken: list[socket.socket] = []
         try:
             for _ in self._channels:
@@ -105,6 +110,7 @@ class ChannelGroup:
         finally:
             for channel in taken:
                 self._idle.put(channel)
+        self._tracer.record(Wait.SYNC, slot.number, -1, begin)
 
     def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
         """Send one packet whose payload waits in a pipe; its pages move without a copy.

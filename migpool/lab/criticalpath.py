@@ -13,6 +13,9 @@ lock, queued       the waiter's own begin of the wait; the link names the device
 the first span     the migration's own thread, when it submitted the job; for a config that was held until every
                    iterable device had its state, the job of the device that had its state last
 idle main channel  the source's own thread, when it had written what came next
+end of a round     the last channel that came to its SYNC, and what had kept it: a packet that it received after the
+                   SYNC was sent (then the job that sent the packet, when it was in the socket), or another device that
+                   its thread loaded; if nothing had, the source's own thread, when it had sent the SYNC
 =================  =====================================================================================
 
 Why lock and queued stay with the waiter instead of going on in the holder's job: they are what a threading model
@@ -21,6 +24,8 @@ is too small as "device read", as if the devices were slow. ``Link.behind`` keep
 each holder is a link of its own. A wait for a chunk or for room is no such choice, so it is followed to its cause. A
 chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device; so is a job
 that has no thread while it waits, from when its chunk was there until a channel's thread carried it on.
+
+Several jobs of the memory share a round; each is an actor of its own here (``pagejobs.py``), under the memory's name.
 
 Guarantees:
 
@@ -135,6 +140,8 @@ class _Walk:
             self._queued(span)
         elif span.wait is Wait.JOIN:
             self._join(span)
+        elif span.wait is Wait.SYNC:
+            self._sync(span)
         else:
             self._spend(span.begin, WORK_KINDS[span.wait], span)
 
@@ -284,6 +291,33 @@ class _Walk:
         if channel is not None:
             self._spend(max(channel.begin, span.begin), "channel", span, self._source.gave_way(channel.end))
             self._spend(span.begin, "send", span)
+
+    def _sync(self, span: Span) -> None:
+        """A round of memory ends: at the destination, when the last of the channels had come to its SYNC."""
+        came = self._destination.came_to_sync(span.begin, self.now) if self._index is self._destination else None
+        if came is None:
+            self._spend(span.begin, "sync", span)
+            return
+        self._spend(came.begin, "sync", span)
+        said = self._source.sections.get(span.slot)
+        told = span.begin if said is None else min(said.end, self.now)
+        packet = self._destination.received_on(came.thread, self.now)
+        behind = packet is not None and packet.end > told
+        self._in_socket(came, max(told, packet.end) if packet is not None else told)
+        if packet is not None and behind:
+            self._spend(packet.end, "network", came)
+            sent = self._source.sends.get((packet.slot, packet.index))
+            if sent is None or sent.begin >= self.now:
+                self._spend(min(packet.begin, self.now), "network", packet)
+                return
+            self._in_socket(packet, sent.end)
+            self._spend(sent.end, "network", packet)
+            if self.now > self._floor and not self._go(self._source, packet.slot):
+                self._spend(span.begin, "network", packet)
+            return
+        self._spend(max(told, span.begin), "network", came)
+        if self.now > max(span.begin, self._floor) and not self._go(self._source, OWN):
+            self._spend(span.begin, "network", came)
 
     def _credit(self, span: Span) -> None:
         loaded = self._destination.loaded.get(span.slot)
