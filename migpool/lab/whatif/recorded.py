@@ -16,6 +16,9 @@ from migpool.trace import Span
 __all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]
 
 
+OF_OWN = (OWN_WAITS | JOB_WAITS | {Wait.SYNC}) - {Wait.QUEUED}
+
+
 @dataclass(slots=True)
 class RecordedJob:
     """The job of an iterable device at one side.
@@ -108,7 +111,7 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
                 found.sends[key] = span
             elif span.wait is Wait.LOADED:
                 found.loaded[span.slot].append(span)
-        elif span.thread == found.main and span.wait in OWN_WAITS | JOB_WAITS and span.wait is not Wait.QUEUED:
+        elif span.thread == found.main and span.wait in OF_OWN:
             found.own.append(span)
     for slot, span in sorted(queued.items(), key=lambda pair: pair[1].begin):
         spans = sorted(waits[slot], key=lambda span: (span.begin, span.end))

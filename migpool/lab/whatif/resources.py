@@ -13,7 +13,7 @@ workers                every job has a thread at once, at one side or at both
 receiving threads      where the channels' threads load too: they do not keep a chunk in its socket, nor a job waiting
 channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel
 link                   sending takes no time and chunks arrive at once
-memory budget          the destination always has room
+memory budget          the destination always has room for chunks; pages go where they belong and never wait for room
 CPU                    no thread has to compute or to be woken between two waits
 =====================  ==============================================================================================
 
@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from migpool.effects import Wait
+from migpool.lab.pagejobs import with_page_jobs
 from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
@@ -95,6 +96,7 @@ def replays(source: SideReport, destination: SideReport, *, offset_ns: int = 0) 
     begin, end = source.stopped, destination.running + offset_ns
     if not source.stopped or not destination.running or end <= begin:
         return None
+    source, destination = with_page_jobs(source, destination)
     ours = recorded(source, begin, end)
     theirs = recorded(destination, begin, end, offset_ns)
     reads, writes = _in_turn(ours, Wait.READ), _in_turn(theirs, Wait.WRITE)
