@@ -180,10 +180,21 @@ class _Walk:
             self.links.append(Link(self.now, self._end, *self._what))
             self._what = None
 
-    def _behind(self, kind: str, span: Span, turns: Iterable[Stretch]) -> None:
-        """Go back through ``turns``, the last one first, as far as ``span`` reaches."""
+    def _behind(self, kind: str, span: Span, turns: Iterable[Stretch]) -> bool:
+        """Go back through ``turns``, the last one first, as far as ``span`` reaches.
+
+        Returns:
+            Whether the walk has gone over to one of them: a job of the memory that is queued behind another one of its
+            round would only have taken some of the same packets, so it is the other's work that was waited for.
+        """
+        of_round = span.slot in self._index.page_jobs
         for turn in turns:
+            if of_round and turn.slot in self._index.page_jobs:
+                self._spend(turn.end, kind, span)
+                if self._go(self._index, turn.slot):
+                    return True
             self._spend(max(turn.begin, span.begin), kind, span, self._index.name(turn.slot))
+        return False
 
     # ------------------------------------------------------------------ what each kind of span was waiting for
 
@@ -204,8 +215,7 @@ class _Walk:
         if job is None or job.begin < low:
             return False
         turns = list(self._index.busy(job.thread, job.begin, min(job.end, self.now)))
-        self._behind("queued", job, turns)
-        return bool(turns)
+        return self._behind("queued", job, turns) or bool(turns)
 
     def _main_channel(self, low: int) -> bool:
         """The destination's own thread may have waited for the source's to write the next item."""
@@ -334,7 +344,8 @@ class _Walk:
         self._spend(span.begin, "lock" if holders else "cpu", span)
 
     def _queued(self, span: Span) -> None:
-        self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now))
+        if self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now)):
+            return
         self._spend(span.begin, "queued", span)
         if self._slot != OWN and self.now > self._floor:
             held = self._index.held

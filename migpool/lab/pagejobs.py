@@ -19,7 +19,7 @@ from migpool.machine import RAM_IDSTR
 from migpool.report import DeviceReport, SideReport
 from migpool.trace import Span
 
-__all__ = ["memory_of", "with_page_jobs"]
+__all__ = ["memory_of", "page_jobs_of", "with_page_jobs"]
 
 OF_A_JOB = frozenset({Wait.QUEUED, Wait.SCAN, Wait.CHANNEL, Wait.SEND})
 
@@ -27,6 +27,11 @@ OF_A_JOB = frozenset({Wait.QUEUED, Wait.SCAN, Wait.CHANNEL, Wait.SEND})
 def memory_of(report: SideReport) -> int:
     """The place of the memory among the devices; -1 without one."""
     return next((at for at, device in enumerate(report.devices) if device.name == RAM_IDSTR), -1)
+
+
+def page_jobs_of(report: SideReport) -> frozenset[int]:
+    """The numbers of the memory's jobs in a report that has them as devices."""
+    return frozenset(at for at, device in enumerate(report.devices) if device.name == RAM_IDSTR and device.iterable)
 
 
 def with_page_jobs(source: SideReport, destination: SideReport) -> tuple[SideReport, SideReport]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from migpool.device import Side
 from migpool.effects import Wait
+from migpool.lab.pagejobs import page_jobs_of
 from migpool.report import SideReport
 from migpool.trace import Span
 
@@ -115,6 +116,7 @@ class SideIndex:
         self.side: Side = report.side
         self.names = [device.name for device in report.devices]
         iterable = {number for number, device in enumerate(report.devices) if device.iterable}
+        self.page_jobs = page_jobs_of(report)
         self.main_thread = migration_thread(report)
         self.sends: dict[tuple[int, int], Span] = {}
         self.channels: dict[tuple[int, int], Span] = {}

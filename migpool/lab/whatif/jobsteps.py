@@ -33,6 +33,7 @@ class JobSteps:
         self._came_ends = {name: [span.end for span in spans] for name, spans in self._came.items()}
 
     def saving(self, job: RecordedJob) -> None:
+        """A job of the source, but for the memory's."""
         last, before = self._plan.begun["source", job.slot], job.taken
         reach = self._reach(job)
         for span in job.spans:
@@ -42,7 +43,7 @@ class JobSteps:
             if span.wait is Wait.CREDIT:
                 self._credit(step, span, before, reach)
             elif span.wait is Wait.SEND:
-                last = self._sending(step, span, before)
+                last = self.sending(step, span, before)
                 before = span.end
                 continue
             else:
@@ -50,7 +51,8 @@ class JobSteps:
             last, before = self._plan.add(step), span.end
         self._plan.steps[self._plan.done["source", job.slot]].causes.append(last)
 
-    def _sending(self, step: Step, span: Span, before: int) -> int:
+    def sending(self, step: Step, span: Span, before: int) -> int:
+        """The way of a chunk, or of pages, into its channel; the number of the last step."""
         key = (span.slot, span.index)
         channel = self._plan.source.channels.get(key)
         begun = span.begin if channel is None else min(max(span.begin, channel.end), span.end)
@@ -96,6 +98,7 @@ class JobSteps:
         return max(ahead, default=0)
 
     def loading(self, job: RecordedJob) -> None:
+        """A job of the destination."""
         last, before = self._plan.begun["destination", job.slot], job.taken
         for span in job.spans:
             key = (span.slot, span.index)
@@ -139,6 +142,7 @@ class JobSteps:
         return last if last is not None and last.slot == starved.slot and last.end > came.end else None
 
     def arriving(self) -> None:
+        """What came at the destination, each after it was sent."""
         before: dict[str, int] = {}
         for key, came in sorted(self._plan.destination.receives.items(), key=lambda pair: pair[1].end):
             step = self._plan.steps[self._plan.arrivals[key]]

@@ -59,14 +59,15 @@ class OwnSteps:
         plan = self._plan
         side = plan.destination
         last = self._stopped_step()
-        stops = [span.end for span in plan.source.own if span.wait is Wait.STOP]
-        before = max(stops, default=0)
+        before = stopped = max((span.end for span in plan.source.own if span.wait is Wait.STOP), default=0)
         sections = {span.slot: span.end for span in plan.source.own if span.wait is Wait.SECTION}
         drained = max((span.end for span in plan.source.own), default=0)
         for event in events(side):
             if isinstance(event, RecordedJob):
                 last, before = self._submit(side, event, last, before)
                 continue
+            if event.end <= stopped:
+                continue  # the end of a round from before the stop: it waits for nothing of this
             step = Step("own", event.slot, causes=[last])
             if event.wait is Wait.JOIN and event.slot < 0:
                 if joined >= 0 and drained <= event.end:
@@ -94,7 +95,7 @@ class OwnSteps:
         step.delay = max(0, event.end - max(before, ended))
 
     def _sync(self, step: Step, event: Span, before: int) -> None:
-        """The destination goes on when it has every page of the round, and the source has sent the SYNCs behind them."""
+        """The destination goes on when it has every page of the round, and the SYNCs behind them."""
         plan = self._plan
         said = [span.end for span in plan.source.own if span.wait is Wait.SYNC and span.end <= event.end]
         ends = [before, *said]

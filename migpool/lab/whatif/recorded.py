@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from migpool.device import Side
 from migpool.effects import Wait
+from migpool.lab.pagejobs import page_jobs_of
 from migpool.lab.spanindex import JOB_WAITS, OWN_WAITS, migration_thread
 from migpool.report import SideReport
 from migpool.trace import Span
@@ -65,6 +66,7 @@ class Recorded:
         sends: by slot and chunk.
         receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
+        page_jobs: which of the jobs are the memory's.
     """
 
     side: Side
@@ -75,6 +77,7 @@ class Recorded:
     sends: dict[tuple[int, int], Span]
     receives: dict[tuple[int, int], Span]
     loaded: dict[int, list[Span]]
+    page_jobs: frozenset[int]
 
 
 def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recorded:
@@ -87,7 +90,8 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
         offset: what brings the side's times onto the common clock.
     """
     iterable = {number for number, device in enumerate(report.devices) if device.iterable}
-    found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, defaultdict(list))
+    loaded: defaultdict[int, list[Span]] = defaultdict(list)
+    found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
     queued: dict[int, Span] = {}
     waits: defaultdict[int, list[Span]] = defaultdict(list)
     shift = offset - begin

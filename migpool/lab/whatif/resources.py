@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from migpool.effects import Wait
 from migpool.lab.pagejobs import with_page_jobs
-from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.whatif.names import CHANNELS, ON, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
 from migpool.lab.whatif.serial import InTurn, in_turn
@@ -132,7 +132,8 @@ def _ways(
         resource = "receiving threads" if side == "destination" and loads_there else "workers"
         yield Freed(resource, side, 0), _with_threads(recording, [side])
     yield Freed("big lock", "", 0), _without(recording, [lock_of("source"), lock_of("destination")])
-    if workers_of("source") in recording.places and (loads_there or workers_of("destination") in recording.places):
+    bounded = any(name.startswith((workers_of("source"), ON)) for name in recording.places)
+    if bounded and (loads_there or workers_of("destination") in recording.places):
         yield Freed("workers", "", 0), _with_threads(recording, ["source", "destination"])
     shared = [(wait, found) for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes)) if found is not None]
     for wait, found in shared:
@@ -165,6 +166,8 @@ def _without(recording: Recording, resources: list[str]) -> Recording:
 def _with_threads(recording: Recording, sides: list[str]) -> Recording:
     """As if every job had a thread at once."""
     resources = [workers_of(side) for side in sides]
+    if "source" in sides:
+        resources += [name for name in recording.places if name.startswith(ON)]
     if "destination" not in sides:
         return _without(recording, resources)
     resources += [name for name in recording.places if name.startswith(THREAD)]

@@ -5,8 +5,8 @@ behind it, or the resource that this step takes. What is left between the end of
 step, as recorded, is the step's delay (a thread computed, or had to be woken), or, for a chunk, its way through the
 network. So steps that are played with every resource as it was end about when they were recorded to end.
 
-The memory's jobs are among the others (``pagejobs.py``): its packets wait for a thread, a channel and their way like
-chunks, and for nothing else; no job loads them, the end of the round waits for them all.
+The memory's packets (``pagesteps.py``) wait for a thread, a channel and their way like chunks, and for nothing else; no
+job loads them, but the end of the round waits for them all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from migpool.effects import Wait
 from migpool.lab.whatif.jobsteps import JobSteps
 from migpool.lab.whatif.ownsteps import OwnSteps
+from migpool.lab.whatif.pagesteps import PageSteps
 from migpool.lab.whatif.plan import Plan
 from migpool.lab.whatif.recorded import Recorded
 from migpool.lab.whatif.schedule import Step
@@ -51,8 +52,12 @@ def recording_of(
     plan = Plan(source, destination, turns)
     own, jobs = OwnSteps(plan), JobSteps(plan)
     last = own.at_destination(own.at_source())
-    for job in source.jobs.values():
-        jobs.saving(job)
+    pages = [job for slot, job in source.jobs.items() if slot in source.page_jobs]
+    if pages:
+        PageSteps(plan, jobs).round(pages)
+    for slot, job in source.jobs.items():
+        if slot not in source.page_jobs:
+            jobs.saving(job)
     for job in destination.jobs.values():
         jobs.loading(job)
     jobs.arriving()
