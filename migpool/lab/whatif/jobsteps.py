@@ -30,6 +30,7 @@ class JobSteps:
         for span in sorted(plan.destination.receives.values(), key=_end):
             if span.thread in self._came:
                 self._came[span.thread].append(span)
+        self._taken: dict[tuple[int, int], int] = {}
         self._came_ends = {name: [span.end for span in spans] for name, spans in self._came.items()}
 
     def saving(self, job: RecordedJob) -> None:
@@ -58,11 +59,11 @@ class JobSteps:
         begun = span.begin if channel is None else min(max(span.begin, channel.end), span.end)
         came = self._plan.destination.receives.get(key)
         blocked = 0 if came is None else blocked_by(self._plan.busy.get(came.thread, ()), begun, span.end)
-        step.part = "send"
+        step.part = "own"
         step.delay = max(0, span.begin - before)
-        step.work = span.end - begun - blocked
         step.takes = CHANNELS
-        number = self._plan.add(step)
+        self._taken[key] = self._plan.add(step)
+        number = self._plan.add(Step("send", span.slot, causes=[self._taken[key]], work=span.end - begun - blocked))
         if blocked and came is not None:
             # The socket is full: it goes on when the channel's thread has come back from loading.
             number = self._plan.add(
@@ -71,9 +72,23 @@ class JobSteps:
             freed = self._plan.add(Step("own", span.slot, causes=[number], gives=CHANNELS))
             self._plan.sent[key] = freed
             return freed
-        step.gives = CHANNELS
+        self._plan.steps[number].gives = CHANNELS
         self._plan.sent[key] = number
         return number
+
+    def overtaking(self) -> None:
+        """Who waits for a channel need not have the next one: who has just sent may take his again before."""
+        sends, channels = self._plan.source.sends, self._plan.source.channels
+        got = sorted((_got(span, channels.get(key)), key) for key, span in sends.items() if key in self._taken)
+        times = [time for time, _ in got]
+        for key, wait in channels.items():
+            if key not in self._taken:
+                continue
+            place = bisect_left(times, wait.end)
+            for _, other in reversed(got[bisect_right(times, wait.begin) : place]):
+                if sends[other].begin > wait.begin:
+                    self._plan.steps[self._taken[key]].overtaken.append(self._taken[other])
+                    break
 
     def _credit(self, step: Step, span: Span, before: int, reach: int) -> None:
         step.delay = max(0, span.begin - before)
@@ -165,6 +180,11 @@ class JobSteps:
             if came.thread not in self._plan.receivers:
                 step.work = min(max(0, step.lag), came.duration)
                 step.lag -= step.work
+
+
+def _got(span: Span, wait: Span | None) -> int:
+    """When a sender had its channel."""
+    return span.begin if wait is None else max(span.begin, wait.end)
 
 
 def _end(span: Span) -> int:

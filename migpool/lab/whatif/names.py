@@ -6,12 +6,10 @@ from migpool.effects import Wait
 
 __all__ = [
     "CHANNELS",
-    "ON",
     "PAGE_JOBS",
     "RECEIVER",
     "THREAD",
     "lock_of",
-    "on_thread",
     "thread_of",
     "turns_of",
     "workers_of",
@@ -21,7 +19,6 @@ CHANNELS = "channels"
 PAGE_JOBS = "jobs of the memory"
 THREAD = "thread "
 RECEIVER = "receiver "
-ON = "memory on "
 
 
 def lock_of(side: str) -> str:
@@ -37,11 +34,6 @@ def workers_of(side: str) -> str:
 def turns_of(wait: Wait) -> str:
     """The resource that devices share while they are read, or written, by what no span shows."""
     return "reads in turn" if wait is Wait.READ else "writes in turn"
-
-
-def on_thread(name: str) -> str:
-    """The resource that is one thread of the source, to the memory's jobs that it took up one after the other."""
-    return ON + name
 
 
 def thread_of(name: str) -> str:

@@ -2,7 +2,7 @@
 
 Which job takes a packet is not in its nature, so it is not kept: a job that has a thread is a place for a packet, and
 the packets take places in the order in which they were taken. With more threads they are taken by more jobs at once.
-A job that the thread of another one took up afterwards waits for that one, which may have left it nothing.
+A job that the thread of another one took up afterwards waits for that (``plan.py``), which may leave it nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from migpool.effects import Wait
 from migpool.lab.whatif.jobsteps import JobSteps
-from migpool.lab.whatif.names import PAGE_JOBS, on_thread
+from migpool.lab.whatif.names import PAGE_JOBS
 from migpool.lab.whatif.plan import Plan
 from migpool.lab.whatif.recorded import RecordedJob
 from migpool.lab.whatif.schedule import Step
@@ -43,9 +43,10 @@ class PageSteps:
         packets: list[tuple[Span, Span, int]] = []
         last: list[tuple[RecordedJob, int, int]] = []
         for job in jobs:
-            begun, mine = plan.begun["source", job.slot], _thread(job)
-            plan.places[mine] = 1
-            plan.add(Step("own", job.slot, causes=[begun], takes=mine, gives=PAGE_JOBS))
+            if not job.spans:
+                plan.steps[plan.done["source", job.slot]].causes.append(plan.begun["source", job.slot])
+                continue
+            plan.add(Step("own", job.slot, causes=[plan.begun["source", job.slot]], gives=PAGE_JOBS))
             before, scan = job.taken, None
             scanned_after = before
             for span in job.spans:
@@ -69,12 +70,8 @@ class PageSteps:
         for job, delay, work in last:
             begun = plan.begun["source", job.slot]
             ended = plan.add(Step("own", job.slot, causes=[begun, *taken], takes=PAGE_JOBS))
-            found = plan.add(Step("scan", job.slot, causes=[ended], delay=delay, work=work, gives=_thread(job)))
+            found = plan.add(Step("scan", job.slot, causes=[ended], delay=delay, work=work))
             plan.steps[plan.done["source", job.slot]].causes.append(found)
-
-
-def _thread(job: RecordedJob) -> str:
-    return on_thread(job.spans[0].thread if job.spans else "")
 
 
 def _scanned(packet: tuple[Span, Span, int]) -> int:

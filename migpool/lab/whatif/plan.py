@@ -68,6 +68,7 @@ class Plan:
             for slot in side.jobs:
                 self.begun[side.side, slot] = self.add(Step("begin", slot, takes=self._workers(side, slot)))
                 self.done[side.side, slot] = self.add(Step("end", slot, gives=self._workers(side, slot)))
+        self._chain_pages()
         holds = [span for job in destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
         self.held = {span.slot: self.add(Step("own", span.slot)) for span in holds}
         self.all_held = max((span.end for span in holds), default=0)
@@ -112,13 +113,20 @@ class Plan:
         step.delay = max(0, begin - before)
 
     def _count_workers(self, side: Recorded) -> None:
-        threads = set().union(*(job.threads for job in side.jobs.values())) if side.jobs else set()
-        if threads and not threads & self.receivers and len(threads) < len(side.jobs) and _keep_threads(side):
+        jobs = [job for slot, job in side.jobs.items() if slot not in side.later]
+        threads = set().union(*(job.threads for job in jobs)) if jobs else set()
+        if threads and not threads & self.receivers and len(threads) < len(jobs) and _keep_threads(side):
             self.places[workers_of(side.side)] = len(threads)
 
     def _workers(self, side: Recorded, slot: int) -> str:
         resource = workers_of(side.side)
-        return resource if resource in self.places and side.jobs[slot].spans else ""
+        takes = resource in self.places and slot not in side.later and bool(side.jobs[slot].spans)
+        return resource if takes else ""
+
+    def _chain_pages(self) -> None:
+        """A job of the memory whose thread had another one of the round before waits for that."""
+        for slot, before in self.source.later.items():
+            self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
 
 
 def _keep_threads(side: Recorded) -> bool:

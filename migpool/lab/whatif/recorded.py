@@ -67,6 +67,7 @@ class Recorded:
         receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
         page_jobs: which of the jobs are the memory's.
+        later: those of them that a thread took up after another one, which is what it says by slot.
     """
 
     side: Side
@@ -78,6 +79,7 @@ class Recorded:
     receives: dict[tuple[int, int], Span]
     loaded: dict[int, list[Span]]
     page_jobs: frozenset[int]
+    later: dict[int, int] = field(default_factory=dict)
 
 
 def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recorded:
@@ -121,6 +123,12 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
         spans = sorted(waits[slot], key=lambda span: (span.begin, span.end))
         found.jobs[slot] = RecordedJob(slot, span.begin, span.end, spans)
     found.own.sort(key=lambda span: (span.begin, span.end))
+    last_on: dict[str, int] = {}
+    for job in sorted(found.jobs.values(), key=_taken):
+        if job.slot in found.page_jobs and job.spans:
+            if job.spans[0].thread in last_on:
+                found.later[job.slot] = last_on[job.spans[0].thread]
+            last_on[job.spans[0].thread] = job.slot
     return found
 
 
@@ -171,6 +179,10 @@ def freed_before(spans: Sequence[Span], time: int) -> int:
     """When the last of some spans ended that ended by ``time``; 0 if none did."""
     place = bisect_right(spans, time, key=_end)
     return spans[place - 1].end if place else 0
+
+
+def _taken(job: RecordedJob) -> int:
+    return job.taken
 
 
 def _end(span: Span) -> int:

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from migpool.effects import Wait
 from migpool.lab.pagejobs import with_page_jobs
-from migpool.lab.whatif.names import CHANNELS, ON, RECEIVER, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
 from migpool.lab.whatif.serial import InTurn, in_turn
@@ -132,7 +132,9 @@ def _ways(
         resource = "receiving threads" if side == "destination" and loads_there else "workers"
         yield Freed(resource, side, 0), _with_threads(recording, [side])
     yield Freed("big lock", "", 0), _without(recording, [lock_of("source"), lock_of("destination")])
-    bounded = any(name.startswith((workers_of("source"), ON)) for name in recording.places)
+    bounded = workers_of("source") in recording.places or any(
+        step.part == "begin" and step.carried for step in recording.steps
+    )
     if bounded and (loads_there or workers_of("destination") in recording.places):
         yield Freed("workers", "", 0), _with_threads(recording, ["source", "destination"])
     shared = [(wait, found) for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes)) if found is not None]
@@ -144,7 +146,8 @@ def _ways(
         one = _told(Freed("shared by reads and writes", "", 0), shared[0][1], names)
         yield one, _without(recording, [turns_of(wait) for wait, _ in shared])
     receiving = [name for name in recording.places if name.startswith(RECEIVER)]
-    yield Freed("channels", "", 0), _without(recording, [CHANNELS, *receiving])
+    unbounded = _without(recording, [CHANNELS, *receiving])
+    yield Freed("channels", "", 0), _changed(unbounded, lambda step: replace(step, overtaken=[]))
     yield Freed("link", "", 0), _changed(recording, _sent_at_once)
     yield Freed("memory budget", "destination", 0), _changed(recording, lambda step: replace(step, room=[]))
     yield Freed("CPU", "", 0), _changed(recording, lambda step: replace(step, delay=0))
@@ -166,12 +169,15 @@ def _without(recording: Recording, resources: list[str]) -> Recording:
 def _with_threads(recording: Recording, sides: list[str]) -> Recording:
     """As if every job had a thread at once."""
     resources = [workers_of(side) for side in sides]
-    if "source" in sides:
-        resources += [name for name in recording.places if name.startswith(ON)]
-    if "destination" not in sides:
-        return _without(recording, resources)
-    resources += [name for name in recording.places if name.startswith(THREAD)]
-    return _changed(_without(recording, resources), lambda step: replace(step, carried=[]))
+    if "destination" in sides:
+        resources += [name for name in recording.places if name.startswith(THREAD)]
+
+    def change(step: Step) -> Step:
+        # At the source it is the beginning of a job that can wait for whoever has its thread.
+        side = "source" if step.part == "begin" else "destination"
+        return replace(step, carried=[]) if step.carried and side in sides else step
+
+    return _changed(_without(recording, resources), change)
 
 
 def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
@@ -179,6 +185,8 @@ def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
 
 
 def _sent_at_once(step: Step) -> Step:
+    if step.overtaken:
+        return replace(step, overtaken=[])
     if step.part == "send":
         return replace(step, work=0)
     return replace(step, lag=0, work=0) if step.part in ("arrive", "word") else step

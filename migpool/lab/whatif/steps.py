@@ -58,6 +58,7 @@ def recording_of(
     for slot, job in source.jobs.items():
         if slot not in source.page_jobs:
             jobs.saving(job)
+    jobs.overtaking()
     for job in destination.jobs.values():
         jobs.loading(job)
     jobs.arriving()
