@@ -35,7 +35,7 @@ class JobSteps:
 
     def saving(self, job: RecordedJob) -> None:
         """A job of the source, but for the memory's."""
-        last, before = self._plan.begun["source", job.slot], job.taken
+        last, before = self._plan.woken(self._plan.source, job), job.taken
         reach = self._reach(job)
         for span in job.spans:
             step = Step("own", job.slot, causes=[last])
@@ -114,7 +114,7 @@ class JobSteps:
 
     def loading(self, job: RecordedJob) -> None:
         """A job of the destination."""
-        last, before = self._plan.begun["destination", job.slot], job.taken
+        last, before = self._plan.woken(self._plan.destination, job), job.taken
         for span in job.spans:
             key = (span.slot, span.index)
             if span.wait is Wait.LOCK:

@@ -46,7 +46,7 @@ class PageSteps:
             if not job.spans:
                 plan.steps[plan.done["source", job.slot]].causes.append(plan.begun["source", job.slot])
                 continue
-            plan.add(Step("own", job.slot, causes=[plan.begun["source", job.slot]], gives=PAGE_JOBS))
+            plan.steps[plan.woken(plan.source, job)].gives = PAGE_JOBS
             before, scan = job.taken, None
             scanned_after = before
             for span in job.spans:

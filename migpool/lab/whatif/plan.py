@@ -81,6 +81,10 @@ class Plan:
         self.steps.append(step)
         return len(self.steps) - 1
 
+    def woken(self, side: Recorded, job: RecordedJob) -> int:
+        """The step at which a job's thread has woken for it."""
+        return self.add(Step("own", job.slot, causes=[self.begun[side.side, job.slot]], delay=job.woken))
+
     def loaded_on_a_channel(self, key: tuple[int, int]) -> Span | None:
         """When a chunk's room was given back by a channel's thread, which came to a SYNC only then; else ``None``."""
         span = self._loaded[key]

@@ -29,12 +29,14 @@ class RecordedJob:
         submitted: when, in nanoseconds from the begin of the downtime.
         taken: when a thread took it up.
         spans: what it waited for, in order.
+        woken: how long its thread took to begin or to wake, when it had nothing else to do.
     """
 
     slot: int
     submitted: int
     taken: int
     spans: list[Span] = field(default_factory=list)
+    woken: int = 0
 
     @property
     def kept(self) -> list[Span]:
@@ -123,13 +125,25 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
         spans = sorted(waits[slot], key=lambda span: (span.begin, span.end))
         found.jobs[slot] = RecordedJob(slot, span.begin, span.end, spans)
     found.own.sort(key=lambda span: (span.begin, span.end))
-    last_on: dict[str, int] = {}
-    for job in sorted(found.jobs.values(), key=_taken):
-        if job.slot in found.page_jobs and job.spans:
-            if job.spans[0].thread in last_on:
-                found.later[job.slot] = last_on[job.spans[0].thread]
-            last_on[job.spans[0].thread] = job.slot
+    _see_threads(found)
     return found
+
+
+def _see_threads(found: Recorded) -> None:
+    """Of jobs that one thread took up one after the other."""
+    before: dict[str, RecordedJob] = {}
+    pages: dict[str, int] = {}
+    for job in sorted(found.jobs.values(), key=_taken):
+        if not job.kept:
+            continue
+        thread = job.kept[0].thread
+        free = before[thread].kept[-1].end if thread in before else 0
+        job.woken = max(0, job.taken - max(job.submitted, free))
+        before[thread] = job
+        if job.slot in found.page_jobs:
+            if thread in pages:
+                found.later[job.slot] = pages[thread]
+            pages[thread] = job.slot
 
 
 def events(side: Recorded) -> Iterator[RecordedJob | Span]:
