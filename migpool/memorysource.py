@@ -15,7 +15,8 @@ from migpool.errors import UsageError
 from migpool.interpreter import Handlers, Job
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
-from migpool.precopy import Limits, Measured, Precopy, Round, Turns
+from migpool.pageeffort import PageEffort
+from migpool.precopy import Crossed, Limits, Measured, Precopy, Round, Turns
 from migpool.ramsending import MemorySending
 from migpool.trace import Tracer
 
@@ -56,12 +57,14 @@ class MemorySource:
         self._tracer = tracer
         self._sending = MemorySending(slot, slot.device, group, main, self._count)
         self._converging = Converging(machine, throttle=throttle)
+        self._effort = PageEffort()
         self._counting = threading.Lock()
         self.bytes = 0
 
     def handle(self, handlers: Handlers) -> None:
         """Say what the effects of the memory's jobs mean."""
         self._sending.handle(handlers)
+        self._effort.watch(handlers)
 
     def set_up(self) -> None:
         """Tell the destination of the blocks, and log from now on what is written.
@@ -90,7 +93,7 @@ class MemorySource:
             self._converging.after(done)
 
         slots = (self._slot, *self._machine.iterable)
-        return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending)
+        return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending, crossed=self._crossed)
 
     def check(self, measured: Measured, limits: Limits) -> None:
         """The rounds are over.
@@ -133,6 +136,9 @@ class MemorySource:
         """Take the throttle away, and log no more."""
         self._converging.end()
         self._sending.stop()
+
+    def _crossed(self, slot: Slot, saved: int) -> Crossed:
+        return self._effort.since() if slot is self._slot else Crossed(saved)
 
     def _look(self) -> None:
         begin = time.monotonic_ns()
