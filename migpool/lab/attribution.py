@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from migpool.errors import UsageError
-from migpool.lab.criticalpath import Link, critical_path
+from migpool.lab.criticalpath import critical_path
 from migpool.lab.kinds import KINDS, MEANINGS
 from migpool.lab.pagejobs import with_page_jobs
+from migpool.lab.pathwalk import Link
 from migpool.lab.spanindex import SideIndex
 from migpool.report import SideReport
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from migpool.device import Device
 from migpool.effects import Wait
 from migpool.lab.attribution import attribute
 from migpool.lab.bound import lower_bound
+from migpool.lab.chrometrace import TracedRun, chrome_trace
 from migpool.lab.pagejobs import page_jobs_of, with_page_jobs
 from migpool.lab.whatif.resources import replays
 from migpool.report import SideReport
@@ -107,6 +109,15 @@ def test_each_packet_after_the_stop_is_known_at_both_ends(tmp_path: Path) -> Non
     assert sorted(sent) == sorted(came)
     begun = [span for span in ours.spans if span.wait is Wait.QUEUED and span.slot in jobs]
     assert len(begun) == len(jobs), "a job is taken up once"
+
+
+def test_an_arrow_leads_from_each_packet_to_where_it_was_received(tmp_path: Path) -> None:
+    source, destination = migrated(MODELS[2], True, tmp_path)
+    events = json.loads(json.dumps(chrome_trace([TracedRun(source, destination, "run")])))["traceEvents"]
+    begins = [event for event in events if event["ph"] == "s"]
+    packets = sum(span.wait is Wait.SEND and span.slot == 0 for span in source.spans)
+    chunks = sum(span.wait is Wait.SEND and span.slot == 1 for span in source.spans)
+    assert len(begins) == packets + chunks
 
 
 def test_a_log_that_is_slow_to_answer_is_what_the_downtime_went_into(tmp_path: Path) -> None:
