@@ -21,7 +21,8 @@ Limits: what is out of the way of one thing is out of the way at once and for no
 it, as it may on a host whose processors are full: where devices take no time of their own and threads only copy,
 more threads are promised more than they can give. Reads that a device does ahead while the last chunk is sent are as
 long as they were seen to be, not as they would be if the device were asked sooner. Waits for credit are replayed with
-the window that the device was seen to have. Resources hide behind each other: the parts do not add up.
+the window that the device was seen to have. Who overtook whom at a channel is replayed as it was, until channels or the
+link are free. Resources hide behind each other: the parts do not add up.
 """
 
 from __future__ import annotations
