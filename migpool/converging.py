@@ -56,6 +56,8 @@ class Converging:
         """
         left = measured.left.precopy
         expected = left / measured.rate if measured.rate else None
+        if expected is None and measured.settled:
+            return  # all pages so far held zeros: there is no rate, and nothing that would need one
         if left and (expected is None or expected > limits.downtime):
             after = f", with the vCPUs asleep for {self.share:.0%} of the time" if self.share else ""
             shown = "an unknown time" if expected is None else f"{expected * 1000:.0f} ms"

@@ -93,6 +93,8 @@ class Wait(IntEnum):
     """The device's config is put aside, until every iterable device has all its state."""
     SCAN = 21
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
+    SYNC = 22
+    """A round of memory ends: SYNCs go out, or every channel has to come to its own."""
 
 
 class Effect:
@@ -187,6 +189,9 @@ class TakePages(Effect):
 
 class SendPages(Effect):
     """The pages have gone into a channel. No answer.
+
+    Several jobs share a round, so their own count names no packet: once they have gone, ``index`` is the number of the
+    first of them on the wire, which the destination knows too.
 
     Arguments:
         packets: what to send, in this order, over one channel.

@@ -14,7 +14,8 @@ from migpool.errors import UsageError
 from migpool.interpreter import Handlers, Job, of
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
-from migpool.precopy import Limits, Measured, Precopy, Round, Turns
+from migpool.pageeffort import PageEffort
+from migpool.precopy import Crossed, Limits, Measured, Precopy, Round, Turns
 from migpool.ramsending import MemorySending
 from migpool.trace import Tracer
 
@@ -30,6 +31,7 @@ class MemorySource:
         main: the main channel.
         run: runs jobs under the threading model, and returns when all have ended.
         throttle: whether vCPUs are slowed down when they write faster than can be sent.
+        tracer: takes a span of each look at what has been written.
 
     Attributes:
         bytes: of pages that have been sent so far.
@@ -43,6 +45,7 @@ class MemorySource:
         run: Callable[[list[Job]], None],
         *,
         throttle: bool,
+        tracer: Tracer,
     ) -> None:
         slot = machine.memory
         assert slot is not None
@@ -50,16 +53,19 @@ class MemorySource:
         self._machine = machine
         self._slot = slot
         self._run = run
+        self._tracer = tracer
         self._sending = MemorySending(slot, slot.device, group, main, self._count)
         self._converging = Converging(machine, throttle=throttle)
+        self._effort = PageEffort()
         self._counting = threading.Lock()
         self.bytes = 0
 
     def handle(self, handlers: Handlers) -> None:
         """Say what the effects of the memory's jobs mean."""
         self._sending.handle(handlers)
+        self._effort.watch(handlers)
 
-    def set_up(self, tracer: Tracer) -> None:
+    def set_up(self) -> None:
         """Tell the destination of the blocks, and log from now on what is written.
 
         Raises:
@@ -69,7 +75,7 @@ class MemorySource:
         if of(self._slot, "save_setup", self._slot.device.save_setup):
             raise UsageError(f"{self._slot.name}: a memory device cannot have data for the set-up")
         self._sending.begin()
-        tracer.record(Wait.SETUP, self._slot.number, -1, begin)
+        self._tracer.record(Wait.SETUP, self._slot.number, -1, begin)
 
     def precopy(self, others: Turns, limits: Limits, progress: Callable[[Round], None] | None) -> Precopy:
         """The rounds of the memory and of all iterable devices.
@@ -86,7 +92,7 @@ class MemorySource:
             self._converging.after(done)
 
         slots = (self._slot, *self._machine.iterable)
-        return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending)
+        return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending, crossed=self._crossed)
 
     def check(self, measured: Measured, limits: Limits) -> None:
         """The rounds are over.
@@ -109,12 +115,12 @@ class MemorySource:
         sent = self._sending.pages.left
         self._run(self._sending.jobs())
         self._sending.end_round()
-        self._sending.look()
+        self._look()
         return sent
 
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
-        self._sending.look()
+        self._look()
         return self._sending.jobs()
 
     def end(self) -> None:
@@ -133,6 +139,14 @@ class MemorySource:
     def let_go(self) -> None:
         """Hold no view of the memory any more: its owner may close it. Every job has ended."""
         self._sending.let_go()
+
+    def _crossed(self, slot: Slot, saved: int) -> Crossed:
+        return self._effort.since() if slot is self._slot else Crossed(saved)
+
+    def _look(self) -> None:
+        begin = time.monotonic_ns()
+        self._sending.look()
+        self._tracer.record(Wait.SCAN, self._slot.number, -1, begin)
 
     def _count(self, size: int) -> None:
         with self._counting:

@@ -117,8 +117,12 @@ class Pages:
             left += int(np.count_nonzero(block.dirty))
         self.left = left * self._page_size
 
-    def begin_round(self) -> int:
-        """Make what is to be sent now this round's, and return how many bytes of pages that is."""
+    def begin_round(self, together: int = PACKETS_AT_ONCE) -> int:
+        """Make what is to be sent now this round's, and return how many bytes of pages that is.
+
+        Arguments:
+            together: the most packets that are taken at once.
+        """
         with self._lock:
             self._round = [
                 (number, chosen)
@@ -127,7 +131,7 @@ class Pages:
             ]
             self._place = 0
             count = sum(len(chosen) for _, chosen in self._round)
-            packets = max(1, min(PACKETS_AT_ONCE, count // (SHARES * self._packet_pages)))
+            packets = max(1, min(together, count // (SHARES * self._packet_pages)))
             self._at_once = packets * self._packet_pages
         for block in self._blocks:
             block.dirty[:] = False

@@ -28,10 +28,23 @@ from migpool.device import DeviceError, Pending
 from migpool.interpreter import of
 from migpool.machine import Slot
 
-__all__ = ["Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
+__all__ = ["Crossed", "Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
 
 PAUSE = 0.01
 """Seconds between two rounds of which the first moved nothing: the devices have to make something first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What really went to the destination in a device's turn.
+
+    Arguments:
+        bytes: how many.
+        share: the part of the turn's time that they took; the rest went into what is settled without being sent.
+    """
+
+    bytes: int
+    share: float = 1.0
 
 
 class Turns(Protocol):
@@ -80,10 +93,11 @@ class Measured:
     Arguments:
         left: what all devices together still have to save.
         rounds: how many rounds there have been.
-        bytes: how many bytes they moved.
-        seconds: how long they took, without the time between them.
+        bytes: how many bytes crossed in them.
+        seconds: how long those took, without the time between the rounds.
         idle: for how long nothing has moved, in seconds.
         stalled: for how long there has been no less initial data than now, in seconds.
+        settled: how many bytes of what was left they settled; pages of zeros are among them, and do not cross.
     """
 
     left: Pending
@@ -92,10 +106,11 @@ class Measured:
     seconds: float = 0.0
     idle: float = 0.0
     stalled: float = 0.0
+    settled: int = 0
 
     @property
     def rate(self) -> float:
-        """Bytes a second over all rounds; 0 if nothing has moved."""
+        """Bytes a second over all rounds; 0 if nothing has crossed."""
         return self.bytes / self.seconds if self.bytes and self.seconds > 0 else 0.0
 
     @property
@@ -110,10 +125,11 @@ class Round:
 
     Arguments:
         number: from 1.
-        bytes: how many bytes moved in it.
+        bytes: how many bytes of what was left were settled in it.
         seconds: how long it took.
         before: what all devices together had left to save before it.
         after: where pre-copy stands after it.
+        crossed: how many bytes went to the destination for them, as pages of zeros do not; ``None``: as many.
     """
 
     number: int
@@ -121,11 +137,17 @@ class Round:
     seconds: float
     before: Pending
     after: Measured
+    crossed: int | None = None
+
+    @property
+    def sent(self) -> int:
+        """How many bytes went to the destination."""
+        return self.bytes if self.crossed is None else self.crossed
 
     @property
     def rate(self) -> float:
-        """Bytes a second that moved."""
-        return self.bytes / self.seconds if self.seconds > 0 else 0.0
+        """Bytes a second that went to the destination."""
+        return self.sent / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def dirtied(self) -> int:
@@ -161,6 +183,7 @@ class Precopy:
         turns: carries out a device's turn.
         limits: what it aims at.
         pending: says what a device has left to save; without it, the device is asked.
+        crossed: says what really crossed in the turn of a device just now, and what it settled; without it, as much.
         watch: called after each round, on the thread that runs them.
 
     Attributes:
@@ -175,13 +198,15 @@ class Precopy:
         watch: Callable[[Round], None] | None = None,
         *,
         pending: Callable[[Slot], Pending] | None = None,
+        crossed: Callable[[Slot, int], Crossed] | None = None,
     ) -> None:
         self._slots = slots
         self._turns = turns
         self._limits = limits
         self._watch = watch
         self._left = pending or _asked
-        self._rounds = self._bytes = self._nanoseconds = 0
+        self._crossed = crossed or _all_of_it
+        self._rounds = self._bytes = self._nanoseconds = self._settled = 0
         self._least_initial: int | None = None
         self._least_since = self._moved_at = 0
         self._told: set[int] = set()
@@ -206,12 +231,18 @@ class Precopy:
         pending, measured = self._look()
         while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
             begin = time.monotonic_ns()
-            turns = [self._turns.save(slot, left.precopy) for slot, left in pending]
+            turns, sent = [], 0
+            for slot, left in pending:
+                turn_begin = time.monotonic_ns()
+                turns.append(self._turns.save(slot, left.precopy))
+                crossed = self._crossed(slot, turns[-1])
+                sent += crossed.bytes
+                self._nanoseconds += round((time.monotonic_ns() - turn_begin) * crossed.share)
             took = time.monotonic_ns() - begin
             moved = sum(turns)
             self._rounds += 1
-            self._bytes += moved
-            self._nanoseconds += took
+            self._bytes += sent
+            self._settled += moved
             before, left_over = (
                 measured.left,
                 [left.precopy - turn for turn, (_, left) in zip(turns, pending, strict=True)],
@@ -224,7 +255,7 @@ class Precopy:
             for over, (slot, left) in zip(left_over, pending, strict=True):
                 self.redone[slot.number] += max(0, left.precopy - max(0, over))
             if self._watch is not None:
-                self._watch(Round(self._rounds, moved, took / 1e9, before, measured))
+                self._watch(Round(self._rounds, moved, took / 1e9, before, measured, sent))
         if verdict is Verdict.GIVE_UP:
             raise self._given_up(pending)
         return measured
@@ -247,7 +278,8 @@ class Precopy:
         if self._least_initial is None or together.initial < self._least_initial:
             self._least_initial, self._least_since = together.initial, now
         idle, stalled = (now - self._moved_at) / 1e9, (now - self._least_since) / 1e9
-        return pending, Measured(together, self._rounds, self._bytes, self._nanoseconds / 1e9, idle, stalled)
+        seconds = self._nanoseconds / 1e9
+        return pending, Measured(together, self._rounds, self._bytes, seconds, idle, stalled, self._settled)
 
     def _given_up(self, pending: Sequence[tuple[Slot, Pending]]) -> DeviceError:
         slot, left = next((slot, left) for slot, left in pending if left.initial)
@@ -256,6 +288,11 @@ class Precopy:
             f"{self._limits.headway:g} s; the machine must not stop before they are sent: look at the device, or raise "
             "the limit for the peer (limits.peer), of which this is half"
         ).located(slot.name)
+
+
+def _all_of_it(slot: Slot, saved: int) -> Crossed:
+    del slot
+    return Crossed(saved)
 
 
 def _asked(slot: Slot) -> Pending:

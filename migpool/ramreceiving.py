@@ -30,7 +30,7 @@ from migpool.pages import runs_of
 from migpool.trace import Recorder
 from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
-from migpool.wire.rampacket import RamPacketParser
+from migpool.wire.rampacket import RamPacketParser, packet_number
 
 __all__ = ["MemoryReceiving"]
 
@@ -160,20 +160,22 @@ class MemoryReceiving:
         found = self._parser.parse(header, offset)
         if found is None:
             if packet_flags(header, offset) & SYNC:
+                begin = monotonic_ns()
                 self._wait_for_others()
+                record((Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
             return whole, 0
         block, normal, zero = found
         size = 0
+        begin = monotonic_ns()
         if normal:
             page, memory = self._page_size, block.memory
             views = [memory[first * page : end * page] for first, end in normal]
             size = sum(map(len, views))
-            begin = monotonic_ns()
             if read_into(channel, views, size, idle) < size:
                 raise PeerError(f"{self._slot.name}: the source closed the channel in the middle of its pages")
-            record((Wait.RECEIVE, self._slot.number, -1, begin, monotonic_ns()))
         if len(zero):
             block.clear(zero)
+        record((Wait.RECEIVE, self._slot.number, packet_number(header), begin, monotonic_ns()))
         return whole + size, size
 
     def _wait_for_others(self) -> None:

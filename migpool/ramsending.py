@@ -71,7 +71,8 @@ class MemorySending:
 
     def jobs(self) -> list[Job]:
         """Begin a round with every page that is to be sent; the jobs that carry it out."""
-        self.pages.begin_round()
+        # With a limit on the rate each packet goes by itself, or it would go in bursts.
+        self.pages.begin_round(1 if self._group.paced else PACKETS_AT_ONCE)
         return [Job("pages", save_pages(self._slot), self._slot) for _ in range(self.lanes)]
 
     def end_round(self) -> None:
@@ -108,7 +109,9 @@ class MemorySending:
         return self.pages.take()
 
     def _send_pages(self, effect: SendPages) -> None:
-        self._sent(self._group.send_pages(effect.slot, effect.index, self._own_writers(), effect.packets))
+        packets = effect.packets
+        effect.index = self._group.send_pages(effect.slot, effect.index, self._own_writers(), packets)
+        self._sent(sum([packet.size for packet in packets]))
 
     def _own_writers(self) -> list[RamPacketWriter]:
         """The calling thread's own."""

@@ -158,7 +158,9 @@ class SectionLoading:
             case RamPages():
                 self.bytes += memory.load_pages(item)
             case MultifdFlush():
+                begin = time.monotonic_ns()
                 memory.flush(self._idle)
+                self._tracer.record(Wait.SYNC, slot.number, -1, begin)
             case RamSectionEnd(head):
                 memory.complete = head.kind is Kind.END
 

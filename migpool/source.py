@@ -219,7 +219,9 @@ class Source(Endpoint):
         from migpool.memorysource import MemorySource
 
         throttle = self.settings.auto_converge
-        memory = MemorySource(self.machine, self._group, self._main, self._run_jobs, throttle=throttle)
+        memory = MemorySource(
+            self.machine, self._group, self._main, self._run_jobs, throttle=throttle, tracer=self._tracer
+        )
         stack.callback(memory.close)
         return memory
 
@@ -228,7 +230,7 @@ class Source(Endpoint):
 
     def _set_up_devices(self) -> None:
         if self._memory is not None:
-            self._memory.set_up(self._tracer)
+            self._memory.set_up()
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
             device = slot.device
@@ -280,20 +282,23 @@ class Source(Endpoint):
             for job in memory.last_jobs():
                 self._scheduler.submit(job)
             if not together:
-                self._scheduler.drain()
+                self._join()
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         if not together:
-            self._scheduler.drain()
+            self._join()
             self._submit_configs()
         for slot in self.machine.iterable:
             self._main.write(section_end(slot.number, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
+        self._join()
+        if memory is not None:
+            memory.end()
+
+    def _join(self) -> None:
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
-        if memory is not None:
-            memory.end()
 
     def _hand_over(self) -> Handover:
         settings = self.settings

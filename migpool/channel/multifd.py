@@ -4,9 +4,11 @@ Guarantees:
 
 1. One packet at a time on a channel; a packet goes out whole, header and payload in one call.
 2. No payload is queued, and there are no sender threads: the thread that has a chunk sends it.
-3. Who waits for a channel gets the next one that becomes idle. ``close`` ends every wait.
+3. Who waits for a channel is woken when one becomes idle, first come, first served; but a thread that is running already
+   may take it first, above all the one that has just put it back. To hand it over instead would cost a change of
+   threads for each chunk. ``close`` ends every wait.
 4. The numbers of RAM packets are unique over all channels and rise on each: a packet gets its number once it has its
-   channel.
+   channel. Packets that go together have numbers in a row.
 5. A SYNC is behind everything that was sent on its channel before ``sync`` was called.
 """
 
@@ -17,6 +19,7 @@ import socket
 from collections.abc import Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
+from threading import Lock
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -53,7 +56,8 @@ class ChannelGroup:
         self._tracer = tracer
         self._switch = switch
         self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
-        self._numbers = count()
+        self._number = 0
+        self._numbering = Lock()
         self._pace = pace
         self.bytes_sent = 0
         for channel in channels:
@@ -76,54 +80,56 @@ class ChannelGroup:
         finally:
             self._idle.put(channel)
 
+    @property
+    def paced(self) -> bool:
+        """Whether RAM packets are held back now."""
+        return self._pace is not None and not self._pace.lifted
+
     def send_pages(
         self, slot: Slot, index: int, writers: Sequence[RamPacketWriter], packets: Sequence[PagePacket]
     ) -> int:
-        """Send pages of the memory on an idle channel, straight from where the guest has them.
-
-        Where nothing holds them back the packets go together, in one call of the kernel.
+        """Send pages of the memory on an idle channel, straight from where the guest has them: all in one call.
 
         Arguments:
             writers: write the packets' headers, one each; the calling thread's own.
             packets: one after the other.
 
         Returns:
-            How many bytes of pages that was.
+            The first packet's number; those of the others follow it.
 
         Raises:
             TimeLimitExceeded, PeerError: as for :meth:`send`.
         """
-        if self._pace is not None and len(packets) > 1:
-            return sum(self.send_pages(slot, index, writers, [packet]) for packet in packets)
-        size = sum([packet.size for packet in packets])
         if self._pace is not None:
-            self._pace.wait(size)
+            self._pace.wait(sum([packet.size for packet in packets]))
         channel = self._take(slot, index)
         try:
             pieces: list[bytearray | memoryview] = []
-            for writer, packet in zip(writers, packets, strict=False):
-                number = next(self._numbers)
+            first = self._draw(len(packets))
+            for number, writer, packet in zip(count(first), writers, packets, strict=False):
                 writer.pack(number, packet.block, packet.normal, packet.zero, packet.size, packet.offsets)
                 pieces.append(writer.buffer)
                 pieces += packet.views
             send_all(channel, pieces, slot.name)
         finally:
             self._idle.put(channel)
-        return size
+        return first
 
     def sync(self, slot: Slot, page_size: int) -> None:
         """Send a SYNC on every channel, each as soon as it is idle.
 
         A channel that has its SYNC is kept until all have theirs: the destination reads nothing more from it before.
         """
+        begin = monotonic_ns()
         taken: list[socket.socket] = []
         try:
             for _ in self._channels:
                 taken.append(self._take(slot, -1))
-                send_all(taken[-1], [sync_header(next(self._numbers), page_size)], slot.name)
+                send_all(taken[-1], [sync_header(self._draw(1), page_size)], slot.name)
         finally:
             for channel in taken:
                 self._idle.put(channel)
+        self._tracer.record(Wait.SYNC, slot.number, -1, begin)
 
     def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
         """Send one packet whose payload waits in a pipe; its pages move without a copy.
@@ -144,6 +150,13 @@ class ChannelGroup:
             raise PeerError(f"{slot.name}: the connection is gone ({error.strerror or error})") from None
         finally:
             self._idle.put(channel)
+
+    def _draw(self, numbers: int) -> int:
+        """The first of so many numbers in a row that no other packet has."""
+        with self._numbering:
+            first = self._number
+            self._number += numbers
+        return first
 
     def _take(self, slot: Slot, index: int) -> socket.socket:
         try:

@@ -26,13 +26,16 @@ class Pace:
     Arguments:
         rate: bytes a second.
         switch: ends every wait.
+
+    Attributes:
+        lifted: whether there is no limit any more.
     """
 
     def __init__(self, rate: int, switch: CancelSwitch) -> None:
         self._rate = rate
         self._switch = switch
         self._changed = Condition(Lock())
-        self._lifted = False
+        self.lifted = False
         self._filled = time.monotonic()
         self._tokens = rate * BURST
         switch.on_cancel(self._wake)
@@ -44,7 +47,7 @@ class Pace:
             Cancelled: the switch has been thrown.
         """
         with self._changed:
-            while not self._lifted:
+            while not self.lifted:
                 self._switch.check()
                 now = time.monotonic()
                 self._tokens = min(self._tokens + (now - self._filled) * self._rate, self._rate * BURST)
@@ -58,7 +61,7 @@ class Pace:
     def lift(self) -> None:
         """No limit from now on: the machine stands still."""
         with self._changed:
-            self._lifted = True
+            self.lifted = True
             self._changed.notify_all()
 
     def _wake(self) -> None:

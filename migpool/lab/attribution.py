@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from migpool.errors import UsageError
-from migpool.lab.criticalpath import Link, critical_path
+from migpool.lab.criticalpath import critical_path
 from migpool.lab.kinds import KINDS, MEANINGS
+from migpool.lab.pagejobs import with_page_jobs
+from migpool.lab.pathwalk import Link
 from migpool.lab.spanindex import SideIndex
 from migpool.report import SideReport
 
@@ -81,7 +83,8 @@ def attribute(source: SideReport, destination: SideReport, *, offset_ns: int = 0
             f"the machine ran at the destination {(begin - end) / 1e6:.3f} ms before it was stopped at the source: "
             "give the offset between the two hosts' clocks"
         )
-    links = critical_path(SideIndex(source, begin, end), SideIndex(destination, begin, end, offset_ns), begin, end)
+    ours, theirs = with_page_jobs(source, destination)
+    links = critical_path(SideIndex(ours, begin, end), SideIndex(theirs, begin, end, offset_ns), begin, end)
     return Attribution(tuple(links))
 
 

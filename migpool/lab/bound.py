@@ -12,6 +12,8 @@ What every model must respect, whatever its threads do:
   last write of every other one, too.
 * Whoever needs a lock has it alone: the big lock of each side for every config, a lock that devices share for their
   reads or writes.
+* The memory's last pages are looked for when all devices have stopped, before any is sent; they cross at the link's
+  rate if that is given, else at the best that the runs show; the SYNCs that end them come last.
 * The devices wake one after the other when all have been loaded, then start one after the other.
 
 Each of these is relaxed from all others but the stops and the starts: the bound of a lock lets every device reach it as
@@ -19,7 +21,7 @@ early as its own chain alone allows. So each part is a bound by itself, and the 
 
 Costs are what a device declares (``Device.costs``). For one that declares none they are the least that any of the given
 runs shows: a bound for those runs, and as good an estimate for others as the runs are many. What no device declares,
-the quiesce, the wake, the start and the reception of the last chunk, is always measured.
+the quiesce, the wake, the start, the reception of the last chunk and all of the memory's, is always measured.
 """
 
 from __future__ import annotations
@@ -108,6 +110,8 @@ def bound_of(
     scenario = _Scenario(devices, config_load)
     name, seconds = max(scenario.chains(), key=lambda part: part[1], default=("", 0.0))
     parts = {CHAIN: seconds, **scenario.locks()}
+    if (pages := scenario.pages(link_rate)) is not None:
+        parts["memory"] = pages
     if link_rate is not None:
         parts["link"] = scenario.link(link_rate)
     words = {CHAIN: name, "link": f"link: {_bytes(sum(device.bytes for device in devices))} at its rate"}
@@ -159,7 +163,8 @@ class _Scenario:
         """The bound of each lock."""
         devices, found = self._devices, {}
         saves = [(read, device.save_config) for read, device in zip(self._read, devices, strict=True)]
-        after_save = min((device.load_config for device in devices), default=0.0)
+        # A memory has no config.
+        after_save = min((device.load_config for device in devices if not device.page_rate), default=0.0)
         found["big lock, saving"] = _in_turn(saves) + after_save + self._starts
         self.words["big lock, saving"] = _configs("save", [device.save_config for device in devices])
         loads = list(zip(self._loadable(), (device.load_config for device in devices), strict=True))
@@ -184,6 +189,15 @@ class _Scenario:
         iterable = [device for device in self._devices if device.bytes]
         rest = min((device.load_config for device in iterable), default=0.0)
         return self._stops + sum(device.bytes for device in self._devices) / rate + rest + self._starts
+
+    def pages(self, link_rate: float | None) -> float | None:
+        """The bound of the memory's last round; ``None`` without a memory, or if no rate is known."""
+        for device in self._devices:
+            rate = link_rate or device.page_rate
+            if device.page_rate and rate:
+                self.words["memory"] = f"memory: {_bytes(device.bytes)} of pages at {_bytes(rate)} a second"
+                return self._stops + device.look + device.bytes / rate + device.sync + self._starts
+        return None
 
     def _loadable(self) -> list[float]:
         """When each device's config can be loaded at the earliest."""
@@ -244,5 +258,5 @@ def _ms(seconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
 
 
-def _bytes(count: int) -> str:
+def _bytes(count: float) -> str:
     return f"{count / (1 << 20):.4g} MiB"

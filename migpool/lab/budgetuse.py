@@ -1,12 +1,13 @@
 """How much of the destination's memory budget was in use over time, from the spans that its threads left anyway.
 
 A buffer is taken just before a chunk's payload is received, and given back when the chunk has been loaded: nothing else
-has to be recorded, and nothing is added to the data path.
+has to be recorded, and nothing is added to the data path. Pages of memory need no buffer.
 """
 
 from __future__ import annotations
 
 from migpool.effects import Wait
+from migpool.lab.pagejobs import memory_of
 from migpool.report import SideReport
 
 __all__ = ["budget_use"]
@@ -20,7 +21,10 @@ def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int
         chunk: how long a buffer is, in bytes.
         zero: the time to count from, on the destination's clock.
     """
-    changes = [(span.begin - zero, 1) for span in destination.spans if span.wait is Wait.RECEIVE]
+    memory = memory_of(destination)
+    changes = [
+        (span.begin - zero, 1) for span in destination.spans if span.wait is Wait.RECEIVE and span.slot != memory
+    ]
     changes += [(span.end - zero, -1) for span in destination.spans if span.wait is Wait.LOADED]
     used: dict[int, int] = {}
     out = 0

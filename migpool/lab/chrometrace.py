@@ -6,7 +6,8 @@ instants ("i") and flows ("s", "f"); times are microseconds.
 * Each side of each run is a process, each thread a track in it. Where a job waits without a thread, before one takes it
   up or while a channel's thread looks after its channel, the wait stands on a track of the device's own.
 * Spans of one track follow each other or lie one in the other: the format knows nothing else.
-* An arrow leads from the sending of each chunk to its write (that of the config to its load).
+* An arrow leads from the sending of each chunk to its write (that of the config to its load, that of pages to their
+  reception, which puts them where they belong).
 * The critical path of each completed run is a process of its own.
 * Runs lie over each other: all of them stop the machine at the same place.
 """
@@ -22,6 +23,7 @@ from migpool.effects import Wait
 from migpool.errors import UsageError
 from migpool.lab.attribution import Link, attribute
 from migpool.lab.kinds import SPAN_NAMES
+from migpool.lab.pagejobs import memory_of
 from migpool.report import SideReport
 from migpool.trace import Span
 
@@ -98,7 +100,7 @@ class _Drawing:
         destination = _tracks(run.destination, run.offset_ns)
         yield from self._side(self._source, run.source, source)
         yield from self._side(self._destination, run.destination, destination)
-        yield from self._flows(source, destination)
+        yield from self._flows(source, destination, memory_of(run.source))
         if run.source.stopped:
             yield self._event("i", "stopped", self._source, 1, run.source.stopped, s="p")
         if run.destination.running:
@@ -137,7 +139,9 @@ class _Drawing:
             yield named("thread_name", tid, name=track)
             yield named("thread_sort_index", tid, sort_index=tid)
 
-    def _flows(self, source: dict[str, list[Span]], destination: dict[str, list[Span]]) -> Iterator[TraceEvent]:
+    def _flows(
+        self, source: dict[str, list[Span]], destination: dict[str, list[Span]], memory: int
+    ) -> Iterator[TraceEvent]:
         """From each chunk's sending to what was done with it."""
         sent = {
             (span.slot, span.index): (tid, span)
@@ -149,7 +153,8 @@ class _Drawing:
         for tid, spans in enumerate(destination.values(), 1):
             for span in spans:
                 found = sent.get((span.slot, span.index))
-                if span.wait not in (Wait.WRITE, Wait.LOAD_CONFIG) or found is None:
+                loads = Wait.RECEIVE if span.slot == memory else Wait.WRITE
+                if span.wait not in (loads, Wait.LOAD_CONFIG) or found is None:
                     continue
                 flow += 1
                 from_tid, sending = found

@@ -13,6 +13,9 @@ lock, queued       the waiter's own begin of the wait; the link names the device
 the first span     the migration's own thread, when it submitted the job; for a config that was held until every
                    iterable device had its state, the job of the device that had its state last
 idle main channel  the source's own thread, when it had written what came next
+end of a round     the last channel that came to its SYNC, and what had kept it: a packet that it received after the
+                   SYNC was sent (then the job that sent the packet, when it was in the socket), or another device that
+                   its thread loaded; if nothing had, the source's own thread, when it had sent the SYNC
 =================  =====================================================================================
 
 Why lock and queued stay with the waiter instead of going on in the holder's job: they are what a threading model
@@ -21,6 +24,8 @@ is too small as "device read", as if the devices were slow. ``Link.behind`` keep
 each holder is a link of its own. A wait for a chunk or for room is no such choice, so it is followed to its cause. A
 chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device; so is a job
 that has no thread while it waits, from when its chunk was there until a channel's thread carried it on.
+
+Several jobs of the memory share a round; each is an actor of its own here (``pagejobs.py``), under the memory's name.
 
 Guarantees:
 
@@ -31,56 +36,13 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
-
-from migpool.device import Side
 from migpool.effects import Wait
 from migpool.lab.kinds import WORK_KINDS
-from migpool.lab.spanindex import SideIndex, Stretch, Track
+from migpool.lab.pathwalk import OWN, Link, Walk
+from migpool.lab.spanindex import SideIndex
 from migpool.trace import Span
 
-__all__ = ["Link", "critical_path"]
-
-OWN = -1
-"""The migration's own thread, in place of a slot."""
-
-NOTHING = Track(())
-
-Actor: TypeAlias = tuple[Side, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One stretch of the critical path.
-
-    Attributes:
-        begin: CLOCK_MONOTONIC of the source in nanoseconds.
-        end: the same, after ``begin``.
-        kind: one of ``kinds.KINDS``.
-        side: where the waiting was.
-        device: the device's name; empty if it is about none.
-        thread: the thread's name; empty if unknown.
-        index: the chunk, -1 for none.
-        behind: for "lock", "queued" and "channel" the device that was waited for: the one that held the lock, that had
-            the thread, whose chunk was sent last before a channel was idle. Empty if there was none, only a thread to
-            wake.
-    """
-
-    begin: int
-    end: int
-    kind: str
-    side: Side
-    device: str = ""
-    thread: str = ""
-    index: int = -1
-    behind: str = ""
-
-    @property
-    def duration(self) -> int:
-        """Nanoseconds."""
-        return self.end - self.begin
+__all__ = ["critical_path"]
 
 
 def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: int) -> list[Link]:
@@ -96,27 +58,8 @@ def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: in
     return walk.whole()
 
 
-class _Walk:
-    """Where the walk stands, and what it has found."""
-
-    def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:
-        self._source = source
-        self._destination = destination
-        self._floor = begin
-        self.now = end
-        self.links: list[Link] = []
-        self._what: tuple[str, Side, str, str, int, str] | None = None
-        self._end = end
-        self._visited: set[Actor] = set()
-        self._go(destination, OWN)
-
-    def whole(self) -> list[Link]:
-        """Walk to the begin; the links in time order."""
-        while self.now > self._floor:
-            self.step()
-        self._close()
-        self.links.reverse()
-        return self.links
+class _Walk(Walk):
+    """Goes on from each span's end to where that came from."""
 
     def step(self) -> None:
         """Take one step back in time, or to another actor."""
@@ -135,48 +78,10 @@ class _Walk:
             self._queued(span)
         elif span.wait is Wait.JOIN:
             self._join(span)
+        elif span.wait is Wait.SYNC:
+            self._sync(span)
         else:
             self._spend(span.begin, WORK_KINDS[span.wait], span)
-
-    # ------------------------------------------------------------------ movement
-
-    def _go(self, index: SideIndex, slot: int) -> bool:
-        """Stand on another actor, unless the walk has been there at this very moment."""
-        actor = (index.side, slot)
-        if actor in self._visited:
-            return False
-        self._visited.add(actor)
-        self._index = index
-        self._slot = slot
-        self._track = index.own if slot == OWN else index.jobs.get(slot, NOTHING)
-        return True
-
-    def _spend(self, begin: int, kind: str, span: Span | None, behind: str = "", thread: str = "") -> None:
-        """Go back to ``begin``: the time from there on was of ``kind``. A ``begin`` in the future changes nothing."""
-        begin = max(begin, self._floor)
-        if begin >= self.now:
-            return
-        index = self._index
-        slot, chunk = self._slot, -1
-        if span is not None:
-            slot, chunk, thread = span.slot, span.index, span.thread
-        what = (kind, index.side, index.name(slot), thread, chunk, behind)
-        if what != self._what:
-            self._close()
-            self._what, self._end = what, self.now
-        self.now = begin
-        self._visited = {(index.side, self._slot)}
-
-    def _close(self) -> None:
-        """The link that was going on begins here."""
-        if self._what is not None:
-            self.links.append(Link(self.now, self._end, *self._what))
-            self._what = None
-
-    def _behind(self, kind: str, span: Span, turns: Iterable[Stretch]) -> None:
-        """Go back through ``turns``, the last one first, as far as ``span`` reaches."""
-        for turn in turns:
-            self._spend(max(turn.begin, span.begin), kind, span, self._index.name(turn.slot))
 
     # ------------------------------------------------------------------ what each kind of span was waiting for
 
@@ -197,8 +102,7 @@ class _Walk:
         if job is None or job.begin < low:
             return False
         turns = list(self._index.busy(job.thread, job.begin, min(job.end, self.now)))
-        self._behind("queued", job, turns)
-        return bool(turns)
+        return self._behind("queued", job, turns) or bool(turns)
 
     def _main_channel(self, low: int) -> bool:
         """The destination's own thread may have waited for the source's to write the next item."""
@@ -285,6 +189,33 @@ class _Walk:
             self._spend(max(channel.begin, span.begin), "channel", span, self._source.gave_way(channel.end))
             self._spend(span.begin, "send", span)
 
+    def _sync(self, span: Span) -> None:
+        """A round of memory ends: at the destination, when the last of the channels had come to its SYNC."""
+        came = self._destination.came_to_sync(span.begin, self.now) if self._index is self._destination else None
+        if came is None:
+            self._spend(span.begin, "sync", span)
+            return
+        self._spend(came.begin, "sync", span)
+        said = self._source.sections.get(span.slot)
+        told = span.begin if said is None else min(said.end, self.now)
+        packet = self._destination.received_on(came.thread, self.now)
+        behind = packet is not None and packet.end > told
+        self._in_socket(came, max(told, packet.end) if packet is not None else told)
+        if packet is not None and behind:
+            self._spend(packet.end, "network", came)
+            sent = self._source.sends.get((packet.slot, packet.index))
+            if sent is None or sent.begin >= self.now:
+                self._spend(min(packet.begin, self.now), "network", packet)
+                return
+            self._in_socket(packet, sent.end)
+            self._spend(sent.end, "network", packet)
+            if self.now > self._floor and not self._go(self._source, packet.slot):
+                self._spend(span.begin, "network", packet)
+            return
+        self._spend(max(told, span.begin), "network", came)
+        if self.now > max(span.begin, self._floor) and not self._go(self._source, OWN):
+            self._spend(span.begin, "network", came)
+
     def _credit(self, span: Span) -> None:
         loaded = self._destination.loaded.get(span.slot)
         given = None if loaded is None else loaded.at(self.now)
@@ -300,7 +231,8 @@ class _Walk:
         self._spend(span.begin, "lock" if holders else "cpu", span)
 
     def _queued(self, span: Span) -> None:
-        self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now))
+        if self._behind("queued", span, self._index.busy(span.thread, span.begin, self.now)):
+            return
         self._spend(span.begin, "queued", span)
         if self._slot != OWN and self.now > self._floor:
             held = self._index.held

@@ -10,6 +10,8 @@ from math import ceil
 from migpool.device import StateCosts
 from migpool.effects import Wait
 from migpool.errors import UsageError
+from migpool.lab.memorycosts import memory_costs
+from migpool.lab.pagejobs import memory_of
 from migpool.report import SideReport
 from migpool.states import State
 
@@ -35,6 +37,9 @@ class DeviceCosts:
         start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
         write_lock: the same for its writes.
+        look: of a memory, one look at which pages have been written.
+        sync: the SYNCs at its end.
+        page_rate: the most bytes of its pages that any run sent, and received, in a second; 0 for all other devices.
         measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
             measured one was counted from when all had been.
     """
@@ -53,6 +58,9 @@ class DeviceCosts:
     start: float = 0.0
     read_lock: str = ""
     write_lock: str = ""
+    look: float = 0.0
+    sync: float = 0.0
+    page_rate: float = 0.0
     measured: bool = False
 
 
@@ -84,7 +92,15 @@ def device_costs(
             ours = replace(
                 ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
             )
-        if ours is None:
+        if slot == memory_of(completed[0][0]):
+            shown_of_it = memory_costs(completed)
+            known = replace(
+                least.costs(name, size, iterable),
+                look=shown_of_it.look,
+                sync=shown_of_it.sync,
+                page_rate=shown_of_it.rate,
+            )
+        elif ours is None:
             known = least.costs(name, size, iterable)
         else:
             known = DeviceCosts(

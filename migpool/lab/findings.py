@@ -216,6 +216,7 @@ def _round(told: RoundTold) -> RoundResult:
         number=told.number,
         bytes=told.bytes,
         seconds=told.seconds,
+        sent=told.sent,
         dirtied=told.dirtied,
         left=told.left,
         expected_ms=None if told.expected is None else told.expected * 1000,

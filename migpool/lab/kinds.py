@@ -21,6 +21,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "network": "something that had been sent had not arrived",
         "starved": "the next chunk had not come, and the trace does not say why",
         "device write": "a device took a chunk of its state",
+        "sync": "a round of memory ended: every channel had to come to its SYNC",
         "lock": "another device held the big lock",
         "save config": "a device's config was saved, big lock held",
         "load config": "a device's config was loaded, big lock held",
@@ -59,6 +60,7 @@ WORK_KINDS: Mapping[Wait, str] = MappingProxyType(
         Wait.SETUP: "section",
         Wait.JOIN: "cpu",
         Wait.SCAN: "scan",
+        Wait.SYNC: "sync",
         Wait.HOLD: "cpu",
     }
 )

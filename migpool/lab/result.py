@@ -88,6 +88,7 @@ class RoundResult(_Form):
 
     number: int
     bytes: int
+    sent: int | None = None
     seconds: float
     dirtied: int
     left: int

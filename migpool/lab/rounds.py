@@ -19,11 +19,12 @@ class RoundTold:
 
     Attributes:
         number: from 1.
-        bytes: how many bytes of pages and state moved in it.
+        bytes: how many bytes of pages and state were settled in it.
         seconds: how long it took.
         dirtied: bytes that had to be sent anew after it.
         left: bytes that were left after it, what can be saved only after the stop among them.
         expected: how long what was left would have taken, in seconds; ``None`` if it was not known.
+        sent: how many of the bytes crossed; a page of zeros does not.
     """
 
     number: int
@@ -32,6 +33,7 @@ class RoundTold:
     dirtied: int
     left: int
     expected: float | None
+    sent: int
 
     @classmethod
     def of(cls, done: Round) -> RoundTold:
@@ -44,6 +46,7 @@ class RoundTold:
             done.dirtied,
             left.precopy + left.stopcopy,
             done.after.expected_downtime,
+            done.sent,
         )
 
     @classmethod
@@ -61,6 +64,6 @@ def round_line(told: RoundTold) -> str:
     seconds = told.seconds or 1e-9
     expected = "" if told.expected is None else f", {told.expected * 1000:.0f} ms of downtime expected"
     return (
-        f"round {told.number}: {told.bytes // PAGE} pages at {told.bytes / MIB / seconds:.0f} MiB/s, "
+        f"round {told.number}: {told.bytes // PAGE} pages, {told.sent / MIB / seconds:.0f} MiB/s sent, "
         f"written {told.dirtied / MIB / seconds:.0f} MiB/s, {told.left / MIB:.1f} MiB left{expected}"
     )

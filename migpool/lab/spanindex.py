@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from migpool.device import Side
 from migpool.effects import Wait
+from migpool.lab.pagejobs import page_jobs_of
 from migpool.report import SideReport
 from migpool.trace import Span
 
@@ -37,7 +38,7 @@ RECEIVER_WAITS = JOB_WAITS - {Wait.STARVED, Wait.QUEUED}
 """Those during which a job keeps a channel's thread: it has none while queued, and needs none while it starves."""
 
 OWN_WAITS = frozenset({Wait.QUIESCE, Wait.STOP, Wait.SECTION, Wait.SETUP, Wait.WAKE, Wait.START, Wait.JOIN})
-"""What the migration's own thread leaves besides the jobs that it runs itself."""
+"""What the migration's own thread leaves besides the jobs that it runs itself, and SYNC, which channels leave too."""
 
 
 class Track:
@@ -115,6 +116,7 @@ class SideIndex:
         self.side: Side = report.side
         self.names = [device.name for device in report.devices]
         iterable = {number for number, device in enumerate(report.devices) if device.iterable}
+        self.page_jobs = page_jobs_of(report)
         self.main_thread = migration_thread(report)
         self.sends: dict[tuple[int, int], Span] = {}
         self.channels: dict[tuple[int, int], Span] = {}
@@ -127,6 +129,8 @@ class SideIndex:
         holders: list[Stretch] = []
         worked: defaultdict[str, list[Span]] = defaultdict(list)
         receivers: set[str] = set()
+        received: defaultdict[str, list[Span]] = defaultdict(list)
+        to_sync: list[Span] = []
         held: Span | None = None
         for span in report.spans:
             if offset:
@@ -136,6 +140,7 @@ class SideIndex:
             wait, slot, here = span.wait, span.slot, span.thread == self.main_thread
             if wait is Wait.RECEIVE:
                 self.receives[slot, span.index] = span
+                received[span.thread].append(span)
                 receivers.add(span.thread)
             elif wait is Wait.CHANNEL:
                 self.channels[slot, span.index] = span
@@ -156,11 +161,16 @@ class SideIndex:
                     worked[span.thread].append(span)
                     if wait in (Wait.SAVE_CONFIG, Wait.LOAD_CONFIG):
                         holders.append(Stretch(span.begin, span.end, slot))
-            elif wait in OWN_WAITS:
+            elif wait is Wait.SYNC and not here:
+                to_sync.append(span)
+            elif wait in OWN_WAITS or wait is Wait.SYNC:
                 own.append(span)
-                if wait is Wait.SECTION:
+                if wait in (Wait.SECTION, Wait.SYNC):
                     self.sections[slot] = span
         self.receivers = frozenset(receivers)
+        self._received = {thread: Track(spans) for thread, spans in received.items()}
+        self._to_sync = sorted(to_sync, key=lambda span: span.begin)
+        self._sync_begins = [span.begin for span in self._to_sync]
         self.held = held
         # A thread that loads held configs one after the other by itself works all the time: none of it is queueing.
         self.own = Track(span for span in own if span.wait is not Wait.QUEUED or not self.was_held(span))
@@ -194,6 +204,17 @@ class SideIndex:
         """When jobs kept ``thread`` within an interval, the last first. A stretch is one device's."""
         track = self._busy.get(thread)
         return iter(()) if track is None else track.backwards(begin, end)
+
+    def received_on(self, thread: str, time: int) -> Span | None:
+        """What a channel's thread had received last at or before ``time``."""
+        track = self._received.get(thread)
+        found = None if track is None else track.at(time)
+        return found if found is not None and found.end <= time else None
+
+    def came_to_sync(self, begin: int, end: int) -> Span | None:
+        """The channel that came last to its SYNC within an interval: its wait for the others."""
+        place = bisect_right(self._sync_begins, end)
+        return self._to_sync[place - 1] if place and self._sync_begins[place - 1] > begin else None
 
     def submitted(self, time: int) -> Span | None:
         """The QUEUED span of the job that was submitted last before ``time`` and taken up by another thread."""

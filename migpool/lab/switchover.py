@@ -32,6 +32,7 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "wake": ("v", "green"),
     "buffer": ("b", "cyan"),
     "scan": ("P", "cyan"),
+    "sync": ("s", "bright_green"),
     "credit": ("c", "bright_yellow"),
     "channel": ("h", "bright_magenta"),
     "network": ("n", "bright_black"),

@@ -37,6 +37,7 @@ from migpool.jobs import save_pages, save_sections, save_state
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import config_section, counted, describe, setup_section
 from migpool.memory import Chunk
+from migpool.pageeffort import PageEffort
 from migpool.pages import PagePacket, Pages
 from migpool.precopy import Limits, Precopy, Round
 from migpool.settings import Settings
@@ -78,6 +79,7 @@ class SnapshotSaving:
         self._progress = progress
         self._memory = _Memory(machine.memory, file, check) if machine.memory is not None else None
         self._converging = Converging(machine, throttle=settings.auto_converge)
+        self._effort = PageEffort()
         self._interpreter = Interpreter(self._handlers(), threading.Lock(), Tracer(), CancelSwitch())
 
     def run(self) -> None:
@@ -114,7 +116,14 @@ class SnapshotSaving:
             return
         limits = Limits(self._settings.downtime_limit, self._settings.rounds)
         turns = _Turns(memory, partial(self._interpreter.run))
-        Precopy((place,), turns, limits, self._watch, pending=lambda _: Pending(memory.pages.left)).run()
+        Precopy(
+            (place,),
+            turns,
+            limits,
+            self._watch,
+            pending=lambda _: Pending(memory.pages.left),
+            crossed=lambda *_: self._effort.since(),
+        ).run()
 
     def _watch(self, done: Round) -> None:
         if self._progress is not None:
@@ -151,6 +160,7 @@ class SnapshotSaving:
         if self._memory is not None:
             handlers.on(TakePages, self._memory.take)
             handlers.on(SendPages, self._memory.send)
+            self._effort.watch(handlers)
         return handlers
 
     def _read_state(self, effect: ReadState) -> int:

@@ -20,11 +20,13 @@ from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
 from migpool.wire.ramheader import parse_ram_header
 
-__all__ = ["RamPacketParser", "RamPacketWriter"]
+__all__ = ["RamPacketParser", "RamPacketWriter", "packet_number"]
 
 _VARIABLE: Final = struct.Struct(">IIQI")
 """Normal pages, payload size, packet number, zero pages: from byte 16 on."""
 _VARIABLE_AT: Final = 16
+_NUMBER: Final = struct.Struct(">Q")
+_NUMBER_AT: Final = 24
 _NAME_AT: Final = 64
 _NAME_END: Final = 320
 _HEAD: Final = struct.Struct(">IIIIIIQI28s256s")
@@ -35,6 +37,12 @@ _NO_PAGES: Final[NDArray[np.intp]] = np.zeros(0, dtype=np.intp)
 
 B = TypeVar("B")
 Runs: TypeAlias = list[tuple[int, int]]
+
+
+def packet_number(buffer: Buffer) -> int:
+    """The number of a packet whose header has been checked."""
+    number: int = _NUMBER.unpack_from(buffer, _NUMBER_AT)[0]
+    return number
 
 
 def _raw_name(name: str) -> bytes:

@@ -90,20 +90,25 @@ class World:
         for number, device in enumerate(self._rules.devices):
             self._at(0.0, self._save(number, device))
             self._at(0.0, self._load(number, device))
-        while self._events:
-            self._now, _, process = heappop(self._events)
-            self._step(process)
+        self._whole()
         end = self._now
         saved = max(span.end for span in self._spans["source"]) / MS - 1000
         self._span("source", Wait.JOIN, -1, -1, 0.0, "main", saved)
         self._span("destination", Wait.JOIN, -1, -1, 0.0, "main", end)
+        return self._reports(tuple(DeviceReport(f"d{n}", "", iterable=True) for n in range(len(self._rules.devices))))
+
+    def _whole(self) -> None:
+        while self._events:
+            self._now, _, process = heappop(self._events)
+            self._step(process)
+
+    def _reports(self, devices: tuple[DeviceReport, ...]) -> tuple[SideReport, SideReport]:
         reports = []
         for side, spans in self._spans.items():
-            bare = side_report(side, running=end)
-            names = tuple(DeviceReport(f"d{n}", "", iterable=True) for n in range(len(self._rules.devices)))
+            bare = side_report(side, running=self._now)
             spans.sort(key=lambda span: (span.begin, span.end))
             stopped = 1000 * MS if side == "source" else 0
-            reports.append(replace(bare, stopped=stopped, devices=names, spans=tuple(spans)))
+            reports.append(replace(bare, stopped=stopped, devices=devices, spans=tuple(spans)))
         return reports[0], reports[1]
 
     def _at(self, time: float, process: Process) -> None:
@@ -131,9 +136,9 @@ class World:
         else:
             places.free += 1
 
-    def _come(self, key: tuple[int, int]) -> None:
-        self._came[key].come = True
-        for process in self._came[key].waiting:
+    def _come(self, arrival: Arrival) -> None:
+        arrival.come = True
+        for process in arrival.waiting:
             self._at(self._now, process)
 
     def _span(
@@ -148,10 +153,10 @@ class World:
         self._turn += 1
         return idle.pop() if idle else f"{side}-{self._turn}"
 
-    def _save(self, number: int, device: Made) -> Process:
+    def _save(self, number: int, device: Made, submitted: float = 0.0) -> Process:
         yield self._workers["source"]
         thread = self._thread("source")
-        self._span("source", Wait.QUEUED, number, -1, 0.0, thread)
+        self._span("source", Wait.QUEUED, number, -1, submitted, thread)
         for index in range(device.chunks):
             begin = self._now
             yield self._read_lock
@@ -174,7 +179,7 @@ class World:
             self._span("source", Wait.CHANNEL, number, index, begin, thread, got)
         self._span("source", Wait.SEND, number, index, begin, thread)
         self._span("destination", Wait.RECEIVE, number, index, got, f"channel-{number % min(4, self._rules.channels)}")
-        self._come((number, index))
+        self._come(self._came[number, index])
 
     def _config(self, side: Side, number: int, device: Made, thread: str) -> Process:
         begin = self._now

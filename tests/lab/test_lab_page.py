@@ -8,6 +8,8 @@ import re
 
 import pytest
 from lab_reports import lab_result_of, report, run
+from made_downtimes import Rules, alike
+from made_memory import Pages, made
 from rich.console import Console
 
 from migpool.effects import Wait
@@ -64,6 +66,28 @@ def test_lanes_are_threads_or_devices_and_the_path_runs_through_them() -> None:
         assert all(0 <= span.begin < span.end <= 20.0 for span in lanes.spans)
     read = next(span for span in by_device.spans if span.name == "device read")
     assert (by_device.names[read.lane], read.begin, read.end) == ("source: gpu", 2.0, 10.0)
+
+
+def test_the_memory_has_a_lane_of_its_own_at_each_side() -> None:
+    source, destination = made(Rules(alike(2, chunks=4)), Pages())
+    downtime = (destination.running - source.stopped) / 1e6
+    devices = [
+        {"name": one.name, "note": "", "iterable": one.iterable, "bytes": 0, "verified": None} for one in source.devices
+    ]
+    whole = run("pool", 1, downtime, analysis=analyse(source, destination, 1 << 20))
+    whole = RunResult.model_validate({**whole.model_dump(), "devices": devices})
+    lanes = lanes_of(whole, "device")
+    assert {"source: memory", "destination: memory"} <= set(lanes.names)
+    kinds = {lane: {span.name for span in lanes.spans if lanes.names[span.lane] == lane} for lane in lanes.names}
+    assert {"scan", "send", "sync"} <= kinds["source: memory"]
+    # A channel that waits behind its SYNC is left out: it would cover what was received.
+    assert "receive" in kinds["destination: memory"]
+    waits = [span for span in lanes.spans if span.name == "sync" and lanes.names[span.lane] == "destination: memory"]
+    assert {span.thread for span in waits} <= {"main"}
+    assert whole.analysis is not None
+    at = [lanes.names[lane] for lane, link in zip(lanes.path, whole.analysis.path, strict=True) if link.device == "ram"]
+    assert at
+    assert set(at) <= {"source: memory", "destination: memory"}
 
 
 def test_results_of_one_scenario_and_host_are_joined_and_others_are_not() -> None:

@@ -100,8 +100,36 @@ def test_rounds_are_told(tmp_path: Path) -> None:
     assert pair.run(tmp_path)[0].error == ""
     writer.close()
     assert rounds[0].bytes == 1000 * PAGE
+    assert 666 * PAGE <= rounds[0].sent <= 700 * PAGE  # every third page is empty, until the writer comes to it
+    assert rounds[0].after.bytes == rounds[0].sent
     assert all(one.bytes <= 100 * PAGE for one in rounds[1:])
     assert [one.number for one in rounds] == list(range(1, len(rounds) + 1))
+
+
+def test_pages_of_zeros_do_not_count_as_sent(tmp_path: Path) -> None:
+    """Else the expected downtime of a machine whose memory is nearly empty would be far too short."""
+    rounds: list[Round] = []
+    paper = Paper(20000)
+    for page in range(1000):
+        paper.write(0, page, b"x" * PAGE)
+    paper.take_dirty(0)
+    pair = settled(Pair([paper], [Paper(20000)], progress=rounds.append), rounds=1)
+    sent, _ = pair.run(tmp_path)
+    assert sent.error == ""
+    (done,) = rounds
+    assert (done.bytes, done.sent, done.after.bytes) == (20000 * PAGE, 1000 * PAGE, 1000 * PAGE)
+    assert sent.devices[0].bytes == 1000 * PAGE
+    assert done.after.seconds < done.seconds  # nor does the time in which they were looked at
+
+
+def test_a_guest_that_only_clears_pages_moves_although_no_rate_is_known(tmp_path: Path) -> None:
+    paper = Paper(300)
+    clear = lambda _: paper.write(0, 5, bytes(PAGE))  # noqa: E731
+    pair = settled(Pair([paper], [Paper(300)], progress=clear), rounds=3)
+    paper.write(0, 6, bytes(PAGE))
+    sent, received = pair.run(tmp_path)
+    assert (sent.error, received.error) == ("", "")
+    assert sent.devices[0].bytes == 0
 
 
 def test_a_guest_that_writes_too_fast_is_throttled_then_left_where_it_is(tmp_path: Path) -> None:

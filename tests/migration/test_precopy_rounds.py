@@ -10,7 +10,7 @@ from rig import KIB, Pair, Scripted, contents
 
 from migpool.device import Device, DeviceError, Pending
 from migpool.machine import Machine, Slot
-from migpool.precopy import Limits, Measured, Precopy, Round, Verdict, decide
+from migpool.precopy import Crossed, Limits, Measured, Precopy, Round, Verdict, decide
 from migpool.settings import Settings
 
 LIMITS = Limits(downtime=0.3, rounds=30)
@@ -106,6 +106,24 @@ def test_rounds_are_run_and_told_one_after_the_other() -> None:
     assert measured == told[-1].after
     assert (measured.rounds, measured.bytes) == (3, 700)
     assert (turns.said, turns.pauses) == ([], 0)
+
+
+def test_the_rate_is_that_of_what_crossed_in_the_time_that_it_took() -> None:
+    device = Dirtied([1000 * MB, 30 * MB])
+    told: list[Round] = []
+
+    def save(_: Slot, precopy: int) -> int:
+        device.sizes.pop(0)
+        return precopy
+
+    limits = Limits(30.0, 30)
+    crossed = Crossed(10 * MB, share=0.25)
+    measured = Precopy(slots(device), Told(save), limits, told.append, crossed=lambda *_: crossed).run()
+    (done,) = told
+    assert (done.bytes, done.sent, done.dirtied) == (1000 * MB, 10 * MB, 30 * MB)
+    assert measured.bytes == 10 * MB
+    assert 0 < measured.seconds <= done.seconds / 4
+    assert measured.expected_downtime == pytest.approx(3 * measured.seconds)
 
 
 def test_there_are_no_more_rounds_than_the_limit() -> None:

@@ -8,10 +8,10 @@
     "save config": "#5e4fa2", "load config": "#a3408f", "queued": "#d4766c", "section": "#6b8e23", "start": "#3f7f5f",
     "cpu": "#7d8590", "other": "#a0a0a0", "give room back": "#c9b458", "receive": "#4aa3a1", "set-up": "#6b8e23",
     "join": "#8b949e", "quiesce": "#b39ad1", "wake": "#7aa892", "hold config": "#c9b458",
-    "scan": "#56b4c9",
+    "scan": "#56b4c9", "sync": "#9ac27f",
   };
   // What is waited for is hatched, what is worked is plain: the colours need not be told apart.
-  const WAITS = ["join", "starved", "queued", "credit", "lock", "channel", "network"];
+  const WAITS = ["join", "starved", "queued", "credit", "lock", "channel", "network", "sync"];
   // What lies within another span is drawn after it.
   const ORDER = ["join", "starved", "queued", "credit", "buffer", "send", "lock", "network"];
   const CONFIG = {displaylogo: false, responsive: true, displayModeBar: false};

@@ -10,12 +10,14 @@ from migpool.effects import Wait
 from migpool.lab.analysisform import LinkResult, SideTrace
 from migpool.lab.kinds import SPAN_NAMES
 from migpool.lab.result import DeviceResult, RunResult
+from migpool.machine import RAM_IDSTR
 
 __all__ = ["By", "Drawn", "Lanes", "lanes_of"]
 
 By: TypeAlias = Literal["thread", "device"]
 
 OTHERS = "other devices"
+MEMORY = "memory"
 OWN = "migration"
 CRITICAL = "critical path"
 MOST_DRAWN = 6000
@@ -67,7 +69,7 @@ def lanes_of(run: RunResult, by: By) -> Lanes:
 
     Arguments:
         run: one with an ``analysis``.
-        by: a lane for each thread, or for each iterable device at each side.
+        by: a lane for each thread, or at each side for the memory and each iterable device.
     """
     assert run.analysis is not None, "only a run with an analysis has a time line"
     end = run.downtime_ms or 0.0
@@ -107,6 +109,9 @@ def _side(
         threadless = wait == "queued" or (wait == "starved" and thread in receivers)
         if by == "thread" and threadless:
             continue
+        # A channel that has its SYNC waits for the main channel, and keeps nobody.
+        if by == "device" and wait == "sync" and thread in receivers:
+            continue
         name = trace.threads[thread]
         device = devices[slot].name if 0 <= slot < len(devices) else ""
         times = max(0.0, begin / 1e6), min(end, until / 1e6)
@@ -117,6 +122,8 @@ def _side(
 def _device_lane(slot: int, devices: Sequence[DeviceResult]) -> str:
     if not 0 <= slot < len(devices):
         return OWN
+    if devices[slot].name == RAM_IDSTR:
+        return MEMORY
     return devices[slot].name if devices[slot].iterable else OTHERS
 
 

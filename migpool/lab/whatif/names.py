@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from migpool.effects import Wait
 
-__all__ = ["CHANNELS", "RECEIVER", "THREAD", "lock_of", "thread_of", "turns_of", "workers_of"]
+__all__ = [
+    "CHANNELS",
+    "PAGE_JOBS",
+    "RECEIVER",
+    "THREAD",
+    "lock_of",
+    "thread_of",
+    "turns_of",
+    "workers_of",
+]
 
 CHANNELS = "channels"
+PAGE_JOBS = "jobs of the memory"
 THREAD = "thread "
 RECEIVER = "receiver "
 

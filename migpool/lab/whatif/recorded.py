@@ -9,11 +9,15 @@ from dataclasses import dataclass, field, replace
 
 from migpool.device import Side
 from migpool.effects import Wait
+from migpool.lab.pagejobs import page_jobs_of
 from migpool.lab.spanindex import JOB_WAITS, OWN_WAITS, migration_thread
 from migpool.report import SideReport
 from migpool.trace import Span
 
 __all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]
+
+
+OF_OWN = (OWN_WAITS | JOB_WAITS | {Wait.SYNC}) - {Wait.QUEUED}
 
 
 @dataclass(slots=True)
@@ -25,12 +29,14 @@ class RecordedJob:
         submitted: when, in nanoseconds from the begin of the downtime.
         taken: when a thread took it up.
         spans: what it waited for, in order.
+        woken: how long its thread took to begin or to wake, when it had nothing else to do.
     """
 
     slot: int
     submitted: int
     taken: int
     spans: list[Span] = field(default_factory=list)
+    woken: int = 0
 
     @property
     def kept(self) -> list[Span]:
@@ -62,6 +68,8 @@ class Recorded:
         sends: by slot and chunk.
         receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
+        page_jobs: which of the jobs are the memory's.
+        later: those of them that a thread took up after another one, which is what it says by slot.
     """
 
     side: Side
@@ -72,6 +80,8 @@ class Recorded:
     sends: dict[tuple[int, int], Span]
     receives: dict[tuple[int, int], Span]
     loaded: dict[int, list[Span]]
+    page_jobs: frozenset[int]
+    later: dict[int, int] = field(default_factory=dict)
 
 
 def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recorded:
@@ -84,7 +94,8 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
         offset: what brings the side's times onto the common clock.
     """
     iterable = {number for number, device in enumerate(report.devices) if device.iterable}
-    found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, defaultdict(list))
+    loaded: defaultdict[int, list[Span]] = defaultdict(list)
+    found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
     queued: dict[int, Span] = {}
     waits: defaultdict[int, list[Span]] = defaultdict(list)
     shift = offset - begin
@@ -108,13 +119,31 @@ def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recor
                 found.sends[key] = span
             elif span.wait is Wait.LOADED:
                 found.loaded[span.slot].append(span)
-        elif span.thread == found.main and span.wait in OWN_WAITS | JOB_WAITS and span.wait is not Wait.QUEUED:
+        elif span.thread == found.main and span.wait in OF_OWN:
             found.own.append(span)
     for slot, span in sorted(queued.items(), key=lambda pair: pair[1].begin):
         spans = sorted(waits[slot], key=lambda span: (span.begin, span.end))
         found.jobs[slot] = RecordedJob(slot, span.begin, span.end, spans)
     found.own.sort(key=lambda span: (span.begin, span.end))
+    _see_threads(found)
     return found
+
+
+def _see_threads(found: Recorded) -> None:
+    """Of jobs that one thread took up one after the other."""
+    before: dict[str, RecordedJob] = {}
+    pages: dict[str, int] = {}
+    for job in sorted(found.jobs.values(), key=_taken):
+        if not job.kept:
+            continue
+        thread = job.kept[0].thread
+        free = before[thread].kept[-1].end if thread in before else 0
+        job.woken = max(0, job.taken - max(job.submitted, free))
+        before[thread] = job
+        if job.slot in found.page_jobs:
+            if thread in pages:
+                found.later[job.slot] = pages[thread]
+            pages[thread] = job.slot
 
 
 def events(side: Recorded) -> Iterator[RecordedJob | Span]:
@@ -164,6 +193,10 @@ def freed_before(spans: Sequence[Span], time: int) -> int:
     """When the last of some spans ended that ended by ``time``; 0 if none did."""
     place = bisect_right(spans, time, key=_end)
     return spans[place - 1].end if place else 0
+
+
+def _taken(job: RecordedJob) -> int:
+    return job.taken
 
 
 def _end(span: Span) -> int:

@@ -13,7 +13,7 @@ workers                every job has a thread at once, at one side or at both
 receiving threads      where the channels' threads load too: they do not keep a chunk in its socket, nor a job waiting
 channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel
 link                   sending takes no time and chunks arrive at once
-memory budget          the destination always has room
+memory budget          the destination always has room for chunks; pages go where they belong and never wait for room
 CPU                    no thread has to compute or to be woken between two waits
 =====================  ==============================================================================================
 
@@ -21,7 +21,8 @@ Limits: what is out of the way of one thing is out of the way at once and for no
 it, as it may on a host whose processors are full: where devices take no time of their own and threads only copy,
 more threads are promised more than they can give. Reads that a device does ahead while the last chunk is sent are as
 long as they were seen to be, not as they would be if the device were asked sooner. Waits for credit are replayed with
-the window that the device was seen to have. Resources hide behind each other: the parts do not add up.
+the window that the device was seen to have. Who overtook whom at a channel is replayed as it was, until channels or the
+link are free. Resources hide behind each other: the parts do not add up.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from migpool.effects import Wait
+from migpool.lab.pagejobs import with_page_jobs
 from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
@@ -95,6 +97,7 @@ def replays(source: SideReport, destination: SideReport, *, offset_ns: int = 0) 
     begin, end = source.stopped, destination.running + offset_ns
     if not source.stopped or not destination.running or end <= begin:
         return None
+    source, destination = with_page_jobs(source, destination)
     ours = recorded(source, begin, end)
     theirs = recorded(destination, begin, end, offset_ns)
     reads, writes = _in_turn(ours, Wait.READ), _in_turn(theirs, Wait.WRITE)
@@ -130,7 +133,10 @@ def _ways(
         resource = "receiving threads" if side == "destination" and loads_there else "workers"
         yield Freed(resource, side, 0), _with_threads(recording, [side])
     yield Freed("big lock", "", 0), _without(recording, [lock_of("source"), lock_of("destination")])
-    if workers_of("source") in recording.places and (loads_there or workers_of("destination") in recording.places):
+    bounded = workers_of("source") in recording.places or any(
+        step.part == "begin" and step.carried for step in recording.steps
+    )
+    if bounded and (loads_there or workers_of("destination") in recording.places):
         yield Freed("workers", "", 0), _with_threads(recording, ["source", "destination"])
     shared = [(wait, found) for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes)) if found is not None]
     for wait, found in shared:
@@ -141,7 +147,8 @@ def _ways(
         one = _told(Freed("shared by reads and writes", "", 0), shared[0][1], names)
         yield one, _without(recording, [turns_of(wait) for wait, _ in shared])
     receiving = [name for name in recording.places if name.startswith(RECEIVER)]
-    yield Freed("channels", "", 0), _without(recording, [CHANNELS, *receiving])
+    unbounded = _without(recording, [CHANNELS, *receiving])
+    yield Freed("channels", "", 0), _changed(unbounded, lambda step: replace(step, overtaken=[]))
     yield Freed("link", "", 0), _changed(recording, _sent_at_once)
     yield Freed("memory budget", "destination", 0), _changed(recording, lambda step: replace(step, room=[]))
     yield Freed("CPU", "", 0), _changed(recording, lambda step: replace(step, delay=0))
@@ -163,10 +170,15 @@ def _without(recording: Recording, resources: list[str]) -> Recording:
 def _with_threads(recording: Recording, sides: list[str]) -> Recording:
     """As if every job had a thread at once."""
     resources = [workers_of(side) for side in sides]
-    if "destination" not in sides:
-        return _without(recording, resources)
-    resources += [name for name in recording.places if name.startswith(THREAD)]
-    return _changed(_without(recording, resources), lambda step: replace(step, carried=[]))
+    if "destination" in sides:
+        resources += [name for name in recording.places if name.startswith(THREAD)]
+
+    def change(step: Step) -> Step:
+        # At the source it is the beginning of a job that can wait for whoever has its thread.
+        side = "source" if step.part == "begin" else "destination"
+        return replace(step, carried=[]) if step.carried and side in sides else step
+
+    return _changed(_without(recording, resources), change)
 
 
 def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
@@ -174,6 +186,8 @@ def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
 
 
 def _sent_at_once(step: Step) -> Step:
+    if step.overtaken:
+        return replace(step, overtaken=[])
     if step.part == "send":
         return replace(step, work=0)
     return replace(step, lag=0, work=0) if step.part in ("arrive", "word") else step

@@ -31,6 +31,7 @@ class Step:
         causes: the steps that must have ended before, by their number.
         room: the same, but only as long as the destination's memory is bounded.
         carried: the same, but only as long as a job must wait for a thread.
+        overtaken: the same, but only as long as channels are bounded.
         delay: what the thread needs by itself before it begins, once the causes have ended.
         lag: what the way through the network adds to that; may be negative, since a chunk is received while it is sent.
         work: how long it takes.
@@ -43,6 +44,7 @@ class Step:
     causes: list[int] = field(default_factory=list)
     room: list[int] = field(default_factory=list)
     carried: list[int] = field(default_factory=list)
+    overtaken: list[int] = field(default_factory=list)
     delay: int = 0
     lag: int = 0
     work: int = 0
@@ -71,7 +73,7 @@ class _Playing:
         self._after: list[list[int]] = [[] for _ in steps]
         self._missing = []
         for number, step in enumerate(steps):
-            causes = {*step.causes, *step.room, *step.carried}
+            causes = {*step.causes, *step.room, *step.carried, *step.overtaken}
             self._missing.append(len(causes))
             for cause in causes:
                 self._after[cause].append(number)
