@@ -4,9 +4,9 @@ Guarantees:
 
 1. One packet at a time on a channel; a packet goes out whole, header and payload in one call.
 2. No payload is queued, and there are no sender threads: the thread that has a chunk sends it.
-3. Who waits for a channel is woken when one becomes idle, first come, first served; but a thread that is running already
-   may take it first, above all the one that has just put it back. To hand it over instead would cost a change of
-   threads for each chunk. ``close`` ends every wait.
+3. Who waits for a channel is woken when one becomes idle, first come, first served; but a thread that runs already may
+   take it first, above all the one that has just put it back. To hand it over instead would cost a change of threads
+   for each chunk. ``close`` ends every wait.
 4. The numbers of RAM packets are unique over all channels and rise on each: a packet gets its number once it has its
    channel. Packets that go together have numbers in a row.
 5. A SYNC is behind everything that was sent on its channel before ``sync`` was called.
