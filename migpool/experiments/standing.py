@@ -3,8 +3,8 @@
 Two findings of one experiment are set side by side, comparison by comparison. One *stands* if its outcome is the same;
 it is *decided* if only the later runs decide it, *open again* if only the earlier ones did; it is *contradicted* if it
 held and fails now, or the other way round. Only the last says that one of the two was wrong: an interval that lies
-across a threshold takes nothing back. The intervals' overlap stands beside it, for those that lie far from a threshold
-may have moved without changing sides.
+across a threshold takes nothing back, and one that does not reach 95 % decides nothing here. The intervals' overlap
+stands beside it, for those that lie far from a threshold may have moved without changing sides.
 
 A finding stands if nothing that decides it is contradicted. What decides nothing is compared and shown all the same.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding
+from migpool.experiments.interval import WANTED
 from migpool.experiments.verdict import Outcome
 
 __all__ = ["Fate", "Moved", "Standing", "compared_with", "standings"]
@@ -113,13 +114,18 @@ def _ratio_moved(before: ComparisonFinding, now: ComparisonFinding) -> Moved:
     if before.low is not None and before.high is not None and now.low is not None and now.high is not None:
         apart = before.high < now.low or now.high < before.low
     decides = before.decides and now.decides
-    return Moved(now.name, decides, _told(before), _told(now), _fate(before.outcome, now.outcome), apart)
+    return Moved(now.name, decides, _told(before), _told(now), _fate(_decided(before), _decided(now)), apart)
+
+
+def _decided(one: ComparisonFinding) -> Outcome:
+    return one.outcome if one.coverage is not None and one.coverage >= WANTED else "open"
 
 
 def _told(one: ComparisonFinding) -> str:
     if one.median is None or one.low is None or one.high is None:
         return f"no interval, {one.outcome}"
-    return f"{one.median:.3f} ({one.low:.3f} to {one.high:.3f}), {one.outcome}"
+    preliminary = "" if _decided(one) == one.outcome else ", preliminary"
+    return f"{one.median:.3f} ({one.low:.3f} to {one.high:.3f}), {one.outcome}{preliminary}"
 
 
 def _fate(before: Outcome, now: Outcome) -> Fate:

@@ -56,6 +56,13 @@ def test_intervals_without_anything_in_common_are_told_where_the_verdict_stands(
     assert [one.apart for one in compared_with(OPEN, found([18.0])).moved] == [False]
 
 
+def test_too_few_rounds_contradict_nothing() -> None:
+    ratio = found(HOLDS).comparisons[0].model_copy(update={"coverage": 0.5})
+    few = found(HOLDS).model_copy(update={"comparisons": [ratio]})
+    (moved,) = compared_with(few, found(FAILS)).moved
+    assert (moved.fate, moved.before) == ("decided", "2.000 (2.000 to 2.000), holds, preliminary")
+
+
 def test_a_count_that_was_clean_and_is_not_contradicts() -> None:
     limit = FILE + '\n[[limits]]\nname = "memory in use, as a share of the budget,"\nmost = 1.0\n'
     standing = compared_with(found(HOLDS, limit, used=4), found(HOLDS, limit, used=5))
