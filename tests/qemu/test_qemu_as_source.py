@@ -69,7 +69,9 @@ def test_without_acknowledgement_it_goes_through_memory_for_ever_until_cancelled
         assert source.running()
         assert source.migration()["status"] == "active"
         source.execute("migrate_cancel")
-        assert source.wait_for_status("completed", "failed", "cancelled") == "cancelled"
+        # Which of the two, QEMU leaves to chance: cancelling ends its channels, and a channel's thread that finds
+        # its own ended at the wrong moment calls the migration failed (once in seven runs of 10.0).
+        assert source.wait_for_status("completed", "failed", "cancelled") in ("cancelled", "failed")
     assert continues(source.wait_for_ticks(2))
 
 
