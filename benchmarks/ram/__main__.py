@@ -9,11 +9,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.datapath.failure import BenchmarkFailure
-from benchmarks.ram.idle import warm
+from benchmarks.ram.idle import cool, warm
 from benchmarks.ram.qemu import QemuPair, qemu
 
 MIB = 1 << 20
@@ -37,8 +38,10 @@ class Moved:
     extra: int
 
 
-def migpool(size: int, channels: int, control: str, model: str, to: str, memory: str) -> Moved:
-    """Migrate once by migpool."""
+def migpool(
+    size: int, channels: int, control: str, model: str, to: str, memory: str, ready: Callable[[int], None]
+) -> Moved:
+    """Migrate once by migpool; ``ready`` is called with the size when only the migration is left to do."""
     common = [str(size), str(channels), control, model, to, memory]
     sides = [
         subprocess.Popen(
@@ -55,7 +58,7 @@ def migpool(size: int, channels: int, control: str, model: str, to: str, memory:
         assert source.stdout is not None
         address = destination.stdout.readline()
         source.stdout.readline()  # its memory is filled
-        warm(size)
+        ready(size)
         sent = json.loads(source.communicate(address, LIMIT)[0])
         received = json.loads(destination.communicate(None, LIMIT)[0])
     finally:
@@ -82,6 +85,9 @@ def main() -> int:
     parser.add_argument(
         "--fresh", action="store_true", help="migpool's destination touches its memory first while it receives"
     )
+    parser.add_argument(
+        "--cold", action="store_true", help="first let the host take free memory back, as on a machine that was idle"
+    )
     parser.add_argument("--prealloc", action="store_true", help="QEMU's destination has its memory before, too")
     chosen = parser.parse_args()
     if qemu() is None:
@@ -90,6 +96,7 @@ def main() -> int:
     # QEMU leaves the congestion control to the system, so migpool is told to do the same.
     control = "" if chosen.unix else Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
     memory = "fresh" if chosen.fresh else "resident"
+    ready = cool if chosen.cold else warm
     ours: list[Moved] = []
     theirs: list[tuple[float, float]] = []
     shared = Path("/dev/shm")
@@ -101,13 +108,14 @@ def main() -> int:
             chosen.channels,
             Path(folder) / "qemu" if chosen.unix else None,
             prealloc=chosen.prealloc,
+            ready=ready,
         ) as pair,
     ):
         to = f"unix:{folder}/migpool" if chosen.unix else "tcp:127.0.0.1:0"
         for number in range(chosen.rounds):
             for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
                 if which == "ours":
-                    ours.append(migpool(size, chosen.channels, control, chosen.model, to, memory))
+                    ours.append(migpool(size, chosen.channels, control, chosen.model, to, memory, ready))
                 else:
                     theirs.append(pair.run())
             seconds, cpu = theirs[-1]
@@ -122,7 +130,8 @@ def main() -> int:
     extra = max(our.extra for our in ours)
     sys.stdout.write(
         f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}, "
-        f"memory {memory} at migpool's destination and {'resident' if chosen.prealloc else 'fresh'} at QEMU's: "
+        f"memory {memory} at migpool's destination and {'resident' if chosen.prealloc else 'fresh'} at QEMU's, "
+        f"free memory {'cold' if chosen.cold else 'warm'}: "
         f"median ratio {spread(ratios)}, target {TARGET}: {'pass' if ratio >= TARGET else 'below'}\n"
         f"QEMU's processor time over migpool's: {spread(spent)}\n"
         f"memory beside the guest's, at most: {extra / MIB:.1f} MiB, limit {MOST_EXTRA // MIB}: "

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import mmap
 import random
+import time
 from collections.abc import Sequence
 
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool_plugins.ram.memory import make_resident
 
-__all__ = ["IdleMemory", "random_piece", "warm"]
+__all__ = ["IdleMemory", "cool", "random_piece", "warm"]
 
 PIECE = 16 << 20
+COOLING = 6.0
+"""Seconds within which a host that takes free memory back has done so."""
 
 
 def random_piece() -> bytes:
@@ -28,6 +31,12 @@ def warm(size: int) -> None:
     with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapping:
         mapping.madvise(mmap.MADV_HUGEPAGE)
         make_resident(mapping)
+
+
+def cool(size: int) -> None:
+    """Let the host take back what is free, so that the first touch costs what it does on a system that was idle."""
+    del size
+    time.sleep(COOLING)
 
 
 class IdleMemory(MemoryDevice):

@@ -8,13 +8,13 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from benchmarks.datapath.failure import BenchmarkFailure
-from benchmarks.ram.idle import PIECE, random_piece, warm
+from benchmarks.ram.idle import PIECE, random_piece
 
 __all__ = ["QemuPair", "qemu"]
 
@@ -83,11 +83,20 @@ class QemuPair:
         channels: how many multifd channels.
         where: a UNIX socket to migrate over; ``None`` for TCP.
         prealloc: whether the destination's memory is there before the migration; QEMU's own default is no.
+        ready: called with the size when only the migration is left to do.
     """
 
     def __init__(
-        self, folder: Path, size: int, channels: int, where: Path | None = None, *, prealloc: bool = False
+        self,
+        folder: Path,
+        size: int,
+        channels: int,
+        where: Path | None = None,
+        *,
+        ready: Callable[[int], None],
+        prealloc: bool = False,
     ) -> None:
+        self._ready = ready
         self._prealloc = ",prealloc=on" if prealloc else ""
         self._where = where
         self._file = folder / "memory"
@@ -129,7 +138,7 @@ class QemuPair:
                 ]
             )
             try:
-                warm(self._size)
+                self._ready(self._size)
                 before = source.cpu() + destination.cpu()
                 seconds = self._migrate(source, destination)
                 return seconds, source.cpu() + destination.cpu() - before
