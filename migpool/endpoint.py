@@ -14,7 +14,7 @@ from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError
-from migpool.interpreter import Interpreter, of
+from migpool.interpreter import Interpreter
 from migpool.machine import Machine, Slot, per_device
 from migpool.memory import BufferPool
 from migpool.report import DeviceReport, SideReport, peak_rss
@@ -25,7 +25,7 @@ from migpool.switchinterval import SWITCH_INTERVAL
 from migpool.threads import ThreadGroup
 from migpool.trace import Tracer
 
-__all__ = ["EndOptions", "Endpoint", "of"]
+__all__ = ["EndOptions", "Endpoint"]
 
 
 class EndOptions(TypedDict, total=False):

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from benchmarks.datapath.devices import FromNothing, ToNothing
 from benchmarks.datapath.failure import BenchmarkFailure
@@ -49,12 +50,13 @@ def send(devices: Sequence[FromNothing], settings: Settings, address: Address) -
             stack.callback(chunk.close)
             index = 0
             while length := device.save_state(chunk.buffer):
+                chunk.length = length
                 header.pack(index, length)
-                group.send(slot, index, [header.buffer, chunk.buffer[:length]])
+                group.send(slot, index, [header.buffer, chunk.payload])
                 index += 1
 
         slots = Machine("bench", devices).slots
-        _together([_bound(save, slot, device) for slot, device in zip(slots, devices, strict=True)])
+        _together([partial(save, slot, device) for slot, device in zip(slots, devices, strict=True)])
 
 
 def receive(
@@ -78,10 +80,11 @@ def receive(
             while read_exactly(channel, header, HEADER_SIZE, _idle):
                 device, _, size, _ = parser.parse(header)
                 read_exactly(channel, chunk.buffer, size, _idle)
-                device.load_state(chunk.buffer[:size])
+                chunk.length = size
+                device.load_state(chunk.payload)
 
         channels = list(_accepted(listener, settings, stack))
-        _together([_bound(take, channel) for channel in channels])
+        _together([partial(take, channel) for channel in channels])
 
 
 def _accepted(listener: socket.socket, settings: Settings, stack: contextlib.ExitStack) -> Iterator[socket.socket]:
@@ -94,10 +97,6 @@ def _accepted(listener: socket.socket, settings: Settings, stack: contextlib.Exi
 
 def _idle() -> None:
     raise BenchmarkFailure("nothing has come from the source")
-
-
-def _bound(body: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    return lambda: body(*arguments)
 
 
 def _together(bodies: Sequence[Callable[[], None]]) -> None:

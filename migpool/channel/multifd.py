@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic_ns
@@ -106,8 +105,9 @@ class ChannelGroup:
         try:
             pieces: list[bytearray | memoryview] = []
             first = self._draw(len(packets))
-            for number, writer, packet in zip(count(first), writers, packets, strict=False):
-                writer.pack(number, packet.block, packet.normal, packet.zero, packet.size, packet.offsets)
+            for place, packet in enumerate(packets):
+                writer = writers[place]  # one too few must be an error, and no page left out
+                writer.pack(first + place, packet.block, packet.normal, packet.zero, packet.size, packet.offsets)
                 pieces.append(writer.buffer)
                 pieces += packet.views
             send_all(channel, pieces, slot.name)
