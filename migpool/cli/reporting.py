@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from migpool.cli.files import check_writable, write
-from migpool.errors import UsageError
+from migpool.cli.forms import read_form
 from migpool.lab.page.document import document
 from migpool.lab.result import LabResult
 
@@ -43,21 +40,4 @@ def read_result(path: Path) -> LabResult:
     Raises:
         UsageError: it cannot be read, or is something else.
     """
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no result: give a file that --json wrote") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    try:
-        form = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON ({error}): give a file that --json wrote") from None
-    if isinstance(form, dict) and form.get("schema", 1) != 1:
-        raise UsageError(f"{path} has schema {form['schema']!r}: this version reads schema 1, a newer one wrote it")
-    try:
-        return LabResult.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "at its top"
-        raise UsageError(f"{path} is no result: {where}: {first['msg']}; give a file that --json wrote") from None
+    return read_form(path, LabResult, "result", "--json")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from migpool.cli.forms import read_form
 from migpool.errors import UsageError
 from migpool.experiments.catalogue import in_order
 from migpool.experiments.finding import Finding
@@ -63,14 +63,7 @@ def _findings(path: Path) -> list[Finding]:
 
 
 def _finding(path: Path) -> Finding:
-    try:
-        return Finding.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise UsageError(f"{path} is no finding of an experiment: {where}: {first['msg']}") from None
+    return read_form(path, Finding, "finding of an experiment", "migpool lab run --results")
 
 
 def _table(found: list[Standing]) -> Table:
