@@ -219,7 +219,7 @@ class Destination(Endpoint):
                     raise PeerError(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
-            self._liveness.progress(time.monotonic_ns())
+            self._liveness.progress = time.monotonic_ns()
             reader.feed(data)
 
     def _watch_the_source(self) -> None:

@@ -7,8 +7,8 @@ Every effect names its device and the index of the chunk it is about (-1 where t
 of wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in
 the job.
 
-Effects are made once a chunk, in the data path: they are plain slotted classes, the only thing that is allocated there.
-Those of the data path set all their fields themselves: a call of the base class costs as much as making the object.
+A job may yield the same effect again once it has been answered, with another index: so whoever keeps one longer than
+it takes to perform it must copy what he needs.
 """
 
 from __future__ import annotations
@@ -138,8 +138,7 @@ class ReadState(Effect):
     wait = Wait.READ
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
-        self.slot = slot
-        self.index = index
+        super().__init__(slot, index)
         self.chunk = chunk
 
 
@@ -162,8 +161,7 @@ class Send(Effect):
     wait = Wait.SEND
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit | bytes, last: bool = False) -> None:
-        self.slot = slot
-        self.index = index
+        super().__init__(slot, index)
         self.chunk = chunk
         self.last = last
 
@@ -220,8 +218,7 @@ class WriteState(Effect):
     wait = Wait.WRITE
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
-        self.slot = slot
-        self.index = index
+        super().__init__(slot, index)
         self.chunk = chunk
 
 
@@ -236,8 +233,7 @@ class Loaded(Effect):
     wait = Wait.LOADED
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk, last: bool = False) -> None:
-        self.slot = slot
-        self.index = index
+        super().__init__(slot, index)
         self.chunk = chunk
         self.last = last
 

@@ -26,7 +26,7 @@ from migpool.cancel import CancelSwitch
 from migpool.effects import Effect, Locked, NextChunk, Steps, Wait
 from migpool.errors import DeviceError, MigpoolError
 from migpool.machine import Slot
-from migpool.trace import Recorder, Tracer
+from migpool.trace import Recorder, Tracer, pack_span
 
 __all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located", "of"]
 
@@ -144,12 +144,12 @@ class Interpreter:
 
     def run(self, job: Job) -> None:
         """Perform all of ``job`` on the calling thread."""
-        self._perform(job, self._begin(job), None)
+        self.advance(job, None)
 
     def advance(
         self,
         job: Job,
-        ready: Callable[[], None],
+        ready: Callable[[], None] | None,
         elsewhere: Callable[[], None] | None = None,
         apart: frozenset[type[Effect]] | None = None,
     ) -> bool:
@@ -157,7 +157,8 @@ class Interpreter:
         thread (a chunk, credit), or others can carry it on.
 
         Arguments:
-            ready: called once, by another thread, when that is there; ``advance`` may then be called again.
+            ready: called once, by another thread, when that is there; ``advance`` may then be called again. ``None``:
+                wait for everything on the calling thread.
             elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
                 again, by a thread that can wait for it, and performs it. ``None``: perform it here. What the effect is
                 stands in ``job.pending``; after the call the job may be another thread's.
@@ -168,35 +169,8 @@ class Interpreter:
             Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
             caller must not touch the job again.
         """
-        record = self._begin(job) if job.pending is None else self._tracer.recorder()
-        return self._perform(job, record, ready, elsewhere, apart)
-
-    def watched(
-        self, kinds: frozenset[type[Effect]], entered: Callable[[Effect], None], left: Callable[[Effect], None]
-    ) -> Interpreter:
-        """An interpreter that does the same and says when a job waits, on the thread that it waits on.
-
-        Arguments:
-            kinds: the effects to tell of. Of one that needs the big lock, the wait for the lock is part.
-            entered: called before the effect is performed.
-            left: called after it, whatever came of it.
-        """
-        return _Watched(self, kinds, entered, left)
-
-    def _begin(self, job: Job) -> Recorder:
-        record = self._tracer.recorder()
-        record((Wait.QUEUED, job.slot.number if job.slot else -1, -1, job.submitted, monotonic_ns()))
-        return record
-
-    def _perform(
-        self,
-        job: Job,
-        record: Recorder,
-        ready: Callable[[], None] | None,
-        elsewhere: Callable[[], None] | None = None,
-        apart: frozenset[type[Effect]] | None = None,
-    ) -> bool:
         # The data path: nothing here may allocate, log or look anything up twice.
+        record = self._tracer.recorder()
         step = job.steps.send
         switch = self._switch
         special = self._locked
@@ -210,6 +184,7 @@ class Interpreter:
         answer: object
         try:
             if effect is None:
+                record(pack_span(Wait.QUEUED, job.slot.number if job.slot else -1, -1, job.submitted, started))
                 effect = step(None)
                 begin = monotonic_ns()
             while True:
@@ -225,6 +200,7 @@ class Interpreter:
                     return False
                 elif kind in self._locked:
                     answer = self._under_lock(effect, record, begin)
+                    handed = None
                     effect = step(answer)
                     begin = monotonic_ns()
                     continue
@@ -240,7 +216,8 @@ class Interpreter:
                 else:
                     answer = self._handlers[kind](effect)
                 end = monotonic_ns()
-                record((effect.wait, effect.slot.number, effect.index, begin, end))
+                record(pack_span(effect.wait, effect.slot.number, effect.index, begin, end))
+                handed = None  # the job may yield the same effect again
                 effect = step(answer)
                 begin = end
         except StopIteration:
@@ -250,7 +227,7 @@ class Interpreter:
             if effect is None:
                 raise
             if effect.__class__ not in self._locked:
-                record((effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
+                record(pack_span(effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             found = _located(error, effect)
             try:
                 raise found from found.__cause__
@@ -258,16 +235,28 @@ class Interpreter:
                 # An error that its own frame holds would keep all that the job held, until the collector runs.
                 del found
 
+    def watched(
+        self, kinds: frozenset[type[Effect]], entered: Callable[[Effect], None], left: Callable[[Effect], None]
+    ) -> Interpreter:
+        """An interpreter that does the same and says when a job waits, on the thread that it waits on.
+
+        Arguments:
+            kinds: the effects to tell of. Of one that needs the big lock, the wait for the lock is part.
+            entered: called before the effect is performed.
+            left: called after it, whatever came of it.
+        """
+        return _Watched(self, kinds, entered, left)
+
     def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
         number = effect.slot.number
         with self._lock:
             held = monotonic_ns()
-            record((Wait.LOCK, number, effect.index, begin, held))
+            record(pack_span(Wait.LOCK, number, effect.index, begin, held))
             self._switch.check()
             try:
                 return self._handlers[effect.__class__](effect)
             finally:
-                record((effect.wait, number, effect.index, held, monotonic_ns()))
+                record(pack_span(effect.wait, number, effect.index, held, monotonic_ns()))
 
 
 class _Watched(Interpreter):

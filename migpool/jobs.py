@@ -2,6 +2,8 @@
 
 This is the whole of it. Which thread does which part, and who waits, is not said here: the threading models decide
 that.
+
+A job makes an effect of a kind once, and changes its index from chunk to chunk: nothing is allocated in the data path.
 """
 
 from __future__ import annotations
@@ -49,16 +51,16 @@ def save_state(slot: Slot) -> Steps:
 
     The thread that read a chunk also sends it, from the one buffer that the device reads into.
     """
-    index = 0
     chunk: Chunk | Conduit = yield Acquire(slot)
-    while (yield ReadState(slot, index, chunk)):
-        yield Credit(slot, index)
-        yield Send(slot, index, chunk)
-        index += 1
+    read, credit, send = ReadState(slot, 0, chunk), Credit(slot, 0), Send(slot, 0, chunk)
+    while (yield read):
+        yield credit
+        yield send
+        read.index = credit.index = send.index = read.index + 1
     yield Release(slot, chunk)
-    config: bytes = yield SaveConfig(slot, index)
-    yield Credit(slot, index)
-    yield Send(slot, index, config, last=True)
+    config: bytes = yield SaveConfig(slot, read.index)
+    yield credit
+    yield Send(slot, read.index, config, last=True)
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:
@@ -95,17 +97,18 @@ def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> 
     Arguments:
         then: ``HoldConfig`` has the config loaded by :func:`load_config`, once every iterable device has all its state.
     """
-    index = 0
-    while True:
-        chunk: Chunk = yield NextChunk(slot, index)
-        if chunk.last:
-            break
-        yield WriteState(slot, index, chunk)
-        yield Loaded(slot, index, chunk)
-        index += 1
+    following = NextChunk(slot, 0)
+    chunk: Chunk = yield following
+    write, loaded = WriteState(slot, 0, chunk), Loaded(slot, 0, chunk)
+    while not chunk.last:
+        yield write
+        yield loaded
+        following.index = write.index = loaded.index = following.index + 1
+        chunk = write.chunk = loaded.chunk = yield following
     config = bytes(chunk.payload)
-    yield Loaded(slot, index, chunk, last=True)
-    yield then(slot, config, index)
+    loaded.last = True
+    yield loaded
+    yield then(slot, config, loaded.index)
 
 
 def load_config(slot: Slot, config: bytes, index: int) -> Steps:

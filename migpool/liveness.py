@@ -16,16 +16,15 @@ class Liveness:
     Arguments:
         switch: an idle reader stops when it is thrown.
         limit: how long nothing may come that is waited for, in seconds.
+
+    Attributes:
+        progress: CLOCK_MONOTONIC in nanoseconds when something came or was loaded last; set by whoever sees it.
     """
 
     def __init__(self, switch: CancelSwitch, limit: float) -> None:
         self._switch = switch
         self._limit = limit
-        self._last = time.monotonic_ns()
-
-    def progress(self, now: int) -> None:
-        """Something has come, or has been loaded; ``now`` is CLOCK_MONOTONIC in nanoseconds."""
-        self._last = now
+        self.progress = time.monotonic_ns()
 
     def idle(self, waited_for: str) -> None:
         """A reader has waited for a tick.
@@ -38,5 +37,5 @@ class Liveness:
             Cancelled: the switch is thrown.
         """
         self._switch.check()
-        if waited_for and time.monotonic_ns() - self._last > self._limit * 1e9:
+        if waited_for and time.monotonic_ns() - self.progress > self._limit * 1e9:
             raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")

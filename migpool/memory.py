@@ -6,10 +6,12 @@ Guarantees:
    in the middle of a page.
 2. A pool never has more than ``limit`` buffers out at once. It does not wait for one: whoever asks has its room
    reserved (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
-3. Buffers are used again, last in first out, while their pages are still in the cache.
+3. Buffers are used again, last in first out, while their pages are still in the cache. To take one that is there or to
+   give one back costs no lock: each is one call on a list.
 4. The first buffers, up to ``READY`` bytes, have their pages before the machine stops: the first touch of a page takes
    about as long as copying it.
-5. The high-water mark counts what is out, in whole buffers, and only ever rises.
+5. The high-water mark is the most that was out at once, in whole buffers. It is the number of buffers that were ever
+   taken, since the last one in is the first one out.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ class Chunk:
         length: how many bytes of content there are.
         index: the chunk's place among its device's.
         last: whether it is the device's config, the last index.
+        taken: whether it has ever been out of its pool.
     """
 
-    __slots__ = ("_memory", "_size", "begin", "buffer", "index", "last", "length")
+    __slots__ = ("_memory", "_size", "begin", "buffer", "index", "last", "length", "taken")
 
     def __init__(self, size: int, *, touched: bool = False) -> None:
         populate = mmap.MAP_POPULATE if touched and hasattr(mmap, "MAP_POPULATE") else 0
@@ -52,6 +55,7 @@ class Chunk:
         self.length = 0
         self.index = -1
         self.last = False
+        self.taken = False
 
     @property
     def payload(self) -> memoryview:
@@ -103,21 +107,15 @@ class BufferPool:
     def __init__(self, size: int, limit: int) -> None:
         self.size = size
         self.limit = limit
-        self._lock = Lock()
-        self._spare = [Chunk(size, touched=True) for _ in range(min(limit, READY // size))]
-        self._out = 0
-        self._peak = 0
+        self._making = Lock()
+        self._made = [Chunk(size, touched=True) for _ in range(min(limit, READY // size))]
+        self._spare = list(self._made)
         self._closed = False
 
     @property
     def high_water(self) -> int:
         """The most bytes that were out at once."""
-        return self._peak * self.size
-
-    @property
-    def out(self) -> int:
-        """How many buffers are out now."""
-        return self._out
+        return sum(chunk.taken for chunk in self._made) * self.size
 
     def take(self) -> Chunk:
         """A buffer, empty.
@@ -125,33 +123,41 @@ class BufferPool:
         Raises:
             MemoryLimitExceeded: ``limit`` buffers are out.
         """
-        with self._lock:
-            if self._out >= self.limit:
+        try:
+            chunk = self._spare.pop()
+        except IndexError:
+            chunk = self._another()
+        chunk.taken = True
+        return chunk
+
+    def _another(self) -> Chunk:
+        """One more, or one that was given back meanwhile."""
+        with self._making:
+            if len(self._made) < self.limit:
+                chunk = Chunk(self.size)
+                self._made.append(chunk)
+                return chunk
+            try:
+                return self._spare.pop()
+            except IndexError:
                 raise MemoryLimitExceeded(
                     f"all {self.limit} buffers of {self.size} bytes are in use: raise the memory budget"
-                )
-            self._out += 1
-            if self._out > self._peak:
-                self._peak = self._out
-            if self._spare:
-                return self._spare.pop()
-        return Chunk(self.size)
+                ) from None
 
     def give_back(self, chunk: Chunk) -> None:
         """The buffer is free for the next chunk; its content is lost."""
         chunk.begin = chunk.length = 0
         chunk.last = False
-        with self._lock:
-            self._out -= 1
-            if not self._closed:
-                self._spare.append(chunk)
-                return
-        chunk.close()
+        self._spare.append(chunk)
+        if self._closed:
+            self.close()
 
     def close(self) -> None:
         """Unmap the spare buffers; those still out go when they are given back."""
-        with self._lock:
-            self._closed = True
-            spare, self._spare = self._spare, []
-        for chunk in spare:
+        self._closed = True
+        while self._spare:
+            try:
+                chunk = self._spare.pop()
+            except IndexError:
+                return  # another thread has just closed the last one
             chunk.close()

@@ -27,7 +27,7 @@ from migpool.effects import Wait
 from migpool.errors import PeerError, ProtocolError
 from migpool.machine import Slot
 from migpool.pages import runs_of
-from migpool.trace import Recorder
+from migpool.trace import Recorder, pack_span
 from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
 from migpool.wire.rampacket import RamPacketParser, packet_number
@@ -162,7 +162,7 @@ class MemoryReceiving:
             if packet_flags(header, offset) & SYNC:
                 begin = monotonic_ns()
                 self._wait_for_others()
-                record((Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
+                record(pack_span(Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
             return whole, 0
         block, normal, zero = found
         size = 0
@@ -175,7 +175,7 @@ class MemoryReceiving:
                 raise PeerError(f"{self._slot.name}: the source closed the channel in the middle of its pages")
         if len(zero):
             block.clear(zero)
-        record((Wait.RECEIVE, self._slot.number, packet_number(header), begin, monotonic_ns()))
+        record(pack_span(Wait.RECEIVE, self._slot.number, packet_number(header), begin, monotonic_ns()))
         return whole + size, size
 
     def _wait_for_others(self) -> None:

@@ -28,7 +28,7 @@ from migpool.interpreter import Handlers
 from migpool.liveness import Liveness
 from migpool.machine import Machine, Slot
 from migpool.memory import BufferPool, Chunk
-from migpool.trace import Tracer
+from migpool.trace import Tracer, pack_span
 from migpool.window import Grant, Reassembly, Windows
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
@@ -166,10 +166,10 @@ class Receiving:
                 grants = windows.received(box.position)
         with box.lock:
             is_next = box.order.put(chunk.index, chunk, chunk.last, limit)
-            if box.order.available:
+            if is_next or box.order.available:
                 ready, box.ready = box.ready, None
-            if is_next and box.starved and ready is None:
-                box.arrived.notify()
+                if is_next and box.starved and ready is None:
+                    box.arrived.notify()
         for grant in grants:
             self._grant(grant)
         if ready is not None:
@@ -183,7 +183,7 @@ class Receiving:
     def _loaded(self, effect: Loaded) -> None:
         # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
         self._pool.give_back(effect.chunk)
-        self._liveness.progress(monotonic_ns())
+        self._liveness.progress = monotonic_ns()
         windows = self._windows
         if windows is None:
             return
@@ -235,7 +235,7 @@ class Receiving:
                 passed, size = memory.receive(channel, header, HEADER_SIZE, offset, idle, record)
                 offset += passed
                 self.bytes_received += size
-                liveness.progress(monotonic_ns())
+                liveness.progress = monotonic_ns()
                 continue
             box, index, size, config = parse(header, offset)
             try:
@@ -246,7 +246,7 @@ class Receiving:
             if size and read_exactly(channel, chunk.buffer, size, idle) < size:
                 raise PeerError(f"{box.slot.name}, chunk {index}: the source closed the channel in the middle of it")
             end = monotonic_ns()
-            record((Wait.RECEIVE, box.slot.number, index, begin, end))
+            record(pack_span(Wait.RECEIVE, box.slot.number, index, begin, end))
             chunk.length = size
             chunk.index = index
             if config:
@@ -254,7 +254,7 @@ class Receiving:
                 within = config_within(chunk.payload, offset + HEADER_SIZE)
                 chunk.begin = (size - len(within)) // 2
                 chunk.length = len(within)
-            liveness.progress(end)
+            liveness.progress = end
             self.bytes_received += size
             offset += HEADER_SIZE + size
             try:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 
 from benchmarks.datapath import leg
 from benchmarks.datapath.devices import (
@@ -50,8 +51,8 @@ class NoTrace(Tracer):
         return _forget
 
 
-def _forget(span: tuple[int, int, int, int, int]) -> None:
-    del span
+_forget = cast("Recorder", len)
+"""Takes no time worth speaking of, unlike a function of ours."""
 
 
 class CpuMeter:

@@ -31,7 +31,7 @@ class Tripwire(Tracer):
         """The calling thread's own recorder, with the wire in it."""
         record = super().recorder()
 
-        def recording(span: tuple[int, int, int, int, int]) -> None:
+        def recording(span: bytes) -> None:
             record(span)
             if next(self._count) == self._at and self._then is not None:
                 self._then()

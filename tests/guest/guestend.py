@@ -35,7 +35,7 @@ class Fatal(Tracer):
     def recorder(self) -> Recorder:
         plain = super().recorder()
 
-        def counted(span: tuple[int, int, int, int, int]) -> None:
+        def counted(span: bytes) -> None:
             plain(span)
             with self._counting:
                 self.count += 1
