@@ -31,7 +31,7 @@ from migpool.interpreter import Handlers
 from migpool.machine import Machine, Slot
 from migpool.mainchannel import MainChannel
 from migpool.memory import BufferPool, Chunk, Conduit
-from migpool.wire.devicestate import DeviceStateHeader
+from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
 __all__ = ["Gates", "KeptConfigs", "Sending"]
@@ -271,7 +271,7 @@ class Sending:
             header.pack(effect.index, chunk.length)
             vectors = self._vectors[number]
             vectors[1] = chunk.payload
-            self._group.send(effect.slot, effect.index, vectors)
+            self._group.send(effect.slot, effect.index, vectors, HEADER_SIZE + chunk.length)
             self._bytes_of[number] += chunk.length
         elif isinstance(chunk, Conduit):
             header.pack(effect.index, chunk.length)
@@ -285,8 +285,9 @@ class Sending:
                     "raise the chunk size or the memory budget"
                 )
             header.pack(effect.index, size, config=effect.last)
-            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)])
+            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
             self._bytes_of[number] += len(chunk)
+            self._group.done(effect.slot)
 
     def _save_config(self, effect: SaveConfig) -> bytes:
         config = effect.slot.device.save_config()

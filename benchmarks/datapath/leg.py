@@ -1,8 +1,8 @@
 """The socket leg alone: what migpool's channels do with a chunk, and nothing around it.
 
 At the source a thread a device sends through the group of channels; at the destination a thread a channel receives and
-reads the header. There are no jobs, no credits, no order, no main channel. So this says what the calls of
-``migpool.channel`` cost beside C's; the row of a whole migration says what the rest adds.
+reads the header. There are no devices' calls, no jobs, no credits, no order, no main channel. So this says what the
+calls of ``migpool.channel`` and ``migpool.wire`` cost beside C's; the row of a whole migration says what the rest adds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from benchmarks.datapath.devices import FromNothing, ToNothing
+from benchmarks.datapath.devices import BenchmarkDevice
 from benchmarks.datapath.failure import BenchmarkFailure
 from migpool.cancel import CancelSwitch
 from migpool.channel.address import Address
@@ -29,11 +29,14 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader, DeviceState
 __all__ = ["receive", "send"]
 
 
-def send(devices: Sequence[FromNothing], settings: Settings, address: Address) -> None:
-    """Send the state of ``devices``, a thread each.
+def send(devices: Sequence[BenchmarkDevice], settings: Settings, address: Address) -> int:
+    """Send as many bytes as ``devices`` have, a thread each, from one buffer each.
+
+    Returns:
+        CLOCK_MONOTONIC in nanoseconds when that began.
 
     Raises:
-        BenchmarkFailure: it could not be sent.
+        BenchmarkFailure: they could not be sent.
     """
     deadline = time.monotonic() + settings.peer_limit
     with contextlib.ExitStack() as stack:
@@ -44,28 +47,31 @@ def send(devices: Sequence[FromNothing], settings: Settings, address: Address) -
             channels.append(channel)
         group = ChannelGroup(channels, Tracer(), CancelSwitch())
 
-        def save(slot: Slot, device: FromNothing) -> None:
+        def save(slot: Slot, device: BenchmarkDevice) -> None:
             header = DeviceStateHeader(device.idstr)
             chunk = Chunk(settings.chunk, touched=True)
             stack.callback(chunk.close)
-            index = 0
-            while length := device.save_state(chunk.buffer):
-                chunk.length = length
-                header.pack(index, length)
-                group.send(slot, index, [header.buffer, chunk.payload])
-                index += 1
+            buffers = [header.buffer, chunk.buffer]
+            for index in range(device.size // settings.chunk):
+                header.pack(index, settings.chunk)
+                group.send(slot, index, buffers, HEADER_SIZE + settings.chunk)
 
         slots = Machine("bench", devices).slots
+        began = time.monotonic_ns()
         _together([partial(save, slot, device) for slot, device in zip(slots, devices, strict=True)])
+        return began
 
 
 def receive(
-    devices: Sequence[ToNothing], settings: Settings, address: Address, listening: Callable[[Address], None]
-) -> None:
-    """Receive the state of ``devices``, a thread a channel.
+    devices: Sequence[BenchmarkDevice], settings: Settings, address: Address, listening: Callable[[Address], None]
+) -> tuple[int, int]:
+    """Receive what is sent for ``devices``, a thread a channel.
+
+    Returns:
+        CLOCK_MONOTONIC in nanoseconds when the last of it had come, and how many bytes it was without headers.
 
     Raises:
-        BenchmarkFailure: it did not come.
+        BenchmarkFailure: they did not come.
     """
     listener, bound = listen(address, settings.channels)
     with listener, contextlib.ExitStack() as stack:
@@ -73,18 +79,21 @@ def receive(
         listening(bound)
         parser = DeviceStateParser({(device.idstr, 0): device for device in devices}, limit=settings.chunk)
 
+        counts: list[int] = []
+
         def take(channel: socket.socket) -> None:
             header = bytearray(HEADER_SIZE)
             chunk = Chunk(settings.chunk, touched=True)
             stack.callback(chunk.close)
+            moved = 0
             while read_exactly(channel, header, HEADER_SIZE, _idle):
-                device, _, size, _ = parser.parse(header)
-                read_exactly(channel, chunk.buffer, size, _idle)
-                chunk.length = size
-                device.load_state(chunk.payload)
+                _, _, size, _ = parser.parse(header)
+                moved += read_exactly(channel, chunk.buffer, size, _idle)
+            counts.append(moved)
 
         channels = list(_accepted(listener, settings, stack))
         _together([partial(take, channel) for channel in channels])
+        return time.monotonic_ns(), sum(counts)
 
 
 def _accepted(listener: socket.socket, settings: Settings, stack: contextlib.ExitStack) -> Iterator[socket.socket]:

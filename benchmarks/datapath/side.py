@@ -157,21 +157,21 @@ def send_bare(task: Task, address: Address) -> Account:
     """Drive the channels alone, at the source."""
     devices = [FromNothing(number, task.size) for number in range(task.devices)]
     before = _cpu()
-    leg.send(devices, settings(task), address)
-    after = _cpu()
-    first = min(device.first for device in devices)
-    return Account("", first, 0.0, task.bytes, after[0] - before[0], after[1] - before[1])
+    began = leg.send(devices, settings(task), address)
+    return _bare(began, task.bytes, before)
 
 
 def receive_bare(task: Task, address: Address) -> Account:
     """Drive the channels alone, at the destination."""
     devices = [ToNothing(number, task.size) for number in range(task.devices)]
     before = _cpu()
-    leg.receive(devices, settings(task), address, _listening)
-    after = _cpu()
-    last = max(device.last for device in devices)
-    moved = sum(device.done for device in devices)
-    return Account("", last, 0.0, moved, after[0] - before[0], after[1] - before[1])
+    ended, moved = leg.receive(devices, settings(task), address, _listening)
+    return _bare(ended, moved, before)
+
+
+def _bare(stamp: int, moved: int, before: tuple[float, float]) -> Account:
+    user, system = _cpu()
+    return Account("", stamp, 0.0, moved, user - before[0], system - before[1])
 
 
 def _listening(bound: Address) -> None:

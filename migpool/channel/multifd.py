@@ -9,7 +9,9 @@ Guarantees:
    for each chunk. ``close`` ends every wait.
 4. The numbers of RAM packets are unique over all channels and rise on each: a packet gets its number once it has its
    channel. Packets that go together have numbers in a row.
-5. A SYNC is behind everything that was sent on its channel before ``sync`` was called.
+5. While there are as many devices being sent as channels, or more, a device's chunks go over one channel as long as it
+   is idle: so they come in order. With fewer, they take turns on all channels.
+6. A SYNC is behind everything that was sent on its channel before ``sync`` was called.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import Condition, Lock
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -54,30 +55,34 @@ class ChannelGroup:
         self._channels = list(channels)
         self._tracer = tracer
         self._switch = switch
-        self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
+        # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
+        self._idle = list(channels)
+        self._given_back = Condition(Lock())
+        self._waiting = 0
+        self._closed = False
+        # Which channel each device that is being sent had last.
+        self._last: dict[int, socket.socket] = {}
         self._number = 0
         self._numbering = Lock()
         self._pace = pace
         self.bytes_sent = 0
-        for channel in channels:
-            self._idle.put(channel)
         switch.on_cancel(self.abort)
 
     def __len__(self) -> int:
         return len(self._channels)
 
-    def send(self, slot: Slot, index: int, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send one packet on an idle channel.
+    def send(self, slot: Slot, index: int, buffers: Sequence[bytes | bytearray | memoryview], size: int) -> None:
+        """Send one packet of ``size`` bytes on an idle channel.
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
             PeerError: the connection is gone.
         """
-        channel = self._take(slot, index)
+        channel = self._take_for(slot, index)
         try:
-            send_all(channel, buffers, slot.name)
+            send_all(channel, buffers, slot.name, size)
         finally:
-            self._idle.put(channel)
+            self._give_back(channel)
 
     @property
     def paced(self) -> bool:
@@ -112,7 +117,7 @@ class ChannelGroup:
                 pieces += packet.views
             send_all(channel, pieces, slot.name)
         finally:
-            self._idle.put(channel)
+            self._give_back(channel)
         return first
 
     def sync(self, slot: Slot, page_size: int) -> None:
@@ -128,7 +133,7 @@ class ChannelGroup:
                 send_all(taken[-1], [sync_header(self._draw(1), page_size)], slot.name)
         finally:
             for channel in taken:
-                self._idle.put(channel)
+                self._give_back(channel)
         self._tracer.record(Wait.SYNC, slot.number, -1, begin)
 
     def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
@@ -139,7 +144,7 @@ class ChannelGroup:
             pipe: the read end, which holds at least ``size`` bytes.
             size: the payload's length in bytes.
         """
-        channel = self._take(slot, index)
+        channel = self._take_for(slot, index)
         try:
             channel.sendmsg([header], (), socket.MSG_MORE)
             while size:
@@ -149,7 +154,7 @@ class ChannelGroup:
         except OSError as error:
             raise PeerError(f"{slot.name}: the connection is gone ({error.strerror or error})") from None
         finally:
-            self._idle.put(channel)
+            self._give_back(channel)
 
     def _draw(self, numbers: int) -> int:
         """The first of so many numbers in a row that no other packet has."""
@@ -158,24 +163,60 @@ class ChannelGroup:
             self._number += numbers
         return first
 
-    def _take(self, slot: Slot, index: int) -> socket.socket:
+    def done(self, slot: Slot) -> None:
+        """The device has sent its last chunk."""
+        self._last.pop(slot.number, None)
+
+    def _take_for(self, slot: Slot, index: int) -> socket.socket:
+        """An idle channel for a chunk."""
+        last = self._last
+        favourite = last.get(slot.number) if len(last) >= len(self._channels) else None
+        channel = last[slot.number] = self._take(slot, index, favourite)
+        return channel
+
+    def _take(self, slot: Slot, index: int, favourite: socket.socket | None = None) -> socket.socket:
+        if favourite is not None:
+            try:
+                self._idle.remove(favourite)
+                return favourite
+            except ValueError:
+                pass  # somebody else has it
         try:
-            channel = self._idle.get_nowait()
-        except Empty:
-            begin = monotonic_ns()
-            channel = self._idle.get()
-            self._tracer.record(Wait.CHANNEL, slot.number, index, begin)
+            return self._idle.pop(0)
+        except IndexError:
+            return self._wait_for_one(slot, index)
+
+    def _wait_for_one(self, slot: Slot, index: int) -> socket.socket:
+        begin = monotonic_ns()
+        channel = None
+        with self._given_back:
+            # Said before the list is looked at again: whoever gives a channel back later will know of it.
+            self._waiting += 1
+            while channel is None and not self._closed:
+                try:
+                    channel = self._idle.pop(0)
+                except IndexError:
+                    self._given_back.wait()
+            self._waiting -= 1
+        self._tracer.record(Wait.CHANNEL, slot.number, index, begin)
         if channel is None:
-            self._idle.put(None)  # the next one who waits must hear it too
             self._switch.check()
             raise PeerError(f"{slot.name}: the channels are closed")
         return channel
+
+    def _give_back(self, channel: socket.socket) -> None:
+        self._idle.append(channel)
+        if self._waiting:
+            with self._given_back:
+                self._given_back.notify()
 
     def abort(self) -> None:
         """End every wait for a channel and on one."""
         for channel in self._channels:
             shut(channel)
-        self._idle.put(None)
+        with self._given_back:
+            self._closed = True
+            self._given_back.notify_all()
 
     def close(self) -> None:
         """Close the channels: the destination sees their end after the last byte."""

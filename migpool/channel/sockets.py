@@ -17,13 +17,25 @@ from collections.abc import Callable, Sequence
 from migpool.channel.address import Address
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 
-__all__ = ["Idle", "connect", "listen", "prepare", "read_exactly", "read_into", "read_some", "send_all", "shut"]
+__all__ = [
+    "Idle",
+    "connect",
+    "listen",
+    "prepare",
+    "read_exactly",
+    "read_into",
+    "read_some",
+    "send_all",
+    "shut",
+    "waited",
+]
 
 Idle = Callable[[], None]
 """Called at every tick of a reader that waits; raises when it should not go on."""
 
 LOOPBACK_CONGESTION = "cubic"
 RETRY = 0.02
+WAIT_FOR_ALL = int(socket.MSG_WAITALL)
 
 
 def connect(address: Address, deadline: float, limit: float) -> socket.socket:
@@ -105,11 +117,12 @@ def prepare(sock: socket.socket, *, limit: float, tick: float, congestion: str =
                 raise UsageError(f"this system has no TCP congestion control {congestion!r}") from None
 
 
-def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], what: str) -> None:
+def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], what: str, size: int = 0) -> None:
     """Send every byte of ``buffers``, in one call where the kernel takes them.
 
     Arguments:
         what: names the wait in the error.
+        size: how many bytes they have together, if the caller knows.
 
     Raises:
         TimeLimitExceeded: the peer took nothing for the socket's limit.
@@ -117,6 +130,8 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
     """
     try:
         sent = sock.sendmsg(buffers)
+        if sent == size:
+            return
         total = sum(map(len, buffers))
         while sent < total:
             rest = []
@@ -142,14 +157,12 @@ def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int,
         PeerError: the connection broke.
     """
     try:
-        got = sock.recv_into(buffer, size, socket.MSG_WAITALL)
+        got = sock.recv_into(buffer, size, WAIT_FOR_ALL)
     except OSError as error:
-        got = _waited(error, idle)
+        got = waited(error, idle)
     if got == size:
         return size
-    if got == 0:
-        # Nothing at all: the end, or a tick without a byte.
-        return _read_rest(sock, memoryview(buffer), 0, size, idle)
+    # Too little, or nothing at all: the end, or a tick without a byte.
     return _read_rest(sock, memoryview(buffer), got, size, idle)
 
 
@@ -167,9 +180,9 @@ def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idl
     got = 0
     while got < size:
         try:
-            more = sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
+            more = sock.recvmsg_into(views, 0, WAIT_FOR_ALL)[0]
         except OSError as error:
-            _waited(error, idle)
+            waited(error, idle)
             continue
         if not more:
             break
@@ -194,7 +207,7 @@ def _read_rest(sock: socket.socket, view: memoryview, got: int, size: int, idle:
         try:
             more = sock.recv_into(view[got:], size - got)
         except OSError as error:
-            _waited(error, idle)
+            waited(error, idle)
             continue
         if not more:
             break
@@ -208,7 +221,7 @@ def read_some(sock: socket.socket, size: int, idle: Idle) -> bytes:
         try:
             return sock.recv(size)
         except OSError as error:
-            _waited(error, idle)
+            waited(error, idle)
 
 
 def shut(sock: socket.socket, *, reading: bool = True, writing: bool = True) -> None:
@@ -225,7 +238,12 @@ def shut(sock: socket.socket, *, reading: bool = True, writing: bool = True) -> 
         pass
 
 
-def _waited(error: OSError, idle: Idle) -> int:
+def waited(error: OSError, idle: Idle) -> int:
+    """What a read has to do about an error: call ``idle`` if nothing has come for a tick, and return 0.
+
+    Raises:
+        PeerError: it was no tick; the connection broke.
+    """
     if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR):
         idle()
         return 0

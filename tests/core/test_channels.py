@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -148,11 +149,11 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
     group = ChannelGroup([pair[0]], Tracer(), switch)
     slot = Slot(0, Nothing())
     errors: list[BaseException] = []
-    group._idle.get_nowait()  # the only channel is busy
+    group._take(slot, 0)  # the only channel is busy
 
     def wait() -> None:
         try:
-            group.send(slot, 3, [b"x"])
+            group.send(slot, 3, [b"x"], 1)
         except MigpoolError as error:
             errors.append(error)
 
@@ -161,6 +162,52 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
     for waiter in waiters:
         waiter.join(LIMIT)
     assert [type(error) for error in errors] == [Cancelled] * 3
+
+
+def channels_taken(sends: str, ended: str = "") -> str:
+    """Which of two channels each chunk goes over; devices are digits, those in ``ended`` end before the third chunk."""
+    slots = [Slot(number, Nothing()) for number in range(2)]
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(2)]
+        for end in itertools.chain(*pairs):
+            stack.enter_context(end)
+        group = ChannelGroup([near for near, _ in pairs], Tracer(), CancelSwitch())
+        for index, device in enumerate(sends):
+            if index == 2:
+                for one in ended:
+                    group.done(slots[int(one)])
+            group.send(slots[int(device)], index, [bytes([index])], 1)
+        over: dict[int, int] = {}
+        for number, (near, far) in enumerate(pairs):
+            near.close()
+            over.update(dict.fromkeys(far.recv(100), number))
+    return "".join(str(over[index]) for index in range(len(sends)))
+
+
+def test_as_many_devices_as_channels_keep_theirs() -> None:
+    assert channels_taken("01" + "1001100") == "01" + "1001100"
+
+
+def test_one_device_uses_all_channels_in_turn() -> None:
+    assert channels_taken("000000") == "010101"
+
+
+def test_the_last_device_uses_the_channels_of_those_that_have_ended() -> None:
+    assert channels_taken("011111", ended="0") == "010101"
+
+
+def test_a_favourite_that_is_busy_is_not_waited_for() -> None:
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(2)]
+        for end in itertools.chain(*pairs):
+            stack.enter_context(end)
+        group = ChannelGroup([near for near, _ in pairs], Tracer(), CancelSwitch())
+        first, second = (Slot(number, Nothing()) for number in range(2))
+        group.send(first, 0, [b"a"], 1)
+        group.send(second, 0, [b"b"], 1)
+        assert group._take(second, 0) is pairs[0][0]
+        group.send(first, 1, [b"c"], 1)
+        assert pairs[1][1].recv(10) == b"bc"
 
 
 # ---------------------------------------------------------------------- who connects

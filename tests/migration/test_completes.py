@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from rig import KIB, Pair, Scripted, contents, migrate
+from tampering import Line
 
 from migpool.effects import Wait
 from migpool.machine import Machine
@@ -150,6 +152,27 @@ def test_config_is_saved_and_loaded_with_the_big_lock_held(tmp_path: Path) -> No
     assert held == [True] * 14
 
 
+def test_the_last_device_has_every_channel_for_itself(tmp_path: Path) -> None:
+    passed: list[tuple[str, int]] = []
+
+    def note(idstr: str, _index: int, payload: bytes) -> bytes:
+        passed.append((idstr, threading.get_ident()))  # a thread a channel
+        return payload
+
+    line = Line(tmp_path / "line", note)
+    source, destination = devices(2, 0)
+    source[1] = Scripted(1, contents(1600 * KIB))
+    try:
+        sent, got = Pair(source, destination, through=line).run(tmp_path)
+    finally:
+        line.close()
+    assert (sent.error, got.error) == ("", "")
+    check(source, destination)
+    of_the_last = [channel for idstr, channel in passed if idstr == "device-1"]
+    assert min(of_the_last.count(channel) for channel in set(of_the_last)) > len(of_the_last) // 4
+    assert len(set(of_the_last)) == 2
+
+
 def test_a_device_of_its_own_format_is_measured_and_described(tmp_path: Path) -> None:
     class Exact(Scripted):
         def exact_config(self) -> bool:
@@ -169,26 +192,6 @@ def test_a_device_of_its_own_format_is_measured_and_described(tmp_path: Path) ->
     sent, _ = migrate(tmp_path, source, destination)
     assert sent.error == ""
     assert destination[0].got_config == source[0].config
-
-
-def test_state_moves_by_splice_where_a_device_has_a_descriptor(tmp_path: Path) -> None:
-    class Spliced(Scripted):
-        def splice_fd(self) -> int | None:
-            return self.fd
-
-    source, destination = [Spliced(0, contents(3000 * KIB)), Scripted(1, contents(50 * KIB, 2))], devices(2, 0)[1][:2]
-    fd = os.memfd_create("state")
-    try:
-        os.write(fd, source[0].state)
-        os.lseek(fd, 0, os.SEEK_SET)
-        source[0].fd = fd
-        settings = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=10, splice=True)
-        sent, _ = migrate(tmp_path, source, destination, settings=settings)
-    finally:
-        os.close(fd)
-    assert sent.error == ""
-    check(source, destination)
-    assert "save_state" not in source[0].calls
 
 
 def test_the_downtime_and_its_spans_are_reported(tmp_path: Path) -> None:
