@@ -164,12 +164,19 @@ class Destination(Endpoint):
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
         memory = self._memory = self._make_memory()
         self._receiving = Receiving(
-            self.machine, pool, self._answers.grant, self._tracer, self._switch, self._liveness, memory
+            self.machine,
+            pool,
+            self._answers.grant,
+            self._tracer,
+            self._switch,
+            self._liveness,
+            memory,
+            splice=self.settings.splice,
         )
         self._chunk = chunk
         handlers = self._receiving.handlers()
         handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
-        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
         self._sections = SectionLoading(
             self.machine,
             self._schema,
@@ -230,7 +237,9 @@ class Destination(Endpoint):
         watch = select.poll()
         watch.register(self._main, select.POLLRDHUP)
         watch.poll()
-        self._withdraw(PeerError(f"{ENDED_EARLY} ({self._receiving.missing() or 'before the machine ran here'})"))
+        self._withdraw(
+            PeerError(f"{ENDED_EARLY} ({self._receiving.arrivals.missing() or 'before the machine ran here'})")
+        )
 
     def _say_goodbye(self) -> None:
         """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
@@ -297,7 +306,7 @@ class Destination(Endpoint):
                 self._threads.start("source-watch", self._watch_the_source)
                 self._answers.answer(Welcome(self._chunk, len(self.machine.iterable)))
                 if self.machine.iterable:
-                    self._receiving.use_credits(Windows(len(self.machine.iterable), self._rooms))
+                    self._receiving.arrivals.use_credits(Windows(len(self.machine.iterable), self._rooms))
                 else:
                     self._answers.answer(SwitchoverAck())
         elif kind is CommandKind.PING:
@@ -311,7 +320,7 @@ class Destination(Endpoint):
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 
     def _idle(self) -> None:
-        waited_for = self._receiving.starved()
+        waited_for = self._receiving.arrivals.starved()
         if not waited_for and not self._scheduler.busy:
             waited_for = "main channel: the next item has not come"
         self._liveness.idle(waited_for)

@@ -37,7 +37,7 @@
     max_bandwidth = "1GiB/s"          # for memory, while the machine runs; without it there is no limit
     auto_converge = true              # slow the vCPUs down when they write faster than can be sent
     together = true                   # memory, iterable devices and the rest at once, or one after the other
-    splice = false
+    splice = false                    # move state past the buffers, where a device has a descriptor for that
     credits = true
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 

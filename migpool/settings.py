@@ -27,7 +27,7 @@ class Settings:
         accept_limit: how long a destination waits for a source to come, in seconds.
         congestion: the TCP congestion control; empty leaves it to the system, and is cubic on loopback.
         credits: whether the source offers credits. Without them the budget is a limit that a migration can fail on.
-        splice: whether state moves by splice(2) from a device that has a descriptor for it.
+        splice: whether state moves by splice(2) from and to a device that has a descriptor for it.
         switch_interval: the interpreter's switch interval while the migration runs, in seconds: another thread that
             computes in the same process would otherwise take 5 ms of each turn. 0 leaves it alone.
         downtime_limit: iterable devices iterate until what is left takes at most this long, in seconds.

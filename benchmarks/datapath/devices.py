@@ -24,6 +24,7 @@ __all__ = [
     "FromSplice",
     "ToMemfd",
     "ToNothing",
+    "ToSplice",
 ]
 
 
@@ -165,6 +166,34 @@ class ToNothing(BenchmarkDevice):
         """Count it."""
         self.done += len(data)
         self.last = monotonic_ns()
+
+
+class ToSplice(BenchmarkDevice):
+    """State that goes into a memfd, as pages of a pipe or by write(2).
+
+    Arguments:
+        fd: the memfd; its file offset says how far it has been written.
+    """
+
+    def __init__(self, number: int, size: int, fd: int) -> None:
+        super().__init__(number, size)
+        self.fd = fd
+
+    def splice_fd(self) -> int:
+        """The memfd itself."""
+        return self.fd
+
+    def load_state(self, data: memoryview) -> None:
+        """Write what could not be moved."""
+        written = os.write(self.fd, data)
+        while written < len(data):
+            written += os.write(self.fd, data[written:])
+
+    def load_config(self, data: bytes) -> None:
+        """All state must have come; the last of it just now."""
+        self.last = monotonic_ns()
+        self.done = os.lseek(self.fd, 0, os.SEEK_CUR)
+        super().load_config(data)
 
 
 class ToMemfd(BenchmarkDevice):

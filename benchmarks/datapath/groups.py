@@ -90,7 +90,7 @@ def _own_cpu(python: str, c: str) -> Callable[[Round], float]:
 
 NOTHING = Task("none", "none")
 # As many senders as channels, and as many as CPUs: what the calls cost, without a queue for a channel.
-PLAIN = Task("none", "none", devices=2, size=Task().bytes // 2)
+PLAIN = Task("none", "none", devices=2, size=2 * Task().bytes)
 # Nothing but the budget holds back a source without credits, and a budget that it exceeds ends the migration.
 UNBOUNDED = Task(credits=False, trace=False, budget=Task().bytes)
 OWN = Task("none", "none", devices=1, channels=1, chunk=4096, size=16384 * 4096, budget=64 * 4096)
@@ -122,8 +122,8 @@ GROUPS: Sequence[Group] = (
             Run("Python", Task()),
             Run("Python, no credits or trace", UNBOUNDED),
             Run("Python, a thread computes", Task(busy=True)),
-            Run("C, splice", Task("splice")),
-            Run("Python, splice", Task("splice")),
+            Run("C, splice", Task("splice", "splice")),
+            Run("Python, splice", Task("splice", "splice")),
         ),
         (
             Row("memfd to memfd, in order", _rate("Python", "C"), 0.90),
@@ -170,8 +170,8 @@ def scaled(group: Group, *, size: int, source: str, destination: str) -> Group:
         task = run.task
         if task.reading != "blocking":  # these want a worker each, whatever else is asked for
             task = replace(task, source=source, destination=destination)
-        if task.bytes == Task().bytes:
-            task = replace(task, size=size * Task().devices // task.devices)
+        if task.chunk == Task().chunk:  # else the number of chunks is what matters
+            task = replace(task, size=task.size * size // Task().size)
         return replace(run, task=task)
 
     return replace(group, runs=tuple(fit(run) for run in group.runs))

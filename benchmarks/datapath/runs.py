@@ -120,7 +120,7 @@ def _descriptors(task: Task, content: Content | None) -> Iterator[tuple[Sequence
         yield (), ()
         return
     content.spoil()
-    for fd in content.sources:
+    for fd in (*content.sources, *content.sinks):
         os.lseek(fd, 0, os.SEEK_SET)  # splice(2) goes by the file offset
     if task.reading not in ("read", "recv"):
         yield content.sources, content.sinks

@@ -27,6 +27,7 @@ from benchmarks.datapath.devices import (
     FromSplice,
     ToMemfd,
     ToNothing,
+    ToSplice,
 )
 from benchmarks.datapath.failure import BenchmarkFailure
 from benchmarks.datapath.task import Account, Task
@@ -115,7 +116,14 @@ def source_device(task: Task, number: int, fds: Sequence[int]) -> BenchmarkDevic
 
 def destination_device(task: Task, number: int, fds: Sequence[int]) -> BenchmarkDevice:
     """The destination's half of a device."""
-    return ToMemfd(number, task.size, fds[number]) if task.writing == "pwrite" else ToNothing(number, task.size)
+    match task.writing:
+        case "none":
+            return ToNothing(number, task.size)
+        case "pwrite":
+            return ToMemfd(number, task.size, fds[number])
+        case "splice":
+            return ToSplice(number, task.size, fds[number])
+    raise BenchmarkFailure(f"no such writing: {task.writing!r}")
 
 
 @contextlib.contextmanager
@@ -147,7 +155,7 @@ def settings(task: Task) -> Settings:
         chunk=task.chunk,
         budget=task.budget,
         credits=task.credits,
-        splice=task.reading == "splice",
+        splice="splice" in (task.reading, task.writing),
         peer_limit=20.0,
         accept_limit=20.0,
     )

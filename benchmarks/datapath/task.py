@@ -17,7 +17,7 @@ class Task:
     Arguments:
         reading: where the state comes from: "none", "pread", "read" (a pipe), "recv" (a UNIX socket), "splice", or
             "blocking" (2 ms a chunk; only Python).
-        writing: where it goes: "none" or "pwrite".
+        writing: where it goes: "none", "pwrite" or "splice".
         devices: how many.
         size: bytes of state a device.
         chunk: bytes a chunk.

@@ -236,10 +236,15 @@ class Device(ABC):
         return None
 
     def splice_fd(self) -> int | None:
-        """A descriptor from which the kernel can move the state's pages without a copy, instead of ``save_state``.
+        """A descriptor from which the kernel can move the state's pages without a copy, or into which it can.
 
-        With the setting ``splice`` the migration then calls splice(2) on it until that returns 0. The state must not
-        change before the destination has it: pages are passed on by reference. ``None``: there is no such descriptor.
+        ``None``: there is no such descriptor. Asked for with the setting ``splice`` only, before each chunk.
+
+        At the source the migration then calls splice(2) on it until that returns 0, instead of ``save_state``. The
+        state must not change before the destination has it: pages are passed on by reference.
+
+        At the destination the next chunk is moved into it where that is possible, and given to ``load_state`` where it
+        is not, in turns: so both must go by the descriptor's own offset. ``abort`` must end a wait in it, too.
         """
         return None
 

@@ -159,7 +159,7 @@ static int choice(const char *text, const char *const *names)
 int main(int argc, char **argv)
 {
     static const char *const readings[] = {"none", "pread", "read", "recv", "splice", NULL};
-    static const char *const writings[] = {"none", "pwrite", NULL};
+    static const char *const writings[] = {"none", "pwrite", "splice", NULL};
     static const char *const transports[] = {"tcp", "unix", NULL};
     static const struct option known[] = {
         {"read", required_argument, NULL, 'r'},     {"write", required_argument, NULL, 'w'},

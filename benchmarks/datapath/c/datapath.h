@@ -23,6 +23,7 @@ enum reading {
 enum writing {
     WRITE_NONE,   /* nothing */
     WRITE_PWRITE, /* pwrite(2) into a memfd */
+    WRITE_SPLICE, /* splice(2) from the channel through a pipe into a memfd; pwrite(2) for what comes out of order */
 };
 
 struct options {

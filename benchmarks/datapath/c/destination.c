@@ -3,9 +3,12 @@
  * it; a chunk that is not the next one is parked.
  */
 
+#define _GNU_SOURCE
+
 #include "datapath.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -68,7 +71,7 @@ static void write_chunk(int device, struct chunk *chunk)
     struct loader *loader = &loaders[device];
     size_t written = 0;
 
-    while (options->writing == WRITE_PWRITE && written < chunk->length) {
+    while (options->writing != WRITE_NONE && written < chunk->length) {
         ssize_t more = pwrite(options->to[device], chunk->buffer + written, chunk->length - written,
                               loader->done + written);
         if (more < 0 && errno == EINTR)
@@ -81,6 +84,23 @@ static void write_chunk(int device, struct chunk *chunk)
     loader->last = now();
 }
 
+/* With the device's lock held and nobody at it: write whatever is next and here. */
+static void drain(int device, struct loader *loader)
+{
+    struct chunk *chunk;
+
+    while (loader->next < loader->most && (chunk = loader->parked[loader->next])) {
+        pthread_mutex_unlock(&loader->lock);
+        if (!chunk->config)
+            write_chunk(device, chunk);
+        int config = chunk->config;
+        give_buffer(chunk);
+        pthread_mutex_lock(&loader->lock);
+        loader->finished |= config;
+        loader->parked[loader->next++] = NULL;
+    }
+}
+
 static void deliver(int device, uint32_t index, struct chunk *chunk)
 {
     struct loader *loader = &loaders[device];
@@ -91,19 +111,49 @@ static void deliver(int device, uint32_t index, struct chunk *chunk)
     loader->parked[index] = chunk;
     if (!loader->busy) {
         loader->busy = 1;
-        while (loader->next < loader->most && (chunk = loader->parked[loader->next])) {
-            pthread_mutex_unlock(&loader->lock);
-            if (!chunk->config)
-                write_chunk(device, chunk);
-            int config = chunk->config;
-            give_buffer(chunk);
-            pthread_mutex_lock(&loader->lock);
-            loader->finished |= config;
-            loader->parked[loader->next++] = NULL;
-        }
+        drain(device, loader);
         loader->busy = 0;
     }
     pthread_mutex_unlock(&loader->lock);
+}
+
+static void splice_chunk(struct loader *loader, int device, int channel, const int *ends, size_t left)
+{
+    while (left) {
+        ssize_t got = splice(channel, NULL, ends[1], NULL, left, 0);
+        if (got <= 0)
+            fail("a channel cannot be spliced from");
+        left -= got;
+        while (got) {
+            off_t at = loader->done;
+            ssize_t more = splice(ends[0], NULL, options->to[device], &at, got, 0);
+            if (more <= 0)
+                fail("the state of a device cannot be spliced");
+            got -= more;
+            loader->done += more;
+        }
+    }
+    loader->last = now();
+}
+
+/* Moves the chunk past the buffers if it is the device's next and nobody is at the device; returns whether it was. */
+static int pass(int device, uint32_t index, int channel, const int *ends, size_t length)
+{
+    struct loader *loader = &loaders[device];
+
+    pthread_mutex_lock(&loader->lock);
+    int next = !loader->busy && index == loader->next;
+    if (next) {
+        loader->busy = 1;
+        pthread_mutex_unlock(&loader->lock);
+        splice_chunk(loader, device, channel, ends, length);
+        pthread_mutex_lock(&loader->lock);
+        loader->next++;
+        drain(device, loader);
+        loader->busy = 0;
+    }
+    pthread_mutex_unlock(&loader->lock);
+    return next;
 }
 
 /* Returns 0 at the end of the channel. */
@@ -126,12 +176,20 @@ static int receive_exactly(int channel, unsigned char *buffer, size_t size)
 static void *receive(void *argument)
 {
     int channel = *(const int *)argument;
+    int ends[2];
     unsigned char header[HEADER_SIZE];
+
+    if (pipe(ends))
+        fail("no pipe can be made");
+    fcntl(ends[1], F_SETPIPE_SZ, (int)options->chunk);
 
     while (receive_exactly(channel, header, HEADER_SIZE)) {
         struct chunk_header fields = parse_header(header);
         if (fields.device >= (uint32_t)options->devices || fields.length > options->chunk)
             fail("a packet does not fit");
+        if (options->writing == WRITE_SPLICE && !fields.config &&
+            pass(fields.device, fields.index, channel, ends, fields.length))
+            continue;
         struct chunk *chunk = take_buffer();
         chunk->length = fields.length;
         chunk->config = fields.config;
