@@ -121,6 +121,7 @@ GROUPS: Sequence[Group] = (
             Run("C", Task()),
             Run("Python", Task()),
             Run("Python, no credits or trace", UNBOUNDED),
+            Run("C, a thread computes", Task(busy=True)),
             Run("Python, a thread computes", Task(busy=True)),
             Run("C, splice", Task("splice", "splice")),
             Run("Python, splice", Task("splice", "splice")),
@@ -131,6 +132,7 @@ GROUPS: Sequence[Group] = (
             Row("with splice, against C with splice", _rate("Python, splice", "C, splice")),
             Row("credits and trace on, against off", _rate("Python", "Python, no credits or trace"), 0.97),
             Row("a thread computes beside it, against none", _rate("Python, a thread computes", "Python"), 0.75),
+            Row("a thread computes beside C, against none", _rate("C, a thread computes", "C")),
         ),
     ),
     Group(

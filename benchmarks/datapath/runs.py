@@ -49,10 +49,12 @@ def run_c(task: Task, content: Content | None) -> Measure:
             f"--transport={task.transport}",
             f"--channels={task.channels}",
             f"--devices={task.devices}",
+            f"--workers={task.workers}",
             f"--chunk={task.chunk}",
             f"--size={task.size}",
             f"--from={_list(sources)}",
             f"--to={_list(sinks)}",
+            *(["--busy"] if task.busy else []),
         ]
         with _process(command, (*sources, *sinks)) as process:
             found = json.loads(_result(process, "the C program"))

@@ -23,13 +23,14 @@ class Task:
         chunk: bytes a chunk.
         channels: how many.
         transport: "tcp" (loopback, cubic) or "unix".
+        busy: whether a thread computes beside the migration, in the source's process.
         source: the source's threading model by its registered name; only Python, as all that follow.
         destination: the destination's.
-        workers: how many threads both models are asked for; 0 leaves it to them.
+        workers: how many threads both models are asked for, and C's source has; 0 leaves it to them, and is one a
+            device for C.
         budget: bytes that the destination may hold.
         credits: whether the source offers credits.
         trace: whether spans are recorded.
-        busy: whether a thread computes beside the migration, in the source's process.
         bare: whether only the channels are driven, without a migration (``leg.py``); reads and writes nothing.
     """
 
@@ -40,13 +41,13 @@ class Task:
     chunk: int = MIB
     channels: int = 2
     transport: str = "tcp"
+    busy: bool = False
     source: str = "pool"
     destination: str = "receiver"
     workers: int = 2
     budget: int = 64 * MIB
     credits: bool = True
     trace: bool = True
-    busy: bool = False
     bare: bool = False
 
     @property

@@ -167,6 +167,7 @@ int main(int argc, char **argv)
         {"channels", required_argument, NULL, 'n'},  {"devices", required_argument, NULL, 'd'},
         {"chunk", required_argument, NULL, 'c'},     {"size", required_argument, NULL, 's'},
         {"from", required_argument, NULL, 'f'},      {"to", required_argument, NULL, 'o'},
+        {"busy", no_argument, NULL, 'b'},            {"workers", required_argument, NULL, 'k'},
         {NULL, 0, NULL, 0},
     };
     struct options options = {.congestion = "cubic", .channels = 2, .devices = 4, .chunk = 1 << 20, .size = 1 << 28};
@@ -191,6 +192,8 @@ int main(int argc, char **argv)
         case 's': options.size = strtoull(optarg, NULL, 10); break;
         case 'f': from = descriptors(optarg, options.from); break;
         case 'o': to = descriptors(optarg, options.to); break;
+        case 'k': options.workers = atoi(optarg); break;
+        case 'b': options.busy = 1; break;
         default: return 2;
         }
     }

@@ -31,8 +31,10 @@ struct options {
     enum writing writing;
     int unix_sockets;       /* 1: the channels are UNIX sockets; 0: TCP over loopback */
     const char *congestion; /* TCP congestion control of the channels */
+    int busy;               /* 1: a thread computes beside it, in the source's process */
     int channels;
     int devices;
+    int workers;   /* threads at the source; 0: one a device */
     size_t chunk;  /* bytes a chunk, a multiple of the page */
     uint64_t size; /* bytes of state a device */
     int from[MOST_DEVICES];

@@ -1,4 +1,4 @@
-/* The source: a thread a device; the thread that read a chunk sends it on an idle channel. */
+/* The source: workers that take one device after the other; who read a chunk sends it on an idle channel. */
 
 #define _GNU_SOURCE
 
@@ -7,48 +7,58 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Channels that nobody sends on, first in first out. */
+/* Channels that nobody sends on, first in first out; and who sends. */
 struct idle {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int channels[MOST_CHANNELS];
-    int first, count;
+    int count;
+    int senders; /* devices that have sent some chunks and not the last */
+    int all;     /* how many channels there are */
 };
 
 struct saver {
     const struct options *options;
     struct idle *idle;
-    pthread_barrier_t *start;
-    pthread_t thread;
     int number;
     int pipe[2];
+    int channel;    /* the one that it had last, -1 before */
     int64_t first; /* when its first read began */
     uint64_t done; /* bytes of state read so far */
     unsigned char *buffer;
     unsigned char header[HEADER_SIZE];
 };
 
-static int take_channel(struct idle *idle)
+/* The one that the saver had last if it is idle, unless there are too few savers to use all channels like that. */
+static int take_channel(struct idle *idle, int last)
 {
+    int place = 0;
+
     pthread_mutex_lock(&idle->lock);
+    idle->senders += last < 0;
     while (!idle->count)
         pthread_cond_wait(&idle->changed, &idle->lock);
-    int channel = idle->channels[idle->first];
-    idle->first = (idle->first + 1) % MOST_CHANNELS;
+    for (int number = 0; idle->senders >= idle->all && number < idle->count; number++)
+        if (idle->channels[number] == last)
+            place = number;
+    int channel = idle->channels[place];
     idle->count--;
+    memmove(idle->channels + place, idle->channels + place + 1, (idle->count - place) * sizeof channel);
     pthread_mutex_unlock(&idle->lock);
     return channel;
 }
 
-static void give_channel(struct idle *idle, int channel)
+static void give_channel(struct idle *idle, int channel, int was_last)
 {
     pthread_mutex_lock(&idle->lock);
-    idle->channels[(idle->first + idle->count++) % MOST_CHANNELS] = channel;
+    idle->channels[idle->count++] = channel;
+    idle->senders -= was_last;
     pthread_cond_signal(&idle->changed);
     pthread_mutex_unlock(&idle->lock);
 }
@@ -133,60 +143,91 @@ static void send_chunk(struct saver *saver, uint32_t index, size_t length, int c
 {
     struct chunk_header fields = {saver->number, index, length, config};
     pack_header(saver->header, &fields);
-    int channel = take_channel(saver->idle);
+    int channel = saver->channel = take_channel(saver->idle, saver->channel);
     if (saver->options->reading == READ_SPLICE && !config) {
         send_spliced(saver, channel, length);
     } else {
         struct iovec buffers[2] = {{saver->header, HEADER_SIZE}, {saver->buffer, length}};
         send_buffers(channel, buffers, 2);
     }
-    give_channel(saver->idle, channel);
+    give_channel(saver->idle, channel, config);
 }
 
-static void *save(void *argument)
+static void save(struct saver *saver)
 {
-    struct saver *saver = argument;
     uint32_t index = 0;
     size_t length;
 
-    pthread_barrier_wait(saver->start);
     saver->first = now();
     while ((length = read_chunk(saver)))
         send_chunk(saver, index++, length, 0);
     send_chunk(saver, index, CONFIG_SIZE, 1);
+}
+
+static struct saver savers[MOST_DEVICES];
+static pthread_barrier_t start;
+
+static void *work(void *argument)
+{
+    static atomic_int taken;
+    const struct options *options = argument;
+    int number;
+
+    pthread_barrier_wait(&start);
+    while ((number = atomic_fetch_add(&taken, 1)) < options->devices)
+        save(&savers[number]);
+    return NULL;
+}
+
+/* Computes until the process ends, as a device model in the same process would. */
+static void *compute(void *argument)
+{
+    volatile uint64_t *number = argument;
+
+    for (;;)
+        *number = *number * 1103515245 % 2147483647;
     return NULL;
 }
 
 void run_source(const struct options *options, const int *channels, struct account *account)
 {
-    static struct saver savers[MOST_DEVICES];
-    static struct idle idle = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, {0}, 0, 0};
-    pthread_barrier_t start;
+    static struct idle idle = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    pthread_t workers[MOST_DEVICES];
+    int count = options->workers && options->workers < options->devices ? options->workers : options->devices;
 
     for (int number = 0; number < options->channels; number++)
-        give_channel(&idle, channels[number]);
-    if (pthread_barrier_init(&start, NULL, options->devices + 1))
+        give_channel(&idle, channels[number], 0);
+    idle.all = options->channels;
+    if (pthread_barrier_init(&start, NULL, count + 1))
         fail("no barrier can be made");
     for (int number = 0; number < options->devices; number++) {
         struct saver *saver = &savers[number];
         saver->options = options;
         saver->idle = &idle;
-        saver->start = &start;
         saver->number = number;
+        saver->channel = -1;
         saver->buffer = page_aligned(options->chunk);
         if (options->reading == READ_SPLICE) {
             if (pipe(saver->pipe))
                 fail("no pipe can be made");
             fcntl(saver->pipe[1], F_SETPIPE_SZ, (int)options->chunk);
         }
-        if (pthread_create(&saver->thread, NULL, save, saver))
+    }
+    for (int number = 0; number < count; number++)
+        if (pthread_create(&workers[number], NULL, work, (void *)options))
+            fail("no thread can be made");
+    if (options->busy) {
+        static volatile uint64_t number = 1;
+        pthread_t computing;
+        if (pthread_create(&computing, NULL, compute, (void *)&number) || pthread_detach(computing))
             fail("no thread can be made");
     }
     count_cpu(account, -1);
     pthread_barrier_wait(&start);
+    for (int number = 0; number < count; number++)
+        pthread_join(workers[number], NULL);
     for (int number = 0; number < options->devices; number++) {
-        struct saver *saver = &savers[number];
-        pthread_join(saver->thread, NULL);
+        const struct saver *saver = &savers[number];
         account->bytes += saver->done;
         if (!account->nanoseconds || saver->first < account->nanoseconds)
             account->nanoseconds = saver->first;
