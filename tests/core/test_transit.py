@@ -70,44 +70,43 @@ def next_in(pool: BufferPool, index: int = 7, size: int = SIZE) -> Chunk:
     return chunk
 
 
-def sending(sock: socket.socket, data: bytes) -> threading.Thread:
-    thread = threading.Thread(target=sock.sendall, args=(data,))
-    thread.start()
-    return thread
+Offered = tuple[Transit, Chunk]
+
+
+@pytest.fixture
+def offered(pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int) -> Iterator[Offered]:
+    """A payload that may be moved into ``sink``, with another packet behind it."""
+    near, far = pair
+    sender = threading.Thread(target=near.sendall, args=(STATE + b"next",))
+    sender.start()
+    transit = Transit(far, SIZE, patient)
+    chunk = next_in(pool)
+    transit.offer(SLOT, chunk, sink)
+    yield transit, chunk
+    sender.join(LIMIT)
+    transit.close()
 
 
 def test_what_is_moved_goes_into_the_descriptor_and_the_channel_stands_behind_it(
-    pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int
+    offered: Offered, pair: tuple[socket.socket, socket.socket], sink: int
 ) -> None:
-    near, far = pair
-    transit = Transit(far, SIZE, patient)
-    sender = sending(near, STATE + b"next")
-    chunk = next_in(pool)
-    transit.offer(SLOT, chunk, sink)
+    transit, chunk = offered
     assert transit.move(chunk)
     transit.settle()
-    sender.join(LIMIT)
-    transit.close()
     assert os.pread(sink, SIZE + 1, 0) == STATE
-    assert far.recv(10) == b"next"
+    assert pair[1].recv(10) == b"next"
     assert not transit.broken
 
 
 def test_what_nobody_moves_is_in_the_buffer_and_can_be_moved_no_more(
-    pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int
+    offered: Offered, pair: tuple[socket.socket, socket.socket], sink: int
 ) -> None:
-    near, far = pair
-    transit = Transit(far, SIZE, patient)
-    sender = sending(near, STATE + b"next")
-    chunk = next_in(pool)
-    transit.offer(SLOT, chunk, sink)
+    transit, chunk = offered
     transit.settle()
-    sender.join(LIMIT)
     assert not transit.move(chunk)
-    transit.close()
     assert chunk.payload == STATE
     assert os.fstat(sink).st_size == 0
-    assert far.recv(10) == b"next"
+    assert pair[1].recv(10) == b"next"
 
 
 def test_another_chunk_is_not_what_was_offered(
