@@ -48,6 +48,7 @@ _MIGRATING: Final[Sequence[Callable[[Subject, Model], str]]] = (
     migrating.round_trip,
     migrating.short_buffers,
     migrating.tight_window,
+    migrating.spliced,
     migrating.cancels,
     migrating.errors,
     migrating.leaves_nothing,

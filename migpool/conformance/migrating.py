@@ -6,14 +6,16 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from migpool.conformance.interference import Calls, Tripwire, failing
 from migpool.conformance.pairing import Migrated, migrate, settings_with
 from migpool.conformance.subject import Subject
-from migpool.conformance.verdict import Failure
+from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.device import Side
 from migpool.endpoint import Endpoint
 from migpool.lab.footprint import Footprint, footprint
@@ -23,7 +25,7 @@ from migpool.settings import MIB, Settings
 from migpool.states import State
 from migpool.trace import Tracer
 
-__all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "tight_window"]
+__all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "spliced", "tight_window"]
 
 PAGE: Final = 4096
 POSITIONS: Final = 6
@@ -37,6 +39,8 @@ GROWTH: Final = 64 * MIB
 """The same of the process's resident memory, of which the C library may keep some."""
 SETTLED: Final = 1.0
 ROOMY: Final = settings_with(MIB, 64)
+SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
+TURNS: Final = 5
 
 SAVING: Final = ("quiesce", "stop", "save_state", "save_config")
 LOADING: Final = ("load_state", "load_config", "wake", "start")
@@ -62,6 +66,29 @@ def tight_window(subject: Subject, model: Model) -> str:
     machine = subject.machine("source")
     machine.close()
     return _verified(subject, model, settings_with(16 * PAGE, 2 * max(1, len(machine.iterable)), channels=4))
+
+
+def spliced(subject: Subject, model: Model) -> str:
+    """Migrate with ``splice``: a device's descriptor and its calls take turns, and the state must be whole."""
+    answers: list[int] = []
+    proof = ""
+    # When a chunk comes decides which way it goes: some migrations, so that some chunks go either way.
+    for _ in range(TURNS):
+        with _machines(subject) as (source, destination):
+            for slot in (*source, *destination):
+                slot.device.splice_fd = partial(_noted, slot.device.splice_fd, answers)
+            _must_complete(migrate(source, destination, model, SPLICING), "")
+            proof = _proof(source)
+        if not answers:
+            raise NotApplicable("no device has a descriptor for splice(2)")
+    return proof
+
+
+def _noted(splice_fd: Callable[[], int | None], answers: list[int]) -> int | None:
+    descriptor = splice_fd()
+    if descriptor is not None:
+        answers.append(descriptor)
+    return descriptor
 
 
 def cancels(subject: Subject, model: Model, *, every: bool = False) -> str:

@@ -51,7 +51,7 @@ def broken(kind: type[RingNic]) -> Callable[[DeviceContext], list[Device]]:
 @pytest.mark.parametrize("check", checks([MODEL, "pool:1"]), ids=str)
 def test_a_good_device_passes(check: object) -> None:
     finding = run_check(Subject("ringnic", ring_devices, {"ring": 200_000}, 2), check, LIMIT)  # type: ignore[arg-type]
-    assert finding.outcome is Outcome.PASSED, finding.text
+    assert finding.outcome is (Outcome.SKIPPED if "spliced" in str(check) else Outcome.PASSED), finding.text
 
 
 @pytest.mark.timeout(300)
