@@ -91,6 +91,8 @@ def payload_size(entry: Mapping[str, object]) -> int:
 def _members(entries: Sequence[Mapping[str, object]], where: str) -> Iterator[Member]:
     seen: set[str] = set()
     for name, same in groupby(entries, lambda entry: _get(entry, "name", str, where)):
+        if not name:
+            raise DescriptionError(f"{where}: a field has no name")
         if name in seen:
             raise DescriptionError(f"{where}: the name {name} occurs twice")
         seen.add(name)

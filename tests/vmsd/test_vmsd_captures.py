@@ -157,6 +157,7 @@ def test_elements_without_index_under_one_name_are_one_array() -> None:
         (entry(field("a", "bool", 1), field("b", "bool", 1), field("a", "bool", 1)), "the name a occurs twice"),
         (entry(subsections=[entry(vmsd_name="e/x")]), "subsection e/x does not begin with its parent's name d"),
         (entry(field("a\nb", "bool", 1)), r"expected 'name' without control characters, it is 'a\\nb'"),
+        (entry(field("a", "uint8", 1), field("", "buffer", 66)), "device d: a field has no name"),
         (entry(vmsd_name=""), "expected a name of 1 to 255 ASCII characters"),
         (entry(version=True), "expected 'version' as int, it is True"),
     ],
