@@ -97,18 +97,15 @@ def test_the_source_needs_no_buffer(tmp_path: Path, stack: ExitStack) -> None:
 
 def test_the_destination_needs_no_buffer_for_what_comes_in_order(tmp_path: Path, stack: ExitStack) -> None:
     source, destination = plain(SIZES), spliced(stack, [0] * len(SIZES))
-    # Over one channel all comes in order; and no job is in the middle of another chunk then.
+    # Over one channel all comes in order.
     settings = Settings(channels=1, chunk=CHUNK, budget=8 * CHUNK, peer_limit=10, splice=True)
-    switched = threading.Event()
-    source[0].before["save_config"] = switched.set
     sent, got = migrate(tmp_path, source, destination, settings=settings)
     assert (sent.error, got.error) == ("", "")
-    assert switched.is_set()
     arrived(source, destination)
     through_buffers = sum(device.calls.count("load_state") for device in destination)
     chunks = sum(-(-size // CHUNK) for size in SIZES)
-    # What came before the load jobs had begun is in buffers: a chunk a device at most, since no more is granted.
-    assert through_buffers <= len(SIZES) < chunks
+    # What comes before a load job has begun, or while another thread is at it, is received: a few, as time will have it.
+    assert through_buffers < chunks
     assert sum(span.wait is Wait.WRITE for span in got.spans) == chunks
 
 
