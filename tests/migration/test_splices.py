@@ -104,7 +104,7 @@ def test_the_destination_needs_no_buffer_for_what_comes_in_order(tmp_path: Path,
     arrived(source, destination)
     through_buffers = sum(device.calls.count("load_state") for device in destination)
     chunks = sum(-(-size // CHUNK) for size in SIZES)
-    # What comes before a load job has begun, or while another thread is at it, is received: a few, as time will have it.
+    # What comes before a load job has begun, or while another thread is at it, is received: a few chunks.
     assert through_buffers < chunks
     assert sum(span.wait is Wait.WRITE for span in got.spans) == chunks
 
