@@ -79,8 +79,7 @@ class Cell(Codec):
         start = reader.claim(self.size * length)
         if self.code.endswith("s"):
             raw = bytes(reader.data[start : reader.pos])
-            values: list[object] = [raw[at : at + self.size] for at in range(0, len(raw), self.size)]
-            values = values if self.size else [b""] * length
+            values: list[object] = [raw[at * self.size : (at + 1) * self.size] for at in range(length)]
         else:
             values = list(struct.Struct(f">{length}{self.code}").unpack_from(reader.data, start))
         if self.load is not None:

@@ -144,6 +144,15 @@ def test_elements_without_index_under_one_name_are_one_array() -> None:
     assert description.describe(state)["fields"] == described["fields"]
 
 
+def test_an_empty_buffer_in_an_array_takes_no_bytes() -> None:
+    described = entry(field("p", "buffer", 0), field("p", "buffer", 2))
+    description = Description.from_structure(section_structure(described, 1))
+    state: dict[str, object] = {}
+    description.load(state, b"ab")
+    assert state == {"p": [b"", b"ab"]}
+    assert description.save(state) == b"ab"
+
+
 @pytest.mark.parametrize(
     ("described", "message"),
     [
