@@ -22,7 +22,7 @@ from migpool.answering import ENDED_EARLY
 from migpool.arrivals import Arrivals, Inbox
 from migpool.cancel import CancelSwitch
 from migpool.channel.sockets import read_exactly
-from migpool.channel.transit import Transit
+from migpool.channel.transit import Transit, cut_short
 from migpool.effects import LoadConfig, Loaded, Wait, WriteState
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
 from migpool.interpreter import Handlers, of
@@ -104,7 +104,7 @@ class Receiving:
     def _move_state(self, effect: WriteState) -> None:
         transit = self.arrivals.inboxes[effect.slot.number].transit
         if transit is None or not transit.move(effect.chunk):
-            effect.slot.device.load_state(effect.chunk.payload)
+            self._write_state(effect)
 
     def _loaded(self, effect: Loaded) -> None:
         # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
@@ -174,9 +174,7 @@ class Receiving:
             begin = end = monotonic_ns()
             if transit is None or config or not self._stays(box, chunk, transit):
                 if size and read_exactly(channel, chunk.buffer, size, idle) < size:
-                    raise PeerError(
-                        f"{box.slot.name}, chunk {index}: the source closed the channel in the middle of it"
-                    )
+                    raise cut_short(box.slot.name, index)
                 end = monotonic_ns()
             record(pack_span(Wait.RECEIVE, box.slot.number, index, begin, end))
             if config:

@@ -65,7 +65,6 @@ class ChannelGroup:
         self._number = 0
         self._numbering = Lock()
         self._pace = pace
-        self.bytes_sent = 0
         switch.on_cancel(self.abort)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from migpool.errors import PeerError
 from migpool.machine import Slot
 from migpool.memory import Chunk, Conduit
 
-__all__ = ["Transit"]
+__all__ = ["Transit", "cut_short"]
 
 
 class Transit:
@@ -40,8 +40,9 @@ class Transit:
         self._idle = idle
         self._pipe = Conduit(room)
         self._lock = Lock()
-        self._chunk: Chunk | None = None
+        self._chunk: Chunk | None = None  # what is in the channel still
         self._name = ""
+        self._index = -1
         self._target = -1
         self.broken = False
 
@@ -49,7 +50,7 @@ class Transit:
         """The payload of ``chunk`` is next in the channel; from now on it may be moved into the descriptor ``target``,
         which is the device's."""
         with self._lock:
-            self._chunk, self._name, self._target = chunk, slot.name, target
+            self._chunk, self._name, self._index, self._target = chunk, slot.name, chunk.index, target
 
     def move(self, chunk: Chunk) -> bool:
         """Move the chunk's payload into the device, on the calling thread.
@@ -85,7 +86,7 @@ class Transit:
                 return
             size = chunk.length
             if read_exactly(self._channel, chunk.buffer, size, self._tick) < size:
-                raise self._cut_short(chunk)
+                raise cut_short(self._name, self._index)
             self._chunk = None
 
     def _splice(self, left: int) -> None:
@@ -98,19 +99,19 @@ class Transit:
                 waited(error, self._tick)
                 continue
             if not got:
-                raise self._cut_short(self._chunk)
+                raise cut_short(self._name, self._index)
             left -= got
             while got:
                 got -= os.splice(outlet, target, got)
 
     def _tick(self) -> None:
-        chunk = self._chunk
-        self._idle(f"{self._name}: the rest of chunk {chunk.index if chunk else -1} has not come")
-
-    def _cut_short(self, chunk: Chunk | None) -> PeerError:
-        index = chunk.index if chunk else -1
-        return PeerError(f"{self._name}, chunk {index}: the source closed the channel in the middle of it")
+        self._idle(f"{self._name}: the rest of chunk {self._index} has not come")
 
     def close(self) -> None:
         """Close the pipe."""
         self._pipe.close()
+
+
+def cut_short(name: str, index: int) -> PeerError:
+    """The channel ended within chunk ``index`` of the device called ``name``."""
+    return PeerError(f"{name}, chunk {index}: the source closed the channel in the middle of it")
