@@ -39,7 +39,7 @@ def test_a_group_measures_every_row_against_c(group: Group, content: Content, be
     for row in outcomes(small, rounds):
         assert row.median > 0
         benchmark.extra_info[row.name] = row.median
-    python = next(run for run in small.runs if run.name == "Python")
+    python = next(run for run in small.runs if run.name.startswith("Python"))
     assert benchmark(python.measure, content).bytes == python.task.bytes
 
 
@@ -95,6 +95,28 @@ def test_a_row_is_the_median_of_its_rounds_and_is_held_against_its_target() -> N
     assert (time.median, time.passed) == (2.5, False)
     assert told.median == pytest.approx(0.3)
     assert told.passed is None
+
+
+def test_a_round_has_the_mean_of_its_turns_which_go_forth_and_back(content: Content) -> None:
+    order: list[str] = []
+
+    class Told(Run):
+        def measure(self, content: Content) -> Measure:
+            del content
+            order.append(self.name)
+            return Measure(float(len(order)), MIB, 0.0, 0.0)
+
+    group = Group("some", (Told("C", SMALL), Told("Python", SMALL)), (), turns=2)
+    first, second = play(group, content, 2, Attempts(1e9, 1, 0.0))
+    assert order == ["C", "Python", "Python", "C", "C", "Python", "Python", "C", "C", "Python"]
+    assert (first["C"].seconds, first["Python"].seconds) == (4.5, 4.5)
+    assert (second["C"].seconds, second["Python"].seconds) == (8.5, 8.5)
+
+
+@pytest.mark.parametrize("chunk", [MIB, 3 * PAGE])
+def test_the_system_calls_alone_move_the_state_too(chunk: int, content: Content) -> None:
+    task = replace(SMALL, bare="calls", chunk=chunk)
+    assert run_python(task, content).bytes == task.bytes
 
 
 def test_a_disturbed_run_is_repeated_as_often_as_allowed() -> None:

@@ -64,13 +64,16 @@ class Group:
 
     Arguments:
         name: what ``--only`` selects it by.
-        runs: in the order of a round; every second round goes the other way.
+        runs: in the order of a turn; every second turn goes the other way.
         rows: made from them.
+        turns: how many make a round, which has the mean of them: for rows whose runs differ by less than two runs of
+            the same.
     """
 
     name: str
     runs: Sequence[Run]
     rows: Sequence[Row]
+    turns: int = 1
 
 
 def _rate(fast: str, slow: str) -> Callable[[Round], float]:
@@ -96,6 +99,8 @@ UNBOUNDED = Task(credits=False, trace=False, budget=Task().bytes)
 OWN = Task("none", "none", devices=1, channels=1, chunk=4096, size=16384 * 4096, budget=64 * 4096)
 # Short chunks: this is about threads that wait, not about bytes that move.
 BLOCKING = Task("blocking", "none", devices=16, chunk=16 * 1024, size=100 * 16 * 1024, source="pool", workers=16)
+# As many as devices, and as many as processors: the more threads want a processor, the less the one that computes gets.
+COMPUTING = (4, 2)
 IDEAL = BLOCKING.size / BLOCKING.chunk * DELAY
 
 GROUPS: Sequence[Group] = (
@@ -107,10 +112,12 @@ GROUPS: Sequence[Group] = (
             Run("C, UNIX", replace(NOTHING, transport="unix"), content=False),
             Run("Python, UNIX", replace(NOTHING, transport="unix"), content=False),
             Run("C, a thread a channel", PLAIN, content=False),
-            Run("Python, channels alone", replace(PLAIN, bare=True), content=False),
+            Run("Python, channels alone", replace(PLAIN, bare="channels"), content=False),
+            Run("Python, calls alone", replace(PLAIN, bare="calls"), content=False),
         ),
         (
             Row("socket leg, TCP", _rate("Python, channels alone", "C, a thread a channel"), 0.95),
+            Row("socket leg, TCP, by the system calls alone", _rate("Python, calls alone", "C, a thread a channel")),
             Row("a whole migration of nothing, TCP", _rate("Python", "C")),
             Row("a whole migration of nothing, UNIX sockets", _rate("Python, UNIX", "C, UNIX")),
         ),
@@ -120,19 +127,42 @@ GROUPS: Sequence[Group] = (
         (
             Run("C", Task()),
             Run("Python", Task()),
-            Run("Python, no credits or trace", UNBOUNDED),
-            Run("C, a thread computes", Task(busy=True)),
-            Run("Python, a thread computes", Task(busy=True)),
+            Run("Python, calls alone", Task(bare="calls")),
             Run("C, splice", Task("splice", "splice")),
             Run("Python, splice", Task("splice", "splice")),
         ),
         (
             Row("memfd to memfd, in order", _rate("Python", "C"), 0.90),
+            Row("memfd to memfd, by the system calls alone", _rate("Python, calls alone", "C")),
             Row("with splice, against C that copies", _rate("Python, splice", "C"), 1.15),
             Row("with splice, against C with splice", _rate("Python, splice", "C, splice")),
-            Row("credits and trace on, against off", _rate("Python", "Python, no credits or trace"), 0.97),
-            Row("a thread computes beside it, against none", _rate("Python, a thread computes", "Python"), 0.75),
-            Row("a thread computes beside C, against none", _rate("C, a thread computes", "C")),
+        ),
+        turns=2,
+    ),
+    Group(
+        "credits",
+        (Run("Python", Task()), Run("Python, no credits or trace", UNBOUNDED)),
+        (Row("credits and trace on, against off", _rate("Python", "Python, no credits or trace"), 0.97),),
+        turns=4,
+    ),
+    Group(
+        "computing",
+        tuple(
+            Run(
+                f"{program}, {workers} workers{', a thread computes' if busy else ''}", Task(workers=workers, busy=busy)
+            )
+            for workers in COMPUTING
+            for program in ("C", "Python")
+            for busy in (False, True)
+        ),
+        tuple(
+            Row(
+                f"a thread computes beside {program}, {workers} workers, against none",
+                _rate(f"{program}, {workers} workers, a thread computes", f"{program}, {workers} workers"),
+                0.75 if program == "Python" else None,
+            )
+            for workers in COMPUTING
+            for program in ("Python", "C")
         ),
     ),
     Group(
@@ -181,8 +211,15 @@ def scaled(group: Group, *, size: int, source: str, destination: str) -> Group:
 
 def play(group: Group, content: Content, rounds: int, attempts: Attempts) -> Iterator[Round]:
     """Run ``group`` once to warm up, and then ``rounds`` times; yields each round's measures."""
-    for number in range(rounds + 1):
-        order = group.runs if number % 2 else tuple(reversed(group.runs))
-        measures = {run.name: attempts.undisturbed(partial(run.measure, content)) for run in order}
-        if number:
-            yield measures
+    forth = True
+
+    def turn() -> dict[str, Measure]:
+        nonlocal forth
+        order = group.runs if forth else tuple(reversed(group.runs))
+        forth = not forth
+        return {run.name: attempts.undisturbed(partial(run.measure, content)) for run in order}
+
+    turn()
+    for _ in range(rounds):
+        turns = [turn() for _ in range(group.turns)]
+        yield {run.name: Measure.mean([each[run.name] for each in turns]) for run in group.runs}

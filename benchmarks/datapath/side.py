@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from benchmarks.datapath import leg
+from benchmarks.datapath import calls, leg
 from benchmarks.datapath.devices import (
     BenchmarkDevice,
     Blocking,
@@ -42,6 +42,8 @@ from migpool.trace import Recorder, Tracer
 
 DELAY = 0.002
 """Seconds that a blocking device takes for a chunk."""
+BARE = {"channels": leg, "calls": calls}
+"""What moves the state without a migration, by ``Task.bare``."""
 
 
 class NoTrace(Tracer):
@@ -161,19 +163,19 @@ def settings(task: Task) -> Settings:
     )
 
 
-def send_bare(task: Task, address: Address) -> Account:
-    """Drive the channels alone, at the source."""
-    devices = [FromNothing(number, task.size) for number in range(task.devices)]
+def send_bare(task: Task, fds: Sequence[int], address: Address) -> Account:
+    """Send without a migration."""
+    devices = [source_device(task, number, fds) for number in range(task.devices)]
     before = _cpu()
-    began = leg.send(devices, settings(task), address)
+    began = BARE[task.bare].send(devices, settings(task), address)
     return _bare(began, task.bytes, before)
 
 
-def receive_bare(task: Task, address: Address) -> Account:
-    """Drive the channels alone, at the destination."""
-    devices = [ToNothing(number, task.size) for number in range(task.devices)]
+def receive_bare(task: Task, fds: Sequence[int], address: Address) -> Account:
+    """Receive without a migration."""
+    devices = [destination_device(task, number, fds) for number in range(task.devices)]
     before = _cpu()
-    ended, moved = leg.receive(devices, settings(task), address, _listening)
+    ended, moved = BARE[task.bare].receive(devices, settings(task), address, _listening)
     return _bare(ended, moved, before)
 
 
@@ -190,7 +192,7 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
     """Send; the address comes on the standard input."""
     address = Address.parse(sys.stdin.readline().strip())
     if task.bare:
-        return send_bare(task, address)
+        return send_bare(task, fds, address)
     devices = [source_device(task, number, fds) for number in range(task.devices)]
     meter = CpuMeter(State.SWITCHOVER)
     machine = Machine("bench", devices)
@@ -212,7 +214,7 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
 def run_destination(task: Task, fds: Sequence[int], address: str) -> Account:
     """Receive."""
     if task.bare:
-        return receive_bare(task, Address.parse(address))
+        return receive_bare(task, fds, Address.parse(address))
     devices = [destination_device(task, number, fds) for number in range(task.devices)]
     # ACTIVE, since the first chunks may be here before SWITCHOVER_START is; nothing happens between the two.
     meter = CpuMeter(State.ACTIVE)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 __all__ = ["MIB", "Account", "Measure", "Task"]
 
@@ -31,7 +34,8 @@ class Task:
         budget: bytes that the destination may hold.
         credits: whether the source offers credits.
         trace: whether spans are recorded.
-        bare: whether only the channels are driven, without a migration (``leg.py``); reads and writes nothing.
+        bare: what moves the state instead of a migration: "channels", migpool's alone, which read and write nothing
+            (``leg.py``), or "calls", the system calls alone (``calls.py``); empty for a migration.
     """
 
     reading: str = "pread"
@@ -48,7 +52,7 @@ class Task:
     budget: int = 64 * MIB
     credits: bool = True
     trace: bool = True
-    bare: bool = False
+    bare: str = ""
 
     @property
     def bytes(self) -> int:
@@ -112,6 +116,17 @@ class Measure:
     user: float
     system: float
     switchover: float = 0.0
+
+    @classmethod
+    def mean(cls, runs: Sequence[Self]) -> Self:
+        """The mean of runs that moved the same bytes."""
+        return cls(
+            statistics.fmean(run.seconds for run in runs),
+            runs[0].bytes,
+            statistics.fmean(run.user for run in runs),
+            statistics.fmean(run.system for run in runs),
+            statistics.fmean(run.switchover for run in runs),
+        )
 
     @property
     def cpu(self) -> float:
