@@ -105,19 +105,27 @@ IDEAL = BLOCKING.size / BLOCKING.chunk * DELAY
 
 GROUPS: Sequence[Group] = (
     Group(
+        "leg",
+        (
+            Run("C", PLAIN, content=False),
+            Run("Python, channels alone", replace(PLAIN, bare="channels"), content=False),
+            Run("Python, calls alone", replace(PLAIN, bare="calls"), content=False),
+        ),
+        (
+            Row("socket leg, TCP", _rate("Python, channels alone", "C"), 0.95),
+            Row("socket leg, TCP, by the system calls alone", _rate("Python, calls alone", "C")),
+        ),
+        turns=4,
+    ),
+    Group(
         "sockets",
         (
             Run("C", NOTHING, content=False),
             Run("Python", NOTHING, content=False),
             Run("C, UNIX", replace(NOTHING, transport="unix"), content=False),
             Run("Python, UNIX", replace(NOTHING, transport="unix"), content=False),
-            Run("C, a thread a channel", PLAIN, content=False),
-            Run("Python, channels alone", replace(PLAIN, bare="channels"), content=False),
-            Run("Python, calls alone", replace(PLAIN, bare="calls"), content=False),
         ),
         (
-            Row("socket leg, TCP", _rate("Python, channels alone", "C, a thread a channel"), 0.95),
-            Row("socket leg, TCP, by the system calls alone", _rate("Python, calls alone", "C, a thread a channel")),
             Row("a whole migration of nothing, TCP", _rate("Python", "C")),
             Row("a whole migration of nothing, UNIX sockets", _rate("Python, UNIX", "C, UNIX")),
         ),
@@ -126,6 +134,7 @@ GROUPS: Sequence[Group] = (
         "memfd",
         (
             Run("C", Task()),
+            Run("C, a thread a device", Task(workers=0)),
             Run("Python", Task()),
             Run("Python, calls alone", Task(bare="calls")),
             Run("C, splice", Task("splice", "splice")),
@@ -134,7 +143,9 @@ GROUPS: Sequence[Group] = (
         (
             Row("memfd to memfd, in order", _rate("Python", "C"), 0.90),
             Row("memfd to memfd, by the system calls alone", _rate("Python, calls alone", "C")),
+            Row("memfd to memfd, in order, against C with a thread a device", _rate("Python", "C, a thread a device")),
             Row("with splice, against C that copies", _rate("Python, splice", "C"), 1.15),
+            Row("C with splice, against C that copies", _rate("C, splice", "C")),
             Row("with splice, against C with splice", _rate("Python, splice", "C, splice")),
         ),
         turns=2,

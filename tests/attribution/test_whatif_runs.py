@@ -59,29 +59,40 @@ def looked_into(reports: Sequence[SideReport]) -> AnalysisResult:
     return found
 
 
-def first_that_is_not_disturbed(
-    saving: Callable[[], list[Slow]], loading: Callable[[], list[Slow]], where: Path
-) -> str:
-    """The reason that one of three runs gives: a host that stands still for some turns hides them from a run."""
-    why = ""
+def first_that_is_not_disturbed(run: Callable[[Path], bool], where: Path) -> bool:
+    """Whether one of three runs is as it must be: a host that stands still for some turns changes what one run shows.
+
+    Arguments:
+        run: one run, in a directory of its own; returns whether it was.
+    """
     for number in range(3):
-        (where / str(number)).mkdir()
-        found = looked_into(migrate(saving(), loading(), Own(), Own(), where / str(number)))
-        why = found.why
-        if "never run at the same time" in why:
-            assert found.resources[0].shorter_ms > 48  # of three devices' 72 ms each, two devices' are for waiting
-            break
-    return why
+        place = where / str(number)
+        place.mkdir()
+        if run(place):
+            return True
+    return False
+
+
+def named(found: AnalysisResult, calls: str) -> bool:
+    """Whether the lock that the devices' ``calls`` share is named; of three devices' 72 ms each, two's are for it."""
+    said = f"the {calls} of first, second and third never run at the same time"
+    return found.why.startswith(said) and found.resources[0].shorter_ms > 48
 
 
 def test_a_lock_within_the_devices_is_named_that_no_span_shows(tmp_path: Path) -> None:
-    why = first_that_is_not_disturbed(lambda: in_turn("save_state"), lambda: machine(0, 0, 0), tmp_path)
-    assert why.startswith("the reads of first, second and third never run at the same time")
+    def run(place: Path) -> bool:
+        reports = migrate(in_turn("save_state"), machine(0, 0, 0), Own(), Own(), place)
+        return named(looked_into(reports), "reads")
+
+    assert first_that_is_not_disturbed(run, tmp_path)
 
 
 def test_so_is_one_at_the_destination(tmp_path: Path) -> None:
-    why = first_that_is_not_disturbed(lambda: machine(0, 0, 0, chunks=12), lambda: in_turn("load_state"), tmp_path)
-    assert why.startswith("the writes of first, second and third never run at the same time")
+    def run(place: Path) -> bool:
+        reports = migrate(machine(0, 0, 0, chunks=12), in_turn("load_state"), Own(), Own(), place)
+        return named(looked_into(reports), "writes")
+
+    assert first_that_is_not_disturbed(run, tmp_path)
 
 
 def test_devices_without_one_are_not_accused(tmp_path: Path) -> None:
@@ -124,7 +135,7 @@ def test_the_big_lock_is_named(tmp_path: Path) -> None:
     assert found.why.startswith("the big lock at the destination has the devices' configs loaded one after the other")
 
 
-def test_the_replay_of_a_real_run_is_near_it_and_the_path_is_told_whole(tmp_path: Path) -> None:
+def test_the_path_of_a_real_run_is_told_whole(tmp_path: Path) -> None:
     source, destination = migrate(
         machine(0.005, 0.006, 0.007),
         machine(0, 0, 0, write=0.004),
@@ -133,12 +144,12 @@ def test_the_replay_of_a_real_run_is_near_it_and_the_path_is_told_whole(tmp_path
         tmp_path,
     )
     found, whole = looked_into((source, destination)), attribute(source, destination)
-    assert found.replayed_ms == pytest.approx(whole.downtime / 1e6, rel=0.25)
+    again = replays(source, destination)
+    assert again is not None
+    assert found.replayed_ms == again.replayed / 1e6
     assert sum(link.end_ms - link.begin_ms for link in found.path) == pytest.approx(whole.downtime / 1e6)
     assert found.path[0].begin_ms == 0
     assert all(one.end_ms == next_.begin_ms for one, next_ in zip(found.path, found.path[1:], strict=False))
-    again = replays(source, destination)
-    assert again is not None
     assert [one.shorter_ms for one in found.resources] == [one.shorter / 1e6 for one in again.freed]
 
 
@@ -157,14 +168,18 @@ def test_the_replay_is_near_under_every_way_of_using_threads(
     saving: type[Scheduler], loading: type[Scheduler], config_load: ConfigLoad, tmp_path: Path
 ) -> None:
     settings = Settings(channels=2, chunk=65536, budget=1 << 20, peer_limit=LIMIT, config_load=config_load)
-    source, destination = migrate(
-        machine(0.004, 0.005, 0.006),
-        [Slow(name, 8, {"load_state": 0.003, "load_config": 0.01}) for name in NAMES],
-        saving(),
-        loading(),
-        tmp_path,
-        settings=settings,
-    )
-    found = replays(source, destination)
-    assert found is not None
-    assert found.replayed == pytest.approx(found.downtime, rel=0.25)
+
+    def run(place: Path) -> bool:
+        reports = migrate(
+            machine(0.004, 0.005, 0.006),
+            [Slow(name, 8, {"load_state": 0.003, "load_config": 0.01}) for name in NAMES],
+            saving(),
+            loading(),
+            place,
+            settings=settings,
+        )
+        found = replays(*reports)
+        assert found is not None
+        return abs(found.replayed - found.downtime) <= 0.25 * found.downtime
+
+    assert first_that_is_not_disturbed(run, tmp_path)
