@@ -225,7 +225,9 @@ class Windows:
         # All rooms but one for each device that is not being loaded yet, evenly.
         self._share = max(1, (self.rooms - idle) // max(1, self._begun))
         self._target = min(self._ahead, self._share)
-        self._low = self._target // 4
+        # A grant wakes a thread at the source, in the middle of what others do: so there are few, each for many chunks.
+        # What is left meanwhile must last until the grant is there; of a short window that is one chunk.
+        self._low = min(self._target // 4, max(1, self._target // 8))
         self._batch = max(1, self._target // 2)
 
     def _share_out(self) -> list[Grant]:

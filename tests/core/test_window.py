@@ -107,6 +107,27 @@ def test_what_a_finished_device_held_goes_to_the_others() -> None:
     assert windows.limit(1) > before
 
 
+@pytest.mark.parametrize(
+    ("rooms", "chunks_a_grant", "left"),
+    [(2, 1, 0), (4, 1, 1), (8, 5, 1), (16, 12, 2), (32, 26, 4), (1000, 26, 4)],
+)
+def test_a_grant_is_for_many_chunks_and_comes_before_the_last_is_used(
+    rooms: int, chunks_a_grant: int, left: int
+) -> None:
+    windows = Windows(1, rooms)
+    grants = 0
+    least = rooms
+    for chunk in range(300):
+        ahead = windows.limit(0) - chunk
+        assert ahead > 0, "the source may send nothing, and nothing is to be loaded"
+        for message in (windows.received(0), windows.loaded(0)):
+            if message and chunk:
+                grants += 1
+                least = min(least, ahead - 1)
+    assert grants <= -(-300 // chunks_a_grant)
+    assert least == left
+
+
 def test_a_device_that_stalls_does_not_keep_the_others_from_their_share() -> None:
     windows = Windows(devices=2, rooms=8)
     windows.received(0)
