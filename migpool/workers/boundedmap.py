@@ -47,7 +47,7 @@ class BoundedMap(Generic[T]):
         self.futures: deque[Future[T]] = deque()
 
     def fill(self) -> None:
-        """Submit what there is room for now; nothing, if the pool accepts nothing."""
+        """Submit as many as there is room for; none, if the pool accepts none."""
         while self.upcoming is not None and len(self.futures) < self.width:
             try:
                 self.futures.append(self.pool.try_submit(self.fn, *self.upcoming))
