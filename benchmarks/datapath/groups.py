@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 
 from benchmarks.datapath.content import Content
 from benchmarks.datapath.disturbance import Attempts
@@ -91,6 +92,11 @@ def _own_cpu(python: str, c: str) -> Callable[[Round], float]:
     return figure
 
 
+def _with_workers(program: str, workers: int, busy: bool) -> str:
+    """What a run is called whose source has so many workers, with a thread that computes beside them or without."""
+    return f"{program}, {workers} workers{', a thread computes' if busy else ''}"
+
+
 NOTHING = Task("none", "none")
 # As many senders as channels, and as many as CPUs: what the calls cost, without a queue for a channel.
 PLAIN = Task("none", "none", devices=2, size=2 * Task().bytes)
@@ -159,9 +165,7 @@ GROUPS: Sequence[Group] = (
     Group(
         "computing",
         tuple(
-            Run(
-                f"{program}, {workers} workers{', a thread computes' if busy else ''}", Task(workers=workers, busy=busy)
-            )
+            Run(_with_workers(program, workers, busy), Task(workers=workers, busy=busy))
             for workers in COMPUTING
             for program in ("C", "Python")
             for busy in (False, True)
@@ -169,7 +173,7 @@ GROUPS: Sequence[Group] = (
         tuple(
             Row(
                 f"a thread computes beside {program}, {workers} workers, against none",
-                _rate(f"{program}, {workers} workers, a thread computes", f"{program}, {workers} workers"),
+                _rate(_with_workers(program, workers, True), _with_workers(program, workers, False)),
                 0.75 if program == "Python" else None,
             )
             for workers in COMPUTING
@@ -222,13 +226,10 @@ def scaled(group: Group, *, size: int, source: str, destination: str) -> Group:
 
 def play(group: Group, content: Content, rounds: int, attempts: Attempts) -> Iterator[Round]:
     """Run ``group`` once to warm up, and then ``rounds`` times; yields each round's measures."""
-    forth = True
+    orders = cycle((group.runs, group.runs[::-1]))
 
-    def turn() -> dict[str, Measure]:
-        nonlocal forth
-        order = group.runs if forth else tuple(reversed(group.runs))
-        forth = not forth
-        return {run.name: attempts.undisturbed(partial(run.measure, content)) for run in order}
+    def turn() -> Round:
+        return {run.name: attempts.undisturbed(partial(run.measure, content)) for run in next(orders)}
 
     turn()
     for _ in range(rounds):

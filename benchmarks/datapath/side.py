@@ -163,17 +163,15 @@ def settings(task: Task) -> Settings:
     )
 
 
-def send_bare(task: Task, fds: Sequence[int], address: Address) -> Account:
+def send_bare(task: Task, devices: Sequence[BenchmarkDevice], address: Address) -> Account:
     """Send without a migration."""
-    devices = [source_device(task, number, fds) for number in range(task.devices)]
     before = _cpu()
     began = BARE[task.bare].send(devices, settings(task), address)
     return _bare(began, task.bytes, before)
 
 
-def receive_bare(task: Task, fds: Sequence[int], address: Address) -> Account:
+def receive_bare(task: Task, devices: Sequence[BenchmarkDevice], address: Address) -> Account:
     """Receive without a migration."""
-    devices = [destination_device(task, number, fds) for number in range(task.devices)]
     before = _cpu()
     ended, moved = BARE[task.bare].receive(devices, settings(task), address, _listening)
     return _bare(ended, moved, before)
@@ -191,9 +189,9 @@ def _listening(bound: Address) -> None:
 def run_source(task: Task, fds: Sequence[int]) -> Account:
     """Send; the address comes on the standard input."""
     address = Address.parse(sys.stdin.readline().strip())
-    if task.bare:
-        return send_bare(task, fds, address)
     devices = [source_device(task, number, fds) for number in range(task.devices)]
+    if task.bare:
+        return send_bare(task, devices, address)
     meter = CpuMeter(State.SWITCHOVER)
     machine = Machine("bench", devices)
     source = Source(
@@ -213,9 +211,9 @@ def run_source(task: Task, fds: Sequence[int]) -> Account:
 
 def run_destination(task: Task, fds: Sequence[int], address: str) -> Account:
     """Receive."""
-    if task.bare:
-        return receive_bare(task, fds, Address.parse(address))
     devices = [destination_device(task, number, fds) for number in range(task.devices)]
+    if task.bare:
+        return receive_bare(task, devices, Address.parse(address))
     # ACTIVE, since the first chunks may be here before SWITCHOVER_START is; nothing happens between the two.
     meter = CpuMeter(State.ACTIVE)
     machine = Machine("bench", devices)
