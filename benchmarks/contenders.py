@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 __all__ = [
     "CONTENDERS",

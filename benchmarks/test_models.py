@@ -15,8 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.datapath.devices import FromNothing, ToNothing
 from migpool.conformance.pairing import migrate, settings_with
-from migpool.machine import Machine
-from migpool.models import parse_model
+from migpool.core.machine import Machine
+from migpool.scenario.model_names import parse_model
 
 ROUNDS = 5
 CHUNK = 1 << 16

@@ -15,7 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.paired import Table, paired
-from migpool.window import Reassembly, Windows
+from migpool.flow.window import Reassembly, Windows
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader, DeviceStateParser
 
 ROUNDS = 11

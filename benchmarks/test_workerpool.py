@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 ROUNDS = 15
 BATCH = 5000

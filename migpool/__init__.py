@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from migpool.errors import MigpoolError, PoolFull
 
 if TYPE_CHECKING:
-    from migpool.workerpool import WorkerPool
+    from migpool.workers.pool import WorkerPool
 
 __all__ = ["MigpoolError", "PoolFull", "WorkerPool", "__version__"]
 
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     # A device process imports migpool.device, and so this file: it should not pay for a pool that it does not use.
     if name == "WorkerPool":
-        from migpool.workerpool import WorkerPool
+        from migpool.workers.pool import WorkerPool
 
         return WorkerPool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from benchmarks.datapath.failure import BenchmarkFailure
-from migpool.channel.address import Address
-from migpool.channel.sockets import connect, listen, prepare
-from migpool.settings import Settings
+from migpool.migration.settings import Settings
+from migpool.transport.address import Address
+from migpool.transport.sockets import connect, listen, prepare
 
 __all__ = ["accepted", "connected", "idle", "together"]
 

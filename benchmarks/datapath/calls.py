@@ -18,9 +18,9 @@ from itertools import repeat
 from benchmarks.datapath.bare import accepted, connected, together
 from benchmarks.datapath.devices import BenchmarkDevice, FromNothing, ToNothing
 from benchmarks.datapath.failure import BenchmarkFailure
-from migpool.channel.address import Address
-from migpool.memory import Chunk
-from migpool.settings import Settings
+from migpool.core.buffers import Chunk
+from migpool.migration.settings import Settings
+from migpool.transport.address import Address
 from migpool.wire.devicestate import HEADER_SIZE
 
 __all__ = ["receive", "send"]

@@ -2,8 +2,8 @@
 
 At the source a thread a device sends through the group of channels; at the destination a thread a channel receives and
 reads the header. There are no devices' calls, no jobs, no credits, no order, no main channel. So this says what the
-calls of ``migpool.channel`` and ``migpool.wire`` cost beside C's; the row of a whole migration says what the rest adds,
-and that of the calls alone (``calls.py``) what Python costs before anything of migpool is there.
+calls of ``migpool.transport`` and ``migpool.wire`` cost beside C's; the row of a whole migration says what the rest
+adds, and that of the calls alone (``calls.py``) what Python costs before anything of migpool is there.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from functools import partial
 
 from benchmarks.datapath.bare import accepted, connected, idle, together
 from benchmarks.datapath.devices import BenchmarkDevice
-from migpool.cancel import CancelSwitch
-from migpool.channel.address import Address
-from migpool.channel.multifd import ChannelGroup
-from migpool.channel.sockets import read_exactly
-from migpool.machine import Machine, Slot
-from migpool.memory import Chunk
-from migpool.settings import Settings
-from migpool.trace import Tracer
+from migpool.core.buffers import Chunk
+from migpool.core.cancel import CancelSwitch
+from migpool.core.machine import Machine, Slot
+from migpool.core.trace import Tracer
+from migpool.migration.settings import Settings
+from migpool.transport.address import Address
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.sockets import read_exactly
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader, DeviceStateParser
 
 __all__ = ["receive", "send"]

@@ -31,14 +31,14 @@ from benchmarks.datapath.devices import (
 )
 from benchmarks.datapath.failure import BenchmarkFailure
 from benchmarks.datapath.task import Account, Task
-from migpool.channel.address import Address
-from migpool.destination import Destination
-from migpool.machine import Machine
+from migpool.core.machine import Machine
+from migpool.core.trace import Recorder, Tracer
+from migpool.migration.destination import Destination
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
-from migpool.trace import Recorder, Tracer
+from migpool.transport.address import Address
 
 DELAY = 0.002
 """Seconds that a blocking device takes for a chunk."""

@@ -12,14 +12,14 @@ import sys
 import time
 
 from benchmarks.ram.idle import IdleMemory
-from migpool.channel.address import Address
-from migpool.destination import Destination
-from migpool.machine import Machine
-from migpool.models import parse_model
-from migpool.precopy import Round
-from migpool.report import peak_rss
-from migpool.settings import Settings
-from migpool.source import Source
+from migpool.core.machine import Machine
+from migpool.migration.destination import Destination
+from migpool.migration.report import peak_rss
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.precopy.rounds import Round
+from migpool.scenario.model_names import parse_model
+from migpool.transport.address import Address
 
 
 def main() -> None:

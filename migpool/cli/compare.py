@@ -66,7 +66,7 @@ def compare(
     invocation = set_up(context, verbose, log_format, debug)
     from migpool.cli.comparing import run_models
     from migpool.errors import UsageError
-    from migpool.models import parse_models
+    from migpool.scenario.model_names import parse_models
 
     if no_report and report_file is not None:
         raise UsageError("--report and --no-report say the opposite: give one of them")

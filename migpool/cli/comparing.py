@@ -28,8 +28,8 @@ from migpool.lab.result import LabResult, RunResult
 from migpool.lab.run import Lab, Planned, Run, Watcher, plan
 from migpool.lab.switchover import switchover
 from migpool.lab.table import console_for, render, run_line
-from migpool.models import all_models, parse_model, scenario_models
-from migpool.scenario import load_scenario
+from migpool.scenario.model_names import all_models, parse_model, scenario_models
+from migpool.scenario.schema import load_scenario
 
 __all__ = ["run_models"]
 

@@ -16,7 +16,7 @@ __all__ = ["conformance"]
 
 def complete_plugin(incomplete: str) -> list[str]:
     """Names of device plug-ins."""
-    from migpool.plugins import names
+    from migpool.scenario.plugins import names
 
     return [name for name in names("device") if name.startswith(incomplete)]
 

@@ -11,7 +11,7 @@ from migpool.conformance.naming import check_list, subject_of
 from migpool.conformance.running import run_checks
 from migpool.conformance.showing import Report
 from migpool.lab.table import console_for
-from migpool.plugins import describe
+from migpool.scenario.plugins import describe
 
 __all__ = ["check_plugin"]
 

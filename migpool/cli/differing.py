@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import UsageError
-from migpool.inspect.outline import printable
+from migpool.streams.inspect.outline import printable
 from migpool_plugins.vmsd.diff import Change, Outcome, Verdict, compare, outcome
 from migpool_plugins.vmsd.layout import read_layouts
 

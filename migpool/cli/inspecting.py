@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migpool.errors import UsageError
-from migpool.inspect.reading import LIMIT, inspect_file, inspect_mapped, inspect_pipe, nothing_wanted
+from migpool.streams.inspect.reading import LIMIT, inspect_file, inspect_mapped, inspect_pipe, nothing_wanted
 
 if TYPE_CHECKING:
-    from migpool.inspect.outline import Node
-    from migpool.inspect.summary import StreamSummary
-    from migpool.inspect.walk import Wanted
+    from migpool.streams.inspect.outline import Node
+    from migpool.streams.inspect.summary import StreamSummary
+    from migpool.streams.inspect.walk import Wanted
 
 __all__ = ["inspect_directory", "inspect_stream", "show"]
 
@@ -36,27 +36,27 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
     """
     wanted: Wanted = nothing_wanted
     if devices:
-        from migpool.inspect.decoding import wanted_by
+        from migpool.streams.inspect.decoding import wanted_by
 
         wanted = wanted_by(devices)
     summary = _read(source, wanted)
     decoded = None
     if devices:
-        from migpool.inspect.decoding import decode
+        from migpool.streams.inspect.decoding import decode
 
         decoded = decode(summary)
     if as_json:
         import json
 
-        from migpool.inspect.document import document
+        from migpool.streams.inspect.document import document
 
         print(json.dumps(document(summary, decoded), indent=2))  # noqa: T201
     elif decoded is None:
-        from migpool.inspect.outline import stream_outline
+        from migpool.streams.inspect.outline import stream_outline
 
         show([stream_outline("standard input" if source == "-" else source, summary)])
     else:
-        from migpool.inspect.outline import device_outline
+        from migpool.streams.inspect.outline import device_outline
 
         show([device_outline(device) for device in decoded])
     if summary.problem is not None:
@@ -84,7 +84,7 @@ def inspect_directory(path: Path, devices: Sequence[str], as_json: bool, picture
     Raises:
         UsageError: there is no recording in it, or devices were asked for.
     """
-    from migpool.recording.index import INDEX
+    from migpool.streams.record.index import INDEX
 
     if devices:
         raise UsageError(f"--device needs a stream, {path} is a directory: name the main channel's file in it")
@@ -92,8 +92,8 @@ def inspect_directory(path: Path, devices: Sequence[str], as_json: bool, picture
         raise UsageError(
             f"{path} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
         )
-    from migpool.recording.explain import explain, picture
-    from migpool.recording.explain import show as show_explanation
+    from migpool.streams.record.explain import explain, picture
+    from migpool.streams.record.explain import show as show_explanation
 
     explanation = explain(path)
     if picture_file is not None:
@@ -151,7 +151,7 @@ def _names(summary: StreamSummary) -> str:
 
 
 def _complain(line: str) -> None:
-    from migpool.inspect.outline import printable
+    from migpool.streams.inspect.outline import printable
 
     sys.stdout.flush()
     print(f"migpool: {printable(line)}", file=sys.stderr)  # noqa: T201

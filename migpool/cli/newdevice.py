@@ -29,7 +29,7 @@ def new_device(
       [cyan]migpool new-device my-device && pip install -e ./my-device && migpool conformance my-device[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.skeleton import write_package
+    from migpool.conformance.skeleton import write_package
 
     made = write_package(name, into)
     typer.echo(f"{made}: pip install --editable '{made}[test]', then migpool conformance {name}")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import structlog
 
-from migpool.channel.address import Address
 from migpool.cli.files import check_writable, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
@@ -24,9 +23,10 @@ from migpool.lab.footprint import footprint
 from migpool.lab.result import RunResult
 from migpool.lab.side import SideResult, SideRun
 from migpool.lab.table import run_line
-from migpool.models import parse_model
-from migpool.scenario import load_scenario
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import load_scenario
+from migpool.transport.address import Address
 
 __all__ = ["OneSide", "receive_machines", "send_machines"]
 

@@ -32,7 +32,7 @@ def complete_scenario(incomplete: str) -> list[str]:
     """Built-in scenarios; and files, which the shell knows."""
     from importlib.resources import files
 
-    found = (entry.name for entry in files("migpool").joinpath("scenarios").iterdir())
+    found = (entry.name for entry in files("migpool").joinpath("scenario", "shipped").iterdir())
     names = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
     paths = sorted(str(path) for path in Path().glob(f"{glob_safe(incomplete)}*.toml"))
     return [name for name in names + paths if name.startswith(incomplete)]
@@ -45,7 +45,7 @@ def glob_safe(text: str) -> str:
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of threading models, after a ``+`` too."""
-    from migpool.plugins import names
+    from migpool.scenario.plugins import names
 
     before, plus, _ = incomplete.rpartition("+")
     return [found for name in names("scheduler") if (found := f"{before}{plus}{name}").startswith(incomplete)]

@@ -25,7 +25,7 @@ def plugins(
     work all the same.
     """
     set_up(context, 0, None, debug)
-    from migpool.plugins import describe
+    from migpool.scenario.plugins import describe
 
     found = describe()
     if as_json:

@@ -50,11 +50,11 @@ def record(
 
     import structlog
 
-    from migpool.channel.address import Address
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
-    from migpool.recording.index import Connection
-    from migpool.recording.recorder import Limits, Recorder
+    from migpool.streams.record.index import Connection
+    from migpool.streams.record.recorder import Limits, Recorder
+    from migpool.transport.address import Address
 
     def complain(line: str) -> None:
         print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -61,11 +61,11 @@ def replay(
 
     import structlog
 
-    from migpool.channel.address import Address
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import configure
-    from migpool.recording.playable import playable
-    from migpool.recording.replay import Replay
+    from migpool.streams.record.playable import playable
+    from migpool.streams.record.replay import Replay
+    from migpool.transport.address import Address
 
     def complain(line: str) -> None:
         print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201

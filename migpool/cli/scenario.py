@@ -42,7 +42,7 @@ def list_builtin(context: typer.Context, debug: Debug = False) -> None:
     from rich.text import Text
 
     from migpool.lab.table import console_for
-    from migpool.scenario import builtin_names, load_scenario
+    from migpool.scenario.schema import builtin_names, load_scenario
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Name", no_wrap=True)
@@ -64,7 +64,7 @@ def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
     [cyan]migpool scenario show default > mine.toml[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.scenario import load_scenario, scenario_text
+    from migpool.scenario.schema import load_scenario, scenario_text
 
     load_scenario(name)
     typer.echo(scenario_text(name), nl=False)
@@ -74,10 +74,10 @@ def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
 def check(context: typer.Context, name: Name, debug: Debug = False) -> None:
     """Check a scenario: every key, the models, and whether the devices can be made here, at both ends."""
     set_up(context, 0, None, debug)
-    from migpool.building import build_machine
     from migpool.device import Side
-    from migpool.models import scenario_models
-    from migpool.scenario import load_scenario
+    from migpool.scenario.build import build_machine
+    from migpool.scenario.model_names import scenario_models
+    from migpool.scenario.schema import load_scenario
 
     found = load_scenario(name)
     scenario_models(found, name)

@@ -9,7 +9,7 @@ import typer
 
 from migpool.device import DeviceError, OptionValue
 from migpool.errors import UsageError
-from migpool.optiontext import read_options
+from migpool.scenario.option_text import read_options
 from migpool_plugins.vfio.vfiouser.port import ServedDevices
 
 __all__ = ["run_server"]

@@ -12,9 +12,9 @@ import typer
 
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, SeedOption, complete_scenario
+from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import Cancelled
-from migpool.machine import Machine
 
 __all__ = ["snapshot_app"]
 
@@ -60,10 +60,10 @@ def save(
     """
     set_up(context, 0, None, debug)
     from migpool.lab.rounds import RoundTold, round_line
-    from migpool.precopy import Round
-    from migpool.scenario import load_scenario
-    from migpool.snapshot.saving import SnapshotSaving
-    from migpool.streamfile.file import StreamFile
+    from migpool.precopy.rounds import Round
+    from migpool.scenario.schema import load_scenario
+    from migpool.streams.file.file import StreamFile
+    from migpool.streams.snapshot.saving import SnapshotSaving
 
     def show(done: Round) -> None:
         _say(round_line(RoundTold.of(done)))
@@ -90,7 +90,7 @@ def load(
       [cyan]migpool snapshot load guest.mig[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.snapshot.loading import SnapshotLoading
+    from migpool.streams.snapshot.loading import SnapshotLoading
 
     with _machine(scenario, "destination", seed) as (machine, check):
         SnapshotLoading(machine, check).run(file)
@@ -103,10 +103,10 @@ def load(
 @contextmanager
 def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Machine, Callable[[], None]]]:
     """The scenario's machine, and what raises once Ctrl-C or SIGTERM has come."""
-    from migpool.building import build_machine
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.oneside import complain
-    from migpool.scenario import load_scenario
+    from migpool.scenario.build import build_machine
+    from migpool.scenario.schema import load_scenario
 
     found = load_scenario(scenario)
     with Interrupt(complain) as interrupt:

@@ -102,19 +102,19 @@ def is_stream_file(name: str) -> bool:
     path = Path(name)
     if not path.is_file():
         return False
-    from migpool.streamfile.sending import begins_as_a_stream
+    from migpool.streams.file.sending import begins_as_a_stream
 
     return begins_as_a_stream(path)
 
 
 def receive_stream_file(invocation: Invocation, path: Path, listen: str, channels: int, idle: float) -> int:
     """Store one machine, and return the exit code."""
-    from migpool.channel.address import Address
     from migpool.cli.files import check_writable
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
     from migpool.errors import Cancelled
-    from migpool.streamfile.receiving import receive_file
+    from migpool.streams.file.receiving import receive_file
+    from migpool.transport.address import Address
 
     configure(invocation)
     address = Address.parse(listen)
@@ -145,11 +145,11 @@ def send_stream_file(
     Raises:
         UsageError: the address or the uuid is none.
     """
-    from migpool.channel.address import Address
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import configure
     from migpool.errors import Cancelled
-    from migpool.streamfile.sending import parse_uuid, send_file
+    from migpool.streams.file.sending import parse_uuid, send_file
+    from migpool.transport.address import Address
 
     configure(invocation)
     address = Address.parse(to)

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from migpool.inspect.outline import Node
+    from migpool.streams.inspect.outline import Node
 
 __all__ = ["print_trees"]
 

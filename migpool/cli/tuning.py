@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from migpool.errors import UsageError
-from migpool.quantities import parse_rate
-from migpool.scenario import Scenario
+from migpool.scenario.schema import Scenario
+from migpool.scenario.units import parse_rate
 
 __all__ = ["DowntimeLimitOption", "InTurnOption", "MaxBandwidthOption", "Tuning"]
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from migpool.conformance.subject import Subject
 from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, Side
-from migpool.machine import Machine
-from migpool.window import Reassembly
+from migpool.flow.window import Reassembly
 
 __all__ = ["aborts", "damaged_config", "identity", "keeps_no_buffer", "missing_state", "out_of_order"]
 

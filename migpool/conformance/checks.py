@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from migpool.conformance import calling, migrating
 from migpool.conformance.subject import Subject
-from migpool.models import Model, parse_model
+from migpool.scenario.model_names import Model, parse_model
 
 __all__ = ["Check", "checks"]
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from migpool.core.trace import Recorder, Tracer
 from migpool.device import Device, DeviceError
-from migpool.trace import Recorder, Tracer
 
 __all__ = ["Calls", "Tripwire", "failing"]
 

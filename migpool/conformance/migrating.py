@@ -16,14 +16,14 @@ from migpool.conformance.interference import Calls, Tripwire, failing
 from migpool.conformance.pairing import Migrated, migrate, settings_with
 from migpool.conformance.subject import Subject
 from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.core.machine import Machine
+from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.endpoint import Endpoint
 from migpool.lab.footprint import Footprint, footprint
-from migpool.machine import Machine
-from migpool.models import Model
-from migpool.settings import MIB, Settings
-from migpool.states import State
-from migpool.trace import Tracer
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.settings import MIB, Settings
+from migpool.migration.states import State
+from migpool.scenario.model_names import Model
 
 __all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "spliced", "tight_window"]
 

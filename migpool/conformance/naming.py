@@ -8,9 +8,9 @@ from migpool.conformance.checks import Check, checks
 from migpool.conformance.subject import Subject
 from migpool.device import DeviceError
 from migpool.errors import UsageError
-from migpool.models import all_models, parse_models
-from migpool.optiontext import read_options
-from migpool.plugins import load_device_plugin
+from migpool.scenario.model_names import all_models, parse_models
+from migpool.scenario.option_text import read_options
+from migpool.scenario.plugins import load_device_plugin
 
 __all__ = ["check_list", "subject_of"]
 

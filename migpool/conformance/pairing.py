@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
+from migpool.core.machine import Machine
+from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.endpoint import Endpoint
-from migpool.machine import Machine
-from migpool.models import Model
-from migpool.report import SideReport
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
-from migpool.trace import Tracer
+from migpool.migration.destination import Destination
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
+from migpool.scenario.model_names import Model
+from migpool.transport.address import Address
 
 __all__ = ["Migrated", "migrate", "settings_with"]
 

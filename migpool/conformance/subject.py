@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from weakref import ReferenceType, ref
 
+from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.errors import UsageError
-from migpool.machine import Machine
 
 __all__ = ["Subject"]
 

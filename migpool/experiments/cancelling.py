@@ -18,20 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from migpool.building import build_machine
 from migpool.conformance.interference import Tripwire
 from migpool.conformance.pairing import Migrated, migrate
+from migpool.core.machine import Machine
+from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.endpoint import Endpoint
 from migpool.errors import MigpoolError
 from migpool.experiments.finding import CountFinding
 from migpool.experiments.verdict import counted
 from migpool.lab.footprint import footprint
-from migpool.machine import Machine
-from migpool.models import Model, parse_model
-from migpool.scenario import Scenario
-from migpool.states import State
-from migpool.trace import Tracer
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.states import State
+from migpool.scenario.build import build_machine
+from migpool.scenario.model_names import Model, parse_model
+from migpool.scenario.schema import Scenario
 
 __all__ = ["cancel_everywhere"]
 

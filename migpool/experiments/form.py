@@ -52,9 +52,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from migpool.errors import ScenarioError, UsageError
-from migpool.models import parse_model
-from migpool.scenario import Scenario, parse_scenario
-from migpool.scenarioerrors import explain
+from migpool.scenario.messages import explain
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import Scenario, parse_scenario
 
 __all__ = ["Cancels", "Comparison", "Experiment", "Limit", "Measure", "Variant", "parse_experiment"]
 

@@ -22,7 +22,7 @@ from migpool.experiments.interval import Interval, median_interval
 from migpool.lab.findings import run_result
 from migpool.lab.processes import Observed, ProcessPair
 from migpool.lab.result import RunResult
-from migpool.scenario import Scenario
+from migpool.scenario.schema import Scenario
 
 __all__ = ["Measured", "Migrate", "make_rounds", "migrate", "ratios"]
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from migpool.errors import UsageError
+from migpool.flow.window import rooms_for
 from migpool.lab.analysisform import (
     AnalysisResult,
     LinkResult,
@@ -18,9 +19,8 @@ from migpool.lab.budgetuse import budget_use
 from migpool.lab.result import RunResult
 from migpool.lab.whatif.resources import Freed, replays
 from migpool.lab.whatif.words import because, named
-from migpool.report import SideReport
-from migpool.scenario import Scenario
-from migpool.window import rooms_for
+from migpool.migration.report import SideReport
+from migpool.scenario.schema import Scenario
 
 __all__ = ["analyse", "buffer_size", "representatives"]
 

@@ -17,9 +17,9 @@
     memory        [time, bytes] whenever the destination's use of its budget changed
 
 A trace has ``threads`` and ``spans`` for ``source`` and ``destination``. A span is a row: kind of wait (the names of
-``migpool.effects.Wait``, lower case), device (place in the run's ``devices``, -1 for none), chunk (-1 for none), begin,
-end, thread (place in ``threads``). Times are nanoseconds from the moment at which the source began to stop the machine;
-what was before is negative.
+``migpool.core.effects.Wait``, lower case), device (place in the run's ``devices``, -1 for none), chunk (-1 for none),
+begin, end, thread (place in ``threads``). Times are nanoseconds from the moment at which the source began to stop the
+machine; what was before is negative.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from migpool.lab.kinds import KINDS, MEANINGS
 from migpool.lab.pagejobs import with_page_jobs
 from migpool.lab.pathwalk import Link
 from migpool.lab.spanindex import SideIndex
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
 
 __all__ = ["KINDS", "MEANINGS", "Attribution", "Link", "attribute"]
 

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 from migpool.device import StateCosts
 from migpool.errors import UsageError
 from migpool.lab.devicecosts import DeviceCosts, device_costs
-from migpool.report import SideReport
-from migpool.settings import ConfigLoad
+from migpool.migration.report import SideReport
+from migpool.migration.settings import ConfigLoad
 
 __all__ = ["DeviceCosts", "LowerBound", "bound_of", "lower_bound"]
 

@@ -6,9 +6,9 @@ has to be recorded, and nothing is added to the data path. Pages of memory need 
 
 from __future__ import annotations
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.pagejobs import memory_of
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
 
 __all__ = ["budget_use"]
 

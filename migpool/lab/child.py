@@ -24,14 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from migpool.channel.address import Address
 from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.control import Control, Message
 from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideRun
 from migpool.lab.sideform import to_json
-from migpool.models import parse_model
-from migpool.scenario import Scenario, parse_scenario
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import Scenario, parse_scenario
+from migpool.transport.address import Address
 
 __all__ = ["main"]
 

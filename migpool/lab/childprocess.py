@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from migpool.channel.address import Address
 from migpool.device import Side
 from migpool.lab.control import Control, Message
 from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.transport.address import Address
 
 __all__ = ["PATIENCE", "ChildProcess", "SideOutcome"]
 

@@ -19,13 +19,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.errors import UsageError
 from migpool.lab.attribution import Link, attribute
 from migpool.lab.kinds import SPAN_NAMES
 from migpool.lab.pagejobs import memory_of
-from migpool.report import SideReport
-from migpool.trace import Span
+from migpool.migration.report import SideReport
 
 __all__ = ["TraceEvent", "TracedRun", "chrome_trace"]
 

@@ -36,11 +36,11 @@ Guarantees:
 
 from __future__ import annotations
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.kinds import WORK_KINDS
 from migpool.lab.pathwalk import OWN, Link, Walk
 from migpool.lab.spanindex import SideIndex
-from migpool.trace import Span
 
 __all__ = ["critical_path"]
 

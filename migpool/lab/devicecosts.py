@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from migpool.core.effects import Wait
 from migpool.device import StateCosts
-from migpool.effects import Wait
 from migpool.errors import UsageError
 from migpool.lab.memorycosts import memory_costs
 from migpool.lab.pagejobs import memory_of
-from migpool.report import SideReport
-from migpool.states import State
+from migpool.migration.report import SideReport
+from migpool.migration.states import State
 
 __all__ = ["DeviceCosts", "device_costs"]
 

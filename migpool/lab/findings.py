@@ -27,9 +27,9 @@ from migpool.lab.result import (
 )
 from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideResult
-from migpool.report import DeviceReport, SideReport
-from migpool.scenario import Scenario
-from migpool.states import State
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.states import State
+from migpool.scenario.schema import Scenario
 
 __all__ = [
     "device_costs",

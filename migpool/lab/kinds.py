@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 
 __all__ = ["KINDS", "MEANINGS", "SPAN_NAMES", "WORK_KINDS"]
 

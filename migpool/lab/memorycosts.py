@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.pagejobs import memory_of
-from migpool.report import SideReport
-from migpool.trace import Span
+from migpool.migration.report import SideReport
 
 __all__ = ["MemoryCosts", "memory_costs"]
 

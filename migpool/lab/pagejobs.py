@@ -16,10 +16,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from migpool.effects import Wait
-from migpool.machine import RAM_IDSTR
-from migpool.report import DeviceReport, SideReport
-from migpool.trace import Span
+from migpool.core.effects import Wait
+from migpool.core.machine import RAM_IDSTR
+from migpool.core.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
 
 __all__ = ["memory_of", "page_jobs_of", "with_page_jobs"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.lab.spanindex import SideIndex, Stretch, Track
-from migpool.trace import Span
 
 __all__ = ["OWN", "Link", "Walk"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from migpool.effects import Wait
-from migpool.report import SideReport
+from migpool.core.effects import Wait
+from migpool.migration.report import SideReport
 
 __all__ = ["precopy_saving"]
 

@@ -22,8 +22,8 @@ from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.childprocess import PATIENCE, ChildProcess, SideOutcome
 from migpool.lab.rounds import RoundTold
-from migpool.scenario import Scenario
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.scenario.schema import Scenario
 
 __all__ = ["Observed", "PairResult", "ProcessPair"]
 

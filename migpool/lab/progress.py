@@ -14,7 +14,7 @@ from migpool.lab.processes import Observed
 from migpool.lab.rounds import round_line
 from migpool.lab.run import Planned, Run, Watcher
 from migpool.lab.table import run_line
-from migpool.states import State
+from migpool.migration.states import State
 
 __all__ = ["LiveProgress", "PlainProgress", "watching"]
 

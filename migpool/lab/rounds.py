@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from migpool.precopy import Round
+from migpool.precopy.rounds import Round
 
 __all__ = ["RoundTold", "round_line"]
 

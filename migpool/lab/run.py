@@ -15,7 +15,7 @@ from migpool.lab.findings import device_costs, lab_result, least_costs, run_resu
 from migpool.lab.processes import Observed, PairResult, ProcessPair
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.side import SideResult
-from migpool.scenario import Scenario
+from migpool.scenario.schema import Scenario
 
 __all__ = ["Lab", "Planned", "Run", "Watcher", "plan"]
 

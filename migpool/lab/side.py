@@ -13,18 +13,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from migpool.building import build_machine
-from migpool.channel.address import Address
-from migpool.destination import Destination
+from migpool.core.machine import Machine
 from migpool.device import Side, StateCosts
-from migpool.endpoint import Endpoint
-from migpool.machine import Machine
-from migpool.models import Model
-from migpool.precopy import Round
-from migpool.report import SideReport
-from migpool.scenario import Scenario
-from migpool.source import Source
-from migpool.states import State
+from migpool.migration.destination import Destination
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.report import SideReport
+from migpool.migration.source import Source
+from migpool.migration.states import State
+from migpool.precopy.rounds import Round
+from migpool.scenario.build import build_machine
+from migpool.scenario.model_names import Model
+from migpool.scenario.schema import Scenario
+from migpool.transport.address import Address
 
 __all__ = ["SideResult", "SideRun"]
 

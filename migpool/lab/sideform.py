@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import StateCosts
-from migpool.effects import Wait
 from migpool.lab.side import SideResult
-from migpool.report import DeviceReport, SideReport
-from migpool.states import State
-from migpool.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.states import State
 
 __all__ = ["from_json", "to_json"]
 

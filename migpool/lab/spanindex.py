@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side
-from migpool.effects import Wait
 from migpool.lab.pagejobs import page_jobs_of
-from migpool.report import SideReport
-from migpool.trace import Span
+from migpool.migration.report import SideReport
 
 __all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "migration_thread"]
 

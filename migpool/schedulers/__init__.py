@@ -5,7 +5,7 @@ What a third party's model needs stands here; the contract is in ``base.py``.
 
 from __future__ import annotations
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 
 __all__ = ["Job", "Scheduler", "Setup"]

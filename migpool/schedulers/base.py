@@ -31,12 +31,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from migpool.cancel import CancelSwitch
+from migpool.core.cancel import CancelSwitch
+from migpool.core.interpreter import Interpreter, Job
+from migpool.core.machine import Slot
+from migpool.core.threads import ThreadGroup
 from migpool.device import Side
 from migpool.errors import Cancelled, UsageError
-from migpool.interpreter import Interpreter, Job
-from migpool.machine import Slot
-from migpool.threads import ThreadGroup
 
 __all__ = ["Scheduler", "Setup"]
 

@@ -56,10 +56,10 @@ import threading
 from collections import deque
 from time import monotonic_ns
 
-from migpool.effects import Credit, Effect, LoadConfig, NextChunk, ReadState, SaveConfig, Send, WriteState
-from migpool.interpreter import Job
+from migpool.core.effects import Credit, Effect, LoadConfig, NextChunk, ReadState, SaveConfig, Send, WriteState
+from migpool.core.interpreter import Job
+from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
-from migpool.threadstate import ThreadState
 
 __all__ = ["BlockingAwareScheduler"]
 

@@ -11,10 +11,10 @@ Guarantee: below the limit, a job is taken up at once, by an idle thread or a ne
 
 from __future__ import annotations
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.pool import start_workers
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 __all__ = ["ElasticScheduler"]
 

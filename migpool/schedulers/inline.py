@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler
 
 __all__ = ["InlineScheduler"]

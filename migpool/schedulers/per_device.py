@@ -13,7 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Lock
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 
 __all__ = ["PerDeviceScheduler"]

@@ -41,13 +41,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic_ns, thread_time_ns
 
-from migpool.effects import Effect, Locked, ReadState, Send, WriteState
-from migpool.interpreter import Interpreter, Job
-from migpool.machine import Slot
+from migpool.core.effects import Effect, Locked, ReadState, Send, WriteState
+from migpool.core.interpreter import Interpreter, Job
+from migpool.core.machine import Slot
+from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
-from migpool.threadstate import ThreadState
 
 __all__ = ["PollScheduler"]
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from migpool.cancel import CancelSwitch
+from migpool.core.cancel import CancelSwitch
 
 __all__ = ["Poller"]
 

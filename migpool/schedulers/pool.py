@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import threading
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 __all__ = ["PoolScheduler", "start_workers"]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from migpool.interpreter import Job
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 
 __all__ = ["ReceiverScheduler"]

@@ -7,7 +7,7 @@
     fitting.py        finds the profile under which downtimes come out as published
     published.py      the published downtimes, and which shared resource it takes to explain them
 
-The jobs are those of ``migpool/jobs.py``, and the windows those of ``migpool/window.py``: the simulator cannot drift
-from the real thing in what is done in which order; it replaces only how long each wait takes. It needs SimPy (the extra
-``sim``).
+The jobs are those of ``migpool/core/jobs.py``, and the windows those of ``migpool/flow/window.py``: the simulator
+cannot drift from the real thing in what is done in which order; it replaces only how long each wait takes. It needs
+SimPy (the extra ``sim``).
 """

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from migpool.device import Device
-from migpool.effects import (
+from migpool.core.effects import (
     Acquire,
     Credit,
     Effect,
@@ -30,11 +29,12 @@ from migpool.effects import (
     Steps,
     WriteState,
 )
+from migpool.core.jobs import load_state, save_state
+from migpool.core.machine import Machine, Slot
+from migpool.device import Device
 from migpool.errors import MigpoolError, UsageError
-from migpool.jobs import load_state, save_state
-from migpool.machine import Machine, Slot
+from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.sim.model import World
-from migpool.window import Grant, Reassembly, Windows
 
 try:
     import simpy

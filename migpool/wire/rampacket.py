@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.errors import ProtocolError
-from migpool.pages import runs_of
+from migpool.ram.dirty_pages import runs_of
 from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
 from migpool.wire.ramheader import parse_ram_header

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from migpool.errors import PoolFull
 
 if TYPE_CHECKING:
-    from migpool.workerpool import WorkerPool
+    from migpool.workers.pool import WorkerPool
 
 T = TypeVar("T")
 

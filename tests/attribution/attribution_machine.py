@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
+from migpool.core.machine import Machine
 from migpool.device import Device
-from migpool.machine import Machine
-from migpool.report import SideReport
+from migpool.migration.destination import Destination
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
+from migpool.transport.address import Address
 
 LIMIT = 20.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side
-from migpool.effects import Wait
 from migpool.lab.attribution import Attribution, attribute
-from migpool.report import DeviceReport, SideReport
-from migpool.states import State
-from migpool.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.states import State
 
 NAMES = ("a", "b", "c", "s", "t")
 """Three iterable devices, then two that are not."""

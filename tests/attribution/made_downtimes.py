@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 
 from attribution_spans import MS, side_report
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side
-from migpool.effects import Wait
-from migpool.report import DeviceReport, SideReport
-from migpool.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
 
 MANY = 1000
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from attribution_spans import MS
 from made_downtimes import MANY, Arrival, Places, Process, Rules, World
 
-from migpool.effects import Wait
-from migpool.report import DeviceReport, SideReport
+from migpool.core.effects import Wait
+from migpool.migration.report import DeviceReport, SideReport
 
 EARLIER = 1000
 """How many packets went in the rounds before the stop."""

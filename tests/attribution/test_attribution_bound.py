@@ -12,18 +12,18 @@ from attribution_spans import Row, side_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migpool.core.effects import Wait
 from migpool.device import Device, DeviceContext, OptionValue, StateCosts
-from migpool.effects import Wait
 from migpool.errors import UsageError
 from migpool.lab.bound import DeviceCosts, bound_of, lower_bound
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.settings import ConfigLoad, Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import ConfigLoad, Settings
-from migpool.states import State
 from migpool_plugins.vfio import devices
 
 NETWORK_FUNCTION = DeviceCosts(

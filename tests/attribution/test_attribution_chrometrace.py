@@ -12,13 +12,13 @@ import pytest
 from attribution_machine import Slow, migrate
 from attribution_spans import MS, Row, ns, side_report
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.attribution import attribute
 from migpool.lab.chrometrace import TracedRun, chrome_trace
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.states import State
 
 
 class Event(TypedDict, total=False):

@@ -13,14 +13,14 @@ from guests import guest
 from paper import PAGE, Paper
 from rig import KIB, Pair, Scripted, contents
 
+from migpool.core.effects import Wait
 from migpool.device import Device
-from migpool.effects import Wait
 from migpool.lab.attribution import attribute
 from migpool.lab.bound import lower_bound
 from migpool.lab.chrometrace import TracedRun, chrome_trace
 from migpool.lab.pagejobs import page_jobs_of, with_page_jobs
 from migpool.lab.whatif.resources import replays
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attribution_spans import Row, split, told
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 
 A, B, C = range(3)
 

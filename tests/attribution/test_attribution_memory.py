@@ -8,12 +8,12 @@ import pytest
 from made_downtimes import MANY, Made, Rules, alike
 from made_memory import EARLIER, Pages, downtime, made
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.attribution import attribute
 from migpool.lab.budgetuse import budget_use
 from migpool.lab.whatif.resources import replays
 from migpool.lab.whatif.words import reason
-from migpool.trace import Span
 
 NEAR = 0.03
 

@@ -10,7 +10,7 @@ from made_memory import Pages, made
 
 from migpool.lab.bound import DeviceCosts, bound_of, lower_bound
 from migpool.lab.memorycosts import memory_costs
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
 
 MIB = 1 << 20
 

@@ -6,7 +6,7 @@ from attribution_spans import NAMES, Row, ns, side_report, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.attribution import KINDS, Attribution, attribute
 
 SOURCE_WAITS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attribution_spans import Row, side_report, split, told
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.errors import UsageError
 from migpool.lab.attribution import attribute
 

@@ -11,13 +11,13 @@ from attribution_machine import Slow, migrate
 
 from migpool.lab.attribution import attribute
 from migpool.lab.bound import lower_bound
+from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import ConfigLoad, Settings
 
 SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
 LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)

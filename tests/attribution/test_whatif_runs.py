@@ -14,14 +14,14 @@ from migpool.lab.analysis import analyse
 from migpool.lab.analysisform import AnalysisResult
 from migpool.lab.attribution import attribute
 from migpool.lab.whatif.resources import replays
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler as Own
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import ConfigLoad, Settings
 
 NAMES = ["first", "second", "third"]
 

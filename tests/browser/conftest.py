@@ -14,7 +14,7 @@ from migpool.lab.progress import PlainProgress
 from migpool.lab.result import LabResult
 from migpool.lab.run import Lab, plan
 from migpool.lab.table import console_for
-from migpool.scenario import load_scenario
+from migpool.scenario.schema import load_scenario
 
 if TYPE_CHECKING:
     from browser_look import Look

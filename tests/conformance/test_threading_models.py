@@ -14,15 +14,15 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from migpool.cancel import CancelSwitch
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import NextChunk, Steps, Wait
+from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.machine import Machine, Slot
+from migpool.core.threads import ThreadGroup
+from migpool.core.trace import Tracer
 from migpool.device import Device, Side
-from migpool.effects import NextChunk, Steps, Wait
 from migpool.errors import Cancelled, DeviceError, UsageError
-from migpool.interpreter import Handlers, Interpreter, Job
-from migpool.machine import Machine, Slot
 from migpool.schedulers import Scheduler, Setup
-from migpool.threads import ThreadGroup
-from migpool.trace import Tracer
 
 LIMIT = 20.0
 

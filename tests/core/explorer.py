@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from migpool.device import Device
-from migpool.effects import (
+from migpool.core.effects import (
     Acquire,
     Credit,
     Effect,
@@ -29,11 +28,12 @@ from migpool.effects import (
     Steps,
     WriteState,
 )
-from migpool.holding import HeldConfigs
-from migpool.interpreter import Job
-from migpool.jobs import load_state, save_state
-from migpool.machine import Machine, Slot
-from migpool.window import Grant, Reassembly, Windows
+from migpool.core.interpreter import Job
+from migpool.core.jobs import load_state, save_state
+from migpool.core.machine import Machine, Slot
+from migpool.device import Device
+from migpool.flow.window import Grant, Reassembly, Windows
+from migpool.migration.held_configs import HeldConfigs
 
 Chooser = Callable[[int], int]
 """Given how many actors can go on, picks one of them."""

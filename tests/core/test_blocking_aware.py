@@ -11,17 +11,17 @@ from time import monotonic, thread_time
 import pytest
 from rig import Scripted
 
-from migpool.cancel import CancelSwitch
-from migpool.effects import Credit, Effect, ReadState, SaveConfig, Send, Steps
+from migpool.core.buffers import Conduit
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import Credit, Effect, ReadState, SaveConfig, Send, Steps
+from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.machine import Machine
+from migpool.core.thread_state import ThreadState
+from migpool.core.threads import ThreadGroup
+from migpool.core.trace import Tracer
 from migpool.errors import DeviceError
-from migpool.interpreter import Handlers, Interpreter, Job
-from migpool.machine import Machine
-from migpool.memory import Conduit
 from migpool.schedulers import Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
-from migpool.threads import ThreadGroup
-from migpool.threadstate import ThreadState
-from migpool.trace import Tracer
 
 LIMIT = 20.0
 CPUS = len(os.sched_getaffinity(0))

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from migpool.cancel import CancelSwitch
-from migpool.channel.accept import Connections, accept_all
-from migpool.channel.address import Address
-from migpool.channel.multifd import ChannelGroup
-from migpool.channel.sockets import connect, listen, prepare, read_exactly, read_some, send_all
+from migpool.core.cancel import CancelSwitch
+from migpool.core.machine import Slot
+from migpool.core.trace import Tracer
 from migpool.device import Device
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded, UsageError
-from migpool.machine import Slot
-from migpool.trace import Tracer
+from migpool.transport.accept import Connections, accept_all
+from migpool.transport.address import Address
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
 from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from rig import KIB, Pair, Scripted, contents
 
-from migpool.cancel import CancelSwitch
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import Acquire, Effect, Steps
+from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.machine import Machine
+from migpool.core.threads import ThreadGroup
+from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.effects import Acquire, Effect, Steps
-from migpool.interpreter import Handlers, Interpreter, Job
-from migpool.machine import Machine
-from migpool.models import parse_model
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.states import State
+from migpool.scenario.model_names import parse_model
 from migpool.schedulers import Setup
-from migpool.states import State
-from migpool.threads import ThreadGroup
-from migpool.trace import Tracer
 
 LIMIT = 20.0
 

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from migpool.cancel import CancelSwitch
-from migpool.channel.address import Address
-from migpool.effects import Wait
+from migpool.core.buffers import BufferPool
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import Wait
+from migpool.core.threads import ThreadGroup
+from migpool.core.trace import Tracer, pack_span
 from migpool.errors import Cancelled, MemoryLimitExceeded, TimeLimitExceeded, UsageError
-from migpool.memory import BufferPool
-from migpool.states import FINAL, TRANSITIONS, Event, State, StateMachine
-from migpool.threads import ThreadGroup
-from migpool.trace import Tracer, pack_span
+from migpool.migration.states import FINAL, TRANSITIONS, Event, State, StateMachine
+from migpool.transport.address import Address
 
 # ---------------------------------------------------------------------- memory
 
@@ -202,7 +202,8 @@ def test_a_unix_path_that_is_too_long_is_refused() -> None:
 def test_without_memory_in_it_a_migration_loads_no_numpy() -> None:
     """It takes a while, and keeps a thread of its own in the process that spins before it sleeps."""
     code = (
-        "import sys, migpool.source, migpool.destination, migpool.models, migpool.wire; "
+        "import sys, migpool.migration.source, migpool.migration.destination; "
+        "import migpool.scenario.model_names, migpool.wire; "
         "sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from rig import KIB, LIMIT, Pair, Scripted, contents
 
-from migpool.cancel import CancelSwitch
-from migpool.effects import Wait
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import Wait
+from migpool.core.machine import Machine
+from migpool.core.threads import ThreadGroup
 from migpool.errors import Cancelled
-from migpool.machine import Machine
-from migpool.models import parse_model
-from migpool.report import SideReport
-from migpool.scenario import parse_scenario
+from migpool.migration.report import SideReport
+from migpool.migration.save_handlers import Gates
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
-from migpool.sending import Gates
-from migpool.settings import Settings
-from migpool.states import State
-from migpool.threads import ThreadGroup
 
 CHUNK = 16 * KIB
 

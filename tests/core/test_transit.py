@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from migpool.channel.sockets import prepare
-from migpool.channel.transit import Transit
+from migpool.core.buffers import BufferPool, Chunk
+from migpool.core.machine import Slot
 from migpool.device import Device
 from migpool.errors import Cancelled, PeerError
-from migpool.machine import Slot
-from migpool.memory import BufferPool, Chunk
+from migpool.transport.sockets import prepare
+from migpool.transport.splice import Transit
 
 LIMIT = 20.0
 SIZE = 1 << 20

@@ -1,4 +1,4 @@
-"""Order and credits: the guarantees at the top of ``migpool/window.py``, by number."""
+"""Order and credits: the guarantees at the top of ``migpool/flow/window.py``, by number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migpool.errors import DeviceError, UsageError
-from migpool.window import Reassembly, Windows, rooms_for
+from migpool.flow.window import Reassembly, Windows, rooms_for
 
 # ---------------------------------------------------------------------- 1 and 2: order
 

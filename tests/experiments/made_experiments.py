@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from migpool.experiments.form import Experiment, parse_experiment
 from migpool.lab.result import MemoryResult, RunResult, ThreadCounts
-from migpool.scenario import Scenario
+from migpool.scenario.schema import Scenario
 
 FILE = """
 id = "T1"

@@ -11,14 +11,14 @@ import pytest
 from commandline import here, migpool, started
 from made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-from migpool.building import build_machine
 from migpool.errors import ScenarioError
 from migpool.experiments.catalogue import load_experiment, names
 from migpool.experiments.form import parse_experiment
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
 from migpool.experiments.running import run_experiment
-from migpool.models import parse_model
+from migpool.scenario.build import build_machine
+from migpool.scenario.model_names import parse_model
 
 CLAIMS = [f"C{number}" for number in range(1, 13)]
 

@@ -14,7 +14,7 @@ from migpool.experiments.rounds import Measured, make_rounds, ratios
 from migpool.experiments.running import found_in, run_experiment
 from migpool.experiments.verdict import Piece, compared, counted, verdict_of
 from migpool.lab.result import RunResult
-from migpool.scenario import Scenario
+from migpool.scenario.schema import Scenario
 
 
 @pytest.mark.parametrize(

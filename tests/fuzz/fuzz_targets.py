@@ -15,10 +15,10 @@ from fuzz_seeds import sections_of
 from fuzz_vfiouser import commands, replies
 
 from migpool.errors import DeviceError, MigpoolError, ProtocolError
-from migpool.inspect.decoding import decode
-from migpool.inspect.document import document
-from migpool.inspect.outline import stream_outline
-from migpool.inspect.reading import inspect_bytes, inspect_pipe
+from migpool.streams.inspect.decoding import decode
+from migpool.streams.inspect.document import document
+from migpool.streams.inspect.outline import stream_outline
+from migpool.streams.inspect.reading import inspect_bytes, inspect_pipe
 from migpool.wire.channelreader import ChannelReader, emit_packet
 from migpool.wire.devicestate import DeviceStateParser
 from migpool.wire.events import emit

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from guests import ends_for, run_end
 
-from migpool.trace import Recorder, Tracer
+from migpool.core.trace import Recorder, Tracer
 
 
 class Fatal(Tracer):

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
+from migpool.core.machine import Machine
+from migpool.core.trace import Tracer
 from migpool.device import Device, DeviceContext, DeviceError, OptionValue
-from migpool.machine import Machine
-from migpool.report import SideReport
+from migpool.migration.destination import Destination
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
-from migpool.trace import Tracer
+from migpool.transport.address import Address
 from migpool_plugins.guest import devices
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
 from migpool_plugins.vcpu.choice import choose_backend

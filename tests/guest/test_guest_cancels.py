@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from guests import SETTINGS, ends_for, group_of, need, run_end, steps
 
-from migpool.channel.address import Address
-from migpool.machine import Machine
-from migpool.report import SideReport
+from migpool.core.machine import Machine
+from migpool.core.trace import Recorder, Tracer
+from migpool.migration.report import SideReport
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
-from migpool.source import Source
-from migpool.states import State
-from migpool.trace import Recorder, Tracer
+from migpool.transport.address import Address
 
 LIMIT = 60.0
 TURNS = 12

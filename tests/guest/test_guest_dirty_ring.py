@@ -19,9 +19,9 @@ from guests import group_of, guest, need, steps
 from rig import Pair
 from test_guest_cancels import Cancelling, migrate, runs
 
+from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, MemoryDevice
-from migpool.machine import Machine
-from migpool.states import State
+from migpool.migration.states import State
 from migpool_plugins.guest import machines
 from migpool_plugins.ram.kvm_ring import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program

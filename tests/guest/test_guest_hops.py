@@ -10,8 +10,8 @@ from guests import guest, steps
 from rig import Pair
 
 from migpool.device import Device, OptionValue
-from migpool.models import parse_model
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.scenario.model_names import parse_model
 
 MODELS = ("inline", "per-device", "pool:2", "elastic", "pool+receiver")
 GUEST: dict[str, OptionValue] = {"pattern": "hot", "hot": "1MiB", "rate": 20000}

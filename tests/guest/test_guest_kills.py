@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from guests import ends_for, group_of, need, run_end, steps
 
-from migpool.machine import Machine
-from migpool.report import SideReport
-from migpool.states import State
+from migpool.core.machine import Machine
+from migpool.migration.report import SideReport
+from migpool.migration.states import State
 
 LIMIT = 60.0
 FEW, MANY = 20, 100

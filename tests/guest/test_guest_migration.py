@@ -10,13 +10,13 @@ from guests import group_of, guest, steps
 from rig import Pair
 
 from migpool.device import MemoryDevice, OptionValue, VerificationError
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.states import State
 
 BACKENDS = ("kvm", "unicorn")
 MODELS: list[tuple[type[Scheduler], type[Scheduler]]] = [

@@ -10,12 +10,12 @@ import pytest
 from guests import SETTINGS, ends_for, need
 from test_guest_cancels import Cancelling, migrate
 
+from migpool.core.machine import Machine
 from migpool.device import MemoryDevice
-from migpool.machine import Machine
-from migpool.snapshot.loading import SnapshotLoading
-from migpool.snapshot.saving import SnapshotSaving
-from migpool.states import State
-from migpool.streamfile.file import StreamFile
+from migpool.migration.states import State
+from migpool.streams.file.file import StreamFile
+from migpool.streams.snapshot.loading import SnapshotLoading
+from migpool.streams.snapshot.saving import SnapshotSaving
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from migpool.inspect.boundaries import PATIENCE
-from migpool.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
-from migpool.inspect.summary import Framing
+from migpool.streams.inspect.boundaries import PATIENCE
+from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header
 from migpool.wire.ram import RamBlock, block_list, pages

@@ -16,7 +16,7 @@ import pytest
 from inspect_command import migpool, on_terminal, piped
 from other_streams import DATA, RICH, other, other_path
 
-from migpool.recording.index import Connection, Ended, Flow, Index, Moment, Part, store
+from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, store
 
 TRUTH = RICH.with_name("q35-rich.state.json.gz")
 

@@ -8,10 +8,10 @@ import pytest
 from other_streams import RICH, other
 
 from migpool.errors import UsageError
-from migpool.inspect.bitmaps import bitmaps_size
-from migpool.inspect.decoding import decode
-from migpool.inspect.outline import device_outline, printable, stream_outline
-from migpool.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.bitmaps import bitmaps_size
+from migpool.streams.inspect.decoding import decode
+from migpool.streams.inspect.outline import device_outline, printable, stream_outline
+from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.wire.commands import packaged
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description

@@ -7,10 +7,10 @@ import io
 import pytest
 from other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
 
-from migpool.inspect.boundaries import Boundaries
-from migpool.inspect.decoding import decode
-from migpool.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
-from migpool.inspect.summary import Framing
+from migpool.streams.inspect.boundaries import Boundaries
+from migpool.streams.inspect.decoding import decode
+from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.summary import Framing
 from migpool.wire.events import emit
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find

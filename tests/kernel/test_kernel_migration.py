@@ -13,12 +13,12 @@ import pytest
 from mtty import STATE_SIZE, Uart, make_devices, saved
 from rig import Pair
 
-from migpool.channel.address import Address
 from migpool.device import Device, DeviceContext, Side
-from migpool.models import all_models, parse_model
-from migpool.report import SideReport
-from migpool.settings import Settings
-from migpool.states import State
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
+from migpool.scenario.model_names import all_models, parse_model
+from migpool.transport.address import Address
 from migpool_plugins.vfio import devices
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]

@@ -17,7 +17,7 @@ from ringnic import devices as ring_devices
 from migpool.conformance import Outcome, Subject, checks
 from migpool.conformance.running import Finding, run_check
 from migpool.device import Device, DeviceContext, DeviceError
-from migpool.plugins import load_device_plugin
+from migpool.scenario.plugins import load_device_plugin
 
 MODEL = "per-device+receiver"
 LIMIT = 60.0

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side, StateCosts
-from migpool.effects import Wait
 from migpool.lab.childprocess import SideOutcome
 from migpool.lab.processes import PairResult
 from migpool.lab.result import LabResult, MachineFacts, MemoryResult, RunResult, ThreadCounts
 from migpool.lab.side import SideResult
-from migpool.report import DeviceReport, SideReport
-from migpool.states import State
-from migpool.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.states import State
 
 MS = 1_000_000
 MIB = 1 << 20

@@ -13,8 +13,8 @@ from migpool.lab.findings import device_costs, lab_result, run_result, source_re
 from migpool.lab.result import LabResult
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json, to_json
-from migpool.scenario import load_scenario
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.scenario.schema import load_scenario
 
 
 def test_a_result_crosses_between_processes_as_it_is() -> None:

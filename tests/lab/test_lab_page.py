@@ -12,7 +12,7 @@ from made_downtimes import Rules, alike
 from made_memory import Pages, made
 from rich.console import Console
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.analysis import analyse, representatives
 from migpool.lab.jsontext import json_text
 from migpool.lab.page.contents import contents, thinned

@@ -10,15 +10,15 @@ import pytest
 from lab_reports import MIB, MS, pair, report, result
 from rich.console import Console
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side, StateCosts
-from migpool.effects import Wait
 from migpool.lab.findings import lab_result, least_costs, run_result, source_result
 from migpool.lab.precopysaving import precopy_saving
 from migpool.lab.side import SideResult
 from migpool.lab.table import render
-from migpool.report import DeviceReport, SideReport
-from migpool.scenario import parse_scenario
-from migpool.trace import Span
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.scenario.schema import parse_scenario
 
 Piece = tuple[Wait, int, int, int, int]
 """Kind of wait, slot, chunk, begin and end in ms."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from paper import Paper
 
-from migpool.effects import SendPages, TakePages
-from migpool.interpreter import Handlers
-from migpool.machine import Machine, Slot
-from migpool.pageeffort import PageEffort
-from migpool.pages import PagePacket
-from migpool.precopy import Crossed
+from migpool.core.effects import SendPages, TakePages
+from migpool.core.interpreter import Handlers
+from migpool.core.machine import Machine, Slot
+from migpool.precopy.rounds import Crossed
+from migpool.ram.dirty_pages import PagePacket
+from migpool.ram.page_effort import PageEffort
 
 PAGE = 4096
 

@@ -11,17 +11,17 @@ import pytest
 from paper import PAGE, Paper, Writer
 from rig import KIB, Pair, Scripted, contents
 
+from migpool.core.machine import Machine
 from migpool.device import Device
 from migpool.errors import UsageError
-from migpool.machine import Machine
-from migpool.precopy import Round
+from migpool.migration.states import State
+from migpool.precopy.rounds import Round
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.states import State
 
 MODELS: list[tuple[type[Scheduler], type[Scheduler]]] = [
     (InlineScheduler, InlineScheduler),

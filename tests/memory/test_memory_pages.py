@@ -10,7 +10,7 @@ from paper import PAGE, Paper
 
 from migpool.device import MemoryBlock
 from migpool.errors import DeviceError
-from migpool.pages import PagePacket, Pages, runs_of
+from migpool.ram.dirty_pages import PagePacket, Pages, runs_of
 
 
 def taken(pages: Pages) -> list[PagePacket]:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
+from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, VerificationError
-from migpool.machine import Machine
-from migpool.precopy import Round
-from migpool.report import SideReport
+from migpool.migration.destination import Destination
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.precopy.rounds import Round
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.source import Source
+from migpool.transport.address import Address
 
 LIMIT = 20.0
 KIB = 1024

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from migpool.channel.address import Address
+from migpool.transport.address import Address
 from migpool.wire.devicestate import HEADER_SIZE
 from migpool.wire.multifd import INITIAL_SIZE
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from rig import KIB, LIMIT, Pair, Scripted, contents
 
-from migpool.channel.address import Address
+from migpool.core.machine import Machine
 from migpool.device import Device
-from migpool.machine import Machine
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
@@ -21,9 +23,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
+from migpool.transport.address import Address
 
 MODELS = [
     pytest.param((InlineScheduler, InlineScheduler), id="inline"),

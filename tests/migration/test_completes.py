@@ -12,11 +12,11 @@ import pytest
 from rig import KIB, Pair, Scripted, contents, migrate
 from tampering import Line
 
-from migpool.effects import Wait
-from migpool.machine import Machine
+from migpool.core.effects import Wait
+from migpool.core.machine import Machine
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
-from migpool.settings import Settings
-from migpool.states import State
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 PAIRS = [

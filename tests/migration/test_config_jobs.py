@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rig import LIMIT, Pair, Scripted, contents
 
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
-from migpool.states import State
 
 MODELS: dict[str, type[Scheduler]] = {
     point.name: point.load() for point in entry_points(group="migpool.schedulers") if "source" in point.load().sides

@@ -11,11 +11,11 @@ import pytest
 from rig import KIB, Pair, Scripted, contents, migrate
 
 from migpool.device import DeviceError
+from migpool.migration.settings import ConfigLoad, Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
-from migpool.settings import ConfigLoad, Settings
-from migpool.states import State
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 LOADING = sorted(name for name, model in MODELS.items() if "destination" in model.sides)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from rig import KIB, Pair, Scripted, VerificationError, contents, migrate
 
+from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError
 from migpool.errors import UsageError
-from migpool.machine import Machine
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
@@ -19,8 +21,6 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.states import State
 
 MODELS = [
     pytest.param((InlineScheduler, InlineScheduler), id="inline"),

@@ -11,16 +11,16 @@ import pytest
 from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
 from migpool.device import Pending
-from migpool.mainchannel import MainChannel
+from migpool.migration.main_channel import MainChannel
+from migpool.migration.section_loader import SectionLoading
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.sectionloading import SectionLoading
-from migpool.settings import Settings
-from migpool.states import State
 from migpool.wire.commands import switchover_start
 from migpool.wire.inbox import Buffer
 from migpool.wire.records import initial_data_sent

@@ -10,9 +10,9 @@ from rig import KIB, Pair, Scripted
 from tampering import Line, Tamper
 
 from migpool.device import Device, DeviceContext
-from migpool.report import SideReport
-from migpool.settings import Settings
-from migpool.states import State
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool_plugins.vfio import devices as vfio_devices
 
 SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=2)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rig import KIB, Pair, Scripted, contents
 
+from migpool.core.machine import Machine, Slot
 from migpool.device import Device, DeviceError, Pending
-from migpool.machine import Machine, Slot
-from migpool.precopy import Crossed, Limits, Measured, Precopy, Round, Verdict, decide
-from migpool.settings import Settings
+from migpool.migration.settings import Settings
+from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Verdict, decide
 
 LIMITS = Limits(downtime=0.3, rounds=30)
 MB = 1_000_000

@@ -14,9 +14,11 @@ import pytest
 from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 from tampering import Line
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.analysis import analyse
 from migpool.lab.attribution import attribute
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
@@ -25,8 +27,6 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.states import State
 
 CHUNK = 64 * KIB
 SETTINGS = Settings(channels=2, chunk=CHUNK, budget=8 * CHUNK, peer_limit=10, splice=True)

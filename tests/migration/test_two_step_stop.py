@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from rig import KIB, Scripted, contents, migrate
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
-from migpool.endpoint import Endpoint
-from migpool.machine import Machine
+from migpool.core.machine import Machine
+from migpool.migration.destination import Destination
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.settings import Settings
+from migpool.migration.source import Source
+from migpool.migration.states import State
 from migpool.schedulers.per_device import PerDeviceScheduler
-from migpool.settings import Settings
-from migpool.source import Source
-from migpool.states import State
+from migpool.transport.address import Address
 
 Log = list[tuple[str, str]]
 

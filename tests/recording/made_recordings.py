@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migpool.recording.index import Connection, Ended, Flow, Index, Moment, Part, Side, flow_name, store
+from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, Side, flow_name, store
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader

@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 
 from rig import KIB, LIMIT, Pair, Scripted, contents
 
-from migpool.channel.address import Address
-from migpool.destination import Destination
-from migpool.machine import Machine
-from migpool.recording.index import Index
-from migpool.recording.recorder import Limits, Recorder
-from migpool.report import SideReport
+from migpool.core.machine import Machine
+from migpool.migration.destination import Destination
+from migpool.migration.report import SideReport
+from migpool.migration.settings import Settings
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
+from migpool.streams.record.index import Index
+from migpool.streams.record.recorder import Limits, Recorder
+from migpool.transport.address import Address
 
 T = TypeVar("T")
 SIZE = 700_000

@@ -29,8 +29,8 @@ from recording_rig import SIZE, record_migration
 from rich.console import Console
 
 from migpool.errors import MigpoolError
-from migpool.recording.explain import explain, picture, show
-from migpool.recording.index import load, store
+from migpool.streams.record.explain import explain, picture, show
+from migpool.streams.record.index import load, store
 from migpool.wire.multifd import ram_header_size
 from migpool.wire.ramheader import RamPacketHeader, ram_header
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck, encode

@@ -30,12 +30,12 @@ from recording_rig import (
 )
 from rig import LIMIT, contents
 
-from migpool.channel.address import Address
 from migpool.errors import UsageError
-from migpool.recording.index import Ended, Part, load
-from migpool.recording.recorder import Limits, Recorder
-from migpool.recording.times import Times
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.streams.record.index import Ended, Part, load
+from migpool.streams.record.recorder import Limits, Recorder
+from migpool.streams.record.times import Times
+from migpool.transport.address import Address
 from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 

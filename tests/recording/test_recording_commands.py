@@ -10,8 +10,8 @@ import pytest
 from recording_rig import Background, Waiting, devices, place, record_migration
 from rig import LIMIT
 
-from migpool.recording.index import load
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.streams.record.index import load
 
 
 def migpool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,12 +17,12 @@ from made_recordings import Made, Part, begin, end, first, ram, ram_end, recordi
 from recording_rig import SIZE, Background, Waiting, accept, devices, listener, place, read, read_all, record_migration
 from rig import KIB, contents
 
-from migpool.channel.address import Address
 from migpool.errors import PeerError, UsageError
-from migpool.recording.index import load, store
-from migpool.recording.playable import playable
-from migpool.recording.replay import Outcome, Replay
-from migpool.states import State
+from migpool.migration.states import State
+from migpool.streams.record.index import load, store
+from migpool.streams.record.playable import playable
+from migpool.streams.record.replay import Outcome, Replay
+from migpool.transport.address import Address
 from migpool.wire.returnpath import Shut, SwitchoverAck, encode
 
 Speed = Literal["recorded", "full"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from migpool import building
-from migpool.building import build_machine
 from migpool.device import Device, DeviceContext, DeviceError, DevicePlugin
 from migpool.errors import MigpoolError, PluginError, ScenarioError, UsageError
-from migpool.scenario import Scenario, parse_scenario
+from migpool.scenario import build
+from migpool.scenario.build import build_machine
+from migpool.scenario.schema import Scenario, parse_scenario
 
 
 class Noted(Device):
@@ -53,7 +53,7 @@ class Plugins:
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
     made = Plugins()
-    monkeypatch.setattr(building, "load_device_plugin", made.load)
+    monkeypatch.setattr(build, "load_device_plugin", made.load)
     return made
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from migpool.errors import PluginError, ScenarioError, UsageError
-from migpool.models import all_models, parse_model, parse_models, scenario_models
-from migpool.plugins import load_scheduler
-from migpool.scenario import parse_scenario
+from migpool.scenario.model_names import all_models, parse_model, parse_models, scenario_models
+from migpool.scenario.plugins import load_scheduler
+from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.pool import PoolScheduler

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import ScenarioError
-from migpool.models import parse_model
-from migpool.scenario import builtin_names, load_scenario, parse_scenario, scenario_text
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import builtin_names, load_scenario, parse_scenario, scenario_text
 
 DEVICE = '[[devices]]\nplugin = "vfio"\n'
 GOOD = f'name = "x"\n{DEVICE}'

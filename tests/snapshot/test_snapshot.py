@@ -11,15 +11,15 @@ from guests import guest, need, steps
 from paper import PAGE, Paper, Writer
 from rig import KIB, Scripted, contents
 
+from migpool.core.machine import Machine
 from migpool.device import Device
 from migpool.errors import Cancelled, DeviceError, MigpoolError, PeerError, ProtocolError
-from migpool.inspect.reading import inspect_file
-from migpool.machine import Machine
-from migpool.precopy import Round
-from migpool.settings import Settings
-from migpool.snapshot.loading import SnapshotLoading
-from migpool.snapshot.saving import SnapshotSaving
-from migpool.streamfile.file import StreamFile
+from migpool.migration.settings import Settings
+from migpool.precopy.rounds import Round
+from migpool.streams.file.file import StreamFile
+from migpool.streams.inspect.reading import inspect_file
+from migpool.streams.snapshot.loading import SnapshotLoading
+from migpool.streams.snapshot.saving import SnapshotSaving
 
 SETTINGS = Settings(chunk=64 * KIB)
 LIMIT = 60

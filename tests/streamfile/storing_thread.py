@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from migpool.channel.address import Address
 from migpool.errors import MigpoolError
-from migpool.streamfile.receiving import Stored, receive_file
+from migpool.streams.file.receiving import Stored, receive_file
+from migpool.transport.address import Address
 
 LIMIT = 10.0
 

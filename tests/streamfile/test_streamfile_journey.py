@@ -9,11 +9,11 @@ import pytest
 from made_machine import PAGE, machine_stream
 from storing_thread import Receiver
 
-from migpool.channel.address import Address
 from migpool.errors import PeerError, ProtocolError, UsageError
-from migpool.streamfile.front import Front
-from migpool.streamfile.receiving import receive_file
-from migpool.streamfile.sending import Sent, begins_as_a_stream, send_file
+from migpool.streams.file.front import Front
+from migpool.streams.file.receiving import receive_file
+from migpool.streams.file.sending import Sent, begins_as_a_stream, send_file
+from migpool.transport.address import Address
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamPages
 from migpool.wire.sections import section_full

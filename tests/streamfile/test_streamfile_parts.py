@@ -9,9 +9,9 @@ import pytest
 from made_machine import DESCRIPTION, PAGE, machine_stream, page
 
 from migpool.errors import ProtocolError, UsageError
-from migpool.streamfile.end import EndFinder
-from migpool.streamfile.front import Front
-from migpool.streamfile.packets import Packets
+from migpool.streams.file.end import EndFinder
+from migpool.streams.file.front import Front
+from migpool.streams.file.packets import Packets
 from migpool.wire.channelreader import ChannelReader, RamPacket
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import emit, eof, header, vm_description

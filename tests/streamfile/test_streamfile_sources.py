@@ -11,8 +11,8 @@ import pytest
 from made_machine import PAGE, page
 from storing_thread import LIMIT, Receiver
 
-from migpool.channel.address import Address
 from migpool.errors import PeerError, ProtocolError, TimeLimitExceeded
+from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command, open_return_path, ping
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader

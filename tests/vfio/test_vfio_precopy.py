@@ -9,8 +9,8 @@ from rig import KIB, migrate
 from vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue, VerificationError
-from migpool.settings import Settings
-from migpool.states import State
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 from migpool_plugins.vfio.migration import MigrationState
 

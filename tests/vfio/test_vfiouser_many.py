@@ -12,14 +12,14 @@ from rig import KIB, Pair
 from vfiouser_rig import RawClient
 
 from migpool.device import Device, DeviceContext, Side
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from migpool.settings import Settings
-from migpool.states import State
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import MigrationState

@@ -17,9 +17,9 @@ import types
 import unittest
 from pathlib import Path
 
-from migpool.workerpool import WorkerPool
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
+from migpool.workers.pool import WorkerPool
 
 SUITE = "test.test_concurrent_futures"
 

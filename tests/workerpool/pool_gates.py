@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 LIMIT = 20.0
 """Seconds after which something that should have happened counts as never happening."""

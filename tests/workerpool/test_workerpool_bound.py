@@ -11,7 +11,7 @@ import pytest
 from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.errors import PoolFull
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 
 @pytest.mark.parametrize("max_pending", [0, 1, 5])

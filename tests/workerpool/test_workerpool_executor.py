@@ -15,7 +15,7 @@ from concurrent.futures.thread import BrokenThreadPool
 import pytest
 from pool_gates import LIMIT, Caller, Gate, occupy, until
 
-from migpool.workerpool import WorkerPool
+from migpool.workers.pool import WorkerPool
 
 
 def test_it_is_an_executor_and_gives_futures() -> None:

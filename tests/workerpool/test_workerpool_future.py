@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, as_com
 import pytest
 from pool_gates import LIMIT, Caller, Gate, occupy, until
 
-from migpool.workerpool import WorkerPool
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
+from migpool.workers.pool import WorkerPool
 
 
 def bare_future() -> TaskFuture[int]:

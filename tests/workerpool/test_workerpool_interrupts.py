@@ -13,8 +13,8 @@ from types import FrameType
 import pytest
 from pool_gates import LIMIT, Gate, until
 
-from migpool.workerpool import WorkerPool
 from migpool.workers.lock import ConvoyFreeLock
+from migpool.workers.pool import WorkerPool
 
 STRIKES = 400
 ROUND = 0.0007  # seconds between two signals: some hundred submissions

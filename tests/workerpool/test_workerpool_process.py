@@ -16,7 +16,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     """Run a program with the prologue that all of these need."""
     prologue = """
         import os, signal, sys, threading, time
-        from migpool.workerpool import WorkerPool
+        from migpool.workers.pool import WorkerPool
         signal.alarm(50)
     """
     source = textwrap.dedent(prologue) + textwrap.dedent(program)

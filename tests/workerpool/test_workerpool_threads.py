@@ -13,8 +13,8 @@ from concurrent.futures import Future
 import pytest
 from pool_gates import LIMIT, Caller, Gate, occupy, until
 
-from migpool.workerpool import PoolStatistics, WorkerPool
 from migpool.workers.future import TaskFuture
+from migpool.workers.pool import PoolStatistics, WorkerPool
 from migpool.workers.thread import WorkerThread
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.machine import RAM_IDSTR
 from migpool.lab.analysisform import LinkResult, SideTrace
 from migpool.lab.kinds import SPAN_NAMES
 from migpool.lab.result import DeviceResult, RunResult
-from migpool.machine import RAM_IDSTR
 
 __all__ = ["By", "Drawn", "Lanes", "lanes_of"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.whatif.names import CHANNELS, RECEIVER, thread_of
 from migpool.lab.whatif.plan import Plan
 from migpool.lab.whatif.recorded import RecordedJob, blocked_by, freed_before
 from migpool.lab.whatif.schedule import Step
-from migpool.trace import Span
 
 __all__ = ["JobSteps"]
 

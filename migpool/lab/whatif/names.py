@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 
 __all__ = [
     "CHANNELS",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.whatif.jobsteps import JobSteps
 from migpool.lab.whatif.names import PAGE_JOBS
 from migpool.lab.whatif.plan import Plan
 from migpool.lab.whatif.recorded import RecordedJob
 from migpool.lab.whatif.schedule import Step
-from migpool.trace import Span
 
 __all__ = ["PageSteps"]
 

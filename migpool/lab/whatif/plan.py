@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.lab.whatif.names import CHANNELS, lock_of, thread_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, RecordedJob, loading_on
 from migpool.lab.whatif.schedule import Step
-from migpool.trace import Span
 
 __all__ = ["Plan"]
 

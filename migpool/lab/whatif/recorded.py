@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import Side
-from migpool.effects import Wait
 from migpool.lab.pagejobs import page_jobs_of
 from migpool.lab.spanindex import JOB_WAITS, OWN_WAITS, migration_thread
-from migpool.report import SideReport
-from migpool.trace import Span
+from migpool.migration.report import SideReport
 
 __all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]
 

@@ -31,14 +31,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.pagejobs import with_page_jobs
 from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
 from migpool.lab.whatif.serial import InTurn, in_turn
 from migpool.lab.whatif.steps import Recording, recording_of
-from migpool.report import SideReport
+from migpool.migration.report import SideReport
 
 __all__ = ["Freed", "Replays", "replays"]
 

@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from migpool.trace import Span
+from migpool.core.trace import Span
 
 __all__ = ["InTurn", "in_turn"]
 

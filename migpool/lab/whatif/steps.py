@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from migpool.effects import Wait
+from migpool.core.effects import Wait
 from migpool.lab.whatif.jobsteps import JobSteps
 from migpool.lab.whatif.ownsteps import OwnSteps
 from migpool.lab.whatif.pagesteps import PageSteps

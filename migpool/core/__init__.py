@@ -1,0 +1,1 @@
+"""What a migration is made of: effects, jobs, the interpreter, the machine, buffers, spans, threads."""

@@ -1,0 +1,297 @@
+"""What a job may wait for. This file is the whole vocabulary between the jobs and the threading models.
+
+A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
+the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.
+
+Every effect names its device and the index of the chunk it is about (-1 where there is none), and belongs to a kind
+of wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in
+the job.
+
+A job may yield the same effect again once it has been answered, with another index: so whoever keeps one longer than
+it takes to perform it must copy what he needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from migpool.core.buffers import Chunk, Conduit
+from migpool.core.machine import Slot
+
+if TYPE_CHECKING:
+    from migpool.ram.dirty_pages import PagePacket
+
+__all__ = [
+    "Acquire",
+    "Credit",
+    "Effect",
+    "HoldConfig",
+    "LoadConfig",
+    "Loaded",
+    "Locked",
+    "NextChunk",
+    "ReadState",
+    "Release",
+    "SaveConfig",
+    "Send",
+    "SendPages",
+    "SendSection",
+    "Steps",
+    "TakeConfig",
+    "TakePages",
+    "Wait",
+    "WriteState",
+]
+
+
+class Wait(IntEnum):
+    """The kinds of wait, as they stand in a trace."""
+
+    STOP = 0
+    """The device stops at the source."""
+    ACQUIRE = 1
+    """Room to read into."""
+    READ = 2
+    """The device fills a buffer."""
+    CREDIT = 3
+    """The destination has no room for this chunk yet."""
+    CHANNEL = 4
+    """Every channel is busy sending somebody else's chunk."""
+    SEND = 5
+    """The chunk goes into a channel's socket."""
+    SECTION = 6
+    """A section goes into the main channel."""
+    LOCK = 7
+    """Somebody else holds the big lock."""
+    SAVE_CONFIG = 8
+    """The device's config is saved, big lock held."""
+    STARVED = 9
+    """The next chunk has not come yet."""
+    WRITE = 10
+    """The device takes a chunk."""
+    LOADED = 11
+    """The chunk's room is given back."""
+    LOAD_CONFIG = 12
+    """The device's config is loaded, big lock held."""
+    QUEUED = 13
+    """The job was submitted and no thread has taken it up yet."""
+    START = 14
+    """The device starts at the destination."""
+    RECEIVE = 15
+    """A chunk's payload comes out of a channel's socket."""
+    SETUP = 16
+    """The device prepares to save or load, or iterates, while the machine still runs."""
+    JOIN = 17
+    """The migration waits for its jobs to end."""
+    QUIESCE = 18
+    """The device becomes quiet towards others at the source, before any stops."""
+    WAKE = 19
+    """The device answers others again at the destination, before any starts."""
+    HOLD = 20
+    """The device's config is put aside, until every iterable device has all its state."""
+    SCAN = 21
+    """Pages of memory are looked through: which have been written, which hold zeros alone."""
+    SYNC = 22
+    """A round of memory ends: SYNCs go out, or every channel has to come to its own."""
+
+
+class Effect:
+    """Something a job waits for.
+
+    Arguments:
+        slot: the device it is about.
+        index: the chunk it is about, -1 where there is none.
+    """
+
+    __slots__ = ("index", "slot")
+    wait: ClassVar[Wait]
+
+    def __init__(self, slot: Slot, index: int = -1) -> None:
+        self.slot = slot
+        self.index = index
+
+
+class Acquire(Effect):
+    """Room to read a chunk into. The answer is a :class:`~migpool.core.buffers.Chunk`, or a conduit."""
+
+    __slots__ = ()
+    wait = Wait.ACQUIRE
+
+
+class Release(Effect):
+    """The room is needed no more. No answer."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.ACQUIRE
+
+    def __init__(self, slot: Slot, chunk: Chunk | Conduit) -> None:
+        super().__init__(slot)
+        self.chunk = chunk
+
+
+class ReadState(Effect):
+    """The device fills ``chunk`` with its next state. The answer is the number of bytes; 0 is the end."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.READ
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+
+
+class Credit(Effect):
+    """The destination has room for chunk ``index``. No answer."""
+
+    __slots__ = ()
+    wait = Wait.CREDIT
+
+
+class Send(Effect):
+    """The chunk has gone into a channel. No answer.
+
+    Arguments:
+        chunk: what to send, or the bytes of the config.
+        last: whether this is the config, the device's last index.
+    """
+
+    __slots__ = ("chunk", "last")
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit | bytes, last: bool = False) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+        self.last = last
+
+
+class SendSection(Effect):
+    """The device's config has gone into the main channel as a section of its own. No answer."""
+
+    __slots__ = ("config",)
+    wait = Wait.SECTION
+
+    def __init__(self, slot: Slot, config: bytes) -> None:
+        super().__init__(slot)
+        self.config = config
+
+
+class TakePages(Effect):
+    """The next pages to send of this round. The answer is a list of :class:`~migpool.ram.dirty_pages.PagePacket`, not
+    empty; ``None`` is the end."""
+
+    __slots__ = ()
+    wait = Wait.SCAN
+
+
+class SendPages(Effect):
+    """The pages have gone into a channel. No answer.
+
+    Several jobs share a round, so their own count names no packet: once they have gone, ``index`` is the number of the
+    first of them on the wire, which the destination knows too.
+
+    Arguments:
+        packets: what to send, in this order, over one channel.
+    """
+
+    __slots__ = ("packets",)
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, packets: list[PagePacket]) -> None:
+        self.slot = slot
+        self.index = index
+        self.packets = packets
+
+
+class NextChunk(Effect):
+    """Chunk ``index`` has come. The answer is a :class:`~migpool.core.buffers.Chunk`."""
+
+    __slots__ = ()
+    wait = Wait.STARVED
+
+
+class WriteState(Effect):
+    """The device has taken ``chunk``. No answer."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.WRITE
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+
+
+class Loaded(Effect):
+    """The chunk's room goes back, and with it the credit for another. No answer.
+
+    Arguments:
+        last: whether the device needs no more room at all.
+    """
+
+    __slots__ = ("chunk", "last")
+    wait = Wait.LOADED
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk, last: bool = False) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+        self.last = last
+
+
+class Locked(Effect):
+    """Something done in the device with the big lock held.
+
+    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
+    """
+
+    __slots__ = ()
+
+
+class SaveConfig(Locked):
+    """The device's config has been saved. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.SAVE_CONFIG
+
+
+class TakeConfig(Effect):
+    """Another job has saved the device's config. The answer is its bytes."""
+
+    __slots__ = ()
+    wait = Wait.JOIN
+
+
+class LoadConfig(Locked):
+    """The device has loaded its config. No answer.
+
+    Arguments:
+        config: what the source's ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.LOAD_CONFIG
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+class HoldConfig(Effect):
+    """The config is kept until every iterable device has all its state; a job of its own then loads it. No answer.
+
+    The job does not wait for that: it ends, so that the others can have its thread.
+
+    Arguments:
+        config: what the source's ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.HOLD
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+Steps: TypeAlias = Generator[Effect, Any, None]
+"""What a job's function returns. The answers' types are those the effects' docstrings give."""

@@ -1,0 +1,172 @@
+"""Where chunks and the jobs that wait for them meet: each device's chunks in order, and the credits for more.
+
+Guarantees:
+
+1. A job that waits for a chunk is woken, or carried on by whoever brings it, exactly when that chunk is there.
+2. When the switch is thrown every wait here ends; so does a job that nobody waits in.
+
+Lock order: a device's lock, then nothing. The windows' lock and the return path's are taken alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from migpool.core.buffers import Chunk
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import NextChunk
+from migpool.core.machine import Machine, Slot
+from migpool.flow.window import Grant, Reassembly, Windows
+from migpool.transport.splice import Transit
+
+__all__ = ["Arrivals", "Inbox"]
+
+UNLIMITED = 1 << 62
+
+
+class Inbox:
+    """One device's chunks, and the job that waits for the next one."""
+
+    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved", "transit")
+
+    def __init__(self, slot: Slot, position: int) -> None:
+        self.slot = slot
+        self.position = position
+        self.order: Reassembly[Chunk] = Reassembly()
+        # Taken by itself where nobody waits: a condition's own way in is Python code, on every chunk.
+        self.lock = threading.Lock()
+        self.arrived = threading.Condition(self.lock)
+        self.ready: Callable[[], None] | None = None
+        self.starved = False
+        # Where the next chunk's payload still is, if it is not in its buffer.
+        self.transit: Transit | None = None
+
+
+class Arrivals:
+    """The chunks that have come and are not loaded yet.
+
+    Arguments:
+        machine: whose devices are loaded.
+        grant: makes a grant known to the source.
+        switch: ends every wait.
+    """
+
+    def __init__(self, machine: Machine, grant: Callable[[Grant], None], switch: CancelSwitch) -> None:
+        self.inboxes = {slot.number: Inbox(slot, place) for place, slot in enumerate(machine.iterable)}
+        self._windows: Windows | None = None
+        self._windows_lock = threading.Lock()
+        self._grant = grant
+        self._switch = switch
+        switch.on_cancel(self._wake)
+
+    @property
+    def credited(self) -> bool:
+        """Whether the source knows credits."""
+        return self._windows is not None
+
+    def use_credits(self, windows: Windows) -> None:
+        """The source knows credits: bound what it may send. Called before the first chunk is asked for."""
+        with self._windows_lock:
+            self._windows = windows
+        for grant in windows.opening():
+            self._grant(grant)
+
+    def take(self, effect: NextChunk) -> Chunk:
+        """Wait for the chunk on the calling thread."""
+        box = self.inboxes[effect.slot.number]
+        with box.lock:
+            chunk = box.order.take()
+            while chunk is None:
+                self._switch.check()
+                box.starved = True
+                box.arrived.wait()
+                chunk = box.order.take()
+            box.starved = False
+        return chunk
+
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
+        """Return the chunk if it is there; if not, have the receiver that brings it call ``ready``.
+
+        Arguments:
+            leave: the caller would rather have somebody else carry on, even if the chunk is there, as long as another
+                one of this device is sure to come and so to bring somebody. Without that, one receiver could be kept
+                by a device for long, with other devices' chunks unread on its channel.
+        """
+        box = self.inboxes[effect.slot.number]
+        with box.lock:
+            # The switch is looked at under the lock: its hook takes the callback under the same one, so a callback is
+            # either refused here or called there.
+            if self._switch.thrown:
+                self._switch.check()
+            chunk = None if leave and self._will_come(box) else box.order.take()
+            box.starved = chunk is None
+            if chunk is None:
+                box.ready = ready
+        return chunk
+
+    def _will_come(self, box: Inbox) -> bool:
+        """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
+        windows = self._windows
+        return windows is not None and not box.order.ended and box.order.received < windows.limit(box.position)
+
+    def deliver(self, box: Inbox, chunk: Chunk) -> None:
+        """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
+
+        Raises:
+            DeviceError: it must not come, or not again.
+        """
+        windows = self._windows
+        limit = UNLIMITED
+        grants: Sequence[Grant] = ()
+        ready = None
+        if windows is not None:
+            with self._windows_lock:
+                limit = windows.limit(box.position)
+                grants = windows.received(box.position)
+        with box.lock:
+            is_next = box.order.put(chunk.index, chunk, chunk.last, limit)
+            if is_next or box.order.available:
+                ready, box.ready = box.ready, None
+                if is_next and box.starved and ready is None:
+                    box.arrived.notify()
+        for grant in grants:
+            self._grant(grant)
+        if ready is not None:
+            ready()
+
+    def loaded(self, number: int, *, last: bool) -> None:
+        """The device in slot ``number`` has loaded a chunk, and its room is free."""
+        windows = self._windows
+        if windows is None:
+            return
+        position = self.inboxes[number].position
+        with self._windows_lock:
+            grants = windows.finished(position) if last else windows.loaded(position)
+        for grant in grants:
+            self._grant(grant)
+
+    def starved(self) -> str:
+        """The first device whose job waits for a chunk, and which; empty if none does."""
+        return self._first_missing(starved=True)
+
+    def missing(self) -> str:
+        """The first device that is not complete, and what it waits for; empty if all are."""
+        return self._first_missing(starved=False)
+
+    def _first_missing(self, *, starved: bool) -> str:
+        for box in self.inboxes.values():
+            with box.lock:
+                if starved and not box.starved:
+                    continue
+                if missing := box.order.missing():
+                    return f"{box.slot.name}: {missing}"
+        return ""
+
+    def _wake(self) -> None:
+        for box in self.inboxes.values():
+            with box.lock:
+                ready, box.ready = box.ready, None
+                box.arrived.notify_all()
+            if ready is not None:
+                ready()

@@ -1,0 +1,114 @@
+"""The end of a migration, as the source hears of it: whether the machine runs there, since when, and as it was sent.
+
+Guarantees:
+
+1. Everything has been sent: whether the machine moves is the destination's decision. The source takes it back only
+   after the destination has said, or shown by ending the connection without RUNNING, that it does not run there.
+2. A destination that says nothing leaves the machine stopped here, and the error says so: never two run.
+3. A device's state is called verified only where both ends gave a fingerprint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from migpool.core.interpreter import of
+from migpool.core.machine import Machine
+from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, VerificationError
+from migpool.migration.main_channel import MainChannel
+from migpool.migration.report import boot_id, digest_of
+from migpool.migration.return_path import RUNS_THERE, Answers
+
+__all__ = ["Handover"]
+
+
+class Handover:
+    """Hears the destination out, once everything has been sent.
+
+    Arguments:
+        machine: stands still here.
+        answers: the return path.
+        main: the main channel, whose end asks the destination to give up.
+        credited: whether the destination speaks this project's own messages; else its last word is all there is.
+        limit: how long it may be silent, in seconds.
+        round_trip: of a message to it and back, in nanoseconds.
+    """
+
+    def __init__(
+        self, machine: Machine, answers: Answers, main: MainChannel, *, credited: bool, limit: float, round_trip: int
+    ) -> None:
+        self._machine = machine
+        self._answers = answers
+        self._main = main
+        self._credited = credited
+        self._limit = limit
+        self._round_trip = round_trip
+
+    def running(self, doubt: Callable[[], object]) -> tuple[int, str]:
+        """Wait until the machine runs at the destination.
+
+        Arguments:
+            doubt: called if nobody can say whether it does.
+
+        Returns:
+            Since when, by this host's CLOCK_MONOTONIC in nanoseconds, and how that is known: see
+            :attr:`~migpool.migration.report.SideReport.clock`.
+
+        Raises:
+            PeerError: it does not run there, or that is not known.
+            Cancelled: the migration was cancelled in time.
+            TimeLimitExceeded: no answer came, and then the destination gave up.
+        """
+        answers = self._answers
+        try:
+            if self._credited:
+                answers.wait("the machine to run at the destination", lambda: answers.running is not None)
+            else:
+                answers.wait("the destination's last word", lambda: answers.shut is not None)
+        except (Cancelled, TimeLimitExceeded):
+            if not self._ask_for_verdict(doubt):
+                raise
+        running = answers.running
+        if running is not None and running.boot_id == boot_id():
+            return running.nanoseconds, "monotonic"
+        return (answers.running_at or time.monotonic_ns()) - self._round_trip // 2, "return-path"
+
+    def _ask_for_verdict(self, doubt: Callable[[], object]) -> bool:
+        """Ask the destination to give up, by the end of the main channel; whether the machine runs there.
+
+        It answers with RUNNING if it is too late for that, and ends the connection without it otherwise.
+        """
+        self._main.end()
+        runs = self._answers.verdict(self._limit)
+        if runs is None:
+            doubt()
+            raise PeerError(
+                f"the destination has not said within {self._limit:g} s whether the machine runs there: "
+                "it stays stopped here; look there before you resume it"
+            )
+        return runs
+
+    def confirm(self, verified: dict[int, bool]) -> None:
+        """Hear the destination's last word, and compare every device's state with what was saved here.
+
+        Arguments:
+            verified: filled, by slot, with whether the state there is the one that was sent.
+
+        Raises:
+            PeerError: something went wrong there after the machine ran.
+            VerificationError: a device's state is not what was sent.
+        """
+        answers = self._answers
+        answers.wait("the destination's last word", lambda: answers.shut is not None)
+        if answers.failure:
+            raise PeerError(f"{RUNS_THERE}: {answers.failure}")
+        for slot in self._machine:
+            theirs = answers.digests.get(slot.number)
+            ours = of(slot, "fingerprint", partial(digest_of, slot.device))
+            if theirs is not None and any(theirs) and any(ours):
+                verified[slot.number] = ours == theirs
+        wrong = [slot.name for slot in self._machine if verified.get(slot.number) is False]
+        if wrong:
+            raise VerificationError(f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}")

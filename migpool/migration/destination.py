@@ -1,0 +1,342 @@
+"""The destination's end of a migration; the sequence is drawn at the top of ``source.py``.
+
+The main channel is read by the migration's own thread, each multifd channel by a thread of its own that is there
+before any load job runs. Nothing starts here until every device has been loaded. On an error nothing starts at all,
+and the source is told why; an error after the start is told too, but the machine stays here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Unpack
+
+from migpool.core.buffers import BufferPool
+from migpool.core.effects import HoldConfig, LoadConfig, Wait
+from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.jobs import load_state
+from migpool.core.machine import Machine
+from migpool.core.stop_start import start
+from migpool.device import MemoryDevice
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.flow.window import Windows, rooms_for
+from migpool.migration.endpoint import EndOptions, Endpoint
+from migpool.migration.held_configs import HeldConfigs
+from migpool.migration.liveness import Liveness
+from migpool.migration.load_handlers import Receiving
+from migpool.migration.main_channel import MachineSchema
+from migpool.migration.report import DeviceReport, boot_id, digest_of
+from migpool.migration.return_path_writer import ENDED_EARLY, Answering
+from migpool.migration.section_loader import SectionLoading
+from migpool.migration.settings import Settings
+from migpool.migration.states import Event, State
+from migpool.schedulers.base import Scheduler
+from migpool.transport.accept import accept_all
+from migpool.transport.address import Address
+from migpool.transport.sockets import listen, prepare, read_some, shut
+from migpool.wire.commands import Command, CommandKind, ping_value
+from migpool.wire.configuration import Configuration
+from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
+from migpool.wire.events import Event as Item
+from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
+from migpool.wire.sections import Section
+from migpool.wire.stream import StreamReader
+
+if TYPE_CHECKING:
+    from migpool.ram.destination import MemoryReceiving
+
+__all__ = ["Destination"]
+
+READ_SIZE = 256 * 1024
+HASTE = 0.6
+"""The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
+GOODBYE = 2.0
+"""Seconds for the source to close the connection after the last word."""
+
+
+class Destination(Endpoint):
+    """Receives a machine; see :class:`~migpool.migration.endpoint.Endpoint`.
+
+    Arguments:
+        listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
+    """
+
+    side = "destination"
+
+    _answers: Answering
+    _main: socket.socket
+    _interpreter: Interpreter
+    _receiving: Receiving
+    _sections: SectionLoading
+    _liveness: Liveness
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        listening: Callable[[Address], None] | None = None,
+        **options: Unpack[EndOptions],
+    ) -> None:
+        super().__init__(machine, settings, scheduler, **options)
+        self._listening = listening
+        self._schema = MachineSchema(machine)
+        self._deciding = threading.Lock()
+        self._decided = False
+        self._accepted = False
+        self._memory: MemoryReceiving | None = None
+        self._verified: dict[int, bool] = {}
+
+    # ------------------------------------------------------------------ the migration, from top to bottom
+
+    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+        channels = self._accept(address, stack)
+        try:
+            self._make_room(stack)
+            self._start_receivers(channels, stack)
+            self._set_up_scheduler(self._interpreter, stack)
+            self._load()
+            self._start_machine()
+            self._confirm()
+        except Exception as error:
+            self._switch.cancel(error)
+            self._answers.fail(self._switch.reason or error)
+            raise
+        self._say_goodbye()
+
+    def cancel(self) -> None:
+        """Cancel the migration, from any thread; returns at once. Once the machine runs here it is too late."""
+        if not self._withdraw(Cancelled("cancelled at the destination")):
+            self._abort_devices()  # one may block in its start
+
+    def _withdraw(self, reason: MigpoolError) -> bool:
+        """Give up, unless it is decided that the machine runs here; returns whether it was given up."""
+        with self._deciding:
+            if not self._decided:
+                self._switch.cancel(reason)
+            return not self._decided
+
+    def _accept(self, address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
+        settings = self.settings
+        with contextlib.ExitStack() as door:
+            listener, bound = listen(address, settings.channels + 1)
+            door.enter_context(listener)
+            door.callback(bound.unlink)
+            if self._listening is not None:
+                self._listening(bound)
+            connections = accept_all(
+                listener,
+                settings.channels,
+                first_limit=settings.accept_limit,
+                limit=settings.connect_limit,
+                prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
+                check=self._switch.check,
+                stack=stack,
+            )
+        self._main = connections.main
+        self._answers = Answering(connections.main)
+        for sock in (connections.main, *connections.channels):
+            self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
+        return connections.channels
+
+    def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
+        self._accepted = True
+        stack.callback(self._threads.close)
+        for number, receive in enumerate(self._receiving.receivers(channels)):
+            self._threads.start(f"channel-{number}", receive)
+        for sock in channels:
+            stack.callback(shut, sock)
+        stack.callback(shut, self._main)
+
+    def _make_room(self, stack: contextlib.ExitStack) -> None:
+        chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
+        # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
+        pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
+        stack.callback(self._note_memory, pool)
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
+        memory = self._memory = self._make_memory()
+        self._receiving = Receiving(
+            self.machine,
+            pool,
+            self._answers.grant,
+            self._tracer,
+            self._switch,
+            self._liveness,
+            memory,
+            splice=self.settings.splice,
+        )
+        self._chunk = chunk
+        handlers = self._receiving.handlers()
+        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
+        self._sections = SectionLoading(
+            self.machine,
+            self._schema,
+            memory,
+            self._interpreter,
+            self._answers,
+            self._tracer,
+            self._liveness.idle,
+        )
+
+    def _make_memory(self) -> MemoryReceiving | None:
+        slot = self.machine.memory
+        if slot is None or not isinstance(slot.device, MemoryDevice):
+            return None
+        # Here, as at the source: only a machine with memory needs numpy.
+        from migpool.ram.destination import MemoryReceiving
+
+        settings = self.settings
+        return MemoryReceiving(slot, slot.device, settings.channels, settings.tick, self._switch)
+
+    def _load(self) -> None:
+        reader = StreamReader(self._schema)
+        reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
+        self._items = self._read_items(reader)
+        for item in self._items:
+            self._take(item)
+            if isinstance(item, Eof):
+                break
+        if absent := self._sections.absent():
+            raise PeerError(
+                f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: "
+                "start both ends with the same scenario"
+            )
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
+
+    def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+        while True:
+            yield from reader.events()
+            data = read_some(self._main, READ_SIZE, self._idle)
+            self._switch.check()
+            if not data:
+                try:
+                    reader.end()
+                except ProtocolError as error:
+                    raise PeerError(f"{ENDED_EARLY} ({error})") from None
+                yield from reader.events()
+                return
+            self._liveness.progress = time.monotonic_ns()
+            reader.feed(data)
+
+    def _watch_the_source(self) -> None:
+        """See the source end the connection, whatever the other threads are doing: it has taken the machine back.
+
+        A source that knows credits keeps the main channel open until it has heard the last word from here.
+        """
+        watch = select.poll()
+        watch.register(self._main, select.POLLRDHUP)
+        watch.poll()
+        self._withdraw(
+            PeerError(f"{ENDED_EARLY} ({self._receiving.arrivals.missing() or 'before the machine ran here'})")
+        )
+
+    def _say_goodbye(self) -> None:
+        """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
+        self._liveness = Liveness(self._switch, GOODBYE)
+        with contextlib.suppress(MigpoolError):
+            for _ in self._items:
+                continue
+
+    def _start_machine(self) -> None:
+        with self._deciding:
+            self._switch.check()
+            self._decided = True
+        start(self.machine, self._tracer)
+        self._running = time.monotonic_ns()
+        self._states.happen(Event.RUNNING)
+        if self._answers.extended:
+            self._answers.answer(Running(boot_id(), self._running))
+
+    def _confirm(self) -> None:
+        """Prove that what runs here is what was sent."""
+        for slot in self.machine:
+            of(slot, "verify", slot.device.verify)
+        for slot in self.machine:
+            digest = of(slot, "fingerprint", partial(digest_of, slot.device))
+            if self._answers.extended:
+                self._answers.answer(Digest(slot.number, digest))
+        self._answers.answer(Shut(0))
+
+    # ------------------------------------------------------------------ the items of the main channel
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case FileHeader() | Eof() | VmDescription():
+                pass
+            case Configuration():
+                self._configure(item)
+            case Command(kind):
+                self._command(kind, item)
+            case DeviceSection():
+                self._sections.iterable(item, runs=self.state is State.ACTIVE)
+            case Section():
+                self._sections.section(item)
+            case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
+                self._sections.memory(item)
+            case _:
+                raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
+
+    def _configure(self, item: Configuration) -> None:
+        self._answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
+        if item.machine != self.machine.name:
+            raise ProtocolError(
+                item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
+            )
+        unknown = [name for name in item.capabilities or () if name != CREDITS_CAPABILITY]
+        if unknown:
+            raise ProtocolError(
+                item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
+            )
+        self._states.happen(Event.CONNECTED)
+
+    def _command(self, kind: CommandKind, item: Command) -> None:
+        if kind is CommandKind.OPEN_RETURN_PATH:
+            if self._answers.extended:
+                self._threads.start("source-watch", self._watch_the_source)
+                self._answers.answer(Welcome(self._chunk, len(self.machine.iterable)))
+                if self.machine.iterable:
+                    self._receiving.arrivals.use_credits(Windows(len(self.machine.iterable), self._rooms))
+                else:
+                    self._answers.answer(SwitchoverAck())
+        elif kind is CommandKind.PING:
+            self._answers.answer(Pong(ping_value(item)))
+        elif kind is CommandKind.SWITCHOVER_START:
+            self._states.happen(Event.SWITCH_OVER)
+            then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
+            for slot in self.machine.iterable:
+                self._scheduler.submit(Job("load", load_state(slot, then), slot))
+        else:
+            raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
+
+    def _idle(self) -> None:
+        waited_for = self._receiving.arrivals.starved()
+        if not waited_for and not self._scheduler.busy:
+            waited_for = "main channel: the next item has not come"
+        self._liveness.idle(waited_for)
+
+    # ------------------------------------------------------------------ afterwards
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of state have been received so far."""
+        return self._sections.bytes + self._receiving.bytes_received if self._accepted else 0
+
+    def _devices(self) -> Iterator[DeviceReport]:
+        for slot in self.machine:
+            device = slot.device
+            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark)

@@ -1,0 +1,41 @@
+"""Whether the source still makes progress."""
+
+from __future__ import annotations
+
+import time
+
+from migpool.core.cancel import CancelSwitch
+from migpool.errors import PeerError
+
+__all__ = ["Liveness"]
+
+
+class Liveness:
+    """Asked by every reader at the destination that waits, at its ticks.
+
+    Arguments:
+        switch: an idle reader stops when it is thrown.
+        limit: how long nothing may come that is waited for, in seconds.
+
+    Attributes:
+        progress: CLOCK_MONOTONIC in nanoseconds when something came or was loaded last; set by whoever sees it.
+    """
+
+    def __init__(self, switch: CancelSwitch, limit: float) -> None:
+        self._switch = switch
+        self._limit = limit
+        self.progress = time.monotonic_ns()
+
+    def idle(self, waited_for: str) -> None:
+        """A reader has waited for a tick.
+
+        Arguments:
+            waited_for: what can only come from the source; empty if there is no such thing just now.
+
+        Raises:
+            PeerError: it has not come for too long.
+            Cancelled: the switch is thrown.
+        """
+        self._switch.check()
+        if waited_for and time.monotonic_ns() - self.progress > self._limit * 1e9:
+            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")

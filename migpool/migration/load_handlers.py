@@ -1,0 +1,251 @@
+"""What the effects of a job mean at the destination, and what the channels' threads do.
+
+Guarantees:
+
+1. A channel's thread receives into a buffer of the budget and hands it over; it never waits for memory, since every
+   chunk that may come has its room reserved (``window.py``).
+2. A chunk goes straight from the socket into the buffer that the device is given.
+3. With ``splice`` it may go past that buffer, from the socket into the device; the room is kept for it all the same.
+4. When the switch is thrown every wait here ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from migpool.core.buffers import BufferPool, Chunk
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import LoadConfig, Loaded, Wait, WriteState
+from migpool.core.interpreter import Handlers, of
+from migpool.core.machine import Machine, Slot
+from migpool.core.trace import Tracer, pack_span
+from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
+from migpool.flow.window import Grant
+from migpool.migration.chunk_queue import Arrivals, Inbox
+from migpool.migration.liveness import Liveness
+from migpool.migration.return_path_writer import ENDED_EARLY
+from migpool.transport.sockets import read_exactly
+from migpool.transport.splice import Transit, cut_short
+from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
+from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
+from migpool.wire.records import config_within
+
+if TYPE_CHECKING:
+    from migpool.ram.destination import MemoryReceiving
+
+__all__ = ["Receiving"]
+
+FLAGS_LOW_BYTE = 11
+
+
+class Receiving:
+    """Performs the effects of the load jobs, and runs the channels' receivers.
+
+    Arguments:
+        machine: whose devices are loaded.
+        pool: the budget's buffers.
+        grant: makes a grant known to the source.
+        tracer: a received payload leaves a span.
+        switch: ends every wait.
+        liveness: hears of every chunk that comes or is loaded.
+        memory: takes the pages; ``None`` for a machine without memory.
+        splice: whether a chunk may go from the socket into a device by splice(2), where the device allows it.
+
+    Attributes:
+        arrivals: what has come and is not loaded yet.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        pool: BufferPool,
+        grant: Callable[[Grant], None],
+        tracer: Tracer,
+        switch: CancelSwitch,
+        liveness: Liveness,
+        memory: MemoryReceiving | None = None,
+        *,
+        splice: bool = False,
+    ) -> None:
+        self._liveness = liveness
+        self._memory = memory
+        self._splice = splice
+        self._pool = pool
+        self._tracer = tracer
+        self._switch = switch
+        self.arrivals = arrivals = Arrivals(machine, grant, switch)
+        self._deliver = arrivals.deliver
+        self._parser = DeviceStateParser(
+            {(box.slot.device.idstr, box.slot.device.instance_id): box for box in arrivals.inboxes.values()},
+            limit=pool.size,
+        )
+        self._open = 0
+        self._open_lock = threading.Lock()
+        self.bytes_received = 0
+
+    def handlers(self) -> Handlers:
+        """What each effect means here; ``NextChunk`` is answered by :attr:`arrivals`."""
+        handlers = Handlers()
+        handlers.on(WriteState, self._move_state if self._splice else self._write_state)
+        handlers.on(Loaded, self._loaded)
+        handlers.on(LoadConfig, self._load_config)
+        return handlers
+
+    # ------------------------------------------------------------------ effects
+
+    def _write_state(self, effect: WriteState) -> None:
+        effect.slot.device.load_state(effect.chunk.payload)
+
+    def _move_state(self, effect: WriteState) -> None:
+        transit = self.arrivals.inboxes[effect.slot.number].transit
+        if transit is None or not transit.move(effect.chunk):
+            self._write_state(effect)
+
+    def _loaded(self, effect: Loaded) -> None:
+        # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
+        self._pool.give_back(effect.chunk)
+        self._liveness.progress = monotonic_ns()
+        self.arrivals.loaded(effect.slot.number, last=effect.last)
+
+    def _load_config(self, effect: LoadConfig) -> None:
+        effect.slot.device.load_config(effect.config)
+
+    # ------------------------------------------------------------------ receivers
+
+    def receivers(self, channels: Sequence[socket.socket]) -> list[Callable[[], None]]:
+        """What the channels' threads run, one each. An error of theirs throws the switch."""
+        self._open = len(channels)
+
+        def receiver(number: int, channel: socket.socket) -> Callable[[], None]:
+            def receive() -> None:
+                try:
+                    self._receive(channel)
+                except MigpoolError as error:
+                    self._switch.cancel(_on_channel(error, number))
+                except Exception as error:  # noqa: BLE001 -- it must reach the migration, not die with the thread
+                    self._switch.cancel(error)
+
+            return receive
+
+        return [receiver(number, channel) for number, channel in enumerate(channels)]
+
+    def _receive(self, channel: socket.socket) -> None:
+        with contextlib.ExitStack() as stack:
+            transit = None
+            if self._splice:
+                transit = Transit(channel, self._pool.size, self._liveness.idle)
+                stack.callback(transit.close)
+            self._receive_all(channel, transit)
+
+    def _receive_all(self, channel: socket.socket, transit: Transit | None) -> None:
+        memory = self._memory
+        header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
+        record = self._tracer.recorder()
+        parse = self._parser.parse
+        liveness = self._liveness
+        idle = self._idle
+        pool = self._pool
+        offset = 64  # the initial packet has been read
+        while True:
+            got = read_exactly(channel, header, HEADER_SIZE, idle)
+            if got < HEADER_SIZE:
+                break
+            if not header[FLAGS_LOW_BYTE] & DEVICE_STATE:
+                if memory is None:
+                    offset += self._skip_sync(channel, packet_flags(header, offset), offset, idle)
+                    continue
+                passed, size = memory.receive(channel, header, HEADER_SIZE, offset, idle, record)
+                offset += passed
+                self.bytes_received += size
+                liveness.progress = monotonic_ns()
+                continue
+            box, index, size, config = parse(header, offset)
+            try:
+                chunk = pool.take()
+            except MemoryLimitExceeded as error:
+                raise MemoryLimitExceeded(self._over_budget(box.slot, index)) from error
+            chunk.length = size
+            chunk.index = index
+            begin = end = monotonic_ns()
+            if transit is None or config or not self._stays(box, chunk, transit):
+                if size and read_exactly(channel, chunk.buffer, size, idle) < size:
+                    raise cut_short(box.slot.name, index)
+                end = monotonic_ns()
+            record(pack_span(Wait.RECEIVE, box.slot.number, index, begin, end))
+            if config:
+                chunk.last = True
+                within = config_within(chunk.payload, offset + HEADER_SIZE)
+                chunk.begin = (size - len(within)) // 2
+                chunk.length = len(within)
+            liveness.progress = end
+            self.bytes_received += size
+            offset += HEADER_SIZE + size
+            try:
+                self._deliver(box, chunk)
+            except DeviceError as error:
+                raise error.located(box.slot.name, index) from None
+            if transit is not None:
+                transit.settle()
+                if transit.broken:
+                    return  # whose error it was has it
+        if got:
+            raise ProtocolError(offset, "packet header", f"{HEADER_SIZE} bytes, found the end after {got}")
+        self._ended()
+
+    def _stays(self, box: Inbox, chunk: Chunk, transit: Transit) -> bool:
+        """Whether the chunk's payload may stay in the channel: the device takes it by splice, and now.
+
+        That is so where a job that nobody waits in is to be carried on by this thread. Nobody is lost if that changes
+        before it is, since what is left is received after all: so nothing is locked here.
+        """
+        if box.ready is None or box.order.next != chunk.index:
+            return False
+        device = box.slot.device
+        target = of(box.slot, "splice_fd", device.splice_fd)
+        if target is None:
+            return False
+        transit.offer(box.slot, chunk, target)
+        box.transit = transit
+        return True
+
+    def _skip_sync(self, channel: socket.socket, flags: int, offset: int, idle: Callable[[], None]) -> int:
+        if not flags & SYNC:
+            raise ProtocolError(offset, "multifd packet", "device state, found RAM pages: this machine has no RAM")
+        rest = PREFIX_SIZE + header_rest(flags) - HEADER_SIZE
+        if read_exactly(channel, bytearray(rest), rest, idle) < rest:
+            raise ProtocolError(offset, "multifd packet", "a whole SYNC packet, found the end of the channel")
+        return HEADER_SIZE + rest
+
+    def _over_budget(self, slot: Slot, index: int) -> str:
+        why = "the source sends more than it was granted"
+        if not self.arrivals.credited:
+            why = "the source knows no credits: raise the memory budget"
+        return (
+            f"{slot.name}, chunk {index}: no room, all {self._pool.limit} chunks of {self._pool.size} bytes hold state "
+            f"that is not loaded yet; {why}"
+        )
+
+    def _ended(self) -> None:
+        """A channel has ended in good order; after the last one nothing more can come."""
+        with self._open_lock:
+            self._open -= 1
+            if self._open:
+                return
+        missing = self.arrivals.missing()
+        if missing:
+            raise PeerError(f"{ENDED_EARLY} ({missing})")
+
+    def _idle(self) -> None:
+        self._liveness.idle(self.arrivals.starved())
+
+
+def _on_channel(error: MigpoolError, number: int) -> MigpoolError:
+    """A protocol error alone does not say which of the channels its offset counts on."""
+    if isinstance(error, ProtocolError):
+        return ProtocolError(error.offset, f"channel {number}: {error.item}", error.expected)
+    return error

@@ -1,0 +1,126 @@
+"""What one side of a migration has to say about it afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migpool.core.trace import Span
+from migpool.device import Device, Side
+from migpool.migration.states import State
+from migpool.wire.extension import DIGEST_SIZE
+
+__all__ = ["DeviceReport", "SideReport", "boot_id", "digest_of", "peak_rss"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """One device.
+
+    Attributes:
+        name: its idstr, with ``#`` and the instance id if that is not 0.
+        note: what the device says of itself ("KVM").
+        iterable: whether its state went over the multifd channels.
+        bytes: how much of its state and config was sent, without headers; 0 at the destination.
+        verified: whether what arrived is what was sent; ``None`` where that is not known.
+        remark: what there is to say of it afterwards; only the destination's device has something to say.
+        precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
+        redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
+            said, and so had to be sent anew.
+        config: how many of the bytes are the config.
+    """
+
+    name: str
+    note: str
+    iterable: bool
+    bytes: int = 0
+    verified: bool | None = None
+    remark: str = ""
+    precopied: int = 0
+    redone: int = 0
+    config: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SideReport:
+    """One side of a migration. Times are CLOCK_MONOTONIC in nanoseconds, 0 where it did not come to that.
+
+    Attributes:
+        side: which end.
+        outcome: the state it ended in.
+        error: why, in one line; empty if nothing went wrong.
+        began: when the migration began.
+        stopped: when the source began to stop the machine.
+        running: when the destination had it running, on the clock of the side that reports.
+        ended: when everything was over.
+        clock: how ``running`` was had at the source: "monotonic" (one host, one clock) or "return-path" (the answer's
+            arrival less half a round trip); empty at the destination.
+        bytes: sent or received on all channels, without headers of the multifd packets.
+        threads_peak: the most threads that worked for the migration at once, the caller's included.
+        budget: the memory budget in bytes.
+        high_water: the most bytes of it that were in use at once.
+        rss_peak: the process's largest resident size so far, in bytes.
+        devices: in the machine's order.
+        spans: every wait.
+        threads_before: how many threads worked for the migration when its switchover began, the caller's included.
+        remarks: what a reader should know of how the threading model went to work here, a sentence each.
+    """
+
+    side: Side
+    outcome: State
+    error: str
+    began: int
+    stopped: int
+    running: int
+    ended: int
+    clock: str
+    bytes: int
+    threads_peak: int
+    budget: int
+    high_water: int
+    rss_peak: int
+    devices: tuple[DeviceReport, ...]
+    spans: tuple[Span, ...] = field(repr=False)
+    threads_before: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def precopied(self) -> int:
+        """How many of the bytes were sent before the machine stopped; 0 at the destination."""
+        return sum(device.precopied for device in self.devices)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the machine runs at the destination, and every device's state is the one that was sent."""
+        return self.outcome is State.COMPLETED and not any(device.verified is False for device in self.devices)
+
+
+def boot_id() -> bytes:
+    """The 16 bytes of this kernel's boot id; random where there is none, so that no two hosts seem to be one."""
+    try:
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()).bytes
+    except (OSError, ValueError):
+        return uuid.uuid4().bytes
+
+
+def peak_rss() -> int:
+    """The largest resident size that this process has had, in bytes.
+
+    ``ru_maxrss`` would not do: Linux hands the parent's high-water mark down to a process that it starts.
+    """
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def digest_of(device: Device) -> bytes:
+    """A device's fingerprint as the return path carries it: 32 bytes, all zero without one."""
+    fingerprint = device.fingerprint()
+    if fingerprint is None:
+        return bytes(DIGEST_SIZE)
+    return fingerprint if len(fingerprint) == DIGEST_SIZE else hashlib.sha256(fingerprint).digest()

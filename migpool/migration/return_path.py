@@ -1,0 +1,199 @@
+"""What the destination answers, as the source hears it: one thread reads the return path, others wait for what it says.
+
+Guarantees:
+
+1. Whoever waits here is woken by the answer, by the destination's failure or end, or by the time limit; never later.
+2. The destination's own reason for a failure is kept, also when another thread noticed the failure first.
+3. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
+   chunk.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from migpool.core.cancel import CancelSwitch
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
+from migpool.transport.sockets import read_some
+from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
+from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
+
+__all__ = ["RUNS_THERE", "Answers"]
+
+READ_SIZE = 4096
+RUNS_THERE = "the machine runs at the destination, but"
+
+
+class Answers:
+    """The return path of one migration.
+
+    Arguments:
+        sock: the main channel's socket; only its reading side is used here.
+        switch: thrown when the destination fails or goes away before the machine runs there.
+        limit: how long an answer may take, in seconds.
+        grant: takes a grant: an iterable device's place and its limit; says whether there is such a device.
+        waiting: what waits for room just now, in words; empty if nothing does.
+        extension: whether the destination speaks this project's own messages.
+
+    Attributes:
+        acknowledged: how often the destination has said that it is ready: when it is set up, and when it has loaded all
+            initial data.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        switch: CancelSwitch,
+        limit: float,
+        grant: Callable[[int, int], bool],
+        waiting: Callable[[], str],
+        *,
+        extension: bool,
+    ) -> None:
+        self._sock = sock
+        self._switch = switch
+        self._limit = limit
+        self._grant = grant
+        self._waiting = waiting
+        self._reader = ReturnPathReader(extension)
+        self._news = threading.Condition(threading.Lock())
+        self._stopped = False
+        self._heard = time.monotonic()
+        self._over: MigpoolError | None = None
+        self.welcome: Welcome | None = None
+        self.pong_at = 0
+        self.acknowledged = 0
+        self.running: Running | None = None
+        self.running_at = 0
+        self.digests: dict[int, bytes] = {}
+        self.failure = ""
+        self.shut: int | None = None
+        switch.on_cancel(self._wake)
+
+    def listen(self) -> None:
+        """Read answers until the destination ends the return path. A thread of its own runs this."""
+        try:
+            while not self._stopped:
+                data = read_some(self._sock, READ_SIZE, self._idle)
+                if not data:
+                    self._reader.end()
+                    raise PeerError("the destination closed the connection")
+                self._heard = time.monotonic()
+                self._reader.feed(data)
+                for message in self._reader.events():
+                    self._take(message)
+        except ProtocolError as error:
+            self._end(ProtocolError(error.offset, f"return path: {error.item}", error.expected))
+        except MigpoolError as error:
+            self._end(error)
+        except Exception as error:  # noqa: BLE001 -- it must reach the migration, not die with the thread
+            self._end(PeerError(f"the return path cannot be read: {error}"))
+
+    def stop(self) -> None:
+        """Have ``listen`` end at its next tick."""
+        self._stopped = True
+
+    def wait(self, what: str, answered: Callable[[], bool]) -> None:
+        """Wait until ``answered``.
+
+        Arguments:
+            what: names the wait in an error.
+
+        Raises:
+            PeerError: the destination failed or went away.
+            TimeLimitExceeded: no answer came in time.
+            Cancelled: the migration was cancelled.
+        """
+        deadline = time.monotonic() + self._limit
+        with self._news:
+            while not answered():
+                if self._over is not None:
+                    raise self._over
+                if self.running is None:
+                    self._switch.check()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeLimitExceeded(f"{what}: no answer of the destination within {self._limit:g} s")
+                self._news.wait(left)
+
+    def reason(self, patience: float) -> MigpoolError | None:
+        """Why the destination failed, in its own words, if they come within ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        with self._news:
+            while not self.failure and self._over is None and time.monotonic() < deadline:
+                self._news.wait(max(0.0, deadline - time.monotonic()))
+        if not self.failure:
+            return None
+        return PeerError(f"{RUNS_THERE if self.running else 'the destination failed'}: {self.failure}")
+
+    def verdict(self, patience: float) -> bool | None:
+        """Whether the machine runs at the destination, once everything has been sent there and it is too late to ask.
+
+        Returns:
+            ``True`` if it does, ``False`` if the destination gave up or ended the connection without starting it,
+            ``None`` if it has not said within ``patience`` seconds.
+        """
+        deadline = time.monotonic() + patience
+        with self._news:
+            while self.running is None and self.shut is None and self._over is None and time.monotonic() < deadline:
+                self._news.wait(max(0.0, deadline - time.monotonic()))
+            if self.running is not None or self.shut == 0:
+                return True
+            return False if self.shut is not None or self._over is not None else None
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Grant):  # by far the most frequent
+            if not self._grant(message.device, message.limit):
+                raise ProtocolError(message.offset, "GRANT", f"a device's place, found {message.device}")
+            return
+        with self._news:
+            self._note(message)
+            self._news.notify_all()
+        if self.running is None:
+            if isinstance(message, Failed):
+                self._switch.cancel(PeerError(f"the destination failed: {message.reason}"))
+            elif isinstance(message, Shut) and message.error and not self.failure:
+                self._switch.cancel(PeerError("the destination failed, and gives no reason"))
+
+    def _note(self, message: Message) -> None:
+        match message:
+            case Welcome():
+                self.welcome = message
+            case Pong():
+                self.pong_at = time.monotonic_ns()
+            case SwitchoverAck():
+                self.acknowledged += 1
+            case Running():
+                self.running_at = time.monotonic_ns()
+                self.running = message
+            case Digest(place, digest):
+                self.digests[place] = digest
+            case Failed(reason):
+                self.failure = reason
+            case Shut(error):
+                self.shut = error
+            case _:
+                raise ProtocolError(
+                    message.offset, "return path", f"no request for pages or bitmaps, found {type(message).__name__}"
+                )
+
+    def _idle(self) -> None:
+        if self._stopped:
+            raise Cancelled("the return path is no longer needed")
+        waiting = self._waiting()
+        if waiting and time.monotonic() - self._heard > self._limit:
+            raise PeerError(f"{waiting}: the destination has given no room for it for {self._limit:g} s")
+
+    def _end(self, error: MigpoolError) -> None:
+        with self._news:
+            self._over = self._over or error
+            self._news.notify_all()
+        if self.running is None and not self._stopped:
+            self._switch.cancel(error)
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()

@@ -1,0 +1,59 @@
+"""The return path as the destination writes it: one message at a time, from any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from threading import Lock
+
+from migpool.errors import MigpoolError, PeerError
+from migpool.flow.window import Grant
+from migpool.transport.sockets import send_all
+from migpool.wire.extension import Failed
+from migpool.wire.extension import Grant as GrantMessage
+from migpool.wire.returnpath import Message, Shut, encode
+
+__all__ = ["ENDED_EARLY", "Answering"]
+
+ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
+
+
+class Answering:
+    """Answers the source.
+
+    Arguments:
+        sock: the main channel's socket; only its writing side is used here.
+
+    Attributes:
+        extended: whether the source understands this project's own messages.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = Lock()
+        self.extended = False
+
+    def answer(self, message: Message) -> None:
+        """Send one message.
+
+        Raises:
+            TimeLimitExceeded: the source does not read.
+            PeerError: it is gone.
+        """
+        with self._lock:
+            try:
+                send_all(self._sock, [encode(message)], "return path")
+            except PeerError as error:
+                raise PeerError(f"{ENDED_EARLY} ({error})") from None
+
+    def grant(self, grant: Grant) -> None:
+        """Make a grant known."""
+        self.answer(GrantMessage(grant.device, grant.limit))
+
+    def fail(self, reason: BaseException) -> None:
+        """Say why the destination gives up; the source may be gone already."""
+        words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
+        with contextlib.suppress(MigpoolError):
+            if self.extended:
+                self.answer(Failed(words or type(reason).__name__))
+            self.answer(Shut(1))

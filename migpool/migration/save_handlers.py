@@ -1,0 +1,305 @@
+"""What the effects of a job mean at the source: reads, credits, sends.
+
+Guarantees:
+
+1. A chunk is sent from the buffer that the device read into; nothing is copied or queued.
+2. A chunk is sent only after the destination has granted its index; without credits, at once.
+3. Every wait here ends when the switch is thrown. A job that nobody waits in is carried on then, or when its credit
+   comes: exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from migpool.core.buffers import BufferPool, Chunk, Conduit
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import (
+    Acquire,
+    Credit,
+    ReadState,
+    Release,
+    SaveConfig,
+    Send,
+    SendSection,
+    TakeConfig,
+)
+from migpool.core.interpreter import Handlers
+from migpool.core.machine import Machine, Slot
+from migpool.errors import DeviceError
+from migpool.migration.main_channel import MainChannel
+from migpool.transport.channel_group import ChannelGroup
+from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
+from migpool.wire.records import CONFIG_FRAME, frame_config
+
+__all__ = ["Gates", "KeptConfigs", "Sending"]
+
+UNLIMITED = 1 << 62
+
+
+class KeptConfigs:
+    """Configs on their way from the jobs that saved them to the one job that sends sections.
+
+    Arguments:
+        switch: ends every wait here.
+    """
+
+    def __init__(self, switch: CancelSwitch) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._configs: dict[int, bytes] = {}
+        switch.on_cancel(self._wake)
+
+    def keep(self, slot: Slot, config: bytes) -> None:
+        """Keep the device's config until it is taken."""
+        with self._changed:
+            self._configs[slot.number] = config
+            self._changed.notify_all()
+
+    def take(self, effect: TakeConfig) -> bytes:
+        """Wait for the device's config."""
+        number = effect.slot.number
+        with self._changed:
+            while number not in self._configs:
+                self._switch.check()
+                self._changed.wait()
+            return self._configs.pop(number)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Gate:
+    """Which chunks of one device may be sent.
+
+    The limit only rises, and only the return path's thread sets it. A job looks at it without a lock: what it sees may
+    be too low by a moment, never too high; only if it is too low does it take the lock and wait.
+    """
+
+    __slots__ = ("_changed", "_ready", "_switch", "limit", "waiting")
+
+    def __init__(self, switch: CancelSwitch, limit: int) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._ready: Callable[[], None] | None = None
+        self.limit = limit
+        self.waiting = -1
+
+    def open(self, limit: int) -> None:
+        """The destination grants the indices below ``limit``."""
+        ready = None
+        with self._changed:
+            if limit > self.limit:
+                self.limit = limit
+                self._changed.notify_all()
+                if self.waiting < limit:
+                    ready, self._ready = self._ready, None
+                    if ready is not None:
+                        self.waiting = -1
+        if ready is not None:
+            ready()
+
+    def wait(self, index: int) -> None:
+        """Return once ``index`` has been granted."""
+        if index < self.limit:
+            return
+        with self._changed:
+            self.waiting = index
+            while index >= self.limit:
+                self._switch.check()
+                self._changed.wait()
+            self.waiting = -1
+
+    def passed_or_call(self, index: int, ready: Callable[[], None]) -> bool:
+        """Return whether ``index`` has been granted; if not, have ``ready`` called when it is."""
+        if index < self.limit:
+            return True
+        with self._changed:
+            # Under the lock, as the callback is taken out: either it is refused here or called there.
+            self._switch.check()
+            if index < self.limit:
+                return True
+            self.waiting = index
+            self._ready = ready
+        return False
+
+    def wake(self) -> None:
+        """Have a waiting job look at the switch."""
+        with self._changed:
+            ready, self._ready = self._ready, None
+            self._changed.notify_all()
+        if ready is not None:
+            ready()
+
+
+class Gates:
+    """A gate for each iterable device.
+
+    Arguments:
+        machine: whose devices.
+        switch: ends every wait at a gate.
+        credited: whether the destination grants credits; without them every gate stands open.
+    """
+
+    def __init__(self, machine: Machine, switch: CancelSwitch, *, credited: bool) -> None:
+        self._slots = machine.iterable
+        self._gates = [Gate(switch, 0 if credited else UNLIMITED) for _ in self._slots]
+        self.of = {slot.number: gate for slot, gate in zip(self._slots, self._gates, strict=True)}
+        switch.on_cancel(self._wake)
+
+    def grant(self, place: int, limit: int) -> bool:
+        """Open the gate of the iterable device at ``place``; returns whether there is such a device."""
+        if place >= len(self._gates):
+            return False
+        self._gates[place].open(limit)
+        return True
+
+    def waiting(self) -> str:
+        """A device and the chunk that it has no room for, in words; empty if none waits."""
+        for slot, gate in zip(self._slots, self._gates, strict=True):
+            index = gate.waiting
+            if index >= 0:
+                return f"{slot.name}, chunk {index}"
+        return ""
+
+    def _wake(self) -> None:
+        for gate in self._gates:
+            gate.wake()
+
+
+class Sending:
+    """Performs the effects of the save jobs.
+
+    Arguments:
+        machine: whose devices are saved.
+        gates: the credits.
+        kept: the configs that jobs of their own save.
+        group: the multifd channels.
+        main: the main channel.
+        pool: the buffers that devices read into: one a running job.
+        bytes_of: counts the bytes of each slot's state and config as they go.
+        config_of: notes how many of them are its config.
+        splice: whether state moves by splice(2) where a device allows it.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        gates: Gates,
+        kept: KeptConfigs,
+        group: ChannelGroup,
+        main: MainChannel,
+        pool: BufferPool,
+        bytes_of: dict[int, int],
+        config_of: dict[int, int],
+        *,
+        splice: bool,
+    ) -> None:
+        self._group = group
+        self._main = main
+        self._pool = pool
+        self._splice = splice
+        self._conduits: list[Conduit] = []
+        self._kept = kept
+        self._gates = gates.of
+        self._bytes_of = bytes_of
+        self._config_of = config_of
+        self._headers = {
+            slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
+        }
+        # One list a device, used for every chunk: a new one for each would be garbage in the data path.
+        self._vectors: dict[int, list[bytes | bytearray | memoryview]] = {
+            number: [header.buffer, b""] for number, header in self._headers.items()
+        }
+
+    def handlers(self) -> Handlers:
+        """What each effect means here."""
+        handlers = Handlers()
+        handlers.on(Acquire, self._acquire)
+        handlers.on(ReadState, self._read_state)
+        handlers.on(Credit, self._credit)
+        handlers.on_call(Credit, self._credit_or_call)
+        handlers.on(Send, self._send)
+        handlers.on(Release, self._release)
+        handlers.on(SaveConfig, self._save_config)
+        handlers.on(TakeConfig, self._kept.take)
+        handlers.on(SendSection, self._send_section)
+        return handlers
+
+    def _acquire(self, effect: Acquire) -> Chunk | Conduit:
+        if self._splice and effect.slot.device.splice_fd() is not None:
+            conduit = Conduit(self._pool.size)
+            self._conduits.append(conduit)
+            return conduit
+        return self._pool.take()
+
+    def _release(self, effect: Release) -> None:
+        if not isinstance(effect.chunk, Conduit):
+            self._pool.give_back(effect.chunk)
+
+    def _read_state(self, effect: ReadState) -> int:
+        chunk = effect.chunk
+        if isinstance(chunk, Conduit):
+            fd = effect.slot.device.splice_fd()
+            if fd is None:
+                raise DeviceError("its descriptor for splice has gone while its state was read")
+            chunk.length = os.splice(fd, chunk.inlet, chunk.size)
+            return chunk.length
+        length = effect.slot.device.save_state(chunk.buffer)
+        if not 0 <= length <= len(chunk.buffer):
+            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {len(chunk.buffer)}")
+        chunk.length = length
+        return length
+
+    def _credit(self, effect: Credit) -> None:
+        gate = self._gates[effect.slot.number]
+        if effect.index >= gate.limit:
+            gate.wait(effect.index)
+
+    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
+        del leave  # no other credit is worth waiting for
+        return True if self._gates[effect.slot.number].passed_or_call(effect.index, ready) else None
+
+    def _send(self, effect: Send) -> None:
+        number = effect.slot.number
+        header = self._headers[number]
+        chunk = effect.chunk
+        if isinstance(chunk, Chunk):
+            header.pack(effect.index, chunk.length)
+            vectors = self._vectors[number]
+            vectors[1] = chunk.payload
+            self._group.send(effect.slot, effect.index, vectors, HEADER_SIZE + chunk.length)
+            self._bytes_of[number] += chunk.length
+        elif isinstance(chunk, Conduit):
+            header.pack(effect.index, chunk.length)
+            self._group.splice(effect.slot, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._bytes_of[number] += chunk.length
+        else:
+            size = len(chunk) + CONFIG_FRAME
+            if size > self._pool.size:
+                raise DeviceError(
+                    f"its config of {len(chunk)} bytes does not fit into a chunk of {self._pool.size}: "
+                    "raise the chunk size or the memory budget"
+                )
+            header.pack(effect.index, size, config=effect.last)
+            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
+            self._bytes_of[number] += len(chunk)
+            self._group.done(effect.slot)
+
+    def _save_config(self, effect: SaveConfig) -> bytes:
+        config = effect.slot.device.save_config()
+        self._config_of[effect.slot.number] = len(config)
+        return config
+
+    def _send_section(self, effect: SendSection) -> None:
+        self._main.write_section(effect.slot, effect.config)
+        self._bytes_of[effect.slot.number] += len(effect.config)
+
+    def close(self) -> None:
+        """Close the conduits, also those of jobs that were ended half-way."""
+        for conduit in self._conduits:
+            conduit.close()
+        self._conduits.clear()

@@ -1,0 +1,172 @@
+"""What the main channel's sections do to the destination's devices: set-up, pre-copy, configs, rounds of the memory.
+
+Guarantees:
+
+1. A section is for a device of this machine, and comes when it may: set-up first, each config once, no state of an
+   iterable device after the switchover.
+2. Everything is loaded on the thread that reads the main channel, before the next item is read.
+3. The source hears once that all set-up is done, and once that all initial data is loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from migpool.core.effects import Wait
+from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.jobs import load_section
+from migpool.core.machine import Machine, Slot
+from migpool.core.trace import Tracer
+from migpool.errors import ProtocolError
+from migpool.migration.main_channel import MachineSchema
+from migpool.migration.return_path_writer import Answering
+from migpool.wire.events import DeviceSection
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.records import Mark
+from migpool.wire.returnpath import SwitchoverAck
+from migpool.wire.sections import Kind, Section
+
+if TYPE_CHECKING:
+    from migpool.ram.destination import MemoryReceiving
+
+__all__ = ["MemoryItem", "SectionLoading"]
+
+MemoryItem: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
+
+
+class SectionLoading:
+    """Loads what comes on the main channel.
+
+    Arguments:
+        machine: whose devices are loaded.
+        schema: knows whose a section is, and the config within.
+        memory: takes the pages; ``None`` for a machine without memory.
+        interpreter: runs the jobs of devices that are not iterable.
+        answers: the return path.
+        tracer: a set-up leaves a span.
+        idle: called at the ticks of a wait, with what is waited for.
+
+    Attributes:
+        bytes: of configs and pages that have come on the main channel.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        schema: MachineSchema,
+        memory: MemoryReceiving | None,
+        interpreter: Interpreter,
+        answers: Answering,
+        tracer: Tracer,
+        idle: Callable[[str], None],
+    ) -> None:
+        self._machine = machine
+        self._schema = schema
+        self._memory = memory
+        self._interpreter = interpreter
+        self._answers = answers
+        self._tracer = tracer
+        self._idle = idle
+        self._seen: set[int] = set()
+        self._initial: set[int] = set()
+        self.bytes = 0
+
+    def iterable(self, item: DeviceSection, *, runs: bool) -> None:
+        """Load a section of an iterable device.
+
+        Arguments:
+            item: the section.
+            runs: whether the machine still runs at the source.
+
+        Raises:
+            ProtocolError: no such device, or state that has no place here.
+            DeviceError: the device cannot load it.
+        """
+        head = item.head
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
+        data = [record.data for record in item.records if record.mark is Mark.DATA]
+        begin = time.monotonic_ns()
+        if head.kind is Kind.START:
+            of(slot, "load", partial(slot.device.check_version, head.version))
+            of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
+            self._seen.add(slot.number)
+            if self._answers.extended and all(slot.number in self._seen for slot in self._machine.iterable):
+                self._answers.answer(SwitchoverAck())
+        elif runs:
+            for piece in data:
+                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
+                self._initial_loaded(slot)
+        elif data or any(record.mark is Mark.CONFIG for record in item.records):
+            raise ProtocolError(
+                item.offset,
+                f"{head.kind.name} section of {slot.name}",
+                "no state here but on the multifd channels",
+            )
+        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+
+    def _initial_loaded(self, slot: Slot) -> None:
+        """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
+        if slot.number not in self._initial:
+            self._initial.add(slot.number)
+            if len(self._initial) == len(self._machine.iterable):
+                self._answers.answer(SwitchoverAck())
+
+    def section(self, item: Section) -> None:
+        """Load a section of a device that is not iterable: data for its set-up, or its config.
+
+        Raises:
+            ProtocolError: no such device, or its config has come before.
+            DeviceError: the device cannot load it.
+        """
+        head = item.head
+        slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
+        if head.kind not in (Kind.START, Kind.FULL) or slot.number in self._seen:
+            raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
+        data = self._schema.within(slot, item)
+        if head.kind is Kind.START:
+            of(slot, "load_setup", partial(slot.device.load_setup, data))
+            return
+        self._seen.add(slot.number)
+        self.bytes += len(data)
+        self._interpreter.run(Job("section", load_section(slot, data), slot))
+
+    def memory(self, item: MemoryItem) -> None:
+        """Take an item of the memory's: its blocks, pages, the end of a round.
+
+        Raises:
+            ProtocolError: the machine has no memory, or another; or the item is out of place.
+            DeviceError: the memory cannot be set up.
+        """
+        memory, slot = self._memory, self._machine.memory
+        if memory is None or slot is None:
+            raise ProtocolError(item.offset, "section", "a device of this machine, found RAM: it has no memory")
+        match item:
+            case RamSection(head):
+                if (head.kind is Kind.START) is (slot.number in self._seen):
+                    raise ProtocolError(item.offset, str(head), "one START section of RAM, before all others")
+                if head.kind is Kind.START:
+                    begin = time.monotonic_ns()
+                    of(slot, "load_setup", partial(slot.device.load_setup, b""))
+                    self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+                    self._seen.add(slot.number)
+            case RamBlocks():
+                memory.check_blocks(item)
+            case RamPages():
+                self.bytes += memory.load_pages(item)
+            case MultifdFlush():
+                begin = time.monotonic_ns()
+                memory.flush(self._idle)
+                self._tracer.record(Wait.SYNC, slot.number, -1, begin)
+            case RamSectionEnd(head):
+                memory.complete = head.kind is Kind.END
+
+    def absent(self) -> list[str]:
+        """What has not come of what a whole stream has, by name."""
+        absent = [slot.name for slot in self._machine if slot.number not in self._seen]
+        if self._memory is not None and not self._memory.complete:
+            absent.insert(0, "the last pages of the memory")
+        return absent

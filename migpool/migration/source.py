@@ -1,0 +1,361 @@
+"""The source's end of a migration.
+
+::
+
+    source                                                  destination
+      |  main channel: header, configuration, PING             |
+      |  N channels: initial packet                            |
+      |<------------------------------- PONG, WELCOME, GRANTs  |   room for one chunk a device
+      |  START of each iterable device                         |   load_setup
+      |<------------------------------------- SWITCHOVER_ACK   |
+      |  PART ... while the machine runs                       |   load_state
+      |  PART with "initial data sent", of each device         |   ... when some have initial data
+      |<------------------------------------- SWITCHOVER_ACK   |   and it is loaded: the machine may stop
+    quiesce: the downtime begins                               |
+    stop                                                       |
+      |  SWITCHOVER_START                                      |   the load jobs begin
+      |  channels: chunks          (the save jobs)   GRANTs <->|   load_state, load_config
+      |  END, FULL sections        (the sections job)          |   load_config
+      |  EOF, description                                      |
+      |                                                        |   wake
+      |<-------------------------------------------- RUNNING   |   start: the downtime ends
+      |<------------------------------- DIGESTs, SHUT 0        |   every device compared
+
+Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
+resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
+GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path sends PONG and SHUT alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Unpack
+
+from migpool.core.buffers import BufferPool
+from migpool.core.effects import Wait
+from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.jobs import keep_config, save_sections, save_state
+from migpool.core.machine import Machine, Slot
+from migpool.core.stop_start import run_again, stop
+from migpool.errors import PeerError, TimeLimitExceeded, UsageError
+from migpool.migration.completion import Handover
+from migpool.migration.endpoint import EndOptions, Endpoint
+from migpool.migration.main_channel import MainChannel, describe, setup_section
+from migpool.migration.report import DeviceReport
+from migpool.migration.return_path import Answers
+from migpool.migration.return_path_writer import ENDED_EARLY
+from migpool.migration.save_handlers import Gates, KeptConfigs, Sending
+from migpool.migration.settings import Settings
+from migpool.migration.states import Event
+from migpool.precopy.device_turn import Iterating
+from migpool.precopy.rounds import Limits, Precopy, Round
+from migpool.schedulers.base import Scheduler
+from migpool.transport.address import Address
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.connect import connect_all
+from migpool.transport.rate_limit import Pace
+from migpool.transport.sockets import prepare, shut
+from migpool.wire.commands import open_return_path, ping, switchover_start
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.events import eof, vm_description
+from migpool.wire.extension import CREDITS_CAPABILITY
+from migpool.wire.records import end_payload
+from migpool.wire.sections import section_end
+
+if TYPE_CHECKING:
+    from migpool.ram.source import MemorySource
+
+__all__ = ["Source"]
+
+HEADWAY = 0.5
+"""The part of the limit for the peer within which the devices must make headway while the machine runs."""
+PATIENCE = 2.0
+"""Seconds that a failed source gives the destination to say why."""
+
+
+class Source(Endpoint):
+    """Sends a machine; see :class:`~migpool.migration.endpoint.Endpoint`.
+
+    Arguments:
+        progress: called after each round of pre-copy, on the migration's thread.
+    """
+
+    side = "source"
+
+    _answers: Answers
+    _gates: Gates
+    _group: ChannelGroup
+    _interpreter: Interpreter
+    _kept: KeptConfigs
+    _main: MainChannel
+    _memory: MemorySource | None
+    _pace: Pace | None
+    _pool: BufferPool
+
+    def __init__(
+        self,
+        machine: Machine,
+        settings: Settings,
+        scheduler: Scheduler,
+        *,
+        progress: Callable[[Round], None] | None = None,
+        **options: Unpack[EndOptions],
+    ) -> None:
+        super().__init__(machine, settings, scheduler, **options)
+        self._progress = progress
+        self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
+        self._config_of = dict.fromkeys(self._bytes_of, 0)
+        self._precopied = dict.fromkeys(self._bytes_of, 0)
+        self._redone: Mapping[int, int] = {}
+        self._verified: dict[int, bool] = {}
+        self._linked = False
+        self._memory = None
+        self._round_trip = 0
+
+    # ------------------------------------------------------------------ the migration, from top to bottom
+
+    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+        self._connect(address, stack)
+        self._greet()
+        self._prepare_jobs(self._agree_on_chunk(), stack)
+        self._set_up_devices()
+        description = describe(self.machine)
+        self._set_up_scheduler(self._interpreter, stack)
+        if self.settings.credits:
+            self._answers.wait("the destination's set-up", lambda: self._answers.acknowledged > 0)
+        self._states.happen(Event.CONNECTED)
+        self._iterate()
+        self._states.happen(Event.SWITCH_OVER)
+        self._stopped = time.monotonic_ns()
+        stop(self.machine, self._tracer, self._switch.check)
+        self._save()
+        self._main.write([eof(), *vm_description(description)])
+        handover = self._hand_over()
+        self._running, self._clock = handover.running(partial(self._states.happen, Event.DOUBT))
+        self._states.happen(Event.RUNNING)
+        handover.confirm(self._verified)
+
+    def _connect(self, address: Address, stack: contextlib.ExitStack) -> None:
+        settings = self.settings
+        main, channels = connect_all(
+            address,
+            settings.channels,
+            limit=settings.connect_limit,
+            prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
+            check=self._switch.check,
+            stack=stack,
+        )
+        self._switch.on_cancel(lambda: shut(main, reading=False))
+        self._main = MainChannel(main)
+        self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
+        self._group = ChannelGroup(channels, self._tracer, self._switch, self._pace)
+        self._gates = Gates(self.machine, self._switch, credited=settings.credits)
+        self._answers = Answers(
+            main,
+            self._switch,
+            settings.peer_limit,
+            self._gates.grant,
+            self._gates.waiting,
+            extension=settings.credits,
+        )
+        self._linked = True
+        stack.callback(self._threads.close)
+        self._threads.start("return-path", self._answers.listen)
+        stack.callback(shut, main)
+        stack.callback(self._answers.stop)
+
+    def _greet(self) -> None:
+        capabilities = (CREDITS_CAPABILITY,) if self.settings.credits else None
+        asked = time.monotonic_ns()
+        self._main.write(
+            [configuration(Configuration(self.machine.name, capabilities=capabilities)), open_return_path(), ping(1)]
+        )
+        self._answers.wait("the first answer", lambda: bool(self._answers.pong_at))
+        self._round_trip = self._answers.pong_at - asked
+
+    def _agree_on_chunk(self) -> int:
+        chunk = self.settings.chunk
+        if self.settings.credits:
+            self._answers.wait("the destination's terms", lambda: self._answers.welcome is not None)
+            welcome = self._answers.welcome
+            if welcome is not None:
+                if welcome.devices != len(self.machine.iterable):
+                    raise UsageError(
+                        f"the destination has {welcome.devices} iterable devices, "
+                        f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
+                    )
+                chunk = min(chunk, welcome.chunk)
+        return chunk
+
+    def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
+        self._kept = KeptConfigs(self._switch)
+        self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
+        stack.callback(self._note_memory, self._pool)
+        sending = Sending(
+            self.machine,
+            self._gates,
+            self._kept,
+            self._group,
+            self._main,
+            self._pool,
+            self._bytes_of,
+            self._config_of,
+            splice=self.settings.splice,
+        )
+        stack.callback(sending.close)
+        handlers = sending.handlers()
+        self._memory = self._make_memory(stack)
+        if self._memory is not None:
+            self._memory.handle(handlers)
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
+
+    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
+        if self.machine.memory is None:
+            return None
+        # Here, since numpy comes with it: what loads that pays for it, and for the thread that it keeps.
+        from migpool.ram.source import MemorySource
+
+        throttle = self.settings.auto_converge
+        memory = MemorySource(
+            self.machine, self._group, self._main, self._run_jobs, throttle=throttle, tracer=self._tracer
+        )
+        stack.callback(memory.close)
+        return memory
+
+    def _memory_slots(self) -> tuple[Slot, ...]:
+        return () if self.machine.memory is None else (self.machine.memory,)
+
+    def _set_up_devices(self) -> None:
+        if self._memory is not None:
+            self._memory.set_up()
+        # The iterable ones last: the destination is ready once it has heard of the last of them.
+        for slot in (*self.machine.sections, *self.machine.iterable):
+            device = slot.device
+            begin = time.monotonic_ns()
+            data = of(slot, "save_setup", device.save_setup)
+            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+            if section := setup_section(slot, data):
+                self._main.write(section)
+
+    def _iterate(self) -> None:
+        """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
+        chunk = self._pool.take()
+        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
+        settings, answers = self.settings, self._answers
+        # The destination, which waits for data, would give up a little later, and could not say for which device.
+        limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
+        precopy = self._precopy(iterating, limits)
+        self._redone = precopy.redone
+        before = answers.acknowledged
+        measured = precopy.run()
+        if precopy.with_initial:
+            loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
+            answers.wait(loaded, lambda: answers.acknowledged > before)
+            measured = precopy.run()  # what has changed meanwhile
+        if self._memory is not None and self.machine.memory is not None:
+            self._precopied[self.machine.memory.number] = self._memory.bytes
+            self._memory.check(measured, limits)
+        self._pool.give_back(chunk)
+
+    def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
+        if self._memory is not None:
+            return self._memory.precopy(iterating, limits, self._progress)
+        return Precopy(self.machine.iterable, iterating, limits, self._progress)
+
+    def _run_jobs(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._scheduler.submit(job)
+        self._scheduler.drain()
+
+    def _save(self) -> None:
+        if self._pace is not None:
+            self._pace.lift()
+        together = self.settings.together
+        self._main.write(switchover_start())
+        memory = self._memory
+        if together:
+            self._submit_configs()
+        if memory is not None:
+            for job in memory.last_jobs():
+                self._scheduler.submit(job)
+            if not together:
+                self._join()
+        for slot in self.machine.iterable:
+            self._scheduler.submit(Job("save", save_state(slot), slot))
+        if not together:
+            self._join()
+            self._submit_configs()
+        for slot in self.machine.iterable:
+            self._main.write(section_end(slot.number, end_payload()))
+        self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
+        self._join()
+        if memory is not None:
+            memory.end()
+
+    def _join(self) -> None:
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
+
+    def _hand_over(self) -> Handover:
+        settings = self.settings
+        return Handover(
+            self.machine,
+            self._answers,
+            self._main,
+            credited=settings.credits,
+            limit=settings.peer_limit,
+            round_trip=self._round_trip,
+        )
+
+    def _submit_configs(self) -> None:
+        """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
+        for slot in self.machine.sections:
+            if slot.device.config_job:
+                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
+
+    # ------------------------------------------------------------------ afterwards
+
+    def _reason(self, error: BaseException) -> BaseException:
+        # A broken channel is how a failure of the destination shows first; its own words say more.
+        if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
+            return error
+        theirs = self._answers.reason(PATIENCE)
+        # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
+        consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
+        return error if theirs is None or consequence else theirs
+
+    def _undo(self) -> None:
+        if (error := run_again(self.machine)) is not None:
+            raise error
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.let_go()
+
+    @property
+    def _paged(self) -> int:
+        return 0 if self._memory is None else self._memory.bytes
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of state have been sent so far."""
+        return sum(self._bytes_of.values()) + self._paged
+
+    def _devices(self) -> Iterator[DeviceReport]:
+        for slot in self.machine:
+            number, device = slot.number, slot.device
+            paged = slot is self.machine.memory
+            yield DeviceReport(
+                slot.name,
+                device.note,
+                device.iterable,
+                self._paged if paged else self._bytes_of[number],
+                self._verified.get(number),
+                precopied=self._precopied[number],
+                redone=self._redone.get(number, 0),
+                config=self._config_of[number],
+            )

@@ -1,0 +1,299 @@
+"""Pre-copy: what moves while the machine runs, round by round, and when it is time to switch over.
+
+In each round every device that has something to save is given its turn. How a device's turn is carried out, and over
+which channel, is not known here; what is known is how much it moved and how long it took. After each round the devices
+are asked what is left, and :func:`decide` says whether another round is worth it. It is a pure function of what has
+been measured: everything that decides about the switchover stands in it.
+
+Guarantees:
+
+1. There is no switchover while a device has initial data left; one that makes no headway with it is given up within
+   ``Limits.headway``, with an error that names it.
+2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit. The
+   machine switches over without it when nothing has moved for ``Limits.headway``.
+3. Once a device has shown initial data, ``Turns.initial_sent`` is called once for each device, when that device has
+   none left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Protocol
+
+from migpool.core.interpreter import of
+from migpool.core.machine import Slot
+from migpool.device import DeviceError, Pending
+
+__all__ = ["Crossed", "Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
+
+PAUSE = 0.01
+"""Seconds between two rounds of which the first moved nothing: the devices have to make something first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What really went to the destination in a device's turn.
+
+    Arguments:
+        bytes: how many.
+        share: the part of the turn's time that they took; the rest went into what is settled without being sent.
+    """
+
+    bytes: int
+    share: float = 1.0
+
+
+class Turns(Protocol):
+    """What a device's turn is, for :class:`Precopy`."""
+
+    def save(self, slot: Slot, precopy: int, /) -> int:
+        """Save about ``precopy`` bytes of the device, less if it gives less; return how many."""
+        ...
+
+    def initial_sent(self, slot: Slot, /) -> None:
+        """Say to the destination that all initial data of the device has been sent."""
+        ...
+
+    def pause(self, seconds: float, /) -> None:
+        """Wait, or raise if the migration ends meanwhile."""
+        ...
+
+
+class Verdict(Enum):
+    """What to do next."""
+
+    GO_ON = "go on"
+    SWITCH_OVER = "switch over"
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What pre-copy aims at.
+
+    Arguments:
+        downtime: how long what is left may take to move once the machine has stopped, in seconds.
+        rounds: the most rounds; more only while initial data is left.
+        headway: how long there may be none, in seconds: no byte that moves, or no less initial data.
+    """
+
+    downtime: float
+    rounds: int
+    headway: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Where pre-copy stands, between two rounds.
+
+    Arguments:
+        left: what all devices together still have to save.
+        rounds: how many rounds there have been.
+        bytes: how many bytes crossed in them.
+        seconds: how long those took, without the time between the rounds.
+        idle: for how long nothing has moved, in seconds.
+        stalled: for how long there has been no less initial data than now, in seconds.
+        settled: how many bytes of what was left they settled; pages of zeros are among them, and do not cross.
+    """
+
+    left: Pending
+    rounds: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    idle: float = 0.0
+    stalled: float = 0.0
+    settled: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second over all rounds; 0 if nothing has crossed."""
+        return self.bytes / self.seconds if self.bytes and self.seconds > 0 else 0.0
+
+    @property
+    def expected_downtime(self) -> float | None:
+        """How long what is left takes at that rate, in seconds; ``None`` if no rate is known."""
+        return (self.left.precopy + self.left.stopcopy) / self.rate if self.rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round, measured.
+
+    Arguments:
+        number: from 1.
+        bytes: how many bytes of what was left were settled in it.
+        seconds: how long it took.
+        before: what all devices together had left to save before it.
+        after: where pre-copy stands after it.
+        crossed: how many bytes went to the destination for them, as pages of zeros do not; ``None``: as many.
+    """
+
+    number: int
+    bytes: int
+    seconds: float
+    before: Pending
+    after: Measured
+    crossed: int | None = None
+
+    @property
+    def sent(self) -> int:
+        """How many bytes went to the destination."""
+        return self.bytes if self.crossed is None else self.crossed
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that went to the destination."""
+        return self.sent / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def dirtied(self) -> int:
+        """Bytes that the devices had to save anew: what is left now beyond what the round left over."""
+        return max(0, self.after.left.precopy - max(0, self.before.precopy - self.bytes))
+
+    @property
+    def dirty_rate(self) -> float:
+        """Bytes a second that the devices had to save anew."""
+        return self.dirtied / self.seconds if self.seconds > 0 else 0.0
+
+
+def decide(measured: Measured, limits: Limits) -> Verdict:
+    """Whether another round is worth it.
+
+    It is while initial data is left, until there has been no headway for too long. Else it is not when nothing can be
+    saved while the machine runs, or nothing has been for too long; when what is left fits into the downtime limit at
+    the rate that has been measured; or when there have been enough rounds.
+    """
+    if measured.left.initial:
+        return Verdict.GIVE_UP if measured.stalled > limits.headway else Verdict.GO_ON
+    if not measured.left.precopy or measured.rounds >= limits.rounds or measured.idle > limits.headway:
+        return Verdict.SWITCH_OVER
+    expected = measured.expected_downtime
+    return Verdict.SWITCH_OVER if expected is not None and expected <= limits.downtime else Verdict.GO_ON
+
+
+class Precopy:
+    """Carries out the rounds.
+
+    Arguments:
+        slots: the devices that may have something to save while the machine runs, in the machine's order.
+        turns: carries out a device's turn.
+        limits: what it aims at.
+        pending: says what a device has left to save; without it, the device is asked.
+        crossed: says what really crossed in the turn of a device just now, and what it settled; without it, as much.
+        watch: called after each round, on the thread that runs them.
+
+    Attributes:
+        redone: for each slot's number, how many bytes its device had to save anew so far, since they had changed.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        turns: Turns,
+        limits: Limits,
+        watch: Callable[[Round], None] | None = None,
+        *,
+        pending: Callable[[Slot], Pending] | None = None,
+        crossed: Callable[[Slot, int], Crossed] | None = None,
+    ) -> None:
+        self._slots = slots
+        self._turns = turns
+        self._limits = limits
+        self._watch = watch
+        self._left = pending or _asked
+        self._crossed = crossed or _all_of_it
+        self._rounds = self._bytes = self._nanoseconds = self._settled = 0
+        self._least_initial: int | None = None
+        self._least_since = self._moved_at = 0
+        self._told: set[int] = set()
+        self._with_initial: dict[int, str] = {}
+        self.redone: dict[int, int] = dict.fromkeys((slot.number for slot in slots), 0)
+
+    @property
+    def with_initial(self) -> Sequence[str]:
+        """The names of the devices that have shown initial data so far."""
+        return tuple(self._with_initial.values())
+
+    def run(self) -> Measured:
+        """Save what can be saved while the machine runs, until it is time to switch over.
+
+        It may be called again, after a wait in which the devices have changed; rounds are counted on.
+
+        Raises:
+            DeviceError: a device does not come to the end of its initial data.
+        """
+        self._least_initial = None
+        self._moved_at = time.monotonic_ns()
+        pending, measured = self._look()
+        while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
+            begin = time.monotonic_ns()
+            turns, sent = [], 0
+            for slot, left in pending:
+                turn_begin = time.monotonic_ns()
+                turns.append(self._turns.save(slot, left.precopy))
+                crossed = self._crossed(slot, turns[-1])
+                sent += crossed.bytes
+                self._nanoseconds += round((time.monotonic_ns() - turn_begin) * crossed.share)
+            took = time.monotonic_ns() - begin
+            moved = sum(turns)
+            self._rounds += 1
+            self._bytes += sent
+            self._settled += moved
+            before, left_over = (
+                measured.left,
+                [left.precopy - turn for turn, (_, left) in zip(turns, pending, strict=True)],
+            )
+            if moved:
+                self._moved_at = begin + took
+            else:
+                self._turns.pause(PAUSE)
+            pending, measured = self._look()
+            for over, (slot, left) in zip(left_over, pending, strict=True):
+                self.redone[slot.number] += max(0, left.precopy - max(0, over))
+            if self._watch is not None:
+                self._watch(Round(self._rounds, moved, took / 1e9, before, measured, sent))
+        if verdict is Verdict.GIVE_UP:
+            raise self._given_up(pending)
+        return measured
+
+    def _look(self) -> tuple[list[tuple[Slot, Pending]], Measured]:
+        """Ask every device what it has left, and say so where the initial data is through."""
+        pending = [(slot, of(slot, "pending", partial(self._left, slot))) for slot in self._slots]
+        self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
+        if self._with_initial:
+            for slot, left in pending:
+                if not left.initial and slot.number not in self._told:
+                    self._told.add(slot.number)
+                    self._turns.initial_sent(slot)
+        together = Pending(
+            precopy=sum(left.precopy for _, left in pending),
+            stopcopy=sum(left.stopcopy for _, left in pending),
+            initial=sum(left.initial for _, left in pending),
+        )
+        now = time.monotonic_ns()
+        if self._least_initial is None or together.initial < self._least_initial:
+            self._least_initial, self._least_since = together.initial, now
+        idle, stalled = (now - self._moved_at) / 1e9, (now - self._least_since) / 1e9
+        seconds = self._nanoseconds / 1e9
+        return pending, Measured(together, self._rounds, self._bytes, seconds, idle, stalled, self._settled)
+
+    def _given_up(self, pending: Sequence[tuple[Slot, Pending]]) -> DeviceError:
+        slot, left = next((slot, left) for slot, left in pending if left.initial)
+        return DeviceError(
+            f"{left.initial} bytes of its initial data are left, and have not become less for "
+            f"{self._limits.headway:g} s; the machine must not stop before they are sent: look at the device, or raise "
+            "the limit for the peer (limits.peer), of which this is half"
+        ).located(slot.name)
+
+
+def _all_of_it(slot: Slot, saved: int) -> Crossed:
+    del slot
+    return Crossed(saved)
+
+
+def _asked(slot: Slot) -> Pending:
+    return slot.device.pending()

@@ -1,0 +1,77 @@
+"""What the jobs of a round really sent of the memory, and which part of their time that took.
+
+A page of zeros is looked through and named, but crosses as eight bytes. To count it like any other would promise a
+downtime as if pages full of content crossed as fast; to count its time as time of the others would promise that they
+are as slow as a look through memory that is empty. So neither its size nor its time counts: what is left at the stop is
+taken to have content, all of it.
+
+The time is the jobs' own, on all threads together. The zeros' part of it are the looks at packets, by how many of their
+pages hold zeros, and the sending of packets that hold nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic_ns
+
+from migpool.core.effects import Effect, SendPages, TakePages
+from migpool.core.interpreter import Handler, Handlers
+from migpool.precopy.rounds import Crossed
+
+__all__ = ["PageEffort"]
+
+
+class PageEffort:
+    """Watches the effects of the memory's jobs, on any thread.
+
+    Arguments:
+        clock: nanoseconds.
+    """
+
+    def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._bytes = self._nanoseconds = self._for_zeros = 0
+
+    def watch(self, handlers: Handlers) -> None:
+        """Time the effects that ``handlers`` perform by now."""
+        handlers.on(TakePages, self._taking(handlers[TakePages]))
+        handlers.on(SendPages, self._sending(handlers[SendPages]))
+
+    def since(self) -> Crossed:
+        """What has been done since this was called last."""
+        with self._lock:
+            sent, spent, zeros = self._bytes, self._nanoseconds, self._for_zeros
+            self._bytes = self._nanoseconds = self._for_zeros = 0
+        return Crossed(sent, 1.0 - zeros / spent if spent else 1.0)
+
+    def _taking(self, take: Handler) -> Handler:
+        def taken(effect: Effect) -> object:
+            begin = self._clock()
+            packets = take(effect)
+            if isinstance(packets, list):
+                took = self._clock() - begin
+                zero = sum(packet.zero for packet in packets)
+                self._add(0, took, took * zero // (zero + sum(packet.normal for packet in packets)))
+            return packets
+
+        return taken
+
+    def _sending(self, send: Handler) -> Handler:
+        def sent(effect: Effect) -> object:
+            assert isinstance(effect, SendPages)
+            begin = self._clock()
+            answer = send(effect)
+            took = self._clock() - begin
+            size = sum(packet.size for packet in effect.packets)
+            self._add(size, took, 0 if size else took)
+            return answer
+
+        return sent
+
+    def _add(self, size: int, took: int, for_zeros: int) -> None:
+        with self._lock:
+            self._bytes += size
+            self._nanoseconds += took
+            self._for_zeros += for_zeros

@@ -1,0 +1,123 @@
+"""The memory at the source: its sections on the main channel, and what the effects of its jobs mean.
+
+::
+
+    main channel                                        every multifd channel
+      START ram: the list of blocks, FLUSH                SYNC
+      PART ram: FLUSH                  each round         pages ..., SYNC
+      END ram: FLUSH                   machine stopped    pages ..., SYNC
+
+A FLUSH on the main channel says that every channel carries a SYNC. The destination lets no page of a later round
+overtake one of an earlier round: it reads nothing behind a SYNC before all channels have theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from migpool.core.effects import SendPages, TakePages
+from migpool.core.interpreter import Handlers, Job, of
+from migpool.core.jobs import save_pages
+from migpool.core.machine import Slot
+from migpool.device import MemoryDevice
+from migpool.migration.main_channel import MainChannel
+from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
+from migpool.transport.channel_group import ChannelGroup
+from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
+from migpool.wire.rampacket import RamPacketWriter
+from migpool.wire.sections import Kind, SectionHead, head_bytes
+
+__all__ = ["MemorySending"]
+
+
+class MemorySending:
+    """Sends a machine's memory.
+
+    Arguments:
+        slot: the memory's.
+        device: the memory.
+        group: the multifd channels.
+        main: the main channel.
+        sent: called with the bytes of each packet's pages that went, from any thread.
+    """
+
+    def __init__(
+        self, slot: Slot, device: MemoryDevice, group: ChannelGroup, main: MainChannel, sent: Callable[[int], None]
+    ) -> None:
+        self._slot = slot
+        self._device = device
+        self._group = group
+        self._main = main
+        self._sent = sent
+        self._writers = threading.local()
+        self._names = [block.name for block in device.blocks]
+        self.pages = Pages(device)
+        self.lanes = max(1, min(len(group), os.cpu_count() or 1))
+        """How many jobs share a round: more than channels or processors would only wait for each other."""
+
+    # ------------------------------------------------------------------ sections and rounds
+
+    def begin(self) -> None:
+        """Tell the destination of the blocks, and log from now on what is written."""
+        blocks = [RamBlock(block.name, len(block.memory)) for block in self._device.blocks]
+        self._section(Kind.START, block_list(blocks))
+        of(self._slot, "start_dirty_log", self._device.start_dirty_log)
+
+    def look(self) -> None:
+        """See which pages have been written since."""
+        of(self._slot, "take_dirty", self.pages.look)
+
+    def jobs(self) -> list[Job]:
+        """Begin a round with every page that is to be sent; the jobs that carry it out."""
+        # With a limit on the rate each packet goes by itself, or it would go in bursts.
+        self.pages.begin_round(1 if self._group.paced else PACKETS_AT_ONCE)
+        return [Job("pages", save_pages(self._slot), self._slot) for _ in range(self.lanes)]
+
+    def end_round(self) -> None:
+        """All jobs of a round have ended: no page of the next one may overtake theirs."""
+        self._section(Kind.PART)
+
+    def end(self) -> None:
+        """All jobs of the last round have ended, and the machine stands still."""
+        self._section(Kind.END)
+
+    def stop(self) -> None:
+        """Log no more. Harmless at any time."""
+        self._device.stop_dirty_log()
+
+    def let_go(self) -> None:
+        """Hold no view of the memory any more. Every job has ended."""
+        self.pages.let_go()
+
+    def _section(self, kind: Kind, payload: bytes = b"") -> None:
+        self._group.sync(self._slot, self._device.page_size)
+        number = self._slot.number
+        head = SectionHead(kind, number, self._device.idstr, self._device.instance_id, self._device.version)
+        self._main.write([head_bytes(head), payload, multifd_flush(), ram_section_end(number)])
+
+    # ------------------------------------------------------------------ effects
+
+    def handle(self, handlers: Handlers) -> None:
+        """Say what the effects of the memory's jobs mean."""
+        handlers.on(TakePages, self._take_pages)
+        handlers.on(SendPages, self._send_pages)
+
+    def _take_pages(self, effect: TakePages) -> list[PagePacket] | None:
+        del effect
+        return self.pages.take()
+
+    def _send_pages(self, effect: SendPages) -> None:
+        packets = effect.packets
+        effect.index = self._group.send_pages(effect.slot, effect.index, self._own_writers(), packets)
+        self._sent(sum([packet.size for packet in packets]))
+
+    def _own_writers(self) -> list[RamPacketWriter]:
+        """The calling thread's own."""
+        try:
+            writers: list[RamPacketWriter] = self._writers.writers
+        except AttributeError:
+            size = self._device.page_size
+            writers = self._writers.writers = [RamPacketWriter(self._names, size) for _ in range(PACKETS_AT_ONCE)]
+        return writers

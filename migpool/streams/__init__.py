@@ -1,0 +1,1 @@
+"""Streams that lie still: looked into, kept in files, recorded, replayed."""

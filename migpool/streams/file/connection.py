@@ -1,0 +1,185 @@
+"""The connections to a destination: sends that can be cancelled, and what the destination answers."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
+from migpool.streams.file.arriving import TICK
+from migpool.streams.file.buffers import MOST_BUFFERS, after
+from migpool.transport.address import Address
+from migpool.transport.sockets import connect
+from migpool.wire.inbox import Buffer
+from migpool.wire.multifd import initial_packet
+from migpool.wire.returnpath import Message, ReturnPathReader, Shut
+
+__all__ = ["Destination"]
+
+_PIECE: Final = 4096
+
+
+class Destination:
+    """A destination that has been connected to.
+
+    Arguments:
+        address: where it listens.
+        channels: how many multifd channels to open.
+        uuid: what to say on each of them.
+        limit: how long it may take nothing, or say nothing, in seconds.
+        cancelled: called several times a second.
+        stack: closes the connections.
+
+    Raises:
+        PeerError: nobody listens there.
+        UsageError: there is no such address.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        channels: int,
+        uuid: bytes,
+        *,
+        limit: float,
+        cancelled: Callable[[], bool],
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._limit = limit
+        self._cancelled = cancelled
+        self._answers = ReturnPathReader()
+        self._shut: Shut | None = None
+        deadline = time.monotonic() + limit
+        self._main = self._open(address, deadline, stack)
+        self._channels: list[socket.socket] = []
+        for number in range(channels):
+            try:
+                self._channels.append(self._open(address, deadline, stack))
+            except PeerError:
+                took = f"the destination took the main channel and {number} of {channels} multifd channels"
+                raise PeerError(f"{took} within {limit:g} s: give --channels as it has") from None
+        for number in range(channels):
+            self.send_channel(number, [initial_packet(number, uuid)])
+
+    def _open(self, address: Address, deadline: float, stack: contextlib.ExitStack) -> socket.socket:
+        sock = stack.enter_context(connect(address, deadline, self._limit))
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def send_main(self, buffers: Sequence[Buffer]) -> None:
+        """Send on the main channel.
+
+        Raises:
+            PeerError: the destination has closed it, or said that it has failed.
+            TimeLimitExceeded: it takes nothing.
+            Cancelled: somebody wished so.
+        """
+        self._send(self._main, buffers, "the main channel")
+
+    def send_channel(self, number: int, buffers: Sequence[Buffer]) -> None:
+        """Send on a multifd channel; raises as :meth:`send_main`."""
+        self._send(self._channels[number], buffers, f"multifd channel {number}")
+
+    def wait_for_shut(self) -> None:
+        """Wait until the destination says that the machine runs there.
+
+        Raises:
+            PeerError: it says that it has failed, or closes the connection without a word.
+            TimeLimitExceeded: it says nothing.
+        """
+        deadline = time.monotonic() + self._limit
+        while self._shut is None:
+            if not self._wait_for(self._main, reading=True, deadline=deadline):
+                raise TimeLimitExceeded(
+                    f"the destination has everything and has not said within {self._limit:g} s that the machine runs: "
+                    "it may wait for more channels; give --channels as it has"
+                )
+            if not self._hear():
+                raise PeerError("the destination closed the connection without saying that the machine runs: see there")
+        if self._shut.error:
+            raise PeerError(f"the destination says that it has failed (error {self._shut.error}): see there")
+
+    def wait_for_close(self) -> None:
+        """End the connections, and wait until the destination has closed them too, or the time limit.
+
+        Raises:
+            PeerError: it has not read all of a multifd channel. So a connection ends that was never taken: QEMU refuses
+                more channels than it was told of, but it may do so when it has loaded the machine without their pages.
+        """
+        connections = [self._main, *self._channels]
+        for sock in connections:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + self._limit
+        while self._wait_for(self._main, reading=True, deadline=deadline) and self._hear():
+            pass
+        for number, channel in enumerate(self._channels):
+            if self._wait_for(channel, reading=True, deadline=deadline):
+                try:
+                    channel.recv(_PIECE)
+                except OSError:
+                    raise PeerError(
+                        f"the destination has not read all of multifd channel {number}, and so lacks pages of the "
+                        "machine: end the machine there, and give --channels as it has"
+                    ) from None
+
+    def _send(self, sock: socket.socket, buffers: Sequence[Buffer], what: str) -> None:
+        waiting = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        deadline = time.monotonic() + self._limit
+        while waiting:
+            try:
+                sent = sock.sendmsg(waiting[:MOST_BUFFERS])
+            except BlockingIOError:
+                if not self._wait_for(sock, reading=False, deadline=deadline):
+                    raise TimeLimitExceeded(
+                        f"the destination has taken nothing for {self._limit:g} s: "
+                        "it may wait for more channels; give --channels as it has"
+                    ) from None
+                continue
+            except OSError as error:
+                raise self._why_it_broke(what, error) from None
+            deadline = time.monotonic() + self._limit
+            waiting = after(waiting, sent)
+
+    def _wait_for(self, sock: socket.socket, *, reading: bool, deadline: float) -> bool:
+        """Wait until a connection can be read or written; False at the deadline."""
+        while time.monotonic() < deadline:
+            if self._cancelled():
+                raise Cancelled("cancelled: the destination has not all of the machine, and the file is as it was")
+            if any(select.select([sock] if reading else [], [] if reading else [sock], [], TICK)):
+                return True
+        return False
+
+    def _hear(self) -> bool:
+        """Take what the destination says; False at the end of the connection."""
+        try:
+            data = self._main.recv(_PIECE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._answers.feed(data)
+        for message in self._answers.events():
+            self._note(message)
+        return bool(data)
+
+    def _note(self, message: Message) -> None:
+        if isinstance(message, Shut):
+            self._shut = message
+
+    def _why_it_broke(self, what: str, error: OSError) -> PeerError:
+        with contextlib.suppress(OSError):
+            while any(select.select([self._main], [], [], 0)) and self._hear():
+                pass
+        if self._shut is not None and self._shut.error:
+            return PeerError(f"the destination says that it has failed (error {self._shut.error}): see there")
+        return PeerError(
+            f"the destination closed {what} ({error.strerror or error}): see there why; "
+            f"it takes as many multifd channels as were set there, and here --channels says {len(self._channels)}"
+        )

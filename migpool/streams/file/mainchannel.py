@@ -1,0 +1,172 @@
+"""The main channel of a migration that is being stored: what is written of it, and what is answered to it.
+
+Not written are the commands that only concern the connection: OPEN_RETURN_PATH and PING, which a file could not answer,
+and MULTIFD_FLUSH, as the pages of the multifd channels stand in the file themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from migpool.errors import PeerError, ProtocolError
+from migpool.streams.file.end import EndFinder
+from migpool.streams.file.file import StreamFile
+from migpool.streams.file.front import Front
+from migpool.wire.commands import Command, CommandKind, Packaged, ping_value
+from migpool.wire.configuration import Configuration
+from migpool.wire.events import Event, emit
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.returnpath import Message, Pong, SwitchoverAck
+from migpool.wire.sections import Kind, SectionHead
+
+__all__ = ["MainChannel"]
+
+_KEPT: Final = (CommandKind.SWITCHOVER_START,)
+
+
+class MainChannel:
+    """What has come on the main channel so far.
+
+    Arguments:
+        file: where to write.
+        uuid: the machine's uuid as the multifd channels said it. The file keeps it even if the source's configuration
+            does not: who sends the file needs it to open multifd channels.
+        multifd: whether there are multifd channels.
+        answer: sends a message on the return path.
+
+    Attributes:
+        ram: RAM's section, once its blocks are known: pages may be written from then on.
+        page_size: bytes of a page.
+        machine: its type.
+        pages: how many pages came on this channel.
+        at_flush: stopped at a MULTIFD_FLUSH.
+        return_path: whether the source has opened the return path.
+    """
+
+    def __init__(self, file: StreamFile, uuid: bytes, multifd: bool, answer: Callable[[Message], None]) -> None:
+        self._file = file
+        self._uuid = uuid
+        self._multifd = multifd
+        self._answer = answer
+        self._front = Front()
+        self._end: EndFinder | None = None
+        self._head: SectionHead | None = None
+        self.ram: SectionHead | None = None
+        self.page_size = 4096
+        self.machine = ""
+        self.pages = 0
+        self.at_flush = False
+        self.return_path = False
+
+    @property
+    def ram_is_over(self) -> bool:
+        """Whether the devices' states have begun: no page may come any more."""
+        return self._end is not None
+
+    @property
+    def described(self) -> bool:
+        """Whether the stream has ended with the description of the machine, so that nothing can follow."""
+        return self._end is not None and self._end.described
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes, and write what there is to write; not while it is stopped at a flush.
+
+        Raises:
+            ProtocolError: they are no stream, or not one that can be stored.
+        """
+        if self._end is not None:
+            self._pass_on(data)
+            return
+        self._front.feed(data)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take what has come already, up to the next flush."""
+        self.at_flush = False
+        while not self.at_flush and (event := self._front.next_event()) is not None:
+            self._take(event)
+        if self._front.rest is not None and self._end is None:
+            if self._multifd:
+                self._front.check_ram()
+            begin = self._file.size
+            self._end = EndFinder(lambda at, size: self._file.read(begin + at, size))
+            self._pass_on(self._front.rest)
+
+    def end(self) -> None:
+        """Note that the source has closed the connection.
+
+        Raises:
+            PeerError: the stream is not whole.
+        """
+        if self._end is None or not self._end.whole:
+            raise PeerError("the source closed the main channel before the end of the stream")
+
+    def _pass_on(self, data: bytes | memoryview) -> None:
+        assert self._end is not None
+        self._file.write(data)
+        self._end.feed(data)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Command():
+                self._command(event)
+            case Packaged(offset=offset):
+                raise _postcopy(offset)
+            case Configuration(machine=machine, page_size=page_size):
+                self.machine, self.page_size = machine, page_size
+                if event.uuid is None and any(self._uuid):
+                    event = replace(event, uuid=self._uuid)
+                self._file.write(*emit(event))
+            case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
+                self._ram_event(event)
+            case _:
+                self._file.write(*emit(event))
+
+    def _ram_event(self, event: RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd) -> None:
+        match event:
+            case RamSection(head):
+                self._head = head
+            case RamBlocks():
+                assert self._head is not None
+                self.ram = self._head
+                if self._multifd:
+                    self._file.blocks(self._head, event)
+                    return
+            case MultifdFlush(offset):
+                if not self._multifd:
+                    right = "none, as there are no multifd channels, found one: give --channels as the source has"
+                    raise ProtocolError(offset, "MULTIFD_FLUSH", right)
+                self.at_flush = True
+                return
+            case RamPages(block, addresses=addresses):
+                self.pages += len(addresses)
+                if self._multifd:
+                    assert self.ram is not None
+                    self._file.pages(self.ram, block, list(event))
+                    return
+            case RamSectionEnd(head):
+                if self._multifd and head.kind is Kind.END:
+                    self._file.ram_ended(head)
+        if not self._multifd:
+            self._file.write(*emit(event))
+
+    def _command(self, event: Command) -> None:
+        match event.kind:
+            case CommandKind.OPEN_RETURN_PATH:
+                self.return_path = True
+                self._answer(SwitchoverAck())
+            case CommandKind.PING:
+                if self.return_path:
+                    self._answer(Pong(ping_value(event)))
+            case kind if kind in _KEPT:
+                self._file.write(*emit(event))
+            case kind:
+                raise _postcopy(event.offset, kind.name)
+
+
+def _postcopy(offset: int, name: str = "PACKAGED") -> ProtocolError:
+    return ProtocolError(
+        offset, f"command {name}", "a plain pre-copy, found post-copy or COLO, which no file can store: switch it off"
+    )

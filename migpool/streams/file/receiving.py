@@ -1,0 +1,238 @@
+"""Be the destination of a migration, and store the machine instead of running it.
+
+One thread serves all connections. What a real destination guarantees by threads that wait is here a barrier::
+
+    main channel        ... MULTIFD_FLUSH |  each is read no further until
+    multifd channel i   ... SYNC          |  all of them have come to this point
+
+so that a page that is sent again after a flush is also written again after it. Answers on the return path: PONG to
+each PING; SWITCHOVER_ACK at once, as there is nothing to prepare; SHUT 0 only when the file is on the disk, for from
+then on the machine is here and nowhere else; SHUT 1 if it cannot be stored: then it runs on at the source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
+from migpool.streams.file.arriving import TICK, Arrived, one_too_many, wait_for_all
+from migpool.streams.file.file import StreamFile
+from migpool.streams.file.mainchannel import MainChannel
+from migpool.streams.file.multifdchannel import MultifdChannel
+from migpool.transport.address import Address
+from migpool.transport.sockets import listen, send_all
+from migpool.wire.returnpath import Message, Shut, encode
+
+__all__ = ["Stored", "receive_file"]
+
+_PIECE: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A machine that has become a file.
+
+    Arguments:
+        machine: its type, as the source resolved it.
+        size: bytes of the file.
+        pages: how many pages came, those of zeros included; a page counts each time that it was sent.
+        acknowledged: whether the source was told on a return path that the machine is here.
+    """
+
+    machine: str
+    size: int
+    pages: int
+    acknowledged: bool
+
+
+def receive_file(
+    path: Path,
+    address: Address,
+    channels: int,
+    *,
+    limit: float,
+    cancelled: Callable[[], bool],
+    listening: Callable[[Address], None],
+) -> Stored:
+    """Receive one migration into a file.
+
+    Arguments:
+        path: the file; nothing may have that name yet.
+        address: where to listen.
+        channels: how many multifd channels the source has; 0 without multifd.
+        limit: how long the source may say nothing, in seconds; its first connection is waited for until cancelled.
+        cancelled: called several times a second; True ends the migration, and the machine stays at the source.
+        listening: told the address, with the port that the system chose.
+
+    Raises:
+        UsageError: the file or the address cannot be had.
+        ProtocolError: what came is no stream, or not one that can be stored.
+        PeerError: the source went away before the end.
+        TimeLimitExceeded: the source said nothing more.
+        Cancelled: ``cancelled`` said so.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(StreamFile(path))
+        listener, actual = listen(address, channels + 2)
+        stack.callback(actual.unlink)
+        stack.enter_context(listener)
+        listening(actual)
+        arrived = wait_for_all(listener, channels, limit=limit, cancelled=cancelled, stack=stack)
+        session = stack.enter_context(contextlib.closing(_Session(listener, arrived, file, limit)))
+        try:
+            session.run(cancelled)
+            file.keep()
+        except MigpoolError:
+            session.refuse()
+            raise
+        session.confirm(cancelled)
+        return Stored(session.main.machine, file.size, session.pages, session.main.return_path)
+
+
+class _Session:
+    """The connections of one migration, and the loop that serves them."""
+
+    def __init__(self, listener: socket.socket, arrived: Arrived, file: StreamFile, limit: float) -> None:
+        self._limit = limit
+        self._listener = listener
+        self._socket = arrived.main
+        self._greeting = arrived.greeting
+        self._ended = False
+        self.main = MainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
+        self._channels = [MultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)]
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._refuse_one_more)
+        self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
+        self._reading_channels = False
+
+    def close(self) -> None:
+        """Stop watching the connections."""
+        self._selector.close()
+
+    @property
+    def pages(self) -> int:
+        """How many pages came on all channels."""
+        return self.main.pages + sum(channel.pages for channel in self._channels)
+
+    def run(self, cancelled: Callable[[], bool]) -> None:
+        """Serve the connections until the stream is whole."""
+        self.main.feed(self._greeting)
+        heard = time.monotonic()
+        while not self._ended and not self.main.described:
+            if cancelled():
+                raise Cancelled("cancelled: no file is kept, and the machine stays at the source")
+            ready = self._selector.select(TICK)
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self._limit:
+                raise TimeLimitExceeded(self._silence())
+            for key, _ in ready:
+                key.data()
+            self._pass_barriers()
+
+    def refuse(self) -> None:
+        """Tell the source, if it listens, that the machine is not here; it will go on there."""
+        if self.main.return_path:
+            with contextlib.suppress(MigpoolError):
+                self._answer(Shut(1))
+
+    def confirm(self, cancelled: Callable[[], bool]) -> None:
+        """Tell the source, if it listens, that the machine is here, and leave it time to close the connections."""
+        with contextlib.suppress(MigpoolError):
+            if self.main.return_path:
+                self._answer(Shut(0))
+        deadline = time.monotonic() + self._limit
+        while not self._ended and not cancelled() and time.monotonic() < deadline:
+            try:
+                self._ended = not self._socket.recv(_PIECE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+
+    def _answer(self, message: Message) -> None:
+        send_all(self._socket, [encode(message)], "return path")
+
+    def _refuse_one_more(self) -> None:
+        raise one_too_many(len(self._channels))
+
+    def _read_main(self) -> None:
+        data = self._receive(self._socket)
+        if data is None:
+            return
+        if not data:
+            self.main.end()
+            self._ended = True
+            return
+        self.main.feed(data)
+        self._stop_or_go()
+
+    def _read_channel(self, channel: MultifdChannel) -> None:
+        data = self._receive(channel.socket)
+        if data is None:
+            return
+        if not data:
+            self._selector.unregister(channel.socket)
+            channel.end()
+            return
+        channel.feed(data)
+        if channel.at_sync:
+            self._selector.unregister(channel.socket)
+
+    def _stop_or_go(self) -> None:
+        """Follow what the main channel has just come to: a flush, or the list of blocks that all others wait for."""
+        if self.main.at_flush:
+            self._selector.unregister(self._socket)
+        if self.main.ram is not None and not self._reading_channels:
+            self._reading_channels = True
+            for channel in self._channels:
+                self._watch(channel)
+
+    def _watch(self, channel: MultifdChannel) -> None:
+        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._read_channel(channel))
+
+    def _pass_barriers(self) -> None:
+        while self._all_are_at_the_barrier():
+            # The main channel first: behind the last flush of all it says that RAM is over, and then no page may come.
+            self.main.go_on()
+            if not self.main.at_flush:
+                self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
+            for channel in self._channels:
+                channel.go_on()
+                if not channel.at_sync:
+                    self._watch(channel)
+
+    def _all_are_at_the_barrier(self) -> bool:
+        if not self.main.at_flush:
+            return False
+        waiting = [channel for channel in self._channels if not channel.at_sync]
+        for channel in waiting:
+            if channel.closed:
+                raise PeerError(f"the source closed multifd channel {channel.number} before the end of RAM")
+        return not waiting
+
+    def _receive(self, sock: socket.socket) -> bytes | None:
+        try:
+            return sock.recv(_PIECE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise PeerError(f"a connection of the source broke ({error.strerror or error})") from None
+
+    def _silence(self) -> str:
+        if self.main.at_flush:
+            waiting = [str(channel.number) for channel in self._channels if not channel.at_sync]
+            return f"multifd channels {', '.join(waiting)} have not come to the flush within {self._limit:g} s"
+        if self.main.ram_is_over:
+            return (
+                f"the source has sent nothing for {self._limit:g} s, and what came does not end with a description of "
+                "the machine: whether that is all cannot be told. Migrate without return-path, or not suppress-vmdesc"
+            )
+        return f"the source has sent nothing for {self._limit:g} s"

@@ -1,0 +1,248 @@
+"""Be the source of a migration whose machine is a stream file.
+
+Without multifd the file goes out as it is; with multifd its pages go out in packets::
+
+    main channel                                            each multifd channel
+      header, configuration, [OPEN_RETURN_PATH, PING 1]       initial packet with the machine's uuid
+      START ram: the list of blocks, MULTIFD_FLUSH, EOS       SYNC
+                                                              packets of up to 512 KiB
+      [PART of VFIO devices, SWITCHOVER_START]
+      END ram: MULTIFD_FLUSH, EOS                             SYNC
+      the devices' states, EOF, VMDESC
+
+The destination loads no page before it has the list of blocks, and no device before it has all pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid as uuids
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from migpool.errors import MigpoolError, ProtocolError, UsageError
+from migpool.streams.file.connection import Destination
+from migpool.streams.file.end import EndFinder
+from migpool.streams.file.front import Front
+from migpool.streams.file.packets import Packets
+from migpool.transport.address import Address
+from migpool.wire.commands import Command, CommandKind, open_return_path, ping
+from migpool.wire.configuration import Configuration
+from migpool.wire.events import FILE_MAGIC, Event, FileHeader, emit
+from migpool.wire.ram import (
+    MultifdFlush,
+    RamBlocks,
+    RamPages,
+    RamSection,
+    RamSectionEnd,
+    block_list,
+    multifd_flush,
+    ram_section_begin,
+    ram_section_end,
+)
+from migpool.wire.sections import Kind, SectionHead
+
+__all__ = ["Sent", "begins_as_a_stream", "parse_uuid", "send_file"]
+
+_PIECE: Final = 1 << 20
+_OF_CONNECTIONS: Final = (CommandKind.OPEN_RETURN_PATH, CommandKind.PING)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A file that has been sent.
+
+    Arguments:
+        machine: its type.
+        pages: how many pages were sent, those of zeros included; a page counts each time that the file holds it.
+        confirmed: whether the destination has said that the machine runs there.
+    """
+
+    machine: str
+    pages: int
+    confirmed: bool
+
+
+def begins_as_a_stream(path: Path) -> bool:
+    """Whether there is a file that begins as a stream does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(FILE_MAGIC)) == FILE_MAGIC
+    except OSError:
+        return False
+
+
+def parse_uuid(text: str) -> uuids.UUID:
+    """Read a uuid.
+
+    Raises:
+        UsageError: the text is none.
+    """
+    try:
+        return uuids.UUID(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no uuid: write 32 hexadecimal digits, with or without hyphens") from None
+
+
+def send_file(
+    path: Path,
+    address: Address,
+    channels: int,
+    *,
+    uuid: uuids.UUID | None,
+    return_path: bool,
+    limit: float,
+    cancelled: Callable[[], bool],
+) -> Sent:
+    """Send a stream file to a destination.
+
+    Arguments:
+        path: the file.
+        address: where the destination listens.
+        channels: how many multifd channels the destination has; 0 without multifd.
+        uuid: the machine's uuid, if the file does not say it.
+        return_path: ask the destination to say that the machine runs. Without, nobody knows whether it has loaded.
+        limit: how long the destination may take nothing, and how long it may take to load the devices, in seconds.
+        cancelled: called several times a second; True ends the migration.
+
+    Raises:
+        UsageError: the file or the address is not there.
+        ProtocolError: the file is damaged, or holds what cannot be sent.
+        PeerError: the destination is not there, or has failed.
+        TimeLimitExceeded: the destination takes or says nothing more.
+        Cancelled: ``cancelled`` said so.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+        stack.callback(os.close, fd)
+        sender = _Sender(_Source(fd, path), channels, return_path)
+        configuration = sender.configuration()
+        number = uuid.bytes if uuid is not None else configuration.uuid or bytes(16)
+        sender.send(Destination(address, channels, number, limit=limit, cancelled=cancelled, stack=stack))
+        return Sent(configuration.machine, sender.pages, return_path)
+
+
+class _Source:
+    """The file's bytes, as a front and a rest."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+        self._front = Front()
+        self._read = 0
+
+    def next_event(self) -> Event | None:
+        """The next event of the front, or None at its end."""
+        while (event := self._front.next_event()) is None and self._front.rest is None:
+            data = self._at(self._read, _PIECE)
+            self._read += len(data)
+            if not data:
+                self._front.end()
+            self._front.feed(data)
+        return event
+
+    def check_ram(self) -> None:
+        """See to it that RAM was in the front: multifd needs that."""
+        self._front.check_ram()
+
+    def rest(self, send: Callable[[bytes | memoryview], None]) -> None:
+        """Pass on the rest, and find out whether it is whole."""
+        begin = self._front.offset
+        end = EndFinder(lambda at, size: self._at(begin + at, size))
+        data: bytes | memoryview = self._front.rest or b""
+        while True:
+            end.feed(data)
+            send(data)
+            data = self._at(self._read, _PIECE)
+            self._read += len(data)
+            if not data:
+                break
+        if not end.whole:
+            right = "the stream's end (EOF, and mostly a description of the machine), found the end of the file"
+            raise ProtocolError(self._read, f"end of {self._path}", f"{right}: it has been cut")
+
+    def _at(self, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise MigpoolError(f"{self._path} cannot be read: {error.strerror or error}") from None
+
+
+class _Sender:
+    """One file on its way."""
+
+    def __init__(self, source: _Source, channels: int, return_path: bool) -> None:
+        self._source = source
+        self._channels = channels
+        self._return_path = return_path
+        self._configuration: Configuration | None = None
+        self._ram: SectionHead | None = None
+        self._ram_ended = False
+        self.pages = 0
+
+    def configuration(self) -> Configuration:
+        """Read the file up to its configuration, before anybody is connected to."""
+        event = self._source.next_event()
+        assert isinstance(event, FileHeader)  # the first that a reader finds, or it raises
+        event = self._source.next_event()
+        assert isinstance(event, Configuration)
+        self._configuration = event
+        return event
+
+    def send(self, destination: Destination) -> None:
+        """Send the whole file, and wait for the destination's word."""
+        assert self._configuration is not None
+        destination.send_main([*emit(FileHeader()), *emit(self._configuration)])
+        if self._return_path:
+            destination.send_main([open_return_path(), ping(1)])
+        packets = Packets(self._channels, self._configuration.page_size, destination.send_channel)
+        while (event := self._source.next_event()) is not None:
+            self._send_event(event, destination, packets)
+        if self._channels:
+            self._source.check_ram()
+        if self._channels and not self._ram_ended and self._ram is not None:
+            self._end_ram(self._ram, destination, packets)
+        self._source.rest(lambda data: destination.send_main([data]))
+        if self._return_path:
+            destination.wait_for_shut()
+        destination.wait_for_close()
+
+    def _send_event(self, event: Event, destination: Destination, packets: Packets) -> None:
+        match event:
+            case Command(kind=kind) if kind in _OF_CONNECTIONS:
+                return
+            case MultifdFlush(offset):
+                right = "pages in the file, found a flush: this is the main channel of a migration with multifd alone"
+                raise ProtocolError(offset, "MULTIFD_FLUSH", right)
+            case RamPages(addresses=addresses):
+                self.pages += len(addresses)
+        if not self._channels:
+            destination.send_main(emit(event))
+            return
+        match event:
+            case RamSection(head):
+                self._ram = self._ram or head
+            case RamBlocks(blocks):
+                assert self._ram is not None
+                begin, end = ram_section_begin(self._ram), ram_section_end(self._ram.section_id)
+                destination.send_main([begin, block_list(blocks), multifd_flush(), end])
+                packets.sync()
+            case RamPages():
+                packets.add(event)
+            case RamSectionEnd(head):
+                if head.kind is Kind.END:
+                    self._end_ram(head, destination, packets)
+            case _:
+                destination.send_main(emit(event))
+
+    def _end_ram(self, head: SectionHead, destination: Destination, packets: Packets) -> None:
+        self._ram_ended = True
+        packets.sync()
+        begin, end = ram_section_begin(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
+        destination.send_main([begin, multifd_flush(), end])

@@ -1,0 +1,75 @@
+"""Decodes the fields of sections by the description that came with the stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from migpool.errors import DeviceError
+from migpool.streams.inspect.summary import KeptSection, SectionSummary, StreamSummary
+from migpool.streams.inspect.walk import Wanted
+from migpool_plugins.vmsd.codec import Shown
+from migpool_plugins.vmsd.description import Description
+from migpool_plugins.vmsd.errors import DescriptionError
+from migpool_plugins.vmsd.jsonform import section_structure
+
+__all__ = ["DecodedSection", "decode", "wanted_by"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSection:
+    """The fields of one section.
+
+    Arguments:
+        section: whose they are.
+        fields: by name, as a decoder prints them; None if they cannot be decoded.
+        exact: whether the fields, encoded again, are the payload byte for byte.
+        fault: why they cannot be decoded.
+        payload: the bytes.
+    """
+
+    section: SectionSummary
+    fields: Mapping[str, Shown] | None
+    exact: bool
+    fault: str | None
+    payload: bytes
+
+
+def wanted_by(patterns: Sequence[str]) -> Wanted:
+    """Which sections patterns ask for.
+
+    Arguments:
+        patterns: each an idstr, or idstr#instance; an exact one, or with ``*``, ``?`` and ``[...]``.
+    """
+
+    def wanted(idstr: str, instance_id: int) -> bool:
+        names = idstr, f"{idstr}#{instance_id}"
+        return any(name == pattern or fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+    return wanted
+
+
+def decode(summary: StreamSummary) -> list[DecodedSection]:
+    """Decode all sections that were kept, in the order of the stream."""
+    entries: dict[tuple[object, object], dict[str, object]] = {}
+    if summary.described:
+        for entry in json.loads(summary.described)["devices"]:
+            entries.setdefault((entry["name"], entry["instance_id"]), entry)
+    return [_decoded(kept, entries) for kept in summary.kept]
+
+
+def _decoded(kept: KeptSection, entries: Mapping[tuple[object, object], Mapping[str, object]]) -> DecodedSection:
+    section = kept.summary
+    entry = entries.get((section.idstr, section.instance_id)) if section.kind == "FULL" else None
+    if entry is None:
+        return DecodedSection(section, None, False, "the stream has no description of it", kept.payload)
+    state: dict[str, object] = {}
+    try:
+        description = Description.from_structure(section_structure(entry, section.version))
+        description.load(state, kept.payload)
+        exact = description.save(state) == kept.payload
+        return DecodedSection(section, description.show(state), exact, None, kept.payload)
+    except (DescriptionError, DeviceError) as error:
+        return DecodedSection(section, None, False, str(error), kept.payload)

@@ -1,0 +1,273 @@
+"""One recorded connection: what one side sends goes to the other and to the store, in both directions at once.
+
+Guarantees:
+
+1. A byte is passed on before it is recorded, and is never held back to be understood.
+2. Ends are passed on as they come: an end of one direction leaves the other open; a side that went away without an end
+   (a reset) is shown to the other as a reset, after everything that it had sent.
+3. ``over`` is called once, when both directions have ended and both sockets are closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from migpool.core.threads import ThreadGroup
+from migpool.errors import ProtocolError
+from migpool.streams.record.index import Connection, Ended, Part
+from migpool.streams.record.store import FlowFile, Store
+from migpool.streams.record.teepipe import TeePipe
+from migpool.transport.sockets import shut
+from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
+from migpool.wire.role import ROLE_SIZE, Role, role
+
+__all__ = ["TICK", "Passage"]
+
+TICK: Final = 0.25
+"""Seconds after which a wait on a socket looks whether it should go on."""
+DELIVERY: Final = 2.0
+"""Seconds that a side is given to take what was sent to it, before it is shown the other side's reset."""
+SMALL: Final = 1 << 16
+_WAITED: Final = (errno.EAGAIN, errno.EINTR)
+
+
+class _Stopped(Exception):
+    """The recorder ends, or the other direction found the connection broken."""
+
+
+class _OriginGone(Exception):
+    """Who sends has gone without an end."""
+
+
+class _TargetGone(Exception):
+    """Who should receive has gone."""
+
+
+class Passage:
+    """One connection.
+
+    Arguments:
+        number: in the order in which the source opened them.
+        near: the source's end.
+        far: the destination's end. Both have a send and a receive limit of about ``TICK``; the passage owns them.
+        store: takes what passes.
+        changed: called when the role is known, and when all is over.
+
+    Attributes:
+        failure: why it could not be passed on, in a few words; empty if it could.
+    """
+
+    def __init__(
+        self, number: int, near: socket.socket, far: socket.socket, store: Store, changed: Callable[[], None]
+    ) -> None:
+        self.number = number
+        self._near = near
+        self._far = far
+        self._changed = changed
+        self._source = FlowFile(store, number, "source")
+        self._destination = FlowFile(store, number, "destination")
+        self._head = bytearray()
+        self._part = Part.UNKNOWN
+        self._channel: int | None = None
+        self._uuid = ""
+        self._begin = time.monotonic_ns()
+        self._end: int | None = None
+        self._lock = threading.Lock()
+        self._running = 2
+        self._stopped = False
+        self.failure = ""
+        self._broken: socket.socket | None = None
+
+    def start(self, threads: ThreadGroup) -> None:
+        """Begin to pass on, on two threads."""
+        threads.start(f"source-{self.number}", lambda: self._run(self._near, self._far, self._source))
+        threads.start(f"destination-{self.number}", lambda: self._run(self._far, self._near, self._destination))
+
+    def cut(self) -> None:
+        """End the connection for both sides, now."""
+        self._stopped = True
+        with self._lock:
+            if self._running:
+                shut(self._near)
+                shut(self._far)
+
+    @property
+    def over(self) -> bool:
+        """Whether both directions have ended."""
+        return not self._running
+
+    @property
+    def passed(self) -> int:
+        """How many bytes have passed in both directions."""
+        return self._source.passed + self._destination.passed
+
+    @property
+    def connection(self) -> Connection:
+        """What the index says of it."""
+        return Connection(
+            self.number,
+            self._part,
+            self._channel,
+            self._uuid,
+            self._begin,
+            self._end,
+            self._source.flow(),
+            self._destination.flow(),
+        )
+
+    # ------------------------------------------------------------------ one direction
+
+    def _run(self, origin: socket.socket, target: socket.socket, file: FlowFile) -> None:
+        try:
+            if file is self._source:
+                self._pass_head(origin, target)
+                self._pass_much(origin, target, file)
+            else:
+                self._pass_little(origin, target, file)
+            file.ended = Ended.CLOSED
+            shut(target, reading=False)
+        except _Stopped:
+            file.ended = Ended.CUT
+        except _OriginGone:
+            file.ended = Ended.BROKEN
+            self._broken = self._broken or target
+        except _TargetGone:
+            file.ended = Ended.REFUSED
+            shut(origin, writing=False)  # over UNIX sockets the sender hears of it at once
+        except OSError as error:  # no descriptor for a pipe is left
+            file.ended = Ended.CUT
+            self.failure = f"it cannot be passed on: {error.strerror or error}"
+            self._broken = self._broken or target
+        finally:
+            file.close()
+            self._one_ended()
+
+    def _one_ended(self) -> None:
+        with self._lock:
+            last = self._running == 1
+            if not last:
+                self._running -= 1
+                return
+            if self._broken is not None:
+                _reset(self._broken)
+            self._near.close()
+            self._far.close()
+            self._end = time.monotonic_ns()
+            self._running = 0
+        self._changed()
+
+    def _pass_head(self, origin: socket.socket, target: socket.socket) -> None:
+        """Pass on the first bytes, and see from them what the connection is."""
+        while not self._recognised():
+            data = self._read(origin, INITIAL_SIZE - len(self._head))
+            if not data:
+                return
+            now = time.monotonic_ns()
+            self._write(target, data)
+            self._source.write(data, now)
+            self._head += data
+        self._changed()
+
+    def _recognised(self) -> bool:
+        if len(self._head) < ROLE_SIZE:
+            return False
+        try:
+            if role(self._head) is Role.MAIN:
+                self._part = Part.MAIN
+            elif len(self._head) < INITIAL_SIZE:
+                return False
+            else:
+                packet = parse_initial_packet(self._head)
+                self._part, self._channel, self._uuid = Part.MULTIFD, packet.channel, packet.uuid.hex()
+        except ProtocolError:
+            pass  # it is passed on all the same: what it is, the two ends know
+        return True
+
+    def _pass_much(self, origin: socket.socket, target: socket.socket, file: FlowFile) -> None:
+        pipe = TeePipe()
+        try:
+            while size := self._pour(pipe, origin):
+                now = time.monotonic_ns()
+                while size:
+                    size -= self._pass_piece(pipe, size, target, file, now)
+        finally:
+            pipe.close()
+
+    def _pass_piece(self, pipe: TeePipe, size: int, target: socket.socket, file: FlowFile, now: int) -> int:
+        """Pass on up to ``size`` bytes that wait in the pipe, and record them; returns how many."""
+        if not file.recording:
+            self._drain(pipe.outlet, target, size)
+            file.unrecorded(size)
+            return size
+        size = pipe.duplicate(size)
+        self._drain(pipe.outlet, target, size)
+        # If the disk does not take them, the copies stay in their pipe, and nothing is ever put into that one again.
+        file.splice(pipe.copy, size, now)
+        return size
+
+    def _pass_little(self, origin: socket.socket, target: socket.socket, file: FlowFile) -> None:
+        while data := self._read(origin, SMALL):
+            now = time.monotonic_ns()
+            self._write(target, data)
+            file.write(data, now)
+
+    # ------------------------------------------------------------------ calls that wait
+
+    def _pour(self, pipe: TeePipe, origin: socket.socket) -> int:
+        while True:
+            try:
+                return pipe.pour(origin.fileno())
+            except OSError as error:
+                self._waited(error, _OriginGone)
+
+    def _read(self, origin: socket.socket, size: int) -> bytes:
+        while True:
+            try:
+                return origin.recv(size)
+            except OSError as error:
+                self._waited(error, _OriginGone)
+
+    def _drain(self, pipe: int, target: socket.socket, size: int) -> None:
+        while size:
+            try:
+                size -= os.splice(pipe, target.fileno(), size)
+            except OSError as error:
+                self._waited(error, _TargetGone)
+
+    def _write(self, target: socket.socket, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[target.send(view) :]
+            except OSError as error:
+                self._waited(error, _TargetGone)
+
+    def _waited(self, error: OSError, gone: type[Exception]) -> None:
+        if self._stopped or self._broken is not None:
+            raise _Stopped from None
+        if error.errno not in _WAITED:
+            raise gone from None
+
+
+def _reset(sock: socket.socket) -> None:
+    """Have the closing of ``sock`` be a reset for its peer, once the peer has been sent all that was to come before."""
+    if sock.family == socket.AF_UNIX:
+        return
+    deadline = time.monotonic() + DELIVERY
+    while _unsent(sock) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _unsent(sock: socket.socket) -> int:
+    waiting: int = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+    return waiting

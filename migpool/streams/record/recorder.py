@@ -1,0 +1,257 @@
+"""The recorder: stands between the source and the destination of one migration.
+
+It accepts the source's connections one by one, opens one to the destination for each, in the same order, and lets
+:class:`~migpool.streams.record.passage.Passage` do the rest. It ends when every connection has ended, the main channel
+among them. A recording that was cut short is valid as far as it goes, and its index says why it is not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from migpool.core.threads import ThreadGroup
+from migpool.errors import MigpoolError, PeerError, UsageError
+from migpool.streams.record.index import Connection, Ended, Index, Moment, Part
+from migpool.streams.record.passage import TICK, Passage
+from migpool.streams.record.store import Store
+from migpool.transport.address import Address
+from migpool.transport.sockets import connect, listen, prepare
+
+__all__ = ["Limits", "Recorder"]
+
+BACKLOG: Final = 256
+GRACE: Final = 2.0
+"""Seconds that a source whose first connections have all ended is given to open the main channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a recorder waits, in seconds.
+
+    Attributes:
+        source: for the source's first connection.
+        connect: for the destination to take one connection.
+        idle: for the next byte on any connection. A source may pause a migration on purpose, so this is long.
+    """
+
+    source: float = 300.0
+    connect: float = 10.0
+    idle: float = 3600.0
+
+
+class Recorder:
+    """Records one migration.
+
+    Arguments:
+        listen: where the source will connect to.
+        to: where the destination is.
+        directory: for the recording; made if it is not there, and empty if it is.
+        limits: how long to wait.
+        listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
+        opened: called when it is known what a connection is.
+        warn: called with a line at once when the disk takes no more; the migration goes on.
+        stop: asked four times a second whether to end now.
+    """
+
+    def __init__(
+        self,
+        listen: Address,
+        to: Address,
+        directory: Path,
+        *,
+        limits: Limits | None = None,
+        listening: Callable[[Address], None] | None = None,
+        opened: Callable[[Connection], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._listen = listen
+        self._to = to
+        self._directory = directory
+        self._limits = limits or Limits()
+        self._listening = listening or (lambda _address: None)
+        self._opened = opened or (lambda _connection: None)
+        self._warn = warn or (lambda _line: None)
+        self._stop = stop or (lambda: False)
+        self._passages: list[Passage] = []
+        self._lock = threading.Lock()
+        self._announced: set[int] = set()
+        self._reason = ""
+        self._end: Moment | None = None
+
+    def run(self) -> Index:
+        """Record until every connection has ended.
+
+        Returns:
+            the index as it was written; it says whether the recording is complete, and why not.
+
+        Raises:
+            UsageError: it cannot listen there, or the directory cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            listener, self._bound = listen(self._listen, BACKLOG)
+            stack.enter_context(listener)
+            stack.callback(self._bound.unlink)
+            self._store = Store(self._directory)
+            self._begin = _now()
+            self._store.write(self._index())
+            self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            stack.callback(os.close, self._news)
+            threads = ThreadGroup()
+            stack.callback(threads.close)
+            stack.callback(self._cut)
+            self._listening(self._bound)
+            self._serve(listener, threads)
+            self._cut()
+            threads.close()
+            self._end = _now()
+            index = self._index()
+            self._store.write(index)
+            # The disk may have been too full for the index alone.
+            return self._index()
+
+    # ------------------------------------------------------------------ while it runs
+
+    def _serve(self, listener: socket.socket, threads: ThreadGroup) -> None:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._news, select.POLLIN)
+        moved = (0, time.monotonic())
+        warned = False
+        while not self._over():
+            ready = [descriptor for descriptor, _ in poll.poll(TICK * 1000)]
+            if self._news in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._news)
+                self._announce()
+            if listener.fileno() in ready:
+                self._accept(listener, threads)
+                moved = (moved[0], time.monotonic())
+            if self._stop():
+                self._reason = self._reason or "it was cancelled"
+                return
+            if self._store.failure and not warned:
+                warned = True
+                self._warn(f"{self._store.failure}: from here on nothing is recorded, and the migration goes on")
+            passed = sum(passage.passed for passage in self._passages)
+            if passed != moved[0]:
+                moved = (passed, time.monotonic())
+            elif self._too_long(time.monotonic() - moved[1]):
+                return
+
+    def _too_long(self, idle: float) -> bool:
+        if not self._passages and idle > self._limits.source:
+            self._reason = f"no source has come within {self._limits.source:g} s"
+        elif self._passages and idle > self._limits.idle:
+            self._reason = f"nothing has passed on any connection for {self._limits.idle:g} s"
+        elif self._passages and idle > GRACE and all(passage.over for passage in self._passages):
+            self._reason = self._reason or "the source opened no main channel"
+        else:
+            return False
+        return True
+
+    def _over(self) -> bool:
+        if not self._passages or not all(passage.over for passage in self._passages):
+            return bool(self._reason) and not self._passages
+        main = any(passage.connection.role is Part.MAIN for passage in self._passages)
+        return main or bool(self._reason)
+
+    def _accept(self, listener: socket.socket, threads: ThreadGroup) -> None:
+        with contextlib.ExitStack() as stack:
+            try:
+                near, _ = listener.accept()
+                stack.callback(near.close)
+                far = self._connect()
+                stack.callback(far.close)
+                for sock in (near, far):
+                    sock.setblocking(True)
+                    prepare(sock, limit=TICK, tick=TICK)
+            except (MigpoolError, OSError) as error:
+                self._reason = self._reason or str(error)
+                return
+            stack.pop_all()
+        passage = Passage(len(self._passages), near, far, self._store, self._wake)
+        with self._lock:
+            self._passages.append(passage)
+        passage.start(threads)
+
+    def _connect(self) -> socket.socket:
+        """One connection to the destination, in pieces between which Ctrl-C is heard."""
+        deadline = time.monotonic() + self._limits.connect
+        while True:
+            now = time.monotonic()
+            try:
+                return connect(self._to, min(deadline, now + TICK), self._limits.connect)
+            except UsageError:
+                raise
+            except PeerError:
+                if self._stop():
+                    raise PeerError("it was cancelled before the destination had answered") from None
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._news, 1)
+
+    def _announce(self) -> None:
+        for passage in self._passages:
+            connection = passage.connection
+            if connection.role is not Part.UNKNOWN and passage.number not in self._announced:
+                self._announced.add(passage.number)
+                self._opened(connection)
+                self._store.write(self._index())
+
+    def _cut(self) -> None:
+        for passage in self._passages:
+            passage.cut()
+
+    # ------------------------------------------------------------------ the index
+
+    def _index(self) -> Index:
+        connections = tuple(passage.connection for passage in self._passages)
+        reason = self._why_incomplete(connections)
+        return Index(
+            str(self._bound),
+            str(self._to),
+            self._begin,
+            self._end,
+            not reason,
+            reason,
+            connections,
+        )
+
+    def _why_incomplete(self, connections: tuple[Connection, ...]) -> str:
+        if self._store.failure:
+            return self._store.failure
+        if self._reason:
+            return self._reason
+        if self._end is None:
+            return "the recorder did not come to its end"
+        for passage, one in zip(self._passages, connections, strict=True):
+            if one.source.ended is not Ended.CLOSED:
+                return f"{one.name}, after byte {one.source.bytes}: {passage.failure or _how(one)}"
+        return ""
+
+
+def _how(one: Connection) -> str:
+    """How a connection ended that the source did not end."""
+    if one.source.ended is Ended.BROKEN:
+        return "the source was gone"
+    if one.source.ended is Ended.REFUSED or one.destination.ended is Ended.BROKEN:
+        return "the destination was gone"
+    return "the connection was cut"
+
+
+def _now() -> Moment:
+    return Moment(time.monotonic_ns(), datetime.now(UTC).isoformat())

@@ -1,0 +1,110 @@
+"""Shows an explanation on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from migpool.streams.record.explanation import Explanation
+from migpool.streams.record.units import seconds, size
+
+__all__ = ["show"]
+
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_WIDTH: Final = 24
+
+
+def show(explanation: Explanation, console: Console) -> None:
+    """Print an explanation.
+
+    Arguments:
+        console: where to.
+    """
+    print_line(console, f"{explanation.directory}: {explanation.listen} to {explanation.to}, {explanation.began}")
+    state = "complete" if explanation.complete else f"NOT COMPLETE: {explanation.reason}"
+    machine = explanation.machine or "unknown"
+    print_line(console, f"machine {machine}, {seconds(explanation.duration)}, {state}")
+    console.print(_channels(explanation))
+    if explanation.evenness:
+        line = f"busiest multifd channel: {explanation.evenness:.2f} times the mean"
+        if explanation.switchover_evenness:
+            line += f", {explanation.switchover_evenness:.2f} times in the switchover"
+        print_line(console, line)
+    if explanation.devices:
+        console.print(_devices(explanation))
+    for line in _switchover(explanation):
+        print_line(console, line)
+    for line in _answers(explanation):
+        print_line(console, line)
+    for one in explanation.channels:
+        if one.trouble:
+            print_line(console, f"{one.name}: not understood from here on: {one.trouble}")
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is: what a recording says is no markup."""
+    console.print(Text(line), soft_wrap=True)
+
+
+def _channels(explanation: Explanation) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Channel", no_wrap=True)
+    for heading in ("Sent", "Packets", "Pages", "Zero", "SYNC", "Device"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Bytes over time", no_wrap=True)
+    for one in explanation.channels:
+        counts = (one.packets, one.pages, one.zero_pages, one.syncs, one.device_packets)
+        table.add_row(
+            Text(one.name),
+            size(one.bytes),
+            *(str(count) if count else "" for count in counts),
+            _bars(one.bytes_over_time),
+        )
+    return table
+
+
+def _bars(series: Sequence[int]) -> str:
+    each = -(-len(series) // _WIDTH)
+    sums = [sum(series[at : at + each]) for at in range(0, len(series), each)]
+    most = max(sums, default=0)
+    return "".join(_BARS[-(-amount * (len(_BARS) - 1) // most)] if most else " " for amount in sums)
+
+
+def _devices(explanation: Explanation) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Device")
+    for heading in ("Packets", "State", "From", "To"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Channels")
+    for one in explanation.devices:
+        name = f"{one.idstr}#{one.instance_id}" if one.instance_id else one.idstr
+        channels = ", ".join(map(str, sorted(one.channels)))
+        table.add_row(Text(name), str(one.packets), size(one.bytes), seconds(one.first), seconds(one.last), channels)
+    return table
+
+
+def _switchover(explanation: Explanation) -> list[str]:
+    times = explanation.switchover
+    names = {"SWITCHOVER_START": times.begin, "END of ram": times.ram_end, "EOF": times.eof, "SHUT": times.shut}
+    known = [f"{name} at {seconds(when)}" for name, when in names.items() if when is not None]
+    if times.begin is None:
+        return [
+            f"switchover: without SWITCHOVER_START, so its beginning is not known{'; ' if known else ''}"
+            f"{', '.join(known)}"
+        ]
+    took = f"; {seconds(times.end - times.begin)} in all" if times.end is not None else ""
+    return [f"switchover: {', '.join(known)}{took}"]
+
+
+def _answers(explanation: Explanation) -> list[str]:
+    lines = [f"return path: {seconds(one.when)} {one.text}" for one in explanation.answers]
+    if explanation.answers_left_out:
+        lines.append(f"return path: and {explanation.answers_left_out} messages more")
+    if explanation.grants:
+        lines.append(f"return path: {explanation.grants} GRANTs")
+    return lines or ["return path: nothing was said"]
