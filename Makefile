@@ -78,11 +78,11 @@ cpython:
 kernel: $(READY)
 	tests/kernel/setup
 	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
-	$(BIN)/python tests/kernel
+	$(BIN)/python -m tests.kernel
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	$(BIN)/python tests/fuzz all --seconds 60
+	$(BIN)/python -m tests.fuzz all --seconds 60
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import Fifo, Holding, MakeHolding, announced, scenario_file
+
+from tests.support.commandline import Fifo, Holding, MakeHolding, announced, scenario_file
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def holding(tmp_path: Path) -> Iterator[MakeHolding]:
     def make(method: str, side: str, *, seconds: float = 60, tables: str = "") -> Holding:
         fifo = Fifo(tmp_path / "fifo")
         fifos.append(fifo)
-        path = announced(tmp_path, "holding", "[migpool.devices]\nholding = holding_device:devices\n")
+        path = announced(tmp_path, "holding", "[migpool.devices]\nholding = tests.support.holding_device:devices\n")
         device = (
             f'plugin = "holding"\n'
             f'options = {{hold = "{method}", side = "{side}", fifo = "{fifo.path}", seconds = {seconds}}}'

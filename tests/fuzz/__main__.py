@@ -1,11 +1,11 @@
-"""Fuzzes with atheris (libFuzzer): ``python tests/fuzz all --seconds 60``.
+"""Fuzzes with atheris (libFuzzer): ``python -m tests.fuzz all --seconds 60``.
 
 Each target runs in a process of its own, begins with the seeds and what earlier runs found (``.fuzz/corpus``), and
 leaves an input that fails in ``.fuzz/found``. A smoke run gives every target a few seconds; for a long run give hours::
 
-    python tests/fuzz all --seconds 60              all targets share a minute
-    python tests/fuzz inspection --seconds 86400    one target for a day
-    python tests/fuzz inspection --input FILE       one input again
+    python -m tests.fuzz all --seconds 60              all targets share a minute
+    python -m tests.fuzz inspection --seconds 86400    one target for a day
+    python -m tests.fuzz inspection --input FILE       one input again
 
 The exit code is 1 if an input failed, 2 if atheris is not there (``pip install 'migpool[fuzz]'``).
 """
@@ -32,7 +32,7 @@ def main() -> int:
     """Run what was asked for."""
     if sys.argv[1:2] == ["--child"]:
         return _fuzz(sys.argv[2], float(sys.argv[3]))
-    from fuzz_seeds import SEEDS
+    from tests.fuzz.fuzz_seeds import SEEDS
 
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("target", choices=["all", *SEEDS])
@@ -52,7 +52,7 @@ def main() -> int:
 
 def _child(name: str, seconds: float) -> bool:
     """Fuzz one target in a process of its own, since libFuzzer ends the one it is in; whether that failed."""
-    command = [sys.executable, __file__, "--child", name, str(max(1, round(seconds)))]
+    command = [sys.executable, "-m", "tests.fuzz", "--child", name, str(max(1, round(seconds)))]
     try:
         return subprocess.run(command, timeout=seconds + SPARE_TIME, check=False).returncode != 0
     except subprocess.TimeoutExpired:
@@ -61,8 +61,8 @@ def _child(name: str, seconds: float) -> bool:
 
 
 def _once(name: str, path: Path) -> int:
-    from fuzz_budget import memory_within, time_within
-    from fuzz_targets import TARGETS
+    from tests.fuzz.fuzz_budget import memory_within, time_within
+    from tests.fuzz.fuzz_targets import TARGETS
 
     data = path.read_bytes()
     time_within(TARGETS[name], data, 1.0)
@@ -71,13 +71,13 @@ def _once(name: str, path: Path) -> int:
 
 
 def _fuzz(name: str, seconds: float) -> int:
-    from fuzz_budget import time_within
+    from tests.fuzz.fuzz_budget import time_within
 
     atheris = importlib.import_module("atheris")  # only where it is installed
     # Modules that were imported before would not be instrumented.
     with atheris.instrument_imports(include=["migpool", "migpool_plugins"]):
-        from fuzz_seeds import SEEDS
-        from fuzz_targets import TARGETS
+        from tests.fuzz.fuzz_seeds import SEEDS
+        from tests.fuzz.fuzz_targets import TARGETS
     target = TARGETS[name]
     seeds, corpus, found = PLACE / "seeds" / name, PLACE / "corpus" / name, PLACE / "found"
     for folder in (seeds, corpus, found):

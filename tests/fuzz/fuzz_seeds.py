@@ -6,10 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Final
-
-from fuzz_vfiouser import client_seeds, server_seeds
 
 from migpool.wire.commands import open_return_path, packaged, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
@@ -30,10 +27,11 @@ from migpool.wire.returnpath import Pong, RequestPages, ResumeAck, Shut, Switcho
 from migpool.wire.sections import section_end, section_full, section_part, section_start
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
+from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds
+from tests.support import DATA
 
 __all__ = ["SEEDS", "sections_of"]
 
-DATA: Final = Path(__file__).parents[1] / "data"
 LARGEST: Final = 160_000
 
 

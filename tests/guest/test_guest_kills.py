@@ -14,11 +14,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from guests import ends_for, group_of, need, run_end, steps
 
 from migpool.core.machine import Machine
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
+from tests.support import ROOT
+from tests.support.guests import ends_for, group_of, need, run_end, steps
 
 LIMIT = 60.0
 FEW, MANY = 20, 100
@@ -35,7 +36,8 @@ class Other:
 
     def __init__(self, side: str, path: str, kill_at: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("guestend.py")), side, "kvm", path, str(kill_at)],
+            [sys.executable, "-m", "tests.support.guestend", side, "kvm", path, str(kill_at)],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )

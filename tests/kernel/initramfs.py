@@ -21,15 +21,19 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cpio import Archive
 from packaging.requirements import Requirement
+
+from tests.kernel.cpio import Archive
 
 __all__ = ["build"]
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("migpool", "pytest", "pytest-timeout", "hypothesis")
 CODE: Final = ("migpool", "migpool_plugins", "tests/kernel")
-FILES: Final = ("pyproject.toml", "tests/conftest.py", "tests/migration/rig.py")
+FILES: Final = (
+    "pyproject.toml",
+    *("tests/__init__.py", "tests/conftest.py", "tests/support/__init__.py", "tests/support/rig.py"),
+)
 _WITHOUT: Final = frozenset(
     {"__pycache__", "test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "tkinter", "turtledemo"}
     | {"ensurepip", "pydoc_data", "config"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from made_machine import machine_stream
 
-CAPTURES = Path(__file__).parents[1] / "data" / "qemu-streams"
+from tests.support import DATA
+from tests.support.made_machine import machine_stream
+
+CAPTURES = DATA / "qemu-streams"
 
 
 @pytest.fixture(params=["made up", "microvm-smp2", "none", "q35-rich"])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-RUNNER = Path(__file__).with_name("cpython_runner.py")
+from tests.support import ROOT
+
+RUNNER = ROOT / "tests" / "support" / "cpython_runner.py"
 CLASSES = [
     "FutureTests",
     "ThreadPoolAsCompletedTest",

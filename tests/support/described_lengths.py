@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from migpool.errors import ProtocolError
 from migpool.wire.sections import Kind
 from migpool.wire.vmdesc import Description, DeviceDescription, Layout, find, parse
+from tests.support import DATA
 
-CAPTURES = Path(__file__).parent.parent / "data" / "qemu-streams"
+CAPTURES = DATA / "qemu-streams"
 NAMES = ("none", "microvm-smp2", "q35-min", "q35-rich")
 
 

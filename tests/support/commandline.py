@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from migpool.cli import main
+from tests.support import ROOT
 
 LIMIT = 40.0
 MARK = "MIGPOOL_TEST_MARK"
-HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def announced(directory: Path, name: str, entry_points: str) -> str:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(entry_points)
-    return os.pathsep.join([str(directory), str(HERE)])
+    return os.pathsep.join([str(directory), str(ROOT)])
 
 
 def scenario_file(path: Path, devices: Sequence[str], tables: str = "") -> str:

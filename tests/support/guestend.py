@@ -1,4 +1,4 @@
-"""One end of a guest's migration as a process that kills itself: ``guestend.py SIDE BACKEND PATH KILL_AT``.
+"""One end of a guest's migration as a process that kills itself: ``tests.support.guestend SIDE BACKEND PATH KILL_AT``.
 
 It prints each state that it enters, and ends by SIGKILL when it has recorded its KILL_AT-th wait; with 0 it lives on,
 and prints how many waits there were.
@@ -10,13 +10,9 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from guests import ends_for, run_end
 
 from migpool.core.trace import Recorder, Tracer
+from tests.support.guests import ends_for, run_end
 
 
 class Fatal(Tracer):

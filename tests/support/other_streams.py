@@ -7,7 +7,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "data"
+from tests.support import DATA
+
 RICH = DATA / "qemu-streams" / "q35-rich.mig"
 OTHERS: tuple[str, ...] = tuple(json.loads((DATA / "other-streams" / "commands.json").read_text()))
 BARE = ("none-bare", "microvm-bare", "i440fx-2.4-bare")

@@ -11,8 +11,9 @@ from migpool.device import Side
 from migpool_plugins.vmsd.capture import CapturedSection, read_stream
 from migpool_plugins.vmsd.codec import Shown
 from migpool_plugins.vmsd.device import CapturedDevice
+from tests.support import DATA
 
-STREAMS = Path(__file__).parents[1] / "data" / "qemu-streams"
+STREAMS = DATA / "qemu-streams"
 NAMES = ("none", "microvm-smp2", "q35-min", "q35-rich")
 
 
