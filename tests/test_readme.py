@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from rig import migrate
 
 from migpool import PoolFull, WorkerPool
 from migpool.device import DeviceContext
+from tests.support.rig import migrate
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from attribution_machine import Slow, migrate
-from attribution_spans import Row, side_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +23,8 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool_plugins.vfio import devices
+from tests.support.attribution.attribution_machine import Slow, migrate
+from tests.support.attribution.attribution_spans import Row, side_report
 
 NETWORK_FUNCTION = DeviceCosts(
     "nic", stop=0.005, read=0.25, write=0.25, write_last=0.0025, load_config=0.07, bytes=100 << 20

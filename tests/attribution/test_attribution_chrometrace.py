@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import pytest
-from attribution_machine import Slow, migrate
-from attribution_spans import MS, Row, ns, side_report
 
 from migpool.core.effects import Wait
 from migpool.lab.attribution import attribute
@@ -19,6 +17,8 @@ from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.attribution.attribution_machine import Slow, migrate
+from tests.support.attribution.attribution_spans import MS, Row, ns, side_report
 
 
 class Event(TypedDict, total=False):

@@ -9,9 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guests import guest
-from paper import PAGE, Paper
-from rig import KIB, Pair, Scripted, contents
 
 from migpool.core.effects import Wait
 from migpool.device import Device
@@ -28,6 +25,9 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.guests import guest
+from tests.support.paper import PAGE, Paper
+from tests.support.rig import KIB, Pair, Scripted, contents
 
 PAGES = 3000
 LATE = 2000

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from attribution_spans import Row, split, told
 
 from migpool.core.effects import Wait
+from tests.support.attribution.attribution_spans import Row, split, told
 
 A, B, C = range(3)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_downtimes import MANY, Made, Rules, alike
-from made_memory import EARLIER, Pages, downtime, made
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
@@ -14,6 +12,8 @@ from migpool.lab.attribution import attribute
 from migpool.lab.budgetuse import budget_use
 from migpool.lab.whatif.resources import replays
 from migpool.lab.whatif.words import reason
+from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike
+from tests.support.attribution.made_memory import EARLIER, Pages, downtime, made
 
 NEAR = 0.03
 

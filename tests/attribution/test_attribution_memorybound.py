@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_downtimes import Rules
-from made_memory import Pages, made
 
 from migpool.lab.bound import DeviceCosts, bound_of, lower_bound
 from migpool.lab.memorycosts import memory_costs
 from migpool.migration.report import SideReport
+from tests.support.attribution.made_downtimes import Rules
+from tests.support.attribution.made_memory import Pages, made
 
 MIB = 1 << 20
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from attribution_spans import NAMES, Row, ns, side_report, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migpool.core.effects import Wait
 from migpool.lab.attribution import KINDS, Attribution, attribute
+from tests.support.attribution.attribution_spans import NAMES, Row, ns, side_report, split
 
 SOURCE_WAITS = (
     Wait.STOP,

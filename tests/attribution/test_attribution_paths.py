@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from attribution_spans import Row, side_report, split, told
 
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
 from migpool.lab.attribution import attribute
+from tests.support.attribution.attribution_spans import Row, side_report, split, told
 
 A, B, C, S, T = range(5)
 

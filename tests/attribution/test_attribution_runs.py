@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from attribution_machine import Slow, migrate
 
 from migpool.lab.attribution import attribute
 from migpool.lab.bound import lower_bound
@@ -18,6 +17,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.attribution.attribution_machine import Slow, migrate
 
 SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
 LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)

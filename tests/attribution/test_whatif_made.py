@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_downtimes import MANY, Made, Rules, alike, downtime, made, names
 
 from migpool.lab.whatif.resources import Freed, Replays, replays
 from migpool.lab.whatif.words import reason
+from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike, downtime, made, names
 
 NEAR = 0.03
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from attribution_machine import LIMIT, Slow, migrate
 
 from migpool.lab.analysis import analyse
 from migpool.lab.analysisform import AnalysisResult
@@ -22,6 +21,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler as Own
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.attribution.attribution_machine import LIMIT, Slow, migrate
 
 NAMES = ["first", "second", "third"]
 

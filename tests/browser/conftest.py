@@ -17,7 +17,7 @@ from migpool.lab.table import console_for
 from migpool.scenario.schema import load_scenario
 
 if TYPE_CHECKING:
-    from browser_look import Look
+    from tests.browser.browser_look import Look
 
 MODELS = ["pool:1", "per-device"]
 NASTY = "<img src=x onerror=\"window.hacked='yes'\"></script><b>&"
@@ -81,7 +81,7 @@ def written(result: LabResult, path: Path) -> str:
 def look(tmp_path: Path) -> Iterator[Look]:
     """The browser."""
     # Selenium is there only where these tests run.
-    from browser_look import Look
+    from tests.browser.browser_look import Look
 
     driver, browser = shutil.which("chromedriver"), shutil.which("chromium")
     assert driver, "there is no chromedriver here: make browser installs it"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from browser_look import Look  # selenium is there only where these tests run
+    from tests.browser.browser_look import Look  # selenium is there only where these tests run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import Fifo, Holding, MakeHolding, announced, scenario_file
+
+from tests.support.commandline import Fifo, Holding, MakeHolding, announced, scenario_file
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import os
 import signal
 
 import pytest
-from commandline import MakeHolding, started
+
+from tests.support.commandline import MakeHolding, started
 
 BEFORE_THE_MACHINE_MOVES = [
     pytest.param("save_setup", "source", id="setup at the source"),

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from commandline import announced, here, migpool, scenario_file
+
+from tests.support.commandline import announced, here, migpool, scenario_file
 
 ENTRY_POINTS = """\
 [migpool.devices]

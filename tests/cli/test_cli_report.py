@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import LIMIT, here, migpool
 
 from migpool.lab.result import LabResult
 from migpool.lab.switchover import MARKS
+from tests.support.commandline import LIMIT, here, migpool
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import LIMIT, MakeHolding, here, migpool, scenario_file, started
 
 from migpool.lab.result import LabResult
+from tests.support.commandline import LIMIT, MakeHolding, here, migpool, scenario_file, started
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from commandline import MakeHolding, migpool, scenario_file, started
 
 from migpool.lab.result import LabResult
+from tests.support.commandline import MakeHolding, migpool, scenario_file, started
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])

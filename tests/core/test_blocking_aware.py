@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from time import monotonic, thread_time
 
 import pytest
-from rig import Scripted
 
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
@@ -22,6 +21,7 @@ from migpool.core.trace import Tracer
 from migpool.errors import DeviceError
 from migpool.schedulers import Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
+from tests.support.rig import Scripted
 
 LIMIT = 20.0
 CPUS = len(os.sched_getaffinity(0))

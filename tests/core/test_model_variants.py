@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted, contents
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Acquire, Effect, Steps
@@ -19,6 +18,7 @@ from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.scenario.model_names import parse_model
 from migpool.schedulers import Setup
+from tests.support.rig import KIB, Pair, Scripted, contents
 
 LIMIT = 20.0
 

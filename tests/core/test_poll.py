@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from rig import KIB, LIMIT, Pair, Scripted, contents
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Wait
@@ -24,6 +23,7 @@ from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
 CHUNK = 16 * KIB
 

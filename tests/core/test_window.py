@@ -6,12 +6,12 @@ import random
 from typing import Any
 
 import pytest
-from explorer import DeadlockError, EveryOrder, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migpool.errors import DeviceError, UsageError
 from migpool.flow.window import Reassembly, Windows, rooms_for
+from tests.support.explorer import DeadlockError, EveryOrder, World
 
 # ---------------------------------------------------------------------- 1 and 2: order
 

@@ -8,8 +8,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from commandline import here, migpool, started
-from made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
 from migpool.errors import ScenarioError
 from migpool.experiments.catalogue import load_experiment, names
@@ -19,6 +17,8 @@ from migpool.experiments.plot import plot
 from migpool.experiments.running import run_experiment
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import parse_model
+from tests.support.commandline import here, migpool, started
+from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
 CLAIMS = [f"C{number}" for number in range(1, 13)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from made_experiments import FILE, a_run, experiment
 
 from migpool.experiments.catalogue import load_experiment
 from migpool.experiments.finding import FieldFinding, Finding
@@ -14,6 +13,7 @@ from migpool.experiments.growing import fields, told
 from migpool.experiments.page import index, page
 from migpool.experiments.rounds import Measured, Round
 from migpool.experiments.running import found_in
+from tests.support.made_experiments import FILE, a_run, experiment
 
 MODELS = {"one": "pool:1", "four": "pool:4", "grows": "elastic", "looks": "blocking-aware"}
 VARIANTS = [Variant(name=name, model=model) for name, model in MODELS.items()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commandline import here
-from made_experiments import FILE, Made, experiment, never, silent
 
 from migpool.experiments.finding import Finding
 from migpool.experiments.running import run_experiment
 from migpool.experiments.standing import compared_with
 from migpool.experiments.verdict import Outcome
+from tests.support.commandline import here
+from tests.support.made_experiments import FILE, Made, experiment, never, silent
 
 
 def found(slow: list[float], file: str = FILE, used: int = 1) -> Finding:

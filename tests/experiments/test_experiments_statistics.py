@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 
 import pytest
-from made_experiments import FILE, Made, a_run, experiment, never, silent
 
 from migpool.experiments.form import Comparison
 from migpool.experiments.interval import Interval, median_interval
@@ -15,6 +14,7 @@ from migpool.experiments.running import found_in, run_experiment
 from migpool.experiments.verdict import Piece, compared, counted, verdict_of
 from migpool.lab.result import RunResult
 from migpool.scenario.schema import Scenario
+from tests.support.made_experiments import FILE, Made, a_run, experiment, never, silent
 
 
 @pytest.mark.parametrize(

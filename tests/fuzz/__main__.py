@@ -32,7 +32,7 @@ def main() -> int:
     """Run what was asked for."""
     if sys.argv[1:2] == ["--child"]:
         return _fuzz(sys.argv[2], float(sys.argv[3]))
-    from fuzz_seeds import SEEDS
+    from tests.fuzz.fuzz_seeds import SEEDS
 
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("target", choices=["all", *SEEDS])
@@ -61,8 +61,8 @@ def _child(name: str, seconds: float) -> bool:
 
 
 def _once(name: str, path: Path) -> int:
-    from fuzz_budget import memory_within, time_within
-    from fuzz_targets import TARGETS
+    from tests.fuzz.fuzz_budget import memory_within, time_within
+    from tests.fuzz.fuzz_targets import TARGETS
 
     data = path.read_bytes()
     time_within(TARGETS[name], data, 1.0)
@@ -71,13 +71,13 @@ def _once(name: str, path: Path) -> int:
 
 
 def _fuzz(name: str, seconds: float) -> int:
-    from fuzz_budget import time_within
+    from tests.fuzz.fuzz_budget import time_within
 
     atheris = importlib.import_module("atheris")  # only where it is installed
     # Modules that were imported before would not be instrumented.
     with atheris.instrument_imports(include=["migpool", "migpool_plugins"]):
-        from fuzz_seeds import SEEDS
-        from fuzz_targets import TARGETS
+        from tests.fuzz.fuzz_seeds import SEEDS
+        from tests.fuzz.fuzz_targets import TARGETS
     target = TARGETS[name]
     seeds, corpus, found = PLACE / "seeds" / name, PLACE / "corpus" / name, PLACE / "found"
     for folder in (seeds, corpus, found):

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from fuzz_vfiouser import client_seeds, server_seeds
-
 from migpool.wire.commands import open_return_path, packaged, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
@@ -30,6 +28,7 @@ from migpool.wire.returnpath import Pong, RequestPages, ResumeAck, Shut, Switcho
 from migpool.wire.sections import section_end, section_full, section_part, section_start
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
+from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds
 
 __all__ = ["SEEDS", "sections_of"]
 

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final, TypeVar
 
-from fuzz_seeds import sections_of
-from fuzz_vfiouser import commands, replies
-
 from migpool.errors import DeviceError, MigpoolError, ProtocolError
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.document import document
@@ -34,6 +31,8 @@ from migpool_plugins.vmsd.diff import compare
 from migpool_plugins.vmsd.errors import DescriptionError
 from migpool_plugins.vmsd.jsonform import section_structure
 from migpool_plugins.vmsd.layout import from_json
+from tests.fuzz.fuzz_seeds import sections_of
+from tests.fuzz.fuzz_vfiouser import commands, replies
 
 __all__ = ["TARGETS"]
 

@@ -11,8 +11,6 @@ import threading
 from functools import cache
 from typing import Final
 
-from fuzz_socket import NotingSocket, ScriptedSocket
-
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.content import BaseBlock
@@ -25,6 +23,7 @@ from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, MessageFlag
 from migpool_plugins.vfio.vfiouser.session import MAX_TRANSFER, Session
+from tests.fuzz.fuzz_socket import NotingSocket, ScriptedSocket
 
 __all__ = ["client_seeds", "commands", "replies", "server_seeds"]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from fuzz_budget import SPARE, CostsTooMuch, memory_within
-from fuzz_seeds import SEEDS
-from fuzz_targets import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header, vm_description
 from migpool.wire.sections import section_full
+from tests.fuzz.fuzz_budget import SPARE, CostsTooMuch, memory_within
+from tests.fuzz.fuzz_seeds import SEEDS
+from tests.fuzz.fuzz_targets import TARGETS
 
 PROLOGUE = header() + configuration(Configuration("q"))
 LARGEST = 70_000

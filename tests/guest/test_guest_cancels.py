@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from guests import SETTINGS, ends_for, group_of, need, run_end, steps
 
 from migpool.core.machine import Machine
 from migpool.core.trace import Recorder, Tracer
@@ -16,6 +15,7 @@ from migpool.migration.source import Source
 from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
 from migpool.transport.address import Address
+from tests.support.guests import SETTINGS, ends_for, group_of, need, run_end, steps
 
 LIMIT = 60.0
 TURNS = 12

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guests import group_of, guest, need, steps
-from rig import Pair
 from test_guest_cancels import Cancelling, migrate, runs
 
 from migpool.core.machine import Machine
@@ -26,6 +24,8 @@ from migpool_plugins.guest import machines
 from migpool_plugins.ram.kvm_ring import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
+from tests.support.guests import group_of, guest, need, steps
+from tests.support.rig import Pair
 
 SIZES = (4096, 8192, 16384, 32768)
 PAGES = 16

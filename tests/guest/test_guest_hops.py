@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guests import guest, steps
-from rig import Pair
 
 from migpool.device import Device, OptionValue
 from migpool.migration.states import State
 from migpool.scenario.model_names import parse_model
+from tests.support.guests import guest, steps
+from tests.support.rig import Pair
 
 MODELS = ("inline", "per-device", "pool:2", "elastic", "pool+receiver")
 GUEST: dict[str, OptionValue] = {"pattern": "hot", "hot": "1MiB", "rate": 20000}

@@ -14,11 +14,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from guests import ends_for, group_of, need, run_end, steps
 
 from migpool.core.machine import Machine
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
+from tests.support.guests import ends_for, group_of, need, run_end, steps
 
 LIMIT = 60.0
 FEW, MANY = 20, 100

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guests import group_of, guest, steps
-from rig import Pair
 
 from migpool.device import MemoryDevice, OptionValue, VerificationError
 from migpool.migration.states import State
@@ -17,6 +15,8 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.guests import group_of, guest, steps
+from tests.support.rig import Pair
 
 BACKENDS = ("kvm", "unicorn")
 MODELS: list[tuple[type[Scheduler], type[Scheduler]]] = [

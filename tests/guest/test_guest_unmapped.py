@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guests import SETTINGS, ends_for, need
 from test_guest_cancels import Cancelling, migrate
 
 from migpool.core.machine import Machine
@@ -16,6 +15,7 @@ from migpool.migration.states import State
 from migpool.streams.file.file import StreamFile
 from migpool.streams.snapshot.loading import SnapshotLoading
 from migpool.streams.snapshot.saving import SnapshotSaving
+from tests.support.guests import SETTINGS, ends_for, need
 
 
 @pytest.fixture(autouse=True)

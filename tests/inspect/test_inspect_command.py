@@ -13,10 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from inspect_command import migpool, on_terminal, piped
-from other_streams import DATA, RICH, other, other_path
 
 from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, store
+from tests.support.inspect_command import migpool, on_terminal, piped
+from tests.support.other_streams import DATA, RICH, other, other_path
 
 TRUTH = RICH.with_name("q35-rich.state.json.gz")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import pytest
-from other_streams import RICH, other
 
 from migpool.errors import UsageError
 from migpool.streams.inspect.bitmaps import bitmaps_size
@@ -18,6 +17,7 @@ from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, end_payload
 from migpool.wire.sections import section_full, section_start
+from tests.support.other_streams import RICH, other
 
 PROLOGUE = header() + configuration(Configuration("q"))
 WHOLE = inspect_file(RICH)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import pytest
-from other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
 
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.decoding import decode
@@ -15,6 +14,7 @@ from migpool.wire.events import emit
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
+from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
 
 
 def everything(idstr: str, instance_id: int) -> bool:

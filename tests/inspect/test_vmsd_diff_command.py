@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from inspect_command import migpool
-from other_streams import RICH, other, other_path
 
 from migpool.wire.vmdesc import find
+from tests.support.inspect_command import migpool
+from tests.support.other_streams import RICH, other, other_path
 
 
 def dump(version: int, minimum: int, *fields: str, subsections: tuple[str, ...] = ()) -> dict[str, object]:

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from initramfs import build
-from machine import boot
+from tests.kernel.initramfs import build
+from tests.kernel.machine import boot
 
 FILES = Path(__file__).parents[2] / "build" / "kernel"
 

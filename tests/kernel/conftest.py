@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from mtty import PARENT, Uart, make_devices
+
+from tests.kernel.mtty import PARENT, Uart, make_devices
 
 
 def what_is_missing() -> str:

@@ -21,8 +21,9 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cpio import Archive
 from packaging.requirements import Requirement
+
+from tests.kernel.cpio import Archive
 
 __all__ = ["build"]
 

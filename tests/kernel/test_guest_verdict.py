@@ -9,8 +9,9 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
-from cpio import Archive
-from machine import verdict, watch
+
+from tests.kernel.cpio import Archive
+from tests.kernel.machine import verdict, watch
 
 GOOD = b"===== 54 passed in 35.31s =====\nguest: the tests ended with status 0 after 51.8 s\n"
 QUIET = b"[    0.1] Linux\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 
 import pytest
-from mtty import HEADER_SIZE, STATE_SIZE, Uart, bring, make_devices, saved
 
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.migration import MigrationState
+from tests.kernel.mtty import HEADER_SIZE, STATE_SIZE, Uart, bring, make_devices, saved
 
 pytestmark = pytest.mark.kernel
 

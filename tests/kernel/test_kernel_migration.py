@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mtty import STATE_SIZE, Uart, make_devices, saved
-from rig import Pair
 
 from migpool.device import Device, DeviceContext, Side
 from migpool.migration.report import SideReport
@@ -20,6 +18,8 @@ from migpool.migration.states import State
 from migpool.scenario.model_names import all_models, parse_model
 from migpool.transport.address import Address
 from migpool_plugins.vfio import devices
+from tests.kernel.mtty import STATE_SIZE, Uart, make_devices, saved
+from tests.support.rig import Pair
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 CHUNK = 4096

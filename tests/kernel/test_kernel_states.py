@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 
 import pytest
-from mtty import HEADER_SIZE, STATE_SIZE, Uart, bring, read_all, saved
 
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.migration import ARCS, READABLE, WRITABLE, Flags, MigrationState, path
+from tests.kernel.mtty import HEADER_SIZE, STATE_SIZE, Uart, bring, read_all, saved
 
 pytestmark = pytest.mark.kernel
 STATES = [state for state in MigrationState if state is not MigrationState.ERROR]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab_reports import MIB, freed, pair, report, result
 
 from migpool.device import StateCosts
 from migpool.lab.bound import LowerBound
@@ -15,6 +14,7 @@ from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json, to_json
 from migpool.migration.states import State
 from migpool.scenario.schema import load_scenario
+from tests.support.lab_reports import MIB, freed, pair, report, result
 
 
 def test_a_result_crosses_between_processes_as_it_is() -> None:

@@ -7,9 +7,6 @@ import json
 import re
 
 import pytest
-from lab_reports import lab_result_of, report, run
-from made_downtimes import Rules, alike
-from made_memory import Pages, made
 from rich.console import Console
 
 from migpool.core.effects import Wait
@@ -21,6 +18,9 @@ from migpool.lab.page.headline import headline
 from migpool.lab.page.timeline import CRITICAL, lanes_of
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.switchover import MARKS, switchover
+from tests.support.attribution.made_downtimes import Rules, alike
+from tests.support.attribution.made_memory import Pages, made
+from tests.support.lab_reports import lab_result_of, report, run
 
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from lab_reports import MIB, MS, pair, report, result
 from rich.console import Console
 
 from migpool.core.effects import Wait
@@ -19,6 +18,7 @@ from migpool.lab.side import SideResult
 from migpool.lab.table import render
 from migpool.migration.report import DeviceReport, SideReport
 from migpool.scenario.schema import parse_scenario
+from tests.support.lab_reports import MIB, MS, pair, report, result
 
 Piece = tuple[Wait, int, int, int, int]
 """Kind of wait, slot, chunk, begin and end in ms."""

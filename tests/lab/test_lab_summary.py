@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 
 import pytest
-from lab_reports import lab_result_of, run
 from rich.console import Console
 
 from migpool.lab.run import plan
 from migpool.lab.summary import answer, summarize
 from migpool.lab.table import console_for, render
+from tests.support.lab_reports import lab_result_of, run
 
 
 def test_a_summary_has_the_median_and_the_range_of_the_completed_runs() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from paper import Paper
 
 from migpool.core.effects import SendPages, TakePages
 from migpool.core.interpreter import Handlers
@@ -11,6 +10,7 @@ from migpool.core.machine import Machine, Slot
 from migpool.precopy.rounds import Crossed
 from migpool.ram.dirty_pages import PagePacket
 from migpool.ram.page_effort import PageEffort
+from tests.support.paper import Paper
 
 PAGE = 4096
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from paper import PAGE, Paper, Writer
-from rig import KIB, Pair, Scripted, contents
 
 from migpool.core.machine import Machine
 from migpool.device import Device
@@ -22,6 +20,8 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.paper import PAGE, Paper, Writer
+from tests.support.rig import KIB, Pair, Scripted, contents
 
 MODELS: list[tuple[type[Scheduler], type[Scheduler]]] = [
     (InlineScheduler, InlineScheduler),

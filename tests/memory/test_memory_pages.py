@@ -6,11 +6,11 @@ import threading
 
 import numpy as np
 import pytest
-from paper import PAGE, Paper
 
 from migpool.device import MemoryBlock
 from migpool.errors import DeviceError
 from migpool.ram.dirty_pages import PagePacket, Pages, runs_of
+from tests.support.paper import PAGE, Paper
 
 
 def taken(pages: Pages) -> list[PagePacket]:

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from rig import KIB, LIMIT, Pair, Scripted, contents
 
 from migpool.core.machine import Machine
 from migpool.device import Device
@@ -24,6 +23,7 @@ from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.transport.address import Address
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
 MODELS = [
     pytest.param((InlineScheduler, InlineScheduler), id="inline"),

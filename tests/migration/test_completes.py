@@ -9,14 +9,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted, contents, migrate
-from tampering import Line
 
 from migpool.core.effects import Wait
 from migpool.core.machine import Machine
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
+from tests.support.rig import KIB, Pair, Scripted, contents, migrate
+from tests.support.tampering import Line
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 PAIRS = [

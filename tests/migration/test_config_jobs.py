@@ -7,7 +7,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from rig import LIMIT, Pair, Scripted, contents
 
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
@@ -15,6 +14,7 @@ from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
+from tests.support.rig import LIMIT, Pair, Scripted, contents
 
 MODELS: dict[str, type[Scheduler]] = {
     point.name: point.load() for point in entry_points(group="migpool.schedulers") if "source" in point.load().sides

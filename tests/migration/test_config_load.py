@@ -8,7 +8,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted, contents, migrate
 
 from migpool.device import DeviceError
 from migpool.migration.settings import ConfigLoad, Settings
@@ -16,6 +15,7 @@ from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
+from tests.support.rig import KIB, Pair, Scripted, contents, migrate
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 LOADING = sorted(name for name, model in MODELS.items() if "destination" in model.sides)

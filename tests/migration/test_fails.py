@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted, VerificationError, contents, migrate
 
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError
@@ -21,6 +20,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.rig import KIB, Pair, Scripted, VerificationError, contents, migrate
 
 MODELS = [
     pytest.param((InlineScheduler, InlineScheduler), id="inline"),

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
 from migpool.device import Pending
 from migpool.migration.main_channel import MainChannel
@@ -24,6 +23,7 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.wire.commands import switchover_start
 from migpool.wire.inbox import Buffer
 from migpool.wire.records import initial_data_sent
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
 SETTINGS = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
 MODELS = [

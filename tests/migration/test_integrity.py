@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted
-from tampering import Line, Tamper
 
 from migpool.device import Device, DeviceContext
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool_plugins.vfio import devices as vfio_devices
+from tests.support.rig import KIB, Pair, Scripted
+from tests.support.tampering import Line, Tamper
 
 SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=2)
 OPTIONS = {"profile": "tiny", "chunk": "64KiB"}

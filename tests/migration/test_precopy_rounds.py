@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair, Scripted, contents
 
 from migpool.core.machine import Machine, Slot
 from migpool.device import Device, DeviceError, Pending
 from migpool.migration.settings import Settings
 from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Verdict, decide
+from tests.support.rig import KIB, Pair, Scripted, contents
 
 LIMITS = Limits(downtime=0.3, rounds=30)
 MB = 1_000_000

@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from rig import KIB, LIMIT, Pair, Scripted, contents, migrate
-from tampering import Line
 
 from migpool.core.effects import Wait
 from migpool.lab.analysis import analyse
@@ -27,6 +25,8 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
+from tests.support.tampering import Line
 
 CHUNK = 64 * KIB
 SETTINGS = Settings(channels=2, chunk=CHUNK, budget=8 * CHUNK, peer_limit=10, splice=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rig import KIB, Scripted, contents, migrate
 
 from migpool.core.machine import Machine
 from migpool.migration.destination import Destination
@@ -17,6 +16,7 @@ from migpool.migration.source import Source
 from migpool.migration.states import State
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.transport.address import Address
+from tests.support.rig import KIB, Scripted, contents, migrate
 
 Log = list[tuple[str, str]]
 

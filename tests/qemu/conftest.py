@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest import FILES, Guest, set_up
-from qemuprocess import QemuProcess, qemu_program
+
+from tests.qemu.guest import FILES, Guest, set_up
+from tests.qemu.qemuprocess import QemuProcess, qemu_program
 
 HERE = Path(__file__).parent
 NEEDED = (FILES / "vmlinuz", FILES / "initramfs")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qemuprocess import Json, QemuProcess
+from tests.qemu.qemuprocess import Json, QemuProcess
 
 __all__ = ["FILES", "UUID", "Guest", "continues", "set_up"]
 

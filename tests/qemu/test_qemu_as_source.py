@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest import continues, set_up
-from otherdestination import OtherDestination
-from qemuprocess import QemuProcess, WaitedTooLong
 
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.role import Role
+from tests.qemu.guest import continues, set_up
+from tests.qemu.otherdestination import OtherDestination
+from tests.qemu.qemuprocess import QemuProcess, WaitedTooLong
 
 ACKNOWLEDGED = ("return-path", "switchover-ack")
 SLOW = {"max-bandwidth": 8 << 20}

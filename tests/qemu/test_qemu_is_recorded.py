@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest import Guest, continues, set_up
-from qemuprocess import QemuProcess
-from tool import Ended, Tool, migpool
+
+from tests.qemu.guest import Guest, continues, set_up
+from tests.qemu.qemuprocess import QemuProcess
+from tests.qemu.tool import Ended, Tool, migpool
 
 RETURN_PATH = ("return-path",)
 ACKNOWLEDGED = ("return-path", "switchover-ack")

@@ -7,11 +7,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from guest import UUID, Guest, set_up
-from qemuprocess import QemuProcess
-from tool import Ended, Tool, migpool
 
 from migpool.wire.vmdesc import find
+from tests.qemu.guest import UUID, Guest, set_up
+from tests.qemu.qemuprocess import QemuProcess
+from tests.qemu.tool import Ended, Tool, migpool
 
 
 def send(qemu: QemuProcess, file: Path, tmp_path: Path, *options: str, listens: int, channels: int) -> Ended:

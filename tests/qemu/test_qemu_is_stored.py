@@ -6,9 +6,10 @@ import resource
 from pathlib import Path
 
 import pytest
-from guest import Guest, continues, set_up
-from qemuprocess import QemuProcess
-from tool import Tool
+
+from tests.qemu.guest import Guest, continues, set_up
+from tests.qemu.qemuprocess import QemuProcess
+from tests.qemu.tool import Tool
 
 RETURN_PATH = ("return-path",)
 ACKNOWLEDGED = ("return-path", "switchover-ack")

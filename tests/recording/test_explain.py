@@ -10,7 +10,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_recordings import (
+from rich.console import Console
+
+from migpool.errors import MigpoolError
+from migpool.streams.record.explain import explain, picture, show
+from migpool.streams.record.index import load, store
+from migpool.wire.multifd import ram_header_size
+from migpool.wire.ramheader import RamPacketHeader, ram_header
+from migpool.wire.returnpath import Pong, Shut, SwitchoverAck, encode
+from tests.support.made_recordings import (
     MS,
     PAGE,
     Made,
@@ -25,15 +33,7 @@ from made_recordings import (
     switchover_start,
     sync,
 )
-from recording_rig import SIZE, record_migration
-from rich.console import Console
-
-from migpool.errors import MigpoolError
-from migpool.streams.record.explain import explain, picture, show
-from migpool.streams.record.index import load, store
-from migpool.wire.multifd import ram_header_size
-from migpool.wire.ramheader import RamPacketHeader, ram_header
-from migpool.wire.returnpath import Pong, Shut, SwitchoverAck, encode
+from tests.support.recording_rig import SIZE, record_migration
 
 ACK, PONG, SHUT = (encode(message) for message in (SwitchoverAck(), Pong(1), Shut(0)))
 

@@ -15,7 +15,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from recording_rig import (
+
+from migpool.errors import UsageError
+from migpool.migration.states import State
+from migpool.streams.record.index import Ended, Part, load
+from migpool.streams.record.recorder import Limits, Recorder
+from migpool.streams.record.times import Times
+from migpool.transport.address import Address
+from migpool.wire.events import header
+from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+from tests.support.recording_rig import (
     FAMILIES,
     Background,
     Between,
@@ -28,16 +37,7 @@ from recording_rig import (
     record_migration,
     reset,
 )
-from rig import LIMIT, contents
-
-from migpool.errors import UsageError
-from migpool.migration.states import State
-from migpool.streams.record.index import Ended, Part, load
-from migpool.streams.record.recorder import Limits, Recorder
-from migpool.streams.record.times import Times
-from migpool.transport.address import Address
-from migpool.wire.events import header
-from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+from tests.support.rig import LIMIT, contents
 
 UUID = bytes(range(16))
 

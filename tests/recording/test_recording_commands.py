@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from recording_rig import Background, Waiting, devices, place, record_migration
-from rig import LIMIT
 
 from migpool.migration.states import State
 from migpool.streams.record.index import load
+from tests.support.recording_rig import Background, Waiting, devices, place, record_migration
+from tests.support.rig import LIMIT
 
 
 def migpool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from made_recordings import Made, Part, begin, end, first, ram, ram_end, recording, state, switchover_start, sync
-from recording_rig import SIZE, Background, Waiting, accept, devices, listener, place, read, read_all, record_migration
-from rig import KIB, contents
 
 from migpool.errors import PeerError, UsageError
 from migpool.migration.states import State
@@ -24,6 +21,32 @@ from migpool.streams.record.playable import playable
 from migpool.streams.record.replay import Outcome, Replay
 from migpool.transport.address import Address
 from migpool.wire.returnpath import Shut, SwitchoverAck, encode
+from tests.support.made_recordings import (
+    Made,
+    Part,
+    begin,
+    end,
+    first,
+    ram,
+    ram_end,
+    recording,
+    state,
+    switchover_start,
+    sync,
+)
+from tests.support.recording_rig import (
+    SIZE,
+    Background,
+    Waiting,
+    accept,
+    devices,
+    listener,
+    place,
+    read,
+    read_all,
+    record_migration,
+)
+from tests.support.rig import KIB, contents
 
 Speed = Literal["recorded", "full"]
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commandline import here
 
 from migpool.errors import MigpoolError
 from migpool.sim import published
@@ -17,6 +16,7 @@ from migpool.sim.fitting import fit
 from migpool.sim.model import Profile, World
 from migpool.sim.published import PUBLISHED, Hypothesis, conclusion, explain
 from migpool.sim.simulate import downtime
+from tests.support.commandline import here
 
 CONFIG = 0.5
 PROFILE = Profile(size=4, read=4.0, write=0.0, stop=0.0, load_config=CONFIG)

@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from guests import guest, need, steps
-from paper import PAGE, Paper, Writer
-from rig import KIB, Scripted, contents
 
 from migpool.core.machine import Machine
 from migpool.device import Device
@@ -20,6 +17,9 @@ from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot.loading import SnapshotLoading
 from migpool.streams.snapshot.saving import SnapshotSaving
+from tests.support.guests import guest, need, steps
+from tests.support.paper import PAGE, Paper, Writer
+from tests.support.rig import KIB, Scripted, contents
 
 SETTINGS = Settings(chunk=64 * KIB)
 LIMIT = 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_machine import machine_stream
+
+from tests.support.made_machine import machine_stream
 
 CAPTURES = Path(__file__).parents[1] / "data" / "qemu-streams"
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_machine import PAGE, machine_stream
-from storing_thread import Receiver
 
 from migpool.errors import PeerError, ProtocolError, UsageError
 from migpool.streams.file.front import Front
@@ -17,6 +15,8 @@ from migpool.transport.address import Address
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamPages
 from migpool.wire.sections import section_full
+from tests.support.made_machine import PAGE, machine_stream
+from tests.support.storing_thread import Receiver
 
 LIMIT = 10.0
 

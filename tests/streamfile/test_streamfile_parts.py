@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from made_machine import DESCRIPTION, PAGE, machine_stream, page
 
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.file.end import EndFinder
@@ -19,6 +18,7 @@ from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamPages, pages
 from migpool.wire.sections import footer, section_full, section_start
+from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
 
 BEGINNING = header() + configuration(Configuration("m"))
 

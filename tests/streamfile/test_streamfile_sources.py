@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_machine import PAGE, page
-from storing_thread import LIMIT, Receiver
 
 from migpool.errors import PeerError, ProtocolError, TimeLimitExceeded
 from migpool.transport.address import Address
@@ -22,6 +20,8 @@ from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_be
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead, footer, section_full
+from tests.support.made_machine import PAGE, page
+from tests.support.storing_thread import LIMIT, Receiver
 
 RAM = SectionHead(Kind.START, 2, "ram", 0, 4)
 BLOCKS = ram_section_begin(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN, MakeVcpus, open_files
 
 from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.device import VcpuDevice
+from tests.support.making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN, MakeVcpus, open_files
 
 _KVM = pytest.param("kvm", marks=pytest.mark.skipif(bool(WITHOUT_KVM), reason=WITHOUT_KVM or "KVM is there"))
 _UNICORN = pytest.param(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kvm_states import form_of, machines, value_of
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
+from tests.support.kvm_states import form_of, machines, value_of
 
 Sides = tuple[list[Device], list[Device]]
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from making_vcpus import MakeVcpus
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_machine
+from tests.support.making_vcpus import MakeVcpus
 
 
 def forbid_unicorn(monkeypatch: pytest.MonkeyPatch) -> None:

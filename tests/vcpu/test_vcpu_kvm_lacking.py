@@ -8,13 +8,13 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from kvm_states import boot, changed, kernel_without, machines, msrs_of, value_of
 
 from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices, kvm_abi, kvm_machine
 from migpool_plugins.vcpu.backend import VcpuState
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named
+from tests.support.kvm_states import boot, changed, kernel_without, machines, msrs_of, value_of
 
 CAPABILITIES = {
     "KVM_CAP_XCRS": (kvm_abi.CAP_XCRS, {"xcrs"}),

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Mapping
 
 import pytest
-from making_vcpus import MakeVcpus, open_files
 
 from migpool.device import DeviceContext, DeviceError, VerificationError
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.device import VcpuDevice
+from tests.support.making_vcpus import MakeVcpus, open_files
 
 LIMIT = 10.0
 HEADER = 32

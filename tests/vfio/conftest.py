@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import DeviceContext, OptionValue, Side
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.vfio_rig import CHUNK, OpenSide, Saver
 
 
 @pytest.fixture(params=["vfio-user", "descriptor"])

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from vfio_rig import Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.vfio_rig import Blocked, OpenSide, Saver
 
 FOREVER = 600.0
 

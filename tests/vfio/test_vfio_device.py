@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from memory_backend import MemoryBackend
 
 from migpool.device import DeviceError, Pending, VerificationError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import Flags, MigrationState
+from tests.support.vfio.memory_backend import MemoryBackend
 
 M = MigrationState
 PLAIN = Flags.STOP_COPY

@@ -6,10 +6,10 @@ import os
 import signal
 
 import pytest
-from vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 AT = 2 * CHUNK + 100
 

@@ -7,12 +7,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from fake_driver import FakeDevice, FakeDriver
-from made_host import UUIDS, MadeHost
 
 from migpool.device import DeviceError
 from migpool_plugins.vfio.kernel import open_kernel
 from migpool_plugins.vfio.kernel.backend import KernelBackend
+from tests.support.vfio.fake_driver import FakeDevice, FakeDriver
+from tests.support.vfio.made_host import UUIDS, MadeHost
 
 NAME, OTHER = UUIDS
 

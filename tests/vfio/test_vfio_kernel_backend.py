@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_driver import HEADER, FakeDevice, FakeDriver
-from made_host import UUIDS, MadeHost
-from vfio_rig import LIMIT, Blocked
 
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.kernel import open_kernel
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
+from tests.support.vfio.fake_driver import HEADER, FakeDevice, FakeDriver
+from tests.support.vfio.made_host import UUIDS, MadeHost
+from tests.support.vfio.vfio_rig import LIMIT, Blocked
 
 M = MigrationState
 NAME = UUIDS[0]

@@ -6,9 +6,9 @@ import lzma
 import zlib
 
 import pytest
-from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue, Pending
+from tests.support.vfio.vfio_rig import CHUNK, OpenSide, Saver
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import threading
 import time
 
 import pytest
-from vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 
 from migpool.device import OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 from migpool_plugins.vfio.pacing import Pacer, SharedLock
 from migpool_plugins.vfio.profiles import PROFILES
+from tests.support.vfio.vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 
 
 def read_at_once(devices: list[EmulatedVfioDevice]) -> list[list[tuple[float, float]]]:

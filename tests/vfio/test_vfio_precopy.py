@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rig import KIB, migrate
-from vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 from migpool.device import DeviceError, OptionValue, VerificationError
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 from migpool_plugins.vfio.migration import MigrationState
+from tests.support.rig import KIB, migrate
+from tests.support.vfio.vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 OPTIONS: dict[str, OptionValue] = {"precopy": True, "initial_size": CHUNK, "dirty_rate": "1MiB"}
 

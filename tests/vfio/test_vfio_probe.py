@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_driver import FakeDevice, FakeDriver
-from made_host import UUIDS, MadeHost
 
 from migpool_plugins.vfio.kernel.probe import Finding, probe
 from migpool_plugins.vfio.migration import Flags, MigrationState
+from tests.support.vfio.fake_driver import FakeDevice, FakeDriver
+from tests.support.vfio.made_host import UUIDS, MadeHost
 
 NAME = UUIDS[0]
 FUNCTION = "0000:01:00.2"

@@ -9,12 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from vfio_rig import LIMIT, OpenSide, process_ended
 
 import migpool_plugins
 from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.vfio_rig import LIMIT, OpenSide, process_ended
 
 ROOT = Path(migpool_plugins.__file__).parents[1]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vfio_rig import CHUNK, OpenSide, Saver
 
 from migpool.device import VerificationError
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.vfio_rig import CHUNK, OpenSide, Saver
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from vfio_rig import Blocked
-from vfiouser_rig import DMA_READ, FEATURE, GET, READ, RESET, SET, VERSION, WRITE, Device, HandServer, hand_server
 
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import BackendError
@@ -20,6 +18,20 @@ from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connecting import connector
+from tests.support.vfio.vfio_rig import Blocked
+from tests.support.vfio.vfiouser_rig import (
+    DMA_READ,
+    FEATURE,
+    GET,
+    READ,
+    RESET,
+    SET,
+    VERSION,
+    WRITE,
+    Device,
+    HandServer,
+    hand_server,
+)
 
 M = MigrationState
 Connect = Callable[..., VfioUserBackend]

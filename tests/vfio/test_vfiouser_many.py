@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import KIB, Pair
-from vfiouser_rig import RawClient
 
 from migpool.device import Device, DeviceContext, Side
 from migpool.migration.settings import Settings
@@ -24,6 +22,8 @@ from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.vfiouser.port import ServedDevices
+from tests.support.rig import KIB, Pair
+from tests.support.vfio.vfiouser_rig import RawClient
 
 COUNT = 64
 RUNNING = MigrationState.RUNNING

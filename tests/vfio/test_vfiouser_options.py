@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vfiouser_rig import LIMIT, RawClient, hand_server
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.vfiouser.paths import socket_paths
+from tests.support.vfio.vfiouser_rig import LIMIT, RawClient, hand_server
 
 
 @pytest.fixture

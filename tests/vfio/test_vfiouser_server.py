@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vfiouser_rig import (
+
+from migpool.device import DeviceError, OptionValue
+from migpool_plugins.vfio.migration import Flags, MigrationState, path
+from migpool_plugins.vfio.vfiouser.port import ServedDevices
+from tests.support.vfio.vfiouser_rig import (
     DMA_MAP,
     DMA_UNMAP,
     FEATURE,
@@ -28,10 +32,6 @@ from vfiouser_rig import (
     Gone,
     RawClient,
 )
-
-from migpool.device import DeviceError, OptionValue
-from migpool_plugins.vfio.migration import Flags, MigrationState, path
-from migpool_plugins.vfio.vfiouser.port import ServedDevices
 
 SIZE = 256 << 10
 

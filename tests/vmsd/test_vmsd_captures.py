@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from vmsd_captures import NAMES, captured, decoded_independently, section, stream_path
 
 from migpool_plugins.vmsd.capture import (
     CapturedSection,
@@ -19,6 +18,7 @@ from migpool_plugins.vmsd.description import Description
 from migpool_plugins.vmsd.device import CapturedDevice
 from migpool_plugins.vmsd.errors import DescriptionError
 from migpool_plugins.vmsd.jsonform import section_structure
+from tests.support.vmsd_captures import NAMES, captured, decoded_independently, section, stream_path
 
 EVERY = [(name, each) for name in NAMES for each in captured(name)]
 IDS = [f"{name}-{each.name}-{each.instance_id}" for name, each in EVERY]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from vmsd_captures import stream_path
 
 from migpool_plugins.vmsd.capture import stream_description
 from migpool_plugins.vmsd.diff import Outcome, Verdict, compare, outcome
 from migpool_plugins.vmsd.errors import DescriptionError
 from migpool_plugins.vmsd.layout import LayoutSet, from_json, read_layouts
+from tests.support.vmsd_captures import stream_path
 
 SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmsd_captures import captured, section, stream_path
 
 from migpool.device import DeviceError
 from migpool_plugins.vmsd.capture import CapturedSection, sections, stream_description
@@ -33,6 +32,7 @@ from migpool_plugins.vmsd.fields import (
     u32,
 )
 from migpool_plugins.vmsd.layout import from_json
+from tests.support.vmsd_captures import captured, section, stream_path
 
 SMALL = [found for name in ("none", "q35-rich") for found in captured(name) if len(found.payload) < 6000]
 MEBIBYTE = 2**20

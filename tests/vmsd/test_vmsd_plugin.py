@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 
 import pytest
-from vmsd_captures import captured, device, section, stream_path
 
 from migpool.device import DeviceContext, DeviceError, OptionValue, Side
 from migpool.errors import UsageError
 from migpool_plugins.vmsd import CapturedDevice, devices
+from tests.support.vmsd_captures import captured, device, section, stream_path
 
 
 def made(side: Side, options: Mapping[str, OptionValue]) -> list[CapturedDevice]:

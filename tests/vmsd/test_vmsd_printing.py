@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from vmsd_captures import device
-
 from migpool_plugins.vmsd.description import Description
 from migpool_plugins.vmsd.fields import boolean, buffer, queue, u8
 from migpool_plugins.vmsd.printing import lines
+from tests.support.vmsd_captures import device
 
 
 def test_every_value_has_a_line_with_its_whole_path() -> None:

@@ -8,7 +8,6 @@ from itertools import groupby
 from types import SimpleNamespace
 
 import pytest
-from vmsd_captures import NAMES, captured, section
 
 from migpool_plugins.vmsd import fields
 from migpool_plugins.vmsd.access import Record
@@ -17,6 +16,7 @@ from migpool_plugins.vmsd.declaration import Field
 from migpool_plugins.vmsd.description import Description
 from migpool_plugins.vmsd.device import CapturedDevice
 from migpool_plugins.vmsd.fields import buffer, equal, i32, i64, struct, temporary, timer, u8, u32, u64, unused
+from tests.support.vmsd_captures import NAMES, captured, section
 
 
 @dataclass

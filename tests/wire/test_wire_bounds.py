@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from described_lengths import DescribedLengths, capture
-from made_streams import read_in_pieces
 
 from migpool.errors import ProtocolError
 from migpool.wire.channelreader import ChannelReader
@@ -19,6 +17,8 @@ from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages, ram_section_begin, ram_section_end
 from migpool.wire.sections import Kind, SectionHead, footer
 from migpool.wire.stream import StreamReader
+from tests.support.described_lengths import DescribedLengths, capture
+from tests.support.made_streams import read_in_pieces
 
 GIANT = 0xFFFFFF00
 PROLOGUE = header() + configuration(Configuration("q"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_streams import in_pieces, names, read_in_pieces, u32
 
 from migpool.errors import ProtocolError
 from migpool.wire.channelreader import ChannelEvent, ChannelReader, DeviceStatePacket, RamPacket, emit_packet
@@ -33,6 +32,7 @@ from migpool.wire.multifd import (
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header, sync_header
 from migpool.wire.records import CONFIG_FRAME, config_within, frame_config
 from migpool.wire.role import Role, role
+from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
 
 MAGIC = bytes.fromhex("11223344 00000001")
 VFIO = "0000:01:00.0/vfio"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from made_streams import LengthPrefixed
 
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
@@ -12,6 +11,7 @@ from migpool.wire.events import Eof, Event, FileHeader, emit, eof, header
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages
 from migpool.wire.sections import Section, section_full, section_start
 from migpool.wire.stream import StreamReader
+from tests.support.made_streams import LengthPrefixed
 
 RAM = b"".join(section_start(2, "ram", [block_list([RamBlock("a", 8192)]), bytes(7) + b"\x10"], version=4))
 FULL = b"".join(section_full(1, "d", b"\x02ab"))

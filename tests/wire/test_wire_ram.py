@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from made_streams import read_in_pieces
 
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
@@ -23,6 +22,7 @@ from migpool.wire.ram import (
 )
 from migpool.wire.sections import Kind, SectionHead
 from migpool.wire.stream import StreamReader
+from tests.support.made_streams import read_in_pieces
 
 PAGE = 4096
 START = ram_section_begin(SectionHead(Kind.START, 2, "ram", 0, 4))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_streams import in_pieces, names, read_in_pieces, u32
 
 from migpool.errors import ProtocolError
 from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
@@ -20,6 +19,7 @@ from migpool.wire.returnpath import (
     SwitchoverAck,
     encode,
 )
+from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
 
 u64 = st.integers(0, 2**64 - 1)
 messages: st.SearchStrategy[Message] = st.one_of(

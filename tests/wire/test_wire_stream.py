@@ -5,10 +5,8 @@ from __future__ import annotations
 from mmap import PROT_READ, mmap
 
 import pytest
-from described_lengths import CAPTURES, NAMES, DescribedLengths, capture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_streams import BATCH, LengthPrefixed, in_pieces, raw, read_in_pieces, streams
 
 from migpool.errors import ProtocolError, UsageError
 from migpool.wire.commands import (
@@ -28,6 +26,8 @@ from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.records import Mark, data_record, end_payload, setup_payload
 from migpool.wire.sections import Section, footer, section_end, section_full, section_part, section_start
 from migpool.wire.stream import StreamReader
+from tests.support.described_lengths import CAPTURES, NAMES, DescribedLengths, capture
+from tests.support.made_streams import BATCH, LengthPrefixed, in_pieces, raw, read_in_pieces, streams
 
 PROLOGUE = header() + configuration(Configuration("none"))
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from described_lengths import NAMES, capture
 from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
 from migpool.wire.events import eof, vm_description
 from migpool.wire.vmdesc import Description, DeviceDescription, Field, Layout, emit_description, find, parse
+from tests.support.described_lengths import NAMES, capture
 
 
 @pytest.mark.parametrize("name", NAMES)

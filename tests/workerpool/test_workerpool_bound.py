@@ -8,10 +8,10 @@ from concurrent.futures import Future, wait
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
-from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.errors import PoolFull
 from migpool.workers.pool import WorkerPool
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
 
 
 @pytest.mark.parametrize("max_pending", [0, 1, 5])

@@ -13,9 +13,9 @@ from concurrent.futures import CancelledError, Executor, Future, as_completed, w
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
-from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.workers.pool import WorkerPool
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
 
 
 def test_it_is_an_executor_and_gives_futures() -> None:

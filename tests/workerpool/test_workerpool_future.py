@@ -8,11 +8,11 @@ import time
 from concurrent.futures import CancelledError, Future, InvalidStateError, as_completed, wait
 
 import pytest
-from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
 from migpool.workers.pool import WorkerPool
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
 
 
 def bare_future() -> TaskFuture[int]:

@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from types import FrameType
 
 import pytest
-from pool_gates import LIMIT, Gate, until
 
 from migpool.workers.lock import ConvoyFreeLock
 from migpool.workers.pool import WorkerPool
+from tests.support.pool_gates import LIMIT, Gate, until
 
 STRIKES = 400
 ROUND = 0.0007  # seconds between two signals: some hundred submissions

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
-from pool_gates import LIMIT, Caller, Gate, occupy, until
 
 from migpool.workers.future import TaskFuture
 from migpool.workers.pool import PoolStatistics, WorkerPool
 from migpool.workers.thread import WorkerThread
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
 
 
 class Thing:

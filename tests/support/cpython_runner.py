@@ -27,7 +27,7 @@ SUITE = "test.test_concurrent_futures"
 PREAMBLE = f"""
 import sys
 sys.path[:0] = {[str(Path(__file__).parent), *filter(None, sys.path)]!r}
-import cpython_runner
+from tests.support import cpython_runner
 cpython_runner.substitute()
 """
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from rig import KIB, LIMIT, Pair, Scripted, contents
-
 from migpool.core.machine import Machine
 from migpool.migration.destination import Destination
 from migpool.migration.report import SideReport
@@ -20,6 +18,7 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.streams.record.index import Index
 from migpool.streams.record.recorder import Limits, Recorder
 from migpool.transport.address import Address
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
 T = TypeVar("T")
 SIZE = 700_000

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attribution_spans import MS
-from made_downtimes import MANY, Arrival, Places, Process, Rules, World
-
 from migpool.core.effects import Wait
 from migpool.migration.report import DeviceReport, SideReport
+from tests.support.attribution.attribution_spans import MS
+from tests.support.attribution.made_downtimes import MANY, Arrival, Places, Process, Rules, World
 
 EARLIER = 1000
 """How many packets went in the rounds before the stop."""

@@ -14,9 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from guests import ends_for, run_end
-
 from migpool.core.trace import Recorder, Tracer
+from tests.support.guests import ends_for, run_end
 
 
 class Fatal(Tracer):

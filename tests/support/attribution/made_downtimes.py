@@ -11,12 +11,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
-from attribution_spans import MS, side_report
-
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.migration.report import DeviceReport, SideReport
+from tests.support.attribution.attribution_spans import MS, side_report
 
 MANY = 1000
 
