@@ -30,7 +30,7 @@ from migpool.core.interpreter import Handlers
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
 from migpool.migration.main_channel import MainChannel
-from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.group import ChannelGroup
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
@@ -271,11 +271,11 @@ class Sending:
             header.pack(effect.index, chunk.length)
             vectors = self._vectors[number]
             vectors[1] = chunk.payload
-            self._group.send(effect.slot, effect.index, vectors, HEADER_SIZE + chunk.length)
+            self._group.send(effect.slot.name, effect.index, vectors, HEADER_SIZE + chunk.length)
             self._bytes_of[number] += chunk.length
         elif isinstance(chunk, Conduit):
             header.pack(effect.index, chunk.length)
-            self._group.splice(effect.slot, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._group.splice(effect.slot.name, effect.index, header.buffer, chunk.outlet, chunk.length)
             self._bytes_of[number] += chunk.length
         else:
             size = len(chunk) + CONFIG_FRAME
@@ -285,9 +285,9 @@ class Sending:
                     "raise the chunk size or the memory budget"
                 )
             header.pack(effect.index, size, config=effect.last)
-            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
+            self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
             self._bytes_of[number] += len(chunk)
-            self._group.done(effect.slot)
+            self._group.done(effect.slot.name)
 
     def _save_config(self, effect: SaveConfig) -> bytes:
         config = effect.slot.device.save_config()

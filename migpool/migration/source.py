@@ -54,8 +54,8 @@ from migpool.precopy.device_turn import Iterating
 from migpool.precopy.rounds import Limits, Precopy, Round
 from migpool.schedulers.base import Scheduler
 from migpool.transport.address import Address
-from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.connect import connect_all
+from migpool.transport.group import ChannelGroup
 from migpool.transport.rate_limit import Pace
 from migpool.transport.sockets import prepare, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
@@ -106,6 +106,7 @@ class Source(Endpoint):
     ) -> None:
         super().__init__(machine, settings, scheduler, **options)
         self._progress = progress
+        self._number_of = {slot.name: slot.number for slot in machine}
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._config_of = dict.fromkeys(self._bytes_of, 0)
         self._precopied = dict.fromkeys(self._bytes_of, 0)
@@ -151,7 +152,7 @@ class Source(Endpoint):
         self._switch.on_cancel(lambda: shut(main, reading=False))
         self._main = MainChannel(main)
         self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
-        self._group = ChannelGroup(channels, self._tracer, self._switch, self._pace)
+        self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._pace)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
         self._answers = Answers(
             main,
@@ -166,6 +167,9 @@ class Source(Endpoint):
         self._threads.start("return-path", self._answers.listen)
         stack.callback(shut, main)
         stack.callback(self._answers.stop)
+
+    def _waited_for_channel(self, name: str, index: int, since: int) -> None:
+        self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
     def _greet(self) -> None:
         capabilities = (CREDITS_CAPABILITY,) if self.settings.credits else None

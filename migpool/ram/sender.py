@@ -16,15 +16,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from time import monotonic_ns
 
-from migpool.core.effects import SendPages, TakePages
+from migpool.core.effects import SendPages, TakePages, Wait
 from migpool.core.interpreter import Handlers, Job, of
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
+from migpool.core.trace import Tracer
 from migpool.device import MemoryDevice
 from migpool.migration.main_channel import MainChannel
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
-from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.group import ChannelGroup
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.rampacket import RamPacketWriter
 from migpool.wire.sections import Kind, SectionHead, head_bytes
@@ -41,11 +43,19 @@ class MemorySending:
         group: the multifd channels.
         main: the main channel.
         sent: called with the bytes of each packet's pages that went, from any thread.
+        tracer: takes a span of each round's SYNCs.
     """
 
     def __init__(
-        self, slot: Slot, device: MemoryDevice, group: ChannelGroup, main: MainChannel, sent: Callable[[int], None]
+        self,
+        slot: Slot,
+        device: MemoryDevice,
+        group: ChannelGroup,
+        main: MainChannel,
+        sent: Callable[[int], None],
+        tracer: Tracer,
     ) -> None:
+        self._tracer = tracer
         self._slot = slot
         self._device = device
         self._group = group
@@ -92,7 +102,9 @@ class MemorySending:
         self.pages.let_go()
 
     def _section(self, kind: Kind, payload: bytes = b"") -> None:
-        self._group.sync(self._slot, self._device.page_size)
+        begin = monotonic_ns()
+        self._group.sync(self._slot.name, self._device.page_size)
+        self._tracer.record(Wait.SYNC, self._slot.number, -1, begin)
         number = self._slot.number
         head = SectionHead(kind, number, self._device.idstr, self._device.instance_id, self._device.version)
         self._main.write([head_bytes(head), payload, multifd_flush(), ram_section_end(number)])
@@ -110,7 +122,7 @@ class MemorySending:
 
     def _send_pages(self, effect: SendPages) -> None:
         packets = effect.packets
-        effect.index = self._group.send_pages(effect.slot, effect.index, self._own_writers(), packets)
+        effect.index = self._group.send_pages(effect.slot.name, effect.index, self._own_writers(), packets)
         self._sent(sum([packet.size for packet in packets]))
 
     def _own_writers(self) -> list[RamPacketWriter]:
