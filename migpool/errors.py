@@ -24,6 +24,13 @@ class ScenarioError(UsageError):
     """A scenario file is wrong. The message names the file, the key and the remedy."""
 
 
+class DescriptionError(UsageError):
+    """A description of device state contradicts itself, or the file it was to be read from holds none.
+
+    For a description written in Python the message begins with the file and line of the declaration.
+    """
+
+
 class PluginError(MigpoolError):
     """A plug-in could not be found, imported or used. The message names the plug-in."""
 

@@ -18,10 +18,9 @@ from benchmarks.datapath.devices import BenchmarkDevice
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.machine import Machine, Slot
-from migpool.core.trace import Tracer
 from migpool.migration.settings import Settings
 from migpool.transport.address import Address
-from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.group import ChannelGroup
 from migpool.transport.sockets import read_exactly
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader, DeviceStateParser
 
@@ -38,7 +37,7 @@ def send(devices: Sequence[BenchmarkDevice], settings: Settings, address: Addres
         BenchmarkFailure: they could not be sent.
     """
     with contextlib.ExitStack() as stack:
-        group = ChannelGroup(connected(settings, address, stack), Tracer(), CancelSwitch())
+        group = ChannelGroup(connected(settings, address, stack), _unnoted, CancelSwitch())
 
         def save(slot: Slot, device: BenchmarkDevice) -> None:
             header = DeviceStateHeader(device.idstr)
@@ -47,11 +46,16 @@ def send(devices: Sequence[BenchmarkDevice], settings: Settings, address: Addres
             buffers = [header.buffer, chunk.buffer]
             for index in range(device.size // settings.chunk):
                 header.pack(index, settings.chunk)
-                group.send(slot, index, buffers, HEADER_SIZE + settings.chunk)
+                group.send(slot.name, index, buffers, HEADER_SIZE + settings.chunk)
 
         slots = Machine("bench", devices).slots
         began, _ = together([partial(save, slot, device) for slot, device in zip(slots, devices, strict=True)])
         return began
+
+
+def _unnoted(name: str, index: int, since: int) -> None:
+    """A wait for an idle channel is not looked at here."""
+    del name, index, since
 
 
 def receive(

@@ -20,8 +20,8 @@ from typing import Final
 
 from migpool.errors import UsageError
 from migpool.streams.inspect.outline import printable
-from migpool_plugins.vmsd.diff import Change, Outcome, Verdict, compare, outcome
-from migpool_plugins.vmsd.layout import read_layouts
+from migpool.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool.vmsd.layout import read_layouts
 
 __all__ = ["print_diff"]
 

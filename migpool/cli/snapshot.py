@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, SeedOption, complete_scenario
 from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import Cancelled
+from migpool.migration.settings import Settings
 
 __all__ = ["snapshot_app"]
+
+TICK = 0.25
+"""How often a snapshot that is under way is looked at, in seconds."""
 
 snapshot_app = typer.Typer(
     help="Save a running machine into a file, and load it from there.",
@@ -61,17 +68,16 @@ def save(
     set_up(context, 0, None, debug)
     from migpool.lab.rounds import RoundTold, round_line
     from migpool.precopy.rounds import Round
-    from migpool.scenario.schema import load_scenario
+    from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.file.file import StreamFile
-    from migpool.streams.snapshot.saving import SnapshotSaving
+    from migpool.streams.snapshot.source import SnapshotSource
 
     def show(done: Round) -> None:
         _say(round_line(RoundTold.of(done)))
 
-    settings = load_scenario(scenario).settings()
-    with _machine(scenario, "source", seed) as (machine, check), StreamFile(file) as stream:
-        SnapshotSaving(machine, settings, stream, check, show).run()
-        stream.keep()
+    with _machine(scenario, "source", seed) as (machine, settings, interrupt), StreamFile(file) as stream:
+        source = SnapshotSource(machine, settings, InlineScheduler(), stream, progress=show)
+        _carry_out(source.save, source.cancel, interrupt)
         _say(f"{file}: {stream.size} bytes, the machine stands still in it")
 
 
@@ -90,10 +96,12 @@ def load(
       [cyan]migpool snapshot load guest.mig[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.streams.snapshot.loading import SnapshotLoading
+    from migpool.schedulers.inline import InlineScheduler
+    from migpool.streams.snapshot.destination import SnapshotDestination
 
-    with _machine(scenario, "destination", seed) as (machine, check):
-        SnapshotLoading(machine, check).run(file)
+    with _machine(scenario, "destination", seed) as (machine, settings, interrupt):
+        destination = SnapshotDestination(machine, settings, InlineScheduler())
+        _carry_out(partial(destination.load, file), destination.cancel, interrupt)
         for slot in machine:
             if slot.device.remark:
                 _say(f"{slot.name} {slot.device.remark}")
@@ -101,9 +109,8 @@ def load(
 
 
 @contextmanager
-def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Machine, Callable[[], None]]]:
-    """The scenario's machine, and what raises once Ctrl-C or SIGTERM has come."""
-    from migpool.cli.interrupt import Interrupt
+def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Machine, Settings, Interrupt]]:
+    """The scenario's machine and settings, and what says whether Ctrl-C or SIGTERM has come."""
     from migpool.cli.oneside import complain
     from migpool.scenario.build import build_machine
     from migpool.scenario.schema import load_scenario
@@ -111,17 +118,22 @@ def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Mach
     found = load_scenario(scenario)
     with Interrupt(complain) as interrupt:
         machine = build_machine(found, side, found.seed if seed is None else seed, scenario)
-
-        def check() -> None:
-            if interrupt():
-                raise Cancelled("cancelled")
-
         try:
-            yield machine, check
+            yield machine, found.settings(), interrupt
         except Cancelled:
             raise typer.Exit(interrupt.exit_code) from None
         finally:
             machine.close()
+
+
+def _carry_out(run: Callable[[], object], cancel: Callable[[], None], interrupt: Interrupt) -> None:
+    """Do it on a thread of its own; the first signal cancels it."""
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(run)
+        while not wait((result,), TICK).done:
+            if interrupt():
+                cancel()
+        result.result()
 
 
 def _say(line: str) -> None:

@@ -17,7 +17,6 @@ from functools import partial
 from migpool.core.interpreter import of
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, VerificationError
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.report import boot_id, digest_of
 from migpool.migration.return_path import RUNS_THERE, Answers
 
@@ -30,18 +29,25 @@ class Handover:
     Arguments:
         machine: stands still here.
         answers: the return path.
-        main: the main channel, whose end asks the destination to give up.
+        end: ends the main channel, which asks the destination to give up; its answers still come.
         credited: whether the destination speaks this project's own messages; else its last word is all there is.
         limit: how long it may be silent, in seconds.
         round_trip: of a message to it and back, in nanoseconds.
     """
 
     def __init__(
-        self, machine: Machine, answers: Answers, main: MainChannel, *, credited: bool, limit: float, round_trip: int
+        self,
+        machine: Machine,
+        answers: Answers,
+        end: Callable[[], None],
+        *,
+        credited: bool,
+        limit: float,
+        round_trip: int,
     ) -> None:
         self._machine = machine
         self._answers = answers
-        self._main = main
+        self._end = end
         self._credited = credited
         self._limit = limit
         self._round_trip = round_trip
@@ -80,7 +86,7 @@ class Handover:
 
         It answers with RUNNING if it is too late for that, and ends the connection without it otherwise.
         """
-        self._main.end()
+        self._end()
         runs = self._answers.verdict(self._limit)
         if runs is None:
             doubt()

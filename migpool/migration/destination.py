@@ -38,7 +38,7 @@ from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
 from migpool.transport.accept import accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import listen, prepare, read_some, shut
+from migpool.transport.sockets import listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
@@ -70,6 +70,8 @@ class Destination(Endpoint):
 
     side = "destination"
 
+    _remedy = "start both ends with the same scenario"
+
     _answers: Answering
     _main: socket.socket
     _interpreter: Interpreter
@@ -97,8 +99,8 @@ class Destination(Endpoint):
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
-    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
-        channels = self._accept(address, stack)
+    def _migrate(self, stack: contextlib.ExitStack) -> None:
+        channels = self._accept(stack)
         try:
             self._make_room(stack)
             self._start_receivers(channels, stack)
@@ -124,10 +126,10 @@ class Destination(Endpoint):
                 self._switch.cancel(reason)
             return not self._decided
 
-    def _accept(self, address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
+    def _accept(self, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
         with contextlib.ExitStack() as door:
-            listener, bound = listen(address, settings.channels + 1)
+            listener, bound = listen(self._address, settings.channels + 1)
             door.enter_context(listener)
             door.callback(bound.unlink)
             if self._listening is not None:
@@ -142,7 +144,7 @@ class Destination(Endpoint):
                 stack=stack,
             )
         self._main = connections.main
-        self._answers = Answering(connections.main)
+        self._answers = Answering(partial(send_all, connections.main, what="return path"))
         for sock in (connections.main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
         return connections.channels
@@ -159,7 +161,7 @@ class Destination(Endpoint):
     def _make_room(self, stack: contextlib.ExitStack) -> None:
         chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
-        pool = BufferPool(chunk, self._rooms if self.machine.iterable else 1)
+        pool = BufferPool(chunk, self._rooms if self.machine.iterable and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
         memory = self._memory = self._make_memory()
@@ -185,6 +187,7 @@ class Destination(Endpoint):
             self._answers,
             self._tracer,
             self._liveness.idle,
+            channels=self.settings.channels,
         )
 
     def _make_memory(self) -> MemoryReceiving | None:
@@ -198,23 +201,21 @@ class Destination(Endpoint):
         return MemoryReceiving(slot, slot.device, settings.channels, settings.tick, self._switch)
 
     def _load(self) -> None:
-        reader = StreamReader(self._schema)
-        reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
-        self._items = self._read_items(reader)
+        self._items = self._read_items(StreamReader(self._schema))
         for item in self._items:
             self._take(item)
             if isinstance(item, Eof):
                 break
         if absent := self._sections.absent():
             raise PeerError(
-                f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: "
-                "start both ends with the same scenario"
+                f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: {self._remedy}"
             )
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
     def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+        reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
             data = read_some(self._main, READ_SIZE, self._idle)
@@ -262,10 +263,9 @@ class Destination(Endpoint):
         """Prove that what runs here is what was sent."""
         for slot in self.machine:
             of(slot, "verify", slot.device.verify)
-        for slot in self.machine:
+        for slot in self.machine if self._answers.extended else ():
             digest = of(slot, "fingerprint", partial(digest_of, slot.device))
-            if self._answers.extended:
-                self._answers.answer(Digest(slot.number, digest))
+            self._answers.answer(Digest(slot.number, digest))
         self._answers.answer(Shut(0))
 
     # ------------------------------------------------------------------ the items of the main channel

@@ -50,6 +50,8 @@ class Endpoint(ABC):
 
     side: ClassVar[Side]
 
+    _address: Address
+
     def __init__(
         self,
         machine: Machine,
@@ -107,6 +109,10 @@ class Endpoint(ABC):
         Arguments:
             address: where to connect to, or to listen.
         """
+        self._address = address
+        return self._carry_out()
+
+    def _carry_out(self) -> SideReport:
         self._began = time.monotonic_ns()
         self._switch.on_cancel(self._abort_devices)
         with SWITCH_INTERVAL.held(self.settings.switch_interval):
@@ -115,7 +121,7 @@ class Endpoint(ABC):
                     try:
                         self._states.happen(Event.BEGIN)
                         self.machine.refuse_restless()
-                        self._migrate(address, stack)
+                        self._migrate(stack)
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:
                         # Before the stack is unwound: its threads end only once the switch is thrown.
@@ -135,7 +141,7 @@ class Endpoint(ABC):
         return self._report()
 
     @abstractmethod
-    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
+    def _migrate(self, stack: contextlib.ExitStack) -> None:
         """Do it. What is opened goes on the stack, which is unwound also after an error."""
 
     def _reason(self, error: BaseException) -> BaseException:

@@ -209,7 +209,7 @@ class Receiving:
         target = of(box.slot, "splice_fd", device.splice_fd)
         if target is None:
             return False
-        transit.offer(box.slot, chunk, target)
+        transit.offer(box.slot.name, chunk, target)
         box.transit = transit
         return True
 

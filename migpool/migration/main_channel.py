@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from threading import Lock
 
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError, ProtocolError
-from migpool.transport.sockets import send_all, shut
 from migpool.wire.inbox import Buffer
 from migpool.wire.records import setup_payload
 from migpool.wire.sections import Kind, Section, section_full, section_start
 
-__all__ = ["MachineSchema", "MainChannel", "config_section", "counted", "describe", "setup_section"]
+__all__ = ["MachineSchema", "MainChannel", "config_section", "counted", "describe", "setup_section", "uncounted"]
 
 _LENGTH = Struct(">I")
 
 
 class MainChannel:
-    """Writes items to the main channel's socket.
+    """Writes items to the main channel: a socket, or a file that holds the whole stream.
 
     Arguments:
-        sock: connected.
+        put: writes all of some buffers there.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, put: Callable[[Sequence[Buffer]], None]) -> None:
+        self._put = put
         self._lock = Lock()
-        self.bytes_sent = 0
 
     def write(self, item: Buffer | Sequence[Buffer]) -> None:
-        """Send one item whole.
+        """Write one item whole.
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
             PeerError: the connection is gone.
+            MigpoolError: the disk takes no more.
         """
         buffers = [item] if isinstance(item, bytes | bytearray | memoryview) else item
         with self._lock:
-            send_all(self._sock, buffers, "main channel")
-            self.bytes_sent += sum(map(len, buffers))
-
-    def end(self) -> None:
-        """Let the destination read the end of the channel; its answers still come."""
-        shut(self._sock, reading=False)
-
-    def write_section(self, slot: Slot, config: bytes) -> None:
-        """Send the FULL section of a device that is not iterable; its section id is its slot's number."""
-        self.write(config_section(slot, config))
+            self._put(buffers)
 
 
 def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
@@ -75,6 +64,11 @@ def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
 def counted(data: Buffer) -> list[Buffer]:
     """Data with its length before it, in 32 bits: what migpool puts into a section whose format is nobody else's."""
     return [_LENGTH.pack(len(data)), data]
+
+
+def uncounted(data: Buffer) -> bytes:
+    """The data behind the length that :func:`counted` puts before it."""
+    return bytes(memoryview(data)[_LENGTH.size :])
 
 
 class MachineSchema:
@@ -109,7 +103,7 @@ class MachineSchema:
     def within(self, slot: Slot, section: Section) -> bytes:
         """The config inside a FULL section, or the set-up data inside a START section."""
         exact = slot.device.exact_config() and section.head.kind is Kind.FULL
-        return bytes(section.payload if exact else memoryview(section.payload)[_LENGTH.size :])
+        return bytes(section.payload) if exact else uncounted(section.payload)
 
     def slot(self, idstr: str, instance_id: int, offset: int = 0) -> Slot:
         """The device that a section is for.

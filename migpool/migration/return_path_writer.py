@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from migpool.errors import MigpoolError, PeerError
 from migpool.flow.window import Grant
-from migpool.transport.sockets import send_all
 from migpool.wire.extension import Failed
 from migpool.wire.extension import Grant as GrantMessage
 from migpool.wire.returnpath import Message, Shut, encode
@@ -22,14 +21,14 @@ class Answering:
     """Answers the source.
 
     Arguments:
-        sock: the main channel's socket; only its writing side is used here.
+        put: sends all of some buffers to the source.
 
     Attributes:
         extended: whether the source understands this project's own messages.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, put: Callable[[Sequence[bytes]], None]) -> None:
+        self._put = put
         self._lock = Lock()
         self.extended = False
 
@@ -42,7 +41,7 @@ class Answering:
         """
         with self._lock:
             try:
-                send_all(self._sock, [encode(message)], "return path")
+                self._put([encode(message)])
             except PeerError as error:
                 raise PeerError(f"{ENDED_EARLY} ({error})") from None
 

@@ -2,7 +2,8 @@
 
 Guarantees:
 
-1. A chunk is sent from the buffer that the device read into; nothing is copied or queued.
+1. A chunk is sent from the buffer that the device read into; nothing is copied or queued. Without multifd channels it
+   goes into the main channel, in a PART section of its own, and the device's config into the END section.
 2. A chunk is sent only after the destination has granted its index; without credits, at once.
 3. Every wait here ends when the switch is thrown. A job that nobody waits in is carried on then, or when its credit
    comes: exactly once.
@@ -29,10 +30,11 @@ from migpool.core.effects import (
 from migpool.core.interpreter import Handlers
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
-from migpool.migration.main_channel import MainChannel
-from migpool.transport.channel_group import ChannelGroup
+from migpool.migration.main_channel import MainChannel, config_section, counted
+from migpool.transport.group import ChannelGroup
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, frame_config
+from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
+from migpool.wire.sections import section_end, section_part
 
 __all__ = ["Gates", "KeptConfigs", "Sending"]
 
@@ -177,12 +179,12 @@ class Sending:
         machine: whose devices are saved.
         gates: the credits.
         kept: the configs that jobs of their own save.
-        group: the multifd channels.
+        group: the multifd channels; there may be none.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
         bytes_of: counts the bytes of each slot's state and config as they go.
         config_of: notes how many of them are its config.
-        splice: whether state moves by splice(2) where a device allows it.
+        splice: whether state moves into the channels by splice(2) where a device allows it.
     """
 
     def __init__(
@@ -201,7 +203,7 @@ class Sending:
         self._group = group
         self._main = main
         self._pool = pool
-        self._splice = splice
+        self._splice = splice and bool(group)
         self._conduits: list[Conduit] = []
         self._kept = kept
         self._gates = gates.of
@@ -222,7 +224,7 @@ class Sending:
         handlers.on(ReadState, self._read_state)
         handlers.on(Credit, self._credit)
         handlers.on_call(Credit, self._credit_or_call)
-        handlers.on(Send, self._send)
+        handlers.on(Send, self._send if self._group else self._write)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(TakeConfig, self._kept.take)
@@ -271,11 +273,11 @@ class Sending:
             header.pack(effect.index, chunk.length)
             vectors = self._vectors[number]
             vectors[1] = chunk.payload
-            self._group.send(effect.slot, effect.index, vectors, HEADER_SIZE + chunk.length)
+            self._group.send(effect.slot.name, effect.index, vectors, HEADER_SIZE + chunk.length)
             self._bytes_of[number] += chunk.length
         elif isinstance(chunk, Conduit):
             header.pack(effect.index, chunk.length)
-            self._group.splice(effect.slot, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._group.splice(effect.slot.name, effect.index, header.buffer, chunk.outlet, chunk.length)
             self._bytes_of[number] += chunk.length
         else:
             size = len(chunk) + CONFIG_FRAME
@@ -285,9 +287,18 @@ class Sending:
                     "raise the chunk size or the memory budget"
                 )
             header.pack(effect.index, size, config=effect.last)
-            self._group.send(effect.slot, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
+            self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
             self._bytes_of[number] += len(chunk)
-            self._group.done(effect.slot)
+            self._group.done(effect.slot.name)
+
+    def _write(self, effect: Send) -> None:
+        number, chunk = effect.slot.number, effect.chunk
+        if isinstance(chunk, Chunk):
+            self._main.write(section_part(number, [*data_record(chunk.payload), end_payload()]))
+            self._bytes_of[number] += chunk.length
+        elif not isinstance(chunk, Conduit):
+            self._main.write(section_end(number, [*config_record(b"".join(counted(chunk))), end_payload()]))
+            self._bytes_of[number] += len(chunk)
 
     def _save_config(self, effect: SaveConfig) -> bytes:
         config = effect.slot.device.save_config()
@@ -295,7 +306,7 @@ class Sending:
         return config
 
     def _send_section(self, effect: SendSection) -> None:
-        self._main.write_section(effect.slot, effect.config)
+        self._main.write(config_section(effect.slot, effect.config))
         self._bytes_of[effect.slot.number] += len(effect.config)
 
     def close(self) -> None:

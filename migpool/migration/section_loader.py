@@ -3,7 +3,7 @@
 Guarantees:
 
 1. A section is for a device of this machine, and comes when it may: set-up first, each config once, no state of an
-   iterable device after the switchover.
+   iterable device after the switchover, unless there are no multifd channels that it could come on.
 2. Everything is loaded on the thread that reads the main channel, before the next item is read.
 3. The source hears once that all set-up is done, and once that all initial data is loaded.
 """
@@ -21,7 +21,7 @@ from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer
 from migpool.errors import ProtocolError
-from migpool.migration.main_channel import MachineSchema
+from migpool.migration.main_channel import MachineSchema, uncounted
 from migpool.migration.return_path_writer import Answering
 from migpool.wire.events import DeviceSection
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
@@ -48,6 +48,7 @@ class SectionLoading:
         answers: the return path.
         tracer: a set-up leaves a span.
         idle: called at the ticks of a wait, with what is waited for.
+        channels: how many multifd channels there are; without any, all state and every config comes here.
 
     Attributes:
         bytes: of configs and pages that have come on the main channel.
@@ -62,7 +63,10 @@ class SectionLoading:
         answers: Answering,
         tracer: Tracer,
         idle: Callable[[str], None],
+        *,
+        channels: int,
     ) -> None:
+        self._channels = channels
         self._machine = machine
         self._schema = schema
         self._memory = memory
@@ -88,24 +92,30 @@ class SectionLoading:
         head = item.head
         slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         data = [record.data for record in item.records if record.mark is Mark.DATA]
+        configs = [record.data for record in item.records if record.mark is Mark.CONFIG]
         begin = time.monotonic_ns()
         if head.kind is Kind.START:
             of(slot, "load", partial(slot.device.check_version, head.version))
             of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
-            self._seen.add(slot.number)
+            if self._channels:  # without any, the device has come once its config has
+                self._seen.add(slot.number)
             if self._answers.extended and all(slot.number in self._seen for slot in self._machine.iterable):
                 self._answers.answer(SwitchoverAck())
-        elif runs:
-            for piece in data:
-                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
-            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
-                self._initial_loaded(slot)
-        elif data or any(record.mark is Mark.CONFIG for record in item.records):
+        elif self._channels and (configs or (data and not runs)):
             raise ProtocolError(
                 item.offset,
                 f"{head.kind.name} section of {slot.name}",
                 "no state here but on the multifd channels",
             )
+        elif not self._channels and slot.number in self._seen:
+            raise ProtocolError(item.offset, f"{head.kind.name} section of {slot.name}", "nothing after its config")
+        else:
+            for piece in data:
+                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
+                self._initial_loaded(slot)
+            for config in configs:
+                self._load_config(slot, uncounted(config))
         self._tracer.record(Wait.SETUP, slot.number, -1, begin)
 
     def _initial_loaded(self, slot: Slot) -> None:
@@ -130,9 +140,12 @@ class SectionLoading:
         if head.kind is Kind.START:
             of(slot, "load_setup", partial(slot.device.load_setup, data))
             return
+        self._load_config(slot, data)
+
+    def _load_config(self, slot: Slot, config: bytes) -> None:
         self._seen.add(slot.number)
-        self.bytes += len(data)
-        self._interpreter.run(Job("section", load_section(slot, data), slot))
+        self.bytes += len(config)
+        self._interpreter.run(Job("section", load_section(slot, config), slot))
 
     def memory(self, item: MemoryItem) -> None:
         """Take an item of the memory's: its blocks, pages, the end of a round.
@@ -158,6 +171,8 @@ class SectionLoading:
             case RamPages():
                 self.bytes += memory.load_pages(item)
             case MultifdFlush():
+                if not self._channels:
+                    raise ProtocolError(item.offset, "RAM", "pages here, found that they are on multifd channels")
                 begin = time.monotonic_ns()
                 memory.flush(self._idle)
                 self._tracer.record(Wait.SYNC, slot.number, -1, begin)

@@ -51,13 +51,12 @@ from migpool.migration.save_handlers import Gates, KeptConfigs, Sending
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.precopy.device_turn import Iterating
-from migpool.precopy.rounds import Limits, Precopy, Round
+from migpool.precopy.rounds import Limits, Measured, Precopy, Round
 from migpool.schedulers.base import Scheduler
-from migpool.transport.address import Address
-from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.connect import connect_all
+from migpool.transport.group import ChannelGroup
 from migpool.transport.rate_limit import Pace
-from migpool.transport.sockets import prepare, shut
+from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, vm_description
@@ -86,13 +85,14 @@ class Source(Endpoint):
     side = "source"
 
     _answers: Answers
+    _end: Callable[[], None]
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
     _kept: KeptConfigs
     _main: MainChannel
     _memory: MemorySource | None
-    _pace: Pace | None
+    _pace: Pace | None = None
     _pool: BufferPool
 
     def __init__(
@@ -106,6 +106,7 @@ class Source(Endpoint):
     ) -> None:
         super().__init__(machine, settings, scheduler, **options)
         self._progress = progress
+        self._number_of = {slot.name: slot.number for slot in machine}
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._config_of = dict.fromkeys(self._bytes_of, 0)
         self._precopied = dict.fromkeys(self._bytes_of, 0)
@@ -117,8 +118,8 @@ class Source(Endpoint):
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
-    def _migrate(self, address: Address, stack: contextlib.ExitStack) -> None:
-        self._connect(address, stack)
+    def _migrate(self, stack: contextlib.ExitStack) -> None:
+        self._connect(stack)
         self._greet()
         self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
@@ -133,25 +134,23 @@ class Source(Endpoint):
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
         self._main.write([eof(), *vm_description(description)])
-        handover = self._hand_over()
-        self._running, self._clock = handover.running(partial(self._states.happen, Event.DOUBT))
-        self._states.happen(Event.RUNNING)
-        handover.confirm(self._verified)
+        self._hand_over()
 
-    def _connect(self, address: Address, stack: contextlib.ExitStack) -> None:
+    def _connect(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
         main, channels = connect_all(
-            address,
+            self._address,
             settings.channels,
             limit=settings.connect_limit,
             prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
             check=self._switch.check,
             stack=stack,
         )
-        self._switch.on_cancel(lambda: shut(main, reading=False))
-        self._main = MainChannel(main)
+        self._switch.on_cancel(partial(shut, main, reading=False))
+        self._end = partial(shut, main, reading=False)
+        self._main = MainChannel(partial(send_all, main, what="main channel"))
         self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
-        self._group = ChannelGroup(channels, self._tracer, self._switch, self._pace)
+        self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._pace)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
         self._answers = Answers(
             main,
@@ -166,6 +165,9 @@ class Source(Endpoint):
         self._threads.start("return-path", self._answers.listen)
         stack.callback(shut, main)
         stack.callback(self._answers.stop)
+
+    def _waited_for_channel(self, name: str, index: int, since: int) -> None:
+        self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
     def _greet(self) -> None:
         capabilities = (CREDITS_CAPABILITY,) if self.settings.credits else None
@@ -244,21 +246,29 @@ class Source(Endpoint):
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
         iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
-        settings, answers = self.settings, self._answers
+        settings = self.settings
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(iterating, limits)
         self._redone = precopy.redone
-        before = answers.acknowledged
+        wait_for_answer = self._next_answer()
         measured = precopy.run()
         if precopy.with_initial:
-            loaded = f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination"
-            answers.wait(loaded, lambda: answers.acknowledged > before)
+            wait_for_answer(f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination")
             measured = precopy.run()  # what has changed meanwhile
         if self._memory is not None and self.machine.memory is not None:
             self._precopied[self.machine.memory.number] = self._memory.bytes
-            self._memory.check(measured, limits)
+            self._check_rounds(self._memory, measured, limits)
         self._pool.give_back(chunk)
+
+    def _next_answer(self) -> Callable[[str], None]:
+        """What waits for the destination to be ready once more; it may be so before the wait begins."""
+        answers, before = self._answers, self._answers.acknowledged
+        return partial(answers.wait, answered=lambda: answers.acknowledged > before)
+
+    def _check_rounds(self, memory: MemorySource, measured: Measured, limits: Limits) -> None:
+        """The rounds are over: what is left must fit into the downtime."""
+        memory.check(measured, limits)
 
     def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
         if self._memory is not None:
@@ -270,11 +280,15 @@ class Source(Endpoint):
             self._scheduler.submit(job)
         self._scheduler.drain()
 
-    def _save(self) -> None:
+    def _switch_over(self) -> None:
         if self._pace is not None:
             self._pace.lift()
-        together = self.settings.together
         self._main.write(switchover_start())
+
+    def _save(self) -> None:
+        self._switch_over()
+        # What goes into one channel anyway goes there in order.
+        together = self.settings.together and bool(self._group)
         memory = self._memory
         if together:
             self._submit_configs()
@@ -283,16 +297,18 @@ class Source(Endpoint):
                 self._scheduler.submit(job)
             if not together:
                 self._join()
+            if not self._group:
+                memory.end()
         for slot in self.machine.iterable:
             self._scheduler.submit(Job("save", save_state(slot), slot))
         if not together:
             self._join()
             self._submit_configs()
-        for slot in self.machine.iterable:
+        for slot in self.machine.iterable if self._group else ():
             self._main.write(section_end(slot.number, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
         self._join()
-        if memory is not None:
+        if memory is not None and self._group:
             memory.end()
 
     def _join(self) -> None:
@@ -300,16 +316,19 @@ class Source(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
-    def _hand_over(self) -> Handover:
+    def _hand_over(self) -> None:
         settings = self.settings
-        return Handover(
+        handover = Handover(
             self.machine,
             self._answers,
-            self._main,
+            self._end,
             credited=settings.credits,
             limit=settings.peer_limit,
             round_trip=self._round_trip,
         )
+        self._running, self._clock = handover.running(partial(self._states.happen, Event.DOUBT))
+        self._states.happen(Event.RUNNING)
+        handover.confirm(self._verified)
 
     def _submit_configs(self) -> None:
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""

@@ -26,11 +26,10 @@ from migpool.core.machine import Slot
 from migpool.core.trace import Recorder, pack_span
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import PeerError, ProtocolError
-from migpool.ram.dirty_pages import runs_of
 from migpool.transport.sockets import read_exactly, read_into
 from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
-from migpool.wire.rampacket import RamPacketParser, packet_number
+from migpool.wire.rampacket import RamPacketParser, packet_number, runs_of
 
 __all__ = ["MemoryReceiving"]
 

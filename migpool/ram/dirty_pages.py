@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import DeviceError
+from migpool.wire.rampacket import runs_of
 
-__all__ = ["PACKETS_AT_ONCE", "PagePacket", "Pages", "runs_of"]
+__all__ = ["PACKETS_AT_ONCE", "PagePacket", "Pages"]
 
 PACKET_BYTES = 512 * 1024
 """Bytes of memory that one packet covers at most, as QEMU's multifd packets do."""
@@ -180,20 +181,6 @@ class Pages:
         views = [memory[begin * size : end * size] for begin, end in runs_of(normal)]
         offsets = (pages * size).astype(">u8").tobytes()
         return PagePacket(number, offsets, len(normal), len(pages) - len(normal), views, len(normal) * size)
-
-
-def runs_of(pages: Indices) -> list[tuple[int, int]]:
-    """Consecutive numbers as (first, one past the last), in the order in which they stand."""
-    count = len(pages)
-    if not count:
-        return []
-    first, last = int(pages[0]), int(pages[-1])
-    breaks = np.flatnonzero(np.diff(pages) != 1)
-    if not len(breaks):
-        return [(first, last + 1)]
-    begins = pages[np.concatenate(([0], breaks + 1))].tolist()
-    ends = (pages[np.concatenate((breaks, [count - 1]))] + 1).tolist()
-    return list(zip(begins, ends, strict=True))
 
 
 def _zeros(words: Words, chosen: Indices) -> NDArray[np.bool_] | None:

@@ -9,27 +9,37 @@
 
 A FLUSH on the main channel says that every channel carries a SYNC. The destination lets no page of a later round
 overtake one of an earlier round: it reads nothing behind a SYNC before all channels have theirs.
+
+Without multifd channels the pages stand in PART sections of the main channel, one a packet, and no FLUSH is needed: a
+page that is sent again stands there again, later.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from struct import Struct
+from time import monotonic_ns
 
-from migpool.core.effects import SendPages, TakePages
+from migpool.core.effects import SendPages, TakePages, Wait
 from migpool.core.interpreter import Handlers, Job, of
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
+from migpool.core.trace import Tracer
 from migpool.device import MemoryDevice
 from migpool.migration.main_channel import MainChannel
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
-from migpool.transport.channel_group import ChannelGroup
-from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
+from migpool.transport.group import ChannelGroup
+from migpool.wire.inbox import Buffer
+from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
 from migpool.wire.rampacket import RamPacketWriter
 from migpool.wire.sections import Kind, SectionHead, head_bytes
 
 __all__ = ["MemorySending"]
+
+_OFFSET = Struct(">Q")
 
 
 class MemorySending:
@@ -38,14 +48,22 @@ class MemorySending:
     Arguments:
         slot: the memory's.
         device: the memory.
-        group: the multifd channels.
+        group: the multifd channels; there may be none.
         main: the main channel.
         sent: called with the bytes of each packet's pages that went, from any thread.
+        tracer: takes a span of each round's SYNCs.
     """
 
     def __init__(
-        self, slot: Slot, device: MemoryDevice, group: ChannelGroup, main: MainChannel, sent: Callable[[int], None]
+        self,
+        slot: Slot,
+        device: MemoryDevice,
+        group: ChannelGroup,
+        main: MainChannel,
+        sent: Callable[[int], None],
+        tracer: Tracer,
     ) -> None:
+        self._tracer = tracer
         self._slot = slot
         self._device = device
         self._group = group
@@ -77,7 +95,8 @@ class MemorySending:
 
     def end_round(self) -> None:
         """All jobs of a round have ended: no page of the next one may overtake theirs."""
-        self._section(Kind.PART)
+        if self._group:
+            self._section(Kind.PART)
 
     def end(self) -> None:
         """All jobs of the last round have ended, and the machine stands still."""
@@ -92,17 +111,22 @@ class MemorySending:
         self.pages.let_go()
 
     def _section(self, kind: Kind, payload: bytes = b"") -> None:
-        self._group.sync(self._slot, self._device.page_size)
+        begin = monotonic_ns()
+        self._group.sync(self._slot.name, self._device.page_size)
+        self._tracer.record(Wait.SYNC, self._slot.number, -1, begin)
+        self._write(kind, [payload, multifd_flush() if self._group else b""])
+
+    def _write(self, kind: Kind, payload: Sequence[Buffer]) -> None:
         number = self._slot.number
         head = SectionHead(kind, number, self._device.idstr, self._device.instance_id, self._device.version)
-        self._main.write([head_bytes(head), payload, multifd_flush(), ram_section_end(number)])
+        self._main.write([head_bytes(head), *payload, ram_section_end(number)])
 
     # ------------------------------------------------------------------ effects
 
     def handle(self, handlers: Handlers) -> None:
         """Say what the effects of the memory's jobs mean."""
         handlers.on(TakePages, self._take_pages)
-        handlers.on(SendPages, self._send_pages)
+        handlers.on(SendPages, self._send_pages if self._group else self._write_pages)
 
     def _take_pages(self, effect: TakePages) -> list[PagePacket] | None:
         del effect
@@ -110,8 +134,17 @@ class MemorySending:
 
     def _send_pages(self, effect: SendPages) -> None:
         packets = effect.packets
-        effect.index = self._group.send_pages(effect.slot, effect.index, self._own_writers(), packets)
+        effect.index = self._group.send_pages(effect.slot.name, effect.index, self._own_writers(), packets)
         self._sent(sum([packet.size for packet in packets]))
+
+    def _write_pages(self, effect: SendPages) -> None:
+        size = self._device.page_size
+        for packet in effect.packets:
+            offsets = (number for (number,) in _OFFSET.iter_unpack(packet.offsets))
+            contents = (view[at : at + size] for view in packet.views for at in range(0, len(view), size))
+            # Pages with content come first; behind them the offsets of pages of zeros are left.
+            self._write(Kind.PART, pages(self._names[packet.block], zip_longest(offsets, contents)))
+            self._sent(packet.size)
 
     def _own_writers(self) -> list[RamPacketWriter]:
         """The calling thread's own."""

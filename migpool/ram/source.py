@@ -17,7 +17,7 @@ from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Tu
 from migpool.ram.auto_converge import Converging
 from migpool.ram.page_effort import PageEffort
 from migpool.ram.sender import MemorySending
-from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.group import ChannelGroup
 
 __all__ = ["MemorySource"]
 
@@ -54,7 +54,7 @@ class MemorySource:
         self._slot = slot
         self._run = run
         self._tracer = tracer
-        self._sending = MemorySending(slot, slot.device, group, main, self._count)
+        self._sending = MemorySending(slot, slot.device, group, main, self._count, tracer)
         self._converging = Converging(machine, throttle=throttle)
         self._effort = PageEffort()
         self._counting = threading.Lock()

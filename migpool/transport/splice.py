@@ -16,7 +16,6 @@ from collections.abc import Callable
 from threading import Lock
 
 from migpool.core.buffers import Chunk, Conduit
-from migpool.core.machine import Slot
 from migpool.errors import PeerError
 from migpool.transport.sockets import read_exactly, waited
 
@@ -46,11 +45,11 @@ class Transit:
         self._target = -1
         self.broken = False
 
-    def offer(self, slot: Slot, chunk: Chunk, target: int) -> None:
+    def offer(self, name: str, chunk: Chunk, target: int) -> None:
         """The payload of ``chunk`` is next in the channel; from now on it may be moved into the descriptor ``target``,
-        which is the device's."""
+        which is that of the device called ``name``."""
         with self._lock:
-            self._chunk, self._name, self._index, self._target = chunk, slot.name, chunk.index, target
+            self._chunk, self._name, self._index, self._target = chunk, name, chunk.index, target
 
     def move(self, chunk: Chunk) -> bool:
         """Move the chunk's payload into the device, on the calling thread.

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.errors import ProtocolError
-from migpool.ram.dirty_pages import runs_of
 from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
 from migpool.wire.ramheader import parse_ram_header
 
-__all__ = ["RamPacketParser", "RamPacketWriter", "packet_number"]
+__all__ = ["RamPacketParser", "RamPacketWriter", "packet_number", "runs_of"]
 
 _VARIABLE: Final = struct.Struct(">IIQI")
 """Normal pages, payload size, packet number, zero pages: from byte 16 on."""
@@ -43,6 +42,20 @@ def packet_number(buffer: Buffer) -> int:
     """The number of a packet whose header has been checked."""
     number: int = _NUMBER.unpack_from(buffer, _NUMBER_AT)[0]
     return number
+
+
+def runs_of(pages: NDArray[np.intp]) -> Runs:
+    """Consecutive numbers as (first, one past the last), in the order in which they stand."""
+    count = len(pages)
+    if not count:
+        return []
+    first, last = int(pages[0]), int(pages[-1])
+    breaks = np.flatnonzero(np.diff(pages) != 1)
+    if not len(breaks):
+        return [(first, last + 1)]
+    begins = pages[np.concatenate(([0], breaks + 1))].tolist()
+    ends = (pages[np.concatenate((breaks, [count - 1]))] + 1).tolist()
+    return list(zip(begins, ends, strict=True))
 
 
 def _raw_name(name: str) -> bytes:

@@ -25,11 +25,11 @@ from types import SimpleNamespace
 from typing import Final, Literal
 
 from migpool.device import DeviceError
+from migpool.vmsd.declaration import Field
+from migpool.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
 from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.program import PAGE_SIZE, program_bytes
 from migpool_plugins.vmsd import Description
-from migpool_plugins.vmsd.declaration import Field
-from migpool_plugins.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
 
 _HEADER: Final = Struct(">4sHH8s16s")
 _MAGIC: Final = {"vcpu": b"VCPU", "vcpu-board": b"VBRD"}

@@ -1,7 +1,7 @@
 """Device state by description: declare it in Python like a table, or take it from a recorded migration stream.
 
 * To write a device, subclass :class:`DescribedDevice` and give it a :class:`Description`, made of the kinds in
-  :mod:`~migpool_plugins.vmsd.fields`.
+  :mod:`migpool.vmsd.fields`.
 * To migrate the devices of a real machine, name the plug-in ``vmsd`` in a scenario; see :func:`devices`.
 """
 
@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from migpool.device import Device, DeviceContext, OptionValue
-from migpool.errors import UsageError
+from migpool.errors import DescriptionError, UsageError
+from migpool.vmsd.description import Description
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
-from migpool_plugins.vmsd.description import Description
 from migpool_plugins.vmsd.device import CapturedDevice, DescribedDevice
-from migpool_plugins.vmsd.errors import DescriptionError
 
 __all__ = ["CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
 

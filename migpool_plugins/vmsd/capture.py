@@ -13,32 +13,24 @@ early, between the first sections of RAM: the first in the JSON, and looked for 
 from __future__ import annotations
 
 import gzip
-import json
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from struct import Struct
-from typing import TypeAlias, cast
 
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.jsonform import payload_size
+from migpool.errors import DescriptionError
+from migpool.vmsd.jsonform import StreamBytes, payload_size, stream_description
 
-__all__ = ["CapturedSection", "machine_names", "read_machine", "read_stream", "sections", "stream_description"]
+__all__ = ["CapturedSection", "machine_names", "read_machine", "read_stream", "sections"]
 
-_VMDESC = b"\x06"
-_EOF = 0x00
 _HEAD = Struct(">BIB")
 _IDS = Struct(">II")
 _FOOTER = Struct(">BI")
-_LENGTH = Struct(">I")
 _FULL, _FOOTER_MARK = 0x04, 0x7E
 _SUFFIX = ".mig.gz"
 _EARLY = 16 << 20  # bytes within which a section that is saved early must begin
-_CANDIDATES = 5  # JSON holds no 0x06, so only the four bytes of its length can be mistaken for the type before them
-
-_Bytes: TypeAlias = "bytes | mmap.mmap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +91,7 @@ def read_stream(path: Path) -> list[CapturedSection]:
         raise DescriptionError(f"{path}: the stream cannot be read: {error.strerror or error}") from None
 
 
-def stream_description(data: _Bytes, where: str) -> tuple[int, Mapping[str, object]]:
-    """Find the description at the end of a stream.
-
-    Arguments:
-        data: the stream.
-        where: how to call it in an error.
-
-    Returns:
-        The offset of the EOF byte before it, and the JSON.
-
-    Raises:
-        DescriptionError: there is none.
-    """
-    size = len(data)
-    at = size
-    for _ in range(_CANDIDATES):
-        at = data.rfind(_VMDESC, 0, at)
-        if at < 1:
-            break
-        if at + 5 <= size and _LENGTH.unpack_from(data, at + 1)[0] == size - at - 5 and data[at - 1] == _EOF:
-            try:
-                described = json.loads(data[at + 5 :])
-            except (ValueError, RecursionError) as error:
-                raise DescriptionError(f"{where}: the description at byte {at} is no JSON: {error}") from None
-            if not isinstance(described, dict):
-                raise DescriptionError(f"{where}: the description at byte {at} is no JSON object")
-            return at - 1, cast("Mapping[str, object]", described)
-    raise DescriptionError(
-        f"{where}: the stream has no description at its end (VMDESC); record it without suppress-vmdesc"
-    )
-
-
-def sections(data: _Bytes, where: str) -> list[CapturedSection]:
+def sections(data: StreamBytes, where: str) -> list[CapturedSection]:
     """All FULL sections that the description at the end of ``data`` knows, in their order.
 
     Arguments:
@@ -165,7 +125,7 @@ def _fitting(found: tuple[list[CapturedSection], int]) -> int:
 
 
 def _backwards(
-    data: _Bytes, end: int, entries: Sequence[Mapping[str, object]], sizes: Sequence[int], footer: int
+    data: StreamBytes, end: int, entries: Sequence[Mapping[str, object]], sizes: Sequence[int], footer: int
 ) -> tuple[list[CapturedSection], int]:
     """The sections that stand together before ``end``, in their order, and where the first one is.
 
@@ -181,7 +141,7 @@ def _backwards(
     return found[::-1], end
 
 
-def _search(data: _Bytes, entry: Mapping[str, object], size: int) -> CapturedSection | None:
+def _search(data: StreamBytes, entry: Mapping[str, object], size: int) -> CapturedSection | None:
     """The section of a device that was saved early, with or without a footer."""
     idstr = str(entry.get("name")).encode("ascii", "replace")
     name = bytes((len(idstr) & 0xFF,)) + idstr
@@ -195,7 +155,7 @@ def _search(data: _Bytes, entry: Mapping[str, object], size: int) -> CapturedSec
     return None
 
 
-def _section(data: _Bytes, at: int, entry: Mapping[str, object], size: int, footer: int) -> CapturedSection | None:
+def _section(data: StreamBytes, at: int, entry: Mapping[str, object], size: int, footer: int) -> CapturedSection | None:
     name = str(entry.get("name"))
     idstr = name.encode("ascii", "replace")
     if at < 0 or at + _HEAD.size + len(idstr) + _IDS.size + size + footer > len(data):

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from migpool.device import Device, DeviceError, Side
-from migpool_plugins.vmsd.access import Record
+from migpool.vmsd.access import Record
+from migpool.vmsd.codec import Entry, Shown
+from migpool.vmsd.description import Description
+from migpool.vmsd.jsonform import section_structure
 from migpool_plugins.vmsd.capture import CapturedSection
-from migpool_plugins.vmsd.codec import Entry, Shown
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.jsonform import section_structure
 
 __all__ = ["CapturedDevice", "DescribedDevice"]
 
@@ -56,7 +56,7 @@ class CapturedDevice(_Abortable):
 
     Attributes:
         state: the values by field name; ``None`` at the destination before they have come. See
-            :data:`~migpool_plugins.vmsd.access.Record`.
+            :data:`~migpool.vmsd.access.Record`.
         description: how they stand in the stream.
 
     Raises:

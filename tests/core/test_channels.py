@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 
 from migpool.core.cancel import CancelSwitch
-from migpool.core.machine import Slot
-from migpool.core.trace import Tracer
-from migpool.device import Device
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded, UsageError
 from migpool.transport.accept import Connections, accept_all
 from migpool.transport.address import Address
-from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.group import ChannelGroup
 from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
 from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
@@ -134,26 +131,21 @@ def test_a_place_that_is_taken_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the group
 
 
-class Nothing(Device):
-    idstr = "nothing"
-
-    def save_config(self) -> bytes:
-        return b""
-
-    def load_config(self, data: bytes) -> None:
-        del data
-
-
 def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
     switch = CancelSwitch()
-    group = ChannelGroup([pair[0]], Tracer(), switch)
-    slot = Slot(0, Nothing())
+    waits: list[tuple[str, int]] = []
+
+    def waited(name: str, index: int, since: int) -> None:
+        assert since
+        waits.append((name, index))
+
+    group = ChannelGroup([pair[0]], waited, switch)
     errors: list[BaseException] = []
-    group._take(slot, 0)  # the only channel is busy
+    group._take("nothing", 0)  # the only channel is busy
 
     def wait() -> None:
         try:
-            group.send(slot, 3, [b"x"], 1)
+            group.send("nothing", 3, [b"x"], 1)
         except MigpoolError as error:
             errors.append(error)
 
@@ -162,21 +154,25 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
     for waiter in waiters:
         waiter.join(LIMIT)
     assert [type(error) for error in errors] == [Cancelled] * 3
+    assert waits == [("nothing", 3)] * 3
+
+
+def never_waits(name: str, index: int, since: int) -> None:
+    raise AssertionError(f"{name}, {index}: a channel was idle, and was waited for since {since}")
 
 
 def channels_taken(sends: str, ended: str = "") -> str:
     """Which of two channels each chunk goes over; devices are digits, those in ``ended`` end before the third chunk."""
-    slots = [Slot(number, Nothing()) for number in range(2)]
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(2)]
         for end in itertools.chain(*pairs):
             stack.enter_context(end)
-        group = ChannelGroup([near for near, _ in pairs], Tracer(), CancelSwitch())
+        group = ChannelGroup([near for near, _ in pairs], never_waits, CancelSwitch())
         for index, device in enumerate(sends):
             if index == 2:
                 for one in ended:
-                    group.done(slots[int(one)])
-            group.send(slots[int(device)], index, [bytes([index])], 1)
+                    group.done(one)
+            group.send(device, index, [bytes([index])], 1)
         over: dict[int, int] = {}
         for number, (near, far) in enumerate(pairs):
             near.close()
@@ -201,12 +197,11 @@ def test_a_favourite_that_is_busy_is_not_waited_for() -> None:
         pairs = [socket.socketpair() for _ in range(2)]
         for end in itertools.chain(*pairs):
             stack.enter_context(end)
-        group = ChannelGroup([near for near, _ in pairs], Tracer(), CancelSwitch())
-        first, second = (Slot(number, Nothing()) for number in range(2))
-        group.send(first, 0, [b"a"], 1)
-        group.send(second, 0, [b"b"], 1)
-        assert group._take(second, 0) is pairs[0][0]
-        group.send(first, 1, [b"c"], 1)
+        group = ChannelGroup([near for near, _ in pairs], never_waits, CancelSwitch())
+        group.send("first", 0, [b"a"], 1)
+        group.send("second", 0, [b"b"], 1)
+        assert group._take("second", 0) is pairs[0][0]
+        group.send("first", 1, [b"c"], 1)
         assert pairs[1][1].recv(10) == b"bc"
 
 

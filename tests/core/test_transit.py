@@ -81,7 +81,7 @@ def offered(pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: i
     sender.start()
     transit = Transit(far, SIZE, patient)
     chunk = next_in(pool)
-    transit.offer(SLOT, chunk, sink)
+    transit.offer(SLOT.name, chunk, sink)
     yield transit, chunk
     sender.join(LIMIT)
     transit.close()
@@ -113,7 +113,7 @@ def test_another_chunk_is_not_what_was_offered(
     pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int
 ) -> None:
     transit = Transit(pair[1], SIZE, never)
-    transit.offer(SLOT, next_in(pool), sink)
+    transit.offer(SLOT.name, next_in(pool), sink)
     assert not transit.move(next_in(pool, 8))
     transit.close()
 
@@ -131,7 +131,7 @@ def test_the_channel_waits_for_who_moves(
 
     transit = Transit(far, SIZE, tick)
     chunk = next_in(pool, size=100)
-    transit.offer(SLOT, chunk, sink)
+    transit.offer(SLOT.name, chunk, sink)
     mover = threading.Thread(target=transit.move, args=(chunk,))
     mover.start()
     assert moving.wait(LIMIT)
@@ -153,7 +153,7 @@ def test_a_source_that_ends_in_the_middle_is_an_error_that_names_the_chunk(
     near, far = pair
     transit = Transit(far, SIZE, patient)
     chunk = next_in(pool)
-    transit.offer(SLOT, chunk, sink)
+    transit.offer(SLOT.name, chunk, sink)
     near.sendall(b"only this")
     near.close()
     with pytest.raises(PeerError, match="device, chunk 7: the source closed the channel in the middle of it"):
@@ -170,7 +170,7 @@ def test_a_tick_ends_the_wait_for_the_source(
 
     transit = Transit(pair[1], SIZE, stop)
     chunk = next_in(pool)
-    transit.offer(SLOT, chunk, sink)
+    transit.offer(SLOT.name, chunk, sink)
     with pytest.raises(Cancelled, match="the rest of chunk 7 has not come"):
         transit.move(chunk)
     assert transit.broken
@@ -186,7 +186,7 @@ def test_what_the_device_refuses_leaves_the_channel_broken(
     near.sendall(bytes(100))
     reader, writer = os.pipe()
     chunk = next_in(pool, size=100)
-    transit.offer(SLOT, chunk, reader)
+    transit.offer(SLOT.name, chunk, reader)
     with pytest.raises(OSError, match="Bad file descriptor"):
         transit.move(chunk)
     assert transit.broken

@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final, TypeVar
 
-from migpool.errors import DeviceError, MigpoolError, ProtocolError
+from migpool.errors import DescriptionError, DeviceError, MigpoolError, ProtocolError
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.document import document
 from migpool.streams.inspect.outline import stream_outline
 from migpool.streams.inspect.reading import inspect_bytes, inspect_pipe
+from migpool.vmsd.description import Description
+from migpool.vmsd.diff import compare
+from migpool.vmsd.jsonform import section_structure
+from migpool.vmsd.layout import from_json
 from migpool.wire.channelreader import ChannelReader, emit_packet
 from migpool.wire.devicestate import DeviceStateParser
 from migpool.wire.events import emit
@@ -26,11 +30,6 @@ from migpool.wire.returnpath import ReturnPathReader, encode
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import emit_description, parse
 from migpool_plugins.vmsd.capture import sections
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.diff import compare
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.jsonform import section_structure
-from migpool_plugins.vmsd.layout import from_json
 from tests.fuzz.fuzz_seeds import sections_of
 from tests.fuzz.fuzz_vfiouser import commands, replies
 

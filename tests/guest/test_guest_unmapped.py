@@ -11,9 +11,10 @@ import pytest
 from migpool.core.machine import Machine
 from migpool.device import MemoryDevice
 from migpool.migration.states import State
+from migpool.schedulers.inline import InlineScheduler
 from migpool.streams.file.file import StreamFile
-from migpool.streams.snapshot.loading import SnapshotLoading
-from migpool.streams.snapshot.saving import SnapshotSaving
+from migpool.streams.snapshot.destination import SnapshotDestination
+from migpool.streams.snapshot.source import SnapshotSource
 from tests.support.guest_cancelling import Cancelling, migrate
 from tests.support.guests import SETTINGS, ends_for, need
 
@@ -67,9 +68,8 @@ def test_after_a_snapshot_and_its_load(tmp_path: Path, backend: str) -> None:
     with ends_for("source", backend) as machine:
         saved = place_of(machine)
         with StreamFile(path) as file:
-            SnapshotSaving(machine, SETTINGS, file, lambda: None).run()
-            file.keep()
+            SnapshotSource(machine, SETTINGS, InlineScheduler(), file).save()
     with ends_for("destination", backend) as machine:
         loaded = place_of(machine)
-        SnapshotLoading(machine, lambda: None).run(path)
+        SnapshotDestination(machine, SETTINGS, InlineScheduler()).load(path)
     assert [mapped(place) for place in (saved, loaded)] == [False, False]

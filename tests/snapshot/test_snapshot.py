@@ -4,42 +4,52 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from test_guest_cancels import Cancelling
 
 from migpool.core.machine import Machine
 from migpool.device import Device
 from migpool.errors import Cancelled, DeviceError, MigpoolError, PeerError, ProtocolError
 from migpool.migration.settings import Settings
 from migpool.precopy.rounds import Round
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.pool import PoolScheduler
 from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
-from migpool.streams.snapshot.loading import SnapshotLoading
-from migpool.streams.snapshot.saving import SnapshotSaving
+from migpool.streams.snapshot.destination import SnapshotDestination
+from migpool.streams.snapshot.source import SnapshotSource
 from tests.support.guests import guest, need, steps
 from tests.support.paper import PAGE, Paper, Writer
 from tests.support.rig import KIB, Scripted, contents
 
 SETTINGS = Settings(chunk=64 * KIB)
 LIMIT = 60
+GOLDEN_SIZE = 1_206_913
+GOLDEN_DIGEST = "0597aec576ee84d55ecb4480c2ed4c284ef5468ade45476d057ff4d3ad1ec685"
 
 
-def on() -> None:
-    """Nothing stops it."""
-
-
-def save(devices: list[Device], path: Path, rounds: list[Round] | None = None) -> None:
+def save(
+    devices: list[Device],
+    path: Path,
+    rounds: list[Round] | None = None,
+    model: Callable[[], Scheduler] = InlineScheduler,
+) -> None:
     with StreamFile(path) as file:
-        SnapshotSaving(Machine("machine", devices), SETTINGS, file, on, None if rounds is None else rounds.append).run()
-        file.keep()
+        progress = None if rounds is None else rounds.append
+        SnapshotSource(Machine("machine", devices), SETTINGS, model(), file, progress=progress).save()
 
 
-def load(devices: list[Device], path: Path) -> None:
-    SnapshotLoading(Machine("machine", devices), on).run(path)
+def load(devices: list[Device], path: Path, model: Callable[[], Scheduler] = InlineScheduler) -> None:
+    SnapshotDestination(Machine("machine", devices), SETTINGS, model()).load(path)
 
 
-def test_everything_of_a_machine_is_in_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [InlineScheduler, PoolScheduler])
+def test_everything_of_a_machine_is_in_the_file(model: Callable[[], Scheduler], tmp_path: Path) -> None:
     path = tmp_path / "machine.mig"
     paper, state = Paper(700, 2), contents(300 * KIB)
     for page in range(0, 700, 2):
@@ -47,16 +57,23 @@ def test_everything_of_a_machine_is_in_the_file(tmp_path: Path) -> None:
     writer = Writer(paper, 90, 0.001)
     writer.run()
     rounds: list[Round] = []
-    save([paper, writer, Scripted(1, state), Scripted(2, None)], path, rounds)
+    apart = Scripted(3, None)
+    apart.config_job = True
+    running = Scripted(4, state[:1000])
+    running.precopy, running.initial = b"while it runs" * 20, 100
+    save([paper, writer, Scripted(1, state), Scripted(2, None), apart, running], path, rounds, model)
     assert rounds
     assert not paper.logging
     copy, after, much, little = Paper(700, 2), Writer(None), Scripted(1), Scripted(2, None)
-    load([copy, after, much, little], path)
+    other, moved = Scripted(3, None), Scripted(4)
+    load([copy, after, much, little, other, moved], path, model)
     assert copy.contents() == paper.contents()
     assert after.written == writer.written
     assert bytes(much.got) == state
     assert (much.got_config, little.got_config) == (b"config of device-1", b"config of device-2")
-    assert [device.calls[-2:] for device in (much, little)] == [["start", "verify"]] * 2
+    assert other.got_config == b"config of device-3"
+    assert bytes(moved.got) == b"while it runs" * 20 + state[:1000]
+    assert [device.calls[-2:] for device in (much, little, other, moved)] == [["start", "verify"]] * 4
 
 
 def test_the_file_is_one_that_inspect_reads(tmp_path: Path) -> None:
@@ -68,6 +85,19 @@ def test_the_file_is_one_that_inspect_reads(tmp_path: Path) -> None:
     summary = inspect_file(path)
     assert summary.problem is None
     assert [(block.name, block.normal, block.zero) for block in summary.blocks] == [("block-0", 1, 9)]
+
+
+def test_the_bytes_of_a_machine_that_writes_the_same_are_the_same(tmp_path: Path) -> None:
+    """Pages in rounds and after the stop, set-up data of both kinds, chunks, configs, the description: every byte."""
+    path = tmp_path / "machine.mig"
+    paper, much, little = Paper(300, 7), Scripted(1, contents(300 * KIB)), Scripted(2, None)
+    for page in range(0, 300, 3):
+        paper.write(0, page, bytes([page % 255 + 1]) * PAGE)
+    much.setup, little.setup = b"of the first", b"of the second"
+    little.before["stop"] = lambda: paper.write(1, 4, b"last words")
+    save([paper, much, Scripted(3, contents(70 * KIB, 2), piece=10_000), little, Scripted(4, None)], path)
+    whole = path.read_bytes()
+    assert (len(whole), sha256(whole).hexdigest()) == (GOLDEN_SIZE, GOLDEN_DIGEST)
 
 
 @pytest.mark.parametrize("backend", ["kvm", "unicorn"])
@@ -98,21 +128,40 @@ def test_a_machine_that_cannot_be_saved_runs_on(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_machine_whose_file_cannot_be_kept_runs_on(tmp_path: Path) -> None:
+    path = tmp_path / "machine.mig"
+    device = Scripted(1, contents(1000))
+    device.before["stop"] = lambda: path.write_text("somebody else's")
+    with pytest.raises(MigpoolError, match="has come into being meanwhile, and is not overwritten"):
+        save([device], path)
+    assert device.calls[-1] == "resume"
+    assert path.read_text() == "somebody else's"
+
+
+def test_state_behind_a_devices_config_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "machine.mig"
+    save([Scripted(1, contents(1000))], path)
+    whole = path.read_bytes()
+    at = whole.rindex(b"\x03\x00\x00\x00\x00\xff\xff\xff\xff\xef\x10\x00\x02")  # END, records
+    end = whole.index(b"\x7e\x00\x00\x00\x00", at) + 5
+    path.write_bytes(whole[:end] + whole[at:end] + whole[end:])
+    device = Scripted(1)
+    with pytest.raises(ProtocolError, match=r"END section of device-1.*nothing after its config"):
+        load([device], path)
+    assert "start" not in device.calls
+
+
 def test_a_save_that_is_cancelled_leaves_the_guest_and_no_file(tmp_path: Path) -> None:
     need("kvm")
     path = tmp_path / "guest.mig"
-    left = 10
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise Cancelled("cancelled")
-
+    tracer = Cancelling(10)
     with guest("source", "kvm") as made:
         before = steps(made)
-        with pytest.raises(Cancelled), StreamFile(path) as file:
-            SnapshotSaving(Machine("machine", made), SETTINGS, file, check).run()
+        with StreamFile(path) as file:
+            source = SnapshotSource(Machine("machine", made), SETTINGS, InlineScheduler(), file, tracer=tracer)
+            tracer.source = source
+            with pytest.raises(Cancelled):
+                source.save()
         for device in made:
             device.verify()
         assert all(now > then for now, then in zip(steps(made), before, strict=True))
@@ -140,7 +189,7 @@ def test_a_file_of_another_machine_is_refused(tmp_path: Path) -> None:
         load([Paper(50)], path)
     with pytest.raises(ProtocolError, match="found RAM: it has no memory"):
         load([Scripted(1, None)], path)
-    with pytest.raises(PeerError, match="ends without device-1: it is of another machine"):
+    with pytest.raises(PeerError, match="ended without device-1: it is of another machine"):
         load([Paper(100), Scripted(1, None)], path)
 
 

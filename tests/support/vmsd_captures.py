@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from migpool.device import Side
+from migpool.vmsd.codec import Shown
 from migpool_plugins.vmsd.capture import CapturedSection, read_stream
-from migpool_plugins.vmsd.codec import Shown
 from migpool_plugins.vmsd.device import CapturedDevice
 from tests.support import DATA
 

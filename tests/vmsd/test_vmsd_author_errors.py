@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from migpool.errors import UsageError
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.fields import bitmap, buffer, double, equal, pointers, struct, u8, u16, unused, vstruct
+from migpool.errors import DescriptionError, UsageError
+from migpool.vmsd.description import Description
+from migpool.vmsd.fields import bitmap, buffer, double, equal, pointers, struct, u8, u16, unused, vstruct
 
 PART = Description("part", version=2, minimum_version=1, fields=[u8("x")])
 

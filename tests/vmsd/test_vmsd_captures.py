@@ -6,18 +6,17 @@ import json
 
 import pytest
 
+from migpool.errors import DescriptionError
+from migpool.vmsd.description import Description
+from migpool.vmsd.jsonform import section_structure, stream_description
 from migpool_plugins.vmsd.capture import (
     CapturedSection,
     machine_names,
     read_machine,
     read_stream,
     sections,
-    stream_description,
 )
-from migpool_plugins.vmsd.description import Description
 from migpool_plugins.vmsd.device import CapturedDevice
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.jsonform import section_structure
 from tests.support.vmsd_captures import NAMES, captured, decoded_independently, section, stream_path
 
 EVERY = [(name, each) for name in NAMES for each in captured(name)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from migpool.device import DeviceError
+from migpool.vmsd.fields import buffer, struct, timer, u8, u32
 from migpool_plugins.vmsd import DescribedDevice, Description
-from migpool_plugins.vmsd.fields import buffer, struct, timer, u8, u32
 
 
 @dataclass

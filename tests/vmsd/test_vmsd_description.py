@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from migpool.device import DeviceError
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.fields import buffer, pointers, queue, struct, temporary, u8, u16, unused, vstruct
+from migpool.vmsd.description import Description
+from migpool.vmsd.fields import buffer, pointers, queue, struct, temporary, u8, u16, unused, vstruct
 
 GROWN = Description("grown", version=3, minimum_version=1, fields=[u8("a"), u8("b", since=2), u8("c", since=3)])
 

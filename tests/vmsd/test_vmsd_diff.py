@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.diff import Change, Outcome, Verdict, compare, outcome
-from migpool_plugins.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
-from migpool_plugins.vmsd.layout import from_descriptions
+from migpool.vmsd.description import Description
+from migpool.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
+from migpool.vmsd.layout import from_descriptions
 
 SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from migpool_plugins.vmsd.capture import stream_description
-from migpool_plugins.vmsd.diff import Outcome, Verdict, compare, outcome
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.layout import LayoutSet, from_json, read_layouts
+from migpool.errors import DescriptionError
+from migpool.vmsd.diff import Outcome, Verdict, compare, outcome
+from migpool.vmsd.jsonform import stream_description
+from migpool.vmsd.layout import LayoutSet, from_json, read_layouts
 from tests.support.vmsd_captures import stream_path
 
 SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS

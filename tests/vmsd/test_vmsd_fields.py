@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from migpool.device import DeviceError
-from migpool_plugins.vmsd.declaration import Field
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.fields import (
+from migpool.vmsd.declaration import Field
+from migpool.vmsd.description import Description
+from migpool.vmsd.fields import (
     bitmap,
     boolean,
     buffer,

@@ -13,11 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migpool.device import DeviceError
-from migpool_plugins.vmsd.capture import CapturedSection, sections, stream_description
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.device import CapturedDevice
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.fields import (
+from migpool.errors import DescriptionError
+from migpool.vmsd.description import Description
+from migpool.vmsd.fields import (
     bitmap,
     boolean,
     buffer,
@@ -31,7 +29,10 @@ from migpool_plugins.vmsd.fields import (
     u16,
     u32,
 )
-from migpool_plugins.vmsd.layout import from_json
+from migpool.vmsd.jsonform import stream_description
+from migpool.vmsd.layout import from_json
+from migpool_plugins.vmsd.capture import CapturedSection, sections
+from migpool_plugins.vmsd.device import CapturedDevice
 from tests.support.vmsd_captures import captured, section, stream_path
 
 SMALL = [found for name in ("none", "q35-rich") for found in captured(name) if len(found.payload) < 6000]

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from migpool_plugins.vmsd import fields
-from migpool_plugins.vmsd.declaration import Field
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.jsonform import section_structure
-from migpool_plugins.vmsd.plain_fields import Scalar
+from migpool.vmsd import fields
+from migpool.vmsd.declaration import Field
+from migpool.vmsd.description import Description
+from migpool.vmsd.jsonform import section_structure
+from migpool.vmsd.plain_fields import Scalar
 
 
 @dataclass

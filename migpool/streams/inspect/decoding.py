@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from migpool.errors import DeviceError
+from migpool.errors import DescriptionError, DeviceError
 from migpool.streams.inspect.summary import KeptSection, SectionSummary, StreamSummary
 from migpool.streams.inspect.walk import Wanted
-from migpool_plugins.vmsd.codec import Shown
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.jsonform import section_structure
+from migpool.vmsd.codec import Shown
+from migpool.vmsd.description import Description
+from migpool.vmsd.jsonform import section_structure
 
 __all__ = ["DecodedSection", "decode", "wanted_by"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migpool_plugins.vmsd.access import Overlay
-from migpool_plugins.vmsd.codec import Codec, Entry, Notes, Shown
-from migpool_plugins.vmsd.payload import Fault, Reader
-from migpool_plugins.vmsd.structure import Structure
+from migpool.vmsd.access import Overlay
+from migpool.vmsd.codec import Codec, Entry, Notes, Shown
+from migpool.vmsd.payload import Fault, Reader
+from migpool.vmsd.structure import Structure
 
 __all__ = ["Nested", "Temporary"]
 

@@ -1,4 +1,4 @@
-"""The kinds of fields that a :class:`~migpool_plugins.vmsd.description.Description` is made of.
+"""The kinds of fields that a :class:`~migpool.vmsd.description.Description` is made of.
 
 What they have in common:
 
@@ -14,7 +14,7 @@ Whole numbers are big-endian. Where JSON names are given below they are those of
 
 from __future__ import annotations
 
-from migpool_plugins.vmsd.plain_fields import (
+from migpool.vmsd.plain_fields import (
     bitmap,
     boolean,
     buffer,
@@ -33,7 +33,7 @@ from migpool_plugins.vmsd.plain_fields import (
     unused,
     validate,
 )
-from migpool_plugins.vmsd.structured_fields import (
+from migpool.vmsd.structured_fields import (
     linked_list,
     pointers,
     queue,

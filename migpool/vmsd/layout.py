@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from migpool_plugins.vmsd.arrays import Array, PointerArray
-from migpool_plugins.vmsd.capture import stream_description
-from migpool_plugins.vmsd.cells import Blank
-from migpool_plugins.vmsd.description import Description
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.nested import Nested
-from migpool_plugins.vmsd.steps import Member
-from migpool_plugins.vmsd.structure import Structure
+from migpool.errors import DescriptionError
+from migpool.vmsd.arrays import Array, PointerArray
+from migpool.vmsd.cells import Blank
+from migpool.vmsd.description import Description
+from migpool.vmsd.jsonform import stream_description
+from migpool.vmsd.nested import Nested
+from migpool.vmsd.steps import Member
+from migpool.vmsd.structure import Structure
 
 __all__ = ["FieldLayout", "Layout", "LayoutSet", "from_descriptions", "from_json", "read_layouts"]
 

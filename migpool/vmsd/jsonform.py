@@ -12,23 +12,66 @@ would occur twice are numbered with ``[n]``; ``tmp`` and ``vstruct`` hold their 
 
 from __future__ import annotations
 
+import json
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TypeVar, cast
+from struct import Struct
+from typing import Final, TypeAlias, TypeVar, cast
 
-from migpool_plugins.vmsd.access import RECORDS, Record
-from migpool_plugins.vmsd.arrays import Array, Parts, Piece
-from migpool_plugins.vmsd.cells import SCALARS, bytes_cell
-from migpool_plugins.vmsd.codec import Codec
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.nested import Nested, Temporary
-from migpool_plugins.vmsd.steps import Member
-from migpool_plugins.vmsd.structure import Structure, Subsection
+from migpool.errors import DescriptionError
+from migpool.vmsd.access import RECORDS, Record
+from migpool.vmsd.arrays import Array, Parts, Piece
+from migpool.vmsd.cells import SCALARS, bytes_cell
+from migpool.vmsd.codec import Codec
+from migpool.vmsd.nested import Nested, Temporary
+from migpool.vmsd.steps import Member
+from migpool.vmsd.structure import Structure, Subsection
 
-__all__ = ["payload_size", "section_structure", "structure_from_json"]
+__all__ = ["StreamBytes", "payload_size", "section_structure", "stream_description", "structure_from_json"]
+
+StreamBytes: TypeAlias = "bytes | mmap.mmap"
+"""A whole stream."""
 
 _Value = TypeVar("_Value", int, str)
 _LARGEST = 2**32 - 1
+_VMDESC: Final = b"\x06"
+_EOF: Final = 0x00
+_LENGTH: Final = Struct(">I")
+_CANDIDATES: Final = 5
+"""JSON holds no 0x06, so only the four bytes of its length can be mistaken for the type before them."""
+
+
+def stream_description(data: StreamBytes, where: str) -> tuple[int, Mapping[str, object]]:
+    """Find the description at the end of a stream.
+
+    Arguments:
+        data: the stream.
+        where: how to call it in an error.
+
+    Returns:
+        The offset of the EOF byte before it, and the JSON.
+
+    Raises:
+        DescriptionError: there is none.
+    """
+    size = len(data)
+    at = size
+    for _ in range(_CANDIDATES):
+        at = data.rfind(_VMDESC, 0, at)
+        if at < 1:
+            break
+        if at + 5 <= size and _LENGTH.unpack_from(data, at + 1)[0] == size - at - 5 and data[at - 1] == _EOF:
+            try:
+                described = json.loads(data[at + 5 :])
+            except (ValueError, RecursionError) as error:
+                raise DescriptionError(f"{where}: the description at byte {at} is no JSON: {error}") from None
+            if not isinstance(described, dict):
+                raise DescriptionError(f"{where}: the description at byte {at} is no JSON object")
+            return at - 1, cast("Mapping[str, object]", described)
+    raise DescriptionError(
+        f"{where}: the stream has no description at its end (VMDESC); record it without suppress-vmdesc"
+    )
 
 
 def section_structure(entry: Mapping[str, object], version: int) -> Structure:

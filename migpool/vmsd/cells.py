@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from migpool_plugins.vmsd.codec import Codec, Notes, Shown
-from migpool_plugins.vmsd.payload import Fault, Reader
+from migpool.vmsd.codec import Codec, Notes, Shown
+from migpool.vmsd.payload import Fault, Reader
 
 __all__ = ["NULL", "SCALARS", "Blank", "Cell", "Check", "bitmap_cell", "bytes_cell"]
 

@@ -33,12 +33,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from migpool_plugins.vmsd.access import ATTRIBUTES, Overlay
-from migpool_plugins.vmsd.codec import Entry, Shown
-from migpool_plugins.vmsd.declaration import Field, check_order, declared_at, member_list
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.payload import Fault, NeedMore, Reader
-from migpool_plugins.vmsd.structure import Hooks, Structure, Subsection
+from migpool.errors import DescriptionError
+from migpool.vmsd.access import ATTRIBUTES, Overlay
+from migpool.vmsd.codec import Entry, Shown
+from migpool.vmsd.declaration import Field, check_order, declared_at, member_list
+from migpool.vmsd.payload import Fault, NeedMore, Reader
+from migpool.vmsd.structure import Hooks, Structure, Subsection
 
 __all__ = ["Description"]
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from migpool_plugins.vmsd.arrays import Array, CountedBytes, Length
-from migpool_plugins.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
-from migpool_plugins.vmsd.codec import Codec
-from migpool_plugins.vmsd.declaration import Field, declared_at
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.nested import Nested
-from migpool_plugins.vmsd.payload import Fault
+from migpool.errors import DescriptionError
+from migpool.vmsd.arrays import Array, CountedBytes, Length
+from migpool.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
+from migpool.vmsd.codec import Codec
+from migpool.vmsd.declaration import Field, declared_at
+from migpool.vmsd.nested import Nested
+from migpool.vmsd.payload import Fault
 
 __all__ = [
     "Condition",

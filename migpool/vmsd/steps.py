@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from migpool_plugins.vmsd.access import Access
-from migpool_plugins.vmsd.cells import Cell
-from migpool_plugins.vmsd.codec import Codec, Entry, Notes, Shown
-from migpool_plugins.vmsd.payload import Fault, Reader
+from migpool.vmsd.access import Access
+from migpool.vmsd.cells import Cell
+from migpool.vmsd.codec import Codec, Entry, Notes, Shown
+from migpool.vmsd.payload import Fault, Reader
 
 __all__ = ["Member", "MemberStep", "RunStep", "Step"]
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from migpool_plugins.vmsd.arrays import Length, PointerArray
-from migpool_plugins.vmsd.codec import Codec
-from migpool_plugins.vmsd.declaration import Field, declared_at
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.linked import Queue, Tree
-from migpool_plugins.vmsd.nested import Nested, Temporary
-from migpool_plugins.vmsd.plain_fields import Condition, Scalar, check_elements, with_length
+from migpool.errors import DescriptionError
+from migpool.vmsd.arrays import Length, PointerArray
+from migpool.vmsd.codec import Codec
+from migpool.vmsd.declaration import Field, declared_at
+from migpool.vmsd.linked import Queue, Tree
+from migpool.vmsd.nested import Nested, Temporary
+from migpool.vmsd.plain_fields import Condition, Scalar, check_elements, with_length
 
 if TYPE_CHECKING:
-    from migpool_plugins.vmsd.description import Description
+    from migpool.vmsd.description import Description
 
 __all__ = ["linked_list", "pointers", "queue", "struct", "temporary", "tree", "vstruct"]
 

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from migpool_plugins.vmsd.arrays import Array, PointerArray
-from migpool_plugins.vmsd.cells import Blank
-from migpool_plugins.vmsd.codec import Codec
-from migpool_plugins.vmsd.errors import DescriptionError
-from migpool_plugins.vmsd.nested import Nested
-from migpool_plugins.vmsd.steps import Member
-from migpool_plugins.vmsd.structure import Structure
+from migpool.errors import DescriptionError
+from migpool.vmsd.arrays import Array, PointerArray
+from migpool.vmsd.cells import Blank
+from migpool.vmsd.codec import Codec
+from migpool.vmsd.nested import Nested
+from migpool.vmsd.steps import Member
+from migpool.vmsd.structure import Structure
 
 __all__ = ["Field", "check_order", "declared_at", "member_list"]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One declared field; made by the functions of :mod:`~migpool_plugins.vmsd.fields`.
+    """One declared field; made by the functions of :mod:`~migpool.vmsd.fields`.
 
     Arguments:
         name: its name in the stream's JSON, and of the attribute if that is not given.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from struct import Struct
 
 from migpool.errors import DeviceError
-from migpool_plugins.vmsd.access import Access
-from migpool_plugins.vmsd.codec import Entry, Shown
-from migpool_plugins.vmsd.payload import SUBSECTION, Fault, Reader
-from migpool_plugins.vmsd.steps import Member, MemberStep, RunStep, Step
+from migpool.vmsd.access import Access
+from migpool.vmsd.codec import Entry, Shown
+from migpool.vmsd.payload import SUBSECTION, Fault, Reader
+from migpool.vmsd.steps import Member, MemberStep, RunStep, Step
 
 __all__ = ["Hooks", "Structure", "Subsection"]
 

@@ -18,15 +18,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Lock
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Wait
-from migpool.core.machine import Slot
-from migpool.core.trace import Tracer
 from migpool.errors import PeerError, TimeLimitExceeded
 from migpool.transport.rate_limit import Pace
 from migpool.transport.sockets import send_all, shut
@@ -36,24 +33,28 @@ if TYPE_CHECKING:
     from migpool.ram.dirty_pages import PagePacket
     from migpool.wire.rampacket import RamPacketWriter
 
-__all__ = ["ChannelGroup"]
+__all__ = ["ChannelGroup", "Waited"]
+
+Waited: TypeAlias = Callable[[str, int, int], None]
+"""Hears of a wait for an idle channel when it is over: whose packet waited, its index, and since when, in nanoseconds
+of the monotonic clock."""
 
 
 class ChannelGroup:
-    """Idle channels, for the taking.
+    """Idle channels, for the taking. Who sends names the device, for the order of its chunks and for errors.
 
     Arguments:
         channels: connected and greeted, in the order of their numbers.
-        tracer: the wait for an idle channel leaves a span of its own.
+        waited: called after each wait for an idle channel, on the thread that waited.
         switch: closes the group when it is thrown.
         pace: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
     """
 
     def __init__(
-        self, channels: Sequence[socket.socket], tracer: Tracer, switch: CancelSwitch, pace: Pace | None = None
+        self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: Pace | None = None
     ) -> None:
         self._channels = list(channels)
-        self._tracer = tracer
+        self._waited = waited
         self._switch = switch
         # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
         self._idle = list(channels)
@@ -61,7 +62,7 @@ class ChannelGroup:
         self._waiting = 0
         self._closed = False
         # Which channel each device that is being sent had last.
-        self._last: dict[int, socket.socket] = {}
+        self._last: dict[str, socket.socket] = {}
         self._number = 0
         self._numbering = Lock()
         self._pace = pace
@@ -70,16 +71,16 @@ class ChannelGroup:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def send(self, slot: Slot, index: int, buffers: Sequence[bytes | bytearray | memoryview], size: int) -> None:
+    def send(self, name: str, index: int, buffers: Sequence[bytes | bytearray | memoryview], size: int) -> None:
         """Send one packet of ``size`` bytes on an idle channel.
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
             PeerError: the connection is gone.
         """
-        channel = self._take_for(slot, index)
+        channel = self._take_for(name, index)
         try:
-            send_all(channel, buffers, slot.name, size)
+            send_all(channel, buffers, name, size)
         finally:
             self._give_back(channel)
 
@@ -89,7 +90,7 @@ class ChannelGroup:
         return self._pace is not None and not self._pace.lifted
 
     def send_pages(
-        self, slot: Slot, index: int, writers: Sequence[RamPacketWriter], packets: Sequence[PagePacket]
+        self, name: str, index: int, writers: Sequence[RamPacketWriter], packets: Sequence[PagePacket]
     ) -> int:
         """Send pages of the memory on an idle channel, straight from where the guest has them: all in one call.
 
@@ -105,7 +106,7 @@ class ChannelGroup:
         """
         if self._pace is not None:
             self._pace.wait(sum([packet.size for packet in packets]))
-        channel = self._take(slot, index)
+        channel = self._take(name, index)
         try:
             pieces: list[bytearray | memoryview] = []
             first = self._draw(len(packets))
@@ -114,28 +115,26 @@ class ChannelGroup:
                 writer.pack(first + place, packet.block, packet.normal, packet.zero, packet.size, packet.offsets)
                 pieces.append(writer.buffer)
                 pieces += packet.views
-            send_all(channel, pieces, slot.name)
+            send_all(channel, pieces, name)
         finally:
             self._give_back(channel)
         return first
 
-    def sync(self, slot: Slot, page_size: int) -> None:
+    def sync(self, name: str, page_size: int) -> None:
         """Send a SYNC on every channel, each as soon as it is idle.
 
         A channel that has its SYNC is kept until all have theirs: the destination reads nothing more from it before.
         """
-        begin = monotonic_ns()
         taken: list[socket.socket] = []
         try:
             for _ in self._channels:
-                taken.append(self._take(slot, -1))
-                send_all(taken[-1], [sync_header(self._draw(1), page_size)], slot.name)
+                taken.append(self._take(name, -1))
+                send_all(taken[-1], [sync_header(self._draw(1), page_size)], name)
         finally:
             for channel in taken:
                 self._give_back(channel)
-        self._tracer.record(Wait.SYNC, slot.number, -1, begin)
 
-    def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
+    def splice(self, name: str, index: int, header: bytearray, pipe: int, size: int) -> None:
         """Send one packet whose payload waits in a pipe; its pages move without a copy.
 
         Arguments:
@@ -143,15 +142,15 @@ class ChannelGroup:
             pipe: the read end, which holds at least ``size`` bytes.
             size: the payload's length in bytes.
         """
-        channel = self._take_for(slot, index)
+        channel = self._take_for(name, index)
         try:
             channel.sendmsg([header], (), socket.MSG_MORE)
             while size:
                 size -= os.splice(pipe, channel.fileno(), size)
         except BlockingIOError:
-            raise TimeLimitExceeded(f"{slot.name}: the peer has taken no data within the time limit") from None
+            raise TimeLimitExceeded(f"{name}: the peer has taken no data within the time limit") from None
         except OSError as error:
-            raise PeerError(f"{slot.name}: the connection is gone ({error.strerror or error})") from None
+            raise PeerError(f"{name}: the connection is gone ({error.strerror or error})") from None
         finally:
             self._give_back(channel)
 
@@ -162,18 +161,18 @@ class ChannelGroup:
             self._number += numbers
         return first
 
-    def done(self, slot: Slot) -> None:
+    def done(self, name: str) -> None:
         """The device has sent its last chunk."""
-        self._last.pop(slot.number, None)
+        self._last.pop(name, None)
 
-    def _take_for(self, slot: Slot, index: int) -> socket.socket:
+    def _take_for(self, name: str, index: int) -> socket.socket:
         """An idle channel for a chunk."""
         last = self._last
-        favourite = last.get(slot.number) if len(last) >= len(self._channels) else None
-        channel = last[slot.number] = self._take(slot, index, favourite)
+        favourite = last.get(name) if len(last) >= len(self._channels) else None
+        channel = last[name] = self._take(name, index, favourite)
         return channel
 
-    def _take(self, slot: Slot, index: int, favourite: socket.socket | None = None) -> socket.socket:
+    def _take(self, name: str, index: int, favourite: socket.socket | None = None) -> socket.socket:
         if favourite is not None:
             try:
                 self._idle.remove(favourite)
@@ -183,9 +182,9 @@ class ChannelGroup:
         try:
             return self._idle.pop(0)
         except IndexError:
-            return self._wait_for_one(slot, index)
+            return self._wait_for_one(name, index)
 
-    def _wait_for_one(self, slot: Slot, index: int) -> socket.socket:
+    def _wait_for_one(self, name: str, index: int) -> socket.socket:
         begin = monotonic_ns()
         channel = None
         with self._given_back:
@@ -197,10 +196,10 @@ class ChannelGroup:
                 except IndexError:
                     self._given_back.wait()
             self._waiting -= 1
-        self._tracer.record(Wait.CHANNEL, slot.number, index, begin)
+        self._waited(name, index, begin)
         if channel is None:
             self._switch.check()
-            raise PeerError(f"{slot.name}: the channels are closed")
+            raise PeerError(f"{name}: the channels are closed")
         return channel
 
     def _give_back(self, channel: socket.socket) -> None:

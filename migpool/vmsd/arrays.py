@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from migpool_plugins.vmsd.access import ATTRIBUTES
-from migpool_plugins.vmsd.cells import NULL, Cell
-from migpool_plugins.vmsd.codec import Codec, Notes, Shown
-from migpool_plugins.vmsd.payload import Fault, Reader
+from migpool.vmsd.access import ATTRIBUTES
+from migpool.vmsd.cells import NULL, Cell
+from migpool.vmsd.codec import Codec, Notes, Shown
+from migpool.vmsd.payload import Fault, Reader
 
 __all__ = ["Array", "CountedBytes", "Length", "Parts", "Piece", "PointerArray", "length_of"]
 

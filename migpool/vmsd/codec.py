@@ -1,7 +1,7 @@
 """What every part of a description can do: read itself from bytes, write itself, and show a value.
 
 Declared descriptions and those that come with a stream compile to the same parts; there is no other codec. A part
-knows its wire form only; where a value lives in an object is the concern of :mod:`~migpool_plugins.vmsd.access`.
+knows its wire form only; where a value lives in an object is the concern of :mod:`~migpool.vmsd.access`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from migpool_plugins.vmsd.payload import Reader
+from migpool.vmsd.payload import Reader
 
 __all__ = ["Codec", "Entry", "Notes", "Shown"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from migpool_plugins.vmsd.cells import SCALARS
-from migpool_plugins.vmsd.codec import Codec, Notes, Shown
-from migpool_plugins.vmsd.nested import Nested
-from migpool_plugins.vmsd.payload import Fault, Reader
+from migpool.vmsd.cells import SCALARS
+from migpool.vmsd.codec import Codec, Notes, Shown
+from migpool.vmsd.nested import Nested
+from migpool.vmsd.payload import Fault, Reader
 
 __all__ = ["Queue", "Tree"]
 

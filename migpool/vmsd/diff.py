@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import IntEnum
 
-from migpool_plugins.vmsd.layout import FieldLayout, Layout, LayoutSet
+from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
 
 __all__ = ["Change", "Outcome", "Verdict", "compare", "outcome"]
 
@@ -64,7 +64,7 @@ def compare(old: LayoutSet, new: LayoutSet) -> list[Change]:
     """All differences that matter to a migration between the two, or that one might think do.
 
     Arguments:
-        old: the descriptions of one side; see :func:`~migpool_plugins.vmsd.layout.read_layouts`.
+        old: the descriptions of one side; see :func:`~migpool.vmsd.layout.read_layouts`.
         new: those of the other side, of the same form.
 
     Returns:

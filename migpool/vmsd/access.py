@@ -13,7 +13,7 @@ from operator import attrgetter, itemgetter
 from types import FunctionType, MethodType
 from typing import Protocol, TypeAlias, cast
 
-from migpool_plugins.vmsd.payload import Fault
+from migpool.vmsd.payload import Fault
 
 __all__ = ["ATTRIBUTES", "RECORDS", "Access", "Overlay", "Record"]
 
