@@ -6,8 +6,7 @@ backends, ``device.py`` the vCPU as a device, ``board.py`` what the vCPUs share.
 
 from __future__ import annotations
 
-from migpool.device import Device, DeviceContext
-from migpool.errors import UsageError
+from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.choice import choose_backend
@@ -29,12 +28,11 @@ def devices(context: DeviceContext) -> list[Device]:
         context: ``count`` is the number of vCPUs, 1 to 256.
 
     Raises:
-        UsageError: an option or the count is wrong.
-        DeviceError: no backend works on this host.
+        DeviceError: an option or the count is wrong, or no backend works on this host.
     """
     options = VcpuOptions.parse(context.options)
     if not 1 <= context.count <= program.MAX_VCPUS:
-        raise UsageError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+        raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
     machine = choose_backend(options.backend, options.cpu)(context.count)
     try:
         if context.side == "source":

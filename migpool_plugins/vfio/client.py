@@ -14,33 +14,23 @@ from __future__ import annotations
 
 import errno
 import itertools
+import marshal
 import select
 import socket
 import struct
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.vfio.backend import BackendError
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER, decode, encode
+from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER
 from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.process import DeviceProcess
 
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a request brought.
-
-    Arguments:
-        fields: the reply's JSON fields.
-        payload: the bytes that came with it.
-    """
-
-    fields: dict[str, object]
-    payload: bytes
+_T = TypeVar("_T")
 
 
 class DeviceClient:
@@ -69,14 +59,14 @@ class DeviceClient:
 
     # ---------------------------------------------------------------- control
 
-    def request(self, op: str, limit: float, payload: bytes = b"", **fields: object) -> Reply:
+    def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
         """Ask the device process and return its answer.
 
         Arguments:
-            op: the request.
+            kind: what the answer is.
+            op: the request: a method of :class:`~migpool_plugins.vfio.state.DeviceState`, or ``connect``.
             limit: seconds to wait for the answer.
-            payload: bytes to send along.
-            fields: further fields of the request.
+            arguments: of the method; numbers, text and bytes.
 
         Raises:
             BackendError: refused, aborted, late, or the process has ended.
@@ -85,7 +75,7 @@ class DeviceClient:
         self._interruption.check()
         number = next(self._ids)
         try:
-            self._connection.sendall(encode({"id": number, "op": op, **fields}, payload))
+            self._connection.sendall(marshal.dumps((number, op, arguments)))
         except ConnectionError:
             raise BackendError(self._process.ending()) from None
         deadline = time.monotonic() + limit
@@ -93,17 +83,19 @@ class DeviceClient:
             ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             self._interruption.check()
             if not ready:
-                raise BackendError(f"the device did not answer {op!r} within {limit:.3g} s", errno.ETIMEDOUT)
-            fields, payload = self._receive()
+                name = op.replace("_", "-")
+                raise BackendError(f"the device did not answer {name!r} within {limit:.3g} s", errno.ETIMEDOUT)
+            answered, refused, answer = self._receive()
             # An aborted request's answer may still come; the numbers tell it from the one that is waited for.
-            if fields.get("id") == number:
+            if answered == number:
                 break
             self._drop_data()
-        if "error" in fields:
-            raise _refused(fields.get("kind") == "verification", str(fields["error"]))
-        return Reply(fields, payload)
+        if refused:
+            raise _refused(refused, answer)
+        assert isinstance(answer, kind)
+        return answer
 
-    def _receive(self) -> tuple[dict[str, object], bytes]:
+    def _receive(self) -> tuple[int, str, Any]:
         try:
             message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
         except ConnectionError:
@@ -112,11 +104,8 @@ class DeviceClient:
             self._adopt(socket.socket(fileno=descriptor))
         if not message:
             raise BackendError(self._process.ending())
-        return decode(message)
-
-    def check(self) -> None:
-        """Raise :class:`DeviceError` if the device has been aborted or closed."""
-        self._interruption.check()
+        number, refused, answer = marshal.loads(message)
+        return number, refused, answer
 
     # ------------------------------------------------------------------- data
 
@@ -125,14 +114,21 @@ class DeviceClient:
         """The data descriptor, if one is open."""
         return self._data
 
-    def read(self, data: socket.socket, buffer: memoryview, length: int) -> int:
-        """Read up to ``length`` bytes of state straight into ``buffer``; 0 at the end of the data.
+    def _open_data(self) -> socket.socket:
+        if self._data is None:
+            self._interruption.check()
+            raise BackendError("the device opened no data descriptor")
+        return self._data
+
+    def read(self, buffer: memoryview) -> int:
+        """Read state straight into ``buffer``, as much as it holds or there is; 0 at the end of the data.
 
         Raises:
             BackendError: aborted, late, or the descriptor is broken.
         """
+        data = self._open_data()
         try:
-            count = data.recv_into(buffer, length, socket.MSG_WAITALL)
+            count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
         except BlockingIOError:
             raise self._late("read") from None
         except OSError as error:
@@ -141,13 +137,14 @@ class DeviceClient:
             self._interruption.check()
         return count
 
-    def write(self, data: socket.socket, state: memoryview) -> None:
+    def write(self, state: memoryview) -> None:
         """Write ``state`` and wait until the device has taken and checked it.
 
         Raises:
             BackendError: aborted, late, refused, or the descriptor is broken.
             VerificationError: it is not the state that was sent.
         """
+        data = self._open_data()
         header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
         try:
             sent = data.sendmsg((header, state))
@@ -168,7 +165,7 @@ class DeviceClient:
         if len(answer) != ACK_HEADER.size:
             raise self._broken(None)
         if kind:
-            raise _refused(ACK_KINDS[kind] == "verification", text.decode())
+            raise _refused(ACK_KINDS[kind], text.decode())
 
     def _adopt(self, data: socket.socket) -> None:
         """Make a descriptor that has come the device's data descriptor."""
@@ -203,7 +200,7 @@ class DeviceClient:
     def _broken(self, error: OSError | None) -> DeviceError:
         """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
         try:
-            self.request("ready", self.data_limit)
+            self.ask(object, "prepare", self.data_limit)
         except DeviceError as reason:
             return reason
         return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
@@ -231,5 +228,5 @@ class DeviceClient:
         self._process.release()
 
 
-def _refused(verification: bool, text: str) -> DeviceError:
-    return VerificationError(text) if verification else BackendError(text)
+def _refused(kind: str, text: str) -> DeviceError:
+    return VerificationError(text) if kind == "verification" else BackendError(text)

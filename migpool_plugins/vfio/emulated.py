@@ -76,7 +76,7 @@ class EmulatedVfioDevice(VfioDevice):
 
     def save_setup(self) -> bytes:
         """Wait until the state has been made, and describe the device for the other side."""
-        self._client.request("ready", MAKING_LIMIT)
+        self._client.ask(object, "prepare", MAKING_LIMIT)
         super().save_setup()
         return json.dumps({"size": self.profile.size, "config_size": self.profile.config_size}).encode()
 
@@ -88,7 +88,7 @@ class EmulatedVfioDevice(VfioDevice):
 
     def save_config(self) -> bytes:
         """Return the config: the digest of the state, and made-up content; takes the profile's time."""
-        return self._client.request("save-config", self._limit).payload
+        return self._client.ask(bytes, "save_config", self._limit)
 
     # ------------------------------------------------------------- destination
 
@@ -100,7 +100,7 @@ class EmulatedVfioDevice(VfioDevice):
         """
         if data:
             self._compare(data)
-        self._client.request("ready", MAKING_LIMIT)
+        self._client.ask(object, "prepare", MAKING_LIMIT)
         super().load_setup(b"")
 
     def _compare(self, data: bytes) -> None:
@@ -120,7 +120,7 @@ class EmulatedVfioDevice(VfioDevice):
         """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
         self._guard.check()
         try:
-            self._client.request("load-config", self._limit + self.profile.load_config_time, data)
+            self._client.ask(object, "load_config", self._limit + self.profile.load_config_time, data)
         except DeviceError as error:
             raise self._spoiled(error) from None
         self._finish_loading()
@@ -129,11 +129,11 @@ class EmulatedVfioDevice(VfioDevice):
 
     def fingerprint(self) -> bytes:
         """Return the SHA-256 of what was really read from, or written to, the device; computed now."""
-        return self._client.request("fingerprint", MAKING_LIMIT).payload
+        return self._client.ask(bytes, "fingerprint", MAKING_LIMIT)
 
     def verify(self) -> None:
         """Compare everything that was received with what the state must be, once more and as a whole."""
-        self._client.request("verify", MAKING_LIMIT)
+        self._client.ask(object, "verify", MAKING_LIMIT)
 
     def costs(self) -> StateCosts:
         """What the profile makes of this device's work."""
@@ -155,6 +155,5 @@ class EmulatedVfioDevice(VfioDevice):
 
         With a shared lock these are the times in which the device held it.
         """
-        came = self._client.request("record", self._limit, last=last).fields["record"]
-        assert isinstance(came, list)
+        came = self._client.ask(list, "record", self._limit, last)
         return [(begin, end) for begin, end in came]

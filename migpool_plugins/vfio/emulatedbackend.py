@@ -11,25 +11,15 @@ import errno
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.client import DeviceClient
-from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
+from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 
-__all__ = ["DescriptorBackend", "ServedBackend", "flags_of"]
+__all__ = ["DescriptorBackend", "ServedBackend"]
 
 MAKING_LIMIT = 60.0
 """Seconds that making the state may take: 64 MiB take a tenth of a second, the largest allowed state some twenty."""
-
-
-def flags_of(profile: DeviceProfile) -> Flags:
-    """What a device of this profile can do."""
-    flags = Flags.STOP_COPY
-    if profile.p2p:
-        flags |= Flags.P2P
-    if profile.precopy:
-        flags |= Flags.PRE_COPY
-    return flags
 
 
 class DescriptorBackend:
@@ -43,7 +33,7 @@ class DescriptorBackend:
 
     def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
         self.note = "emulated VFIO"
-        self.flags = flags_of(profile)
+        self.flags = profile.flags
         self.write_size = MAX_CHUNK
         self._client = client
         self._pollable = profile.pollable
@@ -52,42 +42,31 @@ class DescriptorBackend:
         self._ended = False
 
     def state(self) -> MigrationState:
-        """Ask the device process for the device's state."""
-        number = self._client.request("state", self._limit).fields["state"]
-        assert isinstance(number, int)
-        return MigrationState(number)
+        return MigrationState(self._client.ask(int, "where", self._limit))
 
     def set_state(self, target: MigrationState) -> None:
         """Bring the device to ``target``; a data descriptor comes with the answer where one is opened."""
         if target in WRITABLE or target in READABLE:
             self._came = 0
             self._ended = False
-        self._client.request("set-state", self._limit, state=int(target))
+        self._client.ask(object, "set_state", self._limit, int(target))
 
     def data_size(self) -> int | None:
-        """Ask how many bytes of state a stop-copy would read."""
-        size = self._client.request("data-size", self._limit).fields["size"]
-        assert isinstance(size, int)
-        return size
+        return self._client.ask(int, "data_size", self._limit)
 
     def precopy_info(self) -> PrecopyInfo | None:
         """None: a device with a data descriptor does not pre-copy."""
         return None
 
     def read(self, buffer: memoryview) -> int:
-        """Read the next part of the state straight into ``buffer``."""
-        data = self._client.data
-        if data is None:
-            self._client.check()
-            raise BackendError("the device opened no data descriptor")
-        count = self._client.read(data, buffer, len(buffer))
+        count = self._client.read(buffer)
         self._came += count
         return count or self._finish()
 
     def _finish(self) -> int:
         """The data has ended: ask whether that was the end of the state or an error."""
         if not self._ended:
-            sent = self._client.request("finish-save", self._limit).fields["sent"]
+            sent = self._client.ask(int, "finish_save", self._limit)
             if sent != self._came:
                 raise BackendError(f"{sent} bytes of state were put in and {self._came} read")
             self._ended = True
@@ -95,15 +74,11 @@ class DescriptorBackend:
 
     def write(self, data: memoryview) -> None:
         """Write a part of the state; returns when the device has taken it, at its own pace, and found it right."""
-        descriptor = self._client.data
-        if descriptor is None:
-            self._client.check()
-            raise BackendError("the device opened no data descriptor")
-        self._client.write(descriptor, data)
+        self._client.write(data)
 
     def reset(self) -> None:
         """Reset the device; what it has begun by itself, a stop say, it finishes first."""
-        self._client.request("reset", self._limit)
+        self._client.ask(object, "reset", self._limit)
 
     def poll_fd(self) -> int | None:
         """The data descriptor while there is one, if the profile says so: readable when a chunk or the end is there."""
@@ -111,7 +86,6 @@ class DescriptorBackend:
         return data.fileno() if self._pollable and data is not None else None
 
     def abort(self) -> None:
-        """End any wait at once."""
         self._client.abort()
 
     def renew(self) -> None:
@@ -119,7 +93,6 @@ class DescriptorBackend:
         self._client.renew()
 
     def close(self) -> None:
-        """Close the connections and release the process."""
         self._client.close()
 
 
@@ -136,22 +109,17 @@ class ServedBackend(VfioUserBackend):
         self._client = client
         self._limit = limit
         self._connect_limit = MAKING_LIMIT
-        super().__init__(
-            lambda _: self._connected(),
-            "emulated device",
-            flags=flags_of(profile),
-            reason=self._why,
-        )
+        super().__init__(lambda _: self._connected(), "emulated device", flags=profile.flags, reason=self._why)
         self.note = "emulated VFIO"
 
     def _connected(self) -> Connection:
-        self._client.request("connect", self._connect_limit)
+        self._client.ask(object, "connect", self._connect_limit)
         self._connect_limit = self._limit
         return Connection(self._client.take_data(), "emulated device", self._limit)
 
     def _why(self) -> DeviceError | None:
         try:
-            self._client.request("why", self._limit)
+            self._client.ask(object, "why", self._limit)
         except VerificationError as reason:
             return reason
         except BackendError as reason:
@@ -165,11 +133,9 @@ class ServedBackend(VfioUserBackend):
         self._client.abort()
 
     def renew(self) -> None:
-        """Take back an abort."""
         self._client.renew()
         super().renew()
 
     def close(self) -> None:
-        """Close the connections and release the process."""
         super().close()
         self._client.close()

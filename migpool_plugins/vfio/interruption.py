@@ -11,6 +11,7 @@ Guarantees:
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable
 
@@ -45,6 +46,17 @@ class Interruption:
             raise BackendError(f"{self._name} has been closed")
         if self.raised:
             raise BackendError(f"{self._name}'s work was aborted")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until the device is interrupted.
+
+        Raises:
+            BackendError: it is, or it is closed.
+        """
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        waiting.poll(seconds * 1000)
+        self.check()
 
     def interrupt(self, also: Callable[[], None] | None = None) -> None:
         """End every wait, unless that has been done.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import marshal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from migpool.device import DeviceError, Side
-from migpool_plugins.vfio.control import encode
 from migpool_plugins.vfio.options import DeviceSettings
 
 END_LIMIT: Final = 5.0
@@ -65,16 +65,8 @@ class DeviceProcess:
         Raises:
             DeviceError: the process is gone, or this process is out of descriptors.
         """
-        fault = settings.fault
-        message = encode(
-            {
-                "idstr": settings.idstr,
-                "side": side,
-                "seed": seed,
-                "profile": dataclasses.asdict(settings.profile),
-                "fault": None if fault is None else dataclasses.asdict(fault),
-            }
-        )
+        fault = None if settings.fault is None else dataclasses.astuple(settings.fault)
+        message = marshal.dumps((settings.idstr, side == "source", seed, dataclasses.astuple(settings.profile), fault))
         ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

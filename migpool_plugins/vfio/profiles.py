@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from migpool_plugins.vfio.migration import Flags
+
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
@@ -102,6 +104,11 @@ class DeviceProfile:
     def _check(name: str, value: float, least: float, most: float, unit: str) -> None:
         if not least <= value <= most:
             raise ValueError(f"{name} is {value:g}: use {least} to {most:g} {unit}")
+
+    @property
+    def flags(self) -> Flags:
+        """What a device of this profile can do."""
+        return Flags.STOP_COPY | (Flags.P2P if self.p2p else 0) | (Flags.PRE_COPY if self.precopy else 0)
 
     @property
     def chunks(self) -> int:

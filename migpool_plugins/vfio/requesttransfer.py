@@ -11,11 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from migpool_plugins.vfio.content import Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.pacing import READ_ALLOWANCE, WRITE_ALLOWANCE, SharedLock
-from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.transfer import Load, Transfer, ring
+from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
+from migpool_plugins.vfio.transfer import Emulated, Load, Save, ring
 
 __all__ = ["DirtyBytes", "RequestedLoad", "RequestedSave"]
 
@@ -48,22 +46,17 @@ class DirtyBytes:
             self.total = min(self.total + fresh, read + self._size)
 
 
-class RequestedSave(Transfer):
+class RequestedSave(Save):
     """The device gives its state in the answers to reads. Its calls come from one thread at a time.
 
     Arguments:
+        device: the device that saves.
         running: whether the device still runs: there is only what can be pre-copied, until ``begin``.
     """
 
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        shared: SharedLock | None,
-        running: bool,
-    ) -> None:
-        super().__init__(profile, content, faults, profile.read_latency, profile.read_rate, shared)
+    def __init__(self, device: Emulated, running: bool) -> None:
+        super().__init__(device)
+        profile = device.profile
         now = time.monotonic()
         self._lock = threading.Lock()
         self._dirty = DirtyBytes(profile.dirty_rate, profile.size, now)
@@ -121,14 +114,10 @@ class RequestedSave(Transfer):
 
     def _produce(self) -> None:
         """Make the next chunk ready."""
-        length = min(self._profile.chunk, self._look() - self._produced)
-        fault = self._fault_in(self._produced, length)
-        if fault is not None:
-            length = fault.at - self._produced
-        self.pacer.work(length, max(self.pacer.due, self._given - READ_ALLOWANCE))
+        length, fault = self._make_chunk(self._produced, self._look(), self._given)
         self._given = time.monotonic()
         if fault is not None:
-            self.error = self._happen(fault, "read")
+            self.error = self._happen(fault)
         elif self._cancelled.is_set():
             self.error = Refusal("the transfer has ended")
         if self.error is not None:
@@ -143,15 +132,8 @@ class RequestedSave(Transfer):
 class RequestedLoad(Load):
     """The device takes its state from the writes. Its calls come from one thread at a time."""
 
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        received: Memory,
-        shared: SharedLock | None,
-    ) -> None:
-        super().__init__(profile, content, faults, received, shared)
+    def __init__(self, device: Emulated) -> None:
+        super().__init__(device)
         self._answered = 0.0
 
     def write(self, length: int, receive: Callable[[memoryview], bool]) -> bool:

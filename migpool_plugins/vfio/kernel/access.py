@@ -15,9 +15,8 @@ from typing import Final, Literal, TypeAlias
 
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.kernel import abi
-from migpool_plugins.vfio.kernel.calls import Calls
+from migpool_plugins.vfio.kernel.calls import Calls, refusal
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
-from migpool_plugins.vfio.kernel.refusals import refusal
 
 __all__ = ["Access", "Way", "open_access", "way_to"]
 

@@ -29,15 +29,12 @@ from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.kernel import abi, features
 from migpool_plugins.vfio.kernel.access import Access
-from migpool_plugins.vfio.kernel.calls import Calls
-from migpool_plugins.vfio.kernel.refusals import refusal
-from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
-from migpool_plugins.vfio.waiting import epoll_accepts
+from migpool_plugins.vfio.kernel.calls import Calls, refusal
+from migpool_plugins.vfio.migration import PRE_COPY, READABLE, WRITABLE, Flags, MigrationState
 
 __all__ = ["KernelBackend"]
 
 _WRITE_SIZE: Final = 1 << 20
-_PRE_COPY: Final = frozenset({MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P})
 _NOTHING_NOW: Final = frozenset({errno.ENOMSG, errno.EAGAIN})
 """How a driver says in PRE_COPY that it has no more until something changes."""
 
@@ -54,7 +51,7 @@ class _Data:
     def __init__(self, fd: int, state: MigrationState, wake: int) -> None:
         self.fd = fd
         self.loading = state in WRITABLE
-        self.pollable = epoll_accepts(fd)
+        self.pollable = _epoll_accepts(fd)
         self.poll = select.poll()
         self.poll.register(wake, select.POLLIN)
         if self.pollable:
@@ -186,7 +183,7 @@ class KernelBackend:
 
     def read(self, buffer: memoryview) -> int:
         data = self._data_for("a read", loading=False)
-        pre_copy = self._state in _PRE_COPY
+        pre_copy = self._state in PRE_COPY
         deadline = time.monotonic() + self._limit
         while True:
             if data.pollable and not pre_copy:
@@ -271,6 +268,17 @@ class KernelBackend:
         if self._data is not None:
             os.close(self._data.fd)
             self._data = None
+
+
+def _epoll_accepts(fd: int) -> bool:
+    """Whether a descriptor can really be waited on.
+
+    ``poll`` calls a descriptor ready at once whose driver cannot say when it is; only epoll refuses it (EPERM).
+    """
+    with select.epoll(1) as selector, suppress(PermissionError):
+        selector.register(fd, select.EPOLLIN)
+        return True
+    return False
 
 
 def _state_remedy(reached: MigrationState, error: OSError) -> str:

@@ -1,15 +1,19 @@
-"""The calls into the kernel that the backend makes, in one place, so that a driver made for a test can stand in for it.
+"""The calls into the kernel that the backend makes, in one place, and the error that a refused one becomes.
 
-Whatever stands in returns real descriptors: waiting on them, and closing them, is not its business.
+A driver made for a test can stand in for the kernel. Whatever stands in returns real descriptors: waiting on them, and
+closing them, is not its business.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import Protocol
 
-__all__ = ["Calls", "LinuxCalls"]
+from migpool_plugins.vfio.backend import BackendError
+
+__all__ = ["Calls", "LinuxCalls", "refusal"]
 
 
 class Calls(Protocol):
@@ -42,3 +46,17 @@ class LinuxCalls:
 
     def write(self, fd: int, data: memoryview) -> int:
         return os.write(fd, data)
+
+
+def refusal(device: str, what: str, error: OSError, remedy: str) -> BackendError:
+    """Return the error for a call that a driver refused.
+
+    Arguments:
+        device: the device's name.
+        what: what it was asked ("to become STOP_COPY").
+        error: what came back.
+        remedy: what to do about it.
+    """
+    number = error.errno or 0
+    name = errno.errorcode.get(number, str(number))
+    return BackendError(f"{device} refused {what} with {name} ({os.strerror(number)}): {remedy}", number)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import socket
 import struct
 import threading
@@ -255,9 +254,3 @@ class Connection:
             if not self._closed:
                 self._closed = True
                 self._socket.close()
-
-
-def words(number: int) -> str:
-    """An error number in words: its text and its name. A server may send any 32 bits as one."""
-    name = errno.errorcode.get(number)
-    return f"error {number}, which has no name" if name is None else f"{os.strerror(number)} ({name})"

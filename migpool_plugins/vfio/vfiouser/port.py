@@ -7,7 +7,6 @@ first has gone. A device keeps its state between clients. Who goes away while a 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -19,10 +18,10 @@ from typing import Final
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.options import parse_options
-from migpool_plugins.vfio.pacing import SharedLock, sharpen_timers
+from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.vfiouser.paths import socket_paths
 from migpool_plugins.vfio.vfiouser.session import Session
+from migpool_plugins.vfio.vfiouser.sockets import remove_stale, socket_paths
 
 __all__ = ["ServedDevices"]
 
@@ -110,7 +109,7 @@ class _Port:
         self._told = told
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _remove_stale(path)
+            remove_stale(path)
             self._listener.bind(path)
             self._listener.listen(_MOST_WAITING)
         except OSError as error:
@@ -153,25 +152,3 @@ class _Port:
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
         self._device.reset()
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that a server left behind when it was killed.
-
-    Raises:
-        DeviceError: there is a server at it, or the file is none of ours.
-    """
-    file = Path(path)
-    if not file.exists():
-        return
-    if not file.is_socket():
-        raise DeviceError(f"{path} is there, and is no socket: remove it, or give another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:
-                file.unlink()
-                return
-    raise DeviceError(f"a server listens at {path}: give another path")

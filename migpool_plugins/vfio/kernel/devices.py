@@ -1,17 +1,32 @@
-"""Opens devices of the host by name."""
+"""The host's devices, opened by name: through an entry of a scenario, or from code.
+
+The ``options`` table of such an entry::
+
+    backend = "kernel"
+    device = "0000:01:00.0"          a PCI address, a mediated device's UUID or a directory of sysfs; for some, a list
+    device = {source = "0000:01:00.0", destination = "0000:02:00.0"}       when both ends are on one host
+    way = "group"                    or "iommufd"; without it the group, if there is one
+    precopy = true                   whether to save while the machine runs, if the device can
+    bus = 1                          PCI bus of the first device in the stream; the others count up from it
+    time_limit = 30                  seconds that a wait for a device may take
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from migpool.device import DeviceError
+from migpool.device import Device, DeviceContext, DeviceError
+from migpool_plugins.options import Options
+from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.kernel.access import Way, open_access
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls
 from migpool_plugins.vfio.kernel.host import Host
+from migpool_plugins.vfio.options import device_names, each_device
 
-__all__ = ["TIME_LIMIT", "open_kernel"]
+__all__ = ["open_devices", "open_kernel"]
 
+_KEYS = ("backend", "bus", "device", "precopy", "time_limit", "way")
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
 
@@ -58,3 +73,24 @@ def open_kernel(
             access.close()
         raise
     return made
+
+
+def open_devices(context: DeviceContext) -> list[Device]:
+    """Open the devices of an entry.
+
+    Raises:
+        DeviceError: an option is wrong, or a device cannot be opened or cannot migrate.
+    """
+    options = Options("vfio", context.options, _KEYS, to='backend "kernel"')
+    names = device_names(options, context.count)
+    precopy = options.flag("precopy", default=True)
+    limit = options.time_limit("time_limit", TIME_LIMIT)
+    ways: tuple[Way, Way] = ("group", "iommufd")
+    way = options.one_of("way", ways) if "way" in options.table else None
+    like = 'a device, such as "0000:01:00.0"'
+    opened = open_kernel(
+        each_device(options, "device", context, like, lambda name, _count: [name]), time_limit=limit, way=way
+    )
+    return [
+        VfioDevice(name, backend, context.side, precopy=precopy) for name, backend in zip(names, opened, strict=True)
+    ]
