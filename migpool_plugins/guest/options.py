@@ -27,8 +27,6 @@ from migpool_plugins.guest.pattern import HOT_PERIOD
 from migpool_plugins.options import Options
 from migpool_plugins.vcpu.options import BACKENDS, BackendChoice
 
-__all__ = ["DirtyLogChoice", "GuestOptions"]
-
 DirtyLogChoice = Literal["auto", "bitmap", "ring"]
 
 MIB: Final = 1 << 20

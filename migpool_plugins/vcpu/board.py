@@ -15,11 +15,7 @@ from migpool_plugins.vcpu.state import StateFormat
 
 
 class BoardDevice(Device):
-    """The board of a group's machine. With a backend that has none its config is a header alone.
-
-    Arguments:
-        group: the VM that it belongs to.
-    """
+    """The board of a group's machine. With a backend that has none its config is a header alone."""
 
     idstr = "vcpu-board"
 
@@ -32,8 +28,6 @@ class BoardDevice(Device):
         self._aborted = False
         self._closed = False
 
-    # ---------------------------------------------------------------- source
-
     def save_config(self) -> bytes:
         self._check()
         if not self._group.standing:
@@ -44,10 +38,7 @@ class BoardDevice(Device):
     def resume(self) -> None:
         self._aborted = False
 
-    # ----------------------------------------------------------- destination
-
     def load_config(self, data: bytes) -> None:
-        """Load what the vCPUs share, and read it back for :meth:`fingerprint`."""
         self._check()
         missing = sorted(set(range(len(self._group.threads))) - self._group.loaded)
         if missing:
@@ -56,8 +47,6 @@ class BoardDevice(Device):
             raise DeviceError("a vCPU runs: what they share is loaded before they are started")
         self.note = self._group.noted(self._machine.load_board(self._format.decode(0, data)))
         self._sets = self._machine.save_board()
-
-    # ------------------------------------------------------------------ both
 
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what was saved, or of what was read back after it was loaded; without the clock."""
@@ -72,8 +61,6 @@ class BoardDevice(Device):
         self._closed = True
         self._group.leave(BOARD)
 
-    # ---------------------------------------------------------- exact format
-
     def exact_config(self) -> bool:
         return True
 
@@ -81,10 +68,7 @@ class BoardDevice(Device):
         return self._format.measure(0, data)
 
     def describe_config(self) -> Mapping[str, object]:
-        """Return the name, type and size of every value, as they stand in each config from this host."""
         return self._format.describe(0, self._machine.blank_board)
-
-    # --------------------------------------------------------------- private
 
     def _check(self) -> None:
         if self._closed:

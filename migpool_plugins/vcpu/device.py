@@ -11,11 +11,11 @@ from typing import Final
 
 from migpool.device import Device, DeviceError, VerificationError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import VcpuState
 from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.program import PAGE_SIZE
 from migpool_plugins.vcpu.proof import Guest, prove
+from migpool_plugins.vcpu.register_sets import VcpuState
 from migpool_plugins.vcpu.state import PAGE, StateFormat
 
 _BATCHES_TO_SEE: Final = 3
@@ -23,14 +23,7 @@ _BATCHES_TO_SEE: Final = 3
 
 
 class VcpuDevice(Device):
-    """One vCPU of a group.
-
-    Arguments:
-        group: the VM that it belongs to.
-        index: its number, the device's instance id.
-        seed: of the migration.
-        options: of the scenario.
-    """
+    """One vCPU of a group; its ``index`` is the device's instance id, and ``seed`` that of the migration."""
 
     idstr = "vcpu"
 
@@ -47,8 +40,6 @@ class VcpuDevice(Device):
         self._limit = options.limit_s
         self._state: VcpuState | None = None
         self._closed = False
-
-    # ---------------------------------------------------------------- source
 
     def save_setup(self) -> bytes:
         """Return the header of the config, for the destination to check while the machine still runs."""
@@ -73,8 +64,6 @@ class VcpuDevice(Device):
         self._thread.recover()
         self._thread.go()
 
-    # ----------------------------------------------------------- destination
-
     def load_setup(self, data: bytes) -> None:
         self._check()
         self._format.check_header(self.instance_id, data)
@@ -96,13 +85,8 @@ class VcpuDevice(Device):
             raise DeviceError(f"vCPU {self.instance_id} has no state yet: load its config before it is started")
         self._thread.go()
 
-    # ------------------------------------------------------------------ both
-
     def fingerprint(self) -> bytes | None:
-        """Return the SHA-256 of the state that was saved, or of the state as read back after it was loaded.
-
-        The time stamp counter is left out, since it goes on by itself.
-        """
+        """The SHA-256 of the state as saved, or as read back after loading; without the time stamp counter, which goes on."""
         if self._state is None:
             return None
         return hashlib.sha256(self._encoded(self._machine.comparable(self._state))).digest()
@@ -136,8 +120,6 @@ class VcpuDevice(Device):
         self._closed = True
         self._group.leave(self.instance_id)
 
-    # ---------------------------------------------------------- exact format
-
     def exact_config(self) -> bool:
         return True
 
@@ -145,10 +127,7 @@ class VcpuDevice(Device):
         return self._format.measure(self.instance_id, data)
 
     def describe_config(self) -> Mapping[str, object] | None:
-        """Return the name, type and size of every value, as they stand in each config from this host."""
         return self._format.describe(self.instance_id, {**self._machine.blank, "page": bytes(PAGE_SIZE)})
-
-    # --------------------------------------------------------------- private
 
     def _encoded(self, state: VcpuState) -> bytes:
         return self._format.encode(self.instance_id, {**state.registers, "page": state.page})
@@ -167,10 +146,9 @@ class VcpuDevice(Device):
 
     def _guest(self, state: VcpuState) -> Guest:
         registers = dict(zip(kvm_abi.REGS_FIELDS, kvm_abi.REGS.unpack(state.registers["regs"]), strict=True))
-        return Guest(self.instance_id, registers, self._machine.checksum(state), state.page)
+        return Guest(self.instance_id, registers, state.checksum, state.page)
 
     def _check(self) -> None:
-        """Refuse after close, after abort, and when the guest has failed."""
         self._refuse_closed()
         self._thread.check()
 

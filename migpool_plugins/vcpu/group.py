@@ -14,11 +14,7 @@ BOARD: Final = -1
 
 
 class VcpuGroup:
-    """The vCPUs of one VM and their board: they stop together, and the last one to close gives the VM back.
-
-    Arguments:
-        machine: the VM; the group owns it.
-        options: of the scenario.
+    """The vCPUs of one VM and their board: they stop together, and the last one to close gives back the VM.
 
     Attributes:
         loaded: the vCPUs that have been given a state.
@@ -39,7 +35,6 @@ class VcpuGroup:
 
     @property
     def note(self) -> str:
-        """What a reader of the result should know: the backend, and what this host lacks."""
         return self.noted(())
 
     def noted(self, left_out: Sequence[str]) -> str:
@@ -53,11 +48,7 @@ class VcpuGroup:
         return all(thread.standing for thread in self.threads)
 
     def run(self, limit: float) -> None:
-        """Let every vCPU go, and return when all of them run.
-
-        Raises:
-            DeviceError: one does not run within ``limit`` seconds.
-        """
+        """Let every vCPU go, and return when all run: within ``limit`` seconds, or with a :class:`DeviceError`."""
         for thread in self.threads:
             thread.go()
         for thread in self.threads:
@@ -69,11 +60,7 @@ class VcpuGroup:
             thread.ask_to_stand()
 
     def leave(self, index: int) -> None:
-        """End one vCPU's thread; with the last of all, give the VM back. Harmless when repeated.
-
-        Arguments:
-            index: of the vCPU, or :data:`BOARD`.
-        """
+        """End the thread of a vCPU, or leave as :data:`BOARD`; the last one gives the VM back. Harmless when repeated."""
         if index not in self._open:
             return
         if index != BOARD:

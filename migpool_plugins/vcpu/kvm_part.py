@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_abi import Request
+from migpool_plugins.vcpu.register_sets import RegisterFormat
 
 Sets = Mapping[str, bytes]
 """Sets of registers by name, each in its format's layout."""
@@ -72,7 +72,6 @@ class Whole(Part):
         lacking: see :class:`Part`.
         idle: see :meth:`Part.idle`; a part without it is always missed.
         passing: names of values that go on by themselves, or that the kernel sets anew when they are loaded.
-        put_as: what is loaded for a set that has come, where that is not the set itself.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Whole(Part):
         lacking: str = "",
         idle: Callable[[Mapping[str, int]], bool] = lambda _values: False,
         passing: Sequence[str] = (),
-        put_as: Callable[[bytes], bytes] = bytes,
     ) -> None:
         super().__init__(form.name, [form], lacking)
         self._form = form
@@ -94,7 +92,6 @@ class Whole(Part):
         self._head = head
         self._idle = idle
         self._passing = passing
-        self._put_as = put_as
 
     def read(self, fd: int) -> dict[str, bytes]:
         size = len(self._head) + self._form.struct.size
@@ -103,7 +100,7 @@ class Whole(Part):
         return {self.name: bytes(buffer[len(self._head) : size])}
 
     def write(self, fd: int, sets: Sets) -> Sequence[str]:
-        data = self._head + self._put_as(sets[self.name])
+        data = self._head + sets[self.name]
         kvm_abi.call(fd, self._put, bytearray(data.ljust(self._put.size, b"\0")))
         return ()
 
@@ -133,10 +130,7 @@ def read_parts(fd: int, parts: Sequence[Part]) -> dict[str, bytes]:
 
 
 def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
-    """Load what has come, in the order given.
-
-    Returns:
-        What had to be left out without loss, in words.
+    """Load what has come, in the order given; returns what had to be left out without loss, in words.
 
     Raises:
         DeviceError: the kernel refused a value, or the state needs a part that this host lacks.

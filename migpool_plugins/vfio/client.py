@@ -1,13 +1,11 @@
 """Requests to the device process, each with a time limit, and a way to end any wait at once.
 
-One client belongs to one device: its control connection, its data descriptor while there is one, and the flag that
-``abort`` raises. Guarantees:
+One client belongs to one device: its control connection, and its data descriptor while there is one. Guarantees:
 
 * A request never outlasts its limit, and a process that has ended is an error at once.
 * ``abort`` ends the wait of a request (an event descriptor is polled with the connection) and of a read or write of the
   data descriptor (which is shut down), and makes later ones fail until ``renew``.
-* ``abort`` may run beside anything, ``close`` included: descriptors are closed and shut down under the lock of
-  ``interruption.py``, so no descriptor of somebody else's is ever touched.
+* ``abort`` may run beside anything, ``close`` included; see ``interruption.py``.
 """
 
 from __future__ import annotations
@@ -40,9 +38,6 @@ class DeviceClient:
         process: the device process.
         connection: the device's control connection; the client owns it.
         data_limit: seconds that one read or write of the data descriptor may take.
-
-    Attributes:
-        data_limit: the same.
     """
 
     def __init__(self, process: DeviceProcess, connection: socket.socket, data_limit: float) -> None:
@@ -57,8 +52,6 @@ class DeviceClient:
         self._returned = 0.0
         self._ids = itertools.count(1)
 
-    # ---------------------------------------------------------------- control
-
     def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
         """Ask the device process and return its answer.
 
@@ -66,7 +59,7 @@ class DeviceClient:
             kind: what the answer is.
             op: the request: a method of :class:`~migpool_plugins.vfio.state.DeviceState`, or ``connect``.
             limit: seconds to wait for the answer.
-            arguments: of the method; numbers, text and bytes.
+            arguments: of the method.
 
         Raises:
             BackendError: refused, aborted, late, or the process has ended.
@@ -107,8 +100,6 @@ class DeviceClient:
         number, refused, answer = marshal.loads(message)
         return number, refused, answer
 
-    # ------------------------------------------------------------------- data
-
     @property
     def data(self) -> socket.socket | None:
         """The data descriptor, if one is open."""
@@ -121,11 +112,7 @@ class DeviceClient:
         return self._data
 
     def read(self, buffer: memoryview) -> int:
-        """Read state straight into ``buffer``, as much as it holds or there is; 0 at the end of the data.
-
-        Raises:
-            BackendError: aborted, late, or the descriptor is broken.
-        """
+        """Read state straight into ``buffer``, as much as there is; 0 at the end. Raises as :meth:`ask` does."""
         data = self._open_data()
         try:
             count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
@@ -138,12 +125,7 @@ class DeviceClient:
         return count
 
     def write(self, state: memoryview) -> None:
-        """Write ``state`` and wait until the device has taken and checked it.
-
-        Raises:
-            BackendError: aborted, late, refused, or the descriptor is broken.
-            VerificationError: it is not the state that was sent.
-        """
+        """Write ``state`` and wait until the device has taken and checked it. Raises as :meth:`ask` does."""
         data = self._open_data()
         header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
         try:
@@ -168,7 +150,6 @@ class DeviceClient:
             raise _refused(ACK_KINDS[kind], text.decode())
 
     def _adopt(self, data: socket.socket) -> None:
-        """Make a descriptor that has come the device's data descriptor."""
         limit = _TIMEVAL.pack(int(self.data_limit), int(self.data_limit % 1 * 1e6))
         # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
         data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -204,8 +185,6 @@ class DeviceClient:
         except DeviceError as reason:
             return reason
         return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
-
-    # -------------------------------------------------------------------- end
 
     def abort(self) -> None:
         """End every wait at once; see the module's guarantees."""

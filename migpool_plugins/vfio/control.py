@@ -39,10 +39,10 @@ RefusalKind: TypeAlias = Literal["device", "verification"]
 
 
 class Refusal(Exception):
-    """The device process will not, or cannot, do what was asked; its text goes to the caller.
+    """The device process will not, or cannot, do what was asked.
 
     Arguments:
-        text: one line.
+        text: one line, for the caller.
         kind: ``verification`` if the state or config is not the one that was sent, otherwise ``device``.
         errno: what vfio-user answers instead of the text.
     """
@@ -57,11 +57,8 @@ class Refusal(Exception):
 def data_socket_pair(chunk: int) -> tuple[socket.socket, socket.socket]:
     """Return the device's end and the migrating process's end of a data connection.
 
-    The device's send buffer is kept well under a chunk: its write returns when the reader has begun to take the chunk,
-    and so the device is never more than one chunk ahead of its reader.
-
-    Arguments:
-        chunk: the profile's chunk, in bytes.
+    The device's send buffer is kept well under a chunk (in bytes): its write returns when the reader has begun to take
+    the chunk, and so the device is never more than one chunk ahead of its reader.
     """
     device, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(4096, min(chunk // 4, 128 << 10)))

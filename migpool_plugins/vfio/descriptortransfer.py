@@ -17,8 +17,6 @@ from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, WRITE_HEADER, Re
 from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
 from migpool_plugins.vfio.transfer import Emulated, Load, Save, Transfer, receive
 
-__all__ = ["DescriptorLoad", "DescriptorSave", "DescriptorTransfer"]
-
 
 class DescriptorTransfer(Transfer):
     """A transfer on a thread of its own, which waits until it may begin: starting one takes time.

@@ -29,8 +29,6 @@ from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.guard import Guard
 from migpool_plugins.vfio.migration import Flags, MigrationState
 
-__all__ = ["VfioDevice"]
-
 CONFIG: Final = struct.Struct("!8sQ")
 """migpool's config of a VFIO device, whose migration data has none of its own: a magic, and how many bytes of state
 were saved, so that a tail that is missing is found whatever the driver thinks of it."""
@@ -138,7 +136,6 @@ class VfioDevice(Device):
         return self._read(buffer, _M.STOP)
 
     def save_config(self) -> bytes:
-        """Return how much state was saved; the rest of the device is in its state."""
         self._guard.check()
         return CONFIG.pack(CONFIG_MAGIC, self._saved)
 
@@ -153,7 +150,6 @@ class VfioDevice(Device):
         self._loading = True
 
     def load_state(self, data: memoryview) -> None:
-        """Write the next part of the state; returns when the device has taken all of it."""
         if not self._loading:
             self._guard.check()
             raise DeviceError("the device has not been set up to load: there is no descriptor to write to")
@@ -187,7 +183,6 @@ class VfioDevice(Device):
         self._loading = False
 
     def start(self) -> None:
-        """Let the loaded device run."""
         self._guard.check()
         self._guard.go(_M.RUNNING, None)
 
@@ -220,17 +215,12 @@ class VfioDevice(Device):
             self._guard.go(_M.RUNNING, None)
 
     def verify(self) -> None:
-        """Ask the device whether it runs.
-
-        Raises:
-            VerificationError: it does not.
-        """
+        """Ask the device whether it runs; raises :class:`VerificationError` if it does not."""
         state = self._guard.ask(self.backend.state, None)
         if state is not _M.RUNNING:
             raise VerificationError(f"the device is in {state.name}, not in RUNNING")
 
     def abort(self) -> None:
-        """End any wait at once, and let later calls fail until ``wake`` or ``resume``."""
         self._guard.abort()
 
     def close(self) -> None:
@@ -238,7 +228,6 @@ class VfioDevice(Device):
         self._guard.close(outlives=self._outlives)
 
     def poll_fd(self) -> int | None:
-        """A descriptor that a selector can really wait on before ``save_state``, if the backend has one."""
         return self.backend.poll_fd() if self._side == "source" and not self._guard.closed else None
 
     # ------------------------------------------------------------------ within

@@ -1,8 +1,8 @@
 """The emulated VFIO device as migpool sees it: a :class:`VfioDevice`, and what only a made-up device can have.
 
-That is: a config of its own, saved and loaded last in the time that the profile says; digests of what was really moved;
-the costs by nature; and words for what is wrong with a byte. All of it comes over the device process's control
-connection, while states and data go the way that the profile's ``transport`` says.
+That is a config of its own, digests of what was really moved, the costs of its work, and words for what is wrong with a
+byte. All of it comes over the device process's control connection; states and data go the way that the profile's
+``transport`` says.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EmulatedVfioDevice(VfioDevice):
     """One device of the device process.
 
     Arguments:
-        process: the process, for its end.
+        process: the process; its end is said in an error.
         connection: this device's control connection.
         settings: name, profile and fault.
         side: which end of the migration this is.
@@ -72,8 +72,6 @@ class EmulatedVfioDevice(VfioDevice):
         super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
         self._estimate = profile.size
 
-    # ------------------------------------------------------------------ source
-
     def save_setup(self) -> bytes:
         """Wait until the state has been made, and describe the device for the other side."""
         self._client.ask(object, "prepare", MAKING_LIMIT)
@@ -90,14 +88,8 @@ class EmulatedVfioDevice(VfioDevice):
         """Return the config: the digest of the state, and made-up content; takes the profile's time."""
         return self._client.ask(bytes, "save_config", self._limit)
 
-    # ------------------------------------------------------------- destination
-
     def load_setup(self, data: bytes) -> None:
-        """Wait until the state has been made, and make ready to load.
-
-        Arguments:
-            data: what the source's ``save_setup`` returned; empty skips the comparison of the two devices' sizes.
-        """
+        """Wait until the state has been made and make ready to load, if the source's device has the same sizes."""
         if data:
             self._compare(data)
         self._client.ask(object, "prepare", MAKING_LIMIT)
@@ -125,8 +117,6 @@ class EmulatedVfioDevice(VfioDevice):
             raise self._spoiled(error) from None
         self._finish_loading()
 
-    # -------------------------------------------------------------------- both
-
     def fingerprint(self) -> bytes:
         """Return the SHA-256 of what was really read from, or written to, the device; computed now."""
         return self._client.ask(bytes, "fingerprint", MAKING_LIMIT)
@@ -136,7 +126,6 @@ class EmulatedVfioDevice(VfioDevice):
         self._client.ask(object, "verify", MAKING_LIMIT)
 
     def costs(self) -> StateCosts:
-        """What the profile makes of this device's work."""
         profile = self.profile
         last = profile.size - (profile.chunks - 1) * profile.chunk
         whole = profile.chunks - 1
@@ -151,9 +140,6 @@ class EmulatedVfioDevice(VfioDevice):
         )
 
     def record(self, last: int = 1000) -> list[tuple[float, float]]:
-        """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds.
-
-        With a shared lock these are the times in which the device held it.
-        """
+        """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds."""
         came = self._client.ask(list, "record", self._limit, last)
         return [(begin, end) for begin, end in came]

@@ -16,8 +16,6 @@ from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 
-__all__ = ["DescriptorBackend", "ServedBackend"]
-
 MAKING_LIMIT = 60.0
 """Seconds that making the state may take: 64 MiB take a tenth of a second, the largest allowed state some twenty."""
 
@@ -45,7 +43,6 @@ class DescriptorBackend:
         return MigrationState(self._client.ask(int, "where", self._limit))
 
     def set_state(self, target: MigrationState) -> None:
-        """Bring the device to ``target``; a data descriptor comes with the answer where one is opened."""
         if target in WRITABLE or target in READABLE:
             self._came = 0
             self._ended = False
@@ -55,7 +52,6 @@ class DescriptorBackend:
         return self._client.ask(int, "data_size", self._limit)
 
     def precopy_info(self) -> PrecopyInfo | None:
-        """None: a device with a data descriptor does not pre-copy."""
         return None
 
     def read(self, buffer: memoryview) -> int:
@@ -64,7 +60,6 @@ class DescriptorBackend:
         return count or self._finish()
 
     def _finish(self) -> int:
-        """The data has ended: ask whether that was the end of the state or an error."""
         if not self._ended:
             sent = self._client.ask(int, "finish_save", self._limit)
             if sent != self._came:
@@ -73,7 +68,6 @@ class DescriptorBackend:
         return 0
 
     def write(self, data: memoryview) -> None:
-        """Write a part of the state; returns when the device has taken it, at its own pace, and found it right."""
         self._client.write(data)
 
     def reset(self) -> None:
@@ -81,7 +75,6 @@ class DescriptorBackend:
         self._client.ask(object, "reset", self._limit)
 
     def poll_fd(self) -> int | None:
-        """The data descriptor while there is one, if the profile says so: readable when a chunk or the end is there."""
         data = self._client.data
         return data.fileno() if self._pollable and data is not None else None
 
@@ -89,7 +82,6 @@ class DescriptorBackend:
         self._client.abort()
 
     def renew(self) -> None:
-        """Take back an abort; the data descriptor has ended with it."""
         self._client.renew()
 
     def close(self) -> None:
@@ -97,13 +89,7 @@ class DescriptorBackend:
 
 
 class ServedBackend(VfioUserBackend):
-    """A device that is spoken to in vfio-user, on connections that the control connection brings.
-
-    Arguments:
-        client: the device's control connection; the backend owns it.
-        profile: the device's.
-        limit: seconds that a request may take.
-    """
+    """A device spoken to in vfio-user, on connections that the control connection brings; arguments as above."""
 
     def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
         self._client = client
@@ -128,7 +114,6 @@ class ServedBackend(VfioUserBackend):
         return None
 
     def abort(self) -> None:
-        """End any wait at once, at either connection."""
         super().abort()
         self._client.abort()
 

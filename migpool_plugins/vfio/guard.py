@@ -19,8 +19,6 @@ from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.migration import MigrationState
 
-__all__ = ["Guard"]
-
 _T = TypeVar("_T")
 
 
@@ -95,7 +93,7 @@ class Guard:
             failure: a device that answers every request with the same words is not reported twice.
 
         Returns:
-            What was found and done, in one line; empty if there is nothing to tell that ``failure`` has not told.
+            What was found and done, in one line; empty if ``failure`` has told it all.
         """
         said: list[str] = []
         self._answers = False
@@ -132,22 +130,14 @@ class Guard:
         self._backend.abort()
 
     def renew(self) -> None:
-        """Take back an abort.
-
-        Raises:
-            DeviceError: the device has been closed.
-        """
+        """Take back an abort; raises :class:`DeviceError` if the device has been closed."""
         if self.closed:
             raise DeviceError("the device has been closed")
         self._aborted = False
         self._backend.renew()
 
     def close(self, *, outlives: bool) -> None:
-        """Close the device; harmless when it has been done.
-
-        Arguments:
-            outlives: whether it goes on to exist, and so must be left in RUNNING, by a reset if it is elsewhere.
-        """
+        """Close the device, harmlessly a second time; if it ``outlives`` that, in RUNNING, if need be by a reset."""
         if self.closed:
             return
         self.closed = True

@@ -15,8 +15,6 @@ from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
 from migpool_plugins.vfio.transfer import Emulated, Load, Save, ring
 
-__all__ = ["DirtyBytes", "RequestedLoad", "RequestedSave"]
-
 
 class DirtyBytes:
     """How many bytes of a running device's state have changed since they were read.
@@ -47,11 +45,9 @@ class DirtyBytes:
 
 
 class RequestedSave(Save):
-    """The device gives its state in the answers to reads. Its calls come from one thread at a time.
+    """The device gives its state in the answers to reads, from one thread at a time.
 
-    Arguments:
-        device: the device that saves.
-        running: whether the device still runs: there is only what can be pre-copied, until ``begin``.
+    While it is ``running`` there is only what can be pre-copied, until ``begin``.
     """
 
     def __init__(self, device: Emulated, running: bool) -> None:
@@ -68,7 +64,6 @@ class RequestedSave(Save):
         self.pacer.due = now
 
     def begin(self) -> None:
-        """The device has stopped: all of its state can be read."""
         self._look()
         self._running = False
         self._given = self.pacer.due = time.monotonic()
@@ -113,7 +108,6 @@ class RequestedSave(Save):
         return [view[at : at + count] for at, count in ring(begin, end - begin, self._profile.size)]
 
     def _produce(self) -> None:
-        """Make the next chunk ready."""
         length, fault = self._make_chunk(self._produced, self._look(), self._given)
         self._given = time.monotonic()
         if fault is not None:
@@ -125,7 +119,7 @@ class RequestedSave(Save):
         self._produced += length
 
     def given(self) -> None:
-        """What was read last has been handed over; the device goes on with its next chunk."""
+        """What was read last has been handed over: the device goes on with its next chunk."""
         self._given = time.monotonic()
 
 

@@ -31,11 +31,7 @@ _REQUESTS: Final = frozenset(
 
 
 def serve(root: socket.socket) -> None:
-    """Serve devices until the root connection ends.
-
-    Arguments:
-        root: the root connection; on it come the messages that make a device.
-    """
+    """Serve devices until the root connection ends."""
     sharpen_timers()
     shared = SharedLock()
     bases: dict[int, BaseBlock] = {}
@@ -84,7 +80,6 @@ def _answer(device: DeviceState, op: str, arguments: tuple[Any, ...]) -> tuple[A
 
 
 def _connect(device: DeviceState) -> socket.socket:
-    """Begin to serve vfio-user on a new connection; returns the client's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def serve_connection() -> None:

@@ -39,16 +39,18 @@ _QUIET: Final = frozenset({_M.RUNNING_P2P, _M.PRE_COPY_P2P})
 
 
 class DeviceState:
-    """One device. Requests are carried out one after the other, whichever thread they come from; reads and writes of
-    state are not held up by them, and come from one thread at a time.
+    """One device.
+
+    Requests are carried out one after the other, whichever thread they come from; reads and writes of state are not
+    held up by them, and come from one thread at a time.
 
     Arguments:
         idstr: the device's name; with the seed it decides the content.
         profile: sizes and pace.
         base: the process's base block.
         source: whether it can only save. Others have memory for what they receive.
-        shared: the process's shared lock; the profile says whether this device uses it.
-        fault: what goes wrong, once, while it saves, or loads if it only does that; ``None``: nothing.
+        shared: the process's shared lock.
+        fault: what goes wrong, once, while it saves, or loads if it only does that.
         configured: whether a config is saved and loaded last; see the module.
         load_fault: for a device that does both, what goes wrong while it loads.
     """
@@ -116,7 +118,6 @@ class DeviceState:
             return int(self.state)
 
     def _pass(self, there: MigrationState) -> None:
-        """Go over one arc."""
         here = self.state
         if here in WRITABLE:
             self._judge()
@@ -169,11 +170,7 @@ class DeviceState:
             return self._transfer.client_end if fresh and isinstance(self._transfer, DescriptorTransfer) else None
 
     def saving(self) -> RequestedSave:
-        """Return the save in progress.
-
-        Raises:
-            Refusal: the device is in no state in which its state can be read.
-        """
+        """Return the save in progress; a :class:`Refusal` in a state in which no state can be read."""
         with self._lock:
             if self.state not in READABLE or not isinstance(self._transfer, RequestedSave):
                 raise Refusal(
@@ -182,11 +179,7 @@ class DeviceState:
             return self._transfer
 
     def loading(self) -> RequestedLoad:
-        """Return the load in progress.
-
-        Raises:
-            Refusal: the device is not in RESUMING.
-        """
+        """Return the load in progress; a :class:`Refusal` outside RESUMING."""
         with self._lock:
             if self.state not in WRITABLE or not isinstance(self._transfer, RequestedLoad):
                 raise Refusal(f"state is written in RESUMING: the device is in {self.state.name}", errno=EINVAL)
@@ -207,11 +200,7 @@ class DeviceState:
             transfer.interrupt()
 
     def finish_save(self) -> int:
-        """Return how many bytes the other process was given; called when it has seen the end of the data.
-
-        Raises:
-            Refusal: the device failed to produce all of its state.
-        """
+        """Return how many bytes were given, once the end was seen; a :class:`Refusal` if that was not all."""
         transfer = self._in_state(_M.STOP_COPY, "nothing is being saved")
         if transfer.error is not None:
             raise transfer.error
@@ -220,11 +209,7 @@ class DeviceState:
     # ------------------------------------------------------------------- config
 
     def save_config(self) -> bytes:
-        """Return the config; takes the profile's time.
-
-        Raises:
-            Refusal: the state has not been saved whole before.
-        """
+        """Return the config, in the profile's time; a :class:`Refusal` unless the state has been saved whole."""
         transfer = self._in_state(_M.STOP_COPY, "the config is saved after the device has been stopped")
         total = transfer.total if isinstance(transfer, RequestedSave) else self.profile.size
         if transfer.offset != total:
@@ -233,11 +218,7 @@ class DeviceState:
         return CONFIG_HEADER.pack(CONFIG_MAGIC, total, self._content.digest) + self._content.config
 
     def load_config(self, data: bytes) -> None:
-        """Check and take the config; takes the profile's time.
-
-        Raises:
-            Refusal: not all state has been loaded, or the config is not this device's.
-        """
+        """Check and take the config, in the profile's time; a :class:`Refusal` if it or the state is not right."""
         transfer = self._in_state(_M.RESUMING, "the config came before the device was ready to load")
         if transfer.error is not None:
             raise transfer.error
@@ -278,11 +259,7 @@ class DeviceState:
         return digest.digest()
 
     def verify(self) -> None:
-        """Check that a destination's device runs with the state that was sent.
-
-        Raises:
-            Refusal: it does not.
-        """
+        """Check that a destination's device runs with the state that was sent; a :class:`Refusal` if it does not."""
         received = self._device.received
         if received is None or self.state is not _M.RUNNING or not self._config_loaded:
             raise Refusal("the device has not been loaded and started", "verification")

@@ -36,8 +36,7 @@ _SCRATCH: Final = 64 << 10
 
 
 def ring(offset: int, length: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a state of ``size`` bytes that ``length`` bytes from ``offset`` on are: where, and how many
-    bytes."""
+    """Where in a state of ``size`` bytes the ``length`` bytes from ``offset`` on are: offset and bytes of each part."""
     while length:
         begin = offset % size
         part = min(length, size - begin)
@@ -67,9 +66,6 @@ class Emulated:
 
 class Transfer:
     """What saves and loads have in common.
-
-    Arguments:
-        device: the device that saves or loads.
 
     Attributes:
         offset: bytes of the state that have been read by, or taken from, the other process.
@@ -133,8 +129,7 @@ class Save(Transfer):
         """Take the time of the next chunk.
 
         Arguments:
-            at: where in the state it begins.
-            end: where the state ends.
+            at: where in the state it begins, which goes on to ``end``.
             since: when the device could begin it, CLOCK_MONOTONIC in seconds.
 
         Returns:

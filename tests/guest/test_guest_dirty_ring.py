@@ -21,7 +21,7 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, MemoryDevice
 from migpool.migration.states import State
 from migpool_plugins.guest import machines
-from migpool_plugins.ram.kvm_ring import KvmDirtyRing
+from migpool_plugins.ram.kvm_logs import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 from tests.support.guests import group_of, guest, need, steps
@@ -78,7 +78,7 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     real = kvm_abi.call
 
     def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
-        asked = request == kvm_abi.CHECK_EXTENSION and argument == kvm_abi.CAP_DIRTY_LOG_RING
+        asked = request == kvm_abi.CHECK_EXTENSION and argument == kvm_abi.CAPABILITIES["KVM_CAP_DIRTY_LOG_RING"]
         return most if asked else real(fd, request, argument)
 
     monkeypatch.setattr(kvm_abi, "call", call)

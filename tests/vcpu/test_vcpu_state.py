@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from migpool.device import DeviceError
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_vcpu_parts import vcpu_parts
-from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS
+from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat
 from migpool_plugins.vcpu.state import PAGE, StateFormat
 from migpool_plugins.vmsd import Description
 from migpool_plugins.vmsd.jsonform import section_structure

@@ -18,8 +18,6 @@ from migpool_plugins.vfio.kernel import abi
 from migpool_plugins.vfio.kernel.calls import Calls, refusal
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 
-__all__ = ["Access", "Way", "open_access", "way_to"]
-
 Way: TypeAlias = Literal["group", "iommufd"]
 
 _DEVICE_NAME_END: Final = b"\0"
@@ -70,10 +68,7 @@ class _Group:
 
 
 def way_to(host: Host, device: HostDevice, wanted: Way | None = None) -> Way:
-    """Which way leads to a device here: the group's if there is one, otherwise iommufd's.
-
-    Arguments:
-        wanted: the way to take; ``None``: the one that is there.
+    """Which way leads to a device here: the one that is wanted, or the group's if there is one, otherwise iommufd's.
 
     Raises:
         BackendError: none; the line says what is missing.
@@ -103,12 +98,6 @@ def _what_is_missing(host: Host, device: HostDevice, wanted: Way | None) -> str:
 
 def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Way | None = None) -> list[Access]:
     """Open devices; those of one group share it, since a group can be opened once only.
-
-    Arguments:
-        devices: which.
-        host: where the files are.
-        calls: the kernel.
-        way: the way to take; ``None``: the one that is there.
 
     Raises:
         BackendError: a device could not be opened; none is left open.

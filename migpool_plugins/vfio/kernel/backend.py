@@ -27,12 +27,10 @@ from typing import Final
 
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.interruption import Interruption
-from migpool_plugins.vfio.kernel import abi, features
+from migpool_plugins.vfio.kernel import abi
 from migpool_plugins.vfio.kernel.access import Access
-from migpool_plugins.vfio.kernel.calls import Calls, refusal
+from migpool_plugins.vfio.kernel.calls import Calls, get_data_size, get_flags, get_state, refusal, set_state
 from migpool_plugins.vfio.migration import PRE_COPY, READABLE, WRITABLE, Flags, MigrationState
-
-__all__ = ["KernelBackend"]
 
 _WRITE_SIZE: Final = 1 << 20
 _NOTHING_NOW: Final = frozenset({errno.ENOMSG, errno.EAGAIN})
@@ -40,13 +38,7 @@ _NOTHING_NOW: Final = frozenset({errno.ENOMSG, errno.EAGAIN})
 
 
 class _Data:
-    """A data descriptor.
-
-    Arguments:
-        fd: the descriptor; owned.
-        state: the state with which it came.
-        wake: the descriptor that ends a wait.
-    """
+    """A data descriptor, owned, that came with a state; ``wake`` is the descriptor that ends a wait for it."""
 
     def __init__(self, fd: int, state: MigrationState, wake: int) -> None:
         self.fd = fd
@@ -99,7 +91,7 @@ class KernelBackend:
 
     def _ask_flags(self) -> Flags:
         try:
-            flags = features.get_flags(self._calls, self.fd)
+            flags = get_flags(self._calls, self.fd)
         except OSError as error:
             remedy = f"the driver {self._access.device.driver} has no migration of version 2, use one that has"
             raise refusal(self.name, "to say whether it can migrate", error, remedy) from None
@@ -115,7 +107,7 @@ class KernelBackend:
 
     def _ask_state(self) -> MigrationState:
         try:
-            self._state = features.get_state(self._calls, self.fd)
+            self._state = get_state(self._calls, self.fd)
         except OSError as error:
             raise refusal(self.name, "to say its state", error, "see the kernel's log, then reset it") from None
         return self._state
@@ -125,7 +117,7 @@ class KernelBackend:
         self._check_writes()
         begun = self._state
         try:
-            descriptor = features.set_state(self._calls, self.fd, target)
+            descriptor = set_state(self._calls, self.fd, target)
         except OSError as error:
             reached = self._ask_state()
             self._keep(reached)
@@ -162,7 +154,7 @@ class KernelBackend:
     def data_size(self) -> int | None:
         self._interruption.check()
         try:
-            return features.get_data_size(self._calls, self.fd)
+            return get_data_size(self._calls, self.fd)
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
                 return None

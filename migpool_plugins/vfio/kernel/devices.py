@@ -24,8 +24,6 @@ from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls
 from migpool_plugins.vfio.kernel.host import Host
 from migpool_plugins.vfio.options import device_names, each_device
 
-__all__ = ["open_devices", "open_kernel"]
-
 _KEYS = ("backend", "bus", "device", "precopy", "time_limit", "way")
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
@@ -39,9 +37,7 @@ def open_kernel(
     host: Host | None = None,
     calls: Calls | None = None,
 ) -> list[KernelBackend]:
-    """Open devices through their kernel drivers.
-
-    All devices of one IOMMU group must come in one call: a group can be opened once only.
+    """Open devices through their kernel drivers, those of one IOMMU group in one call: a group can be opened once only.
 
     Arguments:
         devices: each a PCI address, a mediated device's UUID, or a directory of sysfs.
@@ -49,9 +45,6 @@ def open_kernel(
         way: "group" or "iommufd"; ``None``: whichever is there, the group first.
         host: where the files are; ``None``: this host's.
         calls: the kernel; ``None``: this host's.
-
-    Returns:
-        A backend for each, in this order.
 
     Raises:
         DeviceError: one of them is not there, cannot be opened or cannot migrate; none is left open.
@@ -76,11 +69,7 @@ def open_kernel(
 
 
 def open_devices(context: DeviceContext) -> list[Device]:
-    """Open the devices of an entry.
-
-    Raises:
-        DeviceError: an option is wrong, or a device cannot be opened or cannot migrate.
-    """
+    """Open the devices of an entry; raises :class:`DeviceError` for a wrong option too."""
     options = Options("vfio", context.options, _KEYS, to='backend "kernel"')
     names = device_names(options, context.count)
     precopy = options.flag("precopy", default=True)

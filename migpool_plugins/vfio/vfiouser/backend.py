@@ -30,8 +30,6 @@ from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_versi
 from migpool_plugins.vfio.vfiouser.connection import Connection, Reply
 from migpool_plugins.vfio.vfiouser.message import DATA, PRECOPY_INFO, Command, MessageError, words
 
-__all__ = ["MOST_WRITTEN", "READ_SIZE", "SAFE_WRITE", "VfioUserBackend"]
-
 READ_SIZE: Final = 1 << 20
 """Bytes of data a message that are proposed to a server."""
 SAFE_WRITE: Final = 32 << 10
@@ -90,7 +88,6 @@ class VfioUserBackend:
     # ------------------------------------------------------------------- states
 
     def state(self) -> MigrationState:
-        """Ask the server for the device's state."""
         number, _ = MIG_STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, MIG_STATE.size))
         try:
             return MigrationState(number)
@@ -98,14 +95,12 @@ class VfioUserBackend:
             raise BackendError(f"the {self._server} says that its device is in state {number}, which is none") from None
 
     def set_state(self, target: MigrationState) -> None:
-        """Bring the device to ``target``; the answer comes when it is there."""
         flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
         payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
         name = "set-state"
         self._refusal(self._ask(Command.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
 
     def reset(self) -> None:
-        """Reset the device."""
         self._refusal(self._ask(Command.RESET, b"", "reset"), "the reset was refused")
 
     def data_size(self) -> int | None:

@@ -27,8 +27,6 @@ from typing import Final
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, command, reply
 
-__all__ = ["Connection", "Reply"]
-
 _TIMEVAL: Final = struct.Struct("@ll")
 _SCRATCH: Final = 64 << 10
 _MOST: Final = 64 << 20
@@ -37,12 +35,7 @@ _MOST: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command brought.
-
-    Arguments:
-        errno: why it was refused; 0 if it was not.
-        payload: what came with it.
-    """
+    """What a command brought: why it was refused (0 if it was not), and what came with it."""
 
     errno: int
     payload: bytes
@@ -78,29 +71,16 @@ class Connection:
 
     @property
     def over(self) -> bool:
-        """Whether nothing can be asked here any more."""
         return bool(self._over)
 
-    # ------------------------------------------------------------------- asking
-
     def ask(self, what: Command, payload: bytes, name: str) -> Reply:
-        """Send a command and return its answer.
-
-        Arguments:
-            what: the command.
-            payload: what belongs to it.
-            name: what to call it in an error.
-        """
+        """Send a command, which errors call ``name``, and return its answer."""
         number = self.send(what, payload, name)
         header = self._await(number, name)
         return Reply(header.errno or errno.EIO if header.is_error else 0, self._payload(header.rest, name))
 
     def ask_for_data(self, size: int, buffer: memoryview) -> int | Reply:
-        """Send a MIG_DATA_READ and receive what comes straight into ``buffer``.
-
-        Arguments:
-            size: bytes to ask for, at most the buffer's.
-            buffer: where to put them.
+        """Send a MIG_DATA_READ of ``size`` bytes and receive what comes straight into ``buffer``, which has the room.
 
         Returns:
             How many bytes came; a refusal as a :class:`Reply`.
@@ -153,8 +133,6 @@ class Connection:
         self._drain(header.rest, name)
         return header.errno or errno.EIO if header.is_error else 0
 
-    # ---------------------------------------------------------------- receiving
-
     def _await(self, number: int, name: str) -> Header:
         """Return the header of the reply to a command; what the server itself asks meanwhile is answered."""
         deadline = time.monotonic() + self._limit
@@ -203,7 +181,6 @@ class Connection:
                 raise self._late(name)
 
     def _fill(self, view: memoryview, name: str) -> None:
-        """Receive until ``view`` is full."""
         begun: float | None = None
         while view:
             try:
@@ -220,8 +197,6 @@ class Connection:
                 begun = begun or time.monotonic()
                 if time.monotonic() - begun > self._limit:
                     raise self._late(name)
-
-    # ---------------------------------------------------------------------- end
 
     def _late(self, name: str) -> BackendError:
         self._finish("late")

@@ -80,15 +80,7 @@ class Header:
 
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, most: int) -> Header:
-        """Return the header that ``data`` is.
-
-        Arguments:
-            data: 16 bytes.
-            most: bytes that a message may have, its header included.
-
-        Raises:
-            MessageError: the size cannot be true.
-        """
+        """Return the header that 16 bytes are; a :class:`MessageError` unless its size is one of up to ``most``."""
         header = cls(*HEADER.unpack(data))
         if not HEADER.size <= header.size <= most:
             raise MessageError(f"a message says that it has {header.size} bytes: {HEADER.size} to {most} are possible")
@@ -96,17 +88,14 @@ class Header:
 
     @property
     def is_reply(self) -> bool:
-        """Whether it answers a command."""
         return self.flags & MessageFlag.TYPE == MessageFlag.REPLY
 
     @property
     def is_error(self) -> bool:
-        """Whether it answers a command that was refused."""
         return bool(self.flags & MessageFlag.ERROR)
 
     @property
     def wants_reply(self) -> bool:
-        """Whether it is a command that its sender wants answered."""
         return not self.flags & MessageFlag.NO_REPLY
 
     @property

@@ -24,8 +24,6 @@ from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
 from migpool_plugins.vfio.vfiouser.sockets import connector, socket_paths
 
-__all__ = ["open_served"]
-
 _KEYS: Final = ("backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size")
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""

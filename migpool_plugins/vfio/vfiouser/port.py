@@ -23,8 +23,6 @@ from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.vfiouser.session import Session
 from migpool_plugins.vfio.vfiouser.sockets import remove_stale, socket_paths
 
-__all__ = ["ServedDevices"]
-
 _MOST_WAITING: Final = 16
 
 
@@ -43,12 +41,7 @@ class ServedDevices:
     """
 
     def __init__(
-        self,
-        options: dict[str, OptionValue],
-        count: int,
-        seed: int,
-        path: str,
-        told: Callable[[str], None],
+        self, options: dict[str, OptionValue], count: int, seed: int, path: str, told: Callable[[str], None]
     ) -> None:
         saving = parse_options(DeviceContext("source", options, count, seed))
         loading = parse_options(DeviceContext("destination", options, count, seed))
@@ -95,13 +88,7 @@ def _named(told: Callable[[str], None], name: str) -> Callable[[str], None]:
 
 
 class _Port:
-    """One device's socket.
-
-    Arguments:
-        path: the socket's file; one that nobody listens on is replaced.
-        device: the device.
-        told: see :class:`ServedDevices`.
-    """
+    """One device's socket; a file at its path that nobody listens on is replaced."""
 
     def __init__(self, path: str, device: DeviceState, told: Callable[[str], None]) -> None:
         self.path = path
@@ -147,7 +134,6 @@ class _Port:
         thread.join()
 
     def close(self) -> None:
-        """Remove the socket."""
         self._listener.close()
         with contextlib.suppress(OSError):
             Path(self.path).unlink()

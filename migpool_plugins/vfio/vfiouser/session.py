@@ -40,8 +40,6 @@ from migpool_plugins.vfio.vfiouser.message import (
     reply,
 )
 
-__all__ = ["MAX_TRANSFER", "Session"]
-
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
 _MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
@@ -51,13 +49,7 @@ _NO_DESCRIPTOR: Final = -1
 
 
 class Session:
-    """One connection of one client.
-
-    Arguments:
-        connection: the connection; who made it closes it.
-        device: the device.
-        refused: told of every refusal, in one line.
-    """
+    """One connection of one client, closed by who made it; ``refused`` is told of every refusal, in one line."""
 
     def __init__(
         self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
@@ -100,8 +92,6 @@ class Session:
             self._tell(f"the client's connection is ended: {error}")
         except OSError:
             return  # The client is gone.
-
-    # ----------------------------------------------------------------- commands
 
     def _answer(self, header: Header) -> bool:
         if header.rest > _SMALL:
@@ -194,8 +184,6 @@ class Session:
         self._device.reset()
         return b""
 
-    # --------------------------------------------------------------------- data
-
     def _read(self, header: Header) -> bool:
         if header.rest != DATA.size:
             short = Refusal("a read takes 8 bytes", errno=EINVAL)
@@ -248,8 +236,6 @@ class Session:
             raise Refusal("VERSION comes first", errno=EPROTO)
         if argsz < DATA.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
-
-    # ------------------------------------------------------------------- within
 
     def _refuse(self, header: Header, refusal: Refusal) -> bool:
         self._device.refuse(refusal)

@@ -19,8 +19,6 @@ from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.vfiouser.connection import Connection
 
-__all__ = ["connector", "remove_stale", "socket_paths"]
-
 _PAUSE: Final = 0.02
 
 
@@ -33,7 +31,6 @@ def connector(path: str, limit: float, connect_limit: float) -> Callable[[Interr
     """Return what connects to the server at ``path``, until it is interrupted.
 
     Arguments:
-        path: the socket's file.
         limit: seconds that one answer may take.
         connect_limit: seconds to go on trying.
     """
@@ -72,11 +69,7 @@ def _why(path: str, error: OSError, limit: float) -> str:
 
 
 def remove_stale(path: str) -> None:
-    """Remove a socket that a server left behind when it was killed.
-
-    Raises:
-        DeviceError: there is a server at it, or the file is none of ours.
-    """
+    """Remove a socket that a killed server left behind; a :class:`DeviceError` if a server is at it, or no socket."""
     file = Path(path)
     if not file.exists():
         return

@@ -1,11 +1,32 @@
-"""How fast a vCPU writes: how long it rests after each batch, and how much longer when it is throttled."""
+"""The guest's time: the clock that it reads, and how fast it writes.
+
+The clock counts nanoseconds, forward only, and goes on across a migration. On one host it is CLOCK_MONOTONIC and an
+offset, so a migration takes for the guest just as long as it takes. On another host, whose CLOCK_MONOTONIC has another
+beginning, the offset is made anew from the wall clock.
+"""
 
 from __future__ import annotations
 
-__all__ = ["VcpuPace"]
+import time
+import uuid
+from pathlib import Path
 
 INTERVAL = 0.005
 """Seconds from one batch to the next."""
+
+
+def new_offset() -> int:
+    """Return the offset to CLOCK_MONOTONIC, in nanoseconds, of a clock that shows the wall clock's time."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+def host_number() -> int:
+    """A number of 63 bits for this boot of this kernel; another one each time where there is no such thing."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return uuid.UUID(text).int >> 65
+    except (OSError, ValueError):
+        return uuid.uuid4().int >> 65
 
 
 class VcpuPace:
@@ -27,12 +48,7 @@ class VcpuPace:
         self._due = 0.0
 
     def rest(self, began: float, now: float) -> float:
-        """How long to rest after a batch, in seconds.
-
-        Arguments:
-            began: when the batch began, in seconds by any clock.
-            now: when it ended.
-        """
+        """How long to rest after a batch that began and ended at these moments, in seconds by any clock."""
         awake = 1.0 - self.throttle
         interval = self._interval / awake
         # Who woke a little late keeps to the beat; who could not keep it does not hurry afterwards.
