@@ -66,13 +66,6 @@ class Options:
         *most, last = (f'"{choice}"' for choice in choices)
         raise self.wrong(key, value, f"{', '.join(most)} or {last}")
 
-    def text(self, key: str, default: str) -> str:
-        """Return any text."""
-        value = self.table.get(key, default)
-        if not isinstance(value, str):
-            raise self.wrong(key, value, "text in quotes")
-        return value
-
     def flag(self, key: str, default: bool) -> bool:
         """Return a truth value."""
         value = self.table.get(key, default)

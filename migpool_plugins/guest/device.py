@@ -11,14 +11,11 @@ from migpool_plugins.guest.guest_time import VcpuPace, host_number, new_offset
 from migpool_plugins.guest.layout import Control, Layout
 from migpool_plugins.guest.proof import Standing, prove_vcpu
 from migpool_plugins.ram.memory import GuestMemory
-from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.backend import Machine, VirtualCpu
 from migpool_plugins.vcpu.device import VcpuDevice
 from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
-from migpool_plugins.vcpu.register_sets import VcpuState
-
-_STEP = kvm_abi.REGS_FIELDS.index("rcx")
+from migpool_plugins.vcpu.register_sets import REGS, VcpuState
 
 
 class GuestGroup(VcpuGroup):
@@ -112,14 +109,10 @@ class GuestVcpu(VcpuDevice):
         group = self.group
         # Read before the vCPU stands for it: this pause is no part of what the guest is asked about.
         gap = group.control(self.instance_id).longest_gap
-        self._thread.ask_to_stand()
-        try:
-            self._thread.wait_standing(self._limit)
-            prove_vcpu(group.layout, group.memory.view, self._standing(self._vcpu.save()), before)
-        finally:
-            self._thread.go()
+        with self._stood() as state:
+            prove_vcpu(group.layout, group.memory.view, self._standing(state), before)
         self.remark = f"stood still for {gap / 1e6:.1f} ms by its own clock"
 
     def _standing(self, state: VcpuState) -> Standing:
-        registers = kvm_abi.REGS.unpack(state.registers["regs"])
-        return Standing(self.instance_id, registers[_STEP], state.checksum)
+        step = REGS.values(state.registers["regs"])["rcx"]
+        return Standing(self.instance_id, step, state.checksum)

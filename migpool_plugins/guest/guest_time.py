@@ -51,7 +51,7 @@ class VcpuPace:
         """How long to rest after a batch that began and ended at these moments, in seconds by any clock."""
         awake = 1.0 - self.throttle
         interval = self._interval / awake
-        # Who woke a little late keeps to the beat; who could not keep it does not hurry afterwards.
+        # A vCPU that woke a little late keeps to the beat; one that could not keep it does not hurry afterwards.
         due = (self._due if began - self._due < interval else began) + interval
         if self.throttle:
             due = max(due, now + (now - began) * self.throttle / awake)

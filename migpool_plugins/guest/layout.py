@@ -139,7 +139,7 @@ class Layout:
         contents(self.numbers(), FACTOR, into=words_of(memory[self.untouched[0]]))
 
     def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-        """The steps that the pages with numbers, which nobody writes, seem to have been written by."""
+        """For each page of the untouched first half, the step that its words name, as if that step had written it."""
         place = self.untouched[0]
         return np.arange(place.start // PAGE_SIZE, place.stop // PAGE_SIZE, dtype=np.uint64) | np.uint64(NEVER_WRITTEN)
 

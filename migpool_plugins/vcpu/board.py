@@ -9,24 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from migpool.device import Device, DeviceError
-from migpool_plugins.vcpu.group import BOARD, VcpuGroup
+from migpool.device import DeviceError
+from migpool_plugins.vcpu.group import BOARD, GroupDevice, VcpuGroup
 from migpool_plugins.vcpu.state import StateFormat
 
 
-class BoardDevice(Device):
+class BoardDevice(GroupDevice):
     """The board of a group's machine. With a backend that has none its config is a header alone."""
 
     idstr = "vcpu-board"
 
     def __init__(self, group: VcpuGroup) -> None:
-        self.note = group.note
-        self._group = group
-        self._machine = group.machine
-        self._format = StateFormat("vcpu-board", group.machine.kind, group.machine.board)
+        super().__init__(group, BOARD, StateFormat("vcpu-board", group.machine.kind, group.machine.board))
         self._sets: Mapping[str, bytes] | None = None
         self._aborted = False
-        self._closed = False
 
     def save_config(self) -> bytes:
         self._check()
@@ -56,16 +52,6 @@ class BoardDevice(Device):
 
     def abort(self) -> None:
         self._aborted = True
-
-    def close(self) -> None:
-        self._closed = True
-        self._group.leave(BOARD)
-
-    def exact_config(self) -> bool:
-        return True
-
-    def measure_config(self, data: memoryview) -> int | None:
-        return self._format.measure(0, data)
 
     def describe_config(self) -> Mapping[str, object]:
         return self._format.describe(0, self._machine.blank_board)

@@ -231,15 +231,10 @@ VCPUEVENT_VALID_TRIPLE_FAULT: Final = 0x20
 
 
 def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
-    """Make one ioctl on a KVM descriptor.
+    """Make one ioctl on the descriptor of /dev/kvm, of a VM or of a vCPU, and return what it returned.
 
     Arguments:
-        fd: of /dev/kvm, of a VM or of a vCPU.
-        request: which.
         argument: a number, or a ``bytearray`` that the kernel reads or fills.
-
-    Returns:
-        What the ioctl returned.
 
     Raises:
         DeviceError: the kernel refused; the message names the ioctl and the errno.

@@ -183,7 +183,7 @@ class KvmMachine:
             run_size = kvm_abi.call(kvm, kvm_abi.GET_VCPU_MMAP_SIZE)
             closing = owned.enter_context(ExitStack())
             # The memory is unmapped only after the descriptors are closed: until then the kernel may still touch it.
-            self._memory = mmap.mmap(-1, program.memory_size(count))
+            self._memory = mmap.mmap(-1, program.page_address(count))
             closing.callback(self._memory.close)
             self.fd = kvm_abi.call(kvm, kvm_abi.CREATE_VM)
             closing.callback(os.close, self.fd)

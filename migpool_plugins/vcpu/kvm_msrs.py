@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 from collections.abc import Sequence
-from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
@@ -17,7 +16,7 @@ from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.kvm_part import Part, Sets
 from migpool_plugins.vcpu.register_sets import RegisterFormat
 
-MSRS: Final = RegisterFormat("msrs", Struct("<I4xQ"), ("index", "value"), optional=True, repeats=True)
+MSRS: Final = RegisterFormat("msrs", kvm_abi.MSR_ENTRY, ("index", "value"), optional=True, repeats=True)
 TSC: Final = 0x10
 TSC_DEADLINE: Final = 0x6E0
 _AT_ONCE: Final = 256

@@ -36,6 +36,10 @@ class Part(ABC):
         self.formats = tuple(formats)
         self.lacking = lacking
 
+    def among(self, sets: Sets) -> dict[str, bytes]:
+        """Return those of some sets that are this part's."""
+        return {form.name: sets[form.name] for form in self.formats if form.name in sets}
+
     @abstractmethod
     def read(self, fd: int) -> dict[str, bytes]:
         """Read the sets."""
@@ -49,7 +53,7 @@ class Part(ABC):
         """
 
     def idle(self, sets: Sets) -> bool:
-        """Whether a guest in this state would not miss the part; it always does, if a part does not say otherwise."""
+        """Whether the guest does not use the part in this state: nothing is lost without it. It does by default."""
         return not sets
 
     def comparable(self, sets: Sets) -> dict[str, bytes]:
@@ -70,7 +74,7 @@ class Whole(Part):
         put: writes it.
         head: what the structure begins with to say which one is meant; it does not travel.
         lacking: see :class:`Part`.
-        idle: see :meth:`Part.idle`; a part without it is always missed.
+        idle: see :meth:`Part.idle`, of its values.
         passing: names of values that go on by themselves, or that the kernel sets anew when they are loaded.
     """
 
@@ -122,11 +126,7 @@ def read_parts(fd: int, parts: Sequence[Part]) -> dict[str, bytes]:
     asks that one thread keep to one vCPU for speed: the first ioctl from a new thread pays for moving the vCPU's state
     between processors.
     """
-    found: dict[str, bytes] = {}
-    for part in parts:
-        if not part.lacking:
-            found.update(part.read(fd))
-    return found
+    return {name: data for part in parts if not part.lacking for name, data in part.read(fd).items()}
 
 
 def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
@@ -137,7 +137,7 @@ def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
     """
     left_out: list[str] = []
     for part in parts:
-        there = {form.name: sets[form.name] for form in part.formats if form.name in sets}
+        there = part.among(sets)
         if not there:
             continue
         if not part.lacking:
@@ -154,16 +154,9 @@ def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
 
 def comparable_parts(parts: Sequence[Part], sets: Sets) -> dict[str, bytes]:
     """Return the sets of a state without what may differ between a write and the next read."""
-    found: dict[str, bytes] = {}
-    for part in parts:
-        found.update(part.comparable({form.name: sets[form.name] for form in part.formats if form.name in sets}))
-    return found
+    return {name: data for part in parts for name, data in part.comparable(part.among(sets)).items()}
 
 
 def blank_parts(parts: Sequence[Part]) -> dict[str, bytes]:
     """Return the sets that :func:`read_parts` gives, with zeros."""
-    found: dict[str, bytes] = {}
-    for part in parts:
-        if not part.lacking:
-            found.update(part.blank())
-    return found
+    return {name: data for part in parts if not part.lacking for name, data in part.blank().items()}

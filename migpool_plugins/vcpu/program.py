@@ -37,12 +37,8 @@ def program_bytes() -> bytes:
     return (resources.files(__package__) / "guest" / "program.bin").read_bytes()
 
 
-def memory_size(vcpus: int) -> int:
-    return page_address(vcpus)
-
-
 def page_address(index: int) -> int:
-    """The guest-physical address of a vCPU's own page."""
+    """Return the guest-physical address of a vCPU's own page, behind those of the vCPUs before it."""
     return FIRST_PAGE + index * PAGE_SIZE
 
 

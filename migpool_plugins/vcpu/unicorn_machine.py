@@ -21,17 +21,16 @@ from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat,
 unicorn = importlib.import_module("unicorn")
 x86_const = importlib.import_module("unicorn.x86_const")
 
-_GENERAL: Final = (
-    *(x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RBX, x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_RDX),
-    *(x86_const.UC_X86_REG_RSI, x86_const.UC_X86_REG_RDI, x86_const.UC_X86_REG_RSP, x86_const.UC_X86_REG_RBP),
-    *(x86_const.UC_X86_REG_R8, x86_const.UC_X86_REG_R9, x86_const.UC_X86_REG_R10, x86_const.UC_X86_REG_R11),
-    *(x86_const.UC_X86_REG_R12, x86_const.UC_X86_REG_R13, x86_const.UC_X86_REG_R14, x86_const.UC_X86_REG_R15),
-    *(x86_const.UC_X86_REG_RIP, x86_const.UC_X86_REG_RFLAGS),
-)
-_BASES: Final = (x86_const.UC_X86_REG_FS_BASE, x86_const.UC_X86_REG_GS_BASE)
-_CONTROLS: Final = (
-    *(x86_const.UC_X86_REG_FPCW, x86_const.UC_X86_REG_FPSW, x86_const.UC_X86_REG_FPTAG, x86_const.UC_X86_REG_MXCSR),
-)
+
+def _register(name: str) -> int:
+    """Unicorn's number of a register."""
+    number: int = getattr(x86_const, f"UC_X86_REG_{name.upper()}")
+    return number
+
+
+_GENERAL: Final = tuple(_register(name) for name in REGS.fields)
+_BASES: Final = (_register("fs_base"), _register("gs_base"))
+_CONTROLS: Final = tuple(_register(name) for name in ("fpcw", "fpsw", "fptag", "mxcsr"))
 # The physical x87 registers: ST0 to ST7 would name them relative to the stack's top, which travels in FPSW.
 _X87: Final = tuple(range(x86_const.UC_X86_REG_FP0, x86_const.UC_X86_REG_FP0 + 8))
 _SSE: Final = tuple(range(x86_const.UC_X86_REG_XMM0, x86_const.UC_X86_REG_XMM0 + 16))
@@ -74,7 +73,7 @@ class UnicornVcpu:
             raise DeviceError(f"the guest was stopped at {address:#x}, not behind its halt")
 
     def put(self, name: str, value: int) -> None:
-        self._engine.reg_write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), value)
+        self._engine.reg_write(_register(name), value)
 
     def map_memory(self, address: int, size: int, host_address: int) -> None:
         """Let the guest see memory of this process, which must stay mapped until the machine is closed."""

@@ -8,11 +8,11 @@
     emulated.py    devices of a device process of our own; the default
 
     the migrating process                              the device process (one a side)
-      emulated.py         config, digests, costs         server.py              sockets and threads
-      emulatedbackend.py  vfio-user, or a descriptor ->  vfiouser/session.py    one connection in vfio-user
-      client.py           the control connection     ->  state.py               migration states, config, digests
-      process.py          starts and ends it             transfer.py            one save or load: in messages
-      options.py          the scenario's options         requesttransfer.py       of vfio-user, or
+      emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
+      client.py    the control connection             -> server.py              sockets and threads
+      process.py   starts and ends it                    state.py               migration states, config, digests
+      options.py   the scenario's options                transfer.py            one save or load: in messages
+                                                         requesttransfer.py       of vfio-user, or
                                                          descriptortransfer.py    through a data descriptor
                                                          pacer.py, content.py   rates and locks; the state's bytes
       profiles.py, control.py: the values and the messages that both know

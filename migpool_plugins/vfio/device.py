@@ -80,8 +80,6 @@ class VfioDevice(Device):
         self._loading = False
         self._loaded = 0
 
-    # ------------------------------------------------------------------ source
-
     def save_setup(self) -> bytes:
         """Make sure that the device runs, begin to pre-copy if it can, and estimate how much there is to save."""
         self._take_over()
@@ -139,8 +137,6 @@ class VfioDevice(Device):
         self._guard.check()
         return CONFIG.pack(CONFIG_MAGIC, self._saved)
 
-    # ------------------------------------------------------------- destination
-
     def load_setup(self, data: bytes) -> None:  # noqa: ARG002 - a device of another kind may have put something there
         """Make sure that the device is not in the middle of something, and let it take state."""
         self._take_over()
@@ -186,8 +182,6 @@ class VfioDevice(Device):
         self._guard.check()
         self._guard.go(_M.RUNNING, None)
 
-    # -------------------------------------------------------------------- both
-
     def wake(self) -> None:
         """Let the device answer its peers, if it knows the difference, without beginning anything. Takes back an abort.
 
@@ -229,8 +223,6 @@ class VfioDevice(Device):
 
     def poll_fd(self) -> int | None:
         return self.backend.poll_fd() if self._side == "source" and not self._guard.closed else None
-
-    # ------------------------------------------------------------------ within
 
     def _take_over(self) -> None:
         """Bring a device that an earlier user left in the middle of a migration back to RUNNING."""

@@ -1,4 +1,4 @@
-"""The end of every wait for a device, from any thread, and its taking back.
+"""Ends every wait for a device, from any thread, until that is taken back.
 
 Guarantees:
 

@@ -120,7 +120,7 @@ def _profile(options: Options, base: DeviceProfile, where: str) -> DeviceProfile
         raise DeviceError(f"vfio option {where}{error}") from None
 
 
-def _field(options: Options, key: str) -> int | float | str | bool:
+def _field(options: Options, key: str) -> object:
     """Return the value of a profile's field, as its type and name say."""
     match _FIELDS[key]:
         case "bool":
@@ -132,7 +132,7 @@ def _field(options: Options, key: str) -> int | float | str | bool:
         case "float":
             return options.seconds(key)
         case _:
-            return options.text(key, "")
+            return options.table[key]  # One of some words: the profile says which.
 
 
 def _overrides(options: Options, count: int) -> list[Options]:

@@ -1,4 +1,4 @@
-"""A save or a load in the messages of vfio-user: the device works when it is asked, on the thread of who asks.
+"""A save or a load in the messages of vfio-user: the device works on the thread that asks for its state or brings it.
 
 The pace is that of a device which reads ahead by one chunk: the work of a chunk is counted from when the one before was
 handed over, not from when it is asked for. Before the stop there is the initial data, and then what the running device
@@ -16,34 +16,6 @@ from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
 from migpool_plugins.vfio.transfer import Emulated, Load, Save, ring
 
 
-class DirtyBytes:
-    """How many bytes of a running device's state have changed since they were read.
-
-    Arguments:
-        rate: bytes per second that change.
-        size: bytes of state, and so the most that can be dirty at once.
-        now: CLOCK_MONOTONIC in seconds.
-
-    Attributes:
-        total: bytes that have become dirty, read or not.
-    """
-
-    def __init__(self, rate: float, size: int, now: float) -> None:
-        self._rate = rate
-        self._size = size
-        self._at = now
-        self.total = 0
-
-    def pass_time(self, now: float, read: int, quiet: bool) -> None:
-        """It is ``now``, and ``read`` dirty bytes have been read. A device that was quiet has made nothing dirty."""
-        if quiet:
-            self._at = now
-        elif self._rate:
-            fresh = int((now - self._at) * self._rate)
-            self._at += fresh / self._rate
-            self.total = min(self.total + fresh, read + self._size)
-
-
 class RequestedSave(Save):
     """The device gives its state in the answers to reads, from one thread at a time.
 
@@ -55,7 +27,8 @@ class RequestedSave(Save):
         profile = device.profile
         now = time.monotonic()
         self._lock = threading.Lock()
-        self._dirty = DirtyBytes(profile.dirty_rate, profile.size, now)
+        self._dirty = 0  # Bytes that have become dirty, read or not.
+        self._dirty_until = now
         self._initial = profile.initial_size if running else 0
         self._running = running
         self._quiet = False
@@ -82,15 +55,26 @@ class RequestedSave(Save):
     @property
     def total(self) -> int:
         """Bytes that there are to read in this transfer, once the device has stopped."""
-        return self._profile.size + self._dirty.total
+        return self._profile.size + self._dirty
 
     def _look(self) -> int:
         """Bytes that there are to read so far."""
         with self._lock:
             if not self._running:
                 return self.total
-            self._dirty.pass_time(time.monotonic(), max(0, self.offset - self._initial), self._quiet)
-            return self._initial + self._dirty.total
+            self._make_dirty(time.monotonic())
+            return self._initial + self._dirty
+
+    def _make_dirty(self, now: float) -> None:
+        """Count what has become dirty until ``now``: by a quiet device nothing, and at most all that has been read."""
+        rate = self._profile.dirty_rate
+        if self._quiet:
+            self._dirty_until = now
+        elif rate:
+            fresh = int((now - self._dirty_until) * rate)
+            self._dirty_until += fresh / rate
+            read = max(0, self.offset - self._initial)
+            self._dirty = min(self._dirty + fresh, read + self._profile.size)
 
     def read(self, length: int) -> list[memoryview]:
         """Return the next ``length`` bytes, or what there is, at the device's own pace.

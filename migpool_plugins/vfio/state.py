@@ -86,8 +86,6 @@ class DeviceState:
         self._config_loaded = False
         self._refused: Refusal | None = None
 
-    # ------------------------------------------------------------------- states
-
     def prepare(self) -> None:
         """Make what the next save needs ahead of time, as a driver allocates it: the descriptor and its thread."""
         with self._lock:
@@ -161,8 +159,6 @@ class DeviceState:
             self._config_loaded = False
             self.state = _M.RUNNING
 
-    # --------------------------------------------------------------------- data
-
     def take_descriptor(self) -> socket.socket | None:
         """Return the other process's end of a data descriptor that has been opened, once; ``None`` without one."""
         with self._lock:
@@ -194,7 +190,7 @@ class DeviceState:
             return self.profile.size - (transfer.offset if isinstance(transfer, DescriptorSave) else 0)
 
     def interrupt(self) -> None:
-        """Let go of who waits for a stalled device, since they have gone."""
+        """End a stall, since the client that waited for it has gone."""
         transfer = self._transfer
         if transfer is not None:
             transfer.interrupt()
@@ -205,8 +201,6 @@ class DeviceState:
         if transfer.error is not None:
             raise transfer.error
         return transfer.offset
-
-    # ------------------------------------------------------------------- config
 
     def save_config(self) -> bytes:
         """Return the config, in the profile's time; a :class:`Refusal` unless the state has been saved whole."""
@@ -247,8 +241,6 @@ class DeviceState:
     def _incomplete(came: int, right: int) -> Refusal:
         return Refusal(f"the state is incomplete: {came} of {right} bytes have come", "verification", EINVAL)
 
-    # -------------------------------------------------------------------- proof
-
     def fingerprint(self) -> bytes:
         """Return the SHA-256 of what was really sent, or received, in the last transfer; and of how often it was."""
         moved = self._transfer.offset if self._transfer is not None else self._moved
@@ -280,8 +272,6 @@ class DeviceState:
         refused, self._refused = self._refused, None
         if refused is not None:
             raise refused
-
-    # ------------------------------------------------------------------- within
 
     def _in_state(self, state: MigrationState, otherwise: str) -> Transfer:
         with self._lock:

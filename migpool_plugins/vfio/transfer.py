@@ -100,7 +100,7 @@ class Transfer:
         self._interrupted.set()
 
     def interrupt(self) -> None:
-        """End a stall, and nothing else: who waited for it has gone."""
+        """End a stall, since the client that waited for it has gone; nothing else ends."""
         self._interrupted.set()
 
     def _fault_in(self, offset: int, length: int) -> Fault | None:

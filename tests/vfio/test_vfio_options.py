@@ -91,7 +91,7 @@ def test_a_fault_belongs_to_one_device_of_one_side() -> None:
         ({"read_latency": True}, "read_latency is True: use seconds"),
         ({"read_latency": 4000}, "read_latency is 4000: use 0 to 3600 seconds"),
         ({"shared_lock": "reads"}, 'shared_lock is \'reads\': use "", "read", "write" or "both"'),
-        ({"shared_lock": 1}, "shared_lock is 1: use text"),
+        ({"shared_lock": 1}, 'shared_lock is 1: use "", "read", "write" or "both"'),
         ({"pollable": "yes"}, "pollable is 'yes': use true or false"),
         ({"bus": 0}, "bus is 0: use a whole number from 1 to 254, so that"),
         ({"bus": 255}, "bus is 255: use a whole number from 1 to 254"),

@@ -2,8 +2,8 @@
 
 Guarantees:
 
-* The data descriptor is the driver's from the moment a request brings one until the states are left in which it is
-  good; a request from PRE_COPY to STOP_COPY brings none (-1), and the one there is goes on.
+* A data descriptor is kept from the request that brings it until the device leaves the states in which it is valid; a
+  request from PRE_COPY to STOP_COPY brings none (-1), and the one there is goes on.
 * A write that failed is never followed by another, nor by a request to leave RESUMING: the driver may have taken half
   of it, and some take what comes next as if nothing had been. Only a reset leads out.
 * A device that is closed runs: where the device class did not see to it, a reset does, or the next user would find it
@@ -99,8 +99,6 @@ class KernelBackend:
             raise BackendError(f"{self.name} has no stop-copy, without which no state can be saved")
         return flags
 
-    # ------------------------------------------------------------------ states
-
     def state(self) -> MigrationState:
         self._interruption.check()
         return self._ask_state()
@@ -148,8 +146,6 @@ class KernelBackend:
         self._drop_data()
         self._state = MigrationState.RUNNING
         self._failed = None
-
-    # -------------------------------------------------------------------- data
 
     def data_size(self) -> int | None:
         self._interruption.check()
@@ -238,8 +234,6 @@ class KernelBackend:
         failed = self._failed
         if failed is not None:
             raise BackendError(f"{failed.message}; until it is reset nothing more is asked of it", failed.errno)
-
-    # --------------------------------------------------------------------- end
 
     def abort(self) -> None:
         self._interruption.interrupt()

@@ -1,8 +1,8 @@
 """The calls into the kernel that the backend makes, in one place: the requests about migration that go through
 VFIO_DEVICE_FEATURE, and the error that a refused call becomes.
 
-A driver made for a test can stand in for the kernel. Whatever stands in returns real descriptors: waiting on them, and
-closing them, is not its business.
+A driver made for a test can stand in for the kernel. It returns real descriptors, on which the backend itself waits,
+and which it closes.
 """
 
 from __future__ import annotations

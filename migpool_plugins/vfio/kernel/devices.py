@@ -14,6 +14,7 @@ The ``options`` table of such an entry::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.options import Options
@@ -54,17 +55,15 @@ def open_kernel(
     twice = next((device.name for number, device in enumerate(found) if device in found[:number]), None)
     if twice is not None:
         raise DeviceError(f"{twice} is named twice: give each once")
-    opened = open_access(found, where, kernel, way)
-    made: list[KernelBackend] = []
-    try:
-        for access in opened:
-            made.append(KernelBackend(access, kernel, time_limit))  # noqa: PERF401 - those made before an error are closed
-    except BaseException:
-        for backend in made:
-            backend.close()
-        for access in opened:
-            access.close()
-        raise
+    with ExitStack() as opened:
+        made: list[KernelBackend] = []
+        accesses = open_access(found, where, kernel, way)
+        for access in accesses:
+            opened.callback(access.close)
+        for access in accesses:
+            made.append(KernelBackend(access, kernel, time_limit))
+            opened.callback(made[-1].close)
+        opened.pop_all()
     return made
 
 

@@ -85,8 +85,6 @@ class VfioUserBackend:
             self.close()
             raise
 
-    # ------------------------------------------------------------------- states
-
     def state(self) -> MigrationState:
         number, _ = MIG_STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, MIG_STATE.size))
         try:
@@ -116,8 +114,6 @@ class VfioUserBackend:
         if not self._capabilities.precopy_info:
             return None
         return PrecopyInfo(*PRECOPY_INFO.unpack(self._get(connection, Feature.PRECOPY_INFO, PRECOPY_INFO.size)))
-
-    # --------------------------------------------------------------------- data
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``, at most what was agreed on."""
@@ -199,8 +195,6 @@ class VfioUserBackend:
         """None: a server sends data only when it is asked for, so there is nothing to wait for before a read."""
         return None
 
-    # --------------------------------------------------------------- connection
-
     def _session(self) -> Connection:
         """Return the connection, or a new one where the last was lost: the device keeps its state meanwhile."""
         self._interruption.check()
@@ -222,7 +216,7 @@ class VfioUserBackend:
         return connection
 
     def _agree(self, connection: Connection) -> None:
-        """Say who we are, hear who they are, and ask what the device can do and where it is."""
+        """Exchange versions and capabilities, and ask what the device can do."""
         try:
             came = connection.ask(Command.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
         except BackendError as error:

@@ -48,6 +48,9 @@ class Connection:
         connected: the socket; the connection owns it.
         server: what to call the server in an error.
         limit: seconds that one answer may take, and one message to be taken.
+
+    Attributes:
+        over: whether nothing can be asked here any more.
     """
 
     def __init__(self, connected: socket.socket, server: str, limit: float) -> None:
@@ -56,7 +59,7 @@ class Connection:
         self._limit = limit
         self._lock = threading.Lock()
         self._closed = False
-        self._over = ""
+        self.over = False
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
@@ -68,10 +71,6 @@ class Connection:
     def widen(self, size: int) -> None:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-
-    @property
-    def over(self) -> bool:
-        return bool(self._over)
 
     def ask(self, what: Command, payload: bytes, name: str) -> Reply:
         """Send a command, which errors call ``name``, and return its answer."""
@@ -199,7 +198,7 @@ class Connection:
                     raise self._late(name)
 
     def _late(self, name: str) -> BackendError:
-        self._finish("late")
+        self.abort()
         what = (
             f"the device's {name} did not return"
             if name in ("read", "write")
@@ -208,24 +207,21 @@ class Connection:
         return BackendError(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
 
     def _lost(self, how: str) -> BackendError:
-        self._finish("lost")
+        self.abort()
         return BackendError(f"the {self._server} {how}")
 
-    def _finish(self, over: str) -> None:
+    def abort(self) -> None:
+        """End every wait at once; nothing can be asked here any more."""
         with self._lock:
-            self._over = self._over or over
+            self.over = True
             if not self._closed:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
 
-    def abort(self) -> None:
-        """End every wait at once; nothing can be asked here any more."""
-        self._finish("aborted")
-
     def close(self) -> None:
         """Close the socket; harmless when it has been done. No other call may be under way but ``abort``."""
         with self._lock:
-            self._over = self._over or "closed"
+            self.over = True
             if not self._closed:
                 self._closed = True
                 self._socket.close()

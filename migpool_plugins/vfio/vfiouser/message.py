@@ -31,18 +31,12 @@ class MessageError(ValueError):
 
 
 class Command(enum.IntEnum):
-    """What a message is about."""
+    """What a message is about; those with which a migration has nothing to do are left out."""
 
     VERSION = 1
     DMA_MAP = 2
     DMA_UNMAP = 3
     GET_INFO = 4
-    REGION_INFO = 5
-    REGION_IO_FDS = 6
-    IRQ_INFO = 7
-    SET_IRQS = 8
-    REGION_READ = 9
-    REGION_WRITE = 10
     DMA_READ = 11
     DMA_WRITE = 12
     RESET = 13

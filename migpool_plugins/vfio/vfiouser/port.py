@@ -1,7 +1,8 @@
 """Emulated devices at sockets of their own, for any vfio-user client: what ``migpool vfio serve`` runs.
 
 One client at a time is served at a socket, as by other servers: a second one can connect, and is answered when the
-first has gone. A device keeps its state between clients. Who goes away while a device makes it wait is noticed at once.
+first has gone. A device keeps its state between clients. A client that goes away while the device makes it wait is
+noticed at once.
 """
 
 from __future__ import annotations
