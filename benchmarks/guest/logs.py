@@ -17,9 +17,7 @@ from benchmarks.datapath.failure import BenchmarkFailure
 from migpool.device import Device, DeviceContext, MemoryDevice
 from migpool_plugins.guest import devices
 from migpool_plugins.guest.device import GuestVcpu
-from migpool_plugins.guest.proof import control_of
-from migpool_plugins.ram.kvm_log import KvmDirtyLog
-from migpool_plugins.ram.kvm_ring import RING_SIZE, KvmDirtyRing
+from migpool_plugins.ram.kvm_logs import RING_SIZE, KvmDirtyBitmap, KvmDirtyRing
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 
@@ -93,7 +91,7 @@ def measured(log: str, rate: int) -> Logged:
 def steps_of(vcpu: GuestVcpu) -> int:
     """How many pages all vCPUs have written so far, as of their last readings of the clock."""
     group = vcpu.group
-    return sum(control_of(group.layout, group.memory.view, index).step_at_clock for index in range(VCPUS))
+    return sum(group.control(index).step_at_clock for index in range(VCPUS))
 
 
 def compare_logs(rounds: int) -> None:
@@ -116,7 +114,7 @@ def look_at_large(gib: int, log: str, looks: int) -> list[float]:
     with closing(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)) as memory:
         region = MemoryRegion(ctypes.addressof(ctypes.c_char.from_buffer(memory)), OWN_MEMORY, size)
         with closing(KvmMachine(1, [region], ring=RING_SIZE if log == "ring" else 0)) as machine:
-            known = KvmDirtyRing(machine, 1, region) if log == "ring" else KvmDirtyLog(machine, 1, region)
+            known = KvmDirtyRing(machine, 1, region) if log == "ring" else KvmDirtyBitmap(machine, 1, region)
             known.start()
             known.take()
             found = []

@@ -6,6 +6,7 @@ the VM of either backend, ``device.py`` the vCPUs. The memory is a device of ``m
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 
 from migpool.device import Device, DeviceContext, DeviceError
@@ -14,8 +15,7 @@ from migpool_plugins.guest.layout import BLOCK, MAX_VCPUS, Layout
 from migpool_plugins.guest.machines import make_machine
 from migpool_plugins.guest.options import GuestOptions
 from migpool_plugins.guest.proof import prove_untouched
-from migpool_plugins.ram.device import RamDevice
-from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.ram.memory import GuestMemory, RamDevice
 from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.options import VcpuOptions
 
@@ -37,35 +37,28 @@ def devices(context: DeviceContext) -> list[Device]:
     options = GuestOptions.parse(context.options)
     if not 1 <= context.count <= MAX_VCPUS:
         raise DeviceError(f"guest: count is {context.count}, but must be from 1 to {MAX_VCPUS}")
-    memory = GuestMemory(options.memory, resident=options.resident and context.side == "destination")
     layout = Layout(options.memory, context.count, options.pattern, options.hot // 4096, context.seed)
-    try:
+    limits = VcpuOptions(limit_s=options.limit_s)
+    source = context.side == "source"
+    with ExitStack() as opened:
+        memory = GuestMemory(options.memory, resident=options.resident and not source)
+        opened.callback(memory.close)
         made = make_machine(options.backend, context.count, memory, options.dirty_log)
-    except BaseException:
-        memory.close()
-        raise
-    try:
-        limits = VcpuOptions(limit_s=options.limit_s)
+        opened.callback(made.machine.close)
         group = GuestGroup(made.machine, limits, memory, layout, options.rate, made.steps)
-        if context.side == "source":
+        if source:
             group.begin()
             for vcpu in made.machine.vcpus:
                 batch = group.paces[vcpu.index].batch
                 vcpu.boot(layout.start_registers(vcpu.index, batch, made.way_out))
-    except BaseException:
-        made.machine.close()
-        memory.close()
-        raise
-    check = partial(prove_untouched, layout, memory.view)
-    ram = RamDevice(memory, BLOCK, made.log(group.paused), check)
-    found: list[Device] = [ram]
-    found += [GuestVcpu(group, index, context.seed, limits) for index in range(context.count)]
-    found.append(BoardDevice(group))
-    if context.side == "source":
-        try:
+        log = made.log(group.paused)
+        found: list[Device] = [RamDevice(memory, BLOCK, log, partial(prove_untouched, layout, memory.view))]
+        found += [GuestVcpu(group, index, context.seed, limits) for index in range(context.count)]
+        found.append(BoardDevice(group))
+        opened.pop_all()  # The devices close it from here on, the memory last.
+        for device in found:
+            opened.callback(device.close)
+        if source:
             group.run(options.limit_s)
-        except BaseException:
-            for device in reversed(found):
-                device.close()
-            raise
+        opened.pop_all()
     return found

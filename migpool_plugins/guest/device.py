@@ -7,21 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from migpool.device import DeviceError, VerificationError
-from migpool_plugins.guest.clock import GuestClock, host_number
-from migpool_plugins.guest.layout import CONTROL, Control, Layout
-from migpool_plugins.guest.pace import VcpuPace
-from migpool_plugins.guest.proof import Standing, control_of, prove_vcpu
+from migpool_plugins.guest.guest_time import VcpuPace, host_number, new_offset
+from migpool_plugins.guest.layout import Control, Layout
+from migpool_plugins.guest.proof import Standing, prove_vcpu
 from migpool_plugins.ram.memory import GuestMemory
-from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import Machine, VcpuState, VirtualCpu
+from migpool_plugins.vcpu.backend import Machine, VirtualCpu
 from migpool_plugins.vcpu.device import VcpuDevice
 from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
-
-__all__ = ["GuestGroup", "GuestVcpu"]
-
-_BATCHES_TO_SEE = 3
-_STEP = kvm_abi.REGS_FIELDS.index("rcx")
+from migpool_plugins.vcpu.register_sets import REGS, VcpuState
 
 
 class GuestGroup(VcpuGroup):
@@ -42,7 +36,7 @@ class GuestGroup(VcpuGroup):
         self.memory = memory
         self.layout = layout
         self.paces = [VcpuPace(rate, most) for _ in machine.vcpus]
-        self._clock = GuestClock.new()
+        self._clock_offset = new_offset()
         super().__init__(machine, options)
 
     def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
@@ -51,22 +45,20 @@ class GuestGroup(VcpuGroup):
         def run() -> None:
             began = time.monotonic()
             vcpu.run_batch()
-            vcpu.put("rax", self._clock.now())
+            vcpu.put("rax", time.monotonic_ns() + self._clock_offset)
             self.threads[vcpu.index].halt = pace.rest(began, time.monotonic())
 
         return run
 
     def begin(self) -> None:
-        """The guest begins here: write its memory, boot its vCPUs."""
-        self.layout.fill(self.memory.view)
-        for index in range(self.layout.vcpus):
-            control = control_of(self.layout, self.memory.view, index)
-            self._write(index, Control(control.region, self._clock.offset, host_number(), hot_mask=control.hot_mask))
+        """The guest begins here: write its memory."""
+        self.layout.fill(self.memory.view, self._clock_offset, host_number())
 
     def arrive(self) -> None:
         """The guest has come: its clock goes on. Harmless when repeated, as it is for each vCPU."""
-        control = control_of(self.layout, self.memory.view, 0)
-        self._clock = GuestClock.arrived(control.clock_offset, control.host)
+        control = self.control(0)
+        if control.host == host_number():
+            self._clock_offset = control.clock_offset
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -82,30 +74,13 @@ class GuestGroup(VcpuGroup):
             for thread in running:
                 thread.go()
 
-    def _write(self, index: int, control: Control) -> None:
-        at = self.layout.control(index)
-        self.memory.view[at : at + CONTROL.size] = CONTROL.pack(
-            control.region,
-            control.clock_offset % (1 << 64),
-            control.host,
-            control.clock,
-            control.step_at_clock,
-            control.longest_gap,
-            control.step_at_gap,
-            control.went_back,
-            control.hot_mask,
-        )
+    def control(self, index: int) -> Control:
+        """What stands in a vCPU's control page."""
+        return Control.read(self.memory.view, self.layout.control(index))
 
 
 class GuestVcpu(VcpuDevice):
-    """One vCPU of the guest.
-
-    Arguments:
-        group: the guest.
-        index: its number, the device's instance id.
-        seed: of the migration.
-        options: limits.
-    """
+    """One vCPU of the guest; arguments as those of :class:`VcpuDevice`."""
 
     def __init__(self, group: GuestGroup, index: int, seed: int, options: VcpuOptions) -> None:
         super().__init__(group, index, seed, options)
@@ -133,15 +108,11 @@ class GuestVcpu(VcpuDevice):
     def _prove(self, before: int) -> None:
         group = self.group
         # Read before the vCPU stands for it: this pause is no part of what the guest is asked about.
-        gap = control_of(group.layout, group.memory.view, self.instance_id).longest_gap
-        self._thread.ask_to_stand()
-        try:
-            self._thread.wait_standing(self._limit)
-            prove_vcpu(group.layout, group.memory.view, self._standing(self._vcpu.save()), before)
-        finally:
-            self._thread.go()
+        gap = group.control(self.instance_id).longest_gap
+        with self._stood() as state:
+            prove_vcpu(group.layout, group.memory.view, self._standing(state), before)
         self.remark = f"stood still for {gap / 1e6:.1f} ms by its own clock"
 
     def _standing(self, state: VcpuState) -> Standing:
-        registers = kvm_abi.REGS.unpack(state.registers["regs"])
-        return Standing(self.instance_id, registers[_STEP], self._machine.checksum(state))
+        step = REGS.values(state.registers["regs"])["rcx"]
+        return Standing(self.instance_id, step, state.checksum)

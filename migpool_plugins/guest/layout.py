@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import resources
 from typing import Final
 
@@ -23,8 +23,6 @@ import numpy as np
 
 from migpool_plugins.guest.pattern import Pattern, contents
 from migpool_plugins.vcpu import program as small
-
-__all__ = ["ADDRESS", "BLOCK", "CONTROL", "Control", "Layout", "program_bytes"]
 
 ADDRESS: Final = 0x200000
 """The guest-physical address of the memory: behind what the VM keeps for itself."""
@@ -56,6 +54,20 @@ class Control:
     went_back: int = 0
     hot_mask: int = 0
 
+    @classmethod
+    def read(cls, memory: memoryview, at: int) -> Control:
+        """Return the control page that begins at an offset of the memory."""
+        return cls(*CONTROL.unpack_from(memory, at))
+
+    def write(self, memory: memoryview, at: int) -> None:
+        """Write the control page that begins at an offset of the memory."""
+        CONTROL.pack_into(memory, at, *(word % (1 << 64) for word in astuple(self)))
+
+
+def words_of(memory: memoryview) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+    """Return a part of the memory as words, a row for each page."""
+    return np.frombuffer(memory, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+
 
 def program_bytes() -> bytes:
     """Return the assembled guest program."""
@@ -86,12 +98,10 @@ class Layout:
         return 1 << (((self.size - DATA) // self.vcpus // PAGE_SIZE).bit_length() - 1)
 
     def region(self, index: int) -> slice:
-        """Where a vCPU's region lies."""
         begin = DATA + index * self.region_pages * PAGE_SIZE
         return slice(begin, begin + self.region_pages * PAGE_SIZE)
 
     def control(self, index: int) -> int:
-        """Where a vCPU's control page begins."""
         return (index + 1) * PAGE_SIZE
 
     @property
@@ -116,33 +126,27 @@ class Layout:
         """How many steps a vCPU has done when it begins: enough that every page of its region has been written."""
         return self.region_pages * self.pattern(index).period
 
-    def fill(self, memory: memoryview) -> None:
-        """Write what is there in the beginning."""
+    def fill(self, memory: memoryview, clock_offset: int, host: int) -> None:
+        """Write what is there in the beginning, the clock's offset and the number of its host among it."""
         code = program_bytes()
         memory[: len(code)] = code
         for index in range(self.vcpus):
             pattern = self.pattern(index)
-            words = np.frombuffer(memory[self.region(index)], dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
-            contents(pattern.last_written(self.first_step(index)), FACTOR, into=words)
-            at = self.control(index)
+            contents(pattern.last_written(self.first_step(index)), FACTOR, into=words_of(memory[self.region(index)]))
             hot = pattern.hot_pages - 1 if pattern.hot_pages else 0
-            memory[at : at + CONTROL.size] = CONTROL.pack(ADDRESS + self.region(index).start, 0, 0, 0, 0, 0, 0, 0, hot)
-        contents(self.numbers(), FACTOR, into=self._words(memory, self.untouched[0]))
+            control = Control(ADDRESS + self.region(index).start, clock_offset, host, hot_mask=hot)
+            control.write(memory, self.control(index))
+        contents(self.numbers(), FACTOR, into=words_of(memory[self.untouched[0]]))
 
     def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-        """The steps that the pages with numbers, which nobody writes, seem to have been written by."""
+        """For each page of the untouched first half, the step that its words name, as if that step had written it."""
         place = self.untouched[0]
         return np.arange(place.start // PAGE_SIZE, place.stop // PAGE_SIZE, dtype=np.uint64) | np.uint64(NEVER_WRITTEN)
-
-    @staticmethod
-    def _words(memory: memoryview, place: slice) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
-        return np.frombuffer(memory[place], dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
 
     def start_registers(self, index: int, batch: int, way_out: int) -> dict[str, int]:
         """The general registers with which a vCPU begins, by name; those not named are 0.
 
         Arguments:
-            index: of the vCPU.
             batch: steps before the guest leaves.
             way_out: ``OUT_BY_DOORBELL`` or ``OUT_BY_HALT``.
         """

@@ -17,25 +17,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Self, get_args
 
-from migpool.device import DeviceError, OptionValue
+from migpool.device import OptionValue
 from migpool_plugins.guest.layout import PAGE_SIZE
 from migpool_plugins.guest.pattern import HOT_PERIOD
-from migpool_plugins.vcpu.options import BackendChoice, VcpuOptions
-
-__all__ = ["DirtyLogChoice", "GuestOptions"]
+from migpool_plugins.options import Options
+from migpool_plugins.vcpu.options import BACKENDS, BackendChoice
 
 DirtyLogChoice = Literal["auto", "bitmap", "ring"]
 
 MIB: Final = 1 << 20
 _LEAST, _MOST = 16 * MIB, 512 * MIB
 _PATTERNS: Final = ("sequential", "random", "hot")
-_SIZE: Final = re.compile(r"([0-9]+) ?(KiB|MiB)")
-DIRTY_LOGS: Final[tuple[DirtyLogChoice, ...]] = get_args(DirtyLogChoice)
+_DIRTY_LOGS: Final[tuple[DirtyLogChoice, ...]] = get_args(DirtyLogChoice)
 _MOST_PAGES: Final = 10_000_000
 
 
@@ -59,44 +56,20 @@ class GuestOptions:
         Raises:
             DeviceError: one line with the option that is unknown or wrong, and what it may be.
         """
-        usual = cls()
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise DeviceError(f"guest: there is no option {name}; there are {', '.join(known)}")
-        vcpu = VcpuOptions.parse({name: options[name] for name in ("backend", "limit_s") if name in options})
-        memory = _size(options, "memory", usual.memory)
+        usual, read = cls(), Options("guest", options, [field.name for field in fields(cls)])
+        memory = read.size("memory", usual.memory)
         if not _LEAST <= memory <= _MOST or memory % MIB:
-            raise DeviceError(f"guest: memory is {options['memory']!r}, but must be whole MiB from 16MiB to 512MiB")
-        pattern = options.get("pattern", usual.pattern)
-        if pattern not in _PATTERNS:
-            raise DeviceError(f"guest: pattern is {pattern!r}, but must be one of {', '.join(_PATTERNS)}")
-        hot = _size(options, "hot", usual.hot)
+            raise read.wrong("memory", options["memory"], "whole MiB from 16MiB to 512MiB")
+        hot = read.size("hot", usual.hot)
         if hot < HOT_PERIOD * PAGE_SIZE or hot & (hot - 1):
-            raise DeviceError(f"guest: hot is {options['hot']!r}, but must be a power of two from 32KiB on")
-        rate = options.get("rate", usual.rate)
-        if not isinstance(rate, int) or isinstance(rate, bool) or not 0 <= rate <= _MOST_PAGES:
-            raise DeviceError(f"guest: rate is {rate!r}, but must be a whole number from 0 to {_MOST_PAGES}")
-        resident = options.get("resident", usual.resident)
-        if not isinstance(resident, bool):
-            raise DeviceError(f"guest: resident is {resident!r}, but must be true or false")
-        dirty_log = _dirty_log(options, usual.dirty_log)
-        return cls(memory, str(pattern), hot, rate, vcpu.backend, resident, dirty_log, vcpu.limit_s)
-
-
-def _dirty_log(options: Mapping[str, OptionValue], default: DirtyLogChoice) -> DirtyLogChoice:
-    value = options.get("dirty_log", default)
-    for choice in DIRTY_LOGS:
-        if value == choice:
-            return choice
-    raise DeviceError(f"guest: dirty_log is {value!r}, but must be one of {', '.join(DIRTY_LOGS)}")
-
-
-def _size(options: Mapping[str, OptionValue], name: str, default: int) -> int:
-    value = options.get(name, default)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise DeviceError(f'guest: {name} is {value!r}, but must be a size such as "64MiB"')
-    return int(match[1]) << (10 if match[2] == "KiB" else 20)
+            raise read.wrong("hot", options["hot"], "a power of two from 32KiB on")
+        return cls(
+            memory,
+            read.one_of("pattern", _PATTERNS, usual.pattern),
+            hot,
+            read.whole("rate", usual.rate, 0, _MOST_PAGES),
+            read.one_of("backend", BACKENDS, usual.backend),
+            read.flag("resident", usual.resident),
+            read.one_of("dirty_log", _DIRTY_LOGS, usual.dirty_log),
+            read.number("limit_s", usual.limit_s, least=0.1),
+        )

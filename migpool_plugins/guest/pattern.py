@@ -17,8 +17,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pattern", "contents", "differing"]
-
 Words: TypeAlias = "NDArray[np.uint64]"
 
 WORDS = 512

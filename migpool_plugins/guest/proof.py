@@ -11,13 +11,9 @@ from dataclasses import dataclass
 from struct import unpack_from
 from typing import Final
 
-import numpy as np
-
 from migpool.device import VerificationError
-from migpool_plugins.guest.layout import CONTROL, FACTOR, PAGE_SIZE, Control, Layout
+from migpool_plugins.guest.layout import FACTOR, PAGE_SIZE, Control, Layout, words_of
 from migpool_plugins.guest.pattern import differing
-
-__all__ = ["Standing", "control_of", "prove_untouched", "prove_vcpu"]
 
 _MASK: Final = (1 << 64) - 1
 _BOTH_ENDS: Final = 2 + 511 * FACTOR
@@ -26,22 +22,11 @@ _BOTH_ENDS: Final = 2 + 511 * FACTOR
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a vCPU's registers say.
-
-    Arguments:
-        index: of the vCPU.
-        step: how many steps it has done.
-        checksum: the low half of xmm0.
-    """
+    """What a vCPU's registers say: how many steps it has done, and the low half of xmm0."""
 
     index: int
     step: int
     checksum: int
-
-
-def control_of(layout: Layout, memory: memoryview, index: int) -> Control:
-    """What stands in a vCPU's control page."""
-    return Control(*CONTROL.unpack_from(memory, layout.control(index)))
 
 
 def prove_vcpu(layout: Layout, memory: memoryview, found: Standing, more_than: int) -> None:
@@ -64,16 +49,15 @@ def prove_vcpu(layout: Layout, memory: memoryview, found: Standing, more_than: i
     if found.checksum != done * _BOTH_ENDS & _MASK:
         raise VerificationError(f"{where}: the checksum of what it has overwritten is {found.checksum:#x}, not right")
     place = layout.region(found.index)
-    words = np.frombuffer(memory[place], dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
     last = pattern.last_written(found.step)
-    wrong = differing(last, FACTOR, words)
+    wrong = differing(last, FACTOR, words_of(memory[place]))
     if wrong is not None:
         (holds,) = unpack_from("<Q", memory, place.start + wrong * PAGE_SIZE)
         raise VerificationError(
             f"{where}: page {wrong} of its region was written last by step {int(last[wrong])}, "
             f"but holds that of step {holds}, or of several"
         )
-    control = control_of(layout, memory, found.index)
+    control = Control.read(memory, layout.control(found.index))
     if control.went_back:
         raise VerificationError(f"{where}: its clock went back {control.went_back} times")
     if not more_than <= control.step_at_clock <= found.step:
@@ -81,13 +65,9 @@ def prove_vcpu(layout: Layout, memory: memoryview, found: Standing, more_than: i
 
 
 def prove_untouched(layout: Layout, memory: memoryview) -> None:
-    """Check the pages that nobody writes.
-
-    Raises:
-        VerificationError: one holds something else.
-    """
+    """Check the pages that nobody writes; a :class:`VerificationError` if one holds something else."""
     numbers, zeros = layout.untouched
-    words = np.frombuffer(memory, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+    words = words_of(memory)
     first, last = numbers.start // PAGE_SIZE, numbers.stop // PAGE_SIZE
     wrong = differing(layout.numbers(), FACTOR, words[first:last])
     if wrong is not None:

@@ -13,8 +13,6 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HookDirtyLog", "Hookable"]
-
 PAGE_SHIFT: Final = 12
 
 Hook = Callable[[int], None]

@@ -1,14 +1,15 @@
-"""Guest memory as this process has it: mapped once, page-aligned, zeros at first."""
+"""Guest memory as this process has it (mapped once, page-aligned, zeros at first), and as a device that migrates."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 
-__all__ = ["GuestMemory", "make_resident"]
+from migpool.device import DeviceError, MemoryBlock, MemoryDevice
 
 _POPULATE_WRITE: Final = 23
 """MADV_POPULATE_WRITE of ``linux/mman.h``, from Linux 5.14 on; Python 3.11 has no name for it."""
@@ -33,11 +34,7 @@ def make_resident(mapping: mmap.mmap) -> None:
 
 
 class GuestMemory:
-    """A mapping.
-
-    Arguments:
-        size: in bytes, whole pages.
-        resident: whether all of it is to be there from the beginning, not page by page as it is touched.
+    """A mapping of whole pages, all of them there from the beginning if it is ``resident``, else as they are touched.
 
     Attributes:
         view: all of it, writable.
@@ -66,3 +63,59 @@ class GuestMemory:
             self._mapping.close()
         except BufferError:
             pass  # a part of it is still looked at; the mapping goes with the last view
+
+
+class DirtyLog(Protocol):
+    """How it is known which pages are written; see :class:`~migpool.device.MemoryDevice` for what each must keep."""
+
+    @property
+    def name(self) -> str:
+        """What a reader of the result should see."""
+
+    def start(self) -> None:
+        """Log from now on."""
+
+    def take(self) -> bytes | bytearray:
+        """What has been written since the last call, as a bitmap."""
+
+    def stop(self) -> None:
+        """Log no more. Harmless when repeated."""
+
+
+class RamDevice(MemoryDevice):
+    """Guest memory of one block.
+
+    Arguments:
+        memory: closed with the device, so after the devices that come behind it in the machine.
+        block: the block's name in the stream.
+        log: knows what is written.
+        check: proves at the destination that all is as it should be; raises :class:`VerificationError` if not.
+    """
+
+    def __init__(self, memory: GuestMemory, block: str, log: DirtyLog, check: Callable[[], None]) -> None:
+        self.note = log.name
+        self._memory = memory
+        self._blocks = (MemoryBlock(block, memory.view),)
+        self._log = log
+        self._check = check
+
+    @property
+    def blocks(self) -> Sequence[MemoryBlock]:
+        return self._blocks
+
+    def start_dirty_log(self) -> None:
+        self._log.start()
+
+    def take_dirty(self, block: int) -> bytes | bytearray:
+        if block:
+            raise DeviceError(f"the memory has one block, but block {block} was asked for")
+        return self._log.take()
+
+    def stop_dirty_log(self) -> None:
+        self._log.stop()
+
+    def verify(self) -> None:
+        self._check()
+
+    def close(self) -> None:
+        self._memory.close()

@@ -6,8 +6,9 @@ backends, ``device.py`` the vCPU as a device, ``board.py`` what the vCPUs share.
 
 from __future__ import annotations
 
-from migpool.device import Device, DeviceContext
-from migpool.errors import UsageError
+from contextlib import ExitStack
+
+from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.board import BoardDevice
 from migpool_plugins.vcpu.choice import choose_backend
@@ -29,29 +30,25 @@ def devices(context: DeviceContext) -> list[Device]:
         context: ``count`` is the number of vCPUs, 1 to 256.
 
     Raises:
-        UsageError: an option or the count is wrong.
-        DeviceError: no backend works on this host.
+        DeviceError: an option or the count is wrong, or no backend works on this host.
     """
     options = VcpuOptions.parse(context.options)
     if not 1 <= context.count <= program.MAX_VCPUS:
-        raise UsageError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
-    machine = choose_backend(options.backend, options.cpu)(context.count)
-    try:
+        raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+    with ExitStack() as opened:
+        machine = choose_backend(options.backend, options.cpu)(context.count)
+        opened.callback(machine.close)
         if context.side == "source":
             batch = options.batch or machine.batch
             for vcpu in machine.vcpus:
                 vcpu.boot(program.start_registers(context.seed, vcpu.index, batch, machine.way_out))
         group = VcpuGroup(machine, options)
-    except BaseException:
-        machine.close()
-        raise
-    made: list[Device] = [VcpuDevice(group, index, context.seed, options) for index in range(context.count)]
-    made.append(BoardDevice(group))
-    if context.side == "source":
-        try:
+        made: list[Device] = [VcpuDevice(group, index, context.seed, options) for index in range(context.count)]
+        made.append(BoardDevice(group))
+        opened.pop_all()  # The devices close the machine from here on.
+        for device in made:
+            opened.callback(device.close)
+        if context.side == "source":
             group.run(options.limit_s)
-        except BaseException:
-            for device in made:
-                device.close()
-            raise
+        opened.pop_all()
     return made

@@ -1,4 +1,4 @@
-"""What a backend has to offer: a machine, its vCPUs, and the state of one of them.
+"""What a backend has to offer: a machine and its vCPUs.
 
 One file a backend: ``kvm_machine.py`` and ``unicorn_machine.py``. Nothing above them knows which one it has.
 """
@@ -6,46 +6,9 @@ One file a backend: ``kvm_machine.py`` and ``unicorn_machine.py``. Nothing above
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from struct import Struct
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class RegisterFormat:
-    """How a backend holds one set of registers.
-
-    Arguments:
-        name: of the set.
-        struct: its layout in memory.
-        fields: the names of its values, in their order.
-        optional: whether a state may be without it; it then travels as a subsection.
-        repeats: whether the set is any number of these structures, one after the other.
-    """
-
-    name: str
-    struct: Struct
-    fields: tuple[str, ...]
-    optional: bool = False
-    repeats: bool = False
-
-    def values(self, data: bytes) -> dict[str, int]:
-        """Return the values by name of a set that does not repeat and holds only numbers."""
-        return dict(zip(self.fields, self.struct.unpack(data), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class VcpuState:
-    """Everything of one vCPU that migrates, as its backend read it.
-
-    Arguments:
-        registers: sets of registers by name, each in the layout that its backend gives it. Every backend has ``regs``,
-            ``sregs`` and ``fpu``, laid out as KVM's structures and as FXSAVE; the others are optional.
-        page: the vCPU's own page of guest memory, 4096 bytes.
-    """
-
-    registers: Mapping[str, bytes]
-    page: bytes
+from migpool_plugins.vcpu.register_sets import RegisterFormat, VcpuState
 
 
 class VirtualCpu(Protocol):
@@ -57,7 +20,7 @@ class VirtualCpu(Protocol):
         """Set the vCPU up in 64-bit mode with these general registers; those not named are 0."""
 
     def run_batch(self) -> None:
-        """Run the guest to the end of its batch, where its registers agree with its page. It goes on when called again.
+        """Run the guest to the end of its batch, where its registers agree with its page; it goes on when called again.
 
         Raises:
             DeviceError: the guest left in another way.
@@ -70,10 +33,7 @@ class VirtualCpu(Protocol):
         """Read the state of the vCPU between two batches, or before the first one."""
 
     def load(self, state: VcpuState) -> Sequence[str]:
-        """Load a state into a vCPU that has not run.
-
-        Returns:
-            What this host lacks and the guest does not use, in words.
+        """Load a state into a vCPU that has not run; returns what this host lacks and the guest does not use, in words.
 
         Raises:
             DeviceError: the backend refused it, or the guest uses what this host lacks.
@@ -134,9 +94,6 @@ class Machine(Protocol):
 
     def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Return the sets without what may differ between writing and reading them back."""
-
-    def checksum(self, state: VcpuState) -> int:
-        """Return the low half of the first SSE register."""
 
     def expel(self) -> None:
         """Make every ``run_batch`` return soon, also of a guest gone astray. The VM is of no use after it.

@@ -9,30 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from migpool.device import Device, DeviceError
-from migpool_plugins.vcpu.group import BOARD, VcpuGroup
+from migpool.device import DeviceError
+from migpool_plugins.vcpu.group import BOARD, GroupDevice, VcpuGroup
 from migpool_plugins.vcpu.state import StateFormat
 
 
-class BoardDevice(Device):
-    """The board of a group's machine. With a backend that has none its config is a header alone.
-
-    Arguments:
-        group: the VM that it belongs to.
-    """
+class BoardDevice(GroupDevice):
+    """The board of a group's machine. With a backend that has none its config is a header alone."""
 
     idstr = "vcpu-board"
 
     def __init__(self, group: VcpuGroup) -> None:
-        self.note = group.note
-        self._group = group
-        self._machine = group.machine
-        self._format = StateFormat("vcpu-board", group.machine.kind, group.machine.board)
+        super().__init__(group, BOARD, StateFormat("vcpu-board", group.machine.kind, group.machine.board))
         self._sets: Mapping[str, bytes] | None = None
         self._aborted = False
-        self._closed = False
-
-    # ---------------------------------------------------------------- source
 
     def save_config(self) -> bytes:
         self._check()
@@ -44,10 +34,7 @@ class BoardDevice(Device):
     def resume(self) -> None:
         self._aborted = False
 
-    # ----------------------------------------------------------- destination
-
     def load_config(self, data: bytes) -> None:
-        """Load what the vCPUs share, and read it back for :meth:`fingerprint`."""
         self._check()
         missing = sorted(set(range(len(self._group.threads))) - self._group.loaded)
         if missing:
@@ -56,8 +43,6 @@ class BoardDevice(Device):
             raise DeviceError("a vCPU runs: what they share is loaded before they are started")
         self.note = self._group.noted(self._machine.load_board(self._format.decode(0, data)))
         self._sets = self._machine.save_board()
-
-    # ------------------------------------------------------------------ both
 
     def fingerprint(self) -> bytes | None:
         """Return the SHA-256 of what was saved, or of what was read back after it was loaded; without the clock."""
@@ -68,23 +53,8 @@ class BoardDevice(Device):
     def abort(self) -> None:
         self._aborted = True
 
-    def close(self) -> None:
-        self._closed = True
-        self._group.leave(BOARD)
-
-    # ---------------------------------------------------------- exact format
-
-    def exact_config(self) -> bool:
-        return True
-
-    def measure_config(self, data: memoryview) -> int | None:
-        return self._format.measure(0, data)
-
     def describe_config(self) -> Mapping[str, object]:
-        """Return the name, type and size of every value, as they stand in each config from this host."""
         return self._format.describe(0, self._machine.blank_board)
-
-    # --------------------------------------------------------------- private
 
     def _check(self) -> None:
         if self._closed:

@@ -30,20 +30,23 @@ def choose_backend(choice: BackendChoice, cpu: CpuChoice = "small") -> MachineMa
     Raises:
         DeviceError: the chosen backend does not work here, or neither does; one line with the reasons and the remedy.
     """
-    make_kvm = partial(KvmMachine, cpu=cpu)
-    if choice == "kvm":
-        _try(make_kvm)
-        return make_kvm
-    if choice == "unicorn":
-        return _unicorn(cpu)
-    try:
-        _try(make_kvm)
-    except DeviceError as without_kvm:
-        try:
-            return _unicorn(cpu)
-        except DeviceError as without_unicorn:
-            raise DeviceError(f"no backend for vCPUs: {without_kvm}; {without_unicorn}") from without_unicorn
-    return make_kvm
+    makers: dict[str, Callable[[], MachineMaker]] = {
+        "kvm": lambda: partial(KvmMachine, cpu=cpu),
+        "unicorn": lambda: _unicorn(cpu),
+    }
+    reasons: list[DeviceError] = []
+    for name, maker in makers.items():
+        if choice in (name, "auto"):
+            try:
+                make = maker()
+                _try(make)
+            except DeviceError as reason:
+                reasons.append(reason)
+            else:
+                return make
+    if len(reasons) == 1:
+        raise reasons[0]
+    raise DeviceError(f"no backend for vCPUs: {'; '.join(str(reason) for reason in reasons)}") from reasons[-1]
 
 
 def _unicorn(cpu: CpuChoice) -> MachineMaker:
@@ -54,7 +57,6 @@ def _unicorn(cpu: CpuChoice) -> MachineMaker:
         from migpool_plugins.vcpu.unicorn_machine import UnicornMachine
     except ImportError as error:
         raise DeviceError(f"Unicorn cannot be used ({error}): pip install 'migpool[unicorn]'") from error
-    _try(UnicornMachine)
     return UnicornMachine
 
 

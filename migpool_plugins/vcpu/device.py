@@ -6,49 +6,36 @@ Which thread may touch the vCPU: its own while it runs, and any other once it st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-from migpool.device import Device, DeviceError, VerificationError
-from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import VcpuState
-from migpool_plugins.vcpu.group import VcpuGroup
+from migpool.device import DeviceError, VerificationError
+from migpool_plugins.vcpu.group import GroupDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.program import PAGE_SIZE
 from migpool_plugins.vcpu.proof import Guest, prove
+from migpool_plugins.vcpu.register_sets import REGS, VcpuState
 from migpool_plugins.vcpu.state import PAGE, StateFormat
 
 _BATCHES_TO_SEE: Final = 3
 """Batches for which ``verify`` waits before it looks: enough to have left the one in which the state was loaded."""
 
 
-class VcpuDevice(Device):
-    """One vCPU of a group.
-
-    Arguments:
-        group: the VM that it belongs to.
-        index: its number, the device's instance id.
-        seed: of the migration.
-        options: of the scenario.
-    """
+class VcpuDevice(GroupDevice):
+    """One vCPU of a group; its ``index`` is the device's instance id, and ``seed`` that of the migration."""
 
     idstr = "vcpu"
 
     def __init__(self, group: VcpuGroup, index: int, seed: int, options: VcpuOptions) -> None:
         self.instance_id = index
-        self.note = group.note
+        super().__init__(group, index, StateFormat("vcpu", group.machine.kind, [*group.machine.layout, PAGE]))
         self.config_job = options.save == "each"
-        self._group = group
-        self._machine = group.machine
         self._vcpu = group.machine.vcpus[index]
         self._thread = group.threads[index]
-        self._format = StateFormat("vcpu", group.machine.kind, [*group.machine.layout, PAGE])
         self._seed = seed
         self._limit = options.limit_s
         self._state: VcpuState | None = None
-        self._closed = False
-
-    # ---------------------------------------------------------------- source
 
     def save_setup(self) -> bytes:
         """Return the header of the config, for the destination to check while the machine still runs."""
@@ -73,8 +60,6 @@ class VcpuDevice(Device):
         self._thread.recover()
         self._thread.go()
 
-    # ----------------------------------------------------------- destination
-
     def load_setup(self, data: bytes) -> None:
         self._check()
         self._format.check_header(self.instance_id, data)
@@ -96,13 +81,8 @@ class VcpuDevice(Device):
             raise DeviceError(f"vCPU {self.instance_id} has no state yet: load its config before it is started")
         self._thread.go()
 
-    # ------------------------------------------------------------------ both
-
     def fingerprint(self) -> bytes | None:
-        """Return the SHA-256 of the state that was saved, or of the state as read back after it was loaded.
-
-        The time stamp counter is left out, since it goes on by itself.
-        """
+        """The SHA-256 of the state as saved, or as read back after loading; without the time stamp counter."""
         if self._state is None:
             return None
         return hashlib.sha256(self._encoded(self._machine.comparable(self._state))).digest()
@@ -122,33 +102,19 @@ class VcpuDevice(Device):
             before = guest.iterations
         try:
             self._let_run()
-            state = self._look()
+            with self._stood() as state:
+                found = self._guest(state)
         except DeviceError as error:
             if self._thread.aborted:
                 raise
             raise VerificationError(error.message) from error
-        prove(self._guest(state), self._seed, before)
+        prove(found, self._seed, before)
 
     def abort(self) -> None:
         self._thread.abort()
 
-    def close(self) -> None:
-        self._closed = True
-        self._group.leave(self.instance_id)
-
-    # ---------------------------------------------------------- exact format
-
-    def exact_config(self) -> bool:
-        return True
-
-    def measure_config(self, data: memoryview) -> int | None:
-        return self._format.measure(self.instance_id, data)
-
     def describe_config(self) -> Mapping[str, object] | None:
-        """Return the name, type and size of every value, as they stand in each config from this host."""
         return self._format.describe(self.instance_id, {**self._machine.blank, "page": bytes(PAGE_SIZE)})
-
-    # --------------------------------------------------------------- private
 
     def _encoded(self, state: VcpuState) -> bytes:
         return self._format.encode(self.instance_id, {**state.registers, "page": state.page})
@@ -157,20 +123,20 @@ class VcpuDevice(Device):
         if not self._thread.wait_batches(_BATCHES_TO_SEE, self._limit):
             raise DeviceError(f"vCPU {self.instance_id} has not ended {_BATCHES_TO_SEE} batches in {self._limit} s")
 
-    def _look(self) -> VcpuState:
+    @contextmanager
+    def _stood(self) -> Iterator[VcpuState]:
+        """The state of the vCPU, which stands until the end of the context."""
         self._thread.ask_to_stand()
         try:
             self._thread.wait_standing(self._limit)
-            return self._vcpu.save()
+            yield self._vcpu.save()
         finally:
             self._thread.go()
 
     def _guest(self, state: VcpuState) -> Guest:
-        registers = dict(zip(kvm_abi.REGS_FIELDS, kvm_abi.REGS.unpack(state.registers["regs"]), strict=True))
-        return Guest(self.instance_id, registers, self._machine.checksum(state), state.page)
+        return Guest(self.instance_id, REGS.values(state.registers["regs"]), state.checksum, state.page)
 
     def _check(self) -> None:
-        """Refuse after close, after abort, and when the guest has failed."""
         self._refuse_closed()
         self._thread.check()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from migpool.device import Device
 from migpool_plugins.vcpu.backend import Machine, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.state import StateFormat
 from migpool_plugins.vcpu.thread import VcpuThread
 
 BOARD: Final = -1
@@ -14,11 +16,7 @@ BOARD: Final = -1
 
 
 class VcpuGroup:
-    """The vCPUs of one VM and their board: they stop together, and the last one to close gives the VM back.
-
-    Arguments:
-        machine: the VM; the group owns it.
-        options: of the scenario.
+    """The vCPUs of one VM and their board: they stop together, and the last one to close gives back the VM.
 
     Attributes:
         loaded: the vCPUs that have been given a state.
@@ -34,16 +32,11 @@ class VcpuGroup:
         self._limit = options.limit_s
 
     def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
-        """What a vCPU's thread runs, again and again: the guest to the end of a batch, here and no more."""
+        """Return what a vCPU's thread runs again and again: here, the guest to the end of a batch."""
         return vcpu.run_batch
 
-    @property
-    def note(self) -> str:
-        """What a reader of the result should know: the backend, and what this host lacks."""
-        return self.noted(())
-
-    def noted(self, left_out: Sequence[str]) -> str:
-        """Return the note with what was left out of a state that came, since this host lacks it."""
+    def noted(self, left_out: Sequence[str] = ()) -> str:
+        """What a reader of the result should know: the backend, and what of a whole state this host lacks."""
         lacks = f" without {', '.join(self.machine.lacks)}" if self.machine.lacks else ""
         return f"{self.machine.name}{lacks}" + (f"; left out, unused: {', '.join(left_out)}" if left_out else "")
 
@@ -53,11 +46,7 @@ class VcpuGroup:
         return all(thread.standing for thread in self.threads)
 
     def run(self, limit: float) -> None:
-        """Let every vCPU go, and return when all of them run.
-
-        Raises:
-            DeviceError: one does not run within ``limit`` seconds.
-        """
+        """Let every vCPU go, and return when all run: within ``limit`` seconds, or with a :class:`DeviceError`."""
         for thread in self.threads:
             thread.go()
         for thread in self.threads:
@@ -69,11 +58,7 @@ class VcpuGroup:
             thread.ask_to_stand()
 
     def leave(self, index: int) -> None:
-        """End one vCPU's thread; with the last of all, give the VM back. Harmless when repeated.
-
-        Arguments:
-            index: of the vCPU, or :data:`BOARD`.
-        """
+        """End the thread of a vCPU, none of :data:`BOARD`; the last gives the VM back. Harmless when repeated."""
         if index not in self._open:
             return
         if index != BOARD:
@@ -81,3 +66,31 @@ class VcpuGroup:
         self._open.discard(index)
         if not self._open:
             self.machine.close()
+
+
+class GroupDevice(Device):
+    """A device of a group's VM, whose whole state is one config that names every value.
+
+    Arguments:
+        group: the VM that it belongs to.
+        member: the vCPU's index, or :data:`BOARD`.
+        form: of the config.
+    """
+
+    def __init__(self, group: VcpuGroup, member: int, form: StateFormat) -> None:
+        self.note = group.noted()
+        self._group = group
+        self._machine = group.machine
+        self._member = member
+        self._format = form
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        self._group.leave(self._member)
+
+    def exact_config(self) -> bool:
+        return True
+
+    def measure_config(self, data: memoryview) -> int | None:
+        return self._format.measure(self.instance_id, data)

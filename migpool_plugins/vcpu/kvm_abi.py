@@ -39,6 +39,11 @@ def _request(name: str, number: int, direction: int = _NONE, size: int = 0) -> R
     return Request(name, direction << 30 | size << 16 | _KVMIO << 8 | number)
 
 
+def _pair(name: str, get: int, put: int, form: Struct) -> tuple[Request, Request]:
+    """The requests that read a structure and write it."""
+    return _request(f"KVM_GET_{name}", get, _READ, form.size), _request(f"KVM_SET_{name}", put, _WRITE, form.size)
+
+
 # Structures ---------------------------------------------------------------------------------------------------------
 
 REGS: Final = Struct("<18Q")
@@ -106,50 +111,27 @@ PIC_FIELDS: Final = (
     *("last_irr", "irr", "imr", "isr", "priority_add", "irq_base", "read_reg_select", "poll", "special_mask"),
     *("init_state", "auto_eoi", "rotate_on_auto_eoi", "special_fully_nested_mode", "init4", "elcr", "elcr_mask"),
 )
-IOAPIC_FIELDS: Final = (
-    *("base_address", "ioregsel", "id", "irr"),
-    *(f"redirection_{pin}" for pin in range(24)),
-)
+IOAPIC_FIELDS: Final = (*("base_address", "ioregsel", "id", "irr"), *(f"redirection_{pin}" for pin in range(24)))
 PIT_CHANNEL_FIELDS: Final = (
     *("count", "latched_count", "count_latched", "status_latched", "status", "read_state", "write_state"),
     *("write_latch", "rw_mode", "mode", "bcd", "gate", "count_load_time"),
 )
-PIT2_FIELDS: Final = (
-    *(f"channel{number}_{field}" for number in range(3) for field in PIT_CHANNEL_FIELDS),
-    "flags",
-)
+PIT2_FIELDS: Final = (*(f"channel{number}_{field}" for number in range(3) for field in PIT_CHANNEL_FIELDS), "flags")
 DIRTY_GFN_FIELDS: Final = ("flags", "slot", "offset")
 CLOCK_FIELDS: Final = ("clock", "flags", "realtime", "host_tsc")
 
-_LAPIC_NAMES: Final = {
-    0x020: "id",
-    0x030: "version",
-    0x080: "tpr",
-    0x090: "apr",
-    0x0A0: "ppr",
-    0x0B0: "eoi",
-    0x0D0: "ldr",
-    0x0E0: "dfr",
-    0x0F0: "svr",
-    0x280: "esr",
-    0x2F0: "lvt_cmci",
-    0x300: "icr_low",
-    0x310: "icr_high",
-    0x320: "lvt_timer",
-    0x330: "lvt_thermal",
-    0x340: "lvt_performance",
-    0x350: "lvt_lint0",
-    0x360: "lvt_lint1",
-    0x370: "lvt_error",
-    0x380: "initial_count",
-    0x390: "current_count",
-    0x3E0: "divide_configuration",
-    **{
-        start + 16 * n: f"{name}{n}"
-        for name, start in (("isr", 0x100), ("tmr", 0x180), ("irr", 0x200))
-        for n in range(8)
-    },
-}
+_LAPIC_NAMES: Final = dict(
+    (
+        *((0x020, "id"), (0x030, "version"), (0x080, "tpr"), (0x090, "apr"), (0x0A0, "ppr"), (0x0B0, "eoi")),
+        *((0x0D0, "ldr"), (0x0E0, "dfr"), (0x0F0, "svr"), (0x280, "esr"), (0x300, "icr_low"), (0x310, "icr_high")),
+        *((0x2F0, "lvt_cmci"), (0x320, "lvt_timer"), (0x330, "lvt_thermal"), (0x340, "lvt_performance")),
+        *((0x350, "lvt_lint0"), (0x360, "lvt_lint1"), (0x370, "lvt_error"), (0x380, "initial_count")),
+        *((0x390, "current_count"), (0x3E0, "divide_configuration")),
+        *((0x100 + 16 * n, f"isr{n}") for n in range(8)),
+        *((0x180 + 16 * n, f"tmr{n}") for n in range(8)),
+        *((0x200 + 16 * n, f"irr{n}") for n in range(8)),
+    )
+)
 LAPIC_FIELDS: Final = tuple(_LAPIC_NAMES.get(at, f"reserved_{at:03x}") for at in range(0, 0x400, 16))
 """The local APIC's registers stand 16 bytes apart, at the offsets that they have in its page."""
 
@@ -167,21 +149,13 @@ RUN_MMIO: Final = 32
 RUN_MMIO_FIELDS: Final = Struct("<Q8sIB")
 EXIT_MMIO: Final = 6
 EXIT_DIRTY_RING_FULL: Final = 31
-EXIT_REASONS: Final = {
-    0: "unknown",
-    1: "exception",
-    2: "port I/O",
-    3: "hypercall",
-    4: "debug",
-    5: "halt",
-    6: "memory-mapped I/O",
-    7: "interrupt window open",
-    8: "shutdown (triple fault)",
-    9: "failed entry",
-    10: "interrupted",
-    17: "internal error",
-    31: "dirty ring full",
-}
+EXIT_REASONS: Final = dict(
+    (
+        *((0, "unknown"), (1, "exception"), (2, "port I/O"), (3, "hypercall"), (4, "debug"), (5, "halt")),
+        *((6, "memory-mapped I/O"), (7, "interrupt window open"), (8, "shutdown (triple fault)"), (9, "failed entry")),
+        *((10, "interrupted"), (17, "internal error"), (31, "dirty ring full")),
+    )
+)
 
 # Requests -----------------------------------------------------------------------------------------------------------
 
@@ -199,83 +173,68 @@ GET_IRQCHIP: Final = _request("KVM_GET_IRQCHIP", 0x62, _READ | _WRITE, IRQCHIP.s
 # The kernel's headers have this one as a read, though it writes.
 SET_IRQCHIP: Final = _request("KVM_SET_IRQCHIP", 0x63, _READ, IRQCHIP.size)
 CREATE_PIT2: Final = _request("KVM_CREATE_PIT2", 0x77, _WRITE, PIT_CONFIG.size)
-SET_CLOCK: Final = _request("KVM_SET_CLOCK", 0x7B, _WRITE, CLOCK.size)
-GET_CLOCK: Final = _request("KVM_GET_CLOCK", 0x7C, _READ, CLOCK.size)
+GET_CLOCK, SET_CLOCK = _pair("CLOCK", 0x7C, 0x7B, CLOCK)
 RUN: Final = _request("KVM_RUN", 0x80)
 GET_DIRTY_LOG: Final = _request("KVM_GET_DIRTY_LOG", 0x42, _WRITE, DIRTY_LOG.size)
 CLEAR_DIRTY_LOG: Final = _request("KVM_CLEAR_DIRTY_LOG", 0xC0, _READ | _WRITE, CLEAR_LOG.size)
 RESET_DIRTY_RINGS: Final = _request("KVM_RESET_DIRTY_RINGS", 0xC7)
-GET_REGS: Final = _request("KVM_GET_REGS", 0x81, _READ, REGS.size)
-SET_REGS: Final = _request("KVM_SET_REGS", 0x82, _WRITE, REGS.size)
-GET_SREGS: Final = _request("KVM_GET_SREGS", 0x83, _READ, SREGS.size)
-SET_SREGS: Final = _request("KVM_SET_SREGS", 0x84, _WRITE, SREGS.size)
+GET_REGS, SET_REGS = _pair("REGS", 0x81, 0x82, REGS)
+GET_SREGS, SET_SREGS = _pair("SREGS", 0x83, 0x84, SREGS)
 GET_MSRS: Final = _request("KVM_GET_MSRS", 0x88, _READ | _WRITE, MSRS_HEAD.size)
 SET_MSRS: Final = _request("KVM_SET_MSRS", 0x89, _WRITE, MSRS_HEAD.size)
-GET_FPU: Final = _request("KVM_GET_FPU", 0x8C, _READ, FPU.size)
-SET_FPU: Final = _request("KVM_SET_FPU", 0x8D, _WRITE, FPU.size)
-GET_LAPIC: Final = _request("KVM_GET_LAPIC", 0x8E, _READ, LAPIC.size)
-SET_LAPIC: Final = _request("KVM_SET_LAPIC", 0x8F, _WRITE, LAPIC.size)
+GET_FPU, SET_FPU = _pair("FPU", 0x8C, 0x8D, FPU)
+GET_LAPIC, SET_LAPIC = _pair("LAPIC", 0x8E, 0x8F, LAPIC)
 SET_CPUID2: Final = _request("KVM_SET_CPUID2", 0x90, _WRITE, CPUID_HEAD.size)
-GET_MP_STATE: Final = _request("KVM_GET_MP_STATE", 0x98, _READ, MP_STATE.size)
-SET_MP_STATE: Final = _request("KVM_SET_MP_STATE", 0x99, _WRITE, MP_STATE.size)
+GET_MP_STATE, SET_MP_STATE = _pair("MP_STATE", 0x98, 0x99, MP_STATE)
 NMI: Final = _request("KVM_NMI", 0x9A)
-GET_VCPU_EVENTS: Final = _request("KVM_GET_VCPU_EVENTS", 0x9F, _READ, VCPU_EVENTS.size)
-SET_VCPU_EVENTS: Final = _request("KVM_SET_VCPU_EVENTS", 0xA0, _WRITE, VCPU_EVENTS.size)
-GET_PIT2: Final = _request("KVM_GET_PIT2", 0x9F, _READ, PIT2.size)
-SET_PIT2: Final = _request("KVM_SET_PIT2", 0xA0, _WRITE, PIT2.size)
-GET_DEBUGREGS: Final = _request("KVM_GET_DEBUGREGS", 0xA1, _READ, DEBUGREGS.size)
-SET_DEBUGREGS: Final = _request("KVM_SET_DEBUGREGS", 0xA2, _WRITE, DEBUGREGS.size)
+GET_VCPU_EVENTS, SET_VCPU_EVENTS = _pair("VCPU_EVENTS", 0x9F, 0xA0, VCPU_EVENTS)
+GET_PIT2, SET_PIT2 = _pair("PIT2", 0x9F, 0xA0, PIT2)
+GET_DEBUGREGS, SET_DEBUGREGS = _pair("DEBUGREGS", 0xA1, 0xA2, DEBUGREGS)
 SET_TSC_KHZ: Final = _request("KVM_SET_TSC_KHZ", 0xA2)
 GET_TSC_KHZ: Final = _request("KVM_GET_TSC_KHZ", 0xA3)
 ENABLE_CAPABILITY: Final = _request("KVM_ENABLE_CAP", 0xA3, _WRITE, ENABLE_CAP.size)
-GET_XSAVE: Final = _request("KVM_GET_XSAVE", 0xA4, _READ, XSAVE.size)
-SET_XSAVE: Final = _request("KVM_SET_XSAVE", 0xA5, _WRITE, XSAVE.size)
-GET_XCRS: Final = _request("KVM_GET_XCRS", 0xA6, _READ, XCRS.size)
-SET_XCRS: Final = _request("KVM_SET_XCRS", 0xA7, _WRITE, XCRS.size)
-GET_SREGS2: Final = _request("KVM_GET_SREGS2", 0xCC, _READ, SREGS2.size)
-SET_SREGS2: Final = _request("KVM_SET_SREGS2", 0xCD, _WRITE, SREGS2.size)
+GET_XSAVE, SET_XSAVE = _pair("XSAVE", 0xA4, 0xA5, XSAVE)
+GET_XCRS, SET_XCRS = _pair("XCRS", 0xA6, 0xA7, XCRS)
+GET_SREGS2, SET_SREGS2 = _pair("SREGS2", 0xCC, 0xCD, SREGS2)
 GET_XSAVE2: Final = _request("KVM_GET_XSAVE2", 0xCF, _READ, XSAVE.size)
 
-CAP_IRQCHIP: Final = 0
-CAP_USER_MEMORY: Final = 3
-CAP_MP_STATE: Final = 14
-CAP_PIT2: Final = 33
-CAP_PIT_STATE2: Final = 35
-CAP_ADJUST_CLOCK: Final = 39
-CAP_VCPU_EVENTS: Final = 41
-CAP_DEBUGREGS: Final = 50
-CAP_XSAVE: Final = 55
-CAP_XCRS: Final = 56
-CAP_GET_TSC_KHZ: Final = 61
-CAP_MAX_VCPUS: Final = 66
-CAP_CHECK_EXTENSION_VM: Final = 105
-CAP_IMMEDIATE_EXIT: Final = 136
-CAP_EXCEPTION_PAYLOAD: Final = 164
-CAP_MANUAL_DIRTY_LOG_PROTECT2: Final = 168
-CAP_DIRTY_LOG_RING: Final = 192
-CAP_SREGS2: Final = 200
-CAP_XSAVE2: Final = 208
-CAP_X86_TRIPLE_FAULT_EVENT: Final = 218
+
+CAPABILITIES: Final = {
+    "KVM_CAP_IRQCHIP": 0,
+    "KVM_CAP_USER_MEMORY": 3,
+    "KVM_CAP_MP_STATE": 14,
+    "KVM_CAP_PIT2": 33,
+    "KVM_CAP_PIT_STATE2": 35,
+    "KVM_CAP_ADJUST_CLOCK": 39,
+    "KVM_CAP_VCPU_EVENTS": 41,
+    "KVM_CAP_DEBUGREGS": 50,
+    "KVM_CAP_XSAVE": 55,
+    "KVM_CAP_XCRS": 56,
+    "KVM_CAP_GET_TSC_KHZ": 61,
+    "KVM_CAP_MAX_VCPUS": 66,
+    "KVM_CAP_CHECK_EXTENSION_VM": 105,
+    "KVM_CAP_IMMEDIATE_EXIT": 136,
+    "KVM_CAP_EXCEPTION_PAYLOAD": 164,
+    "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": 168,
+    "KVM_CAP_DIRTY_LOG_RING": 192,
+    "KVM_CAP_SREGS2": 200,
+    "KVM_CAP_XSAVE2": 208,
+    "KVM_CAP_X86_TRIPLE_FAULT_EVENT": 218,
+}
 
 IRQCHIP_PIC_MASTER: Final = 0
 IRQCHIP_PIC_SLAVE: Final = 1
 IRQCHIP_IOAPIC: Final = 2
 MP_STATE_RUNNABLE: Final = 0
-SREGS2_FLAGS_PDPTRS_VALID: Final = 1
 VCPUEVENT_VALID_PAYLOAD: Final = 0x10
 VCPUEVENT_VALID_TRIPLE_FAULT: Final = 0x20
 
 
 def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
-    """Make one ioctl on a KVM descriptor.
+    """Make one ioctl on the descriptor of /dev/kvm, of a VM or of a vCPU, and return what it returned.
 
     Arguments:
-        fd: of /dev/kvm, of a VM or of a vCPU.
-        request: which.
         argument: a number, or a ``bytearray`` that the kernel reads or fills.
-
-    Returns:
-        What the ioctl returned.
 
     Raises:
         DeviceError: the kernel refused; the message names the ioctl and the errno.
@@ -285,3 +244,13 @@ def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "?")
         raise DeviceError(f"{request.name} failed with {code}: {os.strerror(error.errno or 0)}") from error
+
+
+def extension(fd: int, capability: str) -> int:
+    """Ask what a host, or a VM, has of a capability; 0: nothing."""
+    return call(fd, CHECK_EXTENSION, CAPABILITIES[capability])
+
+
+def enable(vm: int, capability: str, argument: int) -> None:
+    """Turn a capability of a VM on."""
+    call(vm, ENABLE_CAPABILITY, bytearray(ENABLE_CAP.pack(CAPABILITIES[capability], 0, argument, 0, 0, 0)))

@@ -12,9 +12,9 @@ from struct import Struct
 from typing import Final
 
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_part import Part, Sets, Whole
+from migpool_plugins.vcpu.register_sets import RegisterFormat
 
 _PIC: Final = tuple(
     RegisterFormat(name, kvm_abi.PIC, kvm_abi.PIC_FIELDS, optional=True) for name in ("pic_master", "pic_slave")
@@ -30,11 +30,7 @@ _UNPROGRAMMED: Final = 0xFF
 
 
 def board_parts(host: KvmHost) -> tuple[Part, ...]:
-    """Return the parts in the order in which they are read and loaded.
-
-    Arguments:
-        host: what it has; see :func:`~migpool_plugins.vcpu.kvm_host.equip`.
-    """
+    """Return the parts that this host has, in the order in which they are read and loaded."""
     without_chips = host.without("KVM_CAP_IRQCHIP")
     chips = ((kvm_abi.IRQCHIP_PIC_MASTER, _PIC[0]), (kvm_abi.IRQCHIP_PIC_SLAVE, _PIC[1]))
     return (

@@ -15,17 +15,13 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_part import Part, Sets
-from migpool_plugins.vcpu.register_sets import FPU
+from migpool_plugins.vcpu.register_sets import FPU, RegisterFormat
 
 _HEADER: Final = RegisterFormat("xsave_header", Struct("<QQ"), ("xstate_bv", "xcomp_bv"), optional=True)
 _AVX: Final = RegisterFormat(
-    "avx",
-    Struct("<32Q"),
-    tuple(f"ymm{n}_upper_{half}" for n in range(16) for half in ("low", "high")),
-    optional=True,
+    "avx", Struct("<32Q"), tuple(f"ymm{n}_upper_{half}" for n in range(16) for half in ("low", "high")), optional=True
 )
 _COMPONENTS: Final = RegisterFormat("xsave_components", Struct("3264s"), ("area",), optional=True)
 _LARGE: Final = RegisterFormat("xsave_large", Struct("<Q"), ("word",), optional=True, repeats=True)
@@ -42,11 +38,7 @@ _MXCSR_RESET: Final = 0x1F80
 
 
 class Fpu(Part):
-    """The whole area, or the x87 and SSE registers alone on a host without XSAVE.
-
-    Arguments:
-        host: what it has.
-    """
+    """The whole area, or the x87 and SSE registers alone on a host without XSAVE."""
 
     def __init__(self, host: KvmHost) -> None:
         super().__init__("fpu", [FPU, _HEADER, _AVX, _COMPONENTS, _LARGE])
@@ -97,7 +89,6 @@ class Fpu(Part):
         return ()
 
     def blank(self) -> dict[str, bytes]:
-        """Without XSAVE only one set; beyond 4096 bytes only what this host has."""
         if not self._xsave:
             return {"fpu": bytes(FPU.struct.size)}
         found = super().blank()

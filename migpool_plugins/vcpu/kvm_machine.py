@@ -18,7 +18,6 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi, program
-from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
 from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import add_dirty_rings, check_kvm, equip
@@ -26,7 +25,7 @@ from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named, usable_msrs
 from migpool_plugins.vcpu.kvm_part import Part, blank_parts, comparable_parts, read_parts, write_parts
 from migpool_plugins.vcpu.kvm_vcpu_parts import reading_order, vcpu_parts
 from migpool_plugins.vcpu.long_mode import special_registers, write_page_tables
-from migpool_plugins.vcpu.register_sets import FPU
+from migpool_plugins.vcpu.register_sets import RegisterFormat, VcpuState
 
 DEVICE_NODE: Final = "/dev/kvm"
 _TSS_ADDRESS: Final = 0x7FFF0000
@@ -184,7 +183,7 @@ class KvmMachine:
             run_size = kvm_abi.call(kvm, kvm_abi.GET_VCPU_MMAP_SIZE)
             closing = owned.enter_context(ExitStack())
             # The memory is unmapped only after the descriptors are closed: until then the kernel may still touch it.
-            self._memory = mmap.mmap(-1, program.memory_size(count))
+            self._memory = mmap.mmap(-1, program.page_address(count))
             closing.callback(self._memory.close)
             self.fd = kvm_abi.call(kvm, kvm_abi.CREATE_VM)
             closing.callback(os.close, self.fd)
@@ -232,9 +231,7 @@ class KvmMachine:
     def attach(self, slot: int, region: MemoryRegion) -> None:
         """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.
 
-        Arguments:
-            slot: 0 is the machine's own.
-            region: the same addresses and size as before if only the flags change.
+        Slot 0 is the machine's own. Addresses and size must be as before if only the flags change.
 
         Raises:
             DeviceError: the kernel refused it.
@@ -261,9 +258,6 @@ class KvmMachine:
         if not self._expelled:
             self._expelled = True
             self.attach(0, replace(self._own, size=0))
-
-    def checksum(self, state: VcpuState) -> int:
-        return FPU.values(state.registers["fpu"])["xmm0_low"]
 
     def close(self) -> None:
         self._closing.close()

@@ -9,15 +9,14 @@ from __future__ import annotations
 import errno
 import fcntl
 from collections.abc import Sequence
-from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_part import Part, Sets
+from migpool_plugins.vcpu.register_sets import RegisterFormat
 
-MSRS: Final = RegisterFormat("msrs", Struct("<I4xQ"), ("index", "value"), optional=True, repeats=True)
+MSRS: Final = RegisterFormat("msrs", kvm_abi.MSR_ENTRY, ("index", "value"), optional=True, repeats=True)
 TSC: Final = 0x10
 TSC_DEADLINE: Final = 0x6E0
 _AT_ONCE: Final = 256
@@ -26,11 +25,7 @@ _FIRST_GUESS: Final = 512
 
 
 def listed_msrs(kvm: int) -> list[int]:
-    """Return the host's own list of the MSRs that make up a vCPU's state.
-
-    Arguments:
-        kvm: the descriptor of /dev/kvm.
-    """
+    """Return the host's own list, by the descriptor of /dev/kvm, of the MSRs that make up a vCPU's state."""
     room = _FIRST_GUESS
     while True:
         buffer = bytearray(kvm_abi.MSR_LIST_HEAD.size + 4 * room)
@@ -48,12 +43,7 @@ def listed_msrs(kvm: int) -> list[int]:
 
 
 def usable_msrs(vcpu: int, listed: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return those MSRs that can be read and written back, in the order in which they are loaded, and the others.
-
-    Arguments:
-        vcpu: a vCPU with its CPUID that has not run.
-        listed: all that may be there.
-    """
+    """Return those MSRs that a vCPU which has not run reads and takes back, in the order of loading, and the others."""
     usable: list[int] = []
     refused: list[int] = []
     for index in listed:
@@ -83,11 +73,7 @@ def named(indices: Sequence[int]) -> str:
 
 
 class Msrs(Part):
-    """Index and value of each.
-
-    Arguments:
-        indices: those to read, in the order in which they are loaded.
-    """
+    """Index and value of each of ``indices``, which come in the order in which they are loaded."""
 
     def __init__(self, indices: Sequence[int]) -> None:
         super().__init__("msrs", [MSRS])
@@ -123,7 +109,6 @@ class Msrs(Part):
         return {"msrs": kept} if "msrs" in sets else {}
 
     def blank(self) -> dict[str, bytes]:
-        """As many as are read."""
         return {"msrs": bytes(len(self._question) * MSRS.struct.size)}
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_abi import Request
+from migpool_plugins.vcpu.register_sets import RegisterFormat
 
 Sets = Mapping[str, bytes]
 """Sets of registers by name, each in its format's layout."""
@@ -36,6 +36,10 @@ class Part(ABC):
         self.formats = tuple(formats)
         self.lacking = lacking
 
+    def among(self, sets: Sets) -> dict[str, bytes]:
+        """Return those of some sets that are this part's."""
+        return {form.name: sets[form.name] for form in self.formats if form.name in sets}
+
     @abstractmethod
     def read(self, fd: int) -> dict[str, bytes]:
         """Read the sets."""
@@ -49,7 +53,7 @@ class Part(ABC):
         """
 
     def idle(self, sets: Sets) -> bool:
-        """Whether a guest in this state would not miss the part; it always does, if a part does not say otherwise."""
+        """Whether the guest does not use the part in this state: nothing is lost without it. It does by default."""
         return not sets
 
     def comparable(self, sets: Sets) -> dict[str, bytes]:
@@ -70,9 +74,8 @@ class Whole(Part):
         put: writes it.
         head: what the structure begins with to say which one is meant; it does not travel.
         lacking: see :class:`Part`.
-        idle: see :meth:`Part.idle`; a part without it is always missed.
+        idle: see :meth:`Part.idle`, of its values.
         passing: names of values that go on by themselves, or that the kernel sets anew when they are loaded.
-        put_as: what is loaded for a set that has come, where that is not the set itself.
     """
 
     def __init__(
@@ -85,7 +88,6 @@ class Whole(Part):
         lacking: str = "",
         idle: Callable[[Mapping[str, int]], bool] = lambda _values: False,
         passing: Sequence[str] = (),
-        put_as: Callable[[bytes], bytes] = bytes,
     ) -> None:
         super().__init__(form.name, [form], lacking)
         self._form = form
@@ -94,7 +96,6 @@ class Whole(Part):
         self._head = head
         self._idle = idle
         self._passing = passing
-        self._put_as = put_as
 
     def read(self, fd: int) -> dict[str, bytes]:
         size = len(self._head) + self._form.struct.size
@@ -103,7 +104,7 @@ class Whole(Part):
         return {self.name: bytes(buffer[len(self._head) : size])}
 
     def write(self, fd: int, sets: Sets) -> Sequence[str]:
-        data = self._head + self._put_as(sets[self.name])
+        data = self._head + sets[self.name]
         kvm_abi.call(fd, self._put, bytearray(data.ljust(self._put.size, b"\0")))
         return ()
 
@@ -125,25 +126,18 @@ def read_parts(fd: int, parts: Sequence[Part]) -> dict[str, bytes]:
     asks that one thread keep to one vCPU for speed: the first ioctl from a new thread pays for moving the vCPU's state
     between processors.
     """
-    found: dict[str, bytes] = {}
-    for part in parts:
-        if not part.lacking:
-            found.update(part.read(fd))
-    return found
+    return {name: data for part in parts if not part.lacking for name, data in part.read(fd).items()}
 
 
 def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
-    """Load what has come, in the order given.
-
-    Returns:
-        What had to be left out without loss, in words.
+    """Load what has come, in the order given; returns what had to be left out without loss, in words.
 
     Raises:
         DeviceError: the kernel refused a value, or the state needs a part that this host lacks.
     """
     left_out: list[str] = []
     for part in parts:
-        there = {form.name: sets[form.name] for form in part.formats if form.name in sets}
+        there = part.among(sets)
         if not there:
             continue
         if not part.lacking:
@@ -160,16 +154,9 @@ def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
 
 def comparable_parts(parts: Sequence[Part], sets: Sets) -> dict[str, bytes]:
     """Return the sets of a state without what may differ between a write and the next read."""
-    found: dict[str, bytes] = {}
-    for part in parts:
-        found.update(part.comparable({form.name: sets[form.name] for form in part.formats if form.name in sets}))
-    return found
+    return {name: data for part in parts for name, data in part.comparable(part.among(sets)).items()}
 
 
 def blank_parts(parts: Sequence[Part]) -> dict[str, bytes]:
     """Return the sets that :func:`read_parts` gives, with zeros."""
-    found: dict[str, bytes] = {}
-    for part in parts:
-        if not part.lacking:
-            found.update(part.blank())
-    return found
+    return {name: data for part in parts if not part.lacking for name, data in part.blank().items()}

@@ -28,12 +28,11 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_fpu import Fpu
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_msrs import Msrs
 from migpool_plugins.vcpu.kvm_part import Part, Sets, Whole
-from migpool_plugins.vcpu.register_sets import REGS, SREGS
+from migpool_plugins.vcpu.register_sets import REGS, SREGS, RegisterFormat
 
 _PDPTRS: Final = RegisterFormat("pdptrs", Struct("<5Q"), ("flags", *(f"pdptr_{n}" for n in range(4))), optional=True)
 _TSC: Final = RegisterFormat("tsc", Struct("<I"), ("khz",), optional=True)
@@ -50,12 +49,7 @@ _DR7_ENABLES: Final = 0xFF
 
 
 def vcpu_parts(host: KvmHost, msrs: Sequence[int]) -> tuple[Part, ...]:
-    """Return the parts in the order in which they are loaded.
-
-    Arguments:
-        host: what it has; see :func:`~migpool_plugins.vcpu.kvm_host.equip`.
-        msrs: those that this host reads and writes; see :func:`~migpool_plugins.vcpu.kvm_msrs.usable_msrs`.
-    """
+    """Return the parts of a host, with the MSRs that it reads and writes, in the order in which they are loaded."""
     return (
         Tsc(host.without("KVM_CAP_GET_TSC_KHZ")),
         SpecialRegisters(pdptrs="KVM_CAP_SREGS2" in host.has),
@@ -127,9 +121,6 @@ class SpecialRegisters(Part):
     """Segments, descriptor tables and control registers; with KVM_GET_SREGS2 also the PDPTRs of 32-bit PAE paging.
 
     The bitmap at the end of the older structure does not travel: a pending interrupt is among the events.
-
-    Arguments:
-        pdptrs: whether the host has the newer structure.
     """
 
     def __init__(self, *, pdptrs: bool) -> None:
@@ -157,7 +148,6 @@ class SpecialRegisters(Part):
         return ()
 
     def blank(self) -> dict[str, bytes]:
-        """With the PDPTRs, if the host has them."""
         found = super().blank()
         if not self._pdptrs:
             del found["pdptrs"]
@@ -169,9 +159,6 @@ class Events(Whole):
 
     Flags say which of them the source's kernel knew. One that this host's kernel does not know is taken back if what it
     speaks of is not there.
-
-    Arguments:
-        host: what it has.
     """
 
     def __init__(self, host: KvmHost) -> None:

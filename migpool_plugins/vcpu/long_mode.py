@@ -21,17 +21,13 @@ _ENTRIES: Final = 512
 MAPPED: Final = _ENTRIES * _LARGE_PAGE_SIZE
 """How many bytes the page tables map, from address 0."""
 
-_CR0_PE: Final = 1 << 0
-_CR0_MP: Final = 1 << 1
-_CR0_ET: Final = 1 << 4
-_CR0_NE: Final = 1 << 5
-_CR0_PG: Final = 1 << 31
-_CR4_PAE: Final = 1 << 5
-_CR4_OSFXSR: Final = 1 << 9
-_CR4_OSXMMEXCPT: Final = 1 << 10
+_CR0: Final = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 31
+"""PE, MP, ET, NE, PG."""
+_CR4: Final = 1 << 5 | 1 << 9 | 1 << 10
+"""PAE, OSFXSR, OSXMMEXCPT."""
 _CR4_OSXSAVE: Final = 1 << 18
-_EFER_LME: Final = 1 << 8
-_EFER_LMA: Final = 1 << 10
+_EFER: Final = 1 << 8 | 1 << 10
+"""LME, LMA."""
 
 _USER: Final = 3
 _CODE_SELECTOR: Final = 0x30 | _USER
@@ -43,12 +39,7 @@ _DATA_TYPE: Final = 3
 
 
 def write_page_tables(memory: mmap.mmap | bytearray, address: int) -> None:
-    """Write three tables that map the first GiB onto itself, whether or not there is memory behind it.
-
-    Arguments:
-        memory: guest memory from physical address 0, writable.
-        address: where the three pages of tables begin, page-aligned.
-    """
+    """Write three page-aligned tables that map the first GiB onto itself, whether or not there is memory behind it."""
     pointers, directory = address + 0x1000, address + 0x2000
     pack_into("<Q", memory, address, pointers | _PRESENT_WRITABLE_USER)
     pack_into("<Q", memory, pointers, directory | _PRESENT_WRITABLE_USER)
@@ -73,12 +64,7 @@ def special_registers(reset: bytes, page_tables: int, *, xsave: bool = False) ->
     for position, name in enumerate(kvm_abi.SEGMENTS[:6]):
         fields[position * width : (position + 1) * width] = code if name == "cs" else data
     controls = len(kvm_abi.SEGMENTS) * width + 4
-    new = {
-        "cr0": _CR0_PE | _CR0_MP | _CR0_ET | _CR0_NE | _CR0_PG,
-        "cr3": page_tables,
-        "cr4": _CR4_PAE | _CR4_OSFXSR | _CR4_OSXMMEXCPT | (_CR4_OSXSAVE if xsave else 0),
-        "efer": _EFER_LME | _EFER_LMA,
-    }
+    new = {"cr0": _CR0, "cr3": page_tables, "cr4": _CR4 | (_CR4_OSXSAVE if xsave else 0), "efer": _EFER}
     for offset, name in enumerate(kvm_abi.CONTROL_FIELDS):
         fields[controls + offset] = new.get(name, fields[controls + offset])
     return kvm_abi.SREGS_BASE.pack(*fields)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from migpool.device import OptionValue
-from migpool.errors import UsageError
+from migpool_plugins.options import Options
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 
 BackendChoice = Literal["auto", "kvm", "unicorn"]
 SaveChoice = Literal["together", "each"]
-_BACKENDS: Final = ("auto", "kvm", "unicorn")
-_CPUS: Final = ("small", "avx")
-_SAVES: Final = ("together", "each")
+BACKENDS: Final[tuple[BackendChoice, ...]] = get_args(BackendChoice)
+_CPUS: Final[tuple[CpuChoice, ...]] = get_args(CpuChoice)
+_SAVES: Final[tuple[SaveChoice, ...]] = get_args(SaveChoice)
 _LARGEST_BATCH: Final = 1 << 32
 
 
@@ -48,36 +47,14 @@ class VcpuOptions:
         """Return the options of a scenario.
 
         Raises:
-            UsageError: one line with the option that is unknown or wrong, and what it may be.
+            DeviceError: one line with the option that is unknown or wrong, and what it may be.
         """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UsageError(f"vcpu: there is no option {name}; there are {', '.join(known)}")
-        backend = options.get("backend", "auto")
-        if backend not in _BACKENDS:
-            raise UsageError(f'vcpu: backend is {backend!r}, but must be "auto", "kvm" or "unicorn"')
-        cpu = options.get("cpu", "small")
-        if cpu not in _CPUS:
-            raise UsageError(f'vcpu: cpu is {cpu!r}, but must be "small" or "avx"')
-        save = options.get("save", "together")
-        if save not in _SAVES:
-            raise UsageError(f'vcpu: save is {save!r}, but must be "together" or "each"')
-        batch = options.get("batch", 0)
-        if not isinstance(batch, int) or isinstance(batch, bool) or not 0 <= batch <= _LARGEST_BATCH:
-            raise UsageError(f"vcpu: batch is {batch!r}, but must be a whole number from 0 to {_LARGEST_BATCH}")
+        usual, read = cls(), Options("vcpu", options, [field.name for field in fields(cls)])
         return cls(
-            backend,
-            batch,
-            _number(options, "halt_ms", 0.0, least=0.0),
-            _number(options, "limit_s", 5.0, least=0.1),
-            cpu,
-            save,
+            read.one_of("backend", BACKENDS, usual.backend),
+            read.whole("batch", usual.batch, 0, _LARGEST_BATCH),
+            read.number("halt_ms", usual.halt_ms, least=0.0),
+            read.number("limit_s", usual.limit_s, least=0.1),
+            read.one_of("cpu", _CPUS, usual.cpu),
+            read.one_of("save", _SAVES, usual.save),
         )
-
-
-def _number(options: Mapping[str, OptionValue], name: str, default: float, least: float) -> float:
-    value = options.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least:
-        raise UsageError(f"vcpu: {name} is {value!r}, but must be a number from {least} on")
-    return float(value)

@@ -37,13 +37,8 @@ def program_bytes() -> bytes:
     return (resources.files(__package__) / "guest" / "program.bin").read_bytes()
 
 
-def memory_size(vcpus: int) -> int:
-    """Return how many bytes of guest memory a VM with so many vCPUs needs."""
-    return page_address(vcpus)
-
-
 def page_address(index: int) -> int:
-    """Return the guest-physical address of a vCPU's own page."""
+    """Return the guest-physical address of a vCPU's own page, behind those of the vCPUs before it."""
     return FIRST_PAGE + index * PAGE_SIZE
 
 
@@ -56,8 +51,6 @@ def start_registers(seed: int, index: int, batch: int, way_out: int) -> dict[str
     """Return the general registers with which a vCPU begins, by name; those not named are 0.
 
     Arguments:
-        seed: of the migration.
-        index: of the vCPU.
         batch: iterations before the guest leaves.
         way_out: the address where it goes to leave.
     """

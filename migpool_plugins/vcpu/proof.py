@@ -60,12 +60,7 @@ class _Steps:
 
 
 def after(start: int, iterations: int) -> tuple[int, int]:
-    """Return x and the sum after so many iterations.
-
-    Arguments:
-        start: x before the first one.
-        iterations: 0 or more.
-    """
+    """Return x and the sum after so many iterations from ``start``, which is x before the first one."""
     total, power = _Steps(), _Steps(MULTIPLIER, INCREMENT, MULTIPLIER, INCREMENT)
     while iterations:
         if iterations & 1:

@@ -27,8 +27,8 @@ from typing import Final, Literal
 from migpool.device import DeviceError
 from migpool.vmsd.declaration import Field
 from migpool.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.program import PAGE_SIZE, program_bytes
+from migpool_plugins.vcpu.register_sets import RegisterFormat
 from migpool_plugins.vmsd import Description
 
 _HEADER: Final = Struct(">4sHH8s16s")
@@ -44,7 +44,7 @@ class StateFormat:
     """Encodes and decodes states of one kind.
 
     Arguments:
-        name: "vcpu" or "vcpu-board", the name of the description.
+        name: the name of the description.
         kind: what both ends must have in common; see :class:`~migpool_plugins.vcpu.backend.Machine`.
         layout: the sets that a state of this kind may have, in their order.
     """
@@ -72,20 +72,11 @@ class StateFormat:
         )
 
     def header(self, index: int) -> bytes:
-        """Return the first 32 bytes of a config.
-
-        Arguments:
-            index: of the vCPU.
-        """
+        """Return the first 32 bytes of the config of the vCPU with this index."""
         return _HEADER.pack(self._magic, _LAYOUT, index, self._kind.encode("ascii"), self._program)
 
     def encode(self, index: int, sets: Mapping[str, bytes]) -> bytes:
-        """Return the config for a state.
-
-        Arguments:
-            index: of the vCPU.
-            sets: by name, each in its format's layout.
-        """
+        """Return the config for a state, whose sets are each in its format's layout."""
         return self._description.save(self._fields(index, sets))
 
     def describe(self, index: int, sets: Mapping[str, bytes]) -> Mapping[str, object]:
@@ -93,15 +84,7 @@ class StateFormat:
         return self._description.describe(self._fields(index, sets))
 
     def decode(self, index: int, data: bytes) -> dict[str, bytes]:
-        """Return the sets in a config.
-
-        Arguments:
-            index: of the vCPU that it is for.
-            data: what :meth:`encode` returned.
-
-        Raises:
-            DeviceError: the config is not one for this vCPU.
-        """
+        """Return the sets in a config; raises as :meth:`check_header`."""
         self.check_header(index, data)
         found = self._empty()
         self._description.load(found, data)
@@ -120,11 +103,7 @@ class StateFormat:
         return self._description.measure(data, self._empty())
 
     def check_header(self, index: int, data: bytes) -> None:
-        """Refuse a state that is not for this vCPU.
-
-        Arguments:
-            index: of the vCPU that it is for.
-            data: what :meth:`header` or :meth:`encode` returned at the source.
+        """Refuse a state (a header is enough) that is not for the vCPU with this index.
 
         Raises:
             DeviceError: one line with what differs and what to do.

@@ -52,12 +52,10 @@ class VcpuThread:
 
     @property
     def aborted(self) -> bool:
-        """Whether waits were aborted, and not recovered since."""
         with self._changed:
             return self._aborted
 
     def go(self) -> None:
-        """Let the guest run."""
         self._wish_for("go")
 
     def ask_to_stand(self) -> None:
@@ -74,16 +72,12 @@ class VcpuThread:
             raise DeviceError(f"vCPU {self.index} has not stopped within {limit} s: its guest does not end its batch")
 
     def wait_running(self, limit: float) -> None:
-        """Wait until the thread has followed the wish to go.
-
-        Raises:
-            DeviceError: the limit has passed, the guest has failed, or the wait was aborted.
-        """
+        """Wait until the thread has followed the wish to go; raises as :meth:`wait_standing`."""
         if not self._wait(lambda: not self._standing, limit):
             raise DeviceError(f"vCPU {self.index} does not run after {limit} s: its thread gets no processor time")
 
     def wait_batches(self, count: int, limit: float) -> bool:
-        """Wait until the guest has ended ``count`` batches from now on; return false if ``limit`` seconds passed first.
+        """Wait until the guest has ended ``count`` batches from now on; false if ``limit`` seconds passed first.
 
         Raises:
             DeviceError: the guest has failed, or the wait was aborted.
@@ -99,7 +93,6 @@ class VcpuThread:
             self._changed.notify_all()
 
     def recover(self) -> None:
-        """Allow waits again."""
         with self._changed:
             self._aborted = False
 
@@ -113,10 +106,7 @@ class VcpuThread:
 
         Arguments:
             expel: brings the guest out of a batch that it does not end; called more than once if need be.
-            limit: in seconds.
-
-        Raises:
-            DeviceError: the thread has not ended within the limit.
+            limit: in seconds; a :class:`DeviceError` if the thread has not ended by then.
         """
         self._wish_for("end")
         self._thread.join(min(_PATIENCE_BEFORE_EXPEL, limit))

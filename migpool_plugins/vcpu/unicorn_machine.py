@@ -11,29 +11,26 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
-from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
-from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS
+from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat, VcpuState
 
-# Imported by name: the package is optional, and its annotations differ between its versions. What is used of it is
-# written down in Engine.
+# Imported by name: the package is optional, and its annotations differ between its versions.
 unicorn = importlib.import_module("unicorn")
 x86_const = importlib.import_module("unicorn.x86_const")
 
-_GENERAL: Final = (
-    *(x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RBX, x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_RDX),
-    *(x86_const.UC_X86_REG_RSI, x86_const.UC_X86_REG_RDI, x86_const.UC_X86_REG_RSP, x86_const.UC_X86_REG_RBP),
-    *(x86_const.UC_X86_REG_R8, x86_const.UC_X86_REG_R9, x86_const.UC_X86_REG_R10, x86_const.UC_X86_REG_R11),
-    *(x86_const.UC_X86_REG_R12, x86_const.UC_X86_REG_R13, x86_const.UC_X86_REG_R14, x86_const.UC_X86_REG_R15),
-    *(x86_const.UC_X86_REG_RIP, x86_const.UC_X86_REG_RFLAGS),
-)
-_BASES: Final = (x86_const.UC_X86_REG_FS_BASE, x86_const.UC_X86_REG_GS_BASE)
-_CONTROLS: Final = (
-    *(x86_const.UC_X86_REG_FPCW, x86_const.UC_X86_REG_FPSW, x86_const.UC_X86_REG_FPTAG, x86_const.UC_X86_REG_MXCSR),
-)
+
+def _register(name: str) -> int:
+    """Unicorn's number of a register."""
+    number: int = getattr(x86_const, f"UC_X86_REG_{name.upper()}")
+    return number
+
+
+_GENERAL: Final = tuple(_register(name) for name in REGS.fields)
+_BASES: Final = (_register("fs_base"), _register("gs_base"))
+_CONTROLS: Final = tuple(_register(name) for name in ("fpcw", "fpsw", "fptag", "mxcsr"))
 # The physical x87 registers: ST0 to ST7 would name them relative to the stack's top, which travels in FPSW.
 _X87: Final = tuple(range(x86_const.UC_X86_REG_FP0, x86_const.UC_X86_REG_FP0 + 8))
 _SSE: Final = tuple(range(x86_const.UC_X86_REG_XMM0, x86_const.UC_X86_REG_XMM0 + 16))
@@ -49,60 +46,55 @@ Value: TypeAlias = int | tuple[int, int]
 """A register: a number, or for an x87 register its mantissa (64 bits) and its sign and exponent (16 bits)."""
 
 
-class Engine(Protocol):
-    """What is used of ``unicorn.Uc``."""
-
-    def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None: ...
-    def hook_add(
-        self,
-        htype: int,
-        callback: Callable[[object, int, int, int, int, object], None],
-        user_data: object,
-        begin: int,
-        end: int,
-    ) -> int: ...
-    def hook_del(self, h: int) -> None: ...
-    def mem_map(self, address: int, size: int, perms: int) -> None: ...
-    def mem_write(self, address: int, data: bytes) -> None: ...
-    def mem_read(self, address: int, size: int) -> bytearray: ...
-    def reg_read(self, reg_id: int) -> int: ...
-    def reg_write(self, reg_id: int, value: int) -> None: ...
-    def reg_read_batch(self, reg_ids: Sequence[int]) -> tuple[Value, ...]: ...
-    def reg_write_batch(self, reg_data: Sequence[tuple[int, Value]]) -> None: ...
-    def emu_start(self, begin: int, until: int) -> None: ...
-    def emu_stop(self) -> None: ...
-
-
 class UnicornVcpu:
     """One vCPU of a :class:`UnicornMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`."""
 
     def __init__(self, index: int) -> None:
         self.index = index
         self._page = program.page_address(index)
+        self._watching: int | None = None
         self.halts_at = program.OUT_BY_HALT
-        self.engine: Engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-        self.engine.mem_map(program.CODE, program.PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-        self.engine.mem_write(program.CODE, program.program_bytes())
-        self.engine.mem_map(self._page, program.PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        self._engine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        self._engine.mem_map(program.CODE, program.PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        self._engine.mem_write(program.CODE, program.program_bytes())
+        self._engine.mem_map(self._page, program.PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
 
     def boot(self, registers: Mapping[str, int]) -> None:
         for name, value in registers.items():
-            self.engine.reg_write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), value)
+            self.put(name, value)
 
     def run_batch(self) -> None:
         try:
-            self.engine.emu_start(self.engine.reg_read(x86_const.UC_X86_REG_RIP), _NEVER_REACHED)
+            self._engine.emu_start(self._engine.reg_read(x86_const.UC_X86_REG_RIP), _NEVER_REACHED)
         except unicorn.UcError as error:
             raise DeviceError(f"the guest left by an error of Unicorn ({error}), not by a halt") from error
-        address = self.engine.reg_read(x86_const.UC_X86_REG_RIP)
+        address = self._engine.reg_read(x86_const.UC_X86_REG_RIP)
         if address != self.halts_at + 1:
             raise DeviceError(f"the guest was stopped at {address:#x}, not behind its halt")
 
     def put(self, name: str, value: int) -> None:
-        self.engine.reg_write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), value)
+        self._engine.reg_write(_register(name), value)
+
+    def map_memory(self, address: int, size: int, host_address: int) -> None:
+        """Let the guest see memory of this process, which must stay mapped until the machine is closed."""
+        self._engine.mem_map_ptr(address, size, unicorn.UC_PROT_ALL, host_address)
+
+    def watch_writes(self, hook: Callable[[int], None], begin: int, end: int) -> None:
+        """Call ``hook`` with the address before each write to addresses from ``begin`` to ``end``. The vCPU stands."""
+
+        def called(_engine: object, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
+            hook(address)
+
+        self._watching = self._engine.hook_add(unicorn.UC_HOOK_MEM_WRITE, called, None, begin, end)
+
+    def unwatch_writes(self) -> None:
+        """No more. The vCPU stands. Harmless when repeated."""
+        if self._watching is not None:
+            self._engine.hook_del(self._watching)
+            self._watching = None
 
     def save(self) -> VcpuState:
-        values = self.engine.reg_read_batch(_ALL)
+        values = self._engine.reg_read_batch(_ALL)
         general, bases, controls, x87, sse = (values[part] for part in _PARTS)
         fcw, fsw, ftw, mxcsr = _numbers(controls)
         top = fsw >> 11 & 7
@@ -120,7 +112,7 @@ class UnicornVcpu:
             "sregs": SREGS.struct.pack(*special.values()),
             "fpu": fpu,
         }
-        return VcpuState(registers, bytes(self.engine.mem_read(self._page, program.PAGE_SIZE)))
+        return VcpuState(registers, bytes(self._engine.mem_read(self._page, program.PAGE_SIZE)))
 
     def load(self, state: VcpuState) -> Sequence[str]:
         special = SREGS.values(state.registers["sregs"])
@@ -135,10 +127,10 @@ class UnicornVcpu:
             *(fpu[f"xmm{n}_low"] | fpu[f"xmm{n}_high"] << 64 for n in range(16)),
         ]
         try:
-            self.engine.reg_write_batch(tuple(zip(_ALL, values, strict=True)))
+            self._engine.reg_write_batch(tuple(zip(_ALL, values, strict=True)))
         except unicorn.UcError as error:
             raise DeviceError(f"Unicorn refused a register ({error}): the state is damaged") from error
-        self.engine.mem_write(self._page, state.page)
+        self._engine.mem_write(self._page, state.page)
         return ()
 
 
@@ -180,9 +172,6 @@ class UnicornMachine:
     def comparable(self, state: VcpuState) -> VcpuState:
         return state
 
-    def checksum(self, state: VcpuState) -> int:
-        return FPU.values(state.registers["fpu"])["xmm0_low"]
-
     def save_board(self) -> Mapping[str, bytes]:
         return {}
 
@@ -194,10 +183,10 @@ class UnicornMachine:
 
     def expel(self) -> None:
         for vcpu in self.vcpus:
-            vcpu.engine.emu_stop()
+            vcpu._engine.emu_stop()
 
     def close(self) -> None:
         for vcpu in self.vcpus:
             # An engine has no call to close it: its memory goes with the last reference.
-            del vcpu.engine
+            del vcpu._engine
         self.vcpus = ()

@@ -2,21 +2,19 @@
 
 ::
 
-    device.py      VfioDevice: which call moves which state; guard.py: what a failure leads to (recovery.py)
-    backend.py     what a backend is asked; migration.py: states, arcs, flags; waiting.py: what can be waited on;
-                   interruption.py: the end of every wait
-    opening.py     which backend an entry has
+    device.py      VfioDevice: which call moves which state; guard.py: what a failure leads to
+    backend.py     what a backend is asked; migration.py: states, arcs, features; interruption.py: the end of every wait
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
     emulated.py    devices of a device process of our own; the default
 
     the migrating process                              the device process (one a side)
-      emulated.py         config, digests, costs         server.py              sockets and threads
-      emulatedbackend.py  vfio-user, or a descriptor ->  vfiouser/session.py    one connection in vfio-user
-      client.py           the control connection     ->  state.py               migration states, config, digests
-      process.py          starts and ends it             transfer.py            one save or load: in messages
-      options.py          the scenario's options         requesttransfer.py       of vfio-user, or
+      emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
+      client.py    the control connection             -> server.py              sockets and threads
+      process.py   starts and ends it                    state.py               migration states, config, digests
+      options.py   the scenario's options                transfer.py            one save or load: in messages
+                                                         requesttransfer.py       of vfio-user, or
                                                          descriptortransfer.py    through a data descriptor
-                                                         pacing.py, content.py  rates and locks; the state's bytes
+                                                         pacer.py, content.py   rates and locks; the state's bytes
       profiles.py, control.py: the values and the messages that both know
 
 The device process imports this package too, and must start fast: what it needs of the package rests on the standard
@@ -37,13 +35,28 @@ def devices(context: DeviceContext) -> list[Device]:
     """VFIO devices: emulated ones of 64 MiB of incompressible state by default, a vfio-user server's, or this host's.
 
     Arguments:
-        context: ``options`` are described in :mod:`migpool_plugins.vfio.options` for emulated devices, and for others
-            where :mod:`migpool_plugins.vfio.opening` says; ``count`` devices are made, and ``seed`` decides what the
+        context: the option ``backend`` says which: "emulated", whose options are described in
+            :mod:`migpool_plugins.vfio.options`, "vfio-user" (:mod:`migpool_plugins.vfio.vfiouser.options`) or "kernel"
+            (:mod:`migpool_plugins.vfio.kernel.devices`). ``count`` devices are made, and ``seed`` decides what the
             state of emulated ones is.
 
     Raises:
         DeviceError: an option is wrong, a device is not there, or the device process cannot be started.
     """
-    from migpool_plugins.vfio.opening import open_devices
+    match context.options.get("backend", "emulated"):
+        case "emulated":
+            from migpool_plugins.vfio.emulated import open_emulated
 
-    return open_devices(context)
+            return open_emulated(context)
+        case "vfio-user":
+            from migpool_plugins.vfio.vfiouser.options import open_served
+
+            return open_served(context)
+        case "kernel":
+            from migpool_plugins.vfio.kernel.devices import open_devices
+
+            return open_devices(context)
+        case other:
+            from migpool.device import DeviceError
+
+            raise DeviceError(f'vfio option backend is {other!r}: use "emulated", "vfio-user" or "kernel"')

@@ -23,15 +23,13 @@ from typing import Protocol
 from migpool.device import DeviceError
 from migpool_plugins.vfio.migration import Flags, MigrationState
 
-__all__ = ["Backend", "BackendError", "PrecopyInfo"]
-
 
 class BackendError(DeviceError):
     """A request that a device or its server refused, or that could not be carried out.
 
     Arguments:
         text: one line: what was asked, and what came back.
-        errno: the error number that came back; 0 where there was none (a time limit, a server that went away).
+        errno: the error number that came back; 0 for none (a time limit, a server that went away).
     """
 
     def __init__(self, text: str, errno: int = 0) -> None:

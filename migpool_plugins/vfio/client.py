@@ -1,46 +1,34 @@
 """Requests to the device process, each with a time limit, and a way to end any wait at once.
 
-One client belongs to one device: its control connection, its data descriptor while there is one, and the flag that
-``abort`` raises. Guarantees:
+One client belongs to one device: its control connection, and its data descriptor while there is one. Guarantees:
 
 * A request never outlasts its limit, and a process that has ended is an error at once.
 * ``abort`` ends the wait of a request (an event descriptor is polled with the connection) and of a read or write of the
   data descriptor (which is shut down), and makes later ones fail until ``renew``.
-* ``abort`` may run beside anything, ``close`` included: descriptors are closed and shut down under the lock of
-  ``interruption.py``, so no descriptor of somebody else's is ever touched.
+* ``abort`` may run beside anything, ``close`` included; see ``interruption.py``.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
+import marshal
 import select
 import socket
 import struct
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.vfio.backend import BackendError
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER, decode, encode
+from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER
 from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.process import DeviceProcess
 
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a request brought.
-
-    Arguments:
-        fields: the reply's JSON fields.
-        payload: the bytes that came with it.
-    """
-
-    fields: dict[str, object]
-    payload: bytes
+_T = TypeVar("_T")
 
 
 class DeviceClient:
@@ -50,9 +38,6 @@ class DeviceClient:
         process: the device process.
         connection: the device's control connection; the client owns it.
         data_limit: seconds that one read or write of the data descriptor may take.
-
-    Attributes:
-        data_limit: the same.
     """
 
     def __init__(self, process: DeviceProcess, connection: socket.socket, data_limit: float) -> None:
@@ -67,16 +52,14 @@ class DeviceClient:
         self._returned = 0.0
         self._ids = itertools.count(1)
 
-    # ---------------------------------------------------------------- control
-
-    def request(self, op: str, limit: float, payload: bytes = b"", **fields: object) -> Reply:
+    def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
         """Ask the device process and return its answer.
 
         Arguments:
-            op: the request.
+            kind: what the answer is.
+            op: the request: a method of :class:`~migpool_plugins.vfio.state.DeviceState`, or ``connect``.
             limit: seconds to wait for the answer.
-            payload: bytes to send along.
-            fields: further fields of the request.
+            arguments: of the method.
 
         Raises:
             BackendError: refused, aborted, late, or the process has ended.
@@ -85,7 +68,7 @@ class DeviceClient:
         self._interruption.check()
         number = next(self._ids)
         try:
-            self._connection.sendall(encode({"id": number, "op": op, **fields}, payload))
+            self._connection.sendall(marshal.dumps((number, op, arguments)))
         except ConnectionError:
             raise BackendError(self._process.ending()) from None
         deadline = time.monotonic() + limit
@@ -93,17 +76,19 @@ class DeviceClient:
             ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             self._interruption.check()
             if not ready:
-                raise BackendError(f"the device did not answer {op!r} within {limit:.3g} s", errno.ETIMEDOUT)
-            fields, payload = self._receive()
+                name = op.replace("_", "-")
+                raise BackendError(f"the device did not answer {name!r} within {limit:.3g} s", errno.ETIMEDOUT)
+            answered, refused, answer = self._receive()
             # An aborted request's answer may still come; the numbers tell it from the one that is waited for.
-            if fields.get("id") == number:
+            if answered == number:
                 break
             self._drop_data()
-        if "error" in fields:
-            raise _refused(fields.get("kind") == "verification", str(fields["error"]))
-        return Reply(fields, payload)
+        if refused:
+            raise _refused(refused, answer)
+        assert isinstance(answer, kind)
+        return answer
 
-    def _receive(self) -> tuple[dict[str, object], bytes]:
+    def _receive(self) -> tuple[int, str, Any]:
         try:
             message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
         except ConnectionError:
@@ -112,27 +97,25 @@ class DeviceClient:
             self._adopt(socket.socket(fileno=descriptor))
         if not message:
             raise BackendError(self._process.ending())
-        return decode(message)
-
-    def check(self) -> None:
-        """Raise :class:`DeviceError` if the device has been aborted or closed."""
-        self._interruption.check()
-
-    # ------------------------------------------------------------------- data
+        number, refused, answer = marshal.loads(message)
+        return number, refused, answer
 
     @property
     def data(self) -> socket.socket | None:
         """The data descriptor, if one is open."""
         return self._data
 
-    def read(self, data: socket.socket, buffer: memoryview, length: int) -> int:
-        """Read up to ``length`` bytes of state straight into ``buffer``; 0 at the end of the data.
+    def _open_data(self) -> socket.socket:
+        if self._data is None:
+            self._interruption.check()
+            raise BackendError("the device opened no data descriptor")
+        return self._data
 
-        Raises:
-            BackendError: aborted, late, or the descriptor is broken.
-        """
+    def read(self, buffer: memoryview) -> int:
+        """Read state straight into ``buffer``, as much as there is; 0 at the end. Raises as :meth:`ask` does."""
+        data = self._open_data()
         try:
-            count = data.recv_into(buffer, length, socket.MSG_WAITALL)
+            count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
         except BlockingIOError:
             raise self._late("read") from None
         except OSError as error:
@@ -141,13 +124,9 @@ class DeviceClient:
             self._interruption.check()
         return count
 
-    def write(self, data: socket.socket, state: memoryview) -> None:
-        """Write ``state`` and wait until the device has taken and checked it.
-
-        Raises:
-            BackendError: aborted, late, refused, or the descriptor is broken.
-            VerificationError: it is not the state that was sent.
-        """
+    def write(self, state: memoryview) -> None:
+        """Write ``state`` and wait until the device has taken and checked it. Raises as :meth:`ask` does."""
+        data = self._open_data()
         header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
         try:
             sent = data.sendmsg((header, state))
@@ -168,10 +147,9 @@ class DeviceClient:
         if len(answer) != ACK_HEADER.size:
             raise self._broken(None)
         if kind:
-            raise _refused(ACK_KINDS[kind] == "verification", text.decode())
+            raise _refused(ACK_KINDS[kind], text.decode())
 
     def _adopt(self, data: socket.socket) -> None:
-        """Make a descriptor that has come the device's data descriptor."""
         limit = _TIMEVAL.pack(int(self.data_limit), int(self.data_limit % 1 * 1e6))
         # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
         data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -203,12 +181,10 @@ class DeviceClient:
     def _broken(self, error: OSError | None) -> DeviceError:
         """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
         try:
-            self.request("ready", self.data_limit)
+            self.ask(object, "prepare", self.data_limit)
         except DeviceError as reason:
             return reason
         return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
-
-    # -------------------------------------------------------------------- end
 
     def abort(self) -> None:
         """End every wait at once; see the module's guarantees."""
@@ -231,5 +207,5 @@ class DeviceClient:
         self._process.release()
 
 
-def _refused(verification: bool, text: str) -> DeviceError:
-    return VerificationError(text) if verification else BackendError(text)
+def _refused(kind: str, text: str) -> DeviceError:
+    return VerificationError(text) if kind == "verification" else BackendError(text)

@@ -51,11 +51,7 @@ class Memory:
 
 
 class BaseBlock:
-    """The block that all devices of one process share; made once, by whoever comes first.
-
-    Arguments:
-        seed: the migration's seed.
-    """
+    """The block from which the states of all devices of one process are made; itself made from the migration's seed."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -67,7 +63,6 @@ class BaseBlock:
         return "/".join(str(part) for part in ("migpool vfio", self._seed, *parts)).encode()
 
     def block(self) -> bytes:
-        """Return ``BLOCK`` bytes."""
         with self._lock:
             if not self._block:
                 self._block = hashlib.shake_128(self.key("base")).digest(BLOCK)

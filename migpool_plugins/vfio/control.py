@@ -1,18 +1,20 @@
 """The control messages between the migrating process and the device process, sans I/O.
 
 Connections are AF_UNIX ``SOCK_SEQPACKET``: one message is one packet, so there is no framing, and descriptors travel
-with the packet they belong to. A message is one line of JSON, a newline, and raw bytes (a config, a digest).
+with the packet they belong to. A message is a tuple as ``marshal`` writes it: both ends are the same interpreter with
+the same code, and a config or a digest needs no other form than its bytes.
 
-The root connection is the device process's standard input. On it come only ``attach`` messages, each with the
-descriptor of a new device's own connection; its end of file ends the process. On a device's connection every request
-is answered in order::
+The root connection is the device process's standard input. On it come only messages that make a device, each with the
+descriptor of the device's own connection; its end of file ends the process. On a device's connection every request is
+answered in order::
 
-    request   {"id": 7, "op": "set-state", "state": 3}
-    reply     {"id": 7}                              with a data descriptor when the request opened one
-    reply     {"id": 7, "error": "...", "kind": "device" | "verification"}
+    request   (7, "set_state", (3,))                  its number, and a method of DeviceState with its arguments
+    reply     (7, "", None)                           what came back; with a data descriptor when one was opened
+    reply     (7, "device" | "verification", "...")   why it was refused
 
-The device speaks either through a data descriptor, or vfio-user: then ``connect`` brings a connection for it, and the
-requests here are only what that protocol has no word for (the config, digests, why something was refused).
+The device speaks either through a data descriptor, or vfio-user: then the request ``connect``, which is no method of
+the device, brings a connection for it, and the others are only what that protocol has no word for (the config, digests,
+why something was refused).
 
 The data descriptor is an AF_UNIX stream socket, since ``shutdown`` ends a blocked read or write of it at once, from
 any thread and at either end, which no pipe can do. While saving it carries the state's bytes and then end of file.
@@ -23,10 +25,8 @@ text; kind 0 means taken and checked. The times let the device pace a write as i
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
-from collections.abc import Mapping
 from errno import EIO
 from typing import Final, Literal, TypeAlias
 
@@ -39,10 +39,10 @@ RefusalKind: TypeAlias = Literal["device", "verification"]
 
 
 class Refusal(Exception):
-    """The device process will not, or cannot, do what was asked; its text goes to the caller.
+    """The device process will not, or cannot, do what was asked.
 
     Arguments:
-        text: one line.
+        text: one line, for the caller.
         kind: ``verification`` if the state or config is not the one that was sent, otherwise ``device``.
         errno: what vfio-user answers instead of the text.
     """
@@ -54,32 +54,11 @@ class Refusal(Exception):
         self.errno = errno
 
 
-def encode(fields: Mapping[str, object], payload: bytes = b"") -> bytes:
-    """Return one message."""
-    return json.dumps(fields).encode() + b"\n" + payload
-
-
-def decode(message: bytes) -> tuple[dict[str, object], bytes]:
-    """Return a message's fields and payload.
-
-    Raises:
-        ValueError: it is no message of this protocol.
-    """
-    line, _, payload = message.partition(b"\n")
-    fields = json.loads(line)
-    if not isinstance(fields, dict):
-        raise ValueError("a control message is not a JSON object")
-    return fields, payload
-
-
 def data_socket_pair(chunk: int) -> tuple[socket.socket, socket.socket]:
     """Return the device's end and the migrating process's end of a data connection.
 
-    The device's send buffer is kept well under a chunk: its write returns when the reader has begun to take the chunk,
-    and so the device is never more than one chunk ahead of its reader.
-
-    Arguments:
-        chunk: the profile's chunk, in bytes.
+    The device's send buffer is kept well under a chunk (in bytes): its write returns when the reader has begun to take
+    the chunk, and so the device is never more than one chunk ahead of its reader.
     """
     device, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(4096, min(chunk // 4, 128 << 10)))

@@ -28,9 +28,6 @@ from migpool.device import Device, DeviceError, Pending, Side, VerificationError
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.guard import Guard
 from migpool_plugins.vfio.migration import Flags, MigrationState
-from migpool_plugins.vfio.waiting import epoll_accepts
-
-__all__ = ["VfioDevice"]
 
 CONFIG: Final = struct.Struct("!8sQ")
 """migpool's config of a VFIO device, whose migration data has none of its own: a magic, and how many bytes of state
@@ -82,10 +79,6 @@ class VfioDevice(Device):
         self._saved = 0
         self._loading = False
         self._loaded = 0
-        self._asked_of_epoll = -1
-        self._can_wait = False
-
-    # ------------------------------------------------------------------ source
 
     def save_setup(self) -> bytes:
         """Make sure that the device runs, begin to pre-copy if it can, and estimate how much there is to save."""
@@ -94,7 +87,7 @@ class VfioDevice(Device):
             self._guard.go(_M.PRE_COPY, _M.RUNNING)
             self._in_precopy = True
             self._exhausted = False
-        self._estimate = self._guard.tried(self.backend.data_size, _M.RUNNING) or 0
+        self._estimate = self._guard.ask(self.backend.data_size, _M.RUNNING) or 0
         return b""
 
     def pending(self) -> Pending:
@@ -104,7 +97,7 @@ class VfioDevice(Device):
         """
         if not self._in_precopy:
             return Pending(stopcopy=max(0, self._estimate - self._saved))
-        info = self._guard.tried(self.backend.precopy_info, _M.RUNNING)
+        info = self._guard.ask(self.backend.precopy_info, _M.RUNNING)
         if info is None:
             return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
         return Pending(info.initial + info.dirty, max(0, self._estimate - info.initial - info.dirty), info.initial)
@@ -129,9 +122,8 @@ class VfioDevice(Device):
             raise DeviceError("the device has been stopped before: resume it first")
         self._guard.go(_M.STOP_COPY, _M.STOP)
         self._stopped = True
-        self._asked_of_epoll = -1
         if self._in_precopy:
-            self._estimate = self._saved + (self._guard.tried(self.backend.data_size, _M.STOP) or 0)
+            self._estimate = self._saved + (self._guard.ask(self.backend.data_size, _M.STOP) or 0)
         self._in_precopy = False
 
     def save_state(self, buffer: memoryview) -> int:
@@ -142,11 +134,8 @@ class VfioDevice(Device):
         return self._read(buffer, _M.STOP)
 
     def save_config(self) -> bytes:
-        """Return how much state was saved; the rest of the device is in its state."""
         self._guard.check()
         return CONFIG.pack(CONFIG_MAGIC, self._saved)
-
-    # ------------------------------------------------------------- destination
 
     def load_setup(self, data: bytes) -> None:  # noqa: ARG002 - a device of another kind may have put something there
         """Make sure that the device is not in the middle of something, and let it take state."""
@@ -157,7 +146,6 @@ class VfioDevice(Device):
         self._loading = True
 
     def load_state(self, data: memoryview) -> None:
-        """Write the next part of the state; returns when the device has taken all of it."""
         if not self._loading:
             self._guard.check()
             raise DeviceError("the device has not been set up to load: there is no descriptor to write to")
@@ -191,11 +179,8 @@ class VfioDevice(Device):
         self._loading = False
 
     def start(self) -> None:
-        """Let the loaded device run."""
         self._guard.check()
         self._guard.go(_M.RUNNING, None)
-
-    # -------------------------------------------------------------------- both
 
     def wake(self) -> None:
         """Let the device answer its peers, if it knows the difference, without beginning anything. Takes back an abort.
@@ -204,7 +189,7 @@ class VfioDevice(Device):
         """
         self._renew()
         if self._side == "source":
-            state = self._guard.tried(self.backend.state, None)
+            state = self._guard.ask(self.backend.state, None)
             if not self.peer_to_peer or state in (_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.ERROR):
                 return
         elif not self.peer_to_peer:
@@ -220,21 +205,16 @@ class VfioDevice(Device):
         """
         self._renew()
         self._forget()
-        if self._guard.tried(self.backend.state, None) is not _M.RUNNING:
+        if self._guard.ask(self.backend.state, None) is not _M.RUNNING:
             self._guard.go(_M.RUNNING, None)
 
     def verify(self) -> None:
-        """Ask the device whether it runs.
-
-        Raises:
-            VerificationError: it does not.
-        """
-        state = self._guard.tried(self.backend.state, None)
+        """Ask the device whether it runs; raises :class:`VerificationError` if it does not."""
+        state = self._guard.ask(self.backend.state, None)
         if state is not _M.RUNNING:
             raise VerificationError(f"the device is in {state.name}, not in RUNNING")
 
     def abort(self) -> None:
-        """End any wait at once, and let later calls fail until ``wake`` or ``resume``."""
         self._guard.abort()
 
     def close(self) -> None:
@@ -242,27 +222,15 @@ class VfioDevice(Device):
         self._guard.close(outlives=self._outlives)
 
     def poll_fd(self) -> int | None:
-        """A descriptor that a selector can really wait on before ``save_state``, if the backend has one.
-
-        A driver's descriptor that cannot be waited on is always ready for poll; epoll refuses it, which tells.
-        """
-        descriptor = self.backend.poll_fd() if self._side == "source" and not self._guard.closed else None
-        if descriptor is None:
-            return None
-        if descriptor != self._asked_of_epoll:
-            self._asked_of_epoll = descriptor
-            self._can_wait = epoll_accepts(descriptor)
-        return descriptor if self._can_wait else None
-
-    # ------------------------------------------------------------------ within
+        return self.backend.poll_fd() if self._side == "source" and not self._guard.closed else None
 
     def _take_over(self) -> None:
         """Bring a device that an earlier user left in the middle of a migration back to RUNNING."""
         self._guard.check()
         self._forget()
-        state = self._guard.tried(self.backend.state, None)
+        state = self._guard.ask(self.backend.state, None)
         if state is not _M.RUNNING:
-            self._guard.tried(self.backend.reset, None)
+            self._guard.ask(self.backend.reset, None)
             self.note = f"{self.backend.note}, found in {state.name} and reset".removeprefix(", ")
 
     def _forget(self) -> None:
@@ -272,10 +240,11 @@ class VfioDevice(Device):
     def _read(self, buffer: memoryview, recovery: MigrationState) -> int:
         if self._read_size and self._read_size < len(buffer):
             buffer = buffer[: self._read_size]
+        # Said out, and not through Guard.ask: a call less for each chunk.
         try:
             count = self.backend.read(buffer)
         except BackendError as error:
-            raise self._guard.told(error, recovery) from None
+            raise self._guard.recovered(error, recovery) from None
         self._saved += count
         return count
 

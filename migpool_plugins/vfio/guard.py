@@ -2,9 +2,10 @@
 
 Guarantees:
 
-* A request that fails is followed by the question where the device is, by the recovery that fits the call, and at last
-  by a reset; the error says in one line what was found and done. After an ``abort`` nothing is recovered before
-  ``renew`` or ``close``.
+* A request that fails is recovered from in the order of careful users of the kernel's interface: ask where the device
+  is, since a request over several arcs may have come half-way; try the state that fits the failed call; and only then
+  reset it, which loses its state but leaves ERROR too. The error says in one line what was found and done.
+* After an ``abort`` nothing is recovered before ``renew`` or ``close``.
 * A device that was given state which must not be used is reset, and refuses with the same error what comes after, since
   a real driver may take later writes and run with bad state.
 """
@@ -17,15 +18,12 @@ from typing import TypeVar
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.recovery import recover
-
-__all__ = ["Guard"]
 
 _T = TypeVar("_T")
 
 
 class Guard:
-    """Stands before one device's backend.
+    """Makes the requests to one device's backend.
 
     Arguments:
         backend: the device; closed with the guard.
@@ -40,7 +38,7 @@ class Guard:
         self._backend = backend
         self._forget = forget
         self._aborted = False
-        self._deaf = False
+        self._answers = True
         self.closed = False
         self.failure: DeviceError | None = None
 
@@ -54,29 +52,26 @@ class Guard:
             raise self.failure
 
     def go(self, target: MigrationState, recovery: MigrationState | None) -> None:
-        """Bring the device to ``target``.
+        """Bring the device to ``target``; ``recovery`` as for :meth:`ask`."""
+        self.ask(lambda: self._backend.set_state(target), recovery)
+
+    def ask(self, request: Callable[[], _T], recovery: MigrationState | None) -> _T:
+        """Return what a request brings.
 
         Arguments:
-            target: the state.
-            recovery: the state to try if it cannot; ``None`` resets it at once.
+            request: a call of the backend.
+            recovery: the state to try if it fails; ``None`` resets the device at once.
         """
         try:
-            self._backend.set_state(target)
+            return request()
         except BackendError as error:
-            raise self.told(error, recovery) from None
+            raise self.recovered(error, recovery) from None
 
-    def tried(self, call: Callable[[], _T], recovery: MigrationState | None) -> _T:
-        """Return what a request brings; ``recovery`` as for :meth:`go`."""
-        try:
-            return call()
-        except BackendError as error:
-            raise self.told(error, recovery) from None
-
-    def told(self, error: BackendError, recovery: MigrationState | None) -> BackendError:
-        """Recover after a failure; returns the error that tells of both."""
+    def recovered(self, error: BackendError, recovery: MigrationState | None) -> BackendError:
+        """Recover after a failed request; returns the error that tells of both."""
         if self._aborted or self.closed:
             return error
-        done = self._recovered(recovery, error)
+        done = self._recover(recovery, error)
         self._forget()
         return BackendError(f"{error}; {done}" if done else str(error), error.errno)
 
@@ -85,15 +80,49 @@ class Guard:
         if self._aborted or self.closed:
             return error
         if self.failure is None:
-            done = self._recovered(None, error if isinstance(error, BackendError) else None)
+            done = self._recover(None, error)
             text = f"{error}; {done}" if done else str(error)
             self.failure = BackendError(text, error.errno) if isinstance(error, BackendError) else type(error)(text)
         return self.failure
 
-    def _recovered(self, recovery: MigrationState | None, because: BackendError | None) -> str:
-        done = recover(self._backend, recovery, because)
-        self._deaf = not done.reached
-        return done.words
+    def _recover(self, target: MigrationState | None, failure: DeviceError) -> str:
+        """Bring a device that failed back to a state in which it can be left. Never raises.
+
+        Arguments:
+            target: the state to try first; ``None`` resets at once, where what has been loaded must not be used.
+            failure: a device that answers every request with the same words is not reported twice.
+
+        Returns:
+            What was found and done, in one line; empty if ``failure`` has told it all.
+        """
+        said: list[str] = []
+        self._answers = False
+        try:
+            state = self._backend.state()
+        except BackendError as error:
+            if str(error) == str(failure):
+                return ""
+            said.append(f"its state cannot be asked ({error})")
+        else:
+            self._answers = True
+            if state is target:
+                return f"the device is in {state.name}"
+            said.append(f"the device was in {state.name}")
+            if target is not None and state is not MigrationState.ERROR:
+                try:
+                    self._backend.set_state(target)
+                except BackendError as error:
+                    said.append(f"{target.name} was refused ({error})")
+                else:
+                    return f"{said[0]} and went to {target.name}"
+        try:
+            self._backend.reset()
+        except BackendError as error:
+            said.append(f"a reset failed too ({error})")
+        else:
+            self._answers = True
+            said.append("it was reset")
+        return ", ".join(said)
 
     def abort(self) -> None:
         """End any wait at once, and let later requests fail until ``renew``."""
@@ -101,27 +130,19 @@ class Guard:
         self._backend.abort()
 
     def renew(self) -> None:
-        """Take back an abort.
-
-        Raises:
-            DeviceError: the device has been closed.
-        """
+        """Take back an abort; raises :class:`DeviceError` if the device has been closed."""
         if self.closed:
             raise DeviceError("the device has been closed")
         self._aborted = False
         self._backend.renew()
 
     def close(self, *, outlives: bool) -> None:
-        """Close the device; harmless when it has been done.
-
-        Arguments:
-            outlives: whether it goes on to exist, and so must be left in RUNNING, by a reset if it is elsewhere.
-        """
+        """Close the device, harmlessly a second time; if it ``outlives`` that, in RUNNING, if need be by a reset."""
         if self.closed:
             return
         self.closed = True
         # One that answered nothing when it failed is not waited for once more: there may be many such devices.
-        if outlives and not self._deaf:
+        if outlives and self._answers:
             try:
                 self._backend.renew()
                 if self._backend.state() is not MigrationState.RUNNING:

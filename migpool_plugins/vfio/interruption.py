@@ -1,29 +1,24 @@
-"""The end of every wait for a device, from any thread, and its taking back.
+"""Ends every wait for a device, from any thread, until that is taken back.
 
 Guarantees:
 
 * Once a device is interrupted or closed, a poll with the event descriptor ends at once, and ``check`` raises.
-* ``interrupt`` may run beside anything, ``close`` included: the event descriptor, and what else an interruption must
-  touch, is closed under the one lock, which is held for nothing that blocks. So no descriptor of somebody else's is
-  ever written to or shut down.
+* ``interrupt`` may run beside anything, ``close`` included: every descriptor that it touches is closed under the one
+  lock, which is held for nothing that blocks. So no descriptor that has since become somebody else's is touched.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable
 
 from migpool_plugins.vfio.backend import BackendError
 
-__all__ = ["Interruption"]
-
 
 class Interruption:
-    """What ends the waits of one device.
-
-    Arguments:
-        name: what to call the device in an error.
+    """What ends the waits of one device, which errors call ``name``.
 
     Attributes:
         fd: an event descriptor, to be polled for input beside what is waited for.
@@ -46,12 +41,15 @@ class Interruption:
         if self.raised:
             raise BackendError(f"{self._name}'s work was aborted")
 
-    def interrupt(self, also: Callable[[], None] | None = None) -> None:
-        """End every wait, unless that has been done.
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until the device is interrupted or closed, which is a :class:`BackendError`."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        waiting.poll(seconds * 1000)
+        self.check()
 
-        Arguments:
-            also: ends waits that do not poll, under the lock; must not block.
-        """
+    def interrupt(self, also: Callable[[], None] | None = None) -> None:
+        """End every wait, unless that has been done; ``also`` ends those that do not poll, under the lock, at once."""
         with self.lock:
             if self.closed or self.raised:
                 return
@@ -68,11 +66,7 @@ class Interruption:
                 os.eventfd_read(self.fd)
 
     def close(self, also: Callable[[], None] | None = None) -> bool:
-        """Close the event descriptor; returns false if that has been done.
-
-        Arguments:
-            also: closes what else belongs to the device's waits, under the lock.
-        """
+        """Close the event descriptor, and under the lock ``also`` what else there is; false if that has been done."""
         with self.lock:
             if self.closed:
                 return False

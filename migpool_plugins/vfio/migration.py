@@ -1,8 +1,9 @@
-"""The vocabulary of VFIO migration, version 2: states, arcs, feature flags. Pure; nothing here does I/O.
+"""The vocabulary of VFIO migration, version 2: states, arcs, features. Pure; nothing here does I/O.
 
 The numbers and the arcs are those of the kernel's user interface (``linux/vfio.h``, the comment at
-``enum vfio_device_mig_state``); vfio-user carries the same numbers. One request may ask for a state that is several
-arcs away: the device walks them one by one, and an arc that fails leaves it at the step it had reached.
+``enum vfio_device_mig_state``); vfio-user carries the same numbers, in the same structures. One request may ask for a
+state that is several arcs away: the device walks them one by one, and an arc that fails leaves it at the step it had
+reached.
 
 The arcs, with P2P and PRE_COPY::
 
@@ -22,9 +23,8 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Mapping
+from struct import Struct
 from typing import Final
-
-__all__ = ["ARCS", "READABLE", "WRITABLE", "Flags", "MigrationState", "path", "states_with"]
 
 
 class MigrationState(enum.IntEnum):
@@ -40,6 +40,36 @@ class MigrationState(enum.IntEnum):
     PRE_COPY_P2P = 7
 
 
+class Feature(enum.IntEnum):
+    """What a request about a device's features is about."""
+
+    MIGRATION = 1
+    MIG_DEVICE_STATE = 2
+    MIG_DATA_SIZE = 9
+    PRECOPY_INFO = 0xFF01
+    """migpool's own, asked only of a vfio-user server that has announced it: in the kernel this is a request on the
+    data descriptor (MIG_GET_PRECOPY_INFO), and vfio-user has no command for it."""
+
+
+class FeatureFlag(enum.IntFlag):
+    """What is to be done with a feature; the lower 16 bits hold which."""
+
+    INDEX = 0xFFFF
+    GET = 1 << 16
+    SET = 1 << 17
+    PROBE = 1 << 18
+
+
+FEATURE_HEADER: Final = Struct("=II")
+"""``struct vfio_device_feature``: argsz (in vfio-user the larger of request and reply), feature and flags."""
+MIGRATION: Final = Struct("=Q")
+"""``struct vfio_device_feature_migration``: :class:`Flags`."""
+MIG_STATE: Final = Struct("=Ii")
+"""``struct vfio_device_feature_mig_state``: state, data descriptor, of which vfio-user makes no use."""
+MIG_DATA_SIZE: Final = Struct("=Q")
+"""``struct vfio_device_feature_mig_data_size``: bytes that a stop-copy would have to read."""
+
+
 class Flags(enum.IntFlag):
     """What a device can do; the answer to the MIGRATION feature."""
 
@@ -48,7 +78,8 @@ class Flags(enum.IntFlag):
     PRE_COPY = 4
 
 
-READABLE: Final = frozenset({MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P, MigrationState.STOP_COPY})
+PRE_COPY: Final = frozenset({MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P})
+READABLE: Final = PRE_COPY | {MigrationState.STOP_COPY}
 """States in which state can be read."""
 WRITABLE: Final = frozenset({MigrationState.RESUMING})
 """States in which state can be written."""
@@ -78,7 +109,7 @@ def states_with(flags: Flags) -> frozenset[MigrationState]:
     if Flags.P2P not in flags:
         states -= {_M.RUNNING_P2P, _M.PRE_COPY_P2P}
     if Flags.PRE_COPY not in flags:
-        states -= {_M.PRE_COPY, _M.PRE_COPY_P2P}
+        states -= PRE_COPY
     return frozenset(states)
 
 
@@ -96,7 +127,7 @@ def path(begin: MigrationState, end: MigrationState, flags: Flags) -> tuple[Migr
         return None
     if begin is end:
         return ()
-    if begin is _M.STOP_COPY and end in (_M.PRE_COPY, _M.PRE_COPY_P2P):
+    if begin is _M.STOP_COPY and end in PRE_COPY:
         return None
     came_from: dict[MigrationState, MigrationState] = {begin: begin}
     waiting: deque[MigrationState] = deque([begin])

@@ -2,7 +2,7 @@
 
 ::
 
-    backend = "emulated"             the default; others: opening.py
+    backend = "emulated"             the default; others: vfiouser/options.py, kernel/devices.py
     profile = "network-function"     a name of profiles.PROFILES; every key below overrides one of its values
     size, chunk, config_size         bytes, or "64MiB"
     read_rate, write_rate            bytes per second, or "400MiB"; 0 is as fast as it goes
@@ -22,20 +22,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, get_args
 
-from migpool.device import DeviceContext, DeviceError, OptionValue
-from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, PROFILES, DeviceProfile, Fault
+from migpool.device import DeviceContext, DeviceError, Side
+from migpool_plugins.options import Options
+from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, PROFILES, DeviceProfile, Fault, FaultKind
 
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SECONDS: Final = {"us": "e-6", "ms": "e-3", "s": ""}
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 MAX_DEVICES: Final = 255
-
-Parsed: TypeAlias = "int | float | str | bool"
+_FIELDS: Final = {field.name: field.type for field in fields(DeviceProfile)}
+_FAULT_KEYS: Final = ("device", "side", "at", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +58,59 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
     Raises:
         DeviceError: one line that names the key, what is wrong with it and what would be right.
     """
-    options = context.options
-    known("option", options, {*_FIELDS, "backend", "profile", "bus", "time_limit", "devices", "fault"})
-    bus = check_bus(context)
-    time_limit = duration("time_limit", options.get("time_limit", 30.0))
-    if not 0 < time_limit <= 3600:
-        raise wrong("time_limit", time_limit, "seconds over 0, at most 3600")
-
+    keys = (*_FIELDS, "backend", "profile", "bus", "time_limit", "devices", "fault")
+    options = Options("vfio", context.options, keys)
+    names = device_names(options, context.count)
+    time_limit = options.time_limit("time_limit", 30.0)
     base = _profile(options, PROFILES[DEFAULT_PROFILE], "")
-    overrides = _overrides(options.get("devices", ()), context.count)
-    profiles = [_profile(table, base, f"devices[{n}].") for n, table in enumerate(overrides)]
+    profiles = [_profile(table, base, f"devices[{n}].") for n, table in enumerate(_overrides(options, context.count))]
     profiles += [base] * (context.count - len(profiles))
-    fault = _fault(options["fault"], context, profiles) if "fault" in options else None
+    faulty, fault = _fault(options, context, profiles) if "fault" in context.options else (0, None)
     return [
-        DeviceSettings(
-            idstr=f"0000:{bus + number:02x}:00.0/vfio",
-            profile=profile,
-            fault=fault[1] if fault is not None and fault[0] == number else None,
-            time_limit=time_limit,
-        )
-        for number, profile in enumerate(profiles)
+        DeviceSettings(name, profile, fault if number == faulty else None, time_limit)
+        for number, (name, profile) in enumerate(zip(names, profiles, strict=True))
     ]
 
 
-def check_bus(context: DeviceContext) -> int:
-    """Return the bus of the first device, if there is a bus for every one."""
-    if not 1 <= context.count <= MAX_DEVICES:
-        raise wrong("count", context.count, f"a number from 1 to {MAX_DEVICES}")
-    bus = whole("bus", context.options.get("bus", 1))
-    last = MAX_DEVICES - context.count + 1
-    if not 1 <= bus <= last:
-        raise wrong("bus", bus, f"1 to {last}, so that the last device's bus is at most {MAX_DEVICES}")
-    return bus
+def device_names(options: Options, count: int) -> list[str]:
+    """Return the names of ``count`` devices in the stream, by the bus of the first."""
+    if not 1 <= count <= MAX_DEVICES:
+        raise options.wrong("count", count, f"a number from 1 to {MAX_DEVICES}")
+    most = MAX_DEVICES - count + 1
+    first = options.whole("bus", 1, 1, most, f", so that the last device's bus is at most {MAX_DEVICES}")
+    return [f"0000:{bus:02x}:00.0/vfio" for bus in range(first, first + count)]
 
 
-def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) -> DeviceProfile:
-    name = table.get("profile")
+def each_device(
+    options: Options, key: str, context: DeviceContext, like: str, numbered: Callable[[str, int], list[str]]
+) -> list[str]:
+    """Return what an option gives for each device: a text, a list of them, or a table with either for each side.
+
+    Arguments:
+        like: what the text is, with an example.
+        numbered: makes the texts for a number of devices from a single one.
+    """
+    value = options.table.get(key)
+    if isinstance(value, Mapping):
+        if set(value) != {"source", "destination"}:
+            raise options.wrong(key, dict(value), f'a table with "source" and "destination", each {like}')
+        value, key = value[context.side], f"{key}.{context.side}"
+    if isinstance(value, str):
+        value = numbered(value, context.count)
+    if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise options.wrong(key, value, f"{like}, or a list of them")
+    if len(value) != context.count:
+        raise DeviceError(f"vfio option {key} has {len(value)} for {context.count} devices: give a list, one for each")
+    return [str(text) for text in value]
+
+
+def _profile(options: Options, base: DeviceProfile, where: str) -> DeviceProfile:
+    name = options.table.get("profile")
     if name is not None:
         if not isinstance(name, str) or name not in PROFILES:
-            raise wrong(f"{where}profile", name, f"one of {', '.join(sorted(PROFILES))}")
+            raise options.wrong("profile", name, f"one of {', '.join(sorted(PROFILES))}")
         base = PROFILES[name]
-    changes: dict[str, Any] = {key: parse(where + key, table[key]) for key, parse in _FIELDS.items() if key in table}
+    changes: dict[str, Any] = {key: _field(options, key) for key in _FIELDS if key in options.table}
     if "transport" not in changes and (changes.get("pollable") or changes.get("precopy")):
         # Each of the two is possible in one way only, so nobody need say which.
         changes["transport"] = "descriptor" if changes.get("pollable") else "vfio-user"
@@ -111,128 +120,47 @@ def _profile(table: Mapping[str, OptionValue], base: DeviceProfile, where: str) 
         raise DeviceError(f"vfio option {where}{error}") from None
 
 
-def _overrides(value: OptionValue, count: int) -> list[Mapping[str, OptionValue]]:
+def _field(options: Options, key: str) -> object:
+    """Return the value of a profile's field, as its type and name say."""
+    match _FIELDS[key]:
+        case "bool":
+            return options.flag(key, default=False)
+        case "int":
+            return options.size(key)
+        case "float" if key.endswith("_rate"):
+            return options.rate(key)
+        case "float":
+            return options.seconds(key)
+        case _:
+            return options.table[key]  # One of some words: the profile says which.
+
+
+def _overrides(options: Options, count: int) -> list[Options]:
+    value = options.table.get("devices", ())
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
-    tables: list[Mapping[str, OptionValue]] = []
-    for number, table in enumerate(value):
-        if not isinstance(table, Mapping):
-            raise wrong(f"devices[{number}]", table, 'a table, such as {size = "1MiB"}')
-        known(f"option devices[{number}]:", table, {*_FIELDS, "profile"})
-        tables.append(table)
-    if len(tables) > count:
+        raise options.wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
+    if len(value) > count:
         raise DeviceError(
-            f"vfio option devices has {len(tables)} tables for {count} devices: remove some, or raise count"
+            f"vfio option devices has {len(value)} tables for {count} devices: remove some, or raise count"
         )
-    return tables
+    return [
+        options.within(f"devices[{number}]", table, (*_FIELDS, "profile"), '{size = "1MiB"}')
+        for number, table in enumerate(value)
+    ]
 
 
-def _fault(table: OptionValue, context: DeviceContext, profiles: Sequence[DeviceProfile]) -> tuple[int, Fault] | None:
-    """The fault and the number of its device; ``None`` if it belongs to the other side."""
-    if not isinstance(table, Mapping):
-        raise wrong("fault", table, 'a table, such as {device = 0, side = "source", at = 0, kind = "error"}')
-    known("option fault:", table, {"device", "side", "at", "kind"})
-    device = whole("fault.device", table.get("device", 0))
-    if not 0 <= device < context.count:
-        raise wrong("fault.device", device, f"0 to {context.count - 1}, since there are {context.count} devices")
-    side = table.get("side", "source")
-    if side not in ("source", "destination"):
-        raise wrong("fault.side", side, '"source" or "destination"')
-    at = size("fault.at", table.get("at", 0))
+def _fault(options: Options, context: DeviceContext, profiles: Sequence[DeviceProfile]) -> tuple[int, Fault | None]:
+    """The number of the device and its fault; ``None`` if that belongs to the other side."""
+    like = '{device = 0, side = "source", at = 0, kind = "error"}'
+    fault = options.within("fault", options.table["fault"], _FAULT_KEYS, like)
+    device = fault.whole("device", 0, 0, context.count - 1, f", since there are {context.count} devices")
+    side: Side = fault.one_of("side", ("source", "destination"), "source")
+    at = fault.size("at")
     state = profiles[device].size
     if at >= state:
-        raise wrong("fault.at", at, f"less than the device's state of {state} bytes")
-    kind = table.get("kind")
-    if kind != "error" and kind != "stall" and kind != "crash" and kind != "short-read":
-        raise wrong("fault.kind", kind, '"error", "stall", "crash" or "short-read"')
+        raise fault.wrong("at", at, f"less than the device's state of {state} bytes")
+    kinds: tuple[FaultKind, ...] = get_args(FaultKind)
+    kind = fault.one_of("kind", kinds)
     if kind == "short-read" and (side == "destination" or at == 0):
-        raise wrong("fault.kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
-    return (device, Fault(at, kind)) if side == context.side else None
-
-
-def known(what: str, table: Mapping[str, OptionValue], keys: set[str]) -> None:
-    """Refuse a table with a key that is not among ``keys``."""
-    unknown = sorted(set(table) - keys)
-    if unknown:
-        raise DeviceError(f"vfio {what} {unknown[0]!r} is unknown: use {', '.join(sorted(keys))}")
-
-
-def wrong(key: str, value: object, remedy: str) -> DeviceError:
-    """The error for an option whose value is wrong."""
-    return DeviceError(f"vfio option {key} is {value!r}: use {remedy}")
-
-
-def whole(key: str, value: OptionValue) -> int:
-    """Return a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise wrong(key, value, "a whole number")
-    return value
-
-
-def size(key: str, value: OptionValue) -> int:
-    """Return a number of bytes, from a number or from text with a unit."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise wrong(key, value, 'a whole number of bytes, or text such as "64MiB"')
-    if isinstance(value, int):
-        if value < 0:
-            raise wrong(key, value, "a number of bytes that is not negative")
-        return value
-    match = _QUANTITY.fullmatch(value)
-    if match is None or match[2] not in _BYTES:
-        raise wrong(key, value, 'a number with B, KiB, MiB or GiB, such as "64MiB"')
-    count = float(match[1]) * _BYTES[match[2]]
-    if not count.is_integer():
-        raise wrong(key, value, "a whole number of bytes")
-    return int(count)
-
-
-def _rate(key: str, value: OptionValue) -> float:
-    if isinstance(value, float) and value >= 0:
-        return value
-    return float(size(key, value.removesuffix("/s") if isinstance(value, str) else value))
-
-
-def duration(key: str, value: OptionValue) -> float:
-    """Return seconds, from a number or from text with a unit."""
-    if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value)
-        if match is None or match[2] not in _SECONDS:
-            raise wrong(key, value, 'a number with us, ms or s, such as "5ms"')
-        return float(match[1] + _SECONDS[match[2]])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise wrong(key, value, 'seconds that are not negative, or text such as "5ms"')
-    return float(value)
-
-
-def flag(key: str, value: OptionValue) -> bool:
-    """Return a truth value."""
-    if not isinstance(value, bool):
-        raise wrong(key, value, "true or false")
-    return value
-
-
-def _text(key: str, value: OptionValue) -> str:
-    if not isinstance(value, str):
-        raise wrong(key, value, "text in quotes")
-    return value
-
-
-_FIELDS: Final[Mapping[str, Callable[[str, OptionValue], Parsed]]] = {
-    "size": size,
-    "chunk": size,
-    "read_rate": _rate,
-    "write_rate": _rate,
-    "read_latency": duration,
-    "write_latency": duration,
-    "stop_time": duration,
-    "save_config_time": duration,
-    "config_size": size,
-    "load_config_time": duration,
-    "shared_lock": _text,
-    "pollable": flag,
-    "transport": _text,
-    "p2p": flag,
-    "precopy": flag,
-    "initial_size": size,
-    "dirty_rate": _rate,
-}
+        raise fault.wrong("kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
+    return device, Fault(at, kind) if side == context.side else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import marshal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from migpool.device import DeviceError, Side
-from migpool_plugins.vfio.control import encode
 from migpool_plugins.vfio.options import DeviceSettings
 
 END_LIMIT: Final = 5.0
@@ -25,10 +25,7 @@ _BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from migpool_plugins.v
 
 
 class DeviceProcess:
-    """One device process.
-
-    Arguments:
-        devices: how many devices will be attached; each of them calls :meth:`release` once.
+    """One device process, for a number of devices, each of which calls :meth:`release` once.
 
     Raises:
         DeviceError: the process cannot be started.
@@ -54,27 +51,16 @@ class DeviceProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     def attach(self, settings: DeviceSettings, side: Side, seed: int) -> socket.socket:
-        """Have the process make a device; returns the device's own connection.
-
-        Does not wait for the device: its first request does.
+        """Have the process make a device, without waiting for that; returns the device's own connection.
 
         Raises:
             DeviceError: the process is gone, or this process is out of descriptors.
         """
-        fault = settings.fault
-        message = encode(
-            {
-                "idstr": settings.idstr,
-                "side": side,
-                "seed": seed,
-                "profile": dataclasses.asdict(settings.profile),
-                "fault": None if fault is None else dataclasses.asdict(fault),
-            }
-        )
+        fault = None if settings.fault is None else dataclasses.astuple(settings.fault)
+        message = marshal.dumps((settings.idstr, side == "source", seed, dataclasses.astuple(settings.profile), fault))
         ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -97,7 +83,6 @@ class DeviceProcess:
         return f"the device process ended ({how})"
 
     def release(self) -> None:
-        """Give up one device; the last one ends the process and waits until it is gone."""
         with self._lock:
             self._devices -= 1
             last = self._devices == 0

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from migpool_plugins.vfio.migration import Flags
+
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
@@ -34,24 +36,9 @@ MAX_TIME: Final = 3600.0
 class DeviceProfile:
     """One device's size and pace.
 
-    Arguments:
-        size: bytes of state.
-        chunk: bytes that the device produces, and paces, as one piece; no read returns more.
-        read_rate: bytes per second at which the device produces its state when it is saved; 0: no limit.
-        write_rate: bytes per second at which it takes state when it is loaded; 0: no limit.
-        read_latency: seconds that each chunk takes besides its bytes when it is saved.
-        write_latency: the same for one write when it is loaded.
-        stop_time: seconds from running to stopped.
-        save_config_time: seconds of one save of the config.
-        config_size: bytes of made-up content in the config, besides its header.
-        load_config_time: seconds of one load of the config.
-        shared_lock: in which direction the devices of one entry hold one lock while they produce or take a chunk.
-        pollable: whether ``poll_fd`` gives out the data descriptor.
-        transport: how state moves: in the messages of vfio-user, or through a data descriptor, as with a kernel driver.
-        p2p: whether the device can be quiet towards its peers before it stops.
-        precopy: whether it gives state before it stops.
-        initial_size: bytes that it gives first then, and that should be loaded before the stop.
-        dirty_rate: bytes per second that it makes dirty while it runs, and gives again.
+    The fields are the options of the same names, and are described there (``options.py``): sizes in bytes, rates in
+    bytes per second with 0 for no limit, times in seconds. The device produces and paces its state in pieces of
+    ``chunk``, and no read returns more.
 
     Raises:
         ValueError: a value is out of its range; one line that names the field.
@@ -102,6 +89,11 @@ class DeviceProfile:
     def _check(name: str, value: float, least: float, most: float, unit: str) -> None:
         if not least <= value <= most:
             raise ValueError(f"{name} is {value:g}: use {least} to {most:g} {unit}")
+
+    @property
+    def flags(self) -> Flags:
+        """What a device of this profile can do."""
+        return Flags.STOP_COPY | (Flags.P2P if self.p2p else 0) | (Flags.PRE_COPY if self.precopy else 0)
 
     @property
     def chunks(self) -> int:

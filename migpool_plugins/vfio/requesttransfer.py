@@ -1,4 +1,4 @@
-"""A save or a load in the messages of vfio-user: the device works when it is asked, on the thread of who asks.
+"""A save or a load in the messages of vfio-user: the device works on the thread that asks for its state or brings it.
 
 The pace is that of a device which reads ahead by one chunk: the work of a chunk is counted from when the one before was
 handed over, not from when it is asked for. Before the stop there is the initial data, and then what the running device
@@ -11,62 +11,24 @@ import threading
 import time
 from collections.abc import Callable
 
-from migpool_plugins.vfio.content import Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.pacing import READ_ALLOWANCE, WRITE_ALLOWANCE, SharedLock
-from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.transfer import Load, Transfer, ring
-
-__all__ = ["DirtyBytes", "RequestedLoad", "RequestedSave"]
+from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
+from migpool_plugins.vfio.transfer import Emulated, Load, Save, ring
 
 
-class DirtyBytes:
-    """How many bytes of a running device's state have changed since they were read.
+class RequestedSave(Save):
+    """The device gives its state in the answers to reads, from one thread at a time.
 
-    Arguments:
-        rate: bytes per second that change.
-        size: bytes of state, and so the most that can be dirty at once.
-        now: CLOCK_MONOTONIC in seconds.
-
-    Attributes:
-        total: bytes that have become dirty, read or not.
+    While it is ``running`` there is only what can be pre-copied, until ``begin``.
     """
 
-    def __init__(self, rate: float, size: int, now: float) -> None:
-        self._rate = rate
-        self._size = size
-        self._at = now
-        self.total = 0
-
-    def pass_time(self, now: float, read: int, quiet: bool) -> None:
-        """It is ``now``, and ``read`` dirty bytes have been read. A device that was quiet has made nothing dirty."""
-        if quiet:
-            self._at = now
-        elif self._rate:
-            fresh = int((now - self._at) * self._rate)
-            self._at += fresh / self._rate
-            self.total = min(self.total + fresh, read + self._size)
-
-
-class RequestedSave(Transfer):
-    """The device gives its state in the answers to reads. Its calls come from one thread at a time.
-
-    Arguments:
-        running: whether the device still runs: there is only what can be pre-copied, until ``begin``.
-    """
-
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        shared: SharedLock | None,
-        running: bool,
-    ) -> None:
-        super().__init__(profile, content, faults, profile.read_latency, profile.read_rate, shared)
+    def __init__(self, device: Emulated, running: bool) -> None:
+        super().__init__(device)
+        profile = device.profile
         now = time.monotonic()
         self._lock = threading.Lock()
-        self._dirty = DirtyBytes(profile.dirty_rate, profile.size, now)
+        self._dirty = 0  # Bytes that have become dirty, read or not.
+        self._dirty_until = now
         self._initial = profile.initial_size if running else 0
         self._running = running
         self._quiet = False
@@ -75,7 +37,6 @@ class RequestedSave(Transfer):
         self.pacer.due = now
 
     def begin(self) -> None:
-        """The device has stopped: all of its state can be read."""
         self._look()
         self._running = False
         self._given = self.pacer.due = time.monotonic()
@@ -94,15 +55,26 @@ class RequestedSave(Transfer):
     @property
     def total(self) -> int:
         """Bytes that there are to read in this transfer, once the device has stopped."""
-        return self._profile.size + self._dirty.total
+        return self._profile.size + self._dirty
 
     def _look(self) -> int:
         """Bytes that there are to read so far."""
         with self._lock:
             if not self._running:
                 return self.total
-            self._dirty.pass_time(time.monotonic(), max(0, self.offset - self._initial), self._quiet)
-            return self._initial + self._dirty.total
+            self._make_dirty(time.monotonic())
+            return self._initial + self._dirty
+
+    def _make_dirty(self, now: float) -> None:
+        """Count what has become dirty until ``now``: by a quiet device nothing, and at most all that has been read."""
+        rate = self._profile.dirty_rate
+        if self._quiet:
+            self._dirty_until = now
+        elif rate:
+            fresh = int((now - self._dirty_until) * rate)
+            self._dirty_until += fresh / rate
+            read = max(0, self.offset - self._initial)
+            self._dirty = min(self._dirty + fresh, read + self._profile.size)
 
     def read(self, length: int) -> list[memoryview]:
         """Return the next ``length`` bytes, or what there is, at the device's own pace.
@@ -120,15 +92,10 @@ class RequestedSave(Transfer):
         return [view[at : at + count] for at, count in ring(begin, end - begin, self._profile.size)]
 
     def _produce(self) -> None:
-        """Make the next chunk ready."""
-        length = min(self._profile.chunk, self._look() - self._produced)
-        fault = self._fault_in(self._produced, length)
-        if fault is not None:
-            length = fault.at - self._produced
-        self.pacer.work(length, max(self.pacer.due, self._given - READ_ALLOWANCE))
+        length, fault = self._make_chunk(self._produced, self._look(), self._given)
         self._given = time.monotonic()
         if fault is not None:
-            self.error = self._happen(fault, "read")
+            self.error = self._happen(fault)
         elif self._cancelled.is_set():
             self.error = Refusal("the transfer has ended")
         if self.error is not None:
@@ -136,22 +103,15 @@ class RequestedSave(Transfer):
         self._produced += length
 
     def given(self) -> None:
-        """What was read last has been handed over; the device goes on with its next chunk."""
+        """What was read last has been handed over: the device goes on with its next chunk."""
         self._given = time.monotonic()
 
 
 class RequestedLoad(Load):
     """The device takes its state from the writes. Its calls come from one thread at a time."""
 
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        received: Memory,
-        shared: SharedLock | None,
-    ) -> None:
-        super().__init__(profile, content, faults, received, shared)
+    def __init__(self, device: Emulated) -> None:
+        super().__init__(device)
         self._answered = 0.0
 
     def write(self, length: int, receive: Callable[[memoryview], bool]) -> bool:

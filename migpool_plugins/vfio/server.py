@@ -7,26 +7,31 @@ its threads wait for; so it never outlives the process it serves.
 
 from __future__ import annotations
 
+import contextlib
+import marshal
 import os
 import socket
 import threading
-from typing import Any
+from typing import Any, Final
 
 from migpool_plugins.vfio.content import BaseBlock
-from migpool_plugins.vfio.control import MAX_MESSAGE, Refusal, decode, encode
-from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.pacing import SharedLock, sharpen_timers
+from migpool_plugins.vfio.control import MAX_MESSAGE, Refusal
+from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.vfiouser.session import Session
 
+_REQUESTS: Final = frozenset(
+    (
+        *("prepare", "where", "set_state", "data_size", "reset", "finish_save"),
+        *("save_config", "load_config", "fingerprint", "verify", "why", "record"),
+    )
+)
+"""The methods of :class:`DeviceState` that the migrating process may call."""
+
 
 def serve(root: socket.socket) -> None:
-    """Serve devices until the root connection ends.
-
-    Arguments:
-        root: the root connection; on it come the ``attach`` messages.
-    """
+    """Serve devices until the root connection ends."""
     sharpen_timers()
     shared = SharedLock()
     bases: dict[int, BaseBlock] = {}
@@ -34,93 +39,47 @@ def serve(root: socket.socket) -> None:
         message, descriptors, _, _ = socket.recv_fds(root, MAX_MESSAGE, 1)
         if not message:
             return
-        fields, _ = decode(message)
-        seed = _number(fields, "seed")
+        _idstr, _source, seed, _profile, _fault = made = marshal.loads(message)
         base = bases.setdefault(seed, BaseBlock(seed))
         connection = socket.socket(fileno=descriptors[0])
-        threading.Thread(target=_serve_device, args=(connection, fields, base, shared), daemon=True).start()
+        threading.Thread(target=_serve_device, args=(connection, made, base, shared), daemon=True).start()
 
 
-def _serve_device(connection: socket.socket, fields: dict[str, object], base: BaseBlock, shared: SharedLock) -> None:
+def _serve_device(connection: socket.socket, made: tuple[Any, ...], base: BaseBlock, shared: SharedLock) -> None:
     """Answer one device's requests in order, until its connection ends."""
-    with connection:
-        device: DeviceState | Refusal
+    idstr, source, _seed, profile, fault = made
+    device: DeviceState | Refusal
+    with connection, contextlib.suppress(ConnectionError):
         try:
             device = DeviceState(
-                idstr=_text(fields, "idstr"),
-                profile=DeviceProfile(**_table(fields, "profile")),
-                base=base,
-                source=fields.get("side") == "source",
-                shared=shared,
-                fault=Fault(**_table(fields, "fault")) if fields.get("fault") else None,
+                idstr, DeviceProfile(*profile), base, source, shared, None if fault is None else Fault(*fault)
             )
         except (OSError, MemoryError):
             device = Refusal("the device process has no memory for the state: make size smaller")
-        while True:
-            try:
-                message = connection.recv(MAX_MESSAGE)
-            except ConnectionError:
-                message = b""
-            if not message:
-                break
-            request, payload = decode(message)
-            reply: dict[str, object] = {"id": request.get("id")}
-            data: bytes = b""
+        while message := connection.recv(MAX_MESSAGE):
+            number, op, arguments = marshal.loads(message)
             opened: socket.socket | None = None
             try:
                 if isinstance(device, Refusal):
                     raise device
-                data, opened = _answer(device, request, payload, reply)
+                kind, answer, opened = "", *_answer(device, op, arguments)
             except Refusal as refusal:
-                reply |= {"error": refusal.text, "kind": refusal.kind}
-            try:
-                _send(connection, encode(reply, data), opened)
-            except ConnectionError:
-                break
+                kind, answer = refusal.kind, refusal.text
+            _send(connection, marshal.dumps((number, kind, answer)), opened)
     if isinstance(device, DeviceState):
         device.reset()
 
 
-def _answer(
-    device: DeviceState, request: dict[str, object], payload: bytes, reply: dict[str, object]
-) -> tuple[bytes, socket.socket | None]:
-    """Carry out one request; returns the reply's payload and the descriptor that goes with it, if any."""
-    match request.get("op"):
-        case "ready":
-            device.prepare()  # The answer comes when the state has been made, which is what the question is about.
-        case "connect":
-            return b"", _connect(device)
-        case "state":
-            reply["state"] = int(device.where())
-        case "set-state":
-            device.set_state(MigrationState(_number(request, "state")))
-            opened = device.opened
-            return b"", None if opened is None else opened.client_end
-        case "data-size":
-            reply["size"] = device.data_size()
-        case "reset":
-            device.reset()
-        case "finish-save":
-            reply["sent"] = device.finish_save()
-        case "save-config":
-            return device.save_config(), None
-        case "load-config":
-            device.load_config(payload)
-        case "fingerprint":
-            return device.fingerprint(), None
-        case "verify":
-            device.verify()
-        case "why":
-            device.why()
-        case "record":
-            reply["record"] = device.record()[-_number(request, "last") :]
-        case unknown:
-            raise Refusal(f"the device process knows no request {unknown!r}")
-    return b"", None
+def _answer(device: DeviceState, op: str, arguments: tuple[Any, ...]) -> tuple[Any, socket.socket | None]:
+    """Carry out one request; returns the answer and the descriptor that goes with it, if any."""
+    if op == "connect":
+        return None, _connect(device)
+    if op not in _REQUESTS:
+        raise Refusal(f"the device process knows no request {op!r}")
+    return getattr(device, op)(*arguments), device.take_descriptor()
 
 
 def _connect(device: DeviceState) -> socket.socket:
-    """Begin to serve vfio-user on a new connection; returns the client's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def serve_connection() -> None:
@@ -137,24 +96,6 @@ def _send(connection: socket.socket, message: bytes, opened: socket.socket | Non
         return
     with opened:
         socket.send_fds(connection, [message], [opened.fileno()])
-
-
-def _number(fields: dict[str, object], key: str) -> int:
-    value = fields[key]
-    assert isinstance(value, int)
-    return value
-
-
-def _text(fields: dict[str, object], key: str) -> str:
-    value = fields[key]
-    assert isinstance(value, str)
-    return value
-
-
-def _table(fields: dict[str, object], key: str) -> dict[str, Any]:
-    value = fields[key]
-    assert isinstance(value, dict)
-    return value
 
 
 def main() -> None:

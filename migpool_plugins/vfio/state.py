@@ -13,6 +13,7 @@ may use (``migpool vfio serve``) has none: it takes that time where a driver wou
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
 import threading
 import time
@@ -21,12 +22,12 @@ from typing import Final
 
 from migpool_plugins.vfio.content import BaseBlock, Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave
-from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState, path
-from migpool_plugins.vfio.pacing import SharedLock
+from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave, DescriptorTransfer
+from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
+from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 from migpool_plugins.vfio.requesttransfer import RequestedLoad, RequestedSave
-from migpool_plugins.vfio.transfer import Load, Transfer
+from migpool_plugins.vfio.transfer import Emulated, Load, Transfer
 
 CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
 """Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""
@@ -38,16 +39,18 @@ _QUIET: Final = frozenset({_M.RUNNING_P2P, _M.PRE_COPY_P2P})
 
 
 class DeviceState:
-    """One device. Requests are carried out one after the other, whichever thread they come from; reads and writes of
-    state are not held up by them, and come from one thread at a time.
+    """One device.
+
+    Requests are carried out one after the other, whichever thread they come from; reads and writes of state are not
+    held up by them, and come from one thread at a time.
 
     Arguments:
         idstr: the device's name; with the seed it decides the content.
         profile: sizes and pace.
         base: the process's base block.
         source: whether it can only save. Others have memory for what they receive.
-        shared: the process's shared lock; the profile says whether this device uses it.
-        fault: what goes wrong, once, while it saves, or loads if it only does that; ``None``: nothing.
+        shared: the process's shared lock.
+        fault: what goes wrong, once, while it saves, or loads if it only does that.
         configured: whether a config is saved and loaded last; see the module.
         load_fault: for a device that does both, what goes wrong while it loads.
     """
@@ -65,18 +68,16 @@ class DeviceState:
     ) -> None:
         self.state = _M.RUNNING
         self.profile = profile
-        self.flags = Flags.STOP_COPY
-        if profile.p2p:
-            self.flags |= Flags.P2P
-        if profile.precopy:
-            self.flags |= Flags.PRE_COPY
         self._content = StateContent(base, idstr, profile.size, profile.config_size)
+        saving = [fault] if fault is not None else []
+        loading = [load_fault] if load_fault is not None else []
+        self._device = Emulated(
+            profile, self._content, shared, {"read": saving, "write": saving if configured else loading}
+        )
+        if configured and not source:
+            self._device.received = Memory(profile.size)
         self._source = source
         self._configured = configured
-        self._received = Memory(profile.size) if configured and not source else None
-        self._shared = shared
-        self._faults = [fault] if fault is not None else []
-        self._load_faults = self._faults if configured else [load_fault] if load_fault is not None else []
         self._lock = threading.RLock()
         self._transfer: Transfer | None = None
         self._prepared: DescriptorSave | None = None
@@ -85,35 +86,36 @@ class DeviceState:
         self._config_loaded = False
         self._refused: Refusal | None = None
 
-    # ------------------------------------------------------------------- states
-
     def prepare(self) -> None:
         """Make what the next save needs ahead of time, as a driver allocates it: the descriptor and its thread."""
         with self._lock:
             if self._source and self.profile.transport == "descriptor" and self._prepared is None:
-                self._prepared = self._descriptor_save()
+                self._prepared = DescriptorSave(self._device)
 
-    def set_state(self, target: MigrationState) -> None:
-        """Go to another state, over as many arcs as it takes.
+    def set_state(self, number: int) -> None:
+        """Go to the state with this number, over as many arcs as it takes.
 
         Raises:
-            Refusal: there is no way, or an arc failed; the device is where it came to.
+            Refusal: there is no such state or no way to it, or an arc failed; the device is where it came to.
         """
+        try:
+            target = MigrationState(number)
+        except ValueError:
+            raise Refusal(f"{number} is no migration state", errno=EINVAL) from None
         with self._lock:
-            way = path(self.state, target, self.flags)
+            way = path(self.state, target, self.profile.flags)
             if way is None:
                 text = f"a device that is in {self.state.name} cannot become {target.name}"
                 raise Refusal(text, errno=EINVAL)
             for there in way:
                 self._pass(there)
 
-    def where(self) -> MigrationState:
-        """Return the state; a change that is under way is waited for."""
+    def where(self) -> int:
+        """Return the number of the state; a change that is under way is waited for."""
         with self._lock:
-            return self.state
+            return int(self.state)
 
     def _pass(self, there: MigrationState) -> None:
-        """Go over one arc."""
         here = self.state
         if here in WRITABLE:
             self._judge()
@@ -148,9 +150,7 @@ class DeviceState:
     def reset(self) -> None:
         """Run again, whatever the state was; a transfer in progress ends."""
         # Ended before the lock is waited for: what holds it may be waiting for the transfer.
-        transfer = self._transfer
-        if transfer is not None:
-            transfer.interrupt()
+        self.interrupt()
         with self._lock:
             self._end_transfer()
             if self._prepared is not None:
@@ -159,21 +159,14 @@ class DeviceState:
             self._config_loaded = False
             self.state = _M.RUNNING
 
-    # --------------------------------------------------------------------- data
-
-    @property
-    def opened(self) -> DescriptorSave | DescriptorLoad | None:
-        """The transfer whose descriptor has not been handed out yet; ``None`` without one. Answers once."""
+    def take_descriptor(self) -> socket.socket | None:
+        """Return the other process's end of a data descriptor that has been opened, once; ``None`` without one."""
         with self._lock:
             fresh, self._fresh = self._fresh, False
-            return self._transfer if fresh and isinstance(self._transfer, DescriptorSave | DescriptorLoad) else None
+            return self._transfer.client_end if fresh and isinstance(self._transfer, DescriptorTransfer) else None
 
     def saving(self) -> RequestedSave:
-        """Return the save in progress.
-
-        Raises:
-            Refusal: the device is in no state in which its state can be read.
-        """
+        """Return the save in progress; a :class:`Refusal` in a state in which no state can be read."""
         with self._lock:
             if self.state not in READABLE or not isinstance(self._transfer, RequestedSave):
                 raise Refusal(
@@ -182,11 +175,7 @@ class DeviceState:
             return self._transfer
 
     def loading(self) -> RequestedLoad:
-        """Return the load in progress.
-
-        Raises:
-            Refusal: the device is not in RESUMING.
-        """
+        """Return the load in progress; a :class:`Refusal` outside RESUMING."""
         with self._lock:
             if self.state not in WRITABLE or not isinstance(self._transfer, RequestedLoad):
                 raise Refusal(f"state is written in RESUMING: the device is in {self.state.name}", errno=EINVAL)
@@ -201,30 +190,20 @@ class DeviceState:
             return self.profile.size - (transfer.offset if isinstance(transfer, DescriptorSave) else 0)
 
     def interrupt(self) -> None:
-        """Let go of who waits for a stalled device, since they have gone."""
+        """End a stall, since the client that waited for it has gone."""
         transfer = self._transfer
         if transfer is not None:
             transfer.interrupt()
 
     def finish_save(self) -> int:
-        """Return how many bytes the other process was given; called when it has seen the end of the data.
-
-        Raises:
-            Refusal: the device failed to produce all of its state.
-        """
+        """Return how many bytes were given, once the end was seen; a :class:`Refusal` if that was not all."""
         transfer = self._in_state(_M.STOP_COPY, "nothing is being saved")
         if transfer.error is not None:
             raise transfer.error
         return transfer.offset
 
-    # ------------------------------------------------------------------- config
-
     def save_config(self) -> bytes:
-        """Return the config; takes the profile's time.
-
-        Raises:
-            Refusal: the state has not been saved whole before.
-        """
+        """Return the config, in the profile's time; a :class:`Refusal` unless the state has been saved whole."""
         transfer = self._in_state(_M.STOP_COPY, "the config is saved after the device has been stopped")
         total = transfer.total if isinstance(transfer, RequestedSave) else self.profile.size
         if transfer.offset != total:
@@ -233,11 +212,7 @@ class DeviceState:
         return CONFIG_HEADER.pack(CONFIG_MAGIC, total, self._content.digest) + self._content.config
 
     def load_config(self, data: bytes) -> None:
-        """Check and take the config; takes the profile's time.
-
-        Raises:
-            Refusal: not all state has been loaded, or the config is not this device's.
-        """
+        """Check and take the config, in the profile's time; a :class:`Refusal` if it or the state is not right."""
         transfer = self._in_state(_M.RESUMING, "the config came before the device was ready to load")
         if transfer.error is not None:
             raise transfer.error
@@ -266,32 +241,27 @@ class DeviceState:
     def _incomplete(came: int, right: int) -> Refusal:
         return Refusal(f"the state is incomplete: {came} of {right} bytes have come", "verification", EINVAL)
 
-    # -------------------------------------------------------------------- proof
-
     def fingerprint(self) -> bytes:
         """Return the SHA-256 of what was really sent, or received, in the last transfer; and of how often it was."""
         moved = self._transfer.offset if self._transfer is not None else self._moved
-        memory = self._received if self._received is not None else self._content.memory
+        memory = self._device.received or self._content.memory
         digest = hashlib.sha256(memory.view[: min(moved, self.profile.size)])
         if moved > self.profile.size:
             digest.update(moved.to_bytes(8, "big"))
         return digest.digest()
 
     def verify(self) -> None:
-        """Check that a destination's device runs with the state that was sent.
-
-        Raises:
-            Refusal: it does not.
-        """
-        if self._received is None or self.state is not _M.RUNNING or not self._config_loaded:
+        """Check that a destination's device runs with the state that was sent; a :class:`Refusal` if it does not."""
+        received = self._device.received
+        if received is None or self.state is not _M.RUNNING or not self._config_loaded:
             raise Refusal("the device has not been loaded and started", "verification")
-        wrong = self._content.first_difference(self._received, 0, self.profile.size)
+        wrong = self._content.first_difference(received, 0, self.profile.size)
         if wrong is not None:
             raise Refusal(f"content differs at byte {wrong} of the state", "verification")
 
-    def record(self) -> list[tuple[float, float]]:
-        """Return when each chunk of the transfer in progress was worked on: begin and end, CLOCK_MONOTONIC, seconds."""
-        return self._transfer.pacer.record if self._transfer is not None else []
+    def record(self, last: int) -> list[tuple[float, float]]:
+        """Return when the last chunks of the transfer in progress were worked on; see :class:`Pacer`."""
+        return self._transfer.pacer.record[-last:] if self._transfer is not None else []
 
     def refuse(self, refusal: Refusal) -> None:
         """Keep why a request of vfio-user was refused, since its answer is but a number."""
@@ -302,8 +272,6 @@ class DeviceState:
         refused, self._refused = self._refused, None
         if refused is not None:
             raise refused
-
-    # ------------------------------------------------------------------- within
 
     def _in_state(self, state: MigrationState, otherwise: str) -> Transfer:
         with self._lock:
@@ -319,24 +287,15 @@ class DeviceState:
 
     def _save(self, running: bool) -> Transfer:
         if self.profile.transport == "vfio-user":
-            shared = self._shared if self.profile.locks("read") else None
-            return RequestedSave(self.profile, self._content, self._faults, shared, running)
+            return RequestedSave(self._device, running)
         prepared, self._prepared = self._prepared, None
-        return prepared if prepared is not None else self._descriptor_save()
-
-    def _descriptor_save(self) -> DescriptorSave:
-        shared = self._shared if self.profile.locks("read") else None
-        return DescriptorSave(self.profile, self._content, self._faults, shared)
+        return prepared or DescriptorSave(self._device)
 
     def _load(self) -> Transfer:
         if self._source:
             raise Refusal("a source's device cannot load state", errno=ENODEV)
-        if self._received is None:
-            self._received = Memory(self.profile.size)
         self._config_loaded = False
-        shared = self._shared if self.profile.locks("write") else None
-        kind = RequestedLoad if self.profile.transport == "vfio-user" else DescriptorLoad
-        return kind(self.profile, self._content, self._load_faults, self._received, shared)
+        return RequestedLoad(self._device) if self.profile.transport == "vfio-user" else DescriptorLoad(self._device)
 
     def _end_transfer(self) -> None:
         if self._transfer is not None:

@@ -1,4 +1,4 @@
-"""One save or one load of a device's state, on the device process's side: what its two kinds have in common.
+"""One save or one load of a device's state, on the device process's side: what every kind of it has in common.
 
 A transfer belongs to one visit of the states in which data moves. ``cancel`` ends it whatever it waits for; the next
 visit gets a new one. The data moves through a descriptor (``descriptortransfer.py``) or in the messages of vfio-user
@@ -19,13 +19,15 @@ Guarantees:
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
 
 from migpool_plugins.vfio.content import Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.pacing import Pacer, SharedLock
+from migpool_plugins.vfio.pacer import READ_ALLOWANCE, Pacer, SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 
 CRASH_STATUS: Final = 70
@@ -34,8 +36,7 @@ _SCRATCH: Final = 64 << 10
 
 
 def ring(offset: int, length: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a state of ``size`` bytes that ``length`` bytes from ``offset`` on are: where, and how many
-    bytes."""
+    """Where in a state of ``size`` bytes the ``length`` bytes from ``offset`` on are: offset and bytes of each part."""
     while length:
         begin = offset % size
         part = min(length, size - begin)
@@ -44,39 +45,51 @@ def ring(offset: int, length: int, size: int) -> Iterator[tuple[int, int]]:
         length -= part
 
 
-class Transfer:
-    """What saves and loads have in common.
+@dataclass(slots=True)
+class Emulated:
+    """What the transfers of one emulated device work with.
 
     Arguments:
         profile: sizes and pace.
         content: what the state must be.
-        faults: what goes wrong; a fault is taken out when it has happened.
-        latency: seconds of each piece of work, besides its bytes.
-        rate: bytes per second; 0: no limit.
-        shared: the lock to hold while working; ``None``: none.
+        shared: the lock that devices may have to hold while they work; the profile says whether this one does.
+        faults: what goes wrong in a save ("read") and in a load ("write"); a fault is taken out when it has happened.
+        received: memory for what is loaded; ``None`` while there is none.
+    """
+
+    profile: DeviceProfile
+    content: StateContent
+    shared: SharedLock
+    faults: dict[Literal["read", "write"], list[Fault]]
+    received: Memory | None = None
+
+
+class Transfer:
+    """What saves and loads have in common.
 
     Attributes:
         offset: bytes of the state that have been read by, or taken from, the other process.
         error: why the transfer failed; ``None`` if it did not.
+        pacer: how long its work takes.
     """
 
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        latency: float,
-        rate: float,
-        shared: SharedLock | None,
-    ) -> None:
+    _direction: ClassVar[Literal["read", "write"]]
+
+    def __init__(self, device: Emulated) -> None:
         self.offset = 0
         self.error: Refusal | None = None
-        self._profile = profile
-        self._content = content
-        self._faults = faults
+        self._profile = profile = device.profile
+        self._content = device.content
+        self._faults = device.faults[self._direction]
         self._cancelled = threading.Event()
         self._interrupted = threading.Event()
-        self.pacer = Pacer(latency, rate, shared, self._cancelled)
+        reads = self._direction == "read"
+        self.pacer = Pacer(
+            profile.read_latency if reads else profile.write_latency,
+            profile.read_rate if reads else profile.write_rate,
+            device.shared if profile.locks(self._direction) else None,
+            self._cancelled,
+        )
 
     def begin(self) -> None:
         """The device stands still and may work, from now on."""
@@ -87,7 +100,7 @@ class Transfer:
         self._interrupted.set()
 
     def interrupt(self) -> None:
-        """End a stall, and nothing else: who waited for it has gone."""
+        """End a stall, since the client that waited for it has gone; nothing else ends."""
         self._interrupted.set()
 
     def _fault_in(self, offset: int, length: int) -> Fault | None:
@@ -98,36 +111,52 @@ class Transfer:
                 return fault
         return None
 
-    def _happen(self, fault: Fault, what: str) -> Refusal:
+    def _happen(self, fault: Fault) -> Refusal:
         """Let a fault happen. Returns the error of an ``error``; a ``stall`` returns when its waiter has gone."""
         if fault.kind == "crash":
             os._exit(CRASH_STATUS)
         if fault.kind == "stall":
             self._interrupted.wait()
-        return Refusal(f"the {what} failed at byte {fault.at} of the state: input/output error")
+        return Refusal(f"the {self._direction} failed at byte {fault.at} of the state: input/output error")
+
+
+class Save(Transfer):
+    """The device gives its state, chunk by chunk."""
+
+    _direction = "read"
+
+    def _make_chunk(self, at: int, end: int, since: float) -> tuple[int, Fault | None]:
+        """Take the time of the next chunk.
+
+        Arguments:
+            at: where in the state it begins, which goes on to ``end``.
+            since: when the device could begin it, CLOCK_MONOTONIC in seconds.
+
+        Returns:
+            The chunk's bytes, and the fault before which it ends, if there is one.
+        """
+        length = min(self._profile.chunk, end - at)
+        fault = self._fault_in(at, length)
+        if fault is not None:
+            length = fault.at - at
+        self.pacer.work(length, max(self.pacer.due, since - READ_ALLOWANCE))
+        return length, fault
 
 
 class Load(Transfer):
     """The device takes its state write by write, and checks it.
 
-    Arguments:
-        received: memory for what comes.
-        shared: the lock to hold while working; ``None``: none.
-
     Attributes:
-        received: the same; up to ``offset`` it holds what came.
+        received: memory for what comes; up to ``offset`` it holds what came.
     """
 
-    def __init__(
-        self,
-        profile: DeviceProfile,
-        content: StateContent,
-        faults: list[Fault],
-        received: Memory,
-        shared: SharedLock | None,
-    ) -> None:
-        super().__init__(profile, content, faults, profile.write_latency, profile.write_rate, shared)
-        self.received = received
+    _direction = "write"
+
+    def __init__(self, device: Emulated) -> None:
+        if device.received is None:
+            device.received = Memory(device.profile.size)
+        self.received = device.received
+        super().__init__(device)
 
     @property
     def limit(self) -> int | None:
@@ -164,7 +193,7 @@ class Load(Transfer):
         self.pacer.work(length, since)
         fault = self._fault_in(offset, length)
         if fault is not None:
-            self.error = self._happen(fault, "write")
+            self.error = self._happen(fault)
         elif wrong is not None:
             self.error = Refusal(wrong, "verification")
         else:
@@ -186,4 +215,14 @@ def drain(length: int, receive: Callable[[memoryview], bool]) -> bool:
         if not receive(part):
             return False
         length -= len(part)
+    return True
+
+
+def receive(connection: socket.socket, view: memoryview) -> bool:
+    """Fill ``view``; false at the end of the connection."""
+    while view:
+        count = connection.recv_into(view, 0, socket.MSG_WAITALL)
+        if not count:
+            return False
+        view = view[count:]
     return True

@@ -16,7 +16,7 @@ from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.pacing import SharedLock
+from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend

@@ -20,7 +20,7 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, MemoryDevice
 from migpool.migration.states import State
 from migpool_plugins.guest import machines
-from migpool_plugins.ram.kvm_ring import KvmDirtyRing
+from migpool_plugins.ram.kvm_logs import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 from tests.support.guest_cancelling import Cancelling, migrate, runs
@@ -78,7 +78,7 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     real = kvm_abi.call
 
     def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
-        asked = request == kvm_abi.CHECK_EXTENSION and argument == kvm_abi.CAP_DIRTY_LOG_RING
+        asked = request == kvm_abi.CHECK_EXTENSION and argument == kvm_abi.CAPABILITIES["KVM_CAP_DIRTY_LOG_RING"]
         return most if asked else real(fd, request, argument)
 
     monkeypatch.setattr(kvm_abi, "call", call)
@@ -302,7 +302,7 @@ def test_unicorn_has_neither(choice: str) -> None:
 def test_another_word_is_refused() -> None:
     with pytest.raises(DeviceError) as refused, guest("source", "kvm", dirty_log="rings"):
         pass
-    assert str(refused.value) == "guest: dirty_log is 'rings', but must be one of auto, bitmap, ring"
+    assert str(refused.value) == 'guest option dirty_log is \'rings\': use "auto", "bitmap" or "ring"'
 
 
 def test_a_full_ring_that_nobody_empties_is_said() -> None:

@@ -46,5 +46,5 @@ def test_other_memory_comes_as_it_is_touched() -> None:
 def test_a_guest_says_which() -> None:
     assert GuestOptions.parse({}).resident
     assert not GuestOptions.parse({"resident": False}).resident
-    with pytest.raises(DeviceError, match="resident is 1, but must be true or false"):
+    with pytest.raises(DeviceError, match="guest option resident is 1: use true or false"):
         GuestOptions.parse({"resident": 1})

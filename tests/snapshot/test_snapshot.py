@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from test_guest_cancels import Cancelling
 
 from migpool.core.machine import Machine
 from migpool.device import Device
@@ -23,6 +22,7 @@ from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot.destination import SnapshotDestination
 from migpool.streams.snapshot.source import SnapshotSource
+from tests.support.guest_cancelling import Cancelling
 from tests.support.guests import guest, need, steps
 from tests.support.paper import PAGE, Paper, Writer
 from tests.support.rig import KIB, Scripted, contents

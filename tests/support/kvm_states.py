@@ -9,10 +9,10 @@ import pytest
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi, program
-from migpool_plugins.vcpu.backend import RegisterFormat, VcpuState
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import MSRS
+from migpool_plugins.vcpu.register_sets import RegisterFormat, VcpuState
 
 Refusals = Mapping[str, str]
 """What a made-up kernel does not have: names of ioctls, each with the errno's name."""
@@ -67,11 +67,12 @@ def machines(count: int = 1, cpu: CpuChoice = "small") -> Iterator[tuple[KvmMach
 
 
 def kernel_without(
-    monkeypatch: pytest.MonkeyPatch, capabilities: Mapping[int, int] | None = None, refused: Refusals | None = None
+    monkeypatch: pytest.MonkeyPatch, capabilities: Mapping[str, int] | None = None, refused: Refusals | None = None
 ) -> None:
     """From now on the kernel says other values for some capabilities, and refuses some ioctls."""
     real: Callable[..., int] = kvm_abi.call
-    answers, refusals = capabilities or {}, refused or {}
+    answers = {kvm_abi.CAPABILITIES[name]: value for name, value in (capabilities or {}).items()}
+    refusals = refused or {}
 
     def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
         if request.name in refusals:

@@ -110,10 +110,11 @@ OFFSETS = {
     ("struct kvm_run", "mmio.is_write"): kvm_abi.RUN_MMIO + 20,
 }
 
-SYMBOLS = ("CAP_", "IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "SREGS2_FLAGS", "VCPUEVENT_", "DIRTY_GFN_F_")
+SYMBOLS = ("IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "VCPUEVENT_", "DIRTY_GFN_F_")
 REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, kvm_abi.Request)}
 NUMBERS = {
     **REQUESTS,
+    **kvm_abi.CAPABILITIES,
     **{f"KVM_{name}": value for name, value in vars(kvm_abi).items() if name.startswith(SYMBOLS)},
     "KVM_API_VERSION": kvm_abi.API_VERSION,
     "KVM_EXIT_MMIO": kvm_abi.EXIT_MMIO,

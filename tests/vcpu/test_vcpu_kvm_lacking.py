@@ -10,29 +10,29 @@ from contextlib import closing
 import pytest
 
 from migpool.device import DeviceContext, DeviceError
-from migpool_plugins.vcpu import devices, kvm_abi, kvm_machine
-from migpool_plugins.vcpu.backend import VcpuState
+from migpool_plugins.vcpu import devices, kvm_machine
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named
+from migpool_plugins.vcpu.register_sets import VcpuState
 from tests.support.kvm_states import boot, changed, kernel_without, machines, msrs_of, value_of
 
 CAPABILITIES = {
-    "KVM_CAP_XCRS": (kvm_abi.CAP_XCRS, {"xcrs"}),
-    "KVM_CAP_MP_STATE": (kvm_abi.CAP_MP_STATE, {"mp_state"}),
-    "KVM_CAP_VCPU_EVENTS": (kvm_abi.CAP_VCPU_EVENTS, {"vcpu_events"}),
-    "KVM_CAP_DEBUGREGS": (kvm_abi.CAP_DEBUGREGS, {"debugregs"}),
-    "KVM_CAP_GET_TSC_KHZ": (kvm_abi.CAP_GET_TSC_KHZ, {"tsc"}),
-    "KVM_CAP_SREGS2": (kvm_abi.CAP_SREGS2, {"pdptrs"}),
-    "KVM_CAP_XSAVE": (kvm_abi.CAP_XSAVE, {"xsave_header", "avx", "xsave_components"}),
+    "KVM_CAP_XCRS": {"xcrs"},
+    "KVM_CAP_MP_STATE": {"mp_state"},
+    "KVM_CAP_VCPU_EVENTS": {"vcpu_events"},
+    "KVM_CAP_DEBUGREGS": {"debugregs"},
+    "KVM_CAP_GET_TSC_KHZ": {"tsc"},
+    "KVM_CAP_SREGS2": {"pdptrs"},
+    "KVM_CAP_XSAVE": {"xsave_header", "avx", "xsave_components"},
 }
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)
 def test_a_host_without_a_part_says_so_and_moves_the_rest(kvm: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    number, sets = CAPABILITIES[name]
+    sets = CAPABILITIES[name]
     with machines() as (whole, _):
         everything = whole.vcpus[0].save().registers.keys()
-    kernel_without(monkeypatch, {number: 0})
+    kernel_without(monkeypatch, {name: 0})
     with machines() as (first, second):
         assert first.name == kvm.upper()
         assert list(first.lacks) == [name]
@@ -58,7 +58,7 @@ def test_a_part_that_the_guest_does_not_use_is_left_out_and_named(
     with closing(KvmMachine(1)) as first:
         boot(first)
         first.vcpus[0].run_batch()
-        kernel_without(monkeypatch, {CAPABILITIES[name][0]: 0})
+        kernel_without(monkeypatch, {name: 0})
         with closing(KvmMachine(1)) as second:
             assert second.name == kvm.upper()
             assert list(second.vcpus[0].load(first.vcpus[0].save())) == [f"{part} ({name})"]
@@ -80,7 +80,7 @@ def test_a_part_that_the_guest_uses_is_refused_where_it_cannot_be_loaded(
     with closing(KvmMachine(1)) as first:
         boot(first)
         state = changed(first, first.vcpus[0].save(), part, **values)
-        kernel_without(monkeypatch, {CAPABILITIES[name][0]: 0})
+        kernel_without(monkeypatch, {name: 0})
         with closing(KvmMachine(1)) as second, pytest.raises(DeviceError) as refused:
             second.vcpus[0].load(state)
     assert kvm
@@ -90,15 +90,15 @@ def test_a_part_that_the_guest_uses_is_refused_where_it_cannot_be_loaded(
 
 
 @pytest.mark.parametrize(
-    ("number", "values", "message"),
+    ("capability", "values", "message"),
     [
         (
-            kvm_abi.CAP_EXCEPTION_PAYLOAD,
+            "KVM_CAP_EXCEPTION_PAYLOAD",
             {"exception_pending": 1, "exception_nr": 14, "exception_has_payload": 1},
             "the vCPU has exception pending, which KVM on this host cannot load: it lacks KVM_CAP_EXCEPTION_PAYLOAD; ",
         ),
         (
-            kvm_abi.CAP_X86_TRIPLE_FAULT_EVENT,
+            "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
             {"triple_fault_pending": 1},
             "the vCPU has triple fault pending, which KVM on this host cannot load: "
             "it lacks KVM_CAP_X86_TRIPLE_FAULT_EVENT; ",
@@ -106,12 +106,12 @@ def test_a_part_that_the_guest_uses_is_refused_where_it_cannot_be_loaded(
     ],
 )
 def test_an_event_that_an_older_kernel_does_not_know_is_refused_only_if_it_is_pending(
-    kvm: str, number: int, values: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+    kvm: str, capability: str, values: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(KvmMachine(1)) as first:
         boot(first)
         calm = first.vcpus[0].save()
-        kernel_without(monkeypatch, {number: 0})
+        kernel_without(monkeypatch, {capability: 0})
         with closing(KvmMachine(1)) as second:
             assert second.name == kvm.upper()
             second.vcpus[0].load(calm)
@@ -121,7 +121,7 @@ def test_an_event_that_an_older_kernel_does_not_know_is_refused_only_if_it_is_pe
 
 
 def test_pdptrs_are_refused_where_they_cannot_be_loaded(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel_without(monkeypatch, {kvm_abi.CAP_SREGS2: 0})
+    kernel_without(monkeypatch, {"KVM_CAP_SREGS2": 0})
     with machines() as (first, second):
         assert first.name == kvm.upper()
         state = first.vcpus[0].save()
@@ -137,7 +137,7 @@ def test_x87_and_sse_move_between_a_host_with_xsave_and_one_without(kvm: str, mo
         state = changed(first, state, "fpu", xmm9_high=0x1234, st2_mantissa=0xC0000000DEADBEEF, fop=0x123)
         state = changed(first, state, "xsave_header", xstate_bv=3)
         with monkeypatch.context() as without:
-            kernel_without(without, {kvm_abi.CAP_XSAVE: 0})
+            kernel_without(without, {"KVM_CAP_XSAVE": 0})
             with closing(KvmMachine(1)) as second:
                 assert second.name == kvm.upper()
                 second.vcpus[0].load(state)
@@ -154,7 +154,7 @@ def test_avx_is_refused_on_a_host_without_xsave(kvm: str, monkeypatch: pytest.Mo
     with closing(KvmMachine(1)) as first:
         boot(first)
         state = changed(first, first.vcpus[0].save(), "xsave_header", xstate_bv=7)
-        kernel_without(monkeypatch, {kvm_abi.CAP_XSAVE: 0})
+        kernel_without(monkeypatch, {"KVM_CAP_XSAVE": 0})
         with closing(KvmMachine(1)) as second, pytest.raises(DeviceError) as refused:
             second.vcpus[0].load(state)
     assert kvm
@@ -169,7 +169,7 @@ def test_mxcsr_is_refused_on_a_host_without_xsave(kvm: str, monkeypatch: pytest.
     with closing(KvmMachine(1)) as first:
         boot(first)
         state = changed(first, first.vcpus[0].save(), "fpu", mxcsr=0x1FA0)
-        kernel_without(monkeypatch, {kvm_abi.CAP_XSAVE: 0})
+        kernel_without(monkeypatch, {"KVM_CAP_XSAVE": 0})
         with closing(KvmMachine(1)) as second, pytest.raises(DeviceError) as refused:
             second.vcpus[0].load(state)
     assert kvm
@@ -227,9 +227,9 @@ def test_an_apic_in_use_is_refused_on_a_host_without_one(kvm: str, monkeypatch: 
                 second.vcpus[0].load(changed(first, calm, "lapic", svr=0x1FF))
 
 
-@pytest.mark.parametrize("capability", [kvm_abi.CAP_USER_MEMORY, kvm_abi.CAP_IMMEDIATE_EXIT])
+@pytest.mark.parametrize("capability", ["KVM_CAP_USER_MEMORY", "KVM_CAP_IMMEDIATE_EXIT"])
 def test_what_the_guest_cannot_run_without_is_refused(
-    kvm: str, capability: int, monkeypatch: pytest.MonkeyPatch
+    kvm: str, capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel_without(monkeypatch, {capability: 0})
     with pytest.raises(DeviceError, match=r"^this kernel's KVM lacks KVM_CAP_[A-Z_]+: use the Unicorn backend$"):
@@ -256,7 +256,7 @@ def test_msrs_are_named_by_ranges(indices: list[int], words: str) -> None:
 
 
 def test_a_device_says_what_its_host_lacks(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel_without(monkeypatch, {kvm_abi.CAP_DEBUGREGS: 0, kvm_abi.CAP_SREGS2: 0})
+    kernel_without(monkeypatch, {"KVM_CAP_DEBUGREGS": 0, "KVM_CAP_SREGS2": 0})
     made = devices(DeviceContext("source", {"backend": kvm}))
     try:
         assert {device.note for device in made} == {"KVM without KVM_CAP_DEBUGREGS, KVM_CAP_SREGS2"}

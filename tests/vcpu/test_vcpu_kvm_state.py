@@ -9,10 +9,10 @@ import pytest
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi, program
-from migpool_plugins.vcpu.backend import VcpuState
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import TSC, TSC_DEADLINE
 from migpool_plugins.vcpu.kvm_part import write_parts
+from migpool_plugins.vcpu.register_sets import VcpuState
 from tests.support.kvm_states import boot, changed, form_of, machines, msrs_of, value_of, with_msrs
 
 KERNEL_GS_BASE, LSTAR, STAR, PAT = 0xC0000102, 0xC0000082, 0xC0000081, 0x277

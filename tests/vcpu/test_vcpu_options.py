@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migpool.device import DeviceContext, OptionValue
-from migpool.errors import UsageError
+from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.options import VcpuOptions
 
@@ -22,26 +21,26 @@ def test_options_are_taken_as_written() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bakend": "kvm"}, "vcpu: there is no option bakend; there are backend, batch, halt_ms, limit_s, cpu, save"),
-        ({"backend": "xen"}, 'vcpu: backend is \'xen\', but must be "auto", "kvm" or "unicorn"'),
-        ({"backend": ["kvm"]}, 'vcpu: backend is [\'kvm\'], but must be "auto", "kvm" or "unicorn"'),
-        ({"cpu": "big"}, 'vcpu: cpu is \'big\', but must be "small" or "avx"'),
-        ({"save": "all"}, 'vcpu: save is \'all\', but must be "together" or "each"'),
-        ({"batch": -1}, "vcpu: batch is -1, but must be a whole number from 0 to 4294967296"),
-        ({"batch": True}, "vcpu: batch is True, but must be a whole number from 0 to 4294967296"),
-        ({"batch": 1.5}, "vcpu: batch is 1.5, but must be a whole number from 0 to 4294967296"),
-        ({"halt_ms": "long"}, "vcpu: halt_ms is 'long', but must be a number from 0.0 on"),
-        ({"halt_ms": float("inf")}, "vcpu: halt_ms is inf, but must be a number from 0.0 on"),
-        ({"limit_s": 0}, "vcpu: limit_s is 0, but must be a number from 0.1 on"),
+        ({"bakend": "kvm"}, "vcpu option bakend is unknown: use backend, batch, cpu, halt_ms, limit_s, save"),
+        ({"backend": "xen"}, 'vcpu option backend is \'xen\': use "auto", "kvm" or "unicorn"'),
+        ({"backend": ["kvm"]}, 'vcpu option backend is [\'kvm\']: use "auto", "kvm" or "unicorn"'),
+        ({"cpu": "big"}, 'vcpu option cpu is \'big\': use "small" or "avx"'),
+        ({"save": "all"}, 'vcpu option save is \'all\': use "together" or "each"'),
+        ({"batch": -1}, "vcpu option batch is -1: use a whole number from 0 to 4294967296"),
+        ({"batch": True}, "vcpu option batch is True: use a whole number from 0 to 4294967296"),
+        ({"batch": 1.5}, "vcpu option batch is 1.5: use a whole number from 0 to 4294967296"),
+        ({"halt_ms": "long"}, "vcpu option halt_ms is 'long': use a number from 0.0 on"),
+        ({"halt_ms": float("inf")}, "vcpu option halt_ms is inf: use a number from 0.0 on"),
+        ({"limit_s": 0}, "vcpu option limit_s is 0: use a number from 0.1 on"),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, OptionValue], message: str) -> None:
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DeviceError) as refused:
         VcpuOptions.parse(options)
     assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("count", [0, -1, 257])
 def test_a_count_out_of_range_is_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=f"^vcpu: count is {count}, but must be from 1 to 256$"):
+    with pytest.raises(DeviceError, match=f"^vcpu: count is {count}, but must be from 1 to 256$"):
         devices(DeviceContext("source", {}, count))

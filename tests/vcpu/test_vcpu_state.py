@@ -9,11 +9,10 @@ import pytest
 from migpool.device import DeviceError
 from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import section_structure
-from migpool_plugins.vcpu.backend import RegisterFormat
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_vcpu_parts import vcpu_parts
-from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS
+from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat
 from migpool_plugins.vcpu.state import PAGE, StateFormat
 
 HEADER = 32

@@ -10,8 +10,8 @@ import pytest
 
 from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices
-from migpool_plugins.vcpu.backend import Machine, VcpuState
-from migpool_plugins.vcpu.register_sets import FPU, SREGS
+from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.register_sets import FPU, SREGS, VcpuState
 
 TOP_AT_5 = 5 << 11
 
@@ -36,7 +36,7 @@ def test_the_x87_stack_is_named_from_its_top(pair: tuple[Machine, Machine]) -> N
     # The tags are those of the registers as they lie: the three from the top on are in use.
     state = with_fpu(first.save(), fsw=TOP_AT_5, ftw=0b11100000, **stack, **exponents)
     assert list(first.load(state)) == []
-    engine = vars(first)["engine"]
+    engine = vars(first)["_engine"]
     assert engine.reg_read(x86.UC_X86_REG_FP5) == (0x8000000000000000, 0x3FFF)
     assert engine.reg_read(x86.UC_X86_REG_FP7) == (0x8000000000000002, 0x4001)
     found = FPU.values(first.save().registers["fpu"])

@@ -13,8 +13,9 @@ from typing import Final
 
 import pytest
 
+from migpool_plugins.vfio import migration
 from migpool_plugins.vfio.kernel import abi
-from migpool_plugins.vfio.migration import Flags, MigrationState
+from migpool_plugins.vfio.migration import Feature, FeatureFlag, Flags, MigrationState
 
 BROUGHT: Final = Path(__file__).parents[2] / "build" / "kernel" / "uapi"
 INSTALLED: Final = Path("/usr/include")
@@ -44,16 +45,16 @@ VFIO: dict[str, dict[str, int]] = {
         "sizeof(struct vfio_group_status)": abi.GROUP_STATUS.size,
         **offsets("vfio_group_status", flags=4),
         "VFIO_GROUP_FLAGS_VIABLE": abi.GROUP_FLAGS_VIABLE,
-        "sizeof(struct vfio_device_feature)": abi.FEATURE_HEADER.size,
+        "sizeof(struct vfio_device_feature)": migration.FEATURE_HEADER.size,
         **offsets("vfio_device_feature", flags=4, data=8),
-        "VFIO_DEVICE_FEATURE_GET": abi.FEATURE_GET,
-        "VFIO_DEVICE_FEATURE_SET": abi.FEATURE_SET,
+        "VFIO_DEVICE_FEATURE_GET": int(FeatureFlag.GET),
+        "VFIO_DEVICE_FEATURE_SET": int(FeatureFlag.SET),
     },
     _KNOWN: {
-        "VFIO_DEVICE_FEATURE_MIGRATION": abi.FEATURE_MIGRATION,
-        "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE": abi.FEATURE_MIG_DEVICE_STATE,
-        "sizeof(struct vfio_device_feature_migration)": abi.MIGRATION.size,
-        "sizeof(struct vfio_device_feature_mig_state)": abi.MIG_STATE.size,
+        "VFIO_DEVICE_FEATURE_MIGRATION": int(Feature.MIGRATION),
+        "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE": int(Feature.MIG_DEVICE_STATE),
+        "sizeof(struct vfio_device_feature_migration)": migration.MIGRATION.size,
+        "sizeof(struct vfio_device_feature_mig_state)": migration.MIG_STATE.size,
         **offsets("vfio_device_feature_mig_state", device_state=0, data_fd=4),
         "VFIO_MIGRATION_STOP_COPY": int(Flags.STOP_COPY),
         "VFIO_MIGRATION_P2P": int(Flags.P2P),
@@ -67,8 +68,8 @@ VFIO: dict[str, dict[str, int]] = {
         **offsets("vfio_precopy_info", flags=4, initial_bytes=8, dirty_bytes=16),
     },
     "VFIO_DEVICE_FEATURE_MIG_DATA_SIZE": {
-        "VFIO_DEVICE_FEATURE_MIG_DATA_SIZE": abi.FEATURE_MIG_DATA_SIZE,
-        "sizeof(struct vfio_device_feature_mig_data_size)": abi.MIG_DATA_SIZE.size,
+        "VFIO_DEVICE_FEATURE_MIG_DATA_SIZE": int(Feature.MIG_DATA_SIZE),
+        "sizeof(struct vfio_device_feature_mig_data_size)": migration.MIG_DATA_SIZE.size,
     },
     "VFIO_DEVICE_BIND_IOMMUFD": {
         **requests("VFIO_DEVICE_BIND_IOMMUFD", "VFIO_DEVICE_ATTACH_IOMMUFD_PT"),

@@ -20,8 +20,8 @@ def said(count: int = 1, side: Side = "source", **options: OptionValue) -> str:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": "1MiB"}, "vfio option of backend \"kernel\" 'size' is unknown: use backend, bus, device, "),
-        ({"bus": 0}, "vfio option bus is 0: use 1 to 255"),
+        ({"size": "1MiB"}, 'vfio option size is unknown to backend "kernel": use backend, bus, device, '),
+        ({"bus": 0}, "vfio option bus is 0: use a whole number from 1 to 255"),
         ({"bus": True}, "vfio option bus is True: "),
         ({"precopy": "no"}, "vfio option precopy is 'no': use true or false"),
         ({"time_limit": 0}, "vfio option time_limit is 0.0: use seconds over 0"),
@@ -30,7 +30,7 @@ def said(count: int = 1, side: Side = "source", **options: OptionValue) -> str:
         ({"device": 7}, "vfio option device is 7: use a device"),
         ({"device": [1]}, "vfio option device is [1]: use a device"),
         ({"device": {"source": ABSENT}}, "vfio option device is {'source': 'ffff:ff:1f.7'}: use a table with "),
-        ({"device": ["a", "b"]}, "vfio option device names 2 of 1 devices: give a list, one for each"),
+        ({"device": ["a", "b"]}, "vfio option device has 2 for 1 devices: give a list, one for each"),
         ({"device": ABSENT, "way": "vfio-user"}, 'vfio option way is \'vfio-user\': use "group" or "iommufd"'),
         ({"device": ABSENT}, f"there is no device {ABSENT}: "),
         ({"device": "eth0"}, "'eth0' names no device: "),
@@ -44,4 +44,4 @@ def test_both_ends_may_be_on_one_host() -> None:
     ends: OptionValue = {"source": "0000:aa:00.1", "destination": ["0000:bb:00.1"]}
     assert "no device 0000:aa:00.1" in said(device=ends)
     assert "no device 0000:bb:00.1" in said(side="destination", device=ends)
-    assert said(2, side="destination", device=ends).startswith("vfio option device.destination names 1 of 2 devices")
+    assert said(2, side="destination", device=ends).startswith("vfio option device.destination has 1 for 2 devices")

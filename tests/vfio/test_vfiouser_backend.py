@@ -15,9 +15,10 @@ import pytest
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connecting import connector
+from migpool_plugins.vfio.vfiouser.sockets import connector
 from tests.support.vfio.vfio_rig import Blocked
 from tests.support.vfio.vfiouser_rig import (
     DMA_READ,
@@ -471,15 +472,15 @@ def test_abort_ends_every_wait_from_another_thread(what: str, directory: Path, c
         return stalling.is_set() and (command in (READ, WRITE) or set_state)
 
     stalling = threading.Event()
+    interruption = Interruption()
     with hand_server(directory, stall) as server:
         backend = connect(server)
         backend.set_state(M.RESUMING if what == "write" else M.STOP_COPY)
         stalling.set()
         if what == "connect":
             other = connector(str(directory / "nobody"), 20.0, 600.0)
-            stopped = threading.Event()
-            blocked = Blocked(lambda: other(stopped))
-            stopped.set()
+            blocked = Blocked(lambda: other(interruption))
+            interruption.interrupt()
         else:
             calls: dict[str, Callable[[], object]] = {
                 "read": lambda: backend.read(memoryview(bytearray(10))),
@@ -489,6 +490,7 @@ def test_abort_ends_every_wait_from_another_thread(what: str, directory: Path, c
             blocked = Blocked(calls[what])
             backend.abort()
         assert str(blocked.ended()) == "the device's work was aborted"
+        interruption.close()
         stalling.clear()
         if what != "connect":
             with pytest.raises(BackendError, match="aborted"):

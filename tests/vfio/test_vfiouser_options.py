@@ -13,7 +13,7 @@ import pytest
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio import devices
-from migpool_plugins.vfio.vfiouser.paths import socket_paths
+from migpool_plugins.vfio.vfiouser.sockets import socket_paths
 from tests.support.vfio.vfiouser_rig import LIMIT, RawClient, hand_server
 
 
@@ -33,17 +33,21 @@ def test_sockets_of_several_devices_are_numbered() -> None:
     [
         ({}, 1, "option socket is None: use the path of a server's socket"),
         ({"socket": 3}, 1, "option socket is 3: use the path"),
-        ({"socket": ["a", "b"]}, 3, "option socket has 2 paths for 3 devices"),
+        ({"socket": ["a", "b"]}, 3, "option socket has 2 for 3 devices: give a list, one for each"),
         ({"socket": {"source": "a"}}, 1, 'a table with "source" and "destination"'),
         ({"socket": {"source": 1, "destination": "b"}}, 1, "option socket.source is 1"),
-        ({"socket": "a", "size": 5}, 1, "'size' is unknown: use backend, bus, connect_limit"),
-        ({"socket": "a", "bus": 0}, 1, "option bus is 0: use 1 to 255"),
-        ({"socket": "a", "outstanding": 0}, 1, "option outstanding is 0: use 1 to 128"),
+        ({"socket": "a", "size": 5}, 1, 'size is unknown to backend "vfio-user": use backend, bus, connect_limit'),
+        ({"socket": "a", "bus": 0}, 1, "option bus is 0: use a whole number from 1 to 255"),
+        ({"socket": "a", "outstanding": 0}, 1, "option outstanding is 0: use a whole number from 1 to 128"),
         ({"socket": "a", "write_size": "1GiB"}, 1, "option write_size is 1073741824: use 1 to"),
         ({"socket": "a", "write_size": 0}, 1, "option write_size is 0: use 1 to"),
         ({"socket": "a", "precopy": 1}, 1, "option precopy is 1: use true or false"),
         ({"socket": "a", "time_limit": 0}, 1, "option time_limit is 0.0: use seconds over 0"),
-        ({"socket": "a", "connect_limit": "1h"}, 1, "option connect_limit is '1h': use a number with us, ms or s"),
+        (
+            {"socket": "a", "connect_limit": "1h"},
+            1,
+            "connect_limit is '1h': use seconds from 0 on, or text with us",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(options: dict[str, OptionValue], count: int, message: str) -> None:

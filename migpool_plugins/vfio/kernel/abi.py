@@ -59,23 +59,6 @@ BIND_IOMMUFD: Final = Struct("=IIiI")
 ATTACH_IOMMUFD_PT: Final = Struct("=III")
 """``struct vfio_device_attach_iommufd_pt``, as first published: argsz, flags, id of an address space."""
 
-# Features of a device: a header, and what the feature has of its own --------------------------------------------------
-
-FEATURE_GET: Final = 1 << 16
-FEATURE_SET: Final = 1 << 17
-FEATURE_MIGRATION: Final = 1
-FEATURE_MIG_DEVICE_STATE: Final = 2
-FEATURE_MIG_DATA_SIZE: Final = 9
-
-FEATURE_HEADER: Final = Struct("=II")
-"""``struct vfio_device_feature``: argsz, flags with the feature's number."""
-MIGRATION: Final = Struct("=Q")
-"""``struct vfio_device_feature_migration``: flags."""
-MIG_STATE: Final = Struct("=Ii")
-"""``struct vfio_device_feature_mig_state``: state, data descriptor."""
-MIG_DATA_SIZE: Final = Struct("=Q")
-"""``struct vfio_device_feature_mig_data_size``: bytes that a stop-copy would have to read."""
-
 # A data descriptor ----------------------------------------------------------------------------------------------------
 
 MIG_GET_PRECOPY_INFO: Final = _vfio("VFIO_MIG_GET_PRECOPY_INFO", 21)

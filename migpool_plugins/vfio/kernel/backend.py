@@ -2,8 +2,8 @@
 
 Guarantees:
 
-* The data descriptor is the driver's from the moment a request brings one until the states are left in which it is
-  good; a request from PRE_COPY to STOP_COPY brings none (-1), and the one there is goes on.
+* A data descriptor is kept from the request that brings it until the device leaves the states in which it is valid; a
+  request from PRE_COPY to STOP_COPY brings none (-1), and the one there is goes on.
 * A write that failed is never followed by another, nor by a request to leave RESUMING: the driver may have taken half
   of it, and some take what comes next as if nothing had been. Only a reset leads out.
 * A device that is closed runs: where the device class did not see to it, a reset does, or the next user would find it
@@ -27,34 +27,23 @@ from typing import Final
 
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.interruption import Interruption
-from migpool_plugins.vfio.kernel import abi, features
+from migpool_plugins.vfio.kernel import abi
 from migpool_plugins.vfio.kernel.access import Access
-from migpool_plugins.vfio.kernel.calls import Calls
-from migpool_plugins.vfio.kernel.refusals import refusal
-from migpool_plugins.vfio.migration import READABLE, WRITABLE, Flags, MigrationState
-from migpool_plugins.vfio.waiting import epoll_accepts
-
-__all__ = ["KernelBackend"]
+from migpool_plugins.vfio.kernel.calls import Calls, get_data_size, get_flags, get_state, refusal, set_state
+from migpool_plugins.vfio.migration import PRE_COPY, READABLE, WRITABLE, Flags, MigrationState
 
 _WRITE_SIZE: Final = 1 << 20
-_PRE_COPY: Final = frozenset({MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P})
 _NOTHING_NOW: Final = frozenset({errno.ENOMSG, errno.EAGAIN})
 """How a driver says in PRE_COPY that it has no more until something changes."""
 
 
 class _Data:
-    """A data descriptor.
-
-    Arguments:
-        fd: the descriptor; owned.
-        state: the state with which it came.
-        wake: the descriptor that ends a wait.
-    """
+    """A data descriptor, owned, that came with a state; ``wake`` is the descriptor that ends a wait for it."""
 
     def __init__(self, fd: int, state: MigrationState, wake: int) -> None:
         self.fd = fd
         self.loading = state in WRITABLE
-        self.pollable = epoll_accepts(fd)
+        self.pollable = _epoll_accepts(fd)
         self.poll = select.poll()
         self.poll.register(wake, select.POLLIN)
         if self.pollable:
@@ -102,7 +91,7 @@ class KernelBackend:
 
     def _ask_flags(self) -> Flags:
         try:
-            flags = features.get_flags(self._calls, self.fd)
+            flags = get_flags(self._calls, self.fd)
         except OSError as error:
             remedy = f"the driver {self._access.device.driver} has no migration of version 2, use one that has"
             raise refusal(self.name, "to say whether it can migrate", error, remedy) from None
@@ -110,15 +99,13 @@ class KernelBackend:
             raise BackendError(f"{self.name} has no stop-copy, without which no state can be saved")
         return flags
 
-    # ------------------------------------------------------------------ states
-
     def state(self) -> MigrationState:
         self._interruption.check()
         return self._ask_state()
 
     def _ask_state(self) -> MigrationState:
         try:
-            self._state = features.get_state(self._calls, self.fd)
+            self._state = get_state(self._calls, self.fd)
         except OSError as error:
             raise refusal(self.name, "to say its state", error, "see the kernel's log, then reset it") from None
         return self._state
@@ -128,7 +115,7 @@ class KernelBackend:
         self._check_writes()
         begun = self._state
         try:
-            descriptor = features.set_state(self._calls, self.fd, target)
+            descriptor = set_state(self._calls, self.fd, target)
         except OSError as error:
             reached = self._ask_state()
             self._keep(reached)
@@ -160,12 +147,10 @@ class KernelBackend:
         self._state = MigrationState.RUNNING
         self._failed = None
 
-    # -------------------------------------------------------------------- data
-
     def data_size(self) -> int | None:
         self._interruption.check()
         try:
-            return features.get_data_size(self._calls, self.fd)
+            return get_data_size(self._calls, self.fd)
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
                 return None
@@ -186,7 +171,7 @@ class KernelBackend:
 
     def read(self, buffer: memoryview) -> int:
         data = self._data_for("a read", loading=False)
-        pre_copy = self._state in _PRE_COPY
+        pre_copy = self._state in PRE_COPY
         deadline = time.monotonic() + self._limit
         while True:
             if data.pollable and not pre_copy:
@@ -250,8 +235,6 @@ class KernelBackend:
         if failed is not None:
             raise BackendError(f"{failed.message}; until it is reset nothing more is asked of it", failed.errno)
 
-    # --------------------------------------------------------------------- end
-
     def abort(self) -> None:
         self._interruption.interrupt()
 
@@ -271,6 +254,17 @@ class KernelBackend:
         if self._data is not None:
             os.close(self._data.fd)
             self._data = None
+
+
+def _epoll_accepts(fd: int) -> bool:
+    """Whether a descriptor can really be waited on.
+
+    ``poll`` calls a descriptor ready at once whose driver cannot say when it is; only epoll refuses it (EPERM).
+    """
+    with select.epoll(1) as selector, suppress(PermissionError):
+        selector.register(fd, select.EPOLLIN)
+        return True
+    return False
 
 
 def _state_remedy(reached: MigrationState, error: OSError) -> str:

@@ -9,8 +9,6 @@ from typing import Final
 
 from migpool.device import DeviceError
 
-__all__ = ["Host", "HostDevice"]
-
 _PCI: Final = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -43,30 +41,22 @@ class HostDevice:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where the host's files are.
-
-    Arguments:
-        root: the directory that has ``sys`` and ``dev``.
-    """
+    """Where the host's files are: the directory that has ``sys`` and ``dev``."""
 
     root: Path = field(default_factory=lambda: Path("/"))
 
     @property
     def vfio(self) -> Path:
-        """The directory of VFIO's files."""
         return self.root / "dev" / "vfio"
 
     @property
     def iommufd(self) -> Path:
-        """The file of iommufd."""
         return self.root / "dev" / "iommu"
 
     def group_file(self, device: HostDevice) -> Path:
-        """The file of a device's group."""
         return self.vfio / device.group
 
     def device_file(self, device: HostDevice) -> Path:
-        """The file of a device's own, if it has one."""
         return self.vfio / "devices" / device.character_device
 
     def find(self, text: str) -> HostDevice:

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.kernel import features
 from migpool_plugins.vfio.kernel.access import Access, open_access, way_to
-from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls
+from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls, get_flags, get_state
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
-
-__all__ = ["Finding", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +65,8 @@ def _judge(device: HostDevice, host: Host, calls: Calls) -> Finding:
 def _asked(access: Access, calls: Calls) -> Finding:
     device = access.device
     try:
-        flags = features.get_flags(calls, access.fd)
-        state = features.get_state(calls, access.fd).name
+        flags = get_flags(calls, access.fd)
+        state = get_state(calls, access.fd).name
     except OSError:
         return _finding(device, reason=f"the driver {device.driver} has no migration of version 2: use one that has")
     names = tuple(flag.name for flag in Flags if flag in flags and flag.name)

@@ -9,30 +9,26 @@ answered. Every write is answered, and the first refusal fails the whole; only t
 from __future__ import annotations
 
 import errno
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
-from migpool_plugins.vfio.migration import Flags, MigrationState
-from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
-from migpool_plugins.vfio.vfiouser.connection import Connection, Reply, words
-from migpool_plugins.vfio.vfiouser.message import (
-    DATA,
-    FEATURE,
+from migpool_plugins.vfio.interruption import Interruption
+from migpool_plugins.vfio.migration import (
+    FEATURE_HEADER,
+    MIG_DATA_SIZE,
+    MIG_STATE,
     MIGRATION,
-    PRECOPY_INFO,
-    SIZE,
-    STATE,
-    Command,
     Feature,
     FeatureFlag,
-    MessageError,
+    Flags,
+    MigrationState,
 )
-
-__all__ = ["MOST_WRITTEN", "READ_SIZE", "SAFE_WRITE", "VfioUserBackend"]
+from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
+from migpool_plugins.vfio.vfiouser.connection import Connection, Reply
+from migpool_plugins.vfio.vfiouser.message import DATA, PRECOPY_INFO, Command, MessageError, words
 
 READ_SIZE: Final = 1 << 20
 """Bytes of data a message that are proposed to a server."""
@@ -48,7 +44,7 @@ class VfioUserBackend:
     """One device of a vfio-user server.
 
     Arguments:
-        connect: makes a new connection, and gives up when the event it gets is set; raises :class:`BackendError`.
+        connect: makes a new connection, and gives up when what it gets is interrupted; raises :class:`BackendError`.
         server: what to call the server in an error and in ``note``.
         write_size: bytes a write; ``None``: what the server announces, or 32 KiB.
         outstanding: writes that may wait for their answers at once, where each is answered.
@@ -61,7 +57,7 @@ class VfioUserBackend:
 
     def __init__(
         self,
-        connect: Callable[[threading.Event], Connection],
+        connect: Callable[[Interruption], Connection],
         server: str,
         *,
         write_size: int | None = None,
@@ -75,9 +71,7 @@ class VfioUserBackend:
         self._asked_write_size = write_size
         self._outstanding = outstanding
         self._reason = reason
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._closed = False
+        self._interruption = Interruption()
         self._connection: Connection | None = None
         self._capabilities = Capabilities()
         self._knows_size = False
@@ -91,25 +85,20 @@ class VfioUserBackend:
             self.close()
             raise
 
-    # ------------------------------------------------------------------- states
-
     def state(self) -> MigrationState:
-        """Ask the server for the device's state."""
-        number, _ = STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, STATE.size))
+        number, _ = MIG_STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, MIG_STATE.size))
         try:
             return MigrationState(number)
         except ValueError:
             raise BackendError(f"the {self._server} says that its device is in state {number}, which is none") from None
 
     def set_state(self, target: MigrationState) -> None:
-        """Bring the device to ``target``; the answer comes when it is there."""
         flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
-        payload = FEATURE.pack(FEATURE.size + STATE.size, flags) + STATE.pack(target, 0)
+        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
         name = "set-state"
         self._refusal(self._ask(Command.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
 
     def reset(self) -> None:
-        """Reset the device."""
         self._refusal(self._ask(Command.RESET, b"", "reset"), "the reset was refused")
 
     def data_size(self) -> int | None:
@@ -117,7 +106,7 @@ class VfioUserBackend:
         connection = self._session()
         if not self._knows_size:
             return None
-        return int(SIZE.unpack(self._get(connection, Feature.MIG_DATA_SIZE, SIZE.size))[0])
+        return int(MIG_DATA_SIZE.unpack(self._get(connection, Feature.MIG_DATA_SIZE, MIG_DATA_SIZE.size))[0])
 
     def precopy_info(self) -> PrecopyInfo | None:
         """Ask what is left to pre-copy; ``None`` of a server that has not announced to know."""
@@ -125,8 +114,6 @@ class VfioUserBackend:
         if not self._capabilities.precopy_info:
             return None
         return PrecopyInfo(*PRECOPY_INFO.unpack(self._get(connection, Feature.PRECOPY_INFO, PRECOPY_INFO.size)))
-
-    # --------------------------------------------------------------------- data
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``, at most what was agreed on."""
@@ -208,20 +195,18 @@ class VfioUserBackend:
         """None: a server sends data only when it is asked for, so there is nothing to wait for before a read."""
         return None
 
-    # --------------------------------------------------------------- connection
-
     def _session(self) -> Connection:
         """Return the connection, or a new one where the last was lost: the device keeps its state meanwhile."""
-        self._check()
+        self._interruption.check()
         connection = self._connection
         if connection is not None and not connection.over:
             return connection
         if connection is not None:
             connection.close()
-        connection = self._connect(self._stopped)
-        with self._lock:
+        connection = self._connect(self._interruption)
+        with self._interruption.lock:
             self._connection = connection
-            if self._stopped.is_set():
+            if self._interruption.raised:
                 connection.abort()
         try:
             self._agree(connection)
@@ -231,7 +216,7 @@ class VfioUserBackend:
         return connection
 
     def _agree(self, connection: Connection) -> None:
-        """Say who we are, hear who they are, and ask what the device can do and where it is."""
+        """Exchange versions and capabilities, and ask what the device can do."""
         try:
             came = connection.ask(Command.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
         except BackendError as error:
@@ -255,7 +240,8 @@ class VfioUserBackend:
         if Flags.STOP_COPY not in self.flags:
             raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")
         flags = FeatureFlag.PROBE | FeatureFlag.GET | Feature.MIG_DATA_SIZE
-        self._knows_size = not connection.ask(Command.DEVICE_FEATURE, FEATURE.pack(FEATURE.size, flags), "probe").errno
+        question = FEATURE_HEADER.pack(FEATURE_HEADER.size, flags)
+        self._knows_size = not connection.ask(Command.DEVICE_FEATURE, question, "probe").errno
 
     def _ask(self, what: Command, payload: bytes, name: str) -> Reply:
         try:
@@ -264,16 +250,16 @@ class VfioUserBackend:
             raise self._explained(error) from None
 
     def _get(self, connection: Connection, feature: Feature, size: int) -> bytes:
-        payload = FEATURE.pack(FEATURE.size + size, FeatureFlag.GET | feature)
+        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + size, FeatureFlag.GET | feature)
         name = f"get-{feature.name.lower().replace('_', '-')}"
         try:
             came = connection.ask(Command.DEVICE_FEATURE, payload, name)
         except BackendError as error:
             raise self._explained(error) from None
         self._refusal(came, f"{name} was refused")
-        if len(came.payload) < FEATURE.size + size:
+        if len(came.payload) < FEATURE_HEADER.size + size:
             raise BackendError(f"the {self._server} answered {name} with {len(came.payload)} bytes")
-        return came.payload[FEATURE.size : FEATURE.size + size]
+        return came.payload[FEATURE_HEADER.size : FEATURE_HEADER.size + size]
 
     def _refusal(self, came: Reply, what: str) -> None:
         if came.errno:
@@ -281,39 +267,28 @@ class VfioUserBackend:
 
     def _explained(self, error: BackendError) -> DeviceError:
         """The error to raise: an abort or a close before all, then what the server's side knows, then ``error``."""
-        if self._stopped.is_set():
-            return self._ended()
+        self._interruption.check()
         if self._reason is None or error.errno == errno.ETIMEDOUT:
             return error
         reason = self._reason()
         # The device process may have ended while it was asked, or the abort may have come meanwhile.
-        return self._ended() if self._stopped.is_set() else reason or error
-
-    def _check(self) -> None:
-        if self._stopped.is_set():
-            raise self._ended()
-
-    def _ended(self) -> BackendError:
-        return BackendError("the device has been closed" if self._closed else "the device's work was aborted")
+        self._interruption.check()
+        return reason or error
 
     def abort(self) -> None:
         """End any wait at once; the connection is given up, and the next use after ``renew`` makes a new one."""
-        with self._lock:
-            self._stopped.set()
-            if self._connection is not None:
-                self._connection.abort()
+        self._interruption.interrupt(self._abort_connection)
+
+    def _abort_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
 
     def renew(self) -> None:
-        """Take back an abort."""
-        with self._lock:
-            if not self._closed:
-                self._stopped.clear()
+        self._interruption.take_back()
 
     def close(self) -> None:
-        """Close the connection; harmless when it has been done."""
-        with self._lock:
-            self._closed = True
-            self._stopped.set()
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._interruption.close(self._close_connection)
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()

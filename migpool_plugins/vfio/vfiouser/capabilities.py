@@ -17,8 +17,6 @@ from typing import Final
 
 from migpool_plugins.vfio.vfiouser.message import MessageError
 
-__all__ = ["MAJOR", "MAX_VERSION", "MINOR", "Capabilities", "parse_version", "version"]
-
 MAJOR: Final = 0
 MINOR: Final = 2
 MAX_VERSION: Final = 4096

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import socket
 import struct
 import threading
@@ -28,8 +27,6 @@ from typing import Final
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, command, reply
 
-__all__ = ["Connection", "Reply"]
-
 _TIMEVAL: Final = struct.Struct("@ll")
 _SCRATCH: Final = 64 << 10
 _MOST: Final = 64 << 20
@@ -38,12 +35,7 @@ _MOST: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command brought.
-
-    Arguments:
-        errno: why it was refused; 0 if it was not.
-        payload: what came with it.
-    """
+    """What a command brought: why it was refused (0 if it was not), and what came with it."""
 
     errno: int
     payload: bytes
@@ -56,6 +48,9 @@ class Connection:
         connected: the socket; the connection owns it.
         server: what to call the server in an error.
         limit: seconds that one answer may take, and one message to be taken.
+
+    Attributes:
+        over: whether nothing can be asked here any more.
     """
 
     def __init__(self, connected: socket.socket, server: str, limit: float) -> None:
@@ -64,7 +59,7 @@ class Connection:
         self._limit = limit
         self._lock = threading.Lock()
         self._closed = False
-        self._over = ""
+        self.over = False
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
@@ -77,31 +72,14 @@ class Connection:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing can be asked here any more."""
-        return bool(self._over)
-
-    # ------------------------------------------------------------------- asking
-
     def ask(self, what: Command, payload: bytes, name: str) -> Reply:
-        """Send a command and return its answer.
-
-        Arguments:
-            what: the command.
-            payload: what belongs to it.
-            name: what to call it in an error.
-        """
+        """Send a command, which errors call ``name``, and return its answer."""
         number = self.send(what, payload, name)
         header = self._await(number, name)
         return Reply(header.errno or errno.EIO if header.is_error else 0, self._payload(header.rest, name))
 
     def ask_for_data(self, size: int, buffer: memoryview) -> int | Reply:
-        """Send a MIG_DATA_READ and receive what comes straight into ``buffer``.
-
-        Arguments:
-            size: bytes to ask for, at most the buffer's.
-            buffer: where to put them.
+        """Send a MIG_DATA_READ of ``size`` bytes and receive what comes straight into ``buffer``, which has the room.
 
         Returns:
             How many bytes came; a refusal as a :class:`Reply`.
@@ -154,8 +132,6 @@ class Connection:
         self._drain(header.rest, name)
         return header.errno or errno.EIO if header.is_error else 0
 
-    # ---------------------------------------------------------------- receiving
-
     def _await(self, number: int, name: str) -> Header:
         """Return the header of the reply to a command; what the server itself asks meanwhile is answered."""
         deadline = time.monotonic() + self._limit
@@ -204,7 +180,6 @@ class Connection:
                 raise self._late(name)
 
     def _fill(self, view: memoryview, name: str) -> None:
-        """Receive until ``view`` is full."""
         begun: float | None = None
         while view:
             try:
@@ -222,10 +197,8 @@ class Connection:
                 if time.monotonic() - begun > self._limit:
                     raise self._late(name)
 
-    # ---------------------------------------------------------------------- end
-
     def _late(self, name: str) -> BackendError:
-        self._finish("late")
+        self.abort()
         what = (
             f"the device's {name} did not return"
             if name in ("read", "write")
@@ -234,30 +207,21 @@ class Connection:
         return BackendError(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
 
     def _lost(self, how: str) -> BackendError:
-        self._finish("lost")
+        self.abort()
         return BackendError(f"the {self._server} {how}")
 
-    def _finish(self, over: str) -> None:
+    def abort(self) -> None:
+        """End every wait at once; nothing can be asked here any more."""
         with self._lock:
-            self._over = self._over or over
+            self.over = True
             if not self._closed:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
 
-    def abort(self) -> None:
-        """End every wait at once; nothing can be asked here any more."""
-        self._finish("aborted")
-
     def close(self) -> None:
         """Close the socket; harmless when it has been done. No other call may be under way but ``abort``."""
         with self._lock:
-            self._over = self._over or "closed"
+            self.over = True
             if not self._closed:
                 self._closed = True
                 self._socket.close()
-
-
-def words(number: int) -> str:
-    """An error number in words: its text and its name. A server may send any 32 bits as one."""
-    name = errno.errorcode.get(number)
-    return f"error {number}, which has no name" if name is None else f"{os.strerror(number)} ({name})"

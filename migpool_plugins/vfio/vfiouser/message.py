@@ -1,44 +1,21 @@
-"""The messages of vfio-user, sans I/O: headers, commands, and the payloads that a migration needs.
+"""The messages of vfio-user, sans I/O: headers, commands, and those payloads that are not the kernel's structures.
 
 All integers are in the host's byte order and without padding, since both ends are on one host. A message is a header of
 16 bytes and a payload; a reply echoes the number and the command of what it answers. The formats are those of the
-protocol's specification, version 0.2, and of the kernel's user interface (``linux/vfio.h``), which it embeds.
+protocol's specification, version 0.2, and of the kernel's user interface, which it embeds (``migration.py``).
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import struct
 from dataclasses import dataclass
+from errno import errorcode
 from typing import Final
-
-__all__ = [
-    "DATA",
-    "FEATURE",
-    "HEADER",
-    "INFO",
-    "MIGRATION",
-    "PRECOPY_INFO",
-    "SIZE",
-    "STATE",
-    "Command",
-    "Feature",
-    "FeatureFlag",
-    "Header",
-    "MessageError",
-    "MessageFlag",
-    "command",
-    "reply",
-]
 
 HEADER: Final = struct.Struct("=HHIII")
 """Message number, command, size of the whole message, flags, error number."""
-FEATURE: Final = struct.Struct("=II")
-"""Before a feature's payload: argsz (the larger of request and reply), feature and :class:`FeatureFlag`."""
-MIGRATION: Final = struct.Struct("=Q")
-STATE: Final = struct.Struct("=II")
-"""A migration state and a data descriptor, of which vfio-user makes no use."""
-SIZE: Final = struct.Struct("=Q")
 PRECOPY_INFO: Final = struct.Struct("=QQ")
 """Initial and dirty bytes."""
 DATA: Final = struct.Struct("=II")
@@ -54,18 +31,12 @@ class MessageError(ValueError):
 
 
 class Command(enum.IntEnum):
-    """What a message is about."""
+    """What a message is about; those with which a migration has nothing to do are left out."""
 
     VERSION = 1
     DMA_MAP = 2
     DMA_UNMAP = 3
     GET_INFO = 4
-    REGION_INFO = 5
-    REGION_IO_FDS = 6
-    IRQ_INFO = 7
-    SET_IRQS = 8
-    REGION_READ = 9
-    REGION_WRITE = 10
     DMA_READ = 11
     DMA_WRITE = 12
     RESET = 13
@@ -81,27 +52,6 @@ class MessageFlag(enum.IntFlag):
     TYPE = 0xF
     NO_REPLY = 0x10
     ERROR = 0x20
-
-
-class Feature(enum.IntEnum):
-    """What DEVICE_FEATURE is about; the numbers are the kernel's."""
-
-    MIGRATION = 1
-    MIG_DEVICE_STATE = 2
-    MIG_DATA_SIZE = 9
-    PRECOPY_INFO = 0xFF01
-    """migpool's own, only asked of a server that has announced it: the kernel's MIG_GET_PRECOPY_INFO, which is a
-    request
-    on the data descriptor there, and has no command in vfio-user."""
-
-
-class FeatureFlag(enum.IntFlag):
-    """What is to be done with a feature; the lower 16 bits hold which."""
-
-    INDEX = 0xFFFF
-    GET = 1 << 16
-    SET = 1 << 17
-    PROBE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +74,7 @@ class Header:
 
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, most: int) -> Header:
-        """Return the header that ``data`` is.
-
-        Arguments:
-            data: 16 bytes.
-            most: bytes that a message may have, its header included.
-
-        Raises:
-            MessageError: the size cannot be true.
-        """
+        """Return the header that 16 bytes are; a :class:`MessageError` unless its size is one of up to ``most``."""
         header = cls(*HEADER.unpack(data))
         if not HEADER.size <= header.size <= most:
             raise MessageError(f"a message says that it has {header.size} bytes: {HEADER.size} to {most} are possible")
@@ -140,17 +82,14 @@ class Header:
 
     @property
     def is_reply(self) -> bool:
-        """Whether it answers a command."""
         return self.flags & MessageFlag.TYPE == MessageFlag.REPLY
 
     @property
     def is_error(self) -> bool:
-        """Whether it answers a command that was refused."""
         return bool(self.flags & MessageFlag.ERROR)
 
     @property
     def wants_reply(self) -> bool:
-        """Whether it is a command that its sender wants answered."""
         return not self.flags & MessageFlag.NO_REPLY
 
     @property
@@ -168,3 +107,9 @@ def reply(to: Header, payload: int, errno: int = 0) -> bytes:
     """Return the header of the reply to a command, with so many bytes of payload; an error if ``errno`` is not 0."""
     flags = MessageFlag.REPLY | (MessageFlag.ERROR if errno else 0)
     return HEADER.pack(to.number, to.command, HEADER.size + payload, flags, errno)
+
+
+def words(number: int) -> str:
+    """An error number in words: its text and its name. A server may send any 32 bits as one."""
+    name = errorcode.get(number)
+    return f"error {number}, which has no name" if name is None else f"{os.strerror(number)} ({name})"

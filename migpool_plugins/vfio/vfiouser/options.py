@@ -15,19 +15,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Final
 
-from migpool.device import Device, DeviceContext, DeviceError, OptionValue
+from migpool.device import Device, DeviceContext, DeviceError
+from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.options import check_bus, duration, flag, known, size, whole, wrong
+from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connecting import connector
-from migpool_plugins.vfio.vfiouser.paths import socket_paths
+from migpool_plugins.vfio.vfiouser.sockets import connector, socket_paths
 
-__all__ = ["open_served"]
-
-_KEYS: Final = {"backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size"}
+_KEYS: Final = ("backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size")
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""
 
@@ -38,26 +35,24 @@ def open_served(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option is wrong, a server is not there, or its device cannot migrate; none stays connected.
     """
-    options = context.options
-    known('option of backend "vfio-user"', options, _KEYS)
-    bus = check_bus(context)
-    limit = _seconds(options, "time_limit", 30.0)
-    connect_limit = _seconds(options, "connect_limit", 5.0)
-    precopy = flag("precopy", options.get("precopy", True))
-    outstanding = whole("outstanding", options.get("outstanding", OUTSTANDING))
-    if not 1 <= outstanding <= _MOST_OUTSTANDING:
-        raise wrong("outstanding", outstanding, f"1 to {_MOST_OUTSTANDING}")
-    write_size = size("write_size", options["write_size"]) if "write_size" in options else None
+    options = Options("vfio", context.options, _KEYS, to='backend "vfio-user"')
+    names = device_names(options, context.count)
+    limit = options.time_limit("time_limit", 30.0)
+    connect_limit = options.time_limit("connect_limit", 5.0)
+    precopy = options.flag("precopy", default=True)
+    outstanding = options.whole("outstanding", OUTSTANDING, 1, _MOST_OUTSTANDING)
+    write_size = options.size("write_size") if "write_size" in options.table else None
     if write_size is not None and not 1 <= write_size <= MOST_WRITTEN:
-        raise wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
+        raise options.wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
+    paths = each_device(options, "socket", context, 'the path of a server\'s socket, such as "/run/vf"', socket_paths)
     made: list[Device] = []
     try:
-        for number, path in enumerate(_paths(context)):
-            name = f"0000:{bus + number:02x}:00.0/vfio"
-            server = f"vfio-user server {path}"
+        for name, path in zip(names, paths, strict=True):
             connect = connector(path, limit, connect_limit)
             try:
-                backend = VfioUserBackend(connect, server, write_size=write_size, outstanding=outstanding)
+                backend = VfioUserBackend(
+                    connect, f"vfio-user server {path}", write_size=write_size, outstanding=outstanding
+                )
             except DeviceError as error:
                 raise error.located(name) from None
             made.append(VfioDevice(name, backend, context.side, precopy=precopy))
@@ -66,25 +61,3 @@ def open_served(context: DeviceContext) -> list[Device]:
             device.close()
         raise
     return made
-
-
-def _paths(context: DeviceContext) -> list[str]:
-    value, key = context.options.get("socket"), "socket"
-    if isinstance(value, Mapping):
-        if set(value) != {"source", "destination"}:
-            raise wrong(key, dict(value), 'a table with "source" and "destination", each a path or a list of paths')
-        value, key = value[context.side], f"socket.{context.side}"
-    if isinstance(value, str):
-        return socket_paths(value, context.count)
-    if not isinstance(value, Sequence) or not all(isinstance(path, str) for path in value):
-        raise wrong(key, value, 'the path of a server\'s socket, such as "/run/vf", or a list of them')
-    if len(value) != context.count:
-        raise DeviceError(f"vfio option {key} has {len(value)} paths for {context.count} devices: give one for each")
-    return [str(path) for path in value]
-
-
-def _seconds(options: Mapping[str, OptionValue], key: str, default: float) -> float:
-    value = duration(key, options.get(key, default))
-    if not 0 < value <= 3600:
-        raise wrong(key, value, "seconds over 0, at most 3600")
-    return value

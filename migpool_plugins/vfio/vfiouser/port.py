@@ -1,13 +1,13 @@
 """Emulated devices at sockets of their own, for any vfio-user client: what ``migpool vfio serve`` runs.
 
 One client at a time is served at a socket, as by other servers: a second one can connect, and is answered when the
-first has gone. A device keeps its state between clients. Who goes away while a device makes it wait is noticed at once.
+first has gone. A device keeps its state between clients. A client that goes away while the device makes it wait is
+noticed at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -19,12 +19,10 @@ from typing import Final
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.options import parse_options
-from migpool_plugins.vfio.pacing import SharedLock, sharpen_timers
+from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.vfiouser.paths import socket_paths
 from migpool_plugins.vfio.vfiouser.session import Session
-
-__all__ = ["ServedDevices"]
+from migpool_plugins.vfio.vfiouser.sockets import remove_stale, socket_paths
 
 _MOST_WAITING: Final = 16
 
@@ -44,12 +42,7 @@ class ServedDevices:
     """
 
     def __init__(
-        self,
-        options: dict[str, OptionValue],
-        count: int,
-        seed: int,
-        path: str,
-        told: Callable[[str], None],
+        self, options: dict[str, OptionValue], count: int, seed: int, path: str, told: Callable[[str], None]
     ) -> None:
         saving = parse_options(DeviceContext("source", options, count, seed))
         loading = parse_options(DeviceContext("destination", options, count, seed))
@@ -96,13 +89,7 @@ def _named(told: Callable[[str], None], name: str) -> Callable[[str], None]:
 
 
 class _Port:
-    """One device's socket.
-
-    Arguments:
-        path: the socket's file; one that nobody listens on is replaced.
-        device: the device.
-        told: see :class:`ServedDevices`.
-    """
+    """One device's socket; a file at its path that nobody listens on is replaced."""
 
     def __init__(self, path: str, device: DeviceState, told: Callable[[str], None]) -> None:
         self.path = path
@@ -110,7 +97,7 @@ class _Port:
         self._told = told
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _remove_stale(path)
+            remove_stale(path)
             self._listener.bind(path)
             self._listener.listen(_MOST_WAITING)
         except OSError as error:
@@ -148,30 +135,7 @@ class _Port:
         thread.join()
 
     def close(self) -> None:
-        """Remove the socket."""
         self._listener.close()
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
         self._device.reset()
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that a server left behind when it was killed.
-
-    Raises:
-        DeviceError: there is a server at it, or the file is none of ours.
-    """
-    file = Path(path)
-    if not file.exists():
-        return
-    if not file.is_socket():
-        raise DeviceError(f"{path} is there, and is no socket: remove it, or give another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:
-                file.unlink()
-                return
-    raise DeviceError(f"a server listens at {path}: give another path")

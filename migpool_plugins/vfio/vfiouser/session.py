@@ -12,50 +12,44 @@ import socket
 import struct
 from collections.abc import Callable
 from errno import EINVAL, ENOTSUP, EPROTO
+from functools import partial
 from typing import Final
 
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.requesttransfer import RequestedSave
+from migpool_plugins.vfio.migration import (
+    FEATURE_HEADER,
+    MIG_DATA_SIZE,
+    MIG_STATE,
+    MIGRATION,
+    PRE_COPY,
+    Feature,
+    FeatureFlag,
+)
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import drain
+from migpool_plugins.vfio.transfer import drain, receive
 from migpool_plugins.vfio.vfiouser.capabilities import MAX_VERSION, Capabilities, parse_version, version
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
-    FEATURE,
     HEADER,
     INFO,
     INFO_RESET,
-    MIGRATION,
     PRECOPY_INFO,
-    SIZE,
-    STATE,
     Command,
-    Feature,
-    FeatureFlag,
     Header,
     MessageError,
     reply,
 )
-
-__all__ = ["MAX_TRANSFER", "Session"]
 
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
 _MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
 _SMALL: Final = 64 << 10
 _DMA_UNMAP: Final = struct.Struct("=IIQQ")
-_NO_DESCRIPTOR: Final = 0xFFFFFFFF
+_NO_DESCRIPTOR: Final = -1
 
 
 class Session:
-    """One connection of one client.
-
-    Arguments:
-        connection: the connection; who made it closes it.
-        device: the device.
-        refused: told of every refusal, in one line.
-    """
+    """One connection of one client, closed by who made it; ``refused`` is told of every refusal, in one line."""
 
     def __init__(
         self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
@@ -65,6 +59,7 @@ class Session:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_TRANSFER)
         self._device = device
         self._told = refused
+        self._receive = partial(receive, connection)
         self._agreed = False
         self._most_read = 0
         self._head = memoryview(bytearray(HEADER.size))
@@ -97,8 +92,6 @@ class Session:
             self._tell(f"the client's connection is ended: {error}")
         except OSError:
             return  # The client is gone.
-
-    # ----------------------------------------------------------------- commands
 
     def _answer(self, header: Header) -> bool:
         if header.rest > _SMALL:
@@ -139,48 +132,41 @@ class Session:
         )
 
     def _feature(self, payload: bytes) -> bytes:
-        if len(payload) < FEATURE.size:
+        if len(payload) < FEATURE_HEADER.size:
             raise Refusal("a feature without its header", errno=EINVAL)
-        argsz, flags = FEATURE.unpack_from(payload)
-        body = payload[FEATURE.size :]
+        argsz, flags = FEATURE_HEADER.unpack_from(payload)
+        body = payload[FEATURE_HEADER.size :]
         index, what = flags & FeatureFlag.INDEX, flags >> 16 << 16
         settable = index == Feature.MIG_DEVICE_STATE
         known = index in Feature.__members__.values()
         if not known or what >= FeatureFlag.PROBE << 1:
             raise Refusal(f"feature {index} is not known", errno=EINVAL)
         if what & FeatureFlag.PROBE:
-            if (what & FeatureFlag.SET and not settable) or argsz < FEATURE.size:
+            if (what & FeatureFlag.SET and not settable) or argsz < FEATURE_HEADER.size:
                 raise Refusal(f"feature {index} cannot be set", errno=EINVAL)
-            return payload[: FEATURE.size]
+            return payload[: FEATURE_HEADER.size]
         if what == FeatureFlag.SET and settable:
-            if len(body) < STATE.size or argsz < FEATURE.size + STATE.size:
+            if len(body) < MIG_STATE.size or argsz < FEATURE_HEADER.size + MIG_STATE.size:
                 raise Refusal("a state that is set takes 16 bytes", errno=EINVAL)
-            self._set_state(STATE.unpack_from(body)[0])
-            return FEATURE.pack(argsz, flags) + STATE.pack(self._device.state, _NO_DESCRIPTOR)
+            self._device.set_state(MIG_STATE.unpack_from(body)[0])
+            return FEATURE_HEADER.pack(argsz, flags) + MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
         if what != FeatureFlag.GET:
             raise Refusal(f"feature {index} can be got" + (" or set" if settable else ""), errno=EINVAL)
         came = self._get(Feature(index))
-        if argsz < FEATURE.size + len(came):
-            raise Refusal(f"argsz is {argsz}, the answer takes {FEATURE.size + len(came)}", errno=EINVAL)
-        return FEATURE.pack(FEATURE.size + len(came), flags) + came
-
-    def _set_state(self, number: int) -> None:
-        try:
-            target = MigrationState(number)
-        except ValueError:
-            raise Refusal(f"{number} is no migration state", errno=EINVAL) from None
-        self._device.set_state(target)
+        if argsz < FEATURE_HEADER.size + len(came):
+            raise Refusal(f"argsz is {argsz}, the answer takes {FEATURE_HEADER.size + len(came)}", errno=EINVAL)
+        return FEATURE_HEADER.pack(FEATURE_HEADER.size + len(came), flags) + came
 
     def _get(self, feature: Feature) -> bytes:
         match feature:
             case Feature.MIGRATION:
-                return MIGRATION.pack(self._device.flags)
+                return MIGRATION.pack(self._device.profile.flags)
             case Feature.MIG_DEVICE_STATE:
-                return STATE.pack(self._device.where(), _NO_DESCRIPTOR)
+                return MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
             case Feature.MIG_DATA_SIZE:
-                return SIZE.pack(self._device.data_size())
+                return MIG_DATA_SIZE.pack(self._device.data_size())
             case Feature.PRECOPY_INFO:
-                if self._device.where() not in (MigrationState.PRE_COPY, MigrationState.PRE_COPY_P2P):
+                if self._device.where() not in PRE_COPY:
                     raise Refusal("there is pre-copy information only in PRE_COPY", errno=EINVAL)
                 return PRECOPY_INFO.pack(*self._device.saving().left())
 
@@ -198,13 +184,10 @@ class Session:
         self._device.reset()
         return b""
 
-    # --------------------------------------------------------------------- data
-
     def _read(self, header: Header) -> bool:
         if header.rest != DATA.size:
-            return drain(header.rest, self._receive) and self._refuse(
-                header, Refusal("a read takes 8 bytes", errno=EINVAL)
-            )
+            short = Refusal("a read takes 8 bytes", errno=EINVAL)
+            return drain(header.rest, self._receive) and self._refuse(header, short)
         if not self._receive(self._data_head):
             return False
         argsz, size = DATA.unpack(self._data_head)
@@ -212,7 +195,7 @@ class Session:
             self._check(argsz, size, self._most_read)
             if not header.wants_reply:
                 raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
-            saving: RequestedSave = self._device.saving()
+            saving = self._device.saving()
             views = saving.read(size)
         except Refusal as refusal:
             return self._refuse(header, refusal)
@@ -254,8 +237,6 @@ class Session:
         if argsz < DATA.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
 
-    # ------------------------------------------------------------------- within
-
     def _refuse(self, header: Header, refusal: Refusal) -> bool:
         self._device.refuse(refusal)
         self._tell(refusal.text)
@@ -266,12 +247,3 @@ class Session:
     def _tell(self, text: str) -> None:
         if self._told is not None:
             self._told(text)
-
-    def _receive(self, view: memoryview) -> bool:
-        """Fill ``view``; false at the end of the connection."""
-        while view:
-            count = self._connection.recv_into(view, 0, socket.MSG_WAITALL)
-            if not count:
-                return False
-            view = view[count:]
-        return True

@@ -29,7 +29,7 @@ _PR_SET_TIMERSLACK: Final = 29
 
 
 class SharedLock:
-    """The lock of a kernel driver, say, that the devices of one entry hold in turn.
+    """A lock, of a kernel driver say, that the devices of one entry hold in turn.
 
     Attributes:
         free_at: when its last holder was due to be finished; the next one's work cannot begin earlier.
@@ -46,7 +46,7 @@ class Pacer:
     Arguments:
         latency: seconds of each piece of work, besides its bytes.
         rate: bytes per second; 0: no limit.
-        shared: the lock to hold meanwhile; ``None``: none.
+        shared: the lock to hold meanwhile.
         cancelled: set to end every wait.
 
     Attributes:

@@ -1,13 +1,16 @@
-"""What the guest has written, as KVM's dirty rings name it: a list of pages for each vCPU, not a bit for each page.
+"""What the guest has written, as KVM knows it: by the dirty bitmap of a memory slot, or by the vCPUs' dirty rings.
 
-A vCPU writes the number of each page that it dirties into its ring, and leaves the guest when that is full. Whoever
-empties a ring marks what it has read, and the kernel then protects those pages again. The entries and their two flags
-are described at KVM_CAP_DIRTY_LOG_RING in the kernel's documentation of the KVM interface.
+The **bitmap** has a bit for each page. Where the kernel can (Linux 5.2), reading it does not protect the pages again at
+once; that is done by a call of its own, for just the pages that were found written.
+
+A **ring** is a list of pages. A vCPU writes the number of each page that it dirties into its ring, and leaves the guest
+when that is full. Whoever empties a ring marks what it has read, and the kernel then protects those pages again. The
+entries and their two flags are described at KVM_CAP_DIRTY_LOG_RING in the kernel's documentation of the KVM interface.
 
 Guarantees:
 
-* A page that was written before :meth:`KvmDirtyRing.take` is in its answer, or in a later one if the processor still
-  keeps it in a buffer of its own; it does not once the vCPU stands.
+* A page that was written before ``take`` is in its answer; or, with rings, in a later one, if the processor still keeps
+  it in a buffer of its own, which it does not once the vCPU stands.
 * A page that is named is protected again before anybody is told of it. So a write after the answer is in the next one.
 * A full ring loses nothing: its vCPU empties it on its own thread, and goes on.
 
@@ -16,6 +19,7 @@ Only the guest's writes are logged, not those of this process.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import signal
 import threading
@@ -31,15 +35,70 @@ from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
 
-__all__ = ["RING_SIZE", "KvmDirtyRing"]
-
 RING_SIZE: Final = 4096 * kvm_abi.DIRTY_GFN.size
 """Bytes of each vCPU's ring, for whoever makes the machine: 16 MiB of pages between two looks at it."""
 PAGE_SIZE: Final = 4096
+_MANUAL_PROTECT: Final = 1
+_WORD_BITS: Final = 64
 _ENTRY: Final = np.dtype({"names": kvm_abi.DIRTY_GFN_FIELDS, "formats": ("<u4", "<u4", "<u8")})
 _PIECE: Final = 512
 """Entries that are looked at together: a ring is mostly empty, so not all of it."""
 _TRIES: Final = 100
+
+
+class _SlotLog:
+    """The log of one memory slot.
+
+    Arguments:
+        machine: the VM; for a ring, one that was made with rings, which the log empties from now on.
+        slot: the memory slot, the only one that is logged.
+        region: what is in it.
+    """
+
+    def __init__(self, machine: KvmMachine, slot: int, region: MemoryRegion) -> None:
+        self._machine = machine
+        self._slot = slot
+        self._region = region
+        self._pages = region.size // PAGE_SIZE
+        self._on = False
+
+    def start(self) -> None:
+        self._machine.attach(self._slot, replace(self._region, flags=kvm_abi.MEM_LOG_DIRTY_PAGES))
+        self._on = True
+
+    def stop(self) -> None:
+        if self._on:
+            self._on = False
+            self._machine.attach(self._slot, self._region)
+
+    def _check_started(self) -> None:
+        if not self._on:
+            raise DeviceError("its dirty log has not been started")
+
+
+class KvmDirtyBitmap(_SlotLog):
+    """The log of one memory slot, by the kernel's bitmap of it; see :class:`_SlotLog`."""
+
+    name = "KVM dirty bitmap"
+
+    def __init__(self, machine: KvmMachine, slot: int, region: MemoryRegion) -> None:
+        super().__init__(machine, slot, region)
+        self._bitmap = bytearray(-(-self._pages // _WORD_BITS) * 8)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._bitmap))
+        try:
+            kvm_abi.enable(machine.fd, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", _MANUAL_PROTECT)
+            self._manual = True
+        except DeviceError:
+            self._manual = False
+
+    def take(self) -> bytearray:
+        self._check_started()
+        fd = self._machine.fd
+        kvm_abi.call(fd, kvm_abi.GET_DIRTY_LOG, bytearray(kvm_abi.DIRTY_LOG.pack(self._slot, self._address)))
+        if self._manual:
+            asked = kvm_abi.CLEAR_LOG.pack(self._slot, self._pages, 0, self._address)
+            kvm_abi.call(fd, kvm_abi.CLEAR_DIRTY_LOG, bytearray(asked))
+        return self._bitmap
 
 
 class _Ring:
@@ -68,24 +127,15 @@ class _Ring:
             total += count
 
 
-class KvmDirtyRing:
-    """The log of one memory slot, by the rings of all vCPUs.
-
-    Arguments:
-        machine: the VM, made with rings; the log empties them from now on.
-        slot: the memory slot, the only one that is logged.
-        region: what is in it.
-    """
+class KvmDirtyRing(_SlotLog):
+    """The log of one memory slot, by the rings of all vCPUs; see :class:`_SlotLog`."""
 
     name = "KVM dirty ring"
 
     def __init__(self, machine: KvmMachine, slot: int, region: MemoryRegion) -> None:
-        self._machine = machine
-        self._slot = slot
-        self._region = region
+        super().__init__(machine, slot, region)
         self._rings = [_Ring(vcpu.ring) for vcpu in machine.vcpus if vcpu.ring is not None]
-        self._written = np.zeros(region.size // PAGE_SIZE, dtype=np.uint8)
-        self._on = False
+        self._written = np.zeros(self._pages, dtype=np.uint8)
         # Held from the reading of an entry until its page is protected again. Without it, take() could give out a page
         # that a vCPU's thread has read and not yet protected: what is written in between would be in no answer.
         self._emptying = threading.Lock()
@@ -96,12 +146,10 @@ class KvmDirtyRing:
         with self._emptying:
             self._empty()
             self._written[:] = 0
-            self._machine.attach(self._slot, replace(self._region, flags=kvm_abi.MEM_LOG_DIRTY_PAGES))
-            self._on = True
+            super().start()
 
     def take(self) -> bytes:
-        if not self._on:
-            raise DeviceError("its dirty log has not been started")
+        self._check_started()
         with self._emptying:
             self._empty()
             answer = np.packbits(self._written, bitorder="little").tobytes()
@@ -109,12 +157,11 @@ class KvmDirtyRing:
         return answer
 
     def stop(self) -> None:
-        if not self._on:
-            return
         with self._emptying:
-            self._on = False
-            self._machine.attach(self._slot, self._region)
-            self._empty()
+            was_on = self._on
+            super().stop()
+            if was_on:
+                self._empty()
 
     def _make_room(self) -> None:
         with self._emptying:

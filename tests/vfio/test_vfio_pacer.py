@@ -14,7 +14,7 @@ import pytest
 
 from migpool.device import OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
-from migpool_plugins.vfio.pacing import Pacer, SharedLock
+from migpool_plugins.vfio.pacer import Pacer, SharedLock
 from migpool_plugins.vfio.profiles import PROFILES
 from tests.support.vfio.vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 

@@ -1,0 +1,84 @@
+"""The host's devices, opened by name: through an entry of a scenario, or from code.
+
+The ``options`` table of such an entry::
+
+    backend = "kernel"
+    device = "0000:01:00.0"          a PCI address, a mediated device's UUID or a directory of sysfs; for some, a list
+    device = {source = "0000:01:00.0", destination = "0000:02:00.0"}       when both ends are on one host
+    way = "group"                    or "iommufd"; without it the group, if there is one
+    precopy = true                   whether to save while the machine runs, if the device can
+    bus = 1                          PCI bus of the first device in the stream; the others count up from it
+    time_limit = 30                  seconds that a wait for a device may take
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from migpool.device import Device, DeviceContext, DeviceError
+from migpool_plugins.options import Options
+from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.kernel.access import Way, open_access
+from migpool_plugins.vfio.kernel.backend import KernelBackend
+from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls
+from migpool_plugins.vfio.kernel.host import Host
+from migpool_plugins.vfio.options import device_names, each_device
+
+_KEYS = ("backend", "bus", "device", "precopy", "time_limit", "way")
+TIME_LIMIT = 30.0
+"""Seconds that a driver which can be waited for may take for a read or a write."""
+
+
+def open_kernel(
+    devices: Sequence[str],
+    *,
+    time_limit: float = TIME_LIMIT,
+    way: Way | None = None,
+    host: Host | None = None,
+    calls: Calls | None = None,
+) -> list[KernelBackend]:
+    """Open devices through their kernel drivers, those of one IOMMU group in one call: a group can be opened once only.
+
+    Arguments:
+        devices: each a PCI address, a mediated device's UUID, or a directory of sysfs.
+        time_limit: seconds that a wait for data may take.
+        way: "group" or "iommufd"; ``None``: whichever is there, the group first.
+        host: where the files are; ``None``: this host's.
+        calls: the kernel; ``None``: this host's.
+
+    Raises:
+        DeviceError: one of them is not there, cannot be opened or cannot migrate; none is left open.
+    """
+    where, kernel = host or Host(), calls or LinuxCalls()
+    found = [where.find(text) for text in devices]
+    twice = next((device.name for number, device in enumerate(found) if device in found[:number]), None)
+    if twice is not None:
+        raise DeviceError(f"{twice} is named twice: give each once")
+    with ExitStack() as opened:
+        made: list[KernelBackend] = []
+        accesses = open_access(found, where, kernel, way)
+        for access in accesses:
+            opened.callback(access.close)
+        for access in accesses:
+            made.append(KernelBackend(access, kernel, time_limit))
+            opened.callback(made[-1].close)
+        opened.pop_all()
+    return made
+
+
+def open_devices(context: DeviceContext) -> list[Device]:
+    """Open the devices of an entry; raises :class:`DeviceError` for a wrong option too."""
+    options = Options("vfio", context.options, _KEYS, to='backend "kernel"')
+    names = device_names(options, context.count)
+    precopy = options.flag("precopy", default=True)
+    limit = options.time_limit("time_limit", TIME_LIMIT)
+    ways: tuple[Way, Way] = ("group", "iommufd")
+    way = options.one_of("way", ways) if "way" in options.table else None
+    like = 'a device, such as "0000:01:00.0"'
+    opened = open_kernel(
+        each_device(options, "device", context, like, lambda name, _count: [name]), time_limit=limit, way=way
+    )
+    return [
+        VfioDevice(name, backend, context.side, precopy=precopy) for name, backend in zip(names, opened, strict=True)
+    ]
