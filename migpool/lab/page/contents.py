@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from migpool.lab.analysis import representatives
-from migpool.lab.kinds import MEANINGS
+from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.timeline import Lanes, lanes_of
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.summary import ModelSummary, summarize
@@ -26,7 +26,10 @@ def contents(results: Sequence[LabResult]) -> dict[str, JsonValue]:
         results: each is a part of the page of its own.
     """
     return {
-        "kinds": dict(MEANINGS),
+        "kinds": {
+            name: {key: getattr(one, key) for key in ("meaning", "colour", "waits", "layer", "narrow")}
+            for name, one in BY_NAME.items()
+        },
         "parts": [_part(result) for result in results],
     }
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from migpool.core.effects import Wait
 from migpool.core.machine import RAM_IDSTR
 from migpool.lab.analysisform import LinkResult, SideTrace
-from migpool.lab.kinds import SPAN_NAMES
+from migpool.lab.kinds import WAITS
 from migpool.lab.result import DeviceResult, RunResult
 
 __all__ = ["By", "Drawn", "Lanes", "lanes_of"]
@@ -30,7 +30,7 @@ class Drawn:
 
     Arguments:
         lane: its place among the lanes.
-        name: what kind it is: one of ``kinds.SPAN_NAMES``.
+        name: what kind it is: the name of a record in ``kinds.py``.
         device: the device's name; empty for none.
         chunk: -1 for none.
         begin: when it begins.
@@ -116,7 +116,7 @@ def _side(
         device = devices[slot].name if 0 <= slot < len(devices) else ""
         times = max(0.0, begin / 1e6), min(end, until / 1e6)
         lane = name if by == "thread" else _device_lane(slot, devices)
-        yield (SPAN_NAMES[Wait[wait.upper()]], device, chunk, *times, name), lane
+        yield (WAITS[Wait[wait.upper()]].name, device, chunk, *times, name), lane
 
 
 def _device_lane(slot: int, devices: Sequence[DeviceResult]) -> str:
