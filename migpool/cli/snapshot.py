@@ -59,14 +59,14 @@ def save(
       [cyan]migpool snapshot save guest.mig[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.lab.rounds import RoundTold, round_line
+    from migpool.lab.rounds import RoundResult, round_line
     from migpool.precopy.rounds import Round
     from migpool.scenario.schema import load_scenario
     from migpool.streams.file.file import StreamFile
     from migpool.streams.snapshot.saving import SnapshotSaving
 
     def show(done: Round) -> None:
-        _say(round_line(RoundTold.of(done)))
+        _say(round_line(RoundResult.of(done)))
 
     settings = load_scenario(scenario).settings()
     with _machine(scenario, "source", seed) as (machine, check), StreamFile(file) as stream:

@@ -26,7 +26,7 @@ from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.control import Control, Message
-from migpool.lab.rounds import RoundTold
+from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideRun
 from migpool.lab.sideform import to_json
 from migpool.scenario.model_names import parse_model
@@ -131,7 +131,7 @@ class Child:
             watch=lambda state: self._tell({"state": state.value}),
             listening=lambda address: self._tell({"listening": str(address)}),
             ended=self._wake_up,
-            progress=lambda done: self._tell({"round": RoundTold.of(done).to_json()}),
+            progress=lambda done: self._tell({"round": RoundResult.of(done).model_dump()}),
         )
         self._run.start()
 

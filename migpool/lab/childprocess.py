@@ -16,7 +16,7 @@ from typing import Final
 
 from migpool.device import Side
 from migpool.lab.control import Control, Message
-from migpool.lab.rounds import RoundTold
+from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json
 from migpool.migration.states import State
@@ -71,7 +71,7 @@ class ChildProcess:
         self.side = side
         self.state = State.NONE
         self.bytes = 0
-        self.rounds: list[RoundTold] = []
+        self.rounds: list[RoundResult] = []
         self.listening = ""
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
@@ -118,7 +118,7 @@ class ChildProcess:
             case {"bytes": count}:
                 self.bytes = count
             case {"round": form}:
-                self.rounds.append(RoundTold.from_json(form))
+                self.rounds.append(RoundResult(**form))
             case {"listening": address}:
                 self.listening = address
             case {"result": form}:

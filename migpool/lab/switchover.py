@@ -16,7 +16,7 @@ from rich.text import Text
 from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.timeline import CRITICAL, Drawn, Lanes, lanes_of
 from migpool.lab.result import LabResult, RunResult
-from migpool.lab.summary import milliseconds
+from migpool.scenario.units import format_duration
 
 __all__ = ["switchover"]
 
@@ -44,7 +44,7 @@ def _lines(run: RunResult, lanes: Lanes, label: int, columns: int) -> list[Text]
     assert run.analysis is not None
     assert run.downtime_ms is not None
     each = run.downtime_ms / columns
-    lines = [Text(), Text(f"Switchover   run {run.repeat}, a column is {milliseconds(each)}", style="bold")]
+    lines = [Text(), Text(f"Switchover   run {run.repeat}, a column is {format_duration(each / 1e3)}", style="bold")]
     path = [
         Drawn(0, link.kind, link.device, link.chunk, link.begin_ms, link.end_ms, link.thread)
         for link in run.analysis.path
@@ -90,7 +90,7 @@ def _columns(spans: Sequence[Drawn], end: float, columns: int) -> list[str]:
 
 def _axis(end: float, columns: int) -> str:
     """0 at the left, the downtime at the right, the half between them."""
-    half, whole = milliseconds(end / 2), milliseconds(end)
+    half, whole = format_duration(end / 2e3), format_duration(end / 1e3)
     line = "0".ljust(columns // 2 - len(half) // 2) + half
     return line.ljust(columns - len(whole)) + whole
 

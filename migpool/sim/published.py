@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from migpool.scenario.units import MIB
 from migpool.sim.fitting import fit
 from migpool.sim.model import Profile, Shared, World
 from migpool.sim.simulate import downtime
 
 __all__ = ["CHANNELS", "PUBLISHED", "Explanation", "Hypothesis", "conclusion", "explain", "hypotheses"]
 
-MIB: Final = 1 << 20
 SIZE: Final = 100 * MIB
 CHUNK: Final = 5 * MIB
 """Larger than real ones, to simulate faster: what is done in turn and what at once does not depend on it."""

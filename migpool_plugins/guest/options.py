@@ -17,12 +17,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Self, get_args
 
 from migpool.device import DeviceError, OptionValue
+from migpool.scenario.units import MIB, parse_size
 from migpool_plugins.guest.layout import PAGE_SIZE
 from migpool_plugins.guest.pattern import HOT_PERIOD
 from migpool_plugins.vcpu.options import BackendChoice, VcpuOptions
@@ -31,10 +31,8 @@ __all__ = ["DirtyLogChoice", "GuestOptions"]
 
 DirtyLogChoice = Literal["auto", "bitmap", "ring"]
 
-MIB: Final = 1 << 20
 _LEAST, _MOST = 16 * MIB, 512 * MIB
 _PATTERNS: Final = ("sequential", "random", "hot")
-_SIZE: Final = re.compile(r"([0-9]+) ?(KiB|MiB)")
 DIRTY_LOGS: Final[tuple[DirtyLogChoice, ...]] = get_args(DirtyLogChoice)
 _MOST_PAGES: Final = 10_000_000
 
@@ -94,9 +92,7 @@ def _dirty_log(options: Mapping[str, OptionValue], default: DirtyLogChoice) -> D
 
 def _size(options: Mapping[str, OptionValue], name: str, default: int) -> int:
     value = options.get(name, default)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise DeviceError(f'guest: {name} is {value!r}, but must be a size such as "64MiB"')
-    return int(match[1]) << (10 if match[2] == "KiB" else 20)
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise DeviceError(f"guest: {name}: {error}") from None

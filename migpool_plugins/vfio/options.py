@@ -22,18 +22,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
+from migpool.scenario.units import parse_duration, parse_rate, parse_size
 from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, PROFILES, DeviceProfile, Fault
 
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SECONDS: Final = {"us": "e-6", "ms": "e-3", "s": ""}
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+_BYTES: Final = 'a whole number of bytes, or text such as "64MiB" (B, KiB, MiB, GiB, TiB)'
+_SECONDS: Final = 'seconds that are not negative, or text such as "5ms" (us, ms, s)'
 MAX_DEVICES: Final = 255
+
+T = TypeVar("T")
 
 Parsed: TypeAlias = "int | float | str | bool"
 
@@ -171,37 +172,23 @@ def whole(key: str, value: OptionValue) -> int:
 
 def size(key: str, value: OptionValue) -> int:
     """Return a number of bytes, from a number or from text with a unit."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise wrong(key, value, 'a whole number of bytes, or text such as "64MiB"')
-    if isinstance(value, int):
-        if value < 0:
-            raise wrong(key, value, "a number of bytes that is not negative")
-        return value
-    match = _QUANTITY.fullmatch(value)
-    if match is None or match[2] not in _BYTES:
-        raise wrong(key, value, 'a number with B, KiB, MiB or GiB, such as "64MiB"')
-    count = float(match[1]) * _BYTES[match[2]]
-    if not count.is_integer():
-        raise wrong(key, value, "a whole number of bytes")
-    return int(count)
+    return _read(parse_size, key, value, _BYTES)
 
 
 def _rate(key: str, value: OptionValue) -> float:
-    if isinstance(value, float) and value >= 0:
-        return value
-    return float(size(key, value.removesuffix("/s") if isinstance(value, str) else value))
+    return value if isinstance(value, float) and value >= 0 else float(_read(parse_rate, key, value, _BYTES))
 
 
 def duration(key: str, value: OptionValue) -> float:
     """Return seconds, from a number or from text with a unit."""
-    if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value)
-        if match is None or match[2] not in _SECONDS:
-            raise wrong(key, value, 'a number with us, ms or s, such as "5ms"')
-        return float(match[1] + _SECONDS[match[2]])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise wrong(key, value, 'seconds that are not negative, or text such as "5ms"')
-    return float(value)
+    return _read(parse_duration, key, value, _SECONDS)
+
+
+def _read(parse: Callable[[object], T], key: str, value: OptionValue, remedy: str) -> T:
+    try:
+        return parse(value)
+    except ValueError:
+        raise wrong(key, value, remedy) from None
 
 
 def flag(key: str, value: OptionValue) -> bool:

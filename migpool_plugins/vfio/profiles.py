@@ -16,14 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-KIB: Final = 1 << 10
-MIB: Final = 1 << 20
+from migpool.scenario.units import GIB, KIB, MIB
 
 SharedLockUse: TypeAlias = Literal["", "read", "write", "both"]
 Transport: TypeAlias = Literal["descriptor", "vfio-user"]
 FaultKind: TypeAlias = Literal["error", "stall", "crash", "short-read"]
 
-MAX_SIZE: Final = 16 << 30
+MAX_SIZE: Final = 16 * GIB
 MAX_CHUNK: Final = 64 * MIB
 MAX_CONFIG: Final = 64 * KIB
 """A config crosses the control connection as one message, which bounds it."""

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from migpool.lab.analysis import analyse, representatives
-from migpool.lab.jsontext import json_text
+from migpool.lab.form import json_text
 from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.contents import contents, thinned
 from migpool.lab.page.document import document, joined
