@@ -29,6 +29,7 @@ from migpool.lab.control import Control, Message
 from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideRun
 from migpool.lab.sideform import to_json
+from migpool.lab.warned import warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
@@ -178,7 +179,8 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     control = Control(socket.socket(fileno=descriptor))
     try:
-        Child(control).serve()
+        with warnings_told(lambda text: control.send({"warning": text})):
+            Child(control).serve()
     except MigpoolError as error:
         control.send({"error": str(error), "usage": isinstance(error, UsageError)})
     finally:

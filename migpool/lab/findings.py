@@ -56,6 +56,7 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         outcome=_outcome(pair),
         verified=pair.verified,
         rounds=list(pair.rounds),
+        warnings=_warnings(pair),
     )
     if source is not None:
         found = _with_source(found, source.report)
@@ -71,14 +72,14 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
     return found.model_copy(update={"error": pair.error})
 
 
-def source_result(model: str, repeat: int, seed: int, result: SideResult) -> RunResult:
+def source_result(model: str, repeat: int, seed: int, result: SideResult, warnings: Sequence[str] = ()) -> RunResult:
     """What is told of a run of which only the source is known."""
     outcome = _told(result.report.outcome)
     found = RunResult(
         model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
     )
     found = _with_source(found, result.report)
-    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report)})
+    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report), "warnings": list(warnings)})
 
 
 def with_bound(run: RunResult, bound: LowerBound | None) -> RunResult:
@@ -201,6 +202,17 @@ def _with_destination(run: RunResult, report: SideReport) -> RunResult:
 
 def _remarks(report: SideReport) -> list[str]:
     return [f"at the {report.side}, {remark}" for remark in report.remarks]
+
+
+def _warnings(pair: PairResult) -> list[str]:
+    """What either side was warned of; what both were is told once."""
+    ours, theirs = pair.source.warnings, pair.destination.warnings
+    both = [text for text in ours if text in theirs]
+    return [
+        *(f"at both sides, {text}" for text in both),
+        *(f"at the source, {text}" for text in ours if text not in both),
+        *(f"at the destination, {text}" for text in theirs if text not in both),
+    ]
 
 
 def _with_remarks(devices: Sequence[DeviceReport], report: SideReport) -> list[DeviceReport]:

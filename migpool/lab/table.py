@@ -122,6 +122,8 @@ def _foundations(result: LabResult) -> list[RenderableType]:
         lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
     remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
     lines += [Text(f"Remark       {remark}") for remark in remarks]
+    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
+    lines += [Text(f"Warning      {warning}", style="yellow") for warning in warned]
     lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
     return lines
 

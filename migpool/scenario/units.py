@@ -81,7 +81,8 @@ def parse_duration(value: object) -> float:
 def format_size(count: float) -> str:
     """A number of bytes: "512 B", "3.0 MiB"."""
     unit, name = next((pair for pair in _LARGEST_FIRST if count >= pair[0]), (1, "B"))
-    return f"{count:.0f} B" if unit == 1 else f"{count / unit:.1f} {name}"
+    value = count / unit
+    return f"{value:.{0 if unit == 1 or value >= 100 else 1}f} {name}"
 
 
 def format_share(used: float, whole: float) -> str:

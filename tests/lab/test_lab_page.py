@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from migpool.lab.analysis import analyse, representatives
+from migpool.lab.devicetable import COLUMNS
 from migpool.lab.form import json_text
 from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.contents import contents, thinned
@@ -122,7 +123,15 @@ def test_the_values_of_the_page_are_plain() -> None:
     (part,) = json.loads(json.dumps(form, allow_nan=False))["parts"]
     assert [model["name"] for model in part["models"]] == ["pool", "slow"]
     assert part["models"][1]["run"] is None
-    assert sum(one["path"] for one in part["models"][0]["run"]["devices"]) <= 20.0
+    devices = part["models"][0]["run"]["devices"]
+    assert devices["head"] == [column.heading for column in COLUMNS]
+    assert devices["rows"][0] == [
+        ["gpu", ""],
+        ["emulated", ""],
+        ["2.0 MiB", "number"],
+        ["2.00 ms", "number"],
+        ["yes", ""],
+    ]
 
 
 def test_a_path_of_very_many_links_is_drawn_without_those_that_cannot_be_seen() -> None:

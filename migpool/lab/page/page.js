@@ -118,7 +118,7 @@
     for (const [lane, kind, device, thread, chunk, begin, end] of lanes.spans)
       add(lanes.words[kind], lane, begin, end, words(lanes.words[kind], begin, end, lanes.words[device], chunk, lanes.words[thread], ""));
     for (const link of run.path)
-      add(link.kind, 0, link.begin, link.end, words(link.kind, link.begin, link.end, link.device, link.chunk, link.thread, link.behind));
+      add(link.kind, 0, link.begin_ms, link.end_ms, words(link.kind, link.begin_ms, link.end_ms, link.device, link.chunk, link.thread, link.behind));
     const drawn = Object.keys(by).sort((a, b) => kindOf(a).layer - kindOf(b).layer || a.localeCompare(b));
     legend(name + "-legend", drawn);
     const traces = drawn.map(kind => ({
@@ -127,7 +127,7 @@
     }));
     if (state.path) {
       const x = [], y = [];
-      run.path.forEach((link, at) => { x.push(link.begin, link.end); y.push(lanes.path[at], lanes.path[at]); });
+      run.path.forEach((link, at) => { x.push(link.begin_ms, link.end_ms); y.push(lanes.path[at], lanes.path[at]); });
       traces.push({type: "scatter", mode: "lines", name: "critical path", x, y, hoverinfo: "skip", line: {color: css("--path"), width: 2}});
     }
     const count = lanes.names.length, height = 96 + 24 * count;
@@ -144,13 +144,13 @@
     if (!run || run.replayed === null) { about.textContent = "There is no replay of this model."; Plotly.purge(id); return; }
     about.textContent = "How much shorter the downtime of this run would be with one resource out of the way: the recorded steps played " +
       `again without it. With everything as it was, the replay comes to ${ms(run.replayed)} for the ${ms(run.downtime)} that were measured. The parts do not add up.`;
-    const found = run.resources.filter(one => one.shorter >= .005 * run.downtime).slice(0, 8).reverse();
+    const found = run.resources.filter(one => one.shorter_ms >= .005 * run.downtime).slice(0, 8).reverse();
     if (!found.length) { about.textContent += " No resource by itself makes it noticeably shorter."; Plotly.purge(id); return; }
-    const label = one => one.name + (one.side ? ", " + one.side : one.name === "workers" || one.name === "big lock" ? ", both sides" : "");
+    const label = one => one.resource + (one.side ? ", " + one.side : one.resource === "workers" || one.resource === "big lock" ? ", both sides" : "");
     draw(id, [{
       type: "bar", orientation: "h", width: .6, marker: {color: css("--accent"), opacity: .75},
-      x: found.map(one => one.shorter), y: found.map(label), customdata: found.map(one => text(one.says).replace(/(.{50,70}) /g, "$1<br>")),
-      text: found.map(one => ` ${ms(one.shorter)} (${(100 * one.shorter / run.replayed).toFixed(0)} %)`), textposition: "outside", cliponaxis: false,
+      x: found.map(one => one.shorter_ms), y: found.map(label), customdata: found.map(one => text(one.says).replace(/(.{50,70}) /g, "$1<br>")),
+      text: found.map(one => ` ${ms(one.shorter_ms)} (${(100 * one.shorter_ms / run.replayed).toFixed(0)} %)`), textposition: "outside", cliponaxis: false,
       hovertemplate: "%{customdata}<extra></extra>",
     }], {height: rows(found.length), margin: {l: 8, r: 120, t: 8, b: 40}, showlegend: false, xaxis: {title: {text: "ms shorter"}}, yaxis: {fixedrange: true, type: "category"}, uirevision: "same"});
   }
@@ -190,14 +190,8 @@
       }
       table.append(made);
     };
-    row([["Device"], ["What it is"], ["State sent", "number"], ["On the critical path", "number"], ["Verified"]], "th");
-    const told = run.devices.filter(one => one.iterable || one.path >= .05 || one.verified === false);
-    told.sort((a, b) => b.path - a.path);
-    for (const one of told)
-      row([[one.name], [one.note || (one.iterable ? "iterable" : "")], [one.bytes >= MIB ? (one.bytes / MIB).toFixed(1) + " MiB" : one.bytes + " B", "number"],
-           [ms(one.path), "number"], [one.verified === null ? "no fingerprint" : one.verified ? "yes" : "NO", one.verified === false ? "bad" : ""]], "td");
-    const more = run.devices.length - told.length;
-    if (more) row([[`and ${more} more`], ["not on the critical path"], [""], [""], [""]], "td");
+    row(run.devices.head.map(heading => [heading, ""]), "th");
+    run.devices.rows.forEach(cells => row(cells, "td"));
   }
 
   const all = values.parts.map((part, number) => {

@@ -98,5 +98,9 @@ def _foundations(result: LabResult) -> Iterator[str]:
     if result.lower_bound is not None:
         bound = result.lower_bound
         rows.append(("Lower bound", f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"))
+    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
+    rows += [("Remark", remark) for remark in remarks]
+    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
+    rows += [("Warning", warning) for warning in warned]
     rows.append(("Runs", str(len(result.runs))))
     yield "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in rows) + "</dl>"
