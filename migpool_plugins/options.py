@@ -6,15 +6,13 @@ Every error is one line that names the option, what it is, and what it may be.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from migpool.device import DeviceError, OptionValue
+from migpool.units import parse_duration, parse_rate, parse_size
 
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SECONDS: Final = {"us": "e-6", "ms": "e-3", "s": ""}
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+_BYTES: Final = 'a whole number of bytes from 0 on, or text with B, KiB, MiB, GiB or TiB such as "64MiB"'
 _T = TypeVar("_T")
 
 
@@ -89,35 +87,25 @@ class Options:
 
     def size(self, key: str, default: int = 0) -> int:
         """Return a number of bytes, from a whole number or from text with a unit."""
-        return self._bytes(key, self.table.get(key, default))
+        return self._read(parse_size, key, self.table.get(key, default), _BYTES)
 
     def rate(self, key: str, default: float = 0.0) -> float:
         """Return bytes per second: as :meth:`size`, but a fraction is allowed, and ``/s`` at the end of text."""
         value = self.table.get(key, default)
         if isinstance(value, float) and value >= 0:
             return value
-        return float(self._bytes(key, value.removesuffix("/s") if isinstance(value, str) else value))
-
-    def _bytes(self, key: str, value: OptionValue) -> int:
-        match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-        if match is not None and match[2] in _BYTES:
-            count = float(match[1]) * _BYTES[match[2]]
-            value = int(count) if count.is_integer() else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.wrong(
-                key, value, 'a whole number of bytes from 0 on, or text with B, KiB, MiB or GiB such as "64MiB"'
-            )
-        return value
+        return self._read(parse_rate, key, value, _BYTES)
 
     def seconds(self, key: str, default: float = 0.0) -> float:
         """Return a time from 0 seconds on, from a number or from text with a unit."""
         value = self.table.get(key, default)
-        match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-        if match is not None and match[2] in _SECONDS:
-            return float(match[1] + _SECONDS[match[2]])
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise self.wrong(key, value, 'seconds from 0 on, or text with us, ms or s such as "5ms"')
-        return float(value)
+        return self._read(parse_duration, key, value, 'seconds from 0 on, or text with us, ms or s such as "5ms"')
+
+    def _read(self, parse: Callable[[object], _T], key: str, value: object, remedy: str) -> _T:
+        try:
+            return parse(value)
+        except ValueError:
+            raise self.wrong(key, value, remedy) from None
 
     def time_limit(self, key: str, default: float) -> float:
         """Return a time limit: seconds over 0, and an hour at the most."""

@@ -19,6 +19,7 @@ from migpool.cli.reporting import REPORT, reported
 from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
 from migpool.lab.chrometrace import chrome_trace
+from migpool.lab.devicetable import device_table
 from migpool.lab.page.document import document
 from migpool.lab.page.headline import reason_line
 from migpool.lab.picture import picture
@@ -100,6 +101,8 @@ def run_models(
         console.print(Text(why))
     if len(names) == 1 and (drawn := switchover(result, console.width)) is not None:
         console.print(drawn)
+        shown = next(run for run in reversed(result.runs) if run.analysis is not None)
+        console.print(Text("\nDevices", style="bold"), device_table(shown))
     if written is not None:
         console.print(f"\n{reported(written)}", markup=False, highlight=False, soft_wrap=True)
     return _judge(result.runs, screen)

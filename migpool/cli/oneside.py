@@ -23,6 +23,7 @@ from migpool.lab.footprint import footprint
 from migpool.lab.result import RunResult
 from migpool.lab.side import SideResult, SideRun
 from migpool.lab.table import run_line
+from migpool.lab.warned import warnings_told
 from migpool.migration.states import State
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import load_scenario
@@ -45,6 +46,9 @@ class OneSide:
         count: how many; 0 until cancelled.
         seed: instead of the scenario's.
         tuning: what of the scenario is to be otherwise; ``None`` for nothing.
+
+    Attributes:
+        warnings: of the last migration, a line each.
 
     Raises:
         UsageError: one of them is wrong.
@@ -71,6 +75,7 @@ class OneSide:
         self.count = count
         self.seed = self.scenario.seed if seed is None else seed
         self.listened = False
+        self.warnings: list[str] = []
         self._where = scenario_name
         self._log = structlog.get_logger()
 
@@ -98,16 +103,22 @@ class OneSide:
             watch=lambda state: self._log.info("state", migration=number, side=self.side, state=state.value),
             listening=self._say_where,
         )
-        run.start()
+        self.warnings = []
         cancelled = False
-        while not run.join(TICK):
-            if interrupt() and not cancelled:
-                cancelled = True
-                run.cancel()
+        with warnings_told(self._warned):
+            run.start()
+            while not run.join(TICK):
+                if interrupt() and not cancelled:
+                    cancelled = True
+                    run.cancel()
         left = footprint()
         if left is not None:
             self._log.info("left behind", migration=number, side=self.side, **asdict(left))
         return run.result()
+
+    def _warned(self, text: str) -> None:
+        self.warnings.append(f"at the {self.side}, {text}")
+        complain(f"warning: {text}")
 
     def _say_where(self, address: Address) -> None:
         # A port that the system chose stays the same for the migrations that follow.
@@ -136,7 +147,7 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
     with side.interruptible() as interrupt:
         for number in side.numbers():
             last = side.migrate(number, interrupt)
-            run = source_result(side.model.name, number, side.seed, last)
+            run = source_result(side.model.name, number, side.seed, last, side.warnings)
             if json_file is not None or not runs:
                 runs.append(run)
             if interrupt():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.cli.files import check_writable, write
-from migpool.cli.forms import read_form
+from migpool.lab.form import read_form
 from migpool.lab.page.document import document
 from migpool.lab.result import LabResult
 

@@ -16,6 +16,7 @@ from migpool.cli.files import write
 from migpool.lab.table import console_for
 from migpool.sim import published
 from migpool.sim.published import CHANNELS, PUBLISHED, Explanation
+from migpool.units import format_rate
 
 __all__ = ["run_published"]
 
@@ -69,7 +70,7 @@ def _values(one: Explanation) -> str:
     times = ", ".join(
         f"{name} {_ms(one.values[name])} ms" for name in ("read", "write", "stop", "base") if name in one.values
     )
-    return f"{times}, main channel {one.values['main_rate'] / (1 << 20):.0f} MiB/s"
+    return f"{times}, main channel {format_rate(one.values['main_rate'])}"
 
 
 def _json(found: Sequence[Explanation], said: str) -> str:

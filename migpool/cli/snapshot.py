@@ -66,14 +66,14 @@ def save(
       [cyan]migpool snapshot save guest.mig[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.lab.rounds import RoundTold, round_line
+    from migpool.lab.rounds import RoundResult, round_line
     from migpool.precopy.rounds import Round
     from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.file.file import StreamFile
     from migpool.streams.snapshot.source import SnapshotSource
 
     def show(done: Round) -> None:
-        _say(round_line(RoundTold.of(done)))
+        _say(round_line(RoundResult.of(done)))
 
     with _machine(scenario, "source", seed) as (machine, settings, interrupt), StreamFile(file) as stream:
         source = SnapshotSource(machine, settings, InlineScheduler(), stream, progress=show)

@@ -9,11 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from migpool.cli.forms import read_form
 from migpool.errors import UsageError
 from migpool.experiments.catalogue import in_order
 from migpool.experiments.finding import Finding
 from migpool.experiments.standing import Fate, Standing, standings
+from migpool.lab.form import read_form
 from migpool.lab.table import console_for
 
 __all__ = ["compare_results"]

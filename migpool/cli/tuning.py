@@ -9,7 +9,7 @@ import typer
 
 from migpool.errors import UsageError
 from migpool.scenario.schema import Scenario
-from migpool.scenario.units import parse_rate
+from migpool.units import parse_rate
 
 __all__ = ["DowntimeLimitOption", "InTurnOption", "MaxBandwidthOption", "Tuning"]
 

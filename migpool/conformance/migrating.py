@@ -21,9 +21,10 @@ from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.lab.footprint import Footprint, footprint
 from migpool.migration.endpoint import Endpoint
-from migpool.migration.settings import MIB, Settings
+from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import Model
+from migpool.units import MIB
 
 __all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "spliced", "tight_window"]
 

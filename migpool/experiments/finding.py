@@ -30,9 +30,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from migpool.experiments.verdict import Outcome, Word
+from migpool.lab.form import Form
 from migpool.lab.result import MachineFacts, ThreadCounts
 
 __all__ = [
@@ -48,11 +49,7 @@ __all__ = [
 Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class VariantFinding(_Form):
+class VariantFinding(Form):
     """All runs of one variant."""
 
     name: str
@@ -65,7 +62,7 @@ class VariantFinding(_Form):
     where: dict[str, float]
 
 
-class ComparisonFinding(_Form):
+class ComparisonFinding(Form):
     """One ratio; the interval is ``None`` if no round has both of its variants."""
 
     name: str
@@ -83,7 +80,7 @@ class ComparisonFinding(_Form):
     outcome: Outcome
 
 
-class CountFinding(_Form):
+class CountFinding(Form):
     """Something that must never happen, and how often it did."""
 
     model: str
@@ -91,10 +88,10 @@ class CountFinding(_Form):
     total: int
     wrong: int
     outcome: Outcome
-    examples: list[str] = []
+    examples: list[str] = Field(default=[])
 
 
-class GrownFinding(_Form):
+class GrownFinding(Form):
     """A pool that grows, against the best of its field."""
 
     model: str
@@ -102,7 +99,7 @@ class GrownFinding(_Form):
     reason: str
 
 
-class FieldFinding(_Form):
+class FieldFinding(Form):
     """Variants of one machine that differ in their models; see ``growing.py``."""
 
     best: str
@@ -112,7 +109,7 @@ class FieldFinding(_Form):
     grown: list[GrownFinding]
 
 
-class Finding(_Form):
+class Finding(Form):
     """The whole; see the top of this file."""
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -131,12 +128,8 @@ class Finding(_Form):
     seconds: float
     machine: MachineFacts
     load: float
-    variants: list[VariantFinding] = []
-    comparisons: list[ComparisonFinding] = []
-    counts: list[CountFinding] = []
-    growing: list[FieldFinding] = []
-    failures: list[str] = []
-
-    def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+    variants: list[VariantFinding] = Field(default=[])
+    comparisons: list[ComparisonFinding] = Field(default=[])
+    counts: list[CountFinding] = Field(default=[])
+    growing: list[FieldFinding] = Field(default=[])
+    failures: list[str] = Field(default=[])

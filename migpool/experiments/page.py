@@ -8,7 +8,7 @@ from statistics import median
 from migpool.experiments.finding import ComparisonFinding, FieldFinding, Finding, VariantFinding
 from migpool.experiments.growing import told
 from migpool.experiments.verdict import expected
-from migpool.lab.summary import milliseconds
+from migpool.units import format_duration
 
 __all__ = ["index", "page"]
 
@@ -138,11 +138,8 @@ def _variants(variants: Sequence[VariantFinding]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for one in variants:
         times = [time for time in one.downtime_ms if time is not None]
-        told = (
-            f"{milliseconds(median(times))} ({milliseconds(min(times))} to {milliseconds(max(times))})"
-            if times
-            else "-"
-        )
+        middle, least, most = (format_duration(of(times) / 1e3) if times else "-" for of in (median, min, max))
+        told = f"{middle} ({least} to {most})" if times else "-"
         threads = f"{one.threads.source or 0}+{one.threads.destination or 0}"
         memory = "-" if one.memory_share is None else f"{one.memory_share:.0%} of the budget"
         where = ", ".join(f"{kind} {spent:.1f} ms" for kind, spent in list(one.where.items())[:SHOWN_KINDS])

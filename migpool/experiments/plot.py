@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
 from migpool.experiments.verdict import expected
-from migpool.lab.summary import milliseconds
+from migpool.units import format_duration
 
 __all__ = ["plot"]
 
@@ -119,9 +119,9 @@ def _downtimes(parts: list[str], variants: Sequence[VariantFinding], y: int) -> 
         if of_one:
             middle = median(of_one)
             parts.append(_middle(scale.x(middle), y))
-            parts += _beside(milliseconds(middle), one.model, y)
+            parts += _beside(format_duration(middle / 1e3), one.model, y)
         y += _LANE + _GAP
-    return _axis(parts, scale, y, [milliseconds(value) for value in _ticks(scale)])
+    return _axis(parts, scale, y, [format_duration(value / 1e3) for value in _ticks(scale)])
 
 
 def _count(one: CountFinding, y: int) -> list[str]:

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 
 from migpool.errors import UsageError
 from migpool.flow.window import rooms_for
-from migpool.lab.analysisform import (
-    AnalysisResult,
-    LinkResult,
-    ResourceResult,
-    SideTrace,
-    TraceResult,
-)
 from migpool.lab.attribution import Link, attribute
 from migpool.lab.budgetuse import budget_use
-from migpool.lab.result import RunResult
+from migpool.lab.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
 from migpool.lab.whatif.resources import Freed, replays
 from migpool.lab.whatif.words import because, named
 from migpool.migration.report import SideReport
@@ -57,7 +50,9 @@ def analyse(source: SideReport, destination: SideReport, chunk: int, *, offset_n
         replayed_ms=None if found is None else found.replayed / 1e6,
         resources=[] if found is None else [_resource(one) for one in found.freed],
         path=[_link(link, zero) for link in whole.links],
-        trace=TraceResult(source=_side(source, zero), destination=_side(destination, zero - offset_ns)),
+        trace=TraceResult(
+            source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero - offset_ns)
+        ),
         memory=budget_use(destination, chunk, zero - offset_ns),
     )
 
@@ -87,16 +82,4 @@ def _link(link: Link, zero: int) -> LinkResult:
         thread=link.thread,
         chunk=link.index,
         behind=link.behind,
-    )
-
-
-def _side(report: SideReport, zero: int) -> SideTrace:
-    threads = list(dict.fromkeys(span.thread for span in report.spans))
-    number = {name: at for at, name in enumerate(threads)}
-    return SideTrace(
-        threads=threads,
-        spans=[
-            (span.wait.name.lower(), span.slot, span.index, span.begin - zero, span.end - zero, number[span.thread])
-            for span in report.spans
-        ],
     )

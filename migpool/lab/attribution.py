@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from migpool.errors import UsageError
 from migpool.lab.criticalpath import critical_path
-from migpool.lab.kinds import KINDS, MEANINGS
+from migpool.lab.kinds import KINDS
 from migpool.lab.pagejobs import with_page_jobs
 from migpool.lab.pathwalk import Link
 from migpool.lab.spanindex import SideIndex
 from migpool.migration.report import SideReport
 
-__all__ = ["KINDS", "MEANINGS", "Attribution", "Link", "attribute"]
+__all__ = ["KINDS", "Attribution", "Link", "attribute"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from migpool.errors import UsageError
 from migpool.lab.devicecosts import DeviceCosts, device_costs
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad
+from migpool.units import format_duration, format_rate, format_size
 
 __all__ = ["DeviceCosts", "LowerBound", "bound_of", "lower_bound"]
 
@@ -114,7 +115,7 @@ def bound_of(
         parts["memory"] = pages
     if link_rate is not None:
         parts["link"] = scenario.link(link_rate)
-    words = {CHAIN: name, "link": f"link: {_bytes(sum(device.bytes for device in devices))} at its rate"}
+    words = {CHAIN: name, "link": f"link: {format_size(sum(device.bytes for device in devices))} at its rate"}
     words |= scenario.words
     largest = max(parts, key=lambda part: parts[part])
     limit = largest if parts[largest] > parts[CHAIN] * NOTICEABLE else CHAIN
@@ -181,7 +182,8 @@ class _Scenario:
                 else:
                     rest = min(devices[at].load_config for at in members)
                     found[part] = self._stops + seconds + rest + self._starts
-                self.words[part] = f"lock {lock}: {len(members)} devices' {direction}s, {_ms(seconds)} together"
+                whole = format_duration(seconds)
+                self.words[part] = f"lock {lock}: {len(members)} devices' {direction}s, {whole} together"
         return found
 
     def link(self, rate: float) -> float:
@@ -195,7 +197,7 @@ class _Scenario:
         for device in self._devices:
             rate = link_rate or device.page_rate
             if device.page_rate and rate:
-                self.words["memory"] = f"memory: {_bytes(device.bytes)} of pages at {_bytes(rate)} a second"
+                self.words["memory"] = f"memory: {format_size(device.bytes)} of pages at {format_rate(rate)}"
                 return self._stops + device.look + device.bytes / rate + device.sync + self._starts
         return None
 
@@ -231,7 +233,7 @@ class _Scenario:
         ]
         if self._stops + waited.write > self._stops + waited.read + self._after_read(waited):
             steps[1:3] = [("writes", waited.write)]
-        told = ", ".join(f"{name} {_ms(seconds)}" for name, seconds in steps if seconds >= 5e-5)
+        told = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in steps if seconds >= 5e-5)
         return f"{waited.name}: {told or 'nothing that takes time'}"
 
 
@@ -249,14 +251,5 @@ def _in_turn(tasks: Iterable[tuple[float, float]]) -> float:
 def _configs(what: str, seconds: Sequence[float]) -> str:
     some = [one for one in seconds if one >= 5e-5]
     if some and max(some) - min(some) < 0.05 * max(some):
-        return f"big lock: {len(some)} config {what}s of {_ms(max(some))}"
-    return f"big lock: {len(some)} config {what}s, {_ms(sum(seconds))} together"
-
-
-def _ms(seconds: float) -> str:
-    milliseconds = seconds * 1e3
-    return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / (1 << 20):.4g} MiB"
+        return f"big lock: {len(some)} config {what}s of {format_duration(max(some))}"
+    return f"big lock: {len(some)} config {what}s, {format_duration(sum(seconds))} together"

@@ -26,9 +26,10 @@ from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.control import Control, Message
-from migpool.lab.rounds import RoundTold
+from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideRun
 from migpool.lab.sideform import to_json
+from migpool.lab.warned import warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
@@ -131,7 +132,7 @@ class Child:
             watch=lambda state: self._tell({"state": state.value}),
             listening=lambda address: self._tell({"listening": str(address)}),
             ended=self._wake_up,
-            progress=lambda done: self._tell({"round": RoundTold.of(done).to_json()}),
+            progress=lambda done: self._tell({"round": RoundResult.of(done).model_dump()}),
         )
         self._run.start()
 
@@ -178,7 +179,8 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     control = Control(socket.socket(fileno=descriptor))
     try:
-        Child(control).serve()
+        with warnings_told(lambda text: control.send({"warning": text})):
+            Child(control).serve()
     except MigpoolError as error:
         control.send({"error": str(error), "usage": isinstance(error, UsageError)})
     finally:

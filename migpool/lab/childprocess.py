@@ -16,7 +16,7 @@ from typing import Final
 
 from migpool.device import Side
 from migpool.lab.control import Control, Message
-from migpool.lab.rounds import RoundTold
+from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json
 from migpool.migration.states import State
@@ -37,12 +37,14 @@ class SideOutcome:
     Attributes:
         result: what it said of its migration; ``None`` if it did not come to that.
         failure: why there is no result, in one line; empty if there is one.
+        warnings: what it was warned of, a line each.
         freed: whether it was ended only because the other side had ended: then that one's error is the reason.
     """
 
     result: SideResult | None
     failure: str
     freed: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def error(self) -> str:
@@ -61,6 +63,7 @@ class ChildProcess:
         state: the last one that it told of.
         bytes: how much state it has sent or received, as it told.
         rounds: of pre-copy, as it told of them.
+        warnings: what it was warned of.
         listening: the destination's address; empty until it listens.
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
@@ -71,7 +74,8 @@ class ChildProcess:
         self.side = side
         self.state = State.NONE
         self.bytes = 0
-        self.rounds: list[RoundTold] = []
+        self.rounds: list[RoundResult] = []
+        self.warnings: list[str] = []
         self.listening = ""
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
@@ -118,7 +122,9 @@ class ChildProcess:
             case {"bytes": count}:
                 self.bytes = count
             case {"round": form}:
-                self.rounds.append(RoundTold.from_json(form))
+                self.rounds.append(RoundResult(**form))
+            case {"warning": text}:
+                self.warnings.append(text)
             case {"listening": address}:
                 self.listening = address
             case {"result": form}:
@@ -155,7 +161,7 @@ class ChildProcess:
     def ending(self) -> SideOutcome:
         """How it ended."""
         outcome = self.outcome or SideOutcome(None, f"the {self.side} process was ended")
-        return replace(outcome, freed=self._freed)
+        return replace(outcome, freed=self._freed, warnings=tuple(self.warnings))
 
     def _how_it_ended(self) -> str:
         try:

@@ -23,7 +23,7 @@ from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.errors import UsageError
 from migpool.lab.attribution import Link, attribute
-from migpool.lab.kinds import SPAN_NAMES
+from migpool.lab.kinds import WAITS
 from migpool.lab.pagejobs import memory_of
 from migpool.migration.report import SideReport
 
@@ -120,7 +120,7 @@ class _Drawing:
             for span in spans:
                 yield self._event(
                     "X",
-                    SPAN_NAMES[span.wait],
+                    WAITS[span.wait].name,
                     pid,
                     tid,
                     span.begin,

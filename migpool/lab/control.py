@@ -9,6 +9,7 @@
                                        <-        {"state": "setup"} ...
                                        <-        {"listening": "tcp:127.0.0.1:34567"}
                                        <-        {"bytes": 1048576}      a few times a second
+                                       <-        {"warning": "..."}      what Python or a library warns of
                                        <-        {"result": {...}}       the side's result, and the end
                                        <-        {"error": "...", "usage": true}        there was no migration
 

@@ -36,9 +36,10 @@ Guarantees:
 
 from __future__ import annotations
 
-from migpool.core.effects import Wait
+from collections.abc import Callable, Mapping
+
 from migpool.core.trace import Span
-from migpool.lab.kinds import WORK_KINDS
+from migpool.lab.kinds import WAITS, PathRule
 from migpool.lab.pathwalk import OWN, Link, Walk
 from migpool.lab.spanindex import SideIndex
 
@@ -61,27 +62,30 @@ def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: in
 class _Walk(Walk):
     """Goes on from each span's end to where that came from."""
 
+    def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:
+        super().__init__(source, destination, begin, end)
+        self._rules: Mapping[PathRule, Callable[[Span], None]] = {
+            "work": self._work,
+            "starved": self._starved,
+            "credit": self._credit,
+            "send": self._send,
+            "lock": self._lock,
+            "queued": self._queued,
+            "join": self._join,
+            "sync": self._sync,
+        }
+
     def step(self) -> None:
         """Take one step back in time, or to another actor."""
         span = self._track.at(self.now)
         if span is None or span.end < self.now:
             self._pause(span)
-        elif span.wait is Wait.STARVED:
-            self._starved(span)
-        elif span.wait is Wait.CREDIT:
-            self._credit(span)
-        elif span.wait is Wait.SEND:
-            self._send(span)
-        elif span.wait is Wait.LOCK:
-            self._lock(span)
-        elif span.wait is Wait.QUEUED:
-            self._queued(span)
-        elif span.wait is Wait.JOIN:
-            self._join(span)
-        elif span.wait is Wait.SYNC:
-            self._sync(span)
         else:
-            self._spend(span.begin, WORK_KINDS[span.wait], span)
+            self._rules[WAITS[span.wait].path](span)
+
+    def _work(self, span: Span) -> None:
+        """What takes its own time comes from its begin."""
+        self._spend(span.begin, WAITS[span.wait].kind, span)
 
     # ------------------------------------------------------------------ what each kind of span was waiting for
 

@@ -86,8 +86,8 @@ def device_costs(
         ours = costs[slot] if costs else None
         theirs = destination_costs[slot] if destination_costs else None
         iterable = completed[0][0].devices[slot].iterable
-        size = min(source.devices[slot].bytes - source.devices[slot].precopied for source, _ in completed)
-        if ours is not None and any(source.devices[slot].precopied for source, _ in completed):
+        size = min(source.devices[slot].bytes_after_stop for source, _ in completed)
+        if ours is not None and any(source.devices[slot].bytes_before_stop for source, _ in completed):
             # How much is left after the stop differs from run to run: no run may be told more than it had to do.
             ours = replace(
                 ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))

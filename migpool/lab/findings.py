@@ -17,15 +17,12 @@ from migpool.lab.precopysaving import precopy_saving
 from migpool.lab.processes import PairResult
 from migpool.lab.result import (
     BoundResult,
-    DeviceResult,
     LabResult,
     MachineFacts,
     MemoryResult,
-    RoundResult,
     RunResult,
     ThreadCounts,
 )
-from migpool.lab.rounds import RoundTold
 from migpool.lab.side import SideResult
 from migpool.migration.report import DeviceReport, SideReport
 from migpool.migration.states import State
@@ -58,7 +55,8 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         seed=seed,
         outcome=_outcome(pair),
         verified=pair.verified,
-        rounds=[_round(told) for told in pair.rounds],
+        rounds=list(pair.rounds),
+        warnings=_warnings(pair),
     )
     if source is not None:
         found = _with_source(found, source.report)
@@ -74,14 +72,14 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
     return found.model_copy(update={"error": pair.error})
 
 
-def source_result(model: str, repeat: int, seed: int, result: SideResult) -> RunResult:
+def source_result(model: str, repeat: int, seed: int, result: SideResult, warnings: Sequence[str] = ()) -> RunResult:
     """What is told of a run of which only the source is known."""
     outcome = _told(result.report.outcome)
     found = RunResult(
         model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
     )
     found = _with_source(found, result.report)
-    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report)})
+    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report), "warnings": list(warnings)})
 
 
 def with_bound(run: RunResult, bound: LowerBound | None) -> RunResult:
@@ -182,7 +180,7 @@ def _with_source(run: RunResult, report: SideReport) -> RunResult:
             "threads_before": ThreadCounts(source=report.threads_before, destination=run.threads_before.destination),
             "remarks": [*run.remarks, *_remarks(report)],
             "clock": report.clock,
-            "devices": [_device(device) for device in report.devices],
+            "devices": list(report.devices),
         }
     )
 
@@ -206,33 +204,20 @@ def _remarks(report: SideReport) -> list[str]:
     return [f"at the {report.side}, {remark}" for remark in report.remarks]
 
 
-def _with_remarks(devices: Sequence[DeviceResult], report: SideReport) -> list[DeviceResult]:
+def _warnings(pair: PairResult) -> list[str]:
+    """What either side was warned of; what both were is told once."""
+    ours, theirs = pair.source.warnings, pair.destination.warnings
+    both = [text for text in ours if text in theirs]
+    return [
+        *(f"at both sides, {text}" for text in both),
+        *(f"at the source, {text}" for text in ours if text not in both),
+        *(f"at the destination, {text}" for text in theirs if text not in both),
+    ]
+
+
+def _with_remarks(devices: Sequence[DeviceReport], report: SideReport) -> list[DeviceReport]:
     remarks = {device.name: device.remark for device in report.devices}
-    return [device.model_copy(update={"remark": remarks.get(device.name, "")}) for device in devices]
-
-
-def _round(told: RoundTold) -> RoundResult:
-    return RoundResult(
-        number=told.number,
-        bytes=told.bytes,
-        seconds=told.seconds,
-        sent=told.sent,
-        dirtied=told.dirtied,
-        left=told.left,
-        expected_ms=None if told.expected is None else told.expected * 1000,
-    )
-
-
-def _device(device: DeviceReport) -> DeviceResult:
-    return DeviceResult(
-        name=device.name,
-        note=device.note,
-        iterable=device.iterable,
-        bytes=device.bytes,
-        bytes_before_stop=device.precopied,
-        bytes_after_stop=device.bytes - device.precopied,
-        verified=device.verified,
-    )
+    return [replace(device, remark=remarks.get(device.name, "")) for device in devices]
 
 
 def traced_source(model: str, result: SideResult) -> TracedRun:

@@ -47,8 +47,8 @@ def memory_costs(runs: Sequence[tuple[SideReport, SideReport]]) -> MemoryCosts:
         syncs.append(min((one.duration for one in own if one.wait is Wait.SYNC), default=0))
         sends = {one.index: one for one in source.spans if one.slot == memory and one.wait is Wait.SEND}
         receives = {one.index: one for one in destination.spans if one.slot == memory and one.wait is Wait.RECEIVE}
-        before = source.devices[memory].precopied
-        for late, size in ((False, before), (True, source.devices[memory].bytes - before)):
+        told = source.devices[memory]
+        for late, size in ((False, told.bytes_before_stop), (True, told.bytes_after_stop)):
             numbers = [number for number, one in sends.items() if (one.begin >= source.stopped) is late]
             sent.append(_rate(size, (sends[number] for number in numbers)))
             received.append(_rate(size, (receives[number] for number in numbers if number in receives)))

@@ -19,11 +19,10 @@ from dataclasses import replace
 from migpool.core.effects import Wait
 from migpool.core.machine import RAM_IDSTR
 from migpool.core.trace import Span
+from migpool.lab.kinds import PAGE_JOB_WAITS
 from migpool.migration.report import DeviceReport, SideReport
 
 __all__ = ["memory_of", "page_jobs_of", "with_page_jobs"]
-
-OF_A_JOB = frozenset({Wait.QUEUED, Wait.SCAN, Wait.CHANNEL, Wait.SEND})
 
 
 def memory_of(report: SideReport) -> int:
@@ -86,7 +85,7 @@ def _received(spans: Iterable[Span], memory: int, sent: Mapping[int, int]) -> li
 
 def _is_of_a_job(span: Span, memory: int) -> bool:
     """A look at the log, which no job does, has no index; a SYNC's wait for a channel is none of a job's either."""
-    return span.slot == memory and span.wait in OF_A_JOB and (span.index >= 0 or span.wait is Wait.QUEUED)
+    return span.slot == memory and span.wait in PAGE_JOB_WAITS and (span.index >= 0 or span.wait is Wait.QUEUED)
 
 
 class _Told:

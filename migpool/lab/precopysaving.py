@@ -38,11 +38,11 @@ def precopy_saving(source: SideReport, destination: SideReport | None = None) ->
     alone = 0.0
     known = False
     for slot, device in enumerate(source.devices):
-        after = device.bytes - device.precopied - device.config
-        if device.precopied and after > 0 and slot in moving:
+        after = device.bytes_after_stop - device.config
+        if device.bytes_before_stop and after > 0 and slot in moving:
             known = True
             seconds = (moving[slot].end - moving[slot].begin) / 1e9
-            alone += max(0, device.precopied - device.redone) * seconds / after
+            alone += max(0, device.bytes_before_stop - device.redone) * seconds / after
     return alone * 1e3 / _at_once([(one.begin, one.end) for one in moving.values()]) if known else None
 
 

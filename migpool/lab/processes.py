@@ -21,7 +21,7 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.childprocess import PATIENCE, ChildProcess, SideOutcome
-from migpool.lab.rounds import RoundTold
+from migpool.lab.rounds import RoundResult
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
@@ -53,7 +53,7 @@ class Observed:
     destination: State
     bytes: int
     changes: tuple[tuple[Side, State], ...] = ()
-    rounds: tuple[RoundTold, ...] = ()
+    rounds: tuple[RoundResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class PairResult:
     source: SideOutcome
     destination: SideOutcome
     cancelled: bool
-    rounds: tuple[RoundTold, ...] = ()
+    rounds: tuple[RoundResult, ...] = ()
 
     @property
     def verified(self) -> bool:

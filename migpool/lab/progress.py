@@ -15,10 +15,9 @@ from migpool.lab.rounds import round_line
 from migpool.lab.run import Planned, Run, Watcher
 from migpool.lab.table import run_line
 from migpool.migration.states import State
+from migpool.units import format_rate, format_size
 
 __all__ = ["LiveProgress", "PlainProgress", "watching"]
-
-MIB = 1 << 20
 
 
 class PlainProgress:
@@ -77,8 +76,8 @@ class LiveProgress:
         if now.bytes:
             self._moving = self._moving or time.monotonic()
             since = time.monotonic() - self._moving
-            rate = f", {now.bytes / MIB / since:.0f} MiB/s" if since > 0.05 else ""
-            said += f", {now.bytes / MIB:.1f} MiB{rate}"
+            rate = f", {format_rate(now.bytes / since)}" if since > 0.05 else ""
+            said += f", {format_size(now.bytes)}{rate}"
         if now.rounds and now.source is State.ACTIVE:
             said = round_line(now.rounds[-1])
         self._say(planned, said)

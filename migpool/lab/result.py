@@ -32,70 +32,142 @@ The file holds one object::
       clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
-      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, verified (null where the device
-                      has no fingerprint), remark (what the device at the destination says afterwards; may be empty), in
-                      order
+      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, redone, config, verified (null
+                      where the device has no fingerprint), remark (what the device at the destination says afterwards;
+                      may be empty), in order: a side's own report (``migpool.migration.report.DeviceReport``)
       remarks         what a reader should know of how the threading model went to work, a sentence each
+      warnings        what Python or a library warned of in the processes of the run, each with its side; once each
       rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
                       expected_ms (the downtime that was expected then, null if it was not known)
       error           why it failed, in one line; empty if it did not
-      analysis        why the downtime is what it is, with the run's trace (``analysisform.py``): of each model the run
-                      with the median downtime has one, the others null
+      analysis        why the downtime is what it is, with the run's trace, see below: of each model the run with the
+                      median downtime has one, the others null
 
-Where only one side's report is there (``migpool send``), what the other one knows is null or empty.
+Where only one side's report is there (``migpool send``), what the other one knows is null or empty. An analysis::
+
+    why           the reason in a clause: the resource that the replay finds best to have out of the way
+    replayed_ms   the downtime as the replay has it with everything as it was: near downtime_ms, or do not trust it
+    resources     an object for each resource, the one that shortens the downtime most first:
+      resource      "big lock", "shared by reads", "shared by writes", "slow device", "workers", "receiving threads",
+                    "channels", "link", "memory budget", "CPU"
+      side          "source", "destination", or empty
+      devices       those that share it, or the slow one
+      shorter_ms    how much shorter the downtime would be with it out of the way
+      says          the same as a clause
+    path          the critical path, link by link from the stop to the running machine:
+      begin_ms, end_ms, kind, side, device, thread, chunk, behind
+    trace         the spans of both sides within the run, on one clock; see below
+    memory        [time, bytes] whenever the destination's use of its budget changed
+
+A trace has ``threads`` and ``spans`` for ``source`` and ``destination``. A span is a row: kind of wait (the names of
+``migpool.core.effects.Wait``, lower case), device (place in the run's ``devices``, -1 for none), chunk (-1 for none),
+begin, end, thread (place in ``threads``). Times are nanoseconds from the moment at which the source began to stop the
+machine; what was before is negative.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue, field_serializer, field_validator
 
-from migpool.lab.analysisform import AnalysisResult
-from migpool.lab.jsontext import json_text
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
+from migpool.device import Side
+from migpool.lab.form import Form
+from migpool.lab.rounds import RoundResult
+from migpool.migration.report import DeviceReport
 
 __all__ = [
+    "AnalysisResult",
     "BoundResult",
-    "DeviceResult",
     "LabResult",
+    "LinkResult",
     "MachineFacts",
     "MemoryResult",
-    "RoundResult",
+    "ResourceResult",
     "RunResult",
+    "SideTrace",
+    "SpanRow",
     "ThreadCounts",
+    "TraceResult",
 ]
 
+_REST = "bytes_after_stop"
+"""The key of a device's row that follows from two others."""
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class DeviceResult(_Form):
-    """One device of one run."""
-
-    name: str
-    note: str
-    iterable: bool
-    bytes: int
-    bytes_before_stop: int = 0
-    bytes_after_stop: int = 0
-    verified: bool | None
-    remark: str = ""
+SpanRow: TypeAlias = tuple[str, int, int, int, int, int]
 
 
-class RoundResult(_Form):
-    """One round of pre-copy."""
+class ResourceResult(Form):
+    """One resource out of the way."""
 
-    number: int
-    bytes: int
-    sent: int | None = None
-    seconds: float
-    dirtied: int
-    left: int
-    expected_ms: float | None
+    resource: str
+    side: Side | Literal[""]
+    devices: list[str]
+    shorter_ms: float
+    says: str
 
 
-class MemoryResult(_Form):
+class LinkResult(Form):
+    """One stretch of the critical path."""
+
+    begin_ms: float
+    end_ms: float
+    kind: str
+    side: Side
+    device: str
+    thread: str
+    chunk: int
+    behind: str
+
+
+class SideTrace(Form):
+    """One side's spans, with each thread's name once."""
+
+    threads: list[str]
+    spans: list[SpanRow]
+
+    @classmethod
+    def of(cls, spans: Sequence[Span], zero: int = 0) -> SideTrace:
+        """The form of some spans; ``zero`` is the time to count from, in nanoseconds."""
+        threads = list(dict.fromkeys(span.thread for span in spans))
+        number = {name: at for at, name in enumerate(threads)}
+        rows = [
+            (span.wait.name.lower(), span.slot, span.index, span.begin - zero, span.end - zero, number[span.thread])
+            for span in spans
+        ]
+        return cls(threads=threads, spans=rows)
+
+    def read(self) -> tuple[Span, ...]:
+        """The spans again, with the times as they stand here."""
+        return tuple(
+            Span(Wait[wait.upper()], slot, index, begin, end, self.threads[thread])
+            for wait, slot, index, begin, end, thread in self.spans
+        )
+
+
+class TraceResult(Form):
+    """Both sides' spans."""
+
+    source: SideTrace
+    destination: SideTrace
+
+
+class AnalysisResult(Form):
+    """Why a downtime is what it is; see the top of this file."""
+
+    why: str
+    replayed_ms: float | None
+    resources: list[ResourceResult]
+    path: list[LinkResult]
+    trace: TraceResult
+    memory: list[tuple[int, int]]
+
+
+class MemoryResult(Form):
     """The destination's memory; ``None`` where its report is missing."""
 
     budget_bytes: int | None
@@ -103,14 +175,14 @@ class MemoryResult(_Form):
     peak_rss_bytes: int | None
 
 
-class ThreadCounts(_Form):
+class ThreadCounts(Form):
     """Each side's threads; ``None`` where its report is missing."""
 
     source: int | None
     destination: int | None
 
 
-class RunResult(_Form):
+class RunResult(Form):
     """One run."""
 
     model: str
@@ -130,16 +202,26 @@ class RunResult(_Form):
     threads: ThreadCounts = ThreadCounts(source=None, destination=None)
     threads_before: ThreadCounts = ThreadCounts(source=None, destination=None)
     clock: str = ""
-    attribution: dict[str, float] = {}
+    attribution: dict[str, float] = Field(default={})
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
-    devices: list[DeviceResult] = []
-    remarks: list[str] = []
-    rounds: list[RoundResult] = []
+    devices: list[DeviceReport] = Field(default=[])
+    remarks: list[str] = Field(default=[])
+    warnings: list[str] = Field(default=[])
+    rounds: list[RoundResult] = Field(default=[])
     error: str = ""
     analysis: AnalysisResult | None = None
 
+    @field_serializer("devices")
+    def _with_the_rest(self, devices: list[DeviceReport]) -> list[dict[str, JsonValue]]:
+        return [{**asdict(one), _REST: one.bytes_after_stop} for one in devices]
 
-class BoundResult(_Form):
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _without_the_rest(cls, devices: list[object]) -> list[object]:
+        return [{key: one[key] for key in one if key != _REST} if isinstance(one, dict) else one for one in devices]
+
+
+class BoundResult(Form):
     """The lower bound of the downtime, over all runs."""
 
     milliseconds: float
@@ -147,7 +229,7 @@ class BoundResult(_Form):
     parts: dict[str, float]
 
 
-class MachineFacts(_Form):
+class MachineFacts(Form):
     """Where it ran."""
 
     system: str
@@ -156,7 +238,7 @@ class MachineFacts(_Form):
     migpool: str
 
 
-class LabResult(_Form):
+class LabResult(Form):
     """The whole file; see the top of this one."""
 
     schema_number: Literal[1] = Field(alias="schema")
@@ -165,7 +247,3 @@ class LabResult(_Form):
     machine: MachineFacts
     lower_bound: BoundResult | None = None
     runs: list[RunResult]
-
-    def to_json(self) -> str:
-        """The file's text."""
-        return json_text(self.model_dump(mode="json", by_alias=True))

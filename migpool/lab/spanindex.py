@@ -10,35 +10,11 @@ from dataclasses import dataclass, replace
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
+from migpool.lab.kinds import JOB_WAITS, OWN_WAITS, RECEIVER_WAITS
 from migpool.lab.pagejobs import page_jobs_of
 from migpool.migration.report import SideReport
 
 __all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "migration_thread"]
-
-JOB_WAITS = frozenset(
-    {
-        Wait.ACQUIRE,
-        Wait.READ,
-        Wait.CREDIT,
-        Wait.SEND,
-        Wait.LOCK,
-        Wait.SAVE_CONFIG,
-        Wait.STARVED,
-        Wait.WRITE,
-        Wait.LOADED,
-        Wait.LOAD_CONFIG,
-        Wait.QUEUED,
-        Wait.SCAN,
-        Wait.HOLD,
-    }
-)
-"""What the jobs of ``jobs.py`` leave on whatever thread they run on; CHANNEL lies inside SEND and stands apart."""
-
-RECEIVER_WAITS = JOB_WAITS - {Wait.STARVED, Wait.QUEUED}
-"""Those during which a job keeps a channel's thread: it has none while queued, and needs none while it starves."""
-
-OWN_WAITS = frozenset({Wait.QUIESCE, Wait.STOP, Wait.SECTION, Wait.SETUP, Wait.WAKE, Wait.START, Wait.JOIN})
-"""What the migration's own thread leaves besides the jobs that it runs itself, and SYNC, which channels leave too."""
 
 
 class Track:

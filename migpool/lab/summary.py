@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from migpool.lab.result import RunResult
+from migpool.units import format_duration
 
-__all__ = ["ModelSummary", "answer", "milliseconds", "summarize"]
+__all__ = ["ModelSummary", "answer", "summarize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +123,7 @@ def _less(fast: ModelSummary, slow: ModelSummary) -> str:
 
 
 def _ms(one: ModelSummary) -> str:
-    return milliseconds(one.downtime or 0.0)
-
-
-def milliseconds(value: float) -> str:
-    """A time as a reader takes it in: three digits are enough."""
-    if value >= 10_000:
-        return f"{value / 1000:.1f} s"
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms"
+    return format_duration((one.downtime or 0.0) / 1e3)
 
 
 def _spread(one: ModelSummary) -> str:

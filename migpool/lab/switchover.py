@@ -13,41 +13,12 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.timeline import CRITICAL, Drawn, Lanes, lanes_of
 from migpool.lab.result import LabResult, RunResult
-from migpool.lab.summary import milliseconds
+from migpool.units import format_duration
 
-__all__ = ["MARKS", "switchover"]
-
-MARKS: Final[dict[str, tuple[str, str]]] = {
-    "device stop": ("X", "magenta"),
-    "quiesce": ("Q", "magenta"),
-    "device read": ("R", "blue"),
-    "device write": ("W", "yellow"),
-    "save config": ("C", "magenta"),
-    "load config": ("C", "magenta"),
-    "send": ("S", "green"),
-    "section": ("M", "green"),
-    "start": ("^", "green"),
-    "wake": ("v", "green"),
-    "buffer": ("b", "cyan"),
-    "scan": ("P", "cyan"),
-    "sync": ("s", "bright_green"),
-    "credit": ("c", "bright_yellow"),
-    "channel": ("h", "bright_magenta"),
-    "network": ("n", "bright_black"),
-    "starved": (".", "bright_black"),
-    "lock": ("l", "red"),
-    "queued": ("q", "bright_red"),
-    "cpu": ("-", "bright_black"),
-    "other": ("?", "bright_black"),
-    "receive": ("r", "cyan"),
-    "hold config": ("k", "cyan"),
-    "give room back": ("g", "cyan"),
-    "set-up": ("M", "green"),
-    "join": (" ", ""),
-}
-"""The mark of each kind of span and its colour."""
+__all__ = ["switchover"]
 
 MOST_LANES: Final = 16
 LONGEST_LABEL: Final = 28
@@ -73,7 +44,7 @@ def _lines(run: RunResult, lanes: Lanes, label: int, columns: int) -> list[Text]
     assert run.analysis is not None
     assert run.downtime_ms is not None
     each = run.downtime_ms / columns
-    lines = [Text(), Text(f"Switchover   run {run.repeat}, a column is {milliseconds(each)}", style="bold")]
+    lines = [Text(), Text(f"Switchover   run {run.repeat}, a column is {format_duration(each / 1e3)}", style="bold")]
     path = [
         Drawn(0, link.kind, link.device, link.chunk, link.begin_ms, link.end_ms, link.thread)
         for link in run.analysis.path
@@ -88,15 +59,15 @@ def _lines(run: RunResult, lanes: Lanes, label: int, columns: int) -> list[Text]
         kinds = _columns(by_lane[lane], run.downtime_ms, columns)
         shown.update(kind for kind in kinds if kind)
         line = Text(f"{_short(_label(lanes.names[lane]), label):{label}}  ", no_wrap=True)
-        for kind in kinds:
-            mark, style = MARKS.get(kind, (" ", ""))
-            line.append(mark, style=style)
+        for name in kinds:
+            kind = BY_NAME.get(name)
+            line.append(kind.mark if kind else " ", style=kind.style if kind else "")
         lines.append(line)
     axis = Text(" " * (label + 2) + _axis(run.downtime_ms, columns), style="dim", no_wrap=True)
     lines.append(axis)
     if len(wanted) < len(lanes.names):
         lines.append(Text(f"{len(lanes.names) - len(wanted)} more lanes are not shown"))
-    words = [f"{MARKS[kind][0]} {kind}" for kind in MARKS if kind in shown and MARKS[kind][0].strip()]
+    words = [f"{kind.mark} {kind.name}" for kind in BY_NAME.values() if kind.name in shown and kind.mark.strip()]
     lines.append(Text("; ".join(words), style="dim"))
     if run.analysis.why:
         why = run.analysis.why
@@ -119,7 +90,7 @@ def _columns(spans: Sequence[Drawn], end: float, columns: int) -> list[str]:
 
 def _axis(end: float, columns: int) -> str:
     """0 at the left, the downtime at the right, the half between them."""
-    half, whole = milliseconds(end / 2), milliseconds(end)
+    half, whole = format_duration(end / 2e3), format_duration(end / 1e3)
     line = "0".ljust(columns // 2 - len(half) // 2) + half
     return line.ljust(columns - len(whole)) + whole
 

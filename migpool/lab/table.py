@@ -12,12 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from migpool.lab.result import LabResult, RunResult
-from migpool.lab.summary import ModelSummary, answer, milliseconds, summarize
+from migpool.lab.summary import ModelSummary, answer, summarize
+from migpool.units import format_duration, format_share, format_size
 
 __all__ = ["console_for", "render", "run_line"]
 
-MIB: Final = 1 << 20
-_UNITS: Final = ((1 << 30, "GiB"), (MIB, "MiB"), (1 << 10, "KiB"), (1, "B"))
 SHOWN_KINDS: Final = 3
 LONGEST_NAME: Final = 12
 ROOMY: Final = 90
@@ -54,7 +53,7 @@ def run_line(run: RunResult, *, reason: bool = True) -> str:
     if run.outcome != "completed" or run.downtime_ms is None:
         return f"{run.model}, run {run.repeat}: {run.outcome}{f': {run.error}' if run.error and reason else ''}"
     state = "state verified" if run.verified else "state NOT verified"
-    return f"{run.model}, run {run.repeat}: completed, downtime {milliseconds(run.downtime_ms)}, {state}"
+    return f"{run.model}, run {run.repeat}: completed, downtime {format_duration(run.downtime_ms / 1e3)}, {state}"
 
 
 def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
@@ -73,12 +72,12 @@ def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
 
 
 def _cells(one: ModelSummary) -> tuple[RenderableType, ...]:
-    downtime = "none" if one.downtime is None else milliseconds(one.downtime)
+    downtime = "none" if one.downtime is None else format_duration(one.downtime / 1e3)
     spread = f"{_bare(one.least)}-{_bare(one.most)}" if one.downtime is not None and one.runs > 1 else ""
     whole = sum(part for _, part in one.kinds)
     kinds = [f"{kind} {100 * part / whole:.0f}%" for kind, part in one.kinds[:SHOWN_KINDS] if whole]
-    memory = _of_budget(one.high_water, one.budget) if one.budget else ""
-    rss = f"RSS {one.rss / MIB:.0f} MiB" if one.rss else ""
+    memory = format_share(one.high_water, one.budget) if one.budget else ""
+    rss = f"RSS {format_size(one.rss)}" if one.rss else ""
     good = one.verified == one.runs
     verified = Text(f"{one.verified}/{one.runs} {'yes' if good else 'NO'}", style="green" if good else "bold red")
     return (
@@ -99,13 +98,8 @@ def _folded(model: str) -> str:
     return "\n".join(line.replace("-", "-\n") if len(line) > LONGEST_NAME else line for line in lines)
 
 
-def _of_budget(used: int, budget: int) -> str:
-    unit, name = next((unit, name) for unit, name in _UNITS if budget >= unit)
-    return f"{used / unit:.3g}/{budget / unit:.3g} {name}"
-
-
 def _bare(value: float) -> str:
-    return milliseconds(value).removesuffix(" ms")
+    return format_duration(value / 1e3).removesuffix(" ms")
 
 
 def _foundations(result: LabResult) -> list[RenderableType]:
@@ -124,10 +118,12 @@ def _foundations(result: LabResult) -> list[RenderableType]:
         lines.append(Text(f"Pre-copy     {precopied}"))
     if result.lower_bound is not None:
         bound = result.lower_bound
-        limit = f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"
+        limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"
         lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
     remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
     lines += [Text(f"Remark       {remark}") for remark in remarks]
+    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
+    lines += [Text(f"Warning      {warning}", style="yellow") for warning in warned]
     lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
     return lines
 
@@ -150,9 +146,9 @@ def _precopied(runs: Sequence[RunResult]) -> str:
     if not some:
         return ""
     before, whole = (median_low(getattr(run, name) for run in some) for name in ("bytes_before_stop", "bytes"))
-    said = f"{_of_budget(before, whole)} moved before the stop"
+    said = f"{format_share(before, whole)} moved before the stop"
     if saved := [run.precopy_saved_ms for run in some if run.precopy_saved_ms is not None]:
-        said += f", which saved about {milliseconds(median(saved))} of downtime"
+        said += f", which saved about {format_duration(median(saved) / 1e3)} of downtime"
         said += f" ({_bare(min(saved))}-{_bare(max(saved))})" if len(saved) > 1 else ""
     return said
 

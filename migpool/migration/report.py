@@ -18,7 +18,7 @@ __all__ = ["DeviceReport", "SideReport", "boot_id", "digest_of", "peak_rss"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """One device.
+    """One device: what a side says of it, and with it the row of ``devices`` in the result.
 
     Attributes:
         name: its idstr, with ``#`` and the instance id if that is not 0.
@@ -27,7 +27,7 @@ class DeviceReport:
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
         remark: what there is to say of it afterwards; only the destination's device has something to say.
-        precopied: how many of the bytes were sent while the machine ran; the others after it had stopped.
+        bytes_before_stop: how many of them were sent while the machine ran.
         redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
             said, and so had to be sent anew.
         config: how many of the bytes are the config.
@@ -39,9 +39,14 @@ class DeviceReport:
     bytes: int = 0
     verified: bool | None = None
     remark: str = ""
-    precopied: int = 0
+    bytes_before_stop: int = 0
     redone: int = 0
     config: int = 0
+
+    @property
+    def bytes_after_stop(self) -> int:
+        """How many of the bytes were sent after the machine had stopped."""
+        return self.bytes - self.bytes_before_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class SideReport:
     @property
     def precopied(self) -> int:
         """How many of the bytes were sent before the machine stopped; 0 at the destination."""
-        return sum(device.precopied for device in self.devices)
+        return sum(device.bytes_before_stop for device in self.devices)
 
     @property
     def verified(self) -> bool:

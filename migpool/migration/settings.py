@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["MIB", "ConfigLoad", "Settings"]
+from migpool.units import MIB
+
+__all__ = ["ConfigLoad", "Settings"]
 
 ConfigLoad: TypeAlias = Literal["as-loaded", "after-iterables"]
 """When a destination loads the config of an iterable device."""
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

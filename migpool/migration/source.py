@@ -374,7 +374,7 @@ class Source(Endpoint):
                 device.iterable,
                 self._paged if paged else self._bytes_of[number],
                 self._verified.get(number),
-                precopied=self._precopied[number],
+                bytes_before_stop=self._precopied[number],
                 redone=self._redone.get(number, 0),
                 config=self._config_of[number],
             )

@@ -59,9 +59,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from migpool.errors import ScenarioError
-from migpool.migration.settings import MIB, ConfigLoad, Settings
+from migpool.migration.settings import ConfigLoad, Settings
 from migpool.scenario.messages import explain
-from migpool.scenario.units import parse_rate, parse_size
+from migpool.units import MIB, parse_rate, parse_size
 
 __all__ = ["DeviceEntry", "Scenario", "builtin_names", "load_scenario", "parse_scenario", "scenario_text"]
 

@@ -19,10 +19,10 @@ from typing import Final
 from migpool.sim.fitting import fit
 from migpool.sim.model import Profile, Shared, World
 from migpool.sim.simulate import downtime
+from migpool.units import MIB
 
 __all__ = ["CHANNELS", "PUBLISHED", "Explanation", "Hypothesis", "conclusion", "explain", "hypotheses"]
 
-MIB: Final = 1 << 20
 SIZE: Final = 100 * MIB
 CHUNK: Final = 5 * MIB
 """Larger than real ones, to simulate faster: what is done in turn and what at once does not depend on it."""

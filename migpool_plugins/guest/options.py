@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal, Self, get_args
 
 from migpool.device import OptionValue
+from migpool.units import MIB
 from migpool_plugins.guest.layout import PAGE_SIZE
 from migpool_plugins.guest.pattern import HOT_PERIOD
 from migpool_plugins.options import Options
@@ -29,7 +30,7 @@ from migpool_plugins.vcpu.options import BACKENDS, BackendChoice
 
 DirtyLogChoice = Literal["auto", "bitmap", "ring"]
 
-MIB: Final = 1 << 20
+
 _LEAST, _MOST = 16 * MIB, 512 * MIB
 _PATTERNS: Final = ("sequential", "random", "hot")
 _DIRTY_LOGS: Final[tuple[DirtyLogChoice, ...]] = get_args(DirtyLogChoice)

@@ -41,14 +41,14 @@ def four(device: DeviceCosts) -> list[DeviceCosts]:
 def test_one_device_is_its_own_chain() -> None:
     bound = bound_of([NETWORK_FUNCTION])
     assert bound.milliseconds == pytest.approx(5 + 250 + 2.5 + 70)
-    assert bound.limited_by == "nic: stops 5 ms, read 250 ms, last write 2.5 ms, config load 70 ms"
+    assert bound.limited_by == "nic: stops 5.00 ms, read 250 ms, last write 2.50 ms, config load 70.0 ms"
 
 
 def test_four_devices_are_limited_by_their_configs_under_the_big_lock() -> None:
     bound = bound_of(four(NETWORK_FUNCTION))
     # The first device reads while the others stop, but its writes begin when all have; then come all configs.
     assert bound.milliseconds == pytest.approx(20 + 250 + 4 * 70)
-    assert bound.limited_by == "big lock: 4 config loads of 70 ms"
+    assert bound.limited_by == "big lock: 4 config loads of 70.0 ms"
     assert bound.parts["longest chain"] == pytest.approx(20 + 250 + 2.5 + 70)
     assert list(bound.parts.values()) == sorted(bound.parts.values(), reverse=True)
 
@@ -67,7 +67,7 @@ def test_the_config_is_saved_while_the_last_chunk_is_on_its_way() -> None:
 def test_writes_that_are_slower_than_the_reads_limit_a_chain() -> None:
     bound = bound_of([replace(NETWORK_FUNCTION, write=0.5)])
     assert bound.milliseconds == pytest.approx(5 + 500 + 70)
-    assert bound.limited_by == "nic: stops 5 ms, writes 500 ms, config load 70 ms"
+    assert bound.limited_by == "nic: stops 5.00 ms, writes 500 ms, config load 70.0 ms"
 
 
 def test_starts_follow_everything() -> None:
@@ -99,7 +99,7 @@ def test_a_lock_that_nobody_else_has_is_none() -> None:
 def test_the_bytes_cross_the_link_at_its_rate() -> None:
     bound = bound_of(four(NETWORK_FUNCTION), link_rate=200 << 20)
     assert bound.milliseconds == pytest.approx(20 + 2000 + 70)
-    assert bound.limited_by == "link: 400 MiB at its rate"
+    assert bound.limited_by == "link: 400.0 MiB at its rate"
     with pytest.raises(UsageError, match="must be over 0"):
         bound_of([NETWORK_FUNCTION], link_rate=0)
 
@@ -236,7 +236,7 @@ def test_configs_that_wait_for_every_iterable_device_wait_for_the_slowest() -> N
     machine = [section, quick, replace(NETWORK_FUNCTION, load_config=0.0)]
     bound = bound_of(machine, config_load="after-iterables")
     assert bound.milliseconds == pytest.approx(10 + 250 + 2.5 + 200)
-    assert bound.limited_by == "nic: stops 10 ms, read 250 ms, last write 2.5 ms, config load of quick 200 ms"
+    assert bound.limited_by == "nic: stops 10.0 ms, read 250 ms, last write 2.50 ms, config load of quick 200 ms"
     assert bound_of(machine).milliseconds == pytest.approx(10 + 250 + 2.5)
 
 
@@ -326,7 +326,7 @@ def run_of(read: float, write: float, load: float, last: float = 1.0) -> tuple[S
 def test_the_least_of_all_runs_counts() -> None:
     bound = lower_bound([run_of(10, 5, 20), run_of(20, 2, 30)])
     assert bound.milliseconds == pytest.approx(2 + 2 * 10 + 1 + 2 + 20)
-    assert bound.limited_by == "a: stops 2 ms, read 20 ms, last write 2 ms, config load 20 ms"
+    assert bound.limited_by == "a: stops 2.00 ms, read 20.0 ms, last write 2.00 ms, config load 20.0 ms"
     assert bound.measured == ("a", "b", "c", "s", "t")
 
 
@@ -362,7 +362,9 @@ def test_runs_and_costs_must_be_of_one_machine() -> None:
 
 def test_a_device_that_has_saved_some_before_the_stop_is_not_told_to_have_done_it_after() -> None:
     source, destination = run_of(10, 5, 20)
-    early = replace(source, devices=tuple(replace(device, bytes=1000, precopied=900) for device in source.devices))
+    early = replace(
+        source, devices=tuple(replace(device, bytes=1000, bytes_before_stop=900) for device in source.devices)
+    )
     costs: list[StateCosts | None] = [StateCosts(read=0.9, write=0.8, write_chunk=0.01), None, None, None, None]
     bound = lower_bound([(early, destination)], costs, link_rate=1000.0)
     assert bound.milliseconds < lower_bound([(source, destination)], costs).milliseconds

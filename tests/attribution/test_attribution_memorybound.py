@@ -24,14 +24,14 @@ def test_the_last_pages_cross_at_the_best_rate_that_was_seen() -> None:
     bound = bound_of([RAM, NIC])
     assert bound.parts["memory"] == pytest.approx(10 + 5 + 20 + 100 + 5 + 3)
     assert bound.milliseconds == bound.parts["memory"]
-    assert bound.limited_by == "memory: 100 MiB of pages at 1000 MiB a second"
+    assert bound.limited_by == "memory: 100.0 MiB of pages at 1000 MiB/s"
 
 
 def test_or_at_the_links_if_that_is_known() -> None:
     bound = bound_of([RAM, NIC], link_rate=200.0 * MIB)
     assert bound.parts["memory"] == pytest.approx(10 + 5 + 20 + 500 + 5 + 3)
     assert bound.parts["link"] == pytest.approx(10 + 5 + 540 + 3)
-    assert bound.limited_by == "link: 108 MiB at its rate"
+    assert bound.limited_by == "link: 108.0 MiB at its rate"
 
 
 def test_little_memory_is_not_what_limits() -> None:
@@ -47,7 +47,7 @@ def test_a_memory_has_no_config_that_a_save_could_be_the_last_before() -> None:
 def of_size(run: tuple[SideReport, SideReport], before: int, after: int) -> tuple[SideReport, SideReport]:
     source, destination = run
     devices = tuple(
-        replace(device, bytes=before + after, precopied=before) if device.name == "ram" else device
+        replace(device, bytes=before + after, bytes_before_stop=before) if device.name == "ram" else device
         for device in source.devices
     )
     return replace(source, devices=devices), destination

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from migpool.lab.analysis import analyse
-from migpool.lab.analysisform import AnalysisResult
 from migpool.lab.attribution import attribute
+from migpool.lab.result import AnalysisResult
 from migpool.lab.whatif.resources import replays
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad, Settings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from migpool.lab.kinds import BY_NAME
 from migpool.lab.result import LabResult
-from migpool.lab.switchover import MARKS
 from tests.support.commandline import LIMIT, here, migpool
 
 
@@ -86,7 +86,7 @@ def test_run_writes_one_on_demand_and_draws_the_switchover(tmp_path: Path) -> No
     assert lane.startswith("critical path")
     # Plain text where there is no terminal, and a mark for every column.
     assert "\x1b" not in ended.out
-    assert set(lane.removeprefix("critical path").replace(" ", "")) <= {mark for mark, _ in MARKS.values()}
+    assert set(lane.removeprefix("critical path").replace(" ", "")) <= {kind.mark for kind in BY_NAME.values()}
     assert any("X device stop" in line or "R device read" in line for line in lines[start:])
     assert any(line.startswith("Why ") for line in lines[start:])
 

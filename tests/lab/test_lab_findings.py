@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 
@@ -12,6 +13,7 @@ from migpool.lab.findings import device_costs, lab_result, run_result, source_re
 from migpool.lab.result import LabResult
 from migpool.lab.side import SideResult
 from migpool.lab.sideform import from_json, to_json
+from migpool.migration.report import DeviceReport
 from migpool.migration.states import State
 from migpool.scenario.schema import load_scenario
 from tests.support.lab_reports import MIB, freed, pair, report, result
@@ -95,3 +97,11 @@ def test_the_file_is_read_back_as_it_was_written() -> None:
     text = written.to_json()
     assert LabResult.model_validate_json(text) == written
     assert json.loads(text)["schema"] == 1
+
+
+def test_all_that_a_side_reports_of_a_device_is_its_row_in_the_file_and_read_back() -> None:
+    run = run_result("pool", 1, 1, pair(result("source"), result("destination")))
+    written = lab_result(load_scenario("small"), [run], None)
+    (row, _) = json.loads(written.to_json())["runs"][0]["devices"]
+    assert row.keys() == {field.name for field in fields(DeviceReport)} | {"bytes_after_stop"}
+    assert LabResult.model_validate_json(written.to_json()).runs[0].devices == run.devices

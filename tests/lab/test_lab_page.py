@@ -9,15 +9,16 @@ import re
 import pytest
 from rich.console import Console
 
-from migpool.core.effects import Wait
 from migpool.lab.analysis import analyse, representatives
-from migpool.lab.jsontext import json_text
+from migpool.lab.devicetable import COLUMNS
+from migpool.lab.form import json_text
+from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.contents import contents, thinned
 from migpool.lab.page.document import document, joined
 from migpool.lab.page.headline import headline
 from migpool.lab.page.timeline import CRITICAL, lanes_of
 from migpool.lab.result import LabResult, RunResult
-from migpool.lab.switchover import MARKS, switchover
+from migpool.lab.switchover import switchover
 from tests.support.attribution.made_downtimes import Rules, alike
 from tests.support.attribution.made_memory import Pages, made
 from tests.support.lab_reports import lab_result_of, report, run
@@ -122,7 +123,15 @@ def test_the_values_of_the_page_are_plain() -> None:
     (part,) = json.loads(json.dumps(form, allow_nan=False))["parts"]
     assert [model["name"] for model in part["models"]] == ["pool", "slow"]
     assert part["models"][1]["run"] is None
-    assert sum(one["path"] for one in part["models"][0]["run"]["devices"]) <= 20.0
+    devices = part["models"][0]["run"]["devices"]
+    assert devices["head"] == [column.heading for column in COLUMNS]
+    assert devices["rows"][0] == [
+        ["gpu", ""],
+        ["emulated", ""],
+        ["2.0 MiB", "number"],
+        ["2.00 ms", "number"],
+        ["yes", ""],
+    ]
 
 
 def test_a_path_of_very_many_links_is_drawn_without_those_that_cannot_be_seen() -> None:
@@ -144,7 +153,7 @@ def test_the_time_line_fits_and_every_mark_is_explained(width: int) -> None:
     path = next(line for line in lines if line.startswith(CRITICAL)).removeprefix(CRITICAL)
     whole = " ".join(lines)
     for mark in set(path) - {" "}:
-        assert any(f"{mark} {kind}" in whole for kind, (sign, _) in MARKS.items() if sign == mark)
+        assert any(f"{mark} {kind.name}" in whole for kind in BY_NAME.values() if kind.mark == mark)
     # The device stopped for two of the twenty milliseconds, and was read for eight.
     columns = len(path.strip())
     assert path.count("X") == pytest.approx(0.1 * columns, abs=2)
@@ -154,16 +163,6 @@ def test_the_time_line_fits_and_every_mark_is_explained(width: int) -> None:
 
 def test_there_is_no_time_line_without_a_trace() -> None:
     assert switchover(lab_result_of(run("a", 1, 10.0)), 80) is None
-
-
-def test_every_kind_of_span_has_a_mark_of_its_own_or_a_good_reason() -> None:
-    from migpool.lab.kinds import SPAN_NAMES
-
-    assert set(SPAN_NAMES.values()) <= MARKS.keys()
-    signs = [sign for sign, _ in MARKS.values()]
-    twice = {sign for sign in signs if signs.count(sign) > 1}
-    assert twice <= {"C", "M"}  # configs, and what the main channel carries
-    assert len(Wait) == len(SPAN_NAMES)
 
 
 def test_json_keeps_plain_rows_on_one_line_and_says_the_same() -> None:

@@ -28,7 +28,7 @@ def device(before: int, after: int, *, redone: int = 0, config: int = 0) -> Devi
     """A device that moved so many MiB before the stop and after it."""
     size = (before + after) * MIB + config
     return DeviceReport(
-        "device", "", iterable=True, bytes=size, precopied=before * MIB, redone=redone * MIB, config=config
+        "device", "", iterable=True, bytes=size, bytes_before_stop=before * MIB, redone=redone * MIB, config=config
     )
 
 

@@ -119,7 +119,7 @@ def test_it_is_said_once_a_device_and_answered_once(tmp_path: Path, written: lis
 def test_what_moved_before_the_stop_is_reported_beside_the_whole(tmp_path: Path) -> None:
     source, destination = machines(50 * KIB, 0, 20 * KIB)
     sent, got = migrate(tmp_path, source, destination)
-    assert [device.precopied for device in sent.devices] == [50 * KIB, 0, 20 * KIB, 0]
+    assert [device.bytes_before_stop for device in sent.devices] == [50 * KIB, 0, 20 * KIB, 0]
     assert sent.precopied == 70 * KIB
     configs = [len(device.config) for device in source]
     assert [device.config for device in sent.devices] == configs
@@ -149,7 +149,7 @@ def test_what_changed_after_it_was_sent_is_reported(tmp_path: Path) -> None:
             return taken
 
     sent, _ = migrate(tmp_path, [Busy()], [Growing(0)], settings=replace(SETTINGS, downtime_limit=1e-9))
-    assert (sent.devices[0].precopied, sent.devices[0].redone) == (42 * KIB, 12 * KIB)
+    assert (sent.devices[0].bytes_before_stop, sent.devices[0].redone) == (42 * KIB, 12 * KIB)
 
 
 def test_a_machine_without_any_says_nothing_of_it(tmp_path: Path, written: list[bytes]) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from migpool.lab.analysis import representatives
-from migpool.lab.kinds import MEANINGS
+from migpool.lab.devicetable import COLUMNS, device_rows
+from migpool.lab.kinds import BY_NAME
 from migpool.lab.page.timeline import Lanes, lanes_of
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.summary import ModelSummary, summarize
@@ -26,7 +27,10 @@ def contents(results: Sequence[LabResult]) -> dict[str, JsonValue]:
         results: each is a part of the page of its own.
     """
     return {
-        "kinds": dict(MEANINGS),
+        "kinds": {
+            name: {key: getattr(one, key) for key in ("meaning", "colour", "waits", "layer", "narrow")}
+            for name, one in BY_NAME.items()
+        },
         "parts": [_part(result) for result in results],
     }
 
@@ -80,27 +84,15 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "repeat": run.repeat,
         "downtime": run.downtime_ms,
         "replayed": analysis.replayed_ms,
-        "resources": [
-            {"says": one.says, "name": one.resource, "side": one.side, "shorter": one.shorter_ms}
-            for one in analysis.resources
-        ],
-        "path": [
-            {
-                "begin": link.begin_ms,
-                "end": end,
-                "kind": link.kind,
-                "device": link.device,
-                "thread": link.thread,
-                "chunk": link.chunk,
-                "side": link.side,
-                "behind": link.behind,
-            }
-            for link, end in ((analysis.path[at], end) for at, end in kept)
-        ],
+        "resources": [one.model_dump() for one in analysis.resources],
+        "path": [{**analysis.path[at].model_dump(), "end_ms": end} for at, end in kept],
         "lanes": {by: _lanes(lanes, [at for at, _ in kept]) for by, lanes in drawn.items()},
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
-        "devices": _devices(run),
+        "devices": {
+            "head": [one.heading for one in COLUMNS],
+            "rows": [[list(cell) for cell in row] for row in device_rows(run)],
+        },
     }
 
 
@@ -153,22 +145,3 @@ def _lanes(lanes: Lanes, path: Sequence[int]) -> dict[str, JsonValue]:
         "path": [lanes.path[at] for at in path],
         "leftOut": lanes.left_out,
     }
-
-
-def _devices(run: RunResult) -> list[JsonValue]:
-    """Each device: what it is, and how long it was on the critical path, in ms by kind."""
-    assert run.analysis is not None
-    spent: defaultdict[str, float] = defaultdict(float)
-    for link in run.analysis.path:
-        spent[link.device] += link.end_ms - link.begin_ms
-    return [
-        {
-            "name": device.name,
-            "note": device.note,
-            "iterable": device.iterable,
-            "bytes": device.bytes,
-            "verified": device.verified,
-            "path": spent[device.name],
-        }
-        for device in run.devices
-    ]

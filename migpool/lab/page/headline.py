@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from migpool.lab.page.contents import looked_into
 from migpool.lab.result import LabResult, RunResult
-from migpool.lab.summary import answer, milliseconds, summarize
+from migpool.lab.summary import answer, summarize
+from migpool.units import format_duration
 
 __all__ = ["headline", "reason_line", "rest", "shown_run"]
 
@@ -19,7 +20,7 @@ def headline(result: LabResult) -> str:
     others = summaries[1:]
     level = any(one.least <= first.most for one in others)
     place = "is the only model that was tried" if not others else "is among the fastest" if level else "is the fastest"
-    said = f"{first.model} {place}, with {milliseconds(first.downtime)} of downtime"
+    said = f"{first.model} {place}, with {format_duration(first.downtime / 1e3)} of downtime"
     run = shown_run(result, first.model)
     why = run.analysis.why if run is not None and run.analysis is not None else ""
     return f"{said}; it is not less because {why}." if why else f"{said}."

@@ -2,18 +2,9 @@
 (() => {
   const values = JSON.parse(document.getElementById("values").textContent);
   const root = document.documentElement;
-  const COLOURS = {
-    "device stop": "#8c6bb1", "device read": "#2f81c7", "buffer": "#7fb2d9", "credit": "#d9a400", "channel": "#c77fb8",
-    "send": "#2f9e7f", "network": "#7d9a8c", "starved": "#b3bac2", "device write": "#e0762a", "lock": "#c4262e",
-    "save config": "#5e4fa2", "load config": "#a3408f", "queued": "#d4766c", "section": "#6b8e23", "start": "#3f7f5f",
-    "cpu": "#7d8590", "other": "#a0a0a0", "give room back": "#c9b458", "receive": "#4aa3a1", "set-up": "#6b8e23",
-    "join": "#8b949e", "quiesce": "#b39ad1", "wake": "#7aa892", "hold config": "#c9b458",
-    "scan": "#56b4c9", "sync": "#9ac27f",
-  };
+  // How each kind looks is said in kinds.py. A result of a newer version may have one that is not there.
   // What is waited for is hatched, what is worked is plain: the colours need not be told apart.
-  const WAITS = ["join", "starved", "queued", "credit", "lock", "channel", "network", "sync"];
-  // What lies within another span is drawn after it.
-  const ORDER = ["join", "starved", "queued", "credit", "buffer", "send", "lock", "network"];
+  const kindOf = name => values.kinds[name] || values.kinds.other;
   const CONFIG = {displaylogo: false, responsive: true, displayModeBar: false};
   const MOVING = {...CONFIG, displayModeBar: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"]};
   const PAPER = 670;
@@ -32,11 +23,11 @@
   const MIB = 1048576;
 
   function marker(kind) {
-    const colour = COLOURS[kind] || "#a0a0a0";
+    const {colour, waits} = kindOf(kind);
     const made = {color: colour, line: {width: 0}};
     // A page full of hatching is slow to print: there what is waited for is framed.
-    if (WAITS.includes(kind) && printing) return {color: css("--back"), line: {width: .7, color: colour}};
-    if (WAITS.includes(kind)) made.pattern = {shape: "/", fgcolor: colour, bgcolor: css("--back"), size: 5, solidity: .45, fillmode: "overlay"};
+    if (waits && printing) return {color: css("--back"), line: {width: .7, color: colour}};
+    if (waits) made.pattern = {shape: "/", fgcolor: colour, bgcolor: css("--back"), size: 5, solidity: .45, fillmode: "overlay"};
     return made;
   }
 
@@ -60,9 +51,9 @@
     const place = document.getElementById(id);
     place.replaceChildren(...kinds.map(kind => {
       const one = document.createElement("span"), mark = document.createElement("i");
-      mark.style.setProperty("--colour", COLOURS[kind] || "#a0a0a0");
-      if (WAITS.includes(kind)) mark.className = "wait";
-      one.title = values.kinds[kind] || "";
+      mark.style.setProperty("--colour", kindOf(kind).colour);
+      if (kindOf(kind).waits) mark.className = "wait";
+      one.title = kindOf(kind).meaning;
       one.append(mark, kind);
       return one;
     }));
@@ -99,7 +90,7 @@
     const traces = kinds.map(kind => ({
       type: "bar", orientation: "h", name: kind, marker: marker(kind), width: .66,
       x: models.map(model => model.kinds[kind] || 0), y: models.map(model => short(model.name)),
-      hovertemplate: "<b>" + kind + "</b> %{x:.1f} ms<br>" + text(values.kinds[kind]) + "<extra></extra>",
+      hovertemplate: "<b>" + kind + "</b> %{x:.1f} ms<br>" + text(kindOf(kind).meaning) + "<extra></extra>",
     }));
     legend(name + "-kinds-legend", kinds);
     draw(name + "-kinds", traces, {
@@ -127,17 +118,16 @@
     for (const [lane, kind, device, thread, chunk, begin, end] of lanes.spans)
       add(lanes.words[kind], lane, begin, end, words(lanes.words[kind], begin, end, lanes.words[device], chunk, lanes.words[thread], ""));
     for (const link of run.path)
-      add(link.kind, 0, link.begin, link.end, words(link.kind, link.begin, link.end, link.device, link.chunk, link.thread, link.behind));
-    const place = kind => ORDER.includes(kind) ? ORDER.indexOf(kind) : ORDER.length;
-    const drawn = Object.keys(by).sort((a, b) => place(a) - place(b) || a.localeCompare(b));
+      add(link.kind, 0, link.begin_ms, link.end_ms, words(link.kind, link.begin_ms, link.end_ms, link.device, link.chunk, link.thread, link.behind));
+    const drawn = Object.keys(by).sort((a, b) => kindOf(a).layer - kindOf(b).layer || a.localeCompare(b));
     legend(name + "-legend", drawn);
     const traces = drawn.map(kind => ({
-      type: "bar", orientation: "h", name: kind, ...by[kind], width: kind === "join" ? .2 : .78, marker: marker(kind),
+      type: "bar", orientation: "h", name: kind, ...by[kind], width: kindOf(kind).narrow ? .2 : .78, marker: marker(kind),
       hovertemplate: "%{customdata}<extra></extra>",
     }));
     if (state.path) {
       const x = [], y = [];
-      run.path.forEach((link, at) => { x.push(link.begin, link.end); y.push(lanes.path[at], lanes.path[at]); });
+      run.path.forEach((link, at) => { x.push(link.begin_ms, link.end_ms); y.push(lanes.path[at], lanes.path[at]); });
       traces.push({type: "scatter", mode: "lines", name: "critical path", x, y, hoverinfo: "skip", line: {color: css("--path"), width: 2}});
     }
     const count = lanes.names.length, height = 96 + 24 * count;
@@ -154,13 +144,13 @@
     if (!run || run.replayed === null) { about.textContent = "There is no replay of this model."; Plotly.purge(id); return; }
     about.textContent = "How much shorter the downtime of this run would be with one resource out of the way: the recorded steps played " +
       `again without it. With everything as it was, the replay comes to ${ms(run.replayed)} for the ${ms(run.downtime)} that were measured. The parts do not add up.`;
-    const found = run.resources.filter(one => one.shorter >= .005 * run.downtime).slice(0, 8).reverse();
+    const found = run.resources.filter(one => one.shorter_ms >= .005 * run.downtime).slice(0, 8).reverse();
     if (!found.length) { about.textContent += " No resource by itself makes it noticeably shorter."; Plotly.purge(id); return; }
-    const label = one => one.name + (one.side ? ", " + one.side : one.name === "workers" || one.name === "big lock" ? ", both sides" : "");
+    const label = one => one.resource + (one.side ? ", " + one.side : one.resource === "workers" || one.resource === "big lock" ? ", both sides" : "");
     draw(id, [{
       type: "bar", orientation: "h", width: .6, marker: {color: css("--accent"), opacity: .75},
-      x: found.map(one => one.shorter), y: found.map(label), customdata: found.map(one => text(one.says).replace(/(.{50,70}) /g, "$1<br>")),
-      text: found.map(one => ` ${ms(one.shorter)} (${(100 * one.shorter / run.replayed).toFixed(0)} %)`), textposition: "outside", cliponaxis: false,
+      x: found.map(one => one.shorter_ms), y: found.map(label), customdata: found.map(one => text(one.says).replace(/(.{50,70}) /g, "$1<br>")),
+      text: found.map(one => ` ${ms(one.shorter_ms)} (${(100 * one.shorter_ms / run.replayed).toFixed(0)} %)`), textposition: "outside", cliponaxis: false,
       hovertemplate: "%{customdata}<extra></extra>",
     }], {height: rows(found.length), margin: {l: 8, r: 120, t: 8, b: 40}, showlegend: false, xaxis: {title: {text: "ms shorter"}}, yaxis: {fixedrange: true, type: "category"}, uirevision: "same"});
   }
@@ -200,14 +190,8 @@
       }
       table.append(made);
     };
-    row([["Device"], ["What it is"], ["State sent", "number"], ["On the critical path", "number"], ["Verified"]], "th");
-    const told = run.devices.filter(one => one.iterable || one.path >= .05 || one.verified === false);
-    told.sort((a, b) => b.path - a.path);
-    for (const one of told)
-      row([[one.name], [one.note || (one.iterable ? "iterable" : "")], [one.bytes >= MIB ? (one.bytes / MIB).toFixed(1) + " MiB" : one.bytes + " B", "number"],
-           [ms(one.path), "number"], [one.verified === null ? "no fingerprint" : one.verified ? "yes" : "NO", one.verified === false ? "bad" : ""]], "td");
-    const more = run.devices.length - told.length;
-    if (more) row([[`and ${more} more`], ["not on the critical path"], [""], [""], [""]], "td");
+    row(run.devices.head.map(heading => [heading, ""]), "th");
+    run.devices.rows.forEach(cells => row(cells, "td"));
   }
 
   const all = values.parts.map((part, number) => {

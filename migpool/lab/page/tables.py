@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Final
 
 from migpool.lab.page.headline import headline, rest, shown_run
 from migpool.lab.result import LabResult
-from migpool.lab.summary import ModelSummary, milliseconds, summarize
+from migpool.lab.summary import ModelSummary, summarize
+from migpool.units import format_duration, format_share
 
 __all__ = ["section"]
-
-MIB: Final = 1 << 20
 
 
 def section(result: LabResult, number: int) -> str:
@@ -52,13 +50,13 @@ def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[st
         good = one.verified == one.runs
         cells = (
             f"<b>{escape(one.model)}</b>",
-            "none" if one.downtime is None else milliseconds(one.downtime),
-            f"{milliseconds(one.least).removesuffix(' ms')} to {milliseconds(one.most)}"
+            "none" if one.downtime is None else format_duration(one.downtime / 1e3),
+            f"{format_duration(one.least / 1e3).removesuffix(' ms')} to {format_duration(one.most / 1e3)}"
             if one.downtime is not None and one.runs > 1
             else "",
             "" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",
             f"{sum(one.threads)} ({one.threads[0]} + {one.threads[1]})",
-            f"{one.high_water / MIB:.3g} of {one.budget / MIB:.3g} MiB" if one.budget else "",
+            format_share(one.high_water, one.budget) if one.budget else "",
             f'<span class="good">{one.verified} of {one.runs}</span>'
             if good
             else f'<span class="bad">{one.verified} of {one.runs}, NOT all</span>',
@@ -99,6 +97,10 @@ def _foundations(result: LabResult) -> Iterator[str]:
     rows += [("Clock", ", ".join(clocks))] if clocks else []
     if result.lower_bound is not None:
         bound = result.lower_bound
-        rows.append(("Lower bound", f"{milliseconds(bound.milliseconds)}, set by {bound.limited_by}"))
+        rows.append(("Lower bound", f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"))
+    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
+    rows += [("Remark", remark) for remark in remarks]
+    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
+    rows += [("Warning", warning) for warning in warned]
     rows.append(("Runs", str(len(result.runs))))
     yield "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in rows) + "</dl>"

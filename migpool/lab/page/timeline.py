@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 
 from migpool.core.effects import Wait
 from migpool.core.machine import RAM_IDSTR
-from migpool.lab.analysisform import LinkResult, SideTrace
-from migpool.lab.kinds import SPAN_NAMES
-from migpool.lab.result import DeviceResult, RunResult
+from migpool.lab.kinds import WAITS
+from migpool.lab.result import LinkResult, RunResult, SideTrace
+from migpool.migration.report import DeviceReport
 
 __all__ = ["By", "Drawn", "Lanes", "lanes_of"]
 
@@ -30,7 +30,7 @@ class Drawn:
 
     Arguments:
         lane: its place among the lanes.
-        name: what kind it is: one of ``kinds.SPAN_NAMES``.
+        name: what kind it is: the name of a record in ``kinds.py``.
         device: the device's name; empty for none.
         chunk: -1 for none.
         begin: when it begins.
@@ -99,7 +99,7 @@ def _rest(span: Drawn) -> tuple[str, str, int, float, float, str]:
 
 
 def _side(
-    trace: SideTrace, devices: Sequence[DeviceResult], by: By, end: float
+    trace: SideTrace, devices: Sequence[DeviceReport], by: By, end: float
 ) -> Iterator[tuple[tuple[str, str, int, float, float, str], str]]:
     receivers = {row[5] for row in trace.spans if row[0] == "receive"}
     for wait, slot, chunk, begin, until, thread in trace.spans:
@@ -116,10 +116,10 @@ def _side(
         device = devices[slot].name if 0 <= slot < len(devices) else ""
         times = max(0.0, begin / 1e6), min(end, until / 1e6)
         lane = name if by == "thread" else _device_lane(slot, devices)
-        yield (SPAN_NAMES[Wait[wait.upper()]], device, chunk, *times, name), lane
+        yield (WAITS[Wait[wait.upper()]].name, device, chunk, *times, name), lane
 
 
-def _device_lane(slot: int, devices: Sequence[DeviceResult]) -> str:
+def _device_lane(slot: int, devices: Sequence[DeviceReport]) -> str:
     if not 0 <= slot < len(devices):
         return OWN
     if devices[slot].name == RAM_IDSTR:
@@ -127,7 +127,7 @@ def _device_lane(slot: int, devices: Sequence[DeviceResult]) -> str:
     return devices[slot].name if devices[slot].iterable else OTHERS
 
 
-def _lane_of(link: LinkResult, devices: Sequence[DeviceResult], by: By, names: list[str]) -> int:
+def _lane_of(link: LinkResult, devices: Sequence[DeviceReport], by: By, names: list[str]) -> int:
     """The lane of a link; its own lane above all others if there is none for it."""
     if by == "thread":
         label = f"{link.side}: {link.thread}"

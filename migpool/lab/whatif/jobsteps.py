@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
+from migpool.lab.kinds import WAITS
 from migpool.lab.whatif.names import CHANNELS, RECEIVER, thread_of
 from migpool.lab.whatif.plan import Plan
 from migpool.lab.whatif.recorded import RecordedJob, blocked_by, freed_before
@@ -39,11 +40,12 @@ class JobSteps:
         reach = self._reach(job)
         for span in job.spans:
             step = Step("own", job.slot, causes=[last])
-            if span.wait is Wait.LOCK:
+            rule = WAITS[span.wait].replay
+            if rule == "lock":
                 continue
-            if span.wait is Wait.CREDIT:
+            if rule == "credit":
                 self._credit(step, span, before, reach)
-            elif span.wait is Wait.SEND:
+            elif rule == "send":
                 last = self.sending(step, span, before)
                 before = span.end
                 continue
@@ -117,9 +119,10 @@ class JobSteps:
         last, before = self._plan.woken(self._plan.destination, job), job.taken
         for span in job.spans:
             key = (span.slot, span.index)
-            if span.wait is Wait.LOCK:
+            rule = WAITS[span.wait].replay
+            if rule == "lock":
                 continue
-            if span.wait is Wait.STARVED:
+            if rule == "starved":
                 came = self._plan.destination.receives.get(key)
                 if came is not None:
                     step = Step("own", span.slot, causes=[last, self._plan.arrivals[key]])
@@ -131,17 +134,17 @@ class JobSteps:
                         before = max(before, carrier.end)
                     last = self._plan.add(step)
                 continue
-            number = self._plan.loads[key] if span.wait is Wait.LOADED else self._plan.held.get(span.slot, -1)
-            if span.wait not in (Wait.LOADED, Wait.HOLD):
+            number = self._plan.loads[key] if rule == "loaded" else self._plan.held.get(span.slot, -1)
+            if rule not in ("loaded", "hold"):
                 number = self._plan.add(Step("own", span.slot))
             step = self._plan.steps[number]
             step.causes.append(last)
-            if span.wait is Wait.LOAD_CONFIG and self._plan.held:
+            if rule == "config" and self._plan.held:
                 step.causes += self._plan.held.values()
                 before = max(before, self._plan.all_held)
             self._plan.work(step, self._plan.destination, span, before)
             last, before = number, span.end
-            if span.wait is Wait.HOLD:
+            if rule == "hold":
                 # The job ends here; its config is loaded when all have come so far, and keeps no thread until then.
                 done = self._plan.steps[self._plan.done["destination", job.slot]]
                 self._plan.add(Step("end", job.slot, causes=[last], gives=done.gives))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
+from migpool.lab.kinds import WAITS
 from migpool.lab.whatif.names import CHANNELS, lock_of, thread_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, RecordedJob, loading_on
 from migpool.lab.whatif.schedule import Step
@@ -95,24 +96,21 @@ class Plan:
         begin = span.begin
         step.work = span.duration
         step.slot = span.slot
-        if span.wait in (Wait.SAVE_CONFIG, Wait.LOAD_CONFIG):
-            step.part = "config"
+        rule = WAITS[span.wait].replay
+        if rule in ("stop", "start", "read", "write", "config"):
+            step.part = rule
+        if rule == "config":
             step.takes = step.gives = lock_of(side.side)
             # From its last step to the config's begin the job waited for the lock; the wait began at its own span.
             begin = self._asked.get((side.side, span.slot, span.index), begin)
-        elif span.wait in (Wait.READ, Wait.WRITE):
-            step.part = "read" if span.wait is Wait.READ else "write"
+        elif rule in ("read", "write"):
             turn = self._turns.get(span.wait, {}).get((span.slot, span.index))
             if turn is not None:
                 step.work = turn
                 step.takes = step.gives = turns_of(span.wait)
             elif span.thread in self.receivers:
                 step.takes = step.gives = thread_of(span.thread)
-        elif span.wait in (Wait.QUIESCE, Wait.STOP):
-            step.part = "stop"
-        elif span.wait in (Wait.WAKE, Wait.START):
-            step.part = "start"
-        elif span.wait is Wait.LOCK:
+        elif rule == "lock":
             step.part, step.work = "own", 0
         step.delay = max(0, begin - before)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
+from migpool.lab.kinds import JOB_WAITS, OWN_WAITS
 from migpool.lab.pagejobs import page_jobs_of
-from migpool.lab.spanindex import JOB_WAITS, OWN_WAITS, migration_thread
+from migpool.lab.spanindex import migration_thread
 from migpool.migration.report import SideReport
 
 __all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]

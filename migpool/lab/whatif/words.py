@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from migpool.lab.attribution import Attribution
 from migpool.lab.whatif.resources import Freed, Replays
+from migpool.units import format_duration
 
 __all__ = ["because", "listed", "named", "reason"]
 
@@ -35,7 +36,7 @@ def because(found: Replays | None, attribution: Attribution) -> str:
     if first is None or first.shorter < WORTH_NAMING * found.downtime:
         return f"{largest}, and no shared resource alone would make it {100 * WORTH_NAMING:.0f} % shorter"
     percent = 100 * first.shorter / found.replayed
-    said = f"{named(first)}; replayed without that it is {_ms(first.shorter)} ({percent:.0f} %) shorter"
+    said = f"{named(first)}; replayed without that it is {_time(first.shorter)} ({percent:.0f} %) shorter"
     away = found.replayed / found.downtime - 1
     return said if abs(away) <= TRUSTED else f"{said}, but the replay itself is off by {100 * away:+.0f} %"
 
@@ -65,13 +66,13 @@ def named(one: Freed) -> str:
             what = one.resource.removeprefix("shared by ")
             return (
                 f"the {what} of {listed(one.devices)} never run at the same time, though their threads wait for them "
-                f"at once ({_ms(one.turn)} of work each, {_ms(one.wait)} with the waiting): these devices share a lock "
-                "or something like it, outside of migpool"
+                f"at once ({_time(one.turn)} of work each, {_time(one.wait)} with the waiting): these devices share "
+                "a lock or something like it, outside of migpool"
             )
         case "slow device":
             return (
-                f"one device is slow: {one.devices[0]} is read and written for {_ms(one.turn)}, "
-                f"the next slowest for {_ms(one.wait)}"
+                f"one device is slow: {one.devices[0]} is read and written for {_time(one.turn)}, "
+                f"the next slowest for {_time(one.wait)}"
             )
         case "big lock":
             doing = {"source": "saved", "destination": "loaded"}.get(one.side, "saved and loaded")
@@ -100,6 +101,5 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _ms(nanoseconds: int) -> str:
-    value = nanoseconds / 1e6
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms"
+def _time(nanoseconds: int) -> str:
+    return format_duration(nanoseconds / 1e9)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from migpool.streams.inspect.summary import Framing, SectionSummary, StreamSummary
+from migpool.units import KIB, format_size
 
 if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "device_outline", "printable", "stream_outline"]
 
-_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _LONGEST: Final = 96
 _ROW: Final = 16
 _ROWS: Final = 8
@@ -83,10 +83,7 @@ def stream_outline(name: str, summary: StreamSummary) -> Node:
 
 def size_text(size: int) -> str:
     """Bytes, also in a larger unit if there are many."""
-    for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size} bytes ({size / unit:.1f} {name})"
-    return f"{size} bytes"
+    return f"{size} bytes ({format_size(size)})" if size >= KIB else f"{size} bytes"
 
 
 def _configuration(root: Node, config: Configuration, page_size: int) -> None:

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from migpool.errors import MigpoolError
 from migpool.streams.record.explanation import ChannelUse, Explanation
-from migpool.streams.record.units import seconds, size
+from migpool.units import format_moment, format_size
 
 __all__ = ["picture"]
 
@@ -60,7 +60,7 @@ def _document(explanation: Explanation) -> Iterator[str]:
     lanes = len(explanation.channels)
     bottom = _TOP + lanes * (_LANE + _GAP)
     height = bottom + 44
-    title = f"{explanation.machine or 'migration'}: bytes over time, {seconds(explanation.duration)}"
+    title = f"{explanation.machine or 'migration'}: bytes over time, {format_moment(explanation.duration)}"
     if not explanation.complete:
         title += " (not complete)"
     yield (
@@ -90,7 +90,7 @@ def _lane(one: ChannelUse, explanation: Explanation, top: int, most: int) -> Ite
     kind = "multifd" if one.channel is not None else "main" if one.name == "main channel" else "other"
     yield f'<rect class="lane" x="{_LEFT}" y="{top}" width="{_PLOT}" height="{_LANE}"/>'
     yield f'<text x="{_LEFT - 10}" y="{top + _LANE / 2 + 5}" text-anchor="end">{escape(one.name)}</text>'
-    yield f'<text x="{_WIDTH - _RIGHT + 10}" y="{top + _LANE / 2 - 3}">{size(one.bytes)}</text>'
+    yield f'<text x="{_WIDTH - _RIGHT + 10}" y="{top + _LANE / 2 - 3}">{format_size(one.bytes)}</text>'
     count = f"{one.packets} packets" if one.packets else ""
     yield f'<text class="quiet" x="{_WIDTH - _RIGHT + 10}" y="{top + _LANE / 2 + 14}">{count}</text>'
     steps = [f"M{_LEFT} {top + _LANE}"]
@@ -112,7 +112,7 @@ def _switchover(explanation: Explanation, bottom: int) -> Iterator[str]:
     )
     for x in (begin, end):
         yield f'<line class="mark" x1="{x}" y1="{_TOP - 6}" x2="{x}" y2="{bottom - 4}"/>'
-    took = f", {seconds(times.end - times.begin)}" if times.end is not None else ""
+    took = f", {format_moment(times.end - times.begin)}" if times.end is not None else ""
     # At the right edge the label would leave the picture.
     anchor = "end" if begin > _LEFT + _PLOT / 2 else "start"
     yield f'<text class="marked" x="{begin}" y="{_TOP - 12}" text-anchor="{anchor}">switchover{took}</text>'
@@ -124,6 +124,6 @@ def _axis(explanation: Explanation, bottom: int) -> Iterator[str]:
         when = explanation.duration * tick // _TICKS
         x = _x(when, explanation)
         yield f'<line class="line" x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 5}"/>'
-        yield f'<text class="quiet" x="{x}" y="{bottom + 20}" text-anchor="middle">{seconds(when)}</text>'
-    label = f"height: bytes in {seconds(explanation.interval)}, the same scale in every lane"
+        yield f'<text class="quiet" x="{x}" y="{bottom + 20}" text-anchor="middle">{format_moment(when)}</text>'
+    label = f"height: bytes in {format_moment(explanation.interval)}, the same scale in every lane"
     yield f'<text class="quiet" x="{_LEFT}" y="{bottom + 38}">{label}</text>'

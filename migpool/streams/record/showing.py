@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from migpool.streams.record.explanation import Explanation
-from migpool.streams.record.units import seconds, size
+from migpool.units import format_moment, format_size
 
 __all__ = ["show"]
 
@@ -28,7 +28,7 @@ def show(explanation: Explanation, console: Console) -> None:
     print_line(console, f"{explanation.directory}: {explanation.listen} to {explanation.to}, {explanation.began}")
     state = "complete" if explanation.complete else f"NOT COMPLETE: {explanation.reason}"
     machine = explanation.machine or "unknown"
-    print_line(console, f"machine {machine}, {seconds(explanation.duration)}, {state}")
+    print_line(console, f"machine {machine}, {format_moment(explanation.duration)}, {state}")
     console.print(_channels(explanation))
     if explanation.evenness:
         line = f"busiest multifd channel: {explanation.evenness:.2f} times the mean"
@@ -61,7 +61,7 @@ def _channels(explanation: Explanation) -> Table:
         counts = (one.packets, one.pages, one.zero_pages, one.syncs, one.device_packets)
         table.add_row(
             Text(one.name),
-            size(one.bytes),
+            format_size(one.bytes),
             *(str(count) if count else "" for count in counts),
             _bars(one.bytes_over_time),
         )
@@ -84,25 +84,32 @@ def _devices(explanation: Explanation) -> Table:
     for one in explanation.devices:
         name = f"{one.idstr}#{one.instance_id}" if one.instance_id else one.idstr
         channels = ", ".join(map(str, sorted(one.channels)))
-        table.add_row(Text(name), str(one.packets), size(one.bytes), seconds(one.first), seconds(one.last), channels)
+        table.add_row(
+            Text(name),
+            str(one.packets),
+            format_size(one.bytes),
+            format_moment(one.first),
+            format_moment(one.last),
+            channels,
+        )
     return table
 
 
 def _switchover(explanation: Explanation) -> list[str]:
     times = explanation.switchover
     names = {"SWITCHOVER_START": times.begin, "END of ram": times.ram_end, "EOF": times.eof, "SHUT": times.shut}
-    known = [f"{name} at {seconds(when)}" for name, when in names.items() if when is not None]
+    known = [f"{name} at {format_moment(when)}" for name, when in names.items() if when is not None]
     if times.begin is None:
         return [
             f"switchover: without SWITCHOVER_START, so its beginning is not known{'; ' if known else ''}"
             f"{', '.join(known)}"
         ]
-    took = f"; {seconds(times.end - times.begin)} in all" if times.end is not None else ""
+    took = f"; {format_moment(times.end - times.begin)} in all" if times.end is not None else ""
     return [f"switchover: {', '.join(known)}{took}"]
 
 
 def _answers(explanation: Explanation) -> list[str]:
-    lines = [f"return path: {seconds(one.when)} {one.text}" for one in explanation.answers]
+    lines = [f"return path: {format_moment(one.when)} {one.text}" for one in explanation.answers]
     if explanation.answers_left_out:
         lines.append(f"return path: and {explanation.answers_left_out} messages more")
     if explanation.grants:

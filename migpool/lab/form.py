@@ -1,0 +1,95 @@
+"""What is kept as a file of JSON: its form, how it is written, and how it is read back or refused.
+
+The text is for people and programs: indented, but what holds only plain values stands on one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from migpool.errors import UsageError
+
+__all__ = ["Form", "json_text", "read_form"]
+
+F = TypeVar("F", bound="Form")
+
+
+class Form(BaseModel):
+    """A part of such a file, or all of it: its fields are the file's keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json_text(self.model_dump(mode="json", by_alias=True))
+
+
+def read_form(path: Path, form: type[F], name: str, writer: str) -> F:
+    """Read a file of schema 1.
+
+    Arguments:
+        form: what it must be.
+        name: says in errors what that is.
+        writer: says in errors what writes such a file.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    remedy = f"give a file that {writer} wrote"
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no {name}: {remedy}") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON ({error}): {remedy}") from None
+    if isinstance(found, dict) and found.get("schema", 1) != 1:
+        raise UsageError(f"{path} has schema {found['schema']!r}: this version reads schema 1, a newer one wrote it")
+    try:
+        return form.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "at its top"
+        raise UsageError(f"{path} is no {name}: {where}: {first['msg']}; {remedy}") from None
+
+
+def json_text(value: JsonValue) -> str:
+    """The text, with a line feed at its end."""
+    return "".join(_pieces(value, "\n")) + "\n"
+
+
+def _pieces(value: JsonValue, line: str) -> Iterator[str]:
+    inner = line + "  "
+    if _flat(value):
+        yield json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, dict):
+        before = "{"
+        for key, one in value.items():
+            yield f"{before}{inner}{json.dumps(key, ensure_ascii=False)}: "
+            yield from _pieces(one, inner)
+            before = ","
+        yield line + "}"
+    elif isinstance(value, list):
+        before = "["
+        for one in value:
+            yield before + inner
+            yield from _pieces(one, inner)
+            before = ","
+        yield line + "]"
+
+
+def _flat(value: JsonValue) -> bool:
+    """Whether it is plain, or holds nothing but what is."""
+    if isinstance(value, dict):
+        return not any(isinstance(one, dict | list) for one in value.values())
+    if isinstance(value, list):
+        return not any(isinstance(one, dict | list) for one in value)
+    return True
