@@ -5,9 +5,10 @@ Whatever stands in returns real descriptors: waiting on them, and closing them, 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from typing import Protocol
+
+from migpool_plugins.ioctl import ioctl
 
 __all__ = ["Calls", "LinuxCalls"]
 
@@ -35,7 +36,7 @@ class LinuxCalls:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def ioctl(self, fd: int, number: int, argument: int | bytearray) -> int:
-        return fcntl.ioctl(fd, number, argument)
+        return ioctl(fd, number, argument)
 
     def read(self, fd: int, buffer: memoryview) -> int:
         return os.readv(fd, [buffer])
