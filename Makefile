@@ -8,6 +8,9 @@
 # make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
+# make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
+#              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
+# make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -15,7 +18,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz clean help
+# What runs on every Python.
+SUITE        := tests/core tests/workerpool tests/wire tests/migration tests/memory tests/conformance \
+                tests/vcpu/test_vcpu_interruptions.py
+PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
+DEPENDENCIES ?= newest
+
+.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -83,6 +92,12 @@ kernel: $(READY)
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz all --seconds 60
+
+matrix:
+	tests/pythons/matrix "$(PYTHONS)" $(DEPENDENCIES) $(SUITE)
+
+freethreaded:
+	tests/pythons/matrix freethreaded $(DEPENDENCIES) $(SUITE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html

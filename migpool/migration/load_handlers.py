@@ -86,7 +86,8 @@ class Receiving:
         )
         self._open = 0
         self._open_lock = threading.Lock()
-        self.bytes_received = 0
+        # A count for each channel, which its thread alone adds to: two threads that add to one lose some.
+        self._received: list[int] = []
 
     def handlers(self) -> Handlers:
         """What each effect means here; ``NextChunk`` is answered by :attr:`arrivals`."""
@@ -120,11 +121,12 @@ class Receiving:
     def receivers(self, channels: Sequence[socket.socket]) -> list[Callable[[], None]]:
         """What the channels' threads run, one each. An error of theirs throws the switch."""
         self._open = len(channels)
+        self._received = [0] * len(channels)
 
         def receiver(number: int, channel: socket.socket) -> Callable[[], None]:
             def receive() -> None:
                 try:
-                    self._receive(channel)
+                    self._receive(number, channel)
                 except MigpoolError as error:
                     self._switch.cancel(_on_channel(error, number))
                 except Exception as error:  # noqa: BLE001 -- it must reach the migration, not die with the thread
@@ -134,15 +136,20 @@ class Receiving:
 
         return [receiver(number, channel) for number, channel in enumerate(channels)]
 
-    def _receive(self, channel: socket.socket) -> None:
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes of state and of pages have come, without headers."""
+        return sum(self._received)
+
+    def _receive(self, number: int, channel: socket.socket) -> None:
         with contextlib.ExitStack() as stack:
             transit = None
             if self._splice:
                 transit = Transit(channel, self._pool.size, self._liveness.idle)
                 stack.callback(transit.close)
-            self._receive_all(channel, transit)
+            self._receive_all(number, channel, transit)
 
-    def _receive_all(self, channel: socket.socket, transit: Transit | None) -> None:
+    def _receive_all(self, number: int, channel: socket.socket, transit: Transit | None) -> None:
         memory = self._memory
         header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
         record = self._tracer.recorder()
@@ -150,6 +157,7 @@ class Receiving:
         liveness = self._liveness
         idle = self._idle
         pool = self._pool
+        received = self._received
         offset = 64  # the initial packet has been read
         while True:
             got = read_exactly(channel, header, HEADER_SIZE, idle)
@@ -161,7 +169,7 @@ class Receiving:
                     continue
                 passed, size = memory.receive(channel, header, HEADER_SIZE, offset, idle, record)
                 offset += passed
-                self.bytes_received += size
+                received[number] += size
                 liveness.progress = monotonic_ns()
                 continue
             box, index, size, config = parse(header, offset)
@@ -183,7 +191,7 @@ class Receiving:
                 chunk.begin = (size - len(within)) // 2
                 chunk.length = len(within)
             liveness.progress = end
-            self.bytes_received += size
+            received[number] += size
             offset += HEADER_SIZE + size
             try:
                 self._deliver(box, chunk)

@@ -1,4 +1,4 @@
-"""BoundedMap: ``WorkerPool.map`` in a pool with a bound, which submits calls as their results are taken."""
+"""BoundedMap: ``WorkerPool.map`` with a bound, the pool's or its own, which submits calls as results are taken."""
 
 from __future__ import annotations
 
@@ -43,41 +43,51 @@ class BoundedMap(Generic[T]):
         self.width = width
         self.fn = fn
         self.calls = calls
-        self.upcoming = next(calls, None)  # None: all calls are submitted
+        self.upcoming: tuple[object, ...] | None = None  # taken from ``calls``, and not yet submitted
         self.futures: deque[Future[T]] = deque()
 
     def fill(self) -> None:
         """Submit as many as there is room for; none, if the pool accepts none."""
-        while self.upcoming is not None and len(self.futures) < self.width:
+        while len(self.futures) < self.width and (args := self.draw()) is not None:
             try:
-                self.futures.append(self.pool.try_submit(self.fn, *self.upcoming))
+                self.futures.append(self.pool.try_submit(self.fn, *args))
             except (PoolFull, RuntimeError):
                 # RuntimeError: the pool was shut down. The results of what was submitted come first, then
-                # ``submit_upcoming`` meets it again.
+                # ``submit`` meets it again.
                 return
+            self.upcoming = None
+
+    def draw(self) -> tuple[object, ...] | None:
+        """The next call to submit, taken from the iterables no earlier than there may be room; None: there is none."""
+        if self.upcoming is None:
             self.upcoming = next(self.calls, None)
+            if self.upcoming is None:
+                self.calls = iter(())  # the iterables are at their end, and not to be asked again
+        return self.upcoming
 
     def results(self) -> Iterator[T]:
         """The results, in the order of the calls; closing the iterator cancels what has not begun."""
         try:
-            while self.futures or self.upcoming is not None:
+            while True:
                 if not self.futures:
-                    self.submit_upcoming()
+                    args = self.draw()
+                    if args is None:
+                        return
+                    self.submit(args)
                 yield self.take()
         finally:
             for future in self.futures:
                 future.cancel()
 
-    def submit_upcoming(self) -> None:
-        """Submit one call, and wait for room."""
-        assert self.upcoming is not None
-        args, left = self.upcoming, self.seconds_left()
+    def submit(self, args: tuple[object, ...]) -> None:
+        """Submit the call that is drawn, and wait for room."""
+        left = self.seconds_left()
         try:
             future = self.pool.submit(self.fn, *args) if left is None else self.pool.submit_within(left, self.fn, *args)
         except PoolFull as full:
             raise TimeoutError(str(full)) from None
         self.futures.append(future)
-        self.upcoming = next(self.calls, None)
+        self.upcoming = None
 
     def take(self) -> T:
         """The next result; its place is given to an upcoming call at once, not when the caller returns for more.

@@ -172,12 +172,13 @@ class Dispatcher:
         for worker in list(self.idle):
             worker.inbox.put(None)
 
-    def join(self) -> None:
-        """Wait until every thread has ended."""
+    def join(self, besides: threading.Thread | None = None) -> None:
+        """Wait until every thread has ended, but for ``besides``."""
         with self.lock:
             threads = self.crew.threads()
         for thread in threads:
-            thread.join()
+            if thread is not besides:
+                thread.join()
 
     # What a future asks.
 

@@ -25,8 +25,8 @@ class Pool(Protocol):
     def close(self, reason: RuntimeError, cancel: bool = False) -> None:
         """Accept nothing more, refusing with ``reason``; let the threads end when nothing is left to do."""
 
-    def join(self) -> None:
-        """Wait until every thread has ended."""
+    def join(self, besides: threading.Thread | None = None) -> None:
+        """Wait until every thread has ended, but for ``besides``."""
 
     def restart_in_child(self) -> None:
         """Forget threads and tasks; they are the parent's."""
@@ -61,7 +61,8 @@ class ExitAndFork:
         for pool in pools:
             pool.close(self.refusal())
         for pool in pools:
-            pool.join()
+            # The child of a fork in a task exits on that task's thread, one of the pool's.
+            pool.join(besides=threading.current_thread())
 
     def forked(self) -> None:
         """This is the child of a fork."""

@@ -204,6 +204,7 @@ class WorkerPool(Executor):
         *iterables: Iterable[object],
         timeout: float | None = None,
         chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[T]:
         """As the built-in ``map``, with the calls made by workers; the results come in the order of the arguments.
 
@@ -214,14 +215,24 @@ class WorkerPool(Executor):
         Arguments:
             timeout: seconds from now within which every result must have been taken; None: no limit.
             chunksize: of no effect, as in the standard library.
+            buffersize: at most this many calls are submitted whose results were not taken, as in the standard library
+                from Python 3.14 on; None: only the pool's bound counts.
 
         Raises:
+            TypeError: ``buffersize`` is no integer.
+            ValueError: ``buffersize`` is below 1.
             TimeoutError: a result, or room for a call, was not there in time.
             Exception: whatever the call raised whose turn it is. The calls that have not begun are then cancelled.
         """
-        if self._max_pending == UNBOUNDED:
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        width = UNBOUNDED if self._max_pending == UNBOUNDED else self._max_workers + self._max_pending
+        if buffersize is not None:
+            width = min(width, buffersize)
+        if width == UNBOUNDED:
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
-        width = self._max_workers + self._max_pending
         mapping = BoundedMap(self, width, fn, zip(*iterables, strict=False), timeout)
         self._dispatcher.check()
         mapping.fill()

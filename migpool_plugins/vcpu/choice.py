@@ -1,7 +1,8 @@
 """Chooses the backend, by trying it: a VM of one vCPU has to run one iteration of the guest.
 
 That KVM's device node can be opened says little: a sandbox may refuse an ioctl, and a nested host may lack what the
-guest needs. The trial takes some milliseconds, before any migration begins.
+guest needs, or never come back from the guest. The trial takes some milliseconds, before any migration begins, and has
+a limit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
@@ -16,8 +18,11 @@ from migpool_plugins.vcpu.backend import Machine
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.options import BackendChoice
+from migpool_plugins.vcpu.thread import VcpuThread
 
 MachineMaker = Callable[[int], Machine]
+_TRIAL_LIMIT: Final = 5.0
+"""Seconds; a thousand times what the trial takes."""
 
 
 def choose_backend(choice: BackendChoice, cpu: CpuChoice = "small") -> MachineMaker:
@@ -64,4 +69,10 @@ def _try(make: MachineMaker) -> None:
     with closing(make(1)) as machine:
         vcpu = machine.vcpus[0]
         vcpu.boot(program.start_registers(seed=0, index=0, batch=1, way_out=machine.way_out))
-        vcpu.run_batch()
+        trial = VcpuThread(0, vcpu.run_batch, halt=0.0)
+        try:
+            trial.go()
+            if not trial.wait_batches(1, _TRIAL_LIMIT):
+                raise DeviceError(f"{machine.name} does not work: its vCPU has not come back within {_TRIAL_LIMIT} s")
+        finally:
+            trial.end(machine.expel, _TRIAL_LIMIT)

@@ -8,13 +8,13 @@ and size with the installed kernel headers.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import ioctl
 
 API_VERSION: Final = 12
 
@@ -240,7 +240,7 @@ def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         DeviceError: the kernel refused; the message names the ioctl and the errno.
     """
     try:
-        return fcntl.ioctl(fd, request.number, argument)
+        return ioctl(fd, request.number, argument)
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "?")
         raise DeviceError(f"{request.name} failed with {code}: {os.strerror(error.errno or 0)}") from error

@@ -7,7 +7,6 @@ thread looks for a wish to stop between two batches. A guest gone astray is brou
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import ioctl_once
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
 from migpool_plugins.vcpu.kvm_board import board_parts
@@ -118,7 +118,7 @@ class KvmVcpu:
     def _enter(self) -> bool:
         """Call KVM_RUN; return false if it was interrupted."""
         try:
-            fcntl.ioctl(self.fd, kvm_abi.RUN.number, 0)
+            ioctl_once(self.fd, kvm_abi.RUN.number)
         except InterruptedError:
             return False
         except OSError as error:

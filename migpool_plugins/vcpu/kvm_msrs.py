@@ -6,8 +6,6 @@ will not read, or whose value it will not take back, is left out, and named.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,25 +19,24 @@ TSC: Final = 0x10
 TSC_DEADLINE: Final = 0x6E0
 _AT_ONCE: Final = 256
 """The most that the kernel takes in one call."""
-_FIRST_GUESS: Final = 512
+_MOST_LISTED: Final = 4096
+"""Ten times what any kernel lists. Asking again after E2BIG would need the buffer's contents after an error."""
 
 
 def listed_msrs(kvm: int) -> list[int]:
-    """Return the host's own list, by the descriptor of /dev/kvm, of the MSRs that make up a vCPU's state."""
-    room = _FIRST_GUESS
-    while True:
-        buffer = bytearray(kvm_abi.MSR_LIST_HEAD.size + 4 * room)
-        kvm_abi.MSR_LIST_HEAD.pack_into(buffer, 0, room)
-        try:
-            fcntl.ioctl(kvm, kvm_abi.GET_MSR_INDEX_LIST.number, buffer)
-        except OSError as error:
-            (needed,) = kvm_abi.MSR_LIST_HEAD.unpack_from(buffer)
-            if error.errno != errno.E2BIG or needed <= room:
-                raise DeviceError(f"{kvm_abi.GET_MSR_INDEX_LIST.name} failed: {error.strerror}") from error
-            room = needed
-            continue
-        (count,) = kvm_abi.MSR_LIST_HEAD.unpack_from(buffer)
-        return [int.from_bytes(buffer[at : at + 4], "little") for at in range(4, 4 + 4 * count, 4)]
+    """Return the host's own list of the MSRs that make up a vCPU's state.
+
+    Arguments:
+        kvm: the descriptor of /dev/kvm.
+
+    Raises:
+        DeviceError: the kernel refused to say.
+    """
+    buffer = bytearray(kvm_abi.MSR_LIST_HEAD.size + 4 * _MOST_LISTED)
+    kvm_abi.MSR_LIST_HEAD.pack_into(buffer, 0, _MOST_LISTED)
+    kvm_abi.call(kvm, kvm_abi.GET_MSR_INDEX_LIST, buffer)
+    (count,) = kvm_abi.MSR_LIST_HEAD.unpack_from(buffer)
+    return [int.from_bytes(buffer[at : at + 4], "little") for at in range(4, 4 + 4 * count, 4)]
 
 
 def usable_msrs(vcpu: int, listed: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -273,7 +273,7 @@ class TestMap:
             results = pool.map(gate, numbers())
             gate.await_begun(2)
             assert pool.statistics().queued == 3
-            assert len(taken) == 6, "five are submitted, one is held ready"
+            assert len(taken) == 5
             gate.open()
             assert list(results) == list(range(100))
             assert pool.statistics().most_queued == 3
@@ -335,3 +335,39 @@ class TestMap:
     def test_of_nothing_is_nothing(self) -> None:
         with WorkerPool(1, max_pending=0) as pool:
             assert list(pool.map(abs, [])) == []
+
+    @pytest.mark.parametrize("max_pending", [None, 1])
+    def test_takes_no_more_arguments_than_its_buffersize_before_results_are_taken(
+        self, max_pending: int | None
+    ) -> None:
+        numbers = itertools.count()
+        with WorkerPool(2, max_pending=max_pending) as pool:
+            results = pool.map(str, numbers, buffersize=2)
+            assert next(numbers) == 2
+            assert [next(results), next(results)] == ["0", "1"]
+            assert next(numbers) == 5, "two more, 3 and 4, for the two results"
+
+    @pytest.mark.parametrize("buffersize", [1, 3, 100, True])
+    def test_gives_the_same_results_whatever_its_buffersize(self, buffersize: int) -> None:
+        with WorkerPool(2, max_pending=1) as bounded, WorkerPool(2) as unbounded:
+            for pool in (bounded, unbounded):
+                assert list(pool.map(pow, range(50), itertools.repeat(2), buffersize=buffersize)) == [
+                    n * n for n in range(50)
+                ]
+                assert list(pool.map(abs, [], buffersize=buffersize)) == []
+
+    @pytest.mark.parametrize("max_pending", [None, 1])
+    def test_refuses_a_buffersize_as_the_standard_library_does(self, max_pending: int | None) -> None:
+        with WorkerPool(1, max_pending=max_pending) as pool:
+            for wrong in ("2", 2.0):
+                with pytest.raises(TypeError, match=r"^buffersize must be an integer or None$"):
+                    pool.map(abs, [], buffersize=wrong)  # type: ignore[arg-type]
+            for wrong in (0, -1):
+                with pytest.raises(ValueError, match=r"^buffersize must be None or > 0$"):
+                    pool.map(abs, [], buffersize=wrong)
+
+    def test_does_not_ask_an_iterable_again_that_has_ended(self) -> None:
+        longer = iter(range(10))
+        with WorkerPool(2) as pool:
+            assert list(pool.map(pow, longer, [2, 2, 2], buffersize=2)) == [0, 1, 4]
+        assert next(longer) == 4

@@ -187,3 +187,34 @@ def test_a_child_of_multiprocessing_exits_although_the_parent_has_busy_workers()
         gate.set()
     """
     assert outcome(program) == (0, "0\n", "")
+
+
+def test_a_child_that_a_task_forked_exits_with_0() -> None:
+    program = """
+        import multiprocessing
+        def fork():
+            child = multiprocessing.get_context("fork").Process(target=abs, args=(-1,))
+            child.start()
+            child.join(20)
+            return child.exitcode
+        pool, other = WorkerPool(1), WorkerPool(1)
+        other.submit(abs, -1).result(20)
+        print(pool.submit(fork).result(20))
+    """
+    assert outcome(program) == (0, "0\n", "")
+
+
+def test_a_child_that_a_task_forked_finishes_what_it_was_given_before_it_exits() -> None:
+    program = """
+        import multiprocessing
+        pool = WorkerPool(2)
+        def submit_and_leave():
+            pool.submit(lambda: (time.sleep(0.05), os.write(1, b"done ")))
+        def fork():
+            child = multiprocessing.get_context("fork").Process(target=submit_and_leave)
+            child.start()
+            child.join(20)
+            return child.exitcode
+        print(pool.submit(fork).result(20))
+    """
+    assert outcome(program) == (0, "done 0\n", "")

@@ -8,11 +8,11 @@ and which it closes.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from struct import Struct
 from typing import Protocol
 
+from migpool_plugins.ioctl import ioctl
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.kernel import abi
 from migpool_plugins.vfio.migration import (
@@ -50,7 +50,7 @@ class LinuxCalls:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def ioctl(self, fd: int, number: int, argument: int | bytearray) -> int:
-        return fcntl.ioctl(fd, number, argument)
+        return ioctl(fd, number, argument)
 
     def read(self, fd: int, buffer: memoryview) -> int:
         return os.readv(fd, [buffer])
