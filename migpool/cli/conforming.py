@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from migpool.cli.files import check_writable, write
-from migpool.conformance.naming import check_list, subject_of
+from migpool.conformance.devices.naming import check_list, subject_of
 from migpool.conformance.running import run_checks
 from migpool.conformance.showing import Report
 from migpool.lab.table import console_for

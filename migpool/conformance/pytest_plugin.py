@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from migpool.conformance.checks import Check
-    from migpool.conformance.subject import Subject
+    from migpool.conformance.check import Check
+    from migpool.conformance.devices.subject import Subject
 
 __all__ = ["ConformanceItem", "pytest_addoption", "pytest_collection_modifyitems"]
 
@@ -39,12 +39,12 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     name = config.getoption("--migpool-plugin")
     if not name:
         return
-    from migpool.conformance.naming import check_list, subject_of
+    from migpool.conformance.devices.naming import check_list, subject_of
     from migpool.errors import MigpoolError
 
     try:
         subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))
-        found: Iterable[Check] = check_list(config.getoption("--migpool-models"))
+        found: Iterable[Check[Subject]] = check_list(config.getoption("--migpool-models"))
     except MigpoolError as error:
         raise pytest.UsageError(f"migpool: {error}") from None
     items.extend(
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 class ConformanceItem(pytest.Item):
     """One check as a test."""
 
-    def __init__(self, *, check: Check, subject: Subject, limit: float, **rest: object) -> None:
+    def __init__(self, *, check: Check[Subject], subject: Subject, limit: float, **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]  # pytest's own arguments, passed on
         self._check = check
         self._subject = subject

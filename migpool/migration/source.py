@@ -158,7 +158,7 @@ class Source(Endpoint):
             self._switch,
             settings.peer_limit,
             self._gates.grant,
-            self._gates.waiting,
+            self._waiting,
             extension=settings.credits,
         )
         self._linked = True
@@ -265,9 +265,14 @@ class Source(Endpoint):
             return self._memory.precopy(iterating, limits, self._progress)
         return Precopy(self.machine.iterable, iterating, limits, self._progress)
 
+    def _waiting(self) -> str:
+        """Asked at every tick that nothing has come from the destination."""
+        self._scheduler.look()
+        return self._gates.waiting()
+
     def _run_jobs(self, jobs: list[Job]) -> None:
         for job in jobs:
-            self._scheduler.submit(job)
+            self._scheduler.take(job)
         self._scheduler.drain()
 
     def _save(self) -> None:
@@ -280,11 +285,11 @@ class Source(Endpoint):
             self._submit_configs()
         if memory is not None:
             for job in memory.last_jobs():
-                self._scheduler.submit(job)
+                self._scheduler.take(job)
             if not together:
                 self._join()
         for slot in self.machine.iterable:
-            self._scheduler.submit(Job("save", save_state(slot), slot))
+            self._scheduler.take(Job("save", save_state(slot), slot))
         if not together:
             self._join()
             self._submit_configs()
@@ -315,7 +320,7 @@ class Source(Endpoint):
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
         for slot in self.machine.sections:
             if slot.device.config_job:
-                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
+                self._scheduler.take(Job("config", keep_config(slot, self._kept.keep), slot))
 
     # ------------------------------------------------------------------ afterwards
 

@@ -26,7 +26,7 @@ class Pool(Protocol):
         """Accept nothing more, refusing with ``reason``; let the threads end when nothing is left to do."""
 
     def join(self) -> None:
-        """Wait until every thread has ended."""
+        """Wait until every thread has ended that is the pool's own."""
 
     def restart_in_child(self) -> None:
         """Forget threads and tasks; they are the parent's."""

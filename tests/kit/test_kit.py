@@ -14,8 +14,8 @@ import pytest
 from ringnic import RingNic
 from ringnic import devices as ring_devices
 
-from migpool.conformance import Outcome, Subject, checks
-from migpool.conformance.running import Finding, run_check
+from migpool.conformance.devices import Subject, checks
+from migpool.conformance.running import Finding, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool.scenario.plugins import load_device_plugin
 
@@ -66,7 +66,7 @@ def test_a_good_device_passes(check: object) -> None:
 def test_migpools_own_devices_conform(plugin: str, options: dict[str, str]) -> None:
     subject = Subject(plugin, load_device_plugin(plugin), options)
     findings = [run_check(subject, check, LIMIT) for check in checks([MODEL])]
-    assert not [f"{one.check}: {one.text}" for one in findings if one.outcome is Outcome.FAILED]
+    assert not [f"{one.name}: {one.text}" for one in findings if one.outcome is Outcome.FAILED]
 
 
 class LosesBytes(RingNic):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from migpool.conformance.checks import Check, checks
-from migpool.conformance.subject import Subject
+from migpool.conformance.check import Check
+from migpool.conformance.devices.checks import checks
+from migpool.conformance.devices.subject import Subject
 from migpool.device import DeviceError
 from migpool.errors import UsageError
 from migpool.scenario.model_names import all_models, parse_models
@@ -38,7 +39,7 @@ def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
     return subject
 
 
-def check_list(models: str, *, every_wait: bool = False) -> list[Check]:
+def check_list(models: str, *, every_wait: bool = False) -> list[Check[Subject]]:
     """The checks under these models, all that are installed if none is named.
 
     Raises:

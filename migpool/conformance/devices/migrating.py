@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from migpool.conformance.devices.subject import Subject
 from migpool.conformance.interference import Calls, Tripwire, failing
 from migpool.conformance.pairing import Migrated, migrate, settings_with
-from migpool.conformance.subject import Subject
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.core.machine import Machine
 from migpool.core.trace import Tracer
