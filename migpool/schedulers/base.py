@@ -217,7 +217,7 @@ class Scheduler(ABC):
                 return  # that is how a pool refuses who waits for a worker
             raise
         if not self._book.knows(job):
-            raise self._blamed(f"submit returned without accept({job.name})")
+            raise self._blamed("submit has not called self.accept(job)")
 
     def drain(self) -> None:
         """Wait until every job has ended.
@@ -255,6 +255,10 @@ class Scheduler(ABC):
     def hint(self) -> str:
         """What to add to an error of the peer's: where the jobs stood, if some had not been begun for long."""
         return self._hint if self._ready else ""
+
+    def standing(self) -> str:
+        """Where each open job stands, in words; empty if there is none."""
+        return self._book.standing() if self._ready else ""
 
     @property
     def busy(self) -> bool:
@@ -303,10 +307,10 @@ class Scheduler(ABC):
 
     def _join(self) -> None:
         try:
-            self._own.close(LAST_MOMENT if self._given_up else None)
+            self._own.close(min(LAST_MOMENT, self._book.limit) if self._given_up else None)
         except TimeLimitExceeded as error:
-            standing = self._book.standing()
-            raise TimeLimitExceeded("; ".join(filter(None, (f"{self._where}: {error}", standing)))) from None
+            told = filter(None, (f"{self._where}: {error}", self.standing()))
+            raise TimeLimitExceeded("; ".join(told)) from None
 
     def _fail(self, error: BaseException) -> None:
         # A job that was ended by the switch is a consequence: the reason the switch was thrown for is the error.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from migpool.conformance.check import Check
 from migpool.conformance.devices.checks import checks
 from migpool.conformance.devices.subject import Subject
+from migpool.conformance.naming import check_name
 from migpool.device import DeviceError
 from migpool.errors import UsageError
 from migpool.scenario.model_names import all_models, parse_models
@@ -24,11 +25,12 @@ def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
         count: how many devices it is to make.
 
     Raises:
-        UsageError: an option is wrong, or one is missing without which the plug-in makes no devices.
-        PluginError: there is no such plug-in, or it is broken.
+        UsageError: there is no such plug-in, an option is wrong, or one is missing without which it makes no devices.
+        PluginError: it is broken.
     """
     if count < 1:
         raise UsageError(f"count is {count}: ask for 1 device or more")
+    check_name("device", name)
     subject = Subject(name, load_device_plugin(name), read_options(options), count)
     try:
         devices = subject.devices("source")
