@@ -245,7 +245,7 @@ class Scheduler(ABC):
         if self.switch.thrown:
             self._given_up = quiet >= book.limit
         elif book.stuck(quiet):
-            self._given_up = True
+            self._given_up, self._hint = True, ""
             self._fail(TimeLimitExceeded(f"{self._where}: no headway for {quiet:.1f} s; {book.standing()}"))
             book.wake()
         else:

@@ -3,8 +3,8 @@
 Guarantees:
 
 1. A job is in the book from ``enter`` to ``strike``; one that is not in it, or has begun, is not begun.
-2. ``stuck`` tells of an accepted job that no thread takes up while no other job gets on: within half of the limit if
-   nothing but the peer is waited for, and within the whole of it while a job is in an effect of a device, which may
+2. ``stuck`` tells of an accepted job that no thread takes up while no other job gets on: within a part of the limit
+   if nothing but the peer is waited for, and within the whole of it while a job is in an effect of a device, which may
    take its time. Where every job has begun, it is the peer that judges: it hears nothing any more.
 3. Time in which nobody looks, since the process stood still, does not count.
 """
@@ -22,9 +22,10 @@ from migpool.errors import PluginError, UsageError
 
 __all__ = ["Book"]
 
-WAITING = 0.5
-"""The part of the limit that a job may stay without a thread while others wait for the peer. A destination that hears
-nothing gives up a little later, and could not say which jobs nobody has begun."""
+WAITING, CREDIT = 0.5, 0.75
+"""The part of the limit that a job may stay without a thread while others wait for the peer; and while one of them
+waits for credit. Then the destination, whose jobs are not begun or wait for chunks, is the first to say so; if all of
+its jobs are begun it says, at 0.6 of the limit, that it hears nothing."""
 GAP = 4
 """Ticks without a look after which the time begins anew."""
 NAMED = 4
@@ -130,24 +131,28 @@ class Book:
             return now - self._since
 
     def stuck(self, quiet: float) -> bool:
-        """Whether ``quiet`` seconds without headway are too many: a job that was accepted has not been begun."""
+        """Whether ``quiet`` seconds without headway are too many, while a job waits for the model."""
         jobs = self._jobs()
-        if all(_has_begun(job) for job in jobs):
+        begun = [job for job in jobs if _state(job) not in (inspect.GEN_CREATED, inspect.GEN_CLOSED)]
+        if len(begun) == len(jobs):
             return False
-        in_device = any(_has_begun(job) and not isinstance(job.pending, NextChunk | Credit) for job in jobs)
-        return quiet >= self.limit * (1 if in_device else WAITING)
+        pending = [job.pending for job in begun]
+        if not all(isinstance(effect, NextChunk | Credit) for effect in pending):
+            return quiet >= self.limit
+        return quiet >= self.limit * (CREDIT if any(isinstance(effect, Credit) for effect in pending) else WAITING)
 
     def standing(self) -> str:
         """Where each job stands, in words; empty if none is open."""
         jobs = self._jobs()
         if not jobs:
             return ""
-        begun = [job for job in jobs if _has_begun(job)]
-        never = [job for job in jobs if not _has_begun(job)]
-        ended = f"{self._ended} of {self._ended + len(jobs)} jobs have ended"
-        return "; ".join(
-            filter(None, (ended, _listed("", begun, _doing), _listed("accepted and never begun: ", never, _named)))
+        kinds = (
+            ("", [job for job in jobs if _state(job) not in (inspect.GEN_CREATED, inspect.GEN_CLOSED)], _doing),
+            ("accepted and never begun: ", [job for job in jobs if not _has_begun(job)], _named),
+            ("run, and not reported as ended: ", [job for job in jobs if _state(job) == inspect.GEN_CLOSED], _named),
         )
+        ended = f"{self._ended} of {self._ended + len(jobs)} jobs have ended"
+        return "; ".join([ended, *(_listed(*kind) for kind in kinds if kind[1])])
 
     def _jobs(self) -> list[Job]:
         with self._changed:
@@ -183,7 +188,5 @@ def _doing(job: Job) -> str:
 
 
 def _listed(heading: str, jobs: Sequence[Job], words: Callable[[Job], str]) -> str:
-    if not jobs:
-        return ""
     more = f" and {len(jobs) - NAMED} others" if len(jobs) > NAMED else ""
     return heading + ", ".join(map(words, jobs[:NAMED])) + more

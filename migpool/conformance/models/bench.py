@@ -152,7 +152,7 @@ class Bench:
         self.patience = subject.patience
         self.before = set(threading.enumerate())
         self.switch, self.tracer = CancelSwitch(), Tracer()
-        self.threads = ThreadGroup(limit or subject.patience)
+        self.threads = ThreadGroup(limit or subject.patience / 2)
         self.machine = Machine("bench", [_Made(number) for number in range(devices)])
         self.slots: Sequence[Slot] = self.machine.iterable
         self.boxes = _Mailboxes(self.switch)
