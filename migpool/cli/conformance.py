@@ -29,7 +29,7 @@ def complete_plugin(incomplete: str) -> list[str]:
 def conformance(
     context: typer.Context,
     plugin: Annotated[
-        str, typer.Argument(metavar="[PLUGIN]", help="A device plug-in's name.", autocompletion=complete_plugin)
+        str, typer.Argument(metavar="PLUGIN", help="A device plug-in's name.", autocompletion=complete_plugin)
     ] = "",
     model: Annotated[
         str,

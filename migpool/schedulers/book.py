@@ -26,8 +26,8 @@ WAITING, CREDIT = 0.5, 0.75
 """The part of the limit that a job may stay without a thread while others wait for the peer; and while one of them
 waits for credit. Then the destination, whose jobs are not begun or wait for chunks, is the first to say so; if all of
 its jobs are begun it says, at 0.6 of the limit, that it hears nothing."""
-GAP = 4
-"""Ticks without a look after which the time begins anew."""
+GAP = 1.0
+"""Seconds without a look, or four ticks, after which the time begins anew."""
 NAMED = 4
 """How many jobs are named, of each kind."""
 
@@ -125,7 +125,7 @@ class Book:
         now = time.monotonic()
         with self._changed:
             seen = (thrown, self._ended, [(job, _state(job), job.waited_since) for job in self._open])
-            if seen != self._seen or now - self._looked > GAP * self.tick:
+            if seen != self._seen or now - self._looked > max(GAP, 4 * self.tick):
                 self._seen, self._since = seen, now
             self._looked = now
             return now - self._since
