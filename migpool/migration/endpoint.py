@@ -108,6 +108,7 @@ class Endpoint(ABC):
             address: where to connect to, or to listen.
         """
         self._began = time.monotonic_ns()
+        first: BaseException | None = None
         self._switch.on_cancel(self._abort_devices)
         with SWITCH_INTERVAL.held(self.settings.switch_interval):
             try:
@@ -119,6 +120,7 @@ class Endpoint(ABC):
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:
                         # Before the stack is unwound: its threads end only once the switch is thrown.
+                        first = error
                         self._fail(error)
                         raise
                     finally:
@@ -126,11 +128,12 @@ class Endpoint(ABC):
             except Exception as error:  # noqa: BLE001 -- told in the report
                 if self._error is None:
                     self._fail(error)
-                elif isinstance(error, TimeLimitExceeded) and error is not self._error:
+                elif error is not first and isinstance(error, TimeLimitExceeded):
                     self._also += f"; {error}"  # a thread is left
             finally:
                 if self.state in (State.FAILED, State.CANCELLED):
                     self._undo_noting()
+                first = None
                 self._let_go()
                 _forget_frames(self._error)
                 _forget_frames(self._switch.reason)
