@@ -11,7 +11,7 @@ from migpool.cli.conformance import conformance
 from migpool.cli.inspect import inspect
 from migpool.cli.invocation import set_up
 from migpool.cli.lab import lab_app
-from migpool.cli.newdevice import new_device
+from migpool.cli.newdevice import new_device, new_model
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 from migpool.cli.plugins import plugins
 from migpool.cli.receive import receive
@@ -93,6 +93,7 @@ app.command()(inspect)
 app.command()(plugins)
 app.command()(conformance)
 app.command()(new_device)
+app.command()(new_model)
 app.add_typer(scenario_app, name="scenario")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(vfio_app, name="vfio")

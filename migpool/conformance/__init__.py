@@ -1,22 +1,13 @@
-"""The kit for device authors: does a plug-in save, load, fail and get cancelled correctly, under every threading model?
+"""The kits: for authors of devices, in ``devices``, and for authors of threading models, in ``models``.
+
+What both have in common:
 
 ::
 
-    subject.py        the plug-in that is looked at, and the machines made of it
+    check.py          what a check is;  verdict.py: how it says that it failed
+    running.py        runs checks, each with a time limit
     pairing.py        both ends of a migration in this process
     interference.py   an error in a chosen call, a cancel at a chosen wait
-    checks.py         the list of checks;  migrating.py, calling.py: what they do
-    running.py        runs them, each with a time limit
     showing.py        the report
-    pytest_plugin.py  the same as tests of pytest: ``pytest --migpool-plugin NAME``
-
-Every check works on devices that the plug-in itself made, through the interface of ``migpool.device`` alone.
+    pytest_plugin.py  the same as tests of pytest: ``pytest --migpool-plugin NAME``, ``pytest --migpool-model NAME``
 """
-
-from __future__ import annotations
-
-from migpool.conformance.checks import Check, checks
-from migpool.conformance.running import Finding, Outcome, run_checks
-from migpool.conformance.subject import Subject
-
-__all__ = ["Check", "Finding", "Outcome", "Subject", "checks", "run_checks"]

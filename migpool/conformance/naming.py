@@ -1,48 +1,31 @@
-"""A plug-in, its options and the models, as they are named on a command line."""
+"""A plug-in to check is named by its kind: the other kind is told apart from a name that is unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Final
 
-from migpool.conformance.checks import Check, checks
-from migpool.conformance.subject import Subject
-from migpool.device import DeviceError
 from migpool.errors import UsageError
-from migpool.scenario.model_names import all_models, parse_models
-from migpool.scenario.option_text import read_options
-from migpool.scenario.plugins import load_device_plugin
+from migpool.scenario.plugins import Kind, names
 
-__all__ = ["check_list", "subject_of"]
+__all__ = ["check_name"]
 
-
-def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
-    """The plug-in of that name.
-
-    Arguments:
-        options: ``KEY=VALUE`` each, the value as in a scenario (TOML); what is no TOML is taken as text.
-        count: how many devices it is to make.
-
-    Raises:
-        UsageError: an option is wrong, or one is missing without which the plug-in makes no devices.
-        PluginError: there is no such plug-in, or it is broken.
-    """
-    if count < 1:
-        raise UsageError(f"count is {count}: ask for 1 device or more")
-    subject = Subject(name, load_device_plugin(name), read_options(options), count)
-    try:
-        devices = subject.devices("source")
-    except DeviceError as error:
-        raise UsageError(f"no devices to check: {error}; options are given as KEY=VALUE") from error
-    for device in devices:
-        device.close()
-    return subject
+_COMMANDS: Final[dict[Kind, str]] = {
+    "device": "a device plug-in: migpool conformance {name}, or pytest --migpool-plugin {name}, checks it",
+    "scheduler": "a threading model: migpool conformance --model {name}, or pytest --migpool-model {name}, checks it",
+}
 
 
-def check_list(models: str, *, every_wait: bool = False) -> list[Check]:
-    """The checks under these models, all that are installed if none is named.
+def check_name(kind: Kind, name: str) -> None:
+    """Return if there is a plug-in of that kind and name; for a model, what follows its name may stand there too.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is none; it says what there is, or how to check what it is.
     """
-    names = [model.name for model in parse_models(models)] if models else all_models()
-    return checks(names, every_wait=every_wait)
+    plain = name.partition(":")[0]
+    if plain in names(kind):
+        return
+    for other, command in _COMMANDS.items():
+        if other != kind and plain in names(other):
+            raise UsageError(f"{name} is {command.format(name=name)}")
+    word = "device plug-in" if kind == "device" else "threading model"
+    raise UsageError(f"there is no {word} {plain!r}; there are: {', '.join(names(kind)) or 'none'}")

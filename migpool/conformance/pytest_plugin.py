@@ -1,74 +1,89 @@
-"""The checks as tests of pytest: ``pytest --migpool-plugin NAME`` adds one for each.
+"""The checks as tests of pytest: ``pytest --migpool-plugin NAME`` adds one for each check of a device plug-in,
+``pytest --migpool-model NAME`` of a threading model.
 
-Installed with migpool; without the option it does nothing, and imports nothing.
+Installed with migpool; without the options it does nothing, and imports nothing.
 
 ::
 
     # conftest.py or pytest.ini of a plug-in's package:
     #   addopts = --migpool-plugin my-device --migpool-option size=65536
+    #   addopts = --migpool-model my-model
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from migpool.conformance.checks import Check
-    from migpool.conformance.subject import Subject
+    from migpool.conformance.running import Finding
 
 __all__ = ["ConformanceItem", "pytest_addoption", "pytest_collection_modifyitems"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
-    group = parser.getgroup("migpool", "conformance of a migpool device plug-in")
+    group = parser.getgroup("migpool", "conformance of a migpool device plug-in or threading model")
     group.addoption("--migpool-plugin", metavar="NAME", help="check this device plug-in, a test for each check")
+    group.addoption("--migpool-model", metavar="NAME", help="check this threading model, a test for each check")
     group.addoption(
         "--migpool-option", metavar="KEY=VALUE", action="append", default=[], help="an option of its devices; TOML"
     )
     group.addoption("--migpool-count", metavar="N", type=int, default=1, help="how many devices (default: 1)")
-    group.addoption("--migpool-models", metavar="MODELS", default="", help="threading models (default: all)")
+    group.addoption("--migpool-models", metavar="MODELS", default="", help="check devices under these (default: all)")
     group.addoption("--migpool-limit", metavar="SECONDS", type=float, default=60.0, help="for one check (default: 60)")
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the checks of the plug-in that was named."""
-    name = config.getoption("--migpool-plugin")
-    if not name:
+    """Add the checks of what was named."""
+    device, model = config.getoption("--migpool-plugin"), config.getoption("--migpool-model")
+    if not (device or model):
         return
-    from migpool.conformance.naming import check_list, subject_of
     from migpool.errors import MigpoolError
 
     try:
-        subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))
-        found: Iterable[Check] = check_list(config.getoption("--migpool-models"))
+        found = [*(_of_device(device, config) if device else ()), *(_of_model(model, config) if model else ())]
     except MigpoolError as error:
         raise pytest.UsageError(f"migpool: {error}") from None
-    items.extend(
-        ConformanceItem.from_parent(
-            session, name=f"{name}::{check}", check=check, subject=subject, limit=config.getoption("--migpool-limit")
-        )
-        for check in found
-    )
+    items.extend(ConformanceItem.from_parent(session, name=name, check=check) for name, check in found)
+
+
+def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    from migpool.conformance.devices.naming import check_list, subject_of
+    from migpool.conformance.running import run_check
+
+    subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))
+    for check in check_list(config.getoption("--migpool-models")):
+        yield f"{name}::{check}", partial(run_check, subject, check, config.getoption("--migpool-limit"))
+
+
+def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    from migpool.conformance.models import checks, subjects
+    from migpool.conformance.models.child import ChildRunner
+
+    limit = config.getoption("--migpool-limit")
+    for subject in subjects(name, limit):
+        runner = ChildRunner(subject, limit)
+        config.add_cleanup(runner.close)
+        for check in checks(subject):
+            yield f"{name}::{check}", partial(runner.run, check)
 
 
 class ConformanceItem(pytest.Item):
     """One check as a test."""
 
-    def __init__(self, *, check: Check, subject: Subject, limit: float, **rest: object) -> None:
+    def __init__(self, *, check: Callable[[], Finding], **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]  # pytest's own arguments, passed on
         self._check = check
-        self._subject = subject
-        self._limit = limit
 
     def runtest(self) -> None:
         """Run the check."""
-        from migpool.conformance.running import Outcome, run_check
+        from migpool.conformance.running import Outcome
 
-        finding = run_check(self._subject, self._check, self._limit)
+        finding = self._check()
         if finding.outcome is Outcome.SKIPPED:
             pytest.skip(finding.text)
         if finding.outcome is Outcome.FAILED:

@@ -6,17 +6,16 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from migpool.conformance.checks import Check
-from migpool.conformance.subject import Subject
+from migpool.conformance.check import Check, S
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.errors import MigpoolError
 
 __all__ = ["Finding", "Outcome", "run_check", "run_checks"]
 
 AFTER_ABORT = 5.0
-"""Seconds for a check to end after its devices were aborted."""
+"""Seconds for a check to end after what it was about was aborted."""
 
 
 class Outcome(enum.Enum):
@@ -32,20 +31,22 @@ class Finding:
     """What came of one check.
 
     Arguments:
-        check: which.
+        name, under, about: of the check.
         outcome: how it ended.
         text: what was seen, or what is wrong and what to do, in one line.
         seconds: how long it took.
     """
 
-    check: Check
+    name: str
+    under: str
+    about: str
     outcome: Outcome
     text: str
     seconds: float
 
 
 def run_checks(
-    subject: Subject, checks: Iterable[Check], limit: float, watch: Callable[[Check], None] | None = None
+    subject: S, checks: Iterable[Check[S]], limit: float, watch: Callable[[Check[S]], None] | None = None
 ) -> Iterator[Finding]:
     """Run one check after the other; see :func:`run_check`.
 
@@ -58,15 +59,15 @@ def run_checks(
         yield run_check(subject, check, limit)
 
 
-def run_check(subject: Subject, check: Check, limit: float) -> Finding:
-    """Run one check on devices of its own.
+def run_check(subject: S, check: Check[S], limit: float) -> Finding:
+    """Run one check on what is made for it alone.
 
     Arguments:
         subject: the plug-in.
         check: which.
-        limit: seconds that it may take; then its devices are aborted, and it has failed.
+        limit: seconds that it may take; then what was made is aborted, and the check has failed.
     """
-    fresh = replace(subject, living=[])
+    fresh = subject.fresh()
     verdict: list[tuple[Outcome, str]] = []
     thread = threading.Thread(target=lambda: verdict.append(_verdict(check, fresh)), name=str(check), daemon=True)
     began = time.monotonic()
@@ -78,10 +79,11 @@ def run_check(subject: Subject, check: Check, limit: float) -> Finding:
         ending = "abort() ended it" if not thread.is_alive() else "not even abort() ended it"
         verdict.insert(0, (Outcome.FAILED, f"it did not end within {limit:g} s; {ending}"))
     outcome, text = verdict[0]
-    return Finding(check, outcome, " ".join(text.split()), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Finding(check.name, check.under, check.about, outcome, " ".join(text.split()), seconds)
 
 
-def _verdict(check: Check, subject: Subject) -> tuple[Outcome, str]:
+def _verdict(check: Check[S], subject: S) -> tuple[Outcome, str]:
     try:
         return Outcome.PASSED, check.run(subject)
     except Failure as failure:

@@ -64,12 +64,12 @@ class Report:
         table.add_column("What was seen", ratio=1)
         for one in self.findings:
             mark, style = _MARKS[one.outcome]
-            table.add_row(one.check.name, one.check.model, Text(mark, style=style), Text(one.text))
+            table.add_row(one.name, one.under, Text(mark, style=style), Text(one.text))
         return Group(table, Text(), Text(self.verdict, style="bold"))
 
     def markdown(self) -> str:
         """To paste into a review."""
-        about = {one.check.name: one.check.about for one in self.findings}
+        about = {one.name: one.about for one in self.findings}
         lines = [
             f"## Conformance of `{self.plugin}`",
             "",
@@ -79,7 +79,7 @@ class Report:
             "| check | model | result | what was seen | seconds |",
             "|---|---|---|---|---|",
             *(
-                f"| {one.check.name} | {one.check.model or '-'} | {_MARKS[one.outcome][0]} | {_cell(one.text)} "
+                f"| {one.name} | {one.under or '-'} | {_MARKS[one.outcome][0]} | {_cell(one.text)} "
                 f"| {one.seconds:.2f} |"
                 for one in self.findings
             ),
@@ -101,8 +101,8 @@ class Report:
                 "conforms": not self.failed,
                 "checks": [
                     {
-                        "check": one.check.name,
-                        "model": one.check.model,
+                        "check": one.name,
+                        "model": one.under,
                         "outcome": one.outcome.value,
                         "text": one.text,
                         "seconds": round(one.seconds, 3),

@@ -95,6 +95,10 @@ class Job:
         name: what it does, for traces and errors: "save", "load", "sections".
         steps: the generator, from ``jobs.py``.
         slot: the device it is for; ``None`` if it is for several.
+
+    Attributes:
+        pending: the effect that it is in, ``None`` before its first.
+        waited_since: when that began, by CLOCK_MONOTONIC in nanoseconds.
     """
 
     __slots__ = ("name", "pending", "slot", "steps", "submitted", "waited_since")
@@ -188,14 +192,16 @@ class Interpreter:
                 effect = step(None)
                 begin = monotonic_ns()
             while True:
+                # Before anything else, for who asks where the job stands; and once a callback of ours is given away,
+                # another thread may carry the job on at once, from what stands here.
+                job.pending = effect
+                job.waited_since = begin
                 if switch.thrown:
                     switch.check()
                 kind = effect.__class__
                 if kind in at_once:
                     answer = at_once[kind](effect)
                 elif elsewhere is not None and effect is not handed and kind in special:
-                    job.pending = effect
-                    job.waited_since = begin
                     elsewhere()
                     return False
                 elif kind in self._locked:
@@ -205,14 +211,9 @@ class Interpreter:
                     begin = monotonic_ns()
                     continue
                 elif ready is not None and kind in self._handlers.callers:
-                    # Once our callback is given away, another thread may carry the job on at once: what that thread
-                    # needs must stand in the job before.
-                    job.pending = effect
-                    job.waited_since = begin
                     answer = self._handlers.callers[kind](effect, ready, leave=begin - started > leave_after)
                     if answer is None:
                         return False
-                    job.pending = None
                 else:
                     answer = self._handlers[kind](effect)
                 end = monotonic_ns()

@@ -22,6 +22,7 @@ from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.childprocess import PATIENCE, ChildProcess, SideOutcome
 from migpool.lab.rounds import RoundResult
+from migpool.migration.return_path import NO_REASON
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
@@ -80,9 +81,10 @@ class PairResult:
     @property
     def error(self) -> str:
         """Why the run failed, in one line that names the side; empty if it did not."""
-        # A process that is gone explains what the other one says; else the source knows both sides' words.
+        # A process that is gone explains what the other one says; else the source knows both sides' words,
+        # unless the destination failed before they had agreed on a way to say why.
         sides = [(self.source, "source"), (self.destination, "destination")]
-        sides.sort(key=lambda pair: (pair[0].freed, pair[0].result is not None))
+        sides.sort(key=lambda pair: (pair[0].freed, pair[0].result is not None, pair[0].error.startswith(NO_REASON)))
         return next((f"{name}: {side.error}" for side, name in sides if side.error), "")
 
 

@@ -163,7 +163,7 @@ class Destination(Endpoint):
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
         pool = BufferPool(chunk, self._rooms if self.machine.iterable and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
-        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE)
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
         memory = self._memory = self._make_memory()
         self._receiving = Receiving(
             self.machine,
@@ -177,7 +177,7 @@ class Destination(Endpoint):
         )
         self._chunk = chunk
         handlers = self._receiving.handlers()
-        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.submit).hold)
+        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.take).hold)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
         self._sections = SectionLoading(
             self.machine,
@@ -244,7 +244,7 @@ class Destination(Endpoint):
 
     def _say_goodbye(self) -> None:
         """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
-        self._liveness = Liveness(self._switch, GOODBYE)
+        self._liveness = Liveness(self._switch, GOODBYE, self._scheduler.look)
         with contextlib.suppress(MigpoolError):
             for _ in self._items:
                 continue
@@ -315,7 +315,7 @@ class Destination(Endpoint):
             self._states.happen(Event.SWITCH_OVER)
             then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
             for slot in self.machine.iterable:
-                self._scheduler.submit(Job("load", load_state(slot, then), slot))
+                self._scheduler.take(Job("load", load_state(slot, then), slot))
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 

@@ -18,7 +18,7 @@ from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.errors import Cancelled, MigpoolError
+from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
 from migpool.migration.report import DeviceReport, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
@@ -114,6 +114,7 @@ class Endpoint(ABC):
 
     def _carry_out(self) -> SideReport:
         self._began = time.monotonic_ns()
+        first: BaseException | None = None
         self._switch.on_cancel(self._abort_devices)
         with SWITCH_INTERVAL.held(self.settings.switch_interval):
             try:
@@ -125,6 +126,7 @@ class Endpoint(ABC):
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:
                         # Before the stack is unwound: its threads end only once the switch is thrown.
+                        first = error
                         self._fail(error)
                         raise
                     finally:
@@ -132,9 +134,12 @@ class Endpoint(ABC):
             except Exception as error:  # noqa: BLE001 -- told in the report
                 if self._error is None:
                     self._fail(error)
+                elif error is not first and isinstance(error, TimeLimitExceeded):
+                    self._also += f"; {error}"  # a thread is left
             finally:
                 if self.state in (State.FAILED, State.CANCELLED):
                     self._undo_noting()
+                first = None
                 self._let_go()
                 _forget_frames(self._error)
                 _forget_frames(self._switch.reason)
@@ -166,6 +171,8 @@ class Endpoint(ABC):
         self._switch.cancel(error)
         # A wait that was ended by the switch is a consequence; what the switch was thrown for is the reason.
         self._error = self._reason(self._switch.reason or error)
+        if isinstance(self._error, PeerError | TimeLimitExceeded) and (hint := self._scheduler.hint):
+            self._also = f"; {hint}"
         if self.state not in FINAL:
             self._states.happen(Event.CANCEL if isinstance(self._error, Cancelled) else Event.FAIL)
 
@@ -178,10 +185,11 @@ class Endpoint(ABC):
         try:
             self._undo()
         except Exception as error:  # noqa: BLE001 -- the first error is the one to report; this one is added to it
-            self._also = f"; and then: {error}"
+            self._also += f"; and then: {error}"
 
     def _set_up_scheduler(self, interpreter: Interpreter, stack: contextlib.ExitStack) -> None:
-        self._scheduler.setup(
+        stack.callback(self._scheduler.close)
+        self._scheduler.begin(
             Setup(
                 side=self.side,
                 devices=(*self._memory_slots(), *self.machine.iterable),
@@ -190,9 +198,9 @@ class Endpoint(ABC):
                 threads=self._threads,
                 switch=self._switch,
                 workers=self._workers,
+                limit=self.settings.peer_limit,
             )
         )
-        stack.callback(self._scheduler.close)
 
     def _memory_slots(self) -> tuple[Slot, ...]:
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import PeerError
@@ -16,14 +17,16 @@ class Liveness:
     Arguments:
         switch: an idle reader stops when it is thrown.
         limit: how long nothing may come that is waited for, in seconds.
+        look: called at every tick; throws the switch if something else is wrong.
 
     Attributes:
         progress: CLOCK_MONOTONIC in nanoseconds when something came or was loaded last; set by whoever sees it.
     """
 
-    def __init__(self, switch: CancelSwitch, limit: float) -> None:
+    def __init__(self, switch: CancelSwitch, limit: float, look: Callable[[], None]) -> None:
         self._switch = switch
         self._limit = limit
+        self._look = look
         self.progress = time.monotonic_ns()
 
     def idle(self, waited_for: str) -> None:
@@ -36,6 +39,7 @@ class Liveness:
             PeerError: it has not come for too long.
             Cancelled: the switch is thrown.
         """
+        self._look()
         self._switch.check()
         if waited_for and time.monotonic_ns() - self.progress > self._limit * 1e9:
             raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")

@@ -21,9 +21,10 @@ from migpool.transport.sockets import read_some
 from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 
-__all__ = ["RUNS_THERE", "Answers"]
+__all__ = ["NO_REASON", "RUNS_THERE", "Answers"]
 
 READ_SIZE = 4096
+NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"
 
 
@@ -156,7 +157,7 @@ class Answers:
             if isinstance(message, Failed):
                 self._switch.cancel(PeerError(f"the destination failed: {message.reason}"))
             elif isinstance(message, Shut) and message.error and not self.failure:
-                self._switch.cancel(PeerError("the destination failed, and gives no reason"))
+                self._switch.cancel(PeerError(NO_REASON))
 
     def _note(self, message: Message) -> None:
         match message:

@@ -157,7 +157,7 @@ class Source(Endpoint):
             self._switch,
             settings.peer_limit,
             self._gates.grant,
-            self._gates.waiting,
+            self._waiting,
             extension=settings.credits,
         )
         self._linked = True
@@ -275,9 +275,14 @@ class Source(Endpoint):
             return self._memory.precopy(iterating, limits, self._progress)
         return Precopy(self.machine.iterable, iterating, limits, self._progress)
 
+    def _waiting(self) -> str:
+        """Asked at every tick that nothing has come from the destination."""
+        self._scheduler.look()
+        return self._gates.waiting()
+
     def _run_jobs(self, jobs: list[Job]) -> None:
         for job in jobs:
-            self._scheduler.submit(job)
+            self._scheduler.take(job)
         self._scheduler.drain()
 
     def _switch_over(self) -> None:
@@ -294,13 +299,13 @@ class Source(Endpoint):
             self._submit_configs()
         if memory is not None:
             for job in memory.last_jobs():
-                self._scheduler.submit(job)
+                self._scheduler.take(job)
             if not together:
                 self._join()
             if not self._group:
                 memory.end()
         for slot in self.machine.iterable:
-            self._scheduler.submit(Job("save", save_state(slot), slot))
+            self._scheduler.take(Job("save", save_state(slot), slot))
         if not together:
             self._join()
             self._submit_configs()
@@ -334,7 +339,7 @@ class Source(Endpoint):
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
         for slot in self.machine.sections:
             if slot.device.config_job:
-                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
+                self._scheduler.take(Job("config", keep_config(slot, self._kept.keep), slot))
 
     # ------------------------------------------------------------------ afterwards
 

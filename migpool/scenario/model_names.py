@@ -19,7 +19,7 @@ from migpool.scenario.plugins import load_scheduler, names
 from migpool.scenario.schema import Scenario
 from migpool.schedulers.base import Scheduler
 
-__all__ = ["Model", "Part", "all_models", "parse_model", "parse_models", "scenario_models"]
+__all__ = ["Model", "Part", "all_models", "parse_model", "parse_models", "parse_part", "scenario_models"]
 
 _SIDES: tuple[Side, Side] = ("source", "destination")
 
@@ -29,11 +29,13 @@ class Part:
     """What one side runs its jobs with.
 
     Attributes:
+        name: what the command line calls it, without what follows.
         scheduler: the threading model's class.
         workers: how many threads were asked for; ``None`` leaves it to the model.
         chosen: the words that were added to the name.
     """
 
+    name: str
     scheduler: type[Scheduler]
     workers: int | None
     chosen: frozenset[str] = frozenset()
@@ -41,6 +43,7 @@ class Part:
     def make(self) -> Scheduler:
         """A scheduler for one migration."""
         scheduler = self.scheduler()
+        scheduler.name = self.name
         scheduler.chosen = self.chosen
         return scheduler
 
@@ -73,7 +76,7 @@ def parse_model(text: str) -> Model:
     pieces = text.split("+")
     if len(pieces) > 2 or not all(pieces):
         raise UsageError(f"model {text!r}: write NAME, NAME:WORKERS or SOURCE+DESTINATION, such as pool:4+receiver")
-    parts = [_part(piece, text) for piece in pieces]
+    parts = [parse_part(piece, text) for piece in pieces]
     for side, part, piece in zip(_SIDES, parts * 2, pieces * 2, strict=False):
         if side not in part.scheduler.sides:
             raise UsageError(f"model {text!r}: {_remedy(side, piece)}")
@@ -130,7 +133,16 @@ def scenario_models(scenario: Scenario, where: str) -> list[str]:
     return list(scenario.compare.models)
 
 
-def _part(piece: str, text: str) -> Part:
+def parse_part(piece: str, text: str = "") -> Part:
+    """Understand the name of a model for one end.
+
+    Arguments:
+        text: what it stands in, for errors; empty for nothing else.
+
+    Raises:
+        UsageError: as :func:`parse_model`.
+    """
+    text = text or piece
     name, *words = piece.split(":")
     try:
         scheduler = load_scheduler(name)
@@ -147,7 +159,7 @@ def _part(piece: str, text: str) -> Part:
         excluding = [word for word in words if word in group]
         if len(excluding) > 1:
             raise UsageError(f"model {text!r}: {' and '.join(excluding)} exclude each other: write one of them")
-    return Part(scheduler, int(counts[0]) if counts else None, frozenset(chosen))
+    return Part(name, scheduler, int(counts[0]) if counts else None, frozenset(chosen))
 
 
 def _is_count(word: str) -> bool:

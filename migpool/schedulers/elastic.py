@@ -14,7 +14,6 @@ from __future__ import annotations
 from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.pool import start_workers
-from migpool.workers.pool import WorkerPool
 
 __all__ = ["ElasticScheduler"]
 
@@ -30,12 +29,7 @@ class ElasticScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Make the pool, without threads unless they are to be there early."""
         super().setup(setup)
-        self._pool = WorkerPool(
-            setup.workers or UNLIMITED,
-            f"{setup.side}-worker",
-            initializer=setup.threads.entered,
-            idle_timeout=None,
-        )
+        self._pool = self.pool(setup.workers or UNLIMITED, f"{setup.side}-worker")
         if "setup" in self.chosen:
             start_workers(self._pool, min(setup.workers or UNLIMITED, len(setup.devices)))
 
@@ -43,10 +37,3 @@ class ElasticScheduler(Scheduler):
         """Give ``job`` to an idle thread, or to a new one. Never blocks."""
         if self.accept(job):
             self._pool.submit(self.run, job)
-
-    def release(self) -> None:
-        """End the threads after the jobs that they have."""
-        threads = self._pool.statistics().threads
-        self._pool.shutdown(wait=True)
-        for _ in range(threads):
-            self.threads.left()

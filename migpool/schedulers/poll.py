@@ -135,10 +135,10 @@ class PollScheduler(Scheduler):
         try:
             done = interpreter.advance(course.job, course.ready, elsewhere, apart)
         except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
-            self.ended(error)
+            self.ended(course.job, error)
         else:
             if done:
-                self.ended(None)
+                self.ended(course.job, None)
 
     def _poll(self, course: _Course) -> None:
         self._advance(course, self._reads_timed, course.elsewhere, IN_TURN)
@@ -158,7 +158,7 @@ class PollScheduler(Scheduler):
             self._workers.put(course)
         except RuntimeError as error:  # no thread can be had
             course.job.steps.close()
-            self.ended(error)
+            self.ended(course.job, error)
 
     def _hand_over(self, course: _Course, *, own: bool = False) -> None:
         """The job's next effect is not for the thread that it is on."""

@@ -43,13 +43,7 @@ class PoolScheduler(Scheduler):
         """Make the workers, unless the switchover is to: they are ready before the first byte of state."""
         super().setup(setup)
         workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
-        self._pool = WorkerPool(
-            workers,
-            f"{setup.side}-worker",
-            initializer=setup.threads.entered,
-            max_pending=None if "queue" in self.chosen else 0,
-            idle_timeout=None,
-        )
+        self._pool = self.pool(workers, f"{setup.side}-worker", max_pending=None if "queue" in self.chosen else 0)
         if "switchover" not in self.chosen:
             start_workers(self._pool, workers)
 
@@ -57,10 +51,3 @@ class PoolScheduler(Scheduler):
         """Give ``job`` to a free worker; block until there is one, or queue it. From within a job: never block."""
         if self.accept(job):
             self._pool.submit(self.run, job)
-
-    def release(self) -> None:
-        """End the workers after the jobs that they have."""
-        workers = self._pool.statistics().threads
-        self._pool.shutdown(wait=True)
-        for _ in range(workers):
-            self.threads.left()

@@ -62,7 +62,7 @@ class ReceiverScheduler(Scheduler):
         try:
             done = self.interpreter.advance(job, ready, elsewhere)
         except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
-            self.ended(error)
+            self.ended(job, error)
         else:
             if done:
-                self.ended(None)
+                self.ended(job, None)

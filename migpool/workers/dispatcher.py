@@ -31,6 +31,7 @@ from migpool.workers.crew import Crew
 from migpool.workers.exitandfork import EXIT_AND_FORK
 from migpool.workers.lock import ConvoyFreeLock
 from migpool.workers.submitter import Submitter
+from migpool.workers.thread import WorkerThread
 from migpool.workers.worker import Task, Worker
 
 UNBOUNDED = sys.maxsize
@@ -46,6 +47,7 @@ class Dispatcher:
         idle_timeout: seconds after which an idle thread ends; None: never.
         prefix: what the names of the threads begin with.
         initializer: called in each thread before its first task.
+        thread: makes a thread, not started, of what it does and its name; with it, whoever made them joins them.
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Dispatcher:
         idle_timeout: float | None,
         prefix: str,
         initializer: Callable[[], object] | None,
+        thread: Callable[[Callable[[], object], str], WorkerThread] | None = None,
     ) -> None:
         self.max_workers = max_workers
         self.max_pending = max_pending
         self.idle_timeout = idle_timeout
         self.prefix = prefix
         self.initializer = initializer
+        self.thread = thread or WorkerThread
+        self.owns_threads = thread is None
         self.closed = False  # no more tasks will come: a worker that finds nothing to do ends
         self.refusal: RuntimeError | None = None  # why no task is accepted
         self.pool: weakref.ref[object] | None = None  # kept here because a dead reference calls nobody
@@ -173,7 +178,9 @@ class Dispatcher:
             worker.inbox.put(None)
 
     def join(self, besides: threading.Thread | None = None) -> None:
-        """Wait until every thread has ended, but for ``besides``."""
+        """Wait until every thread that is the pool's own has ended, but for ``besides``."""
+        if not self.owns_threads:
+            return
         with self.lock:
             threads = self.crew.threads()
         for thread in threads:

@@ -26,7 +26,7 @@ class Pool(Protocol):
         """Accept nothing more, refusing with ``reason``; let the threads end when nothing is left to do."""
 
     def join(self, besides: threading.Thread | None = None) -> None:
-        """Wait until every thread has ended, but for ``besides``."""
+        """Wait until every thread that is the pool's own has ended, but for ``besides``."""
 
     def restart_in_child(self) -> None:
         """Forget threads and tasks; they are the parent's."""

@@ -20,7 +20,7 @@ What it guarantees; the numbers are those that the tests refer to.
 7. **A task runs in a copy of the context** (``contextvars``) in which it was submitted; what it sets, nobody else sees.
 8. **Seeing a result means that its worker is free**: a submitter that has just got the result of the only task finds
    the worker idle. Where the future has callbacks, the worker is free after the last of them.
-9. **Nothing outlives the pool.** When ``shutdown(wait=True)`` returns, every thread the pool ever had has ended. A pool
+9. **Nothing outlives the pool.** When ``shutdown(wait=True)`` returns, every thread of the pool's own has ended. A pool
    that is collected finishes its tasks and lets its threads end. A worker holds on to no task, argument, result or
    exception while it is idle.
 10. **A fork leaves the child a working, empty pool**: the threads and the tasks stay with the parent, and the futures
@@ -46,6 +46,7 @@ from migpool.errors import PoolFull
 from migpool.workers.boundedmap import BoundedMap
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
+from migpool.workers.thread import WorkerThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +86,9 @@ class WorkerPool(Executor):
         initargs: its arguments.
         max_pending: at most this many tasks wait for a worker, then ``submit`` blocks; None: no bound.
         idle_timeout: seconds after which an idle thread ends; None: it stays until shutdown.
+        thread: makes a thread, not started, of what it does and its name, such as a migration's
+            :meth:`~migpool.core.threads.ThreadGroup.thread`. Whoever gives it owns the threads: ``shutdown`` tells them
+            to end and does not wait for them, nor does the interpreter's exit.
 
     Raises:
         ValueError: a bound that is negative, or no worker at all.
@@ -106,6 +110,7 @@ class WorkerPool(Executor):
         *,
         max_pending: int | None = None,
         idle_timeout: float | None = 10.0,
+        thread: Callable[[Callable[[], object], str], WorkerThread] | None = None,
     ) -> None:
         if max_workers is None:
             max_workers = _default_workers()
@@ -128,6 +133,7 @@ class WorkerPool(Executor):
             idle_timeout if idle_timeout is None else min(idle_timeout, threading.TIMEOUT_MAX),
             self._thread_name_prefix,
             None if initializer is None else partial(initializer, *initargs),
+            thread,
         )
         # The threads hold the dispatcher alone, so the pool can be collected while they live; this tells them.
         self._dispatcher.pool = weakref.ref(self, self._dispatcher.abandon)
@@ -259,7 +265,7 @@ class WorkerPool(Executor):
         """Accept no more tasks, and let the threads end when those accepted are done. May be called again.
 
         Arguments:
-            wait: return only when every thread has ended.
+            wait: return only when every thread has ended, unless somebody else owns them.
             cancel_futures: cancel the tasks that wait in the queue.
         """
         self._dispatcher.close(RuntimeError("cannot schedule new futures after shutdown"), cancel_futures)

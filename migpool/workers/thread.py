@@ -62,8 +62,7 @@ class WorkerThread(threading.Thread):
         """Wait for the end, and first for the start; but not in a signal handler that struck in the middle of that."""
         if self._made and self._maker == threading.get_ident():
             return
-        threading.Event.wait(self._started, timeout)
-        if not self._given_up:
+        if threading.Event.wait(self._started, timeout) and not self._given_up:
             super().join(timeout)
 
     @property

@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from migpool.workers.future import TaskFuture
-from migpool.workers.thread import WorkerThread
 
 if TYPE_CHECKING:
     from migpool.workers.dispatcher import Dispatcher
@@ -41,7 +40,7 @@ class Worker:
         # life.
         self.inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.inbox.put(task)
-        self.thread = WorkerThread(self.live, f"{dispatcher.prefix}_{number}")
+        self.thread = dispatcher.thread(self.live, f"{dispatcher.prefix}_{number}")
 
     def claim(self) -> bool:
         """Whether the caller is the first to ask: the thread, which then lives, or who could not start it.

@@ -18,6 +18,7 @@ from migpool.core.trace import Tracer, pack_span
 from migpool.errors import Cancelled, MemoryLimitExceeded, TimeLimitExceeded, UsageError
 from migpool.migration.states import FINAL, TRANSITIONS, Event, State, StateMachine
 from migpool.transport.address import Address
+from migpool.workers.pool import WorkerPool
 
 # ---------------------------------------------------------------------- memory
 
@@ -178,6 +179,39 @@ def test_a_thread_that_does_not_end_is_named() -> None:
         group.close()
     gate.set()
     thread.join(10)
+
+
+def test_a_part_counts_in_the_whole_which_does_not_wait_for_what_the_part_has_told_of() -> None:
+    group = ThreadGroup(limit=60)
+    part = group.part()
+    gate = threading.Event()
+    thread = part.start("held", lambda: gate.wait(10))
+    group.start("other", lambda: None)
+    assert group.alive >= part.alive == 1
+    with pytest.raises(TimeLimitExceeded, match="after 0 s these threads still run: held"):
+        part.close(0)
+    group.close()  # at once, or the test's own limit ends it
+    gate.set()
+    thread.join(10)
+    part.close()
+    assert (group.alive, part.alive) == (0, 0)
+    with pytest.raises(UsageError, match="the migration is over"):
+        part.start("late", lambda: None)
+
+
+def test_the_workers_of_a_pool_can_be_a_groups_threads() -> None:
+    group = ThreadGroup(limit=10)
+    gate = threading.Event()
+    pool = WorkerPool(2, "worker", thread=group.thread)
+    held = pool.submit(gate.wait, 10)
+    assert pool.submit(lambda: threading.current_thread().name).result(10) == "worker_1"
+    assert (group.alive, group.peak) == (2, 2)
+    pool.shutdown(wait=True)
+    assert not held.done(), "whoever owns the threads waits for them"
+    gate.set()
+    group.close()
+    assert held.done()
+    assert group.alive == 0
 
 
 # ---------------------------------------------------------------------- addresses

@@ -14,8 +14,8 @@ import pytest
 from ringnic import RingNic
 from ringnic import devices as ring_devices
 
-from migpool.conformance import Outcome, Subject, checks
-from migpool.conformance.running import Finding, run_check
+from migpool.conformance.devices import Subject, checks
+from migpool.conformance.running import Finding, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool.scenario.plugins import load_device_plugin
 
@@ -66,7 +66,7 @@ def test_a_good_device_passes(check: object) -> None:
 def test_migpools_own_devices_conform(plugin: str, options: dict[str, str]) -> None:
     subject = Subject(plugin, load_device_plugin(plugin), options)
     findings = [run_check(subject, check, LIMIT) for check in checks([MODEL])]
-    assert not [f"{one.check}: {one.text}" for one in findings if one.outcome is Outcome.FAILED]
+    assert not [f"{one.name}: {one.text}" for one in findings if one.outcome is Outcome.FAILED]
 
 
 class LosesBytes(RingNic):
@@ -242,13 +242,10 @@ def announce(package: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
 
-def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
-    made = migpool("new-device", "fast-nic", "--into", str(tmp_path))
-    assert made.returncode == 0, made.stderr
-    package = tmp_path / "fast-nic"
-    announce(package)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--migpool-models", "pool:1"],
+def run_pytest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The package's own tests."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         capture_output=True,
         text=True,
         timeout=110,
@@ -256,6 +253,14 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
         cwd=package,
         env={"PYTHONPATH": str(package / "src")},
     )
+
+
+def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
+    made = migpool("new-device", "fast-nic", "--into", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    package = tmp_path / "fast-nic"
+    announce(package)
+    done = run_pytest(package, "--migpool-models", "pool:1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 passed" in done.stdout
     again = migpool("new-device", "fast-nic", "--into", str(tmp_path))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from migpool.conformance import Outcome, Subject, checks
-from migpool.conformance.running import Finding, run_check
+from migpool.conformance.devices import Subject, checks
+from migpool.conformance.running import Finding, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 
 SIZE = 500_000

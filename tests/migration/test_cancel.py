@@ -293,3 +293,36 @@ def test_a_destination_that_does_not_say_whether_the_machine_runs_leaves_it_stop
     assert sent.outcome is State.UNCONFIRMED
     assert "it stays stopped here; look there before you resume it" in sent.error
     assert not any(device.running for device in source)
+
+
+@pytest.mark.parametrize(
+    "model", [PerDeviceScheduler, PoolScheduler, ElasticScheduler, BlockingAwareScheduler, PollScheduler]
+)
+def test_a_device_that_ignores_abort_is_named_and_holds_nobody_but_its_thread(
+    tmp_path: Path, model: type[Scheduler]
+) -> None:
+    source, destination = machines()
+    reached, leave = threading.Event(), threading.Event()
+
+    def ignore_abort() -> None:
+        reached.set()
+        leave.wait(LIMIT)
+
+    source[1].before["save_state"] = ignore_abort
+    patient = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=1.5)
+    pair = Pair(source, destination, settings=patient, models=(model, PerDeviceScheduler))
+    pair.workers = (1, None)
+    pair.prepare(tmp_path)
+    canceller = cancel_when(reached, pair, "source")
+    before = set(threading.enumerate())
+    try:
+        sent, _ = pair.go()
+        held = [thread for thread in set(threading.enumerate()) - before if thread is not canceller]
+    finally:
+        leave.set()
+    for thread in held:
+        thread.join(LIMIT)
+    canceller.join(LIMIT)
+    assert sent.outcome is State.CANCELLED
+    assert "these threads still run" in sent.error
+    assert "device-1 (save) is in its read of chunk 0" in sent.error

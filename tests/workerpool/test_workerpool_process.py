@@ -57,6 +57,17 @@ def test_at_exit_an_idle_pool_ends_at_once() -> None:
     assert outcome("pool = WorkerPool(2, idle_timeout=None); pool.submit(abs, -1).result()") == (0, "", "")
 
 
+def test_at_exit_nobody_waits_for_threads_that_somebody_else_owns() -> None:
+    program = """
+        from migpool.core.threads import ThreadGroup
+        group = ThreadGroup()
+        pool = WorkerPool(2, thread=group.thread)
+        pool.submit(threading.Event().wait)
+        print(pool.submit(abs, -1).result(), group.alive)
+    """
+    assert outcome(program) == (0, "1 2\n", "")
+
+
 def test_after_exit_has_begun_nothing_is_accepted() -> None:
     program = """
         import atexit

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 from weakref import ReferenceType, ref
 
 from migpool.core.machine import Machine
@@ -51,6 +51,10 @@ class Subject:
     def machine(self, side: Side) -> Machine:
         """A machine of those devices. The caller closes it."""
         return Machine(MACHINE, self.devices(side))
+
+    def fresh(self) -> Self:
+        """The same, with no devices made yet."""
+        return replace(self, living=[])
 
     def abort(self) -> None:
         """End every wait of every device that was made."""

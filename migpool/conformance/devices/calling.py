@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from migpool.conformance.subject import Subject
+from migpool.conformance.devices.subject import Subject
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, Side

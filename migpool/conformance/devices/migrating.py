@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from migpool.conformance.devices.subject import Subject
 from migpool.conformance.interference import Calls, Tripwire, failing
 from migpool.conformance.pairing import Migrated, migrate, settings_with
-from migpool.conformance.subject import Subject
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.core.machine import Machine
 from migpool.core.trace import Tracer
@@ -43,6 +43,7 @@ ROOMY: Final = settings_with(MIB, 64)
 SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
 TURNS: Final = 5
 
+SIDES: Final[tuple[Side, ...]] = ("source", "destination")
 SAVING: Final = ("quiesce", "stop", "save_state", "save_config")
 LOADING: Final = ("load_state", "load_config", "wake", "start")
 BEFORE: Final = ("save_setup", "iterate")
@@ -92,15 +93,15 @@ def _noted(splice_fd: Callable[[], int | None], answers: list[int]) -> int | Non
     return descriptor
 
 
-def cancels(subject: Subject, model: Model, *, every: bool = False) -> str:
+def cancels(subject: Subject, model: Model, *, every: bool = False, sides: Sequence[Side] = SIDES) -> str:
     """Cancel at one wait after the other, at either end; the source's devices must go on and migrate later."""
-    waits = _waits(subject, model)
+    waits = dict(zip(SIDES, _waits(subject, model), strict=True))
     done = 0
-    sides: tuple[Side, ...] = ("source", "destination")
-    for side, count in zip(sides, waits, strict=True):
+    for side in sides:
+        count = waits[side]
         for position in range(count) if every else _spread(count):
             done += _cancel_at(subject, model, side, position)
-    return f"{done} of {sum(waits)} waits cancelled, and migrated again after each"
+    return f"{done} of {sum(waits[side] for side in sides)} waits cancelled, and migrated again after each"
 
 
 def errors(subject: Subject, model: Model) -> str:

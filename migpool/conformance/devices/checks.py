@@ -1,39 +1,19 @@
-"""The list of checks."""
+"""The list of checks of a device plug-in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from migpool.conformance import calling, migrating
-from migpool.conformance.subject import Subject
+from migpool.conformance.check import Check, about, named
+from migpool.conformance.devices import calling, migrating
+from migpool.conformance.devices.subject import Subject
 from migpool.scenario.model_names import Model, parse_model
 
-__all__ = ["Check", "checks"]
+__all__ = ["checks"]
 
 Run: TypeAlias = Callable[[Subject], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing to check.
-
-    Arguments:
-        name: what it is called in a report.
-        model: under which threading model; empty for a check that calls the device directly.
-        about: what it does, in a sentence.
-        run: does it; returns what was seen, in a few words.
-    """
-
-    name: str
-    model: str
-    about: str
-    run: Run
-
-    def __str__(self) -> str:
-        return f"{self.name}[{self.model}]" if self.model else self.name
 
 
 _CALLING: Final[Sequence[Run]] = (
@@ -55,7 +35,7 @@ _MIGRATING: Final[Sequence[Callable[[Subject, Model], str]]] = (
 )
 
 
-def checks(models: Sequence[str], *, every_wait: bool = False) -> list[Check]:
+def checks(models: Sequence[str], *, every_wait: bool = False) -> list[Check[Subject]]:
     """Every check, those under a threading model once for each.
 
     Arguments:
@@ -65,14 +45,14 @@ def checks(models: Sequence[str], *, every_wait: bool = False) -> list[Check]:
     Raises:
         UsageError: there is no such model.
     """
-    found = [Check(_name(run), "", _about(run), run) for run in _CALLING]
+    found = [Check(named(run), "", about(run), run) for run in _CALLING]
     for name in models:
         model = parse_model(name)
         for run in _MIGRATING:
             if run is migrating.cancels:
-                found.append(Check(_name(run), name, _about(run), partial(_cancels, model=model, every=every_wait)))
+                found.append(Check(named(run), name, about(run), partial(_cancels, model=model, every=every_wait)))
             else:
-                found.append(Check(_name(run), name, _about(run), partial(_migrates, run=run, model=model)))
+                found.append(Check(named(run), name, about(run), partial(_migrates, run=run, model=model)))
     return found
 
 
@@ -82,11 +62,3 @@ def _migrates(subject: Subject, *, run: Callable[[Subject, Model], str], model: 
 
 def _cancels(subject: Subject, *, model: Model, every: bool) -> str:
     return migrating.cancels(subject, model, every=every)
-
-
-def _name(run: Callable[..., str]) -> str:
-    return run.__name__.replace("_", "-")
-
-
-def _about(run: Callable[..., str]) -> str:
-    return (run.__doc__ or "").partition("\n")[0]

@@ -1,0 +1,54 @@
+"""What a check is, whatever it checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+__all__ = ["Check", "Checked", "about", "named"]
+
+
+class Checked(Protocol):
+    """What is checked: a plug-in, and how its things are made."""
+
+    def fresh(self) -> Self:
+        """The same, and nothing has been made of it yet: for one check."""
+        ...
+
+    def abort(self) -> None:
+        """End what can be ended of what was made."""
+        ...
+
+
+S = TypeVar("S", bound=Checked)
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[S]):
+    """One thing to check.
+
+    Arguments:
+        name: what it is called in a report.
+        under: under which threading model, or at which end; empty if that means nothing to it.
+        about: what it does, in a sentence.
+        run: does it; returns what was seen, in a few words.
+    """
+
+    name: str
+    under: str
+    about: str
+    run: Callable[[S], str]
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.under}]" if self.under else self.name
+
+
+def named(run: Callable[..., str]) -> str:
+    """The name of the check that a function does."""
+    return run.__name__.replace("_", "-")
+
+
+def about(run: Callable[..., str]) -> str:
+    """What it does: the first line of its docstring."""
+    return (run.__doc__ or "").partition("\n")[0]

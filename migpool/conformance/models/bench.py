@@ -1,0 +1,315 @@
+"""A threading model, set up with made devices; a check gives it jobs and brings their chunks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+
+from migpool.conformance.models.subject import Subject
+from migpool.conformance.verdict import Failure
+from migpool.core.buffers import Chunk
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import NextChunk, Steps, WriteState
+from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.machine import Machine, Slot
+from migpool.core.threads import ThreadGroup
+from migpool.core.trace import Tracer
+from migpool.device import Device
+from migpool.errors import DeviceError
+from migpool.schedulers.base import Scheduler, Setup
+
+__all__ = ["Bench", "Call", "benched", "eventually"]
+
+A_MOMENT = 0.005
+SIZE = 4096
+
+
+class _Made(Device):
+    iterable = True
+
+    def __init__(self, number: int) -> None:
+        self.idstr = f"device-{number}"
+
+    def save_config(self) -> bytes:
+        return b""
+
+    def load_config(self, data: bytes) -> None:
+        del data
+
+
+class _Mailboxes:
+    """Answers ``NextChunk``: a queue a device, with the same hand-over as the destination's windows."""
+
+    def __init__(self, switch: CancelSwitch) -> None:
+        self._switch = switch
+        self._news = threading.Condition(threading.RLock())
+        self._boxes: dict[int, deque[Chunk]] = defaultdict(deque)
+        self._ready: dict[int, Callable[[], None]] = {}
+        self._asked = 0
+        switch.on_cancel(self._wake)
+
+    def put(self, slot: Slot, chunk: Chunk) -> None:
+        with self._news:
+            self._boxes[slot.number].append(chunk)
+            ready = self._ready.pop(slot.number, None)
+            self._news.notify_all()
+        if ready is not None:
+            ready()
+
+    def take(self, effect: NextChunk) -> Chunk:
+        with self._news:
+            self._note()
+            while not self._boxes[effect.slot.number]:
+                self._switch.check()
+                self._news.wait()
+            return self._boxes[effect.slot.number].popleft()
+
+    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
+        del leave  # nobody is sure to bring another chunk here
+        with self._news:
+            self._switch.check()
+            self._note()
+            if self._boxes[effect.slot.number]:
+                return self._boxes[effect.slot.number].popleft()
+            self._ready[effect.slot.number] = ready
+            return None
+
+    def asked(self, count: int, patience: float) -> bool:
+        """Whether ``count`` chunks are asked for within ``patience`` seconds."""
+        with self._news:
+            return self._news.wait_for(lambda: self._asked >= count or self._switch.thrown, patience)
+
+    def _note(self) -> None:
+        self._asked += 1
+        self._news.notify_all()
+
+    def _wake(self) -> None:
+        with self._news:
+            ready, self._ready = list(self._ready.values()), {}
+            self._news.notify_all()
+        for call in ready:
+            call()
+
+
+class Call:
+    """A call of the model on a thread of its own, since it may not return.
+
+    Arguments:
+        what: names it in an error.
+        do: makes it.
+        patience: seconds that it may take.
+        standing: where the jobs stand, in words.
+    """
+
+    def __init__(self, what: str, do: Callable[[], object], patience: float, standing: Callable[[], str]) -> None:
+        self._what = what
+        self._do = do
+        self._patience = patience
+        self._standing = standing
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name=what, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._do()
+        except BaseException as error:  # noqa: BLE001 -- raised where the end is waited for
+            self._error = error
+
+    def end(self) -> None:
+        """Wait for it to return, and raise what it raised.
+
+        Raises:
+            Failure: it has not returned.
+        """
+        self.thread.join(self._patience)
+        if self.thread.is_alive():
+            standing = self._standing()
+            raise Failure(f"{self._what} has not returned after {self._patience:g} s{standing and f': {standing}'}")
+        if self._error is not None:
+            raise self._error
+
+
+class Bench:
+    """A model, set up; see the top of this file.
+
+    Arguments:
+        subject: the model.
+        workers: as many, if the model takes a number and none is in its name.
+        limit: seconds that the model's threads have to end, and jobs to make headway.
+
+    Attributes:
+        written: the chunks that each device's job has written, by slot.
+        holds: called in a job's write with its device; may block.
+    """
+
+    def __init__(
+        self, subject: Subject, devices: int = 4, channels: int = 2, workers: int | None = None, limit: float = 0
+    ) -> None:
+        self.patience = subject.patience
+        self.before = set(threading.enumerate())
+        self.switch, self.tracer = CancelSwitch(), Tracer()
+        self.threads = ThreadGroup(limit or subject.patience / 2)
+        self.machine = Machine("bench", [_Made(number) for number in range(devices)])
+        self.slots: Sequence[Slot] = self.machine.iterable
+        self.boxes = _Mailboxes(self.switch)
+        self.written: dict[int, list[int]] = {slot.number: [] for slot in self.slots}
+        self.holds: Callable[[Slot], None] = lambda _: None
+        self.scheduler: Scheduler = subject.part.make()
+        self._chunk = Chunk(SIZE)
+        self._writing: set[int] = set()
+        self._overlaps: list[str] = []
+        self._calls: list[Call] = []
+        handlers = Handlers()
+        handlers.on(WriteState, self._write)
+        interpreter = Interpreter(handlers, threading.Lock(), self.tracer, self.switch, self.boxes)
+        subject.living.append(self.switch.cancel)
+        self.setup = Setup(
+            side=subject.side,
+            devices=self.slots,
+            channels=channels,
+            interpreter=interpreter,
+            threads=self.threads,
+            switch=self.switch,
+            workers=subject.part.workers or (workers if subject.part.scheduler.takes_workers else None),
+            limit=limit or subject.patience,
+        )
+
+    # ------------------------------------------------------------------ jobs
+
+    def _write(self, effect: WriteState) -> None:
+        number = effect.slot.number
+        if number in self._writing:
+            self._overlaps.append(effect.slot.name)
+        self._writing.add(number)
+        self.holds(effect.slot)
+        self.written[number].append(effect.index)
+        self._writing.discard(number)
+
+    def load(self, slot: Slot, chunks: int, then: Callable[[], object] | None = None) -> Job:
+        """A job that writes so many chunks as they come.
+
+        Arguments:
+            then: called once it has.
+        """
+
+        def steps() -> Steps:
+            for index in range(chunks):
+                chunk: Chunk = yield NextChunk(slot, index)
+                yield WriteState(slot, index, chunk)
+            if then is not None:
+                then()
+
+        return Job("load", steps(), slot)
+
+    def verify(self, chunks: int) -> None:
+        """Every device's chunks must have been written, once, in order, and one at a time."""
+        if self._overlaps:
+            raise Failure(
+                f"two writes of {self._overlaps[0]} at once: each effect of a job ends before the next begins"
+            )
+        for slot in self.slots:
+            if self.written[slot.number] != list(range(chunks)):
+                raise Failure(
+                    f"{slot.name}: chunks {self.written[slot.number]} were written instead of 0 to {chunks - 1}"
+                )
+
+    # ------------------------------------------------------------------ what is done with the model
+
+    def calling(self, what: str, do: Callable[[], object]) -> Call:
+        """Begin a call of the model on a thread of its own."""
+        call = Call(what, do, self.patience, self.scheduler.standing)
+        self._calls.append(call)
+        return call
+
+    def call(self, what: str, do: Callable[[], object]) -> None:
+        """Call the model, and wait for the end."""
+        self.calling(what, do).end()
+
+    def submitting(self, *jobs: Job) -> Call:
+        """Submit from another thread: a model may make the submitter wait."""
+
+        def submit() -> None:
+            for job in jobs:
+                self.scheduler.take(job)
+
+        return self.calling("submit", submit)
+
+    def put(self, slot: Slot, count: int = 1) -> None:
+        """Bring a device's next chunks, on the calling thread."""
+        for _ in range(count):
+            self.boxes.put(slot, self._chunk)
+
+    def feeding(self, chunks: int) -> Call:
+        """Bring every device's chunks, one device after the other for each index, from a thread."""
+
+        def bring() -> None:
+            for _ in range(chunks):
+                for slot in self.slots:
+                    self.put(slot)
+
+        return self.calling("a chunk's arrival", bring)
+
+    def drain(self) -> None:
+        """Drain."""
+        self.call("drain", self.scheduler.drain)
+
+    def run_all(self, chunks: int) -> None:
+        """Have every device's job run to its end."""
+        feeding = self.feeding(chunks)
+        self.submitting(*(self.load(slot, chunks) for slot in self.slots)).end()
+        self.drain()
+        feeding.end()
+        self.verify(chunks)
+
+    def until_asked(self, count: int) -> None:
+        """Wait until jobs have asked for so many chunks."""
+        if not self.boxes.asked(count, self.patience):
+            raise Failure(f"jobs wait for a thread: {self.scheduler.standing()}")
+
+    def model_threads(self) -> set[threading.Thread]:
+        """The threads that were not there before, but those of the bench."""
+        return set(threading.enumerate()) - self.before - {call.thread for call in self._calls}
+
+    def begin(self) -> None:
+        """Set the model up."""
+        self.call("setup", lambda: self.scheduler.begin(self.setup))
+
+    def close(self) -> None:
+        """Close the model, which may have been closed before."""
+        self.switch.cancel(DeviceError("the check is over"))
+        for call in self._calls:
+            call.thread.join(self.patience)
+        self.call("close", self.scheduler.close)
+        self.threads.close()
+
+
+@contextlib.contextmanager
+def benched(
+    subject: Subject, *, devices: int = 4, channels: int = 2, workers: int | None = None, limit: float = 0
+) -> Iterator[Bench]:
+    """A bench with the model set up, and closed at the end."""
+    bench = Bench(subject, devices, channels, workers, limit)
+    try:
+        bench.begin()
+        yield bench
+    except BaseException:
+        # What went wrong is known; a model that is broken is not waited for.
+        bench.switch.cancel()
+        with contextlib.suppress(Exception):
+            threading.Thread(target=bench.close, name="close", daemon=True).start()
+        raise
+    bench.close()
+
+
+def eventually(holds: Callable[[], bool], patience: float) -> bool:
+    """Whether ``holds`` becomes true within ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(A_MOMENT)
+    return True

@@ -1,0 +1,39 @@
+"""The list of checks of a threading model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from migpool.conformance.check import Check, about, named
+from migpool.conformance.models import ending, migration, order
+from migpool.conformance.models.subject import Subject
+
+__all__ = ["FIRST", "checks"]
+
+_ALL: Final[Sequence[Callable[[Subject], str]]] = (
+    order.runs,
+    order.one_at_a_time,
+    order.begins_in_order,
+    order.many_devices,
+    order.jobs_of_jobs,
+    order.drain_waits,
+    order.drain_with_nothing,
+    order.traced,
+    ending.first_error,
+    ending.unexpected_error,
+    ending.cancels,
+    ending.after_cancel,
+    ending.after_close,
+    ending.leaves_no_thread,
+    ending.ignored_abort,
+    migration.migrates,
+    migration.cancelled_migrations,
+)
+FIRST: Final = named(order.runs)
+"""The check without which no other means anything."""
+
+
+def checks(subject: Subject) -> list[Check[Subject]]:
+    """Every check of a model at one end."""
+    return [Check(named(run), str(subject), about(run), run) for run in _ALL]

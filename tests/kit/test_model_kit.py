@@ -1,0 +1,150 @@
+"""The kit for authors of threading models: each promise has a model that breaks it and a check that says so."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_kit import announce, migpool, run_pytest
+
+from migpool.conformance.models import Subject, checks, subjects
+from migpool.conformance.models.child import ChildRunner
+from migpool.conformance.running import Finding, Outcome
+from tests.support import broken_models
+
+LIMIT = 20.0
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A package with the broken models, as an installer would leave it; for this process and those it starts."""
+    folder = tmp_path_factory.mktemp("broken")
+    shutil.copy(broken_models.__file__, folder)
+    names = [name for name, kind in vars(broken_models).items() if inspect.isclass(kind) and is_ours(kind)]
+    info = folder / "broken_models-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-models\nVersion: 1.0\n")
+    lines = [f"{name} = broken_models:{name}" for name in names]
+    lines.append("NoImport = broken_models.nowhere:Model")
+    (info / "entry_points.txt").write_text("\n".join(["[migpool.schedulers]", *lines, ""]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder))
+        yield folder
+    importlib.invalidate_caches()
+
+
+def is_ours(kind: type) -> bool:
+    return kind.__module__ == broken_models.__name__
+
+
+def found(name: str, check_name: str) -> Finding:
+    subject: Subject = next(one for one in subjects(name, LIMIT) if one.side == "destination")
+    check = next(one for one in checks(subject) if one.name == check_name)
+    with closing(ChildRunner(subject, LIMIT)) as runner:
+        return runner.run(check)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "check", "words"),
+    [
+        ("Drops", "runs", "'Drops' at the destination: no headway for"),
+        ("Drops", "runs", "0 of 4 jobs have ended; accepted and never begun: device-0 (load), device-1 (load)"),
+        ("DropsOne", "runs", "3 of 4 jobs have ended; accepted and never begun: device-2 (load)"),
+        ("ForgetsAccept", "runs", "accept"),
+        ("ForgetsSuper", "runs", "its setup does not call super().setup(setup)"),
+        ("Raises", "runs", "submit raised ValueError: oops"),
+        ("RaisesInSetup", "runs", "setup raised KeyError: 'nothing'"),
+        ("NewestFirst", "begins-in-order", "device-5 (load) waits for chunk 0"),
+        ("RunsTwice", "runs", "it runs device-0 (load)"),
+        ("TwoThreads", "one-at-a-time", ""),
+        ("Swallows", "first-error", "did not raise DeviceError: device-0, chunk 0"),
+        ("Swallows", "unexpected-error", "did not raise DeviceError: device-0, chunk 0"),
+        ("NeverSaysEnded", "runs", "run, and not reported as ended: device-0 (load)"),
+        ("LeavesAThread", "leaves-no-thread", "after close these threads are left: left over"),
+        ("UncountedThreads", "leaves-no-thread", "start threads by self.spawn and self.pool"),
+        ("ForgetsRelease", "leaves-no-thread", "these threads still run: one"),
+        ("BlocksInClose", "leaves-no-thread", "close has not returned after 2 s"),
+        ("EndlessDrain", "drain-with-nothing", "drain has not returned after 2 s"),
+        ("EarlyDrain", "drain-waits", "drain returned when"),
+        ("RunsAfterClose", "after-close", "submit after close was not refused"),
+        ("IgnoresCancel", "cancels", "drain has not returned after 2 s"),
+        ("WaitsForItself", "jobs-of-jobs", "accepted and never begun: device-1 (load)"),
+        ("ExitsTheProcess", "runs", "the model ended the process, with status 3"),
+    ],
+)
+def test_a_broken_promise_is_found_by_its_own_check(name: str, check: str, words: str) -> None:
+    finding = found(name, check)
+    assert finding.outcome is Outcome.FAILED
+    assert words in finding.text
+    assert "\n" not in finding.text
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_they_are_made_of_keeps_every_promise() -> None:
+    for subject in subjects("OneThread", LIMIT):
+        with closing(ChildRunner(subject, LIMIT)) as runner:
+            for check in checks(subject):
+                finding = runner.run(check)
+                assert finding.outcome is Outcome.PASSED, finding.text
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_command_names_the_model_and_what_is_wrong(tmp_path: Path) -> None:
+    done = migpool("conformance", "--model", "Raises", "--limit", "20", "--json", str(tmp_path / "report.json"))
+    assert done.returncode == 1
+    assert "Raises (broken-models 1.0) does not conform: 2 of 2 checks failed" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    read = json.loads((tmp_path / "report.json").read_text())
+    assert {one["text"] for one in read["checks"]} == {
+        f"threading model 'Raises' at the {side}: submit raised ValueError: oops" for side in ("source", "destination")
+    }
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "NotAModel"], 1, "is no subclass of migpool.schedulers.base.Scheduler"),
+        (["--model", "NoImport"], 1, "cannot be imported: ModuleNotFoundError"),
+        (["--model", "nothing"], 2, "there is no threading model 'nothing'; there are:"),
+        (["--model", "vfio"], 2, "vfio is a device plug-in: migpool conformance vfio"),
+        (["pool"], 2, "pool is a threading model: migpool conformance --model pool"),
+        (["--model", "pool+receiver"], 2, "names two models"),
+        (["--model", "pool:0"], 2, "after pool: stands the number of workers"),
+        (["--model", "pool", "--count", "2"], 2, "are for devices"),
+        (["vfio", "--model", "pool"], 2, "name one thing to check"),
+        ([], 2, "name one thing to check"),
+    ],
+)
+def test_what_cannot_be_checked_is_said_in_one_line(arguments: list[str], code: int, words: str) -> None:
+    done = migpool("conformance", *arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_new_model_conforms_as_its_own_package(tmp_path: Path) -> None:
+    made = migpool("new-model", "two-lanes", "--into", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    package = tmp_path / "two-lanes"
+    announce(package)
+    done = run_pytest(package)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "34 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("pool", "is installed already"), ("My Model", "is no name for a plug-in")]
+)
+def test_a_new_model_needs_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:
+    done = migpool("new-model", name, "--into", str(tmp_path))
+    assert done.returncode == 2
+    assert words in done.stderr
