@@ -13,9 +13,9 @@ it takes to perform it must copy what he needs.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acquire",
+    "Brought",
     "Credit",
     "Effect",
-    "HoldConfig",
+    "KeepConfig",
     "LoadConfig",
     "Loaded",
     "Locked",
@@ -90,15 +91,18 @@ class Wait(IntEnum):
     WAKE = 19
     """The device answers others again at the destination, before any starts."""
     HOLD = 20
-    """The device's config is put aside, until every iterable device has all its state."""
+    """The device's config is kept for another job: at the destination, until every iterable device has its state."""
     SCAN = 21
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
     SYNC = 22
     """A round of memory ends: SYNCs go out, or every channel has to come to its own."""
 
 
-class Effect:
-    """Something a job waits for.
+A_co = TypeVar("A_co", covariant=True)
+
+
+class Effect(Generic[A_co]):
+    """Something a job waits for; ``Effect[int]`` is answered with an ``int``.
 
     Arguments:
         slot: the device it is about.
@@ -112,15 +116,35 @@ class Effect:
         self.slot = slot
         self.index = index
 
+    @classmethod
+    def performed_by(cls, handler: Callable[[Self], A_co]) -> Callable[[Self], A_co]:
+        """Return ``handler``, of which a type checker thereby knows that it gives this effect's answer."""
+        return handler
 
-class Acquire(Effect):
+
+class Locked(Effect[A_co]):
+    """Something done in the device with the big lock held.
+
+    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
+    """
+
+    __slots__ = ()
+
+
+class Brought(Effect[A_co]):
+    """Something that another thread brings, and that can therefore be waited for without a thread."""
+
+    __slots__ = ()
+
+
+class Acquire(Effect["Chunk | Conduit"]):
     """Room to read a chunk into. The answer is a :class:`~migpool.core.buffers.Chunk`, or a conduit."""
 
     __slots__ = ()
     wait = Wait.ACQUIRE
 
 
-class Release(Effect):
+class Release(Effect[None]):
     """The room is needed no more. No answer."""
 
     __slots__ = ("chunk",)
@@ -131,7 +155,7 @@ class Release(Effect):
         self.chunk = chunk
 
 
-class ReadState(Effect):
+class ReadState(Effect[int]):
     """The device fills ``chunk`` with its next state. The answer is the number of bytes; 0 is the end."""
 
     __slots__ = ("chunk",)
@@ -142,14 +166,14 @@ class ReadState(Effect):
         self.chunk = chunk
 
 
-class Credit(Effect):
-    """The destination has room for chunk ``index``. No answer."""
+class Credit(Brought[int]):
+    """The destination has room for chunk ``index``. The answer is the first index that it has no room for yet."""
 
     __slots__ = ()
     wait = Wait.CREDIT
 
 
-class Send(Effect):
+class Send(Effect[None]):
     """The chunk has gone into a channel. No answer.
 
     Arguments:
@@ -166,7 +190,7 @@ class Send(Effect):
         self.last = last
 
 
-class SendSection(Effect):
+class SendSection(Effect[None]):
     """The device's config has gone into the main channel as a section of its own. No answer."""
 
     __slots__ = ("config",)
@@ -177,7 +201,7 @@ class SendSection(Effect):
         self.config = config
 
 
-class TakePages(Effect):
+class TakePages(Effect["list[PagePacket] | None"]):
     """The next pages to send of this round. The answer is a list of :class:`~migpool.ram.dirty_pages.PagePacket`, not
     empty; ``None`` is the end."""
 
@@ -185,7 +209,7 @@ class TakePages(Effect):
     wait = Wait.SCAN
 
 
-class SendPages(Effect):
+class SendPages(Effect[None]):
     """The pages have gone into a channel. No answer.
 
     Several jobs share a round, so their own count names no packet: once they have gone, ``index`` is the number of the
@@ -204,14 +228,14 @@ class SendPages(Effect):
         self.packets = packets
 
 
-class NextChunk(Effect):
+class NextChunk(Brought[Chunk]):
     """Chunk ``index`` has come. The answer is a :class:`~migpool.core.buffers.Chunk`."""
 
     __slots__ = ()
     wait = Wait.STARVED
 
 
-class WriteState(Effect):
+class WriteState(Effect[None]):
     """The device has taken ``chunk``. No answer."""
 
     __slots__ = ("chunk",)
@@ -222,7 +246,7 @@ class WriteState(Effect):
         self.chunk = chunk
 
 
-class Loaded(Effect):
+class Loaded(Effect[None]):
     """The chunk's room goes back, and with it the credit for another. No answer.
 
     Arguments:
@@ -238,30 +262,36 @@ class Loaded(Effect):
         self.last = last
 
 
-class Locked(Effect):
-    """Something done in the device with the big lock held.
-
-    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
-    """
-
-    __slots__ = ()
-
-
-class SaveConfig(Locked):
+class SaveConfig(Locked[bytes]):
     """The device's config has been saved. The answer is its bytes."""
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
 
 
-class TakeConfig(Effect):
-    """Another job has saved the device's config. The answer is its bytes."""
+class KeepConfig(Effect[None]):
+    """The device's config is kept for another job, which takes it by :class:`TakeConfig`. No answer.
+
+    Arguments:
+        config: what ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.HOLD
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+class TakeConfig(Effect[bytes]):
+    """Another job has kept the device's config. The answer is its bytes."""
 
     __slots__ = ()
     wait = Wait.JOIN
 
 
-class LoadConfig(Locked):
+class LoadConfig(Locked[None]):
     """The device has loaded its config. No answer.
 
     Arguments:
@@ -276,22 +306,6 @@ class LoadConfig(Locked):
         self.config = config
 
 
-class HoldConfig(Effect):
-    """The config is kept until every iterable device has all its state; a job of its own then loads it. No answer.
-
-    The job does not wait for that: it ends, so that the others can have its thread.
-
-    Arguments:
-        config: what the source's ``save_config`` returned.
-    """
-
-    __slots__ = ("config",)
-    wait = Wait.HOLD
-
-    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
-        super().__init__(slot, index)
-        self.config = config
-
-
-Steps: TypeAlias = Generator[Effect, Any, None]
-"""What a job's function returns. The answers' types are those the effects' docstrings give."""
+Steps: TypeAlias = Generator[Effect[object], Any, None]
+"""What a job's function returns. A generator has one type for all that it is sent, so a job says itself what the answer
+is: the type in the effect's brackets. Those who perform effects are checked against that, see ``Handlers.on``."""

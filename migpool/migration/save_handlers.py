@@ -24,52 +24,18 @@ from migpool.core.effects import (
     SaveConfig,
     Send,
     SendSection,
-    TakeConfig,
 )
 from migpool.core.interpreter import Handlers
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Machine
 from migpool.errors import DeviceError
 from migpool.migration.main_channel import MainChannel
 from migpool.transport.channel_group import ChannelGroup
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, frame_config
 
-__all__ = ["Gates", "KeptConfigs", "Sending"]
+__all__ = ["Gates", "Sending"]
 
 UNLIMITED = 1 << 62
-
-
-class KeptConfigs:
-    """Configs on their way from the jobs that saved them to the one job that sends sections.
-
-    Arguments:
-        switch: ends every wait here.
-    """
-
-    def __init__(self, switch: CancelSwitch) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._switch = switch
-        self._configs: dict[int, bytes] = {}
-        switch.on_cancel(self._wake)
-
-    def keep(self, slot: Slot, config: bytes) -> None:
-        """Keep the device's config until it is taken."""
-        with self._changed:
-            self._configs[slot.number] = config
-            self._changed.notify_all()
-
-    def take(self, effect: TakeConfig) -> bytes:
-        """Wait for the device's config."""
-        number = effect.slot.number
-        with self._changed:
-            while number not in self._configs:
-                self._switch.check()
-                self._changed.wait()
-            return self._configs.pop(number)
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
 
 class Gate:
@@ -102,29 +68,30 @@ class Gate:
         if ready is not None:
             ready()
 
-    def wait(self, index: int) -> None:
-        """Return once ``index`` has been granted."""
+    def wait(self, index: int) -> int:
+        """Return the limit once ``index`` has been granted."""
         if index < self.limit:
-            return
+            return self.limit
         with self._changed:
             self.waiting = index
             while index >= self.limit:
                 self._switch.check()
                 self._changed.wait()
             self.waiting = -1
+        return self.limit
 
-    def passed_or_call(self, index: int, ready: Callable[[], None]) -> bool:
-        """Return whether ``index`` has been granted; if not, have ``ready`` called when it is."""
+    def passed_or_call(self, index: int, ready: Callable[[], None]) -> int | None:
+        """Return the limit if ``index`` has been granted; if not, have ``ready`` called when it is."""
         if index < self.limit:
-            return True
+            return self.limit
         with self._changed:
             # Under the lock, as the callback is taken out: either it is refused here or called there.
             self._switch.check()
             if index < self.limit:
-                return True
+                return self.limit
             self.waiting = index
             self._ready = ready
-        return False
+        return None
 
     def wake(self) -> None:
         """Have a waiting job look at the switch."""
@@ -176,7 +143,6 @@ class Sending:
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
-        kept: the configs that jobs of their own save.
         group: the multifd channels.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
@@ -189,7 +155,6 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
-        kept: KeptConfigs,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
@@ -203,7 +168,6 @@ class Sending:
         self._pool = pool
         self._splice = splice
         self._conduits: list[Conduit] = []
-        self._kept = kept
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
@@ -225,7 +189,6 @@ class Sending:
         handlers.on(Send, self._send)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
-        handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
         return handlers
 
@@ -254,14 +217,12 @@ class Sending:
         chunk.length = length
         return length
 
-    def _credit(self, effect: Credit) -> None:
-        gate = self._gates[effect.slot.number]
-        if effect.index >= gate.limit:
-            gate.wait(effect.index)
+    def _credit(self, effect: Credit) -> int:
+        return self._gates[effect.slot.number].wait(effect.index)
 
-    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
+    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> int | None:
         del leave  # no other credit is worth waiting for
-        return True if self._gates[effect.slot.number].passed_or_call(effect.index, ready) else None
+        return self._gates[effect.slot.number].passed_or_call(effect.index, ready)
 
     def _send(self, effect: Send) -> None:
         number = effect.slot.number

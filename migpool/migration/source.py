@@ -43,11 +43,12 @@ from migpool.core.stop_start import run_again, stop
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Handover
 from migpool.migration.endpoint import EndOptions, Endpoint
+from migpool.migration.held_configs import KeptConfigs
 from migpool.migration.main_channel import MainChannel, describe, setup_section
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import Answers
 from migpool.migration.return_path_writer import ENDED_EARLY
-from migpool.migration.save_handlers import Gates, KeptConfigs, Sending
+from migpool.migration.save_handlers import Gates, Sending
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.precopy.device_turn import Iterating
@@ -89,7 +90,6 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
-    _kept: KeptConfigs
     _main: MainChannel
     _memory: MemorySource | None
     _pace: Pace | None
@@ -191,13 +191,11 @@ class Source(Endpoint):
         return chunk
 
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
-        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
-            self._kept,
             self._group,
             self._main,
             self._pool,
@@ -207,6 +205,7 @@ class Source(Endpoint):
         )
         stack.callback(sending.close)
         handlers = sending.handlers()
+        KeptConfigs(self._switch).handle(handlers)
         self._memory = self._make_memory(stack)
         if self._memory is not None:
             self._memory.handle(handlers)
@@ -315,7 +314,7 @@ class Source(Endpoint):
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
         for slot in self.machine.sections:
             if slot.device.config_job:
-                self._scheduler.submit(Job("config", keep_config(slot, self._kept.keep), slot))
+                self._scheduler.submit(Job("config", keep_config(slot), slot))
 
     # ------------------------------------------------------------------ afterwards
 

@@ -153,7 +153,7 @@ class SnapshotSaving:
         handlers.on(Acquire, lambda _: Chunk(self._settings.chunk))
         handlers.on(Release, lambda effect: effect.chunk.close())
         handlers.on(ReadState, self._read_state)
-        handlers.on(Credit, lambda _: self._check())
+        handlers.on(Credit, self._credit)
         handlers.on(Send, self._send)
         handlers.on(SaveConfig, lambda effect: effect.slot.device.save_config())
         handlers.on(SendSection, self._send_section)
@@ -162,6 +162,10 @@ class SnapshotSaving:
             handlers.on(SendPages, self._memory.send)
             self._effort.watch(handlers)
         return handlers
+
+    def _credit(self, effect: Credit) -> int:
+        self._check()
+        return effect.index + 1  # it is asked for every chunk
 
     def _read_state(self, effect: ReadState) -> int:
         chunk = effect.chunk
@@ -233,7 +237,7 @@ class _Memory:
 class _Turns:
     """The memory's turns of pre-copy; see :class:`~migpool.precopy.rounds.Turns`."""
 
-    def __init__(self, memory: _Memory, run: Callable[[Job], None]) -> None:
+    def __init__(self, memory: _Memory, run: Callable[[Job], object]) -> None:
         self._memory = memory
         self._run = run
 
