@@ -1,4 +1,5 @@
-"""What a job may wait for. This file is the whole vocabulary between the jobs and the threading models.
+"""What a job may wait for: the whole vocabulary between the jobs and the threading models. The last of the effects are
+performed by the migration's own thread, beside all jobs.
 
 A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
 the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.
@@ -7,8 +8,8 @@ Every effect names its device and the index of the chunk it is about (-1 where t
 of wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in
 the job.
 
-A job may yield the same effect again once it has been answered, with another index: so whoever keeps one longer than
-it takes to perform it must copy what he needs.
+A job may yield the same effect again once it has been answered, with another index: so what a handler wants to keep of
+an effect, it copies.
 """
 
 from __future__ import annotations
@@ -22,27 +23,40 @@ from migpool.core.machine import Slot
 
 if TYPE_CHECKING:
     from migpool.ram.dirty_pages import PagePacket
+    from migpool.wire.ram import RamPages
 
 __all__ = [
     "Acquire",
+    "AwaitSyncs",
     "Brought",
     "Credit",
     "Effect",
+    "EndRound",
+    "Iterate",
     "KeepConfig",
     "LoadConfig",
+    "LoadIterated",
+    "LoadPages",
+    "LoadSetup",
     "Loaded",
     "Locked",
+    "LookForDirty",
     "NextChunk",
+    "Quiesce",
     "ReadState",
     "Release",
     "SaveConfig",
+    "SaveSetup",
     "Send",
     "SendPages",
     "SendSection",
+    "Start",
     "Steps",
+    "Stop",
     "TakeConfig",
     "TakePages",
     "Wait",
+    "Wake",
     "WriteState",
 ]
 
@@ -111,6 +125,8 @@ class Effect(Generic[A_co]):
 
     __slots__ = ("index", "slot")
     wait: ClassVar[Wait]
+    doing: ClassVar[str] = ""
+    """What the device is asked to do, for errors, where the kind of wait does not say it."""
 
     def __init__(self, slot: Slot, index: int = -1) -> None:
         self.slot = slot
@@ -304,6 +320,121 @@ class LoadConfig(Locked[None]):
     def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
         super().__init__(slot, index)
         self.config = config
+
+
+class Quiesce(Effect[None]):
+    """The device is quiet towards others. No answer."""
+
+    __slots__ = ()
+    wait = Wait.QUIESCE
+
+
+class Stop(Effect[None]):
+    """The device stands still. No answer."""
+
+    __slots__ = ()
+    wait = Wait.STOP
+
+
+class Wake(Effect[None]):
+    """The device answers others again. No answer."""
+
+    __slots__ = ()
+    wait = Wait.WAKE
+
+
+class Start(Effect[None]):
+    """The device runs. No answer."""
+
+    __slots__ = ()
+    wait = Wait.START
+
+
+class SaveSetup(Effect[bytes]):
+    """The device is prepared to be saved. The answer is what the destination's ``load_setup`` is given."""
+
+    __slots__ = ()
+    wait = Wait.SETUP
+    doing = "save_setup"
+
+
+class LoadSetup(Effect[None]):
+    """The device is prepared to be loaded. No answer.
+
+    Arguments:
+        data: what the source's ``save_setup`` returned.
+        version: that of the source's device; ``None`` where the stream says it elsewhere.
+    """
+
+    __slots__ = ("data", "version")
+    wait = Wait.SETUP
+    doing = "load_setup"
+
+    def __init__(self, slot: Slot, data: bytes, version: int | None = None) -> None:
+        super().__init__(slot)
+        self.data = data
+        self.version = version
+
+
+class Iterate(Effect[int]):
+    """State of a device that runs has gone into the main channel. The answer is how many bytes, 0 if it gave none."""
+
+    __slots__ = ()
+    wait = Wait.SETUP
+    doing = "iterate"
+
+
+class LoadIterated(Effect[None]):
+    """The device has taken state that was saved while it ran. No answer."""
+
+    __slots__ = ("data",)
+    wait = Wait.SETUP
+    doing = "load_state"
+
+    def __init__(self, slot: Slot, data: memoryview) -> None:
+        super().__init__(slot)
+        self.data = data
+
+
+class LookForDirty(Effect[None]):
+    """It is known which pages of the memory have been written. No answer."""
+
+    __slots__ = ()
+    wait = Wait.SCAN
+    doing = "take_dirty"
+
+
+class EndRound(Effect[None]):
+    """Every channel carries a SYNC, and the main channel says so: no page of the next round overtakes one. No answer.
+
+    Arguments:
+        last: whether the machine stands still.
+    """
+
+    __slots__ = ("last",)
+    wait = Wait.SYNC
+
+    def __init__(self, slot: Slot, *, last: bool = False) -> None:
+        super().__init__(slot)
+        self.last = last
+
+
+class AwaitSyncs(Effect[None]):
+    """Every channel has come to its SYNC. No answer."""
+
+    __slots__ = ()
+    wait = Wait.SYNC
+
+
+class LoadPages(Effect[int]):
+    """Pages that came on the main channel are in their place. The answer is how many bytes of them came."""
+
+    __slots__ = ("item",)
+    wait = Wait.WRITE
+
+    def __init__(self, slot: Slot, item: RamPages) -> None:
+        super().__init__(slot)
+        self.item = item
 
 
 Steps: TypeAlias = Generator[Effect[object], Any, None]

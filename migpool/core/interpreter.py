@@ -50,6 +50,14 @@ A_co = TypeVar("A_co", covariant=True)
 T = TypeVar("T")
 
 
+class Ready(Protocol):
+    """Called once, by another thread, when a job that was left can be carried on."""
+
+    def __call__(self, brought: object = None, /) -> None:
+        """Carry it on: with the answer to what it waited for, or without one, to try again."""
+        ...
+
+
 class Kind(Protocol[E_co, A_contra]):
     """A class of effects, by what it is answered with: how a type checker ties a handler to it."""
 
@@ -61,7 +69,7 @@ class Kind(Protocol[E_co, A_contra]):
 class Caller(Protocol[E_contra, A_co]):
     """Answers one kind of effect, or has somebody called; as :meth:`ChunkSource.take_or_call`."""
 
-    def __call__(self, effect: E_contra, /, ready: Callable[[], None], *, leave: bool) -> A_co | None:
+    def __call__(self, effect: E_contra, /, ready: Ready, *, leave: bool) -> A_co | None:
         """Return the answer, which is not ``None``, if it is there; if not, have ``ready`` called when it is."""
         ...
 
@@ -93,11 +101,12 @@ class ChunkSource(Protocol):
         """Wait for the chunk on the calling thread, and return it."""
         ...
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
+    def take_or_call(self, effect: NextChunk, ready: Ready, *, leave: bool) -> Chunk | None:
         """Return the chunk if it is there; if not, return ``None`` and have whoever brings it call ``ready``.
 
-        ``ready`` is called once for each such answer, and also when the migration is cancelled. With ``leave`` the
-        chunk may be kept back although it is there, if it is sure that somebody will bring another one.
+        ``ready`` is called once for each such answer, with the chunk, and also when the migration is cancelled, without
+        one. With ``leave`` the chunk may be kept back although it is there, if it is sure that somebody will bring
+        another one.
         """
         ...
 
@@ -139,6 +148,9 @@ class Interpreter:
         tracer: where the spans go.
         switch: looked at before every effect.
         chunks: answers ``NextChunk``; only a destination has it.
+
+    Attributes:
+        handlers: as given. More can be added as long as no job is run.
     """
 
     def __init__(
@@ -149,7 +161,7 @@ class Interpreter:
         switch: CancelSwitch,
         chunks: ChunkSource | None = None,
     ) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
         self._callers = handlers.callers
         self._lock = lock
         self._tracer = tracer
@@ -168,16 +180,20 @@ class Interpreter:
         if job.begun:
             return job.effect
         job.begun = True
+        job.since = monotonic_ns()
         number = job.slot.number if job.slot else -1
-        self._tracer.recorder()(pack_span(Wait.QUEUED, number, -1, job.submitted, monotonic_ns()))
+        self._tracer.recorder()(pack_span(Wait.QUEUED, number, -1, job.submitted, job.since))
         return _go_on(job, None)
 
-    def run(self, job: Job, until: tuple[type[Effect[object]], ...] = ()) -> Effect[object] | None:
+    def run(
+        self, job: Job, until: tuple[type[Effect[object]], ...] = (), brought: object = None
+    ) -> Effect[object] | None:
         """Perform ``job`` on the calling thread, and wait there, to its end or to an effect that others are to perform.
 
         Arguments:
             job: nobody else is at it.
             until: classes of effects that are not performed here.
+            brought: the answer to what the job waits for now, if that was brought (``Ready``).
 
         Returns:
             The effect of such a class that the job waits for now; ``None`` when it has ended.
@@ -186,12 +202,19 @@ class Interpreter:
         if effect is None:
             return None
         # The data path: nothing here may allocate, log or look anything up twice.
-        at_once = self._ways.get(until) or self._way(until)
+        at_once = self._ways.get(until)
+        if at_once is None:
+            at_once = self._way(until)
         record = self._tracer.recorder()
         step = job.steps.send
         switch = self._switch
         begin = job.since
         try:
+            if brought is not None:
+                end = monotonic_ns()
+                record(pack_span(effect.wait, effect.slot.number, effect.index, begin, end))
+                begin = end
+                effect = step(brought)
             while True:
                 kind = effect.__class__
                 if kind in at_once:
@@ -214,7 +237,7 @@ class Interpreter:
             if ended and isinstance(error, StopIteration):
                 job.effect = None
                 return None
-            if kind in at_once and not ended:
+            if not ended and kind in at_once:
                 record(pack_span(effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             _end(job, effect, error)
 
@@ -229,13 +252,13 @@ class Interpreter:
             What it waits for next; ``None`` when it has ended.
         """
         try:
-            return _go_on(job, self._waited_for(effect, job.since))
+            answer = self._waited_for(effect, job.since)
+            job.since = monotonic_ns()
+            return _go_on(job, answer)
         except BaseException as error:  # noqa: BLE001 -- the same
             _end(job, effect, error)
 
-    def try_perform(
-        self, job: Job, effect: Effect[object], on_ready: Callable[[], None], *, leave: bool = False
-    ) -> bool:
+    def try_perform(self, job: Job, effect: Effect[object], on_ready: Ready, *, leave: bool = False) -> bool:
         """Perform what ``job`` waits for if that is there; else leave it, and have ``on_ready`` called when it is.
 
         Arguments:
@@ -253,7 +276,9 @@ class Interpreter:
             answer = self._callers[effect.__class__](effect, on_ready, leave=leave)
             if answer is None:
                 return False
-            self._tracer.recorder()(pack_span(effect.wait, effect.slot.number, effect.index, job.since, monotonic_ns()))
+            end = monotonic_ns()
+            self._tracer.recorder()(pack_span(effect.wait, effect.slot.number, effect.index, job.since, end))
+            job.since = end
             _go_on(job, answer)
         except BaseException as error:  # noqa: BLE001 -- the same
             if not _ended_by_itself(job):
@@ -278,7 +303,7 @@ class Interpreter:
             return self._under_lock(effect, begin)
         try:
             self._switch.check()
-            return self._handlers[effect.__class__](effect)
+            return self.handlers[effect.__class__](effect)
         finally:
             self._tracer.record(effect.wait, effect.slot.number, effect.index, begin)
 
@@ -290,20 +315,19 @@ class Interpreter:
             record(pack_span(Wait.LOCK, number, effect.index, begin, held))
             self._switch.check()
             try:
-                return self._handlers[effect.__class__](effect)
+                return self.handlers[effect.__class__](effect)
             finally:
                 record(pack_span(effect.wait, number, effect.index, held, monotonic_ns()))
 
     def _way(self, until: tuple[type[Effect[object]], ...]) -> Mapping[type[Effect[object]], Handler]:
         """What is performed without more ado where the effects ``until`` are left to others: all ``run`` looks up."""
         apart: tuple[type[Effect[object]], ...] = (Locked, *until)
-        way = self._ways[until] = {kind: each for kind, each in self._handlers.items() if not issubclass(kind, apart)}
+        way = self._ways[until] = {kind: each for kind, each in self.handlers.items() if not issubclass(kind, apart)}
         return way
 
 
 def _go_on(job: Job, answer: object) -> Effect[object] | None:
     """Answer what a job waited for; returns what it waits for next."""
-    job.since = monotonic_ns()
     try:
         job.effect = job.steps.send(answer)
     except StopIteration:
@@ -324,7 +348,7 @@ def _end(job: Job, effect: Effect[object], error: BaseException) -> NoReturn:
 
 
 def _raise_located(error: BaseException, effect: Effect[object]) -> NoReturn:
-    doing = effect.wait.name.lower().replace("_", " ")
+    doing = effect.doing or effect.wait.name.lower().replace("_", " ")
     found = located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
     try:
         raise found from found.__cause__

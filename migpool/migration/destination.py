@@ -183,8 +183,6 @@ class Destination(Endpoint):
             memory,
             self._interpreter,
             self._answers,
-            self._tracer,
-            self._liveness.idle,
         )
 
     def _make_memory(self) -> MemoryReceiving | None:
@@ -226,7 +224,7 @@ class Destination(Endpoint):
                     raise PeerError(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
-            self._liveness.progress = time.monotonic_ns()
+            self._liveness.moved = True
             reader.feed(data)
 
     def _watch_the_source(self) -> None:

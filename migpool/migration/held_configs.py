@@ -54,7 +54,9 @@ class KeptConfigs:
         with self._changed:
             self._configs[number] = effect
             self._expected.discard(number)
-            complete, self._complete = (None, self._complete) if self._expected else (self._complete, None)
+            complete = None
+            if not self._expected:
+                complete, self._complete = self._complete, None
             self._changed.notify_all()
         if complete is not None:
             complete()

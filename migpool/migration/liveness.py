@@ -18,13 +18,15 @@ class Liveness:
         limit: how long nothing may come that is waited for, in seconds.
 
     Attributes:
-        progress: CLOCK_MONOTONIC in nanoseconds when something came or was loaded last; set by whoever sees it.
+        moved: something has come, or was loaded, since a reader looked last; set by whoever sees it. To look at the
+            clock each time would cost the data path a call a chunk, and a reader that waits need not know better.
     """
 
     def __init__(self, switch: CancelSwitch, limit: float) -> None:
         self._switch = switch
         self._limit = limit
-        self.progress = time.monotonic_ns()
+        self._since = time.monotonic_ns()
+        self.moved = False
 
     def idle(self, waited_for: str) -> None:
         """A reader has waited for a tick.
@@ -37,5 +39,8 @@ class Liveness:
             Cancelled: the switch is thrown.
         """
         self._switch.check()
-        if waited_for and time.monotonic_ns() - self.progress > self._limit * 1e9:
+        if self.moved:
+            self.moved = False
+            self._since = time.monotonic_ns()
+        elif waited_for and time.monotonic_ns() - self._since > self._limit * 1e9:
             raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 
 from migpool.core.buffers import BufferPool, Chunk, Conduit
 from migpool.core.cancel import CancelSwitch
@@ -22,11 +21,12 @@ from migpool.core.effects import (
     ReadState,
     Release,
     SaveConfig,
+    SaveSetup,
     Send,
     SendSection,
 )
-from migpool.core.interpreter import Handlers
-from migpool.core.machine import Machine
+from migpool.core.interpreter import Handlers, Ready
+from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
 from migpool.migration.main_channel import MainChannel
 from migpool.transport.channel_group import ChannelGroup
@@ -50,7 +50,7 @@ class Gate:
     def __init__(self, switch: CancelSwitch, limit: int) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._switch = switch
-        self._ready: Callable[[], None] | None = None
+        self._ready: Ready | None = None
         self.limit = limit
         self.waiting = -1
 
@@ -66,7 +66,7 @@ class Gate:
                     if ready is not None:
                         self.waiting = -1
         if ready is not None:
-            ready()
+            ready(limit)
 
     def wait(self, index: int) -> int:
         """Return the limit once ``index`` has been granted."""
@@ -80,7 +80,7 @@ class Gate:
             self.waiting = -1
         return self.limit
 
-    def passed_or_call(self, index: int, ready: Callable[[], None]) -> int | None:
+    def passed_or_call(self, index: int, ready: Ready) -> int | None:
         """Return the limit if ``index`` has been granted; if not, have ``ready`` called when it is."""
         if index < self.limit:
             return self.limit
@@ -137,6 +137,17 @@ class Gates:
             gate.wake()
 
 
+class _Outlet:
+    """What a device's chunks are sent with: its header, and one list for all of them, since a new one a chunk would be
+    garbage in the data path."""
+
+    __slots__ = ("header", "vectors")
+
+    def __init__(self, slot: Slot) -> None:
+        self.header = DeviceStateHeader(slot.device.idstr, slot.device.instance_id)
+        self.vectors: list[bytes | bytearray | memoryview] = [self.header.buffer, b""]
+
+
 class Sending:
     """Performs the effects of the save jobs.
 
@@ -171,13 +182,7 @@ class Sending:
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
-        self._headers = {
-            slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
-        }
-        # One list a device, used for every chunk: a new one for each would be garbage in the data path.
-        self._vectors: dict[int, list[bytes | bytearray | memoryview]] = {
-            number: [header.buffer, b""] for number, header in self._headers.items()
-        }
+        self._outlets = {slot.number: _Outlet(slot) for slot in machine.iterable}
 
     def handlers(self) -> Handlers:
         """What each effect means here."""
@@ -190,6 +195,7 @@ class Sending:
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
+        handlers.on(SaveSetup, lambda effect: effect.slot.device.save_setup())
         return handlers
 
     def _acquire(self, effect: Acquire) -> Chunk | Conduit:
@@ -212,31 +218,32 @@ class Sending:
             chunk.length = os.splice(fd, chunk.inlet, chunk.size)
             return chunk.length
         length = effect.slot.device.save_state(chunk.buffer)
-        if not 0 <= length <= len(chunk.buffer):
-            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {len(chunk.buffer)}")
+        if not 0 <= length <= chunk.size:
+            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {chunk.size}")
         chunk.length = length
         return length
 
     def _credit(self, effect: Credit) -> int:
         return self._gates[effect.slot.number].wait(effect.index)
 
-    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> int | None:
+    def _credit_or_call(self, effect: Credit, ready: Ready, *, leave: bool) -> int | None:
         del leave  # no other credit is worth waiting for
         return self._gates[effect.slot.number].passed_or_call(effect.index, ready)
 
     def _send(self, effect: Send) -> None:
         number = effect.slot.number
-        header = self._headers[number]
+        outlet = self._outlets[number]
+        header = outlet.header
         chunk = effect.chunk
         if isinstance(chunk, Chunk):
-            header.pack(effect.index, chunk.length)
-            vectors = self._vectors[number]
-            vectors[1] = chunk.payload
-            self._group.send(effect.slot, effect.index, vectors, HEADER_SIZE + chunk.length)
-            self._bytes_of[number] += chunk.length
+            index, length = effect.index, chunk.length
+            header.pack(index, length)
+            outlet.vectors[1] = chunk.buffer if length == chunk.size else chunk.payload
+            self._group.send(effect.slot, index, outlet.vectors, HEADER_SIZE + length)
+            self._bytes_of[number] += length
         elif isinstance(chunk, Conduit):
             header.pack(effect.index, chunk.length)
-            self._group.splice(effect.slot, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._group.send(effect.slot, effect.index, [header.buffer], chunk.length, chunk.outlet)
             self._bytes_of[number] += chunk.length
         else:
             size = len(chunk) + CONFIG_FRAME

@@ -35,8 +35,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Wait
-from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.effects import SaveSetup, Wait
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import keep_config, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
@@ -206,10 +206,8 @@ class Source(Endpoint):
         stack.callback(sending.close)
         handlers = sending.handlers()
         KeptConfigs(self._switch).handle(handlers)
-        self._memory = self._make_memory(stack)
-        if self._memory is not None:
-            self._memory.handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
+        self._memory = self._make_memory(stack)
 
     def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
         if self.machine.memory is None:
@@ -219,7 +217,7 @@ class Source(Endpoint):
 
         throttle = self.settings.auto_converge
         memory = MemorySource(
-            self.machine, self._group, self._main, self._run_jobs, throttle=throttle, tracer=self._tracer
+            self.machine, self._group, self._main, self._run_jobs, self._interpreter, throttle=throttle
         )
         stack.callback(memory.close)
         return memory
@@ -232,17 +230,14 @@ class Source(Endpoint):
             self._memory.set_up()
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
-            device = slot.device
-            begin = time.monotonic_ns()
-            data = of(slot, "save_setup", device.save_setup)
-            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+            data = self._interpreter.once(SaveSetup(slot))
             if section := setup_section(slot, data):
                 self._main.write(section)
 
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
+        iterating = Iterating(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
         settings, answers = self.settings, self._answers
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from migpool.core.effects import SendPages, TakePages
+from migpool.core.effects import EndRound, LookForDirty, SendPages, TakePages
 from migpool.core.interpreter import Handlers, Job, of
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
@@ -65,23 +65,11 @@ class MemorySending:
         self._section(Kind.START, block_list(blocks))
         of(self._slot, "start_dirty_log", self._device.start_dirty_log)
 
-    def look(self) -> None:
-        """See which pages have been written since."""
-        of(self._slot, "take_dirty", self.pages.look)
-
     def jobs(self) -> list[Job]:
         """Begin a round with every page that is to be sent; the jobs that carry it out."""
         # With a limit on the rate each packet goes by itself, or it would go in bursts.
         self.pages.begin_round(1 if self._group.paced else PACKETS_AT_ONCE)
         return [Job("pages", save_pages(self._slot), self._slot) for _ in range(self.lanes)]
-
-    def end_round(self) -> None:
-        """All jobs of a round have ended: no page of the next one may overtake theirs."""
-        self._section(Kind.PART)
-
-    def end(self) -> None:
-        """All jobs of the last round have ended, and the machine stands still."""
-        self._section(Kind.END)
 
     def stop(self) -> None:
         """Log no more. Harmless at any time."""
@@ -103,6 +91,8 @@ class MemorySending:
         """Say what the effects of the memory's jobs mean."""
         handlers.on(TakePages, self._take_pages)
         handlers.on(SendPages, self._send_pages)
+        handlers.on(LookForDirty, lambda _: self.pages.look())
+        handlers.on(EndRound, lambda effect: self._section(Kind.END if effect.last else Kind.PART))
 
     def _take_pages(self, effect: TakePages) -> list[PagePacket] | None:
         del effect

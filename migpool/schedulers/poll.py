@@ -43,7 +43,7 @@ from time import monotonic_ns, thread_time_ns
 from typing import TypeAlias
 
 from migpool.core.effects import Brought, Effect, Locked, ReadState, Send, WriteState
-from migpool.core.interpreter import Job
+from migpool.core.interpreter import Job, Ready
 from migpool.core.machine import Slot
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
@@ -54,6 +54,7 @@ __all__ = ["PollScheduler"]
 
 IN_TURN: tuple[type[Effect[object]], ...] = (Locked, ReadState, WriteState)
 MAY_BLOCK = (*IN_TURN, Send)
+ALL: tuple[type[Effect[object]], ...] = (Effect,)
 
 BLOCKS, BLOCKS_LONG = 1_000_000, 100_000_000
 """Nanoseconds of a read, neither computing nor waiting for a processor, from which on it blocks, or for too long."""
@@ -69,12 +70,13 @@ _Perform: TypeAlias = Callable[[Job, Effect[object]], Effect[object] | None]
 class _Course:
     """A job on its way between the threads."""
 
-    __slots__ = ("job", "polled", "ready")
+    __slots__ = ("brought", "job", "polled", "ready")
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.polled = False
-        self.ready: Callable[[], None]
+        self.brought: object = None
+        self.ready: Ready
 
 
 class PollScheduler(Scheduler):
@@ -136,11 +138,11 @@ class PollScheduler(Scheduler):
             own: see :meth:`_hand_over`.
         """
         job = course.job
+        handed = job.effect
         try:
-            effect = job.effect
-            if effect is None:
-                effect = self.interpreter.begin(job)
-            elif not isinstance(effect, Brought):
+            brought, course.brought = course.brought, None
+            effect = self.interpreter.run(job, ALL, brought)
+            if effect is not None and effect is handed and not isinstance(effect, Brought):
                 effect = perform(job, effect)
             while effect is not None:
                 if isinstance(effect, apart):
@@ -166,8 +168,9 @@ class PollScheduler(Scheduler):
     def _hold_lock(self, course: _Course) -> None:
         self._carry_on(course, self.interpreter.perform, MAY_BLOCK)
 
-    def _hand_back(self, course: _Course) -> None:
+    def _hand_back(self, course: _Course, brought: object = None, /) -> None:
         """What the job waited for is there; said by the thread that brought it."""
+        course.brought = brought
         if course.polled and self._poller is not None:
             self._poller.put(course)
             return

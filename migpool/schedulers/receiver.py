@@ -16,12 +16,11 @@ that the job was left, under the window's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic_ns
 
 from migpool.core.effects import Brought, Effect, Locked
-from migpool.core.interpreter import Job
+from migpool.core.interpreter import Job, Ready
 from migpool.schedulers.base import Scheduler, Setup
 
 __all__ = ["ReceiverScheduler"]
@@ -52,21 +51,20 @@ class ReceiverScheduler(Scheduler):
         """Let the thread for the big lock end."""
         self._locked.put(None)
 
-    def _continuation(self, job: Job) -> Callable[[], None]:
+    def _continuation(self, job: Job) -> Ready:
         interpreter = self.interpreter
 
-        def carry_on() -> None:
+        def carry_on(brought: object = None) -> None:
             began = monotonic_ns()
             try:
-                effect = job.effect or interpreter.run(job, NOT_HERE)
-                while effect is not None:
+                while (effect := interpreter.run(job, NOT_HERE, brought)) is not None:
                     if isinstance(effect, Locked):
                         self._locked.put(job)
                         return
                     leave = job.since - began > LEAVE_AFTER
                     if not interpreter.try_perform(job, effect, carry_on, leave=leave):
                         return
-                    effect = interpreter.run(job, NOT_HERE)
+                    brought = None
             except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
                 self.ended(error)
             else:

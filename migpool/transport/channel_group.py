@@ -27,9 +27,9 @@ from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Wait
 from migpool.core.machine import Slot
 from migpool.core.trace import Tracer
-from migpool.errors import PeerError, TimeLimitExceeded
+from migpool.errors import PeerError
 from migpool.transport.rate_limit import Pace
-from migpool.transport.sockets import send_all, shut
+from migpool.transport.sockets import not_sent, send_all, send_rest, shut
 from migpool.wire.ramheader import sync_header
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class ChannelGroup:
         self, channels: Sequence[socket.socket], tracer: Tracer, switch: CancelSwitch, pace: Pace | None = None
     ) -> None:
         self._channels = list(channels)
+        self._count = len(channels)
         self._tracer = tracer
         self._switch = switch
         # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
@@ -70,18 +71,48 @@ class ChannelGroup:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def send(self, slot: Slot, index: int, buffers: Sequence[bytes | bytearray | memoryview], size: int) -> None:
-        """Send one packet of ``size`` bytes on an idle channel.
+    def send(
+        self,
+        slot: Slot,
+        index: int,
+        buffers: Sequence[bytes | bytearray | memoryview],
+        size: int,
+        pipe: int | None = None,
+    ) -> None:
+        """Send one packet on an idle channel.
+
+        Arguments:
+            buffers: the packet, or its header if the payload is in a pipe.
+            size: of the packet, or of what is in the pipe, in bytes.
+            pipe: the read end of one in which the payload waits; its pages move without a copy.
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
             PeerError: the connection is gone.
         """
-        channel = self._take_for(slot, index)
+        # The data path: what could be a call of our own is written out.
+        last = self._last
+        favourite = last.get(slot.number) if len(last) >= self._count else None
         try:
-            send_all(channel, buffers, slot.name, size)
+            channel = favourite or self._idle.pop(0)
+            if favourite is not None:
+                self._idle.remove(favourite)
+        except (IndexError, ValueError):  # none is idle, or somebody else has it
+            channel = self._take(slot, index)
+        last[slot.number] = channel
+        try:
+            if pipe is not None:
+                channel.sendmsg(buffers, (), socket.MSG_MORE)
+                while size:
+                    size -= os.splice(pipe, channel.fileno(), size)
+            elif (sent := channel.sendmsg(buffers)) != size:
+                send_rest(channel, buffers, sent, slot.name)
+        except OSError as error:
+            raise not_sent(error, slot.name) from None
         finally:
-            self._give_back(channel)
+            self._idle.append(channel)
+            if self._waiting:
+                self._wake_one()
 
     @property
     def paced(self) -> bool:
@@ -124,7 +155,6 @@ class ChannelGroup:
 
         A channel that has its SYNC is kept until all have theirs: the destination reads nothing more from it before.
         """
-        begin = monotonic_ns()
         taken: list[socket.socket] = []
         try:
             for _ in self._channels:
@@ -133,27 +163,6 @@ class ChannelGroup:
         finally:
             for channel in taken:
                 self._give_back(channel)
-        self._tracer.record(Wait.SYNC, slot.number, -1, begin)
-
-    def splice(self, slot: Slot, index: int, header: bytearray, pipe: int, size: int) -> None:
-        """Send one packet whose payload waits in a pipe; its pages move without a copy.
-
-        Arguments:
-            header: the packet's header.
-            pipe: the read end, which holds at least ``size`` bytes.
-            size: the payload's length in bytes.
-        """
-        channel = self._take_for(slot, index)
-        try:
-            channel.sendmsg([header], (), socket.MSG_MORE)
-            while size:
-                size -= os.splice(pipe, channel.fileno(), size)
-        except BlockingIOError:
-            raise TimeLimitExceeded(f"{slot.name}: the peer has taken no data within the time limit") from None
-        except OSError as error:
-            raise PeerError(f"{slot.name}: the connection is gone ({error.strerror or error})") from None
-        finally:
-            self._give_back(channel)
 
     def _draw(self, numbers: int) -> int:
         """The first of so many numbers in a row that no other packet has."""
@@ -166,20 +175,7 @@ class ChannelGroup:
         """The device has sent its last chunk."""
         self._last.pop(slot.number, None)
 
-    def _take_for(self, slot: Slot, index: int) -> socket.socket:
-        """An idle channel for a chunk."""
-        last = self._last
-        favourite = last.get(slot.number) if len(last) >= len(self._channels) else None
-        channel = last[slot.number] = self._take(slot, index, favourite)
-        return channel
-
-    def _take(self, slot: Slot, index: int, favourite: socket.socket | None = None) -> socket.socket:
-        if favourite is not None:
-            try:
-                self._idle.remove(favourite)
-                return favourite
-            except ValueError:
-                pass  # somebody else has it
+    def _take(self, slot: Slot, index: int) -> socket.socket:
         try:
             return self._idle.pop(0)
         except IndexError:
@@ -206,8 +202,11 @@ class ChannelGroup:
     def _give_back(self, channel: socket.socket) -> None:
         self._idle.append(channel)
         if self._waiting:
-            with self._given_back:
-                self._given_back.notify()
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        with self._given_back:
+            self._given_back.notify()
 
     def abort(self) -> None:
         """End every wait for a channel and on one."""

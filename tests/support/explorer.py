@@ -213,7 +213,7 @@ class World:
 
     def _can_load(self, job: JobActor) -> bool:
         inbox = self.inboxes[job.slot.number]
-        return not isinstance(job.effect, NextChunk) or inbox.next in inbox._parked
+        return not isinstance(job.effect, NextChunk) or inbox.next in inbox.parked
 
     def _load(self, job: JobActor) -> None:
         number = job.slot.number
