@@ -36,6 +36,7 @@ class Chunk:
         touched: have the kernel give it all its pages at once.
 
     Attributes:
+        size: of the whole buffer, in bytes.
         buffer: the whole buffer, writable.
         begin: where in it the content begins.
         length: how many bytes of content there are.
@@ -44,13 +45,13 @@ class Chunk:
         taken: whether it has ever been out of its pool.
     """
 
-    __slots__ = ("_memory", "_size", "begin", "buffer", "index", "last", "length", "taken")
+    __slots__ = ("_memory", "begin", "buffer", "index", "last", "length", "size", "taken")
 
     def __init__(self, size: int, *, touched: bool = False) -> None:
         populate = mmap.MAP_POPULATE if touched and hasattr(mmap, "MAP_POPULATE") else 0
         self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
         self.buffer = memoryview(self._memory)
-        self._size = size
+        self.size = size
         self.begin = 0
         self.length = 0
         self.index = -1
@@ -60,7 +61,7 @@ class Chunk:
     @property
     def payload(self) -> memoryview:
         """The filled part; the buffer itself when it is full, so that a full chunk costs no object."""
-        if self.length == self._size:
+        if self.length == self.size:
             return self.buffer
         return self.buffer[self.begin : self.begin + self.length]
 

@@ -1,4 +1,5 @@
-"""What a job may wait for. This file is the whole vocabulary between the jobs and the threading models.
+"""What a job may wait for: the whole vocabulary between the jobs and the threading models. The last of the effects are
+performed by the migration's own thread, beside all jobs.
 
 A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
 the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.
@@ -7,41 +8,55 @@ Every effect names its device and the index of the chunk it is about (-1 where t
 of wait. So every wait of a migration can be traced, cancelled and made to fail by the interpreter, without a word in
 the job.
 
-A job may yield the same effect again once it has been answered, with another index: so whoever keeps one longer than
-it takes to perform it must copy what he needs.
+A job may yield the same effect again once it has been answered, with another index: so what a handler wants to keep of
+an effect, it copies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
 
 if TYPE_CHECKING:
     from migpool.ram.dirty_pages import PagePacket
+    from migpool.wire.ram import RamPages
 
 __all__ = [
     "Acquire",
+    "AwaitSyncs",
+    "Brought",
     "Credit",
     "Effect",
-    "HoldConfig",
+    "EndRound",
+    "Iterate",
+    "KeepConfig",
     "LoadConfig",
+    "LoadIterated",
+    "LoadPages",
+    "LoadSetup",
     "Loaded",
     "Locked",
+    "LookForDirty",
     "NextChunk",
+    "Quiesce",
     "ReadState",
     "Release",
     "SaveConfig",
+    "SaveSetup",
     "Send",
     "SendPages",
     "SendSection",
+    "Start",
     "Steps",
+    "Stop",
     "TakeConfig",
     "TakePages",
     "Wait",
+    "Wake",
     "WriteState",
 ]
 
@@ -90,15 +105,18 @@ class Wait(IntEnum):
     WAKE = 19
     """The device answers others again at the destination, before any starts."""
     HOLD = 20
-    """The device's config is put aside, until every iterable device has all its state."""
+    """The device's config is kept for another job: at the destination, until every iterable device has its state."""
     SCAN = 21
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
     SYNC = 22
     """A round of memory ends: SYNCs go out, or every channel has to come to its own."""
 
 
-class Effect:
-    """Something a job waits for.
+A_co = TypeVar("A_co", covariant=True)
+
+
+class Effect(Generic[A_co]):
+    """Something a job waits for; ``Effect[int]`` is answered with an ``int``.
 
     Arguments:
         slot: the device it is about.
@@ -107,20 +125,42 @@ class Effect:
 
     __slots__ = ("index", "slot")
     wait: ClassVar[Wait]
+    doing: ClassVar[str] = ""
+    """What the device is asked to do, for errors, where the kind of wait does not say it."""
 
     def __init__(self, slot: Slot, index: int = -1) -> None:
         self.slot = slot
         self.index = index
 
+    @classmethod
+    def performed_by(cls, handler: Callable[[Self], A_co]) -> Callable[[Self], A_co]:
+        """Return ``handler``, of which a type checker thereby knows that it gives this effect's answer."""
+        return handler
 
-class Acquire(Effect):
+
+class Locked(Effect[A_co]):
+    """Something done in the device with the big lock held.
+
+    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
+    """
+
+    __slots__ = ()
+
+
+class Brought(Effect[A_co]):
+    """Something that another thread brings, and that can therefore be waited for without a thread."""
+
+    __slots__ = ()
+
+
+class Acquire(Effect["Chunk | Conduit"]):
     """Room to read a chunk into. The answer is a :class:`~migpool.core.buffers.Chunk`, or a conduit."""
 
     __slots__ = ()
     wait = Wait.ACQUIRE
 
 
-class Release(Effect):
+class Release(Effect[None]):
     """The room is needed no more. No answer."""
 
     __slots__ = ("chunk",)
@@ -131,7 +171,7 @@ class Release(Effect):
         self.chunk = chunk
 
 
-class ReadState(Effect):
+class ReadState(Effect[int]):
     """The device fills ``chunk`` with its next state. The answer is the number of bytes; 0 is the end."""
 
     __slots__ = ("chunk",)
@@ -142,14 +182,14 @@ class ReadState(Effect):
         self.chunk = chunk
 
 
-class Credit(Effect):
-    """The destination has room for chunk ``index``. No answer."""
+class Credit(Brought[int]):
+    """The destination has room for chunk ``index``. The answer is the first index that it has no room for yet."""
 
     __slots__ = ()
     wait = Wait.CREDIT
 
 
-class Send(Effect):
+class Send(Effect[None]):
     """The chunk has gone into a channel. No answer.
 
     Arguments:
@@ -166,7 +206,7 @@ class Send(Effect):
         self.last = last
 
 
-class SendSection(Effect):
+class SendSection(Effect[None]):
     """The device's config has gone into the main channel as a section of its own. No answer."""
 
     __slots__ = ("config",)
@@ -177,7 +217,7 @@ class SendSection(Effect):
         self.config = config
 
 
-class TakePages(Effect):
+class TakePages(Effect["list[PagePacket] | None"]):
     """The next pages to send of this round. The answer is a list of :class:`~migpool.ram.dirty_pages.PagePacket`, not
     empty; ``None`` is the end."""
 
@@ -185,7 +225,7 @@ class TakePages(Effect):
     wait = Wait.SCAN
 
 
-class SendPages(Effect):
+class SendPages(Effect[None]):
     """The pages have gone into a channel. No answer.
 
     Several jobs share a round, so their own count names no packet: once they have gone, ``index`` is the number of the
@@ -204,14 +244,14 @@ class SendPages(Effect):
         self.packets = packets
 
 
-class NextChunk(Effect):
+class NextChunk(Brought[Chunk]):
     """Chunk ``index`` has come. The answer is a :class:`~migpool.core.buffers.Chunk`."""
 
     __slots__ = ()
     wait = Wait.STARVED
 
 
-class WriteState(Effect):
+class WriteState(Effect[None]):
     """The device has taken ``chunk``. No answer."""
 
     __slots__ = ("chunk",)
@@ -222,7 +262,7 @@ class WriteState(Effect):
         self.chunk = chunk
 
 
-class Loaded(Effect):
+class Loaded(Effect[None]):
     """The chunk's room goes back, and with it the credit for another. No answer.
 
     Arguments:
@@ -238,30 +278,36 @@ class Loaded(Effect):
         self.last = last
 
 
-class Locked(Effect):
-    """Something done in the device with the big lock held.
-
-    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
-    """
-
-    __slots__ = ()
-
-
-class SaveConfig(Locked):
+class SaveConfig(Locked[bytes]):
     """The device's config has been saved. The answer is its bytes."""
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
 
 
-class TakeConfig(Effect):
-    """Another job has saved the device's config. The answer is its bytes."""
+class KeepConfig(Effect[None]):
+    """The device's config is kept for another job, which takes it by :class:`TakeConfig`. No answer.
+
+    Arguments:
+        config: what ``save_config`` returned.
+    """
+
+    __slots__ = ("config",)
+    wait = Wait.HOLD
+
+    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+        super().__init__(slot, index)
+        self.config = config
+
+
+class TakeConfig(Effect[bytes]):
+    """Another job has kept the device's config. The answer is its bytes."""
 
     __slots__ = ()
     wait = Wait.JOIN
 
 
-class LoadConfig(Locked):
+class LoadConfig(Locked[None]):
     """The device has loaded its config. No answer.
 
     Arguments:
@@ -276,22 +322,121 @@ class LoadConfig(Locked):
         self.config = config
 
 
-class HoldConfig(Effect):
-    """The config is kept until every iterable device has all its state; a job of its own then loads it. No answer.
+class Quiesce(Effect[None]):
+    """The device is quiet towards others. No answer."""
 
-    The job does not wait for that: it ends, so that the others can have its thread.
+    __slots__ = ()
+    wait = Wait.QUIESCE
+
+
+class Stop(Effect[None]):
+    """The device stands still. No answer."""
+
+    __slots__ = ()
+    wait = Wait.STOP
+
+
+class Wake(Effect[None]):
+    """The device answers others again. No answer."""
+
+    __slots__ = ()
+    wait = Wait.WAKE
+
+
+class Start(Effect[None]):
+    """The device runs. No answer."""
+
+    __slots__ = ()
+    wait = Wait.START
+
+
+class SaveSetup(Effect[bytes]):
+    """The device is prepared to be saved. The answer is what the destination's ``load_setup`` is given."""
+
+    __slots__ = ()
+    wait = Wait.SETUP
+    doing = "save_setup"
+
+
+class LoadSetup(Effect[None]):
+    """The device is prepared to be loaded. No answer.
 
     Arguments:
-        config: what the source's ``save_config`` returned.
+        data: what the source's ``save_setup`` returned.
+        version: that of the source's device; ``None`` where the stream says it elsewhere.
     """
 
-    __slots__ = ("config",)
-    wait = Wait.HOLD
+    __slots__ = ("data", "version")
+    wait = Wait.SETUP
+    doing = "load_setup"
 
-    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
-        super().__init__(slot, index)
-        self.config = config
+    def __init__(self, slot: Slot, data: bytes, version: int | None = None) -> None:
+        super().__init__(slot)
+        self.data = data
+        self.version = version
 
 
-Steps: TypeAlias = Generator[Effect, Any, None]
-"""What a job's function returns. The answers' types are those the effects' docstrings give."""
+class Iterate(Effect[int]):
+    """State of a device that runs has gone into the main channel. The answer is how many bytes, 0 if it gave none."""
+
+    __slots__ = ()
+    wait = Wait.SETUP
+    doing = "iterate"
+
+
+class LoadIterated(Effect[None]):
+    """The device has taken state that was saved while it ran. No answer."""
+
+    __slots__ = ("data",)
+    wait = Wait.SETUP
+    doing = "load_state"
+
+    def __init__(self, slot: Slot, data: memoryview) -> None:
+        super().__init__(slot)
+        self.data = data
+
+
+class LookForDirty(Effect[None]):
+    """It is known which pages of the memory have been written. No answer."""
+
+    __slots__ = ()
+    wait = Wait.SCAN
+    doing = "take_dirty"
+
+
+class EndRound(Effect[None]):
+    """Every channel carries a SYNC, and the main channel says so: no page of the next round overtakes one. No answer.
+
+    Arguments:
+        last: whether the machine stands still.
+    """
+
+    __slots__ = ("last",)
+    wait = Wait.SYNC
+
+    def __init__(self, slot: Slot, *, last: bool = False) -> None:
+        super().__init__(slot)
+        self.last = last
+
+
+class AwaitSyncs(Effect[None]):
+    """Every channel has come to its SYNC. No answer."""
+
+    __slots__ = ()
+    wait = Wait.SYNC
+
+
+class LoadPages(Effect[int]):
+    """Pages that came on the main channel are in their place. The answer is how many bytes of them came."""
+
+    __slots__ = ("item",)
+    wait = Wait.WRITE
+
+    def __init__(self, slot: Slot, item: RamPages) -> None:
+        super().__init__(slot)
+        self.item = item
+
+
+Steps: TypeAlias = Generator[Effect[object], Any, None]
+"""What a job's function returns. A generator has one type for all that it is sent, so a job says itself what the answer
+is: the type in the effect's brackets. Those who perform effects are checked against that, see ``Handlers.on``."""

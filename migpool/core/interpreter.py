@@ -7,52 +7,74 @@ Guarantees:
 2. Each wait leaves one span; an effect under a lock leaves two, the wait for the lock and what was done under it. A
    wait that failed leaves its span too.
 3. Once the switch is thrown, no further effect begins; the job is ended there, its ``finally`` blocks run.
-4. An exception in an effect ends the job and comes out of ``run`` or ``advance``; a device's own says which device and
+4. An exception in an effect ends the job and comes out of whatever performed it; a device's own says which device and
    which chunk.
 
-A threading model calls ``run`` to wait on the thread it calls from. ``advance`` instead leaves the job where it would
-have to wait for a chunk or for credit, and has a function called when that is there: that is how a job lives without a
-thread. ``watched`` tells a model when a job enters and leaves a wait; only the interpreter that it returns pays for it.
+Most threading models need ``run`` alone, which performs a whole job and waits on the thread that calls it. Whoever
+wants to decide effect by effect looks at ``job.effect`` and has it performed by one of two:
+
+``perform``      waits on the calling thread
+``try_perform``  leaves the job as it is if it would have to wait, and has a function called once it need not; so a job
+                 lives without a thread. Chunks and credit can be waited for like that.
+
+What the migration's own thread does besides jobs is performed by ``once``, an effect at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import GEN_CLOSED, getgeneratorstate
 from threading import Lock
 from time import monotonic_ns
-from typing import Protocol, TypeAlias, TypeVar, cast
+from types import GeneratorType
+from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
 
+from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Effect, Locked, NextChunk, Steps, Wait
 from migpool.core.machine import Slot
-from migpool.core.trace import Recorder, Tracer, pack_span
+from migpool.core.trace import Tracer, pack_span
 from migpool.errors import DeviceError, MigpoolError
 
 __all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located", "of"]
 
-Handler: TypeAlias = Callable[[Effect], object]
+Handler: TypeAlias = Callable[[Effect[object]], object]
 """Performs one kind of effect, blocking, and returns the job's answer."""
 
-E = TypeVar("E", bound=Effect)
+A = TypeVar("A")
+E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
+E_contra = TypeVar("E_contra", contravariant=True)
+A_co = TypeVar("A_co", covariant=True)
 T = TypeVar("T")
 
-LEAVE_AFTER = 2_000_000
-"""Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
-device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""
 
-NEVER = 1 << 62
-_NONE: Mapping[type[Effect], Handler] = {}
+class Ready(Protocol):
+    """Called once, by another thread, when a job that was left can be carried on."""
+
+    def __call__(self, brought: object = None, /) -> None:
+        """Carry it on: with the answer to what it waited for, or without one, to try again."""
+        ...
 
 
-class Caller(Protocol):
+class Kind(Protocol[E_co, A_contra]):
+    """A class of effects, by what it is answered with: how a type checker ties a handler to it."""
+
+    def performed_by(self, handler: Callable[[E_co], A_contra], /) -> object:
+        """See :meth:`Effect.performed_by`."""
+        ...
+
+
+class Caller(Protocol[E_contra, A_co]):
     """Answers one kind of effect, or has somebody called; as :meth:`ChunkSource.take_or_call`."""
 
-    def __call__(self, effect: Effect, ready: Callable[[], None], *, leave: bool) -> object | None:
+    def __call__(self, effect: E_contra, /, ready: Ready, *, leave: bool) -> A_co | None:
         """Return the answer, which is not ``None``, if it is there; if not, have ``ready`` called when it is."""
         ...
 
 
-class Handlers(dict[type[Effect], Handler]):
+class Handlers(dict[type[Effect[object]], Handler]):
     """What each class of effect means at one side.
 
     Attributes:
@@ -61,29 +83,30 @@ class Handlers(dict[type[Effect], Handler]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.callers: dict[type[Effect], Caller] = {}
+        self.callers: dict[type[Effect[object]], Caller[Effect[object], object]] = {}
 
-    def on(self, kind: type[E], handler: Callable[[E], object]) -> None:
-        """Have ``handler`` perform effects of ``kind``."""
-        self[kind] = cast("Handler", handler)
+    def on(self, kind: Kind[E, A], handler: Callable[[E], A]) -> None:
+        """Have ``handler`` perform effects of ``kind``. It is an error to a type checker if it gives another answer."""
+        self[cast("type[Effect[object]]", kind)] = cast("Handler", handler)
 
-    def on_call(self, kind: type[E], caller: Callable[..., object | None]) -> None:
-        """Have ``caller``, a :class:`Caller` for ``kind``, answer effects of ``kind`` when nobody is to wait."""
-        self.callers[kind] = cast("Caller", caller)
+    def on_call(self, kind: Kind[E, A], caller: Caller[E, A]) -> None:
+        """Have ``caller`` answer effects of ``kind`` when nobody is to wait."""
+        self.callers[cast("type[Effect[object]]", kind)] = cast("Caller[Effect[object], object]", caller)
 
 
 class ChunkSource(Protocol):
     """Where ``NextChunk`` is answered from."""
 
-    def take(self, effect: NextChunk) -> object:
+    def take(self, effect: NextChunk) -> Chunk:
         """Wait for the chunk on the calling thread, and return it."""
         ...
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> object | None:
+    def take_or_call(self, effect: NextChunk, ready: Ready, *, leave: bool) -> Chunk | None:
         """Return the chunk if it is there; if not, return ``None`` and have whoever brings it call ``ready``.
 
-        ``ready`` is called once for each such answer, and also when the migration is cancelled. With ``leave`` the
-        chunk may be kept back although it is there, if it is sure that somebody will bring another one.
+        ``ready`` is called once for each such answer, with the chunk, and also when the migration is cancelled, without
+        one. With ``leave`` the chunk may be kept back although it is there, if it is sure that somebody will bring
+        another one.
         """
         ...
 
@@ -97,19 +120,20 @@ class Job:
         slot: the device it is for; ``None`` if it is for several.
 
     Attributes:
-        pending: the effect that it is in, ``None`` before its first.
-        waited_since: when that began, by CLOCK_MONOTONIC in nanoseconds.
+        begun: whether a thread has taken it up.
+        effect: what it waits for; ``None`` before it is begun, and when it has ended.
+        since: when it began to, by CLOCK_MONOTONIC in nanoseconds.
     """
 
-    __slots__ = ("name", "pending", "slot", "steps", "submitted", "waited_since")
+    __slots__ = ("begun", "effect", "name", "since", "slot", "steps", "submitted")
 
     def __init__(self, name: str, steps: Steps, slot: Slot | None = None) -> None:
         self.name = name
         self.steps = steps
         self.slot = slot
-        self.submitted = monotonic_ns()
-        self.pending: Effect | None = None
-        self.waited_since = 0
+        self.submitted = self.since = monotonic_ns()
+        self.begun = False
+        self.effect: Effect[object] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.name} {self.slot.name if self.slot else ''}>"
@@ -124,6 +148,9 @@ class Interpreter:
         tracer: where the spans go.
         switch: looked at before every effect.
         chunks: answers ``NextChunk``; only a destination has it.
+
+    Attributes:
+        handlers: as given. More can be added as long as no job is run.
     """
 
     def __init__(
@@ -134,176 +161,203 @@ class Interpreter:
         switch: CancelSwitch,
         chunks: ChunkSource | None = None,
     ) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
+        self._callers = handlers.callers
         self._lock = lock
         self._tracer = tracer
         self._switch = switch
         if chunks is not None:
             handlers.on(NextChunk, chunks.take)
             handlers.on_call(NextChunk, chunks.take_or_call)
-        self._locked: frozenset[type[Effect]] = frozenset(kind for kind in handlers if issubclass(kind, Locked))
-        # What is performed without more ado, for who may wait and for who must not: all that the data path looks up.
-        self._by_waiting = {kind: handler for kind, handler in handlers.items() if kind not in self._locked}
-        self._by_calling = {kind: each for kind, each in self._by_waiting.items() if kind not in handlers.callers}
+        self._ways: dict[tuple[type[Effect[object]], ...], Mapping[type[Effect[object]], Handler]] = {}
 
-    def run(self, job: Job) -> None:
-        """Perform all of ``job`` on the calling thread."""
-        self.advance(job, None)
-
-    def advance(
-        self,
-        job: Job,
-        ready: Callable[[], None] | None,
-        elsewhere: Callable[[], None] | None = None,
-        apart: frozenset[type[Effect]] | None = None,
-    ) -> bool:
-        """Perform ``job`` on the calling thread until it is done, or must wait for what can be waited for without a
-        thread (a chunk, credit), or others can carry it on.
-
-        Arguments:
-            ready: called once, by another thread, when that is there; ``advance`` may then be called again. ``None``:
-                wait for everything on the calling thread.
-            elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
-                again, by a thread that can wait for it, and performs it. ``None``: perform it here. What the effect is
-                stands in ``job.pending``; after the call the job may be another thread's.
-            apart: effects that ``elsewhere`` is called for as well. With it a chunk that is there is always taken: such
-                a caller shares its threads out by itself, effect by effect.
+    def begin(self, job: Job) -> Effect[object] | None:
+        """Take a job up, if that has not been done: its wait for a thread leaves a span.
 
         Returns:
-            Whether the job is done. Once ``advance`` has returned ``False`` another thread may already be at it: the
-            caller must not touch the job again.
+            What it waits for first; ``None`` if it has ended.
         """
+        if job.begun:
+            return job.effect
+        job.begun = True
+        job.since = monotonic_ns()
+        number = job.slot.number if job.slot else -1
+        self._tracer.recorder()(pack_span(Wait.QUEUED, number, -1, job.submitted, job.since))
+        return _go_on(job, None)
+
+    def run(
+        self, job: Job, until: tuple[type[Effect[object]], ...] = (), brought: object = None
+    ) -> Effect[object] | None:
+        """Perform ``job`` on the calling thread, and wait there, to its end or to an effect that others are to perform.
+
+        Arguments:
+            job: nobody else is at it.
+            until: classes of effects that are not performed here.
+            brought: the answer to what the job waits for now, if that was brought (``Ready``).
+
+        Returns:
+            The effect of such a class that the job waits for now; ``None`` when it has ended.
+        """
+        effect = job.effect or self.begin(job)
+        if effect is None:
+            return None
         # The data path: nothing here may allocate, log or look anything up twice.
+        at_once = self._ways.get(until)
+        if at_once is None:
+            at_once = self._way(until)
         record = self._tracer.recorder()
         step = job.steps.send
         switch = self._switch
-        special = self._locked
-        at_once: Mapping[type[Effect], Handler] = self._by_waiting if ready is None else self._by_calling
-        leave_after = LEAVE_AFTER
-        if apart is not None:
-            special, at_once, leave_after = special | apart, _NONE, NEVER
-        started = monotonic_ns()
-        effect = handed = job.pending  # what was handed over to this thread is performed here
-        begin = job.waited_since
-        answer: object
+        begin = job.since
         try:
-            if effect is None:
-                record(pack_span(Wait.QUEUED, job.slot.number if job.slot else -1, -1, job.submitted, started))
-                effect = step(None)
-                begin = monotonic_ns()
-            while True:
-                # Before anything else, for who asks where the job stands; and once a callback of ours is given away,
-                # another thread may carry the job on at once, from what stands here.
-                job.pending = effect
-                job.waited_since = begin
-                if switch.thrown:
-                    switch.check()
-                kind = effect.__class__
-                if kind in at_once:
-                    answer = at_once[kind](effect)
-                elif elsewhere is not None and effect is not handed and kind in special:
-                    elsewhere()
-                    return False
-                elif kind in self._locked:
-                    answer = self._under_lock(effect, record, begin)
-                    handed = None
-                    effect = step(answer)
-                    begin = monotonic_ns()
-                    continue
-                elif ready is not None and kind in self._handlers.callers:
-                    answer = self._handlers.callers[kind](effect, ready, leave=begin - started > leave_after)
-                    if answer is None:
-                        return False
-                else:
-                    answer = self._handlers[kind](effect)
+            if brought is not None:
                 end = monotonic_ns()
                 record(pack_span(effect.wait, effect.slot.number, effect.index, begin, end))
-                handed = None  # the job may yield the same effect again
-                effect = step(answer)
                 begin = end
-        except StopIteration:
-            return True
-        except BaseException as error:
-            job.steps.close()
-            if effect is None:
-                raise
-            if effect.__class__ not in self._locked:
+                effect = step(brought)
+            while True:
+                kind = effect.__class__
+                if kind in at_once:
+                    # For whoever asks where the job stands: two stores are all that it costs.
+                    job.effect = effect
+                    job.since = begin
+                    if switch.thrown:
+                        switch.check()
+                    answer = at_once[kind](effect)
+                    end = monotonic_ns()
+                    record(pack_span(effect.wait, effect.slot.number, effect.index, begin, end))
+                elif issubclass(kind, until):
+                    job.effect = effect
+                    job.since = begin
+                    return effect
+                else:
+                    answer = self._under_lock(effect, begin)
+                    end = monotonic_ns()
+                begin = end
+                effect = step(answer)
+        except BaseException as error:  # noqa: BLE001 -- it is raised again
+            ended = _ended_by_itself(job)
+            if ended and isinstance(error, StopIteration):
+                job.effect = None
+                return None
+            if not ended and kind in at_once:
                 record(pack_span(effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
-            found = _located(error, effect)
-            try:
-                raise found from found.__cause__
-            finally:
-                # An error that its own frame holds would keep all that the job held, until the collector runs.
-                del found
+            _end(job, effect, error)
 
-    def watched(
-        self, kinds: frozenset[type[Effect]], entered: Callable[[Effect], None], left: Callable[[Effect], None]
-    ) -> Interpreter:
-        """An interpreter that does the same and says when a job waits, on the thread that it waits on.
+    def perform(self, job: Job, effect: Effect[object]) -> Effect[object] | None:
+        """Perform what ``job`` waits for, on the calling thread.
 
         Arguments:
-            kinds: the effects to tell of. Of one that needs the big lock, the wait for the lock is part.
-            entered: called before the effect is performed.
-            left: called after it, whatever came of it.
-        """
-        return _Watched(self, kinds, entered, left)
+            job: nobody else is at it.
+            effect: ``job.effect``.
 
-    def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
-        number = effect.slot.number
+        Returns:
+            What it waits for next; ``None`` when it has ended.
+        """
+        try:
+            answer = self._waited_for(effect, job.since)
+            job.since = monotonic_ns()
+            return _go_on(job, answer)
+        except BaseException as error:  # noqa: BLE001 -- the same
+            _end(job, effect, error)
+
+    def try_perform(self, job: Job, effect: Effect[object], on_ready: Ready, *, leave: bool = False) -> bool:
+        """Perform what ``job`` waits for if that is there; else leave it, and have ``on_ready`` called when it is.
+
+        Arguments:
+            job: nobody else is at it.
+            effect: ``job.effect``, one of those that another thread brings (``effects.Brought``).
+            on_ready: called once by whoever brings it, or throws the switch. The job can then be carried on.
+            leave: leave the job also if it is there, where it is sure that ``on_ready`` is called for a later one.
+
+        Returns:
+            Whether it was performed, and the job waits for what ``job.effect`` says now. If it was not, another thread
+            may already be at the job: the caller must not touch it again.
+        """
+        try:
+            # Once our callback is given away another thread may carry the job on: what that needs stands in the job.
+            answer = self._callers[effect.__class__](effect, on_ready, leave=leave)
+            if answer is None:
+                return False
+            end = monotonic_ns()
+            self._tracer.recorder()(pack_span(effect.wait, effect.slot.number, effect.index, job.since, end))
+            job.since = end
+            _go_on(job, answer)
+        except BaseException as error:  # noqa: BLE001 -- the same
+            if not _ended_by_itself(job):
+                self._tracer.record(effect.wait, effect.slot.number, effect.index, job.since)
+            _end(job, effect, error)
+        return True
+
+    def once(self, effect: Effect[A]) -> A:
+        """Perform an effect that belongs to no job, on the calling thread: with its span, and errors as in a job.
+
+        Returns:
+            The effect's answer.
+        """
+        try:
+            return cast("A", self._waited_for(effect, monotonic_ns()))
+        except BaseException as error:  # noqa: BLE001 -- the same
+            _raise_located(error, effect)
+
+    def _waited_for(self, effect: Effect[object], begin: int) -> object:
+        """The answer to an effect; it leaves its spans, whatever comes of it."""
+        if isinstance(effect, Locked):
+            return self._under_lock(effect, begin)
+        try:
+            self._switch.check()
+            return self.handlers[effect.__class__](effect)
+        finally:
+            self._tracer.record(effect.wait, effect.slot.number, effect.index, begin)
+
+    def _under_lock(self, effect: Effect[object], begin: int) -> object:
+        record, number = self._tracer.recorder(), effect.slot.number
+        self._switch.check()
         with self._lock:
             held = monotonic_ns()
             record(pack_span(Wait.LOCK, number, effect.index, begin, held))
             self._switch.check()
             try:
-                return self._handlers[effect.__class__](effect)
+                return self.handlers[effect.__class__](effect)
             finally:
                 record(pack_span(effect.wait, number, effect.index, held, monotonic_ns()))
 
-
-class _Watched(Interpreter):
-    """An interpreter that tells of waits; see :meth:`Interpreter.watched`."""
-
-    def __init__(
-        self,
-        origin: Interpreter,
-        kinds: frozenset[type[Effect]],
-        entered: Callable[[Effect], None],
-        left: Callable[[Effect], None],
-    ) -> None:
-        handlers = Handlers()
-        for kind, handler in origin._handlers.items():
-            told = kind in kinds and kind not in origin._locked
-            handlers[kind] = _between(handler, entered, left) if told else handler
-        handlers.callers = origin._handlers.callers
-        super().__init__(handlers, origin._lock, origin._tracer, origin._switch)
-        self._kinds = kinds
-        self._entered = entered
-        self._left = left
-
-    def _under_lock(self, effect: Effect, record: Recorder, begin: int) -> object:
-        if effect.__class__ not in self._kinds:
-            return super()._under_lock(effect, record, begin)
-        self._entered(effect)
-        try:
-            return super()._under_lock(effect, record, begin)
-        finally:
-            self._left(effect)
+    def _way(self, until: tuple[type[Effect[object]], ...]) -> Mapping[type[Effect[object]], Handler]:
+        """What is performed without more ado where the effects ``until`` are left to others: all ``run`` looks up."""
+        apart: tuple[type[Effect[object]], ...] = (Locked, *until)
+        way = self._ways[until] = {kind: each for kind, each in self.handlers.items() if not issubclass(kind, apart)}
+        return way
 
 
-def _between(handler: Handler, entered: Callable[[Effect], None], left: Callable[[Effect], None]) -> Handler:
-    def perform(effect: Effect) -> object:
-        entered(effect)
-        try:
-            return handler(effect)
-        finally:
-            left(effect)
-
-    return perform
+def _go_on(job: Job, answer: object) -> Effect[object] | None:
+    """Answer what a job waited for; returns what it waits for next."""
+    try:
+        job.effect = job.steps.send(answer)
+    except StopIteration:
+        job.effect = None
+    return job.effect
 
 
-def _located(error: BaseException, effect: Effect) -> BaseException:
-    doing = effect.wait.name.lower().replace("_", " ")
-    return located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
+def _ended_by_itself(job: Job) -> bool:
+    """Whether the job's own code came to its end or raised, and not an effect, which may raise StopIteration too."""
+    return not isinstance(job.steps, GeneratorType) or getgeneratorstate(job.steps) == GEN_CLOSED
+
+
+def _end(job: Job, effect: Effect[object], error: BaseException) -> NoReturn:
+    """End a job with an error in an effect of it."""
+    job.effect = None
+    job.steps.close()
+    _raise_located(error, effect)
+
+
+def _raise_located(error: BaseException, effect: Effect[object]) -> NoReturn:
+    doing = effect.doing or effect.wait.name.lower().replace("_", " ")
+    found = located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
+    try:
+        raise found from found.__cause__
+    finally:
+        # An error that its own frame holds would keep all that the job held, until the collector runs.
+        del found, error
 
 
 def located(error: BaseException, slot: Slot, doing: str, index: int | None = None) -> BaseException:

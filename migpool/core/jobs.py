@@ -8,14 +8,14 @@ A job makes an effect of a kind once, and changes its index from chunk to chunk:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.effects import (
     Acquire,
     Credit,
-    HoldConfig,
+    KeepConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -53,13 +53,16 @@ def save_state(slot: Slot) -> Steps:
     """
     chunk: Chunk | Conduit = yield Acquire(slot)
     read, credit, send = ReadState(slot, 0, chunk), Credit(slot, 0), Send(slot, 0, chunk)
+    limit = 0  # the first index that the destination had no room for, when it was asked last
     while (yield read):
-        yield credit
+        if read.index >= limit:
+            limit = yield credit
         yield send
         read.index = credit.index = send.index = read.index + 1
     yield Release(slot, chunk)
     config: bytes = yield SaveConfig(slot, read.index)
-    yield credit
+    if read.index >= limit:
+        yield credit
     yield Send(slot, read.index, config, last=True)
 
 
@@ -85,17 +88,17 @@ def save_pages(slot: Slot) -> Steps:
         index += 1
 
 
-def keep_config(slot: Slot, keep: Callable[[Slot, bytes], None]) -> Steps:
-    """Save one device that is not iterable, and give its config to ``keep``, for :func:`save_sections` to send."""
+def keep_config(slot: Slot) -> Steps:
+    """Save one device that is not iterable, and keep its config for :func:`save_sections` to send."""
     config: bytes = yield SaveConfig(slot)
-    keep(slot, config)
+    yield KeepConfig(slot, config)
 
 
-def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> Steps:
+def load_state(slot: Slot, *, keep: bool = False) -> Steps:
     """Load an iterable device: its chunks in the order of their index, then its config.
 
     Arguments:
-        then: ``HoldConfig`` has the config loaded by :func:`load_config`, once every iterable device has all its state.
+        keep: have the config loaded by :func:`load_config`, once every iterable device has all its state.
     """
     following = NextChunk(slot, 0)
     chunk: Chunk = yield following
@@ -108,12 +111,14 @@ def load_state(slot: Slot, then: type[LoadConfig | HoldConfig] = LoadConfig) -> 
     config = bytes(chunk.payload)
     loaded.last = True
     yield loaded
-    yield then(slot, config, loaded.index)
+    yield KeepConfig(slot, config, loaded.index) if keep else LoadConfig(slot, config, loaded.index)
 
 
-def load_config(slot: Slot, config: bytes, index: int) -> Steps:
-    """Load the config of an iterable device whose state is loaded; ``index`` is the chunk that it came in."""
-    yield LoadConfig(slot, config, index)
+def load_config(slot: Slot) -> Steps:
+    """Load the config that :func:`load_state` kept."""
+    take = TakeConfig(slot)
+    config: bytes = yield take
+    yield LoadConfig(slot, config, take.index)
 
 
 def load_section(slot: Slot, config: bytes) -> Steps:

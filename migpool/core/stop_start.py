@@ -9,12 +9,13 @@ Guarantees:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from threading import Lock
 
-from migpool.core.effects import Wait
-from migpool.core.interpreter import of
-from migpool.core.machine import Machine, Slot, per_device
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import Quiesce, Start, Stop, Wake
+from migpool.core.interpreter import Handlers, Interpreter, of
+from migpool.core.machine import Machine, per_device
 from migpool.core.trace import Tracer
 
 __all__ = ["run_again", "start", "stop"]
@@ -31,12 +32,13 @@ def stop(machine: Machine, tracer: Tracer, check: Callable[[], None]) -> None:
     Raises:
         DeviceError: a device cannot stop; :func:`run_again` takes back what was done.
     """
+    interpreter = _interpreter(tracer)
     for slot in machine:
         check()
-        _timed(tracer, Wait.QUIESCE, slot, "quiesce", slot.device.quiesce)
+        interpreter.once(Quiesce(slot))
     for slot in machine:
         check()
-        _timed(tracer, Wait.STOP, slot, "stop", slot.device.stop)
+        interpreter.once(Stop(slot))
 
 
 def start(machine: Machine, tracer: Tracer) -> None:
@@ -49,10 +51,11 @@ def start(machine: Machine, tracer: Tracer) -> None:
     Raises:
         DeviceError: a device cannot start; those before it run.
     """
+    interpreter = _interpreter(tracer)
     for slot in reversed(machine.slots):
-        _timed(tracer, Wait.WAKE, slot, "wake", slot.device.wake)
+        interpreter.once(Wake(slot))
     for slot in reversed(machine.slots):
-        _timed(tracer, Wait.START, slot, "start", slot.device.start)
+        interpreter.once(Start(slot))
 
 
 def run_again(machine: Machine) -> Exception | None:
@@ -65,7 +68,11 @@ def run_again(machine: Machine) -> Exception | None:
     return woken or resumed
 
 
-def _timed(tracer: Tracer, wait: Wait, slot: Slot, doing: str, call: Callable[[], None]) -> None:
-    begin = time.monotonic_ns()
-    of(slot, doing, call)
-    tracer.record(wait, slot.number, -1, begin)
+def _interpreter(tracer: Tracer) -> Interpreter:
+    """With a switch that nobody throws: a machine that begins to start is not left half-way."""
+    handlers = Handlers()
+    handlers.on(Quiesce, lambda effect: effect.slot.device.quiesce())
+    handlers.on(Stop, lambda effect: effect.slot.device.stop())
+    handlers.on(Wake, lambda effect: effect.slot.device.wake())
+    handlers.on(Start, lambda effect: effect.slot.device.start())
+    return Interpreter(handlers, Lock(), tracer, CancelSwitch())

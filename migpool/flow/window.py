@@ -26,16 +26,21 @@ from typing import Generic, TypeVar
 
 from migpool.errors import DeviceError, UsageError
 
-__all__ = ["Grant", "Reassembly", "Windows", "rooms_for"]
+__all__ = ["Grant", "Reassembly", "Window", "Windows", "rooms_for"]
 
 T = TypeVar("T")
 
 
 class Reassembly(Generic[T]):
-    """Puts one device's chunks in order."""
+    """Puts one device's chunks in order.
+
+    Attributes:
+        parked: the chunks that have come and were not taken, by index.
+        next: the index of the chunk to be taken next.
+    """
 
     def __init__(self) -> None:
-        self._parked: dict[int, T] = {}
+        self.parked: dict[int, T] = {}
         self._final: int | None = None
         self.next = 0
 
@@ -47,12 +52,12 @@ class Reassembly(Generic[T]):
     @property
     def available(self) -> bool:
         """Whether the next chunk is here."""
-        return self.next in self._parked
+        return self.next in self.parked
 
     @property
     def received(self) -> int:
         """How many chunks have come so far, taken or not."""
-        return self.next + len(self._parked)
+        return self.next + len(self.parked)
 
     @property
     def ended(self) -> bool:
@@ -74,7 +79,7 @@ class Reassembly(Generic[T]):
         Raises:
             DeviceError: it must not come, or not again.
         """
-        if index < self.next or index in self._parked:
+        if index < self.next or index in self.parked:
             raise DeviceError("the chunk has come twice").located_index(index)
         if index >= limit:
             raise DeviceError(
@@ -83,24 +88,34 @@ class Reassembly(Generic[T]):
         if self._final is not None and (last or index > self._final):
             raise DeviceError(f"a chunk has come after the last one, {self._final}").located_index(index)
         if last:
-            beyond = max(self._parked, default=-1)
+            beyond = max(self.parked, default=-1)
             if beyond > index:
                 raise DeviceError(f"a chunk has come after the last one, {index}").located_index(beyond)
             self._final = index
-        self._parked[index] = chunk
+        self.parked[index] = chunk
         return index == self.next
 
     def take(self) -> T | None:
         """The next chunk if it is here, else ``None``."""
-        chunk = self._parked.pop(self.next, None)
+        chunk = self.parked.pop(self.next, None)
         if chunk is not None:
             self.next += 1
         return chunk
 
+    def put_and_take(self, index: int, chunk: T, last: bool, limit: int) -> T | None:
+        """:meth:`put` and then :meth:`take`, for one who waits already."""
+        if index == self.next and index < limit and self._final is None and not self.parked:
+            self.next = index + 1
+            if last:
+                self._final = index
+            return chunk
+        self.put(index, chunk, last, limit)
+        return self.take()
+
     def drop(self) -> list[T]:
         """Every chunk that is here, in no order; there are none afterwards."""
-        chunks = list(self._parked.values())
-        self._parked.clear()
+        chunks = list(self.parked.values())
+        self.parked.clear()
         return chunks
 
     @property
@@ -113,9 +128,9 @@ class Reassembly(Generic[T]):
         if self.complete:
             return ""
         first = self.next
-        while first in self._parked:
+        while first in self.parked:
             first += 1
-        behind = sum(index > first for index in self._parked)
+        behind = sum(index > first for index in self.parked)
         return f"chunk {first} has not come" + (f", {behind} later ones have" if behind else "")
 
 
@@ -127,7 +142,16 @@ class Grant:
     limit: int
 
 
-class _Window:
+class Window:
+    """How far one device may go.
+
+    Attributes:
+        limit: the first index that has not been granted; it only rises.
+        loaded: how many chunks have been loaded.
+        received: how many chunks have come.
+        finished: whether its last chunk has been loaded.
+    """
+
     __slots__ = ("finished", "limit", "loaded", "received")
 
     def __init__(self) -> None:
@@ -162,7 +186,7 @@ class Windows:
     def __init__(self, devices: int, rooms: int, ahead: int = 32) -> None:
         if rooms < devices:
             raise ValueError(f"{rooms} rooms cannot give {devices} devices one each")
-        self._windows = [_Window() for _ in range(devices)]
+        self._windows = [Window() for _ in range(devices)]
         self._ahead = ahead
         self._begun = 0
         self._unfinished = devices
@@ -170,6 +194,10 @@ class Windows:
         self._hungry: set[int] = set()
         self.rooms = rooms
         self._settle()
+
+    def of(self, device: int) -> Window:
+        """The window of ``device``, to be looked at."""
+        return self._windows[device]
 
     def limit(self, device: int) -> int:
         """The first index of ``device`` that has not been granted."""

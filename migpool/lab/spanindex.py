@@ -139,7 +139,7 @@ class SideIndex:
                         holders.append(Stretch(span.begin, span.end, slot))
             elif wait is Wait.SYNC and not here:
                 to_sync.append(span)
-            elif wait in OWN_WAITS or wait is Wait.SYNC:
+            elif wait is Wait.SYNC or (wait in OWN_WAITS and (here or _is_own(span))):
                 own.append(span)
                 if wait in (Wait.SECTION, Wait.SYNC):
                     self.sections[slot] = span
@@ -210,8 +210,13 @@ class SideIndex:
 
 def migration_thread(report: SideReport) -> str:
     """The name of the thread that ran the migration itself, from the spans that only it can leave; empty if unknown."""
-    names = Counter(span.thread for span in report.spans if span.wait in OWN_WAITS)
+    names = Counter(span.thread for span in report.spans if _is_own(span))
     return names.most_common(1)[0][0] if names else ""
+
+
+def _is_own(span: Span) -> bool:
+    """Whether only the migration's own thread can have left it: a job may take the config that another one kept."""
+    return span.wait in OWN_WAITS and (span.wait is not Wait.JOIN or span.slot < 0)
 
 
 def _pieces(spans: list[Span]) -> Iterator[Stretch]:

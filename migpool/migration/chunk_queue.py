@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import NextChunk
+from migpool.core.effects import Loaded, NextChunk
+from migpool.core.interpreter import Ready
 from migpool.core.machine import Machine, Slot
-from migpool.flow.window import Grant, Reassembly, Windows
+from migpool.flow.window import Grant, Reassembly, Window, Windows
 from migpool.transport.splice import Transit
 
 __all__ = ["Arrivals", "Inbox"]
@@ -28,7 +29,7 @@ UNLIMITED = 1 << 62
 class Inbox:
     """One device's chunks, and the job that waits for the next one."""
 
-    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved", "transit")
+    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved", "transit", "window")
 
     def __init__(self, slot: Slot, position: int) -> None:
         self.slot = slot
@@ -37,8 +38,9 @@ class Inbox:
         # Taken by itself where nobody waits: a condition's own way in is Python code, on every chunk.
         self.lock = threading.Lock()
         self.arrived = threading.Condition(self.lock)
-        self.ready: Callable[[], None] | None = None
+        self.ready: Ready | None = None
         self.starved = False
+        self.window: Window | None = None
         # Where the next chunk's payload still is, if it is not in its buffer.
         self.transit: Transit | None = None
 
@@ -50,14 +52,22 @@ class Arrivals:
         machine: whose devices are loaded.
         grant: makes a grant known to the source.
         switch: ends every wait.
+        give_back: takes the room of a chunk that is loaded.
     """
 
-    def __init__(self, machine: Machine, grant: Callable[[Grant], None], switch: CancelSwitch) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        grant: Callable[[Grant], None],
+        switch: CancelSwitch,
+        give_back: Callable[[Chunk], None],
+    ) -> None:
         self.inboxes = {slot.number: Inbox(slot, place) for place, slot in enumerate(machine.iterable)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
         self._grant = grant
         self._switch = switch
+        self._give_back = give_back
         switch.on_cancel(self._wake)
 
     @property
@@ -69,6 +79,8 @@ class Arrivals:
         """The source knows credits: bound what it may send. Called before the first chunk is asked for."""
         with self._windows_lock:
             self._windows = windows
+            for box in self.inboxes.values():
+                box.window = windows.of(box.position)
         for grant in windows.opening():
             self._grant(grant)
 
@@ -85,8 +97,8 @@ class Arrivals:
             box.starved = False
         return chunk
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
-        """Return the chunk if it is there; if not, have the receiver that brings it call ``ready``.
+    def take_or_call(self, effect: NextChunk, ready: Ready, *, leave: bool) -> Chunk | None:
+        """Return the chunk if it is there; if not, have the receiver that brings it call ``ready`` with it.
 
         Arguments:
             leave: the caller would rather have somebody else carry on, even if the chunk is there, as long as another
@@ -99,7 +111,9 @@ class Arrivals:
             # either refused here or called there.
             if self._switch.thrown:
                 self._switch.check()
-            chunk = None if leave and self._will_come(box) else box.order.take()
+            chunk = None
+            if box.order.parked and not (leave and self._will_come(box)):
+                chunk = box.order.take()
             box.starved = chunk is None
             if chunk is None:
                 box.ready = ready
@@ -107,8 +121,7 @@ class Arrivals:
 
     def _will_come(self, box: Inbox) -> bool:
         """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
-        windows = self._windows
-        return windows is not None and not box.order.ended and box.order.received < windows.limit(box.position)
+        return box.window is not None and not box.order.ended and box.order.received < box.window.limit
 
     def deliver(self, box: Inbox, chunk: Chunk) -> None:
         """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
@@ -116,33 +129,37 @@ class Arrivals:
         Raises:
             DeviceError: it must not come, or not again.
         """
-        windows = self._windows
+        windows, window = self._windows, box.window
         limit = UNLIMITED
         grants: Sequence[Grant] = ()
-        ready = None
-        if windows is not None:
+        ready = brought = None
+        if windows is not None and window is not None:
             with self._windows_lock:
-                limit = windows.limit(box.position)
+                limit = window.limit
                 grants = windows.received(box.position)
         with box.lock:
-            is_next = box.order.put(chunk.index, chunk, chunk.last, limit)
-            if is_next or box.order.available:
-                ready, box.ready = box.ready, None
-                if is_next and box.starved and ready is None:
-                    box.arrived.notify()
+            if box.ready is not None:
+                brought = box.order.put_and_take(chunk.index, chunk, chunk.last, limit)
+                if brought is not None:
+                    ready, box.ready = box.ready, None
+                    box.starved = False
+            elif box.order.put(chunk.index, chunk, chunk.last, limit) and box.starved:
+                box.arrived.notify()
         for grant in grants:
             self._grant(grant)
         if ready is not None:
-            ready()
+            ready(brought)
 
-    def loaded(self, number: int, *, last: bool) -> None:
-        """The device in slot ``number`` has loaded a chunk, and its room is free."""
+    def loaded(self, effect: Loaded) -> None:
+        """A device has loaded a chunk: its room is free."""
+        # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
+        self._give_back(effect.chunk)
         windows = self._windows
         if windows is None:
             return
-        position = self.inboxes[number].position
+        position = self.inboxes[effect.slot.number].position
         with self._windows_lock:
-            grants = windows.finished(position) if last else windows.loaded(position)
+            grants = windows.finished(position) if effect.last else windows.loaded(position)
         for grant in grants:
             self._grant(grant)
 

@@ -17,16 +17,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import HoldConfig, LoadConfig, Wait
+from migpool.core.effects import Wait
 from migpool.core.interpreter import Interpreter, Job, of
-from migpool.core.jobs import load_state
+from migpool.core.jobs import load_config, load_state
 from migpool.core.machine import Machine
 from migpool.core.stop_start import start
 from migpool.device import MemoryDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
-from migpool.migration.held_configs import HeldConfigs
+from migpool.migration.held_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import Receiving
 from migpool.migration.main_channel import MachineSchema
@@ -177,7 +177,7 @@ class Destination(Endpoint):
         )
         self._chunk = chunk
         handlers = self._receiving.handlers()
-        handlers.on(HoldConfig, HeldConfigs(self.machine, self._scheduler.take).hold)
+        KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
         self._sections = SectionLoading(
             self.machine,
@@ -185,8 +185,6 @@ class Destination(Endpoint):
             memory,
             self._interpreter,
             self._answers,
-            self._tracer,
-            self._liveness.idle,
             channels=self.settings.channels,
         )
 
@@ -227,7 +225,7 @@ class Destination(Endpoint):
                     raise PeerError(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
-            self._liveness.progress = time.monotonic_ns()
+            self._liveness.moved = True
             reader.feed(data)
 
     def _watch_the_source(self) -> None:
@@ -313,11 +311,16 @@ class Destination(Endpoint):
             self._answers.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
-            then = HoldConfig if self.settings.config_load == "after-iterables" else LoadConfig
+            keep = self.settings.config_load == "after-iterables"
             for slot in self.machine.iterable:
-                self._scheduler.take(Job("load", load_state(slot, then), slot))
+                self._scheduler.take(Job("load", load_state(slot, keep=keep), slot))
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
+
+    def _submit_configs(self) -> None:
+        """Every iterable device has its state, and none its config."""
+        for slot in self.machine.iterable:
+            self._scheduler.take(Job("config", load_config(slot), slot))
 
     def _idle(self) -> None:
         waited_for = self._receiving.arrivals.starved()

@@ -1,48 +1,77 @@
-"""Configs that are loaded only when every iterable device has all its state.
+"""Configs on their way from the jobs that have them to the jobs that want them.
 
-Some machines need that: a device's config can touch another device, whose state must be there by then.
+At the source, a device's config can be saved by a job of its own, and the one job that sends sections takes it. At the
+destination some machines need every iterable device's state to be there before any config is loaded, since a device's
+config can touch another device: the jobs that load state keep the configs, and jobs that begin later load them.
 
 Guarantees:
 
-1. Nobody waits here, so no thread is kept: a job that has loaded its device's state ends, and the last one to do so
-   submits a job for each config. A single worker is enough.
-2. The configs are submitted in the machine's order, once, and only if every device's state has been loaded.
+1. A config is taken once, by whoever asks for it; who asks before it is there waits, or is ended by the switch.
+2. ``complete`` is called once, by the thread that keeps the last config that is expected. What it submits finds every
+   config there: so no thread is kept by a wait, and a single worker is enough for the destination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Lock
+import threading
+from collections.abc import Callable, Iterable
 
-from migpool.core.effects import HoldConfig
-from migpool.core.interpreter import Job
-from migpool.core.jobs import load_config
-from migpool.core.machine import Machine
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import KeepConfig, TakeConfig
+from migpool.core.interpreter import Handlers
+from migpool.core.machine import Slot
 
-__all__ = ["HeldConfigs"]
+__all__ = ["KeptConfigs"]
 
 
-class HeldConfigs:
-    """Keeps the configs of a machine's iterable devices until all of them are there.
+class KeptConfigs:
+    """Keeps devices' configs until they are taken.
 
     Arguments:
-        machine: whose devices are loaded.
-        submit: has a job run; it is called from within the last job that loads state.
+        switch: ends every wait here.
+        expected: the devices whose configs are kept.
+        complete: called once all of them are, within the job that keeps the last one.
     """
 
-    def __init__(self, machine: Machine, submit: Callable[[Job], None]) -> None:
-        self._slots = machine.iterable
-        self._submit = submit
-        self._lock = Lock()
-        self._held: dict[int, HoldConfig] = {}
+    def __init__(
+        self, switch: CancelSwitch, expected: Iterable[Slot] = (), complete: Callable[[], None] | None = None
+    ) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._switch = switch
+        self._expected = {slot.number for slot in expected}
+        self._complete = complete
+        self._configs: dict[int, KeepConfig] = {}
+        switch.on_cancel(self._wake)
 
-    def hold(self, effect: HoldConfig) -> None:
-        """Keep the config of a device that has all its state; with the last one, have all of them loaded."""
-        with self._lock:
-            self._held[effect.slot.number] = effect
-            complete = len(self._held) == len(self._slots)
-        if not complete:
-            return
-        for slot in self._slots:
-            held = self._held[slot.number]
-            self._submit(Job("config", load_config(slot, held.config, held.index), slot))
+    def handle(self, handlers: Handlers) -> None:
+        """Say what the two effects mean."""
+        handlers.on(KeepConfig, self.keep)
+        handlers.on(TakeConfig, self.take)
+
+    def keep(self, effect: KeepConfig) -> None:
+        """Keep a device's config until it is taken."""
+        number = effect.slot.number
+        with self._changed:
+            self._configs[number] = effect
+            self._expected.discard(number)
+            complete = None
+            if not self._expected:
+                complete, self._complete = self._complete, None
+            self._changed.notify_all()
+        if complete is not None:
+            complete()
+
+    def take(self, effect: TakeConfig) -> bytes:
+        """Wait for a device's config. The effect's index becomes that of the chunk that the config came in."""
+        number = effect.slot.number
+        with self._changed:
+            while number not in self._configs:
+                self._switch.check()
+                self._changed.wait()
+            kept = self._configs.pop(number)
+        effect.index = kept.index
+        return kept.config
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

@@ -20,14 +20,16 @@ class Liveness:
         look: called at every tick; throws the switch if something else is wrong.
 
     Attributes:
-        progress: CLOCK_MONOTONIC in nanoseconds when something came or was loaded last; set by whoever sees it.
+        moved: something has come, or was loaded, since a reader looked last; set by whoever sees it. To look at the
+            clock each time would cost the data path a call a chunk, and a reader that waits need not know better.
     """
 
     def __init__(self, switch: CancelSwitch, limit: float, look: Callable[[], None]) -> None:
         self._switch = switch
         self._limit = limit
         self._look = look
-        self.progress = time.monotonic_ns()
+        self._since = time.monotonic_ns()
+        self.moved = False
 
     def idle(self, waited_for: str) -> None:
         """A reader has waited for a tick.
@@ -41,5 +43,8 @@ class Liveness:
         """
         self._look()
         self._switch.check()
-        if waited_for and time.monotonic_ns() - self.progress > self._limit * 1e9:
+        if self.moved:
+            self.moved = False
+            self._since = time.monotonic_ns()
+        elif waited_for and time.monotonic_ns() - self._since > self._limit * 1e9:
             raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")

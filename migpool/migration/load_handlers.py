@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from migpool.core.buffers import BufferPool, Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import LoadConfig, Loaded, Wait, WriteState
+from migpool.core.effects import LoadConfig, Loaded, LoadIterated, LoadSetup, Wait, WriteState
 from migpool.core.interpreter import Handlers, of
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer, pack_span
@@ -29,7 +29,7 @@ from migpool.flow.window import Grant
 from migpool.migration.chunk_queue import Arrivals, Inbox
 from migpool.migration.liveness import Liveness
 from migpool.migration.return_path_writer import ENDED_EARLY
-from migpool.transport.sockets import read_exactly
+from migpool.transport.sockets import WAIT_FOR_ALL, read_exactly, read_rest, waited
 from migpool.transport.splice import Transit, cut_short
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
@@ -78,8 +78,7 @@ class Receiving:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.arrivals = arrivals = Arrivals(machine, grant, switch)
-        self._deliver = arrivals.deliver
+        self.arrivals = arrivals = Arrivals(machine, grant, switch, pool.give_back)
         self._parser = DeviceStateParser(
             {(box.slot.device.idstr, box.slot.device.instance_id): box for box in arrivals.inboxes.values()},
             limit=pool.size,
@@ -93,28 +92,26 @@ class Receiving:
         """What each effect means here; ``NextChunk`` is answered by :attr:`arrivals`."""
         handlers = Handlers()
         handlers.on(WriteState, self._move_state if self._splice else self._write_state)
-        handlers.on(Loaded, self._loaded)
-        handlers.on(LoadConfig, self._load_config)
+        handlers.on(Loaded, self.arrivals.loaded)
+        handlers.on(LoadConfig, lambda effect: effect.slot.device.load_config(effect.config))
+        handlers.on(LoadSetup, _load_setup)
+        handlers.on(LoadIterated, lambda effect: effect.slot.device.load_state(effect.data))
+        if self._memory is not None:
+            self._memory.handle(handlers, self._liveness.idle)
         return handlers
 
     # ------------------------------------------------------------------ effects
 
     def _write_state(self, effect: WriteState) -> None:
-        effect.slot.device.load_state(effect.chunk.payload)
+        chunk = effect.chunk
+        effect.slot.device.load_state(chunk.buffer if chunk.length == chunk.size else chunk.payload)
+        self._liveness.moved = True
 
     def _move_state(self, effect: WriteState) -> None:
         transit = self.arrivals.inboxes[effect.slot.number].transit
         if transit is None or not transit.move(effect.chunk):
             self._write_state(effect)
-
-    def _loaded(self, effect: Loaded) -> None:
-        # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
-        self._pool.give_back(effect.chunk)
-        self._liveness.progress = monotonic_ns()
-        self.arrivals.loaded(effect.slot.number, last=effect.last)
-
-    def _load_config(self, effect: LoadConfig) -> None:
-        effect.slot.device.load_config(effect.config)
+        self._liveness.moved = True
 
     # ------------------------------------------------------------------ receivers
 
@@ -152,16 +149,23 @@ class Receiving:
     def _receive_all(self, number: int, channel: socket.socket, transit: Transit | None) -> None:
         memory = self._memory
         header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
+        # The data path: all that is the same for every chunk is looked up here, and what could be a call of our own is
+        # written out.
+        receive = channel.recv_into
         record = self._tracer.recorder()
         parse = self._parser.parse
+        take = self._pool.take
+        deliver = self.arrivals.deliver
         liveness = self._liveness
         idle = self._idle
-        pool = self._pool
         received = self._received
         offset = 64  # the initial packet has been read
         while True:
-            got = read_exactly(channel, header, HEADER_SIZE, idle)
-            if got < HEADER_SIZE:
+            try:
+                got = receive(header, HEADER_SIZE, WAIT_FOR_ALL)
+            except OSError as error:
+                got = waited(error, idle)
+            if got != HEADER_SIZE and (got := read_rest(channel, header, got, HEADER_SIZE, idle)) != HEADER_SIZE:
                 break
             if not header[FLAGS_LOW_BYTE] & DEVICE_STATE:
                 if memory is None:
@@ -170,19 +174,24 @@ class Receiving:
                 passed, size = memory.receive(channel, header, HEADER_SIZE, offset, idle, record)
                 offset += passed
                 received[number] += size
-                liveness.progress = monotonic_ns()
+                liveness.moved = True
                 continue
             box, index, size, config = parse(header, offset)
             try:
-                chunk = pool.take()
+                chunk = take()
             except MemoryLimitExceeded as error:
                 raise MemoryLimitExceeded(self._over_budget(box.slot, index)) from error
             chunk.length = size
             chunk.index = index
             begin = end = monotonic_ns()
             if transit is None or config or not self._stays(box, chunk, transit):
-                if size and read_exactly(channel, chunk.buffer, size, idle) < size:
-                    raise cut_short(box.slot.name, index)
+                if size:
+                    try:
+                        had = receive(chunk.buffer, size, WAIT_FOR_ALL)
+                    except OSError as error:
+                        had = waited(error, idle)
+                    if had != size and read_rest(channel, chunk.buffer, had, size, idle) != size:
+                        raise cut_short(box.slot.name, index)
                 end = monotonic_ns()
             record(pack_span(Wait.RECEIVE, box.slot.number, index, begin, end))
             if config:
@@ -190,11 +199,11 @@ class Receiving:
                 within = config_within(chunk.payload, offset + HEADER_SIZE)
                 chunk.begin = (size - len(within)) // 2
                 chunk.length = len(within)
-            liveness.progress = end
+            liveness.moved = True
             received[number] += size
             offset += HEADER_SIZE + size
             try:
-                self._deliver(box, chunk)
+                deliver(box, chunk)
             except DeviceError as error:
                 raise error.located(box.slot.name, index) from None
             if transit is not None:
@@ -250,6 +259,13 @@ class Receiving:
 
     def _idle(self) -> None:
         self._liveness.idle(self.arrivals.starved())
+
+
+def _load_setup(effect: LoadSetup) -> None:
+    device = effect.slot.device
+    if effect.version is not None:
+        device.check_version(effect.version)
+    device.load_setup(effect.data)
 
 
 def _on_channel(error: MigpoolError, number: int) -> MigpoolError:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 
 from migpool.core.buffers import BufferPool, Chunk, Conduit
 from migpool.core.cancel import CancelSwitch
@@ -23,11 +22,11 @@ from migpool.core.effects import (
     ReadState,
     Release,
     SaveConfig,
+    SaveSetup,
     Send,
     SendSection,
-    TakeConfig,
 )
-from migpool.core.interpreter import Handlers
+from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
 from migpool.migration.main_channel import MainChannel, config_section, counted
@@ -36,42 +35,9 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
 from migpool.wire.sections import section_end, section_part
 
-__all__ = ["Gates", "KeptConfigs", "Sending"]
+__all__ = ["Gates", "Sending"]
 
 UNLIMITED = 1 << 62
-
-
-class KeptConfigs:
-    """Configs on their way from the jobs that saved them to the one job that sends sections.
-
-    Arguments:
-        switch: ends every wait here.
-    """
-
-    def __init__(self, switch: CancelSwitch) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._switch = switch
-        self._configs: dict[int, bytes] = {}
-        switch.on_cancel(self._wake)
-
-    def keep(self, slot: Slot, config: bytes) -> None:
-        """Keep the device's config until it is taken."""
-        with self._changed:
-            self._configs[slot.number] = config
-            self._changed.notify_all()
-
-    def take(self, effect: TakeConfig) -> bytes:
-        """Wait for the device's config."""
-        number = effect.slot.number
-        with self._changed:
-            while number not in self._configs:
-                self._switch.check()
-                self._changed.wait()
-            return self._configs.pop(number)
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
 
 class Gate:
@@ -86,7 +52,7 @@ class Gate:
     def __init__(self, switch: CancelSwitch, limit: int) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._switch = switch
-        self._ready: Callable[[], None] | None = None
+        self._ready: Ready | None = None
         self.limit = limit
         self.waiting = -1
 
@@ -102,31 +68,32 @@ class Gate:
                     if ready is not None:
                         self.waiting = -1
         if ready is not None:
-            ready()
+            ready(limit)
 
-    def wait(self, index: int) -> None:
-        """Return once ``index`` has been granted."""
+    def wait(self, index: int) -> int:
+        """Return the limit once ``index`` has been granted."""
         if index < self.limit:
-            return
+            return self.limit
         with self._changed:
             self.waiting = index
             while index >= self.limit:
                 self._switch.check()
                 self._changed.wait()
             self.waiting = -1
+        return self.limit
 
-    def passed_or_call(self, index: int, ready: Callable[[], None]) -> bool:
-        """Return whether ``index`` has been granted; if not, have ``ready`` called when it is."""
+    def passed_or_call(self, index: int, ready: Ready) -> int | None:
+        """Return the limit if ``index`` has been granted; if not, have ``ready`` called when it is."""
         if index < self.limit:
-            return True
+            return self.limit
         with self._changed:
             # Under the lock, as the callback is taken out: either it is refused here or called there.
             self._switch.check()
             if index < self.limit:
-                return True
+                return self.limit
             self.waiting = index
             self._ready = ready
-        return False
+        return None
 
     def wake(self) -> None:
         """Have a waiting job look at the switch."""
@@ -172,13 +139,23 @@ class Gates:
             gate.wake()
 
 
+class _Outlet:
+    """What a device's chunks are sent with: its header, and one list for all of them, since a new one a chunk would be
+    garbage in the data path."""
+
+    __slots__ = ("header", "vectors")
+
+    def __init__(self, slot: Slot) -> None:
+        self.header = DeviceStateHeader(slot.device.idstr, slot.device.instance_id)
+        self.vectors: list[bytes | bytearray | memoryview] = [self.header.buffer, b""]
+
+
 class Sending:
     """Performs the effects of the save jobs.
 
     Arguments:
         machine: whose devices are saved.
         gates: the credits.
-        kept: the configs that jobs of their own save.
         group: the multifd channels; there may be none.
         main: the main channel.
         pool: the buffers that devices read into: one a running job.
@@ -191,7 +168,6 @@ class Sending:
         self,
         machine: Machine,
         gates: Gates,
-        kept: KeptConfigs,
         group: ChannelGroup,
         main: MainChannel,
         pool: BufferPool,
@@ -205,17 +181,10 @@ class Sending:
         self._pool = pool
         self._splice = splice and bool(group)
         self._conduits: list[Conduit] = []
-        self._kept = kept
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
-        self._headers = {
-            slot.number: DeviceStateHeader(slot.device.idstr, slot.device.instance_id) for slot in machine.iterable
-        }
-        # One list a device, used for every chunk: a new one for each would be garbage in the data path.
-        self._vectors: dict[int, list[bytes | bytearray | memoryview]] = {
-            number: [header.buffer, b""] for number, header in self._headers.items()
-        }
+        self._outlets = {slot.number: _Outlet(slot) for slot in machine.iterable}
 
     def handlers(self) -> Handlers:
         """What each effect means here."""
@@ -227,8 +196,8 @@ class Sending:
         handlers.on(Send, self._send if self._group else self._write)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
-        handlers.on(TakeConfig, self._kept.take)
         handlers.on(SendSection, self._send_section)
+        handlers.on(SaveSetup, lambda effect: effect.slot.device.save_setup())
         return handlers
 
     def _acquire(self, effect: Acquire) -> Chunk | Conduit:
@@ -251,33 +220,32 @@ class Sending:
             chunk.length = os.splice(fd, chunk.inlet, chunk.size)
             return chunk.length
         length = effect.slot.device.save_state(chunk.buffer)
-        if not 0 <= length <= len(chunk.buffer):
-            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {len(chunk.buffer)}")
+        if not 0 <= length <= chunk.size:
+            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {chunk.size}")
         chunk.length = length
         return length
 
-    def _credit(self, effect: Credit) -> None:
-        gate = self._gates[effect.slot.number]
-        if effect.index >= gate.limit:
-            gate.wait(effect.index)
+    def _credit(self, effect: Credit) -> int:
+        return self._gates[effect.slot.number].wait(effect.index)
 
-    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> object | None:
+    def _credit_or_call(self, effect: Credit, ready: Ready, *, leave: bool) -> int | None:
         del leave  # no other credit is worth waiting for
-        return True if self._gates[effect.slot.number].passed_or_call(effect.index, ready) else None
+        return self._gates[effect.slot.number].passed_or_call(effect.index, ready)
 
     def _send(self, effect: Send) -> None:
         number = effect.slot.number
-        header = self._headers[number]
+        outlet = self._outlets[number]
+        header = outlet.header
         chunk = effect.chunk
         if isinstance(chunk, Chunk):
-            header.pack(effect.index, chunk.length)
-            vectors = self._vectors[number]
-            vectors[1] = chunk.payload
-            self._group.send(effect.slot.name, effect.index, vectors, HEADER_SIZE + chunk.length)
-            self._bytes_of[number] += chunk.length
+            index, length = effect.index, chunk.length
+            header.pack(index, length)
+            outlet.vectors[1] = chunk.buffer if length == chunk.size else chunk.payload
+            self._group.send(effect.slot.name, index, outlet.vectors, HEADER_SIZE + length)
+            self._bytes_of[number] += length
         elif isinstance(chunk, Conduit):
             header.pack(effect.index, chunk.length)
-            self._group.splice(effect.slot.name, effect.index, header.buffer, chunk.outlet, chunk.length)
+            self._group.send(effect.slot.name, effect.index, [header.buffer], chunk.length, chunk.outlet)
             self._bytes_of[number] += chunk.length
         else:
             size = len(chunk) + CONFIG_FRAME

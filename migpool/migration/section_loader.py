@@ -10,16 +10,12 @@ Guarantees:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from migpool.core.effects import Wait
-from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
-from migpool.core.trace import Tracer
 from migpool.errors import ProtocolError
 from migpool.migration.main_channel import MachineSchema, uncounted
 from migpool.migration.return_path_writer import Answering
@@ -44,10 +40,8 @@ class SectionLoading:
         machine: whose devices are loaded.
         schema: knows whose a section is, and the config within.
         memory: takes the pages; ``None`` for a machine without memory.
-        interpreter: runs the jobs of devices that are not iterable.
+        interpreter: performs it.
         answers: the return path.
-        tracer: a set-up leaves a span.
-        idle: called at the ticks of a wait, with what is waited for.
         channels: how many multifd channels there are; without any, all state and every config comes here.
 
     Attributes:
@@ -61,8 +55,6 @@ class SectionLoading:
         memory: MemoryReceiving | None,
         interpreter: Interpreter,
         answers: Answering,
-        tracer: Tracer,
-        idle: Callable[[str], None],
         *,
         channels: int,
     ) -> None:
@@ -72,8 +64,6 @@ class SectionLoading:
         self._memory = memory
         self._interpreter = interpreter
         self._answers = answers
-        self._tracer = tracer
-        self._idle = idle
         self._seen: set[int] = set()
         self._initial: set[int] = set()
         self.bytes = 0
@@ -93,10 +83,8 @@ class SectionLoading:
         slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         configs = [record.data for record in item.records if record.mark is Mark.CONFIG]
-        begin = time.monotonic_ns()
         if head.kind is Kind.START:
-            of(slot, "load", partial(slot.device.check_version, head.version))
-            of(slot, "load_setup", partial(slot.device.load_setup, bytes(data[0]) if data else b""))
+            self._interpreter.once(LoadSetup(slot, bytes(data[0]) if data else b"", head.version))
             if self._channels:  # without any, the device has come once its config has
                 self._seen.add(slot.number)
             if self._answers.extended and all(slot.number in self._seen for slot in self._machine.iterable):
@@ -111,12 +99,11 @@ class SectionLoading:
             raise ProtocolError(item.offset, f"{head.kind.name} section of {slot.name}", "nothing after its config")
         else:
             for piece in data:
-                of(slot, "load_state", partial(slot.device.load_state, memoryview(piece)))
+                self._interpreter.once(LoadIterated(slot, memoryview(piece)))
             if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
                 self._initial_loaded(slot)
             for config in configs:
                 self._load_config(slot, uncounted(config))
-        self._tracer.record(Wait.SETUP, slot.number, -1, begin)
 
     def _initial_loaded(self, slot: Slot) -> None:
         """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
@@ -138,7 +125,7 @@ class SectionLoading:
             raise ProtocolError(item.offset, str(head), "each device that is not iterable once, in a FULL section")
         data = self._schema.within(slot, item)
         if head.kind is Kind.START:
-            of(slot, "load_setup", partial(slot.device.load_setup, data))
+            self._interpreter.once(LoadSetup(slot, data))
             return
         self._load_config(slot, data)
 
@@ -162,20 +149,16 @@ class SectionLoading:
                 if (head.kind is Kind.START) is (slot.number in self._seen):
                     raise ProtocolError(item.offset, str(head), "one START section of RAM, before all others")
                 if head.kind is Kind.START:
-                    begin = time.monotonic_ns()
-                    of(slot, "load_setup", partial(slot.device.load_setup, b""))
-                    self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+                    self._interpreter.once(LoadSetup(slot, b""))
                     self._seen.add(slot.number)
             case RamBlocks():
                 memory.check_blocks(item)
             case RamPages():
-                self.bytes += memory.load_pages(item)
+                self.bytes += self._interpreter.once(LoadPages(slot, item))
             case MultifdFlush():
                 if not self._channels:
                     raise ProtocolError(item.offset, "RAM", "pages here, found that they are on multifd channels")
-                begin = time.monotonic_ns()
-                memory.flush(self._idle)
-                self._tracer.record(Wait.SYNC, slot.number, -1, begin)
+                self._interpreter.once(AwaitSyncs(slot))
             case RamSectionEnd(head):
                 memory.complete = head.kind is Kind.END
 

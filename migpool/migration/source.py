@@ -35,19 +35,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Wait
-from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.effects import SaveSetup, Wait
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import keep_config, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Handover
 from migpool.migration.endpoint import EndOptions, Endpoint
+from migpool.migration.held_configs import KeptConfigs
 from migpool.migration.main_channel import MainChannel, describe, setup_section
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import Answers
 from migpool.migration.return_path_writer import ENDED_EARLY
-from migpool.migration.save_handlers import Gates, KeptConfigs, Sending
+from migpool.migration.save_handlers import Gates, Sending
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.precopy.device_turn import Iterating
@@ -89,7 +90,6 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
-    _kept: KeptConfigs
     _main: MainChannel
     _memory: MemorySource | None
     _pace: Pace | None = None
@@ -193,13 +193,11 @@ class Source(Endpoint):
         return chunk
 
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
-        self._kept = KeptConfigs(self._switch)
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         sending = Sending(
             self.machine,
             self._gates,
-            self._kept,
             self._group,
             self._main,
             self._pool,
@@ -209,10 +207,9 @@ class Source(Endpoint):
         )
         stack.callback(sending.close)
         handlers = sending.handlers()
-        self._memory = self._make_memory(stack)
-        if self._memory is not None:
-            self._memory.handle(handlers)
+        KeptConfigs(self._switch).handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
+        self._memory = self._make_memory(stack)
 
     def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
         if self.machine.memory is None:
@@ -222,7 +219,7 @@ class Source(Endpoint):
 
         throttle = self.settings.auto_converge
         memory = MemorySource(
-            self.machine, self._group, self._main, self._run_jobs, throttle=throttle, tracer=self._tracer
+            self.machine, self._group, self._main, self._run_jobs, self._interpreter, throttle=throttle
         )
         stack.callback(memory.close)
         return memory
@@ -235,17 +232,14 @@ class Source(Endpoint):
             self._memory.set_up()
         # The iterable ones last: the destination is ready once it has heard of the last of them.
         for slot in (*self.machine.sections, *self.machine.iterable):
-            device = slot.device
-            begin = time.monotonic_ns()
-            data = of(slot, "save_setup", device.save_setup)
-            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
+            data = self._interpreter.once(SaveSetup(slot))
             if section := setup_section(slot, data):
                 self._main.write(section)
 
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = Iterating(self._main, chunk, self._tracer, self._switch, self._bytes_of, self._precopied)
+        iterating = Iterating(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
         settings = self.settings
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
@@ -339,7 +333,7 @@ class Source(Endpoint):
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
         for slot in self.machine.sections:
             if slot.device.config_job:
-                self._scheduler.take(Job("config", keep_config(slot, self._kept.keep), slot))
+                self._scheduler.take(Job("config", keep_config(slot), slot))
 
     # ------------------------------------------------------------------ afterwards
 

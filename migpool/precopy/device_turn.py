@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Wait
-from migpool.core.interpreter import of
+from migpool.core.effects import Iterate
+from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Slot
-from migpool.core.trace import Tracer
 from migpool.errors import DeviceError
 from migpool.migration.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
@@ -25,8 +23,8 @@ class Iterating:
     Arguments:
         main: the main channel.
         chunk: the buffer that devices read into, one after the other.
-        tracer: every chunk leaves a span.
-        switch: looked at before every chunk.
+        interpreter: performs it.
+        switch: ends a pause.
         bytes_of: counts the bytes of each slot's state as they go.
         precopied: counts those of them that go from here, while the machine runs.
     """
@@ -35,33 +33,25 @@ class Iterating:
         self,
         main: MainChannel,
         chunk: Chunk,
-        tracer: Tracer,
+        interpreter: Interpreter,
         switch: CancelSwitch,
         bytes_of: dict[int, int],
         precopied: dict[int, int],
     ) -> None:
         self._main = main
         self._chunk = chunk
-        self._tracer = tracer
+        self._interpreter = interpreter
         self._switch = switch
         self._bytes_of = bytes_of
         self._precopied = precopied
         self._ending = threading.Event()
         switch.on_cancel(self._ending.set)
+        interpreter.handlers.on(Iterate, self._iterate)
 
     def save(self, slot: Slot, precopy: int) -> int:
         """Save about ``precopy`` bytes of a device's state, or less if it has less just now; return how many."""
         moved = 0
-        while moved < precopy:
-            self._switch.check()
-            begin = time.monotonic_ns()
-            length = self._read(slot)
-            if not length:
-                break
-            self._main.write(section_part(slot.number, [*data_record(self._chunk.payload), end_payload()]))
-            self._tracer.record(Wait.SETUP, slot.number, -1, begin)
-            self._bytes_of[slot.number] += length
-            self._precopied[slot.number] += length
+        while moved < precopy and (length := self._interpreter.once(Iterate(slot))):
             moved += length
         return moved
 
@@ -74,10 +64,14 @@ class Iterating:
         self._ending.wait(seconds)
         self._switch.check()
 
-    def _read(self, slot: Slot) -> int:
-        buffer = self._chunk.buffer
-        length = of(slot, "iterate", lambda: slot.device.iterate(buffer))
-        if not 0 <= length <= len(buffer):
-            raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {len(buffer)}").located(slot.name)
-        self._chunk.length = length
+    def _iterate(self, effect: Iterate) -> int:
+        slot, chunk = effect.slot, self._chunk
+        length = slot.device.iterate(chunk.buffer)
+        if not 0 <= length <= chunk.size:
+            raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {chunk.size}")
+        if length:
+            chunk.length = length
+            self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
+            self._bytes_of[slot.number] += length
+            self._precopied[slot.number] += length
         return length

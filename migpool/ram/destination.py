@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Wait
+from migpool.core.effects import AwaitSyncs, LoadPages, Wait
+from migpool.core.interpreter import Handlers
 from migpool.core.machine import Slot
 from migpool.core.trace import Recorder, pack_span
 from migpool.device import MemoryBlock, MemoryDevice
@@ -88,6 +89,11 @@ class MemoryReceiving:
         """Hold no view of the memory any more, so that it can be unmapped at once. Every receiver has ended."""
         self._blocks = {}
         self._parser = RamPacketParser({})
+
+    def handle(self, handlers: Handlers, idle: Callable[[str], None]) -> None:
+        """Say what the effects of the main channel mean; ``idle`` is :meth:`flush`'s."""
+        handlers.on(LoadPages, lambda effect: self.load_pages(effect.item))
+        handlers.on(AwaitSyncs, lambda _: self.flush(idle))
 
     # ------------------------------------------------------------------ the main channel
 

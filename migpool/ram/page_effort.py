@@ -14,10 +14,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import TYPE_CHECKING, cast
 
-from migpool.core.effects import Effect, SendPages, TakePages
-from migpool.core.interpreter import Handler, Handlers
+from migpool.core.effects import SendPages, TakePages
+from migpool.core.interpreter import Handlers
 from migpool.precopy.rounds import Crossed
+
+if TYPE_CHECKING:
+    from migpool.ram.dirty_pages import PagePacket
 
 __all__ = ["PageEffort"]
 
@@ -36,8 +40,26 @@ class PageEffort:
 
     def watch(self, handlers: Handlers) -> None:
         """Time the effects that ``handlers`` perform by now."""
-        handlers.on(TakePages, self._taking(handlers[TakePages]))
-        handlers.on(SendPages, self._sending(handlers[SendPages]))
+        take, send = handlers[TakePages], handlers[SendPages]
+
+        def taken(effect: TakePages) -> list[PagePacket] | None:
+            begin = self._clock()
+            packets = cast("list[PagePacket] | None", take(effect))
+            if packets is not None:
+                took = self._clock() - begin
+                zero = sum(packet.zero for packet in packets)
+                self._add(0, took, took * zero // (zero + sum(packet.normal for packet in packets)))
+            return packets
+
+        def sent(effect: SendPages) -> None:
+            begin = self._clock()
+            send(effect)
+            took = self._clock() - begin
+            size = sum(packet.size for packet in effect.packets)
+            self._add(size, took, 0 if size else took)
+
+        handlers.on(TakePages, taken)
+        handlers.on(SendPages, sent)
 
     def since(self) -> Crossed:
         """What has been done since this was called last."""
@@ -45,30 +67,6 @@ class PageEffort:
             sent, spent, zeros = self._bytes, self._nanoseconds, self._for_zeros
             self._bytes = self._nanoseconds = self._for_zeros = 0
         return Crossed(sent, 1.0 - zeros / spent if spent else 1.0)
-
-    def _taking(self, take: Handler) -> Handler:
-        def taken(effect: Effect) -> object:
-            begin = self._clock()
-            packets = take(effect)
-            if isinstance(packets, list):
-                took = self._clock() - begin
-                zero = sum(packet.zero for packet in packets)
-                self._add(0, took, took * zero // (zero + sum(packet.normal for packet in packets)))
-            return packets
-
-        return taken
-
-    def _sending(self, send: Handler) -> Handler:
-        def sent(effect: Effect) -> object:
-            assert isinstance(effect, SendPages)
-            begin = self._clock()
-            answer = send(effect)
-            took = self._clock() - begin
-            size = sum(packet.size for packet in effect.packets)
-            self._add(size, took, 0 if size else took)
-            return answer
-
-        return sent
 
     def _add(self, size: int, took: int, for_zeros: int) -> None:
         with self._lock:

@@ -21,13 +21,11 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from struct import Struct
-from time import monotonic_ns
 
-from migpool.core.effects import SendPages, TakePages, Wait
+from migpool.core.effects import EndRound, LookForDirty, SendPages, TakePages
 from migpool.core.interpreter import Handlers, Job, of
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
-from migpool.core.trace import Tracer
 from migpool.device import MemoryDevice
 from migpool.migration.main_channel import MainChannel
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
@@ -61,9 +59,7 @@ class MemorySending:
         group: ChannelGroup,
         main: MainChannel,
         sent: Callable[[int], None],
-        tracer: Tracer,
     ) -> None:
-        self._tracer = tracer
         self._slot = slot
         self._device = device
         self._group = group
@@ -83,24 +79,16 @@ class MemorySending:
         self._section(Kind.START, block_list(blocks))
         of(self._slot, "start_dirty_log", self._device.start_dirty_log)
 
-    def look(self) -> None:
-        """See which pages have been written since."""
-        of(self._slot, "take_dirty", self.pages.look)
-
     def jobs(self) -> list[Job]:
         """Begin a round with every page that is to be sent; the jobs that carry it out."""
         # With a limit on the rate each packet goes by itself, or it would go in bursts.
         self.pages.begin_round(1 if self._group.paced else PACKETS_AT_ONCE)
         return [Job("pages", save_pages(self._slot), self._slot) for _ in range(self.lanes)]
 
-    def end_round(self) -> None:
+    def end_round(self, *, last: bool) -> None:
         """All jobs of a round have ended: no page of the next one may overtake theirs."""
-        if self._group:
-            self._section(Kind.PART)
-
-    def end(self) -> None:
-        """All jobs of the last round have ended, and the machine stands still."""
-        self._section(Kind.END)
+        if self._group or last:
+            self._section(Kind.END if last else Kind.PART)
 
     def stop(self) -> None:
         """Log no more. Harmless at any time."""
@@ -111,9 +99,7 @@ class MemorySending:
         self.pages.let_go()
 
     def _section(self, kind: Kind, payload: bytes = b"") -> None:
-        begin = monotonic_ns()
         self._group.sync(self._slot.name, self._device.page_size)
-        self._tracer.record(Wait.SYNC, self._slot.number, -1, begin)
         self._write(kind, [payload, multifd_flush() if self._group else b""])
 
     def _write(self, kind: Kind, payload: Sequence[Buffer]) -> None:
@@ -127,6 +113,8 @@ class MemorySending:
         """Say what the effects of the memory's jobs mean."""
         handlers.on(TakePages, self._take_pages)
         handlers.on(SendPages, self._send_pages if self._group else self._write_pages)
+        handlers.on(LookForDirty, lambda _: self.pages.look())
+        handlers.on(EndRound, lambda effect: self.end_round(last=effect.last))
 
     def _take_pages(self, effect: TakePages) -> list[PagePacket] | None:
         del effect

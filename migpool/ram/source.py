@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
-from migpool.core.effects import Wait
-from migpool.core.interpreter import Handlers, Job, of
+from migpool.core.effects import EndRound, LookForDirty, SaveSetup
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine, Slot
-from migpool.core.trace import Tracer
 from migpool.device import MemoryDevice, Pending
 from migpool.errors import UsageError
 from migpool.migration.main_channel import MainChannel
@@ -30,8 +28,8 @@ class MemorySource:
         group: the multifd channels.
         main: the main channel.
         run: runs jobs under the threading model, and returns when all have ended.
+        interpreter: performs what is no job.
         throttle: whether vCPUs are slowed down when they write faster than can be sent.
-        tracer: takes a span of each look at what has been written.
 
     Attributes:
         bytes: of pages that have been sent so far.
@@ -43,9 +41,9 @@ class MemorySource:
         group: ChannelGroup,
         main: MainChannel,
         run: Callable[[list[Job]], None],
+        interpreter: Interpreter,
         *,
         throttle: bool,
-        tracer: Tracer,
     ) -> None:
         slot = machine.memory
         assert slot is not None
@@ -53,17 +51,14 @@ class MemorySource:
         self._machine = machine
         self._slot = slot
         self._run = run
-        self._tracer = tracer
-        self._sending = MemorySending(slot, slot.device, group, main, self._count, tracer)
+        self._interpreter = interpreter
+        self._sending = MemorySending(slot, slot.device, group, main, self._count)
         self._converging = Converging(machine, throttle=throttle)
         self._effort = PageEffort()
         self._counting = threading.Lock()
         self.bytes = 0
-
-    def handle(self, handlers: Handlers) -> None:
-        """Say what the effects of the memory's jobs mean."""
-        self._sending.handle(handlers)
-        self._effort.watch(handlers)
+        self._sending.handle(interpreter.handlers)
+        self._effort.watch(interpreter.handlers)
 
     def set_up(self) -> None:
         """Tell the destination of the blocks, and log from now on what is written.
@@ -71,11 +66,9 @@ class MemorySource:
         Raises:
             UsageError: the device has data for the set-up, which the stream has no place for.
         """
-        begin = time.monotonic_ns()
-        if of(self._slot, "save_setup", self._slot.device.save_setup):
+        if self._interpreter.once(SaveSetup(self._slot)):
             raise UsageError(f"{self._slot.name}: a memory device cannot have data for the set-up")
         self._sending.begin()
-        self._tracer.record(Wait.SETUP, self._slot.number, -1, begin)
 
     def precopy(self, others: Turns, limits: Limits, progress: Callable[[Round], None] | None) -> Precopy:
         """The rounds of the memory and of all iterable devices.
@@ -114,7 +107,7 @@ class MemorySource:
         """Send every page that is to be sent, once, and see what was written meanwhile; return the bytes of pages."""
         sent = self._sending.pages.left
         self._run(self._sending.jobs())
-        self._sending.end_round()
+        self._interpreter.once(EndRound(self._slot))
         self._look()
         return sent
 
@@ -129,7 +122,7 @@ class MemorySource:
         Not before: a destination whose main channel waits for a job could not hear of a FLUSH before that job's chunks,
         which would stand behind the SYNC.
         """
-        self._sending.end()
+        self._interpreter.once(EndRound(self._slot, last=True))
 
     def close(self) -> None:
         """Take the throttle away, and log no more."""
@@ -144,9 +137,7 @@ class MemorySource:
         return self._effort.since() if slot is self._slot else Crossed(saved)
 
     def _look(self) -> None:
-        begin = time.monotonic_ns()
-        self._sending.look()
-        self._tracer.record(Wait.SCAN, self._slot.number, -1, begin)
+        self._interpreter.once(LookForDirty(self._slot))
 
     def _count(self, size: int) -> None:
         with self._counting:

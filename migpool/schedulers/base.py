@@ -23,7 +23,8 @@ What a model must keep; ``migpool conformance --model NAME`` checks it:
 
 A model derives from :class:`Scheduler`, which keeps the book of jobs and errors, and implements ``submit`` by calling
 ``self.accept(job)``, then having some thread call ``self.run(job)``. It knows neither the wire nor what a job does. A
-model that must know when a job waits replaces ``self.interpreter`` by what its ``watched`` returns.
+model that decides effect by effect has a loop of its own instead, around the interpreter's ``perform`` and
+``try_perform``, and strikes the job from the book with ``self.ended``.
 """
 
 from __future__ import annotations

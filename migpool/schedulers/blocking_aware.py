@@ -63,8 +63,8 @@ from migpool.schedulers.base import Scheduler, Setup
 
 __all__ = ["BlockingAwareScheduler"]
 
-WAITS: frozenset[type[Effect]] = frozenset({NextChunk, Credit})
-CALLS: frozenset[type[Effect]] = frozenset({ReadState, WriteState, Send, SaveConfig, LoadConfig})
+WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, Credit})
+MAY_BLOCK = WAITS | {ReadState, WriteState, Send, SaveConfig, LoadConfig}
 
 UNLIMITED = 1 << 16
 WINDOW = 500_000
@@ -83,7 +83,7 @@ class _Worker:
     __slots__ = ("_computed", "_since", "_thread", "inside")
 
     def __init__(self) -> None:
-        self.inside: Effect | None = None
+        self.inside: Effect[object] | None = None
         self._thread: ThreadState | None = None
         self._computed = 0
         self._since = 0
@@ -95,7 +95,7 @@ class _Worker:
         self._since = monotonic_ns()
         self._thread = thread
 
-    def blocks_in(self, window: int, share: float) -> type[Effect] | None:
+    def blocks_in(self, window: int, share: float) -> type[Effect[object]] | None:
         """In what it blocks, ``None`` if it does not; see the top of this file.
 
         Arguments:
@@ -122,12 +122,10 @@ class BlockingAwareScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Start the thread that looks at the workers; those are made when jobs come."""
         super().setup(setup)
-        self.interpreter = setup.interpreter.watched(WAITS | CALLS, self._entered, self._left)
         self._name = f"{setup.side}-worker"
         self._limit = setup.workers or UNLIMITED
         self._channels = setup.channels
         self._cpus = len(os.sched_getaffinity(0))
-        self._local = threading.local()
         self._lock = threading.Lock()
         self._job_waits = threading.Condition(self._lock)
         self._worker_lacks = threading.Condition(self._lock)
@@ -160,10 +158,25 @@ class BlockingAwareScheduler(Scheduler):
     # ------------------------------------------------------------------ on a worker
 
     def _work(self, worker: _Worker) -> None:
-        self._local.worker = worker
         worker.begin()
         while (job := self._next()) is not None:
-            self.run(job)
+            try:
+                self._perform(job, worker)
+            except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
+                self.ended(job, error)
+            else:
+                self.ended(job, None)
+
+    def _perform(self, job: Job, worker: _Worker) -> None:
+        """Perform all of a job, and say meanwhile what the worker is inside of."""
+        perform = self.interpreter.perform
+        effect = self.interpreter.begin(job)
+        try:
+            while effect is not None:
+                worker.inside = effect if effect.__class__ in MAY_BLOCK else None
+                effect = perform(job, effect)
+        finally:
+            worker.inside = None
 
     def _next(self) -> Job | None:
         with self._lock:
@@ -174,13 +187,6 @@ class BlockingAwareScheduler(Scheduler):
                 self._job_waits.wait()
             self._idle -= 1
             return self._jobs.popleft()
-
-    def _entered(self, effect: Effect) -> None:
-        self._local.worker.inside = effect
-
-    def _left(self, effect: Effect) -> None:
-        del effect
-        self._local.worker.inside = None
 
     # ------------------------------------------------------------------ on the thread that looks at them
 

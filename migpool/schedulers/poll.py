@@ -40,9 +40,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic_ns, thread_time_ns
+from typing import TypeAlias
 
-from migpool.core.effects import Effect, Locked, ReadState, Send, WriteState
-from migpool.core.interpreter import Interpreter, Job
+from migpool.core.effects import Brought, Effect, Locked, ReadState, Send, WriteState
+from migpool.core.interpreter import Job, Ready
 from migpool.core.machine import Slot
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
@@ -51,8 +52,9 @@ from migpool.schedulers.poller import Poller
 
 __all__ = ["PollScheduler"]
 
-IN_TURN: frozenset[type[Effect]] = frozenset({ReadState, WriteState})
-MAY_BLOCK: frozenset[type[Effect]] = IN_TURN | {Send}
+IN_TURN: tuple[type[Effect[object]], ...] = (Locked, ReadState, WriteState)
+MAY_BLOCK = (*IN_TURN, Send)
+ALL: tuple[type[Effect[object]], ...] = (Effect,)
 
 BLOCKS, BLOCKS_LONG = 1_000_000, 100_000_000
 """Nanoseconds of a read, neither computing nor waiting for a processor, from which on it blocks, or for too long."""
@@ -61,17 +63,20 @@ ENOUGH = 4
 NAMED = 3
 
 
+_Perform: TypeAlias = Callable[[Job, Effect[object]], Effect[object] | None]
+"""As ``Interpreter.perform``."""
+
+
 class _Course:
     """A job on its way between the threads."""
 
-    __slots__ = ("elsewhere", "job", "polled", "ready", "requeue")
+    __slots__ = ("brought", "job", "polled", "ready")
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.polled = False
-        self.ready: Callable[[], None]
-        self.elsewhere: Callable[[], None]
-        self.requeue: Callable[[], None]
+        self.brought: object = None
+        self.ready: Ready
 
 
 class PollScheduler(Scheduler):
@@ -94,7 +99,6 @@ class PollScheduler(Scheduler):
         self._devices = len(setup.devices)
         self._poller: Poller[_Course] | None = None
         if setup.side == "source":
-            self._reads_timed = setup.interpreter.watched(frozenset({ReadState}), self._read_begins, self._read_ends)
             self._poller = Poller(setup.switch, self._poll, self._gone)
             self.spawn("poll", self._run_poller)
 
@@ -104,9 +108,7 @@ class PollScheduler(Scheduler):
             return
         course = _Course(job)
         course.ready = partial(self._hand_back, course)
-        course.elsewhere = partial(self._hand_over, course)
-        course.requeue = partial(self._hand_over, course, own=True)
-        self._advance(course, self.interpreter, course.elsewhere, MAY_BLOCK)
+        self._carry_on(course, self.interpreter.perform, MAY_BLOCK)
 
     def release(self) -> None:
         """Let the threads end after the jobs that they have."""
@@ -125,32 +127,50 @@ class PollScheduler(Scheduler):
 
     # ------------------------------------------------------------------ who carries a job on
 
-    def _advance(
-        self,
-        course: _Course,
-        interpreter: Interpreter,
-        elsewhere: Callable[[], None],
-        apart: frozenset[type[Effect]],
+    def _carry_on(
+        self, course: _Course, perform: _Perform, apart: tuple[type[Effect[object]], ...], *, own: bool = False
     ) -> None:
+        """Perform a job on the calling thread, until it must wait for what others bring, or is another thread's.
+
+        Arguments:
+            perform: waits on this thread.
+            apart: effects that are handed over, but for the one that was handed over to this thread.
+            own: see :meth:`_hand_over`.
+        """
+        job = course.job
+        handed = job.effect
         try:
-            done = interpreter.advance(course.job, course.ready, elsewhere, apart)
+            brought, course.brought = course.brought, None
+            effect = self.interpreter.run(job, ALL, brought)
+            if effect is not None and effect is handed and not isinstance(effect, Brought):
+                effect = perform(job, effect)
+            while effect is not None:
+                if isinstance(effect, apart):
+                    self._hand_over(course, effect, own=own)
+                    return
+                if not isinstance(effect, Brought):
+                    effect = perform(job, effect)
+                elif self.interpreter.try_perform(job, effect, course.ready):
+                    effect = job.effect
+                else:
+                    return
         except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
             self.ended(course.job, error)
         else:
-            if done:
-                self.ended(course.job, None)
+            self.ended(course.job, None)
 
     def _poll(self, course: _Course) -> None:
-        self._advance(course, self._reads_timed, course.elsewhere, IN_TURN)
+        self._carry_on(course, self._perform_timed, IN_TURN)
 
     def _work(self, course: _Course) -> None:
-        self._advance(course, self.interpreter, course.requeue, IN_TURN)
+        self._carry_on(course, self.interpreter.perform, IN_TURN, own=True)
 
     def _hold_lock(self, course: _Course) -> None:
-        self._advance(course, self.interpreter, course.elsewhere, MAY_BLOCK)
+        self._carry_on(course, self.interpreter.perform, MAY_BLOCK)
 
-    def _hand_back(self, course: _Course) -> None:
+    def _hand_back(self, course: _Course, brought: object = None, /) -> None:
         """What the job waited for is there; said by the thread that brought it."""
+        course.brought = brought
         if course.polled and self._poller is not None:
             self._poller.put(course)
             return
@@ -160,9 +180,8 @@ class PollScheduler(Scheduler):
             course.job.steps.close()
             self.ended(course.job, error)
 
-    def _hand_over(self, course: _Course, *, own: bool = False) -> None:
-        """The job's next effect is not for the thread that it is on."""
-        effect = course.job.pending
+    def _hand_over(self, course: _Course, effect: Effect[object], *, own: bool) -> None:
+        """The job's next effect is not for the thread that it is on; ``own``: which is one of the workers."""
         if isinstance(effect, Locked):
             self._lock_holder.put(course)
         elif isinstance(effect, ReadState) and self._parked(course, effect.slot):
@@ -212,32 +231,41 @@ class PollScheduler(Scheduler):
         self._not_polled.setdefault(reason, []).append(slot.name)
 
     def _gone(self, course: _Course, reason: str) -> None:
-        effect = course.job.pending
+        effect = course.job.effect
         if effect is not None:
             self._give_up(effect.slot, reason)
         course.polled = False
         self._workers.put(course)
 
-    def _read_begins(self, effect: Effect) -> None:
-        del effect
-        self._computed = thread_time_ns()
-        self._began = monotonic_ns()
+    def _perform_timed(self, job: Job, effect: Effect[object]) -> Effect[object] | None:
+        """Perform an effect on the polling thread, and judge a descriptor by its read."""
+        if not isinstance(effect, ReadState):
+            return self.interpreter.perform(job, effect)
+        computed, began = thread_time_ns(), monotonic_ns()
+        try:
+            return self.interpreter.perform(job, effect)
+        finally:
+            self._judge(effect, monotonic_ns() - began, computed)
 
-    def _read_ends(self, effect: Effect) -> None:
-        """Judge a descriptor by whether the read that it promised not to block did so."""
-        took = monotonic_ns() - self._began
-        number = effect.slot.number
+    def _judge(self, read: ReadState, took: int, computed: int) -> None:
+        """Whether a read that its device's descriptor promised not to block did so.
+
+        Arguments:
+            took: nanoseconds from its begin to its end.
+            computed: nanoseconds that the thread had computed at its begin.
+        """
+        number = read.slot.number
         if took < BLOCKS:
             if self._blocked[number]:
                 self._blocked[number] -= 1
             return
-        blocked = took - (thread_time_ns() - self._computed)
+        blocked = took - (thread_time_ns() - computed)
         delayed = self._thread.delayed()
         blocked -= delayed - self._delayed
         self._delayed = delayed
         # The read that finds the end may ask the device for its word on it: that is no chunk, and may take a while.
-        if blocked < BLOCKS or not isinstance(effect, ReadState) or not effect.chunk.length:
+        if blocked < BLOCKS or not read.chunk.length:
             return
         self._blocked[number] += 1
         if self._blocked[number] >= ENOUGH or blocked >= BLOCKS_LONG:
-            self._give_up(effect.slot, "say that they are readable although a read blocks")
+            self._give_up(read.slot, "say that they are readable although a read blocks")

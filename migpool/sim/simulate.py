@@ -125,7 +125,7 @@ class _Simulation:
                 answer = yield from self._perform(effect)
             self._waiting.discard(name)
 
-    def _perform(self, effect: Effect) -> _Process:
+    def _perform(self, effect: Effect[object]) -> _Process:
         world, profile, number = self._world, self._world.profile, effect.slot.number
         match effect:
             case Acquire():
@@ -138,6 +138,7 @@ class _Simulation:
             case Credit(index=index):
                 while index >= self._granted[number]:
                     yield self._changed[number]
+                return self._granted[number]
             case Send(index=index, last=last):
                 size = 0 if last else world.chunk
                 with self._channels.request() as channel:

@@ -24,9 +24,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
-from migpool.errors import PeerError, TimeLimitExceeded
+from migpool.errors import PeerError
 from migpool.transport.rate_limit import Pace
-from migpool.transport.sockets import send_all, shut
+from migpool.transport.sockets import not_sent, send_all, send_rest, shut
 from migpool.wire.ramheader import sync_header
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class ChannelGroup:
         self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: Pace | None = None
     ) -> None:
         self._channels = list(channels)
+        self._count = len(channels)
         self._waited = waited
         self._switch = switch
         # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
@@ -71,18 +72,50 @@ class ChannelGroup:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def send(self, name: str, index: int, buffers: Sequence[bytes | bytearray | memoryview], size: int) -> None:
-        """Send one packet of ``size`` bytes on an idle channel.
+    def send(
+        self,
+        name: str,
+        index: int,
+        buffers: Sequence[bytes | bytearray | memoryview],
+        size: int,
+        pipe: int | None = None,
+    ) -> None:
+        """Send one packet on an idle channel.
+
+        Arguments:
+            name: the device's.
+            index: the chunk's.
+            buffers: the packet, or its header if the payload is in a pipe.
+            size: of the packet, or of what is in the pipe, in bytes.
+            pipe: the read end of one in which the payload waits; its pages move without a copy.
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
             PeerError: the connection is gone.
         """
-        channel = self._take_for(name, index)
+        # The data path: what could be a call of our own is written out.
+        last = self._last
+        favourite = last.get(name) if len(last) >= self._count else None
         try:
-            send_all(channel, buffers, name, size)
+            channel = favourite or self._idle.pop(0)
+            if favourite is not None:
+                self._idle.remove(favourite)
+        except (IndexError, ValueError):  # none is idle, or somebody else has it
+            channel = self._take(name, index)
+        last[name] = channel
+        try:
+            if pipe is not None:
+                channel.sendmsg(buffers, (), socket.MSG_MORE)
+                while size:
+                    size -= os.splice(pipe, channel.fileno(), size)
+            elif (sent := channel.sendmsg(buffers)) != size:
+                send_rest(channel, buffers, sent, name)
+        except OSError as error:
+            raise not_sent(error, name) from None
         finally:
-            self._give_back(channel)
+            self._idle.append(channel)
+            if self._waiting:
+                self._wake_one()
 
     @property
     def paced(self) -> bool:
@@ -134,26 +167,6 @@ class ChannelGroup:
             for channel in taken:
                 self._give_back(channel)
 
-    def splice(self, name: str, index: int, header: bytearray, pipe: int, size: int) -> None:
-        """Send one packet whose payload waits in a pipe; its pages move without a copy.
-
-        Arguments:
-            header: the packet's header.
-            pipe: the read end, which holds at least ``size`` bytes.
-            size: the payload's length in bytes.
-        """
-        channel = self._take_for(name, index)
-        try:
-            channel.sendmsg([header], (), socket.MSG_MORE)
-            while size:
-                size -= os.splice(pipe, channel.fileno(), size)
-        except BlockingIOError:
-            raise TimeLimitExceeded(f"{name}: the peer has taken no data within the time limit") from None
-        except OSError as error:
-            raise PeerError(f"{name}: the connection is gone ({error.strerror or error})") from None
-        finally:
-            self._give_back(channel)
-
     def _draw(self, numbers: int) -> int:
         """The first of so many numbers in a row that no other packet has."""
         with self._numbering:
@@ -165,20 +178,7 @@ class ChannelGroup:
         """The device has sent its last chunk."""
         self._last.pop(name, None)
 
-    def _take_for(self, name: str, index: int) -> socket.socket:
-        """An idle channel for a chunk."""
-        last = self._last
-        favourite = last.get(name) if len(last) >= len(self._channels) else None
-        channel = last[name] = self._take(name, index, favourite)
-        return channel
-
-    def _take(self, name: str, index: int, favourite: socket.socket | None = None) -> socket.socket:
-        if favourite is not None:
-            try:
-                self._idle.remove(favourite)
-                return favourite
-            except ValueError:
-                pass  # somebody else has it
+    def _take(self, name: str, index: int) -> socket.socket:
         try:
             return self._idle.pop(0)
         except IndexError:
@@ -205,8 +205,11 @@ class ChannelGroup:
     def _give_back(self, channel: socket.socket) -> None:
         self._idle.append(channel)
         if self._waiting:
-            with self._given_back:
-                self._given_back.notify()
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        with self._given_back:
+            self._given_back.notify()
 
     def abort(self) -> None:
         """End every wait for a channel and on one."""

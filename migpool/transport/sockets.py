@@ -14,18 +14,22 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from migpool.errors import PeerError, TimeLimitExceeded, UsageError
+from migpool.errors import MigpoolError, PeerError, TimeLimitExceeded, UsageError
 from migpool.transport.address import Address
 
 __all__ = [
+    "WAIT_FOR_ALL",
     "Idle",
     "connect",
     "listen",
+    "not_sent",
     "prepare",
     "read_exactly",
     "read_into",
+    "read_rest",
     "read_some",
     "send_all",
+    "send_rest",
     "shut",
     "waited",
 ]
@@ -117,22 +121,26 @@ def prepare(sock: socket.socket, *, limit: float, tick: float, congestion: str =
                 raise UsageError(f"this system has no TCP congestion control {congestion!r}") from None
 
 
-def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], what: str, size: int = 0) -> None:
+def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], what: str) -> None:
     """Send every byte of ``buffers``, in one call where the kernel takes them.
 
     Arguments:
         what: names the wait in the error.
-        size: how many bytes they have together, if the caller knows.
 
     Raises:
         TimeLimitExceeded: the peer took nothing for the socket's limit.
         PeerError: the connection is gone.
     """
     try:
-        sent = sock.sendmsg(buffers)
-        if sent == size:
-            return
-        total = sum(map(len, buffers))
+        send_rest(sock, buffers, sock.sendmsg(buffers), what)
+    except OSError as error:
+        raise not_sent(error, what) from None
+
+
+def send_rest(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], sent: int, what: str) -> None:
+    """Send what is left of ``buffers`` after their first ``sent`` bytes; see :func:`send_all`."""
+    total = sum(map(len, buffers))
+    try:
         while sent < total:
             rest = []
             passed = 0
@@ -141,10 +149,15 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
                     rest.append(memoryview(buffer)[max(0, sent - passed) :])
                 passed += len(buffer)
             sent += sock.sendmsg(rest)
-    except BlockingIOError:
-        raise TimeLimitExceeded(f"{what}: the peer has taken no data within the time limit") from None
     except OSError as error:
-        raise PeerError(f"{what}: the connection is gone ({error.strerror or error})") from None
+        raise not_sent(error, what) from None
+
+
+def not_sent(error: OSError, what: str) -> MigpoolError:
+    """What an error of a send means: the peer took nothing for the socket's limit, or the connection is gone."""
+    if isinstance(error, BlockingIOError):
+        return TimeLimitExceeded(f"{what}: the peer has taken no data within the time limit")
+    return PeerError(f"{what}: the connection is gone ({error.strerror or error})")
 
 
 def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int, idle: Idle) -> int:
@@ -163,7 +176,7 @@ def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int,
     if got == size:
         return size
     # Too little, or nothing at all: the end, or a tick without a byte.
-    return _read_rest(sock, memoryview(buffer), got, size, idle)
+    return read_rest(sock, buffer, got, size, idle)
 
 
 def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idle) -> int:
@@ -202,7 +215,9 @@ def _behind(views: list[memoryview], passed: int) -> list[memoryview]:
     return rest
 
 
-def _read_rest(sock: socket.socket, view: memoryview, got: int, size: int, idle: Idle) -> int:
+def read_rest(sock: socket.socket, buffer: bytearray | memoryview, got: int, size: int, idle: Idle) -> int:
+    """Read what is left of ``size`` bytes after the first ``got``; see :func:`read_exactly`."""
+    view = memoryview(buffer)
     while got < size:
         try:
             more = sock.recv_into(view[got:], size - got)

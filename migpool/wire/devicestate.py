@@ -95,9 +95,8 @@ class DeviceStateHeader:
         Raises:
             struct.error: ``index`` or ``size`` does not fit.
         """
-        _VARIABLE.pack_into(
-            self.buffer, _VARIABLE_AT, size + CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, index, int(config)
-        )
+        flags = CONFIG if config else 0
+        _VARIABLE.pack_into(self.buffer, _VARIABLE_AT, size + CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, index, flags)
 
 
 class DeviceStateParser(Generic[D]):

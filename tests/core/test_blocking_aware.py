@@ -1,4 +1,4 @@
-"""``blocking-aware``: workers come while jobs block, and not while they compute; and what the interpreter tells it."""
+"""``blocking-aware``: workers come while jobs block, and not while they compute."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import pytest
 
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Credit, Effect, ReadState, SaveConfig, Send, Steps
+from migpool.core.effects import Credit, Effect, ReadState, Send, Steps
 from migpool.core.interpreter import Handlers, Interpreter, Job
 from migpool.core.machine import Machine
 from migpool.core.thread_state import ThreadState
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
-from migpool.errors import DeviceError
 from migpool.schedulers import Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from tests.support.rig import Scripted
@@ -36,12 +35,12 @@ class Bench:
         read: Callable[[Effect], object],
         workers: int | None = None,
         send: Callable[[Effect], object] | None = None,
-        credit: Callable[[Effect], object] | None = None,
+        credit: Callable[[Effect], int] | None = None,
     ) -> None:
         self.machine = Machine("m", [Scripted(number) for number in range(devices)])
         handlers = Handlers()
         handlers.on(ReadState, read)
-        handlers.on(Credit, credit or (lambda _: None))
+        handlers.on(Credit, credit or (lambda _: 1))
         handlers.on(Send, send or (lambda _: None))
         self.switch, self.threads = CancelSwitch(), ThreadGroup(LIMIT)
         self.scheduler = BlockingAwareScheduler()
@@ -73,7 +72,7 @@ def bench(
     read: Callable[[Effect], object],
     workers: int | None = None,
     send: Callable[[Effect], object] | None = None,
-    credit: Callable[[Effect], object] | None = None,
+    credit: Callable[[Effect], int] | None = None,
 ) -> Iterator[Bench]:
     made = Bench(devices, read, workers, send, credit)
     try:
@@ -135,9 +134,10 @@ def test_a_job_without_credit_keeps_no_other_device_from_the_chunk_that_it_has_c
     devices = 4 * CPUS + 3
     together = threading.Barrier(devices)
 
-    def credit(effect: Effect) -> None:
+    def credit(effect: Effect) -> int:
         del effect
         together.wait(LIMIT)  # as where each device of the destination takes long over its first chunk
+        return 1
 
     with bench(devices, lambda _: 1, credit=credit) as made:
         made.run_all()
@@ -207,50 +207,3 @@ def test_a_thread_is_told_computing_from_waiting() -> None:
     assert other.computed() == before
     release.set()
     waiting.join(LIMIT)
-
-
-def test_the_watched_interpreter_tells_of_each_wait_also_of_one_that_fails_or_needs_the_lock() -> None:
-    (slot,) = Machine("m", [Scripted(0)])
-    told: list[str] = []
-    lock = threading.Lock()
-
-    def performing(effect: Effect) -> object:
-        told.append(f"perform {type(effect).__name__}")
-        if isinstance(effect, SaveConfig):
-            assert lock.locked()
-            raise DeviceError("no config")
-        return b""
-
-    handlers = Handlers()
-    for kind in (ReadState, Send, SaveConfig):
-        handlers.on(kind, performing)
-    switch = CancelSwitch()
-    plain = Interpreter(handlers, lock, Tracer(), switch)
-    kinds: frozenset[type[Effect]] = frozenset({ReadState, SaveConfig})
-    watched = plain.watched(
-        kinds,
-        lambda effect: told.append(f"into {type(effect).__name__}{' locked' if lock.locked() else ''}"),
-        lambda effect: told.append(f"out of {type(effect).__name__}"),
-    )
-
-    def steps() -> Steps:
-        yield ReadState(slot, 0, Conduit.__new__(Conduit))
-        yield Send(slot, 0, b"")
-        yield SaveConfig(slot)
-
-    expected = ["perform ReadState", "perform Send", "perform SaveConfig"]
-    with pytest.raises(DeviceError, match="no config"):
-        plain.run(Job("save", steps(), slot))
-    assert told == expected
-    told.clear()
-    with pytest.raises(DeviceError, match="no config"):
-        watched.run(Job("save", steps(), slot))
-    assert told == [
-        "into ReadState",
-        "perform ReadState",
-        "out of ReadState",
-        "perform Send",
-        "into SaveConfig",
-        "perform SaveConfig",
-        "out of SaveConfig",
-    ]

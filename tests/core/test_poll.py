@@ -312,17 +312,17 @@ def test_credit_without_a_thread_calls_back_once_when_it_comes_or_when_the_switc
     gates = Gates(Machine("m", [Scripted(0), Scripted(1)]), switch, credited=True)
     first, second = gates.of[0], gates.of[1]
     first.open(2)
-    assert first.passed_or_call(1, lambda: called.append("never"))
-    assert not first.passed_or_call(2, lambda: called.append("granted"))
+    assert first.passed_or_call(1, called.append) == 2
+    assert first.passed_or_call(2, called.append) is None
     assert gates.waiting() == "device-0, chunk 2"
     first.open(2)  # nothing new
     assert called == []
     first.open(3)
-    assert called == ["granted"]
+    assert called == [3], "who waited is told how far the grant reaches"
     assert gates.waiting() == ""
     first.open(4)
-    assert not second.passed_or_call(0, lambda: called.append("cancelled"))
+    assert second.passed_or_call(0, lambda: called.append("cancelled")) is None
     switch.cancel()
-    assert called == ["granted", "cancelled"]
+    assert called == [3, "cancelled"]
     with pytest.raises(Cancelled):
-        second.passed_or_call(0, lambda: called.append("never"))
+        second.passed_or_call(0, called.append)

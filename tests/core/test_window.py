@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,6 +31,21 @@ def test_chunks_come_out_in_order_whatever_the_order_they_went_in(arrival: list[
     assert order.missing() == ""
 
 
+@given(st.integers(1, 20).flatmap(lambda count: st.permutations(range(count))), st.randoms())
+def test_who_waits_already_is_given_what_put_and_take_would_give(arrival: list[int], dice: random.Random) -> None:
+    order: Reassembly[int] = Reassembly()
+    same: Reassembly[int] = Reassembly()
+    for index in arrival:
+        last = index == len(arrival) - 1
+        order.put(index, index, last, limit=len(arrival))
+        if dice.random() < 0.7:
+            assert same.put_and_take(index, index, last, limit=len(arrival)) == order.take()
+        else:
+            same.put(index, index, last, limit=len(arrival))
+        assert (same.next, same.parked, same.ended) == (order.next, order.parked, order.ended)
+
+
+@pytest.mark.parametrize("put", [Reassembly.put, Reassembly.put_and_take], ids=["put", "put and take"])
 @pytest.mark.parametrize(
     ("before", "index", "last", "limit", "message"),
     [
@@ -41,13 +57,13 @@ def test_chunks_come_out_in_order_whatever_the_order_they_went_in(arrival: list[
     ],
 )
 def test_a_chunk_that_must_not_come_is_refused_with_its_index(
-    before: list[tuple[int, bool]], index: int, last: bool, limit: int, message: str
+    put: Callable[..., object], before: list[tuple[int, bool]], index: int, last: bool, limit: int, message: str
 ) -> None:
     order: Reassembly[int] = Reassembly()
     for earlier, final in before:
         order.put(earlier, earlier, final, limit)
     with pytest.raises(DeviceError, match=message) as error:
-        order.put(index, index, last, limit)
+        put(order, index, index, last, limit)
     assert error.value.index is not None
 
 

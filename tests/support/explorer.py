@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import (
     Acquire,
     Credit,
     Effect,
-    HoldConfig,
+    KeepConfig,
     LoadConfig,
     Loaded,
     NextChunk,
@@ -26,14 +27,14 @@ from migpool.core.effects import (
     SaveConfig,
     Send,
     Steps,
+    TakeConfig,
     WriteState,
 )
-from migpool.core.interpreter import Job
-from migpool.core.jobs import load_state, save_state
+from migpool.core.jobs import load_config, load_state, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.device import Device
 from migpool.flow.window import Grant, Reassembly, Windows
-from migpool.migration.held_configs import HeldConfigs
+from migpool.migration.held_configs import KeptConfigs
 
 Chooser = Callable[[int], int]
 """Given how many actors can go on, picks one of them."""
@@ -78,7 +79,7 @@ class Packet:
 class JobActor:
     slot: Slot
     steps: Steps
-    effect: Effect | None = None
+    effect: Effect[object] | None = None
     done: bool = False
 
     def begin(self) -> None:
@@ -117,9 +118,8 @@ class World:
     def __post_init__(self) -> None:
         machine = Machine("explored", [Counted(number) for number in range(len(self.chunks))])
         self.saves = [JobActor(slot, save_state(slot)) for slot in machine]
-        then = HoldConfig if self.hold else LoadConfig
-        self.loads = [JobActor(slot, load_state(slot, then)) for slot in machine]
-        self.held_configs = HeldConfigs(machine, self._submit)
+        self.loads = [JobActor(slot, load_state(slot, keep=self.hold)) for slot in machine]
+        self.kept_configs = KeptConfigs(CancelSwitch(), machine, self._submit_configs)
         self.configured: list[int] = []
         self.windows = Windows(len(self.chunks), self.rooms)
         self.inboxes: list[Reassembly[Piece]] = [Reassembly() for _ in self.chunks]
@@ -182,7 +182,9 @@ class World:
                 job.answer(None)
             case SaveConfig():
                 job.answer(b"")
-            case Credit() | Release():
+            case Credit():
+                job.answer(self.heard[number])
+            case Release():
                 job.answer(None)
             case other:
                 raise AssertionError(other)
@@ -206,13 +208,12 @@ class World:
 
     # ------------------------------------------------------------------ the destination
 
-    def _submit(self, job: Job) -> None:
-        assert job.slot is not None
-        self.loads.append(JobActor(job.slot, job.steps))
+    def _submit_configs(self) -> None:
+        self.loads += [JobActor(job.slot, load_config(job.slot)) for job in list(self.loads)]
 
     def _can_load(self, job: JobActor) -> bool:
         inbox = self.inboxes[job.slot.number]
-        return not isinstance(job.effect, NextChunk) or inbox.next in inbox._parked
+        return not isinstance(job.effect, NextChunk) or inbox.next in inbox.parked
 
     def _load(self, job: JobActor) -> None:
         number = job.slot.number
@@ -228,9 +229,11 @@ class World:
                 self.held -= 1
                 self._grant(self.windows.finished(number) if last else self.windows.loaded(number))
                 job.answer(None)
-            case HoldConfig() as effect:
-                self.held_configs.hold(effect)
+            case KeepConfig() as effect:
+                self.kept_configs.keep(effect)
                 job.answer(None)
+            case TakeConfig() as effect:
+                job.answer(self.kept_configs.take(effect))  # there already, or it would wait for ever
             case LoadConfig():
                 if self.hold:
                     assert [len(one) for one in self.loaded] == list(self.chunks), "a config before a device's state"

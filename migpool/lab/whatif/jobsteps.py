@@ -38,6 +38,7 @@ class JobSteps:
         """A job of the source, but for the memory's."""
         last, before = self._plan.woken(self._plan.source, job), job.taken
         reach = self._reach(job)
+        asked = {span.index for span in job.spans if span.wait is Wait.CREDIT}
         for span in job.spans:
             step = Step("own", job.slot, causes=[last])
             rule = WAITS[span.wait].replay
@@ -46,6 +47,8 @@ class JobSteps:
             if rule == "credit":
                 self._credit(step, span, before, reach)
             elif rule == "send":
+                if asked and span.index not in asked:  # an earlier credit was for several chunks
+                    self._room(step, span, reach)
                 last = self.sending(step, span, before)
                 before = span.end
                 continue
@@ -102,17 +105,22 @@ class JobSteps:
             step.room.append(self._plan.add(word))
             return
         step.work = span.duration if span.duration <= NOTICED else 0
+        self._room(step, span, reach)
+        if span.duration > NOTICED:
+            step.lag = span.duration
+
+    def _room(self, step: Step, span: Span, reach: int) -> None:
+        """What must have been loaded for the destination to have room for the chunk of ``span``."""
         needed = self._plan.loads.get((span.slot, span.index - reach - 1))
         if needed is not None:
             step.room.append(needed)
-        if span.duration > NOTICED:
-            step.lag = span.duration
 
     def _reach(self, job: RecordedJob) -> int:
         """How many chunks the source was seen to be ahead of what had been loaded, at the most."""
         ends = [load.end for load in self._plan.destination.loaded.get(job.slot, [])]
-        ahead = [span.index - bisect_left(ends, span.end) for span in job.spans if span.wait is Wait.CREDIT]
-        return max(ahead, default=0)
+        known = [(span.index, span.end) for span in job.spans if span.wait is Wait.CREDIT]
+        known += [(span.index, span.begin) for span in job.spans if span.wait is Wait.SEND]
+        return max((index - bisect_left(ends, time) for index, time in known), default=0)
 
     def loading(self, job: RecordedJob) -> None:
         """A job of the destination."""

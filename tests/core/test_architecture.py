@@ -1,0 +1,75 @@
+"""What docs/architecture.md says of the jobs and of the spans is what the code does."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migpool.core import jobs
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "architecture.md").read_text()
+
+
+class _Bare(ast.NodeTransformer):
+    """Leaves types and docstrings out."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        node.body = node.body[1:] if ast.get_docstring(node) else node.body
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        return None if node.value is None else ast.Assign([node.target], node.value, lineno=node.lineno)
+
+
+def bare(source: str) -> str:
+    return ast.unparse(_Bare().visit(ast.parse(source)))
+
+
+SHOWN = re.findall(r"```python\n(def (\w+).*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize(("source", "name"), SHOWN, ids=[name for _, name in SHOWN])
+def test_a_job_that_is_shown_is_the_one_that_runs(source: str, name: str) -> None:
+    assert bare(source) == bare(inspect.getsource(getattr(jobs, name)))
+
+
+def test_jobs_are_shown() -> None:
+    assert {name for _, name in SHOWN} >= {"save_state", "save_pages"}
+
+
+def kinds_recorded(tree: ast.AST) -> Iterator[str]:
+    """The kinds of wait of which spans are made, as written: by ``pack_span`` or by a tracer's ``record``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            kind = ast.unparse(node.args[0])
+            if called == "pack_span" or (called == "record" and len(node.args) > 1):
+                yield kind
+
+
+def test_spans_come_from_the_interpreter_and_from_the_places_that_are_named_with_a_reason() -> None:
+    found: dict[str, set[str]] = {}
+    for package in ("migpool", "migpool_plugins"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name != "trace.py" and (kinds := set(kinds_recorded(ast.parse(path.read_text())))):
+                found[path.relative_to(ROOT / package).as_posix()] = kinds
+    assert found.pop("core/interpreter.py") == {"effect.wait", "Wait.QUEUED", "Wait.LOCK"}
+    table = TEXT.partition("### Spans that no effect leaves")[2].partition("\n#")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
+    named: dict[str, set[str]] = {}
+    for kind, files, reason in rows:
+        assert reason
+        for file in re.findall(r"`([\w/]+\.py)`", files):
+            named.setdefault(file, set()).add(f"Wait.{kind.strip('`')}")
+    assert found == named
