@@ -143,10 +143,10 @@ class Destination(Endpoint):
                 check=self._switch.check,
                 stack=stack,
             )
-        self._main = connections.main
-        self._answers = Answering(partial(send_all, connections.main, what="return path"))
-        for sock in (connections.main, *connections.channels):
-            self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
+        main = self._main = connections.main_channel
+        self._answers = Answering(partial(send_all, main, what="return path"))
+        for sock in (main, *connections.channels):
+            self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
 import struct
 import time
@@ -18,7 +19,9 @@ from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.transport.address import Address
 
 __all__ = [
+    "MOST_BUFFERS",
     "Idle",
+    "behind",
     "connect",
     "listen",
     "prepare",
@@ -36,6 +39,8 @@ Idle = Callable[[], None]
 LOOPBACK_CONGESTION = "cubic"
 RETRY = 0.02
 WAIT_FOR_ALL = int(socket.MSG_WAITALL)
+MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
+"""How many buffers one call of writev or sendmsg may have."""
 
 
 def connect(address: Address, deadline: float, limit: float) -> socket.socket:
@@ -132,14 +137,7 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
         sent = sock.sendmsg(buffers)
         if sent == size:
             return
-        total = sum(map(len, buffers))
-        while sent < total:
-            rest = []
-            passed = 0
-            for buffer in buffers:
-                if passed + len(buffer) > sent:
-                    rest.append(memoryview(buffer)[max(0, sent - passed) :])
-                passed += len(buffer)
+        while rest := behind(buffers, sent):
             sent += sock.sendmsg(rest)
     except BlockingIOError:
         raise TimeLimitExceeded(f"{what}: the peer has taken no data within the time limit") from None
@@ -188,17 +186,17 @@ def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idl
             break
         got += more
         if got < size:
-            views = _behind(views, more)
+            views = behind(views, more)
     return got
 
 
-def _behind(views: list[memoryview], passed: int) -> list[memoryview]:
-    """What of ``views`` lies behind the first ``passed`` bytes."""
+def behind(buffers: Sequence[bytes | bytearray | memoryview], passed: int) -> list[memoryview]:
+    """What of ``buffers`` lies behind the first ``passed`` bytes."""
     rest: list[memoryview] = []
-    for view in views:
-        if passed < len(view):
-            rest.append(view[passed:])
-        passed = max(0, passed - len(view))
+    for buffer in buffers:
+        if passed < len(buffer):
+            rest.append(memoryview(buffer)[passed:])
+        passed = max(0, passed - len(buffer))
     return rest
 
 

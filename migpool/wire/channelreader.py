@@ -17,7 +17,7 @@ from migpool.wire.devicestate import (
     device_packet_header,
     parse_device_packet_header,
 )
-from migpool.wire.inbox import Buffer, Inbox, Need, PushReader, Steps
+from migpool.wire.inbox import Buffer, Inbox, Need, PushReader, Steps, take
 from migpool.wire.multifd import (
     DEVICE_STATE,
     INITIAL_SIZE,
@@ -87,9 +87,7 @@ class ChannelReader(PushReader[ChannelEvent]):
         self._limit = limit
 
     def _packets(self, inbox: Inbox) -> Generator[Need | ChannelEvent, None, None]:
-        if inbox.available < INITIAL_SIZE:
-            yield Need(INITIAL_SIZE, "multifd initial packet")
-        yield parse_initial_packet(inbox.take(INITIAL_SIZE))
+        yield parse_initial_packet((yield from take(inbox, INITIAL_SIZE, "multifd initial packet")))
         number = -1
         while True:
             if not inbox.available:
@@ -110,23 +108,16 @@ class ChannelReader(PushReader[ChannelEvent]):
     def _ram(self, inbox: Inbox, flags: int) -> Steps[RamPacket]:
         offset = inbox.offset
         size = PREFIX_SIZE + header_rest(flags, self._page_size)
-        if inbox.available < size:
-            yield Need(size, "RAM packet")
-        header = parse_ram_header(inbox.peek(size), self._page_size, offset, self._limit)
-        inbox.skip(size)
-        if inbox.available < header.payload_size:
-            yield Need(header.payload_size, "RAM packet payload")
-        return RamPacket(header, inbox.take(header.payload_size), self._page_size, offset)
+        raw = yield from take(inbox, size, "RAM packet")
+        header = parse_ram_header(raw, self._page_size, offset, self._limit)
+        payload = yield from take(inbox, header.payload_size, "RAM packet payload")
+        return RamPacket(header, payload, self._page_size, offset)
 
     def _device_state(self, inbox: Inbox) -> Steps[DeviceStatePacket]:
         offset = inbox.offset
-        if inbox.available < PACKET_HEADER_SIZE:
-            yield Need(PACKET_HEADER_SIZE, "device state packet")
-        header = parse_device_packet_header(inbox.peek(PACKET_HEADER_SIZE), offset, self._limit)
-        inbox.skip(PACKET_HEADER_SIZE)
-        if inbox.available < header.size:
-            yield Need(header.size, "device state packet payload")
-        return DeviceStatePacket(header, inbox.take(header.size), offset)
+        raw = yield from take(inbox, PACKET_HEADER_SIZE, "device state packet")
+        header = parse_device_packet_header(raw, offset, self._limit)
+        return DeviceStatePacket(header, (yield from take(inbox, header.size, "device state packet payload")), offset)
 
 
 def emit_packet(event: ChannelEvent) -> list[Buffer]:

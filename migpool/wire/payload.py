@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Inbox, Need, Steps
+from migpool.wire.inbox import Inbox, Need, Steps, take
 
 if TYPE_CHECKING:
     from migpool.wire.sections import Kind, SectionHead
@@ -96,9 +96,7 @@ def measured(inbox: Inbox, head: SectionHead, schema: Schema, limit: int, mark: 
             raise ProtocolError(inbox.offset, item, f"a whole payload, found {asked} bytes and the end of the input")
     if not 0 <= size <= limit:
         raise ProtocolError(inbox.offset, item, f"at most {limit} bytes, found {size}")
-    if inbox.available < size:
-        yield Need(size, item)
-    return inbox.take(size)
+    return (yield from take(inbox, size, item))
 
 
 def _ask(inbox: Inbox, head: SectionHead, schema: Schema, data: memoryview) -> int | None:

@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 from migpool.errors import ProtocolError
 from migpool.wire.extension import OWN_KINDS, Digest, Failed, Grant, OwnMessage, Running, Welcome, encode_own
 from migpool.wire.inbox import Buffer, Inbox, Need, PushReader
+from migpool.wire.sections import counted
 
 __all__ = [
     "DATA_LIMIT",
@@ -126,9 +127,9 @@ def encode(message: Message) -> bytes:
         case RequestPages(address, length, None):
             kind, data = REQ_PAGES, _PAGES.pack(address, length)
         case RequestPages(address, length, str() as block):
-            kind, data = REQ_PAGES_ID, _PAGES.pack(address, length) + _name(block)
+            kind, data = REQ_PAGES_ID, _PAGES.pack(address, length) + counted(block, "a block name")
         case RecvBitmap(block):
-            kind, data = RECV_BITMAP, _name(block)
+            kind, data = RECV_BITMAP, counted(block, "a block name")
         case ResumeAck(value):
             kind, data = RESUME_ACK, _U32.pack(value)
         case SwitchoverAck():
@@ -136,13 +137,6 @@ def encode(message: Message) -> bytes:
         case Grant() | Welcome() | Running() | Failed() | Digest():
             kind, data = encode_own(message)
     return _HEAD.pack(kind, len(data)) + data
-
-
-def _name(block: str) -> bytes:
-    raw = block.encode("ascii")
-    if not 0 < len(raw) <= 255:
-        raise ValueError(f"a block name is 1 to 255 bytes of ASCII, not {block!r}")
-    return bytes((len(raw),)) + raw
 
 
 class ReturnPathReader(PushReader[Message]):

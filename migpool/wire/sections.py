@@ -223,10 +223,8 @@ class Footers:
             self.present = inbox.peek(1)[0] not in _AFTER_A_SECTION
         if not self.present:
             return
-        if inbox.available < FOOTER_SIZE:
-            yield Need(FOOTER_SIZE, f"footer of {head}")
         offset = inbox.offset
-        raw = bytes(inbox.take(FOOTER_SIZE))
+        raw = bytes((yield from take(inbox, FOOTER_SIZE, f"footer of {head}")))
         right = footer(head.section_id)
         if raw != right:
             raise ProtocolError(offset, f"footer of {head}", f"{right.hex()}, found {raw.hex()}")

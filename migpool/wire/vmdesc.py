@@ -246,6 +246,7 @@ def payload_size(device: DeviceDescription) -> int:
 
 def _layout_size(layout: Layout) -> int:
     fields = sum(field.size * (1 if field.array_len is None else field.array_len) for field in layout.fields)
+    # A subsection's head: 05, the length of its name, the name, its version.
     return fields + sum(6 + len(part.vmsd_name) + _layout_size(part) for part in layout.subsections)
 
 

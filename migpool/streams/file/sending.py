@@ -40,10 +40,9 @@ from migpool.wire.ram import (
     RamSectionEnd,
     block_list,
     multifd_flush,
-    ram_section_begin,
     ram_section_end,
 )
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, SectionHead, head_bytes
 
 __all__ = ["Sent", "begins_as_a_stream", "parse_uuid", "send_file"]
 
@@ -230,7 +229,7 @@ class _Sender:
                 self._ram = self._ram or head
             case RamBlocks(blocks):
                 assert self._ram is not None
-                begin, end = ram_section_begin(self._ram), ram_section_end(self._ram.section_id)
+                begin, end = head_bytes(self._ram), ram_section_end(self._ram.section_id)
                 destination.send_main([begin, block_list(blocks), multifd_flush(), end])
                 packets.sync()
             case RamPages():
@@ -244,5 +243,5 @@ class _Sender:
     def _end_ram(self, head: SectionHead, destination: Destination, packets: Packets) -> None:
         self._ram_ended = True
         packets.sync()
-        begin, end = ram_section_begin(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
+        begin, end = head_bytes(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
         destination.send_main([begin, multifd_flush(), end])

@@ -27,8 +27,8 @@ from migpool.streams.record.index import Connection, Ended, Part
 from migpool.streams.record.store import FlowFile, Store
 from migpool.streams.record.teepipe import TeePipe
 from migpool.transport.sockets import shut
+from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
-from migpool.wire.role import ROLE_SIZE, Role, role
 
 __all__ = ["TICK", "Passage"]
 
@@ -178,10 +178,10 @@ class Passage:
         self._changed()
 
     def _recognised(self) -> bool:
-        if len(self._head) < ROLE_SIZE:
+        if len(self._head) < MAIN_MAGIC_SIZE:
             return False
         try:
-            if role(self._head) is Role.MAIN:
+            if begins_main_channel(self._head):
                 self._part = Part.MAIN
             elif len(self._head) < INITIAL_SIZE:
                 return False
