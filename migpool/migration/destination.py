@@ -41,8 +41,7 @@ from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
-from migpool.wire.events import Event as Item
+from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
 from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
@@ -214,7 +213,7 @@ class Destination(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
-    def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+    def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
         reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
@@ -270,7 +269,7 @@ class Destination(Endpoint):
 
     # ------------------------------------------------------------------ the items of the main channel
 
-    def _take(self, item: Item) -> None:
+    def _take(self, item: StreamEvent) -> None:
         match item:
             case FileHeader() | Eof() | VmDescription():
                 pass

@@ -9,9 +9,9 @@ from threading import Lock
 
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError, ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.records import setup_payload
 from migpool.wire.sections import Kind, Section, section_full, section_start
+from migpool.wire.unread import Buffer
 
 __all__ = ["MachineSchema", "MainChannel", "config_section", "counted", "describe", "setup_section", "uncounted"]
 

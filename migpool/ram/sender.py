@@ -32,10 +32,10 @@ from migpool.device import MemoryDevice
 from migpool.migration.main_channel import MainChannel
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
 from migpool.transport.group import ChannelGroup
-from migpool.wire.inbox import Buffer
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
 from migpool.wire.rampacket import RamPacketWriter
 from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.unread import Buffer
 
 __all__ = ["MemorySending"]
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import DEVICE_PACKET_HEADER_SIZE, DEVICE_STATE, MAGIC, VERSION, packet_flags, padded_name
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "CONFIG",

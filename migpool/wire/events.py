@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 from migpool.errors import ProtocolError
 from migpool.wire.commands import Command, Packaged, command, packaged
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import (
     MultifdFlush,
@@ -27,13 +26,14 @@ from migpool.wire.ram import (
 )
 from migpool.wire.records import Record, payload_of
 from migpool.wire.sections import Section, SectionHead, head_bytes, section
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "MAIN_MAGIC_SIZE",
     "DeviceSection",
     "Eof",
-    "Event",
     "FileHeader",
+    "StreamEvent",
     "VmDescription",
     "begins_main_channel",
     "emit",
@@ -97,7 +97,7 @@ class VmDescription:
     offset: int = 0
 
 
-Event: TypeAlias = (
+StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
     | Section
@@ -142,7 +142,7 @@ def vm_description(text: Buffer) -> list[Buffer]:
     return [VMDESC_HEAD.pack(VMDESC, len(text)), text]
 
 
-def emit(event: Event, *, footers: bool = True) -> list[Buffer]:
+def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
     """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are.
 
     Arguments:

@@ -36,7 +36,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "DEVICE_STATE",

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from migpool.wire.inbox import Buffer
 from migpool.wire.sections import SectionHead, counted, footer
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "RAM_IDSTR",

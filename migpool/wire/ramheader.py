@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import (
     BYTES_PER_RAM_PACKET,
     DEVICE_STATE,
@@ -32,6 +31,7 @@ from migpool.wire.multifd import (
     packet_flags,
 )
 from migpool.wire.sections import ascii_text
+from migpool.wire.unread import Buffer
 
 __all__ = ["RamPacketHeader", "parse_ram_header", "ram_header", "sync_header"]
 

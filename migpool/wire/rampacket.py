@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import (
     BYTES_PER_RAM_PACKET,
     MAGIC,
@@ -26,6 +25,7 @@ from migpool.wire.multifd import (
     ram_header_size,
 )
 from migpool.wire.ramheader import FIXED, parse_ram_header
+from migpool.wire.unread import Buffer
 
 __all__ = ["RamPacketParser", "RamPacketWriter", "packet_number", "runs_of"]
 

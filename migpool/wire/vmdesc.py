@@ -22,7 +22,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
 from migpool.wire.events import VMDESC, VMDESC_HEAD
-from migpool.wire.inbox import Buffer
+from migpool.wire.unread import Buffer
 
 __all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse", "payload_size"]
 

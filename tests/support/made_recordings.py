@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, Side, flow_name, store
+from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Role, Side, flow_name, store
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
@@ -27,7 +27,7 @@ Timed = Sequence[tuple[int, bytes]]
 class Made:
     """One connection: what passed in both directions."""
 
-    part: Part
+    part: Role
     channel: int | None
     source: Timed
     destination: Timed = field(default=())
@@ -116,7 +116,7 @@ __all__ = [
     "MS",
     "PAGE",
     "Made",
-    "Part",
+    "Role",
     "begin",
     "end",
     "first",

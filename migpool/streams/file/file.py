@@ -20,10 +20,10 @@ from typing import Self
 
 from migpool.errors import MigpoolError, UsageError
 from migpool.transport.sockets import MOST_BUFFERS, behind
-from migpool.wire.inbox import Buffer
 from migpool.wire.ram import RamBlocks, block_list, pages, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader
 from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.unread import Buffer
 
 __all__ = ["StreamFile"]
 

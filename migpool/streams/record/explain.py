@@ -20,12 +20,12 @@ from migpool.streams.record.explanation import (
     Explanation,
     Switchover,
 )
-from migpool.streams.record.index import Connection, Index, Part, load
+from migpool.streams.record.index import Connection, Index, Role, load
 from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.streams.record.picture import picture
 from migpool.streams.record.showing import show
 from migpool.streams.record.times import Times
-from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
+from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, RecvBitmap, RequestPages, ResumeAck, Shut, SwitchoverAck
 
 __all__ = ["Explanation", "explain", "picture", "show"]
@@ -117,10 +117,10 @@ class _Explaining:
             before = offset
         use = _Counted(self._series)
         trouble = ""
-        if one.role is Part.MAIN:
+        if one.role is Role.MAIN:
             use.pages, use.zero_pages = self._summary.pages, self._summary.zero_pages
             use.syncs, trouble = self._summary.flushes, self._summary.trouble
-        elif one.role is Part.MULTIFD:
+        elif one.role is Role.MULTIFD:
             trouble = self._walk(one, use)
         return ChannelUse(
             number=one.number,
@@ -137,7 +137,7 @@ class _Explaining:
             device_packets=use.device_packets,
             switchover_bytes=during,
             bytes_over_time=tuple(series),
-            packets_over_time=tuple(use.series) if one.role is Part.MULTIFD else (),
+            packets_over_time=tuple(use.series) if one.role is Role.MULTIFD else (),
             trouble=trouble,
         )
 
@@ -181,7 +181,7 @@ class _Explaining:
         if main is None:
             return (), 0, 0, None
         for when, message in answers(self._directory, main, extension=self._summary.credited):
-            if isinstance(message, Grant):
+            if isinstance(message, GrantMessage):
                 grants += 1
                 continue
             if isinstance(message, Shut):
@@ -211,9 +211,9 @@ class _Counted:
 
 
 def _rank(one: Connection) -> tuple[int, int]:
-    if one.role is Part.MAIN:
+    if one.role is Role.MAIN:
         return 0, one.number
-    return (1, one.channel or 0) if one.role is Part.MULTIFD else (2, one.number)
+    return (1, one.channel or 0) if one.role is Role.MULTIFD else (2, one.number)
 
 
 def _evenness(amounts: Sequence[int]) -> float:
@@ -243,5 +243,5 @@ def _text(message: Message) -> str:
             return f"FAILED {reason}"
         case Digest(place):
             return f"DIGEST of device {place}"
-        case Grant(device, limit):
+        case GrantMessage(device, limit):
             return f"GRANT device {device} to {limit}"

@@ -19,7 +19,7 @@ from migpool.streams.record.channelfile import DeviceKey
 from migpool.wire import vmdesc
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, Event, VmDescription
+from migpool.wire.events import DeviceSection, Eof, StreamEvent, VmDescription
 from migpool.wire.extension import CREDITS_CAPABILITY
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.records import Mark
@@ -164,7 +164,7 @@ def summarise(path: Path) -> MainSummary:
     return summary
 
 
-def _note(event: Event, summary: MainSummary) -> None:
+def _note(event: StreamEvent, summary: MainSummary) -> None:
     match event:
         case RamPages():
             zeros = event.positions.count(-1)

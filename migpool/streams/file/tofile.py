@@ -25,8 +25,7 @@ from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
 from migpool.streams.file.file import StreamFile
-from migpool.streams.file.mainchannel import MainChannel
-from migpool.streams.file.multifdchannel import MultifdChannel
+from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
 from migpool.transport.accept import TICK, Connections, accept_all, one_too_many
 from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, send_all
@@ -122,8 +121,10 @@ class _Session:
         self._listener = listener
         self._socket = arrived.main_channel
         self._ended = False
-        self.main = MainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
-        self._channels = [MultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)]
+        self.main = StoredMainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
+        self._channels = [
+            StoredMultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)
+        ]
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._refuse_one_more)
         self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
@@ -191,7 +192,7 @@ class _Session:
         self.main.feed(data)
         self._stop_or_go()
 
-    def _read_channel(self, channel: MultifdChannel) -> None:
+    def _read_channel(self, channel: StoredMultifdChannel) -> None:
         data = self._receive(channel.socket)
         if data is None:
             return
@@ -212,7 +213,7 @@ class _Session:
             for channel in self._channels:
                 self._watch(channel)
 
-    def _watch(self, channel: MultifdChannel) -> None:
+    def _watch(self, channel: StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._read_channel(channel))
 
     def _pass_barriers(self) -> None:

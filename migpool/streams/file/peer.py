@@ -13,16 +13,16 @@ from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
 from migpool.transport.accept import TICK
 from migpool.transport.address import Address
 from migpool.transport.sockets import MOST_BUFFERS, behind, connect
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import initial_packet
 from migpool.wire.returnpath import Message, ReturnPathReader, Shut
+from migpool.wire.unread import Buffer
 
-__all__ = ["Destination"]
+__all__ = ["Peer"]
 
 _PIECE: Final = 4096
 
 
-class Destination:
+class Peer:
     """A destination that has been connected to.
 
     Arguments:
