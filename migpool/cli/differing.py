@@ -20,7 +20,7 @@ from typing import Final
 
 from migpool.errors import UsageError
 from migpool.streams.inspect.outline import printable
-from migpool.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.layout import read_layouts
 
 __all__ = ["print_diff"]
@@ -53,9 +53,9 @@ def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: b
             f"compare two streams, or two files that -dump-vmstate wrote"
         )
     changes = compare(ours, theirs)
-    worst = outcome(changes)
+    worst = compatibility(changes)
     counting = max([worst.forward] * forward + [worst.backward] * backward)
-    compatible = counting < (Verdict.DEPENDS if strict else Verdict.BREAKS)
+    compatible = counting < (Risk.DEPENDS if strict else Risk.BREAKS)
     if as_json:
         import json
 
@@ -68,7 +68,7 @@ def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: b
     return 0 if compatible else 1
 
 
-def _document(changes: Sequence[Change], worst: Outcome) -> dict[str, object]:
+def _document(changes: Sequence[Change], worst: Compatibility) -> dict[str, object]:
     return {
         "forward": worst.forward.name.lower(),
         "backward": worst.backward.name.lower(),
@@ -84,12 +84,12 @@ def _document(changes: Sequence[Change], worst: Outcome) -> dict[str, object]:
     }
 
 
-def _lines(changes: Sequence[Change], worst: Outcome) -> list[str]:
+def _lines(changes: Sequence[Change], worst: Compatibility) -> list[str]:
     worst_first = sorted(changes, key=lambda change: -max(change.forward, change.backward))
     lines = [f"{_verdict(change)}: {change.path}: {change.reason}" for change in worst_first]
-    breaks = sum(Verdict.BREAKS in (change.forward, change.backward) for change in changes)
+    breaks = sum(Risk.BREAKS in (change.forward, change.backward) for change in changes)
     depends = sum(
-        Verdict.DEPENDS in (change.forward, change.backward) and Verdict.BREAKS not in (change.forward, change.backward)
+        Risk.DEPENDS in (change.forward, change.backward) and Risk.BREAKS not in (change.forward, change.backward)
         for change in changes
     )
     said = f"{len(changes)} differences, {breaks} that break, {depends} that break in some states"
@@ -99,7 +99,7 @@ def _lines(changes: Sequence[Change], worst: Outcome) -> list[str]:
 def _verdict(change: Change) -> str:
     """What a change does, in few words; what breaks for certain comes before what may."""
     parts = []
-    for level, suffix in ((Verdict.BREAKS, ""), (Verdict.DEPENDS, " in some states")):
+    for level, suffix in ((Risk.BREAKS, ""), (Risk.DEPENDS, " in some states")):
         which = change.forward is level, change.backward is level
         if any(which):
             parts.append(_BOTH[which] + suffix)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -128,6 +127,8 @@ def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Mach
 
 def _carry_out(run: Callable[[], object], cancel: Callable[[], None], interrupt: Interrupt) -> None:
     """Do it on a thread of its own; the first signal cancels it."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(1) as thread:
         result = thread.submit(run)
         while not wait((result,), TICK).done:

@@ -102,7 +102,7 @@ def is_stream_file(name: str) -> bool:
     path = Path(name)
     if not path.is_file():
         return False
-    from migpool.streams.file.sending import begins_as_a_stream
+    from migpool.streams.file.fromfile import begins_as_a_stream
 
     return begins_as_a_stream(path)
 
@@ -113,7 +113,7 @@ def receive_stream_file(invocation: Invocation, path: Path, listen: str, channel
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
     from migpool.errors import Cancelled
-    from migpool.streams.file.receiving import receive_file
+    from migpool.streams.file.tofile import receive_file
     from migpool.transport.address import Address
 
     configure(invocation)
@@ -148,7 +148,7 @@ def send_stream_file(
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import configure
     from migpool.errors import Cancelled
-    from migpool.streams.file.sending import parse_uuid, send_file
+    from migpool.streams.file.fromfile import parse_uuid, send_file
     from migpool.transport.address import Address
 
     configure(invocation)

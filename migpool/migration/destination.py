@@ -41,8 +41,7 @@ from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, VmDescription
-from migpool.wire.events import Event as Item
+from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
 from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
@@ -143,10 +142,10 @@ class Destination(Endpoint):
                 check=self._switch.check,
                 stack=stack,
             )
-        self._main = connections.main
-        self._answers = Answering(partial(send_all, connections.main, what="return path"))
-        for sock in (connections.main, *connections.channels):
-            self._switch.on_cancel(partial(shut, sock, writing=sock is not connections.main))
+        main = self._main = connections.main_channel
+        self._answers = Answering(partial(send_all, main, what="return path"))
+        for sock in (main, *connections.channels):
+            self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
@@ -212,7 +211,7 @@ class Destination(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
-    def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+    def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
         reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
@@ -268,7 +267,7 @@ class Destination(Endpoint):
 
     # ------------------------------------------------------------------ the items of the main channel
 
-    def _take(self, item: Item) -> None:
+    def _take(self, item: StreamEvent) -> None:
         match item:
             case FileHeader() | Eof() | VmDescription():
                 pass

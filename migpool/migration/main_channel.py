@@ -9,11 +9,20 @@ from threading import Lock
 
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError, ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.records import setup_payload
-from migpool.wire.sections import Kind, Section, section_full, section_start
+from migpool.wire.sections import Kind, Section, SectionHead, section
+from migpool.wire.unread import Buffer
 
-__all__ = ["MachineSchema", "MainChannel", "config_section", "counted", "describe", "setup_section", "uncounted"]
+__all__ = [
+    "MachineSchema",
+    "MainChannel",
+    "config_section",
+    "counted",
+    "describe",
+    "head_of",
+    "setup_section",
+    "uncounted",
+]
 
 _LENGTH = Struct(">I")
 
@@ -50,15 +59,18 @@ def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
     device = slot.device
     if not (device.iterable or data):
         return ()
-    payload = setup_payload(data) if device.iterable else counted(data)
-    return section_start(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
+    return section(head_of(slot, Kind.START), setup_payload(data) if device.iterable else counted(data))
 
 
 def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
     """The FULL section of a device that is not iterable; its section id is its slot's number."""
+    return section(head_of(slot, Kind.FULL), [config] if slot.device.exact_config() else counted(config))
+
+
+def head_of(slot: Slot, kind: Kind) -> SectionHead:
+    """The head of a device's section; its section id is its slot's number."""
     device = slot.device
-    payload = [config] if device.exact_config() else counted(config)
-    return section_full(slot.number, device.idstr, payload, instance_id=device.instance_id, version=device.version)
+    return SectionHead(kind, slot.number, device.idstr, device.instance_id, device.version)
 
 
 def counted(data: Buffer) -> list[Buffer]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import read_some
-from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
+from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 
 __all__ = ["NO_REASON", "RUNS_THERE", "Answers"]
@@ -146,7 +146,7 @@ class Answers:
             return False if self.shut is not None or self._over is not None else None
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Grant):  # by far the most frequent
+        if isinstance(message, GrantMessage):  # by far the most frequent
             if not self._grant(message.device, message.limit):
                 raise ProtocolError(message.offset, "GRANT", f"a device's place, found {message.device}")
             return

@@ -8,8 +8,7 @@ from threading import Lock
 
 from migpool.errors import MigpoolError, PeerError
 from migpool.flow.window import Grant
-from migpool.wire.extension import Failed
-from migpool.wire.extension import Grant as GrantMessage
+from migpool.wire.extension import Failed, GrantMessage
 from migpool.wire.returnpath import Message, Shut, encode
 
 __all__ = ["ENDED_EARLY", "Answering"]

@@ -60,11 +60,6 @@ class Address:
         """What ``bind`` and ``connect`` take."""
         return self.path or (self.host, self.port)
 
-    @property
-    def loopback(self) -> bool:
-        """Whether the peer is surely on this host."""
-        return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
-
     def unlink(self) -> None:
         """Remove the UNIX socket's file, if there is one."""
         if self.path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
 import struct
 import time
@@ -18,8 +19,10 @@ from migpool.errors import MigpoolError, PeerError, TimeLimitExceeded, UsageErro
 from migpool.transport.address import Address
 
 __all__ = [
+    "MOST_BUFFERS",
     "WAIT_FOR_ALL",
     "Idle",
+    "behind",
     "connect",
     "listen",
     "not_sent",
@@ -40,6 +43,8 @@ Idle = Callable[[], None]
 LOOPBACK_CONGESTION = "cubic"
 RETRY = 0.02
 WAIT_FOR_ALL = int(socket.MSG_WAITALL)
+MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
+"""How many buffers one call of writev or sendmsg may have."""
 
 
 def connect(address: Address, deadline: float, limit: float) -> socket.socket:
@@ -139,15 +144,8 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
 
 def send_rest(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], sent: int, what: str) -> None:
     """Send what is left of ``buffers`` after their first ``sent`` bytes; see :func:`send_all`."""
-    total = sum(map(len, buffers))
     try:
-        while sent < total:
-            rest = []
-            passed = 0
-            for buffer in buffers:
-                if passed + len(buffer) > sent:
-                    rest.append(memoryview(buffer)[max(0, sent - passed) :])
-                passed += len(buffer)
+        while rest := behind(buffers, sent):
             sent += sock.sendmsg(rest)
     except OSError as error:
         raise not_sent(error, what) from None
@@ -201,17 +199,17 @@ def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idl
             break
         got += more
         if got < size:
-            views = _behind(views, more)
+            views = behind(views, more)
     return got
 
 
-def _behind(views: list[memoryview], passed: int) -> list[memoryview]:
-    """What of ``views`` lies behind the first ``passed`` bytes."""
+def behind(buffers: Sequence[bytes | bytearray | memoryview], passed: int) -> list[memoryview]:
+    """What of ``buffers`` lies behind the first ``passed`` bytes."""
     rest: list[memoryview] = []
-    for view in views:
-        if passed < len(view):
-            rest.append(view[passed:])
-        passed = max(0, passed - len(view))
+    for buffer in buffers:
+        if passed < len(buffer):
+            rest.append(memoryview(buffer)[passed:])
+        passed = max(0, passed - len(buffer))
     return rest
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeAlias, TypedDict, Unpack
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Array, PointerArray
@@ -15,7 +16,10 @@ from migpool.vmsd.nested import Nested
 from migpool.vmsd.steps import Member
 from migpool.vmsd.structure import Structure
 
-__all__ = ["Field", "check_order", "declared_at", "member_list"]
+__all__ = ["Condition", "Field", "Placing", "check_order", "declared_at", "member_list", "placed"]
+
+Condition: TypeAlias = Callable[..., object]
+"""Called with the object and the section's version; says whether a field is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,32 @@ class Field:
     line: str
     attribute: str
     since: int = 0
-    when: Callable[..., object] | None = None
+    when: Condition | None = None
     check: Callable[[object, object], None] | None = None
     count: str | None = None
+
+
+class Placing(TypedDict, total=False):
+    """What a declaration of any kind may say of its place; see :mod:`~migpool.vmsd.fields`."""
+
+    since: int
+    when: Condition | None
+    attribute: str | None
+
+
+def placed(
+    name: str,
+    codec: Codec,
+    line: str,
+    *,
+    check: Callable[[object, object], None] | None = None,
+    count: str | None = None,
+    **placing: Unpack[Placing],
+) -> Field:
+    """A field in its place; its attribute is called as it is, unless the declaration says otherwise."""
+    attribute = placing.get("attribute")
+    since, when = placing.get("since", 0), placing.get("when")
+    return Field(name, codec, line, name if attribute is None else attribute, since, when, check, count)
 
 
 def declared_at(frame: FrameType) -> str:

@@ -15,10 +15,10 @@ from enum import IntEnum
 
 from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
 
-__all__ = ["Change", "Outcome", "Verdict", "compare", "outcome"]
+__all__ = ["Change", "Compatibility", "Risk", "compare", "compatibility"]
 
 
-class Verdict(IntEnum):
+class Risk(IntEnum):
     """What a change does to a migration in one direction."""
 
     SAFE = 0
@@ -39,24 +39,24 @@ class Change:
     """
 
     path: str
-    forward: Verdict
-    backward: Verdict
+    forward: Risk
+    backward: Risk
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Compatibility:
     """The worst of many changes, in each direction."""
 
-    forward: Verdict
-    backward: Verdict
+    forward: Risk
+    backward: Risk
 
 
 @dataclass(frozen=True, slots=True)
 class _Hazard:
     path: str
     topic: str
-    verdict: Verdict
+    risk: Risk
     reason: str
 
 
@@ -78,19 +78,19 @@ def compare(old: LayoutSet, new: LayoutSet) -> list[Change]:
         changes.append(
             Change(
                 key[0],
-                ahead.verdict if ahead else Verdict.SAFE,
-                back.verdict if back else Verdict.SAFE,
+                ahead.risk if ahead else Risk.SAFE,
+                back.risk if back else Risk.SAFE,
                 _reason(ahead, back),
             )
         )
     return changes
 
 
-def outcome(changes: Sequence[Change]) -> Outcome:
-    """The verdict on all changes together."""
-    return Outcome(
-        max((change.forward for change in changes), default=Verdict.SAFE),
-        max((change.backward for change in changes), default=Verdict.SAFE),
+def compatibility(changes: Sequence[Change]) -> Compatibility:
+    """What all changes together do."""
+    return Compatibility(
+        max((change.forward for change in changes), default=Risk.SAFE),
+        max((change.backward for change in changes), default=Risk.SAFE),
     )
 
 
@@ -108,12 +108,12 @@ def _sets(source: LayoutSet, destination: LayoutSet) -> Iterator[_Hazard]:
     for name, layout in source.devices.items():
         other = destination.devices.get(name)
         if other is None:
-            verdict = Verdict.BREAKS if machine else Verdict.DEPENDS
+            risk = Risk.BREAKS if machine else Risk.DEPENDS
             reason = "the destination has no such device" + ("" if machine else ", if a machine has one")
-            yield _Hazard(name, "device", verdict, reason)
+            yield _Hazard(name, "device", risk, reason)
         elif not machine and layout.name != other.name:
             reason = f"the section is called {layout.name} at the source and {other.name} at the destination"
-            yield _Hazard(name, "name", Verdict.BREAKS, reason)
+            yield _Hazard(name, "name", Risk.BREAKS, reason)
         else:
             yield from _section(name, layout, other)
 
@@ -123,16 +123,16 @@ def _section(path: str, source: Layout, destination: Layout) -> Iterator[_Hazard
     version = source.version
     if version > destination.version:
         reason = f"the source writes version {version}, the destination reads up to {destination.version}"
-        yield _Hazard(path, "version", Verdict.BREAKS, reason)
+        yield _Hazard(path, "version", Risk.BREAKS, reason)
         return
     oldest = destination.minimum_version
     if oldest is not None and version < oldest:
         reason = f"the source writes version {version}, the destination reads from {oldest} on"
-        yield _Hazard(path, "version", Verdict.BREAKS, reason)
+        yield _Hazard(path, "version", Risk.BREAKS, reason)
         return
     if oldest is None and version < destination.version:
         reason = f"the source writes version {version}; a stream does not say whether {destination.version} reads it"
-        yield _Hazard(path, "version", Verdict.DEPENDS, reason)
+        yield _Hazard(path, "version", Risk.DEPENDS, reason)
         return
     yield from _contents(path, source, destination, version, version)
 
@@ -158,11 +158,11 @@ def _subsections(path: str, source: Mapping[str, Layout], destination: Mapping[s
             yield from _section(f"{path}, subsection {name}", layout, destination[name])
         else:
             reason = "the destination does not know this subsection, which is an error whenever it is sent"
-            yield _Hazard(f"{path}, subsection {name}", "subsection", Verdict.DEPENDS, reason)
+            yield _Hazard(f"{path}, subsection {name}", "subsection", Risk.DEPENDS, reason)
     for name in destination:
         if name not in source:
             reason = "the source does not send this subsection; it may be missing"
-            yield _Hazard(f"{path}, subsection {name}", "subsection", Verdict.SAFE, reason)
+            yield _Hazard(f"{path}, subsection {name}", "subsection", Risk.SAFE, reason)
 
 
 def _field(path: str, source: FieldLayout, destination: FieldLayout) -> Iterator[_Hazard]:
@@ -170,20 +170,20 @@ def _field(path: str, source: FieldLayout, destination: FieldLayout) -> Iterator
     if source.conditional != destination.conditional:
         side, other = ("source", "destination") if source.conditional else ("destination", "source")
         reason = f"only the {side} makes it depend on a condition; it breaks when that fails and the {other} goes on"
-        yield _Hazard(path, "condition", Verdict.DEPENDS, reason)
+        yield _Hazard(path, "condition", Risk.DEPENDS, reason)
     if source.inner and destination.inner:
         if source.length != destination.length:
             reason = f"{source.length} elements are written, {destination.length} are read"
-            yield _Hazard(path, "length", Verdict.BREAKS, reason)
+            yield _Hazard(path, "length", Risk.BREAKS, reason)
         inner, other_inner = source.inner, destination.inner
         yield from _contents(path, inner, other_inner, inner.version, other_inner.version)
     elif source.total is None or destination.total is None:
         if (source.total is None) != (destination.total is None):
             reason = "its size is fixed at one end and varies at the other"
-            yield _Hazard(path, "size", Verdict.DEPENDS, reason)
+            yield _Hazard(path, "size", Risk.DEPENDS, reason)
     elif source.total != destination.total:
         reason = f"{source.total} bytes are written, {destination.total} are read"
-        yield _Hazard(path, "size", Verdict.BREAKS, reason)
+        yield _Hazard(path, "size", Risk.BREAKS, reason)
 
 
 def _block(
@@ -198,12 +198,12 @@ def _block(
             if field.total == 0:
                 continue
             if field.name in both:
-                verdict, reason = Verdict.BREAKS, "it stands in another place among the fields"
+                risk, reason = Risk.BREAKS, "it stands in another place among the fields"
             elif field.conditional:
-                verdict, reason = Verdict.DEPENDS, f"{lost}; it breaks whenever the field's condition holds"
+                risk, reason = Risk.DEPENDS, f"{lost}; it breaks whenever the field's condition holds"
             else:
-                verdict, reason = Verdict.BREAKS, lost
-            yield _Hazard(f"{path}.{field.name}", "presence", verdict, reason)
+                risk, reason = Risk.BREAKS, lost
+            yield _Hazard(f"{path}.{field.name}", "presence", risk, reason)
 
 
 def _same_bytes(path: str, source: Sequence[FieldLayout], destination: Sequence[FieldLayout]) -> _Hazard:
@@ -213,12 +213,12 @@ def _same_bytes(path: str, source: Sequence[FieldLayout], destination: Sequence[
     where = f"{path}.{names} / {others}" if names < others else f"{path}.{others} / {names}"
     total = _bytes(source)
     if all(field.unused for field in source):
-        return _Hazard(where, "bytes", Verdict.SAFE, f"{total} unused bytes became fields; they are read as zeros")
+        return _Hazard(where, "bytes", Risk.SAFE, f"{total} unused bytes became fields; they are read as zeros")
     if all(field.unused for field in destination):
-        return _Hazard(where, "bytes", Verdict.SAFE, f"{total} bytes of fields became unused; they are skipped")
+        return _Hazard(where, "bytes", Risk.SAFE, f"{total} bytes of fields became unused; they are skipped")
     if [field.total for field in source] == [field.total for field in destination]:
-        return _Hazard(where, "bytes", Verdict.SAFE, "renamed; the bytes are the same")
-    return _Hazard(where, "bytes", Verdict.DEPENDS, f"the same {total} bytes are cut into other fields")
+        return _Hazard(where, "bytes", Risk.SAFE, "renamed; the bytes are the same")
+    return _Hazard(where, "bytes", Risk.DEPENDS, f"the same {total} bytes are cut into other fields")
 
 
 def _bytes(fields: Sequence[FieldLayout]) -> int | None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Unpack
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Array, CountedBytes, Length
 from migpool.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
 from migpool.vmsd.codec import Codec
-from migpool.vmsd.declaration import Field, declared_at
+from migpool.vmsd.declaration import Condition, Field, Placing, declared_at, placed
 from migpool.vmsd.nested import Nested
 from migpool.vmsd.payload import Fault
 
 __all__ = [
-    "Condition",
     "Scalar",
     "bitmap",
     "boolean",
@@ -37,9 +35,6 @@ __all__ = [
     "validate",
     "with_length",
 ]
-
-Condition: TypeAlias = Callable[..., object]
-"""Called with the object and the section's version; says whether a field is there."""
 
 
 def with_length(line: str, name: str, codec: Codec, length: Length | None) -> tuple[Codec, str | None]:
@@ -78,19 +73,11 @@ class Scalar:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
 
-    def __call__(
-        self,
-        name: str,
-        *,
-        length: Length | None = None,
-        since: int = 0,
-        when: Condition | None = None,
-        attribute: str | None = None,
-    ) -> Field:
+    def __call__(self, name: str, *, length: Length | None = None, **placing: Unpack[Placing]) -> Field:
         """Declare a field; see the module for the arguments."""
         line = declared_at(sys._getframe(1))
         codec, count = with_length(line, name, self.cell, length)
-        return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+        return placed(name, codec, line, count=count, **placing)
 
 
 boolean: Final = Scalar(SCALARS["bool"])
@@ -109,9 +96,7 @@ double: Final = Scalar(SCALARS["CPU_Double_U"])
 """A float of 64 bits: the upper half first, then the lower."""
 
 
-def equal(
-    kind: Scalar, name: str, *, since: int = 0, when: Condition | None = None, attribute: str | None = None
-) -> Field:
+def equal(kind: Scalar, name: str, **placing: Unpack[Placing]) -> Field:
     """A number that must be the same at both ends; what comes is compared with what the object has.
 
     Arguments:
@@ -122,16 +107,16 @@ def equal(
     json_kind = "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
     if json_kind not in SCALARS:
         raise DescriptionError(f"{line}: field {name}: a field that must be equal is u8, u16, u32, u64 or i32")
-    return Field(name, SCALARS[json_kind], line, name if attribute is None else attribute, since, when, _same)
+    return placed(name, SCALARS[json_kind], line, check=_same, **placing)
 
 
-def not_above(name: str, *, since: int = 0, when: Condition | None = None, attribute: str | None = None) -> Field:
+def not_above(name: str, **placing: Unpack[Placing]) -> Field:
     """A signed number of 32 bits, not negative and not above the one that the object has (``int32 le``).
 
     Real descriptions have it for versions of a part inside of a structure.
     """
     line = declared_at(sys._getframe(1))
-    return Field(name, SCALARS["int32 le"], line, name if attribute is None else attribute, since, when, _at_most)
+    return placed(name, SCALARS["int32 le"], line, check=_at_most, **placing)
 
 
 def _same(value: object, current: object) -> None:
@@ -144,9 +129,7 @@ def _at_most(value: object, current: object) -> None:
         raise Fault(f"expected 0 to {current}, the payload has {value}")
 
 
-def bitmap(
-    name: str, bits: int, *, since: int = 0, when: Condition | None = None, attribute: str | None = None
-) -> Field:
+def bitmap(name: str, bits: int, **placing: Unpack[Placing]) -> Field:
     """A bitmap, as a whole number whose bit ``n`` is bit ``n`` of the map.
 
     Arguments:
@@ -156,18 +139,10 @@ def bitmap(
     line = declared_at(sys._getframe(1))
     if bits < 1:
         raise DescriptionError(f"{line}: field {name}: a bitmap of {bits} bits")
-    return Field(name, bitmap_cell(bits), line, name if attribute is None else attribute, since, when)
+    return placed(name, bitmap_cell(bits), line, **placing)
 
 
-def buffer(
-    name: str,
-    size: Length,
-    *,
-    kind: str = "buffer",
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
-) -> Field:
+def buffer(name: str, size: Length, *, kind: str = "buffer", **placing: Unpack[Placing]) -> Field:
     """Raw bytes.
 
     Arguments:
@@ -180,7 +155,7 @@ def buffer(
         raise DescriptionError(f"{line}: field {name}: its size is {size}")
     codec = bytes_cell(size, kind) if isinstance(size, int) else CountedBytes(size, kind)
     count = size if isinstance(size, str) else None
-    return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+    return placed(name, codec, line, count=count, **placing)
 
 
 def validate(name: str, condition: Condition) -> Field:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Length, PointerArray
 from migpool.vmsd.codec import Codec
-from migpool.vmsd.declaration import Field, declared_at
+from migpool.vmsd.declaration import Condition, Field, Placing, declared_at, placed
 from migpool.vmsd.linked import Queue, Tree
 from migpool.vmsd.nested import Nested, Temporary
-from migpool.vmsd.plain_fields import Condition, Scalar, check_elements, with_length
+from migpool.vmsd.plain_fields import Scalar, check_elements, with_length
 
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description
@@ -27,9 +27,7 @@ def struct(
     *,
     length: Length | None = None,
     new: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    **placing: Unpack[Placing],
 ) -> Field:
     """A structure in this place, without a header; also one behind a pointer that is never null.
 
@@ -42,7 +40,7 @@ def struct(
     """
     line = declared_at(sys._getframe(1))
     codec, count = with_length(line, name, Nested(description.structure, new), length)
-    return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+    return placed(name, codec, line, count=count, **placing)
 
 
 def vstruct(
@@ -52,9 +50,7 @@ def vstruct(
     version: int,
     length: Length | None = None,
     new: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    **placing: Unpack[Placing],
 ) -> Field:
     """A structure in the layout of ``version``, whatever its description's newest is. Otherwise like :func:`struct`."""
     line = declared_at(sys._getframe(1))
@@ -64,7 +60,7 @@ def vstruct(
             f"{description.version}, not {version}"
         )
     codec, count = with_length(line, name, Nested(description.structure, new, version), length)
-    return Field(name, codec, line, name if attribute is None else attribute, since, when, count=count)
+    return placed(name, codec, line, count=count, **placing)
 
 
 def pointers(
@@ -73,9 +69,7 @@ def pointers(
     *,
     length: Length,
     new: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    **placing: Unpack[Placing],
 ) -> Field:
     """An array of pointers, where ``None`` is a null pointer: the byte 0x30 in its place.
 
@@ -89,38 +83,23 @@ def pointers(
     element: Codec = target.cell if isinstance(target, Scalar) else Nested(target.structure, new)
     check_elements(line, name, element, length)
     count = length if isinstance(length, str) else None
-    place = name if attribute is None else attribute
-    return Field(name, PointerArray(element, length), line, place, since, when, count=count)
+    return placed(name, PointerArray(element, length), line, count=count, **placing)
 
 
 def queue(
-    name: str,
-    description: Description,
-    *,
-    new: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    name: str, description: Description, *, new: Callable[[], object] = SimpleNamespace, **placing: Unpack[Placing]
 ) -> Field:
     """A tail queue: 01 before each element, 00 at the end. A list of objects, replaced by a new one when loaded."""
-    line = declared_at(sys._getframe(1))
     codec = Queue(Nested(description.structure, new), "qtailq")
-    return Field(name, codec, line, name if attribute is None else attribute, since, when)
+    return placed(name, codec, declared_at(sys._getframe(1)), **placing)
 
 
 def linked_list(
-    name: str,
-    description: Description,
-    *,
-    new: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    name: str, description: Description, *, new: Callable[[], object] = SimpleNamespace, **placing: Unpack[Placing]
 ) -> Field:
     """A list; on the wire as a :func:`queue`, in the JSON a ``qlist``."""
-    line = declared_at(sys._getframe(1))
     codec = Queue(Nested(description.structure, new), "qlist")
-    return Field(name, codec, line, name if attribute is None else attribute, since, when)
+    return placed(name, codec, declared_at(sys._getframe(1)), **placing)
 
 
 def tree(
@@ -130,9 +109,7 @@ def tree(
     key: Description | None = None,
     new: Callable[[], object] = SimpleNamespace,
     new_key: Callable[[], object] = SimpleNamespace,
-    since: int = 0,
-    when: Condition | None = None,
-    attribute: str | None = None,
+    **placing: Unpack[Placing],
 ) -> Field:
     """A tree: the number of nodes, 01 before each, 00 at the end.
 
@@ -144,7 +121,7 @@ def tree(
     """
     line = declared_at(sys._getframe(1))
     codec = Tree(None if key is None else Nested(key.structure, new_key), Nested(value.structure, new))
-    return Field(name, codec, line, name if attribute is None else attribute, since, when)
+    return placed(name, codec, line, **placing)
 
 
 def temporary(

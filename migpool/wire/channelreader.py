@@ -17,7 +17,6 @@ from migpool.wire.devicestate import (
     device_packet_header,
     parse_device_packet_header,
 )
-from migpool.wire.inbox import Buffer, Inbox, Need, PushReader, Steps
 from migpool.wire.multifd import (
     DEVICE_STATE,
     INITIAL_SIZE,
@@ -29,6 +28,7 @@ from migpool.wire.multifd import (
     parse_initial_packet,
 )
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header
+from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 __all__ = ["ChannelEvent", "ChannelReader", "DeviceStatePacket", "RamPacket", "emit_packet"]
 
@@ -81,52 +81,43 @@ class ChannelReader(PushReader[ChannelEvent]):
     __slots__ = ("_limit", "_page_size")
 
     def __init__(self, page_size: int = 4096, limit: int = DEFAULT_LIMIT) -> None:
-        inbox = Inbox()
-        super().__init__(inbox, self._packets(inbox))
+        unread = Unread()
+        super().__init__(unread, self._packets(unread))
         self._page_size = page_size
         self._limit = limit
 
-    def _packets(self, inbox: Inbox) -> Generator[Need | ChannelEvent, None, None]:
-        if inbox.available < INITIAL_SIZE:
-            yield Need(INITIAL_SIZE, "multifd initial packet")
-        yield parse_initial_packet(inbox.take(INITIAL_SIZE))
+    def _packets(self, unread: Unread) -> Generator[Need | ChannelEvent, None, None]:
+        yield parse_initial_packet((yield from take(unread, INITIAL_SIZE, "multifd initial packet")))
         number = -1
         while True:
-            if not inbox.available:
+            if not unread.available:
                 yield Need(1, "multifd packet", clean=True)
-            if inbox.available < PREFIX_SIZE:
+            if unread.available < PREFIX_SIZE:
                 yield Need(PREFIX_SIZE, "multifd packet")
-            flags = packet_flags(inbox.peek(PREFIX_SIZE), inbox.offset)
+            flags = packet_flags(unread.peek(PREFIX_SIZE), unread.offset)
             if flags & DEVICE_STATE:
-                yield (yield from self._device_state(inbox))
+                yield (yield from self._device_state(unread))
                 continue
-            packet = yield from self._ram(inbox, flags)
+            packet = yield from self._ram(unread, flags)
             if packet.header.packet_number <= number:
                 found = packet.header.packet_number
                 raise ProtocolError(packet.offset + 24, "RAM packet", f"a number above {number}, found {found}")
             number = packet.header.packet_number
             yield packet
 
-    def _ram(self, inbox: Inbox, flags: int) -> Steps[RamPacket]:
-        offset = inbox.offset
+    def _ram(self, unread: Unread, flags: int) -> Steps[RamPacket]:
+        offset = unread.offset
         size = PREFIX_SIZE + header_rest(flags, self._page_size)
-        if inbox.available < size:
-            yield Need(size, "RAM packet")
-        header = parse_ram_header(inbox.peek(size), self._page_size, offset, self._limit)
-        inbox.skip(size)
-        if inbox.available < header.payload_size:
-            yield Need(header.payload_size, "RAM packet payload")
-        return RamPacket(header, inbox.take(header.payload_size), self._page_size, offset)
+        raw = yield from take(unread, size, "RAM packet")
+        header = parse_ram_header(raw, self._page_size, offset, self._limit)
+        payload = yield from take(unread, header.payload_size, "RAM packet payload")
+        return RamPacket(header, payload, self._page_size, offset)
 
-    def _device_state(self, inbox: Inbox) -> Steps[DeviceStatePacket]:
-        offset = inbox.offset
-        if inbox.available < PACKET_HEADER_SIZE:
-            yield Need(PACKET_HEADER_SIZE, "device state packet")
-        header = parse_device_packet_header(inbox.peek(PACKET_HEADER_SIZE), offset, self._limit)
-        inbox.skip(PACKET_HEADER_SIZE)
-        if inbox.available < header.size:
-            yield Need(header.size, "device state packet payload")
-        return DeviceStatePacket(header, inbox.take(header.size), offset)
+    def _device_state(self, unread: Unread) -> Steps[DeviceStatePacket]:
+        offset = unread.offset
+        raw = yield from take(unread, PACKET_HEADER_SIZE, "device state packet")
+        header = parse_device_packet_header(raw, offset, self._limit)
+        return DeviceStatePacket(header, (yield from take(unread, header.size, "device state packet payload")), offset)
 
 
 def emit_packet(event: ChannelEvent) -> list[Buffer]:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer, Inbox, Steps, take
+from migpool.wire.unread import Buffer, Steps, Unread, take
 
 __all__ = [
     "COMMAND",
@@ -135,31 +135,31 @@ def packaged(data: Buffer) -> list[Buffer]:
     return [_HEAD.pack(COMMAND, CommandKind.PACKAGED, _U32.size) + _U32.pack(len(data)), data]
 
 
-def read_command(inbox: Inbox, limit: int) -> Steps[Command | Packaged]:
-    """Read a command; the inbox is at its type byte.
+def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
+    """Read a command; the unread is at its type byte.
 
     Arguments:
-        inbox: where from.
+        unread: where from.
         limit: how many bytes a package may have.
 
     Raises:
         ProtocolError: an unknown command, data of a length that it cannot have, a package over the limit.
     """
-    offset = inbox.offset
-    _, number, length = _HEAD.unpack((yield from take(inbox, _HEAD.size, "command")))
+    offset = unread.offset
+    _, number, length = _HEAD.unpack((yield from take(unread, _HEAD.size, "command")))
     try:
         kind = CommandKind(number)
     except ValueError:
         raise ProtocolError(offset + 1, "command", f"a number of 1 to 11, found {number}") from None
     if length not in _LENGTHS[kind]:
         raise ProtocolError(offset + 3, f"command {kind.name}", f"data of {_wanted(kind)} bytes, found {length}")
-    data = yield from take(inbox, length, f"command {kind.name}")
+    data = yield from take(unread, length, f"command {kind.name}")
     if kind is not CommandKind.PACKAGED:
         return Command(kind, data, offset)
     size = int.from_bytes(data, "big")
     if size > limit:
         raise ProtocolError(offset + _HEAD.size, "package", f"at most {limit} bytes, found {size}")
-    return Packaged((yield from take(inbox, size, "package")), offset)
+    return Packaged((yield from take(unread, size, "package")), offset)
 
 
 def _wanted(kind: CommandKind) -> str:

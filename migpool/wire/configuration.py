@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Inbox, Need, Steps, take
 from migpool.wire.sections import SUBSECTION, ascii_text, counted, subsection_header
+from migpool.wire.unread import Need, Steps, Unread, take
 
 __all__ = ["CONFIGURATION", "Configuration", "configuration", "read_configuration"]
 
@@ -80,38 +80,38 @@ def configuration(config: Configuration) -> bytes:
     return b"".join(parts)
 
 
-def read_configuration(inbox: Inbox) -> Steps[Configuration]:
-    """Read a configuration; the inbox is at its type byte.
+def read_configuration(unread: Unread) -> Steps[Configuration]:
+    """Read a configuration; the unread is at its type byte.
 
     Raises:
         ProtocolError: a subsection that is unknown, or stands there twice, or has another version; a name that is
             empty, too long or not ASCII; a page size that no machine has.
     """
-    offset = inbox.offset
-    raw = yield from take(inbox, _HEAD.size, "configuration")
+    offset = unread.offset
+    raw = yield from take(unread, _HEAD.size, "configuration")
     kind, length = _HEAD.unpack(raw)
     if kind != CONFIGURATION:
         raise ProtocolError(offset, "configuration", f"type {CONFIGURATION:#04x}, found {kind:#04x}")
     if not 0 < length <= _NAME_LIMIT:
         raise ProtocolError(offset + 1, "machine name", f"1 to {_NAME_LIMIT} bytes, found a length of {length}")
-    name = yield from take(inbox, length, "machine name")
+    name = yield from take(unread, length, "machine name")
     config = Configuration(ascii_text(name, offset + _HEAD.size, "machine name"), offset=offset)
-    while (yield from _at_subsection(inbox)):
-        config = yield from _read_subsection(inbox, config)
+    while (yield from _at_subsection(unread)):
+        config = yield from _read_subsection(unread, config)
     return config
 
 
-def _at_subsection(inbox: Inbox) -> Steps[bool]:
-    if not inbox.available:
+def _at_subsection(unread: Unread) -> Steps[bool]:
+    if not unread.available:
         yield Need(1, "item after the configuration")
-    return inbox.peek(1)[0] == SUBSECTION
+    return unread.peek(1)[0] == SUBSECTION
 
 
-def _read_subsection(inbox: Inbox, config: Configuration) -> Steps[Configuration]:
+def _read_subsection(unread: Unread, config: Configuration) -> Steps[Configuration]:
     """Read one subsection and return ``config`` with what it says."""
-    offset = inbox.offset
-    _, length = yield from take(inbox, 2, "configuration subsection")
-    raw = yield from take(inbox, length + _U32.size, "configuration subsection")
+    offset = unread.offset
+    _, length = yield from take(unread, 2, "configuration subsection")
+    raw = yield from take(unread, length + _U32.size, "configuration subsection")
     name = ascii_text(raw[:length], offset + 2, "configuration subsection")
     (version,) = _U32.unpack(raw[length:])
     if name not in (PAGE_BITS, CAPABILITIES, UUID):
@@ -123,34 +123,34 @@ def _read_subsection(inbox: Inbox, config: Configuration) -> Steps[Configuration
     if name == PAGE_BITS:
         if config.page_bits is not None:
             raise repeated
-        return replace(config, page_bits=(yield from _read_page_bits(inbox)))
+        return replace(config, page_bits=(yield from _read_page_bits(unread)))
     if name == CAPABILITIES:
         if config.capabilities is not None:
             raise repeated
-        return replace(config, capabilities=(yield from _read_capabilities(inbox)))
+        return replace(config, capabilities=(yield from _read_capabilities(unread)))
     if config.uuid is not None:
         raise repeated
-    return replace(config, uuid=bytes((yield from take(inbox, 16, f"subsection {UUID}"))))
+    return replace(config, uuid=bytes((yield from take(unread, 16, f"subsection {UUID}"))))
 
 
-def _read_page_bits(inbox: Inbox) -> Steps[int]:
-    offset = inbox.offset
-    bits = int.from_bytes((yield from take(inbox, 4, f"subsection {PAGE_BITS}")), "big")
+def _read_page_bits(unread: Unread) -> Steps[int]:
+    offset = unread.offset
+    bits = int.from_bytes((yield from take(unread, 4, f"subsection {PAGE_BITS}")), "big")
     if not _SMALLEST_PAGE_BITS <= bits <= _LARGEST_PAGE_BITS:
         right = f"{_SMALLEST_PAGE_BITS} to {_LARGEST_PAGE_BITS} bits"
         raise ProtocolError(offset, f"subsection {PAGE_BITS}", f"{right}, found {bits}")
     return bits
 
 
-def _read_capabilities(inbox: Inbox) -> Steps[tuple[str, ...]]:
+def _read_capabilities(unread: Unread) -> Steps[tuple[str, ...]]:
     item = f"subsection {CAPABILITIES}"
-    offset = inbox.offset
-    count = int.from_bytes((yield from take(inbox, 4, item)), "big")
+    offset = unread.offset
+    count = int.from_bytes((yield from take(unread, 4, item)), "big")
     if count > _CAPABILITY_LIMIT:
         raise ProtocolError(offset, item, f"at most {_CAPABILITY_LIMIT} names, found {count}")
     names: list[str] = []
     for _ in range(count):
-        offset = inbox.offset
-        (length,) = yield from take(inbox, 1, item)
-        names.append(ascii_text((yield from take(inbox, length, item)), offset + 1, item))
+        offset = unread.offset
+        (length,) = yield from take(unread, 1, item)
+        names.append(ascii_text((yield from take(unread, length, item)), offset + 1, item))
     return tuple(names)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
-from migpool.wire.multifd import DEVICE_PACKET_HEADER_SIZE, DEVICE_STATE, MAGIC, VERSION, packet_flags
+from migpool.wire.multifd import DEVICE_PACKET_HEADER_SIZE, DEVICE_STATE, MAGIC, VERSION, packet_flags, padded_name
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "CONFIG",
@@ -54,15 +54,8 @@ _WHOLE = struct.Struct(">272sIIII")
 D = TypeVar("D")
 
 
-def _raw_idstr(idstr: str) -> bytes:
-    raw = idstr.encode("ascii")
-    if not raw or len(raw) > 255 or 0 in raw:
-        raise ValueError(f"an idstr is 1 to 255 bytes of ASCII without NUL, not {idstr!r}")
-    return raw.ljust(256, b"\0")
-
-
-def _before_size(idstr: str, instance_id: int) -> bytes:
-    return _PACKET.pack(MAGIC, VERSION, DEVICE_STATE, _raw_idstr(idstr), instance_id, 0)[:_VARIABLE_AT]
+def _head(idstr: str, instance_id: int, size: int = 0) -> bytes:
+    return _PACKET.pack(MAGIC, VERSION, DEVICE_STATE, padded_name(idstr, "an idstr"), instance_id, size)
 
 
 class DeviceStateHeader:
@@ -81,8 +74,7 @@ class DeviceStateHeader:
     __slots__ = ("buffer",)
 
     def __init__(self, idstr: str, instance_id: int = 0) -> None:
-        self.buffer = bytearray(HEADER_SIZE)
-        _PACKET.pack_into(self.buffer, 0, MAGIC, VERSION, DEVICE_STATE, _raw_idstr(idstr), instance_id, 0)
+        self.buffer = bytearray(_head(idstr, instance_id)) + bytes(CHUNK_HEADER_SIZE)
 
     def pack(self, index: int, size: int, config: bool = False) -> None:
         """Write what differs from chunk to chunk.
@@ -112,7 +104,7 @@ class DeviceStateParser(Generic[D]):
 
     def __init__(self, devices: Mapping[tuple[str, int], D], limit: int) -> None:
         # By all that stands before the size, so that a hit says that magic, version and flags are right, too.
-        self._devices = {_before_size(idstr, number): device for (idstr, number), device in devices.items()}
+        self._devices = {_head(idstr, number)[:_VARIABLE_AT]: device for (idstr, number), device in devices.items()}
         self._by_name = dict(devices)
         self._largest = min(limit, MAX_U32 - CHUNK_HEADER_SIZE) + CHUNK_HEADER_SIZE
 
@@ -185,8 +177,7 @@ class DevicePacketHeader:
 
 def device_packet_header(header: DevicePacketHeader) -> bytes:
     """The 276 bytes, for a payload of ``header.size`` bytes that is not this file's chunk."""
-    raw = _raw_idstr(header.idstr)
-    return _PACKET.pack(MAGIC, VERSION, DEVICE_STATE, raw, header.instance_id, header.size)
+    return _head(header.idstr, header.instance_id, header.size)
 
 
 def parse_device_packet_header(buffer: Buffer, offset: int = 0, limit: int = MAX_U32) -> DevicePacketHeader:

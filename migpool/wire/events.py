@@ -9,9 +9,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from migpool.errors import ProtocolError
 from migpool.wire.commands import Command, Packaged, command, packaged
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.inbox import Buffer
+from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import (
     MultifdFlush,
     RamBlocks,
@@ -21,18 +22,20 @@ from migpool.wire.ram import (
     block_list,
     multifd_flush,
     pages,
-    ram_section_begin,
     ram_section_end,
 )
 from migpool.wire.records import Record, payload_of
-from migpool.wire.sections import Section, SectionHead, section
+from migpool.wire.sections import Section, SectionHead, head_bytes, section
+from migpool.wire.unread import Buffer
 
 __all__ = [
+    "MAIN_MAGIC_SIZE",
     "DeviceSection",
     "Eof",
-    "Event",
     "FileHeader",
+    "StreamEvent",
     "VmDescription",
+    "begins_main_channel",
     "emit",
     "eof",
     "header",
@@ -41,6 +44,8 @@ __all__ = [
 
 FILE_MAGIC: Final = b"QEVM"
 FILE_VERSION: Final = 3
+MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)
+"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
 EOF: Final = 0x00
 VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
@@ -92,7 +97,7 @@ class VmDescription:
     offset: int = 0
 
 
-Event: TypeAlias = (
+StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
     | Section
@@ -107,6 +112,19 @@ Event: TypeAlias = (
     | Eof
     | VmDescription
 )
+
+
+def begins_main_channel(first: Buffer) -> bool:
+    """Whether a connection that begins with ``first`` (4 bytes or more) is a main channel; else it is a multifd one.
+
+    Raises:
+        ProtocolError: neither kind of channel begins so.
+    """
+    magic, multifd = bytes(memoryview(first)[:MAIN_MAGIC_SIZE]), MAGIC.to_bytes(4, "big")
+    if magic not in (FILE_MAGIC, multifd):
+        right = f"{FILE_MAGIC.hex()} (main channel) or {multifd.hex()} (multifd channel)"
+        raise ProtocolError(0, "first bytes of a connection", f"{right}, found {magic.hex() or 'nothing'}")
+    return magic == FILE_MAGIC
 
 
 def header() -> bytes:
@@ -124,7 +142,7 @@ def vm_description(text: Buffer) -> list[Buffer]:
     return [VMDESC_HEAD.pack(VMDESC, len(text)), text]
 
 
-def emit(event: Event, *, footers: bool = True) -> list[Buffer]:
+def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
     """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are.
 
     Arguments:
@@ -141,7 +159,7 @@ def emit(event: Event, *, footers: bool = True) -> list[Buffer]:
         case DeviceSection(head, records):
             return section(head, payload_of(records), footers=footers)
         case RamSection(head):
-            return [ram_section_begin(head)]
+            return [head_bytes(head)]
         case RamBlocks(blocks):
             return [block_list(blocks)]
         case RamPages(block):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "CREDITS_CAPABILITY",
@@ -27,7 +27,7 @@ __all__ = [
     "FAILED_LIMIT",
     "Digest",
     "Failed",
-    "Grant",
+    "GrantMessage",
     "OwnMessage",
     "Running",
     "Welcome",
@@ -49,7 +49,7 @@ _DIGEST = struct.Struct(">I32s")
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class GrantMessage:
     """Room at the destination for more chunks of one device.
 
     Arguments:
@@ -121,7 +121,7 @@ class Digest:
     offset: int = 0
 
 
-OwnMessage: TypeAlias = Grant | Welcome | Running | Failed | Digest
+OwnMessage: TypeAlias = GrantMessage | Welcome | Running | Failed | Digest
 
 
 def encode_own(message: OwnMessage) -> tuple[int, bytes]:
@@ -131,7 +131,7 @@ def encode_own(message: OwnMessage) -> tuple[int, bytes]:
         ValueError: a boot id is not 16 bytes long, or a reason is empty.
     """
     match message:
-        case Grant(device, limit):
+        case GrantMessage(device, limit):
             return GRANT, _TWO.pack(device, limit)
         case Welcome(chunk, devices):
             return WELCOME, _TWO.pack(chunk, devices)
@@ -156,9 +156,9 @@ def _one_line(reason: str) -> bytes:
     return data.decode("utf-8", "ignore").encode("utf-8")
 
 
-def _grant(data: Buffer, offset: int) -> Grant:
+def _grant(data: Buffer, offset: int) -> GrantMessage:
     device, limit = _TWO.unpack(data)
-    return Grant(device, limit, offset)
+    return GrantMessage(device, limit, offset)
 
 
 def _welcome(data: Buffer, offset: int) -> Welcome:

@@ -36,7 +36,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "DEVICE_STATE",
@@ -51,6 +51,7 @@ __all__ = [
     "header_rest",
     "initial_packet",
     "packet_flags",
+    "padded_name",
     "parse_initial_packet",
     "ram_header_size",
 ]
@@ -128,6 +129,19 @@ def parse_initial_packet(buffer: Buffer, offset: int = 0) -> InitialPacket:
     if padding != _ZEROS:
         raise ProtocolError(offset + 25, "multifd initial packet", f"39 zero bytes, found {padding.hex()}")
     return InitialPacket(uuid, channel, offset)
+
+
+def padded_name(name: str, item: str) -> bytes:
+    """A name as packets have it: ASCII, padded with NUL to 256 bytes.
+
+    Arguments:
+        name: 1 to 255 bytes.
+        item: what it is the name of, for the error.
+    """
+    raw = name.encode("ascii")
+    if not raw or len(raw) > 255 or 0 in raw:
+        raise ValueError(f"{item} is 1 to 255 bytes of ASCII without NUL, not {name!r}")
+    return raw.ljust(256, b"\0")
 
 
 def packet_flags(prefix: Buffer, offset: int = 0) -> int:

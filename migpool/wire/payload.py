@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Inbox, Need, Steps
+from migpool.wire.unread import Need, Steps, Unread, take
 
 if TYPE_CHECKING:
     from migpool.wire.sections import Kind, SectionHead
@@ -70,50 +70,48 @@ class RecordsOnly:
 RECORDS_ONLY: Final = RecordsOnly()
 
 
-def measured(inbox: Inbox, head: SectionHead, schema: Schema, limit: int, mark: bytes) -> Steps[memoryview]:
+def measured(unread: Unread, head: SectionHead, schema: Schema, limit: int, mark: bytes) -> Steps[memoryview]:
     """Read a payload whose length ``schema`` knows; ``mark``, which may be empty, follows it and is left in place.
 
     Raises:
         ProtocolError: the schema refuses the bytes, or the payload is longer than ``limit``.
     """
     item = f"payload of {head}"
-    if inbox.available < max(1, len(mark)):
+    if unread.available < max(1, len(mark)):
         yield Need(max(1, len(mark)), item)
-    asked = doubled = len(inbox.first())
+    asked = doubled = len(unread.first())
     asks = 1
-    size = _ask(inbox, head, schema, inbox.first())
+    size = _ask(unread, head, schema, unread.first())
     while size is None:
         if asked > limit + len(mark):
-            raise ProtocolError(inbox.offset, item, f"at most {limit} bytes, found no end within {asked}")
-        yield from _until_worth_asking(inbox, asked, 2 * doubled, mark if asks < _ASKS_PER_DOUBLING else None, item)
-        ended = inbox.ended
-        asked = inbox.available
+            raise ProtocolError(unread.offset, item, f"at most {limit} bytes, found no end within {asked}")
+        yield from _until_worth_asking(unread, asked, 2 * doubled, mark if asks < _ASKS_PER_DOUBLING else None, item)
+        ended = unread.ended
+        asked = unread.available
         asks += 1
         if asked >= 2 * doubled:
             doubled, asks = asked, 0
-        size = _ask(inbox, head, schema, inbox.peek(asked))
+        size = _ask(unread, head, schema, unread.peek(asked))
         if size is None and ended:
-            raise ProtocolError(inbox.offset, item, f"a whole payload, found {asked} bytes and the end of the input")
+            raise ProtocolError(unread.offset, item, f"a whole payload, found {asked} bytes and the end of the input")
     if not 0 <= size <= limit:
-        raise ProtocolError(inbox.offset, item, f"at most {limit} bytes, found {size}")
-    if inbox.available < size:
-        yield Need(size, item)
-    return inbox.take(size)
+        raise ProtocolError(unread.offset, item, f"at most {limit} bytes, found {size}")
+    return (yield from take(unread, size, item))
 
 
-def _ask(inbox: Inbox, head: SectionHead, schema: Schema, data: memoryview) -> int | None:
+def _ask(unread: Unread, head: SectionHead, schema: Schema, data: memoryview) -> int | None:
     try:
         return schema.measure(head.idstr, head.instance_id, head.version, head.kind, data)
     except ProtocolError as error:
-        raise ProtocolError(inbox.offset + error.offset, error.item, error.expected) from error
+        raise ProtocolError(unread.offset + error.offset, error.item, error.expected) from error
 
 
-def _until_worth_asking(inbox: Inbox, asked: int, enough: int, mark: bytes | None, item: str) -> Steps[None]:
+def _until_worth_asking(unread: Unread, asked: int, enough: int, mark: bytes | None, item: str) -> Steps[None]:
     """Wait for ``enough`` bytes, or for ``mark`` beyond the first ``asked``, or for the end of the input."""
     searched = asked
-    while inbox.available < enough and not inbox.ended:
-        waiting = inbox.available
-        if mark is not None and waiting > searched and mark in inbox.last(waiting - searched + len(mark) - 1):
+    while unread.available < enough and not unread.ended:
+        waiting = unread.available
+        if mark is not None and waiting > searched and mark in unread.last(waiting - searched + len(mark) - 1):
             return
         searched = waiting
         yield Need(waiting + 1, item, retry_at_end=True)

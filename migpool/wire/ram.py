@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from migpool.wire.inbox import Buffer
-from migpool.wire.sections import SectionHead, counted, footer, head_bytes
+from migpool.wire.sections import SectionHead, counted, footer
+from migpool.wire.unread import Buffer
 
 __all__ = [
     "RAM_IDSTR",
@@ -38,7 +38,6 @@ __all__ = [
     "block_list",
     "multifd_flush",
     "pages",
-    "ram_section_begin",
     "ram_section_end",
 ]
 
@@ -143,11 +142,6 @@ class RamSectionEnd:
 
 
 RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
-
-
-def ram_section_begin(head: SectionHead) -> bytes:
-    """The bytes before a RAM section's payload."""
-    return head_bytes(head)
 
 
 def block_list(blocks: Sequence[RamBlock]) -> bytes:

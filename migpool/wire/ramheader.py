@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import (
     BYTES_PER_RAM_PACKET,
     DEVICE_STATE,
@@ -32,10 +31,11 @@ from migpool.wire.multifd import (
     packet_flags,
 )
 from migpool.wire.sections import ascii_text
+from migpool.wire.unread import Buffer
 
 __all__ = ["RamPacketHeader", "parse_ram_header", "ram_header", "sync_header"]
 
-_FIXED = struct.Struct(">IIIIIIQI28s256s")
+FIXED = struct.Struct(">IIIIIIQI28s256s")
 _ITEM: Final = "RAM packet"
 
 
@@ -86,7 +86,7 @@ def ram_header(header: RamPacketHeader, page_size: int = 4096) -> bytes:
         raise ValueError(
             f"a packet holds {room} pages of a block with a name of 255 bytes, not {len(offsets)}, {len(name)}"
         )
-    fixed = _FIXED.pack(
+    fixed = FIXED.pack(
         MAGIC,
         VERSION,
         header.flags,
@@ -125,7 +125,7 @@ def parse_ram_header(
     flags = packet_flags(buffer, offset)
     if flags & DEVICE_STATE:
         raise ProtocolError(offset + 8, _ITEM, "a RAM or SYNC packet, found the flag DEVICE_STATE")
-    _, _, _, allocated, normal, size, number, zero, padding, raw = _FIXED.unpack_from(buffer)
+    _, _, _, allocated, normal, size, number, zero, padding, raw = FIXED.unpack_from(buffer)
     room = BYTES_PER_RAM_PACKET // page_size
     if allocated > room:
         raise ProtocolError(offset + 12, _ITEM, f"at most {room} pages allocated, found {allocated}")

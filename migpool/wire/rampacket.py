@@ -15,9 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer
-from migpool.wire.multifd import BYTES_PER_RAM_PACKET, MAGIC, RAM_HEADER_FIXED, SYNC, VERSION, ram_header_size
-from migpool.wire.ramheader import parse_ram_header
+from migpool.wire.multifd import (
+    BYTES_PER_RAM_PACKET,
+    MAGIC,
+    RAM_HEADER_FIXED,
+    SYNC,
+    VERSION,
+    padded_name,
+    ram_header_size,
+)
+from migpool.wire.ramheader import FIXED, parse_ram_header
+from migpool.wire.unread import Buffer
 
 __all__ = ["RamPacketParser", "RamPacketWriter", "packet_number", "runs_of"]
 
@@ -28,7 +36,6 @@ _NUMBER: Final = struct.Struct(">Q")
 _NUMBER_AT: Final = 24
 _NAME_AT: Final = 64
 _NAME_END: Final = 320
-_HEAD: Final = struct.Struct(">IIIIIIQI28s256s")
 _NOTHING: Final = bytes(28)
 _OFFSET: Final = struct.Struct(">Q")
 
@@ -58,13 +65,6 @@ def runs_of(pages: NDArray[np.intp]) -> Runs:
     return list(zip(begins, ends, strict=True))
 
 
-def _raw_name(name: str) -> bytes:
-    raw = name.encode("ascii")
-    if not raw or len(raw) > 255 or 0 in raw:
-        raise ValueError(f"a block's name is 1 to 255 bytes of ASCII without NUL, not {name!r}")
-    return raw.ljust(256, b"\0")
-
-
 class RamPacketWriter:
     """The header before the pages of one packet, ready for ``sendmsg([writer.buffer, *pages])``.
 
@@ -81,10 +81,10 @@ class RamPacketWriter:
     __slots__ = ("_names", "buffer")
 
     def __init__(self, names: list[str], page_size: int = 4096) -> None:
-        self._names = [_raw_name(name) for name in names]
+        self._names = [padded_name(name, "a block's name") for name in names]
         self.buffer = bytearray(ram_header_size(page_size))
         allocated = BYTES_PER_RAM_PACKET // page_size
-        _HEAD.pack_into(self.buffer, 0, MAGIC, VERSION, 0, allocated, 0, 0, 0, 0, b"", b"")
+        FIXED.pack_into(self.buffer, 0, MAGIC, VERSION, 0, allocated, 0, 0, 0, 0, b"", b"")
 
     def pack(self, number: int, block: int, normal: int, zero: int, size: int, offsets: bytes | memoryview) -> None:
         """Write what differs from packet to packet.
@@ -114,7 +114,7 @@ class RamPacketParser(Generic[B]):
     __slots__ = ("_blocks", "_page_size", "_room", "_steps")
 
     def __init__(self, blocks: Mapping[str, tuple[int, B]], page_size: int = 4096) -> None:
-        self._blocks = {_raw_name(name): found for name, found in blocks.items()}
+        self._blocks = {padded_name(name, "a block's name"): found for name, found in blocks.items()}
         self._page_size = page_size
         self._room = BYTES_PER_RAM_PACKET // page_size
         self._steps = np.arange(self._room, dtype=np.uint64) * np.uint64(page_size)
@@ -133,7 +133,7 @@ class RamPacketParser(Generic[B]):
         Raises:
             ProtocolError: the header is not right, its block is unknown, or a page lies outside of it.
         """
-        magic, version, flags, _, normal, size, _, zero, padding, name = _HEAD.unpack_from(buffer)
+        magic, version, flags, _, normal, size, _, zero, padding, name = FIXED.unpack_from(buffer)
         count = normal + zero
         if magic != MAGIC or version != VERSION or flags or count > self._room or padding != _NOTHING:
             self._refuse(buffer, offset)

@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Inbox, Need, Steps, take
 from migpool.wire.ram import (
     CONTINUE,
     EOS,
@@ -35,6 +34,7 @@ from migpool.wire.ram import (
     RamSectionEnd,
 )
 from migpool.wire.sections import Footers, SectionHead, ascii_text
+from migpool.wire.unread import Need, Steps, Unread, take
 
 __all__ = ["RamReader"]
 
@@ -67,45 +67,45 @@ class RamReader:
         self._block = ""
         self._end = 0
 
-    def section(self, inbox: Inbox, head: SectionHead) -> Generator[Need | RamEvent, None, None]:
+    def section(self, unread: Unread, head: SectionHead) -> Generator[Need | RamEvent, None, None]:
         """Read a RAM section from behind its head to behind its footer, as events."""
         if head.version != RAM_VERSION:
             raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
         yield RamSection(head)
         item = f"word of {head}"
         while True:
-            if inbox.available < _WORD:
+            if unread.available < _WORD:
                 yield Need(_WORD, item)
-            offset = inbox.offset
-            (word,) = _U64.unpack(inbox.peek(_WORD))
+            offset = unread.offset
+            (word,) = _U64.unpack(unread.peek(_WORD))
             flags = word & self._mask
             if flags in _PAGE_KINDS:
-                yield (yield from self._pages(inbox, flags))
+                yield (yield from self._pages(unread, flags))
             elif flags == MEM_SIZE:
-                yield (yield from self._block_list(inbox, word - flags))
+                yield (yield from self._block_list(unread, word - flags))
             elif word == MULTIFD_FLUSH:
-                inbox.skip(_WORD)
+                unread.skip(_WORD)
                 yield MultifdFlush(offset)
             elif word == EOS:
-                inbox.skip(_WORD)
-                yield from self._footers.check(inbox, head)
+                unread.skip(_WORD)
+                yield from self._footers.check(unread, head)
                 yield RamSectionEnd(head, offset)
                 return
             else:
                 raise ProtocolError(offset, item, f"flags 002, 004, 008, 010, 022, 028 or 200, found {word:016x}")
 
-    def _block_list(self, inbox: Inbox, total: int) -> Steps[RamBlocks]:
+    def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
         """Read the list of blocks, from its word on."""
         item = "RAM block list"
-        start = inbox.offset
-        inbox.skip(_WORD)
+        start = unread.offset
+        unread.skip(_WORD)
         blocks: dict[str, RamBlock] = {}
         while total:
-            offset = inbox.offset
-            (length,) = yield from take(inbox, 1, item)
-            name = ascii_text((yield from take(inbox, length, item)), offset + 1, item)
-            (used,) = _U64.unpack((yield from take(inbox, _WORD, item)))
-            gpa = int.from_bytes((yield from take(inbox, _WORD, item)), "big") if self._gpa else None
+            offset = unread.offset
+            (length,) = yield from take(unread, 1, item)
+            name = ascii_text((yield from take(unread, length, item)), offset + 1, item)
+            (used,) = _U64.unpack((yield from take(unread, _WORD, item)))
+            gpa = int.from_bytes((yield from take(unread, _WORD, item)), "big") if self._gpa else None
             if name in blocks:
                 raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
             if used > total or used & self._mask:
@@ -119,9 +119,9 @@ class RamReader:
         self._block, self._end = "", 0
         return RamBlocks(tuple(blocks.values()), start)
 
-    def _pages(self, inbox: Inbox, flags: int) -> Steps[RamPages]:
+    def _pages(self, unread: Unread, flags: int) -> Steps[RamPages]:
         """Read one batch, from the word of its first page on."""
-        offset = inbox.offset
+        offset = unread.offset
         named = not flags & CONTINUE
         addresses: list[int] = []
         positions: list[int] = []
@@ -129,56 +129,56 @@ class RamReader:
         base = 0
         start = 0
         if named:
-            start = yield from self._named_page(inbox, flags, addresses, positions)
+            start = yield from self._named_page(unread, flags, addresses, positions)
         elif not self._block:
             raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
-        while len(addresses) < self._batch and (start or (yield from self._whole_page(inbox))):
-            view = inbox.first()
+        while len(addresses) < self._batch and (start or (yield from self._whole_page(unread))):
+            view = unread.first()
             end = self._scan(view, start, offset, base, addresses, positions)
             parts.append(view[:end])
-            inbox.skip(end)
+            unread.skip(end)
             base += end
             start = 0
         if start:
-            parts.append(inbox.take(start))
+            parts.append(unread.take(start))
         data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
         return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
 
-    def _named_page(self, inbox: Inbox, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
-        """Read a page that names its block; leave it in the inbox, in one piece, and return its length there."""
+    def _named_page(self, unread: Unread, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
+        """Read a page that names its block; leave it in the unread, in one piece, and return its length there."""
         item = "RAM page"
-        if inbox.available < _WORD + 1:
+        if unread.available < _WORD + 1:
             yield Need(_WORD + 1, item)
-        at = _WORD + 1 + inbox.peek(_WORD + 1)[_WORD]
+        at = _WORD + 1 + unread.peek(_WORD + 1)[_WORD]
         length = at + (self._page_size if flags & PAGE else 1)
-        if inbox.available < length:
+        if unread.available < length:
             yield Need(length, item)
-        view = inbox.peek(length)
-        self._block = ascii_text(view[_WORD + 1 : at], inbox.offset + _WORD + 1, "RAM block name")
+        view = unread.peek(length)
+        self._block = ascii_text(view[_WORD + 1 : at], unread.offset + _WORD + 1, "RAM block name")
         if self._block not in self._lengths:
             names = [repr(name) for name in islice(self._lengths, _NAMES_SHOWN)]
             more = [f"{len(self._lengths) - len(names)} more"] if len(self._lengths) > len(names) else []
             known = ", ".join(names + more) or "none, as there was no list of blocks"
-            raise ProtocolError(inbox.offset, item, f"a block of the list ({known}), found {self._block!r}")
+            raise ProtocolError(unread.offset, item, f"a block of the list ({known}), found {self._block!r}")
         self._end = self._lengths[self._block]
         (word,) = _U64.unpack_from(view)
-        self._check(word - flags, flags, view[at], inbox.offset)
+        self._check(word - flags, flags, view[at], unread.offset)
         addresses.append(word - flags)
         positions.append(at if flags & PAGE else ZERO_PAGE)
         return length
 
-    def _whole_page(self, inbox: Inbox) -> Steps[bool]:
+    def _whole_page(self, unread: Unread) -> Steps[bool]:
         """Wait until the next entry is there in one piece; False if it does not continue the batch."""
-        if inbox.available < _WORD:
+        if unread.available < _WORD:
             yield Need(_WORD, "RAM word")
-        (word,) = _U64.unpack(inbox.peek(_WORD))
+        (word,) = _U64.unpack(unread.peek(_WORD))
         flags = word & self._mask
         if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
             return False
         length = _WORD + (self._page_size if flags & PAGE else 1)
-        if inbox.available < length:
+        if unread.available < length:
             yield Need(length, "RAM page")
-        inbox.peek(length)
+        unread.peek(length)
         return True
 
     def _scan(

@@ -21,9 +21,9 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer, Inbox, Steps, take
 from migpool.wire.payload import Schema, measured
 from migpool.wire.sections import SectionHead
+from migpool.wire.unread import Buffer, Steps, Unread, take
 
 __all__ = [
     "CONFIG_FRAME",
@@ -141,14 +141,14 @@ def config_within(chunk: Buffer, offset: int = 0) -> memoryview:
     return view[8:-8]
 
 
-def read_records(inbox: Inbox, head: SectionHead, schema: Schema, limit: int) -> Steps[tuple[Record, ...]]:
+def read_records(unread: Unread, head: SectionHead, schema: Schema, limit: int) -> Steps[tuple[Record, ...]]:
     """Read records up to and with the one that ends the payload; at most ``limit`` bytes in all."""
     item = f"record of {head}"
     records: list[Record] = []
     left = limit
     while True:
-        offset = inbox.offset
-        raw = yield from take(inbox, 8, item)
+        offset = unread.offset
+        raw = yield from take(unread, 8, item)
         mark = _MARKS.get(int.from_bytes(raw, "big"))
         data: Buffer = b""
         if len(records) == _RECORD_LIMIT:
@@ -156,12 +156,12 @@ def read_records(inbox: Inbox, head: SectionHead, schema: Schema, limit: int) ->
         if mark is None:
             raise ProtocolError(offset, item, f"a mark of ffffffffef100001 to 5, found {raw.hex()}")
         if mark is Mark.DATA:
-            size = int.from_bytes((yield from take(inbox, 8, item)), "big")
+            size = int.from_bytes((yield from take(unread, 8, item)), "big")
             if size > left:
                 raise ProtocolError(offset + 8, item, f"at most {limit} bytes in one section, found a record of {size}")
-            data = yield from take(inbox, size, item)
+            data = yield from take(unread, size, item)
         elif mark is Mark.CONFIG:
-            data = yield from measured(inbox, head, schema, left, _RAW[Mark.END])
+            data = yield from measured(unread, head, schema, left, _RAW[Mark.END])
         left -= 8 + len(data)
         records.append(Record(mark, data, offset))
         if mark is Mark.END or mark is Mark.INITIAL_DATA_SENT:

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.extension import OWN_KINDS, Digest, Failed, Grant, OwnMessage, Running, Welcome, encode_own
-from migpool.wire.inbox import Buffer, Inbox, Need, PushReader
+from migpool.wire.extension import OWN_KINDS, Digest, Failed, GrantMessage, OwnMessage, Running, Welcome, encode_own
+from migpool.wire.sections import counted
+from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
 __all__ = [
     "DATA_LIMIT",
@@ -126,23 +127,16 @@ def encode(message: Message) -> bytes:
         case RequestPages(address, length, None):
             kind, data = REQ_PAGES, _PAGES.pack(address, length)
         case RequestPages(address, length, str() as block):
-            kind, data = REQ_PAGES_ID, _PAGES.pack(address, length) + _name(block)
+            kind, data = REQ_PAGES_ID, _PAGES.pack(address, length) + counted(block, "a block name")
         case RecvBitmap(block):
-            kind, data = RECV_BITMAP, _name(block)
+            kind, data = RECV_BITMAP, counted(block, "a block name")
         case ResumeAck(value):
             kind, data = RESUME_ACK, _U32.pack(value)
         case SwitchoverAck():
             kind, data = SWITCHOVER_ACK, b""
-        case Grant() | Welcome() | Running() | Failed() | Digest():
+        case GrantMessage() | Welcome() | Running() | Failed() | Digest():
             kind, data = encode_own(message)
     return _HEAD.pack(kind, len(data)) + data
-
-
-def _name(block: str) -> bytes:
-    raw = block.encode("ascii")
-    if not 0 < len(raw) <= 255:
-        raise ValueError(f"a block name is 1 to 255 bytes of ASCII, not {block!r}")
-    return bytes((len(raw),)) + raw
 
 
 class ReturnPathReader(PushReader[Message]):
@@ -155,25 +149,25 @@ class ReturnPathReader(PushReader[Message]):
     __slots__ = ("extension",)
 
     def __init__(self, extension: bool = False) -> None:
-        inbox = Inbox()
-        super().__init__(inbox, self._messages(inbox))
+        unread = Unread()
+        super().__init__(unread, self._messages(unread))
         self.extension = extension
 
-    def _messages(self, inbox: Inbox) -> Generator[Need | Message, None, None]:
+    def _messages(self, unread: Unread) -> Generator[Need | Message, None, None]:
         while True:
-            if not inbox.available:
+            if not unread.available:
                 yield Need(1, "return path message", clean=True)
-            offset = inbox.offset
-            if inbox.available < _HEAD.size:
+            offset = unread.offset
+            if unread.available < _HEAD.size:
                 yield Need(_HEAD.size, "return path message")
-            kind, length = _HEAD.unpack(inbox.peek(_HEAD.size))
+            kind, length = _HEAD.unpack(unread.peek(_HEAD.size))
             name, wanted, parse = self._kind(kind, offset)
             if length > DATA_LIMIT or wanted not in (None, length):
                 right = f"at most {DATA_LIMIT}" if wanted is None else str(wanted)
                 raise ProtocolError(offset + 2, f"{name} message", f"a length of {right} bytes, found {length}")
-            if inbox.available < _HEAD.size + length:
+            if unread.available < _HEAD.size + length:
                 yield Need(_HEAD.size + length, f"{name} message")
-            yield parse(inbox.take(_HEAD.size + length)[_HEAD.size :], offset)
+            yield parse(unread.take(_HEAD.size + length)[_HEAD.size :], offset)
 
     def _kind(self, kind: int, offset: int) -> tuple[str, int | None, Callable[[Buffer, int], Message]]:
         if kind in _KINDS:

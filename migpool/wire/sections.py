@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.inbox import Buffer, Inbox, Need, Steps, take
+from migpool.wire.unread import Buffer, Need, Steps, Unread, take
 
 __all__ = [
     "FOOTER_SIZE",
@@ -163,27 +163,27 @@ def subsection_header(name: str, version: int) -> bytes:
     return bytes((SUBSECTION,)) + counted(name, "a subsection's name") + _VERSION.pack(version)
 
 
-def read_head(inbox: Inbox, kind: Kind, known: Mapping[int, SectionHead]) -> Steps[SectionHead]:
+def read_head(unread: Unread, kind: Kind, known: Mapping[int, SectionHead]) -> Steps[SectionHead]:
     """Read what stands before a payload.
 
     Arguments:
-        inbox: at the type byte.
+        unread: at the type byte.
         kind: the type that the byte says.
         known: what earlier START and FULL sections said, by section id.
 
     Raises:
         ProtocolError: PART or END of an unknown id, or an id that already belongs to another device.
     """
-    offset = inbox.offset
+    offset = unread.offset
     item = f"{kind.name} section"
-    _, section_id = _SHORT.unpack((yield from take(inbox, _SHORT.size, item)))
+    _, section_id = _SHORT.unpack((yield from take(unread, _SHORT.size, item)))
     begun = known.get(section_id)
     if kind in (Kind.PART, Kind.END):
         if begun is None:
             raise ProtocolError(offset + 1, item, f"the id of a section that began before, found {section_id}")
         return SectionHead(kind, section_id, begun.idstr, begun.instance_id, begun.version, offset)
-    (length,) = yield from take(inbox, 1, item)
-    raw = yield from take(inbox, length + _NUMBERS.size, item)
+    (length,) = yield from take(unread, 1, item)
+    raw = yield from take(unread, length + _NUMBERS.size, item)
     if begun is None and len(known) == _SECTION_LIMIT:
         raise ProtocolError(offset, item, f"at most {_SECTION_LIMIT} section ids, found more")
     idstr = ascii_text(raw[:length], offset + 6, f"{item} idstr")
@@ -210,7 +210,7 @@ class Footers:
         """What follows a section's payload for certain: its footer, or nothing if there may be none."""
         return footer(section_id) if self.present else b""
 
-    def check(self, inbox: Inbox, head: SectionHead) -> Steps[None]:
+    def check(self, unread: Unread, head: SectionHead) -> Steps[None]:
         """Read the footer of a section, if there is to be one.
 
         Raises:
@@ -218,15 +218,13 @@ class Footers:
                 says.
         """
         if self.present is None:
-            if not inbox.available:
+            if not unread.available:
                 yield Need(1, f"footer of {head}")
-            self.present = inbox.peek(1)[0] not in _AFTER_A_SECTION
+            self.present = unread.peek(1)[0] not in _AFTER_A_SECTION
         if not self.present:
             return
-        if inbox.available < FOOTER_SIZE:
-            yield Need(FOOTER_SIZE, f"footer of {head}")
-        offset = inbox.offset
-        raw = bytes(inbox.take(FOOTER_SIZE))
+        offset = unread.offset
+        raw = bytes((yield from take(unread, FOOTER_SIZE, f"footer of {head}")))
         right = footer(head.section_id)
         if raw != right:
             raise ProtocolError(offset, f"footer of {head}", f"{right.hex()}, found {raw.hex()}")

@@ -33,18 +33,18 @@ from migpool.wire.events import (
     VMDESC_HEAD,
     DeviceSection,
     Eof,
-    Event,
     FileHeader,
+    StreamEvent,
     VmDescription,
 )
-from migpool.wire.inbox import Inbox, Need, PushReader, Steps, take
 from migpool.wire.payload import DEFAULT_LIMIT, Schema, measured
 from migpool.wire.ram import RAM_IDSTR
 from migpool.wire.ramreader import RamReader
 from migpool.wire.records import read_records
 from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
+from migpool.wire.unread import Need, PushReader, Steps, Unread, take
 
-__all__ = ["ITEMS", "MAY_END", "State", "StreamReader"]
+__all__ = ["ITEMS", "MAY_END", "StreamReader", "StreamState"]
 
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
@@ -52,7 +52,7 @@ MAPPED_RAM: Final = "mapped-ram"
 _KINDS: Final = {int(kind): kind for kind in Kind}
 
 
-class State(Enum):
+class StreamState(Enum):
     """Where a stream stands."""
 
     CONFIGURATION = auto()
@@ -65,19 +65,19 @@ class State(Enum):
 _SECTIONS_AND_COMMANDS: Final = (*_KINDS, COMMAND)
 
 ITEMS: Final = {
-    State.CONFIGURATION: {CONFIGURATION: State.BODY},
-    State.BODY: {**dict.fromkeys(_SECTIONS_AND_COMMANDS, State.BODY), EOF: State.ENDED},
-    State.ENDED: {VMDESC: State.DESCRIBED},
-    State.DESCRIBED: {},
-    State.PACKAGE: dict.fromkeys(_SECTIONS_AND_COMMANDS, State.PACKAGE),
+    StreamState.CONFIGURATION: {CONFIGURATION: StreamState.BODY},
+    StreamState.BODY: {**dict.fromkeys(_SECTIONS_AND_COMMANDS, StreamState.BODY), EOF: StreamState.ENDED},
+    StreamState.ENDED: {VMDESC: StreamState.DESCRIBED},
+    StreamState.DESCRIBED: {},
+    StreamState.PACKAGE: dict.fromkeys(_SECTIONS_AND_COMMANDS, StreamState.PACKAGE),
 }
 """For each state, the types of items that may come next, and the state after each."""
 
-MAY_END: Final = frozenset({State.ENDED, State.DESCRIBED, State.PACKAGE})
+MAY_END: Final = frozenset({StreamState.ENDED, StreamState.DESCRIBED, StreamState.PACKAGE})
 """The states in which the input may end."""
 
 
-class StreamReader(PushReader[Event]):
+class StreamReader(PushReader[StreamEvent]):
     """Reads the main channel from bytes that come in any pieces.
 
     Arguments:
@@ -114,8 +114,8 @@ class StreamReader(PushReader[Event]):
         older: bool = False,
         page_size: int = 4096,
     ) -> None:
-        inbox = Inbox()
-        super().__init__(inbox, self._stream(inbox))
+        unread = Unread()
+        super().__init__(unread, self._stream(unread))
         self._schema = schema
         self._limit = limit
         self._batch = batch
@@ -138,82 +138,82 @@ class StreamReader(PushReader[Event]):
         """The head of the section that is being read, or was read last."""
         return self._section
 
-    def inside(self, package: Packaged) -> Iterator[Event]:
+    def inside(self, package: Packaged) -> Iterator[StreamEvent]:
         """The events inside a package. Read them to the end before the events that come after it.
 
         Raises:
             ProtocolError: as for the stream itself, with offsets of the whole channel.
         """
-        inbox = Inbox(package.offset + PACKAGE_AT)
-        reader: PushReader[Event] = PushReader(inbox, self._items(inbox, State.PACKAGE))
+        unread = Unread(package.offset + PACKAGE_AT)
+        reader: PushReader[StreamEvent] = PushReader(unread, self._items(unread, StreamState.PACKAGE))
         reader.feed(package.data)
         yield from reader.events()
         reader.end()
         yield from reader.events()
 
-    def _stream(self, inbox: Inbox) -> Generator[Need | Event, None, None]:
-        magic = bytes((yield from take(inbox, 4, "file header")))
+    def _stream(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
+        magic = bytes((yield from take(unread, 4, "file header")))
         if magic != FILE_MAGIC:
             raise ProtocolError(0, "file header", f"magic {FILE_MAGIC.hex()} ('QEVM'), found {magic.hex()}")
-        version = int.from_bytes((yield from take(inbox, 4, "file header")), "big")
+        version = int.from_bytes((yield from take(unread, 4, "file header")), "big")
         if version != FILE_VERSION:
             raise ProtocolError(4, "file header", f"version {FILE_VERSION}, found {version}")
         yield FileHeader(version)
-        yield from self._items(inbox, State.CONFIGURATION)
+        yield from self._items(unread, StreamState.CONFIGURATION)
 
-    def _items(self, inbox: Inbox, state: State) -> Generator[Need | Event, None, None]:
+    def _items(self, unread: Unread, state: StreamState) -> Generator[Need | StreamEvent, None, None]:
         while True:
-            if not inbox.available:
+            if not unread.available:
                 yield Need(1, "next item", clean=state in MAY_END)
-            kind = inbox.peek(1)[0]
-            if state is State.CONFIGURATION and self._older and kind != CONFIGURATION:
-                state = State.BODY
+            kind = unread.peek(1)[0]
+            if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
+                state = StreamState.BODY
             if kind not in ITEMS[state]:
                 right = " or ".join(f"{item:02x}" for item in sorted(ITEMS[state])) or "the end of the input"
-                raise ProtocolError(inbox.offset, "type of the next item", f"{right}, found {kind:02x}")
+                raise ProtocolError(unread.offset, "type of the next item", f"{right}, found {kind:02x}")
             state = ITEMS[state][kind]
             if kind in _KINDS:
-                yield from self._read_section(inbox, _KINDS[kind])
+                yield from self._read_section(unread, _KINDS[kind])
             elif kind == COMMAND:
-                yield (yield from read_command(inbox, self._limit))
+                yield (yield from read_command(unread, self._limit))
             elif kind == CONFIGURATION:
-                yield (yield from self._configuration(inbox))
+                yield (yield from self._configuration(unread))
             elif kind == EOF:
-                inbox.skip(1)
-                yield Eof(inbox.offset - 1)
+                unread.skip(1)
+                yield Eof(unread.offset - 1)
             else:
-                yield (yield from _read_description(inbox, self._limit))
+                yield (yield from _read_description(unread, self._limit))
 
-    def _configuration(self, inbox: Inbox) -> Steps[Configuration]:
-        config = yield from read_configuration(inbox)
+    def _configuration(self, unread: Unread) -> Steps[Configuration]:
+        config = yield from read_configuration(unread)
         self._mapped = MAPPED_RAM in (config.capabilities or ())
         gpa = IGNORE_SHARED in (config.capabilities or ()) if self._gpa is None else self._gpa
         page_size = self._page_size if config.page_bits is None else config.page_size
         self._ram = RamReader(page_size, gpa, self._batch, self._footers)
         return config
 
-    def _read_section(self, inbox: Inbox, kind: Kind) -> Generator[Need | Event, None, None]:
-        head = yield from read_head(inbox, kind, self._known)
+    def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
+        head = yield from read_head(unread, kind, self._known)
         self._known.setdefault(head.section_id, head)
         self._section = head
         if head.idstr == RAM_IDSTR:
             if self._mapped:
                 found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"
-                raise ProtocolError(inbox.offset, f"payload of {head}", f"RAM in the stream, {found}")
-            yield from self._ram.section(inbox, head)
+                raise ProtocolError(unread.offset, f"payload of {head}", f"RAM in the stream, {found}")
+            yield from self._ram.section(unread, head)
         elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith("/vfio"):
-            records = yield from read_records(inbox, head, self._schema, self._limit)
-            yield from self._footers.check(inbox, head)
+            records = yield from read_records(unread, head, self._schema, self._limit)
+            yield from self._footers.check(unread, head)
             yield DeviceSection(head, records)
         else:
-            payload = yield from measured(inbox, head, self._schema, self._limit, self._footers.mark(head.section_id))
-            yield from self._footers.check(inbox, head)
+            payload = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
+            yield from self._footers.check(unread, head)
             yield Section(head, payload)
 
 
-def _read_description(inbox: Inbox, limit: int) -> Steps[VmDescription]:
-    offset = inbox.offset
-    _, length = VMDESC_HEAD.unpack((yield from take(inbox, VMDESC_HEAD.size, "VM description")))
+def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
+    offset = unread.offset
+    _, length = VMDESC_HEAD.unpack((yield from take(unread, VMDESC_HEAD.size, "VM description")))
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
-    return VmDescription((yield from take(inbox, length, "VM description")), offset)
+    return VmDescription((yield from take(unread, length, "VM description")), offset)

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
 from migpool.wire.events import VMDESC, VMDESC_HEAD
-from migpool.wire.inbox import Buffer
+from migpool.wire.unread import Buffer
 
 __all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse", "payload_size"]
 
@@ -246,6 +246,7 @@ def payload_size(device: DeviceDescription) -> int:
 
 def _layout_size(layout: Layout) -> int:
     fields = sum(field.size * (1 if field.array_len is None else field.array_len) for field in layout.fields)
+    # A subsection's head: 05, the length of its name, the name, its version.
     return fields + sum(6 + len(part.vmsd_name) + _layout_size(part) for part in layout.subsections)
 
 

@@ -235,7 +235,7 @@ def accepting(tmp_path: Path) -> Iterator[Callable[..., Connections]]:
 
 def test_connections_are_told_apart_by_their_first_bytes(accepting: Callable[..., Connections]) -> None:
     found = accepting(initial_packet(1), header(), initial_packet(0))
-    assert found.main.recv(4) == header()[4:]
+    assert found.main_channel.recv(4) == header()[4:]
     assert len(found.channels) == 2
 
 
@@ -258,7 +258,11 @@ def test_a_stranger_is_refused(accepting: Callable[..., Connections], firsts: li
     [
         pytest.param([], "no source has come within 0.2 s", id="nobody"),
         pytest.param([header(), initial_packet(0)], "opened 1 of 2 multifd channels and the main channel", id="some"),
-        pytest.param([b"QE"], "has not said in time what it is", id="half a word"),
+        pytest.param(
+            [b"QE"],
+            "and 1 connections that have not said what they are",
+            id="half a word",
+        ),
     ],
 )
 def test_what_does_not_come_is_not_waited_for_without_end(

@@ -23,11 +23,11 @@ from migpool.vmsd.layout import from_json
 from migpool.wire.channelreader import ChannelReader, emit_packet
 from migpool.wire.devicestate import DeviceStateParser
 from migpool.wire.events import emit
-from migpool.wire.inbox import PushReader
 from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.records import config_within
 from migpool.wire.returnpath import ReturnPathReader, encode
 from migpool.wire.stream import StreamReader
+from migpool.wire.unread import PushReader
 from migpool.wire.vmdesc import emit_description, parse
 from migpool_plugins.vmsd.capture import sections
 from tests.fuzz.fuzz_seeds import sections_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, store
+from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Role, store
 from tests.support import DATA
 from tests.support.inspect_command import migpool, on_terminal, piped
 from tests.support.other_streams import RICH, other, other_path
@@ -135,7 +135,7 @@ def recording(folder: Path, *, complete: bool) -> Path:
     (folder / "000-source.bytes").write_bytes(stream)
     (folder / "000-source.times").write_bytes(struct.pack("<4Q", 10**9, 1000, 2 * 10**9, len(stream)))
     flow = Flow(len(stream), len(stream), Ended.CLOSED, "000-source.bytes", "000-source.times")
-    main = Connection(0, Part.MAIN, None, "", 10**9, 2 * 10**9, flow, Flow())
+    main = Connection(0, Role.MAIN, None, "", 10**9, 2 * 10**9, flow, Flow())
     begin, end = Moment(10**9, "2025-01-01T00:00:00Z"), Moment(2 * 10**9, "2025-01-01T00:00:01Z")
     store(folder, Index("tcp:a:1", "tcp:b:1", begin, end, complete, "" if complete else "cut", (main,)))
     return folder

@@ -21,8 +21,8 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.wire.commands import switchover_start
-from migpool.wire.inbox import Buffer
 from migpool.wire.records import initial_data_sent
+from migpool.wire.unread import Buffer
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
 SETTINGS = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from migpool.wire.events import begins_main_channel
 from migpool.wire.returnpath import Message, encode
-from migpool.wire.role import Role, role
 
 __all__ = ["OtherDestination"]
 
@@ -37,7 +37,7 @@ class OtherDestination:
         self._wake, self._woken = socket.socketpair()
         self._stack.enter_context(self._wake)
         self._stack.enter_context(self._woken)
-        self._connections: list[tuple[Role, socket.socket]] = []
+        self._connections: list[tuple[bool, socket.socket]] = []
         self._all_are_here = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="other destination")
 
@@ -57,16 +57,16 @@ class OtherDestination:
         """Wait until all connections have come and said what they are."""
         assert self._all_are_here.wait(LIMIT), "not all connections have come"
 
-    def close(self, wanted: Role) -> None:
+    def close(self, *, main: bool) -> None:
         """End the connections of one kind; the source notices it."""
-        for kind, sock in self._connections:
-            if kind is wanted:
+        for is_main, sock in self._connections:
+            if is_main is main:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def answer(self, *messages: Message) -> None:
         """Say something on the return path."""
-        for kind, sock in self._connections:
-            if kind is Role.MAIN:
+        for is_main, sock in self._connections:
+            if is_main:
                 sock.sendall(b"".join(map(encode, messages)))
 
     def _serve(self) -> None:
@@ -90,7 +90,7 @@ class OtherDestination:
         except OSError:
             return False
         if data and all(sock is not known for _, known in self._connections):
-            self._connections.append((role(data), sock))
+            self._connections.append((begins_main_channel(data), sock))
             if len(self._connections) > self._channels:
                 self._all_are_here.set()
         return bool(data)

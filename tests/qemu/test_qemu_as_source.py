@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
-from migpool.wire.role import Role
 from tests.qemu.guest import continues, set_up
 from tests.qemu.otherdestination import OtherDestination
 from tests.qemu.qemuprocess import QemuProcess, WaitedTooLong
@@ -30,7 +29,7 @@ def test_multifd_channels_that_are_closed_early_fail_it_and_the_guest_goes_on(
     with OtherDestination(tmp_path / "o", 2) as other:
         source.execute("migrate", {"uri": other.uri})
         other.wait_for_all()
-        other.close(Role.MULTIFD)
+        other.close(main=False)
         assert source.wait_for_status("completed", "failed") == "failed"
     assert continues(source.wait_for_ticks(2))
 
@@ -44,7 +43,7 @@ def test_a_shut_and_a_closed_connection_before_the_end_fail_it_and_the_guest_goe
         source.execute("migrate", {"uri": other.uri})
         other.wait_for_all()
         other.answer(Shut(error))
-        other.close(Role.MAIN)
+        other.close(main=True)
         assert source.wait_for_status("completed", "failed") == "failed"
     assert continues(source.wait_for_ticks(2))
 

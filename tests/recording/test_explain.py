@@ -22,7 +22,7 @@ from tests.support.made_recordings import (
     MS,
     PAGE,
     Made,
-    Part,
+    Role,
     begin,
     end,
     first,
@@ -40,17 +40,17 @@ ACK, PONG, SHUT = (encode(message) for message in (SwitchoverAck(), Pong(1), Shu
 
 def made(tmp_path: Path, machine: str = "made") -> Path:
     main = Made(
-        Part.MAIN,
+        Role.MAIN,
         None,
         [(0, begin(machine, answers=True)), (500, switchover_start()), (600, ram_end()), (700, end())],
         [(10, ACK + PONG[:3]), (20, PONG[3:]), (900, SHUT)],
     )
     busy = Made(
-        Part.MULTIFD,
+        Role.MULTIFD,
         0,
         [(1, first(0)), (100, ram(1, 9, 2) + sync(2)), (400, ram(4, 20)), (550, state("a", 0, 5000)), (601, sync(6))],
     )
-    idle = Made(Part.MULTIFD, 1, [(2, first(1)), (101, sync(3)), (560, state("a", 1, 70)), (602, sync(7))])
+    idle = Made(Role.MULTIFD, 1, [(2, first(1)), (101, sync(3)), (560, state("a", 1, 70)), (602, sync(7))])
     return recording(tmp_path / "made", [main, idle, busy])
 
 
@@ -121,9 +121,9 @@ def test_a_recording_of_our_own_is_understood(tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_or_cut_short_is_explained_as_far_as_it_goes(tmp_path: Path) -> None:
-    main = Made(Part.MAIN, None, [(0, begin())])
-    channel = Made(Part.MULTIFD, 0, [(0, first(0) + ram(1, 3) + ram(2, 3)[:-5])])
-    other = Made(Part.UNKNOWN, None, [(0, b"GET / HTTP")])
+    main = Made(Role.MAIN, None, [(0, begin())])
+    channel = Made(Role.MULTIFD, 0, [(0, first(0) + ram(1, 3) + ram(2, 3)[:-5])])
+    other = Made(Role.UNKNOWN, None, [(0, b"GET / HTTP")])
     directory = recording(tmp_path / "made", [main, channel, other], complete=False, reason="it was cancelled")
     found = explain(directory)
     assert (found.complete, found.reason) == (False, "it was cancelled")
@@ -192,7 +192,7 @@ def test_a_large_recording_takes_little_memory(tmp_path: Path) -> None:
     count = 1000
     directory = recording(
         tmp_path / "made",
-        [Made(Part.MAIN, None, [(0, begin() + end())]), Made(Part.MULTIFD, 0, [(0, first(0))])],
+        [Made(Role.MAIN, None, [(0, begin() + end())]), Made(Role.MULTIFD, 0, [(0, first(0))])],
     )
     size = 64 + count * (len(head) + 128 * PAGE)
     with (directory / "001-source.bytes").open("r+b") as file:

@@ -18,7 +18,7 @@ import pytest
 
 from migpool.errors import UsageError
 from migpool.migration.states import State
-from migpool.streams.record.index import Ended, Part, load
+from migpool.streams.record.index import Ended, Role, load
 from migpool.streams.record.recorder import Limits, Recorder
 from migpool.streams.record.times import Times
 from migpool.transport.address import Address
@@ -68,9 +68,9 @@ def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: s
     assert index == load(tmp_path / "recording")
     assert index.complete, index.reason
     assert [(one.role, one.channel, one.uuid) for one in index.connections] == [
-        (Part.MAIN, None, ""),
-        (Part.MULTIFD, 1, UUID.hex()),
-        (Part.MULTIFD, 0, UUID.hex()),
+        (Role.MAIN, None, ""),
+        (Role.MULTIFD, 1, UUID.hex()),
+        (Role.MULTIFD, 0, UUID.hex()),
     ]
     for one, data in zip(index.connections, (main, first, second), strict=True):
         assert (tmp_path / "recording" / one.source.file).read_bytes() == data
@@ -215,7 +215,7 @@ def test_what_is_no_migration_passes_all_the_same(tmp_path: Path) -> None:
             other.sendall(b"\r\n")
             assert read(there, 2) == b"\r\n"
         index = between.index()
-    assert [one.role for one in index.connections] == [Part.MAIN, Part.UNKNOWN]
+    assert [one.role for one in index.connections] == [Role.MAIN, Role.UNKNOWN]
 
 
 def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:

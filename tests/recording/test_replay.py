@@ -18,12 +18,12 @@ from migpool.errors import PeerError, UsageError
 from migpool.migration.states import State
 from migpool.streams.record.index import load, store
 from migpool.streams.record.playable import playable
-from migpool.streams.record.replay import Outcome, Replay
+from migpool.streams.record.replay import Played, Replay
 from migpool.transport.address import Address
 from migpool.wire.returnpath import Shut, SwitchoverAck, encode
 from tests.support.made_recordings import (
     Made,
-    Part,
+    Role,
     begin,
     end,
     first,
@@ -60,7 +60,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "recording"
 
 
-def play(directory: Path, to: Address, **how: object) -> Outcome:
+def play(directory: Path, to: Address, **how: object) -> Played:
     return Replay(playable(directory, None), to, **{"limit": 5, **how}).run()  # type: ignore[arg-type]
 
 
@@ -170,19 +170,17 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, recorded: Path) -> None:
 
 
 def test_streams_that_were_cut_short_are_refused(tmp_path: Path) -> None:
-    main = Made(Part.MAIN, None, [(0, begin())])
+    main = Made(Role.MAIN, None, [(0, begin())])
     refused(recording(tmp_path / "a", [main]), "the main channel was cut short: next item at byte")
-    main = Made(Part.MAIN, None, [(0, begin() + end())])
-    channel = Made(Part.MULTIFD, 0, [(0, first(0) + ram(1, 3)[:-1])])
+    main = Made(Role.MAIN, None, [(0, begin() + end())])
+    channel = Made(Role.MULTIFD, 0, [(0, first(0) + ram(1, 3)[:-1])])
     refused(recording(tmp_path / "b", [main, channel]), "channel 0 is damaged: multifd packet at byte 64")
 
 
 # ---------------------------------------------------------------------- destinations by hand
 
 
-def played(
-    directory: Path, serve: Callable[[dict[str, socket.socket]], None], tmp_path: Path, **how: object
-) -> Outcome:
+def played(directory: Path, serve: Callable[[dict[str, socket.socket]], None], tmp_path: Path, **how: object) -> Played:
     """Play into a destination that accepts all connections and then does ``serve``."""
     count = len(load(directory).connections)
     with listener("unix", tmp_path, "by-hand") as (door, to), ExitStack() as stack:
@@ -204,13 +202,13 @@ def played(
 def made(tmp_path: Path, *, answers: bool = False) -> Path:
     """Two channels with RAM and device state, and a switchover."""
     main = Made(
-        Part.MAIN,
+        Role.MAIN,
         None,
         [(0, begin(answers=answers)), (50, switchover_start()), (60, ram_end() + end())],
         [(10, encode(SwitchoverAck())), (90, encode(Shut(0)))] if answers else (),
     )
     channels = [
-        Made(Part.MULTIFD, n, [(1, first(n)), (20, ram(1, 3) + sync(2)), (55, state("dev", n, 5000)), (61, sync(3))])
+        Made(Role.MULTIFD, n, [(1, first(n)), (20, ram(1, 3) + sync(2)), (55, state("dev", n, 5000)), (61, sync(3))])
         for n in range(2)
     ]
     return recording(tmp_path / "made", [main, *channels])
@@ -259,8 +257,8 @@ def test_the_switchover_waits_for_the_acknowledgement_and_device_state_for_the_s
 
 
 def test_a_destination_that_closes_early_is_said_with_the_channel_and_the_byte(tmp_path: Path) -> None:
-    main = Made(Part.MAIN, None, [(0, begin() + end())])
-    channel = Made(Part.MULTIFD, 0, [(0, first(0)), (1, b"".join(ram(n, 60) for n in range(40)))])
+    main = Made(Role.MAIN, None, [(0, begin() + end())])
+    channel = Made(Role.MULTIFD, 0, [(0, first(0)), (1, b"".join(ram(n, 60) for n in range(40)))])
     directory = recording(tmp_path / "made", [main, channel])
 
     def serve(socks: dict[str, socket.socket]) -> None:
@@ -296,8 +294,8 @@ def test_shut_1_after_everything_was_sent_is_not_accepted(tmp_path: Path) -> Non
             sock.close()
 
     carried = {
-        "main": Made(Part.MAIN, None, [(0, begin(answers=True) + end())], [(9, encode(Shut(0)))]),
-        "0": Made(Part.MULTIFD, 0, [(0, first(0) + sync(1))]),
+        "main": Made(Role.MAIN, None, [(0, begin(answers=True) + end())], [(9, encode(Shut(0)))]),
+        "0": Made(Role.MULTIFD, 0, [(0, first(0) + sync(1))]),
     }
     outcome = played(recording(tmp_path / "made", list(carried.values())), serve, tmp_path)
     assert not outcome.accepted
@@ -340,8 +338,8 @@ def test_a_destination_that_never_says_the_last_word_is_given_up(tmp_path: Path)
 
 
 def test_a_destination_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
-    main = Made(Part.MAIN, None, [(0, begin() + end())])
-    channel = Made(Part.MULTIFD, 0, [(0, first(0)), (1, b"".join(ram(n, 60) for n in range(40)))])
+    main = Made(Role.MAIN, None, [(0, begin() + end())])
+    channel = Made(Role.MULTIFD, 0, [(0, first(0)), (1, b"".join(ram(n, 60) for n in range(40)))])
     over = threading.Event()
 
     def serve(_socks: dict[str, socket.socket]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import PeerError, ProtocolError, UsageError
+from migpool.streams.file.fromfile import Sent, begins_as_a_stream, send_file
 from migpool.streams.file.front import Front
-from migpool.streams.file.receiving import receive_file
-from migpool.streams.file.sending import Sent, begins_as_a_stream, send_file
+from migpool.streams.file.tofile import receive_file
 from migpool.transport.address import Address
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamPages

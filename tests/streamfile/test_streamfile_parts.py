@@ -14,10 +14,10 @@ from migpool.streams.file.packets import Packets
 from migpool.wire.channelreader import ChannelReader, RamPacket
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import emit, eof, header, vm_description
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamPages, pages
 from migpool.wire.sections import footer, section_full, section_start
+from migpool.wire.unread import Buffer
 from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
 
 BEGINNING = header() + configuration(Configuration("m"))

@@ -16,17 +16,17 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.events import eof, header
 from migpool.wire.multifd import initial_packet
-from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_begin, ram_section_end
+from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
-from migpool.wire.sections import Kind, SectionHead, footer, section_full
+from migpool.wire.sections import Kind, SectionHead, footer, head_bytes, section_full
 from tests.support.made_machine import PAGE, page
 from tests.support.storing_thread import LIMIT, Receiver
 
 RAM = SectionHead(Kind.START, 2, "ram", 0, 4)
-BLOCKS = ram_section_begin(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])
+BLOCKS = head_bytes(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])
 BEGINNING = header() + configuration(Configuration("made-up")) + open_return_path() + ping(7)
-END = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
+END = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
 
 
 class Source:
@@ -140,7 +140,7 @@ def test_other_ways_of_migration_are_refused_by_name(tmp_path: Path, wish: Comma
 
 def test_an_end_that_cannot_be_told_is_not_taken_for_one(tmp_path: Path) -> None:
     with migrating(tmp_path, 0, idle=0.5) as (source, receiver):
-        end = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+        end = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
         devices = b"".join(map(bytes, section_full(5, "device", b"state"))) + eof()
         source.main.sendall(BLOCKS + ram_section_end(2) + end + devices)
         assert source.answers() == REFUSED
@@ -151,7 +151,7 @@ def test_an_end_that_cannot_be_told_is_not_taken_for_one(tmp_path: Path) -> None
 @pytest.mark.parametrize("devices", [b"", b"\x04half a section", footer(5)])
 def test_a_source_that_goes_away_leaves_nothing(tmp_path: Path, devices: bytes) -> None:
     with migrating(tmp_path, 0) as (source, receiver):
-        end = ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+        end = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
         source.main.sendall(BLOCKS + ram_section_end(2) + end + devices)
         source.main.shutdown(socket.SHUT_WR)
         assert source.answers() == REFUSED

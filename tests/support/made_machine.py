@@ -5,8 +5,8 @@ from __future__ import annotations
 from migpool.wire.commands import switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
-from migpool.wire.ram import RamBlock, block_list, pages, ram_section_begin, ram_section_end
-from migpool.wire.sections import Kind, SectionHead, section_full
+from migpool.wire.ram import RamBlock, block_list, pages, ram_section_end
+from migpool.wire.sections import Kind, SectionHead, head_bytes, section_full
 
 PAGE = 4096
 DESCRIPTION = b'{"page_size": 4096, "devices": []}'
@@ -27,19 +27,19 @@ def machine_stream() -> bytes:
     parts = [
         header(),
         configuration(Configuration("made-up", uuid=bytes(range(16)))),
-        ram_section_begin(start),
+        head_bytes(start),
         block_list(blocks),
         ram_section_end(2),
     ]
     for name, entries in (("pc.ram", first), ("vga", [(PAGE, page(7))]), ("pc.ram", second), ("pc.ram", third)):
         parts += [
-            ram_section_begin(SectionHead(Kind.PART, 2, "ram", 0, 4)),
+            head_bytes(SectionHead(Kind.PART, 2, "ram", 0, 4)),
             *map(bytes, pages(name, entries)),
             ram_section_end(2),
         ]
     parts += [
         switchover_start(),
-        ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)),
+        head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)),
         ram_section_end(2),
         *map(bytes, section_full(5, "device", b"\x00\x06\x00\x00\x00\x02{}" + bytes(range(256)))),
         eof(),

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Part, Side, flow_name, store
+from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Role, Side, flow_name, store
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.multifd import initial_packet
-from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_begin, ram_section_end
+from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, SectionHead, head_bytes
 
 MS = 10**6
 PAGE = 4096
@@ -27,7 +27,7 @@ Timed = Sequence[tuple[int, bytes]]
 class Made:
     """One connection: what passed in both directions."""
 
-    part: Part
+    part: Role
     channel: int | None
     source: Timed
     destination: Timed = field(default=())
@@ -65,7 +65,7 @@ def recording(directory: Path, made: Sequence[Made], *, complete: bool = True, r
 def begin(machine: str = "made", *, answers: bool = False) -> bytes:
     """The beginning of a main channel of QEMU's kind: up to RAM's START section and its FLUSH."""
     commands = open_return_path() + ping(1) if answers else b""
-    head = ram_section_begin(SectionHead(Kind.START, 2, "ram", 0, 4))
+    head = head_bytes(SectionHead(Kind.START, 2, "ram", 0, 4))
     blocks = block_list([RamBlock("pc.ram", 64 * PAGE)])
     return (
         header()
@@ -80,7 +80,7 @@ def begin(machine: str = "made", *, answers: bool = False) -> bytes:
 
 def ram_end() -> bytes:
     """RAM's END section, with a FLUSH."""
-    return ram_section_begin(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
+    return head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
 
 
 def end() -> bytes:
@@ -116,7 +116,7 @@ __all__ = [
     "MS",
     "PAGE",
     "Made",
-    "Part",
+    "Role",
     "begin",
     "end",
     "first",

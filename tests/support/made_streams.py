@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from migpool.wire.commands import Command, CommandKind, Packaged
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, Event, FileHeader, VmDescription, emit
-from migpool.wire.inbox import PushReader
+from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, emit
 from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSection, RamSectionEnd, pages
 from migpool.wire.records import Mark, Record
 from migpool.wire.sections import Kind, Section, SectionHead
+from migpool.wire.unread import PushReader
 
 E = TypeVar("E")
 BATCH = 3
@@ -78,7 +78,7 @@ def page_runs(draw: st.DrawFn, blocks: tuple[RamBlock, ...], page_size: int) -> 
 
 
 @st.composite
-def ram_sections(draw: st.DrawFn, page_size: int, gpa: bool) -> list[Event]:
+def ram_sections(draw: st.DrawFn, page_size: int, gpa: bool) -> list[StreamEvent]:
     """A START section with a list of blocks, and some PART sections with pages, all of one id."""
     pages_of = st.integers(1, 5).map(lambda n: n * page_size)
     gpas = u32 if gpa else st.none()
@@ -86,7 +86,7 @@ def ram_sections(draw: st.DrawFn, page_size: int, gpa: bool) -> list[Event]:
         st.lists(st.builds(RamBlock, names, pages_of, gpas), min_size=1, max_size=3, unique_by=lambda b: b.name)
     )
     start = SectionHead(Kind.START, 2, "ram", 0, 4)
-    events: list[Event] = [RamSection(start), RamBlocks(tuple(blocks)), RamSectionEnd(start)]
+    events: list[StreamEvent] = [RamSection(start), RamBlocks(tuple(blocks)), RamSectionEnd(start)]
     for kind in [*draw(st.lists(st.just(Kind.PART), max_size=2)), Kind.END]:
         head = SectionHead(kind, 2, "ram", 0, 4)
         runs = st.lists(page_runs(tuple(blocks), page_size) | st.just(MultifdFlush()), max_size=4)
@@ -95,7 +95,7 @@ def ram_sections(draw: st.DrawFn, page_size: int, gpa: bool) -> list[Event]:
 
 
 @st.composite
-def device_sections(draw: st.DrawFn, section_id: int) -> list[Event]:
+def device_sections(draw: st.DrawFn, section_id: int) -> list[StreamEvent]:
     number, version = draw(u32), draw(u32)
     if draw(st.booleans()):
         head = SectionHead(Kind.FULL, section_id, "d" + draw(names), number, version)
@@ -116,11 +116,11 @@ configurations = st.builds(
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> list[Event]:
+def streams(draw: st.DrawFn) -> list[StreamEvent]:
     """The events of a whole stream. Their offsets are not set."""
     config = draw(configurations)
     gpa = "x-ignore-shared" in (config.capabilities or ())
-    middle: list[Event] = [*draw(st.lists(commands, max_size=3))]
+    middle: list[StreamEvent] = [*draw(st.lists(commands, max_size=3))]
     if draw(st.booleans()):
         middle += draw(ram_sections(config.page_size, gpa))
     for section_id in draw(st.lists(st.integers(3, 9), max_size=3, unique=True)):
@@ -130,7 +130,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
     return [FileHeader(), config, *middle, Eof(), *end]
 
 
-def raw(events: list[Event]) -> bytes:
+def raw(events: list[StreamEvent]) -> bytes:
     """The bytes of events."""
     return b"".join(b"".join(emit(event)) for event in events)
 

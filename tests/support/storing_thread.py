@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from migpool.errors import MigpoolError
-from migpool.streams.file.receiving import Stored, receive_file
+from migpool.streams.file.tofile import Stored, receive_file
 from migpool.transport.address import Address
 
 LIMIT = 10.0

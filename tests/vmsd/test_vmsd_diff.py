@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from migpool.vmsd.description import Description
-from migpool.vmsd.diff import Change, Outcome, Verdict, compare, outcome
+from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
 from migpool.vmsd.layout import from_descriptions
 
-SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS
+SAFE, DEPENDS, BREAKS = Risk.SAFE, Risk.DEPENDS, Risk.BREAKS
 
 
 def changes(old: Description, new: Description) -> list[Change]:
@@ -145,13 +145,13 @@ PAIRS = [
     ("old", "new", "forward", "backward", "reason"), [pair[1:] for pair in PAIRS], ids=[pair[0] for pair in PAIRS]
 )
 def test_a_change_and_its_verdict(
-    old: Description, new: Description, forward: Verdict, backward: Verdict, reason: str
+    old: Description, new: Description, forward: Risk, backward: Risk, reason: str
 ) -> None:
     found = changes(old, new)
-    assert outcome(found) == Outcome(forward, backward)
+    assert compatibility(found) == Compatibility(forward, backward)
     assert any(reason in each.reason for each in found) if reason else found == []
     assert all("\n" not in each.reason and each.path.startswith("d") for each in found)
-    assert outcome(changes(new, old)) == Outcome(backward, forward)
+    assert compatibility(changes(new, old)) == Compatibility(backward, forward)
 
 
 def test_a_subsection_is_compared_by_its_own_version() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import DescriptionError
-from migpool.vmsd.diff import Outcome, Verdict, compare, outcome
+from migpool.vmsd.diff import Compatibility, Risk, compare, compatibility
 from migpool.vmsd.jsonform import stream_description
 from migpool.vmsd.layout import LayoutSet, from_json, read_layouts
 from tests.support.vmsd_captures import stream_path
 
-SAFE, DEPENDS, BREAKS = Verdict.SAFE, Verdict.DEPENDS, Verdict.BREAKS
+SAFE, DEPENDS, BREAKS = Risk.SAFE, Risk.DEPENDS, Risk.BREAKS
 
 # ------------------------------------------------------------------------------------------------------- streams
 
@@ -33,7 +33,7 @@ def test_a_stream_is_compatible_with_itself() -> None:
 
 def test_another_machine_lacks_devices() -> None:
     found = compare(read_layouts(stream_path("q35-rich")), read_layouts(stream_path("q35-min")))
-    assert outcome(found) == Outcome(BREAKS, SAFE)
+    assert compatibility(found) == Compatibility(BREAKS, SAFE)
     by_path = {each.path: each for each in found}
     assert by_path["0000:00:01.0/e1000e"].forward is BREAKS
     assert by_path["cpu (1)"].reason == "the destination has no such device"
@@ -80,7 +80,7 @@ def fields_of(devices: list[dict[str, object]], name: str) -> list[dict[str, obj
     ],
 )
 def test_an_edited_stream(
-    edit: Callable[[list[dict[str, object]]], None], forward: Verdict, backward: Verdict, path: str, reason: str
+    edit: Callable[[list[dict[str, object]]], None], forward: Risk, backward: Risk, path: str, reason: str
 ) -> None:
     old = recorded("q35-rich")
     new = copy.deepcopy(old)
@@ -88,7 +88,7 @@ def test_an_edited_stream(
     assert isinstance(devices, list)
     edit(devices)
     found = compare(from_json(old, "old"), from_json(new, "new"))
-    assert outcome(found) == Outcome(forward, backward)
+    assert compatibility(found) == Compatibility(forward, backward)
     assert found[0].path == path
     assert reason in found[0].reason
 
@@ -160,9 +160,9 @@ def test_a_dump_is_read_with_or_without_a_description_level() -> None:
         ({"Fields": []}, BREAKS, BREAKS, "mc146818rtc.index"),
     ],
 )
-def test_an_edited_dump(changed: dict[str, object], forward: Verdict, backward: Verdict, path: str | None) -> None:
+def test_an_edited_dump(changed: dict[str, object], forward: Risk, backward: Risk, path: str | None) -> None:
     found = compare(dump_layouts(dumped()), dump_layouts(dumped(**changed)))
-    assert outcome(found) == Outcome(forward, backward)
+    assert compatibility(found) == Compatibility(forward, backward)
     assert (found[0].path if found else None) == path
 
 

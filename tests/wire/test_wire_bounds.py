@@ -14,8 +14,8 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
 from migpool.wire.payload import RECORDS_ONLY
-from migpool.wire.ram import RamBlock, RamPages, block_list, pages, ram_section_begin, ram_section_end
-from migpool.wire.sections import Kind, SectionHead, footer
+from migpool.wire.ram import RamBlock, RamPages, block_list, pages, ram_section_end
+from migpool.wire.sections import Kind, SectionHead, footer, head_bytes
 from migpool.wire.stream import StreamReader
 from tests.support.described_lengths import DescribedLengths, capture
 from tests.support.made_streams import read_in_pieces
@@ -138,7 +138,7 @@ def test_single_bytes_that_wait_take_little_more_room_than_they_are() -> None:
 def test_ram_of_any_size_is_walked_in_constant_memory() -> None:
     page = bytes(4096)
     reader = StreamReader(RECORDS_ONLY)
-    reader.feed(PROLOGUE + ram_section_begin(SectionHead(Kind.START, 2, "ram", 0, 4)))
+    reader.feed(PROLOGUE + head_bytes(SectionHead(Kind.START, 2, "ram", 0, 4)))
     reader.feed(block_list([RamBlock("a", 8192 * 4096)]))
     chunk = b"".join(b"".join(pages("a", [(n * 4096, page)], named=n == 0)) for n in range(64))
     rest = b"".join(b"".join(pages("a", [(n * 4096, page)], named=False)) for n in range(64, 128))

@@ -17,6 +17,7 @@ from migpool.wire.devicestate import (
     device_packet_header,
     parse_device_packet_header,
 )
+from migpool.wire.events import begins_main_channel
 from migpool.wire.multifd import (
     DEVICE_STATE,
     PREFIX_SIZE,
@@ -31,19 +32,18 @@ from migpool.wire.multifd import (
 )
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header, sync_header
 from migpool.wire.records import CONFIG_FRAME, config_within, frame_config
-from migpool.wire.role import Role, role
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
 
 MAGIC = bytes.fromhex("11223344 00000001")
 VFIO = "0000:01:00.0/vfio"
 
 
-def test_the_first_bytes_tell_the_role() -> None:
-    assert role(b"QEVM\0\0\0\3") is Role.MAIN
-    assert role(initial_packet(0)) is Role.MULTIFD
+def test_the_first_bytes_tell_the_kind_of_channel() -> None:
+    assert begins_main_channel(b"QEVM\0\0\0\3")
+    assert not begins_main_channel(initial_packet(0))
     for wrong in (b"GET ", b"", b"QEV"):
         with pytest.raises(ProtocolError, match=r"5145564d \(main channel\) or 11223344 \(multifd channel\), found"):
-            role(wrong)
+            begins_main_channel(wrong)
 
 
 def test_the_initial_packet_has_the_bytes_of_the_format() -> None:

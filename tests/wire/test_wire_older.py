@@ -7,7 +7,7 @@ import pytest
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader, DeviceStateParser
-from migpool.wire.events import Eof, Event, FileHeader, emit, eof, header
+from migpool.wire.events import Eof, FileHeader, StreamEvent, emit, eof, header
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages
 from migpool.wire.sections import Section, section_full, section_start
 from migpool.wire.stream import StreamReader
@@ -22,7 +22,7 @@ def bare(section: bytes) -> bytes:
     return section[:-FOOTER]
 
 
-def read(data: bytes, *, older: bool = True, page_size: int = 4096) -> tuple[StreamReader, list[Event]]:
+def read(data: bytes, *, older: bool = True, page_size: int = 4096) -> tuple[StreamReader, list[StreamEvent]]:
     reader = StreamReader(LengthPrefixed(), older=older, page_size=page_size)
     reader.feed(data)
     events = list(reader.events())
@@ -50,7 +50,7 @@ def test_what_is_left_out_is_noticed_and_the_events_are_the_same_bytes(config: b
 def test_single_bytes_give_the_same_events(footers: bool) -> None:
     stream = header() + (RAM + FULL if footers else bare(RAM) + bare(FULL)) + eof()
     reader = StreamReader(LengthPrefixed(), older=True)
-    events: list[Event] = []
+    events: list[StreamEvent] = []
     for byte in stream:
         reader.feed(bytes((byte,)))
         events += reader.events()

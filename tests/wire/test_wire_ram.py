@@ -17,16 +17,15 @@ from migpool.wire.ram import (
     block_list,
     multifd_flush,
     pages,
-    ram_section_begin,
     ram_section_end,
 )
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, SectionHead, head_bytes
 from migpool.wire.stream import StreamReader
 from tests.support.made_streams import read_in_pieces
 
 PAGE = 4096
-START = ram_section_begin(SectionHead(Kind.START, 2, "ram", 0, 4))
-PART = ram_section_begin(SectionHead(Kind.PART, 2, "", 0, 0))
+START = head_bytes(SectionHead(Kind.START, 2, "ram", 0, 4))
+PART = head_bytes(SectionHead(Kind.PART, 2, "", 0, 0))
 BLOCKS = [RamBlock("pc.ram", 16 * PAGE), RamBlock("vga", 2 * PAGE)]
 
 

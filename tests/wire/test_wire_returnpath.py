@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
-from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
+from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import (
     Message,
     Pong,
@@ -29,7 +29,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RecvBitmap, names),
     st.builds(ResumeAck, u32),
     st.builds(SwitchoverAck),
-    st.builds(Grant, u32, u32),
+    st.builds(GrantMessage, u32, u32),
     st.builds(Welcome, u32, u32),
     st.builds(Running, st.binary(min_size=16, max_size=16), u64),
     st.builds(Failed, names),
@@ -54,7 +54,7 @@ def test_the_whole_answer_of_a_recorded_destination() -> None:
         (RequestPages(0x1000, 0x2000), "0004 000c 0000000000001000 00002000"),
         (RecvBitmap("ram"), "0005 0004 03 72616d"),
         (ResumeAck(1), "0006 0004 00000001"),
-        (Grant(3, 17), "4d50 0008 00000003 00000011"),
+        (GrantMessage(3, 17), "4d50 0008 00000003 00000011"),
         (Welcome(0x100000, 4), "4d51 0008 00100000 00000004"),
         (Running(bytes(range(16)), 5), "4d52 0018 000102030405060708090a0b0c0d0e0f 0000000000000005"),
         (Failed("no room"), "4d53 0007 6e6f20726f6f6d"),
@@ -101,8 +101,8 @@ def test_own_messages_may_be_agreed_on_while_reading() -> None:
     reader.feed(encode(SwitchoverAck()))
     assert list(reader.events()) == [SwitchoverAck(0)]
     reader.extension = True
-    reader.feed(encode(Grant(0, 8)))
-    assert list(reader.events()) == [Grant(0, 8, 4)]
+    reader.feed(encode(GrantMessage(0, 8)))
+    assert list(reader.events()) == [GrantMessage(0, 8, 4)]
 
 
 @pytest.mark.parametrize("data", ["4d530000", "4d5301e1" + "41" * 481, "4d530001ff", "4d500004 00000000"])

@@ -21,7 +21,7 @@ from migpool.wire.commands import (
     switchover_start,
 )
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import DeviceSection, Eof, Event, FileHeader, VmDescription, eof, header, vm_description
+from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, eof, header, vm_description
 from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.records import Mark, data_record, end_payload, setup_payload
 from migpool.wire.sections import Section, footer, section_end, section_full, section_part, section_start
@@ -32,7 +32,7 @@ from tests.support.made_streams import BATCH, LengthPrefixed, in_pieces, raw, re
 PROLOGUE = header() + configuration(Configuration("none"))
 
 
-def read(data: bytes) -> list[Event]:
+def read(data: bytes) -> list[StreamEvent]:
     return read_in_pieces(StreamReader(LengthPrefixed(), batch=BATCH), [data])
 
 
@@ -79,7 +79,7 @@ def test_the_events_of_the_smallest_recording_stand_where_its_bytes_do() -> None
 
 @given(streams(), st.lists(st.integers(0, 10_000), max_size=12))
 @settings(max_examples=150, deadline=None)
-def test_a_stream_gives_back_what_was_written_whatever_the_pieces(events: list[Event], cuts: list[int]) -> None:
+def test_a_stream_gives_back_what_was_written_whatever_the_pieces(events: list[StreamEvent], cuts: list[int]) -> None:
     data = raw(events)
     whole = read(data)
     assert raw(whole) == data
@@ -88,7 +88,7 @@ def test_a_stream_gives_back_what_was_written_whatever_the_pieces(events: list[E
 
 @given(streams())
 @settings(max_examples=40, deadline=None)
-def test_single_bytes_give_the_same_events_and_offsets_that_lead_back_to_them(events: list[Event]) -> None:
+def test_single_bytes_give_the_same_events_and_offsets_that_lead_back_to_them(events: list[StreamEvent]) -> None:
     data = raw(events)
     singles = read_in_pieces(StreamReader(LengthPrefixed(), batch=BATCH), [bytes((byte,)) for byte in data])
     assert singles == read(data)

@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import Self
 
 from migpool.errors import MigpoolError, UsageError
-from migpool.streams.file.buffers import MOST_BUFFERS, after
-from migpool.wire.inbox import Buffer
-from migpool.wire.ram import RamBlocks, block_list, pages, ram_section_begin, ram_section_end
+from migpool.transport.sockets import MOST_BUFFERS, behind
+from migpool.wire.ram import RamBlocks, block_list, pages, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.unread import Buffer
 
 __all__ = ["StreamFile"]
 
@@ -75,7 +75,7 @@ class StreamFile:
             while waiting:
                 written = os.writev(self._fd, waiting[:MOST_BUFFERS])
                 self.size += written
-                waiting = after(waiting, written)
+                waiting = behind(waiting, written)
         except OSError as error:
             raise MigpoolError(f"{self._partial} cannot be written: {error.strerror or error}") from None
 
@@ -85,7 +85,7 @@ class StreamFile:
 
     def blocks(self, head: SectionHead, blocks: RamBlocks) -> None:
         """Append RAM's START section with the list of blocks and no pages."""
-        self.write(ram_section_begin(head), block_list(blocks.blocks), ram_section_end(head.section_id))
+        self.write(head_bytes(head), block_list(blocks.blocks), ram_section_end(head.section_id))
 
     def pages(self, head: SectionHead, block: str, entries: Sequence[tuple[int, Buffer | None]]) -> None:
         """Append a PART section of RAM.
@@ -95,7 +95,7 @@ class StreamFile:
             block: the pages' block.
             entries: address in bytes, and the page's bytes or None for zeros, of each.
         """
-        part = ram_section_begin(replace(head, kind=Kind.PART))
+        part = head_bytes(replace(head, kind=Kind.PART))
         self.write(part, *pages(block, entries), ram_section_end(head.section_id))
 
     def packet(self, head: SectionHead, header: RamPacketHeader, payload: Buffer, page_size: int) -> None:
@@ -106,7 +106,7 @@ class StreamFile:
 
     def ram_ended(self, head: SectionHead) -> None:
         """Append an END section of RAM without pages."""
-        self.write(ram_section_begin(replace(head, kind=Kind.END)), ram_section_end(head.section_id))
+        self.write(head_bytes(replace(head, kind=Kind.END)), ram_section_end(head.section_id))
 
     def keep(self) -> None:
         """Give the file its name, once all of it is on the disk.

@@ -18,7 +18,7 @@ from typing import Final
 from migpool.errors import ProtocolError, UsageError
 from migpool.wire.commands import Command
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import EOF, DeviceSection, Event
+from migpool.wire.events import EOF, DeviceSection, StreamEvent
 from migpool.wire.ram import RamBlocks, RamSectionEnd
 from migpool.wire.sections import Kind
 from migpool.wire.stream import StreamReader
@@ -79,7 +79,7 @@ class Front:
         self._fed = memoryview(data)
         self._reader.feed(data)
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> StreamEvent | None:
         """The next event, or None if more input is needed or the front has ended.
 
         Raises:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.wire.inbox import Buffer
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET
 from migpool.wire.ram import RamPages
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
+from migpool.wire.unread import Buffer
 
 __all__ = ["Packets"]
 

@@ -17,9 +17,9 @@ from typing import Final, Protocol
 from migpool.errors import ProtocolError
 from migpool.streams.inspect.bitmaps import BITMAP_IDSTR, bitmaps_size
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
-from migpool.wire.inbox import Buffer
 from migpool.wire.records import Mark
 from migpool.wire.sections import Kind, SectionHead, footer
+from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import Description, find, parse, payload_size
 
 __all__ = ["Boundaries"]

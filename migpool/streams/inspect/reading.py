@@ -20,8 +20,8 @@ from migpool.errors import ProtocolError, UsageError
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import Walk, Wanted
-from migpool.wire.inbox import Buffer
 from migpool.wire.stream import StreamReader
+from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import find, parse
 
 __all__ = ["LIMIT", "inspect_bytes", "inspect_file", "inspect_pipe", "nothing_wanted"]

@@ -20,12 +20,12 @@ from migpool.streams.inspect.summary import (
 )
 from migpool.wire.commands import Command, Packaged
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, Event, FileHeader, VmDescription
-from migpool.wire.inbox import Buffer
+from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
 from migpool.wire.ram import ZERO_PAGE, MultifdFlush, RamBlock, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import payload_of
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
 from migpool.wire.stream import StreamReader
+from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import parse
 
 __all__ = ["Walk", "Wanted"]
@@ -85,7 +85,7 @@ class Walk:
     _packages: int = 0
     _page_size: int = 0
 
-    def take(self, event: Event, reader: StreamReader) -> None:
+    def take(self, event: StreamEvent, reader: StreamReader) -> None:
         """Add one event.
 
         Raises:

@@ -5,7 +5,9 @@ Constant memory, whatever the recording's size: payloads of multifd packets are 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from migpool.errors import ProtocolError
@@ -20,12 +22,12 @@ from migpool.streams.record.explanation import (
     Explanation,
     Switchover,
 )
-from migpool.streams.record.index import Connection, Index, Part, load
+from migpool.streams.record.index import Connection, Index, Role, load
 from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.streams.record.picture import picture
 from migpool.streams.record.showing import show
 from migpool.streams.record.times import Times
-from migpool.wire.extension import Digest, Failed, Grant, Running, Welcome
+from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, RecvBitmap, RequestPages, ResumeAck, Shut, SwitchoverAck
 
 __all__ = ["Explanation", "explain", "picture", "show"]
@@ -115,14 +117,7 @@ class _Explaining:
             if self._begin is not None and last >= self._begin:
                 during += offset - before
             before = offset
-        use = _Counted(self._series)
-        trouble = ""
-        if one.role is Part.MAIN:
-            use.pages, use.zero_pages = self._summary.pages, self._summary.zero_pages
-            use.syncs, trouble = self._summary.flushes, self._summary.trouble
-        elif one.role is Part.MULTIFD:
-            trouble = self._walk(one, use)
-        return ChannelUse(
+        use = ChannelUse(
             number=one.number,
             name=one.name,
             channel=one.channel,
@@ -130,45 +125,57 @@ class _Explaining:
             answered=one.destination.bytes,
             begin=one.begin - self._zero,
             end=last,
-            packets=use.packets,
-            pages=use.pages,
-            zero_pages=use.zero_pages,
-            syncs=use.syncs,
-            device_packets=use.device_packets,
             switchover_bytes=during,
             bytes_over_time=tuple(series),
-            packets_over_time=tuple(use.series) if one.role is Part.MULTIFD else (),
-            trouble=trouble,
         )
+        if one.role is Role.MAIN:
+            known = self._summary
+            return replace(
+                use, pages=known.pages, zero_pages=known.zero_pages, syncs=known.flushes, trouble=known.trouble
+            )
+        return self._walked(one, use) if one.role is Role.MULTIFD else use
 
-    def _walk(self, one: Connection, use: _Counted) -> str:
-        if not one.source.recorded:
-            return ""
+    def _walked(self, one: Connection, use: ChannelUse) -> ChannelUse:
+        """The same, with what a multifd channel's packets say."""
+        series = [0] * self._series
+        counts: Counter[str] = Counter()
+        trouble = ""
         stamps = self._times(one).pairs()
         now, covered = one.begin, 0
         try:
-            for packet in packets(self._directory / one.source.file, self._summary.page_size):
+            path = self._directory / one.source.file
+            for packet in packets(path, self._summary.page_size) if one.source.recorded else ():
                 while covered <= packet.offset and (stamp := next(stamps, None)) is not None:
                     now, covered = stamp
-                use.count(packet, self._bucket(now - self._zero))
+                series[self._bucket(now - self._zero)] += 1
+                counts["pages"] += packet.normal
+                counts["zero_pages"] += packet.zero
+                counts["syncs"] += packet.sync
                 if packet.device is not None:
+                    counts["device_packets"] += 1
                     self._note_device(packet, packet.device, one.channel or 0, now - self._zero)
         except ProtocolError as error:
-            return str(error)
-        return ""
+            trouble = str(error)
+        return replace(
+            use,
+            packets=sum(series),
+            pages=counts["pages"],
+            zero_pages=counts["zero_pages"],
+            syncs=counts["syncs"],
+            device_packets=counts["device_packets"],
+            packets_over_time=tuple(series),
+            trouble=trouble,
+        )
 
     def _note_device(self, packet: Packet, device: DeviceKey, channel: int, now: int) -> None:
-        known = self._devices.get(device)
-        if known is None:
-            self._devices[device] = DeviceUse(*device, 1, packet.payload, (channel,), now, now)
-            return
-        self._devices[device] = DeviceUse(
-            *device,
-            known.packets + 1,
-            known.bytes + packet.payload,
-            known.channels if channel in known.channels else (*known.channels, channel),
-            min(known.first, now),
-            max(known.last, now),
+        known = self._devices.get(device) or DeviceUse(*device, 0, 0, (), now, now)
+        self._devices[device] = replace(
+            known,
+            packets=known.packets + 1,
+            bytes=known.bytes + packet.payload,
+            channels=known.channels if channel in known.channels else (*known.channels, channel),
+            first=min(known.first, now),
+            last=max(known.last, now),
         )
 
     # ------------------------------------------------------------------ the return path
@@ -181,7 +188,7 @@ class _Explaining:
         if main is None:
             return (), 0, 0, None
         for when, message in answers(self._directory, main, extension=self._summary.credited):
-            if isinstance(message, Grant):
+            if isinstance(message, GrantMessage):
                 grants += 1
                 continue
             if isinstance(message, Shut):
@@ -193,27 +200,10 @@ class _Explaining:
         return tuple(said), left_out, grants, shut
 
 
-class _Counted:
-    """What has been counted on one channel."""
-
-    def __init__(self, series: int) -> None:
-        self.packets = self.pages = self.zero_pages = self.syncs = self.device_packets = 0
-        self.series = [0] * series
-
-    def count(self, packet: Packet, bucket: int) -> None:
-        """Count a packet that began in an interval."""
-        self.packets += 1
-        self.pages += packet.normal
-        self.zero_pages += packet.zero
-        self.syncs += packet.sync
-        self.device_packets += packet.device is not None
-        self.series[bucket] += 1
-
-
 def _rank(one: Connection) -> tuple[int, int]:
-    if one.role is Part.MAIN:
+    if one.role is Role.MAIN:
         return 0, one.number
-    return (1, one.channel or 0) if one.role is Part.MULTIFD else (2, one.number)
+    return (1, one.channel or 0) if one.role is Role.MULTIFD else (2, one.number)
 
 
 def _evenness(amounts: Sequence[int]) -> float:
@@ -243,5 +233,5 @@ def _text(message: Message) -> str:
             return f"FAILED {reason}"
         case Digest(place):
             return f"DIGEST of device {place}"
-        case Grant(device, limit):
+        case GrantMessage(device, limit):
             return f"GRANT device {device} to {limit}"

@@ -34,7 +34,7 @@ __all__ = [
     "Flow",
     "Index",
     "Moment",
-    "Part",
+    "Role",
     "Side",
     "flow_name",
     "load",
@@ -47,7 +47,7 @@ VERSION: Final = 1
 Side = Literal["source", "destination"]
 
 
-class Part(StrEnum):
+class Role(StrEnum):
     """What a connection was, by its first bytes."""
 
     MAIN = "main"
@@ -118,7 +118,7 @@ class Connection:
     """
 
     number: int
-    role: Part
+    role: Role
     channel: int | None
     uuid: str
     begin: int
@@ -129,9 +129,9 @@ class Connection:
     @property
     def name(self) -> str:
         """How it is called in what a user reads."""
-        if self.role is Part.MULTIFD:
+        if self.role is Role.MULTIFD:
             return f"channel {self.channel}"
-        return "main channel" if self.role is Part.MAIN else f"connection {self.number}"
+        return "main channel" if self.role is Role.MAIN else f"connection {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +161,12 @@ class Index:
     @property
     def main(self) -> Connection | None:
         """The main channel, if the source opened it."""
-        return next((one for one in self.connections if one.role is Part.MAIN), None)
+        return next((one for one in self.connections if one.role is Role.MAIN), None)
 
     @property
     def multifd(self) -> tuple[Connection, ...]:
         """The multifd channels, by their numbers."""
-        found = (one for one in self.connections if one.role is Part.MULTIFD)
+        found = (one for one in self.connections if one.role is Role.MULTIFD)
         return tuple(sorted(found, key=lambda one: one.channel or 0))
 
 

@@ -19,7 +19,7 @@ from migpool.streams.record.channelfile import DeviceKey
 from migpool.wire import vmdesc
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, Event, VmDescription
+from migpool.wire.events import DeviceSection, Eof, StreamEvent, VmDescription
 from migpool.wire.extension import CREDITS_CAPABILITY
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.records import Mark
@@ -105,18 +105,11 @@ class _Lengths:
 
 def _described_size(device: vmdesc.DeviceDescription) -> int | None:
     """The size that the description states; ``None`` for a section of this project's that begins with its length."""
-    if device.layout is None:
-        return device.size
-    names = [entry.name for entry in device.layout.fields]
-    if names == ["length", "config"] and device.layout.fields[1].size == 0:
-        return None
-    return _layout_size(device.layout)
-
-
-def _layout_size(layout: vmdesc.Layout) -> int:
-    fields = sum(entry.size * (1 if entry.array_len is None else entry.array_len) for entry in layout.fields)
-    # A subsection's head: 05, the length of its name, the name, its version.
-    return fields + sum(6 + len(below.vmsd_name) + _layout_size(below) for below in layout.subsections)
+    if device.layout is not None:
+        names = [entry.name for entry in device.layout.fields]
+        if names == ["length", "config"] and device.layout.fields[1].size == 0:
+            return None
+    return vmdesc.payload_size(device)
 
 
 def _begins_with_mark(data: memoryview) -> bool:
@@ -171,7 +164,7 @@ def summarise(path: Path) -> MainSummary:
     return summary
 
 
-def _note(event: Event, summary: MainSummary) -> None:
+def _note(event: StreamEvent, summary: MainSummary) -> None:
     match event:
         case RamPages():
             zeros = event.positions.count(-1)

@@ -23,12 +23,12 @@ from typing import Final
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
-from migpool.streams.record.index import Connection, Ended, Part
+from migpool.streams.record.index import Connection, Ended, Role
 from migpool.streams.record.store import FlowFile, Store
 from migpool.streams.record.teepipe import TeePipe
 from migpool.transport.sockets import shut
+from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
-from migpool.wire.role import ROLE_SIZE, Role, role
 
 __all__ = ["TICK", "Passage"]
 
@@ -76,7 +76,7 @@ class Passage:
         self._source = FlowFile(store, number, "source")
         self._destination = FlowFile(store, number, "destination")
         self._head = bytearray()
-        self._part = Part.UNKNOWN
+        self._part = Role.UNKNOWN
         self._channel: int | None = None
         self._uuid = ""
         self._begin = time.monotonic_ns()
@@ -178,16 +178,16 @@ class Passage:
         self._changed()
 
     def _recognised(self) -> bool:
-        if len(self._head) < ROLE_SIZE:
+        if len(self._head) < MAIN_MAGIC_SIZE:
             return False
         try:
-            if role(self._head) is Role.MAIN:
-                self._part = Part.MAIN
+            if begins_main_channel(self._head):
+                self._part = Role.MAIN
             elif len(self._head) < INITIAL_SIZE:
                 return False
             else:
                 packet = parse_initial_packet(self._head)
-                self._part, self._channel, self._uuid = Part.MULTIFD, packet.channel, packet.uuid.hex()
+                self._part, self._channel, self._uuid = Role.MULTIFD, packet.channel, packet.uuid.hex()
         except ProtocolError:
             pass  # it is passed on all the same: what it is, the two ends know
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.record.answersfile import answers
 from migpool.streams.record.channelfile import DeviceKey, packets
-from migpool.streams.record.index import Connection, Index, Part, load
+from migpool.streams.record.index import Connection, Index, Role, load
 from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.wire.returnpath import Shut, SwitchoverAck
 
@@ -72,10 +72,10 @@ def playable(directory: Path, channels: int | None) -> Playable:
     index = load(directory)
     if not index.complete:
         raise UsageError(f"{directory} is not complete, and a destination could not tell: {index.reason}")
-    strange = [one for one in index.connections if one.role is Part.UNKNOWN]
+    strange = [one for one in index.connections if one.role is Role.UNKNOWN]
     if strange:
         raise UsageError(f"{directory}: {strange[0].name} is neither a main channel nor a multifd channel")
-    mains = [one for one in index.connections if one.role is Part.MAIN]
+    mains = [one for one in index.connections if one.role is Role.MAIN]
     if len(mains) != 1:
         raise UsageError(f"{directory} has {len(mains)} main channels instead of one: record one migration at a time")
     numbers = [one.channel for one in index.multifd]

@@ -21,7 +21,7 @@ from typing import Final
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import MigpoolError, PeerError, UsageError
-from migpool.streams.record.index import Connection, Ended, Index, Moment, Part
+from migpool.streams.record.index import Connection, Ended, Index, Moment, Role
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
 from migpool.transport.address import Address
@@ -163,7 +163,7 @@ class Recorder:
     def _over(self) -> bool:
         if not self._passages or not all(passage.over for passage in self._passages):
             return bool(self._reason) and not self._passages
-        main = any(passage.connection.role is Part.MAIN for passage in self._passages)
+        main = any(passage.connection.role is Role.MAIN for passage in self._passages)
         return main or bool(self._reason)
 
     def _accept(self, listener: socket.socket, threads: ThreadGroup) -> None:
@@ -207,7 +207,7 @@ class Recorder:
     def _announce(self) -> None:
         for passage in self._passages:
             connection = passage.connection
-            if connection.role is not Part.UNKNOWN and passage.number not in self._announced:
+            if connection.role is not Role.UNKNOWN and passage.number not in self._announced:
                 self._announced.add(passage.number)
                 self._opened(connection)
                 self._store.write(self._index())

@@ -17,7 +17,7 @@ from typing import Final
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
-from migpool.streams.record.index import Connection, Part
+from migpool.streams.record.index import Connection, Role
 from migpool.streams.record.playable import Playable
 from migpool.streams.record.playing import Player, Speed
 from migpool.streams.record.stage import Stage
@@ -27,7 +27,7 @@ from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.returnpath import ReturnPathReader
 
-__all__ = ["Outcome", "Replay"]
+__all__ = ["Played", "Replay"]
 
 TICK: Final = 0.25
 PATIENCE: Final = 2.0
@@ -36,7 +36,7 @@ _READ: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Played:
     """How a replay ended.
 
     Attributes:
@@ -90,7 +90,7 @@ class Replay:
         self._stage = Stage(limit, places, largest)
         self._players: list[Player] = []
 
-    def run(self) -> Outcome:
+    def run(self) -> Played:
         """Play, and wait for the destination to end.
 
         Raises:
@@ -129,13 +129,13 @@ class Replay:
             player = Player(self._recording, connection, sock, self._stage, begin)
             self._players.append(player)
             # A destination waits for the first bytes of one connection before it takes the next.
-            player.greet(INITIAL_SIZE if connection.role is Part.MULTIFD else len(header()))
+            player.greet(INITIAL_SIZE if connection.role is Role.MULTIFD else len(header()))
 
     # ------------------------------------------------------------------ threads
 
     def _play(self, player: Player) -> None:
         try:
-            if player.connection.role is Part.MAIN:
+            if player.connection.role is Role.MAIN:
                 player.play_main()
             else:
                 plan = next(one for one in self._recording.channels if one.connection is player.connection)
@@ -153,7 +153,7 @@ class Replay:
 
     def _read(self, player: Player) -> None:
         reader = ReturnPathReader(self._recording.summary.credited)
-        main = player.connection.role is Part.MAIN
+        main = player.connection.role is Role.MAIN
         try:
             while data := self._some(player):
                 if main:
@@ -187,7 +187,7 @@ class Replay:
 
     # ------------------------------------------------------------------ the end
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> Played:
         stage = self._stage
         try:
             self._until(lambda: not stage.senders, "the destination")
@@ -205,7 +205,7 @@ class Replay:
             return self._failed(stage.error)
         return self._said(True, "accepted: the destination took every byte, and has no return path to say more")
 
-    def _failed(self, error: MigpoolError) -> Outcome:
+    def _failed(self, error: MigpoolError) -> Played:
         stage = self._stage
         if isinstance(error, Cancelled):
             return self._said(False, "cancelled", cancelled=True)
@@ -219,8 +219,8 @@ class Replay:
             return self._said(False, f"the destination said SHUT {stage.shut}{why}")
         return self._said(False, str(error))
 
-    def _said(self, accepted: bool, line: str, *, cancelled: bool = False) -> Outcome:
-        return Outcome(accepted, line, sum(player.sent for player in self._players), cancelled)
+    def _said(self, accepted: bool, line: str, *, cancelled: bool = False) -> Played:
+        return Played(accepted, line, sum(player.sent for player in self._players), cancelled)
 
     def _until(self, over: Callable[[], bool], what: str) -> None:
         """Wait, and look at ``stop`` meanwhile; senders have waits and time limits of their own."""

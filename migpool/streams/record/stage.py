@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from migpool.errors import MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.streams.record.channelfile import DeviceKey
-from migpool.wire.extension import Failed, Grant, Welcome
+from migpool.wire.extension import Failed, GrantMessage, Welcome
 from migpool.wire.returnpath import Message, Shut, SwitchoverAck
 
 __all__ = ["Stage"]
@@ -154,7 +154,7 @@ class Stage:
             match message:
                 case SwitchoverAck():
                     self._acknowledged = True
-                case Grant(device, limit):
+                case GrantMessage(device, limit):
                     self._grants[device] = max(limit, self._grants.get(device, 0))
                 case Welcome(chunk, devices):
                     self._check_terms(chunk, devices)

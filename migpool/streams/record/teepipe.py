@@ -9,9 +9,10 @@ written before it is sent on (splice, then sendfile) costs as much as that but m
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 from typing import Final
+
+from migpool.core.buffers import Conduit
 
 __all__ = ["TeePipe"]
 
@@ -30,18 +31,14 @@ class TeePipe:
     """
 
     def __init__(self) -> None:
-        self.outlet, self._inlet = os.pipe2(os.O_CLOEXEC)
+        # Where the user's share of pipe memory is used up they are smaller: that works, in more steps.
+        self._first = Conduit(SIZE)
         try:
-            self.copy, self._copy_inlet = os.pipe2(os.O_CLOEXEC)
+            self._second = Conduit(SIZE)
         except OSError:
-            os.close(self.outlet)
-            os.close(self._inlet)
+            self._first.close()
             raise
-        for end in (self._inlet, self._copy_inlet):
-            try:
-                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, SIZE)
-            except OSError:
-                pass  # the user's share of pipe memory is used up: a smaller pipe works, in more steps
+        self.outlet, self.copy = self._first.outlet, self._second.outlet
 
     def pour(self, descriptor: int) -> int:
         """Move what ``descriptor`` has into the first pipe, which must be empty; waits for the first byte.
@@ -52,7 +49,7 @@ class TeePipe:
         Raises:
             OSError: as splice(2).
         """
-        return os.splice(descriptor, self._inlet, SIZE)
+        return os.splice(descriptor, self._first.inlet, SIZE)
 
     def duplicate(self, size: int) -> int:
         """Have up to ``size`` bytes of the first pipe in the second too, which must be empty; they stay in the first.
@@ -60,7 +57,7 @@ class TeePipe:
         Raises:
             OSError: as tee(2).
         """
-        count: int = _tee(self.outlet, self._copy_inlet, size, 0)
+        count: int = _tee(self.outlet, self._second.inlet, size, 0)
         if count < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
@@ -68,5 +65,5 @@ class TeePipe:
 
     def close(self) -> None:
         """Close both pipes."""
-        for end in (self.outlet, self._inlet, self.copy, self._copy_inlet):
-            os.close(end)
+        self._first.close()
+        self._second.close()

@@ -21,7 +21,7 @@ from migpool.migration.return_path_writer import Answering
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.schedulers.base import Scheduler
-from migpool.wire.events import Event as Item
+from migpool.wire.events import StreamEvent
 from migpool.wire.stream import StreamReader
 
 __all__ = ["SnapshotDestination"]
@@ -72,7 +72,7 @@ class SnapshotDestination(Destination):
         self._accepted = True
         stack.callback(self._threads.close)
 
-    def _read_items(self, reader: StreamReader) -> Iterator[Item]:
+    def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
         try:
             while data := self._file.read(READ_SIZE):
                 self._switch.check()

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import MigpoolError, ProtocolError, UsageError
-from migpool.streams.file.connection import Destination
 from migpool.streams.file.end import EndFinder
 from migpool.streams.file.front import Front
 from migpool.streams.file.packets import Packets
+from migpool.streams.file.peer import Peer
 from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, open_return_path, ping
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import FILE_MAGIC, Event, FileHeader, emit
+from migpool.wire.events import FILE_MAGIC, FileHeader, StreamEvent, emit
 from migpool.wire.ram import (
     MultifdFlush,
     RamBlocks,
@@ -40,10 +40,9 @@ from migpool.wire.ram import (
     RamSectionEnd,
     block_list,
     multifd_flush,
-    ram_section_begin,
     ram_section_end,
 )
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, SectionHead, head_bytes
 
 __all__ = ["Sent", "begins_as_a_stream", "parse_uuid", "send_file"]
 
@@ -124,7 +123,7 @@ def send_file(
         sender = _Sender(_Source(fd, path), channels, return_path)
         configuration = sender.configuration()
         number = uuid.bytes if uuid is not None else configuration.uuid or bytes(16)
-        sender.send(Destination(address, channels, number, limit=limit, cancelled=cancelled, stack=stack))
+        sender.send(Peer(address, channels, number, limit=limit, cancelled=cancelled, stack=stack))
         return Sent(configuration.machine, sender.pages, return_path)
 
 
@@ -137,7 +136,7 @@ class _Source:
         self._front = Front()
         self._read = 0
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> StreamEvent | None:
         """The next event of the front, or None at its end."""
         while (event := self._front.next_event()) is None and self._front.rest is None:
             data = self._at(self._read, _PIECE)
@@ -195,25 +194,25 @@ class _Sender:
         self._configuration = event
         return event
 
-    def send(self, destination: Destination) -> None:
+    def send(self, peer: Peer) -> None:
         """Send the whole file, and wait for the destination's word."""
         assert self._configuration is not None
-        destination.send_main([*emit(FileHeader()), *emit(self._configuration)])
+        peer.send_main([*emit(FileHeader()), *emit(self._configuration)])
         if self._return_path:
-            destination.send_main([open_return_path(), ping(1)])
-        packets = Packets(self._channels, self._configuration.page_size, destination.send_channel)
+            peer.send_main([open_return_path(), ping(1)])
+        packets = Packets(self._channels, self._configuration.page_size, peer.send_channel)
         while (event := self._source.next_event()) is not None:
-            self._send_event(event, destination, packets)
+            self._send_event(event, peer, packets)
         if self._channels:
             self._source.check_ram()
         if self._channels and not self._ram_ended and self._ram is not None:
-            self._end_ram(self._ram, destination, packets)
-        self._source.rest(lambda data: destination.send_main([data]))
+            self._end_ram(self._ram, peer, packets)
+        self._source.rest(lambda data: peer.send_main([data]))
         if self._return_path:
-            destination.wait_for_shut()
-        destination.wait_for_close()
+            peer.wait_for_shut()
+        peer.wait_for_close()
 
-    def _send_event(self, event: Event, destination: Destination, packets: Packets) -> None:
+    def _send_event(self, event: StreamEvent, peer: Peer, packets: Packets) -> None:
         match event:
             case Command(kind=kind) if kind in _OF_CONNECTIONS:
                 return
@@ -223,26 +222,26 @@ class _Sender:
             case RamPages(addresses=addresses):
                 self.pages += len(addresses)
         if not self._channels:
-            destination.send_main(emit(event))
+            peer.send_main(emit(event))
             return
         match event:
             case RamSection(head):
                 self._ram = self._ram or head
             case RamBlocks(blocks):
                 assert self._ram is not None
-                begin, end = ram_section_begin(self._ram), ram_section_end(self._ram.section_id)
-                destination.send_main([begin, block_list(blocks), multifd_flush(), end])
+                begin, end = head_bytes(self._ram), ram_section_end(self._ram.section_id)
+                peer.send_main([begin, block_list(blocks), multifd_flush(), end])
                 packets.sync()
             case RamPages():
                 packets.add(event)
             case RamSectionEnd(head):
                 if head.kind is Kind.END:
-                    self._end_ram(head, destination, packets)
+                    self._end_ram(head, peer, packets)
             case _:
-                destination.send_main(emit(event))
+                peer.send_main(emit(event))
 
-    def _end_ram(self, head: SectionHead, destination: Destination, packets: Packets) -> None:
+    def _end_ram(self, head: SectionHead, peer: Peer, packets: Packets) -> None:
         self._ram_ended = True
         packets.sync()
-        begin, end = ram_section_begin(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
-        destination.send_main([begin, multifd_flush(), end])
+        begin, end = head_bytes(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
+        peer.send_main([begin, multifd_flush(), end])

@@ -18,21 +18,24 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
-from migpool.streams.file.arriving import TICK, Arrived, one_too_many, wait_for_all
 from migpool.streams.file.file import StreamFile
-from migpool.streams.file.mainchannel import MainChannel
-from migpool.streams.file.multifdchannel import MultifdChannel
+from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
+from migpool.transport.accept import TICK, Connections, accept_all, one_too_many
 from migpool.transport.address import Address
-from migpool.transport.sockets import listen, send_all
+from migpool.transport.sockets import listen, prepare, send_all
+from migpool.wire.events import FILE_MAGIC
 from migpool.wire.returnpath import Message, Shut, encode
 
 __all__ = ["Stored", "receive_file"]
 
 _PIECE: Final = 1 << 18
+_REMEDY: Final = "give --channels as the source has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,21 @@ def receive_file(
         stack.callback(actual.unlink)
         stack.enter_context(listener)
         listening(actual)
-        arrived = wait_for_all(listener, channels, limit=limit, cancelled=cancelled, stack=stack)
+
+        def check() -> None:
+            if cancelled():
+                raise Cancelled("cancelled before the migration began")
+
+        arrived = accept_all(
+            listener,
+            channels,
+            first_limit=inf,
+            limit=limit,
+            prepare=partial(prepare, limit=limit, tick=TICK),
+            check=check,
+            stack=stack,
+            remedy=_REMEDY,
+        )
         session = stack.enter_context(contextlib.closing(_Session(listener, arrived, file, limit)))
         try:
             session.run(cancelled)
@@ -99,14 +116,15 @@ def receive_file(
 class _Session:
     """The connections of one migration, and the loop that serves them."""
 
-    def __init__(self, listener: socket.socket, arrived: Arrived, file: StreamFile, limit: float) -> None:
+    def __init__(self, listener: socket.socket, arrived: Connections, file: StreamFile, limit: float) -> None:
         self._limit = limit
         self._listener = listener
-        self._socket = arrived.main
-        self._greeting = arrived.greeting
+        self._socket = arrived.main_channel
         self._ended = False
-        self.main = MainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
-        self._channels = [MultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)]
+        self.main = StoredMainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
+        self._channels = [
+            StoredMultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)
+        ]
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._refuse_one_more)
         self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
@@ -123,7 +141,7 @@ class _Session:
 
     def run(self, cancelled: Callable[[], bool]) -> None:
         """Serve the connections until the stream is whole."""
-        self.main.feed(self._greeting)
+        self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
         heard = time.monotonic()
         while not self._ended and not self.main.described:
             if cancelled():
@@ -161,7 +179,7 @@ class _Session:
         send_all(self._socket, [encode(message)], "return path")
 
     def _refuse_one_more(self) -> None:
-        raise one_too_many(len(self._channels))
+        raise one_too_many(len(self._channels), _REMEDY)
 
     def _read_main(self) -> None:
         data = self._receive(self._socket)
@@ -174,7 +192,7 @@ class _Session:
         self.main.feed(data)
         self._stop_or_go()
 
-    def _read_channel(self, channel: MultifdChannel) -> None:
+    def _read_channel(self, channel: StoredMultifdChannel) -> None:
         data = self._receive(channel.socket)
         if data is None:
             return
@@ -195,7 +213,7 @@ class _Session:
             for channel in self._channels:
                 self._watch(channel)
 
-    def _watch(self, channel: MultifdChannel) -> None:
+    def _watch(self, channel: StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._read_channel(channel))
 
     def _pass_barriers(self) -> None:

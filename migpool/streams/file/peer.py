@@ -10,20 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
-from migpool.streams.file.arriving import TICK
-from migpool.streams.file.buffers import MOST_BUFFERS, after
+from migpool.transport.accept import TICK
 from migpool.transport.address import Address
-from migpool.transport.sockets import connect
-from migpool.wire.inbox import Buffer
+from migpool.transport.sockets import MOST_BUFFERS, behind, connect
 from migpool.wire.multifd import initial_packet
 from migpool.wire.returnpath import Message, ReturnPathReader, Shut
+from migpool.wire.unread import Buffer
 
-__all__ = ["Destination"]
+__all__ = ["Peer"]
 
 _PIECE: Final = 4096
 
 
-class Destination:
+class Peer:
     """A destination that has been connected to.
 
     Arguments:
@@ -145,7 +144,7 @@ class Destination:
             except OSError as error:
                 raise self._why_it_broke(what, error) from None
             deadline = time.monotonic() + self._limit
-            waiting = after(waiting, sent)
+            waiting = behind(waiting, sent)
 
     def _wait_for(self, sock: socket.socket, *, reading: bool, deadline: float) -> bool:
         """Wait until a connection can be read or written; False at the deadline."""

@@ -1,6 +1,6 @@
 """Bytes that have arrived and wait to be understood, and the loop that turns a parser into a push reader.
 
-A parser here is a generator: it takes bytes from an :class:`Inbox`, yields a :class:`Need` where too few have arrived,
+A parser here is a generator: it takes bytes from an :class:`Unread`, yields a :class:`Need` where too few have arrived,
 and yields an event where it understood something. So each packet kind is one plain function from top to bottom, and
 still no byte is looked at twice when the input comes in small pieces.
 
@@ -21,7 +21,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError, UsageError
 
-__all__ = ["Buffer", "Inbox", "Need", "PushReader", "Steps", "take"]
+__all__ = ["Buffer", "Need", "PushReader", "Steps", "Unread", "take"]
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Need:
     retry_at_end: bool = False
 
 
-class Inbox:
+class Unread:
     """A queue of bytes in the pieces in which they came.
 
     Attributes:
@@ -134,25 +134,25 @@ class Inbox:
         self._pieces.appendleft(memoryview(b"".join(parts)))
 
 
-def take(inbox: Inbox, count: int, item: str) -> Steps[memoryview]:
+def take(unread: Unread, count: int, item: str) -> Steps[memoryview]:
     """Wait for ``count`` bytes and take them; ``item`` names them if the input ends before."""
-    if inbox.available < count:
+    if unread.available < count:
         yield Need(count, item)
-    return inbox.take(count)
+    return unread.take(count)
 
 
 class PushReader(Generic[E]):
     """Feed bytes, get events: the loop around one parser.
 
     Arguments:
-        inbox: the queue the parser takes from.
+        unread: the queue the parser takes from.
         walk: the parser.
     """
 
-    __slots__ = ("_error", "_inbox", "_need", "_ready", "_walk")
+    __slots__ = ("_error", "_need", "_ready", "_unread", "_walk")
 
-    def __init__(self, inbox: Inbox, walk: Generator[Need | E, None, None]) -> None:
-        self._inbox = inbox
+    def __init__(self, unread: Unread, walk: Generator[Need | E, None, None]) -> None:
+        self._unread = unread
         self._walk = walk
         self._need = Need(0, "input")
         self._ready: deque[E] = deque()
@@ -161,12 +161,12 @@ class PushReader(Generic[E]):
     @property
     def offset(self) -> int:
         """How many bytes have been understood so far."""
-        return self._inbox.offset
+        return self._unread.offset
 
     @property
     def pending(self) -> int:
         """How many bytes were fed and are not yet understood."""
-        return self._inbox.available
+        return self._unread.available
 
     def feed(self, data: Buffer) -> None:
         """Add input. Read-only input is kept by reference and shows through in events; other input is copied.
@@ -174,9 +174,9 @@ class PushReader(Generic[E]):
         Raises:
             UsageError: the input has been declared ended, or is not plain bytes.
         """
-        if self._inbox.ended:
+        if self._unread.ended:
             raise UsageError("the input was declared ended: make a new reader for another stream")
-        self._inbox.feed(data)
+        self._unread.feed(data)
 
     def next_event(self) -> E | None:
         """The next event, or None if more input is needed for it.
@@ -199,24 +199,24 @@ class PushReader(Generic[E]):
         Raises:
             ProtocolError: the input ended in the middle of something.
         """
-        self._inbox.ended = True
+        self._unread.ended = True
         while (event := self._advance()) is not None:
             self._ready.append(event)
-        inbox, need = self._inbox, self._need
-        if need.clean and not inbox.available:
+        unread, need = self._unread, self._need
+        if need.clean and not unread.available:
             return
         self._error = ProtocolError(
-            inbox.offset, need.item, f"{need.count} bytes or more, found {inbox.available} and the end of the input"
+            unread.offset, need.item, f"{need.count} bytes or more, found {unread.available} and the end of the input"
         )
         raise self._error
 
     def _advance(self) -> E | None:
         if self._error is not None:
             raise self._error
-        inbox = self._inbox
+        unread = self._unread
         while True:
             need = self._need
-            if inbox.available < need.count and not (inbox.ended and need.retry_at_end):
+            if unread.available < need.count and not (unread.ended and need.retry_at_end):
                 return None
             try:
                 step = next(self._walk)
