@@ -222,7 +222,7 @@ class DescriptorBackend:
 
 
 class ServedBackend(VfioUserBackend):
-    """A device spoken to in vfio-user, on connections that the control connection brings; arguments as above."""
+    """A device spoken to in vfio-user, on connections that the control connection brings."""
 
     def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
         self._client = client

@@ -127,7 +127,7 @@ def commands(data: bytes) -> None:
     Session(connection, device, told.append).run()
     connection.close()
     device.reset()
-    assert device.where() is MigrationState.RUNNING
+    assert device.where() == MigrationState.RUNNING
     for text in told:
         assert text.isprintable(), f"more than one line is told: {text!r}"
         assert len(text) <= LONGEST

@@ -39,7 +39,7 @@ def test_the_source_assembles_to_the_bytes_in_the_tree(tmp_path: Path) -> None:
 def test_the_parts_of_guest_memory_do_not_overlap() -> None:
     assert program.PAGE_TABLES + 3 * program.PAGE_SIZE <= program.CODE
     assert program.CODE + len(program.program_bytes()) <= program.FIRST_PAGE
-    assert program.memory_size(program.MAX_VCPUS) <= program.DOORBELL < 2 << 20
+    assert program.page_address(program.MAX_VCPUS) <= program.DOORBELL < 2 << 20
 
 
 def test_every_vcpu_of_every_migration_starts_with_a_number_of_its_own() -> None:

@@ -43,6 +43,30 @@ class Access:
         self._closing.close()
 
 
+class _Group:
+    """A group with a container of its own; closed by the last of its users."""
+
+    def __init__(self, host: Host, device: HostDevice, calls: Calls) -> None:
+        self._users = 0
+        self.name = device.group
+        with ExitStack() as opened:
+            self.fd = _open(calls, str(host.group_file(device)), device, opened)
+            _check_viable(calls, self.fd, device)
+            container = _open(calls, str(host.vfio / "vfio"), device, opened)
+            _check_container(calls, container, device)
+            _ask(calls, self.fd, abi.GROUP_SET_CONTAINER, bytearray(abi.DESCRIPTOR.pack(container)), device)
+            _ask(calls, container, abi.SET_IOMMU, abi.TYPE1V2_IOMMU, device)
+            self._closing = opened.pop_all()
+
+    def enter(self) -> None:
+        self._users += 1
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._closing.close()
+
+
 def way_to(host: Host, device: HostDevice, wanted: Way | None = None) -> Way:
     """Which way leads to a device here: the one that is wanted, or the group's if there is one, otherwise iommufd's.
 
@@ -78,40 +102,29 @@ def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Wa
     Raises:
         BackendError: a device could not be opened; none is left open.
     """
-    groups: dict[str, tuple[int, int]] = {}
-    with ExitStack() as shared, ExitStack() as opened:
+    groups: dict[str, _Group] = {}
+    with ExitStack() as opened:
         made: list[Access] = []
         for device in devices:
             if way_to(host, device, way) == "iommufd":
                 access = _open_with_iommufd(device, host, calls)
             else:
-                group = groups.get(device.group) or _open_group(device, host, calls, shared)
-                groups[device.group] = group
-                access = _open_in_group(device, group, calls)
+                access = _open_in_group(device, host, calls, groups)
             opened.callback(access.close)
             made.append(access)
         opened.pop_all()
     return made
 
 
-def _open_group(device: HostDevice, host: Host, calls: Calls, opened: ExitStack) -> tuple[int, int]:
-    """Return the descriptors of a device's group and of a container for it."""
-    group = _open(calls, str(host.group_file(device)), device, opened)
-    _check_viable(calls, group, device)
-    container = _open(calls, str(host.vfio / "vfio"), device, opened)
-    _check_container(calls, container, device)
-    _ask(calls, group, abi.GROUP_SET_CONTAINER, bytearray(abi.DESCRIPTOR.pack(container)), device)
-    _ask(calls, container, abi.SET_IOMMU, abi.TYPE1V2_IOMMU, device)
-    return group, container
-
-
-def _open_in_group(device: HostDevice, group: tuple[int, int], calls: Calls) -> Access:
+def _open_in_group(device: HostDevice, host: Host, calls: Calls, groups: dict[str, _Group]) -> Access:
     with ExitStack() as opened:
-        for shared in group:
-            # Every device keeps both open for itself: they are closed with the last one's.
-            opened.callback(os.close, os.dup(shared))
+        group = groups.get(device.group)
+        if group is None:
+            group = groups[device.group] = _Group(host, device, calls)
+        group.enter()
+        opened.callback(group.leave)
         name = bytearray(device.name.encode() + _DEVICE_NAME_END)
-        fd = _ask(calls, group[0], abi.GROUP_GET_DEVICE_FD, name, device)
+        fd = _ask(calls, group.fd, abi.GROUP_GET_DEVICE_FD, name, device)
         opened.callback(os.close, fd)
         return Access(device, fd, f"kernel driver {device.driver}, group {device.group}", opened.pop_all())
 

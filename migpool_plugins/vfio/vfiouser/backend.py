@@ -206,7 +206,7 @@ class VfioUserBackend:
         connection = self._connect(self._interruption)
         with self._interruption.lock:
             self._connection = connection
-            if self._interruption.raised:
+            if self._interruption.raised or self._interruption.closed:
                 connection.abort()
         try:
             self._agree(connection)
