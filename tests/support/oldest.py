@@ -20,4 +20,4 @@ def oldest(requirements: list[str]) -> list[str]:
 if __name__ == "__main__":
     project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    print("\n".join(oldest([*project["dependencies"], *extras["unicorn"], *extras["dev"]])))  # noqa: T201
+    print("\n".join(oldest([*project["dependencies"], *extras["unicorn"], *extras["test"]])))  # noqa: T201
