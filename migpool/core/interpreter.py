@@ -97,19 +97,19 @@ class Job:
         slot: the device it is for; ``None`` if it is for several.
 
     Attributes:
-        pending: the effect that it is in, ``None`` before its first.
-        waited_since: when that began, by CLOCK_MONOTONIC in nanoseconds.
+        effect: the one that it is in, ``None`` before its first.
+        since: when that began, by CLOCK_MONOTONIC in nanoseconds.
     """
 
-    __slots__ = ("name", "pending", "slot", "steps", "submitted", "waited_since")
+    __slots__ = ("effect", "name", "since", "slot", "steps", "submitted")
 
     def __init__(self, name: str, steps: Steps, slot: Slot | None = None) -> None:
         self.name = name
         self.steps = steps
         self.slot = slot
         self.submitted = monotonic_ns()
-        self.pending: Effect | None = None
-        self.waited_since = 0
+        self.effect: Effect | None = None
+        self.since = 0
 
     def __repr__(self) -> str:
         return f"<Job {self.name} {self.slot.name if self.slot else ''}>"
@@ -165,7 +165,7 @@ class Interpreter:
                 wait for everything on the calling thread.
             elsewhere: called instead of performing an effect that needs the big lock; ``advance`` may then be called
                 again, by a thread that can wait for it, and performs it. ``None``: perform it here. What the effect is
-                stands in ``job.pending``; after the call the job may be another thread's.
+                stands in ``job.effect``; after the call the job may be another thread's.
             apart: effects that ``elsewhere`` is called for as well. With it a chunk that is there is always taken: such
                 a caller shares its threads out by itself, effect by effect.
 
@@ -183,8 +183,8 @@ class Interpreter:
         if apart is not None:
             special, at_once, leave_after = special | apart, _NONE, NEVER
         started = monotonic_ns()
-        effect = handed = job.pending  # what was handed over to this thread is performed here
-        begin = job.waited_since
+        effect = handed = job.effect  # what was handed over to this thread is performed here
+        begin = job.since
         answer: object
         try:
             if effect is None:
@@ -194,8 +194,8 @@ class Interpreter:
             while True:
                 # Before anything else, for who asks where the job stands; and once a callback of ours is given away,
                 # another thread may carry the job on at once, from what stands here.
-                job.pending = effect
-                job.waited_since = begin
+                job.effect = effect
+                job.since = begin
                 if switch.thrown:
                     switch.check()
                 kind = effect.__class__

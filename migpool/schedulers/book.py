@@ -124,7 +124,7 @@ class Book:
         """For how many seconds no job has made headway, and the switch was as ``thrown`` says."""
         now = time.monotonic()
         with self._changed:
-            seen = (thrown, self._ended, [(job, _state(job), job.waited_since) for job in self._open])
+            seen = (thrown, self._ended, [(job, _state(job), job.since) for job in self._open])
             if seen != self._seen or now - self._looked > max(GAP, 4 * self.tick):
                 self._seen, self._since = seen, now
             self._looked = now
@@ -136,7 +136,7 @@ class Book:
         begun = [job for job in jobs if _state(job) not in (inspect.GEN_CREATED, inspect.GEN_CLOSED)]
         if len(begun) == len(jobs):
             return False
-        pending = [job.pending for job in begun]
+        pending = [job.effect for job in begun]
         if not all(isinstance(effect, NextChunk | Credit) for effect in pending):
             return quiet >= self.limit
         return quiet >= self.limit * (CREDIT if any(isinstance(effect, Credit) for effect in pending) else WAITING)
@@ -172,10 +172,10 @@ def _named(job: Job) -> str:
 
 
 def _doing(job: Job) -> str:
-    effect = job.pending
+    effect = job.effect
     if effect is None:
         return f"{_named(job)} has begun"
-    seconds = (time.monotonic_ns() - job.waited_since) / 1e9
+    seconds = (time.monotonic_ns() - job.since) / 1e9
     chunk = f" chunk {effect.index}" if effect.index >= 0 else ""
     if isinstance(effect, NextChunk):
         what = f"waits for{chunk}"

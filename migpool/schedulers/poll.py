@@ -162,7 +162,7 @@ class PollScheduler(Scheduler):
 
     def _hand_over(self, course: _Course, *, own: bool = False) -> None:
         """The job's next effect is not for the thread that it is on."""
-        effect = course.job.pending
+        effect = course.job.effect
         if isinstance(effect, Locked):
             self._lock_holder.put(course)
         elif isinstance(effect, ReadState) and self._parked(course, effect.slot):
@@ -212,7 +212,7 @@ class PollScheduler(Scheduler):
         self._not_polled.setdefault(reason, []).append(slot.name)
 
     def _gone(self, course: _Course, reason: str) -> None:
-        effect = course.job.pending
+        effect = course.job.effect
         if effect is not None:
             self._give_up(effect.slot, reason)
         course.polled = False

@@ -141,7 +141,7 @@ def test_a_job_in_a_device_may_take_the_whole_limit() -> None:
     first, second = (Job("load", steps(), slot) for _ in range(2))
     book.enter(first)
     book.enter(second)
-    first.pending = next(first.steps)
+    first.effect = next(first.steps)
     assert not book.stuck(0.9)
     assert book.stuck(1.0)
 
