@@ -100,7 +100,12 @@ class TwoThreads(Scheduler):
     def submit(self, job: Job) -> None:
         if self.accept(job):
             self.spawn("first", lambda: self.run(job))
-            self.spawn("second", lambda: self.interpreter.run(job))
+            self.spawn("second", lambda: self.join_in(job))
+
+    def join_in(self, job: Job) -> None:
+        while job.effect is None:
+            time.sleep(0.001)
+        self.interpreter.run(job)
 
 
 class Swallows(OneThread):
