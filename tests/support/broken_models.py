@@ -82,7 +82,7 @@ class NewestFirst(OneThread):
 
     def submit(self, job: Job) -> None:
         super().submit(job)
-        if job.slot is not None and job.slot.number == 5:
+        if job.slot is not None and job.slot.number in (2, 5):
             self.gathered.set()
 
     def work(self) -> None:
@@ -100,7 +100,12 @@ class TwoThreads(Scheduler):
     def submit(self, job: Job) -> None:
         if self.accept(job):
             self.spawn("first", lambda: self.run(job))
-            self.spawn("second", lambda: self.interpreter.run(job))
+            self.spawn("second", lambda: self.join_in(job))
+
+    def join_in(self, job: Job) -> None:
+        while job.effect is None:
+            time.sleep(0.001)
+        self.interpreter.run(job)
 
 
 class Swallows(OneThread):
