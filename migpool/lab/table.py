@@ -109,8 +109,7 @@ def _foundations(result: LabResult) -> list[RenderableType]:
         lines.append(Text(f"Devices      {devices}"))
     if said := _remarks(result.runs):
         lines.append(Text(f"Remarks      {said}"))
-    facts = result.machine
-    lines.append(Text(f"Host         {facts.cpus} CPUs, {facts.python}, {facts.system}"))
+    lines.append(Text(f"Host         {result.machine}"))
     clocks = sorted({run.clock for run in result.runs if run.clock})
     if clocks:
         lines.append(Text(f"Clock        {', '.join(_CLOCKS.get(clock, clock) for clock in clocks)}"))

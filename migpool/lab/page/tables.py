@@ -90,9 +90,8 @@ def _charts(name: str, summaries: Sequence[ModelSummary]) -> Iterator[str]:
 
 
 def _foundations(result: LabResult) -> Iterator[str]:
-    facts = result.machine
     yield "<h3>What it rests on</h3><dl>"
-    rows = [("Host", f"{facts.cpus} CPUs, {facts.python}, {facts.system}, migpool {facts.migpool}")]
+    rows = [("Host", str(result.machine))]
     clocks = sorted({run.clock for run in result.runs if run.clock})
     rows += [("Clock", ", ".join(clocks))] if clocks else []
     if result.lower_bound is not None:

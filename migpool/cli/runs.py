@@ -11,11 +11,10 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.files import check_writable, write
+from migpool.cli.files import REPORT, check_writable, reported, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
-from migpool.cli.reporting import REPORT, reported
 from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
 from migpool.lab.chrometrace import chrome_trace
