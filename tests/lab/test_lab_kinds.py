@@ -52,9 +52,9 @@ def test_the_docs_say_what_each_kind_is() -> None:
 MEMBER = (effects, "    SYNC = 22\n", '    FROST = 23\n    """The device is frozen."""\n    SYNC = 22\n')
 RECORD = (
     kinds,
-    "    WaitKind(\n        Wait.READ,",
+    "    WaitKind(Wait.READ,",
     '    WaitKind(Wait.FROST, "frost", "a device was frozen", "F", "blue", "#123456", replay="read"),\n'
-    "    WaitKind(\n        Wait.READ,",
+    "    WaitKind(Wait.READ,",
 )
 PROGRAM = """
 import io, json
