@@ -21,13 +21,12 @@ from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.devicetable import device_table
 from migpool.lab.page.document import document
 from migpool.lab.page.headline import reason_line
-from migpool.lab.picture import picture
 from migpool.lab.processes import Observed
 from migpool.lab.progress import watching
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.run import Lab, Planned, Run, Watcher, plan
 from migpool.lab.switchover import switchover
-from migpool.lab.table import console_for, render, run_line
+from migpool.lab.table import console_for, picture, render, run_line
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,16 +14,12 @@ from migpool.experiments.form import Experiment
 from migpool.experiments.growing import told as field_told
 from migpool.experiments.standing import Fate, Standing
 from migpool.experiments.verdict import expected
+from migpool.lab.table import plain_table
 
-__all__ = ["claims_table", "plain_table", "shown", "standing_lines", "standing_table"]
+__all__ = ["claims_table", "shown", "standing_lines", "standing_table"]
 
 _VERDICTS: Final = {"supported": "bold green", "refuted": "bold red", "depends": "bold yellow"}
 _FATES: Final[dict[Fate, str]] = {"stands": "green", "decided": "", "open again": "yellow", "contradicted": "bold red"}
-
-
-def plain_table(*headings: str) -> Table:
-    """A table without a frame."""
-    return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def claims_table(experiments: Sequence[Experiment]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from statistics import median, median_low
 from typing import Final, TextIO
@@ -9,13 +11,14 @@ from typing import Final, TextIO
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.summary import ModelSummary, answer, summarize
 from migpool.scenario.units import format_duration, format_share, format_size
 
-__all__ = ["console_for", "render", "run_line"]
+__all__ = ["console_for", "picture", "plain_table", "render", "run_line"]
 
 SHOWN_KINDS: Final = 3
 LONGEST_NAME: Final = 12
@@ -24,10 +27,19 @@ ROOMY: Final = 90
 PLAIN_WIDTH: Final = 100
 """Columns where there is no terminal to ask: wide enough that nothing is cut."""
 
+_FONT_FACES = re.compile(r"@font-face\s*{[^}]*}")
+_COLOURS = [(40, 44, 52), (200, 60, 60), (60, 150, 80), (180, 130, 30), (70, 110, 190), (140, 80, 170), (40, 140, 150)]
+_THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)], [*_COLOURS, (40, 44, 52)])
+
 
 def console_for(stream: TextIO) -> Console:
     """A console as wide as the terminal, or wide enough where there is none."""
     return Console(file=stream) if stream.isatty() else Console(file=stream, width=PLAIN_WIDTH)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without a frame."""
+    return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def render(result: LabResult, width: int) -> RenderableType:
@@ -159,3 +171,19 @@ def _devices(runs: Sequence[RunResult]) -> str:
         kind = device.note or ("iterable" if device.iterable else "device")
         counts[kind] = counts.get(kind, 0) + 1
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def picture(result: LabResult, title: str) -> str:
+    """Draw the result's table.
+
+    Arguments:
+        result: of at least one run.
+        title: stands above it.
+
+    Returns:
+        An SVG document that fetches nothing: the reader's own monospaced font is used.
+    """
+    console = Console(record=True, width=PLAIN_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(render(result, PLAIN_WIDTH))
+    drawn = console.export_svg(title=title, theme=_THEME)
+    return _FONT_FACES.sub("", drawn).replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")

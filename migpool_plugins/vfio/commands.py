@@ -45,13 +45,11 @@ def probe(
         return
     import sys
 
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from migpool.lab.table import console_for
+    from migpool.lab.table import console_for, plain_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     for heading in ("Device", "Driver", "Group", "State"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Migrates")

@@ -191,8 +191,7 @@ def _run_published(results: Path | None) -> None:
 
     from migpool.cli.files import write
     from migpool.experiments.results import prepare
-    from migpool.experiments.terminal import plain_table
-    from migpool.lab.table import console_for
+    from migpool.lab.table import console_for, plain_table
     from migpool.sim import published, told
 
     if results is not None:

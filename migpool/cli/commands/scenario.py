@@ -27,14 +27,12 @@ Name = Annotated[
 def list_builtin(context: typer.Context, debug: Debug = False) -> None:
     """List the built-in scenarios."""
     set_up(context, 0, None, debug)
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from migpool.lab.table import console_for
+    from migpool.lab.table import console_for, plain_table
     from migpool.scenario.schema import builtin_names, load_scenario
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("Name", no_wrap=True)
     table.add_column("Devices", justify="left")
     table.add_column("What it is")
