@@ -140,7 +140,9 @@ def _variants(variants: Sequence[VariantFinding]) -> Iterator[str]:
         told = f"{middle} ({least} to {most})" if times else "-"
         threads = f"{one.threads.source or 0}+{one.threads.destination or 0}"
         memory = "-" if one.memory_share is None else f"{one.memory_share:.0%} of the budget"
-        where = ", ".join(f"{kind} {spent:.1f} ms" for kind, spent in list(one.where.items())[:SHOWN_KINDS])
+        where = ", ".join(
+            f"{kind} {format_duration(spent / 1e3)}" for kind, spent in list(one.where.items())[:SHOWN_KINDS]
+        )
         yield f"| {_cell(one.name)} | `{one.model}` | {told} | {threads} | {memory} | {where} |"
     yield ""
 
