@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
-from pydantic import JsonValue
-
-from migpool.lab.form import json_text
 from migpool.scenario.units import format_rate
 from migpool.sim import published
 from migpool.sim.published import CHANNELS, PUBLISHED, Explanation
@@ -38,7 +36,7 @@ def values(one: Explanation) -> str:
 def json_of(found: Sequence[Explanation], said: str) -> str:
     """``{"schema": 1, "conclusion", "hypotheses": [{"name", "worst", "values", "downtimes": [{"way", "devices", "ms",
     "published_ms"}], "channels": {"6": ms ...}}]}``."""
-    form: dict[str, JsonValue] = {
+    form = {
         "schema": 1,
         "conclusion": said,
         "hypotheses": [
@@ -55,7 +53,7 @@ def json_of(found: Sequence[Explanation], said: str) -> str:
             for one in found
         ],
     }
-    return json_text(form)
+    return json.dumps(form, indent=2) + "\n"
 
 
 def page(found: Sequence[Explanation], said: str) -> str:

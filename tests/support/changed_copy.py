@@ -1,4 +1,4 @@
-"""A copy of the package with some lines changed, and a program that runs with it: so what a change must touch is shown."""
+"""A copy of the package with some lines changed, and a program that runs with it: it shows what a change must touch."""
 
 from __future__ import annotations
 
