@@ -94,8 +94,9 @@ def _imported(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"the command {name} ({target}) cannot be imported: {error}") from error
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(f"the command {name} ({target}) cannot be imported: {what}") from error
     if isinstance(found, typer.Typer):
         made = get_group(found)
         made.name = name
