@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from migpool.cli.compare import compare
-from migpool.cli.conformance import conformance
-from migpool.cli.inspect import inspect
 from migpool.cli.invocation import set_up
-from migpool.cli.lab import lab_app
-from migpool.cli.newdevice import new_device, new_model
+from migpool.cli.lazy import LazyGroup
 from migpool.cli.options import Debug, LogFormatOption, Verbose
-from migpool.cli.plugins import plugins
-from migpool.cli.receive import receive
-from migpool.cli.record import record
-from migpool.cli.replay import replay
-from migpool.cli.report import report
-from migpool.cli.run import run
-from migpool.cli.scenario import scenario_app
-from migpool.cli.send import send
-from migpool.cli.snapshot import snapshot_app
-from migpool.cli.vfio import vfio_app
-from migpool.cli.vmsd import vmsd_app
 
 __all__ = ["app"]
 
@@ -54,7 +39,34 @@ out which thread should do which part of the work.
 Exit codes: 0 completed and verified, 1 failed, 2 wrong usage, 130 cancelled.
 """
 
+COMMANDS = "migpool.cli.commands"
+
+
+class Commands(LazyGroup):
+    """All that stand after ``migpool``, in the order in which help lists them."""
+
+    targets: ClassVar[dict[str, str]] = {
+        "run": f"{COMMANDS}.run:run",
+        "compare": f"{COMMANDS}.compare:compare",
+        "send": f"{COMMANDS}.send:send",
+        "receive": f"{COMMANDS}.receive:receive",
+        "record": f"{COMMANDS}.record:record",
+        "replay": f"{COMMANDS}.replay:replay",
+        "report": f"{COMMANDS}.report:report",
+        "inspect": f"{COMMANDS}.inspect:inspect",
+        "plugins": f"{COMMANDS}.plugins:plugins",
+        "conformance": "migpool.cli.conformance:conformance",
+        "new-device": f"{COMMANDS}.newdevice:new_device",
+        "new-model": f"{COMMANDS}.newdevice:new_model",
+        "scenario": f"{COMMANDS}.scenario:app",
+        "snapshot": f"{COMMANDS}.snapshot:app",
+        "vmsd": f"{COMMANDS}.vmsd:app",
+        "lab": f"{COMMANDS}.lab:app",
+    }
+
+
 app = typer.Typer(
+    cls=Commands,
     help=HELP,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -80,22 +92,3 @@ def common(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
-
-
-app.command()(run)
-app.command()(compare)
-app.command()(send)
-app.command()(receive)
-app.command()(record)
-app.command()(replay)
-app.command()(report)
-app.command()(inspect)
-app.command()(plugins)
-app.command()(conformance)
-app.command()(new_device)
-app.command()(new_model)
-app.add_typer(scenario_app, name="scenario")
-app.add_typer(snapshot_app, name="snapshot")
-app.add_typer(vfio_app, name="vfio")
-app.add_typer(vmsd_app, name="vmsd")
-app.add_typer(lab_app, name="lab")

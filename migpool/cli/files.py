@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from migpool.errors import MigpoolError, UsageError
 
-__all__ = ["check_writable", "write"]
+__all__ = ["REPORT", "check_writable", "reported", "write"]
+
+REPORT: Final = Path("migpool-report.html")
+"""Where ``compare`` writes the report, and ``report`` unless it is told otherwise."""
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -37,3 +41,8 @@ def write(path: Path, text: str) -> None:
         path.write_text(text, "utf-8")
     except OSError as error:
         raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def reported(path: Path) -> str:
+    """The line that says where the report is."""
+    return f"Report       {path} (a page for the browser)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from migpool.errors import MigpoolError, UsageError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Invocation", "LogFormat", "explain", "set_up"]
+__all__ = ["Invocation", "LogFormat", "complain", "explain", "say", "set_up"]
 
 
 class LogFormat(StrEnum):
@@ -43,6 +44,17 @@ def set_up(context: typer.Context, verbose: int, log_format: LogFormat | None, d
     invocation.log_format = log_format or invocation.log_format
     invocation.debug = invocation.debug or debug
     return invocation
+
+
+def say(line: str) -> None:
+    """One line on stdout, at once."""
+    print(line, flush=True)  # noqa: T201
+
+
+def complain(line: str) -> None:
+    """One line on stderr, after what stands on stdout."""
+    sys.stdout.flush()
+    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def explain(error: BaseException) -> tuple[list[str], int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import structlog
 
 from migpool.cli.files import check_writable, write
 from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import Invocation
+from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.logs import announce, configure
 from migpool.cli.tuning import Tuning
 from migpool.device import Side
@@ -126,17 +124,6 @@ class OneSide:
         self.listened = True
         announce(self.invocation, "listening on", address=str(address))
 
-    @contextmanager
-    def interruptible(self) -> Iterator[Interrupt]:
-        """Take Ctrl-C and SIGTERM as a wish to cancel."""
-        with Interrupt(complain) as interrupt:
-            yield interrupt
-
-
-def complain(line: str) -> None:
-    """One line on stderr."""
-    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
-
 
 def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | None) -> int:
     """Send one machine after the other, until one fails, and return the exit code."""
@@ -144,7 +131,7 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
     runs: list[RunResult] = []
     last: SideResult | None = None
     code = 0
-    with side.interruptible() as interrupt:
+    with Interrupt(complain) as interrupt:
         for number in side.numbers():
             last = side.migrate(number, interrupt)
             run = source_result(side.model.name, number, side.seed, last, side.warnings)
@@ -158,7 +145,7 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
                 complain(run_line(run))
                 code = 1
                 break
-            print(run_line(run), flush=True)  # noqa: T201
+            say(run_line(run))
     if json_file is not None:
         write(json_file, lab_result(side.scenario, runs, None).to_json())
     if trace_file is not None and last is not None:
@@ -171,14 +158,14 @@ def receive_machines(side: OneSide) -> int:
 
     A given number of them ends with the first that fails; without a number it goes on until it is cancelled.
     """
-    with side.interruptible() as interrupt:
+    with Interrupt(complain) as interrupt:
         for number in side.numbers():
             result = side.migrate(number, interrupt)
             if interrupt():
                 complain(f"cancelled: {result.error}" if result.error else "cancelled between two migrations")
                 return interrupt.exit_code
             if result.verified:
-                print(f"{side.model.name}, run {number}: {_received(result)}", flush=True)  # noqa: T201
+                say(f"{side.model.name}, run {number}: {_received(result)}")
                 continue
             complain(f"{side.model.name}, run {number}: {result.report.outcome.value}: {result.error}")
             if side.count or not side.listened:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Invocation
+from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.options import complete_scenario
 from migpool.errors import UsageError
 
@@ -119,7 +118,7 @@ def receive_stream_file(invocation: Invocation, path: Path, listen: str, channel
     configure(invocation)
     address = Address.parse(listen)
     check_writable(path)
-    with Interrupt(_complain) as interrupt:
+    with Interrupt(complain) as interrupt:
         try:
             stored = receive_file(
                 path,
@@ -130,10 +129,10 @@ def receive_stream_file(invocation: Invocation, path: Path, listen: str, channel
                 listening=lambda where: announce(invocation, "listening on", address=str(where)),
             )
         except Cancelled as error:
-            _complain(str(error))
+            complain(str(error))
             return interrupt.exit_code
     told = "the source knows" if stored.acknowledged else "the source has no return path"
-    _say(f"{path}: machine {stored.machine}, {stored.pages} pages received, {stored.size} bytes stored; {told}")
+    say(f"{path}: machine {stored.machine}, {stored.pages} pages received, {stored.size} bytes stored; {told}")
     return 0
 
 
@@ -154,22 +153,14 @@ def send_stream_file(
     configure(invocation)
     address = Address.parse(to)
     number = None if uuid is None else parse_uuid(uuid)
-    with Interrupt(_complain) as interrupt:
+    with Interrupt(complain) as interrupt:
         try:
             sent = send_file(
                 path, address, channels, uuid=number, return_path=return_path, limit=idle, cancelled=interrupt
             )
         except Cancelled as error:
-            _complain(str(error))
+            complain(str(error))
             return interrupt.exit_code
     ends = "it runs at the destination" if sent.confirmed else "nobody has asked whether it runs at the destination"
-    _say(f"{path}: machine {sent.machine} sent, {sent.pages} pages; {ends}")
+    say(f"{path}: machine {sent.machine} sent, {sent.pages} pages; {ends}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
-def _complain(line: str) -> None:
-    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from migpool.errors import UsageError
-from migpool.scenario.schema import Scenario
 from migpool.units import parse_rate
+
+if TYPE_CHECKING:
+    from migpool.scenario.schema import Scenario  # pydantic takes its time
 
 __all__ = ["DowntimeLimitOption", "InTurnOption", "MaxBandwidthOption", "Tuning"]
 

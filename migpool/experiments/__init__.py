@@ -11,7 +11,8 @@
     interval.py       the interval of a median, without any assumption about the distribution
     verdict.py        from intervals and counts to "supported", "refuted" or "depends"
     finding.py        everything that was found, and its JSON
-    page.py           the same as a page of Markdown;  plot.py: as a picture
+    page.py           the same as a page of Markdown;  plot.py: as a picture;  terminal.py: on a terminal
+    results.py        a directory of all three, written and read
 
 The files stand in the package, as the built-in scenarios do: they are read by the installed program, and a claim whose
 file is not there would be one that nobody can check.

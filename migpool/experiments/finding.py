@@ -79,6 +79,21 @@ class ComparisonFinding(Form):
     coverage: float | None
     outcome: Outcome
 
+    @property
+    def interval(self) -> str:
+        """The median and its interval, in a few words."""
+        return ", ".join(self.cells("")[:2]) if self.median is not None else "no round came to its end"
+
+    def cells(self, percent: str) -> tuple[str, str, str]:
+        """The median, its interval and what that covers, for a table.
+
+        Arguments:
+            percent: the format of the last.
+        """
+        if self.median is None or self.low is None or self.high is None or self.coverage is None:
+            return ("-", "-", "-")
+        return f"{self.median:.3f}", f"{self.low:.3f} to {self.high:.3f}", percent.format(self.coverage)
+
 
 class CountFinding(Form):
     """Something that must never happen, and how often it did."""

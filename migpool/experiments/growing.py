@@ -25,10 +25,9 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Final
 
-from migpool.experiments.comparing import found_of, interval_told
 from migpool.experiments.finding import ComparisonFinding, FieldFinding, GrownFinding
 from migpool.experiments.form import Comparison, Variant
-from migpool.experiments.rounds import Round
+from migpool.experiments.rounds import Round, found_of
 from migpool.lab.kinds import KINDS
 from migpool.lab.result import RunResult
 
@@ -59,12 +58,12 @@ def fields(variants: Sequence[Variant], rounds: Sequence[Round]) -> list[FieldFi
 
 def told(field: FieldFinding) -> str:
     """A field in a few sentences."""
-    worse = [f"{one.of} ({interval_told(one)})" for one in field.worse]
+    worse = [f"{one.of} ({one.interval})" for one in field.worse]
     if not worse:
         return f"These rounds show no fixed pool to be worse than the best, {field.best}, by more than 3 %."
     parts = [f"Best is {field.best}; worse are {', '.join(worse)}."]
     for one in field.grown:
-        name = f"{one.model} is the best" if one.ratio.of == field.best else f"{one.model}: {interval_told(one.ratio)}"
+        name = f"{one.model} is the best" if one.ratio.of == field.best else f"{one.model}: {one.ratio.interval}"
         word = {"holds": "within 3 %", "fails": "over 3 %", "open": "not decided by these rounds"}[one.ratio.outcome]
         parts.append(f"{name}, {word}{f'; {one.reason}' if one.reason else ''}.")
     return " ".join(parts)

@@ -95,12 +95,10 @@ def _comparisons(comparisons: Sequence[ComparisonFinding]) -> Iterator[str]:
     yield from ("## Ratios", "", "| ratio | of | to | median | interval | covers | rounds | expected | |")
     yield "|---|---|---|---|---|---|---|---|---|"
     for one in comparisons:
-        found = ("-", "-", "-")
-        if one.median is not None and one.low is not None and one.high is not None and one.coverage is not None:
-            found = (f"{one.median:.3f}", f"{one.low:.3f} to {one.high:.3f}", f"{one.coverage:.1%}")
         what = "" if one.measure == "downtime" else f" ({one.measure})"
+        found = " | ".join(one.cells("{:.1%}"))
         yield (
-            f"| {_cell(one.name)}{what} | {_cell(one.of)} | {_cell(one.to)} | {' | '.join(found)} | {len(one.ratios)} "
+            f"| {_cell(one.name)}{what} | {_cell(one.of)} | {_cell(one.to)} | {found} | {len(one.ratios)} "
             f"| {expected(one.least, one.most)} | {one.outcome}{'' if one.decides else ', decides nothing'} |"
         )
     yield ""
@@ -142,17 +140,15 @@ def _variants(variants: Sequence[VariantFinding]) -> Iterator[str]:
         told = f"{middle} ({least} to {most})" if times else "-"
         threads = f"{one.threads.source or 0}+{one.threads.destination or 0}"
         memory = "-" if one.memory_share is None else f"{one.memory_share:.0%} of the budget"
-        where = ", ".join(f"{kind} {spent:.1f} ms" for kind, spent in list(one.where.items())[:SHOWN_KINDS])
+        where = ", ".join(
+            f"{kind} {format_duration(spent / 1e3)}" for kind, spent in list(one.where.items())[:SHOWN_KINDS]
+        )
         yield f"| {_cell(one.name)} | `{one.model}` | {told} | {threads} | {memory} | {where} |"
     yield ""
 
 
 def _machine(finding: Finding) -> str:
-    facts = finding.machine
-    return (
-        f"{facts.cpus} CPUs, {facts.system}, {facts.python}, migpool {facts.migpool}; "
-        f"load average at the beginning of {finding.id}: {finding.load:.1f}."
-    )
+    return f"{finding.machine}; load average at the beginning of {finding.id}: {finding.load:.1f}."
 
 
 def _effort(finding: Finding) -> str:

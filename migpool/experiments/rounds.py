@@ -16,15 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
-from migpool.experiments.finding import Ended
+from migpool.experiments.finding import ComparisonFinding, Ended
 from migpool.experiments.form import Comparison, Experiment, Measure, Variant
 from migpool.experiments.interval import Interval, median_interval
+from migpool.experiments.verdict import compared
 from migpool.lab.findings import run_result
 from migpool.lab.processes import Observed, ProcessPair
 from migpool.lab.result import RunResult
 from migpool.scenario.schema import Scenario
 
-__all__ = ["Measured", "Migrate", "make_rounds", "migrate", "ratios"]
+__all__ = ["Measured", "Migrate", "found_of", "make_rounds", "migrate", "ratios"]
 
 MOST_FAILURES: Final = 3
 """Runs that may fail before the experiment is given up."""
@@ -127,6 +128,27 @@ def ratios(comparison: Comparison, rounds: Sequence[Round]) -> list[float]:
         if above and below:
             found.append(above / below)
     return found
+
+
+def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFinding:
+    """What some rounds say of a comparison."""
+    found = ratios(comparison, rounds)
+    interval = median_interval(found) if found else None
+    return ComparisonFinding(
+        name=comparison.name,
+        of=comparison.of,
+        to=comparison.to,
+        measure=comparison.measure,
+        least=comparison.least,
+        most=comparison.most,
+        decides=comparison.decides,
+        ratios=found,
+        median=None if interval is None else interval.middle,
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        coverage=None if interval is None else interval.coverage,
+        outcome=compared(comparison, interval),
+    )
 
 
 def _value(run: RunResult | None, measure: Measure) -> float | None:

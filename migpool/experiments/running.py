@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from migpool.experiments.cancelling import cancel_everywhere
-from migpool.experiments.comparing import found_of, interval_told
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Ended, Finding, VariantFinding
 from migpool.experiments.form import Cancels, Experiment, Variant
 from migpool.experiments.growing import fields
 from migpool.experiments.interval import WANTED
-from migpool.experiments.rounds import Measured, Migrate, Round, make_rounds, migrate
+from migpool.experiments.rounds import Measured, Migrate, Round, found_of, make_rounds, migrate
 from migpool.experiments.verdict import Piece, counted, expected, verdict_of
 from migpool.lab.findings import machine_facts
 from migpool.lab.result import RunResult, ThreadCounts
@@ -132,8 +131,8 @@ def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
 
 def _ratio_told(one: ComparisonFinding) -> str:
     if one.median is None:
-        return interval_told(one)
-    return f"{interval_told(one)}; expected {expected(one.least, one.most)}"
+        return one.interval
+    return f"{one.interval}; expected {expected(one.least, one.most)}"
 
 
 def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from migpool.core.effects import Wait
 from migpool.errors import UsageError
 from migpool.flow.window import rooms_for
 from migpool.lab.attribution import Link, attribute
-from migpool.lab.budgetuse import budget_use
+from migpool.lab.pagejobs import memory_of
 from migpool.lab.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
 from migpool.lab.whatif.resources import Freed, replays
 from migpool.lab.whatif.words import because, named
 from migpool.migration.report import SideReport
 from migpool.scenario.schema import Scenario
 
-__all__ = ["analyse", "buffer_size", "representatives"]
+__all__ = ["analyse", "budget_use", "buffer_size", "representatives"]
 
 
 def representatives(runs: Sequence[RunResult]) -> list[int]:
@@ -60,6 +61,30 @@ def analyse(source: SideReport, destination: SideReport, chunk: int, *, offset_n
 def buffer_size(scenario: Scenario, devices: int) -> int:
     """How long the destination's buffers are in a scenario with so many iterable devices, in bytes."""
     return rooms_for(int(scenario.memory.budget), int(scenario.memory.chunk), devices)[0]
+
+
+def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int, int]]:
+    """The use of the destination's budget: every change, as (nanoseconds since ``zero``, bytes in use from then on).
+
+    A buffer is taken just before a chunk's payload is received, and given back when the chunk has been loaded: nothing
+    else has to be recorded on the data path. Pages of memory need no buffer.
+
+    Arguments:
+        destination: the destination's report.
+        chunk: how long a buffer is, in bytes.
+        zero: the time to count from, on the destination's clock.
+    """
+    memory = memory_of(destination)
+    changes = [
+        (span.begin - zero, 1) for span in destination.spans if span.wait is Wait.RECEIVE and span.slot != memory
+    ]
+    changes += [(span.end - zero, -1) for span in destination.spans if span.wait is Wait.LOADED]
+    used: dict[int, int] = {}
+    out = 0
+    for time, change in sorted(changes):
+        out = max(0, out + change)
+        used[time] = out * chunk
+    return list(used.items())
 
 
 def _resource(one: Freed) -> ResourceResult:

@@ -28,7 +28,6 @@ from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.control import Control, Message
 from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideRun
-from migpool.lab.sideform import to_json
 from migpool.lab.warned import warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
@@ -79,7 +78,7 @@ class Child:
                     self._begin()
                 else:
                     self._tell_progress(self._run)
-            self._control.send({"result": to_json(self._run.result())})
+            self._control.send({"result": self._run.result().to_json()})
 
     def _catch_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,7 +18,6 @@ from migpool.device import Side
 from migpool.lab.control import Control, Message
 from migpool.lab.rounds import RoundResult
 from migpool.lab.side import SideResult
-from migpool.lab.sideform import from_json
 from migpool.migration.states import State
 from migpool.transport.address import Address
 
@@ -128,7 +127,7 @@ class ChildProcess:
             case {"listening": address}:
                 self.listening = address
             case {"result": form}:
-                self.outcome = SideOutcome(from_json(form), "")
+                self.outcome = SideOutcome(SideResult.from_json(form), "")
                 self.bytes = self.outcome.result.report.bytes if self.outcome.result else self.bytes
             case {"error": error, "usage": usage}:
                 self.outcome = SideOutcome(None, error)

@@ -92,32 +92,22 @@ def device_costs(
             ours = replace(
                 ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
             )
+        known = least.costs(name, size, iterable)
         if slot == memory_of(completed[0][0]):
-            shown_of_it = memory_costs(completed)
+            of_it = memory_costs(completed)
+            known = replace(known, look=of_it.look, sync=of_it.sync, page_rate=of_it.rate)
+        elif ours is not None:
             known = replace(
-                least.costs(name, size, iterable),
-                look=shown_of_it.look,
-                sync=shown_of_it.sync,
-                page_rate=shown_of_it.rate,
-            )
-        elif ours is None:
-            known = least.costs(name, size, iterable)
-        else:
-            known = DeviceCosts(
-                name=name,
-                bytes=size,
-                iterable=iterable,
-                quiesce=least.sum(Wait.QUIESCE),
+                known,
                 stop=ours.stop,
                 read=ours.read,
                 write=ours.write,
-                write_last=min(_last_write(ours), least.last(Wait.WRITE)),
-                receive_last=least.last(Wait.RECEIVE),
+                write_last=min(_last_write(ours), known.write_last),
                 save_config=ours.save_config,
                 load_config=ours.load_config,
-                start=least.sum(Wait.WAKE) + least.sum(Wait.START),
                 read_lock=ours.shared_lock,
                 write_lock=theirs.shared_lock if theirs is not None else "",
+                measured=False,
             )
         found.append(known)
     return found

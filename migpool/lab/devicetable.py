@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from migpool.lab.result import RunResult
+from migpool.lab.table import plain_table
 from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_size
 
@@ -81,7 +81,7 @@ def device_rows(run: RunResult) -> list[list[Cell]]:
 
 def device_table(run: RunResult) -> Table:
     """The rows on a terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     rows = device_rows(run)
     for at, column in enumerate(COLUMNS):
         number = any(row[at][1] == "number" for row in rows)

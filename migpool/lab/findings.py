@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
 from typing import Literal
@@ -24,7 +24,7 @@ from migpool.lab.result import (
     ThreadCounts,
 )
 from migpool.lab.side import SideResult
-from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
@@ -47,8 +47,7 @@ Outcome = Literal["completed", "failed", "cancelled", "unconfirmed"]
 
 def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResult:
     """What is told of a run between two processes; its lower bound is added later."""
-    source = pair.source.result
-    destination = pair.destination.result
+    source, destination = pair.source.result, pair.destination.result
     found = RunResult(
         model=model,
         repeat=repeat,
@@ -57,19 +56,14 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         verified=pair.verified,
         rounds=list(pair.rounds),
         warnings=_warnings(pair),
+        error=pair.error,
     )
-    if source is not None:
-        found = _with_source(found, source.report)
-    if destination is not None:
-        found = _with_destination(found, destination.report)
-    if source is not None and destination is not None and found.downtime_ms is not None:
-        found = found.model_copy(
-            update={
-                "attribution": attribute(source.report, destination.report).kinds,
-                "precopy_saved_ms": precopy_saving(source.report, destination.report),
-            }
-        )
-    return found.model_copy(update={"error": pair.error})
+    found = _with_sides(found, *(None if side is None else side.report for side in (source, destination)))
+    if source is None or destination is None or found.downtime_ms is None:
+        return found
+    attribution = attribute(source.report, destination.report).kinds
+    saved = precopy_saving(source.report, destination.report)
+    return found.model_copy(update={"attribution": attribution, "precopy_saved_ms": saved})
 
 
 def source_result(model: str, repeat: int, seed: int, result: SideResult, warnings: Sequence[str] = ()) -> RunResult:
@@ -78,7 +72,7 @@ def source_result(model: str, repeat: int, seed: int, result: SideResult, warnin
     found = RunResult(
         model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
     )
-    found = _with_source(found, result.report)
+    found = _with_sides(found, result.report, None)
     return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report), "warnings": list(warnings)})
 
 
@@ -167,41 +161,39 @@ def _told(state: State) -> Outcome:
             return "failed"
 
 
-def _with_source(run: RunResult, report: SideReport) -> RunResult:
-    return run.model_copy(
-        update={
-            "downtime_ms": (report.running - report.stopped) * MS if report.running and report.stopped else None,
-            "total_ms": (report.ended - report.began) * MS,
-            "bytes": report.bytes,
-            "bytes_before_stop": report.precopied,
-            "bytes_after_stop": report.bytes - report.precopied,
-            "threads_peak": run.threads_peak + report.threads_peak,
-            "threads": ThreadCounts(source=report.threads_peak, destination=run.threads.destination),
-            "threads_before": ThreadCounts(source=report.threads_before, destination=run.threads_before.destination),
-            "remarks": [*run.remarks, *_remarks(report)],
-            "clock": report.clock,
-            "devices": list(report.devices),
+def _with_sides(run: RunResult, source: SideReport | None, destination: SideReport | None) -> RunResult:
+    """The run with what the sides say of it whose reports are there."""
+    reports = [report for report in (source, destination) if report is not None]
+
+    def each(of: Callable[[SideReport], int]) -> ThreadCounts:
+        ours, theirs = (None if report is None else of(report) for report in (source, destination))
+        return ThreadCounts(source=ours, destination=theirs)
+
+    told: dict[str, object] = {
+        "threads_peak": sum(report.threads_peak for report in reports),
+        "threads": each(lambda report: report.threads_peak),
+        "threads_before": each(lambda report: report.threads_before),
+        "remarks": [f"at the {report.side}, {remark}" for report in reports for remark in report.remarks],
+    }
+    if source is not None:
+        ran = source.running and source.stopped
+        remarks = {device.name: device.remark for device in destination.devices} if destination is not None else {}
+        told |= {
+            "downtime_ms": (source.running - source.stopped) * MS if ran else None,
+            "total_ms": (source.ended - source.began) * MS,
+            "bytes": source.bytes,
+            "bytes_before_stop": source.precopied,
+            "bytes_after_stop": source.bytes - source.precopied,
+            "clock": source.clock,
+            "devices": [replace(device, remark=remarks.get(device.name, "")) for device in source.devices],
         }
-    )
-
-
-def _with_destination(run: RunResult, report: SideReport) -> RunResult:
-    return run.model_copy(
-        update={
-            "threads_peak": run.threads_peak + report.threads_peak,
-            "threads": ThreadCounts(source=run.threads.source, destination=report.threads_peak),
-            "threads_before": ThreadCounts(source=run.threads_before.source, destination=report.threads_before),
-            "remarks": [*run.remarks, *_remarks(report)],
-            "memory": MemoryResult(
-                budget_bytes=report.budget, high_water_bytes=report.high_water, peak_rss_bytes=report.rss_peak
-            ),
-            "devices": _with_remarks(run.devices, report),
-        }
-    )
-
-
-def _remarks(report: SideReport) -> list[str]:
-    return [f"at the {report.side}, {remark}" for remark in report.remarks]
+    if destination is not None:
+        told["memory"] = MemoryResult(
+            budget_bytes=destination.budget,
+            high_water_bytes=destination.high_water,
+            peak_rss_bytes=destination.rss_peak,
+        )
+    return run.model_copy(update=told)
 
 
 def _warnings(pair: PairResult) -> list[str]:
@@ -213,11 +205,6 @@ def _warnings(pair: PairResult) -> list[str]:
         *(f"at the source, {text}" for text in ours if text not in both),
         *(f"at the destination, {text}" for text in theirs if text not in both),
     ]
-
-
-def _with_remarks(devices: Sequence[DeviceReport], report: SideReport) -> list[DeviceReport]:
-    remarks = {device.name: device.remark for device in report.devices}
-    return [replace(device, remark=remarks.get(device.name, "")) for device in devices]
 
 
 def traced_source(model: str, result: SideResult) -> TracedRun:

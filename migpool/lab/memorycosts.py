@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.pagejobs import memory_of
+from migpool.lab.spanindex import covered
 from migpool.migration.report import SideReport
 
 __all__ = ["MemoryCosts", "memory_costs"]
@@ -57,12 +58,5 @@ def memory_costs(runs: Sequence[tuple[SideReport, SideReport]]) -> MemoryCosts:
 
 def _rate(size: int, spans: Iterable[Span]) -> float:
     """Bytes a second, over the time in which at least one of the spans was going on."""
-    whole, until = 0, 0
-    for span in sorted(spans, key=_begin):
-        whole += max(0, span.end - max(span.begin, until))
-        until = max(until, span.end)
+    whole = covered((span.begin, span.end) for span in spans)
     return size / (whole / 1e9) if whole else 0.0
-
-
-def _begin(span: Span) -> int:
-    return span.begin

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migpool.core.effects import Wait
+from migpool.lab.spanindex import covered
 from migpool.migration.report import SideReport
 
 __all__ = ["precopy_saving"]
@@ -65,12 +66,4 @@ def _moving(source: SideReport, destination: SideReport | None) -> dict[int, _Mo
 
 def _at_once(times: Sequence[tuple[int, int]]) -> float:
     """How many of the intervals go on at once on average, while any does."""
-    return sum(end - begin for begin, end in times) / _covered(times)
-
-
-def _covered(times: Iterable[tuple[int, int]]) -> int:
-    covered = reached = 0
-    for begin, end in sorted(times):
-        covered += max(0, end - max(begin, reached))
-        reached = max(reached, end)
-    return covered
+    return sum(end - begin for begin, end in times) / covered(times)

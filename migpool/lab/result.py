@@ -237,6 +237,9 @@ class MachineFacts(Form):
     python: str
     migpool: str
 
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs, {self.python}, {self.system}, migpool {self.migpool}"
+
 
 class LabResult(Form):
     """The whole file; see the top of this one."""

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pydantic import JsonValue, TypeAdapter
 
 from migpool.core.machine import Machine
 from migpool.device import Side, StateCosts
+from migpool.lab.result import SideTrace
 from migpool.migration.destination import Destination
 from migpool.migration.endpoint import Endpoint
 from migpool.migration.report import SideReport
@@ -52,6 +56,20 @@ class SideResult:
     def verified(self) -> bool:
         """Whether everything went well here, to the end."""
         return self.report.verified and not self.closing
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """What ``json.dumps`` takes and :meth:`from_json` gives back: it crosses to the process that compares."""
+        bare = _BARE.dump_python(replace(self, report=replace(self.report, spans=())), mode="json")
+        return {"side": bare, "trace": SideTrace.of(self.report.spans).model_dump()}
+
+    @staticmethod
+    def from_json(form: dict[str, JsonValue]) -> SideResult:
+        """The result again."""
+        result = _BARE.validate_python(form["side"])
+        return replace(result, report=replace(result.report, spans=SideTrace.model_validate(form["trace"]).read()))
+
+
+_BARE: Final = TypeAdapter(SideResult)
 
 
 class SideRun:

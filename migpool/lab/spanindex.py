@@ -14,7 +14,7 @@ from migpool.lab.kinds import JOB_WAITS, OWN_WAITS, RECEIVER_WAITS
 from migpool.lab.pagejobs import page_jobs_of
 from migpool.migration.report import SideReport
 
-__all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "migration_thread"]
+__all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "covered", "migration_thread"]
 
 
 class Track:
@@ -206,6 +206,15 @@ class SideIndex:
         """When the job ended that ended last at or before ``time``, and its slot."""
         place = bisect_right(self._job_ends, time)
         return (self._job_ends[place - 1], self._ended_jobs[place - 1]) if place else None
+
+
+def covered(spans: Iterable[tuple[int, int]]) -> int:
+    """For how long at least one of some intervals was going on."""
+    whole = until = 0
+    for begin, end in sorted(spans):
+        whole += max(0, end - max(begin, until))
+        until = max(until, end)
+    return whole
 
 
 def migration_thread(report: SideReport) -> str:

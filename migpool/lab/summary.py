@@ -127,7 +127,8 @@ def _ms(one: ModelSummary) -> str:
 
 
 def _spread(one: ModelSummary) -> str:
-    return f" ({one.least:.0f} to {one.most:.0f} ms in {one.runs} runs)" if one.runs > 1 else ""
+    least, most = format_duration(one.least / 1e3), format_duration(one.most / 1e3)
+    return f" ({least} to {most} in {one.runs} runs)" if one.runs > 1 else ""
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median, median_low
+import io
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from migpool.lab.foundations import foundations
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.summary import ModelSummary, answer, summarize
 from migpool.units import format_duration, format_share, format_size
 
-__all__ = ["console_for", "render", "run_line"]
+__all__ = ["console_for", "picture", "plain_table", "render", "run_line"]
 
 SHOWN_KINDS: Final = 3
 LONGEST_NAME: Final = 12
@@ -24,10 +27,19 @@ ROOMY: Final = 90
 PLAIN_WIDTH: Final = 100
 """Columns where there is no terminal to ask: wide enough that nothing is cut."""
 
+_FONT_FACES = re.compile(r"@font-face\s*{[^}]*}")
+_COLOURS = [(40, 44, 52), (200, 60, 60), (60, 150, 80), (180, 130, 30), (70, 110, 190), (140, 80, 170), (40, 140, 150)]
+_THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)], [*_COLOURS, (40, 44, 52)])
+
 
 def console_for(stream: TextIO) -> Console:
     """A console as wide as the terminal, or wide enough where there is none."""
     return Console(file=stream) if stream.isatty() else Console(file=stream, width=PLAIN_WIDTH)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without a frame."""
+    return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def render(result: LabResult, width: int) -> RenderableType:
@@ -84,7 +96,7 @@ def _cells(one: ModelSummary) -> tuple[RenderableType, ...]:
         Text(_folded(one.model), style="bold"),
         "\n".join(filter(None, (downtime, spread))),
         "" if one.efficiency is None else f"{100 * one.efficiency:.0f}%",
-        "" if one.total is None else f"{one.total / 1000:.2f} s",
+        "" if one.total is None else f"{one.total / 1e3:.2f} s",
         f"{sum(one.threads)}\n{one.threads[0]}+{one.threads[1]}",
         "\n".join(kinds),
         "\n".join(filter(None, (memory, rss))),
@@ -102,61 +114,29 @@ def _bare(value: float) -> str:
     return format_duration(value / 1e3).removesuffix(" ms")
 
 
-def _foundations(result: LabResult) -> list[RenderableType]:
-    """What the numbers rest on: the devices, the host, the clock, the bound; and what failed."""
-    lines: list[RenderableType] = [Text()]
-    if devices := _devices(result.runs):
-        lines.append(Text(f"Devices      {devices}"))
-    if said := _remarks(result.runs):
-        lines.append(Text(f"Remarks      {said}"))
-    facts = result.machine
-    lines.append(Text(f"Host         {facts.cpus} CPUs, {facts.python}, {facts.system}"))
-    clocks = sorted({run.clock for run in result.runs if run.clock})
-    if clocks:
-        lines.append(Text(f"Clock        {', '.join(_CLOCKS.get(clock, clock) for clock in clocks)}"))
-    if precopied := _precopied(result.runs):
-        lines.append(Text(f"Pre-copy     {precopied}"))
-    if result.lower_bound is not None:
-        bound = result.lower_bound
-        limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"
-        lines.append(Text(f"Lower bound  {limit}; Eff. is this over the downtime"))
-    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
-    lines += [Text(f"Remark       {remark}") for remark in remarks]
-    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
-    lines += [Text(f"Warning      {warning}", style="yellow") for warning in warned]
-    lines += [Text(f"Failed       {run_line(run)}", style="red") for run in result.runs if run.error]
-    return lines
+_STYLES: Final = {"Warning": "yellow", "Failed": "red"}
 
 
-_CLOCKS: Final = {
-    "monotonic": "one for both sides (CLOCK_MONOTONIC)",
-    "return-path": "the source's; the answer's arrival less half a round trip",
-}
+def _foundations(result: LabResult) -> Iterator[RenderableType]:
+    yield Text()
+    for fact in foundations(result):
+        yield Text(f"{fact.term:<12} {fact.text}", style=_STYLES.get(fact.term, ""))
+    for run in result.runs:
+        if run.error:
+            yield Text(f"{'Failed':<12} {run_line(run)}", style=_STYLES["Failed"])
 
 
-def _remarks(runs: Sequence[RunResult]) -> str:
-    """What the devices of the last run say."""
-    devices = next((run.devices for run in reversed(runs) if run.devices), [])
-    return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
+def picture(result: LabResult, title: str) -> str:
+    """Draw the result's table.
 
+    Arguments:
+        result: of at least one run.
+        title: stands above it.
 
-def _precopied(runs: Sequence[RunResult]) -> str:
-    """What moved before the stop, and what that saved, in the run in the middle; empty if nothing did."""
-    some = [run for run in runs if run.outcome == "completed" and run.bytes_before_stop]
-    if not some:
-        return ""
-    before, whole = (median_low(getattr(run, name) for run in some) for name in ("bytes_before_stop", "bytes"))
-    said = f"{format_share(before, whole)} moved before the stop"
-    if saved := [run.precopy_saved_ms for run in some if run.precopy_saved_ms is not None]:
-        said += f", which saved about {format_duration(median(saved) / 1e3)} of downtime"
-        said += f" ({_bare(min(saved))}-{_bare(max(saved))})" if len(saved) > 1 else ""
-    return said
-
-
-def _devices(runs: Sequence[RunResult]) -> str:
-    devices = next((run.devices for run in runs if run.devices), [])
-    counts: dict[str, int] = {}
-    for device in devices:
-        kind = device.note or ("iterable" if device.iterable else "device")
-        counts[kind] = counts.get(kind, 0) + 1
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    Returns:
+        An SVG document that fetches nothing: the reader's own monospaced font is used.
+    """
+    console = Console(record=True, width=PLAIN_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(render(result, PLAIN_WIDTH))
+    drawn = console.export_svg(title=title, theme=_THEME)
+    return _FONT_FACES.sub("", drawn).replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")

@@ -6,6 +6,7 @@
     simulate.py       interprets the jobs' effects in virtual time
     fitting.py        finds the profile under which downtimes come out as published
     published.py      the published downtimes, and which shared resource it takes to explain them
+    told.py           what was found as a table, a page and JSON
 
 The jobs are those of ``migpool/core/jobs.py``, and the windows those of ``migpool/flow/window.py``: the simulator
 cannot drift from the real thing in what is done in which order; it replaces only how long each wait takes. It needs

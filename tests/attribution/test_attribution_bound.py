@@ -99,7 +99,7 @@ def test_a_lock_that_nobody_else_has_is_none() -> None:
 def test_the_bytes_cross_the_link_at_its_rate() -> None:
     bound = bound_of(four(NETWORK_FUNCTION), link_rate=200 << 20)
     assert bound.milliseconds == pytest.approx(20 + 2000 + 70)
-    assert bound.limited_by == "link: 400.0 MiB at its rate"
+    assert bound.limited_by == "link: 400 MiB at its rate"
     with pytest.raises(UsageError, match="must be over 0"):
         bound_of([NETWORK_FUNCTION], link_rate=0)
 

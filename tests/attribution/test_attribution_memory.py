@@ -8,8 +8,8 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
+from migpool.lab.analysis import budget_use
 from migpool.lab.attribution import attribute
-from migpool.lab.budgetuse import budget_use
 from migpool.lab.whatif.resources import replays
 from migpool.lab.whatif.words import reason
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike

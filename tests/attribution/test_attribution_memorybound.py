@@ -24,14 +24,14 @@ def test_the_last_pages_cross_at_the_best_rate_that_was_seen() -> None:
     bound = bound_of([RAM, NIC])
     assert bound.parts["memory"] == pytest.approx(10 + 5 + 20 + 100 + 5 + 3)
     assert bound.milliseconds == bound.parts["memory"]
-    assert bound.limited_by == "memory: 100.0 MiB of pages at 1000 MiB/s"
+    assert bound.limited_by == "memory: 100 MiB of pages at 1000 MiB/s"
 
 
 def test_or_at_the_links_if_that_is_known() -> None:
     bound = bound_of([RAM, NIC], link_rate=200.0 * MIB)
     assert bound.parts["memory"] == pytest.approx(10 + 5 + 20 + 500 + 5 + 3)
     assert bound.parts["link"] == pytest.approx(10 + 5 + 540 + 3)
-    assert bound.limited_by == "link: 108.0 MiB at its rate"
+    assert bound.limited_by == "link: 108 MiB at its rate"
 
 
 def test_little_memory_is_not_what_limits() -> None:

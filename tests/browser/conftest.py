@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def nasty_page(results: LabResult, tmp_path: Path) -> str:
     runs = []
     for run in result.runs:
         assert run.analysis is not None
-        devices = [device.model_copy(update={"name": NASTY + device.name, "note": NASTY}) for device in run.devices]
+        devices = [replace(device, name=NASTY + device.name, note=NASTY) for device in run.devices]
         path = [
             link.model_copy(update={"device": NASTY + link.device if link.device in names else "", "thread": NASTY})
             for link in run.analysis.path

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -102,6 +105,34 @@ def test_version_and_help() -> None:
         assert command in shown.out
     assert "migpool compare" in shown.out
     assert here().out == shown.out
+
+
+def test_help_tells_of_every_command_and_imports_none(tmp_path: Path) -> None:
+    path = announced(tmp_path, "more", "[migpool.commands]\nmore = more.commands:app\nbroken = nothing.there:app\n")
+    package = tmp_path / "more"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('it was imported')\n")
+    (package / "commands.py").write_text('"""Do more than that."""\n')
+    code = (
+        "import sys; from migpool.cli.app import app; app(['--help'], standalone_mode=False, prog_name='migpool');"
+        "print([name for name in ('pydantic', 'structlog', 'migpool_plugins', 'more') if name in sys.modules],"
+        "[name for name in sys.modules if name.startswith('migpool.cli.commands')])"
+    )
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "100"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "[] []"
+    words = " ".join(re.sub("[│─╭╮╰╯]", " ", done.stdout).split())
+    for command, about in (
+        ("compare", "Migrate a machine under one threading model after the other"),
+        ("vfio", "VFIO devices: which of this host's can migrate"),
+        ("lab", "Experiments: claims about threading models"),
+        ("more", "Do more than that."),
+    ):
+        assert f"{command} {about}" in words
+    assert "broken" in words
+    ended = migpool("broken", extra={"PYTHONPATH": path})
+    assert ended.code == 1
+    assert ended.err.startswith("migpool: the command broken (nothing.there:app) cannot be imported: ")
 
 
 @pytest.mark.parametrize(

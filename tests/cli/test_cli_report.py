@@ -143,5 +143,5 @@ def test_an_older_result_without_an_analysis_still_makes_a_page(results: list[Pa
 
 
 def test_the_command_line_starts_without_the_plotting_library() -> None:
-    code = "import sys, migpool.cli.app, migpool.cli.comparing; sys.exit(any('plotly' in name for name in sys.modules))"
+    code = "import sys, migpool.cli.app, migpool.cli.runs; sys.exit(any('plotly' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=LIMIT).returncode == 0

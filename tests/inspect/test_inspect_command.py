@@ -26,7 +26,7 @@ def test_the_overview_names_machine_commands_ram_and_every_section() -> None:
     ended = migpool("inspect", str(RICH))
     assert (ended.code, ended.err) == (0, "")
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
-    assert lines[0] == f"{RICH}: migration stream, 389780 bytes (380.6 KiB), walked to the last byte"
+    assert lines[0] == f"{RICH}: migration stream, 389780 bytes (381 KiB), walked to the last byte"
     for expected in (
         "header QEVM, version 3",
         "machine pc-q35-10.0",
@@ -182,7 +182,7 @@ def test_files_that_cannot_be_read_are_wrong_usage() -> None:
 
 def test_the_command_imports_nothing_that_takes_long() -> None:
     code = (
-        "import sys; from migpool.cli.inspecting import inspect_stream; inspect_stream(sys.argv[1], [], False);"
+        "import sys; from migpool.cli.commands.inspect import inspect_stream; inspect_stream(sys.argv[1], [], False);"
         "print([name for name in ('rich', 'pydantic', 'structlog', 'migpool_plugins') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -12,7 +12,6 @@ from migpool.lab.bound import LowerBound
 from migpool.lab.findings import device_costs, lab_result, run_result, source_result, with_bound
 from migpool.lab.result import LabResult
 from migpool.lab.side import SideResult
-from migpool.lab.sideform import from_json, to_json
 from migpool.migration.report import DeviceReport
 from migpool.migration.states import State
 from migpool.scenario.schema import load_scenario
@@ -21,7 +20,7 @@ from tests.support.lab_reports import MIB, freed, pair, report, result
 
 def test_a_result_crosses_between_processes_as_it_is() -> None:
     for side in (result("source"), result("destination", State.FAILED, "no"), SideResult(report("source"), (), "x")):
-        assert from_json(json.loads(json.dumps(to_json(side)))) == side
+        assert SideResult.from_json(json.loads(json.dumps(side.to_json()))) == side
 
 
 def test_a_completed_run_has_every_number() -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import migpool
 from migpool import effects
 from migpool.core.effects import Wait
 from migpool.lab import kinds
 from migpool.lab.kinds import BY_NAME, KINDS, WAITS
 from migpool.lab.page.contents import contents
+from tests.support.changed_copy import TESTS, found_with
 from tests.support.lab_reports import lab_result_of, run
-
-TESTS = Path(__file__).parents[1]
 
 
 def test_every_wait_has_a_record_and_every_record_can_be_shown() -> None:
@@ -52,13 +45,14 @@ def test_the_docs_say_what_each_kind_is() -> None:
 MEMBER = (effects, "    SYNC = 22\n", '    FROST = 23\n    """The device is frozen."""\n    SYNC = 22\n')
 RECORD = (
     kinds,
-    "    WaitKind(\n        Wait.READ,",
+    "    WaitKind(Wait.READ,",
     '    WaitKind(Wait.FROST, "frost", "a device was frozen", "F", "blue", "#123456", replay="read"),\n'
-    "    WaitKind(\n        Wait.READ,",
+    "    WaitKind(Wait.READ,",
 )
 PROGRAM = """
 import io, json
 from dataclasses import replace
+from tests.support.changed_copy import TESTS, found_with
 from tests.support.lab_reports import lab_result_of, run
 from tests.support.attribution.made_downtimes import Rules, alike, made
 from rich.console import Console
@@ -99,23 +93,7 @@ print(json.dumps({
 
 
 def test_a_new_kind_is_a_member_and_a_record_and_seen_everywhere(tmp_path: Path) -> None:
-    copy = tmp_path / "migpool"
-    shutil.copytree(Path(migpool.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for module, before, after in (MEMBER, RECORD):
-        file = copy / Path(str(module.__file__)).relative_to(Path(migpool.__file__).parent)
-        text = file.read_text("utf-8")
-        assert text.count(before) == 1
-        file.write_text(text.replace(before, after), "utf-8")
-    path = os.pathsep.join(map(str, (tmp_path, TESTS / "lab", TESTS / "attribution")))
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    found = found_with(tmp_path, [MEMBER, RECORD], PROGRAM)
     assert "F frost" in found["terminal"]
     assert re.search(r"src d0 .*F", found["terminal"])
     assert found["page"]["kinds"]["frost"]["colour"] == "#123456"

@@ -122,7 +122,7 @@ def test_the_command_shows_and_writes_what_it_takes(tmp_path: Path, monkeypatch:
 
 
 def test_without_simpy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("migpool.sim", "migpool.cli.simulating"))]:
+    for name in [name for name in sys.modules if name.startswith("migpool.sim")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "simpy", None)
     ended = here("lab", "run", "published")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from migpool.lab.foundations import Fact, foundations
 from migpool.lab.page.headline import headline, rest, shown_run
 from migpool.lab.result import LabResult
 from migpool.lab.summary import ModelSummary, summarize
@@ -90,17 +91,7 @@ def _charts(name: str, summaries: Sequence[ModelSummary]) -> Iterator[str]:
 
 
 def _foundations(result: LabResult) -> Iterator[str]:
-    facts = result.machine
     yield "<h3>What it rests on</h3><dl>"
-    rows = [("Host", f"{facts.cpus} CPUs, {facts.python}, {facts.system}, migpool {facts.migpool}")]
-    clocks = sorted({run.clock for run in result.runs if run.clock})
-    rows += [("Clock", ", ".join(clocks))] if clocks else []
-    if result.lower_bound is not None:
-        bound = result.lower_bound
-        rows.append(("Lower bound", f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"))
-    remarks = dict.fromkeys(f"{run.model}, {remark}" for run in result.runs for remark in run.remarks)
-    rows += [("Remark", remark) for remark in remarks]
-    warned = dict.fromkeys(warning for run in result.runs for warning in run.warnings)
-    rows += [("Warning", warning) for warning in warned]
-    rows.append(("Runs", str(len(result.runs))))
+    rows = list(foundations(result))
+    rows.append(Fact("Runs", str(len(result.runs))))
     yield "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in rows) + "</dl>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from migpool.core.effects import Wait
@@ -88,14 +88,10 @@ def lanes_of(run: RunResult, by: By) -> Lanes:
     place = {old: new for new, old in enumerate(used)}
     return Lanes(
         names=[names[lane] for lane in used],
-        spans=[Drawn(place[one.lane], *_rest(one)) for one in kept],
+        spans=[replace(one, lane=place[one.lane]) for one in kept],
         path=[place[lane] for lane in path],
         left_out=len(spans) - len(kept),
     )
-
-
-def _rest(span: Drawn) -> tuple[str, str, int, float, float, str]:
-    return span.name, span.device, span.chunk, span.begin, span.end, span.thread
 
 
 def _side(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from operator import attrgetter
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.kinds import WAITS
-from migpool.lab.whatif.names import CHANNELS, RECEIVER, thread_of
-from migpool.lab.whatif.plan import Plan
+from migpool.lab.whatif.plan import CHANNELS, RECEIVER, Plan, thread_of
 from migpool.lab.whatif.recorded import RecordedJob, blocked_by, freed_before
 from migpool.lab.whatif.schedule import Step
 
@@ -28,7 +28,7 @@ class JobSteps:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._came: dict[str, list[Span]] = {name: [] for name in plan.receivers}
-        for span in sorted(plan.destination.receives.values(), key=_end):
+        for span in sorted(plan.destination.receives.values(), key=attrgetter("end")):
             if span.thread in self._came:
                 self._came[span.thread].append(span)
         self._taken: dict[tuple[int, int], int] = {}
@@ -196,7 +196,3 @@ class JobSteps:
 def _got(span: Span, wait: Span | None) -> int:
     """When a sender had its channel."""
     return span.begin if wait is None else max(span.begin, wait.end)
-
-
-def _end(span: Span) -> int:
-    return span.end

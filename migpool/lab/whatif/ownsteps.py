@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
-from migpool.lab.whatif.names import workers_of
-from migpool.lab.whatif.plan import Plan
+from migpool.lab.whatif.plan import Plan, workers_of
 from migpool.lab.whatif.recorded import Recorded, RecordedJob, after, events
 from migpool.lab.whatif.schedule import Step
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.whatif.jobsteps import JobSteps
-from migpool.lab.whatif.names import PAGE_JOBS
-from migpool.lab.whatif.plan import Plan
+from migpool.lab.whatif.plan import PAGE_JOBS, Plan
 from migpool.lab.whatif.recorded import RecordedJob
 from migpool.lab.whatif.schedule import Step
 
@@ -61,7 +60,7 @@ class PageSteps:
             delay = 0 if scan is None else max(0, scan.begin - scanned_after)
             last.append((job, delay, work))
         taken = []
-        for scan, send, before in sorted(packets, key=_scanned):
+        for scan, send, before in sorted(packets, key=lambda packet: packet[0].begin):
             taken.append(plan.add(Step("own", send.slot, takes=PAGE_JOBS)))
             delay = max(0, scan.begin - before)
             looked = plan.add(Step("scan", send.slot, causes=[taken[-1]], delay=delay, work=scan.duration))
@@ -72,7 +71,3 @@ class PageSteps:
             ended = plan.add(Step("own", job.slot, causes=[begun, *taken], takes=PAGE_JOBS))
             found = plan.add(Step("scan", job.slot, causes=[ended], delay=delay, work=work))
             plan.steps[plan.done["source", job.slot]].causes.append(found)
-
-
-def _scanned(packet: tuple[Span, Span, int]) -> int:
-    return packet[0].begin

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.kinds import WAITS
-from migpool.lab.whatif.names import CHANNELS, lock_of, thread_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, RecordedJob, loading_on
 from migpool.lab.whatif.schedule import Step
 
-__all__ = ["Plan"]
+__all__ = ["CHANNELS", "PAGE_JOBS", "RECEIVER", "THREAD", "Plan", "lock_of", "thread_of", "turns_of", "workers_of"]
+
+# What the resources are called that steps take.
+CHANNELS = "channels"
+PAGE_JOBS = "jobs of the memory"
+THREAD = "thread "
+RECEIVER = "receiver "
+
+
+def lock_of(side: str) -> str:
+    """The resource that is a side's big lock."""
+    return f"{side} lock"
+
+
+def workers_of(side: str) -> str:
+    """The resource that is a side's threads for jobs."""
+    return f"{side} workers"
+
+
+def turns_of(wait: Wait) -> str:
+    """The resource that devices share while they are read, or written, by what no span shows."""
+    return "reads in turn" if wait is Wait.READ else "writes in turn"
+
+
+def thread_of(name: str) -> str:
+    """The resource that is one channel's thread at the destination."""
+    return THREAD + name
 
 
 class Plan:
@@ -134,14 +160,10 @@ class Plan:
 def _keep_threads(side: Recorded) -> bool:
     """Whether each job keeps one thread from its begin to its end; those that are polled share theirs."""
     free: dict[str, int] = {}
-    for job in sorted(side.jobs.values(), key=_taken):
+    for job in sorted(side.jobs.values(), key=attrgetter("taken")):
         if not job.kept:
             continue
         if len(job.threads) > 1 or free.get(job.kept[0].thread, 0) > job.taken:
             return False
         free[job.kept[0].thread] = job.kept[-1].end
     return True
-
-
-def _taken(job: RecordedJob) -> int:
-    return job.taken

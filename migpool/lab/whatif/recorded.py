@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
@@ -134,7 +135,7 @@ def _see_threads(found: Recorded) -> None:
     """Of jobs that one thread took up one after the other."""
     before: dict[str, RecordedJob] = {}
     pages: dict[str, int] = {}
-    for job in sorted(found.jobs.values(), key=_taken):
+    for job in sorted(found.jobs.values(), key=attrgetter("taken")):
         if not job.kept:
             continue
         thread = job.kept[0].thread
@@ -183,7 +184,7 @@ def blocked_by(spans: Sequence[Span], begin: int, end: int) -> int:
         end: where it ends.
     """
     covered = 0
-    for span in spans[bisect_right(spans, begin, key=_end) :]:
+    for span in spans[bisect_right(spans, begin, key=attrgetter("end")) :]:
         if span.end > end:
             break
         covered += span.end - max(span.begin, begin)
@@ -192,13 +193,5 @@ def blocked_by(spans: Sequence[Span], begin: int, end: int) -> int:
 
 def freed_before(spans: Sequence[Span], time: int) -> int:
     """When the last of some spans ended that ended by ``time``; 0 if none did."""
-    place = bisect_right(spans, time, key=_end)
+    place = bisect_right(spans, time, key=attrgetter("end"))
     return spans[place - 1].end if place else 0
-
-
-def _taken(job: RecordedJob) -> int:
-    return job.taken
-
-
-def _end(span: Span) -> int:
-    return span.end

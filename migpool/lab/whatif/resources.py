@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 
 from migpool.core.effects import Wait
 from migpool.lab.pagejobs import with_page_jobs
-from migpool.lab.whatif.names import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.whatif.plan import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
 from migpool.lab.whatif.recorded import Recorded, recorded
 from migpool.lab.whatif.schedule import Step, Unplayable, play
 from migpool.lab.whatif.serial import InTurn, in_turn

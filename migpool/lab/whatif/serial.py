@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from migpool.core.trace import Span
+from migpool.lab.spanindex import covered
 
 __all__ = ["InTurn", "in_turn"]
 
@@ -140,15 +141,6 @@ class _Turns:
         medians = [median(turns) for turns in by_slot.values()]
         if max(medians) > (EVEN_TWO if len(medians) == 2 else EVEN) * min(medians):
             return False
-        waited = _union(self._spans)
+        waited = max(1, covered((span.begin, span.end) for span in self._spans))
         together = sum(span.duration for span in self._spans) / waited
         return together >= TOGETHER and sum(self.turns.values()) >= (1 - IDLE) * waited
-
-
-def _union(spans: Sequence[Span]) -> int:
-    """How long at least one of the spans was going on."""
-    whole, until = 0, 0
-    for span in sorted(spans, key=lambda span: span.begin):
-        whole += max(0, span.end - max(span.begin, until))
-        until = max(until, span.end)
-    return max(1, whole)

@@ -1,19 +1,13 @@
-"""Draws an explanation as one SVG file: bytes over time, a lane a channel, with the switchover marked.
-
-The drawing is some rectangles, paths and texts, so it is written here: a plotting library would bring in a numeric one
-and take longer to import than to draw. The colours follow the reader's light or dark theme by a media query. Every
-text is escaped, and nothing is fetched from anywhere.
-"""
+"""Draws an explanation as one SVG file: bytes over time, a lane a channel, with the switchover marked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
 
 from migpool.errors import MigpoolError
 from migpool.streams.record.explanation import ChannelUse, Explanation
+from migpool.svg import Drawing
 from migpool.units import format_moment, format_size
 
 __all__ = ["picture"]
@@ -27,18 +21,10 @@ _GAP: Final = 10
 _PLOT: Final = _WIDTH - _LEFT - _RIGHT
 _TICKS: Final = 5
 
-_STYLE: Final = """
-svg { background: #ffffff; font: 13px system-ui, sans-serif }
-text { fill: #1f2328 } .quiet { fill: #59636e } .lane { fill: #f3f4f6 } .line { stroke: #8b949e; stroke-width: 1 }
-.main { fill: #8250df } .multifd { fill: #0969da } .other { fill: #59636e }
-.over { fill: #d1242f; fill-opacity: .13 } .mark { stroke: #d1242f; stroke-width: 1.5 } .marked { fill: #d1242f }
-@media (prefers-color-scheme: dark) {
-svg { background: #0d1117 }
-text { fill: #e6edf3 } .quiet { fill: #9198a1 } .lane { fill: #161b22 } .line { stroke: #656c76 }
-.main { fill: #ab7df8 } .multifd { fill: #4493f8 } .other { fill: #9198a1 }
-.over { fill: #f85149; fill-opacity: .2 } .mark { stroke: #f85149 } .marked { fill: #f85149 }
-}
-"""
+_LIGHT: Final = """.main { fill: #8250df } .multifd { fill: #0969da } .other { fill: #59636e }
+.over { fill: #d1242f; fill-opacity: .13 } .mark { stroke: #d1242f; stroke-width: 1.5 } .marked { fill: #d1242f }"""
+_DARK: Final = """.main { fill: #ab7df8 } .multifd { fill: #4493f8 } .other { fill: #9198a1 }
+.over { fill: #f85149; fill-opacity: .2 } .mark { stroke: #f85149 } .marked { fill: #f85149 }"""
 
 
 def picture(explanation: Explanation, path: Path) -> None:
@@ -51,30 +37,21 @@ def picture(explanation: Explanation, path: Path) -> None:
         MigpoolError: it cannot be written.
     """
     try:
-        path.write_text("\n".join(_document(explanation)) + "\n", "utf-8")
+        path.write_text(_document(explanation), "utf-8")
     except OSError as error:
         raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _document(explanation: Explanation) -> Iterator[str]:
-    lanes = len(explanation.channels)
-    bottom = _TOP + lanes * (_LANE + _GAP)
-    height = bottom + 44
-    title = f"{explanation.machine or 'migration'}: bytes over time, {format_moment(explanation.duration)}"
-    if not explanation.complete:
-        title += " (not complete)"
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}">'
-    )
-    yield f"<style>{_STYLE}</style>"
-    yield f'<text x="{_LEFT}" y="22" font-size="16" font-weight="600">{escape(title)}</text>'
+def _document(explanation: Explanation) -> str:
+    drawing = Drawing(_WIDTH, _LIGHT, _DARK)
+    bottom = _TOP + len(explanation.channels) * (_LANE + _GAP)
     most = max((max(one.bytes_over_time, default=0) for one in explanation.channels), default=0)
     for number, one in enumerate(explanation.channels):
-        yield from _lane(one, explanation, _TOP + number * (_LANE + _GAP), most)
-    yield from _switchover(explanation, bottom)
-    yield from _axis(explanation, bottom)
-    yield "</svg>"
+        _lane(drawing, one, explanation, _TOP + number * (_LANE + _GAP), most)
+    _switchover(drawing, explanation, bottom)
+    _axis(drawing, explanation, bottom)
+    title = f"{explanation.machine or 'migration'}: bytes over time, {format_moment(explanation.duration)}"
+    return drawing.document(title + ("" if explanation.complete else " (not complete)"), bottom + 44, (_LEFT, 22))
 
 
 def _x(when: int, explanation: Explanation) -> float:
@@ -86,44 +63,41 @@ def _intervals(explanation: Explanation) -> int:
     return max((len(one.bytes_over_time) for one in explanation.channels), default=1)
 
 
-def _lane(one: ChannelUse, explanation: Explanation, top: int, most: int) -> Iterator[str]:
+def _lane(drawing: Drawing, one: ChannelUse, explanation: Explanation, top: int, most: int) -> None:
     kind = "multifd" if one.channel is not None else "main" if one.name == "main channel" else "other"
-    yield f'<rect class="lane" x="{_LEFT}" y="{top}" width="{_PLOT}" height="{_LANE}"/>'
-    yield f'<text x="{_LEFT - 10}" y="{top + _LANE / 2 + 5}" text-anchor="end">{escape(one.name)}</text>'
-    yield f'<text x="{_WIDTH - _RIGHT + 10}" y="{top + _LANE / 2 - 3}">{format_size(one.bytes)}</text>'
+    drawing.rect("lane", _LEFT, top, _PLOT, _LANE)
+    drawing.text(_LEFT - 10, top + _LANE / 2 + 5, one.name, anchor="end")
+    drawing.text(_WIDTH - _RIGHT + 10, top + _LANE / 2 - 3, format_size(one.bytes))
     count = f"{one.packets} packets" if one.packets else ""
-    yield f'<text class="quiet" x="{_WIDTH - _RIGHT + 10}" y="{top + _LANE / 2 + 14}">{count}</text>'
+    drawing.text(_WIDTH - _RIGHT + 10, top + _LANE / 2 + 14, count, "quiet")
     steps = [f"M{_LEFT} {top + _LANE}"]
     for number, amount in enumerate(one.bytes_over_time):
         level = round(top + _LANE - (_LANE * amount / most if most else 0), 2)
         steps.append(f"V{level}H{_x((number + 1) * explanation.interval, explanation)}")
-    yield f'<path class="{kind}" d="{"".join(steps)}V{top + _LANE}Z"><title>{escape(one.name)}</title></path>'
+    drawing.path(kind, f"{''.join(steps)}V{top + _LANE}Z", one.name)
 
 
-def _switchover(explanation: Explanation, bottom: int) -> Iterator[str]:
+def _switchover(drawing: Drawing, explanation: Explanation, bottom: int) -> None:
     times = explanation.switchover
     if times.begin is None:
         return
     begin = _x(times.begin, explanation)
     end = _x(times.end if times.end is not None else explanation.duration, explanation)
-    yield (
-        f'<rect class="over" x="{begin}" y="{_TOP - 6}" width="{max(1.0, round(end - begin, 2))}" '
-        f'height="{bottom - _TOP + 2}"/>'
-    )
+    drawing.rect("over", begin, _TOP - 6, max(1.0, end - begin), bottom - _TOP + 2)
     for x in (begin, end):
-        yield f'<line class="mark" x1="{x}" y1="{_TOP - 6}" x2="{x}" y2="{bottom - 4}"/>'
+        drawing.line("mark", (x, _TOP - 6), (x, bottom - 4))
     took = f", {format_moment(times.end - times.begin)}" if times.end is not None else ""
     # At the right edge the label would leave the picture.
     anchor = "end" if begin > _LEFT + _PLOT / 2 else "start"
-    yield f'<text class="marked" x="{begin}" y="{_TOP - 12}" text-anchor="{anchor}">switchover{took}</text>'
+    drawing.text(begin, _TOP - 12, f"switchover{took}", "marked", anchor=anchor)
 
 
-def _axis(explanation: Explanation, bottom: int) -> Iterator[str]:
-    yield f'<line class="line" x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}"/>'
+def _axis(drawing: Drawing, explanation: Explanation, bottom: int) -> None:
+    drawing.line("line", (_LEFT, bottom), (_WIDTH - _RIGHT, bottom))
     for tick in range(_TICKS + 1):
         when = explanation.duration * tick // _TICKS
         x = _x(when, explanation)
-        yield f'<line class="line" x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 5}"/>'
-        yield f'<text class="quiet" x="{x}" y="{bottom + 20}" text-anchor="middle">{format_moment(when)}</text>'
+        drawing.line("line", (x, bottom), (x, bottom + 5))
+        drawing.text(x, bottom + 20, format_moment(when), "quiet", anchor="middle")
     label = f"height: bytes in {format_moment(explanation.interval)}, the same scale in every lane"
-    yield f'<text class="quiet" x="{_LEFT}" y="{bottom + 38}">{label}</text>'
+    drawing.text(_LEFT, bottom + 38, label, "quiet")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
+from migpool.cli.invocation import complain, say, set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 __all__ = ["record"]
@@ -46,8 +46,6 @@ def record(
     A disk that is full ends the recording, not the migration. Exit codes: 0 complete,
     1 the recording is not complete, 2 wrong usage, 130 cancelled.
     """
-    import sys
-
     import structlog
 
     from migpool.cli.interrupt import Interrupt
@@ -55,9 +53,6 @@ def record(
     from migpool.streams.record.index import Connection
     from migpool.streams.record.recorder import Limits, Recorder
     from migpool.transport.address import Address
-
-    def complain(line: str) -> None:
-        print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
     def opened(connection: Connection) -> None:
         log.info("connection", number=connection.number, role=connection.name, uuid=connection.uuid)
@@ -84,7 +79,7 @@ def record(
     if not index.complete:
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)
-    print(f"{directory}: complete: {what}", flush=True)  # noqa: T201
+    say(f"{directory}: complete: {what}")
 
 
 def many_descriptors() -> None:

@@ -11,24 +11,22 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.files import check_writable, write
+from migpool.cli.files import REPORT, check_writable, reported, write
 from migpool.cli.interrupt import Interrupt
 from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
-from migpool.cli.reporting import REPORT, reported
 from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
 from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.devicetable import device_table
 from migpool.lab.page.document import document
 from migpool.lab.page.headline import reason_line
-from migpool.lab.picture import picture
 from migpool.lab.processes import Observed
 from migpool.lab.progress import watching
 from migpool.lab.result import LabResult, RunResult
 from migpool.lab.run import Lab, Planned, Run, Watcher, plan
 from migpool.lab.switchover import switchover
-from migpool.lab.table import console_for, render, run_line
+from migpool.lab.table import console_for, picture, render, run_line
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 

@@ -1,8 +1,7 @@
-"""``migpool snapshot``: a running machine into a file, and out of it again."""
+"""Save a running machine into a file, and load it from there."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,23 +11,20 @@ from typing import Annotated
 import typer
 
 from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import set_up
+from migpool.cli.invocation import complain, say, set_up
+from migpool.cli.lazy import group
 from migpool.cli.options import Debug, SeedOption, complete_scenario
 from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import Cancelled
 from migpool.migration.settings import Settings
 
-__all__ = ["snapshot_app"]
+__all__ = ["app"]
 
 TICK = 0.25
 """How often a snapshot that is under way is looked at, in seconds."""
 
-snapshot_app = typer.Typer(
-    help="Save a running machine into a file, and load it from there.",
-    rich_markup_mode="rich",
-    no_args_is_help=False,
-)
+app = group(__doc__ or "")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="The file.")]
 ScenarioOption = Annotated[
@@ -42,14 +38,7 @@ ScenarioOption = Annotated[
 ]
 
 
-@snapshot_app.callback(invoke_without_command=True)
-def nothing(context: typer.Context) -> None:
-    """Save a running machine into a file, and load it from there."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@snapshot_app.command("save")
+@app.command("save")
 def save(
     context: typer.Context,
     file: File,
@@ -72,15 +61,15 @@ def save(
     from migpool.streams.snapshot.source import SnapshotSource
 
     def show(done: Round) -> None:
-        _say(round_line(RoundResult.of(done)))
+        say(round_line(RoundResult.of(done)))
 
     with _machine(scenario, "source", seed) as (machine, settings, interrupt), StreamFile(file) as stream:
         source = SnapshotSource(machine, settings, InlineScheduler(), stream, progress=show)
         _carry_out(source.save, source.cancel, interrupt)
-        _say(f"{file}: {stream.size} bytes, the machine stands still in it")
+        say(f"{file}: {stream.size} bytes, the machine stands still in it")
 
 
-@snapshot_app.command("load")
+@app.command("load")
 def load(
     context: typer.Context,
     file: File,
@@ -103,14 +92,13 @@ def load(
         _carry_out(partial(destination.load, file), destination.cancel, interrupt)
         for slot in machine:
             if slot.device.remark:
-                _say(f"{slot.name} {slot.device.remark}")
-        _say(f"{file}: loaded, the machine runs and every device is verified")
+                say(f"{slot.name} {slot.device.remark}")
+        say(f"{file}: loaded, the machine runs and every device is verified")
 
 
 @contextmanager
 def _machine(scenario: str, side: Side, seed: int | None) -> Iterator[tuple[Machine, Settings, Interrupt]]:
     """The scenario's machine and settings, and what says whether Ctrl-C or SIGTERM has come."""
-    from migpool.cli.oneside import complain
     from migpool.scenario.build import build_machine
     from migpool.scenario.schema import load_scenario
 
@@ -135,8 +123,3 @@ def _carry_out(run: Callable[[], object], cancel: Callable[[], None], interrupt:
             if interrupt():
                 cancel()
         result.result()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

@@ -55,7 +55,7 @@ def run(
       [cyan]migpool run guest --max-bandwidth 500MiB/s[/]   a guest that writes its memory
     """
     invocation = set_up(context, verbose, log_format, debug)
-    from migpool.cli.comparing import run_models
+    from migpool.cli.runs import run_models
 
     code = run_models(
         invocation,

@@ -64,7 +64,7 @@ def compare(
       [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
     """
     invocation = set_up(context, verbose, log_format, debug)
-    from migpool.cli.comparing import run_models
+    from migpool.cli.runs import run_models
     from migpool.errors import UsageError
     from migpool.scenario.model_names import parse_models
 

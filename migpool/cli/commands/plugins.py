@@ -34,13 +34,11 @@ def plugins(
 
         typer.echo(json.dumps([asdict(plugin) for plugin in found], indent=2))
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from migpool.lab.table import console_for
+    from migpool.lab.table import console_for, plain_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     for heading in ("Kind", "Name", "Package"):
         table.add_column(heading, no_wrap=True)
     table.add_column("What it is")

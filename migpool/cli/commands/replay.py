@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
+from migpool.cli.invocation import complain, say, set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 __all__ = ["replay"]
@@ -57,8 +57,6 @@ def replay(
 
     Exit codes: 0 accepted, 1 not, 2 wrong usage, 130 cancelled.
     """
-    import sys
-
     import structlog
 
     from migpool.cli.interrupt import Interrupt
@@ -66,9 +64,6 @@ def replay(
     from migpool.streams.record.playable import playable
     from migpool.streams.record.replay import Replay
     from migpool.transport.address import Address
-
-    def complain(line: str) -> None:
-        print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
     invocation = set_up(context, verbose, log_format, debug)
     configure(invocation)
@@ -88,7 +83,7 @@ def replay(
         structlog.get_logger().info("order", connections=[connection.name for connection in play.order])
         outcome = play.run()
     if outcome.accepted:
-        print(f"{directory}: {outcome.line} ({outcome.bytes} bytes sent)", flush=True)  # noqa: T201
+        say(f"{directory}: {outcome.line} ({outcome.bytes} bytes sent)")
         return
     complain(f"{outcome.line} ({outcome.bytes} bytes sent)")
     raise typer.Exit(interrupt.exit_code if outcome.cancelled else 1)

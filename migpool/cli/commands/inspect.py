@@ -1,26 +1,77 @@
-"""What ``migpool inspect`` does: read, decode, print."""
+"""``migpool inspect``: what is in a recorded stream."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
 
+import typer
+
+from migpool.cli.invocation import complain, set_up
+from migpool.cli.options import Debug
 from migpool.errors import UsageError
-from migpool.streams.inspect.reading import LIMIT, inspect_file, inspect_mapped, inspect_pipe, nothing_wanted
 
 if TYPE_CHECKING:
+    from rich.text import Text
+    from rich.tree import Tree
+
     from migpool.streams.inspect.outline import Node
     from migpool.streams.inspect.summary import StreamSummary
     from migpool.streams.inspect.walk import Wanted
 
-__all__ = ["inspect_directory", "inspect_stream", "show"]
+__all__ = ["inspect", "inspect_recording", "inspect_stream"]
 
-_NAMES_SHOWN = 12
-_PLAIN_WIDTH = 100
+_NAMES_SHOWN: Final = 12
+_PLAIN_WIDTH: Final = 100
+
+
+def inspect(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|-|DIR",
+            help="A stream: a file (gzip too), a named pipe, [cyan]-[/] for standard input; or a recording.",
+        ),
+    ],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="ID",
+            help="Show the fields of this device: IDSTR or IDSTR#INSTANCE, also with * ? [...]. May be repeated.",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw a recording, as SVG.", dir_okay=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is in a migration stream: configuration, commands, RAM, every section, and devices' fields.
+
+    A truncated or damaged stream is shown as far as it goes, with the error and
+    its byte; the exit code is then 1.
+
+      [cyan]migpool inspect vm.mig[/]
+
+      [cyan]migpool inspect vm.mig --device '*ahci*' --json[/]
+
+      [cyan]zcat vm.mig.gz | migpool inspect -[/]
+
+      [cyan]migpool inspect recording --picture recording.svg[/]
+    """
+    set_up(context, 0, None, debug)
+    if source != "-" and Path(source).is_dir():
+        raise typer.Exit(inspect_recording(Path(source), device or [], as_json, picture))
+    if picture is not None:
+        raise UsageError("--picture draws a recording: name its directory")
+    raise typer.Exit(inspect_stream(source, device or [], as_json))
 
 
 def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
@@ -34,6 +85,8 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
     Raises:
         UsageError: it cannot be read, or a pattern matches nothing.
     """
+    from migpool.streams.inspect.reading import nothing_wanted
+
     wanted: Wanted = nothing_wanted
     if devices:
         from migpool.streams.inspect.decoding import wanted_by
@@ -46,19 +99,17 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
 
         decoded = decode(summary)
     if as_json:
-        import json
-
         from migpool.streams.inspect.document import document
 
         print(json.dumps(document(summary, decoded), indent=2))  # noqa: T201
     elif decoded is None:
         from migpool.streams.inspect.outline import stream_outline
 
-        show([stream_outline("standard input" if source == "-" else source, summary)])
+        _show([stream_outline("standard input" if source == "-" else source, summary)])
     else:
         from migpool.streams.inspect.outline import device_outline
 
-        show([device_outline(device) for device in decoded])
+        _show([device_outline(device) for device in decoded])
     if summary.problem is not None:
         _complain(str(summary.problem))
         return 1
@@ -72,7 +123,7 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
     return 0
 
 
-def inspect_directory(path: Path, devices: Sequence[str], as_json: bool, picture_file: Path | None) -> int:
+def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture_file: Path | None) -> int:
     """Explain a recording, and return the exit code: 1 if it is not complete or not understood.
 
     Arguments:
@@ -99,7 +150,6 @@ def inspect_directory(path: Path, devices: Sequence[str], as_json: bool, picture
     if picture_file is not None:
         picture(explanation, picture_file)
     if as_json:
-        import json
         from dataclasses import asdict
 
         print(json.dumps({"schema": 1, "kind": "recording", **asdict(explanation)}, indent=2))  # noqa: T201
@@ -112,12 +162,17 @@ def inspect_directory(path: Path, devices: Sequence[str], as_json: bool, picture
     return 0 if explanation.complete and understood else 1
 
 
-def show(roots: Sequence[Node]) -> None:
+def _show(roots: Sequence[Node]) -> None:
     """Print outlines: as trees on a terminal, else as plain text, one line each and never broken."""
     if sys.stdout.isatty():
-        from migpool.cli.tree import print_trees
+        from rich.console import Console
+        from rich.tree import Tree
 
-        print_trees(roots)
+        console = Console(file=sys.stdout)
+        for root in roots:
+            tree = Tree(_line(root, 0), guide_style="dim", highlight=False)
+            _grow(tree, root)
+            console.print(tree)
         return
     lines: list[str] = []
     for root in roots:
@@ -135,6 +190,8 @@ def _plain(node: Node, depth: int, lines: list[str]) -> None:
 
 
 def _read(source: str, wanted: Wanted) -> StreamSummary:
+    from migpool.streams.inspect.reading import LIMIT, inspect_file, inspect_mapped, inspect_pipe
+
     if source != "-":
         return inspect_file(Path(source), wanted)
     descriptor = sys.stdin.fileno()
@@ -144,14 +201,30 @@ def _read(source: str, wanted: Wanted) -> StreamSummary:
     return inspect_pipe(sys.stdin.buffer, wanted)
 
 
+def _complain(line: str) -> None:
+    from migpool.streams.inspect.outline import printable
+
+    complain(printable(line))
+
+
 def _names(summary: StreamSummary) -> str:
     names = list(dict.fromkeys(section.idstr for section in summary.sections if section.kind == "FULL"))
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return (", ".join(map(repr, names[:_NAMES_SHOWN])) or "none") + more
 
 
-def _complain(line: str) -> None:
-    from migpool.streams.inspect.outline import printable
+def _grow(tree: Tree, node: Node) -> None:
+    width = max((len(below.label) for below in node.below if below.detail), default=0)
+    for below in node.below:
+        _grow(tree.add(_line(below, width)), below)
 
-    sys.stdout.flush()
-    print(f"migpool: {printable(line)}", file=sys.stderr)  # noqa: T201
+
+def _line(node: Node, width: int) -> Text:
+    from rich.text import Text
+
+    style = "bold red" if node.bad else "bold"
+    line = Text(node.label, style=style)
+    if node.detail:
+        line.append(" " * (max(0, width - len(node.label)) + 2), style="")
+        line.append(node.detail, style="red" if node.bad else "not bold")
+    return line

@@ -1,4 +1,4 @@
-"""``migpool scenario``: what can be migrated."""
+"""List, show and check scenarios: which machine is migrated, and how."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Annotated
 import typer
 
 from migpool.cli.invocation import set_up
+from migpool.cli.lazy import group
 from migpool.cli.options import Debug, complete_scenario
 
-__all__ = ["scenario_app"]
+__all__ = ["app"]
 
-scenario_app = typer.Typer(
-    help="List, show and check scenarios: which machine is migrated, and how.",
-    rich_markup_mode="rich",
-    no_args_is_help=False,
-)
+app = group(__doc__ or "")
 
 Name = Annotated[
     str,
@@ -26,25 +23,16 @@ Name = Annotated[
 ]
 
 
-@scenario_app.callback(invoke_without_command=True)
-def nothing(context: typer.Context) -> None:
-    """List, show and check scenarios: which machine is migrated, and how."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@scenario_app.command("list")
+@app.command("list")
 def list_builtin(context: typer.Context, debug: Debug = False) -> None:
     """List the built-in scenarios."""
     set_up(context, 0, None, debug)
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from migpool.lab.table import console_for
+    from migpool.lab.table import console_for, plain_table
     from migpool.scenario.schema import builtin_names, load_scenario
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("Name", no_wrap=True)
     table.add_column("Devices", justify="left")
     table.add_column("What it is")
@@ -57,7 +45,7 @@ def list_builtin(context: typer.Context, debug: Debug = False) -> None:
     console_for(sys.stdout).print(table)
 
 
-@scenario_app.command("show")
+@app.command("show")
 def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
     """Print a scenario as it is written: a good beginning for one of your own.
 
@@ -70,7 +58,7 @@ def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
     typer.echo(scenario_text(name), nl=False)
 
 
-@scenario_app.command("check")
+@app.command("check")
 def check(context: typer.Context, name: Name, debug: Debug = False) -> None:
     """Check a scenario: every key, the models, and whether the devices can be made here, at both ends."""
     set_up(context, 0, None, debug)

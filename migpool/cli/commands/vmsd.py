@@ -1,4 +1,4 @@
-"""What ``migpool vmsd diff`` does: compare, print, judge.
+"""Descriptions of device state (VMSD): whether one version can read what another wrote.
 
 The JSON (schema 1)::
 
@@ -14,16 +14,25 @@ The JSON (schema 1)::
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
+
+from migpool.cli.invocation import set_up
+from migpool.cli.lazy import group
+from migpool.cli.options import Debug
 from migpool.errors import UsageError
 from migpool.streams.inspect.outline import printable
 from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.layout import read_layouts
 
-__all__ = ["print_diff"]
+__all__ = ["Direction", "app"]
+
+app = group((__doc__ or "").partition("\n")[0])
 
 SCHEMA: Final = 1
 _BOTH: Final = {
@@ -31,6 +40,53 @@ _BOTH: Final = {
     (True, False): "breaks forward",
     (False, True): "breaks backward",
 }
+
+
+class Direction(StrEnum):
+    """Which migrations must work."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
+@app.command()
+def diff(
+    context: typer.Context,
+    old: Annotated[Path, typer.Argument(metavar="A", help="The old description; forward is from A to B.")],
+    new: Annotated[Path, typer.Argument(metavar="B", help="The new one, of the same form.")],
+    direction: Annotated[
+        Direction, typer.Option("--direction", help="Which breaks count for the exit code.", show_default=True)
+    ] = Direction.FORWARD,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count what breaks in some states only, too.", show_default=False)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
+    debug: Debug = False,
+) -> None:
+    """Say which differences of two descriptions break a migration, in which direction, and why.
+
+    A and B are streams (gzip too), the JSON at a stream's end, or files that
+    [cyan]-dump-vmstate[/] wrote. Forward is a migration from A to B, backward one from B to A.
+
+    Exit codes: 0 compatible in the direction that counts, 1 something breaks,
+    2 wrong usage.
+
+      [cyan]migpool vmsd diff old.json new.json[/]
+
+      [cyan]migpool vmsd diff 9.2.mig 10.0.mig --direction both --strict[/]
+    """
+    set_up(context, 0, None, debug)
+    raise typer.Exit(
+        print_diff(
+            old,
+            new,
+            forward=direction is not Direction.BACKWARD,
+            backward=direction is not Direction.FORWARD,
+            strict=strict,
+            as_json=as_json,
+        )
+    )
 
 
 def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: bool, as_json: bool) -> int:
@@ -57,8 +113,6 @@ def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: b
     counting = max([worst.forward] * forward + [worst.backward] * backward)
     compatible = counting < (Risk.DEPENDS if strict else Risk.BREAKS)
     if as_json:
-        import json
-
         name = "both" if forward and backward else "forward" if forward else "backward"
         head = {"schema": SCHEMA, "a": str(old), "b": str(new), "direction": name, "strict": strict}
         print(json.dumps({**head, "compatible": compatible, **_document(changes, worst)}, indent=2))  # noqa: T201

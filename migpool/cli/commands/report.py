@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from migpool.cli.files import REPORT, check_writable, reported, write
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
@@ -20,7 +21,7 @@ def report(
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.html", dir_okay=False, help="Where to write it.")
-    ] = Path("migpool-report.html"),
+    ] = REPORT,
     verbose: Verbose = 0,
     log_format: LogFormatOption = None,
     debug: Debug = False,
@@ -35,7 +36,12 @@ def report(
       [cyan]migpool report result.json -o report.html[/]
     """
     set_up(context, verbose, log_format, debug)
-    from migpool.cli.reporting import reported, write_report
+    from migpool.lab.form import read_form
+    from migpool.lab.page.document import document
+    from migpool.lab.result import LabResult
 
-    write_report(results, output)
+    check_writable(output)
+    read = [read_form(path, LabResult, "result", "--json") for path in results]
+    names = list(dict.fromkeys(result.scenario for result in read))
+    write(output, document(read, f"migpool: {', '.join(names)}"))
     typer.echo(reported(output))
