@@ -347,7 +347,10 @@ def _end(job: Job, effect: Effect[object], error: BaseException) -> NoReturn:
     """End a job with an error in an effect of it."""
     job.effect = None
     job.steps.close()
-    _raise_located(error, effect)
+    try:
+        _raise_located(error, effect)
+    finally:
+        del error  # as there
 
 
 def _raise_located(error: BaseException, effect: Effect[object]) -> NoReturn:

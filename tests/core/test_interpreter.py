@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,6 +151,23 @@ def test_an_effect_of_no_job_leaves_the_same_span_and_the_same_error(bench: Benc
     assert bench.told == ["credit 4", "config, locked"]
 
 
+class Held(Conduit):
+    """A buffer of which it can be seen whether anything holds it."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        self.length = 0
+
+
+def refuse(effect: ReadState) -> int:
+    raise DeviceError(f"no chunk {effect.index}")
+
+
+def iter_once(effect: Effect[object]) -> Steps:
+    yield effect
+
+
 Way = Callable[[Interpreter, Job], None]
 
 
@@ -199,6 +219,23 @@ def test_an_error_in_an_effect_ends_the_job_and_names_the_chunk(way: Way, error:
     assert ended == ["ended"]
     assert job.effect is None
     assert [span.wait for span in tracer.spans()] == [Wait.QUEUED, Wait.READ]
+
+
+def test_an_error_holds_nothing_of_its_job_once_it_is_gone(way: Way) -> None:
+    _, tracer, slot = failing(ZeroDivisionError())
+    handlers = Handlers()
+    handlers.on(ReadState, refuse)
+    interpreter = Interpreter(handlers, threading.Lock(), tracer, CancelSwitch())
+    held = weakref.ref(conduit := Held())
+    job = Job("save", iter_once(ReadState(slot, 0, conduit)), slot)
+    gc.disable()  # a cycle would hold it until the collector runs
+    try:
+        with contextlib.suppress(DeviceError):
+            way(interpreter, job)
+        del job, conduit
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_the_job_itself_leaves_no_second_span(way: Way) -> None:
