@@ -92,9 +92,16 @@ def test_every_path_and_every_dotted_name_is_there(document: str) -> None:
 
 @pytest.mark.parametrize("document", [*NAMING, "README.md"])
 def test_every_link_leads_to_a_file(document: str) -> None:
-    text = read(document)
     at = (ROOT / document).parent
-    assert not [link for link in re.findall(r"\]\(([\w./-]+)\)", text) if not (at / link).exists()]
+    for path, heading in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", read(document)):
+        assert (at / path).exists(), path
+        assert not heading or heading in headings(at / path), f"{path}#{heading}"
+
+
+def headings(path: Path) -> set[str]:
+    """The headings of a document, as links name them."""
+    lines = re.findall(r"^#+ (.*)", without_blocks(path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in lines}
 
 
 def test_what_is_looked_for_would_be_missed() -> None:
