@@ -11,10 +11,10 @@ matters they should be as good as the best choice. This looks for it in every ex
 * a pool that grows is *within* if its whole interval is at most 1.03, and *over* if all of it is above; else these
   rounds do not decide it.
 
-Who has the shortest median of several is also who was lucky, so the ratios to it are rather too high than too low.
+The model with the shortest of several medians has also been lucky, so ratios to it tend to be too high.
 
-Whose median is above 1.03 is told with the reason: by which kinds of wait its critical path is longer than the best
-one's. The kinds of a run add up to its downtime, so their differences, means over the rounds, add up to what it is
+A model whose median is above 1.03 is told with the reason: by which kinds of wait its critical path is longer than the
+best one's. The kinds of a run add up to its downtime, so their differences, means over the rounds, add up to what it is
 slower by.
 """
 

@@ -254,7 +254,8 @@ class Windows:
         self._share = max(1, (self.rooms - idle) // max(1, self._begun))
         self._target = min(self._ahead, self._share)
         # A grant wakes a thread at the source, in the middle of what others do: so there are few, each for many chunks.
-        # What is left meanwhile must last until the grant is there; of a short window that is one chunk.
+        # What is left meanwhile must last until the grant is there; of a short window that is one chunk. The numbers:
+        # the decision "Grant credit when an eighth of a window is left".
         self._low = min(self._target // 4, max(1, self._target // 8))
         self._batch = max(1, self._target // 2)
 

@@ -104,8 +104,8 @@ def prepare(sock: socket.socket, *, limit: float, tick: float, congestion: str =
     Arguments:
         limit: how long a send may find no room, in seconds.
         tick: how often a waiting read looks up, in seconds.
-        congestion: the TCP congestion control; empty leaves the system's, except on loopback, where a control made for
-            long links costs half the rate.
+        congestion: the TCP congestion control; empty leaves the system's, except on loopback: the decision "On loopback
+            the congestion control is cubic, elsewhere the system's".
 
     Raises:
         UsageError: the system has no such congestion control.
