@@ -171,8 +171,8 @@ def case(request: pytest.FixtureRequest) -> tuple[str, Side]:
 def made() -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
 
-    def make(case: tuple[str, Side], **how: int) -> Bench:
-        bench = make_bench(*case, **how)
+    def make(case: tuple[str, Side], devices: int = 4, channels: int = 2, workers: int | None = None) -> Bench:
+        bench = make_bench(*case, devices, channels, workers)
         benches.append(bench)
         return bench
 

@@ -144,12 +144,20 @@ class Nothing(Device):
         del data
 
 
-def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_who_waits_for_a_channel_hears_that_all_is_over(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        assert gate.wait(LIMIT)
+
+    monkeypatch.setattr("migpool.transport.channel_group.send_all", slow)
     switch = CancelSwitch()
     group = ChannelGroup([pair[0]], Tracer(), switch)
     slot = Slot(0, Nothing())
     errors: list[BaseException] = []
-    group._take(slot, 0)  # the only channel is busy
 
     def wait() -> None:
         try:
@@ -157,10 +165,14 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
         except MigpoolError as error:
             errors.append(error)
 
+    sender = in_a_thread(lambda: group.send(slot, 0, [b"x"], 1))
+    assert begun.wait(LIMIT)  # the only channel is busy
     waiters = [in_a_thread(wait) for _ in range(3)]
     switch.cancel()
     for waiter in waiters:
         waiter.join(LIMIT)
+    gate.set()
+    sender.join(LIMIT)
     assert [type(error) for error in errors] == [Cancelled] * 3
 
 
@@ -205,9 +217,14 @@ def test_a_favourite_that_is_busy_is_not_waited_for() -> None:
         first, second = (Slot(number, Nothing()) for number in range(2))
         group.send(first, 0, [b"a"], 1)
         group.send(second, 0, [b"b"], 1)
-        assert group._take(second, 0) is pairs[0][0]
-        group.send(first, 1, [b"c"], 1)
+        assert pairs[0][1].recv(1) == b"a"
+        # More than a socket holds: the channel is busy until somebody reads.
+        sender = in_a_thread(lambda: group.send(first, 1, [bytes(1 << 22)], 1))
+        assert pairs[0][1].recv(1) == bytes(1)
+        group.send(first, 2, [b"c"], 1)
         assert pairs[1][1].recv(10) == b"bc"
+        read_exactly(pairs[0][1], bytearray(1 << 22), (1 << 22) - 1, never)
+        sender.join(LIMIT)
 
 
 # ---------------------------------------------------------------------- who connects

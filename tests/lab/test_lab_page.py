@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from pydantic import JsonValue
 from rich.console import Console
 
 from migpool.core.effects import Wait
@@ -167,7 +168,12 @@ def test_every_kind_of_span_has_a_mark_of_its_own_or_a_good_reason() -> None:
 
 
 def test_json_keeps_plain_rows_on_one_line_and_says_the_same() -> None:
-    value = {"a": [[1, "x", None], [2.5, "]\n[", True]], "b": {"c": 1}, "d": [], "e": {"f": [{}, {"g": [1]}]}}
+    value: JsonValue = {
+        "a": [[1, "x", None], [2.5, "]\n[", True]],
+        "b": {"c": 1},
+        "d": [],
+        "e": {"f": [{}, {"g": [1]}]},
+    }
     text = json_text(value)
     assert json.loads(text) == value
     assert '\n    [1, "x", null],\n' in text

@@ -8,8 +8,8 @@ import pytest
 
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.role import Role
-from tests.qemu.guest import continues, set_up
 from tests.qemu.otherdestination import OtherDestination
+from tests.qemu.qemu_guest import continues, set_up
 from tests.qemu.qemuprocess import QemuProcess, WaitedTooLong
 
 ACKNOWLEDGED = ("return-path", "switchover-ack")

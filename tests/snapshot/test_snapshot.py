@@ -90,7 +90,7 @@ def test_a_machine_that_cannot_be_saved_runs_on(tmp_path: Path) -> None:
     try:
         with pytest.raises(DeviceError, match="device-1, chunk 0: told to fail in save_state"):
             save([paper, writer, bad], path)
-        assert writer._thread is not None
+        assert writer.running
         assert bad.calls[-1] == "resume"
         assert not paper.logging
     finally:

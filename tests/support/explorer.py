@@ -201,7 +201,7 @@ class World:
         self.held += 1
         self._grant(self.windows.received(number))
 
-    def _grant(self, grants: list[Grant]) -> None:
+    def _grant(self, grants: Sequence[Grant]) -> None:
         self.grants.extend((grant.device, grant.limit) for grant in grants)
 
     # ------------------------------------------------------------------ the destination
@@ -211,8 +211,7 @@ class World:
         self.loads.append(JobActor(job.slot, job.steps))
 
     def _can_load(self, job: JobActor) -> bool:
-        inbox = self.inboxes[job.slot.number]
-        return not isinstance(job.effect, NextChunk) or inbox.next in inbox._parked
+        return not isinstance(job.effect, NextChunk) or self.inboxes[job.slot.number].available
 
     def _load(self, job: JobActor) -> None:
         number = job.slot.number

@@ -45,7 +45,7 @@ class Bench:
         self.clients: list[RawClient] = []
         self.told: list[str] = []
 
-    def serve(self, name: str = "s", count: int = 1, seed: int = 1, **options: OptionValue) -> list[str]:
+    def serve(self, name: str = "s", count: int = 1, seed: int = 1, /, **options: OptionValue) -> list[str]:
         served = ServedDevices(
             {"profile": "tiny", **options}, count, seed, str(self.directory / name), self.told.append
         )
