@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot.loading import SnapshotLoading
 from migpool.streams.snapshot.saving import SnapshotSaving
+from tests.support.commandline import here, migpool
 from tests.support.guests import guest, need, steps
 from tests.support.paper import PAGE, Paper, Writer
 from tests.support.rig import KIB, Scripted, contents
@@ -151,25 +150,20 @@ def test_the_commands(tmp_path: Path) -> None:
         'name = "small"\n[[devices]]\nplugin = "guest"\noptions = {memory = "16MiB", rate = 2000, backend = "kvm"}\n'
     )
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "migpool", *arguments], capture_output=True, text=True, timeout=LIMIT, check=False
-        )
-
     options = ("--scenario", str(scenario))
-    saved = command("snapshot", "save", str(path), *options)
-    assert saved.returncode == 0, saved.stderr
-    assert "round 1: 4096 pages" in saved.stdout
-    loaded = command("snapshot", "load", str(path), *options)
-    assert loaded.returncode == 0, loaded.stderr
-    assert "the machine runs and every device is verified" in loaded.stdout
-    assert "by its own clock" in loaded.stdout
-    again = command("snapshot", "save", str(path), *options)
-    assert again.returncode == 2
-    assert "exists: a stored machine is not overwritten" in again.stderr
-    other = command("snapshot", "load", str(path), *options, "--seed", "7")
-    assert other.returncode == 1
-    assert "of its region was written last by step" in other.stderr or "checksum" in other.stderr
-    absent = command("snapshot", "load", str(tmp_path / "absent"), *options)
-    assert absent.returncode == 2
-    assert "cannot be read: No such file" in absent.stderr
+    saved = migpool("snapshot", "save", str(path), *options)
+    assert saved.code == 0, saved.err
+    assert "round 1: 4096 pages" in saved.out
+    loaded = migpool("snapshot", "load", str(path), *options)
+    assert loaded.code == 0, loaded.err
+    assert "the machine runs and every device is verified" in loaded.out
+    assert "by its own clock" in loaded.out
+    again = here("snapshot", "save", str(path), *options)
+    assert again.code == 2
+    assert "exists: a stored machine is not overwritten" in again.err
+    other = here("snapshot", "load", str(path), *options, "--seed", "7")
+    assert other.code == 1
+    assert "of its region was written last by step" in other.err or "checksum" in other.err
+    absent = here("snapshot", "load", str(tmp_path / "absent"), *options)
+    assert absent.code == 2
+    assert "cannot be read: No such file" in absent.err
