@@ -23,6 +23,8 @@ from migpool.schedulers import Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from tests.support.rig import Scripted
 
+pytestmark = pytest.mark.alone  # what the model sees of its workers is also what else runs on the processors
+
 LIMIT = 20.0
 CPUS = len(os.sched_getaffinity(0))
 
@@ -122,7 +124,6 @@ def test_jobs_that_compute_get_no_more_workers_than_there_are_cpus(monkeypatch: 
         assert made.workers == CPUS
 
 
-@pytest.mark.alone
 def test_by_the_kernels_word_too_they_get_few_more() -> None:
     def read(effect: Effect) -> int:
         del effect
