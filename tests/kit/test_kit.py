@@ -49,6 +49,7 @@ def test_a_good_device_passes(check: Check) -> None:
     assert finding.outcome is (Outcome.SKIPPED if "spliced" in str(check) else Outcome.PASSED), finding.text
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("check", checks([MODEL]), ids=str)
 @pytest.mark.parametrize(
     ("plugin", "options"),
@@ -60,7 +61,7 @@ def test_a_good_device_passes(check: Check) -> None:
     ids=["vcpu", "vmsd", "vfio"],
 )
 def test_migpools_own_devices_conform(plugin: str, options: dict[str, str], check: Check) -> None:
-    finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, LIMIT)
+    finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, 2 * LIMIT)
     assert finding.outcome is not Outcome.FAILED, finding.text
 
 
