@@ -13,9 +13,11 @@ from concurrent.futures import Future
 import pytest
 
 from migpool.workers.crew import Crew
+from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
 from migpool.workers.pool import PoolStatistics, WorkerPool
 from migpool.workers.thread import WorkerThread
+from migpool.workers.worker import Worker
 from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, threads_of, until, until_blocked
 
 
@@ -405,3 +407,16 @@ def test_the_most_queued_is_exact_without_a_bound() -> None:
             pool.submit(abs, -1)
         gate.open()
     assert pool.statistics().most_queued == 500
+
+
+def test_a_worker_that_was_given_a_task_as_its_wait_ended_is_not_let_go() -> None:
+    dispatcher = Dispatcher(1, UNBOUNDED, None, "crew", None)
+    task = TaskFuture(dispatcher, abs, (-1,), {})
+    worker = Worker(dispatcher, 0, task)
+    dispatcher.crew.enter(worker)
+    dispatcher.running = 1
+    assert not dispatcher.dismiss(worker)
+    assert worker.inbox.get() is task
+    assert dispatcher.dismiss(worker)
+    assert dispatcher.running == 0
+    assert dispatcher.crew.alive() == 0
