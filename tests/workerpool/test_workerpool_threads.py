@@ -420,3 +420,4 @@ def test_a_worker_that_was_given_a_task_as_its_wait_ended_is_not_let_go() -> Non
     assert dispatcher.dismiss(worker)
     assert dispatcher.running == 0
     assert dispatcher.crew.alive() == 0
+    assert dispatcher.crew.threads() == [worker.thread], "whoever joins the pool waits for its last instructions, too"
