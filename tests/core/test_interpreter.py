@@ -77,3 +77,18 @@ def test_a_gate_only_opens_further() -> None:
     gate.open(3)
     assert gate.limit == 5
     gate.wait(4)
+
+
+def test_who_waits_at_a_gate_is_called_once_and_only_when_it_is_open_for_it() -> None:
+    gate, called = Gate(CancelSwitch(), 0), [0]
+
+    def ready() -> None:
+        called[0] += 1
+
+    assert not gate.passed_or_call(7, ready)
+    gate.open(7)
+    assert called == [0]
+    gate.open(8)
+    gate.open(9)
+    assert called == [1]
+    assert gate.passed_or_call(8, ready)
