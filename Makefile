@@ -39,7 +39,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n $(TESTERS) --dist loadgroup -p no:benchmark
+	$(BIN)/pytest -n $(TESTERS) -p no:benchmark
 
 soak: $(READY)
 	$(BIN)/pytest -m soak

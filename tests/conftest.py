@@ -14,12 +14,18 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_SH, flock
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.support import LONG
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 LIMIT = 5.0
 EXAMPLES = 50
@@ -76,14 +82,6 @@ def is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
-@pytest.hookimpl(tryfirst=True)  # before a worker writes the groups down
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give all tests that run alone to one worker: others need not wait for each other's turn."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in filter(is_alone, items):
-            item.add_marker(pytest.mark.xdist_group("alone"))
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Wait for the test's turn before its clock runs."""
@@ -95,6 +93,29 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         os.close(mine)
+
+
+# ---------------------------------------------------------------------- what goes to which worker
+
+
+@cache
+def shares(path: Path) -> bool:
+    """Whether a module makes something once for all its tests, which several workers would make several times."""
+    return 'scope="module"' in path.read_text("utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Have a free worker take the next test, or all of a module that shares something."""
+    # Only where tests run beside each other is it installed.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if shares(config.rootpath / module) else nodeid
+
+    return BySharing(config, log)
 
 
 # ---------------------------------------------------------------------- nothing outlives a test

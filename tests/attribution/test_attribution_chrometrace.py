@@ -57,9 +57,6 @@ def names(events: list[Event], kind: str) -> dict[tuple[int, int], object]:
     return {(event["pid"], event["tid"]): event["args"]["name"] for event in events if event["name"] == kind}
 
 
-pytestmark = pytest.mark.xdist_group("chrome trace")  # they share what is made once
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[SideReport, SideReport]:
     def machine() -> list[Slow]:

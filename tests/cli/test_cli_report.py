@@ -14,8 +14,6 @@ from migpool.lab.result import LabResult
 from migpool.lab.switchover import MARKS
 from tests.support.commandline import LIMIT, here, migpool
 
-pytestmark = pytest.mark.xdist_group("command line: report")  # they share what is made once
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -16,8 +16,6 @@ import pytest
 from migpool.lab.result import LabResult
 from tests.support.commandline import LIMIT, MakeHolding, here, migpool, scenario_file, started
 
-pytestmark = pytest.mark.xdist_group("command line: run")  # they share what is made once
-
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabResult, str, str, Path]:

@@ -50,8 +50,6 @@ from tests.support.rig import KIB, contents
 
 Speed = Literal["recorded", "full"]
 
-pytestmark = pytest.mark.xdist_group("replay")  # they share what is made once
-
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:

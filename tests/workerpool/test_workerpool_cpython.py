@@ -32,9 +32,6 @@ def runner(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-pytestmark = pytest.mark.xdist_group("cpython")  # they share what is made once
-
-
 @pytest.fixture(scope="module")
 def available() -> list[str]:
     listed = runner("list")
