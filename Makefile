@@ -1,5 +1,5 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
-# make test    set up, then run the linters, the type checker and the tests
+# make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
 # make soak    a thousand migrations in a row, in one pair of processes
 # make lab     decide the twelve claims about threading models, half an hour; lab-quick: a look, three minutes
 # make bench   set up, build the C program to compare with, and measure
@@ -16,6 +16,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# One more than there are processors: many tests wait for something.
+TESTERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY  := $(VENV)/.ready
 
 # What runs on every Python.
@@ -46,7 +48,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TESTERS) -p no:benchmark
 
 soak: $(READY)
 	$(BIN)/pytest -m soak

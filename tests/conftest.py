@@ -1,26 +1,155 @@
-"""For every test: no thread, process, descriptor or file in the temporary directory outlives it."""
+"""For every test: nothing outlives it, those that measure run alone, and a try that failed before is told of.
+
+``TESTS_PROFILE=long`` gives every property ten times the examples.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_SH, flock
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.support import LONG
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
 LIMIT = 5.0
+EXAMPLES = 50
 
 # How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("migpool", deadline=None)
-settings.load_profile("migpool")
+settings.register_profile("short", deadline=None, max_examples=EXAMPLES)
+settings.register_profile("long", deadline=None, max_examples=10 * EXAMPLES)
+settings.load_profile("long" if LONG else "short")
+
+# ---------------------------------------------------------------------- a directory of this process's own
 
 
-def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread is not threading.main_thread()}
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process a directory for temporary files: what lies there after a test is that test's.
+
+    That of a worker lies in the one of the process that started it.
+    """
+    outside = tempfile.gettempdir()
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", outside)  # pytest's own stay where everybody finds them
+    within = os.environ.get("TMPDIR")
+    # Short, since there are sockets in it.
+    scratch = tempfile.mkdtemp(prefix="t", dir=outside)
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
+
+    def undo() -> None:
+        tempfile.tempdir = None
+        del os.environ["TMPDIR"]
+        if within is not None:
+            os.environ["TMPDIR"] = within
+        shutil.rmtree(scratch)
+
+    config.add_cleanup(undo)
+
+
+# ---------------------------------------------------------------------- tests that measure run alone
+
+
+def turn(directory: Path, *, alone: bool) -> int:
+    """Wait until a test may run, across processes; closing the descriptor that this returns ends its turn.
+
+    Who comes takes the door first, and keeps it while waiting to be alone: nobody overtakes who waits there.
+    """
+    room = os.open(directory / "room", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    door = os.open(directory / "door", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        flock(door, LOCK_EX)
+        flock(room, LOCK_EX if alone else LOCK_SH)
+    finally:
+        os.close(door)
+    return room
+
+
+def is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the test's turn before its clock runs."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    # The parent's directory: the same one for all workers.
+    mine = turn(Path(tempfile.gettempdir()).parent, alone=is_alone(item))
+    try:
+        return (yield)
+    finally:
+        os.close(mine)
+
+
+# ---------------------------------------------------------------------- what goes to which worker
+
+
+@cache
+def shares(path: Path) -> bool:
+    """Whether a module makes something once for all its tests, which several workers would make several times."""
+    return 'scope="module"' in path.read_text("utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Have a free worker take the next test, or all of a module that shares something."""
+    # Only where tests run beside each other is it installed.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if shares(config.rootpath / module) else nodeid
+
+    return BySharing(config, log)
+
+
+# ---------------------------------------------------------------------- nothing outlives a test
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What there is of this process and below it."""
+
+    threads: frozenset[str]
+    descriptors: dict[str, str]
+    processes: frozenset[str]
+    files: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Standing:
+        return cls(
+            threads(), descriptors(), children(), frozenset(path.name for path in Path(tempfile.gettempdir()).iterdir())
+        )
+
+    def left_since(self, before: Standing) -> str:
+        """What has come and stayed; empty if nothing."""
+        opened = {fd: what for fd, what in self.descriptors.items() if before.descriptors.get(fd) != what}
+        left = {
+            "threads": sorted(self.threads - before.threads),
+            "descriptors": opened,
+            "processes": sorted(self.processes - before.processes),
+            "temporary files": sorted(self.files - before.files),
+        }
+        return ", ".join(f"{kind} {found}" for kind, found in left.items() if found)
+
+
+def threads() -> frozenset[str]:
+    return frozenset(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
 def descriptors() -> dict[str, str]:
@@ -33,7 +162,7 @@ def descriptors() -> dict[str, str]:
     return found
 
 
-def children() -> set[str]:
+def children() -> frozenset[str]:
     """Processes below this one, zombies among them."""
     found: set[str] = set()
     waiting = [str(os.getpid())]
@@ -46,21 +175,7 @@ def children() -> set[str]:
                 continue
             found.update(below)
             waiting.extend(below)
-    return found
-
-
-def _left(before: tuple[set[str], dict[str, str], set[str]]) -> str:
-    new_threads = threads() - before[0]
-    new_descriptors = {fd: what for fd, what in descriptors().items() if before[1].get(fd) != what}
-    new_children = children() - before[2]
-    left = []
-    if new_threads:
-        left.append(f"threads {sorted(new_threads)}")
-    if new_descriptors:
-        left.append(f"descriptors {new_descriptors}")
-    if new_children:
-        left.append(f"processes {sorted(new_children)}")
-    return ", ".join(left)
+    return frozenset(found)
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +184,10 @@ def nothing_outlives_the_test(
 ) -> Iterator[None]:
     """Fail a test that leaves something behind. What ends by itself is given a moment to do so."""
     tmp_path_factory.getbasetemp()  # made before the first look, so that it is nobody's leftover
-    before = (threads(), descriptors(), children())
+    before = Standing.now()
     yield
     deadline = time.monotonic() + LIMIT
-    while (left := _left(before)) and time.monotonic() < deadline:
+    while (left := Standing.now().left_since(before)) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)
     assert not left, f"{request.node.name} left behind: {left}"

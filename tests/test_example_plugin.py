@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
-import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+
+from tests.support.commandline import here
 
 SOURCES = sorted((Path(__file__).parent / "example-plugin" / "src").rglob("*.py"))
 PUBLIC = {"migpool.device", "migpool.schedulers"}
@@ -32,12 +32,6 @@ chunk = "64KiB"
 """
 
 
-def migpool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "migpool", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def test_it_is_installed() -> None:
     assert version("migpool-ringnic") == "1.2.3"
     assert "ringnic" in entry_points(group="migpool.devices").names
@@ -55,18 +49,18 @@ def test_it_imports_nothing_but_the_public_interfaces(source: Path) -> None:
 
 
 def test_it_is_listed_with_its_version_and_a_line() -> None:
-    listed = migpool("plugins")
-    assert listed.returncode == 0
+    listed = here("plugins")
+    assert listed.code == 0
     for words in ("ringnic", "1.2.3", "A network card", "one-thread", "All jobs on one thread"):
-        assert words in listed.stdout
+        assert words in listed.out
 
 
 @pytest.mark.parametrize("model", ["one-thread", "per-device+one-thread", "pool:1+receiver"])
 def test_it_migrates_and_is_verified(tmp_path: Path, model: str) -> None:
     scenario, result = tmp_path / "mine.toml", tmp_path / "result.json"
     scenario.write_text(SCENARIO)
-    run = migpool("run", str(scenario), "--model", model, "--json", str(result))
-    assert run.returncode == 0, run.stderr
+    run = here("run", str(scenario), "--model", model, "--json", str(result))
+    assert run.code == 0, run.err
     (made,) = json.loads(result.read_text())["runs"]
     assert made["verified"]
     assert [(device["name"], device["verified"]) for device in made["devices"]] == [
@@ -80,7 +74,7 @@ def test_it_migrates_and_is_verified(tmp_path: Path, model: str) -> None:
 def test_its_own_words_name_what_is_wrong(tmp_path: Path) -> None:
     scenario = tmp_path / "mine.toml"
     scenario.write_text(SCENARIO.replace("300000", '"much"'))
-    run = migpool("run", str(scenario))
-    assert run.returncode != 0
-    assert "the option 'ring' is a number of bytes, not 'much'" in run.stderr
-    assert "Traceback" not in run.stderr
+    run = here("run", str(scenario))
+    assert run.code != 0
+    assert "the option 'ring' is a number of bytes, not 'much'" in run.err
+    assert "Traceback" not in run.err

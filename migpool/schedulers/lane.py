@@ -30,7 +30,7 @@ class Lane(Generic[T]):
     """
 
     def __init__(
-        self, name: str, most: int, perform: Callable[[T], None], spawn: Callable[[str, Callable[[], None]], None]
+        self, name: str, most: int, perform: Callable[[T], None], spawn: Callable[[str, Callable[[], None]], object]
     ) -> None:
         self._name = name
         self._most = most

@@ -93,6 +93,10 @@ class GuestVcpu(VcpuDevice):
         self.group.arrive()
         super().start()
 
+    def steps(self) -> int:
+        """How many steps it has done; it must stand."""
+        return self._standing(self._vcpu.save()).step
+
     def verify(self) -> None:
         """Prove that the guest has gone on, and that every page is the one that its steps say."""
         self._refuse_closed()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.core.effects import Wait
@@ -214,7 +214,6 @@ def machines(draw: st.DrawFn) -> list[Chunked]:
     return machine
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     machines(),
     st.booleans(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.core.effects import Wait
@@ -66,7 +66,6 @@ def plausible_spans(draw: st.DrawFn, waits: tuple[Wait, ...]) -> list[Row]:
     return rows
 
 
-@settings(max_examples=50, deadline=None)
 @given(any_spans(), any_spans(), st.integers(0, 30), st.integers(1, 40))
 def test_any_spans_at_all(source: list[Row], destination: list[Row], stopped: int, length: int) -> None:
     whole = split(source, destination, stopped=stopped, running=stopped + length)
@@ -86,7 +85,6 @@ DESTINATION_WAITS = (
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(plausible_spans(SOURCE_WAITS), plausible_spans(DESTINATION_WAITS), st.integers(1, 120))
 def test_threads_that_do_one_thing_after_the_other(source: list[Row], destination: list[Row], running: int) -> None:
     assert_partition(split(source, destination, stopped=0, running=running), ns(0), ns(running))

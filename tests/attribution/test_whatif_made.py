@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ NEAR = 0.03
 
 FOUR = alike(4)
 
-CASES = {
+CASES: dict[str, tuple[Rules, Mapping[str, object], str, str]] = {
     "one lock for all reads": (Rules(FOUR, read_lock=True), {"read_lock": False}, "shared by reads", "source"),
     "one lock for all writes": (
         Rules(alike(3, read=2.0, write=5.0), write_lock=True),

@@ -48,16 +48,15 @@ def test_a_broken_plugin_is_named_with_its_error_and_the_rest_is_listed() -> Non
         assert found[name]["version"] == version("migpool")
 
 
-@pytest.mark.usefixtures("broken")
-def test_the_table_of_plugins_shows_what_is_broken() -> None:
-    ended = here("plugins")
+def test_the_table_of_plugins_shows_what_is_broken(broken: dict[str, str]) -> None:
+    ended = migpool("plugins", extra=broken)
     assert ended.code == 0
     assert ended.out.count("BROKEN") == 3
     assert "vfio" in ended.out
 
 
 def test_a_broken_plugin_does_not_keep_others_from_migrating(broken: dict[str, str]) -> None:
-    assert migpool("run", "small", extra=broken).code == 0
+    assert here("run", "small", extra=broken).code == 0
 
 
 def test_who_uses_a_broken_plugin_reads_its_error(broken: dict[str, str], tmp_path: Path) -> None:
@@ -65,7 +64,7 @@ def test_who_uses_a_broken_plugin_reads_its_error(broken: dict[str, str], tmp_pa
     assert ended.code == 2
     assert "no subclass of migpool.schedulers.base.Scheduler" in ended.err
     scenario = scenario_file(tmp_path / "broken.toml", ['plugin = "broken-import"'])
-    ended = migpool("run", scenario, extra=broken)
+    ended = here("run", scenario, extra=broken)
     assert ended.code == 1
     assert "devices[0].plugin" in ended.err
     assert "broken_plugin_nowhere" in ended.err
@@ -78,13 +77,13 @@ def test_built_in_scenarios_are_listed_shown_and_right() -> None:
         assert name in listed.out
     shown = here("scenario", "show", "small")
     assert shown.out.startswith('name = "small"')
-    assert here("scenario", "check", "small").out.startswith("small: right: machine pc-q35-10.0 with 7 devices")
+    assert migpool("scenario", "check", "small").out.startswith("small: right: machine pc-q35-10.0 with 7 devices")
 
 
 def test_a_scenario_that_was_shown_can_be_changed_and_run(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(here("scenario", "show", "small").out.replace('transport = "unix"', 'transport = "tcp"'))
-    assert migpool("run", str(mine)).code == 0
+    assert here("run", str(mine)).code == 0
 
 
 def test_a_wrong_option_of_a_device_is_found_by_check_with_its_key(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,36 +21,24 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     directory = tmp_path_factory.mktemp("results")
     paths = [directory / f"{number}.json" for number in (1, 2)]
     for path, model in zip(paths, ("pool:1", "per-device"), strict=True):
-        assert migpool("run", "small", "-m", model, "--json", str(path)).code == 0
+        assert here("run", "small", "-m", model, "--json", str(path)).code == 0
     return paths
 
 
-def in_directory(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": ""}
-    return subprocess.run(
-        [sys.executable, "-m", "migpool", *arguments],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-
-
-def test_compare_writes_one_where_it_was_called_and_says_so(tmp_path: Path) -> None:
-    ended = in_directory(tmp_path, "compare", "small", "--models", "pool:1,per-device", "--repeats", "1")
-    assert ended.returncode == 0, ended.stderr
-    assert "Report       migpool-report.html" in ended.stdout
-    assert "it is not less because" in " ".join(ended.stdout.split())
+def test_compare_writes_one_where_it_was_called_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = here("compare", "small", "--models", "pool:1,per-device", "--repeats", "1")
+    assert ended.code == 0, ended.err
+    assert "Report       migpool-report.html" in ended.out
+    assert "it is not less because" in " ".join(ended.out.split())
     assert [path.name for path in tmp_path.iterdir()] == ["migpool-report.html"]
 
 
-def test_compare_writes_none_if_told_so(tmp_path: Path) -> None:
-    ended = in_directory(tmp_path, "compare", "small", "--models", "pool:1", "--repeats", "1", "--no-report")
-    assert ended.returncode == 0, ended.stderr
-    assert "Report" not in ended.stdout
+def test_compare_writes_none_if_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = here("compare", "small", "--models", "pool:1", "--repeats", "1", "--no-report")
+    assert ended.code == 0, ended.err
+    assert "Report" not in ended.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,7 +50,7 @@ def test_the_opposite_of_each_other_is_refused(tmp_path: Path) -> None:
 
 def test_a_page_is_made_from_results(results: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "page.html"
-    ended = here("report", *map(str, results), "-o", str(target))
+    ended = migpool("report", *map(str, results), "-o", str(target))
     assert (ended.code, ended.err) == (0, "")
     assert str(target) in ended.out
     page = target.read_text()
@@ -77,7 +64,7 @@ def test_a_page_is_made_from_results(results: list[Path], tmp_path: Path) -> Non
 
 def test_run_writes_one_on_demand_and_draws_the_switchover(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
-    ended = migpool("run", "small", "--model", "pool:1", "--report", str(target))
+    ended = here("run", "small", "--model", "pool:1", "--report", str(target))
     assert ended.code == 0, ended.err
     assert target.stat().st_size > 1_000_000
     lines = ended.out.splitlines()

@@ -104,7 +104,7 @@ def test_the_trace_holds_a_run_of_each_model(compared: tuple[LabResult, str, str
 
 def test_the_file_is_json_with_schema_1(tmp_path: Path) -> None:
     target = tmp_path / "one.json"
-    assert migpool("run", "small", "--model", "elastic", "--seed", "9", "--json", str(target)).code == 0
+    assert here("run", "small", "--model", "elastic", "--seed", "9", "--json", str(target)).code == 0
     form = json.loads(target.read_text())
     assert form["schema"] == 1
     assert form["scenario"] == "small"
@@ -149,7 +149,7 @@ def test_a_device_that_fails_is_named_with_its_chunk(tmp_path: Path) -> None:
         "[limits]\npeer = 5",
     )
     target = tmp_path / "result.json"
-    ended = migpool("run", scenario, "--json", str(target))
+    ended = here("run", scenario, "--json", str(target))
     assert ended.code == 1
     last = ended.err.splitlines()[-1]
     assert last.startswith("migpool: pool, run 1: failed:")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from migpool.lab.result import LabResult
-from tests.support.commandline import MakeHolding, migpool, scenario_file, started
+from tests.support.commandline import MakeHolding, here, migpool, scenario_file, started
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
@@ -44,7 +44,7 @@ def test_migrations_in_a_row_leave_no_thread_and_no_descriptor_at_the_destinatio
     counts: list[tuple[int, int]] = []
     with started("receive", "small", "--listen", address, "--count", "0") as destination:
         for number in (2, 5):
-            assert migpool("send", "small", "--to", address, "--count", str(number)).code == 0
+            assert here("send", "small", "--to", address, "--count", str(number)).code == 0
             # It waits for the next one: what belonged to those before must be gone.
             destination.complained_of("listening on", times=sum((2, 5)[: len(counts) + 1]) + 1)
             counts.append(destination.threads_and_descriptors())
@@ -63,11 +63,11 @@ def test_a_receiver_without_a_count_outlives_a_migration_that_fails(tmp_path: Pa
     good = scenario_file(tmp_path / "good.toml", ['plugin = "vfio"\noptions = {profile = "tiny"}'])
     with started("receive", good, "--listen", f"unix:{tmp_path}/m.sock", "--count", "0") as destination:
         destination.complained_of("listening on")
-        failed = migpool("send", bad, "--to", f"unix:{tmp_path}/m.sock")
+        failed = here("send", bad, "--to", f"unix:{tmp_path}/m.sock")
         assert failed.code == 1
         assert "0000:01:00.0/vfio, chunk 0" in failed.err
         destination.complained_of("run 1: failed")
-        assert migpool("send", good, "--to", f"unix:{tmp_path}/m.sock").code == 0
+        assert here("send", good, "--to", f"unix:{tmp_path}/m.sock").code == 0
         destination.interrupt()
         assert destination.wait().code == 130
         assert destination.all_gone()
@@ -101,7 +101,7 @@ def test_a_source_without_a_destination_gives_up_and_says_what_to_do(tmp_path: P
     scenario = scenario_file(
         tmp_path / "hasty.toml", ['plugin = "vfio"\noptions = {profile = "tiny"}'], "[limits]\nconnect = 0.3"
     )
-    ended = migpool("send", scenario, "--to", f"unix:{tmp_path}/nobody")
+    ended = here("send", scenario, "--to", f"unix:{tmp_path}/nobody")
     assert ended.code == 1
     assert "nobody answered within" in ended.err
     assert "start the destination first" in ended.err
@@ -110,6 +110,6 @@ def test_a_source_without_a_destination_gives_up_and_says_what_to_do(tmp_path: P
 def test_an_address_in_use_ends_a_receiver_even_without_a_count(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("")
-    ended = migpool("receive", "small", "--listen", f"unix:{taken}", "--count", "0")
+    ended = here("receive", "small", "--listen", f"unix:{taken}", "--count", "0")
     assert ended.code == 1
     assert "cannot listen there" in ended.err

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic, thread_time
+from time import monotonic, monotonic_ns, thread_time
 
 import pytest
 
@@ -21,6 +21,8 @@ from migpool.core.trace import Tracer
 from migpool.schedulers import Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from tests.support.rig import Scripted
+
+pytestmark = pytest.mark.alone  # what the model sees of its workers is also what else runs on the processors
 
 LIMIT = 20.0
 CPUS = len(os.sched_getaffinity(0))
@@ -97,7 +99,31 @@ def test_when_all_workers_block_every_job_is_begun_all_the_same() -> None:
         assert made.workers == devices
 
 
-def test_jobs_that_compute_get_few_more_workers_than_there_are_cpus() -> None:
+class Computing:
+    """The kernel's word on a thread that has used every moment since it began."""
+
+    def computed(self) -> int:
+        return monotonic_ns()
+
+    def runnable(self) -> bool:
+        return True
+
+
+def test_jobs_that_compute_get_no_more_workers_than_there_are_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migpool.schedulers.blocking_aware.ThreadState", Computing)
+    pause = threading.Event()
+
+    def read(effect: Effect) -> int:
+        del effect
+        pause.wait(0.02)  # long enough for several looks, at each of which a worker could be added
+        return 1
+
+    with bench(4 * CPUS, read) as made:
+        made.run_all()
+        assert made.workers == CPUS
+
+
+def test_by_the_kernels_word_too_they_get_few_more() -> None:
     def read(effect: Effect) -> int:
         del effect
         end = thread_time() + 0.02
@@ -105,7 +131,7 @@ def test_jobs_that_compute_get_few_more_workers_than_there_are_cpus() -> None:
             sum(range(1000))
         return 1
 
-    with bench(64, read) as made:
+    with bench(CPUS + 62, read) as made:
         made.run_all()
         # A machine that is busy with other things may keep a thread that computes from computing for a whole window.
         assert made.workers <= CPUS + 8
@@ -123,9 +149,10 @@ def test_workers_that_wait_for_a_channel_are_no_reason_for_another_one() -> None
             release.wait(0.02)
         return 1
 
-    with bench(64, lambda _: 1, send=send) as made:
+    devices = 4 * (2 + CPUS)
+    with bench(devices, lambda _: 1, send=send) as made:
         made.run_all()
-        assert len(sending) == 64
+        assert len(sending) == devices
         # As many as there are channels block, as many as there are CPUs may be runnable, and once both come together.
         assert made.workers <= 2 * (2 + CPUS)
 

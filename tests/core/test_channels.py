@@ -141,7 +141,6 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
 
     group = ChannelGroup([pair[0]], waited, switch)
     errors: list[BaseException] = []
-    group._take("nothing", 0)  # the only channel is busy
 
     def wait() -> None:
         try:
@@ -149,10 +148,17 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
         except MigpoolError as error:
             errors.append(error)
 
+    def keep_busy() -> None:
+        with contextlib.suppress(MigpoolError):
+            group.send("busy", 0, [bytes(1 << 22)], 1 << 22)  # more than a socket holds
+
+    sender = in_a_thread(keep_busy)
+    assert pair[1].recv(1) == bytes(1)
     waiters = [in_a_thread(wait) for _ in range(3)]
     switch.cancel()
     for waiter in waiters:
         waiter.join(LIMIT)
+    sender.join(LIMIT)
     assert [type(error) for error in errors] == [Cancelled] * 3
     assert waits == [("nothing", 3)] * 3
 
@@ -200,9 +206,14 @@ def test_a_favourite_that_is_busy_is_not_waited_for() -> None:
         group = ChannelGroup([near for near, _ in pairs], never_waits, CancelSwitch())
         group.send("first", 0, [b"a"], 1)
         group.send("second", 0, [b"b"], 1)
-        assert group._take("second", 0) is pairs[0][0]
-        group.send("first", 1, [b"c"], 1)
+        assert pairs[0][1].recv(1) == b"a"
+        # More than a socket holds: the channel is busy until somebody reads.
+        sender = in_a_thread(lambda: group.send("first", 1, [bytes(1 << 22)], 1 << 22))
+        assert pairs[0][1].recv(1) == bytes(1)
+        group.send("first", 2, [b"c"], 1)
         assert pairs[1][1].recv(10) == b"bc"
+        read_exactly(pairs[0][1], bytearray(1 << 22), (1 << 22) - 1, never)
+        sender.join(LIMIT)
 
 
 # ---------------------------------------------------------------------- who connects

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -159,11 +160,18 @@ def test_an_event_that_cannot_happen_is_refused_in_words() -> None:
 # ---------------------------------------------------------------------- threads
 
 
+def wait_at(gate: threading.Event) -> Callable[[], None]:
+    def wait() -> None:
+        assert gate.wait(10)
+
+    return wait
+
+
 def test_a_group_joins_its_threads_and_knows_the_most_there_were() -> None:
     group = ThreadGroup(limit=10)
     gate = threading.Event()
     for number in range(3):
-        group.start(f"one-{number}", lambda: gate.wait(10) and None)
+        group.start(f"one-{number}", wait_at(gate))
     gate.set()
     group.close()
     assert group.peak == 3
@@ -174,7 +182,7 @@ def test_a_group_joins_its_threads_and_knows_the_most_there_were() -> None:
 def test_a_thread_that_does_not_end_is_named() -> None:
     group = ThreadGroup(limit=0.05)
     gate = threading.Event()
-    thread = group.start("stubborn", lambda: gate.wait(10) and None)
+    thread = group.start("stubborn", wait_at(gate))
     with pytest.raises(TimeLimitExceeded, match="stubborn"):
         group.close()
     gate.set()

@@ -110,7 +110,12 @@ def test_one_thread_reads_all_devices_that_can_be_polled(tmp_path: Path, devices
     for device in source:
         devices.callback(device.close)
     # The last device's state is there first: whoever waits for the first one alone never comes to it.
-    feeder = threading.Thread(target=lambda: [device.feed() for device in reversed(source)])
+
+    def feed() -> None:
+        for device in reversed(source):
+            device.feed()
+
+    feeder = threading.Thread(target=feed)
     feeder.start()
     sent, _ = migrate(tmp_path, list(source), model)
     feeder.join(LIMIT)

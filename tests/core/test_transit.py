@@ -135,7 +135,12 @@ def test_the_channel_waits_for_who_moves(
     mover = threading.Thread(target=transit.move, args=(chunk,))
     mover.start()
     assert moving.wait(LIMIT)
-    settler = threading.Thread(target=lambda: (transit.settle(), settled.set()))
+
+    def settle() -> None:
+        transit.settle()
+        settled.set()
+
+    settler = threading.Thread(target=settle)
     settler.start()
     assert not settled.wait(0.05), "the payload is still under way"
     near.sendall(bytes(100))

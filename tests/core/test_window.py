@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import DeviceError, UsageError
 from migpool.flow.window import Reassembly, Windows, rooms_for
+from tests.support import LONG
 from tests.support.explorer import DeadlockError, EveryOrder, World
+
+ORDERS = 10_000 if LONG else 1_000
+"""How many orders of a migration are tried at the most."""
 
 # ---------------------------------------------------------------------- 1 and 2: order
 
@@ -155,7 +159,6 @@ def test_a_device_that_stalls_does_not_keep_the_others_from_their_share() -> Non
     assert windows.granted <= 8
 
 
-@settings(max_examples=300)
 @given(st.data())
 def test_never_more_granted_than_there_is_and_never_nothing_for_a_device(data: st.DataObject) -> None:
     devices = data.draw(st.integers(1, 6))
@@ -210,7 +213,7 @@ def test_every_order_of_a_small_migration_ends_with_all_chunks_in_order(world: d
         assert small.loaded == [list(range(count)) for count in world["chunks"]]
         assert sorted(small.configured) == list(range(len(world["chunks"])))
         runs += 1
-        if not order.another() or runs == 10_000:
+        if not order.another() or runs == ORDERS:
             break
     assert runs > 10
 

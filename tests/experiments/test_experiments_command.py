@@ -100,7 +100,7 @@ def test_an_experiment_of_ones_own_runs_from_end_to_end(tmp_path: Path) -> None:
     # Another call adds to what is there; a file that is no finding is left alone.
     own.write_text(FILE.replace('"T1"', '"A10"'))
     (results / "published.json").write_text("{}")
-    assert migpool("lab", "run", str(own), "--quick", "--results", str(results)).code == 0
+    assert here("lab", "run", str(own), "--quick", "--results", str(results)).code == 0
     listed = [line[3:].partition("]")[0] for line in (results / "README.md").read_text().splitlines() if "| [" in line]
     assert listed == ["A10", "T1"]
 
@@ -121,7 +121,7 @@ def test_ctrl_c_ends_it_in_order_and_leaves_no_process(tmp_path: Path) -> None:
 def test_cancels_are_counted_under_every_model(tmp_path: Path) -> None:
     own = tmp_path / "cancels.toml"
     own.write_text(CANCELS)
-    ended = migpool("lab", "run", str(own), "--quick", "--results", str(tmp_path))
+    ended = here("lab", "run", str(own), "--quick", "--results", str(tmp_path))
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "T2.json").read_text())
     assert (found["verdict"], found["ended"]) == ("supported", "counted")

@@ -89,7 +89,12 @@ def test_variants_of_another_machine_and_without_a_rival_are_no_field() -> None:
 
 
 def test_runs_that_failed_take_no_part_and_without_any_there_is_nothing_to_say() -> None:
-    times = {"one": [200.0] * 7, "four": [100.0, None, *[100.0] * 5], "grows": [101.0] * 7, "looks": [None] * 7}
+    times: dict[str, list[float | None]] = {
+        "one": [200.0] * 7,
+        "four": [100.0, None, *[100.0] * 5],
+        "grows": [101.0] * 7,
+        "looks": [None] * 7,
+    }
     field = one_field(times)
     assert (field.best, field.worse[0].median) == ("four", 2.0)
     assert [one.ratio.outcome for one in field.grown] == ["holds", "open"]

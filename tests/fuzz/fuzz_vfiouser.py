@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Final
 
 from migpool.device import DeviceError
@@ -53,7 +54,7 @@ def replies(data: bytes) -> None:
         if script is None:
             raise BackendError("nobody listens any more")
         made.append(_scripted(script, how))
-        return Connection(made[-1], "server", 1.0)
+        return Connection(made[-1], "server", 1.0)  # type: ignore[arg-type]  # all of a socket that it uses
 
     _use(connect, how)
     for each in made:
@@ -61,7 +62,7 @@ def replies(data: bytes) -> None:
         _messages(each.sent)
 
 
-def _use(connect: object, how: int, state: bytes = b"") -> bytes:
+def _use(connect: Callable[[threading.Event], Connection], how: int, state: bytes = b"") -> bytes:
     """Open a device, and save or load it; returns what was saved."""
     state = state or bytes(SIZE)
     saved = bytearray()
@@ -124,7 +125,7 @@ def commands(data: bytes) -> None:
     how, script = data[0] if data else 0, data[1:]
     connection, device = _scripted(script, how), _device()
     told: list[str] = []
-    Session(connection, device, told.append).run()
+    Session(connection, device, told.append).run()  # type: ignore[arg-type]  # all of a socket that it uses
     connection.close()
     device.reset()
     assert device.where() == MigrationState.RUNNING
@@ -183,6 +184,10 @@ def _device() -> DeviceState:
     return DeviceState("d/vfio", PROFILE, _base(), False, SharedLock(), None, configured=False)
 
 
+def _connection(ours: NotingSocket, _: threading.Event) -> Connection:
+    return Connection(ours, "server", 20.0)  # type: ignore[arg-type]  # all of a socket that it uses
+
+
 @cache
 def _recorded() -> tuple[tuple[int, bytes, bytes], ...]:
     """Our client and our server with each other: how it was used, what the server said, and what the client did."""
@@ -191,9 +196,9 @@ def _recorded() -> tuple[tuple[int, bytes, bytes], ...]:
     state = b""
     for how in (0, CUTS, LOADS, LOADS | CUTS):
         ours, theirs = (NotingSocket(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-        serving = threading.Thread(target=Session(theirs, device).run)
+        serving = threading.Thread(target=Session(theirs, device).run)  # type: ignore[arg-type]  # likewise
         serving.start()
-        state = _use(lambda _, ours=ours: Connection(ours, "server", 20.0), how, state) or state
+        state = _use(partial(_connection, ours), how, state) or state
         serving.join()
         theirs.close()
         found.append((how, bytes(ours.received), bytes(theirs.received)))

@@ -41,7 +41,7 @@ def changed(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_changed_input_is_understood_or_raises_a_documented_error(name: str, data: st.DataObject) -> None:
     TARGETS[name](data.draw(st.one_of(changed(name), changed(name), st.binary(max_size=300))))

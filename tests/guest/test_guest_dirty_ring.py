@@ -7,7 +7,8 @@ import ctypes
 import mmap
 import random
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,7 +46,7 @@ def smallest_ring() -> int:
     pytest.skip(reason)
 
 
-def pages(answer: bytes | bytearray) -> set[int]:
+def pages(answer: bytes | bytearray | memoryview) -> set[int]:
     return set(np.flatnonzero(np.unpackbits(np.frombuffer(answer, dtype=np.uint8), bitorder="little")).tolist())
 
 
@@ -88,14 +89,19 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 def small_rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Guests have the smallest rings there are; yields a list that grows with each time that one is full."""
     monkeypatch.setattr(machines, "RING_SIZE", smallest_ring())
-    real = KvmDirtyRing._make_room
     full: list[int] = []
 
-    def counted(log: KvmDirtyRing) -> None:
-        full.append(1)
-        real(log)
+    class Counted(KvmDirtyRing):
+        def __init__(self, machine: KvmMachine, slot: int, region: MemoryRegion) -> None:
+            super().__init__(machine, slot, region)
+            for vcpu in machine.vcpus:
+                vcpu.empty_ring = partial(self.counted, vcpu.empty_ring)
 
-    monkeypatch.setattr(KvmDirtyRing, "_make_room", counted)
+        def counted(self, empty: Callable[[], None]) -> None:
+            full.append(1)
+            empty()
+
+    monkeypatch.setattr(machines, "KvmDirtyRing", Counted)
     yield full
 
 
@@ -187,21 +193,29 @@ def test_nothing_comes_between_the_reading_and_the_protecting_of_a_page(monkeypa
     real = kvm_abi.call
     seen: list[tuple[bool, bool]] = []
 
+    answered = threading.Event()
+    others: list[threading.Thread] = []
+
+    def answer() -> None:
+        machine.vcpus[0].empty_ring()
+        answered.set()
+
     def watched(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
-        if request == kvm_abi.RESET_DIRTY_RINGS:
+        if request == kvm_abi.RESET_DIRTY_RINGS and threading.current_thread() not in others:
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            seen.append((log._emptying.locked(), {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD} <= blocked))
+            answered.clear()
+            others.append(threading.Thread(target=answer))
+            others[-1].start()
+            seen.append((not answered.wait(0.05), {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD} <= blocked))
         return real(fd, request, argument)
 
     monkeypatch.setattr(kvm_abi, "call", watched)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with one_vcpu() as (machine, log):
-        write(machine, 3)
-        log.take()
-        write(machine, 3)
-        machine.vcpus[0].empty_ring()
-        write(machine, 3)
-        log.stop()
+        for empty in (log.take, machine.vcpus[0].empty_ring, log.stop):
+            write(machine, 3)
+            empty()
+            others[-1].join()
     assert seen == [(True, True)] * 3
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 

@@ -18,11 +18,11 @@ import pytest
 from migpool.core.machine import Machine
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
-from tests.support import ROOT
+from tests.support import LONG, ROOT
 from tests.support.guests import ends_for, group_of, need, run_end, steps
 
 LIMIT = 60.0
-FEW, MANY = 20, 100
+FEW, MANY = (20 if LONG else 8), 100
 
 
 class Other:

@@ -101,7 +101,7 @@ def test_a_log_that_loses_pages_is_proven_wrong(backend: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_page_that_goes_wrong_is_found(backend: str) -> None:
-    with guest("source", backend, count=1, rate=1) as made:
+    with guest("source", backend, 1, rate=1) as made:
         group = group_of(made)
         with group.paused():
             group.memory.view[group.layout.region(0).start + 7 * 4096 + 4095] ^= 1

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from migpool.core.machine import Machine
-from migpool.device import MemoryDevice
 from migpool.migration.states import State
 from migpool.schedulers.inline import InlineScheduler
 from migpool.streams.file.file import StreamFile
 from migpool.streams.snapshot.destination import SnapshotDestination
 from migpool.streams.snapshot.source import SnapshotSource
 from tests.support.guest_cancelling import Cancelling, migrate
-from tests.support.guests import SETTINGS, ends_for, need
+from tests.support.guests import SETTINGS, ends_for, group_of, need
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +35,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def place_of(machine: Machine) -> tuple[int, int]:
     """Where the guest's memory lies: its first address, and one past the last."""
-    assert machine.memory is not None
-    device = machine.memory.device
-    assert isinstance(device, MemoryDevice)
-    memory = device._memory  # type: ignore[attr-defined]
+    memory = group_of([slot.device for slot in machine]).memory
     return memory.address, memory.address + len(memory)
 
 

@@ -16,14 +16,15 @@ import pytest
 
 from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment, Role, store
 from tests.support import DATA
-from tests.support.inspect_command import migpool, on_terminal, piped
+from tests.support.commandline import here
+from tests.support.inspect_command import on_terminal, piped
 from tests.support.other_streams import RICH, other, other_path
 
 TRUTH = RICH.with_name("q35-rich.state.json.gz")
 
 
 def test_the_overview_names_machine_commands_ram_and_every_section() -> None:
-    ended = migpool("inspect", str(RICH))
+    ended = here("inspect", str(RICH))
     assert (ended.code, ended.err) == (0, "")
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
     assert lines[0] == f"{RICH}: migration stream, 389780 bytes (381 KiB), walked to the last byte"
@@ -41,7 +42,7 @@ def test_the_overview_names_machine_commands_ram_and_every_section() -> None:
 
 
 def test_the_fields_of_all_devices_are_those_that_an_independent_decoder_found() -> None:
-    ended = migpool("inspect", str(RICH), "--device", "*", "--json")
+    ended = here("inspect", str(RICH), "--device", "*", "--json")
     assert ended.code == 0
     document = json.loads(ended.out)
     ids = {(section["idstr"], section["instance_id"]): section["section_id"] for section in document["sections"]}
@@ -65,24 +66,24 @@ def test_the_fields_of_all_devices_are_those_that_an_independent_decoder_found()
     ],
 )
 def test_devices_are_asked_for_by_id_instance_and_pattern(pattern: str, found: list[str]) -> None:
-    ended = migpool("inspect", str(RICH), "--device", pattern, "--json")
+    ended = here("inspect", str(RICH), "--device", pattern, "--json")
     assert [device["idstr"] for device in json.loads(ended.out)["devices"]] == found
 
 
 def test_the_fields_of_a_device_are_printed_by_name_nested_as_described() -> None:
-    out = migpool("inspect", str(RICH), "--device", "hpet").out
+    out = here("inspect", str(RICH), "--device", "hpet").out
     assert re.search(r"num_timers_save +0x03", out)
     assert re.search(r"timer +3 elements\n    \[0\]\n      tn +0x00\n", out)
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    ended = migpool("inspect", str(RICH), "--device", "apci")
+    ended = here("inspect", str(RICH), "--device", "apci")
     assert (ended.code, ended.out.strip()) == (2, "")
     assert ended.err.startswith("migpool: no device matches apci; there are 'timer', 'cpu_common', 'cpu', ")
 
 
 def test_the_document_has_the_documented_keys_and_says_what_is_missing() -> None:
-    document = json.loads(migpool("inspect", str(other_path("none-bare")), "--json").out)
+    document = json.loads(here("inspect", str(other_path("none-bare")), "--json").out)
     assert list(document) == [
         *("schema", "kind", "size", "walked", "complete", "header", "configuration", "page_size", "footers"),
         *("commands", "ram", "sections", "eof", "description", "problem", "notes"),
@@ -95,7 +96,7 @@ def test_the_document_has_the_documented_keys_and_says_what_is_missing() -> None
 def test_a_damaged_stream_is_shown_and_the_exit_code_is_1(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("damaged") / "cut.mig"
     path.write_bytes(RICH.read_bytes()[:60000])
-    ended = migpool("inspect", str(path))
+    ended = here("inspect", str(path))
     assert ended.code == 1
     assert "FULL  0000:00:00.0/mch" in ended.out
     assert re.search(r"error +payload of FULL section 17 of '0000:00:1f.0/ICH9LPC' \(0\) at byte 49537: ", ended.out)
@@ -104,13 +105,13 @@ def test_a_damaged_stream_is_shown_and_the_exit_code_is_1(tmp_path_factory: pyte
 
 
 def test_a_stream_is_read_from_standard_input_and_from_a_named_pipe(tmp_path_factory: pytest.TempPathFactory) -> None:
-    expected = migpool("inspect", str(RICH), "--json").out
+    expected = here("inspect", str(RICH), "--json").out
     assert piped(RICH.read_bytes(), "inspect", "-", "--json").out == expected
     fifo = tmp_path_factory.mktemp("pipe") / "fifo"
     os.mkfifo(fifo)
     writer = threading.Thread(target=fifo.write_bytes, args=(RICH.read_bytes(),))
     writer.start()
-    ended = migpool("inspect", str(fifo), "--json")
+    ended = here("inspect", str(fifo), "--json")
     writer.join(10)
     assert ended.out == expected
     cut = piped(other("none-no-footers")[:-5], "inspect", "-")
@@ -143,37 +144,37 @@ def recording(folder: Path, *, complete: bool) -> Path:
 
 def test_a_recording_is_explained_and_drawn(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = recording(tmp_path_factory.mktemp("recording"), complete=True)
-    ended = migpool("inspect", str(folder), "--picture", str(folder / "picture.svg"))
+    ended = here("inspect", str(folder), "--picture", str(folder / "picture.svg"))
     assert (ended.code, ended.err) == (0, "")
     assert "machine pc-q35-10.0" in ended.out
     assert (folder / "picture.svg").read_text().lstrip().startswith(("<svg", "<?xml"))
-    document = json.loads(migpool("inspect", str(folder), "--json").out)
+    document = json.loads(here("inspect", str(folder), "--json").out)
     assert (document["kind"], document["machine"]) == ("recording", "pc-q35-10.0")
-    assert migpool("inspect", str(folder), "--device", "cpu").code == 2
+    assert here("inspect", str(folder), "--device", "cpu").code == 2
 
 
 def test_a_recording_that_is_not_complete_is_explained_with_exit_code_1(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    ended = migpool("inspect", str(recording(tmp_path_factory.mktemp("recording"), complete=False)))
+    ended = here("inspect", str(recording(tmp_path_factory.mktemp("recording"), complete=False)))
     assert ended.code == 1
     assert "NOT COMPLETE: cut" in ended.out
 
 
 def test_a_stream_cannot_be_drawn() -> None:
-    ended = migpool("inspect", str(RICH), "--picture", "x.svg")
+    ended = here("inspect", str(RICH), "--picture", "x.svg")
     assert (ended.code, ended.err) == (2, "migpool: --picture draws a recording: name its directory\n")
 
 
 def test_a_directory_without_a_recording_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("nothing")
-    ended = migpool("inspect", str(folder))
+    ended = here("inspect", str(folder))
     assert ended.code == 2
     assert ended.err.startswith(f"migpool: {folder} is no recording, as it has no index.json")
 
 
 def test_files_that_cannot_be_read_are_wrong_usage() -> None:
-    ended = migpool("inspect", str(DATA / "nothing.mig"))
+    ended = here("inspect", str(DATA / "nothing.mig"))
     assert (ended.code, ended.err) == (
         2,
         f"migpool: {DATA / 'nothing.mig'} cannot be read: No such file or directory\n",

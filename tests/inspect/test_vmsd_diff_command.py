@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migpool.wire.vmdesc import find
-from tests.support.inspect_command import migpool
+from tests.support.commandline import here
 from tests.support.other_streams import RICH, other, other_path
 
 
@@ -62,16 +62,16 @@ def test_known_pairs_have_known_exit_codes(
     strict_backward: int,
 ) -> None:
     files = written(pair, old, new)
-    assert migpool("vmsd", "diff", *files).code == forward
-    assert migpool("vmsd", "diff", *files, "--direction", "forward").code == forward
-    assert migpool("vmsd", "diff", *files, "--direction", "backward").code == backward
-    assert migpool("vmsd", "diff", *files, "--direction", "both").code == max(forward, backward)
-    assert migpool("vmsd", "diff", *files, "--strict").code == strict_forward
-    assert migpool("vmsd", "diff", *files, "--direction", "backward", "--strict").code == strict_backward
+    assert here("vmsd", "diff", *files).code == forward
+    assert here("vmsd", "diff", *files, "--direction", "forward").code == forward
+    assert here("vmsd", "diff", *files, "--direction", "backward").code == backward
+    assert here("vmsd", "diff", *files, "--direction", "both").code == max(forward, backward)
+    assert here("vmsd", "diff", *files, "--strict").code == strict_forward
+    assert here("vmsd", "diff", *files, "--direction", "backward", "--strict").code == strict_backward
 
 
 def test_each_change_is_a_line_with_its_direction_and_reason(pair: tuple[Path, Path]) -> None:
-    ended = migpool("vmsd", "diff", *written(pair, dump(1, 1, "a"), dump(2, 1, "a", subsections=("s",))))
+    ended = here("vmsd", "diff", *written(pair, dump(1, 1, "a"), dump(2, 1, "a", subsections=("s",))))
     assert ended.out.splitlines() == [
         "breaks backward: dev: the source writes version 2, the destination reads up to 1",
         "safe: dev, subsection dev/s: the source does not send this subsection; it may be missing",
@@ -81,7 +81,7 @@ def test_each_change_is_a_line_with_its_direction_and_reason(pair: tuple[Path, P
 
 def test_the_document_says_what_the_lines_say(pair: tuple[Path, Path]) -> None:
     files = written(pair, dump(1, 1, "a"), dump(2, 1, "a"))
-    document = json.loads(migpool("vmsd", "diff", *files, "--direction", "both", "--json").out)
+    document = json.loads(here("vmsd", "diff", *files, "--direction", "both", "--json").out)
     assert document == {
         "schema": 1,
         "a": files[0],
@@ -106,9 +106,9 @@ def test_streams_compressed_streams_and_their_json_are_compared(pair: tuple[Path
     text = bytes(find(other("i440fx-2.4"))[1])
     pair[0].write_bytes(text)
     pair[1].write_bytes(gzip.compress(other("i440fx-2.4")))
-    assert migpool("vmsd", "diff", str(pair[0]), str(pair[1]), "--direction", "both", "--strict").code == 0
-    assert migpool("vmsd", "diff", str(RICH), str(RICH)).code == 0
-    ended = migpool("vmsd", "diff", str(other_path("i440fx-2.4")), str(RICH))
+    assert here("vmsd", "diff", str(pair[0]), str(pair[1]), "--direction", "both", "--strict").code == 0
+    assert here("vmsd", "diff", str(RICH), str(RICH)).code == 0
+    ended = here("vmsd", "diff", str(other_path("i440fx-2.4")), str(RICH))
     assert ended.code == 1
     assert (
         "breaks both ways: 0000:00:01.3/piix4_pm" in ended.out or "breaks forward: 0000:00:01.3/piix4_pm" in ended.out
@@ -117,9 +117,9 @@ def test_streams_compressed_streams_and_their_json_are_compared(pair: tuple[Path
 
 def test_files_that_cannot_be_compared_are_wrong_usage(pair: tuple[Path, Path]) -> None:
     files = written(pair, dump(1, 1, "a"), "x")
-    assert migpool("vmsd", "diff", *files).code == 2
-    mixed = migpool("vmsd", "diff", files[0], str(RICH))
+    assert here("vmsd", "diff", *files).code == 2
+    mixed = here("vmsd", "diff", files[0], str(RICH))
     assert mixed.code == 2
     assert "compare two streams, or two files that -dump-vmstate wrote" in mixed.err
-    assert migpool("vmsd", "diff", str(other_path("none-bare")), str(RICH)).code == 2
-    assert migpool("vmsd", "diff", *files, "--direction", "up").code == 2
+    assert here("vmsd", "diff", str(other_path("none-bare")), str(RICH)).code == 2
+    assert here("vmsd", "diff", *files, "--direction", "up").code == 2

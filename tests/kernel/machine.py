@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import subprocess
@@ -48,7 +49,7 @@ def watch(arguments: Sequence[str], limit: float) -> tuple[bytes, bool]:
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            data = process.stdout.read1()
+            data = os.read(process.stdout.fileno(), 1 << 16)
             if not data:
                 break
             said += data

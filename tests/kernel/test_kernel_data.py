@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -85,10 +86,11 @@ def test_after_a_damaged_header_only_a_reset_is_taken(uarts: tuple[Uart, Uart], 
     assert error.errno == errno.EFAULT
     assert "damaged" in str(error)
     # The driver itself would take the rest, and then run with it.
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: other.backend.write(memoryview(damaged)[HEADER_SIZE:]),
         lambda: other.backend.set_state(MigrationState.RUNNING),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(BackendError, match=r"EFAULT .*until it is reset"):
             call()
     other.backend.reset()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.device import Device, DeviceContext, Side
+from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
@@ -56,7 +56,7 @@ def states(names: Sequence[str]) -> list[bytes]:
 
 
 def opened(side: Side, names: Sequence[str], *, precopy: bool) -> list[Device]:
-    options = {"backend": "kernel", "device": names, "precopy": precopy}
+    options: dict[str, OptionValue] = {"backend": "kernel", "device": names, "precopy": precopy}
     return devices(DeviceContext(side, options, len(names)))
 
 

@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from pydantic import JsonValue
 from rich.console import Console
 
 from migpool.lab.analysis import analyse, representatives
@@ -166,7 +167,12 @@ def test_there_is_no_time_line_without_a_trace() -> None:
 
 
 def test_json_keeps_plain_rows_on_one_line_and_says_the_same() -> None:
-    value = {"a": [[1, "x", None], [2.5, "]\n[", True]], "b": {"c": 1}, "d": [], "e": {"f": [{}, {"g": [1]}]}}
+    value: JsonValue = {
+        "a": [[1, "x", None], [2.5, "]\n[", True]],
+        "b": {"c": 1},
+        "d": [],
+        "e": {"f": [{}, {"g": [1]}]},
+    }
     text = json_text(value)
     assert json.loads(text) == value
     assert '\n    [1, "x", null],\n' in text

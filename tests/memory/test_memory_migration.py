@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,15 @@ def test_pages_that_became_zeros_are_zeros_there_too(tmp_path: Path) -> None:
     assert copy.contents() == paper.contents()
 
 
+def write_late(paper: Paper, _: Round) -> None:
+    paper.write(0, 5, b"written late")
+
+
 def test_a_log_that_forgets_a_page_is_seen(tmp_path: Path) -> None:
     """The comparison above can fail: it does with a log that loses the one page that is written after its round."""
     for lossy in (0, 1):
         paper, copy = scribbled(600), Paper(600)
-        pair = Pair([paper], [copy], progress=lambda _, paper=paper: paper.write(0, 5, b"written late"))
+        pair = Pair([paper], [copy], progress=partial(write_late, paper))
         paper.take_dirty(0)
         paper.lossy = lossy
         assert pair.run(tmp_path)[0].error == ""
@@ -146,9 +151,8 @@ def test_a_guest_that_writes_too_fast_is_throttled_then_left_where_it_is(tmp_pat
         assert writer.shares == [*sorted(writer.shares[:-1]), 0.0]  # and the throttle is gone in the end
         assert not paper.logging
         before = writer.written
-        assert writer._thread is not None
         while writer.written == before:
-            assert writer._thread.is_alive()
+            assert writer.running
     finally:
         writer.close()
 
@@ -193,7 +197,7 @@ def test_a_log_that_fails_leaves_the_machine_running(call: str, tmp_path: Path) 
     setattr(paper, call, fail)
     writer.run()
     sent, received = Pair([paper, writer], [Paper(500), Writer(None)]).run(tmp_path)
-    running = writer._thread is not None
+    running = writer.running
     writer.close()
     assert sent.outcome is received.outcome is State.FAILED
     assert f"ram: RuntimeError in its {call}: no log" in sent.error

@@ -22,7 +22,7 @@ def taken(pages: Pages) -> list[PagePacket]:
 
 
 def offsets(packet: PagePacket) -> list[int]:
-    return np.frombuffer(packet.offsets, dtype=">u8").tolist()
+    return [int(offset) for offset in np.frombuffer(packet.offsets, dtype=">u8")]
 
 
 def test_the_first_round_has_every_page_once() -> None:
@@ -157,14 +157,20 @@ def test_runs(numbers: list[int], expected: list[tuple[int, int]]) -> None:
 
 
 def test_memory_that_is_no_whole_number_of_pages_is_refused() -> None:
-    paper = Paper(1)
-    paper._blocks = [MemoryBlock("odd", memoryview(bytearray(PAGE + 1)))]
+    class Odd(Paper):
+        @property
+        def blocks(self) -> list[MemoryBlock]:
+            return [MemoryBlock("odd", memoryview(bytearray(PAGE + 1)))]
+
     with pytest.raises(DeviceError, match="odd must be writable bytes, a whole number of pages of 4096"):
-        Pages(paper)
+        Pages(Odd(1))
 
 
 def test_a_log_that_is_too_short_is_refused() -> None:
-    paper = Paper(64)
-    paper.take_dirty = lambda _block: b"\0"  # type: ignore[method-assign]
+    class ShortLog(Paper):
+        def take_dirty(self, block: int) -> bytes:
+            del block
+            return b"\0"
+
     with pytest.raises(DeviceError, match="its log of block 0 has 1 bytes for 64 pages"):
-        Pages(paper).look()
+        Pages(ShortLog(64)).look()

@@ -115,8 +115,7 @@ def test_cancelled_before_a_source_came(tmp_path: Path) -> None:
     pair = Pair(source, destination)
     pair.prepare(tmp_path)
     pair.to.cancel()
-    pair._thread.join(LIMIT)
-    assert pair._received[0].outcome is State.CANCELLED
+    assert pair.ended().outcome is State.CANCELLED
     assert not list(tmp_path.iterdir())
 
 
@@ -248,7 +247,7 @@ def test_abort_reaches_every_device_when_one_fails(tmp_path: Path) -> None:
     for device in source[:4]:
         device.block_in("save_state", threading.Event())
     sent, _ = cancelled(tmp_path, source, destination, source[3], "save_state", "source")
-    aborted: list[Device] = [device for device in source if device._aborted.is_set()]
+    aborted: list[Device] = [device for device in source if device.aborted]
     assert aborted == source
     assert sent.outcome is State.CANCELLED
 
@@ -284,12 +283,16 @@ def test_cancelled_at_the_source_while_the_machine_starts_there_it_has_moved(tmp
 def test_a_destination_that_does_not_say_whether_the_machine_runs_leaves_it_stopped(tmp_path: Path) -> None:
     source, destination = machines()
     gate = threading.Event()
-    destination[0].before["start"] = lambda: gate.wait(LIMIT) and None
+
+    def start() -> None:
+        assert gate.wait(LIMIT)
+
+    destination[0].before["start"] = start
     pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=0.4))
     pair.prepare(tmp_path)
-    sent = pair.sender.run(pair._where[0])
+    sent = pair.sender.run(pair.where)
     gate.set()
-    pair._thread.join(LIMIT)
+    pair.ended()
     assert sent.outcome is State.UNCONFIRMED
     assert "it stays stopped here; look there before you resume it" in sent.error
     assert not any(device.running for device in source)

@@ -15,7 +15,8 @@ from migpool.core.machine import Machine
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
-from tests.support.rig import KIB, Pair, Scripted, contents, migrate
+from migpool.schedulers.per_device import PerDeviceScheduler
+from tests.support.rig import KIB, OneAtATime, Pair, Scripted, contents, migrate
 from tests.support.tampering import Line
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
@@ -139,17 +140,16 @@ def test_the_calls_come_in_the_documented_order(tmp_path: Path) -> None:
     ]
 
 
-def test_config_is_saved_and_loaded_with_the_big_lock_held(tmp_path: Path) -> None:
+def test_under_the_big_lock_configs_are_saved_and_loaded_one_at_a_time(tmp_path: Path) -> None:
     source, destination = devices(4, 20 * KIB)
-    pair = Pair(source, destination)
-    pair.prepare(tmp_path)
-    held: list[bool] = []
+    saving, loading = OneAtATime(), OneAtATime()
     for device in source:
-        device.before["save_config"] = lambda: held.append(pair.sender._big_lock.locked())
+        device.before["save_config"] = saving
     for device in destination:
-        device.before["load_config"] = lambda: held.append(pair.to._big_lock.locked())
-    pair.go()
-    assert held == [True] * 14
+        device.before["load_config"] = loading
+    sent, got = migrate(tmp_path, source, destination, models=(PerDeviceScheduler, PerDeviceScheduler))
+    assert (sent.error, got.error) == ("", "")
+    assert saving.alone == loading.alone == [True] * 7
 
 
 def test_the_last_device_has_every_channel_for_itself(tmp_path: Path) -> None:

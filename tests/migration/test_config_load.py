@@ -15,7 +15,7 @@ from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
-from tests.support.rig import KIB, Pair, Scripted, contents, migrate
+from tests.support.rig import KIB, OneAtATime, Pair, Scripted, contents, migrate
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 LOADING = sorted(name for name, model in MODELS.items() if "destination" in model.sides)
@@ -82,15 +82,15 @@ def test_with_its_own_state_unless_told_otherwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loads", LOADING)
-def test_the_big_lock_is_held(tmp_path: Path, loads: str) -> None:
+def test_under_the_big_lock_configs_are_loaded_one_at_a_time(tmp_path: Path, loads: str) -> None:
     source, destination, _ = machines()
     pair = Pair(source, destination, models=(PerDeviceScheduler, MODELS[loads]), settings=settings("after-iterables"))
-    pair.prepare(tmp_path)
-    held: list[bool] = []
+    loading = OneAtATime()
     for device in destination:
-        device.before["load_config"] = lambda: held.append(pair.to._big_lock.locked())
-    pair.go()
-    assert held == [True] * 6
+        device.before["load_config"] = loading
+    sent, got = pair.run(tmp_path)
+    assert (sent.error, got.error) == ("", "")
+    assert loading.alone == [True] * 6
 
 
 @pytest.mark.parametrize("loads", LOADING)

@@ -11,6 +11,7 @@ import pytest
 
 from migpool.device import Pending
 from migpool.migration.main_channel import MainChannel
+from migpool.migration.return_path_writer import Answering
 from migpool.migration.section_loader import SectionLoading
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
@@ -22,6 +23,7 @@ from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.wire.commands import switchover_start
 from migpool.wire.records import initial_data_sent
+from migpool.wire.returnpath import Message, SwitchoverAck
 from migpool.wire.unread import Buffer
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
@@ -76,6 +78,20 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return items
 
 
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """What the destination says on the return path."""
+    said: list[Message] = []
+    answer = Answering.answer
+
+    def overheard(answering: Answering, message: Message) -> None:
+        said.append(message)
+        answer(answering, message)
+
+    monkeypatch.setattr(Answering, "answer", overheard)
+    return said
+
+
 @pytest.mark.parametrize("models", MODELS)
 def test_it_is_loaded_before_any_device_is_quiet(
     tmp_path: Path, models: tuple[type[Scheduler], type[Scheduler]]
@@ -104,7 +120,9 @@ def test_it_is_loaded_before_any_device_is_quiet(
 
 
 @pytest.mark.parametrize("credited", [True, False], ids=["credits", "QEMU's return path"])
-def test_it_is_said_once_a_device_and_answered_once(tmp_path: Path, written: list[bytes], credited: bool) -> None:
+def test_it_is_said_once_a_device_and_answered_once(
+    tmp_path: Path, written: list[bytes], answered: list[Message], credited: bool
+) -> None:
     source, destination = machines(50 * KIB, 0, 20 * KIB)
     pair = Pair(source, destination, settings=replace(SETTINGS, credits=credited))
     sent, got = pair.run(tmp_path)
@@ -113,7 +131,7 @@ def test_it_is_said_once_a_device_and_answered_once(tmp_path: Path, written: lis
     assert said == [section_id.to_bytes(4, "big") for section_id in (1, 0, 2)]
     before_the_stop = written[: written.index(switchover_start())]
     assert sum(item[5:13] == initial_data_sent() for item in before_the_stop) == 3
-    assert pair.sender._answers.acknowledged == 1 + credited, "once for the set-up, which only our own kind says"
+    assert answered.count(SwitchoverAck()) == 1 + credited, "once for the set-up, which only our own kind says"
 
 
 def test_what_moved_before_the_stop_is_reported_beside_the_whole(tmp_path: Path) -> None:
@@ -152,14 +170,16 @@ def test_what_changed_after_it_was_sent_is_reported(tmp_path: Path) -> None:
     assert (sent.devices[0].bytes_before_stop, sent.devices[0].redone) == (42 * KIB, 12 * KIB)
 
 
-def test_a_machine_without_any_says_nothing_of_it(tmp_path: Path, written: list[bytes]) -> None:
+def test_a_machine_without_any_says_nothing_of_it(
+    tmp_path: Path, written: list[bytes], answered: list[Message]
+) -> None:
     source, destination = machines(0, 0)
     source[0].precopy = contents(30 * KIB)
     pair = Pair(source, destination)
     sent, _ = pair.run(tmp_path)
     assert sent.error == ""
     assert not any(item[5:13] == initial_data_sent() for item in written)
-    assert pair.sender._answers.acknowledged == 1
+    assert answered.count(SwitchoverAck()) == 1
 
 
 def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None:

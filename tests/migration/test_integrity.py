@@ -15,7 +15,7 @@ from migpool_plugins.vfio import devices as vfio_devices
 from tests.support.rig import KIB, Pair, Scripted
 from tests.support.tampering import Line, Tamper
 
-SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=2)
+SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=4)
 OPTIONS = {"profile": "tiny", "chunk": "64KiB"}
 
 

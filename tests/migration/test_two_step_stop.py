@@ -99,7 +99,11 @@ def test_a_device_that_could_reach_into_a_stopped_one_is_refused_before_anything
     if side == "source":
         end: Endpoint = Source(Machine("machine", source), Settings(), PerDeviceScheduler())
     else:
-        end = Destination(Machine("machine", destination), Settings(), PerDeviceScheduler(), listening=pytest.fail)
+
+        def listening(_: Address) -> None:
+            pytest.fail("it listened")
+
+        end = Destination(Machine("machine", destination), Settings(), PerDeviceScheduler(), listening=listening)
     report = end.run(address)
     assert report.outcome is State.FAILED
     assert report.error == (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.guest import FILES, Guest, set_up
+from tests.qemu.qemu_guest import FILES, Guest, set_up
 from tests.qemu.qemuprocess import QemuProcess, qemu_program
 
 HERE = Path(__file__).parent

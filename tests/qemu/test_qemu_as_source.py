@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
-from tests.qemu.guest import continues, set_up
 from tests.qemu.otherdestination import OtherDestination
+from tests.qemu.qemu_guest import continues, set_up
 from tests.qemu.qemuprocess import QemuProcess, WaitedTooLong
 
 ACKNOWLEDGED = ("return-path", "switchover-ack")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migpool.wire.vmdesc import find
-from tests.qemu.guest import UUID, Guest, set_up
+from tests.qemu.qemu_guest import UUID, Guest, set_up
 from tests.qemu.qemuprocess import QemuProcess
 from tests.qemu.tool import Ended, Tool, migpool
 

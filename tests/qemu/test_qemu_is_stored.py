@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.guest import Guest, continues, set_up
+from tests.qemu.qemu_guest import Guest, continues, set_up
 from tests.qemu.qemuprocess import QemuProcess
 from tests.qemu.tool import Tool
 

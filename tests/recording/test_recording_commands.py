@@ -10,6 +10,7 @@ import pytest
 
 from migpool.migration.states import State
 from migpool.streams.record.index import load
+from tests.support.commandline import here
 from tests.support.recording_rig import Background, Waiting, devices, place, record_migration
 from tests.support.rig import LIMIT
 
@@ -35,11 +36,11 @@ def test_a_recording_is_replayed(tmp_path: Path) -> None:
 def test_a_destination_that_refuses_is_exit_code_1_and_one_line(tmp_path: Path) -> None:
     record_migration(tmp_path)
     waiting = Waiting(tmp_path, devices(3, state=False), name="other")
-    ended = migpool("replay", str(tmp_path / "recording"), "--to", str(waiting.address), "--speed", "full")
+    ended = here("replay", str(tmp_path / "recording"), "--to", str(waiting.address), "--speed", "full")
     waiting.report()
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("migpool: the destination said SHUT 1: configuration at byte 8")
-    assert ended.stderr.count("\n") == 1
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("migpool: the destination said SHUT 1: configuration at byte 8")
+    assert ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -51,10 +52,10 @@ def test_a_destination_that_refuses_is_exit_code_1_and_one_line(tmp_path: Path) 
 )
 def test_wrong_usage_is_exit_code_2_and_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
     record_migration(tmp_path)
-    ended = migpool("replay", str(tmp_path / "recording"), "--to", "unix:nowhere", *arguments)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert line in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    ended = here("replay", str(tmp_path / "recording"), "--to", "unix:nowhere", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert line in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_record_says_where_it_listens_and_what_it_has(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def test_two_names_stand_for_source_and_destination() -> None:
 
 def test_words_after_the_name_choose_a_variant() -> None:
     model = parse_model("pool:queue:4+per-device:switchover")
-    assert (model.source.workers, model.source.chosen) == (4, {"queue"})
-    assert (model.destination.workers, model.destination.chosen) == (None, {"switchover"})
+    assert (model.source.workers, model.source.chosen) == (4, frozenset({"queue"}))
+    assert (model.destination.workers, model.destination.chosen) == (None, frozenset({"switchover"}))
     assert model.source.make().chosen == {"queue"}
     assert parse_model("pool").source.make().chosen == frozenset()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +20,7 @@ from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot.destination import SnapshotDestination
 from migpool.streams.snapshot.source import SnapshotSource
+from tests.support.commandline import here, migpool
 from tests.support.guest_cancelling import Cancelling
 from tests.support.guests import guest, need, steps
 from tests.support.paper import PAGE, Paper, Writer
@@ -120,7 +119,7 @@ def test_a_machine_that_cannot_be_saved_runs_on(tmp_path: Path) -> None:
     try:
         with pytest.raises(DeviceError, match="device-1, chunk 0: told to fail in save_state"):
             save([paper, writer, bad], path)
-        assert writer._thread is not None
+        assert writer.running
         assert bad.calls[-1] == "resume"
         assert not paper.logging
     finally:
@@ -200,25 +199,20 @@ def test_the_commands(tmp_path: Path) -> None:
         'name = "small"\n[[devices]]\nplugin = "guest"\noptions = {memory = "16MiB", rate = 2000, backend = "kvm"}\n'
     )
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "migpool", *arguments], capture_output=True, text=True, timeout=LIMIT, check=False
-        )
-
     options = ("--scenario", str(scenario))
-    saved = command("snapshot", "save", str(path), *options)
-    assert saved.returncode == 0, saved.stderr
-    assert "round 1: 4096 pages" in saved.stdout
-    loaded = command("snapshot", "load", str(path), *options)
-    assert loaded.returncode == 0, loaded.stderr
-    assert "the machine runs and every device is verified" in loaded.stdout
-    assert "by its own clock" in loaded.stdout
-    again = command("snapshot", "save", str(path), *options)
-    assert again.returncode == 2
-    assert "exists: a stored machine is not overwritten" in again.stderr
-    other = command("snapshot", "load", str(path), *options, "--seed", "7")
-    assert other.returncode == 1
-    assert "of its region was written last by step" in other.stderr or "checksum" in other.stderr
-    absent = command("snapshot", "load", str(tmp_path / "absent"), *options)
-    assert absent.returncode == 2
-    assert "cannot be read: No such file" in absent.stderr
+    saved = migpool("snapshot", "save", str(path), *options)
+    assert saved.code == 0, saved.err
+    assert "round 1: 4096 pages" in saved.out
+    loaded = migpool("snapshot", "load", str(path), *options)
+    assert loaded.code == 0, loaded.err
+    assert "the machine runs and every device is verified" in loaded.out
+    assert "by its own clock" in loaded.out
+    again = here("snapshot", "save", str(path), *options)
+    assert again.code == 2
+    assert "exists: a stored machine is not overwritten" in again.err
+    other = here("snapshot", "load", str(path), *options, "--seed", "7")
+    assert other.code == 1
+    assert "of its region was written last by step" in other.err or "checksum" in other.err
+    absent = here("snapshot", "load", str(tmp_path / "absent"), *options)
+    assert absent.code == 2
+    assert "cannot be read: No such file" in absent.err

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from migpool.cli import main
 from tests.support import ROOT
 
@@ -135,18 +137,27 @@ def migpool(*arguments: str, extra: Mapping[str, str] | None = None) -> Ended:
         return ended
 
 
-def here(*arguments: str) -> Ended:
-    """Run a command in this very process: for what starts no other and catches no signal."""
+def here(*arguments: str, extra: Mapping[str, str] | None = None) -> Ended:
+    """Run a command in this very process, which is faster; what it starts, it starts with ``extra`` in the environment.
+
+    Handlers of signals are as they were afterwards. A test of what a signal does needs a process of its own.
+    """
     out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["migpool", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    finally:
-        sys.argv = before
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["migpool", *arguments])
+        for name, value in {"COLUMNS": "", **(extra or {})}.items():
+            patch.setenv(name, value)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        else:
+            raise AssertionError("a command ends with an exit code")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return Ended(code, out.getvalue(), err.getvalue())
 
 

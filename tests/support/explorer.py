@@ -203,7 +203,7 @@ class World:
         self.held += 1
         self._grant(self.windows.received(number))
 
-    def _grant(self, grants: list[Grant]) -> None:
+    def _grant(self, grants: Sequence[Grant]) -> None:
         self.grants.extend((grant.device, grant.limit) for grant in grants)
 
     # ------------------------------------------------------------------ the destination
@@ -212,8 +212,7 @@ class World:
         self.loads += [JobActor(job.slot, load_config(job.slot)) for job in list(self.loads)]
 
     def _can_load(self, job: JobActor) -> bool:
-        inbox = self.inboxes[job.slot.number]
-        return not isinstance(job.effect, NextChunk) or inbox.next in inbox.parked
+        return not isinstance(job.effect, NextChunk) or self.inboxes[job.slot.number].available
 
     def _load(self, job: JobActor) -> None:
         number = job.slot.number

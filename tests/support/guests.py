@@ -37,7 +37,7 @@ def need(backend: str) -> None:
 
 
 @contextmanager
-def guest(side: str, backend: str, count: int = 2, seed: int = 1, **options: OptionValue) -> Iterator[list[Device]]:
+def guest(side: str, backend: str, count: int = 2, seed: int = 1, /, **options: OptionValue) -> Iterator[list[Device]]:
     """The guest's devices, closed afterwards in the machine's way."""
     need(backend)
     made = devices(DeviceContext(side, {**OPTIONS[backend], **options}, count, seed))  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def steps(made: list[Device]) -> list[int]:
     """How many steps each vCPU has done; they stand."""
     group = group_of(made)
     with group.paused():
-        return [vcpu._standing(vcpu._vcpu.save()).step for vcpu in made[1:] if isinstance(vcpu, GuestVcpu)]
+        return [vcpu.steps() for vcpu in made[1:] if isinstance(vcpu, GuestVcpu)]
 
 
 SETTINGS = Settings(channels=2, chunk=64 * 1024, budget=1 << 20, peer_limit=10, connect_limit=30, accept_limit=30)

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import os
 import pty
 import struct
 import subprocess
 import sys
 import termios
-from dataclasses import dataclass
 
-from migpool.cli import main
+from tests.support.commandline import Ended
 
 LIMIT = 60.0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def migpool(*arguments: str) -> Ended:
-    """Run a command here."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["migpool", *arguments]
-    code = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    finally:
-        sys.argv = before
-    return Ended(code, out.getvalue(), err.getvalue())
 
 
 def piped(stream: bytes, *arguments: str) -> Ended:

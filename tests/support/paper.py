@@ -98,6 +98,10 @@ class Writer(Device):
             paper.write(0, self.written % self._pages, self.written.to_bytes(8, "little") * (PAGE // 8))
             self._stop.wait(self._rest / (1.0 - self._share))
 
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def throttle(self, share: float) -> None:
         self._share = share
         self.shares.append(share)

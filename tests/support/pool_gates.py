@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from migpool.workers.pool import WorkerPool
 
@@ -30,6 +31,32 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+
+def threads_of(name: str) -> set[threading.Thread]:
+    """The threads of the pool of that name."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(f"{name}_")}
+
+
+def until_blocked(*callers: threading.Thread) -> None:
+    """Return when every thread waits for something: it sleeps, and was not woken between two looks.
+
+    One that waits for the interpreter's lock is woken every few milliseconds.
+    """
+
+    def look() -> list[str]:
+        found = []
+        for caller in callers:
+            status = Path(f"/proc/self/task/{caller.native_id}/status").read_text()
+            found += [line for line in status.splitlines() if line.startswith(("State", "voluntary"))]
+        return found
+
+    def blocked() -> bool:
+        before = look()
+        time.sleep(0.02)
+        return look() == before and sum("sleeping" in line for line in before) == len(callers)
+
+    until(blocked)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,13 +148,32 @@ class Scripted(Device):
     def abort(self) -> None:
         self._aborted.set()
 
+    @property
+    def aborted(self) -> bool:
+        return self._aborted.is_set()
 
-__all__ = ["KIB", "LIMIT", "Pair", "Scripted", "VerificationError", "contents", "migrate"]
+
+__all__ = ["KIB", "LIMIT", "OneAtATime", "Pair", "Scripted", "VerificationError", "contents", "migrate"]
 
 
 def contents(size: int, seed: int = 1) -> bytes:
     """Bytes that repeat nowhere."""
     return random.Random(seed).randbytes(size)
+
+
+class OneAtATime:
+    """What is called between devices' configs, and says whether another one was under way at that time."""
+
+    def __init__(self) -> None:
+        self._inside = threading.Lock()
+        self.alone: list[bool] = []
+
+    def __call__(self) -> None:
+        alone = self._inside.acquire(blocking=False)
+        self.alone.append(alone)
+        time.sleep(0.01)  # the others, which could run now, would come in here
+        if alone:
+            self._inside.release()
 
 
 @dataclass
@@ -172,7 +192,7 @@ class Pair:
         default_factory=lambda: Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
     )
     destination_settings: Settings | None = None
-    models: tuple[type[Scheduler], type[Scheduler]] = (PerDeviceScheduler, ReceiverScheduler)
+    models: tuple[Callable[[], Scheduler], Callable[[], Scheduler]] = (PerDeviceScheduler, ReceiverScheduler)
     workers: tuple[int | None, int | None] = (None, None)
     names: tuple[str, str] = ("machine", "machine")
     through: Callable[[Address], Address] | None = None
@@ -187,11 +207,11 @@ class Pair:
     def prepare(self, folder: Path) -> None:
         """Have the destination listen."""
         self.heard = threading.Event()
-        self._where: list[Address] = []
-        self._received: list[SideReport] = []
+        where: list[Address] = []
+        self.received: list[SideReport] = []
 
         def listening(address: Address) -> None:
-            self._where.append(address)
+            where.append(address)
             self.heard.set()
 
         self.to = Destination(
@@ -209,17 +229,21 @@ class Pair:
             progress=self.progress,
         )
         address = self.listen or Address(path=str(folder / f"mig-{os.getpid()}-{id(self)}"))
-        self._thread = threading.Thread(target=lambda: self._received.append(self.to.run(address)))
+        self._thread = threading.Thread(target=lambda: self.received.append(self.to.run(address)))
         self._thread.start()
         assert self.heard.wait(LIMIT)
+        self.where = where[0]
 
     def go(self) -> tuple[SideReport, SideReport]:
         """Run the source, and return both reports."""
-        where = self._where[0]
-        sent = self.sender.run(self.through(where) if self.through else where)
+        sent = self.sender.run(self.through(self.where) if self.through else self.where)
+        return sent, self.ended()
+
+    def ended(self) -> SideReport:
+        """The destination's report, once it has ended."""
         self._thread.join(LIMIT)
         assert not self._thread.is_alive(), "the destination did not end"
-        return sent, self._received[0]
+        return self.received[0]
 
 
 def migrate(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from migpool.wire.sections import section_full, section_start
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.program import start_value
 from migpool_plugins.vcpu.proof import after
+from tests.support.commandline import here
 
 LIMIT = 60
 SEED = 7
@@ -46,10 +45,9 @@ def stream_of(made: list[Device]) -> bytes:
 def inspected(stream: bytes, tmp_path: Path) -> str:
     file = tmp_path / "vm.mig"
     file.write_bytes(stream)
-    command = [sys.executable, "-m", "migpool", "inspect", str(file), "--device", "vcpu*"]
-    ended = subprocess.run(command, capture_output=True, timeout=LIMIT, check=False, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    return ended.stdout
+    ended = here("inspect", str(file), "--device", "vcpu*")
+    assert (ended.code, ended.err) == (0, "")
+    return ended.out
 
 
 @pytest.fixture

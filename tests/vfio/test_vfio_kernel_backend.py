@@ -223,7 +223,11 @@ def test_a_bad_header_is_refused_once_by_the_driver_and_until_a_reset_by_us(
     with pytest.raises(BackendError, match=r"EFAULT .*is damaged") as caught:
         backend.write(memoryview(bad)[10:])
     assert caught.value.errno == errno.EFAULT
-    for call in (lambda: backend.write(memoryview(b"more")), lambda: backend.set_state(M.RUNNING)):
+    calls: list[Callable[[], object]] = [
+        lambda: backend.write(memoryview(b"more")),
+        lambda: backend.set_state(M.RUNNING),
+    ]
+    for call in calls:
         with pytest.raises(BackendError, match=r"EFAULT .*until it is reset nothing more is asked of it"):
             call()
     assert device.here is M.RESUMING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from migpool.device import DeviceContext, DeviceError, OptionValue, Side
@@ -10,7 +12,7 @@ from migpool_plugins.vfio import devices
 ABSENT = "ffff:ff:1f.7"
 
 
-def said(count: int = 1, side: Side = "source", **options: OptionValue) -> str:
+def said(options: Mapping[str, OptionValue], count: int = 1, side: Side = "source") -> str:
     with pytest.raises(DeviceError) as caught:
         devices(DeviceContext(side, {"backend": "kernel", **options}, count))
     assert "\n" not in str(caught.value)
@@ -37,7 +39,7 @@ def said(count: int = 1, side: Side = "source", **options: OptionValue) -> str:
     ],
 )
 def test_what_is_wrong_is_named(options: dict[str, OptionValue], words: str) -> None:
-    assert said(**options).startswith(words)
+    assert said(options).startswith(words)
 
 
 def test_both_ends_may_be_on_one_host() -> None:

@@ -48,7 +48,9 @@ def directory() -> Iterator[Path]:
 def connect() -> Iterator[Connect]:
     made: list[VfioUserBackend] = []
 
-    def one(server: HandServer, limit: float = 20.0, write_size: int | None = None, outstanding: int = 8) -> object:
+    def one(
+        server: HandServer, limit: float = 20.0, write_size: int | None = None, outstanding: int = 8
+    ) -> VfioUserBackend:
         backend = VfioUserBackend(
             connector(server.path, limit, 1.0), "server", write_size=write_size, outstanding=outstanding
         )

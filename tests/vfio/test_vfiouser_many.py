@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.device import Device, DeviceContext, Side
+from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
@@ -36,6 +36,8 @@ MODELS = [
     pytest.param((PoolScheduler, ReceiverScheduler), id="pool+receiver"),
 ]
 
+Fault = dict[str, OptionValue] | None
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
@@ -43,8 +45,10 @@ def directory() -> Iterator[Path]:
         yield Path(made)
 
 
-def serve(directory: Path, side: Side, fault: dict[str, str | int] | None) -> ServedDevices:
-    options = {"profile": "tiny", "size": SIZE, "chunk": 4 * KIB, **({"fault": fault} if fault else {})}
+def serve(directory: Path, side: Side, fault: Fault) -> ServedDevices:
+    options: dict[str, OptionValue] = {"profile": "tiny", "size": SIZE, "chunk": 4 * KIB}
+    if fault:
+        options["fault"] = fault
     return ServedDevices(options, COUNT, 1, str(directory / side), lambda _: None)
 
 
@@ -75,7 +79,7 @@ def test_one_of_64_devices_fails_and_all_run_on(
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails, to run it again
     chosen = random.Random(seed)
     device, at = chosen.randrange(COUNT), chosen.randrange(SIZE)
-    fault = {"device": device, "side": failing, "at": at, "kind": "error"} if failing else None
+    fault: Fault = {"device": device, "side": failing, "at": at, "kind": "error"} if failing else None
     servers = [serve(directory, "source", fault), serve(directory, "destination", fault)]
     try:
         for server in servers:

@@ -14,6 +14,7 @@ import pytest
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.vfiouser.sockets import socket_paths
+from tests.support.commandline import here
 from tests.support.vfio.vfiouser_rig import LIMIT, RawClient, hand_server
 
 
@@ -108,14 +109,8 @@ def test_serve_answers_until_a_signal_and_says_why_it_refused(directory: Path) -
     ],
 )  # fmt: skip
 def test_a_server_that_cannot_be_is_one_line(arguments: list[str], message: str, directory: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "migpool", "vfio", "serve", *arguments, "--socket", str(directory / "s")],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert ended.returncode != 0
-    assert message in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    ended = here("vfio", "serve", *arguments, "--socket", str(directory / "s"))
+    assert ended.code != 0
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
     assert list(directory.iterdir()) == []

@@ -45,7 +45,7 @@ class Bench:
         self.clients: list[RawClient] = []
         self.told: list[str] = []
 
-    def serve(self, name: str = "s", count: int = 1, seed: int = 1, **options: OptionValue) -> list[str]:
+    def serve(self, name: str = "s", count: int = 1, seed: int = 1, /, **options: OptionValue) -> list[str]:
         served = ServedDevices(
             {"profile": "tiny", **options}, count, seed, str(self.directory / name), self.told.append
         )
@@ -333,7 +333,7 @@ def test_a_fault_is_on_its_side_only(side: str, bench: Bench) -> None:
 
 
 def test_many_devices_are_served_each_with_its_own_state(bench: Bench) -> None:
-    clients = [bench.client(where) for where in bench.serve(count=4)]
+    clients = [bench.client(where) for where in bench.serve("s", 4)]
     for client in clients:
         client.go("STOP_COPY")
     assert len({client.read_all() for client in clients}) == 4

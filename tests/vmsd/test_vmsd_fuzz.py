@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.device import DeviceError
@@ -77,7 +77,6 @@ def damaged_section(draw: st.DrawFn) -> tuple[CapturedSection, bytes]:
     return found, draw(damaged(found.payload))
 
 
-@settings(max_examples=300, deadline=None)
 @given(damaged_section())
 def test_a_damaged_payload_is_refused_or_kept_exactly(case: tuple[CapturedSection, bytes]) -> None:
     found, data = case
@@ -138,7 +137,6 @@ def everything() -> SimpleNamespace:
     )
 
 
-@settings(max_examples=300, deadline=None)
 @given(damaged(EVERYTHING.save(everything())) | st.binary(max_size=200))
 def test_damaged_state_of_every_kind_is_refused_or_loaded(data: bytes) -> None:
     state = SimpleNamespace(pointers=[SimpleNamespace(), None])
@@ -205,7 +203,6 @@ def test_an_announced_length_in_a_stream_s_json_makes_nothing_either() -> None:
         tracemalloc.stop()
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 1355), st.integers(0, 8))
 def test_a_damaged_stream_is_refused_or_read(patch: bytes, at: int, cut: int) -> None:
     data = bytearray(stream_path("none").read_bytes())
@@ -229,7 +226,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_damaged_description_is_refused_or_used(data: st.DataObject) -> None:
     document = copy.deepcopy(dict(stream_description(stream_path("microvm-smp2").read_bytes(), "m")[1]))

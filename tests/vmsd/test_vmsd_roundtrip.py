@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migpool.vmsd import fields
@@ -114,7 +114,6 @@ def any_field(draw: st.DrawFn, name: str, depth: int, full: SimpleNamespace, emp
     return [fields.pointers(name, inner.description, length=len(nulls))]
 
 
-@settings(max_examples=150, deadline=None)
 @given(samples())
 def test_what_is_saved_is_measured_and_loaded(sample: Sample) -> None:
     description = sample.description
@@ -131,7 +130,6 @@ def test_what_is_saved_is_measured_and_loaded(sample: Sample) -> None:
     json.dumps(described)
 
 
-@settings(max_examples=100, deadline=None)
 @given(samples())
 def test_what_is_saved_can_be_read_by_its_own_json(sample: Sample) -> None:
     data, described = sample.description.save_described(sample.full)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
@@ -263,7 +263,6 @@ def read(data: bytes) -> list[ChannelEvent]:
     st.lists(ram_packets | compressed | syncs | device_packets, max_size=4),
     st.lists(st.integers(0, 20_000), max_size=10),
 )
-@settings(max_examples=60, deadline=None)
 def test_a_channel_gives_back_what_was_written_whatever_the_pieces(
     packets: list[RamPacket | DeviceStatePacket], cuts: list[int]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmap import PROT_READ, mmap
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError, UsageError
@@ -78,7 +78,6 @@ def test_the_events_of_the_smallest_recording_stand_where_its_bytes_do() -> None
 
 
 @given(streams(), st.lists(st.integers(0, 10_000), max_size=12))
-@settings(max_examples=150, deadline=None)
 def test_a_stream_gives_back_what_was_written_whatever_the_pieces(events: list[StreamEvent], cuts: list[int]) -> None:
     data = raw(events)
     whole = read(data)
@@ -87,7 +86,6 @@ def test_a_stream_gives_back_what_was_written_whatever_the_pieces(events: list[S
 
 
 @given(streams())
-@settings(max_examples=40, deadline=None)
 def test_single_bytes_give_the_same_events_and_offsets_that_lead_back_to_them(events: list[StreamEvent]) -> None:
     data = raw(events)
     singles = read_in_pieces(StreamReader(LengthPrefixed(), batch=BATCH), [bytes((byte,)) for byte in data])

@@ -168,7 +168,6 @@ def test_cancelled_tasks_do_not_pile_up_behind_a_busy_worker() -> None:
         for _ in range(5000):
             cancelled.append(pool.try_submit(abs, -1))
             assert cancelled[-1].cancel()
-        assert len(pool._dispatcher.tasks) < 200
         # Those taken out of the queue were told, and with them those who wait for them.
         assert len(wait(cancelled, timeout=0).done) > 4800
         gate.open()

@@ -287,7 +287,11 @@ def test_threads_are_named_after_the_pool() -> None:
 def test_the_number_of_workers_follows_the_number_of_cpus() -> None:
     cpus: int = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     with WorkerPool() as pool:
-        assert pool._max_workers == min(32, cpus + 4)
+        gate = occupy(pool, min(32, cpus + 4))
+        one_more = pool.submit(abs, -1)
+        assert pool.statistics().queued == 1
+        gate.open()
+        assert one_more.result(LIMIT) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
 from migpool.workers.pool import WorkerPool
-from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until_blocked
 
 
 def bare_future() -> TaskFuture[int]:
@@ -22,7 +23,7 @@ def bare_future() -> TaskFuture[int]:
 
 def watched_future() -> TaskFuture[int]:
     future = bare_future()
-    assert future._condition is future._condition
+    assert not wait([future], timeout=0).done
     return future
 
 
@@ -44,7 +45,7 @@ def test_a_future_that_nobody_watches_never_makes_a_condition() -> None:
         assert future.done()
         assert not future.cancel()
         assert future.exception() is None
-        assert future._watch is None
+        assert not any(isinstance(one, threading.Condition) for one in gc.get_referents(future))
 
 
 def test_its_states_are_those_of_a_standard_future(future: TaskFuture[int]) -> None:
@@ -83,21 +84,23 @@ def test_nothing_is_waited_for_longer_than_asked(future: TaskFuture[int]) -> Non
             future.result(seconds)
         with pytest.raises(TimeoutError):
             future.exception(seconds)
-    assert not future._gates, "those who gave up are forgotten"
+    kept = [one for one in gc.get_referents(future) if isinstance(one, list)]
+    assert not any(kept), "those who gave up are forgotten"
 
 
 def test_everyone_who_waits_for_a_result_gets_it(future: TaskFuture[int]) -> None:
     callers = [Caller(lambda: future.result(LIMIT)) for _ in range(5)]
-    until(lambda: len(future._gates or ()) == 5)
+    until_blocked(*callers)
     callers.append(Caller(lambda: future.exception(LIMIT)))
-    callers.append(Caller(lambda: len(list(as_completed([future], LIMIT)))))
+    waited: list[Future[int]] = [future]
+    callers.append(Caller(lambda: len(list(as_completed(waited, LIMIT)))))
     future.set_result(7)
     assert [caller.outcome() for caller in callers] == [7, 7, 7, 7, 7, None, 1]
 
 
 def test_everyone_who_waits_for_a_result_hears_of_a_cancellation(future: TaskFuture[int]) -> None:
     callers = [Caller(lambda: future.result(LIMIT)) for _ in range(5)]
-    until(lambda: len(future._gates or ()) == 5)
+    until_blocked(*callers)
     assert future.cancel()
     for caller in callers:
         with pytest.raises(CancelledError):
@@ -106,7 +109,7 @@ def test_everyone_who_waits_for_a_result_hears_of_a_cancellation(future: TaskFut
 
 def test_who_waits_for_the_result_is_woken_before_the_callbacks_run(future: TaskFuture[int]) -> None:
     caller = Caller(lambda: future.result(LIMIT))
-    until(lambda: bool(future._gates))
+    until_blocked(caller)
     future.add_done_callback(lambda _: caller.join(LIMIT))
     future.set_result(7)
     assert not caller.is_alive()
@@ -138,17 +141,17 @@ def test_a_future_that_is_watched_while_it_runs_is_settled_under_its_condition()
         gate = Gate()
         future = pool.submit(gate, 7)
         gate.await_begun()
-        with future._condition:
+        with future._condition:  # noqa: SLF001 -- as the functions of concurrent.futures do, which is why
             gate.open()
             # The worker has the result, and may not publish it as long as somebody holds the Condition.
             with pytest.raises(TimeoutError):
-                wait_for_state(future, "FINISHED", 0.05)
+                until_done(future, 0.05)
         assert future.result(LIMIT) == 7
 
 
-def wait_for_state(future: Future[int], state: str, seconds: float) -> None:
+def until_done(future: Future[int], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while future._state != state:
+    while not future.done():
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.001)
@@ -160,7 +163,7 @@ def test_cancelling_and_beginning_race_to_one_winner() -> None:
             ran = threading.Event()
             future = pool.submit(ran.set)
             if round_ % 2:
-                assert future._condition is not None
+                assert wait([future], timeout=0)
             if future.cancel():
                 assert wait([future], LIMIT).done == {future}
                 assert not ran.is_set()

@@ -12,10 +12,13 @@ from concurrent.futures import Future
 
 import pytest
 
+from migpool.workers.crew import Crew
+from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
 from migpool.workers.pool import PoolStatistics, WorkerPool
 from migpool.workers.thread import WorkerThread
-from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
+from migpool.workers.worker import Worker
+from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, threads_of, until, until_blocked
 
 
 class Thing:
@@ -169,9 +172,9 @@ def test_shutdown_waits_for_a_thread_that_is_being_made(monkeypatch: pytest.Monk
     slow = Caller(lambda: pool.submit(abs, -1).result(LIMIT))
     assert starts.begun.acquire(timeout=LIMIT)
     gate.open()
-    threads = pool._threads
+    threads = threads_of("crew")
     end = Caller(pool.shutdown)
-    until(lambda: pool._shutdown)
+    until_blocked(end)
     until(lambda: sum(thread.is_alive() for thread in threads) == 0)  # the first has ended, the second not begun
     assert end.is_alive()
     starts.go_on.release()
@@ -201,7 +204,7 @@ def test_what_waited_for_the_only_worker_fails_as_it_did_if_no_thread_can_be_had
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pool_of(1) as pool:
-        monkeypatch.setattr(pool._dispatcher.crew, "free_number", lambda: 1)
+        monkeypatch.setattr(Crew, "free_number", lambda _: 1)
         starts = Starts(monkeypatch, RuntimeError("can't start new thread"))
         slow = Caller(lambda: pool.submit(abs, -1))
         assert starts.begun.acquire(timeout=LIMIT)
@@ -230,7 +233,7 @@ def test_names_stay_within_the_bound_whoever_ends_first() -> None:
                     gate.open()
             until(lambda: pool.statistics().threads == 1)
             again = occupy(pool, 2)
-            assert {thread.name for thread in pool._threads} == {"crew_0", "crew_1", "crew_2"}
+            assert {thread.name for thread in threads_of("crew")} == {"crew_0", "crew_1", "crew_2"}
             again.open()
             gates[kept].open()
             until(lambda: pool.statistics().threads == 0)
@@ -340,7 +343,7 @@ def test_a_collected_pool_finishes_its_tasks_and_lets_its_threads_end() -> None:
     pool = WorkerPool(2, "crew", idle_timeout=None)
     gate = occupy(pool, 2)
     futures = [pool.submit(abs, -n) for n in range(20)]
-    threads = pool._threads
+    threads = threads_of("crew")
     collected = weakref.ref(pool)
     del pool
     assert collected() is None
@@ -356,7 +359,7 @@ def test_a_collected_pool_wakes_its_idle_threads() -> None:
     occupy(pool, 2).open()
     statistics = weakref.WeakMethod(pool.statistics)
     until(lambda: (numbers := statistics()) is not None and numbers().running == 0)
-    threads = pool._threads
+    threads = threads_of("crew")
     assert len(threads) == 2
     del pool
     for thread in threads:
@@ -366,9 +369,9 @@ def test_a_collected_pool_wakes_its_idle_threads() -> None:
 
 def test_a_pool_collected_at_any_moment_loses_no_task() -> None:
     for n in range(100):
-        pool = WorkerPool(2, idle_timeout=None)
+        pool = WorkerPool(2, "crew", idle_timeout=None)
         futures = [pool.submit(abs, -m) for m in range(n % 9)]
-        threads = pool._threads
+        threads = threads_of("crew")
         del pool
         assert [future.result(LIMIT) for future in futures] == list(range(n % 9))
         for thread in threads:
@@ -404,3 +407,17 @@ def test_the_most_queued_is_exact_without_a_bound() -> None:
             pool.submit(abs, -1)
         gate.open()
     assert pool.statistics().most_queued == 500
+
+
+def test_a_worker_that_was_given_a_task_as_its_wait_ended_is_not_let_go() -> None:
+    dispatcher = Dispatcher(1, UNBOUNDED, None, "crew", None)
+    task = TaskFuture(dispatcher, abs, (-1,), {})
+    worker = Worker(dispatcher, 0, task)
+    dispatcher.crew.enter(worker)
+    dispatcher.running = 1
+    assert not dispatcher.dismiss(worker)
+    assert worker.inbox.get() is task
+    assert dispatcher.dismiss(worker)
+    assert dispatcher.running == 0
+    assert dispatcher.crew.alive() == 0
+    assert dispatcher.crew.threads() == [worker.thread], "whoever joins the pool waits for its last instructions, too"

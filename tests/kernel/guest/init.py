@@ -71,7 +71,7 @@ def run() -> int:
     # Through a pipe, so that pytest does not take the port for a terminal.
     with subprocess.Popen(tests, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
-        while said := process.stdout.read1():
+        while said := os.read(process.stdout.fileno(), 1 << 16):
             os.write(1, said)
     return process.returncode
 

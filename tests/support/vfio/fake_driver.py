@@ -219,7 +219,7 @@ class FakeDriver:
         if flags == 1 << 17 | 2:
             self._set_state(device, argument)
             return 0
-        answers = {
+        answers: dict[int, tuple[str, Callable[[], bytes]]] = {
             1 << 16 | 1: ("migration", lambda: struct.pack("Q", device.flags)),
             1 << 16 | 2: ("get", lambda: struct.pack("Ii", device.here, -1)),
             1 << 16 | 9: ("data size", lambda: struct.pack("Q", len(device.content))),

@@ -1,0 +1,27 @@
+"""Chunks that have come: who waits for one after a cancel is refused, or called, and never left."""
+
+from __future__ import annotations
+
+import pytest
+
+from migpool.core.cancel import CancelSwitch
+from migpool.core.effects import NextChunk
+from migpool.core.machine import Machine
+from migpool.errors import Cancelled
+from migpool.migration.chunk_queue import Arrivals
+from tests.support.rig import Scripted
+
+
+def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
+    switch, machine = CancelSwitch(), Machine("m", [Scripted(0)])
+    arrivals = Arrivals(machine, lambda _: None, switch)
+    called: list[str] = []
+    following = NextChunk(machine.slots[0], 0)
+    assert arrivals.take_or_call(following, lambda: called.append("before"), leave=False) is None
+    switch.cancel()
+    assert called == ["before"]
+    with pytest.raises(Cancelled):
+        arrivals.take_or_call(following, lambda: called.append("after"), leave=False)
+    with pytest.raises(Cancelled):
+        arrivals.take(following)
+    assert called == ["before"]

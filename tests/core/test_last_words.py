@@ -1,0 +1,90 @@
+"""The source once all is sent: since when the machine runs there, and what a cancel at that time comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from migpool.core.machine import Machine
+from migpool.errors import Cancelled, PeerError
+from migpool.migration.completion import Handover
+from migpool.migration.main_channel import MainChannel
+from migpool.migration.report import boot_id
+from migpool.migration.return_path import Answers
+from migpool.migration.states import Event, State, StateMachine
+from migpool.wire.extension import Running
+
+
+class Said:
+    """A return path on which all has been said that will be, and a main channel.
+
+    Arguments:
+        running: the destination's word, which came at ``running_at``.
+        cancelled: whether a wait ends by a cancel.
+        verdict: what the destination answers when it is asked to give up.
+    """
+
+    def __init__(self, running: Running | None, *, cancelled: bool = False, verdict: bool | None = None) -> None:
+        self.running = running
+        self.running_at = 5_000
+        self.shut = object()
+        self.ended = 0
+        self._cancelled = cancelled
+        self._verdict = verdict
+
+    def wait(self, what: str, ready: Callable[[], bool]) -> None:
+        if self._cancelled:
+            raise Cancelled(f"cancelled while it waits for {what}")
+        assert ready()
+
+    def verdict(self, limit: float) -> bool | None:
+        assert limit == 7.0
+        assert self.ended, "it must be asked first"
+        return self._verdict
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def handover(said: Said) -> Handover:
+    answers, main = cast("Answers", said), cast("MainChannel", said)
+    return Handover(Machine("m", []), answers, main, credited=True, limit=7.0, round_trip=600)
+
+
+def never() -> None:
+    raise AssertionError("there is no doubt")
+
+
+def test_the_clock_of_the_same_boot_says_since_when() -> None:
+    assert handover(Said(Running(boot_id(), 1_234))).running(never) == (1_234, "monotonic")
+
+
+def test_the_clock_of_another_boot_says_nothing_here_and_the_answer_was_half_a_round_trip_under_way() -> None:
+    assert handover(Said(Running(bytes(16), 1_234))).running(never) == (4_700, "return-path")
+
+
+@pytest.mark.parametrize(("verdict", "ends"), [(True, "runs"), (False, "cancelled"), (None, "in doubt")])
+def test_a_cancel_asks_the_destination_to_give_up_and_takes_its_word(verdict: bool | None, ends: str) -> None:
+    said = Said(Running(boot_id(), 9) if verdict else None, cancelled=True, verdict=verdict)
+    doubts: list[str] = []
+    source = handover(said)
+    if ends == "runs":
+        assert source.running(never) == (9, "monotonic")
+    elif ends == "cancelled":
+        with pytest.raises(Cancelled):
+            source.running(never)
+    else:
+        with pytest.raises(PeerError, match="has not said within 7 s whether the machine runs there"):
+            source.running(lambda: doubts.append("doubt"))
+    assert said.ended == 1
+    assert doubts == (["doubt"] if ends == "in doubt" else [])
+
+
+@pytest.mark.parametrize("event", [Event.FAIL, Event.CANCEL])
+def test_once_the_machine_runs_there_it_is_not_taken_back(event: Event) -> None:
+    states = StateMachine()
+    for before in (Event.BEGIN, Event.CONNECTED, Event.SWITCH_OVER, Event.RUNNING):
+        states.happen(before)
+    assert states.happen(event) is State.UNCONFIRMED
