@@ -29,10 +29,10 @@ from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.held_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import Receiving
-from migpool.migration.main_channel import MachineSchema
 from migpool.migration.report import DeviceReport, boot_id, digest_of
 from migpool.migration.return_path_writer import ENDED_EARLY, Answering
 from migpool.migration.section_loader import SectionLoading
+from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler

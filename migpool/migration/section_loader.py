@@ -17,8 +17,8 @@ from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
 from migpool.errors import ProtocolError
-from migpool.migration.main_channel import MachineSchema, uncounted
 from migpool.migration.return_path_writer import Answering
+from migpool.migration.sections import MachineSchema, uncounted
 from migpool.wire.events import DeviceSection
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark

@@ -44,11 +44,11 @@ from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Handover
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.held_configs import KeptConfigs
-from migpool.migration.main_channel import MainChannel, describe, setup_section
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import Answers
 from migpool.migration.return_path_writer import ENDED_EARLY
 from migpool.migration.save_handlers import Gates, Sending
+from migpool.migration.sections import describe, setup_section
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.precopy.device_turn import Iterating
@@ -56,6 +56,7 @@ from migpool.precopy.rounds import Limits, Measured, Precopy, Round
 from migpool.schedulers.base import Scheduler
 from migpool.transport.connect import connect_all
 from migpool.transport.group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import Pace
 from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start

@@ -10,12 +10,12 @@ from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine, Slot
 from migpool.device import MemoryDevice, Pending
 from migpool.errors import UsageError
-from migpool.migration.main_channel import MainChannel
 from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Turns
 from migpool.ram.auto_converge import Converging
 from migpool.ram.page_effort import PageEffort
 from migpool.ram.sender import MemorySending
 from migpool.transport.group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 
 __all__ = ["MemorySource"]
 

@@ -30,8 +30,7 @@ from migpool.transport.sockets import not_sent, send_all, send_rest, shut
 from migpool.wire.ramheader import sync_header
 
 if TYPE_CHECKING:
-    from migpool.ram.dirty_pages import PagePacket
-    from migpool.wire.rampacket import RamPacketWriter
+    from migpool.wire.rampacket import PagePacket, RamPacketWriter
 
 __all__ = ["ChannelGroup", "Waited"]
 

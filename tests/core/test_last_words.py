@@ -10,10 +10,10 @@ import pytest
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError
 from migpool.migration.completion import Handover
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.report import boot_id
 from migpool.migration.return_path import Answers
 from migpool.migration.states import Event, State, StateMachine
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.extension import Running
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from migpool.device import Pending
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.return_path_writer import Answering
 from migpool.migration.section_loader import SectionLoading
 from migpool.migration.settings import Settings
@@ -21,6 +20,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.commands import switchover_start
 from migpool.wire.records import initial_data_sent
 from migpool.wire.returnpath import Message, SwitchoverAck

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.machine import Machine
 from migpool.migration.endpoint import EndOptions
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.report import SideReport
 from migpool.migration.save_handlers import Gates
 from migpool.migration.settings import Settings
@@ -24,6 +23,7 @@ from migpool.precopy.rounds import Limits, Measured, Round
 from migpool.schedulers.base import Scheduler
 from migpool.streams.file.file import StreamFile
 from migpool.transport.group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header
 

@@ -1,54 +1,18 @@
-"""The main channel as the source writes it: one item at a time, from any thread."""
+"""The sections of a machine's devices on the main channel: written at the source, measured at the destination."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from struct import Struct
-from threading import Lock
 
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError, ProtocolError
 from migpool.wire.records import setup_payload
-from migpool.wire.sections import Kind, Section, SectionHead, section
+from migpool.wire.sections import Kind, Section, section
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "MachineSchema",
-    "MainChannel",
-    "config_section",
-    "counted",
-    "describe",
-    "head_of",
-    "setup_section",
-    "uncounted",
-]
-
 _LENGTH = Struct(">I")
-
-
-class MainChannel:
-    """Writes items to the main channel: a socket, or a file that holds the whole stream.
-
-    Arguments:
-        put: writes all of some buffers there.
-    """
-
-    def __init__(self, put: Callable[[Sequence[Buffer]], None]) -> None:
-        self._put = put
-        self._lock = Lock()
-
-    def write(self, item: Buffer | Sequence[Buffer]) -> None:
-        """Write one item whole.
-
-        Raises:
-            TimeLimitExceeded: the destination takes nothing.
-            PeerError: the connection is gone.
-            MigpoolError: the disk takes no more.
-        """
-        buffers = [item] if isinstance(item, bytes | bytearray | memoryview) else item
-        with self._lock:
-            self._put(buffers)
 
 
 def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
@@ -59,18 +23,12 @@ def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
     device = slot.device
     if not (device.iterable or data):
         return ()
-    return section(head_of(slot, Kind.START), setup_payload(data) if device.iterable else counted(data))
+    return section(slot.head(Kind.START), setup_payload(data) if device.iterable else counted(data))
 
 
 def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
     """The FULL section of a device that is not iterable; its section id is its slot's number."""
-    return section(head_of(slot, Kind.FULL), [config] if slot.device.exact_config() else counted(config))
-
-
-def head_of(slot: Slot, kind: Kind) -> SectionHead:
-    """The head of a device's section; its section id is its slot's number."""
-    device = slot.device
-    return SectionHead(kind, slot.number, device.idstr, device.instance_id, device.version)
+    return section(slot.head(Kind.FULL), [config] if slot.device.exact_config() else counted(config))
 
 
 def counted(data: Buffer) -> list[Buffer]:
@@ -84,7 +42,7 @@ def uncounted(data: Buffer) -> bytes:
 
 
 class MachineSchema:
-    """Knows how long the sections of a machine's devices are; the destination's side of :class:`MainChannel`."""
+    """Knows how long the sections of a machine's devices are; the destination's side of the above."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
