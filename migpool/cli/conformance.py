@@ -79,7 +79,7 @@ def conformance(
         raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
     from migpool.cli.files import check_writable, write
     from migpool.conformance.showing import Report
-    from migpool.lab.table import console_for
+    from migpool.lab.report.table import console_for
 
     check_writable(markdown, json_file)
     total, found = _model(model, limit) if model else _device(plugin, option or [], count, models, every_wait, limit)

@@ -30,7 +30,7 @@ from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
 from migpool.migration.sections import config_section, counted
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config

@@ -54,8 +54,8 @@ from migpool.migration.states import Event
 from migpool.precopy.device_turn import Iterating
 from migpool.precopy.rounds import Limits, Measured, Precopy, Round
 from migpool.schedulers.base import Scheduler
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.connect import connect_all
-from migpool.transport.group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import Pace
 from migpool.transport.sockets import prepare, send_all, shut

@@ -28,7 +28,7 @@ from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
 from migpool.device import MemoryDevice
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, Pages
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
 from migpool.wire.rampacket import PagePacket, RamPacketWriter

@@ -14,7 +14,7 @@ from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Tu
 from migpool.ram.auto_converge import Converging
 from migpool.ram.page_effort import PageEffort
 from migpool.ram.sender import MemorySending
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 
 __all__ = ["MemorySource"]

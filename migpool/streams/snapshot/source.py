@@ -22,7 +22,7 @@ from migpool.migration.states import Event
 from migpool.precopy.rounds import Limits, Measured, Round
 from migpool.schedulers.base import Scheduler
 from migpool.streams.file.file import StreamFile
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header
