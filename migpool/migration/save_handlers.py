@@ -36,7 +36,7 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
 from migpool.wire.sections import section_end, section_part
 
-__all__ = ["Gates", "Sending"]
+__all__ = ["Gates", "SaveHandlers"]
 
 UNLIMITED = 1 << 62
 
@@ -151,7 +151,7 @@ class _Outlet:
         self.vectors: list[bytes | bytearray | memoryview] = [self.header.buffer, b""]
 
 
-class Sending:
+class SaveHandlers:
     """Performs the effects of the save jobs.
 
     Arguments:

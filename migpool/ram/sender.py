@@ -35,12 +35,12 @@ from migpool.wire.rampacket import PagePacket, RamPacketWriter
 from migpool.wire.sections import Kind, head_bytes
 from migpool.wire.unread import Buffer
 
-__all__ = ["MemorySending"]
+__all__ = ["RamSender"]
 
 _OFFSET = Struct(">Q")
 
 
-class MemorySending:
+class RamSender:
     """Sends a machine's memory.
 
     Arguments:

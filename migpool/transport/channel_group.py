@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import PeerError
-from migpool.transport.rate_limit import Pace
+from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import not_sent, send_all, send_rest, shut
 from migpool.wire.ramheader import sync_header
 
@@ -50,7 +50,7 @@ class ChannelGroup:
     """
 
     def __init__(
-        self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: Pace | None = None
+        self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: RateLimit | None = None
     ) -> None:
         self._channels = list(channels)
         self._count = len(channels)

@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping
 
 from migpool.core.trace import Span
 from migpool.lab.analysis.kinds import WAITS, PathRule
-from migpool.lab.analysis.path_walk import OWN, Link, Walk
+from migpool.lab.analysis.path_walk import OWN, Link, PathWalk
 from migpool.lab.analysis.span_index import SideIndex
 
 __all__ = ["critical_path"]
@@ -59,7 +59,7 @@ def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: in
     return walk.whole()
 
 
-class _Walk(Walk):
+class _Walk(PathWalk):
     """Goes on from each span's end to where that came from."""
 
     def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:

@@ -11,7 +11,7 @@ from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.lab.analysis.span_index import SideIndex, Stretch, Track
 
-__all__ = ["OWN", "Link", "Walk"]
+__all__ = ["OWN", "Link", "PathWalk"]
 
 OWN = -1
 """The migration's own thread, in place of a slot."""
@@ -53,7 +53,7 @@ class Link:
         return self.end - self.begin
 
 
-class Walk(ABC):
+class PathWalk(ABC):
     """A walk back in time; what a step is, who derives from it says.
 
     Arguments:

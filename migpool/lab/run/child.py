@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
-from migpool.lab.run.messages import Control, Message
+from migpool.lab.run.messages import ControlChannel, Message
 from migpool.lab.run.rounds import RoundResult
 from migpool.lab.run.side import SideRun
 from migpool.lab.run.warned import warnings_told
@@ -43,7 +43,7 @@ TICK: Final = 0.1
 class Child:
     """The process's main thread: it listens to the parent while the migration has a thread of its own."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: ControlChannel) -> None:
         self._control = control
         self._signalled = False
         self._cancelled = False
@@ -176,7 +176,7 @@ def main() -> None:
     """The process, from its first line to its last."""
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
-    control = Control(socket.socket(fileno=descriptor))
+    control = ControlChannel(socket.socket(fileno=descriptor))
     try:
         with warnings_told(lambda text: control.send({"warning": text})):
             Child(control).serve()

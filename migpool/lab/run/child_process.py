@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.device import Side
-from migpool.lab.run.messages import Control, Message
+from migpool.lab.run.messages import ControlChannel, Message
 from migpool.lab.run.rounds import RoundResult
 from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
@@ -95,7 +95,7 @@ class ChildProcess:
                     start_new_session=True,
                 )
             undo.pop_all()
-        self.control = Control(ours)
+        self.control = ControlChannel(ours)
         self.control.send({"task": task | {"side": side}})
 
     def hear(self) -> None:

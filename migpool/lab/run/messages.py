@@ -23,13 +23,13 @@ import socket
 from threading import Lock
 from typing import Any
 
-__all__ = ["Control", "Message"]
+__all__ = ["ControlChannel", "Message"]
 
 Message = dict[str, Any]
 READ_SIZE = 1 << 18
 
 
-class Control:
+class ControlChannel:
     """One end of the connection.
 
     Arguments:
