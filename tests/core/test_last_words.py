@@ -10,7 +10,6 @@ import pytest
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError
 from migpool.migration.completion import Handover
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.report import boot_id
 from migpool.migration.return_path import Answers
 from migpool.migration.states import Event, State, StateMachine
@@ -49,8 +48,7 @@ class Said:
 
 
 def handover(said: Said) -> Handover:
-    answers, main = cast("Answers", said), cast("MainChannel", said)
-    return Handover(Machine("m", []), answers, main, credited=True, limit=7.0, round_trip=600)
+    return Handover(Machine("m", []), cast("Answers", said), said.end, credited=True, limit=7.0, round_trip=600)
 
 
 def never() -> None:

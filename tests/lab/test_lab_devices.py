@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migpool import report
 from migpool.lab import devicetable
+from migpool.migration import report
 from tests.support.changed_copy import found_with
 
 # A field of the report and a column are two files; the third is who fills the field, here the program.

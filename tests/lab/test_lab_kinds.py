@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from migpool import effects
+from migpool.core import effects
 from migpool.core.effects import Wait
 from migpool.lab import kinds
 from migpool.lab.kinds import BY_NAME, KINDS, WAITS
