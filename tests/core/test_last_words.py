@@ -9,9 +9,9 @@ import pytest
 
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError
-from migpool.migration.completion import Handover
+from migpool.migration.completion import Completion
 from migpool.migration.report import boot_id
-from migpool.migration.return_path import Answers
+from migpool.migration.return_path import ReturnPath
 from migpool.migration.states import Event, State, StateMachine
 from migpool.wire.extension import Running
 
@@ -47,8 +47,8 @@ class Said:
         self.ended += 1
 
 
-def handover(said: Said) -> Handover:
-    return Handover(Machine("m", []), cast("Answers", said), said.end, credited=True, limit=7.0, round_trip=600)
+def handover(said: Said) -> Completion:
+    return Completion(Machine("m", []), cast("ReturnPath", said), said.end, credited=True, limit=7.0, round_trip=600)
 
 
 def never() -> None:

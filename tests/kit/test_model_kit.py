@@ -14,7 +14,7 @@ import pytest
 
 from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
-from migpool.conformance.running import Finding, Outcome
+from migpool.conformance.running import CheckResult, Outcome
 from tests.support import broken_models
 from tests.support.commandline import migpool
 from tests.support.new_package import announce, run_pytest
@@ -46,7 +46,7 @@ def is_ours(kind: type) -> bool:
     return kind.__module__ == broken_models.__name__
 
 
-def found(name: str, check_name: str) -> Finding:
+def found(name: str, check_name: str) -> CheckResult:
     subject: Subject = next(one for one in subjects(name, LIMIT) if one.side == "destination")
     check = next(one for one in checks(subject) if one.name == check_name)
     with closing(ChildRunner(subject, LIMIT)) as runner:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migpool.lab import devicetable
+from migpool.lab.report import device_table
 from migpool.migration import report
 from tests.support.changed_copy import found_with
 
 # A field of the report and a column are two files; the third is who fills the field, here the program.
 FIELD = (report, "    config: int = 0\n", "    config: int = 0\n    faults: int = 0\n")
 COLUMN = (
-    devicetable,
+    device_table,
     '    Column("Verified", _verified),\n',
     '    Column("Faults", lambda one: (str(one.told.faults), "number")),\n    Column("Verified", _verified),\n',
 )
@@ -20,11 +20,11 @@ import io, json
 from dataclasses import replace
 from tests.support.lab_reports import lab_result_of, pair, result
 from rich.console import Console
-from migpool.lab.analysis import analyse
-from migpool.lab.devicetable import device_table
+from migpool.lab.analysis.why import analyse
+from migpool.lab.report.device_table import device_table
 from migpool.lab.findings import run_result
-from migpool.lab.page.contents import contents
-from migpool.lab.side import SideResult
+from migpool.lab.report.page.contents import contents
+from migpool.lab.run.side import SideResult
 
 source, destination = result("source"), result("destination")
 devices = tuple(replace(one, faults=7 + at) for at, one in enumerate(source.report.devices))
