@@ -17,6 +17,9 @@ BIN    := $(VENV)/bin
 TESTERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY  := $(VENV)/.ready
 
+# Hundreds of processes are started here: what one of them has compiled, the others are to find.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
