@@ -38,7 +38,7 @@ from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
 from migpool.transport.accept import accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import listen, prepare, read_some, send_all, shut
+from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
@@ -51,7 +51,6 @@ from migpool.wire.stream import StreamReader
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
-READ_SIZE = 256 * 1024
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
 GOODBYE = 2.0
@@ -214,7 +213,7 @@ class Destination(Endpoint):
         reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
-            data = read_some(self._main, READ_SIZE, self._idle)
+            data = read_some(self._main, MAIN_READ_SIZE, self._idle)
             self._switch.check()
             if not data:
                 try:
