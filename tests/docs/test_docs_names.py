@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import tomllib
@@ -105,6 +106,19 @@ def test_every_link_leads_to_a_file(document: str) -> None:
     for path, heading in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", read(document)):
         assert (at / path).exists(), path
         assert not heading or heading in headings(at / path), f"{path}#{heading}"
+
+
+def docstrings(path: Path) -> str:
+    tree = ast.parse(path.read_text("utf-8"))
+    named = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return "\n".join(ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, named))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_that_a_docstring_names_is_beside_it_or_has_its_whole_path(path: Path) -> None:
+    # In double backticks, or in a list of a package's files.
+    named = re.findall(r"(?:``|^ {4}|[:;]  )([\w/]+\.py)(?:``|:?  )", docstrings(path), re.MULTILINE)
+    assert [name for name in named if not (path.parent / name).exists() and not (ROOT / name).exists()] == []
 
 
 def headings(path: Path) -> set[str]:
