@@ -2,8 +2,8 @@
 
 Guarantees:
 
-1. A record costs no lock and leaves no object behind: every thread has an array of its own, five words a span. They are
-   packed and appended as bytes, in half the time that an array takes for five numbers.
+1. A record costs no lock and leaves no object behind: every thread has an array of its own, five words a span (the
+   decision "Spans are packed into bytes and appended").
 2. Spans of one thread are in the order of their ends.
 3. Times are CLOCK_MONOTONIC in nanoseconds: one clock for all processes of a host.
 4. Reading the spans while threads still record gives every span that had ended before the call.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,12 @@ def test_spans_come_from_the_interpreter_and_from_the_places_that_are_named_with
         for file in re.findall(r"`([\w/]+\.py)`", files):
             named.setdefault(file, set()).add(f"Wait.{kind.strip('`')}")
     assert found == named
+
+
+def test_the_floors_that_are_drawn_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["migpool"]]
+    drawing = TEXT.partition("## Rooms")[2].partition("```mermaid")[2].partition("```")[0]
+    drawn = re.findall(r'(f\d+)\["(.*)"\](?: --> (f\d+))?', drawing)
+    assert [room for _, room, _ in drawn] == layers
+    assert [below for _, _, below in drawn] == [*[name for name, _, _ in drawn][1:], ""]
