@@ -20,7 +20,7 @@ from migpool.core.cancel import CancelSwitch
 from migpool.core.machine import Machine, Slot
 from migpool.migration.settings import Settings
 from migpool.transport.address import Address
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.sockets import read_exactly
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader, DeviceStateParser
 

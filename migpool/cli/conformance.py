@@ -14,7 +14,7 @@ from migpool.cli.options import Debug, complete_model, complete_models
 from migpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from migpool.conformance.running import Finding
+    from migpool.conformance.running import CheckResult
 
 __all__ = ["conformance"]
 
@@ -79,12 +79,12 @@ def conformance(
         raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
     from migpool.cli.files import check_writable, write
     from migpool.conformance.showing import Report
-    from migpool.lab.table import console_for
+    from migpool.lab.report.table import console_for
 
     check_writable(markdown, json_file)
     total, found = _model(model, limit) if model else _device(plugin, option or [], count, models, every_wait, limit)
     console = console_for(sys.stdout)
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     with console.status("") as status:
 
         def watch(name: str) -> None:
@@ -101,7 +101,7 @@ def conformance(
     raise typer.Exit(1 if report.failed else 0)
 
 
-Checking = Callable[[Callable[[str], None]], "Iterator[Finding]"]
+Checking = Callable[[Callable[[str], None]], "Iterator[CheckResult]"]
 
 
 def _device(

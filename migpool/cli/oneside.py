@@ -15,13 +15,13 @@ from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.logs import announce, configure
 from migpool.cli.tuning import Tuning
 from migpool.device import Side
-from migpool.lab.chrometrace import chrome_trace
 from migpool.lab.findings import lab_result, source_result, traced_source
-from migpool.lab.footprint import footprint
-from migpool.lab.result import RunResult
-from migpool.lab.side import SideResult, SideRun
-from migpool.lab.table import run_line
-from migpool.lab.warned import warnings_told
+from migpool.lab.report.chrome_trace import chrome_trace
+from migpool.lab.report.table import run_line
+from migpool.lab.run.footprint import footprint
+from migpool.lab.run.result import RunResult
+from migpool.lab.run.side import SideResult, SideRun
+from migpool.lab.run.warned import warnings_told
 from migpool.migration.states import State
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import load_scenario

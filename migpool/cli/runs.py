@@ -17,16 +17,16 @@ from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
-from migpool.lab.chrometrace import chrome_trace
-from migpool.lab.devicetable import device_table
-from migpool.lab.page.document import document
-from migpool.lab.page.headline import reason_line
-from migpool.lab.processes import Observed
+from migpool.lab.comparison import Lab, Planned, Run, Watcher, plan
 from migpool.lab.progress import watching
-from migpool.lab.result import LabResult, RunResult
-from migpool.lab.run import Lab, Planned, Run, Watcher, plan
-from migpool.lab.switchover import switchover
-from migpool.lab.table import console_for, picture, render, run_line
+from migpool.lab.report.chrome_trace import chrome_trace
+from migpool.lab.report.device_table import device_table
+from migpool.lab.report.page.document import document
+from migpool.lab.report.page.headline import reason_line
+from migpool.lab.report.table import console_for, picture, render, run_line
+from migpool.lab.report.time_line import switchover
+from migpool.lab.run.processes import Observed
+from migpool.lab.run.result import LabResult, RunResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from migpool.conformance.running import Finding
+    from migpool.conformance.running import CheckResult
 
 __all__ = ["ConformanceItem", "pytest_addoption", "pytest_collection_modifyitems"]
 
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     items.extend(ConformanceItem.from_parent(session, name=name, check=check) for name, check in found)
 
 
-def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
     from migpool.conformance.devices.naming import check_list, subject_of
     from migpool.conformance.running import run_check
 
@@ -60,7 +60,7 @@ def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable
         yield f"{name}::{check}", partial(run_check, subject, check, config.getoption("--migpool-limit"))
 
 
-def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
     from migpool.conformance.models import checks, subjects
     from migpool.conformance.models.child import ChildRunner
 
@@ -75,7 +75,7 @@ def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[
 class ConformanceItem(pytest.Item):
     """One check as a test."""
 
-    def __init__(self, *, check: Callable[[], Finding], **rest: object) -> None:
+    def __init__(self, *, check: Callable[[], CheckResult], **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]  # pytest's own arguments, passed on
         self._check = check
 

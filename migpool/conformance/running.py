@@ -12,7 +12,7 @@ from migpool.conformance.check import Check, S
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.errors import MigpoolError
 
-__all__ = ["Finding", "Outcome", "run_check", "run_checks"]
+__all__ = ["CheckResult", "Outcome", "run_check", "run_checks"]
 
 AFTER_ABORT = 5.0
 """Seconds for a check to end after what it was about was aborted."""
@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What came of one check.
 
     Arguments:
@@ -47,7 +47,7 @@ class Finding:
 
 def run_checks(
     subject: S, checks: Iterable[Check[S]], limit: float, watch: Callable[[Check[S]], None] | None = None
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Run one check after the other; see :func:`run_check`.
 
     Arguments:
@@ -59,7 +59,7 @@ def run_checks(
         yield run_check(subject, check, limit)
 
 
-def run_check(subject: S, check: Check[S], limit: float) -> Finding:
+def run_check(subject: S, check: Check[S], limit: float) -> CheckResult:
     """Run one check on what is made for it alone.
 
     Arguments:
@@ -80,7 +80,7 @@ def run_check(subject: S, check: Check[S], limit: float) -> Finding:
         verdict.insert(0, (Outcome.FAILED, f"it did not end within {limit:g} s; {ending}"))
     outcome, text = verdict[0]
     seconds = time.monotonic() - began
-    return Finding(check.name, check.under, check.about, outcome, " ".join(text.split()), seconds)
+    return CheckResult(check.name, check.under, check.about, outcome, " ".join(text.split()), seconds)
 
 
 def _verdict(check: Check[S], subject: S) -> tuple[Outcome, str]:

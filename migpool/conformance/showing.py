@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from migpool.conformance.running import Finding, Outcome
+from migpool.conformance.running import CheckResult, Outcome
 
 __all__ = ["Report"]
 
@@ -40,7 +40,7 @@ class Report:
     plugin: str
     package: str
     options: str
-    findings: Sequence[Finding]
+    findings: Sequence[CheckResult]
 
     @property
     def failed(self) -> int:

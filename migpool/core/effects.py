@@ -22,8 +22,8 @@ from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
 
 if TYPE_CHECKING:
-    from migpool.ram.dirty_pages import PagePacket
     from migpool.wire.ram import RamPages
+    from migpool.wire.rampacket import PagePacket
 
 __all__ = [
     "Acquire",
@@ -218,7 +218,7 @@ class SendSection(Effect[None]):
 
 
 class TakePages(Effect["list[PagePacket] | None"]):
-    """The next pages to send of this round. The answer is a list of :class:`~migpool.ram.dirty_pages.PagePacket`, not
+    """The next pages to send of this round. The answer is a list of :class:`~migpool.wire.rampacket.PagePacket`, not
     empty; ``None`` is the end."""
 
     __slots__ = ()

@@ -58,7 +58,7 @@ class Ready(Protocol):
         ...
 
 
-class Kind(Protocol[E_co, A_contra]):
+class EffectClass(Protocol[E_co, A_contra]):
     """A class of effects, by what it is answered with: how a type checker ties a handler to it."""
 
     def performed_by(self, handler: Callable[[E_co], A_contra], /) -> object:
@@ -85,11 +85,11 @@ class Handlers(dict[type[Effect[object]], Handler]):
         super().__init__()
         self.callers: dict[type[Effect[object]], Caller[Effect[object], object]] = {}
 
-    def on(self, kind: Kind[E, A], handler: Callable[[E], A]) -> None:
+    def on(self, kind: EffectClass[E, A], handler: Callable[[E], A]) -> None:
         """Have ``handler`` perform effects of ``kind``. It is an error to a type checker if it gives another answer."""
         self[cast("type[Effect[object]]", kind)] = cast("Handler", handler)
 
-    def on_call(self, kind: Kind[E, A], caller: Caller[E, A]) -> None:
+    def on_call(self, kind: EffectClass[E, A], caller: Caller[E, A]) -> None:
         """Have ``caller`` answer effects of ``kind`` when nobody is to wait."""
         self.callers[cast("type[Effect[object]]", kind)] = cast("Caller[Effect[object], object]", caller)
 

@@ -33,7 +33,7 @@ from migpool.core.effects import (
 from migpool.core.machine import Slot
 
 if TYPE_CHECKING:
-    from migpool.ram.dirty_pages import PagePacket
+    from migpool.wire.rampacket import PagePacket
 
 __all__ = [
     "keep_config",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from migpool.device import Device, MemoryDevice
 from migpool.errors import UsageError
+from migpool.wire.sections import Kind, SectionHead
 
 __all__ = ["RAM_IDSTR", "Machine", "Slot", "per_device"]
 
@@ -27,6 +28,11 @@ class Slot:
         self.number = number
         self.device = device
         self.name = f"{device.idstr}#{device.instance_id}" if device.instance_id else device.idstr
+
+    def head(self, kind: Kind) -> SectionHead:
+        """The head of the device's section on the main channel; its section id is the slot's number."""
+        device = self.device
+        return SectionHead(kind, self.number, device.idstr, device.instance_id, device.version)
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} {self.name}>"

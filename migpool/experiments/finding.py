@@ -33,8 +33,8 @@ from typing import Literal, TypeAlias
 from pydantic import Field, JsonValue
 
 from migpool.experiments.verdict import Outcome, Word
-from migpool.lab.form import Form
-from migpool.lab.result import MachineFacts, ThreadCounts
+from migpool.lab.run.form import Form
+from migpool.lab.run.result import MachineFacts, ThreadCounts
 
 __all__ = [
     "ComparisonFinding",

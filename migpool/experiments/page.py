@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from migpool.experiments.finding import ComparisonFinding, FieldFinding, Finding, VariantFinding
-from migpool.experiments.growing import told
+from migpool.experiments.growing_pools import told
 from migpool.experiments.verdict import expected
 from migpool.units import format_duration
 

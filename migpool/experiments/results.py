@@ -13,7 +13,7 @@ from migpool.experiments.catalogue import in_order
 from migpool.experiments.finding import Finding
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
-from migpool.lab.form import read_form
+from migpool.lab.run.form import read_form
 
 __all__ = ["findings_in", "prepare", "write_finding"]
 

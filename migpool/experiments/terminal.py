@@ -11,10 +11,10 @@ from rich.text import Text
 
 from migpool.experiments.finding import ComparisonFinding, Finding
 from migpool.experiments.form import Experiment
-from migpool.experiments.growing import told as field_told
-from migpool.experiments.standing import Fate, Standing
+from migpool.experiments.growing_pools import told as field_told
+from migpool.experiments.recheck import Fate, Standing
 from migpool.experiments.verdict import expected
-from migpool.lab.table import plain_table
+from migpool.lab.report.table import plain_table
 
 __all__ = ["claims_table", "shown", "standing_lines", "standing_table"]
 

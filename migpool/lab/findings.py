@@ -10,12 +10,12 @@ from importlib.metadata import version
 from typing import Literal
 
 from migpool.device import StateCosts
-from migpool.lab.attribution import attribute
-from migpool.lab.bound import LowerBound
-from migpool.lab.chrometrace import TracedRun
-from migpool.lab.precopysaving import precopy_saving
-from migpool.lab.processes import PairResult
-from migpool.lab.result import (
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.bound import LowerBound
+from migpool.lab.analysis.precopy_saving import precopy_saving
+from migpool.lab.report.chrome_trace import TracedRun
+from migpool.lab.run.processes import PairResult
+from migpool.lab.run.result import (
     BoundResult,
     LabResult,
     MachineFacts,
@@ -23,7 +23,7 @@ from migpool.lab.result import (
     RunResult,
     ThreadCounts,
 )
-from migpool.lab.side import SideResult
+from migpool.lab.run.side import SideResult
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario

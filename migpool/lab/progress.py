@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from migpool.lab.processes import Observed
-from migpool.lab.rounds import round_line
-from migpool.lab.run import Planned, Run, Watcher
-from migpool.lab.table import run_line
+from migpool.lab.comparison import Planned, Run, Watcher
+from migpool.lab.report.table import run_line
+from migpool.lab.run.processes import Observed
+from migpool.lab.run.rounds import round_line
 from migpool.migration.states import State
 from migpool.units import format_rate, format_size
 

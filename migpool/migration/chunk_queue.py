@@ -19,14 +19,14 @@ from migpool.core.effects import Loaded, NextChunk
 from migpool.core.interpreter import Ready
 from migpool.core.machine import Machine, Slot
 from migpool.flow.window import Grant, Reassembly, Window, Windows
-from migpool.transport.splice import Transit
+from migpool.transport.splice import SplicedChunk
 
-__all__ = ["Arrivals", "Inbox"]
+__all__ = ["ChunkQueue", "ChunkQueues"]
 
 UNLIMITED = 1 << 62
 
 
-class Inbox:
+class ChunkQueue:
     """One device's chunks, and the job that waits for the next one."""
 
     __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved", "transit", "window")
@@ -42,10 +42,10 @@ class Inbox:
         self.starved = False
         self.window: Window | None = None
         # Where the next chunk's payload still is, if it is not in its buffer.
-        self.transit: Transit | None = None
+        self.transit: SplicedChunk | None = None
 
 
-class Arrivals:
+class ChunkQueues:
     """The chunks that have come and are not loaded yet.
 
     Arguments:
@@ -62,7 +62,7 @@ class Arrivals:
         switch: CancelSwitch,
         give_back: Callable[[Chunk], None],
     ) -> None:
-        self.inboxes = {slot.number: Inbox(slot, place) for place, slot in enumerate(machine.iterable)}
+        self.inboxes = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(machine.iterable)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
         self._grant = grant
@@ -119,11 +119,11 @@ class Arrivals:
                 box.ready = ready
         return chunk
 
-    def _will_come(self, box: Inbox) -> bool:
+    def _will_come(self, box: ChunkQueue) -> bool:
         """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
         return box.window is not None and not box.order.ended and box.order.received < box.window.limit
 
-    def deliver(self, box: Inbox, chunk: Chunk) -> None:
+    def deliver(self, box: ChunkQueue, chunk: Chunk) -> None:
         """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
 
         Raises:

@@ -18,12 +18,12 @@ from migpool.core.interpreter import of
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, VerificationError
 from migpool.migration.report import boot_id, digest_of
-from migpool.migration.return_path import RUNS_THERE, Answers
+from migpool.migration.return_path import RUNS_THERE, ReturnPath
 
-__all__ = ["Handover"]
+__all__ = ["Completion"]
 
 
-class Handover:
+class Completion:
     """Hears the destination out, once everything has been sent.
 
     Arguments:
@@ -38,7 +38,7 @@ class Handover:
     def __init__(
         self,
         machine: Machine,
-        answers: Answers,
+        answers: ReturnPath,
         end: Callable[[], None],
         *,
         credited: bool,

@@ -28,11 +28,11 @@ from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.held_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
-from migpool.migration.load_handlers import Receiving
-from migpool.migration.main_channel import MachineSchema
+from migpool.migration.load_handlers import LoadHandlers
 from migpool.migration.report import DeviceReport, boot_id, digest_of
-from migpool.migration.return_path_writer import ENDED_EARLY, Answering
-from migpool.migration.section_loader import SectionLoading
+from migpool.migration.return_path_writer import ENDED_EARLY, ReturnPathWriter
+from migpool.migration.section_loader import SectionLoader
+from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
@@ -49,7 +49,7 @@ from migpool.wire.sections import Section
 from migpool.wire.stream import StreamReader
 
 if TYPE_CHECKING:
-    from migpool.ram.destination import MemoryReceiving
+    from migpool.ram.destination import RamDestination
 
 __all__ = ["Destination"]
 
@@ -71,11 +71,11 @@ class Destination(Endpoint):
 
     _remedy = "start both ends with the same scenario"
 
-    _answers: Answering
+    _answers: ReturnPathWriter
     _main: socket.socket
     _interpreter: Interpreter
-    _receiving: Receiving
-    _sections: SectionLoading
+    _receiving: LoadHandlers
+    _sections: SectionLoader
     _liveness: Liveness
 
     def __init__(
@@ -93,7 +93,7 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
-        self._memory: MemoryReceiving | None = None
+        self._memory: RamDestination | None = None
         self._verified: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -143,7 +143,7 @@ class Destination(Endpoint):
                 stack=stack,
             )
         main = self._main = connections.main_channel
-        self._answers = Answering(partial(send_all, main, what="return path"))
+        self._answers = ReturnPathWriter(partial(send_all, main, what="return path"))
         for sock in (main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
@@ -164,7 +164,7 @@ class Destination(Endpoint):
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
         memory = self._memory = self._make_memory()
-        self._receiving = Receiving(
+        self._receiving = LoadHandlers(
             self.machine,
             pool,
             self._answers.grant,
@@ -178,7 +178,7 @@ class Destination(Endpoint):
         handlers = self._receiving.handlers()
         KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
-        self._sections = SectionLoading(
+        self._sections = SectionLoader(
             self.machine,
             self._schema,
             memory,
@@ -187,15 +187,15 @@ class Destination(Endpoint):
             channels=self.settings.channels,
         )
 
-    def _make_memory(self) -> MemoryReceiving | None:
+    def _make_memory(self) -> RamDestination | None:
         slot = self.machine.memory
         if slot is None or not isinstance(slot.device, MemoryDevice):
             return None
         # Here, as at the source: only a machine with memory needs numpy.
-        from migpool.ram.destination import MemoryReceiving
+        from migpool.ram.destination import RamDestination
 
         settings = self.settings
-        return MemoryReceiving(slot, slot.device, settings.channels, settings.tick, self._switch)
+        return RamDestination(slot, slot.device, settings.channels, settings.tick, self._switch)
 
     def _load(self) -> None:
         self._items = self._read_items(StreamReader(self._schema))

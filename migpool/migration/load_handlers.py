@@ -26,24 +26,24 @@ from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer, pack_span
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
 from migpool.flow.window import Grant
-from migpool.migration.chunk_queue import Arrivals, Inbox
+from migpool.migration.chunk_queue import ChunkQueue, ChunkQueues
 from migpool.migration.liveness import Liveness
 from migpool.migration.return_path_writer import ENDED_EARLY
 from migpool.transport.sockets import WAIT_FOR_ALL, read_exactly, read_rest, waited
-from migpool.transport.splice import Transit, cut_short
+from migpool.transport.splice import SplicedChunk, cut_short
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
 from migpool.wire.records import config_within
 
 if TYPE_CHECKING:
-    from migpool.ram.destination import MemoryReceiving
+    from migpool.ram.destination import RamDestination
 
-__all__ = ["Receiving"]
+__all__ = ["LoadHandlers"]
 
 FLAGS_LOW_BYTE = 11
 
 
-class Receiving:
+class LoadHandlers:
     """Performs the effects of the load jobs, and runs the channels' receivers.
 
     Arguments:
@@ -68,7 +68,7 @@ class Receiving:
         tracer: Tracer,
         switch: CancelSwitch,
         liveness: Liveness,
-        memory: MemoryReceiving | None = None,
+        memory: RamDestination | None = None,
         *,
         splice: bool = False,
     ) -> None:
@@ -78,7 +78,7 @@ class Receiving:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.arrivals = arrivals = Arrivals(machine, grant, switch, pool.give_back)
+        self.arrivals = arrivals = ChunkQueues(machine, grant, switch, pool.give_back)
         self._parser = DeviceStateParser(
             {(box.slot.device.idstr, box.slot.device.instance_id): box for box in arrivals.inboxes.values()},
             limit=pool.size,
@@ -142,11 +142,11 @@ class Receiving:
         with contextlib.ExitStack() as stack:
             transit = None
             if self._splice:
-                transit = Transit(channel, self._pool.size, self._liveness.idle)
+                transit = SplicedChunk(channel, self._pool.size, self._liveness.idle)
                 stack.callback(transit.close)
             self._receive_all(number, channel, transit)
 
-    def _receive_all(self, number: int, channel: socket.socket, transit: Transit | None) -> None:
+    def _receive_all(self, number: int, channel: socket.socket, transit: SplicedChunk | None) -> None:
         memory = self._memory
         header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
         # The data path: all that is the same for every chunk is looked up here, and what could be a call of our own is
@@ -214,7 +214,7 @@ class Receiving:
             raise ProtocolError(offset, "packet header", f"{HEADER_SIZE} bytes, found the end after {got}")
         self._ended()
 
-    def _stays(self, box: Inbox, chunk: Chunk, transit: Transit) -> bool:
+    def _stays(self, box: ChunkQueue, chunk: Chunk, transit: SplicedChunk) -> bool:
         """Whether the chunk's payload may stay in the channel: the device takes it by splice, and now.
 
         That is so where a job that nobody waits in is to be carried on by this thread. Nobody is lost if that changes

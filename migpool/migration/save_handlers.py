@@ -29,13 +29,14 @@ from migpool.core.effects import (
 from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.errors import DeviceError
-from migpool.migration.main_channel import MainChannel, config_section, counted
-from migpool.transport.group import ChannelGroup
+from migpool.migration.sections import config_section, counted
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
 from migpool.wire.sections import section_end, section_part
 
-__all__ = ["Gates", "Sending"]
+__all__ = ["Gates", "SaveHandlers"]
 
 UNLIMITED = 1 << 62
 
@@ -150,7 +151,7 @@ class _Outlet:
         self.vectors: list[bytes | bytearray | memoryview] = [self.header.buffer, b""]
 
 
-class Sending:
+class SaveHandlers:
     """Performs the effects of the save jobs.
 
     Arguments:

@@ -17,8 +17,8 @@ from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
 from migpool.errors import ProtocolError
-from migpool.migration.main_channel import MachineSchema, uncounted
-from migpool.migration.return_path_writer import Answering
+from migpool.migration.return_path_writer import ReturnPathWriter
+from migpool.migration.sections import MachineSchema, uncounted
 from migpool.wire.events import DeviceSection
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
@@ -26,14 +26,14 @@ from migpool.wire.returnpath import SwitchoverAck
 from migpool.wire.sections import Kind, Section
 
 if TYPE_CHECKING:
-    from migpool.ram.destination import MemoryReceiving
+    from migpool.ram.destination import RamDestination
 
-__all__ = ["MemoryItem", "SectionLoading"]
+__all__ = ["MemoryItem", "SectionLoader"]
 
 MemoryItem: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
 
 
-class SectionLoading:
+class SectionLoader:
     """Loads what comes on the main channel.
 
     Arguments:
@@ -52,9 +52,9 @@ class SectionLoading:
         self,
         machine: Machine,
         schema: MachineSchema,
-        memory: MemoryReceiving | None,
+        memory: RamDestination | None,
         interpreter: Interpreter,
-        answers: Answering,
+        answers: ReturnPathWriter,
         *,
         channels: int,
     ) -> None:

@@ -41,22 +41,23 @@ from migpool.core.jobs import keep_config, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
-from migpool.migration.completion import Handover
+from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.held_configs import KeptConfigs
-from migpool.migration.main_channel import MainChannel, describe, setup_section
 from migpool.migration.report import DeviceReport
-from migpool.migration.return_path import Answers
+from migpool.migration.return_path import ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY
-from migpool.migration.save_handlers import Gates, Sending
+from migpool.migration.save_handlers import Gates, SaveHandlers
+from migpool.migration.sections import describe, setup_section
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
-from migpool.precopy.device_turn import Iterating
-from migpool.precopy.rounds import Limits, Measured, Precopy, Round
+from migpool.precopy.device_turn import DeviceTurns
+from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, RoundMeasure
 from migpool.schedulers.base import Scheduler
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.connect import connect_all
-from migpool.transport.group import ChannelGroup
-from migpool.transport.rate_limit import Pace
+from migpool.transport.main_channel import MainChannel
+from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
@@ -66,7 +67,7 @@ from migpool.wire.records import end_payload
 from migpool.wire.sections import section_end
 
 if TYPE_CHECKING:
-    from migpool.ram.source import MemorySource
+    from migpool.ram.source import RamSource
 
 __all__ = ["Source"]
 
@@ -85,14 +86,14 @@ class Source(Endpoint):
 
     side = "source"
 
-    _answers: Answers
+    _answers: ReturnPath
     _end: Callable[[], None]
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
     _main: MainChannel
-    _memory: MemorySource | None
-    _pace: Pace | None = None
+    _memory: RamSource | None
+    _pace: RateLimit | None = None
     _pool: BufferPool
 
     def __init__(
@@ -149,10 +150,10 @@ class Source(Endpoint):
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
         self._main = MainChannel(partial(send_all, main, what="main channel"))
-        self._pace = Pace(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
+        self._pace = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._pace)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
-        self._answers = Answers(
+        self._answers = ReturnPath(
             main,
             self._switch,
             settings.peer_limit,
@@ -195,7 +196,7 @@ class Source(Endpoint):
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
-        sending = Sending(
+        sending = SaveHandlers(
             self.machine,
             self._gates,
             self._group,
@@ -211,16 +212,14 @@ class Source(Endpoint):
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
         self._memory = self._make_memory(stack)
 
-    def _make_memory(self, stack: contextlib.ExitStack) -> MemorySource | None:
+    def _make_memory(self, stack: contextlib.ExitStack) -> RamSource | None:
         if self.machine.memory is None:
             return None
         # Here, since numpy comes with it: what loads that pays for it, and for the thread that it keeps.
-        from migpool.ram.source import MemorySource
+        from migpool.ram.source import RamSource
 
         throttle = self.settings.auto_converge
-        memory = MemorySource(
-            self.machine, self._group, self._main, self._run_jobs, self._interpreter, throttle=throttle
-        )
+        memory = RamSource(self.machine, self._group, self._main, self._run_jobs, self._interpreter, throttle=throttle)
         stack.callback(memory.close)
         return memory
 
@@ -239,10 +238,10 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = Iterating(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
+        iterating = DeviceTurns(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
         settings = self.settings
         # The destination, which waits for data, would give up a little later, and could not say for which device.
-        limits = Limits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
+        limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(iterating, limits)
         self._redone = precopy.redone
         wait_for_answer = self._next_answer()
@@ -260,11 +259,11 @@ class Source(Endpoint):
         answers, before = self._answers, self._answers.acknowledged
         return partial(answers.wait, answered=lambda: answers.acknowledged > before)
 
-    def _check_rounds(self, memory: MemorySource, measured: Measured, limits: Limits) -> None:
+    def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""
         memory.check(measured, limits)
 
-    def _precopy(self, iterating: Iterating, limits: Limits) -> Precopy:
+    def _precopy(self, iterating: DeviceTurns, limits: PrecopyLimits) -> Precopy:
         if self._memory is not None:
             return self._memory.precopy(iterating, limits, self._progress)
         return Precopy(self.machine.iterable, iterating, limits, self._progress)
@@ -317,7 +316,7 @@ class Source(Endpoint):
 
     def _hand_over(self) -> None:
         settings = self.settings
-        handover = Handover(
+        handover = Completion(
             self.machine,
             self._answers,
             self._end,

@@ -10,14 +10,14 @@ from migpool.core.effects import Iterate
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Slot
 from migpool.errors import DeviceError
-from migpool.migration.main_channel import MainChannel
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
 from migpool.wire.sections import section_part
 
-__all__ = ["Iterating"]
+__all__ = ["DeviceTurns"]
 
 
-class Iterating:
+class DeviceTurns:
     """Reads and sends what devices can save while the machine runs: :class:`~migpool.precopy.rounds.Turns`.
 
     Arguments:

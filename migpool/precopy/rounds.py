@@ -8,9 +8,9 @@ been measured: everything that decides about the switchover stands in it.
 Guarantees:
 
 1. There is no switchover while a device has initial data left; one that makes no headway with it is given up within
-   ``Limits.headway``, with an error that names it.
+   ``PrecopyLimits.headway``, with an error that names it.
 2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit. The
-   machine switches over without it when nothing has moved for ``Limits.headway``.
+   machine switches over without it when nothing has moved for ``PrecopyLimits.headway``.
 3. Once a device has shown initial data, ``Turns.initial_sent`` is called once for each device, when that device has
    none left.
 """
@@ -28,7 +28,7 @@ from migpool.core.interpreter import of
 from migpool.core.machine import Slot
 from migpool.device import DeviceError, Pending
 
-__all__ = ["Crossed", "Limits", "Measured", "Precopy", "Round", "Turns", "Verdict", "decide"]
+__all__ = ["Crossed", "Decision", "Precopy", "PrecopyLimits", "Round", "RoundMeasure", "Turns", "decide"]
 
 PAUSE = 0.01
 """Seconds between two rounds of which the first moved nothing: the devices have to make something first."""
@@ -63,7 +63,7 @@ class Turns(Protocol):
         ...
 
 
-class Verdict(Enum):
+class Decision(Enum):
     """What to do next."""
 
     GO_ON = "go on"
@@ -72,7 +72,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PrecopyLimits:
     """What pre-copy aims at.
 
     Arguments:
@@ -87,7 +87,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RoundMeasure:
     """Where pre-copy stands, between two rounds.
 
     Arguments:
@@ -136,7 +136,7 @@ class Round:
     bytes: int
     seconds: float
     before: Pending
-    after: Measured
+    after: RoundMeasure
     crossed: int | None = None
 
     @property
@@ -160,7 +160,7 @@ class Round:
         return self.dirtied / self.seconds if self.seconds > 0 else 0.0
 
 
-def decide(measured: Measured, limits: Limits) -> Verdict:
+def decide(measured: RoundMeasure, limits: PrecopyLimits) -> Decision:
     """Whether another round is worth it.
 
     It is while initial data is left, until there has been no headway for too long. Else it is not when nothing can be
@@ -168,11 +168,11 @@ def decide(measured: Measured, limits: Limits) -> Verdict:
     the rate that has been measured; or when there have been enough rounds.
     """
     if measured.left.initial:
-        return Verdict.GIVE_UP if measured.stalled > limits.headway else Verdict.GO_ON
+        return Decision.GIVE_UP if measured.stalled > limits.headway else Decision.GO_ON
     if not measured.left.precopy or measured.rounds >= limits.rounds or measured.idle > limits.headway:
-        return Verdict.SWITCH_OVER
+        return Decision.SWITCH_OVER
     expected = measured.expected_downtime
-    return Verdict.SWITCH_OVER if expected is not None and expected <= limits.downtime else Verdict.GO_ON
+    return Decision.SWITCH_OVER if expected is not None and expected <= limits.downtime else Decision.GO_ON
 
 
 class Precopy:
@@ -194,7 +194,7 @@ class Precopy:
         self,
         slots: Sequence[Slot],
         turns: Turns,
-        limits: Limits,
+        limits: PrecopyLimits,
         watch: Callable[[Round], None] | None = None,
         *,
         pending: Callable[[Slot], Pending] | None = None,
@@ -218,7 +218,7 @@ class Precopy:
         """The names of the devices that have shown initial data so far."""
         return tuple(self._with_initial.values())
 
-    def run(self) -> Measured:
+    def run(self) -> RoundMeasure:
         """Save what can be saved while the machine runs, until it is time to switch over.
 
         It may be called again, after a wait in which the devices have changed; rounds are counted on.
@@ -229,7 +229,7 @@ class Precopy:
         self._least_initial = None
         self._moved_at = time.monotonic_ns()
         pending, measured = self._look()
-        while (verdict := decide(measured, self._limits)) is Verdict.GO_ON:
+        while (verdict := decide(measured, self._limits)) is Decision.GO_ON:
             begin = time.monotonic_ns()
             turns, sent = [], 0
             for slot, left in pending:
@@ -256,11 +256,11 @@ class Precopy:
                 self.redone[slot.number] += max(0, left.precopy - max(0, over))
             if self._watch is not None:
                 self._watch(Round(self._rounds, moved, took / 1e9, before, measured, sent))
-        if verdict is Verdict.GIVE_UP:
+        if verdict is Decision.GIVE_UP:
             raise self._given_up(pending)
         return measured
 
-    def _look(self) -> tuple[list[tuple[Slot, Pending]], Measured]:
+    def _look(self) -> tuple[list[tuple[Slot, Pending]], RoundMeasure]:
         """Ask every device what it has left, and say so where the initial data is through."""
         pending = [(slot, of(slot, "pending", partial(self._left, slot))) for slot in self._slots]
         self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
@@ -279,7 +279,7 @@ class Precopy:
             self._least_initial, self._least_since = together.initial, now
         idle, stalled = (now - self._moved_at) / 1e9, (now - self._least_since) / 1e9
         seconds = self._nanoseconds / 1e9
-        return pending, Measured(together, self._rounds, self._bytes, seconds, idle, stalled, self._settled)
+        return pending, RoundMeasure(together, self._rounds, self._bytes, seconds, idle, stalled, self._settled)
 
     def _given_up(self, pending: Sequence[tuple[Slot, Pending]]) -> DeviceError:
         slot, left = next((slot, left) for slot, left in pending if left.initial)

@@ -11,9 +11,9 @@ from functools import partial
 from migpool.core.interpreter import of
 from migpool.core.machine import Machine, per_device
 from migpool.errors import NotConverging
-from migpool.precopy.rounds import Limits, Measured, Round
+from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure
 
-__all__ = ["Converging"]
+__all__ = ["AutoConverge"]
 
 FIRST = 0.2
 STEP = 0.1
@@ -24,7 +24,7 @@ PATIENCE = 2
 """Rounds in a row that may go badly before a step."""
 
 
-class Converging:
+class AutoConverge:
     """Watches the rounds of one migration.
 
     Arguments:
@@ -48,7 +48,7 @@ class Converging:
             self._bad = 0
             self._set(min(MOST, self.share + STEP) if self.share else FIRST)
 
-    def check(self, measured: Measured, limits: Limits) -> None:
+    def check(self, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: see whether the memory that is left fits. What else is left no round can make less.
 
         Raises:

@@ -32,7 +32,7 @@ from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
 from migpool.wire.rampacket import RamPacketParser, packet_number, runs_of
 
-__all__ = ["MemoryReceiving"]
+__all__ = ["RamDestination"]
 
 Idle: TypeAlias = Callable[[], None]
 
@@ -55,7 +55,7 @@ class _Block:
                 rows[used] = 0
 
 
-class MemoryReceiving:
+class RamDestination:
     """Receives a machine's memory.
 
     Arguments:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import DeviceError
-from migpool.wire.rampacket import runs_of
+from migpool.wire.rampacket import PagePacket, runs_of
 
-__all__ = ["PACKETS_AT_ONCE", "PagePacket", "Pages"]
+__all__ = ["PACKETS_AT_ONCE", "Pages"]
 
 PACKET_BYTES = 512 * 1024
 """Bytes of memory that one packet covers at most, as QEMU's multifd packets do."""
@@ -38,31 +38,6 @@ WORD = 8
 
 Indices: TypeAlias = "NDArray[np.intp]"
 Words: TypeAlias = "NDArray[np.uint64]"
-
-
-class PagePacket:
-    """Pages of one block for one packet.
-
-    Attributes:
-        block: the block's place in the device's ``blocks``.
-        offsets: of the pages in the block, in bytes, big-endian 64 bits each: those in ``views``, then those of zeros.
-        normal: how many pages have their content in ``views``.
-        zero: how many hold zeros alone.
-        views: the content, in the order of ``offsets``; pages that lie side by side are one view.
-        size: bytes in ``views``.
-    """
-
-    __slots__ = ("block", "normal", "offsets", "size", "views", "zero")
-
-    def __init__(
-        self, block: int, offsets: bytes | memoryview, normal: int, zero: int, views: list[memoryview], size: int
-    ) -> None:
-        self.block = block
-        self.offsets = offsets
-        self.normal = normal
-        self.zero = zero
-        self.views = views
-        self.size = size
 
 
 class _Block:

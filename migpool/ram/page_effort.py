@@ -21,7 +21,7 @@ from migpool.core.interpreter import Handlers
 from migpool.precopy.rounds import Crossed
 
 if TYPE_CHECKING:
-    from migpool.ram.dirty_pages import PagePacket
+    from migpool.wire.rampacket import PagePacket
 
 __all__ = ["PageEffort"]
 

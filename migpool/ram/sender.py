@@ -27,20 +27,20 @@ from migpool.core.interpreter import Handlers, Job, of
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Slot
 from migpool.device import MemoryDevice
-from migpool.migration.main_channel import MainChannel, head_of
-from migpool.ram.dirty_pages import PACKETS_AT_ONCE, PagePacket, Pages
-from migpool.transport.group import ChannelGroup
+from migpool.ram.dirty_pages import PACKETS_AT_ONCE, Pages
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
-from migpool.wire.rampacket import RamPacketWriter
+from migpool.wire.rampacket import PagePacket, RamPacketWriter
 from migpool.wire.sections import Kind, head_bytes
 from migpool.wire.unread import Buffer
 
-__all__ = ["MemorySending"]
+__all__ = ["RamSender"]
 
 _OFFSET = Struct(">Q")
 
 
-class MemorySending:
+class RamSender:
     """Sends a machine's memory.
 
     Arguments:
@@ -103,7 +103,7 @@ class MemorySending:
         self._write(kind, [payload, multifd_flush() if self._group else b""])
 
     def _write(self, kind: Kind, payload: Sequence[Buffer]) -> None:
-        self._main.write([head_bytes(head_of(self._slot, kind)), *payload, ram_section_end(self._slot.number)])
+        self._main.write([head_bytes(self._slot.head(kind)), *payload, ram_section_end(self._slot.number)])
 
     # ------------------------------------------------------------------ effects
 

@@ -10,17 +10,17 @@ from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine, Slot
 from migpool.device import MemoryDevice, Pending
 from migpool.errors import UsageError
-from migpool.migration.main_channel import MainChannel
-from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Turns
-from migpool.ram.auto_converge import Converging
+from migpool.precopy.rounds import Crossed, Precopy, PrecopyLimits, Round, RoundMeasure, Turns
+from migpool.ram.auto_converge import AutoConverge
 from migpool.ram.page_effort import PageEffort
-from migpool.ram.sender import MemorySending
-from migpool.transport.group import ChannelGroup
+from migpool.ram.sender import RamSender
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 
-__all__ = ["MemorySource"]
+__all__ = ["RamSource"]
 
 
-class MemorySource:
+class RamSource:
     """The memory of one machine, while it is sent.
 
     Arguments:
@@ -52,8 +52,8 @@ class MemorySource:
         self._slot = slot
         self._run = run
         self._interpreter = interpreter
-        self._sending = MemorySending(slot, slot.device, group, main, self._count)
-        self._converging = Converging(machine, throttle=throttle)
+        self._sending = RamSender(slot, slot.device, group, main, self._count)
+        self._converging = AutoConverge(machine, throttle=throttle)
         self._effort = PageEffort()
         self._counting = threading.Lock()
         self.bytes = 0
@@ -70,7 +70,7 @@ class MemorySource:
             raise UsageError(f"{self._slot.name}: a memory device cannot have data for the set-up")
         self._sending.begin()
 
-    def precopy(self, others: Turns, limits: Limits, progress: Callable[[Round], None] | None) -> Precopy:
+    def precopy(self, others: Turns, limits: PrecopyLimits, progress: Callable[[Round], None] | None) -> Precopy:
         """The rounds of the memory and of all iterable devices.
 
         Arguments:
@@ -87,7 +87,7 @@ class MemorySource:
         slots = (self._slot, *self._machine.iterable)
         return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending, crossed=self._crossed)
 
-    def check(self, measured: Measured, limits: Limits) -> None:
+    def check(self, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over.
 
         Raises:
@@ -147,7 +147,7 @@ class MemorySource:
 class _Turns:
     """A round of jobs for the memory, and each other device's own turn; see :class:`~migpool.precopy.rounds.Turns`."""
 
-    def __init__(self, memory: MemorySource, others: Turns) -> None:
+    def __init__(self, memory: RamSource, others: Turns) -> None:
         self._memory = memory
         self._others = others
 

@@ -19,13 +19,13 @@ from migpool.scenario.plugins import load_scheduler, names
 from migpool.scenario.schema import Scenario
 from migpool.schedulers.base import Scheduler
 
-__all__ = ["Model", "Part", "all_models", "parse_model", "parse_models", "parse_part", "scenario_models"]
+__all__ = ["Model", "SideModel", "all_models", "parse_model", "parse_models", "parse_part", "scenario_models"]
 
 _SIDES: tuple[Side, Side] = ("source", "destination")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SideModel:
     """What one side runs its jobs with.
 
     Attributes:
@@ -59,10 +59,10 @@ class Model:
     """
 
     name: str
-    source: Part
-    destination: Part
+    source: SideModel
+    destination: SideModel
 
-    def part(self, side: Side) -> Part:
+    def part(self, side: Side) -> SideModel:
         """One side's part."""
         return self.source if side == "source" else self.destination
 
@@ -133,7 +133,7 @@ def scenario_models(scenario: Scenario, where: str) -> list[str]:
     return list(scenario.compare.models)
 
 
-def parse_part(piece: str, text: str = "") -> Part:
+def parse_part(piece: str, text: str = "") -> SideModel:
     """Understand the name of a model for one end.
 
     Arguments:
@@ -159,7 +159,7 @@ def parse_part(piece: str, text: str = "") -> Part:
         excluding = [word for word in words if word in group]
         if len(excluding) > 1:
             raise UsageError(f"model {text!r}: {' and '.join(excluding)} exclude each other: write one of them")
-    return Part(name, scheduler, int(counts[0]) if counts else None, frozenset(chosen))
+    return SideModel(name, scheduler, int(counts[0]) if counts else None, frozenset(chosen))
 
 
 def _is_count(word: str) -> bool:

@@ -21,7 +21,7 @@ from migpool.sim.model import Profile, Shared, World
 from migpool.sim.simulate import downtime
 from migpool.units import MIB
 
-__all__ = ["CHANNELS", "PUBLISHED", "Explanation", "Hypothesis", "conclusion", "explain", "hypotheses"]
+__all__ = ["CHANNELS", "PUBLISHED", "Fit", "Hypothesis", "conclusion", "explain", "hypotheses"]
 
 SIZE: Final = 100 * MIB
 CHUNK: Final = 5 * MIB
@@ -65,7 +65,7 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Fit:
     """How well one hypothesis explains them.
 
     Arguments:
@@ -98,17 +98,17 @@ def hypotheses() -> list[Hypothesis]:
     ]
 
 
-def explain(hypothesis: Hypothesis) -> Explanation:
+def explain(hypothesis: Hypothesis) -> Fit:
     """Fit one hypothesis; takes some seconds."""
     start = {"read": 0.2, "write": 0.2, "base": 0.1, "main_rate": 1e9}
     if hypothesis.stops:
         start["stop"] = 0.1
     values = fit(start, lambda tried: list(_table(hypothesis, tried).values()), list(PUBLISHED.values()))
     channels = {count: downtime(_multifd(hypothesis, values, 4, count)) for count in CHANNELS}
-    return Explanation(hypothesis, values, _table(hypothesis, values), channels)
+    return Fit(hypothesis, values, _table(hypothesis, values), channels)
 
 
-def conclusion(found: Sequence[Explanation]) -> str:
+def conclusion(found: Sequence[Fit]) -> str:
     """What all of them together say, in two or three sentences.
 
     Arguments:
@@ -130,7 +130,7 @@ def conclusion(found: Sequence[Explanation]) -> str:
     return said
 
 
-def _told(one: Explanation) -> str:
+def _told(one: Fit) -> str:
     return f"{one.hypothesis.name} (at most {one.worst:.0%} off)"
 
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 
 from migpool.sim import published
-from migpool.sim.published import CHANNELS, PUBLISHED, Explanation
+from migpool.sim.published import CHANNELS, PUBLISHED, Fit
 from migpool.units import format_rate
 
 __all__ = ["json_of", "page", "rows", "values"]
 
 
-def rows(found: Sequence[Explanation]) -> tuple[list[str], list[list[str]]]:
+def rows(found: Sequence[Fit]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row for what was published and for each hypothesis."""
     keys = sorted(PUBLISHED)
     heading = [
@@ -25,7 +25,7 @@ def rows(found: Sequence[Explanation]) -> tuple[list[str], list[list[str]]]:
     return heading, told
 
 
-def values(one: Explanation) -> str:
+def values(one: Fit) -> str:
     """What was fitted."""
     times = ", ".join(
         f"{name} {_ms(one.values[name])} ms" for name in ("read", "write", "stop", "base") if name in one.values
@@ -33,7 +33,7 @@ def values(one: Explanation) -> str:
     return f"{times}, main channel {format_rate(one.values['main_rate'])}"
 
 
-def json_of(found: Sequence[Explanation], said: str) -> str:
+def json_of(found: Sequence[Fit], said: str) -> str:
     """``{"schema": 1, "conclusion", "hypotheses": [{"name", "worst", "values", "downtimes": [{"way", "devices", "ms",
     "published_ms"}], "channels": {"6": ms ...}}]}``."""
     form = {
@@ -56,7 +56,7 @@ def json_of(found: Sequence[Explanation], said: str) -> str:
     return json.dumps(form, indent=2) + "\n"
 
 
-def page(found: Sequence[Explanation], said: str) -> str:
+def page(found: Sequence[Fit], said: str) -> str:
     """All of it as a page of Markdown; ``said`` is the conclusion."""
     heading, table = rows(found)
     lines = ["# The published downtimes, simulated", "", f"{said}", ""]

@@ -14,13 +14,13 @@ from threading import Condition, Lock
 
 from migpool.core.cancel import CancelSwitch
 
-__all__ = ["Pace"]
+__all__ = ["RateLimit"]
 
 BURST = 0.05
 """Seconds for which unused rate is kept."""
 
 
-class Pace:
+class RateLimit:
     """Lets bytes through at a rate.
 
     Arguments:

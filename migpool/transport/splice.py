@@ -19,10 +19,10 @@ from migpool.core.buffers import Chunk, Conduit
 from migpool.errors import PeerError
 from migpool.transport.sockets import read_exactly, waited
 
-__all__ = ["Transit", "cut_short"]
+__all__ = ["SplicedChunk", "cut_short"]
 
 
-class Transit:
+class SplicedChunk:
     """One channel's way past the buffers. Its own thread offers and settles; whoever loads the device moves.
 
     Arguments:

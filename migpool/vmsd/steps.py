@@ -12,7 +12,7 @@ from migpool.vmsd.cells import Cell
 from migpool.vmsd.codec import Codec, Entry, Notes, Shown
 from migpool.vmsd.payload import Fault, Reader
 
-__all__ = ["Member", "MemberStep", "RunStep", "Step"]
+__all__ = ["CodecStep", "Member", "MemberStep", "RunStep"]
 
 _NOT_GATHERED = (struct.error, TypeError, ValueError, OverflowError, LookupError, AttributeError, Fault)
 
@@ -55,7 +55,7 @@ class Member:
         return self.when is None and self.codec.compressible
 
 
-class Step(Protocol):
+class CodecStep(Protocol):
     """A part of a structure's plan."""
 
     def read(self, reader: Reader, holder: object) -> None:

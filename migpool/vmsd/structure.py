@@ -15,7 +15,7 @@ from migpool.errors import DeviceError
 from migpool.vmsd.access import Access
 from migpool.vmsd.codec import Entry, Shown
 from migpool.vmsd.payload import SUBSECTION, Fault, Reader
-from migpool.vmsd.steps import Member, MemberStep, RunStep, Step
+from migpool.vmsd.steps import CodecStep, Member, MemberStep, RunStep
 
 __all__ = ["Hooks", "Structure", "Subsection"]
 
@@ -48,7 +48,7 @@ class Subsection:
 
 @dataclass(slots=True)
 class _Plan:
-    steps: list[Step]
+    steps: list[CodecStep]
     size: int | None
     least: int
 
@@ -118,7 +118,7 @@ class Structure:
         return plan
 
     def _compile(self, version: int) -> _Plan:
-        steps: list[Step] = []
+        steps: list[CodecStep] = []
         run: list[Member] = []
         size: int | None = 0
         least = 0

@@ -65,6 +65,31 @@ def runs_of(pages: NDArray[np.intp]) -> Runs:
     return list(zip(begins, ends, strict=True))
 
 
+class PagePacket:
+    """Pages of one block for one packet.
+
+    Attributes:
+        block: the block's place in the device's ``blocks``.
+        offsets: of the pages in the block, in bytes, big-endian 64 bits each: those in ``views``, then those of zeros.
+        normal: how many pages have their content in ``views``.
+        zero: how many hold zeros alone.
+        views: the content, in the order of ``offsets``; pages that lie side by side are one view.
+        size: bytes in ``views``.
+    """
+
+    __slots__ = ("block", "normal", "offsets", "size", "views", "zero")
+
+    def __init__(
+        self, block: int, offsets: bytes | memoryview, normal: int, zero: int, views: list[memoryview], size: int
+    ) -> None:
+        self.block = block
+        self.offsets = offsets
+        self.normal = normal
+        self.zero = zero
+        self.views = views
+        self.size = size
+
+
 class RamPacketWriter:
     """The header before the pages of one packet, ready for ``sendmsg([writer.buffer, *pages])``.
 

@@ -6,14 +6,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from migpool.errors import PoolFull
 
-if TYPE_CHECKING:
-    from migpool.workers.pool import WorkerPool
-
 T = TypeVar("T")
+
+
+class Pool(Protocol):
+    """What makes the calls: the ways to submit of :class:`~migpool.workers.pool.WorkerPool`."""
+
+    def submit(self, fn: Callable[..., T], /, *args: object) -> Future[T]:
+        """Submit, and wait for room."""
+
+    def try_submit(self, fn: Callable[..., T], /, *args: object) -> Future[T]:
+        """Submit if there is room; ``PoolFull`` if not."""
+
+    def submit_within(self, timeout: float, fn: Callable[..., T], /, *args: object) -> Future[T]:
+        """Submit, and wait so many seconds for room; ``PoolFull`` after that."""
 
 
 class BoundedMap(Generic[T]):
@@ -32,7 +42,7 @@ class BoundedMap(Generic[T]):
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         width: int,
         fn: Callable[..., T],
         calls: Iterator[tuple[object, ...]],

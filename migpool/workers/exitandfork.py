@@ -19,7 +19,7 @@ import weakref
 from typing import Protocol
 
 
-class Pool(Protocol):
+class PoolMember(Protocol):
     """What a member must be able to do."""
 
     def close(self, reason: RuntimeError, cancel: bool = False) -> None:
@@ -37,10 +37,10 @@ class ExitAndFork:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # reentrant: a finalizer may make a pool
-        self.members: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.members: weakref.WeakSet[PoolMember] = weakref.WeakSet()
         self.exiting = False
 
-    def register(self, pool: Pool) -> None:
+    def register(self, pool: PoolMember) -> None:
         """Tell ``pool`` of exit and fork from now on; at once, if the interpreter is exiting already."""
         with self.lock:
             self.members.add(pool)

@@ -9,16 +9,39 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from migpool.workers.future import TaskFuture
-
-if TYPE_CHECKING:
-    from migpool.workers.dispatcher import Dispatcher
+from migpool.workers.lock import ConvoyFreeLock
+from migpool.workers.thread import WorkerThread
 
 LOGGER = logging.getLogger("concurrent.futures")
 
 Task = TaskFuture[Any]  # the results of a pool's tasks have nothing in common
+
+
+class Orders(Protocol):
+    """Where a worker's orders come from: what it asks of its :class:`~migpool.workers.dispatcher.Dispatcher`."""
+
+    lock: ConvoyFreeLock
+    prefix: str
+    completed: int
+    idle_timeout: float | None
+    initializer: Callable[[], object] | None
+    thread: Callable[[Callable[[], object], str], WorkerThread]
+
+    def following(self, worker: Worker) -> Task | None:
+        """The next task; None: the worker is idle. Lock held."""
+
+    def dismiss(self, worker: Worker) -> bool:
+        """Let an idle worker end; False if it was handed a task meanwhile."""
+
+    def break_down(self, worker: Worker) -> None:
+        """Its initializer failed."""
+
+    def replace(self, worker: Worker) -> None:
+        """Its thread dies of an exception that was raised in it from outside."""
 
 
 class Worker:
@@ -32,7 +55,7 @@ class Worker:
 
     __slots__ = ("_unclaimed", "dispatcher", "inbox", "number", "thread")
 
-    def __init__(self, dispatcher: Dispatcher, number: int, task: Task) -> None:
+    def __init__(self, dispatcher: Orders, number: int, task: Task) -> None:
         self.dispatcher = dispatcher
         self.number = number
         self._unclaimed = threading.Lock()

@@ -11,7 +11,7 @@ from functools import partial
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
-from migpool_plugins.guest.layout import BLOCK, MAX_VCPUS, Layout
+from migpool_plugins.guest.layout import BLOCK, MAX_VCPUS, GuestLayout
 from migpool_plugins.guest.machines import make_machine
 from migpool_plugins.guest.options import GuestOptions
 from migpool_plugins.guest.proof import prove_untouched
@@ -37,7 +37,7 @@ def devices(context: DeviceContext) -> list[Device]:
     options = GuestOptions.parse(context.options)
     if not 1 <= context.count <= MAX_VCPUS:
         raise DeviceError(f"guest: count is {context.count}, but must be from 1 to {MAX_VCPUS}")
-    layout = Layout(options.memory, context.count, options.pattern, options.hot // 4096, context.seed)
+    layout = GuestLayout(options.memory, context.count, options.pattern, options.hot // 4096, context.seed)
     limits = VcpuOptions(limit_s=options.limit_s)
     source = context.side == "source"
     with ExitStack() as opened:

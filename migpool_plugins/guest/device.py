@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.guest.guest_time import VcpuPace, host_number, new_offset
-from migpool_plugins.guest.layout import Control, Layout
+from migpool_plugins.guest.layout import Control, GuestLayout
 from migpool_plugins.guest.proof import Standing, prove_vcpu
 from migpool_plugins.ram.memory import GuestMemory
-from migpool_plugins.vcpu.backend import Machine, VirtualCpu
+from migpool_plugins.vcpu.backend import VcpuMachine, VirtualCpu
 from migpool_plugins.vcpu.device import VcpuDevice
 from migpool_plugins.vcpu.group import VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
@@ -31,7 +31,7 @@ class GuestGroup(VcpuGroup):
     """
 
     def __init__(
-        self, machine: Machine, options: VcpuOptions, memory: GuestMemory, layout: Layout, rate: int, most: int
+        self, machine: VcpuMachine, options: VcpuOptions, memory: GuestMemory, layout: GuestLayout, rate: int, most: int
     ) -> None:
         self.memory = memory
         self.layout = layout

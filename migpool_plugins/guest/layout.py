@@ -75,7 +75,7 @@ def program_bytes() -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class GuestLayout:
     """The memory of one guest.
 
     Arguments:

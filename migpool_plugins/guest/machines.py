@@ -13,7 +13,7 @@ from migpool_plugins.guest.options import DirtyLogChoice
 from migpool_plugins.ram.hook_log import HookDirtyLog
 from migpool_plugins.ram.kvm_logs import RING_SIZE, KvmDirtyBitmap, KvmDirtyRing
 from migpool_plugins.ram.memory import DirtyLog, GuestMemory
-from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.backend import VcpuMachine
 from migpool_plugins.vcpu.choice import choose_backend
 from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
 from migpool_plugins.vcpu.options import BackendChoice
@@ -33,7 +33,7 @@ class GuestMachine:
         log: makes the log of the writes to the memory from a context in which every vCPU stands.
     """
 
-    machine: Machine
+    machine: VcpuMachine
     way_out: int
     steps: int
     log: Callable[[Callable[[], AbstractContextManager[None]]], DirtyLog]

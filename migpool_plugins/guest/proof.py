@@ -12,7 +12,7 @@ from struct import unpack_from
 from typing import Final
 
 from migpool.device import VerificationError
-from migpool_plugins.guest.layout import FACTOR, PAGE_SIZE, Control, Layout, words_of
+from migpool_plugins.guest.layout import FACTOR, PAGE_SIZE, Control, GuestLayout, words_of
 from migpool_plugins.guest.pattern import differing
 
 _MASK: Final = (1 << 64) - 1
@@ -29,7 +29,7 @@ class Standing:
     checksum: int
 
 
-def prove_vcpu(layout: Layout, memory: memoryview, found: Standing, more_than: int) -> None:
+def prove_vcpu(layout: GuestLayout, memory: memoryview, found: Standing, more_than: int) -> None:
     """Check all that a vCPU has written.
 
     Arguments:
@@ -64,7 +64,7 @@ def prove_vcpu(layout: Layout, memory: memoryview, found: Standing, more_than: i
         raise VerificationError(f"{where}: its clock was read last at step {control.step_at_clock}")
 
 
-def prove_untouched(layout: Layout, memory: memoryview) -> None:
+def prove_untouched(layout: GuestLayout, memory: memoryview) -> None:
     """Check the pages that nobody writes; a :class:`VerificationError` if one holds something else."""
     numbers, zeros = layout.untouched
     words = words_of(memory)

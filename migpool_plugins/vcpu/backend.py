@@ -40,7 +40,7 @@ class VirtualCpu(Protocol):
         """
 
 
-class Machine(Protocol):
+class VcpuMachine(Protocol):
     """A VM: guest memory with the program in it, and vCPUs that have not run."""
 
     @property

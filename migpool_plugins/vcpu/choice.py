@@ -14,13 +14,13 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
-from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.backend import VcpuMachine
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.options import BackendChoice
 from migpool_plugins.vcpu.thread import VcpuThread
 
-MachineMaker = Callable[[int], Machine]
+MachineMaker = Callable[[int], VcpuMachine]
 _TRIAL_LIMIT: Final = 5.0
 """Seconds; a thousand times what the trial takes."""
 

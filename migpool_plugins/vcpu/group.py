@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from migpool.device import Device
-from migpool_plugins.vcpu.backend import Machine, VirtualCpu
+from migpool_plugins.vcpu.backend import VcpuMachine, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.state import StateFormat
 from migpool_plugins.vcpu.thread import VcpuThread
@@ -22,7 +22,7 @@ class VcpuGroup:
         loaded: the vCPUs that have been given a state.
     """
 
-    def __init__(self, machine: Machine, options: VcpuOptions) -> None:
+    def __init__(self, machine: VcpuMachine, options: VcpuOptions) -> None:
         self.machine = machine
         self.threads: Sequence[VcpuThread] = [
             VcpuThread(vcpu.index, self.batch_of(vcpu), options.halt_ms / 1000) for vcpu in machine.vcpus

@@ -151,7 +151,7 @@ class KvmVcpu:
 
 
 class KvmMachine:
-    """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.Machine`.
+    """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.VcpuMachine`.
 
     Arguments:
         count: how many vCPUs, 1 to 256.

@@ -149,7 +149,7 @@ def _long_tags(tags: int) -> int:
 
 
 class UnicornMachine:
-    """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.Machine`."""
+    """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.VcpuMachine`."""
 
     name = "Unicorn"
     kind = "Unicorn"

@@ -47,7 +47,7 @@ def probe(
 
     from rich.text import Text
 
-    from migpool.lab.table import console_for, plain_table
+    from migpool.lab.report.table import console_for, plain_table
 
     table = plain_table()
     for heading in ("Device", "Driver", "Group", "State"):

@@ -11,8 +11,8 @@ from typing import TypedDict, cast
 import pytest
 
 from migpool.core.effects import Wait
-from migpool.lab.attribution import attribute
-from migpool.lab.chrometrace import TracedRun, chrome_trace
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.report.chrome_trace import TracedRun, chrome_trace
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler

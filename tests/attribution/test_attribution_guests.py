@@ -12,11 +12,11 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.device import Device
-from migpool.lab.attribution import attribute
-from migpool.lab.bound import lower_bound
-from migpool.lab.chrometrace import TracedRun, chrome_trace
-from migpool.lab.pagejobs import page_jobs_of, with_page_jobs
-from migpool.lab.whatif.resources import replays
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.page_jobs import page_jobs_of, with_page_jobs
+from migpool.lab.analysis.whatif.resources import replays
+from migpool.lab.report.chrome_trace import TracedRun, chrome_trace
 from migpool.migration.report import SideReport
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler

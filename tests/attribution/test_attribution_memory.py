@@ -8,10 +8,10 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
-from migpool.lab.analysis import budget_use
-from migpool.lab.attribution import attribute
-from migpool.lab.whatif.resources import replays
-from migpool.lab.whatif.words import reason
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.whatif.resources import replays
+from migpool.lab.analysis.whatif.words import reason
+from migpool.lab.analysis.why import budget_use
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike
 from tests.support.attribution.made_memory import EARLIER, Pages, downtime, made
 

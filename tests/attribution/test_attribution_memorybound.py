@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from migpool.lab.bound import DeviceCosts, bound_of, lower_bound
-from migpool.lab.memorycosts import memory_costs
+from migpool.lab.analysis.bound import DeviceCosts, bound_of, lower_bound
+from migpool.lab.analysis.memory_costs import memory_costs
 from migpool.migration.report import SideReport
 from tests.support.attribution.made_downtimes import Rules
 from tests.support.attribution.made_memory import Pages, made

@@ -6,7 +6,7 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
-from migpool.lab.attribution import attribute
+from migpool.lab.analysis.attribution import attribute
 from tests.support.attribution.attribution_spans import Row, side_report, split, told
 
 A, B, C, S, T = range(5)

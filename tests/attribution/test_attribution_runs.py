@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.attribution import attribute
-from migpool.lab.bound import lower_bound
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.bound import lower_bound
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.analysis import analyse
-from migpool.lab.attribution import attribute
-from migpool.lab.result import AnalysisResult
-from migpool.lab.whatif.resources import replays
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.whatif.resources import replays
+from migpool.lab.analysis.why import analyse
+from migpool.lab.run.result import AnalysisResult
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler

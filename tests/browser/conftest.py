@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from migpool.lab.page.document import document
+from migpool.lab.comparison import Lab, plan
 from migpool.lab.progress import PlainProgress
-from migpool.lab.result import LabResult
-from migpool.lab.run import Lab, plan
-from migpool.lab.table import console_for
+from migpool.lab.report.page.document import document
+from migpool.lab.report.table import console_for
+from migpool.lab.run.result import LabResult
 from migpool.scenario.schema import load_scenario
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.kinds import BY_NAME
-from migpool.lab.result import LabResult
+from migpool.lab.analysis.kinds import BY_NAME
+from migpool.lab.run.result import LabResult
 from tests.support.commandline import LIMIT, here, migpool
 
 

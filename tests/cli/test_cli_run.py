@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.result import LabResult
+from migpool.lab.run.result import LabResult
 from tests.support.commandline import LIMIT, MakeHolding, here, migpool, scenario_file, started
 
 

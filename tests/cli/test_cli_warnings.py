@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.result import LabResult
+from migpool.lab.run.result import LabResult
 from tests.support.commandline import announced, migpool, scenario_file, started
 
 

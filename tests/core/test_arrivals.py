@@ -8,13 +8,13 @@ from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled
-from migpool.migration.chunk_queue import Arrivals
+from migpool.migration.chunk_queue import ChunkQueues
 from tests.support.rig import Scripted
 
 
 def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
     switch, machine = CancelSwitch(), Machine("m", [Scripted(0)])
-    arrivals = Arrivals(machine, lambda _: None, switch)
+    arrivals = ChunkQueues(machine, lambda _: None, switch)
     called: list[str] = []
     following = NextChunk(machine.slots[0], 0)
     assert arrivals.take_or_call(following, lambda: called.append("before"), leave=False) is None

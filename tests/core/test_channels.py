@@ -15,7 +15,7 @@ from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded, UsageError
 from migpool.transport.accept import Connections, accept_all
 from migpool.transport.address import Address
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
 from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet

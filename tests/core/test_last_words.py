@@ -9,11 +9,10 @@ import pytest
 
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError
-from migpool.migration.completion import Handover
-from migpool.migration.main_channel import MainChannel
+from migpool.migration.completion import Completion
 from migpool.migration.report import boot_id
-from migpool.migration.return_path import Answers
 from migpool.migration.states import Event, State, StateMachine
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.extension import Running
 
 
@@ -48,9 +47,9 @@ class Said:
         self.ended += 1
 
 
-def handover(said: Said) -> Handover:
-    answers, main = cast("Answers", said), cast("MainChannel", said)
-    return Handover(Machine("m", []), answers, main, credited=True, limit=7.0, round_trip=600)
+def handover(said: Said) -> Completion:
+    answers, main = cast("ReturnPath", said), cast("MainChannel", said)
+    return Completion(Machine("m", []), answers, main, credited=True, limit=7.0, round_trip=600)
 
 
 def never() -> None:

@@ -14,7 +14,7 @@ from migpool.core.machine import Slot
 from migpool.device import Device
 from migpool.errors import Cancelled, PeerError
 from migpool.transport.sockets import prepare
-from migpool.transport.splice import Transit
+from migpool.transport.splice import SplicedChunk
 
 LIMIT = 20.0
 SIZE = 1 << 20
@@ -70,7 +70,7 @@ def next_in(pool: BufferPool, index: int = 7, size: int = SIZE) -> Chunk:
     return chunk
 
 
-Offered = tuple[Transit, Chunk]
+Offered = tuple[SplicedChunk, Chunk]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def offered(pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: i
     near, far = pair
     sender = threading.Thread(target=near.sendall, args=(STATE + b"next",))
     sender.start()
-    transit = Transit(far, SIZE, patient)
+    transit = SplicedChunk(far, SIZE, patient)
     chunk = next_in(pool)
     transit.offer(SLOT.name, chunk, sink)
     yield transit, chunk
@@ -112,7 +112,7 @@ def test_what_nobody_moves_is_in_the_buffer_and_can_be_moved_no_more(
 def test_another_chunk_is_not_what_was_offered(
     pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int
 ) -> None:
-    transit = Transit(pair[1], SIZE, never)
+    transit = SplicedChunk(pair[1], SIZE, never)
     transit.offer(SLOT.name, next_in(pool), sink)
     assert not transit.move(next_in(pool, 8))
     transit.close()
@@ -129,7 +129,7 @@ def test_the_channel_waits_for_who_moves(
         assert words == "device: the rest of chunk 7 has not come"
         moving.set()
 
-    transit = Transit(far, SIZE, tick)
+    transit = SplicedChunk(far, SIZE, tick)
     chunk = next_in(pool, size=100)
     transit.offer(SLOT.name, chunk, sink)
     mover = threading.Thread(target=transit.move, args=(chunk,))
@@ -156,7 +156,7 @@ def test_a_source_that_ends_in_the_middle_is_an_error_that_names_the_chunk(
     pair: tuple[socket.socket, socket.socket], pool: BufferPool, sink: int, moved: bool
 ) -> None:
     near, far = pair
-    transit = Transit(far, SIZE, patient)
+    transit = SplicedChunk(far, SIZE, patient)
     chunk = next_in(pool)
     transit.offer(SLOT.name, chunk, sink)
     near.sendall(b"only this")
@@ -173,7 +173,7 @@ def test_a_tick_ends_the_wait_for_the_source(
     def stop(words: str) -> None:
         raise Cancelled(words)
 
-    transit = Transit(pair[1], SIZE, stop)
+    transit = SplicedChunk(pair[1], SIZE, stop)
     chunk = next_in(pool)
     transit.offer(SLOT.name, chunk, sink)
     with pytest.raises(Cancelled, match="the rest of chunk 7 has not come"):
@@ -187,7 +187,7 @@ def test_what_the_device_refuses_leaves_the_channel_broken(
     pair: tuple[socket.socket, socket.socket], pool: BufferPool
 ) -> None:
     near, far = pair
-    transit = Transit(far, SIZE, patient)
+    transit = SplicedChunk(far, SIZE, patient)
     near.sendall(bytes(100))
     reader, writer = os.pipe()
     chunk = next_in(pool, size=100)

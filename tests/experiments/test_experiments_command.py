@@ -14,7 +14,7 @@ from migpool.experiments.catalogue import load_experiment, names
 from migpool.experiments.form import parse_experiment
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
-from migpool.experiments.running import run_experiment
+from migpool.experiments.runner import run_experiment
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import parse_model
 from tests.support.commandline import here, migpool, started

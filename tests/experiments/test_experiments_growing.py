@@ -9,10 +9,10 @@ import pytest
 from migpool.experiments.catalogue import load_experiment
 from migpool.experiments.finding import FieldFinding, Finding
 from migpool.experiments.form import Variant
-from migpool.experiments.growing import fields, told
+from migpool.experiments.growing_pools import fields, told
 from migpool.experiments.page import index, page
-from migpool.experiments.rounds import Measured, Round
-from migpool.experiments.running import found_in
+from migpool.experiments.repetitions import Measured, Round
+from migpool.experiments.runner import found_in
 from tests.support.made_experiments import FILE, a_run, experiment
 
 MODELS = {"one": "pool:1", "four": "pool:4", "grows": "elastic", "looks": "blocking-aware"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from migpool.experiments.finding import Finding
-from migpool.experiments.running import run_experiment
-from migpool.experiments.standing import compared_with
+from migpool.experiments.recheck import compared_with
+from migpool.experiments.runner import run_experiment
 from migpool.experiments.verdict import Outcome
 from tests.support.commandline import here
 from tests.support.made_experiments import FILE, Made, experiment, never, silent

@@ -9,10 +9,10 @@ import pytest
 
 from migpool.experiments.form import Comparison
 from migpool.experiments.interval import Interval, median_interval
-from migpool.experiments.rounds import Measured, make_rounds, ratios
-from migpool.experiments.running import found_in, run_experiment
+from migpool.experiments.repetitions import Measured, make_rounds, ratios
+from migpool.experiments.runner import found_in, run_experiment
 from migpool.experiments.verdict import Piece, compared, counted, verdict_of
-from migpool.lab.result import RunResult
+from migpool.lab.run.result import RunResult
 from migpool.scenario.schema import Scenario
 from tests.support.made_experiments import FILE, Made, a_run, experiment, never, silent
 

@@ -22,7 +22,7 @@ from migpool_plugins.vfio.profiles import DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
-from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, MessageFlag
+from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, MessageFlag, UserCommand
 from migpool_plugins.vfio.vfiouser.session import MAX_TRANSFER, Session
 from tests.fuzz.fuzz_socket import NotingSocket, ScriptedSocket
 
@@ -214,12 +214,12 @@ def client_seeds() -> list[bytes]:
         first = _frame(said, 1)
         seeds += [bytes([how]) + said, bytes([how | SILENT | DRIBBLES]) + said]
         seeds.append(bytes([how]) + said[: len(said) // 2] + AGAIN + said[:first] + _renumbered(said[first:]))
-        asked = HEADER.pack(9, Command.DMA_READ, HEADER.size + 16, 0, 0) + bytes(16)
+        asked = HEADER.pack(9, UserCommand.DMA_READ, HEADER.size + 16, 0, 0) + bytes(16)
         seeds.append(bytes([how]) + said[:first] + asked + said[first:])
         plain = b'\0\0\2\0{"capabilities":{"max_data_xfer_size":1048576,"migration":{"pgsize":4096}}}\0'
-        answer = HEADER.pack(1, Command.VERSION, HEADER.size + len(plain), MessageFlag.REPLY, 0) + plain
+        answer = HEADER.pack(1, UserCommand.VERSION, HEADER.size + len(plain), MessageFlag.REPLY, 0) + plain
         seeds.append(bytes([how]) + answer + said[first:])
-        refused = HEADER.pack(2, Command.DEVICE_FEATURE, HEADER.size, MessageFlag.REPLY | MessageFlag.ERROR, 22)
+        refused = HEADER.pack(2, UserCommand.DEVICE_FEATURE, HEADER.size, MessageFlag.REPLY | MessageFlag.ERROR, 22)
         seeds.append(bytes([how]) + said[:first] + refused)
     return seeds
 

@@ -18,7 +18,7 @@ from migpool_plugins.guest.layout import (
     OUT_BY_DOORBELL,
     OUT_BY_HALT,
     PAGE_SIZE,
-    Layout,
+    GuestLayout,
     program_bytes,
 )
 
@@ -51,7 +51,7 @@ def test_the_guests_source_assembles_to_the_bytes_in_the_tree(tmp_path: Path) ->
 @pytest.mark.parametrize("vcpus", [1, 2, 3, 64])
 @pytest.mark.parametrize("size", [16 * MIB, 256 * MIB, 512 * MIB])
 def test_the_parts_of_the_memory_do_not_overlap(size: int, vcpus: int) -> None:
-    layout = Layout(size, vcpus, "random", 1024, 1)
+    layout = GuestLayout(size, vcpus, "random", 1024, 1)
     assert len(program_bytes()) <= layout.control(0)
     assert layout.control(vcpus - 1) + CONTROL.size <= layout.control(MAX_VCPUS) <= DATA
     places = [layout.region(index) for index in range(vcpus)] + list(layout.untouched)

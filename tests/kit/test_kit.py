@@ -16,7 +16,7 @@ from ringnic import devices as ring_devices
 
 from migpool.conformance.check import Check
 from migpool.conformance.devices import Subject, checks
-from migpool.conformance.running import Finding, Outcome, run_check
+from migpool.conformance.running import CheckResult, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool.scenario.plugins import load_device_plugin
 from tests.support.commandline import here, migpool
@@ -25,7 +25,7 @@ MODEL = "per-device+receiver"
 LIMIT = 60.0
 
 
-def found(name: str, make: Callable[[DeviceContext], list[Device]], limit: float = LIMIT) -> Finding:
+def found(name: str, make: Callable[[DeviceContext], list[Device]], limit: float = LIMIT) -> CheckResult:
     """What one check finds in the devices that ``make`` makes."""
     check = next(one for one in checks([MODEL]) if one.name == name)
     return run_check(Subject("broken", make, {"ring": 200_000}, 2), check, limit)

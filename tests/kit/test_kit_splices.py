@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from migpool.conformance.devices import Subject, checks
-from migpool.conformance.running import Finding, Outcome, run_check
+from migpool.conformance.running import CheckResult, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 
 SIZE = 500_000
@@ -81,7 +81,7 @@ class StaysAtTheBeginning(InMemory):
         return SIZE
 
 
-def found(name: str, model: str, kind: Callable[[DeviceContext], Device]) -> Finding:
+def found(name: str, model: str, kind: Callable[[DeviceContext], Device]) -> CheckResult:
     check = next(one for one in checks([model]) if one.name == name)
     return run_check(Subject("in-memory", lambda context: [kind(context)], {}, 1), check, LIMIT)
 

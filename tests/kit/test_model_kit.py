@@ -15,7 +15,7 @@ from test_kit import announce, migpool, run_pytest
 
 from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
-from migpool.conformance.running import Finding, Outcome
+from migpool.conformance.running import CheckResult, Outcome
 from tests.support import broken_models
 
 LIMIT, ROOMY = 10.0, 100.0
@@ -45,7 +45,7 @@ def is_ours(kind: type) -> bool:
     return kind.__module__ == broken_models.__name__
 
 
-def found(name: str, check_name: str) -> Finding:
+def found(name: str, check_name: str) -> CheckResult:
     subject: Subject = next(one for one in subjects(name, LIMIT) if one.side == "destination")
     check = next(one for one in checks(subject) if one.name == check_name)
     with closing(ChildRunner(subject, LIMIT)) as runner:

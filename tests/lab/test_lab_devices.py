@@ -20,11 +20,11 @@ import io, json
 from dataclasses import replace
 from tests.support.lab_reports import lab_result_of, pair, result
 from rich.console import Console
-from migpool.lab.analysis import analyse
-from migpool.lab.devicetable import device_table
+from migpool.lab.analysis.why import analyse
+from migpool.lab.report.device_table import device_table
 from migpool.lab.findings import run_result
-from migpool.lab.page.contents import contents
-from migpool.lab.side import SideResult
+from migpool.lab.report.page.contents import contents
+from migpool.lab.run.side import SideResult
 
 source, destination = result("source"), result("destination")
 devices = tuple(replace(one, faults=7 + at) for at, one in enumerate(source.report.devices))

@@ -8,10 +8,10 @@ from dataclasses import fields
 import pytest
 
 from migpool.device import StateCosts
-from migpool.lab.bound import LowerBound
+from migpool.lab.analysis.bound import LowerBound
 from migpool.lab.findings import device_costs, lab_result, run_result, source_result, with_bound
-from migpool.lab.result import LabResult
-from migpool.lab.side import SideResult
+from migpool.lab.run.result import LabResult
+from migpool.lab.run.side import SideResult
 from migpool.migration.report import DeviceReport
 from migpool.migration.states import State
 from migpool.scenario.schema import load_scenario

@@ -8,8 +8,8 @@ from pathlib import Path
 from migpool import effects
 from migpool.core.effects import Wait
 from migpool.lab import kinds
-from migpool.lab.kinds import BY_NAME, KINDS, WAITS
-from migpool.lab.page.contents import contents
+from migpool.lab.analysis.kinds import BY_NAME, KINDS, WAITS
+from migpool.lab.report.page.contents import contents
 from tests.support.changed_copy import TESTS, found_with
 from tests.support.lab_reports import lab_result_of, run
 
@@ -57,13 +57,13 @@ from tests.support.lab_reports import lab_result_of, run
 from tests.support.attribution.made_downtimes import Rules, alike, made
 from rich.console import Console
 from migpool.core.effects import Wait
-from migpool.lab.analysis import analyse
-from migpool.lab.attribution import attribute
-from migpool.lab.chrometrace import TracedRun, chrome_trace
-from migpool.lab.page.document import document
-from migpool.lab.switchover import switchover
-from migpool.lab.whatif.recorded import recorded
-from migpool.lab.whatif.steps import recording_of
+from migpool.lab.analysis.why import analyse
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.report.chrome_trace import TracedRun, chrome_trace
+from migpool.lab.report.page.document import document
+from migpool.lab.report.time_line import switchover
+from migpool.lab.analysis.whatif.recorded import recorded
+from migpool.lab.analysis.whatif.steps import recording_of
 
 def frozen(span):
     half = (span.begin + span.end) // 2

@@ -10,16 +10,16 @@ import pytest
 from pydantic import JsonValue
 from rich.console import Console
 
-from migpool.lab.analysis import analyse, representatives
-from migpool.lab.devicetable import COLUMNS
-from migpool.lab.form import json_text
-from migpool.lab.kinds import BY_NAME
-from migpool.lab.page.contents import contents, thinned
-from migpool.lab.page.document import document, joined
-from migpool.lab.page.headline import headline
-from migpool.lab.page.timeline import CRITICAL, lanes_of
-from migpool.lab.result import LabResult, RunResult
-from migpool.lab.switchover import switchover
+from migpool.lab.analysis.kinds import BY_NAME
+from migpool.lab.analysis.why import analyse, representatives
+from migpool.lab.report.device_table import COLUMNS
+from migpool.lab.report.page.contents import contents, thinned
+from migpool.lab.report.page.document import document, joined
+from migpool.lab.report.page.headline import headline
+from migpool.lab.report.page.timeline import CRITICAL, lanes_of
+from migpool.lab.report.time_line import switchover
+from migpool.lab.run.form import json_text
+from migpool.lab.run.result import LabResult, RunResult
 from tests.support.attribution.made_downtimes import Rules, alike
 from tests.support.attribution.made_memory import Pages, made
 from tests.support.lab_reports import lab_result_of, report, run

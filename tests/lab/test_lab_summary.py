@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from migpool.lab.run import plan
-from migpool.lab.summary import answer, summarize
-from migpool.lab.table import console_for, render
+from migpool.lab.comparison import plan
+from migpool.lab.report.summary import answer, summarize
+from migpool.lab.report.table import console_for, render
 from tests.support.lab_reports import lab_result_of, run
 
 

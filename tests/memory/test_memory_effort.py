@@ -8,8 +8,8 @@ from migpool.core.effects import SendPages, TakePages
 from migpool.core.interpreter import Handlers
 from migpool.core.machine import Machine, Slot
 from migpool.precopy.rounds import Crossed
-from migpool.ram.dirty_pages import PagePacket
 from migpool.ram.page_effort import PageEffort
+from migpool.wire.rampacket import PagePacket
 from tests.support.paper import Paper
 
 PAGE = 4096

@@ -9,8 +9,8 @@ import pytest
 
 from migpool.device import MemoryBlock
 from migpool.errors import DeviceError
-from migpool.ram.dirty_pages import PagePacket, Pages
-from migpool.wire.rampacket import runs_of
+from migpool.ram.dirty_pages import Pages
+from migpool.wire.rampacket import PagePacket, runs_of
 from tests.support.paper import PAGE, Paper
 
 

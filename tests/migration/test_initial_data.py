@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from migpool.device import Pending
-from migpool.migration.main_channel import MainChannel
-from migpool.migration.return_path_writer import Answering
-from migpool.migration.section_loader import SectionLoading
+from migpool.migration.return_path_writer import ReturnPathWriter
+from migpool.migration.section_loader import SectionLoader
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
@@ -21,6 +20,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.commands import switchover_start
 from migpool.wire.records import initial_data_sent
 from migpool.wire.returnpath import Message, SwitchoverAck
@@ -82,13 +82,13 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     """What the destination says on the return path."""
     said: list[Message] = []
-    answer = Answering.answer
+    answer = ReturnPathWriter.answer
 
-    def overheard(answering: Answering, message: Message) -> None:
+    def overheard(answering: ReturnPathWriter, message: Message) -> None:
         said.append(message)
         answer(answering, message)
 
-    monkeypatch.setattr(Answering, "answer", overheard)
+    monkeypatch.setattr(ReturnPathWriter, "answer", overheard)
     return said
 
 
@@ -199,7 +199,7 @@ def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None
 def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SectionLoading, "_initial_loaded", lambda *_: None)
+    monkeypatch.setattr(SectionLoader, "_initial_loaded", lambda *_: None)
     source, destination = machines(10 * KIB, 0, 1)
     sent, _ = migrate(
         tmp_path,

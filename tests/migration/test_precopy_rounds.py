@@ -10,49 +10,53 @@ import pytest
 from migpool.core.machine import Machine, Slot
 from migpool.device import Device, DeviceError, Pending
 from migpool.migration.settings import Settings
-from migpool.precopy.rounds import Crossed, Limits, Measured, Precopy, Round, Verdict, decide
+from migpool.precopy.rounds import Crossed, Decision, Precopy, PrecopyLimits, Round, RoundMeasure, decide
 from tests.support.rig import KIB, Pair, Scripted, contents
 
-LIMITS = Limits(downtime=0.3, rounds=30)
+LIMITS = PrecopyLimits(downtime=0.3, rounds=30)
 MB = 1_000_000
 
 
 @pytest.mark.parametrize(
     ("measured", "verdict"),
     [
-        pytest.param(Measured(Pending(0, 900 * MB)), Verdict.SWITCH_OVER, id="nothing to save while it runs"),
-        pytest.param(Measured(Pending(1, 0)), Verdict.GO_ON, id="no rate is known yet"),
-        pytest.param(Measured(Pending(1, 0), 3, 0, 1.0), Verdict.GO_ON, id="nothing has moved"),
-        pytest.param(Measured(Pending(20 * MB, 10 * MB), 1, 100 * MB, 1.0), Verdict.SWITCH_OVER, id="fits exactly"),
-        pytest.param(Measured(Pending(20 * MB, 11 * MB), 1, 100 * MB, 1.0), Verdict.GO_ON, id="a little too much"),
-        pytest.param(Measured(Pending(900 * MB, 0), 29, 1 * MB, 1.0), Verdict.GO_ON, id="one round is left"),
-        pytest.param(Measured(Pending(900 * MB, 0), 30, 1 * MB, 1.0), Verdict.SWITCH_OVER, id="enough rounds"),
+        pytest.param(RoundMeasure(Pending(0, 900 * MB)), Decision.SWITCH_OVER, id="nothing to save while it runs"),
+        pytest.param(RoundMeasure(Pending(1, 0)), Decision.GO_ON, id="no rate is known yet"),
+        pytest.param(RoundMeasure(Pending(1, 0), 3, 0, 1.0), Decision.GO_ON, id="nothing has moved"),
         pytest.param(
-            Measured(Pending(5, 0, 5), 99, 100 * MB, 1.0, stalled=15.0), Verdict.GO_ON, id="initial data is left"
+            RoundMeasure(Pending(20 * MB, 10 * MB), 1, 100 * MB, 1.0), Decision.SWITCH_OVER, id="fits exactly"
+        ),
+        pytest.param(RoundMeasure(Pending(20 * MB, 11 * MB), 1, 100 * MB, 1.0), Decision.GO_ON, id="a little too much"),
+        pytest.param(RoundMeasure(Pending(900 * MB, 0), 29, 1 * MB, 1.0), Decision.GO_ON, id="one round is left"),
+        pytest.param(RoundMeasure(Pending(900 * MB, 0), 30, 1 * MB, 1.0), Decision.SWITCH_OVER, id="enough rounds"),
+        pytest.param(
+            RoundMeasure(Pending(5, 0, 5), 99, 100 * MB, 1.0, stalled=15.0), Decision.GO_ON, id="initial data is left"
         ),
         pytest.param(
-            Measured(Pending(5, 0, 5), 1, 100 * MB, 1.0, stalled=15.1), Verdict.GIVE_UP, id="no headway with it"
+            RoundMeasure(Pending(5, 0, 5), 1, 100 * MB, 1.0, stalled=15.1), Decision.GIVE_UP, id="no headway with it"
         ),
-        pytest.param(Measured(Pending(5, 0, 0), 1, 100 * MB, 1.0, stalled=99.0), Verdict.SWITCH_OVER, id="none left"),
-        pytest.param(Measured(Pending(5), 1, idle=15.0), Verdict.GO_ON, id="nothing moves just now"),
-        pytest.param(Measured(Pending(5), 1, idle=15.1), Verdict.SWITCH_OVER, id="nothing moves at all"),
+        pytest.param(
+            RoundMeasure(Pending(5, 0, 0), 1, 100 * MB, 1.0, stalled=99.0), Decision.SWITCH_OVER, id="none left"
+        ),
+        pytest.param(RoundMeasure(Pending(5), 1, idle=15.0), Decision.GO_ON, id="nothing moves just now"),
+        pytest.param(RoundMeasure(Pending(5), 1, idle=15.1), Decision.SWITCH_OVER, id="nothing moves at all"),
     ],
 )
-def test_the_decision_rests_on_what_was_measured_alone(measured: Measured, verdict: Verdict) -> None:
+def test_the_decision_rests_on_what_was_measured_alone(measured: RoundMeasure, verdict: Decision) -> None:
     assert decide(measured, LIMITS) is verdict
 
 
 def test_what_is_left_gives_the_expected_downtime() -> None:
-    assert Measured(Pending(30 * MB, 20 * MB), 2, 100 * MB, 2.0).expected_downtime == 1.0
-    assert Measured(Pending(30 * MB, 20 * MB)).expected_downtime is None
+    assert RoundMeasure(Pending(30 * MB, 20 * MB), 2, 100 * MB, 2.0).expected_downtime == 1.0
+    assert RoundMeasure(Pending(30 * MB, 20 * MB)).expected_downtime is None
 
 
 def test_a_device_that_gives_more_than_it_said_has_dirtied_what_is_left() -> None:
-    assert Round(1, 500, 1.0, Pending(100), Measured(Pending(40), 1, 500, 1.0)).dirtied == 40
+    assert Round(1, 500, 1.0, Pending(100), RoundMeasure(Pending(40), 1, 500, 1.0)).dirtied == 40
 
 
 def test_a_round_says_how_much_was_dirtied_in_it() -> None:
-    done = Round(2, 100 * MB, 0.5, Pending(110 * MB, 0), Measured(Pending(60 * MB, 0), 2, 300 * MB, 2.0))
+    done = Round(2, 100 * MB, 0.5, Pending(110 * MB, 0), RoundMeasure(Pending(60 * MB, 0), 2, 300 * MB, 2.0))
     assert (done.rate, done.dirtied, done.dirty_rate) == (200 * MB, 50 * MB, 100 * MB)
 
 
@@ -97,7 +101,7 @@ def test_rounds_are_run_and_told_one_after_the_other() -> None:
         return precopy
 
     turns = Told(save)
-    measured = Precopy(slots(device), turns, Limits(0.0, 30), told.append).run()
+    measured = Precopy(slots(device), turns, PrecopyLimits(0.0, 30), told.append).run()
     assert [(done.number, done.bytes, done.after.left.precopy) for done in told] == [
         (1, 400, 200),
         (2, 200, 100),
@@ -116,7 +120,7 @@ def test_the_rate_is_that_of_what_crossed_in_the_time_that_it_took() -> None:
         device.sizes.pop(0)
         return precopy
 
-    limits = Limits(30.0, 30)
+    limits = PrecopyLimits(30.0, 30)
     crossed = Crossed(10 * MB, share=0.25)
     measured = Precopy(slots(device), Told(save), limits, told.append, crossed=lambda *_: crossed).run()
     (done,) = told
@@ -128,18 +132,18 @@ def test_the_rate_is_that_of_what_crossed_in_the_time_that_it_took() -> None:
 
 def test_there_are_no_more_rounds_than_the_limit() -> None:
     device = Dirtied([1] * 10)
-    measured = Precopy(slots(device), Told(lambda *_: device.sizes.pop(0)), Limits(0.0, 4)).run()
+    measured = Precopy(slots(device), Told(lambda *_: device.sizes.pop(0)), PrecopyLimits(0.0, 4)).run()
     assert (measured.rounds, len(device.sizes)) == (4, 6)
 
 
 def test_a_device_that_gives_nothing_of_what_it_has_costs_a_pause_a_round() -> None:
     turns = Told(lambda *_: 0)
-    measured = Precopy(slots(Dirtied([4096])), turns, Limits(0.3, 30)).run()
+    measured = Precopy(slots(Dirtied([4096])), turns, PrecopyLimits(0.3, 30)).run()
     assert (measured.rounds, measured.bytes, turns.pauses) == (30, 0, 30)
 
 
 def test_a_device_that_gives_nothing_does_not_keep_the_machine_for_as_many_rounds_as_there_may_be() -> None:
-    measured = Precopy(slots(Dirtied([4096])), Told(lambda *_: 0), Limits(0.3, 1 << 60, headway=0.02)).run()
+    measured = Precopy(slots(Dirtied([4096])), Told(lambda *_: 0), PrecopyLimits(0.3, 1 << 60, headway=0.02)).run()
     assert measured.idle > 0.02
 
 
@@ -149,7 +153,7 @@ def test_a_device_that_cannot_say_what_is_left_is_named() -> None:
             raise OSError(5, "gone")
 
     with pytest.raises(DeviceError, match="device-3: OSError in its pending"):
-        Precopy(slots(Silent(3)), Told(lambda *_: 0), Limits(0.3, 30)).run()
+        Precopy(slots(Silent(3)), Told(lambda *_: 0), PrecopyLimits(0.3, 30)).run()
 
 
 # ---------------------------------------------------------------------- initial data
@@ -170,7 +174,7 @@ class Initial(Scripted):
 def test_initial_data_is_sent_whatever_the_limits_say_and_said_once_a_device() -> None:
     turns = Told(lambda *_: 1 << 40)
     devices = Initial(0, 30, 20, 10, 0, 5, 0), Initial(1, 2, 0, 0, 0, 0, 0), Initial(2, 0)
-    precopy = Precopy(slots(*devices), turns, Limits(downtime=60.0, rounds=1))
+    precopy = Precopy(slots(*devices), turns, PrecopyLimits(downtime=60.0, rounds=1))
     assert precopy.run().rounds == 3
     assert turns.said == ["device-2", "device-1", "device-0"]
     assert precopy.with_initial == ("device-0", "device-1")
@@ -182,7 +186,7 @@ def test_a_device_that_makes_no_headway_with_its_initial_data_is_given_up_by_nam
     device = Initial(1, 9, 7)
     turns = Told(lambda *turn: 0 if turn[0].number else 512)
     with pytest.raises(DeviceError, match="device-1: 7 bytes of its initial data are left, and have not become less"):
-        Precopy(slots(Initial(0, 1, 0), device), turns, Limits(60.0, 1, headway=0.01)).run()
+        Precopy(slots(Initial(0, 1, 0), device), turns, PrecopyLimits(60.0, 1, headway=0.01)).run()
     assert turns.said == ["device-0"]
 
 

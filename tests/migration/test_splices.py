@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from migpool.core.effects import Wait
-from migpool.lab.analysis import analyse
-from migpool.lab.attribution import attribute
+from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.why import analyse
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler

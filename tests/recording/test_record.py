@@ -19,7 +19,7 @@ import pytest
 from migpool.errors import UsageError
 from migpool.migration.states import State
 from migpool.streams.record.index import Ended, Role, load
-from migpool.streams.record.recorder import Limits, Recorder
+from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.streams.record.times import Times
 from migpool.transport.address import Address
 from migpool.wire.events import header
@@ -165,7 +165,7 @@ def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: 
 
 def test_no_destination_is_said_in_time_and_ends_the_recording(tmp_path: Path) -> None:
     to = Address(path=str(tmp_path / "nobody"))
-    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(connect=0.3))
+    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(connect=0.3))
     with dial(between.address) as source:
         assert read_all(source) == b""
         index = between.index()
@@ -175,14 +175,14 @@ def test_no_destination_is_said_in_time_and_ends_the_recording(tmp_path: Path) -
 
 def test_no_source_is_said_in_time(tmp_path: Path) -> None:
     to = Address(path=str(tmp_path / "nobody"))
-    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(source=0.3))
+    between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(source=0.3))
     assert between.index().reason == "no source has come within 0.3 s"
     assert not (tmp_path / "near").exists()
 
 
 def test_a_migration_that_stands_still_is_ended_after_the_limit(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
-        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", Limits(idle=0.4))
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(idle=0.4))
         with dial(between.address) as source, accept(door) as destination:
             source.sendall(header())
             assert read_all(destination) == header()

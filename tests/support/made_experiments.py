@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from migpool.experiments.form import Experiment, parse_experiment
-from migpool.lab.result import MemoryResult, RunResult, ThreadCounts
+from migpool.lab.run.result import MemoryResult, RunResult, ThreadCounts
 from migpool.scenario.schema import Scenario
 
 FILE = """

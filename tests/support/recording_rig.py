@@ -16,7 +16,7 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.streams.record.index import Index
-from migpool.streams.record.recorder import Limits, Recorder
+from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
@@ -52,7 +52,7 @@ class Background(Generic[T]):
 class Between:
     """A recorder that listens, with a source's end of its life in ``stop``."""
 
-    def __init__(self, listen: Address, to: Address, directory: Path, limits: Limits | None = None) -> None:
+    def __init__(self, listen: Address, to: Address, directory: Path, limits: RecorderLimits | None = None) -> None:
         heard = threading.Event()
         self._where: list[Address] = []
         self.stop = threading.Event()

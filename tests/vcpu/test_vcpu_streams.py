@@ -8,7 +8,7 @@ import pytest
 
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext
-from migpool.migration.main_channel import counted, describe
+from migpool.migration.sections import counted, describe
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.sections import section_full, section_start

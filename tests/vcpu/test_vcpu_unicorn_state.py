@@ -10,14 +10,14 @@ import pytest
 
 from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices
-from migpool_plugins.vcpu.backend import Machine
+from migpool_plugins.vcpu.backend import VcpuMachine
 from migpool_plugins.vcpu.register_sets import FPU, SREGS, VcpuState
 
 TOP_AT_5 = 5 << 11
 
 
 @pytest.fixture
-def pair(unicorn: str) -> Iterator[tuple[Machine, Machine]]:
+def pair(unicorn: str) -> Iterator[tuple[VcpuMachine, VcpuMachine]]:
     module = importlib.import_module(f"migpool_plugins.vcpu.{unicorn}_machine")
     with closing(module.UnicornMachine(1)) as first, closing(module.UnicornMachine(1)) as second:
         yield first, second
@@ -28,7 +28,7 @@ def with_fpu(state: VcpuState, **values: int) -> VcpuState:
     return VcpuState({**state.registers, "fpu": fpu}, state.page)
 
 
-def test_the_x87_stack_is_named_from_its_top(pair: tuple[Machine, Machine]) -> None:
+def test_the_x87_stack_is_named_from_its_top(pair: tuple[VcpuMachine, VcpuMachine]) -> None:
     x86 = importlib.import_module("unicorn.x86_const")
     first = pair[0].vcpus[0]
     stack = {f"st{n}_mantissa": 0x8000000000000000 + n for n in range(8)}
@@ -43,7 +43,7 @@ def test_the_x87_stack_is_named_from_its_top(pair: tuple[Machine, Machine]) -> N
     assert found == FPU.values(state.registers["fpu"])
 
 
-def test_all_that_unicorn_has_is_loaded_into_another_machine(pair: tuple[Machine, Machine]) -> None:
+def test_all_that_unicorn_has_is_loaded_into_another_machine(pair: tuple[VcpuMachine, VcpuMachine]) -> None:
     first, second = (machine.vcpus[0] for machine in pair)
     state = with_fpu(first.save(), fcw=0x27F, mxcsr=0x1FA0, xmm0_low=1, xmm15_high=2**64 - 1)
     special = SREGS.struct.pack(*{**dict.fromkeys(SREGS.fields, 0), "fs_base": 0x1234, "gs_base": 0x5678}.values())
@@ -52,7 +52,7 @@ def test_all_that_unicorn_has_is_loaded_into_another_machine(pair: tuple[Machine
     assert second.save() == state
 
 
-def test_nothing_optional_is_there(pair: tuple[Machine, Machine]) -> None:
+def test_nothing_optional_is_there(pair: tuple[VcpuMachine, VcpuMachine]) -> None:
     machine = pair[0]
     registers = machine.vcpus[0].save().registers
     assert registers.keys() == {"regs", "sregs", "fpu"} == machine.blank.keys()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool_plugins.vfio.kernel.probe import Finding, probe
+from migpool_plugins.vfio.kernel.probe import ProbedDevice, probe
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from tests.support.vfio.fake_driver import FakeDevice, FakeDriver
 from tests.support.vfio.made_host import UUIDS, MadeHost
@@ -24,7 +24,7 @@ def made(tmp_path: Path) -> MadeHost:
     return MadeHost(tmp_path / "host")
 
 
-def found(made: MadeHost, driver: FakeDriver | None = None) -> Finding:
+def found(made: MadeHost, driver: FakeDriver | None = None) -> ProbedDevice:
     """The one device that a probe finds; nothing is left open."""
     driver = driver or FakeDriver(made.root, {NAME: FakeDevice(), FUNCTION: FakeDevice(group="9")})
     (finding,) = probe(made.host, driver)
@@ -41,7 +41,7 @@ def test_a_device_that_can_migrate(made: MadeHost) -> None:
     made.vfio("7")
     made.mediated(NAME)
     flags = ("STOP_COPY", "P2P", "PRE_COPY")
-    assert found(made) == Finding(NAME, "mtty", "7", migrates=True, flags=flags, state="RUNNING", reason="")
+    assert found(made) == ProbedDevice(NAME, "mtty", "7", migrates=True, flags=flags, state="RUNNING", reason="")
 
 
 def test_a_mediated_device_of_a_kernel_before_6_1(made: MadeHost) -> None:
@@ -141,4 +141,4 @@ def test_the_command(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (0, "")
     document = json.loads(ended.stdout)
     assert document["schema"] == 1
-    assert all(device.keys() == set(Finding.__dataclass_fields__) for device in document["devices"])
+    assert all(device.keys() == set(ProbedDevice.__dataclass_fields__) for device in document["devices"])

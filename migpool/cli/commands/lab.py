@@ -36,7 +36,7 @@ def list_experiments(
     set_up(context, 0, None, debug)
     from migpool.experiments.catalogue import chosen
     from migpool.experiments.terminal import claims_table
-    from migpool.lab.table import console_for
+    from migpool.lab.report.table import console_for
 
     found = chosen(["all"])
     if as_json:
@@ -131,10 +131,10 @@ def compare(
     """
     set_up(context, 0, None, debug)
     from migpool.errors import UsageError
+    from migpool.experiments.recheck import standings
     from migpool.experiments.results import findings_in
-    from migpool.experiments.standing import standings
     from migpool.experiments.terminal import standing_lines, standing_table
-    from migpool.lab.table import console_for
+    from migpool.lab.report.table import console_for
 
     found = standings(findings_in(before), findings_in(now))
     if not found:
@@ -156,9 +156,9 @@ def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> 
     from migpool.cli.interrupt import Interrupt
     from migpool.experiments.catalogue import chosen
     from migpool.experiments.results import prepare, write_finding
-    from migpool.experiments.running import run_experiment
+    from migpool.experiments.runner import run_experiment
     from migpool.experiments.terminal import shown
-    from migpool.lab.table import console_for
+    from migpool.lab.report.table import console_for
 
     experiments = chosen(wanted)
     if results is not None:
@@ -191,7 +191,7 @@ def _run_published(results: Path | None) -> None:
 
     from migpool.cli.files import write
     from migpool.experiments.results import prepare
-    from migpool.lab.table import console_for, plain_table
+    from migpool.lab.report.table import console_for, plain_table
     from migpool.sim import published, told
 
     if results is not None:

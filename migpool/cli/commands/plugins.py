@@ -36,7 +36,7 @@ def plugins(
         return
     from rich.text import Text
 
-    from migpool.lab.table import console_for, plain_table
+    from migpool.lab.report.table import console_for, plain_table
 
     table = plain_table()
     for heading in ("Kind", "Name", "Package"):

@@ -51,7 +51,7 @@ def record(
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
     from migpool.streams.record.index import Connection
-    from migpool.streams.record.recorder import Limits, Recorder
+    from migpool.streams.record.recorder import Recorder, RecorderLimits
     from migpool.transport.address import Address
 
     def opened(connection: Connection) -> None:
@@ -66,7 +66,7 @@ def record(
             Address.parse(listen),
             Address.parse(to),
             directory,
-            limits=Limits(wait, connect, idle),
+            limits=RecorderLimits(wait, connect, idle),
             listening=lambda address: announce(invocation, "listening on", address=str(address)),
             opened=opened,
             warn=complain,

@@ -36,9 +36,9 @@ def report(
       [cyan]migpool report result.json -o report.html[/]
     """
     set_up(context, verbose, log_format, debug)
-    from migpool.lab.form import read_form
-    from migpool.lab.page.document import document
-    from migpool.lab.result import LabResult
+    from migpool.lab.report.page.document import document
+    from migpool.lab.run.form import read_form
+    from migpool.lab.run.result import LabResult
 
     check_writable(output)
     read = [read_form(path, LabResult, "result", "--json") for path in results]

@@ -29,7 +29,7 @@ def list_builtin(context: typer.Context, debug: Debug = False) -> None:
     set_up(context, 0, None, debug)
     from rich.text import Text
 
-    from migpool.lab.table import console_for, plain_table
+    from migpool.lab.report.table import console_for, plain_table
     from migpool.scenario.schema import builtin_names, load_scenario
 
     table = plain_table()

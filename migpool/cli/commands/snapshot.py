@@ -54,7 +54,7 @@ def save(
       [cyan]migpool snapshot save guest.mig[/]
     """
     set_up(context, 0, None, debug)
-    from migpool.lab.rounds import RoundResult, round_line
+    from migpool.lab.run.rounds import RoundResult, round_line
     from migpool.precopy.rounds import Round
     from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.file.file import StreamFile

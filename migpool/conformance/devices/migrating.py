@@ -19,7 +19,7 @@ from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.core.machine import Machine
 from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.lab.footprint import Footprint, footprint
+from migpool.lab.run.footprint import Footprint, footprint
 from migpool.migration.endpoint import Endpoint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State

@@ -25,7 +25,7 @@ from typing import Final, TextIO
 from migpool.conformance.check import Check
 from migpool.conformance.models.checks import FIRST, checks
 from migpool.conformance.models.subject import Subject, subjects
-from migpool.conformance.running import AFTER_ABORT, Finding, Outcome, run_check
+from migpool.conformance.running import AFTER_ABORT, CheckResult, Outcome, run_check
 
 __all__ = ["ChildRunner", "run_apart"]
 
@@ -46,13 +46,13 @@ class ChildRunner:
         self._limit = limit
         self._child: subprocess.Popen[bytes] | None = None
 
-    def run(self, check: Check[Subject]) -> Finding:
+    def run(self, check: Check[Subject]) -> CheckResult:
         """Run one check."""
         began = time.monotonic()
         outcome, text = self._ask(check.name)
         if outcome is not Outcome.PASSED:
             self.close()
-        return Finding(check.name, check.under, check.about, outcome, text, time.monotonic() - began)
+        return CheckResult(check.name, check.under, check.about, outcome, text, time.monotonic() - began)
 
     def close(self) -> None:
         """End the child."""
@@ -85,7 +85,7 @@ class ChildRunner:
 
 def run_apart(
     found: Iterable[Subject], limit: float, watch: Callable[[Check[Subject]], None] | None = None
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Run every check of each, one after the other; where a model runs no job, the first says it all.
 
     Arguments:

@@ -9,7 +9,7 @@ from typing import Final, Self
 from migpool.conformance.naming import check_name
 from migpool.device import Side
 from migpool.errors import UsageError
-from migpool.scenario.model_names import Part, parse_part
+from migpool.scenario.model_names import SideModel, parse_part
 from migpool.scenario.plugins import load_scheduler
 
 __all__ = ["Subject", "subjects"]
@@ -32,7 +32,7 @@ class Subject:
 
     name: str
     side: Side
-    part: Part
+    part: SideModel
     patience: float
     living: list[Callable[[], object]] = field(default_factory=list, repr=False, compare=False)
 

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
-from migpool.streams.inspect.walk import Walk, Wanted
+from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.stream import StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import find, parse
@@ -140,7 +140,7 @@ def _walk(
 ) -> StreamSummary:
     reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, page_size=_page_size(page_size))
     boundaries.reader = reader
-    walk = Walk(boundaries, wanted)
+    walk = StreamWalk(boundaries, wanted)
     size = 0
     error: ProtocolError | None = None
     begins = b""
@@ -157,7 +157,7 @@ def _walk(
     return summary
 
 
-def _feed(reader: StreamReader, walk: Walk, piece: Buffer) -> ProtocolError | None:
+def _feed(reader: StreamReader, walk: StreamWalk, piece: Buffer) -> ProtocolError | None:
     reader.feed(piece)
     try:
         for event in reader.events():
@@ -167,7 +167,7 @@ def _feed(reader: StreamReader, walk: Walk, piece: Buffer) -> ProtocolError | No
     return None
 
 
-def _end(reader: StreamReader, walk: Walk) -> ProtocolError | None:
+def _end(reader: StreamReader, walk: StreamWalk) -> ProtocolError | None:
     """Declare the end, and take the events that only then can be had."""
     ended: ProtocolError | None = None
     try:

@@ -28,7 +28,7 @@ from migpool.wire.stream import StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import parse
 
-__all__ = ["Walk", "Wanted"]
+__all__ = ["StreamWalk", "Wanted"]
 
 Wanted = Callable[[str, int], bool]
 """Says for an idstr and an instance id whether the payload is to be kept."""
@@ -61,7 +61,7 @@ class _Run:
 
 
 @dataclass(slots=True)
-class Walk:
+class StreamWalk:
     """Takes events one after the other.
 
     Arguments:

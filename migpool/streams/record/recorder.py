@@ -27,7 +27,7 @@ from migpool.streams.record.store import Store
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, listen, prepare
 
-__all__ = ["Limits", "Recorder"]
+__all__ = ["Recorder", "RecorderLimits"]
 
 BACKLOG: Final = 256
 GRACE: Final = 2.0
@@ -35,7 +35,7 @@ GRACE: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RecorderLimits:
     """How long a recorder waits, in seconds.
 
     Attributes:
@@ -69,7 +69,7 @@ class Recorder:
         to: Address,
         directory: Path,
         *,
-        limits: Limits | None = None,
+        limits: RecorderLimits | None = None,
         listening: Callable[[Address], None] | None = None,
         opened: Callable[[Connection], None] | None = None,
         warn: Callable[[str], None] | None = None,
@@ -78,7 +78,7 @@ class Recorder:
         self._listen = listen
         self._to = to
         self._directory = directory
-        self._limits = limits or Limits()
+        self._limits = limits or RecorderLimits()
         self._listening = listening or (lambda _address: None)
         self._opened = opened or (lambda _connection: None)
         self._warn = warn or (lambda _line: None)

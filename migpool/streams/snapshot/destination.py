@@ -17,7 +17,7 @@ from migpool.errors import UsageError
 from migpool.migration.destination import Destination
 from migpool.migration.endpoint import EndOptions
 from migpool.migration.report import SideReport
-from migpool.migration.return_path_writer import Answering
+from migpool.migration.return_path_writer import ReturnPathWriter
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
 from migpool.schedulers.base import Scheduler
@@ -64,7 +64,7 @@ class SnapshotDestination(Destination):
             self._file = stack.enter_context(self._path.open("rb"))
         except OSError as error:
             raise self._unreadable(error) from None
-        self._answers = Answering(lambda _: None)
+        self._answers = ReturnPathWriter(lambda _: None)
         return ()
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:

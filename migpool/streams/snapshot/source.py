@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.machine import Machine
 from migpool.migration.endpoint import EndOptions
-from migpool.migration.main_channel import MainChannel
 from migpool.migration.report import SideReport
 from migpool.migration.save_handlers import Gates
 from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.migration.states import Event
-from migpool.precopy.rounds import Limits, Measured, Round
+from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure
 from migpool.schedulers.base import Scheduler
 from migpool.streams.file.file import StreamFile
-from migpool.transport.group import ChannelGroup
+from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.main_channel import MainChannel
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header
 
 if TYPE_CHECKING:
-    from migpool.ram.source import MemorySource
+    from migpool.ram.source import RamSource
 
 __all__ = ["SnapshotSource"]
 
@@ -79,7 +79,7 @@ class SnapshotSource(Source):
     def _next_answer(self) -> Callable[[str], None]:
         return lambda _: None  # who loads the file has all of it at once
 
-    def _check_rounds(self, memory: MemorySource, measured: Measured, limits: Limits) -> None:
+    def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """However much is left, it is written: nobody waits for this machine."""
 
     def _switch_over(self) -> None:

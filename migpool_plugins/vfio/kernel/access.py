@@ -24,7 +24,7 @@ _DEVICE_NAME_END: Final = b"\0"
 
 
 @dataclass(slots=True)
-class Access:
+class DeviceAccess:
     """An open device.
 
     Arguments:
@@ -96,7 +96,7 @@ def _what_is_missing(host: Host, device: HostDevice, wanted: Way | None) -> str:
     return f"{device.name}: {host.group_file(device)} is missing: load the module vfio, or use iommufd"
 
 
-def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Way | None = None) -> list[Access]:
+def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Way | None = None) -> list[DeviceAccess]:
     """Open devices; those of one group share it, since a group can be opened once only.
 
     Raises:
@@ -104,7 +104,7 @@ def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Wa
     """
     groups: dict[str, _Group] = {}
     with ExitStack() as opened:
-        made: list[Access] = []
+        made: list[DeviceAccess] = []
         for device in devices:
             if way_to(host, device, way) == "iommufd":
                 access = _open_with_iommufd(device, host, calls)
@@ -116,7 +116,7 @@ def open_access(devices: Sequence[HostDevice], host: Host, calls: Calls, way: Wa
     return made
 
 
-def _open_in_group(device: HostDevice, host: Host, calls: Calls, groups: dict[str, _Group]) -> Access:
+def _open_in_group(device: HostDevice, host: Host, calls: Calls, groups: dict[str, _Group]) -> DeviceAccess:
     with ExitStack() as opened:
         group = groups.get(device.group)
         if group is None:
@@ -126,10 +126,10 @@ def _open_in_group(device: HostDevice, host: Host, calls: Calls, groups: dict[st
         name = bytearray(device.name.encode() + _DEVICE_NAME_END)
         fd = _ask(calls, group.fd, abi.GROUP_GET_DEVICE_FD, name, device)
         opened.callback(os.close, fd)
-        return Access(device, fd, f"kernel driver {device.driver}, group {device.group}", opened.pop_all())
+        return DeviceAccess(device, fd, f"kernel driver {device.driver}, group {device.group}", opened.pop_all())
 
 
-def _open_with_iommufd(device: HostDevice, host: Host, calls: Calls) -> Access:
+def _open_with_iommufd(device: HostDevice, host: Host, calls: Calls) -> DeviceAccess:
     with ExitStack() as opened:
         # An address space of the device's own, without a mapping: until it is attached, the kernel blocks the device.
         iommufd = _open(calls, str(host.iommufd), device, opened)
@@ -142,7 +142,7 @@ def _open_with_iommufd(device: HostDevice, host: Host, calls: Calls) -> Access:
         attach = bytearray(abi.ATTACH_IOMMUFD_PT.pack(abi.ATTACH_IOMMUFD_PT.size, 0, number))
         _ask(calls, fd, abi.DEVICE_ATTACH_IOMMUFD_PT, attach, device)
         note = f"kernel driver {device.driver}, iommufd, {device.character_device}"
-        return Access(device, fd, note, opened.pop_all())
+        return DeviceAccess(device, fd, note, opened.pop_all())
 
 
 def _open(calls: Calls, path: str, device: HostDevice, opened: ExitStack) -> int:

@@ -28,7 +28,7 @@ from typing import Final
 from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
 from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.kernel import abi
-from migpool_plugins.vfio.kernel.access import Access
+from migpool_plugins.vfio.kernel.access import DeviceAccess
 from migpool_plugins.vfio.kernel.calls import Calls, get_data_size, get_flags, get_state, refusal, set_state
 from migpool_plugins.vfio.migration import PRE_COPY, READABLE, WRITABLE, Flags, MigrationState
 
@@ -70,7 +70,7 @@ class KernelBackend:
         BackendError: the driver cannot migrate the device; it is closed then.
     """
 
-    def __init__(self, access: Access, calls: Calls, time_limit: float) -> None:
+    def __init__(self, access: DeviceAccess, calls: Calls, time_limit: float) -> None:
         self.name = access.device.name
         self.fd = access.fd
         self.note = access.note

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.kernel.access import Access, open_access, way_to
+from migpool_plugins.vfio.kernel.access import DeviceAccess, open_access, way_to
 from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls, get_flags, get_state
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbedDevice:
     """What was found out about one device.
 
     Attributes:
@@ -35,7 +35,7 @@ class Finding:
     reason: str
 
 
-def probe(host: Host | None = None, calls: Calls | None = None) -> list[Finding]:
+def probe(host: Host | None = None, calls: Calls | None = None) -> list[ProbedDevice]:
     """Look at mediated devices, devices bound to VFIO, and virtual functions.
 
     A device that can be opened is, for a moment, and asked; nothing about it is changed, its state neither.
@@ -48,7 +48,7 @@ def probe(host: Host | None = None, calls: Calls | None = None) -> list[Finding]
     return [_judge(device, where, kernel) for device in where.devices()]
 
 
-def _judge(device: HostDevice, host: Host, calls: Calls) -> Finding:
+def _judge(device: HostDevice, host: Host, calls: Calls) -> ProbedDevice:
     try:
         if way_to(host, device) == "group" and device.strangers:
             held = ", ".join(f"{name} ({driver})" for name, driver in device.strangers)
@@ -62,7 +62,7 @@ def _judge(device: HostDevice, host: Host, calls: Calls) -> Finding:
         access.close()
 
 
-def _asked(access: Access, calls: Calls) -> Finding:
+def _asked(access: DeviceAccess, calls: Calls) -> ProbedDevice:
     device = access.device
     try:
         flags = get_flags(calls, access.fd)
@@ -74,5 +74,5 @@ def _asked(access: Access, calls: Calls) -> Finding:
     return _finding(device, names, state, reason)
 
 
-def _finding(device: HostDevice, flags: Sequence[str] = (), state: str = "", reason: str = "") -> Finding:
-    return Finding(device.name, device.driver, device.group, not reason, tuple(flags), state, reason)
+def _finding(device: HostDevice, flags: Sequence[str] = (), state: str = "", reason: str = "") -> ProbedDevice:
+    return ProbedDevice(device.name, device.driver, device.group, not reason, tuple(flags), state, reason)

@@ -28,7 +28,7 @@ from migpool_plugins.vfio.migration import (
 )
 from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
 from migpool_plugins.vfio.vfiouser.connection import Connection, Reply
-from migpool_plugins.vfio.vfiouser.message import DATA, PRECOPY_INFO, Command, MessageError, words
+from migpool_plugins.vfio.vfiouser.message import DATA, PRECOPY_INFO, MessageError, UserCommand, words
 
 READ_SIZE: Final = 1 << 20
 """Bytes of data a message that are proposed to a server."""
@@ -96,10 +96,10 @@ class VfioUserBackend:
         flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
         payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
         name = "set-state"
-        self._refusal(self._ask(Command.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
+        self._refusal(self._ask(UserCommand.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
 
     def reset(self) -> None:
-        self._refusal(self._ask(Command.RESET, b"", "reset"), "the reset was refused")
+        self._refusal(self._ask(UserCommand.RESET, b"", "reset"), "the reset was refused")
 
     def data_size(self) -> int | None:
         """Ask for the size of the state; ``None`` if the server does not know this question."""
@@ -157,7 +157,7 @@ class VfioUserBackend:
         for begin in range(0, len(data), self.write_size):
             part = data[begin : begin + self.write_size]
             head = DATA.pack(DATA.size + len(part), len(part))
-            waiting.append(connection.send(Command.MIG_DATA_WRITE, head, "write", part))
+            waiting.append(connection.send(UserCommand.MIG_DATA_WRITE, head, "write", part))
             if len(waiting) >= self._outstanding:
                 refused = connection.answer(waiting.popleft(), "write")
                 if refused:
@@ -178,7 +178,7 @@ class VfioUserBackend:
         for begin in range(0, len(data), self.write_size):
             part = data[begin : begin + self.write_size]
             head = DATA.pack(DATA.size + len(part), len(part))
-            number = connection.send(Command.MIG_DATA_WRITE, head, "write", part, ask=begin == last)
+            number = connection.send(UserCommand.MIG_DATA_WRITE, head, "write", part, ask=begin == last)
             if begin == last:
                 refused = connection.answer(number, "write")
                 if not refused and last:
@@ -218,7 +218,7 @@ class VfioUserBackend:
     def _agree(self, connection: Connection) -> None:
         """Exchange versions and capabilities, and ask what the device can do."""
         try:
-            came = connection.ask(Command.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
+            came = connection.ask(UserCommand.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
         except BackendError as error:
             if error.errno != errno.ETIMEDOUT:
                 raise
@@ -241,9 +241,9 @@ class VfioUserBackend:
             raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")
         flags = FeatureFlag.PROBE | FeatureFlag.GET | Feature.MIG_DATA_SIZE
         question = FEATURE_HEADER.pack(FEATURE_HEADER.size, flags)
-        self._knows_size = not connection.ask(Command.DEVICE_FEATURE, question, "probe").errno
+        self._knows_size = not connection.ask(UserCommand.DEVICE_FEATURE, question, "probe").errno
 
-    def _ask(self, what: Command, payload: bytes, name: str) -> Reply:
+    def _ask(self, what: UserCommand, payload: bytes, name: str) -> Reply:
         try:
             return self._session().ask(what, payload, name)
         except BackendError as error:
@@ -253,7 +253,7 @@ class VfioUserBackend:
         payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + size, FeatureFlag.GET | feature)
         name = f"get-{feature.name.lower().replace('_', '-')}"
         try:
-            came = connection.ask(Command.DEVICE_FEATURE, payload, name)
+            came = connection.ask(UserCommand.DEVICE_FEATURE, payload, name)
         except BackendError as error:
             raise self._explained(error) from None
         self._refusal(came, f"{name} was refused")

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool_plugins.vfio.backend import BackendError
-from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Command, Header, MessageError, command, reply
+from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, UserCommand, command, reply
 
 _TIMEVAL: Final = struct.Struct("@ll")
 _SCRATCH: Final = 64 << 10
@@ -72,7 +72,7 @@ class Connection:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
-    def ask(self, what: Command, payload: bytes, name: str) -> Reply:
+    def ask(self, what: UserCommand, payload: bytes, name: str) -> Reply:
         """Send a command, which errors call ``name``, and return its answer."""
         number = self.send(what, payload, name)
         header = self._await(number, name)
@@ -85,7 +85,7 @@ class Connection:
             How many bytes came; a refusal as a :class:`Reply`.
         """
         name = "read"
-        number = self.send(Command.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name)
+        number = self.send(UserCommand.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name)
         header = self._await(number, name)
         if header.is_error:
             return Reply(header.errno or errno.EIO, self._payload(header.rest, name))
@@ -101,7 +101,9 @@ class Connection:
         self._drain(room - came, name)
         return came
 
-    def send(self, what: Command, payload: bytes, name: str, data: memoryview | None = None, ask: bool = True) -> int:
+    def send(
+        self, what: UserCommand, payload: bytes, name: str, data: memoryview | None = None, ask: bool = True
+    ) -> int:
         """Send a command; returns its number, by which :meth:`answer` finds the reply.
 
         Arguments:
@@ -154,7 +156,7 @@ class Connection:
         """Answer a command of the server's: there is no guest memory here, and nothing else it could ask for."""
         if not asked.wants_reply:
             return
-        memory = asked.command in (Command.DMA_READ, Command.DMA_WRITE)
+        memory = asked.command in (UserCommand.DMA_READ, UserCommand.DMA_WRITE)
         try:
             self._socket.sendall(reply(asked, 0, errno.EFAULT if memory else errno.ENOTSUP))
         except OSError as error:

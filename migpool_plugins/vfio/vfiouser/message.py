@@ -30,7 +30,7 @@ class MessageError(ValueError):
     """The bytes are no message of this protocol; the connection they came from cannot be used any more."""
 
 
-class Command(enum.IntEnum):
+class UserCommand(enum.IntEnum):
     """What a message is about; those with which a migration has nothing to do are left out."""
 
     VERSION = 1
@@ -60,7 +60,7 @@ class Header:
 
     Arguments:
         number: tells which reply belongs to which command.
-        command: a value of :class:`Command`, or one that nobody knows.
+        command: a value of :class:`UserCommand`, or one that nobody knows.
         size: bytes of the whole message.
         flags: see :class:`MessageFlag`.
         errno: in a reply that is an error, why.
@@ -98,7 +98,7 @@ class Header:
         return self.size - HEADER.size
 
 
-def command(number: int, what: Command, payload: int, no_reply: bool = False) -> bytes:
+def command(number: int, what: UserCommand, payload: int, no_reply: bool = False) -> bytes:
     """Return the header of a command with so many bytes of payload."""
     return HEADER.pack(number, what, HEADER.size + payload, MessageFlag.NO_REPLY if no_reply else 0, 0)
 

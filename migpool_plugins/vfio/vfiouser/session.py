@@ -34,9 +34,9 @@ from migpool_plugins.vfio.vfiouser.message import (
     INFO,
     INFO_RESET,
     PRECOPY_INFO,
-    Command,
     Header,
     MessageError,
+    UserCommand,
     reply,
 )
 
@@ -65,12 +65,12 @@ class Session:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._answers: dict[int, Callable[[bytes], bytes]] = {
-            Command.VERSION: self._version,
-            Command.DEVICE_FEATURE: self._feature,
-            Command.GET_INFO: self._info,
-            Command.DMA_MAP: lambda _payload: b"",
-            Command.DMA_UNMAP: self._dma_unmap,
-            Command.RESET: self._reset,
+            UserCommand.VERSION: self._version,
+            UserCommand.DEVICE_FEATURE: self._feature,
+            UserCommand.GET_INFO: self._info,
+            UserCommand.DMA_MAP: lambda _payload: b"",
+            UserCommand.DMA_UNMAP: self._dma_unmap,
+            UserCommand.RESET: self._reset,
         }
 
     def run(self) -> None:
@@ -80,9 +80,9 @@ class Session:
                 header = Header.parse(self._head, _MOST)
                 if header.is_reply:
                     raise MessageError("a reply came, and nothing had been asked")
-                if header.command == Command.MIG_DATA_WRITE:
+                if header.command == UserCommand.MIG_DATA_WRITE:
                     whole = self._write(header)
-                elif header.command == Command.MIG_DATA_READ:
+                elif header.command == UserCommand.MIG_DATA_READ:
                     whole = self._read(header)
                 else:
                     whole = self._answer(header)
@@ -100,7 +100,7 @@ class Session:
         if not self._receive(memoryview(payload)):
             return False
         try:
-            if not self._agreed and header.command != Command.VERSION:
+            if not self._agreed and header.command != UserCommand.VERSION:
                 raise Refusal("VERSION comes first", errno=EPROTO)
             answer = self._answers.get(header.command)
             if answer is None:

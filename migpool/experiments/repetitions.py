@@ -1,0 +1,187 @@
+"""Makes the runs of an experiment, round by round.
+
+Each round makes every variant once, and every second one in the opposite order: what changes on the host while it goes
+on (its clock rate, other work) falls on all variants alike, and a steady drift cancels out. A ratio is taken within a
+round, and the rounds' ratios are the samples.
+
+Rounds are made until the intervals of all comparisons are narrow enough, or until the next round would probably end
+after the time is up; two are made in any case. The rule looks at the widths alone, never at where an interval lies:
+stopping as soon as a threshold is cleared would make every claim come true, or false, in the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from migpool.experiments.finding import ComparisonFinding, Ended
+from migpool.experiments.form import Comparison, Experiment, Measure, Variant
+from migpool.experiments.interval import Interval, median_interval
+from migpool.experiments.verdict import compared
+from migpool.lab.findings import run_result
+from migpool.lab.run.processes import Observed, ProcessPair
+from migpool.lab.run.result import RunResult
+from migpool.scenario.schema import Scenario
+
+__all__ = ["Measured", "Migrate", "found_of", "make_rounds", "migrate", "ratios"]
+
+MOST_FAILURES: Final = 3
+"""Runs that may fail before the experiment is given up."""
+
+LEAST_ROUNDS: Final = 2
+"""Rounds that are made whatever time they take: one alone has no interval."""
+
+Round: TypeAlias = dict[str, RunResult]
+"""The runs of one round by their variants' names."""
+
+
+class Migrate(Protocol):
+    """Makes one run, or returns ``None`` if it was cancelled."""
+
+    def __call__(
+        self, scenario: Scenario, model: str, repeat: int, where: str, stop: Callable[[], bool]
+    ) -> RunResult | None: ...
+
+
+def migrate(scenario: Scenario, model: str, repeat: int, where: str, stop: Callable[[], bool]) -> RunResult | None:
+    """Migrate once between two processes on this host."""
+    seed = scenario.seed + repeat
+    pair = ProcessPair(scenario, model, seed, where).run(_unobserved, stop)
+    return None if pair.cancelled else run_result(model, repeat, seed, pair)
+
+
+def _unobserved(now: Observed) -> None:
+    del now
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the rounds gave.
+
+    Arguments:
+        rounds: all that were made, in order; the last may lack variants if it was cancelled.
+        ended: why there are no more.
+        seconds: how long they took.
+        failures: the runs that failed, a line each.
+    """
+
+    rounds: Sequence[Round]
+    ended: Ended
+    seconds: float
+    failures: Sequence[str]
+
+
+def make_rounds(
+    experiment: Experiment,
+    seconds: float,
+    *,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    make: Migrate = migrate,
+    clock: Callable[[], float] = time.monotonic,
+) -> Measured:
+    """Make two rounds or more.
+
+    Arguments:
+        experiment: one with variants.
+        seconds: for all rounds.
+        stop: asked several times a second; once it says true the run is cancelled, and it ends.
+        say: shows a line after each round.
+        make: makes one run.
+        clock: tells the time in seconds.
+
+    Raises:
+        UsageError: a scenario or a model cannot be used here.
+    """
+    scenarios = {one.name: experiment.scenario_of(one, experiment.id) for one in experiment.variants}
+    rounds: list[Round] = []
+    failures: list[str] = []
+    longest = 0.0
+    began = clock()
+    ended: Ended | None = None
+    while ended is None:
+        begin = clock()
+        runs: Round = {}
+        for variant in _ordered(experiment.variants, len(rounds)):
+            run = make(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
+            if run is None or stop():
+                ended = "cancelled"
+                break
+            runs[variant.name] = run
+            if not run.verified:
+                failures.append(f"{variant.name}, round {len(rounds) + 1}: {run.error or run.outcome}")
+        rounds.append(runs)
+        longest = max(longest, clock() - begin)
+        if ended is None:
+            say(_told(experiment, rounds))
+            ended = _over(experiment, rounds, len(failures), clock() - began + longest > seconds)
+    return Measured(rounds, ended, clock() - began, failures)
+
+
+def ratios(comparison: Comparison, rounds: Sequence[Round]) -> list[float]:
+    """The ratio of each round in which both runs came to their end."""
+    found = []
+    for runs in rounds:
+        above, below = (_value(runs.get(name), comparison.measure) for name in (comparison.of, comparison.to))
+        if above and below:
+            found.append(above / below)
+    return found
+
+
+def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFinding:
+    """What some rounds say of a comparison."""
+    found = ratios(comparison, rounds)
+    interval = median_interval(found) if found else None
+    return ComparisonFinding(
+        name=comparison.name,
+        of=comparison.of,
+        to=comparison.to,
+        measure=comparison.measure,
+        least=comparison.least,
+        most=comparison.most,
+        decides=comparison.decides,
+        ratios=found,
+        median=None if interval is None else interval.middle,
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        coverage=None if interval is None else interval.coverage,
+        outcome=compared(comparison, interval),
+    )
+
+
+def _value(run: RunResult | None, measure: Measure) -> float | None:
+    if run is None or not run.verified:
+        return None
+    return run.downtime_ms if measure == "downtime" else run.total_ms
+
+
+def _ordered(variants: Sequence[Variant], number: int) -> Sequence[Variant]:
+    return variants[::-1] if number % 2 else variants
+
+
+def _over(experiment: Experiment, rounds: Sequence[Round], failed: int, late: bool) -> Ended | None:
+    if failed > MOST_FAILURES:
+        return "failures"
+    intervals = [median_interval(found) if found else None for found in _all_ratios(experiment, rounds)]
+    if all(_narrow(one, experiment.effort.precision) for one in intervals):
+        return "narrow"
+    return "time" if late and len(rounds) >= LEAST_ROUNDS else None
+
+
+def _narrow(interval: Interval | None, precision: float) -> bool:
+    return interval is not None and interval.sure and interval.spread <= precision
+
+
+def _all_ratios(experiment: Experiment, rounds: Sequence[Round]) -> list[list[float]]:
+    return [ratios(one, rounds) for one in experiment.comparisons]
+
+
+def _told(experiment: Experiment, rounds: Sequence[Round]) -> str:
+    parts = []
+    for comparison, found in zip(experiment.comparisons, _all_ratios(experiment, rounds), strict=True):
+        if found:
+            now = median_interval(found)
+            parts.append(f"{comparison.name} {now.middle:.2f} ({now.low:.2f} to {now.high:.2f})")
+    return f"{experiment.id}, round {len(rounds)}: {'; '.join(parts) or 'no ratio yet'}"

@@ -1,0 +1,197 @@
+"""Runs one experiment from its file to its finding."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from migpool.experiments.cancels import cancel_everywhere
+from migpool.experiments.finding import ComparisonFinding, CountFinding, Ended, Finding, VariantFinding
+from migpool.experiments.form import Cancels, Experiment, Variant
+from migpool.experiments.growing_pools import fields
+from migpool.experiments.interval import WANTED
+from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
+from migpool.experiments.verdict import Piece, counted, expected, verdict_of
+from migpool.lab.findings import machine_facts
+from migpool.lab.report.summary import summarize
+from migpool.lab.run.result import RunResult, ThreadCounts
+
+__all__ = ["found_in", "run_experiment"]
+
+EXAMPLES = 3
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    quick: bool,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    make: Migrate = migrate,
+) -> Finding:
+    """Make an experiment's runs, and say what they show.
+
+    Arguments:
+        experiment: which.
+        quick: whether to take the effort for a quick look.
+        stop: asked several times a second; once it says true, the run under way is cancelled and no other is made.
+        say: shows a line now and then.
+        make: makes one run.
+
+    Raises:
+        UsageError: a scenario or a model cannot be used here.
+        MigpoolError: the machine of a count cannot be built, or does not migrate at all.
+    """
+    load = os.getloadavg()[0]
+    seconds = experiment.effort.quick if quick else experiment.effort.seconds
+    if experiment.cancels is None:
+        measured = make_rounds(experiment, seconds, stop=stop, say=say, make=make)
+        return found_in(experiment, measured, quick=quick, load=load)
+    begin = time.monotonic()
+    counts = _counts(experiment, experiment.cancels, seconds, quick, stop, say)
+    ended: Ended = "cancelled" if stop() else "counted"
+    return _finding(experiment, [], counts, quick, load, ended, time.monotonic() - begin)
+
+
+def found_in(experiment: Experiment, measured: Measured, *, quick: bool, load: float) -> Finding:
+    """What an experiment's rounds show.
+
+    Arguments:
+        experiment: which.
+        measured: its rounds.
+        quick: whether it was a quick look.
+        load: the load average when it began.
+    """
+    comparisons = [found_of(one, measured.rounds) for one in experiment.comparisons]
+    counts = [_within(limit.name, limit.most, measured.rounds) for limit in experiment.limits]
+    return _finding(
+        experiment,
+        comparisons,
+        counts,
+        quick,
+        load,
+        measured.ended,
+        measured.seconds,
+        rounds=measured.rounds,
+        failures=measured.failures,
+    )
+
+
+def _finding(
+    experiment: Experiment,
+    comparisons: Sequence[ComparisonFinding],
+    counts: Sequence[CountFinding],
+    quick: bool,
+    load: float,
+    ended: Ended,
+    seconds: float,
+    *,
+    rounds: Sequence[Round] = (),
+    failures: Sequence[str] = (),
+) -> Finding:
+    deciding = [one for one in comparisons if one.decides]
+    pieces = [Piece(one.name, one.outcome, _ratio_told(one)) for one in deciding]
+    pieces += _never(counts)
+    verdict = verdict_of(pieces, experiment.depends)
+    return Finding(
+        schema=1,
+        id=experiment.id,
+        title=experiment.title,
+        claim=experiment.claim,
+        by=experiment.by,
+        method=" ".join(experiment.method.split()),
+        verdict=verdict.word,
+        reason=verdict.reason,
+        preliminary=any((one.coverage or 0.0) < WANTED for one in deciding),
+        quick=quick,
+        ended=ended,
+        precision=experiment.effort.precision,
+        rounds=len(rounds),
+        seconds=seconds,
+        machine=machine_facts(),
+        load=load,
+        variants=[_variant(one, rounds) for one in experiment.variants],
+        comparisons=list(comparisons),
+        counts=list(counts),
+        growing=fields(experiment.variants, rounds),
+        failures=list(failures),
+    )
+
+
+def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
+    """One piece for each kind of count: those of all models together."""
+    for what in dict.fromkeys(one.what for one in counts):
+        same = [one for one in counts if one.what == what]
+        total, wrong = sum(one.total for one in same), sum(one.wrong for one in same)
+        # A kind of which one model has nothing to count is not decided by the others' counts.
+        outcome = counted(min(one.total for one in same), wrong)
+        yield Piece(what, outcome, f"{wrong} of {total}", never=True)
+
+
+def _ratio_told(one: ComparisonFinding) -> str:
+    if one.median is None:
+        return one.interval
+    return f"{one.interval}; expected {expected(one.least, one.most)}"
+
+
+def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:
+    shares = {
+        f"{variant}, round {number}": share
+        for number, runs in enumerate(rounds, start=1)
+        for variant, run in runs.items()
+        if (share := _memory_share(run)) is not None
+    }
+    wrong = [f"{where}: {share:.2f}" for where, share in shares.items() if share > most]
+    return CountFinding(
+        model="",
+        what=f"{name} over {most:g}",
+        total=len(shares),
+        wrong=len(wrong),
+        outcome=counted(len(shares), len(wrong)),
+        examples=wrong[:EXAMPLES],
+    )
+
+
+def _memory_share(run: RunResult) -> float | None:
+    used, budget = run.memory.high_water_bytes, run.memory.budget_bytes
+    return None if used is None or not budget else used / budget
+
+
+def _variant(variant: Variant, rounds: Sequence[Round]) -> VariantFinding:
+    runs = [found for one in rounds if (found := one.get(variant.name)) is not None]
+    summaries = summarize(runs)
+    threads = summaries[0].threads if summaries else (None, None)
+    shares = [share for run in runs if (share := _memory_share(run)) is not None]
+    return VariantFinding(
+        name=variant.name,
+        model=variant.model,
+        set=variant.set,
+        downtime_ms=[run.downtime_ms if run.verified else None for run in runs],
+        total_ms=[run.total_ms if run.verified else None for run in runs],
+        threads=ThreadCounts(source=threads[0], destination=threads[1]),
+        memory_share=max(shares, default=None),
+        where=dict(summaries[0].kinds) if summaries else {},
+    )
+
+
+def _counts(
+    experiment: Experiment,
+    cancels: Cancels,
+    seconds: float,
+    quick: bool,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> list[CountFinding]:
+    waits = cancels.quick if quick else cancels.waits
+    scenario = experiment.scenario_of(None, experiment.id)
+    return list(
+        cancel_everywhere(
+            scenario,
+            cancels.models,
+            waits,
+            seconds,
+            stop=stop,
+            say=lambda line: say(f"{experiment.id}, {line}"),
+        )
+    )

@@ -1,0 +1,182 @@
+"""What each device's own work takes: as declared, or as the runs show it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from migpool.core.effects import Wait
+from migpool.device import StateCosts
+from migpool.errors import UsageError
+from migpool.lab.analysis.memory_costs import memory_costs
+from migpool.lab.analysis.page_jobs import memory_of
+from migpool.migration.report import SideReport
+from migpool.migration.states import State
+
+__all__ = ["DeviceCosts", "device_costs"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCosts:
+    """One device's own work, when nothing is in its way. Times are in seconds.
+
+    Arguments:
+        name: the device's.
+        bytes: of its state and config, without what was sent before the stop.
+        iterable: whether it has state besides its config.
+        quiesce: one call of ``quiesce``.
+        stop: one call of ``stop``.
+        read: all calls of ``save_state`` together.
+        write: all calls of ``load_state`` together.
+        write_last: the last of them.
+        receive_last: the last chunk comes out of its socket.
+        save_config: one call of ``save_config``.
+        load_config: one call of ``load_config``.
+        start: one call each of ``wake`` and ``start``.
+        read_lock: the lock outside the migration that its reads hold; empty without one.
+        write_lock: the same for its writes.
+        look: of a memory, one look at which pages have been written.
+        sync: the SYNCs at its end.
+        page_rate: the most bytes of its pages that any run sent, and received, in a second; 0 for all other devices.
+        measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
+            measured one was counted from when all had been.
+    """
+
+    name: str
+    bytes: int = 0
+    iterable: bool = True
+    quiesce: float = 0.0
+    stop: float = 0.0
+    read: float = 0.0
+    write: float = 0.0
+    write_last: float = 0.0
+    receive_last: float = 0.0
+    save_config: float = 0.0
+    load_config: float = 0.0
+    start: float = 0.0
+    read_lock: str = ""
+    write_lock: str = ""
+    look: float = 0.0
+    sync: float = 0.0
+    page_rate: float = 0.0
+    measured: bool = False
+
+
+def device_costs(
+    runs: Sequence[tuple[SideReport, SideReport]],
+    costs: Sequence[StateCosts | None] = (),
+    destination_costs: Sequence[StateCosts | None] = (),
+) -> list[DeviceCosts]:
+    """Every device's costs, by slot.
+
+    Arguments and errors are those of :func:`~migpool.lab.analysis.bound.lower_bound`.
+    """
+    completed = [(source, destination) for source, destination in runs if _completed(source, destination)]
+    if not completed:
+        raise UsageError("a lower bound rests on runs that completed, and there is none")
+    names = [device.name for device in completed[0][0].devices]
+    if any([device.name for device in report.devices] != names for run in completed for report in run):
+        raise UsageError("the runs are of different machines: give those of one scenario")
+    for side, declared in (("source", costs), ("destination", destination_costs)):
+        if declared and len(declared) != len(names):
+            raise UsageError(f"costs of {len(declared)} devices at the {side}, but the machine has {len(names)}")
+    shown = [_Shown(source, destination) for source, destination in completed]
+    found = []
+    for slot, name in enumerate(names):
+        least = _Least(shown, slot)
+        ours = costs[slot] if costs else None
+        theirs = destination_costs[slot] if destination_costs else None
+        iterable = completed[0][0].devices[slot].iterable
+        size = min(source.devices[slot].bytes_after_stop for source, _ in completed)
+        if ours is not None and any(source.devices[slot].bytes_before_stop for source, _ in completed):
+            # How much is left after the stop differs from run to run: no run may be told more than it had to do.
+            ours = replace(
+                ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
+            )
+        known = least.costs(name, size, iterable)
+        if slot == memory_of(completed[0][0]):
+            of_it = memory_costs(completed)
+            known = replace(known, look=of_it.look, sync=of_it.sync, page_rate=of_it.rate)
+        elif ours is not None:
+            known = replace(
+                known,
+                stop=ours.stop,
+                read=ours.read,
+                write=ours.write,
+                write_last=min(_last_write(ours), known.write_last),
+                save_config=ours.save_config,
+                load_config=ours.load_config,
+                read_lock=ours.shared_lock,
+                write_lock=theirs.shared_lock if theirs is not None else "",
+                measured=False,
+            )
+        found.append(known)
+    return found
+
+
+def _completed(source: SideReport, destination: SideReport) -> bool:
+    return source.outcome is State.COMPLETED and bool(source.stopped and destination.running)
+
+
+def _last_write(costs: StateCosts) -> float:
+    """The last chunk is what the whole ones before it leave of all writes; it may be shorter than they are."""
+    if costs.write_chunk <= 0 or costs.write <= 0:
+        return 0.0
+    # A remainder of next to nothing is a whole chunk that rounding has split.
+    before = ceil(costs.write / costs.write_chunk - 1e-9) - 1
+    return max(0.0, costs.write - before * costs.write_chunk)
+
+
+class _Shown:
+    """What one run shows: for each kind of work and device the sum, and the last piece."""
+
+    def __init__(self, source: SideReport, destination: SideReport) -> None:
+        self.sums: defaultdict[tuple[Wait, int], int] = defaultdict(int)
+        self.last: dict[tuple[Wait, int], int] = {}
+        last_chunk: dict[int, int] = {}
+        received: dict[tuple[int, int], int] = {}
+        for span in (*source.spans, *destination.spans):
+            self.sums[span.wait, span.slot] += span.duration
+            if span.wait is Wait.RECEIVE:
+                received[span.slot, span.index] = span.duration
+            elif span.wait is Wait.WRITE and span.index >= last_chunk.get(span.slot, 0):
+                last_chunk[span.slot] = span.index
+                self.last[Wait.WRITE, span.slot] = span.duration
+        for slot, index in last_chunk.items():
+            self.last[Wait.RECEIVE, slot] = received.get((slot, index), 0)
+
+
+class _Least:
+    """The least that any run shows of one device, in seconds."""
+
+    def __init__(self, runs: Iterable[_Shown], slot: int) -> None:
+        self._runs = list(runs)
+        self._slot = slot
+
+    def sum(self, wait: Wait) -> float:
+        """All work of a kind."""
+        return min(run.sums.get((wait, self._slot), 0) for run in self._runs) / 1e9
+
+    def last(self, wait: Wait) -> float:
+        """The last piece of a kind."""
+        return min(run.last.get((wait, self._slot), 0) for run in self._runs) / 1e9
+
+    def costs(self, name: str, size: int, iterable: bool) -> DeviceCosts:
+        """All of it, for a device that declares nothing."""
+        return DeviceCosts(
+            name=name,
+            bytes=size,
+            iterable=iterable,
+            quiesce=self.sum(Wait.QUIESCE),
+            stop=self.sum(Wait.STOP),
+            read=self.sum(Wait.READ),
+            write=self.sum(Wait.WRITE),
+            write_last=self.last(Wait.WRITE),
+            receive_last=self.last(Wait.RECEIVE),
+            save_config=self.sum(Wait.SAVE_CONFIG),
+            load_config=self.sum(Wait.LOAD_CONFIG),
+            start=self.sum(Wait.WAKE) + self.sum(Wait.START),
+            measured=True,
+        )

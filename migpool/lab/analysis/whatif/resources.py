@@ -1,0 +1,211 @@
+"""How much shorter a downtime would have been with one resource out of the way.
+
+The recorded steps are played again (``steps.py``, ``schedule.py``): device work takes as long as it took, every wait is
+computed anew. Once with everything as it was; what comes out stands beside the measured downtime and says how far the
+replay can be trusted. Then once for each resource, with that one free:
+
+=====================  ==============================================================================================
+big lock               any number of configs at once, at one side or at both
+shared by reads        the reads of devices that are read one after the other by what no span shows (``serial.py``) are
+                       done side by side, each as long as its turn; the same for writes
+slow device            the reads and writes of the one that takes by far the longest take as long as the next one's
+workers                every job has a thread at once, at one side or at both
+receiving threads      where the channels' threads load too: they do not keep a chunk in its socket, nor a job waiting
+channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel
+link                   sending takes no time and chunks arrive at once
+memory budget          the destination always has room for chunks; pages go where they belong and never wait for room
+CPU                    no thread has to compute or to be woken between two waits
+=====================  ==============================================================================================
+
+Limits: what is out of the way of one thing is out of the way at once and for nothing; the rest does not get slower for
+it, as it may on a host whose processors are full: where devices take no time of their own and threads only copy,
+more threads are promised more than they can give. Reads that a device does ahead while the last chunk is sent are as
+long as they were seen to be, not as they would be if the device were asked sooner. Waits for credit are replayed with
+the window that the device was seen to have. Who overtook whom at a channel is replayed as it was, until channels or the
+link are free. Resources hide behind each other: the parts do not add up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from migpool.core.effects import Wait
+from migpool.lab.analysis.page_jobs import with_page_jobs
+from migpool.lab.analysis.whatif.plan import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.analysis.whatif.recorded import Recorded, recorded
+from migpool.lab.analysis.whatif.schedule import Step, Unplayable, play
+from migpool.lab.analysis.whatif.serial import InTurn, in_turn
+from migpool.lab.analysis.whatif.steps import Recording, recording_of
+from migpool.migration.report import SideReport
+
+__all__ = ["Freed", "Replays", "replays"]
+
+SLOW = 1.5
+"""How many times as long as the next one's a device's work must be for it to count as slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """One resource out of the way.
+
+    Attributes:
+        resource: "big lock", "shared by reads", "shared by writes", "shared by reads and writes", "slow device",
+            "workers", "receiving threads", "channels", "link", "memory budget" or "CPU".
+        side: "source" or "destination"; empty if it is both's.
+        shorter: how much shorter the downtime is in the replay, in nanoseconds; never under 0.
+        devices: those that share it, or the one that is slow.
+        turn: for devices that take turns, how long one turn takes in nanoseconds; for a slow one, its work.
+        wait: for devices that take turns, how long a thread waits for one; for a slow one, the next one's work.
+    """
+
+    resource: str
+    side: str
+    shorter: int
+    devices: tuple[str, ...] = ()
+    turn: int = 0
+    wait: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """All of them.
+
+    Attributes:
+        downtime: as measured, in nanoseconds.
+        replayed: as the replay has it with everything as it was.
+        freed: the resources, the one that shortens it most first.
+    """
+
+    downtime: int
+    replayed: int
+    freed: tuple[Freed, ...]
+
+
+def replays(source: SideReport, destination: SideReport, *, offset_ns: int = 0) -> Replays | None:
+    """Play a completed migration again, once for each resource.
+
+    Arguments:
+        source: the source's report.
+        destination: the destination's, of the same migration.
+        offset_ns: what is added to the destination's times to bring them onto the source's clock.
+
+    Returns:
+        ``None`` if it has no downtime, or its trace is not whole.
+    """
+    begin, end = source.stopped, destination.running + offset_ns
+    if not source.stopped or not destination.running or end <= begin:
+        return None
+    source, destination = with_page_jobs(source, destination)
+    ours = recorded(source, begin, end)
+    theirs = recorded(destination, begin, end, offset_ns)
+    reads, writes = _in_turn(ours, Wait.READ), _in_turn(theirs, Wait.WRITE)
+    turns = {wait: {} if found is None else found.turns for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes))}
+    recording = recording_of(ours, theirs, end - begin, turns)
+    names = [device.name for device in source.devices]
+    try:
+        whole = _downtime(recording.steps, recording.places)
+        freed = [
+            replace(one, shorter=max(0, whole - _downtime(changed.steps, changed.places)))
+            for one, changed in _ways(recording, names, reads, writes)
+        ]
+    except Unplayable:
+        return None
+    return Replays(end - begin, whole, tuple(sorted(freed, key=lambda one: -one.shorter)))
+
+
+def _in_turn(side: Recorded, wait: Wait) -> InTurn | None:
+    return in_turn([span for job in side.jobs.values() for span in job.spans if span.wait is wait])
+
+
+def _downtime(steps: list[Step], places: dict[str, int]) -> int:
+    return play(steps, places)[-1]
+
+
+def _ways(
+    recording: Recording, names: list[str], reads: InTurn | None, writes: InTurn | None
+) -> Iterator[tuple[Freed, Recording]]:
+    """Each resource that is there, and the recording without it."""
+    loads_there = any(name.startswith(THREAD) for name in recording.places)
+    for side in ("source", "destination"):
+        yield Freed("big lock", side, 0), _without(recording, [lock_of(side)])
+        resource = "receiving threads" if side == "destination" and loads_there else "workers"
+        yield Freed(resource, side, 0), _with_threads(recording, [side])
+    yield Freed("big lock", "", 0), _without(recording, [lock_of("source"), lock_of("destination")])
+    bounded = workers_of("source") in recording.places or any(
+        step.part == "begin" and step.carried for step in recording.steps
+    )
+    if bounded and (loads_there or workers_of("destination") in recording.places):
+        yield Freed("workers", "", 0), _with_threads(recording, ["source", "destination"])
+    shared = [(wait, found) for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes)) if found is not None]
+    for wait, found in shared:
+        reading = wait is Wait.READ
+        one = Freed("shared by reads" if reading else "shared by writes", "source" if reading else "destination", 0)
+        yield _told(one, found, names), _without(recording, [turns_of(wait)])
+    if len(shared) > 1:
+        one = _told(Freed("shared by reads and writes", "", 0), shared[0][1], names)
+        yield one, _without(recording, [turns_of(wait) for wait, _ in shared])
+    receiving = [name for name in recording.places if name.startswith(RECEIVER)]
+    unbounded = _without(recording, [CHANNELS, *receiving])
+    yield Freed("channels", "", 0), _changed(unbounded, lambda step: replace(step, overtaken=[]))
+    yield Freed("link", "", 0), _changed(recording, _sent_at_once)
+    yield Freed("memory budget", "destination", 0), _changed(recording, lambda step: replace(step, room=[]))
+    yield Freed("CPU", "", 0), _changed(recording, lambda step: replace(step, delay=0))
+    if (slow := _slow(recording.steps)) is not None:
+        slot, work, next_ = slow
+        quicker = _changed(recording, lambda step: _scaled(step, slot, next_ / work))
+        yield Freed("slow device", "", 0, (names[slot],), turn=work, wait=next_), quicker
+
+
+def _told(one: Freed, found: InTurn, names: list[str]) -> Freed:
+    return replace(one, devices=tuple(names[slot] for slot in found.slots), turn=found.turn, wait=found.wait)
+
+
+def _without(recording: Recording, resources: list[str]) -> Recording:
+    places = {name: places for name, places in recording.places.items() if name not in resources}
+    return Recording(recording.steps, places)
+
+
+def _with_threads(recording: Recording, sides: list[str]) -> Recording:
+    """As if every job had a thread at once."""
+    resources = [workers_of(side) for side in sides]
+    if "destination" in sides:
+        resources += [name for name in recording.places if name.startswith(THREAD)]
+
+    def change(step: Step) -> Step:
+        # At the source it is the beginning of a job that can wait for whoever has its thread.
+        side = "source" if step.part == "begin" else "destination"
+        return replace(step, carried=[]) if step.carried and side in sides else step
+
+    return _changed(_without(recording, resources), change)
+
+
+def _changed(recording: Recording, change: Callable[[Step], Step]) -> Recording:
+    return Recording([change(step) for step in recording.steps], recording.places)
+
+
+def _sent_at_once(step: Step) -> Step:
+    if step.overtaken:
+        return replace(step, overtaken=[])
+    if step.part == "send":
+        return replace(step, work=0)
+    return replace(step, lag=0, work=0) if step.part in ("arrive", "word") else step
+
+
+def _scaled(step: Step, slot: int, factor: float) -> Step:
+    if step.slot == slot and step.part in ("read", "write"):
+        return replace(step, work=round(step.work * factor))
+    return step
+
+
+def _slow(steps: list[Step]) -> tuple[int, int, int] | None:
+    """The device whose reads and writes take much longer than any other's: its slot, its work, that of the next one."""
+    work: defaultdict[int, int] = defaultdict(int)
+    for step in steps:
+        if step.part in ("read", "write"):
+            work[step.slot] += step.work
+    if len(work) < 2:
+        return None
+    (slot, most), (_, next_) = sorted(work.items(), key=lambda pair: -pair[1])[:2]
+    return (slot, most, next_) if most > SLOW * next_ else None

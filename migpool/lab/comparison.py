@@ -1,0 +1,169 @@
+"""Runs a scenario under several models, in an order that is fair to each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from migpool.lab.analysis.bound import LowerBound, lower_bound
+from migpool.lab.analysis.why import analyse, buffer_size, representatives
+from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
+from migpool.lab.report.chrome_trace import TracedRun
+from migpool.lab.run.processes import Observed, PairResult, ProcessPair
+from migpool.lab.run.result import LabResult, RunResult
+from migpool.lab.run.side import SideResult
+from migpool.scenario.schema import Scenario
+
+__all__ = ["Lab", "Planned", "Run", "Watcher", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run to be made.
+
+    Attributes:
+        model: the name of the threading model.
+        repeat: which repetition, from 1.
+        seed: for the made-up state: another in each repetition, the same for each model.
+        together: whether all is saved at once after the stop; ``None`` as the scenario says.
+    """
+
+    model: str
+    repeat: int
+    seed: int
+    together: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """What the run is called in results."""
+        return self.model if self.together is None else f"{self.model}, {'together' if self.together else 'in turn'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run that was made.
+
+    Attributes:
+        planned: what was to be done.
+        pair: what the two processes said.
+        result: what is told of it.
+    """
+
+    planned: Planned
+    pair: PairResult
+    result: RunResult
+
+
+class Watcher(Protocol):
+    """Is told how the runs go on, on the thread that makes them."""
+
+    def began(self, planned: Planned) -> None:
+        """A run begins."""
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        """Several times a second."""
+
+    def ended(self, run: Run) -> None:
+        """A run is over."""
+
+
+def plan(models: Sequence[str], repeats: int, seed: int, *, both_ways: bool = False) -> list[Planned]:
+    """The runs to make.
+
+    Each repetition makes every model once, in an order of its own that the seed decides.
+
+    With ``both_ways`` every model is made twice: with all saved at once after the stop, and one after the other.
+    What changes on the host while the runs are made (its clock rate, its other work) so falls on all models alike.
+    """
+    planned = []
+    for repeat in range(1, repeats + 1):
+        ways = (True, False) if both_ways else (None,)
+        order = [(model, way) for model in models for way in ways]
+        random.Random(seed + repeat).shuffle(order)
+        planned += [Planned(model, repeat, seed + repeat, way) for model, way in order]
+    return planned
+
+
+class Lab:
+    """Makes runs, and keeps what the result needs of them.
+
+    Arguments:
+        scenario: what to migrate.
+        where: the scenario's file, for errors.
+    """
+
+    def __init__(self, scenario: Scenario, where: str) -> None:
+        self._scenario = scenario
+        self._where = where
+        self.runs: list[Run] = []
+        self.cancelled = False
+
+    def make(self, planned: Sequence[Planned], watcher: Watcher, stop: Callable[[], bool]) -> None:
+        """Make the runs, one after the other, until all are made or ``stop`` says true.
+
+        Raises:
+            UsageError: the scenario or a model cannot be used.
+        """
+        for one in planned:
+            if stop():
+                self.cancelled = True
+            if self.cancelled:
+                return
+            watcher.began(one)
+            pair = ProcessPair(self._scenario_of(one), one.model, one.seed, self._where).run(
+                partial(watcher.observed, one), stop
+            )
+            self.cancelled = pair.cancelled
+            run = Run(one, pair, run_result(one.label, one.repeat, one.seed, pair))
+            self.runs.append(run)
+            watcher.ended(run)
+
+    def _scenario_of(self, one: Planned) -> Scenario:
+        if one.together is None:
+            return self._scenario
+        migration = self._scenario.migration.model_copy(update={"together": one.together})
+        return self._scenario.model_copy(update={"migration": migration})
+
+    def bound(self) -> LowerBound | None:
+        """The lower bound over all runs so far; ``None`` if none completed."""
+        completed = list(self._completed())
+        if not completed:
+            return None
+        link = self._scenario.link.rate
+        return lower_bound(
+            [(source.report, destination.report) for source, destination in completed],
+            least_costs([device_costs(*one) for one in completed]),
+            link_rate=None if link is None else float(link),
+            config_load=self._scenario.migration.config_load,
+        )
+
+    def _completed(self) -> Iterator[tuple[SideResult, SideResult]]:
+        for run in self.runs:
+            source, destination = run.pair.source.result, run.pair.destination.result
+            if run.result.outcome == "completed" and source is not None and destination is not None:
+                yield source, destination
+
+    def result(self, bound: LowerBound | None) -> LabResult:
+        """Everything that was found, and why, for the run of each model that stands for it."""
+        runs = [with_bound(run.result, bound) for run in self.runs]
+        for place in representatives(runs):
+            pair = self.runs[place].pair
+            source, destination = pair.source.result, pair.destination.result
+            if source is not None and destination is not None:
+                chunk = buffer_size(self._scenario, sum(device.iterable for device in source.report.devices))
+                found = analyse(source.report, destination.report, chunk)
+                runs[place] = runs[place].model_copy(update={"analysis": found})
+        return lab_result(self._scenario, runs, bound)
+
+    def last_of_each_model(self) -> list[TracedRun]:
+        """The last run of each model that both sides have told of, for a trace."""
+        last: dict[str, TracedRun] = {}
+        for run in self.runs:
+            source, destination = run.pair.source.result, run.pair.destination.result
+            if source is not None and destination is not None:
+                label = f"{run.planned.label}, run {run.planned.repeat}"
+                last[run.planned.label] = TracedRun(source.report, destination.report, label)
+        return list(last.values())

@@ -1,0 +1,1 @@
+"""What a reader sees of runs: tables, time line, page, traces."""

@@ -1,0 +1,142 @@
+"""The result as a reader sees it: a table that fits into 80 columns, what it rests on, and the answer."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from migpool.lab.report.foundations import foundations
+from migpool.lab.report.summary import ModelSummary, answer, summarize
+from migpool.lab.run.result import LabResult, RunResult
+from migpool.units import format_duration, format_share, format_size
+
+__all__ = ["console_for", "picture", "plain_table", "render", "run_line"]
+
+SHOWN_KINDS: Final = 3
+LONGEST_NAME: Final = 12
+ROOMY: Final = 90
+"""Columns from which on the table's own stand further apart."""
+PLAIN_WIDTH: Final = 100
+"""Columns where there is no terminal to ask: wide enough that nothing is cut."""
+
+_FONT_FACES = re.compile(r"@font-face\s*{[^}]*}")
+_COLOURS = [(40, 44, 52), (200, 60, 60), (60, 150, 80), (180, 130, 30), (70, 110, 190), (140, 80, 170), (40, 140, 150)]
+_THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)], [*_COLOURS, (40, 44, 52)])
+
+
+def console_for(stream: TextIO) -> Console:
+    """A console as wide as the terminal, or wide enough where there is none."""
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=PLAIN_WIDTH)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without a frame."""
+    return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def render(result: LabResult, width: int) -> RenderableType:
+    """The table, what it rests on, and the answer.
+
+    Arguments:
+        result: of one run or more.
+        width: how many columns there are; from 80 on nothing is cut.
+    """
+    summaries = summarize(result.runs)
+    parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), *_foundations(result)]
+    if said := answer(summaries):
+        parts += [Text(), Text(said, style="bold")]
+    return Group(*parts)
+
+
+def run_line(run: RunResult, *, reason: bool = True) -> str:
+    """One run in a line.
+
+    Arguments:
+        reason: whether to say why it failed, if it did.
+    """
+    if run.outcome != "completed" or run.downtime_ms is None:
+        return f"{run.model}, run {run.repeat}: {run.outcome}{f': {run.error}' if run.error and reason else ''}"
+    state = "state verified" if run.verified else "state NOT verified"
+    return f"{run.model}, run {run.repeat}: completed, downtime {format_duration(run.downtime_ms / 1e3)}, {state}"
+
+
+def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("Model", no_wrap=True)
+    table.add_column("Downtime\n(range)", justify="right", no_wrap=True)
+    table.add_column("Eff.", justify="right", no_wrap=True)
+    table.add_column("Total", justify="right", no_wrap=True)
+    table.add_column("Threads\nsrc+dst", justify="right", no_wrap=True)
+    table.add_column("Where the\ndowntime went", no_wrap=True)
+    table.add_column("Memory of\nbudget", justify="right", no_wrap=True)
+    table.add_column("State\nverified", no_wrap=True)
+    for number, one in enumerate(summaries):
+        table.add_row(*_cells(one), end_section=number + 1 < len(summaries))
+    return table
+
+
+def _cells(one: ModelSummary) -> tuple[RenderableType, ...]:
+    downtime = "none" if one.downtime is None else format_duration(one.downtime / 1e3)
+    spread = f"{_bare(one.least)}-{_bare(one.most)}" if one.downtime is not None and one.runs > 1 else ""
+    whole = sum(part for _, part in one.kinds)
+    kinds = [f"{kind} {100 * part / whole:.0f}%" for kind, part in one.kinds[:SHOWN_KINDS] if whole]
+    memory = format_share(one.high_water, one.budget) if one.budget else ""
+    rss = f"RSS {format_size(one.rss)}" if one.rss else ""
+    good = one.verified == one.runs
+    verified = Text(f"{one.verified}/{one.runs} {'yes' if good else 'NO'}", style="green" if good else "bold red")
+    return (
+        Text(_folded(one.model), style="bold"),
+        "\n".join(filter(None, (downtime, spread))),
+        "" if one.efficiency is None else f"{100 * one.efficiency:.0f}%",
+        "" if one.total is None else f"{one.total / 1e3:.2f} s",
+        f"{sum(one.threads)}\n{one.threads[0]}+{one.threads[1]}",
+        "\n".join(kinds),
+        "\n".join(filter(None, (memory, rss))),
+        verified,
+    )
+
+
+def _folded(model: str) -> str:
+    """A model's name, in lines that leave room for the rest of the table."""
+    lines = model.replace("+", "\n+").split("\n")
+    return "\n".join(line.replace("-", "-\n") if len(line) > LONGEST_NAME else line for line in lines)
+
+
+def _bare(value: float) -> str:
+    return format_duration(value / 1e3).removesuffix(" ms")
+
+
+_STYLES: Final = {"Warning": "yellow", "Failed": "red"}
+
+
+def _foundations(result: LabResult) -> Iterator[RenderableType]:
+    yield Text()
+    for fact in foundations(result):
+        yield Text(f"{fact.term:<12} {fact.text}", style=_STYLES.get(fact.term, ""))
+    for run in result.runs:
+        if run.error:
+            yield Text(f"{'Failed':<12} {run_line(run)}", style=_STYLES["Failed"])
+
+
+def picture(result: LabResult, title: str) -> str:
+    """Draw the result's table.
+
+    Arguments:
+        result: of at least one run.
+        title: stands above it.
+
+    Returns:
+        An SVG document that fetches nothing: the reader's own monospaced font is used.
+    """
+    console = Console(record=True, width=PLAIN_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(render(result, PLAIN_WIDTH))
+    drawn = console.export_svg(title=title, theme=_THEME)
+    return _FONT_FACES.sub("", drawn).replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")

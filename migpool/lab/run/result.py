@@ -1,0 +1,252 @@
+"""The result of runs, and its form in the file that ``--json`` writes.
+
+The file holds one object::
+
+    schema            1; a later form that a reader of this one would misunderstand has another number
+    scenario          the scenario's name
+    settings          the whole scenario as it was understood, sizes in bytes and times in seconds
+    machine           where it ran: system, cpus, python, migpool (the versions)
+    lower_bound       what no threading model can undercut: milliseconds, limited_by, parts; null if it is not known
+    runs              an object for each run, in the order in which they were made:
+      model           the threading model's name, as on the command line
+      repeat          which repetition, from 1
+      seed            what the made-up state was made from
+      outcome         "completed", "failed", "cancelled", or "unconfirmed" (it runs at the destination, but that side
+                      could not confirm what it has)
+      verified        whether every device's state at the destination is proven to be the one sent, as far as the device
+                      can tell
+      downtime_ms     from the stop at the source until the machine runs at the destination; null if it did not come
+                      to that
+      total_ms        from the begin at the source until everything is over there
+      bytes           state and config that were sent, without headers
+      bytes_before_stop, bytes_after_stop
+                      how many of them while the machine still ran, and how many after it had stopped
+      precopy_saved_ms
+                      about how much longer the downtime would have been without pre-copy; null if nothing was
+                      pre-copied, or there is nothing to measure it by
+      lower_bound_ms  the lower bound of all runs of this file, here again
+      efficiency      lower_bound_ms / downtime_ms
+      threads_peak    the most threads that worked for the migration at once, both sides' peaks added
+      threads         source, destination: each side's peak
+      threads_before  source, destination: how many of them were there before the switchover began
+      clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
+      attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
+      memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
+      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, redone, config, verified (null
+                      where the device has no fingerprint), remark (what the device at the destination says afterwards;
+                      may be empty), in order: a side's own report (``migpool.migration.report.DeviceReport``)
+      remarks         what a reader should know of how the threading model went to work, a sentence each
+      warnings        what Python or a library warned of in the processes of the run, each with its side; once each
+      rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
+                      expected_ms (the downtime that was expected then, null if it was not known)
+      error           why it failed, in one line; empty if it did not
+      analysis        why the downtime is what it is, with the run's trace, see below: of each model the run with the
+                      median downtime has one, the others null
+
+Where only one side's report is there (``migpool send``), what the other one knows is null or empty. An analysis::
+
+    why           the reason in a clause: the resource that the replay finds best to have out of the way
+    replayed_ms   the downtime as the replay has it with everything as it was: near downtime_ms, or do not trust it
+    resources     an object for each resource, the one that shortens the downtime most first:
+      resource      "big lock", "shared by reads", "shared by writes", "slow device", "workers", "receiving threads",
+                    "channels", "link", "memory budget", "CPU"
+      side          "source", "destination", or empty
+      devices       those that share it, or the slow one
+      shorter_ms    how much shorter the downtime would be with it out of the way
+      says          the same as a clause
+    path          the critical path, link by link from the stop to the running machine:
+      begin_ms, end_ms, kind, side, device, thread, chunk, behind
+    trace         the spans of both sides within the run, on one clock; see below
+    memory        [time, bytes] whenever the destination's use of its budget changed
+
+A trace has ``threads`` and ``spans`` for ``source`` and ``destination``. A span is a row: kind of wait (the names of
+``migpool.core.effects.Wait``, lower case), device (place in the run's ``devices``, -1 for none), chunk (-1 for none),
+begin, end, thread (place in ``threads``). Times are nanoseconds from the moment at which the source began to stop the
+machine; what was before is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal, TypeAlias
+
+from pydantic import Field, JsonValue, field_serializer, field_validator
+
+from migpool.core.effects import Wait
+from migpool.core.trace import Span
+from migpool.device import Side
+from migpool.lab.run.form import Form
+from migpool.lab.run.rounds import RoundResult
+from migpool.migration.report import DeviceReport
+
+__all__ = [
+    "AnalysisResult",
+    "BoundResult",
+    "LabResult",
+    "LinkResult",
+    "MachineFacts",
+    "MemoryResult",
+    "ResourceResult",
+    "RunResult",
+    "SideTrace",
+    "SpanRow",
+    "ThreadCounts",
+    "TraceResult",
+]
+
+_REST = "bytes_after_stop"
+"""The key of a device's row that follows from two others."""
+
+SpanRow: TypeAlias = tuple[str, int, int, int, int, int]
+
+
+class ResourceResult(Form):
+    """One resource out of the way."""
+
+    resource: str
+    side: Side | Literal[""]
+    devices: list[str]
+    shorter_ms: float
+    says: str
+
+
+class LinkResult(Form):
+    """One stretch of the critical path."""
+
+    begin_ms: float
+    end_ms: float
+    kind: str
+    side: Side
+    device: str
+    thread: str
+    chunk: int
+    behind: str
+
+
+class SideTrace(Form):
+    """One side's spans, with each thread's name once."""
+
+    threads: list[str]
+    spans: list[SpanRow]
+
+    @classmethod
+    def of(cls, spans: Sequence[Span], zero: int = 0) -> SideTrace:
+        """The form of some spans; ``zero`` is the time to count from, in nanoseconds."""
+        threads = list(dict.fromkeys(span.thread for span in spans))
+        number = {name: at for at, name in enumerate(threads)}
+        rows = [
+            (span.wait.name.lower(), span.slot, span.index, span.begin - zero, span.end - zero, number[span.thread])
+            for span in spans
+        ]
+        return cls(threads=threads, spans=rows)
+
+    def read(self) -> tuple[Span, ...]:
+        """The spans again, with the times as they stand here."""
+        return tuple(
+            Span(Wait[wait.upper()], slot, index, begin, end, self.threads[thread])
+            for wait, slot, index, begin, end, thread in self.spans
+        )
+
+
+class TraceResult(Form):
+    """Both sides' spans."""
+
+    source: SideTrace
+    destination: SideTrace
+
+
+class AnalysisResult(Form):
+    """Why a downtime is what it is; see the top of this file."""
+
+    why: str
+    replayed_ms: float | None
+    resources: list[ResourceResult]
+    path: list[LinkResult]
+    trace: TraceResult
+    memory: list[tuple[int, int]]
+
+
+class MemoryResult(Form):
+    """The destination's memory; ``None`` where its report is missing."""
+
+    budget_bytes: int | None
+    high_water_bytes: int | None
+    peak_rss_bytes: int | None
+
+
+class ThreadCounts(Form):
+    """Each side's threads; ``None`` where its report is missing."""
+
+    source: int | None
+    destination: int | None
+
+
+class RunResult(Form):
+    """One run."""
+
+    model: str
+    repeat: int = Field(ge=1)
+    seed: int
+    outcome: Literal["completed", "failed", "cancelled", "unconfirmed"]
+    verified: bool
+    downtime_ms: float | None = None
+    total_ms: float | None = None
+    bytes: int = 0
+    bytes_before_stop: int = 0
+    bytes_after_stop: int = 0
+    precopy_saved_ms: float | None = None
+    lower_bound_ms: float | None = None
+    efficiency: float | None = None
+    threads_peak: int = 0
+    threads: ThreadCounts = ThreadCounts(source=None, destination=None)
+    threads_before: ThreadCounts = ThreadCounts(source=None, destination=None)
+    clock: str = ""
+    attribution: dict[str, float] = Field(default={})
+    memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
+    devices: list[DeviceReport] = Field(default=[])
+    remarks: list[str] = Field(default=[])
+    warnings: list[str] = Field(default=[])
+    rounds: list[RoundResult] = Field(default=[])
+    error: str = ""
+    analysis: AnalysisResult | None = None
+
+    @field_serializer("devices")
+    def _with_the_rest(self, devices: list[DeviceReport]) -> list[dict[str, JsonValue]]:
+        return [{**asdict(one), _REST: one.bytes_after_stop} for one in devices]
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _without_the_rest(cls, devices: list[object]) -> list[object]:
+        return [{key: one[key] for key in one if key != _REST} if isinstance(one, dict) else one for one in devices]
+
+
+class BoundResult(Form):
+    """The lower bound of the downtime, over all runs."""
+
+    milliseconds: float
+    limited_by: str
+    parts: dict[str, float]
+
+
+class MachineFacts(Form):
+    """Where it ran."""
+
+    system: str
+    cpus: int
+    python: str
+    migpool: str
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs, {self.python}, {self.system}, migpool {self.migpool}"
+
+
+class LabResult(Form):
+    """The whole file; see the top of this one."""
+
+    schema_number: Literal[1] = Field(alias="schema")
+    scenario: str
+    settings: dict[str, JsonValue]
+    machine: MachineFacts
+    lower_bound: BoundResult | None = None
+    runs: list[RunResult]

@@ -1,0 +1,197 @@
+"""One side of one migration on a thread of its own, so that the caller's thread stays free to wait, look and cancel.
+
+Guarantees:
+
+1. :meth:`SideRun.cancel` may be called at any time, from a signal handler's thread too, and takes effect whether the
+   machine is still being built, migrates, or is done.
+2. When :meth:`SideRun.join` has returned true, the devices are closed and the thread has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pydantic import JsonValue, TypeAdapter
+
+from migpool.core.machine import Machine
+from migpool.device import Side, StateCosts
+from migpool.lab.run.result import SideTrace
+from migpool.migration.destination import Destination
+from migpool.migration.endpoint import Endpoint
+from migpool.migration.report import SideReport
+from migpool.migration.source import Source
+from migpool.migration.states import State
+from migpool.precopy.rounds import Round
+from migpool.scenario.build import build_machine
+from migpool.scenario.model_names import Model
+from migpool.scenario.schema import Scenario
+from migpool.transport.address import Address
+
+__all__ = ["SideResult", "SideRun"]
+
+
+@dataclass(frozen=True, slots=True)
+class SideResult:
+    """What is left of a side when it is over.
+
+    Attributes:
+        report: how the migration went here.
+        costs: what each device's own work takes, in the machine's order; ``None`` for one that does not know.
+        closing: what went wrong when the devices were closed, in one line; empty if nothing did.
+    """
+
+    report: SideReport
+    costs: tuple[StateCosts | None, ...] = ()
+    closing: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why it failed, in one line; empty if it did not."""
+        return self.report.error or self.closing
+
+    @property
+    def verified(self) -> bool:
+        """Whether everything went well here, to the end."""
+        return self.report.verified and not self.closing
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """What ``json.dumps`` takes and :meth:`from_json` gives back: it crosses to the process that compares."""
+        bare = _BARE.dump_python(replace(self, report=replace(self.report, spans=())), mode="json")
+        return {"side": bare, "trace": SideTrace.of(self.report.spans).model_dump()}
+
+    @staticmethod
+    def from_json(form: dict[str, JsonValue]) -> SideResult:
+        """The result again."""
+        result = _BARE.validate_python(form["side"])
+        return replace(result, report=replace(result.report, spans=SideTrace.model_validate(form["trace"]).read()))
+
+
+_BARE: Final = TypeAdapter(SideResult)
+
+
+class SideRun:
+    """One side of one migration.
+
+    Arguments:
+        scenario: what to migrate.
+        model: with which threading model.
+        side: which end this is.
+        seed: the same at both ends.
+        address: where to connect to, or to listen.
+        where: the scenario's file, for errors.
+        watch: called with each new state, on the migration's thread.
+        listening: called at the destination with the address, once a source can connect; same thread.
+        ended: called last, same thread.
+        progress: called at the source after each round of pre-copy, same thread.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        model: Model,
+        side: Side,
+        seed: int,
+        address: Address,
+        *,
+        where: str = "",
+        watch: Callable[[State], None] | None = None,
+        listening: Callable[[Address], None] | None = None,
+        ended: Callable[[], None] | None = None,
+        progress: Callable[[Round], None] | None = None,
+    ) -> None:
+        self._scenario = scenario
+        self._model = model
+        self._side: Side = side
+        self._seed = seed
+        self._address = address
+        self._where = where
+        self._watch = watch
+        self._listening = listening
+        self._ended = ended
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._endpoint: Endpoint | None = None
+        self._cancelled = False
+        self._result: SideResult | None = None
+        self._failure: BaseException | None = None
+        # Not a daemon: a device that is being closed must not be cut off by the interpreter's end.
+        self._thread = threading.Thread(target=self._run, name="migration")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Cancel the migration; returns at once."""
+        with self._lock:
+            self._cancelled = True
+            endpoint = self._endpoint
+        if endpoint is not None:
+            endpoint.cancel()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it is over; returns whether it is."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of state have been sent or received so far."""
+        endpoint = self._endpoint
+        return 0 if endpoint is None else endpoint.bytes
+
+    def result(self) -> SideResult:
+        """How it went, once it is over.
+
+        Raises:
+            MigpoolError: the machine could not be built.
+        """
+        if self._failure is not None:
+            raise self._failure
+        assert self._result is not None, "the migration is not over"
+        return self._result
+
+    # ------------------------------------------------------------------ on the migration's thread
+
+    def _run(self) -> None:
+        try:
+            machine = build_machine(self._scenario, self._side, self._seed, self._where)
+            self._result = self._migrate(machine)
+        except BaseException as error:  # noqa: BLE001 -- raised by result(), on the thread that asks
+            self._failure = error
+        finally:
+            if self._ended is not None:
+                self._ended()
+
+    def _migrate(self, machine: Machine) -> SideResult:
+        closing = ""
+        try:
+            endpoint = self._make(machine)
+            with self._lock:
+                self._endpoint = endpoint
+                cancelled = self._cancelled
+            if cancelled:
+                endpoint.cancel()
+            report = endpoint.run(self._address)
+            costs = tuple(slot.device.costs() for slot in machine)
+        finally:
+            try:
+                machine.close()
+            except Exception as error:  # noqa: BLE001 -- a plug-in's; it must not hide how the migration went
+                closing = " ".join(f"closing the devices: {error}".split())
+        return SideResult(report, costs, closing)
+
+    def _make(self, machine: Machine) -> Endpoint:
+        part = self._model.part(self._side)
+        settings = self._scenario.settings()
+        scheduler = part.make()
+        if self._side == "source":
+            return Source(
+                machine, settings, scheduler, workers=part.workers, watch=self._watch, progress=self._progress
+            )
+        return Destination(
+            machine, settings, scheduler, workers=part.workers, watch=self._watch, listening=self._listening
+        )

@@ -1,0 +1,113 @@
+"""The sections of a machine's devices on the main channel: written at the source, measured at the destination."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from struct import Struct
+
+from migpool.core.machine import Machine, Slot
+from migpool.errors import DeviceError, ProtocolError
+from migpool.wire.records import setup_payload
+from migpool.wire.sections import Kind, Section, section
+from migpool.wire.unread import Buffer
+
+_LENGTH = Struct(">I")
+
+
+def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
+    """The START section that carries what ``save_setup`` returned; empty where there is nothing to carry.
+
+    An iterable device has one in any case: it is how the destination hears of the device.
+    """
+    device = slot.device
+    if not (device.iterable or data):
+        return ()
+    return section(slot.head(Kind.START), setup_payload(data) if device.iterable else counted(data))
+
+
+def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
+    """The FULL section of a device that is not iterable; its section id is its slot's number."""
+    return section(slot.head(Kind.FULL), [config] if slot.device.exact_config() else counted(config))
+
+
+def counted(data: Buffer) -> list[Buffer]:
+    """Data with its length before it, in 32 bits: what migpool puts into a section whose format is nobody else's."""
+    return [_LENGTH.pack(len(data)), data]
+
+
+def uncounted(data: Buffer) -> bytes:
+    """The data behind the length that :func:`counted` puts before it."""
+    return bytes(memoryview(data)[_LENGTH.size :])
+
+
+class MachineSchema:
+    """Knows how long the sections of a machine's devices are; the destination's side of the above."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def iterable(self, idstr: str, instance_id: int, /) -> bool:
+        """Whether the device's sections consist of records."""
+        return self.slot(idstr, instance_id).device.iterable
+
+    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """How long the payload is that begins ``data``; ``None`` if more is needed to tell.
+
+        Raises:
+            DeviceError: the device cannot load this version, or its bytes are no config.
+            ProtocolError: there is no such device.
+        """
+        slot = self.slot(idstr, instance_id)
+        try:
+            slot.device.check_version(version)
+            if slot.device.exact_config() and kind is Kind.FULL:
+                return slot.device.measure_config(data)
+        except DeviceError as error:
+            raise error.located(slot.name) from None
+        if len(data) < _LENGTH.size:
+            return None
+        length: int = _LENGTH.unpack_from(data)[0]
+        return _LENGTH.size + length
+
+    def within(self, slot: Slot, section: Section) -> bytes:
+        """The config inside a FULL section, or the set-up data inside a START section."""
+        exact = slot.device.exact_config() and section.head.kind is Kind.FULL
+        return bytes(section.payload) if exact else uncounted(section.payload)
+
+    def slot(self, idstr: str, instance_id: int, offset: int = 0) -> Slot:
+        """The device that a section is for.
+
+        Arguments:
+            idstr: of the section.
+            instance_id: of the section.
+            offset: of the section in the stream, for the error.
+
+        Raises:
+            ProtocolError: there is no such device.
+        """
+        slot = self._machine.find(idstr, instance_id)
+        if slot is None:
+            raise ProtocolError(
+                offset, "section", f"a device of this machine, found {idstr!r} ({instance_id}): start both ends alike"
+            )
+        return slot
+
+
+def describe(machine: Machine, page_size: int = 4096) -> bytes:
+    """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime.
+
+    A device that does not describe itself is left out: the length of its config is not known yet, and a wrong one would
+    mislead a reader, who finds the config by its section's footer otherwise.
+    """
+    devices = [
+        {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
+        for slot in machine.sections
+        if (own := slot.device.describe_config()) is not None
+    ]
+    fields = [
+        {"name": "len", "type": "uint32", "size": 4},
+        {"name": "name", "type": "buffer", "size": len(machine.name.encode())},
+    ]
+    configuration = {"vmsd_name": "configuration", "version": 1, "fields": fields}
+    return json.dumps({"configuration": configuration, "page_size": page_size, "devices": devices}).encode()
