@@ -120,7 +120,10 @@ class ChunkQueues:
         return chunk
 
     def _will_come(self, box: ChunkQueue) -> bool:
-        """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
+        """Whether another chunk is sure to come: the source may send one, and the last has not come yet.
+
+        The limit is another lock's, and read without it: it only rises, and one too low says no. Atomic: the read.
+        """
         return box.window is not None and not box.order.ended and box.order.received < box.window.limit
 
     def deliver(self, box: ChunkQueue, chunk: Chunk) -> None:

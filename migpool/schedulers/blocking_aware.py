@@ -77,7 +77,8 @@ class _Worker:
     """A thread of the pool, as the one that looks at it knows it.
 
     Attributes:
-        inside: the effect that its job is in, if that may block; set by itself, without a lock.
+        inside: the effect that its job is in, if that may block; set by itself, without a lock. Atomic: each read and
+            write.
     """
 
     __slots__ = ("_computed", "_since", "_thread", "inside")
