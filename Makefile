@@ -21,7 +21,7 @@ TESTERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY  := $(VENV)/.ready
 
 # What runs on every Python.
-SUITE        := tests/core tests/workerpool tests/wire tests/migration tests/memory tests/conformance \
+SUITE        := tests/core tests/workers tests/wire tests/migration tests/ram tests/conformance \
                 tests/vcpu/test_vcpu_interruptions.py
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
@@ -85,7 +85,7 @@ cpython:
 		{ apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-venv libpython3-testsuite; }
 	/usr/bin/python3 -m venv build/cpython
 	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	build/cpython/bin/pytest tests/workerpool/test_workerpool_cpython.py
+	build/cpython/bin/pytest tests/workers/test_workerpool_cpython.py
 
 kernel: $(READY)
 	tests/kernel/setup

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-__all__ = ["Drawing"]
-
 _LIGHT: Final = """svg { background: #ffffff; font: 13px system-ui, sans-serif }
 text { fill: #1f2328 } .quiet { fill: #59636e } .lane { fill: #f3f4f6 } .line { stroke: #8b949e; stroke-width: 1 }"""
 _DARK: Final = """svg { background: #0d1117 }

@@ -8,20 +8,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = [
-    "GIB",
-    "KIB",
-    "MIB",
-    "format_duration",
-    "format_moment",
-    "format_rate",
-    "format_share",
-    "format_size",
-    "parse_duration",
-    "parse_rate",
-    "parse_size",
-]
-
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30

@@ -10,8 +10,6 @@ from migpool.cli.invocation import set_up
 from migpool.cli.lazy import LazyGroup
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
-__all__ = ["app"]
-
 HELP = """
 Move the device state of a virtual machine from one process to another, and find
 out which thread should do which part of the work.

@@ -16,8 +16,6 @@ from migpool.errors import UsageError
 if TYPE_CHECKING:
     from migpool.conformance.running import CheckResult
 
-__all__ = ["conformance"]
-
 
 def complete_plugin(incomplete: str) -> list[str]:
     """Names of device plug-ins."""

@@ -8,8 +8,6 @@ from typing import Final
 
 from migpool.errors import MigpoolError, UsageError
 
-__all__ = ["REPORT", "check_writable", "reported", "write"]
-
 REPORT: Final = Path("migpool-report.html")
 """Where ``compare`` writes the report, and ``report`` unless it is told otherwise."""
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-__all__ = ["Interrupt"]
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 

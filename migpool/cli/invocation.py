@@ -12,8 +12,6 @@ from migpool.errors import MigpoolError, UsageError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["Invocation", "LogFormat", "complain", "explain", "say", "set_up"]
-
 
 class LogFormat(StrEnum):
     """How log lines look."""

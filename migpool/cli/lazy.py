@@ -25,8 +25,6 @@ from typer.main import get_command, get_group
 
 from migpool.errors import PluginError
 
-__all__ = ["LazyGroup", "group"]
-
 ENTRY_POINTS = "migpool.commands"
 
 

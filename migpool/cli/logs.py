@@ -12,8 +12,6 @@ import structlog
 
 from migpool.cli.invocation import Invocation, LogFormat
 
-__all__ = ["announce", "configure"]
-
 WARNING, INFO, DEBUG = 30, 20, 10
 
 

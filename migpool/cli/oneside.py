@@ -27,8 +27,6 @@ from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import load_scenario
 from migpool.transport.address import Address
 
-__all__ = ["OneSide", "receive_machines", "send_machines"]
-
 TICK = 0.25
 
 

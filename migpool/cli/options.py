@@ -9,24 +9,6 @@ import typer
 
 from migpool.cli.invocation import LogFormat
 
-__all__ = [
-    "Count",
-    "Debug",
-    "JsonFile",
-    "LogFormatOption",
-    "ModelOption",
-    "ModelsOption",
-    "PictureFile",
-    "ReportFile",
-    "ScenarioArgument",
-    "SeedOption",
-    "TraceFile",
-    "Verbose",
-    "complete_model",
-    "complete_models",
-    "complete_scenario",
-]
-
 
 def complete_scenario(incomplete: str) -> list[str]:
     """Built-in scenarios; and files, which the shell knows."""

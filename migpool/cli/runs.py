@@ -30,8 +30,6 @@ from migpool.lab.run.result import LabResult, RunResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 
-__all__ = ["run_models"]
-
 
 def run_models(
     invocation: Invocation,

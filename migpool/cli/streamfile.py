@@ -11,19 +11,6 @@ from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.options import complete_scenario
 from migpool.errors import UsageError
 
-__all__ = [
-    "ChannelsOption",
-    "IdleOption",
-    "NoReturnPath",
-    "OptionalScenario",
-    "StoreOption",
-    "UuidOption",
-    "check_scenario_options",
-    "is_stream_file",
-    "receive_stream_file",
-    "send_stream_file",
-]
-
 _PANEL = "Stream files"
 
 OptionalScenario = Annotated[

@@ -13,8 +13,6 @@ from migpool.units import parse_rate
 if TYPE_CHECKING:
     from migpool.scenario.schema import Scenario  # pydantic takes its time
 
-__all__ = ["DowntimeLimitOption", "InTurnOption", "MaxBandwidthOption", "Tuning"]
-
 DowntimeLimitOption = Annotated[
     float | None,
     typer.Option(

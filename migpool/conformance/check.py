@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
-__all__ = ["Check", "Checked", "about", "named"]
-
 
 class Checked(Protocol):
     """What is checked: a plug-in, and how its things are made."""

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from migpool.core.trace import Recorder, Tracer
 from migpool.device import Device, DeviceError
 
-__all__ = ["Calls", "Tripwire", "failing"]
-
 
 class Tripwire(Tracer):
     """A tracer that does something when a number of waits are over.

@@ -7,8 +7,6 @@ from typing import Final
 from migpool.errors import UsageError
 from migpool.scenario.plugins import Kind, names
 
-__all__ = ["check_name"]
-
 _COMMANDS: Final[dict[Kind, str]] = {
     "device": "a device plug-in: migpool conformance {name}, or pytest --migpool-plugin {name}, checks it",
     "scheduler": "a threading model: migpool conformance --model {name}, or pytest --migpool-model {name}, checks it",

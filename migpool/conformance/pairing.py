@@ -21,8 +21,6 @@ from migpool.migration.states import State
 from migpool.scenario.model_names import Model
 from migpool.transport.address import Address
 
-__all__ = ["Migrated", "migrate", "settings_with"]
-
 PEER_LIMIT: Final = 10.0
 BASE: Final = Settings(channels=2, peer_limit=PEER_LIMIT, connect_limit=PEER_LIMIT, accept_limit=PEER_LIMIT)
 

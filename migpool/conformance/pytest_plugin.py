@@ -21,8 +21,6 @@ import pytest
 if TYPE_CHECKING:
     from migpool.conformance.running import CheckResult
 
-__all__ = ["ConformanceItem", "pytest_addoption", "pytest_collection_modifyitems"]
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""

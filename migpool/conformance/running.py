@@ -12,8 +12,6 @@ from migpool.conformance.check import Check, S
 from migpool.conformance.verdict import Failure, NotApplicable
 from migpool.errors import MigpoolError
 
-__all__ = ["CheckResult", "Outcome", "run_check", "run_checks"]
-
 AFTER_ABORT = 5.0
 """Seconds for a check to end after what it was about was aborted."""
 

@@ -16,8 +16,6 @@ from rich.text import Text
 
 from migpool.conformance.running import CheckResult, Outcome
 
-__all__ = ["Report"]
-
 _MARKS: Final = {
     Outcome.PASSED: ("passed", "green"),
     Outcome.FAILED: ("FAILED", "red"),

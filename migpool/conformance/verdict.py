@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Failure", "NotApplicable"]
-
 
 class Failure(Exception):
     """The plug-in does not do what the check is about; one line that says what it did and what would be right."""

@@ -23,8 +23,6 @@ from threading import Lock
 
 from migpool.errors import MemoryLimitExceeded
 
-__all__ = ["BufferPool", "Chunk", "Conduit"]
-
 READY = 64 << 20
 
 

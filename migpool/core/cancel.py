@@ -17,8 +17,6 @@ from threading import Lock
 
 from migpool.errors import Cancelled
 
-__all__ = ["CancelSwitch"]
-
 
 class CancelSwitch:
     """Thrown when a migration is cancelled or has failed."""

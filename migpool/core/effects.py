@@ -25,41 +25,6 @@ if TYPE_CHECKING:
     from migpool.wire.ram import RamPages
     from migpool.wire.rampacket import PagePacket
 
-__all__ = [
-    "Acquire",
-    "AwaitSyncs",
-    "Brought",
-    "Credit",
-    "Effect",
-    "EndRound",
-    "Iterate",
-    "KeepConfig",
-    "LoadConfig",
-    "LoadIterated",
-    "LoadPages",
-    "LoadSetup",
-    "Loaded",
-    "Locked",
-    "LookForDirty",
-    "NextChunk",
-    "Quiesce",
-    "ReadState",
-    "Release",
-    "SaveConfig",
-    "SaveSetup",
-    "Send",
-    "SendPages",
-    "SendSection",
-    "Start",
-    "Steps",
-    "Stop",
-    "TakeConfig",
-    "TakePages",
-    "Wait",
-    "Wake",
-    "WriteState",
-]
-
 
 class Wait(IntEnum):
     """The kinds of wait, as they stand in a trace."""

@@ -36,8 +36,6 @@ from migpool.core.machine import Slot
 from migpool.core.trace import Tracer, pack_span
 from migpool.errors import DeviceError, MigpoolError
 
-__all__ = ["ChunkSource", "Handlers", "Interpreter", "Job", "located", "of"]
-
 Handler: TypeAlias = Callable[[Effect[object]], object]
 """Performs one kind of effect, blocking, and returns the job's answer."""
 

@@ -35,16 +35,6 @@ from migpool.core.machine import Slot
 if TYPE_CHECKING:
     from migpool.wire.rampacket import PagePacket
 
-__all__ = [
-    "keep_config",
-    "load_config",
-    "load_section",
-    "load_state",
-    "save_pages",
-    "save_sections",
-    "save_state",
-]
-
 
 def save_state(slot: Slot) -> Steps:
     """Save an iterable device: its state chunk by chunk, then its config, over the multifd channels.

@@ -8,8 +8,6 @@ from migpool.device import Device, MemoryDevice
 from migpool.errors import UsageError
 from migpool.wire.sections import Kind, SectionHead
 
-__all__ = ["RAM_IDSTR", "Machine", "Slot", "per_device"]
-
 RAM_IDSTR = "ram"
 """What QEMU's stream calls the memory; no other section may be called so."""
 

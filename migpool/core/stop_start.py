@@ -18,8 +18,6 @@ from migpool.core.interpreter import Handlers, Interpreter, of
 from migpool.core.machine import Machine, per_device
 from migpool.core.trace import Tracer
 
-__all__ = ["run_again", "start", "stop"]
-
 
 def stop(machine: Machine, tracer: Tracer, check: Callable[[], None]) -> None:
     """Stop every device, in the machine's order.

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-__all__ = ["SwitchInterval"]
-
 
 class SwitchInterval:
     """Holds the process's switch interval down while any migration runs, and then puts it back.

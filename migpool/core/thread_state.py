@@ -10,8 +10,6 @@ import os
 import threading
 import time
 
-__all__ = ["ThreadState"]
-
 RUNNABLE = b"R"
 
 

@@ -22,8 +22,6 @@ from typing import Self
 from migpool.errors import TimeLimitExceeded, UsageError
 from migpool.workers.thread import WorkerThread
 
-__all__ = ["ThreadGroup"]
-
 
 class _GroupThread(WorkerThread):
     """A thread that its group knows of from its start to its end."""

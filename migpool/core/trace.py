@@ -21,8 +21,6 @@ from typing import Final, TypeAlias
 
 from migpool.core.effects import Wait
 
-__all__ = ["Recorder", "Span", "Tracer", "pack_span"]
-
 _SPAN: Final = Struct("=5q")
 
 pack_span = _SPAN.pack

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from migpool.device.figures import Pending, StateCosts
 from migpool.errors import DeviceError
 
-__all__ = ["Device"]
-
 
 class Device(ABC):
     """One device of the machine.

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from migpool.device.device import Device
 from migpool.errors import DeviceError
 
-__all__ = ["MemoryBlock", "MemoryDevice"]
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryBlock:

@@ -8,8 +8,6 @@ from typing import Literal, TypeAlias
 
 from migpool.device.device import Device
 
-__all__ = ["DeviceContext", "DevicePlugin", "OptionValue", "Side"]
-
 Side: TypeAlias = Literal["source", "destination"]
 OptionValue: TypeAlias = "str | int | float | bool | Sequence[OptionValue] | Mapping[str, OptionValue]"
 

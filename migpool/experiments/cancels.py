@@ -33,8 +33,6 @@ from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario
 
-__all__ = ["cancel_everywhere"]
-
 SETTLED: Final = 1.0
 EXAMPLES: Final = 3
 _SIDES: Final[tuple[Side, Side]] = ("source", "destination")

@@ -10,8 +10,6 @@ from pathlib import Path
 from migpool.errors import ScenarioError, UsageError
 from migpool.experiments.form import Experiment, parse_experiment
 
-__all__ = ["chosen", "experiment_text", "in_order", "load_experiment", "names"]
-
 
 def names() -> list[str]:
     """The names of the experiments that come with migpool, in order: C2 before C10."""

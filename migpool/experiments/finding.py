@@ -36,16 +36,6 @@ from migpool.experiments.verdict import Outcome, Word
 from migpool.lab.run.form import Form
 from migpool.lab.run.result import MachineFacts, ThreadCounts
 
-__all__ = [
-    "ComparisonFinding",
-    "CountFinding",
-    "Ended",
-    "FieldFinding",
-    "Finding",
-    "GrownFinding",
-    "VariantFinding",
-]
-
 Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
 

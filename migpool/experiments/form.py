@@ -56,8 +56,6 @@ from migpool.scenario.messages import explain
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 
-__all__ = ["Cancels", "Comparison", "Experiment", "Limit", "Measure", "Variant", "parse_experiment"]
-
 Measure: TypeAlias = Literal["downtime", "total"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=100)]

@@ -31,8 +31,6 @@ from migpool.experiments.repetitions import Round, found_of
 from migpool.lab.analysis.kinds import KINDS
 from migpool.lab.run.result import RunResult
 
-__all__ = ["CLOSE", "fields", "told"]
-
 CLOSE: Final = 1.03
 """A ratio to the best up to which a model is as good."""
 

@@ -16,8 +16,6 @@ from math import comb
 from statistics import median
 from typing import Final
 
-__all__ = ["WANTED", "Interval", "median_interval"]
-
 WANTED: Final = 0.95
 
 

@@ -10,8 +10,6 @@ from migpool.experiments.growing_pools import told
 from migpool.experiments.verdict import expected
 from migpool.units import format_duration
 
-__all__ = ["index", "page"]
-
 SHOWN_KINDS = 3
 
 ENDED = {

@@ -12,8 +12,6 @@ from migpool.experiments.verdict import expected
 from migpool.svg import Drawing
 from migpool.units import format_duration
 
-__all__ = ["plot"]
-
 _WIDTH: Final = 1000
 _LEFT: Final = 330
 _RIGHT: Final = 190

@@ -19,8 +19,6 @@ from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding
 from migpool.experiments.interval import WANTED
 from migpool.experiments.verdict import Outcome
 
-__all__ = ["Fate", "Moved", "Standing", "compared_with", "standings"]
-
 Fate: TypeAlias = Literal["stands", "decided", "open again", "contradicted"]
 
 

@@ -25,8 +25,6 @@ from migpool.lab.run.processes import Observed, ProcessPair
 from migpool.lab.run.result import RunResult
 from migpool.scenario.schema import Scenario
 
-__all__ = ["Measured", "Migrate", "found_of", "make_rounds", "migrate", "ratios"]
-
 MOST_FAILURES: Final = 3
 """Runs that may fail before the experiment is given up."""
 

@@ -15,8 +15,6 @@ from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
 from migpool.lab.run.form import read_form
 
-__all__ = ["findings_in", "prepare", "write_finding"]
-
 
 def prepare(folder: Path) -> None:
     """Have the directory before the work begins, and not find out after it.

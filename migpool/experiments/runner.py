@@ -17,8 +17,6 @@ from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.result import RunResult, ThreadCounts
 
-__all__ = ["found_in", "run_experiment"]
-
 EXAMPLES = 3
 
 

@@ -16,8 +16,6 @@ from migpool.experiments.recheck import Fate, Standing
 from migpool.experiments.verdict import expected
 from migpool.lab.report.table import plain_table
 
-__all__ = ["claims_table", "shown", "standing_lines", "standing_table"]
-
 _VERDICTS: Final = {"supported": "bold green", "refuted": "bold red", "depends": "bold yellow"}
 _FATES: Final[dict[Fate, str]] = {"stands": "green", "decided": "", "open again": "yellow", "contradicted": "bold red"}
 

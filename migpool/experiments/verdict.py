@@ -21,8 +21,6 @@ from typing import Literal, TypeAlias
 from migpool.experiments.form import Comparison
 from migpool.experiments.interval import Interval
 
-__all__ = ["Outcome", "Piece", "Verdict", "Word", "compared", "counted", "expected", "verdict_of"]
-
 Outcome: TypeAlias = Literal["holds", "fails", "open"]
 Word: TypeAlias = Literal["supported", "refuted", "depends"]
 

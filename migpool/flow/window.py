@@ -26,8 +26,6 @@ from typing import Generic, TypeVar
 
 from migpool.errors import DeviceError, UsageError
 
-__all__ = ["Grant", "Reassembly", "Window", "Windows", "rooms_for"]
-
 T = TypeVar("T")
 
 

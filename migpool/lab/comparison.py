@@ -17,8 +17,6 @@ from migpool.lab.run.result import LabResult, RunResult
 from migpool.lab.run.side import SideResult
 from migpool.scenario.schema import Scenario
 
-__all__ = ["Lab", "Planned", "Run", "Watcher", "plan"]
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:

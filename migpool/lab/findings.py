@@ -28,17 +28,6 @@ from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
-__all__ = [
-    "device_costs",
-    "lab_result",
-    "least_costs",
-    "machine_facts",
-    "run_result",
-    "source_result",
-    "traced_source",
-    "with_bound",
-]
-
 MS = 1e-6
 """Milliseconds in a nanosecond."""
 

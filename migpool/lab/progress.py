@@ -17,8 +17,6 @@ from migpool.lab.run.rounds import round_line
 from migpool.migration.states import State
 from migpool.units import format_rate, format_size
 
-__all__ = ["LiveProgress", "PlainProgress", "watching"]
-
 
 class PlainProgress:
     """One line for each round of pre-copy, and for each run that has ended.

@@ -21,8 +21,6 @@ from migpool.core.machine import Machine, Slot
 from migpool.flow.window import Grant, Reassembly, Window, Windows
 from migpool.transport.splice import SplicedChunk
 
-__all__ = ["ChunkQueue", "ChunkQueues"]
-
 UNLIMITED = 1 << 62
 
 

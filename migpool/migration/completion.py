@@ -20,8 +20,6 @@ from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, Verification
 from migpool.migration.report import boot_id, digest_of
 from migpool.migration.return_path import RUNS_THERE, ReturnPath
 
-__all__ = ["Completion"]
-
 
 class Completion:
     """Hears the destination out, once everything has been sent.

@@ -51,8 +51,6 @@ from migpool.wire.stream import StreamReader
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
-__all__ = ["Destination"]
-
 READ_SIZE = 256 * 1024
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""

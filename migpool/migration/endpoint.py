@@ -25,8 +25,6 @@ from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.transport.address import Address
 
-__all__ = ["EndOptions", "Endpoint"]
-
 
 class EndOptions(TypedDict, total=False):
     """What either end may be given beside the machine, the settings and the model; see :class:`Endpoint`."""

@@ -21,8 +21,6 @@ from migpool.core.effects import KeepConfig, TakeConfig
 from migpool.core.interpreter import Handlers
 from migpool.core.machine import Slot
 
-__all__ = ["KeptConfigs"]
-
 
 class KeptConfigs:
     """Keeps devices' configs until they are taken.

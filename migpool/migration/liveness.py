@@ -8,8 +8,6 @@ from collections.abc import Callable
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import PeerError
 
-__all__ = ["Liveness"]
-
 
 class Liveness:
     """Asked by every reader at the destination that waits, at its ticks.

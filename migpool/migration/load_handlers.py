@@ -38,8 +38,6 @@ from migpool.wire.records import config_within
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
-__all__ = ["LoadHandlers"]
-
 FLAGS_LOW_BYTE = 11
 
 

@@ -13,8 +13,6 @@ from migpool.device import Device, Side
 from migpool.migration.states import State
 from migpool.wire.extension import DIGEST_SIZE
 
-__all__ = ["DeviceReport", "SideReport", "boot_id", "digest_of", "peak_rss"]
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:

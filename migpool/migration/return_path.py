@@ -21,8 +21,6 @@ from migpool.transport.sockets import read_some
 from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 
-__all__ = ["NO_REASON", "RUNS_THERE", "ReturnPath"]
-
 READ_SIZE = 4096
 NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"

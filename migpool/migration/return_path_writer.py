@@ -11,8 +11,6 @@ from migpool.flow.window import Grant
 from migpool.wire.extension import Failed, GrantMessage
 from migpool.wire.returnpath import Message, Shut, encode
 
-__all__ = ["ENDED_EARLY", "ReturnPathWriter"]
-
 ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
 
 

@@ -36,8 +36,6 @@ from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
 from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
 from migpool.wire.sections import section_end, section_part
 
-__all__ = ["Gates", "SaveHandlers"]
-
 UNLIMITED = 1 << 62
 
 

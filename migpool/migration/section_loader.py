@@ -28,8 +28,6 @@ from migpool.wire.sections import Kind, Section
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
-__all__ = ["MemoryItem", "SectionLoader"]
-
 MemoryItem: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
 
 

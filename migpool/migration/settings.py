@@ -7,8 +7,6 @@ from typing import Literal, TypeAlias
 
 from migpool.units import MIB
 
-__all__ = ["ConfigLoad", "Settings"]
-
 ConfigLoad: TypeAlias = Literal["as-loaded", "after-iterables"]
 """When a destination loads the config of an iterable device."""
 

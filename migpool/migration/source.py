@@ -69,8 +69,6 @@ from migpool.wire.sections import section_end
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource
 
-__all__ = ["Source"]
-
 HEADWAY = 0.5
 """The part of the limit for the peer within which the devices must make headway while the machine runs."""
 PATIENCE = 2.0

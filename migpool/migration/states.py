@@ -22,8 +22,6 @@ from threading import Lock
 
 from migpool.errors import UsageError
 
-__all__ = ["FINAL", "TRANSITIONS", "Event", "State", "StateMachine"]
-
 
 class State(Enum):
     """Where a migration stands."""

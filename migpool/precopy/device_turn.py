@@ -14,8 +14,6 @@ from migpool.transport.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
 from migpool.wire.sections import section_part
 
-__all__ = ["DeviceTurns"]
-
 
 class DeviceTurns:
     """Reads and sends what devices can save while the machine runs: :class:`~migpool.precopy.rounds.Turns`.

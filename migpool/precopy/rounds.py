@@ -28,8 +28,6 @@ from migpool.core.interpreter import of
 from migpool.core.machine import Slot
 from migpool.device import DeviceError, Pending
 
-__all__ = ["Crossed", "Decision", "Precopy", "PrecopyLimits", "Round", "RoundMeasure", "Turns", "decide"]
-
 PAUSE = 0.01
 """Seconds between two rounds of which the first moved nothing: the devices have to make something first."""
 

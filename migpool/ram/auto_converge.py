@@ -13,8 +13,6 @@ from migpool.core.machine import Machine, per_device
 from migpool.errors import NotConverging
 from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure
 
-__all__ = ["AutoConverge"]
-
 FIRST = 0.2
 STEP = 0.1
 MOST = 0.99

@@ -32,8 +32,6 @@ from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
 from migpool.wire.rampacket import RamPacketParser, packet_number, runs_of
 
-__all__ = ["RamDestination"]
-
 Idle: TypeAlias = Callable[[], None]
 
 

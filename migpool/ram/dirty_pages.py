@@ -26,8 +26,6 @@ from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import DeviceError
 from migpool.wire.rampacket import PagePacket, runs_of
 
-__all__ = ["PACKETS_AT_ONCE", "Pages"]
-
 PACKET_BYTES = 512 * 1024
 """Bytes of memory that one packet covers at most, as QEMU's multifd packets do."""
 PACKETS_AT_ONCE = 4

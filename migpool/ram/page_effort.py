@@ -23,8 +23,6 @@ from migpool.precopy.rounds import Crossed
 if TYPE_CHECKING:
     from migpool.wire.rampacket import PagePacket
 
-__all__ = ["PageEffort"]
-
 
 class PageEffort:
     """Watches the effects of the memory's jobs, on any thread.

@@ -35,8 +35,6 @@ from migpool.wire.rampacket import PagePacket, RamPacketWriter
 from migpool.wire.sections import Kind, head_bytes
 from migpool.wire.unread import Buffer
 
-__all__ = ["RamSender"]
-
 _OFFSET = Struct(">Q")
 
 

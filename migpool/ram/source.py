@@ -17,8 +17,6 @@ from migpool.ram.sender import RamSender
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 
-__all__ = ["RamSource"]
-
 
 class RamSource:
     """The memory of one machine, while it is sent.

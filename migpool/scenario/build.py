@@ -13,8 +13,6 @@ from migpool.scenario.messages import dotted, key_in_message
 from migpool.scenario.plugins import load_device_plugin
 from migpool.scenario.schema import DeviceEntry, Scenario
 
-__all__ = ["build_machine"]
-
 
 def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") -> Machine:
     """Have the plug-ins make every device. The caller closes the machine.

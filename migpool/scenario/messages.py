@@ -12,8 +12,6 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["dotted", "explain", "key_in_message"]
-
 _KINDS = {
     "string_type": "text in quotes",
     "int_type": "a whole number",

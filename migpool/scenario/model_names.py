@@ -19,8 +19,6 @@ from migpool.scenario.plugins import load_scheduler, names
 from migpool.scenario.schema import Scenario
 from migpool.schedulers.base import Scheduler
 
-__all__ = ["Model", "SideModel", "all_models", "parse_model", "parse_models", "parse_part", "scenario_models"]
-
 _SIDES: tuple[Side, Side] = ("source", "destination")
 
 

@@ -9,8 +9,6 @@ from typing import cast
 from migpool.device import OptionValue
 from migpool.errors import UsageError
 
-__all__ = ["read_options"]
-
 
 def read_options(texts: Sequence[str]) -> dict[str, OptionValue]:
     """The options, as a scenario would have them.

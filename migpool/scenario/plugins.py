@@ -16,8 +16,6 @@ from migpool.device import DevicePlugin
 from migpool.errors import PluginError
 from migpool.schedulers.base import Scheduler
 
-__all__ = ["Kind", "Plugin", "describe", "load_device_plugin", "load_scheduler", "names"]
-
 Kind: TypeAlias = Literal["device", "scheduler"]
 
 _GROUPS: Final[dict[Kind, str]] = {"device": "migpool.devices", "scheduler": "migpool.schedulers"}

@@ -63,8 +63,6 @@ from migpool.migration.settings import ConfigLoad, Settings
 from migpool.scenario.messages import explain
 from migpool.units import MIB, parse_rate, parse_size
 
-__all__ = ["DeviceEntry", "Scenario", "builtin_names", "load_scenario", "parse_scenario", "scenario_text"]
-
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
 Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]

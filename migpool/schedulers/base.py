@@ -45,8 +45,6 @@ from migpool.errors import Cancelled, MigpoolError, PluginError, TimeLimitExceed
 from migpool.schedulers.book import Book
 from migpool.workers.pool import WorkerPool
 
-__all__ = ["Scheduler", "Setup"]
-
 LAST_MOMENT = 1.0
 """Seconds that ``close`` leaves the threads that nothing holds, once it has waited for the one that is held."""
 

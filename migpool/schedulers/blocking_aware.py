@@ -61,8 +61,6 @@ from migpool.core.interpreter import Job
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
 
-__all__ = ["BlockingAwareScheduler"]
-
 WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, Credit})
 MAY_BLOCK = WAITS | {ReadState, WriteState, Send, SaveConfig, LoadConfig}
 

@@ -20,8 +20,6 @@ from migpool.core.effects import Credit, NextChunk
 from migpool.core.interpreter import Job
 from migpool.errors import PluginError, UsageError
 
-__all__ = ["Book"]
-
 WAITING, CREDIT = 0.5, 0.75
 """The part of the limit that a job may stay without a thread while others wait for the peer; and while one of them
 waits for credit. Then the destination, whose jobs are not begun or wait for chunks, is the first to say so; if all of

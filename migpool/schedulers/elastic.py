@@ -15,8 +15,6 @@ from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.pool import start_workers
 
-__all__ = ["ElasticScheduler"]
-
 UNLIMITED = 1 << 16
 
 

@@ -13,8 +13,6 @@ from collections import deque
 from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler
 
-__all__ = ["InlineScheduler"]
-
 
 class InlineScheduler(Scheduler):
     """No threads: the migration's own thread runs one job after the other."""

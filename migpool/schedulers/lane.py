@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Lane"]
-
 T = TypeVar("T")
 
 

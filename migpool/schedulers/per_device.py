@@ -16,8 +16,6 @@ from threading import Lock
 from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 
-__all__ = ["PerDeviceScheduler"]
-
 
 class PerDeviceScheduler(Scheduler):
     """A thread of its own for each device, from set-up to the end (Maciej's model)."""

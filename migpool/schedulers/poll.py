@@ -50,8 +50,6 @@ from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
 
-__all__ = ["PollScheduler"]
-
 IN_TURN: tuple[type[Effect[object]], ...] = (Locked, ReadState, WriteState)
 MAY_BLOCK = (*IN_TURN, Send)
 ALL: tuple[type[Effect[object]], ...] = (Effect,)

@@ -19,8 +19,6 @@ from typing import Generic, TypeVar
 
 from migpool.core.cancel import CancelSwitch
 
-__all__ = ["Poller"]
-
 T = TypeVar("T")
 
 LOOK_AGAIN = 1.0

@@ -19,8 +19,6 @@ from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.workers.pool import WorkerPool
 
-__all__ = ["PoolScheduler", "start_workers"]
-
 START_LIMIT = 10.0
 
 

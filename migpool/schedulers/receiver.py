@@ -23,8 +23,6 @@ from migpool.core.effects import Brought, Effect, Locked
 from migpool.core.interpreter import Job, Ready
 from migpool.schedulers.base import Scheduler, Setup
 
-__all__ = ["ReceiverScheduler"]
-
 LEAVE_AFTER = 2_000_000
 """Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
 device that takes a chunk at once is drained in one go; with one that blocks, no thread is kept from its own work."""

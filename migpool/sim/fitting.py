@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import log
 
-__all__ = ["fit"]
-
 FIRST_STEP = 1.4
 LAST_STEP = 1.005
 HELPS = 0.999

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Profile", "Shared", "World"]
-
 Shared: TypeAlias = Literal["nothing", "reads", "writes", "reads and writes"]
 """For which calls the devices of one host hold one lock, besides the big lock for configs."""
 

@@ -21,8 +21,6 @@ from migpool.sim.model import Profile, Shared, World
 from migpool.sim.simulate import downtime
 from migpool.units import MIB
 
-__all__ = ["CHANNELS", "PUBLISHED", "Fit", "Hypothesis", "conclusion", "explain", "hypotheses"]
-
 SIZE: Final = 100 * MIB
 CHUNK: Final = 5 * MIB
 """Larger than real ones, to simulate faster: what is done in turn and what at once does not depend on it."""

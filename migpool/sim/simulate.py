@@ -41,8 +41,6 @@ try:
 except ImportError:
     raise UsageError("the simulator needs SimPy: pip install 'migpool[sim]'") from None
 
-__all__ = ["downtime"]
-
 _Process: TypeAlias = Generator[simpy.Event, Any, Any]
 
 

@@ -9,8 +9,6 @@ from migpool.sim import published
 from migpool.sim.published import CHANNELS, PUBLISHED, Fit
 from migpool.units import format_rate
 
-__all__ = ["json_of", "page", "rows", "values"]
-
 
 def rows(found: Sequence[Fit]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row for what was published and for each hypothesis."""

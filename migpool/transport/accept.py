@@ -20,8 +20,6 @@ from migpool.transport.sockets import Idle
 from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 
-__all__ = ["TICK", "Connections", "accept_all", "one_too_many"]
-
 TICK: Final = 0.2
 """How long a wait lasts at most before it is looked whether to go on, in seconds."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from migpool.errors import UsageError
 
-__all__ = ["Address"]
-
 
 @dataclass(frozen=True, slots=True)
 class Address:

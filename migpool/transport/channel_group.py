@@ -32,8 +32,6 @@ from migpool.wire.ramheader import sync_header
 if TYPE_CHECKING:
     from migpool.wire.rampacket import PagePacket, RamPacketWriter
 
-__all__ = ["ChannelGroup", "Waited"]
-
 Waited: TypeAlias = Callable[[str, int, int], None]
 """Hears of a wait for an idle channel when it is over: whose packet waited, its index, and since when, in nanoseconds
 of the monotonic clock."""

@@ -12,8 +12,6 @@ from migpool.transport.sockets import Idle, connect, send_all
 from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
 
-__all__ = ["connect_all"]
-
 
 def connect_all(
     address: Address,

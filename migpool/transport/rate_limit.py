@@ -14,8 +14,6 @@ from threading import Condition, Lock
 
 from migpool.core.cancel import CancelSwitch
 
-__all__ = ["RateLimit"]
-
 BURST = 0.05
 """Seconds for which unused rate is kept."""
 

@@ -18,25 +18,6 @@ from collections.abc import Callable, Sequence
 from migpool.errors import MigpoolError, PeerError, TimeLimitExceeded, UsageError
 from migpool.transport.address import Address
 
-__all__ = [
-    "MOST_BUFFERS",
-    "WAIT_FOR_ALL",
-    "Idle",
-    "behind",
-    "connect",
-    "listen",
-    "not_sent",
-    "prepare",
-    "read_exactly",
-    "read_into",
-    "read_rest",
-    "read_some",
-    "send_all",
-    "send_rest",
-    "shut",
-    "waited",
-]
-
 Idle = Callable[[], None]
 """Called at every tick of a reader that waits; raises when it should not go on."""
 

@@ -19,8 +19,6 @@ from migpool.core.buffers import Chunk, Conduit
 from migpool.errors import PeerError
 from migpool.transport.sockets import read_exactly, waited
 
-__all__ = ["SplicedChunk", "cut_short"]
-
 
 class SplicedChunk:
     """One channel's way past the buffers. Its own thread offers and settles; whoever loads the device moves.

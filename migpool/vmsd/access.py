@@ -15,8 +15,6 @@ from typing import Protocol, TypeAlias, cast
 
 from migpool.vmsd.payload import Fault
 
-__all__ = ["ATTRIBUTES", "RECORDS", "Access", "Overlay", "Record"]
-
 Record: TypeAlias = dict[str, object]
 """Values by field name, as decoded by a description that came with a stream."""
 

@@ -12,8 +12,6 @@ from migpool.vmsd.cells import NULL, Cell
 from migpool.vmsd.codec import Codec, Notes, Shown
 from migpool.vmsd.payload import Fault, Reader
 
-__all__ = ["Array", "CountedBytes", "Length", "Parts", "Piece", "PointerArray", "length_of"]
-
 Length: TypeAlias = "int | str | Callable[..., int]"
 """How many: a number, the attribute that holds it, or a function of the object."""
 

@@ -13,8 +13,6 @@ from typing import Final
 from migpool.vmsd.codec import Codec, Notes, Shown
 from migpool.vmsd.payload import Fault, Reader
 
-__all__ = ["NULL", "SCALARS", "Blank", "Cell", "Check", "bitmap_cell", "bytes_cell"]
-
 _OFF: Final = 2**64 - 1
 _NULL_BYTE: Final = 0x30
 _NOT_PACKED: Final = (struct.error, TypeError, ValueError, OverflowError)

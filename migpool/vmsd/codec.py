@@ -12,8 +12,6 @@ from typing import TypeAlias
 
 from migpool.vmsd.payload import Reader
 
-__all__ = ["Codec", "Entry", "Notes", "Shown"]
-
 Entry: TypeAlias = dict[str, object]
 """One JSON object of a stream's description."""
 

@@ -16,8 +16,6 @@ from migpool.vmsd.nested import Nested
 from migpool.vmsd.steps import Member
 from migpool.vmsd.structure import Structure
 
-__all__ = ["Condition", "Field", "Placing", "check_order", "declared_at", "member_list", "placed"]
-
 Condition: TypeAlias = Callable[..., object]
 """Called with the object and the section's version; says whether a field is there."""
 

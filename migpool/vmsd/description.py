@@ -40,8 +40,6 @@ from migpool.vmsd.declaration import Field, check_order, declared_at, member_lis
 from migpool.vmsd.payload import Fault, NeedMore, Reader
 from migpool.vmsd.structure import Hooks, Structure, Subsection
 
-__all__ = ["Description"]
-
 
 class Description:
     """What a device's (or a structure's, or a subsection's) state consists of.

@@ -15,8 +15,6 @@ from enum import IntEnum
 
 from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
 
-__all__ = ["Change", "Compatibility", "Risk", "compare", "compatibility"]
-
 
 class Risk(IntEnum):
     """What a change does to a migration in one direction."""

@@ -28,8 +28,6 @@ from migpool.vmsd.nested import Nested, Temporary
 from migpool.vmsd.steps import Member
 from migpool.vmsd.structure import Structure, Subsection
 
-__all__ = ["StreamBytes", "payload_size", "section_structure", "stream_description", "structure_from_json"]
-
 StreamBytes: TypeAlias = "bytes | mmap.mmap"
 """A whole stream."""
 

@@ -24,8 +24,6 @@ from migpool.vmsd.nested import Nested
 from migpool.vmsd.steps import Member
 from migpool.vmsd.structure import Structure
 
-__all__ = ["FieldLayout", "Layout", "LayoutSet", "from_descriptions", "from_json", "read_layouts"]
-
 _DUMP_MACHINE = "vmschkmachine"
 
 

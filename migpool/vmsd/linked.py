@@ -10,8 +10,6 @@ from migpool.vmsd.codec import Codec, Notes, Shown
 from migpool.vmsd.nested import Nested
 from migpool.vmsd.payload import Fault, Reader
 
-__all__ = ["Queue", "Tree"]
-
 _MORE = b"\x01"
 _END = b"\x00"
 _COUNT = SCALARS["uint32"]

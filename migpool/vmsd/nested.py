@@ -10,8 +10,6 @@ from migpool.vmsd.codec import Codec, Entry, Notes, Shown
 from migpool.vmsd.payload import Fault, Reader
 from migpool.vmsd.structure import Structure
 
-__all__ = ["Nested", "Temporary"]
-
 
 class Nested(Codec):
     """A structure in the place of a field.

@@ -11,8 +11,6 @@ from typing import Self
 
 from migpool.errors import DeviceError
 
-__all__ = ["Fault", "NeedMore", "Reader"]
-
 SUBSECTION = 0x05
 _VERSION = Struct(">I")
 

@@ -13,29 +13,6 @@ from migpool.vmsd.declaration import Condition, Field, Placing, declared_at, pla
 from migpool.vmsd.nested import Nested
 from migpool.vmsd.payload import Fault
 
-__all__ = [
-    "Scalar",
-    "bitmap",
-    "boolean",
-    "buffer",
-    "check_elements",
-    "double",
-    "equal",
-    "i8",
-    "i16",
-    "i32",
-    "i64",
-    "not_above",
-    "timer",
-    "u8",
-    "u16",
-    "u32",
-    "u64",
-    "unused",
-    "validate",
-    "with_length",
-]
-
 
 def with_length(line: str, name: str, codec: Codec, length: Length | None) -> tuple[Codec, str | None]:
     """The codec with its length around it, and the attribute it is counted by."""

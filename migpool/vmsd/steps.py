@@ -12,8 +12,6 @@ from migpool.vmsd.cells import Cell
 from migpool.vmsd.codec import Codec, Entry, Notes, Shown
 from migpool.vmsd.payload import Fault, Reader
 
-__all__ = ["CodecStep", "Member", "MemberStep", "RunStep"]
-
 _NOT_GATHERED = (struct.error, TypeError, ValueError, OverflowError, LookupError, AttributeError, Fault)
 
 

@@ -17,8 +17,6 @@ from migpool.vmsd.codec import Entry, Shown
 from migpool.vmsd.payload import SUBSECTION, Fault, Reader
 from migpool.vmsd.steps import CodecStep, Member, MemberStep, RunStep
 
-__all__ = ["Hooks", "Structure", "Subsection"]
-
 _VERSION = Struct(">I")
 _HOOK_FAILURES = (ArithmeticError, LookupError, ValueError)
 

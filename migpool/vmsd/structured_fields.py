@@ -18,8 +18,6 @@ from migpool.vmsd.plain_fields import Scalar, check_elements, with_length
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description
 
-__all__ = ["linked_list", "pointers", "queue", "struct", "temporary", "tree", "vstruct"]
-
 
 def struct(
     name: str,

@@ -30,8 +30,6 @@ from migpool.wire.multifd import (
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
-__all__ = ["ChannelEvent", "ChannelReader", "DeviceStatePacket", "RamPacket", "emit_packet"]
-
 DEFAULT_LIMIT: Final = 64 << 20
 
 

@@ -15,21 +15,6 @@ from typing import Final
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer, Steps, Unread, take
 
-__all__ = [
-    "COMMAND",
-    "PACKAGE_AT",
-    "Command",
-    "CommandKind",
-    "Packaged",
-    "command",
-    "open_return_path",
-    "packaged",
-    "ping",
-    "ping_value",
-    "read_command",
-    "switchover_start",
-]
-
 COMMAND: Final = 0x08
 
 _HEAD = struct.Struct(">BHH")

@@ -19,8 +19,6 @@ from migpool.errors import ProtocolError
 from migpool.wire.sections import SUBSECTION, ascii_text, counted, subsection_header
 from migpool.wire.unread import Need, Steps, Unread, take
 
-__all__ = ["CONFIGURATION", "Configuration", "configuration", "read_configuration"]
-
 CONFIGURATION: Final = 0x07
 PAGE_BITS: Final = "configuration/target-page-bits"
 CAPABILITIES: Final = "configuration/capabilities"

@@ -25,18 +25,6 @@ from migpool.errors import ProtocolError
 from migpool.wire.multifd import DEVICE_PACKET_HEADER_SIZE, DEVICE_STATE, MAGIC, VERSION, packet_flags, padded_name
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "CONFIG",
-    "HEADER_SIZE",
-    "PACKET_HEADER_SIZE",
-    "DevicePacketHeader",
-    "DeviceStateHeader",
-    "DeviceStateParser",
-    "chunk_fields",
-    "device_packet_header",
-    "parse_device_packet_header",
-]
-
 PACKET_HEADER_SIZE: Final = DEVICE_PACKET_HEADER_SIZE
 CHUNK_HEADER_SIZE: Final = 12
 HEADER_SIZE: Final = PACKET_HEADER_SIZE + CHUNK_HEADER_SIZE

@@ -28,20 +28,6 @@ from migpool.wire.records import Record, payload_of
 from migpool.wire.sections import Section, SectionHead, head_bytes, section
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "MAIN_MAGIC_SIZE",
-    "DeviceSection",
-    "Eof",
-    "FileHeader",
-    "StreamEvent",
-    "VmDescription",
-    "begins_main_channel",
-    "emit",
-    "eof",
-    "header",
-    "vm_description",
-]
-
 FILE_MAGIC: Final = b"QEVM"
 FILE_VERSION: Final = 3
 MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)

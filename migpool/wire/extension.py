@@ -21,18 +21,6 @@ from typing import Final, TypeAlias
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "CREDITS_CAPABILITY",
-    "DIGEST_SIZE",
-    "FAILED_LIMIT",
-    "Digest",
-    "Failed",
-    "GrantMessage",
-    "OwnMessage",
-    "Running",
-    "Welcome",
-]
-
 CREDITS_CAPABILITY: Final = "x-migpool-credits"
 FAILED_LIMIT: Final = 480
 

@@ -38,24 +38,6 @@ from typing import Final
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "DEVICE_STATE",
-    "INITIAL_SIZE",
-    "MAGIC",
-    "PREFIX_SIZE",
-    "SYNC",
-    "VERSION",
-    "Compression",
-    "InitialPacket",
-    "compression",
-    "header_rest",
-    "initial_packet",
-    "packet_flags",
-    "padded_name",
-    "parse_initial_packet",
-    "ram_header_size",
-]
-
 MAGIC: Final = 0x11223344
 VERSION: Final = 1
 

@@ -19,8 +19,6 @@ from migpool.wire.unread import Need, Steps, Unread, take
 if TYPE_CHECKING:
     from migpool.wire.sections import Kind, SectionHead
 
-__all__ = ["DEFAULT_LIMIT", "RECORDS_ONLY", "RecordsOnly", "Schema", "measured"]
-
 DEFAULT_LIMIT: Final = 256 << 20
 """Bytes that one payload may have, unless a reader is told otherwise."""
 

@@ -25,22 +25,6 @@ from typing import Final, TypeAlias
 from migpool.wire.sections import SectionHead, counted, footer
 from migpool.wire.unread import Buffer
 
-__all__ = [
-    "RAM_IDSTR",
-    "RAM_VERSION",
-    "MultifdFlush",
-    "RamBlock",
-    "RamBlocks",
-    "RamEvent",
-    "RamPages",
-    "RamSection",
-    "RamSectionEnd",
-    "block_list",
-    "multifd_flush",
-    "pages",
-    "ram_section_end",
-]
-
 RAM_IDSTR: Final = "ram"
 RAM_VERSION: Final = 4
 

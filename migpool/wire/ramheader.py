@@ -33,8 +33,6 @@ from migpool.wire.multifd import (
 from migpool.wire.sections import ascii_text
 from migpool.wire.unread import Buffer
 
-__all__ = ["RamPacketHeader", "parse_ram_header", "ram_header", "sync_header"]
-
 FIXED = struct.Struct(">IIIIIIQI28s256s")
 _ITEM: Final = "RAM packet"
 

@@ -27,8 +27,6 @@ from migpool.wire.multifd import (
 from migpool.wire.ramheader import FIXED, parse_ram_header
 from migpool.wire.unread import Buffer
 
-__all__ = ["RamPacketParser", "RamPacketWriter", "packet_number", "runs_of"]
-
 _VARIABLE: Final = struct.Struct(">IIQI")
 """Normal pages, payload size, packet number, zero pages: from byte 16 on."""
 _VARIABLE_AT: Final = 16

@@ -36,8 +36,6 @@ from migpool.wire.ram import (
 from migpool.wire.sections import Footers, SectionHead, ascii_text
 from migpool.wire.unread import Need, Steps, Unread, take
 
-__all__ = ["RamReader"]
-
 _U64 = struct.Struct(">Q")
 _WORD: Final = 8
 _BLOCK_LIMIT: Final = 4096

@@ -25,21 +25,6 @@ from migpool.wire.payload import Schema, measured
 from migpool.wire.sections import SectionHead
 from migpool.wire.unread import Buffer, Steps, Unread, take
 
-__all__ = [
-    "CONFIG_FRAME",
-    "Mark",
-    "Record",
-    "config_record",
-    "config_within",
-    "data_record",
-    "end_payload",
-    "frame_config",
-    "initial_data_sent",
-    "payload_of",
-    "read_records",
-    "setup_payload",
-]
-
 _U64 = struct.Struct(">Q")
 _PAIR = struct.Struct(">QQ")
 _RECORD_LIMIT: Final = 1 << 16

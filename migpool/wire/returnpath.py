@@ -26,19 +26,6 @@ from migpool.wire.extension import OWN_KINDS, Digest, Failed, GrantMessage, OwnM
 from migpool.wire.sections import counted
 from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
-__all__ = [
-    "DATA_LIMIT",
-    "Message",
-    "Pong",
-    "RecvBitmap",
-    "RequestPages",
-    "ResumeAck",
-    "ReturnPathReader",
-    "Shut",
-    "SwitchoverAck",
-    "encode",
-]
-
 DATA_LIMIT: Final = 512
 
 SHUT: Final = 1

@@ -21,22 +21,6 @@ from typing import Final
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer, Need, Steps, Unread, take
 
-__all__ = [
-    "FOOTER_SIZE",
-    "Footers",
-    "Kind",
-    "Section",
-    "SectionHead",
-    "footer",
-    "read_head",
-    "section",
-    "section_end",
-    "section_full",
-    "section_part",
-    "section_start",
-    "subsection_header",
-]
-
 _SHORT = struct.Struct(">BI")
 _NUMBERS = struct.Struct(">II")
 _VERSION = struct.Struct(">I")

@@ -44,8 +44,6 @@ from migpool.wire.records import read_records
 from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
 from migpool.wire.unread import Need, PushReader, Steps, Unread, take
 
-__all__ = ["ITEMS", "MAY_END", "StreamReader", "StreamState"]
-
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
 

@@ -21,8 +21,6 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError, UsageError
 
-__all__ = ["Buffer", "Need", "PushReader", "Steps", "Unread", "take"]
-
 E = TypeVar("E")
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview

@@ -24,8 +24,6 @@ from migpool.errors import ProtocolError
 from migpool.wire.events import VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
-__all__ = ["Description", "DeviceDescription", "Field", "Layout", "emit_description", "find", "parse", "payload_size"]
-
 _ITEM: Final = "VM description"
 _WINDOW: Final = 1 << 16
 T = TypeVar("T")

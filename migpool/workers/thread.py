@@ -12,8 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["WorkerThread"]
-
 
 class _Begun(threading.Event):
     """What ``Thread.start`` waits for, last of all; here that is left to who joins."""

@@ -21,8 +21,6 @@ from migpool.cli.options import (
 )
 from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
-__all__ = ["compare"]
-
 
 def compare(
     context: typer.Context,

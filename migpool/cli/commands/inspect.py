@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from migpool.streams.inspect.summary import StreamSummary
     from migpool.streams.inspect.walk import Wanted
 
-__all__ = ["inspect", "inspect_recording", "inspect_stream"]
-
 _NAMES_SHOWN: Final = 12
 _PLAIN_WIDTH: Final = 100
 

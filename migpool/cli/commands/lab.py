@@ -14,8 +14,6 @@ from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 
-__all__ = ["app"]
-
 app = group(__doc__ or "")
 
 

@@ -10,8 +10,6 @@ import typer
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug
 
-__all__ = ["new_device", "new_model"]
-
 Into = Annotated[Path, typer.Option("--into", metavar="DIRECTORY", help="Where the package's directory is made.")]
 
 

@@ -10,8 +10,6 @@ import typer
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug
 
-__all__ = ["plugins"]
-
 
 def plugins(
     context: typer.Context,

@@ -18,8 +18,6 @@ from migpool.cli.streamfile import (
 )
 from migpool.errors import UsageError
 
-__all__ = ["receive"]
-
 
 def receive(
     context: typer.Context,

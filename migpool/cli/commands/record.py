@@ -10,8 +10,6 @@ import typer
 from migpool.cli.invocation import complain, say, set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
-__all__ = ["record"]
-
 
 def record(
     context: typer.Context,

@@ -11,8 +11,6 @@ import typer
 from migpool.cli.invocation import complain, say, set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
-__all__ = ["replay"]
-
 
 class Speed(StrEnum):
     """How fast to send."""

@@ -11,8 +11,6 @@ from migpool.cli.files import REPORT, check_writable, reported, write
 from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
-__all__ = ["report"]
-
 
 def report(
     context: typer.Context,

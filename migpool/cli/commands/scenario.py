@@ -11,8 +11,6 @@ from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, complete_scenario
 
-__all__ = ["app"]
-
 app = group(__doc__ or "")
 
 Name = Annotated[

@@ -30,8 +30,6 @@ from migpool.cli.streamfile import (
 )
 from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
-__all__ = ["send"]
-
 
 def send(
     context: typer.Context,

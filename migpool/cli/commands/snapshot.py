@@ -19,8 +19,6 @@ from migpool.device import Side
 from migpool.errors import Cancelled
 from migpool.migration.settings import Settings
 
-__all__ = ["app"]
-
 TICK = 0.25
 """How often a snapshot that is under way is looked at, in seconds."""
 

@@ -30,8 +30,6 @@ from migpool.streams.inspect.outline import printable
 from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.layout import read_layouts
 
-__all__ = ["Direction", "app"]
-
 app = group((__doc__ or "").partition("\n")[0])
 
 SCHEMA: Final = 1

@@ -15,8 +15,6 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, Side
 from migpool.flow.window import Reassembly
 
-__all__ = ["aborts", "damaged_config", "identity", "keeps_no_buffer", "missing_state", "out_of_order"]
-
 CHUNK: Final = 1 << 16
 ABORT_LIMIT: Final = 2.0
 """Seconds in which a call must have ended after ``abort``."""

@@ -11,8 +11,6 @@ from migpool.conformance.devices import calling, migrating
 from migpool.conformance.devices.subject import Subject
 from migpool.scenario.model_names import Model, parse_model
 
-__all__ = ["checks"]
-
 Run: TypeAlias = Callable[[Subject], str]
 
 

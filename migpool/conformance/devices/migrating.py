@@ -26,8 +26,6 @@ from migpool.migration.states import State
 from migpool.scenario.model_names import Model
 from migpool.units import MIB
 
-__all__ = ["cancels", "errors", "leaves_nothing", "round_trip", "short_buffers", "spliced", "tight_window"]
-
 PAGE: Final = 4096
 POSITIONS: Final = 6
 """How many waits of each side are cancelled at, evenly spread, unless all are asked for."""

@@ -14,8 +14,6 @@ from migpool.scenario.model_names import all_models, parse_models
 from migpool.scenario.option_text import read_options
 from migpool.scenario.plugins import load_device_plugin
 
-__all__ = ["check_list", "subject_of"]
-
 
 def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
     """The plug-in of that name.

@@ -11,8 +11,6 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.errors import UsageError
 
-__all__ = ["Subject"]
-
 MACHINE: Final = "conformance"
 
 

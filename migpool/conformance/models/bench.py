@@ -21,8 +21,6 @@ from migpool.device import Device
 from migpool.errors import DeviceError
 from migpool.schedulers.base import Scheduler, Setup
 
-__all__ = ["Bench", "Call", "benched", "eventually"]
-
 A_MOMENT = 0.005
 SIZE = 4096
 

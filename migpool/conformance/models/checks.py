@@ -9,8 +9,6 @@ from migpool.conformance.check import Check, about, named
 from migpool.conformance.models import ending, migration, order
 from migpool.conformance.models.subject import Subject
 
-__all__ = ["FIRST", "checks"]
-
 _ALL: Final[Sequence[Callable[[Subject], str]]] = (
     order.runs,
     order.one_at_a_time,

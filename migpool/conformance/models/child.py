@@ -27,8 +27,6 @@ from migpool.conformance.models.checks import FIRST, checks
 from migpool.conformance.models.subject import Subject, subjects
 from migpool.conformance.running import AFTER_ABORT, CheckResult, Outcome, run_check
 
-__all__ = ["ChildRunner", "run_apart"]
-
 GRACE: Final = 15.0
 """Seconds more than a check may take that the child has to answer; it has to be started in them."""
 

@@ -12,16 +12,6 @@ from migpool.conformance.verdict import Failure
 from migpool.core.machine import Slot
 from migpool.errors import Cancelled, DeviceError, TimeLimitExceeded, UsageError
 
-__all__ = [
-    "after_cancel",
-    "after_close",
-    "cancels",
-    "first_error",
-    "ignored_abort",
-    "leaves_no_thread",
-    "unexpected_error",
-]
-
 CHUNKS = 4
 HELD_LIMIT = 0.3
 """Seconds that a model has to end while a device holds a thread."""

@@ -12,8 +12,6 @@ from migpool.conformance.models.subject import Subject
 from migpool.device import Device, DeviceContext, DeviceError, Pending
 from migpool.scenario.model_names import Model, parse_part
 
-__all__ = ["cancelled_migrations", "migrates"]
-
 SIZE = 300_000
 PARTNER = "pool:1"
 

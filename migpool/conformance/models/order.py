@@ -9,17 +9,6 @@ from migpool.conformance.models.subject import Subject
 from migpool.conformance.verdict import Failure
 from migpool.core.effects import Wait
 
-__all__ = [
-    "begins_in_order",
-    "drain_waits",
-    "drain_with_nothing",
-    "jobs_of_jobs",
-    "many_devices",
-    "one_at_a_time",
-    "runs",
-    "traced",
-]
-
 DEPTH = 3
 
 

@@ -12,8 +12,6 @@ from migpool.errors import UsageError
 from migpool.scenario.model_names import SideModel, parse_part
 from migpool.scenario.plugins import load_scheduler
 
-__all__ = ["Subject", "subjects"]
-
 PATIENCE: Final = 0.1
 """The part of a check's limit that one call of the model may take."""
 

@@ -43,8 +43,6 @@ from migpool.lab.analysis.kinds import WAITS, PathRule
 from migpool.lab.analysis.path_walk import OWN, Link, PathWalk
 from migpool.lab.analysis.span_index import SideIndex
 
-__all__ = ["critical_path"]
-
 
 def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: int) -> list[Link]:
     """Walk from ``end`` on the destination's own thread to ``begin``; the links in time order.

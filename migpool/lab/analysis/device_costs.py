@@ -15,8 +15,6 @@ from migpool.lab.analysis.page_jobs import memory_of
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
 
-__all__ = ["DeviceCosts", "device_costs"]
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceCosts:

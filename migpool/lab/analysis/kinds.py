@@ -14,20 +14,6 @@ from typing import Literal, TypeAlias
 
 from migpool.core.effects import Wait
 
-__all__ = [
-    "BY_NAME",
-    "JOB_WAITS",
-    "KINDS",
-    "OWN_WAITS",
-    "PAGE_JOB_WAITS",
-    "RECEIVER_WAITS",
-    "WAITS",
-    "LeftBy",
-    "PathRule",
-    "ReplayRule",
-    "WaitKind",
-]
-
 LeftBy: TypeAlias = Literal["job", "migration", "channel", "migration or channel"]
 """Who leaves spans of a kind: a job, whatever thread it runs on; the migration's own thread; a channel. CHANNEL lies
 inside SEND and is told from the job's spans."""

@@ -16,8 +16,6 @@ from migpool.lab.analysis.page_jobs import memory_of
 from migpool.lab.analysis.span_index import covered
 from migpool.migration.report import SideReport
 
-__all__ = ["MemoryCosts", "memory_costs"]
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryCosts:

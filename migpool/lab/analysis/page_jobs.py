@@ -22,8 +22,6 @@ from migpool.core.trace import Span
 from migpool.lab.analysis.kinds import PAGE_JOB_WAITS
 from migpool.migration.report import DeviceReport, SideReport
 
-__all__ = ["memory_of", "page_jobs_of", "with_page_jobs"]
-
 
 def memory_of(report: SideReport) -> int:
     """The place of the memory among the devices; -1 without one."""

@@ -11,8 +11,6 @@ from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.lab.analysis.span_index import SideIndex, Stretch, Track
 
-__all__ = ["OWN", "Link", "PathWalk"]
-
 OWN = -1
 """The migration's own thread, in place of a slot."""
 

@@ -9,8 +9,6 @@ from migpool.core.effects import Wait
 from migpool.lab.analysis.span_index import covered
 from migpool.migration.report import SideReport
 
-__all__ = ["precopy_saving"]
-
 
 @dataclass(slots=True)
 class _Moving:

@@ -14,8 +14,6 @@ from migpool.lab.analysis.kinds import JOB_WAITS, OWN_WAITS, RECEIVER_WAITS
 from migpool.lab.analysis.page_jobs import page_jobs_of
 from migpool.migration.report import SideReport
 
-__all__ = ["SideIndex", "Stretch", "StretchTrack", "Track", "covered", "migration_thread"]
-
 
 class Track:
     """Spans that follow each other, to be walked backwards. Those without a duration are left out."""

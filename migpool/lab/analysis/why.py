@@ -16,8 +16,6 @@ from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, R
 from migpool.migration.report import SideReport
 from migpool.scenario.schema import Scenario
 
-__all__ = ["analyse", "budget_use", "buffer_size", "representatives"]
-
 
 def representatives(runs: Sequence[RunResult]) -> list[int]:
     """The places of the runs to look into: of each model the completed one with the median downtime.

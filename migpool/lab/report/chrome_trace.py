@@ -27,8 +27,6 @@ from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.page_jobs import memory_of
 from migpool.migration.report import SideReport
 
-__all__ = ["TraceEvent", "TracedRun", "chrome_trace"]
-
 TraceEvent: TypeAlias = "dict[str, object]"
 
 PROCESSES = 3

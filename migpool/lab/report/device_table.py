@@ -15,8 +15,6 @@ from migpool.lab.run.result import RunResult
 from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_size
 
-__all__ = ["COLUMNS", "Cell", "Column", "DeviceOfRun", "device_rows", "device_table"]
-
 Cell: TypeAlias = tuple[str, Literal["", "number", "bad"]]
 """What a cell says, and how it looks."""
 

@@ -10,8 +10,6 @@ from typing import Final, NamedTuple
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration, format_share
 
-__all__ = ["Fact", "foundations"]
-
 
 class Fact(NamedTuple):
     """One line: what it is about, and what there is to say."""

@@ -10,8 +10,6 @@ from statistics import median
 from migpool.lab.run.result import RunResult
 from migpool.units import format_duration
 
-__all__ = ["ModelSummary", "answer", "summarize"]
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:

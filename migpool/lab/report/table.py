@@ -18,8 +18,6 @@ from migpool.lab.report.summary import ModelSummary, answer, summarize
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration, format_share, format_size
 
-__all__ = ["console_for", "picture", "plain_table", "render", "run_line"]
-
 SHOWN_KINDS: Final = 3
 LONGEST_NAME: Final = 12
 ROOMY: Final = 90

@@ -18,8 +18,6 @@ from migpool.lab.report.page.timeline import CRITICAL, Drawn, Lanes, lanes_of
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration
 
-__all__ = ["switchover"]
-
 MOST_LANES: Final = 16
 LONGEST_LABEL: Final = 28
 

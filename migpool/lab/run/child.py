@@ -33,8 +33,6 @@ from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
 
-__all__ = ["main"]
-
 ORPHAN_LIMIT: Final = 20.0
 TICK: Final = 0.1
 """Seconds between two reports of progress."""

@@ -21,8 +21,6 @@ from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
 from migpool.transport.address import Address
 
-__all__ = ["PATIENCE", "ChildProcess", "SideOutcome"]
-
 PATIENCE: Final = 5.0
 """Seconds between asking and telling, and between telling and killing."""
 LAST_WORDS: Final = 3

@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from migpool.errors import UsageError
 
-__all__ = ["Form", "json_text", "read_form"]
-
 F = TypeVar("F", bound="Form")
 
 

@@ -23,8 +23,6 @@ import socket
 from threading import Lock
 from typing import Any
 
-__all__ = ["ControlChannel", "Message"]
-
 Message = dict[str, Any]
 READ_SIZE = 1 << 18
 

@@ -26,8 +26,6 @@ from migpool.migration.return_path import NO_REASON
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
-__all__ = ["Observed", "PairResult", "ProcessPair"]
-
 TICK: Final = 0.1
 SPARE: Final = 20.0
 """Seconds on top of the migration's own limits before a run in which nothing happens is ended from here."""

@@ -80,21 +80,6 @@ from migpool.lab.run.form import Form
 from migpool.lab.run.rounds import RoundResult
 from migpool.migration.report import DeviceReport
 
-__all__ = [
-    "AnalysisResult",
-    "BoundResult",
-    "LabResult",
-    "LinkResult",
-    "MachineFacts",
-    "MemoryResult",
-    "ResourceResult",
-    "RunResult",
-    "SideTrace",
-    "SpanRow",
-    "ThreadCounts",
-    "TraceResult",
-]
-
 _REST = "bytes_after_stop"
 """The key of a device's row that follows from two others."""
 

@@ -6,8 +6,6 @@ from migpool.lab.run.form import Form
 from migpool.precopy.rounds import Round
 from migpool.units import format_rate, format_size
 
-__all__ = ["RoundResult", "round_line"]
-
 PAGE = 4096
 
 

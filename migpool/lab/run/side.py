@@ -30,8 +30,6 @@ from migpool.scenario.model_names import Model
 from migpool.scenario.schema import Scenario
 from migpool.transport.address import Address
 
-__all__ = ["SideResult", "SideRun"]
-
 
 @dataclass(frozen=True, slots=True)
 class SideResult:

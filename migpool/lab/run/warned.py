@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["warnings_told"]
-
 
 @contextmanager
 def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:

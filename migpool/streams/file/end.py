@@ -22,8 +22,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["EndFinder"]
-
 _BEFORE: Final = 6  # EOF, the type and the length of VMDESC
 _MARK: Final = re.compile(rb"(?=\x00\x06([\x00-\x0f][\x00-\xff]{3})\{)", re.DOTALL)
 _MARK_SIZE: Final = _BEFORE + 1

@@ -25,8 +25,6 @@ from migpool.wire.ramheader import RamPacketHeader
 from migpool.wire.sections import Kind, SectionHead, head_bytes
 from migpool.wire.unread import Buffer
 
-__all__ = ["StreamFile"]
-
 
 class StreamFile:
     """A stream file that is being written; a context manager.

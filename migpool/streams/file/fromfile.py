@@ -44,8 +44,6 @@ from migpool.wire.ram import (
 )
 from migpool.wire.sections import Kind, SectionHead, head_bytes
 
-__all__ = ["Sent", "begins_as_a_stream", "parse_uuid", "send_file"]
-
 _PIECE: Final = 1 << 20
 _OF_CONNECTIONS: Final = (CommandKind.OPEN_RETURN_PATH, CommandKind.PING)
 

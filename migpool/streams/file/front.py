@@ -23,8 +23,6 @@ from migpool.wire.ram import RamBlocks, RamSectionEnd
 from migpool.wire.sections import Kind
 from migpool.wire.stream import StreamReader
 
-__all__ = ["Front"]
-
 _BATCH: Final = 128
 
 

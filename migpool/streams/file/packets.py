@@ -16,8 +16,6 @@ from migpool.wire.ram import RamPages
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.unread import Buffer
 
-__all__ = ["Packets"]
-
 _AREA: Final = BYTES_PER_RAM_PACKET
 
 

@@ -17,8 +17,6 @@ from migpool.wire.multifd import initial_packet
 from migpool.wire.returnpath import Message, ReturnPathReader, Shut
 from migpool.wire.unread import Buffer
 
-__all__ = ["Peer"]
-
 _PIECE: Final = 4096
 
 

@@ -25,8 +25,6 @@ from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamS
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead
 
-__all__ = ["StoredMainChannel", "StoredMultifdChannel"]
-
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
 _DEVICE_STATE_LIMIT: Final = 2 * BYTES_PER_RAM_PACKET
 

@@ -32,8 +32,6 @@ from migpool.transport.sockets import listen, prepare, send_all
 from migpool.wire.events import FILE_MAGIC
 from migpool.wire.returnpath import Message, Shut, encode
 
-__all__ = ["Stored", "receive_file"]
-
 _PIECE: Final = 1 << 18
 _REMEDY: Final = "give --channels as the source has"
 

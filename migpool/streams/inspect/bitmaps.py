@@ -16,8 +16,6 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 
-__all__ = ["BITMAP_IDSTR", "bitmaps_size"]
-
 BITMAP_IDSTR: Final = "dirty-bitmap"
 EOS, ZEROES, BITMAP_NAME, DEVICE_NAME, START, COMPLETE, BITS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 _KINDS: Final = frozenset({START, COMPLETE, BITS, BITS | ZEROES})

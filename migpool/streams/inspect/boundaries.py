@@ -22,8 +22,6 @@ from migpool.wire.sections import Kind, SectionHead, footer
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import Description, find, parse, payload_size
 
-__all__ = ["Boundaries"]
-
 PATIENCE: Final = 16 << 20
 """Bytes of a pipe after which the end of a section is guessed instead of waited for."""
 IMPATIENT_GUESSES: Final = 16

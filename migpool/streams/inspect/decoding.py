@@ -14,8 +14,6 @@ from migpool.vmsd.codec import Shown
 from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import section_structure
 
-__all__ = ["DecodedSection", "decode", "wanted_by"]
-
 
 @dataclass(frozen=True, slots=True)
 class DecodedSection:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
     from migpool.wire.configuration import Configuration
 
-__all__ = ["SCHEMA", "document"]
-
 SCHEMA = 1
 Json: TypeAlias = "dict[str, object]"
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
     from migpool.wire.configuration import Configuration
 
-__all__ = ["Node", "device_outline", "printable", "stream_outline"]
-
 _LONGEST: Final = 96
 _ROW: Final = 16
 _ROWS: Final = 8

@@ -24,8 +24,6 @@ from migpool.wire.stream import StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import find, parse
 
-__all__ = ["LIMIT", "inspect_bytes", "inspect_file", "inspect_pipe", "nothing_wanted"]
-
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
 

@@ -8,17 +8,6 @@ from enum import StrEnum
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration
 
-__all__ = [
-    "BlockSummary",
-    "CommandSummary",
-    "DescriptionSummary",
-    "Framing",
-    "KeptSection",
-    "Problem",
-    "SectionSummary",
-    "StreamSummary",
-]
-
 
 class Framing(StrEnum):
     """How it was known where a section's payload ends."""

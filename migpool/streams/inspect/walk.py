@@ -28,8 +28,6 @@ from migpool.wire.stream import StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import parse
 
-__all__ = ["StreamWalk", "Wanted"]
-
 Wanted = Callable[[str, int], bool]
 """Says for an idstr and an instance id whether the payload is to be kept."""
 

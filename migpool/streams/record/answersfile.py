@@ -11,8 +11,6 @@ from migpool.streams.record.index import Connection
 from migpool.streams.record.times import Times
 from migpool.wire.returnpath import Message, ReturnPathReader
 
-__all__ = ["answers"]
-
 _READ: Final = 1 << 16
 
 

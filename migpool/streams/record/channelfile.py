@@ -16,8 +16,6 @@ from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fiel
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags, ram_header_size
 from migpool.wire.ramheader import parse_ram_header
 
-__all__ = ["DeviceKey", "Packet", "packets"]
-
 _PAYLOAD_LIMIT: Final = 64 << 20
 
 DeviceKey: TypeAlias = tuple[str, int]

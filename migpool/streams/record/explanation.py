@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BUCKETS", "MESSAGES", "Answer", "ChannelUse", "DeviceUse", "Explanation", "Switchover"]
-
 BUCKETS: Final = 120
 MESSAGES: Final = 200
 

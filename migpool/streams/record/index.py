@@ -26,21 +26,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from migpool.errors import UsageError
 
-__all__ = [
-    "INDEX",
-    "VERSION",
-    "Connection",
-    "Ended",
-    "Flow",
-    "Index",
-    "Moment",
-    "Role",
-    "Side",
-    "flow_name",
-    "load",
-    "store",
-]
-
 INDEX: Final = "index.json"
 VERSION: Final = 1
 

@@ -26,8 +26,6 @@ from migpool.wire.records import Mark
 from migpool.wire.sections import Kind, Section
 from migpool.wire.stream import StreamReader
 
-__all__ = ["MainSummary", "summarise"]
-
 _READ: Final = 1 << 20
 _U64: Final = Struct(">Q")
 _U32: Final = Struct(">I")

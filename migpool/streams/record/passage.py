@@ -30,8 +30,6 @@ from migpool.transport.sockets import shut
 from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 
-__all__ = ["TICK", "Passage"]
-
 TICK: Final = 0.25
 """Seconds after which a wait on a socket looks whether it should go on."""
 DELIVERY: Final = 2.0

@@ -10,8 +10,6 @@ from migpool.streams.record.explanation import ChannelUse, Explanation
 from migpool.svg import Drawing
 from migpool.units import format_moment, format_size
 
-__all__ = ["picture"]
-
 _LEFT: Final = 150
 _RIGHT: Final = 130
 _WIDTH: Final = 1000

@@ -16,8 +16,6 @@ from migpool.streams.record.index import Connection, Index, Role, load
 from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.wire.returnpath import Shut, SwitchoverAck
 
-__all__ = ["ChannelPlan", "Playable", "playable"]
-
 
 @dataclass(frozen=True, slots=True)
 class ChannelPlan:

@@ -25,8 +25,6 @@ from migpool.streams.record.playable import ChannelPlan, Playable
 from migpool.streams.record.stage import Stage
 from migpool.streams.record.times import Times
 
-__all__ = ["ClosedEarly", "Player", "Speed"]
-
 Speed = Literal["recorded", "full"]
 _PIECE: Final = 1 << 20
 

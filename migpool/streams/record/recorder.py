@@ -27,8 +27,6 @@ from migpool.streams.record.store import Store
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, listen, prepare
 
-__all__ = ["Recorder", "RecorderLimits"]
-
 BACKLOG: Final = 256
 GRACE: Final = 2.0
 """Seconds that a source whose first connections have all ended is given to open the main channel."""

@@ -27,8 +27,6 @@ from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.returnpath import ReturnPathReader
 
-__all__ = ["Played", "Replay"]
-
 TICK: Final = 0.25
 PATIENCE: Final = 2.0
 """Seconds that a destination which closed a connection is given to say why."""

@@ -13,8 +13,6 @@ from rich.text import Text
 from migpool.streams.record.explanation import Explanation
 from migpool.units import format_moment, format_size
 
-__all__ = ["show"]
-
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _WIDTH: Final = 24
 

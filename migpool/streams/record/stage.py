@@ -18,8 +18,6 @@ from migpool.streams.record.channelfile import DeviceKey
 from migpool.wire.extension import Failed, GrantMessage, Welcome
 from migpool.wire.returnpath import Message, Shut, SwitchoverAck
 
-__all__ = ["Stage"]
-
 
 class Stage:
     """Shared by the threads of one replay.

@@ -18,8 +18,6 @@ from migpool.errors import UsageError
 from migpool.streams.record.index import Ended, Flow, Index, Side, flow_name, store
 from migpool.streams.record.times import TimesWriter
 
-__all__ = ["FlowFile", "Store"]
-
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 

@@ -14,8 +14,6 @@ from typing import Final
 
 from migpool.core.buffers import Conduit
 
-__all__ = ["TeePipe"]
-
 SIZE: Final = 1 << 20
 _tee: Final = ctypes.CDLL(None, use_errno=True).tee
 _tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)

@@ -12,8 +12,6 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-__all__ = ["Times", "TimesWriter"]
-
 _PAIR: Final = Struct("<QQ")
 _PAIRS_AT_ONCE: Final = 4096
 

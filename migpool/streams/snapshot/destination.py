@@ -24,8 +24,6 @@ from migpool.schedulers.base import Scheduler
 from migpool.wire.events import StreamEvent
 from migpool.wire.stream import StreamReader
 
-__all__ = ["SnapshotDestination"]
-
 READ_SIZE = 4 << 20
 
 

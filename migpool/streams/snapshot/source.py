@@ -30,8 +30,6 @@ from migpool.wire.events import header
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource
 
-__all__ = ["SnapshotSource"]
-
 
 class SnapshotSource(Source):
     """Saves one machine, once. Afterwards it stands still; after an error it runs on.

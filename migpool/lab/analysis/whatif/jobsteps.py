@@ -12,8 +12,6 @@ from migpool.lab.analysis.whatif.plan import CHANNELS, RECEIVER, Plan, thread_of
 from migpool.lab.analysis.whatif.recorded import RecordedJob, blocked_by, freed_before
 from migpool.lab.analysis.whatif.schedule import Step
 
-__all__ = ["JobSteps"]
-
 NOTICED = 50_000
 """Nanoseconds from which on a wait for credit was one; less is the time of asking."""
 

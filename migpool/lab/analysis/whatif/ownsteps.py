@@ -10,8 +10,6 @@ from migpool.lab.analysis.whatif.plan import Plan, workers_of
 from migpool.lab.analysis.whatif.recorded import Recorded, RecordedJob, after, events
 from migpool.lab.analysis.whatif.schedule import Step
 
-__all__ = ["OwnSteps"]
-
 BLOCKED = 200_000
 """Nanoseconds from which on a job that waited for a thread kept its submitter waiting."""
 

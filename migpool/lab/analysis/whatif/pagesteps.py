@@ -16,8 +16,6 @@ from migpool.lab.analysis.whatif.plan import PAGE_JOBS, Plan
 from migpool.lab.analysis.whatif.recorded import RecordedJob
 from migpool.lab.analysis.whatif.schedule import Step
 
-__all__ = ["PageSteps"]
-
 
 class PageSteps:
     """Makes them.

@@ -11,8 +11,6 @@ from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.whatif.recorded import Recorded, RecordedJob, loading_on
 from migpool.lab.analysis.whatif.schedule import Step
 
-__all__ = ["CHANNELS", "PAGE_JOBS", "RECEIVER", "THREAD", "Plan", "lock_of", "thread_of", "turns_of", "workers_of"]
-
 # What the resources are called that steps take.
 CHANNELS = "channels"
 PAGE_JOBS = "jobs of the memory"

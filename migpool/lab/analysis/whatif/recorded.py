@@ -16,9 +16,6 @@ from migpool.lab.analysis.page_jobs import page_jobs_of
 from migpool.lab.analysis.span_index import migration_thread
 from migpool.migration.report import SideReport
 
-__all__ = ["Recorded", "RecordedJob", "after", "blocked_by", "events", "freed_before", "loading_on", "recorded"]
-
-
 OF_OWN = (OWN_WAITS | JOB_WAITS | {Wait.SYNC}) - {Wait.QUEUED}
 
 

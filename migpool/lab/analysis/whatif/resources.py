@@ -40,8 +40,6 @@ from migpool.lab.analysis.whatif.serial import InTurn, in_turn
 from migpool.lab.analysis.whatif.steps import Recording, recording_of
 from migpool.migration.report import SideReport
 
-__all__ = ["Freed", "Replays", "replays"]
-
 SLOW = 1.5
 """How many times as long as the next one's a device's work must be for it to count as slow."""
 

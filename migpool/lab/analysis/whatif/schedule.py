@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-__all__ = ["Step", "Unplayable", "play"]
-
 
 class Unplayable(Exception):
     """Some steps wait for each other for ever: what was recorded is not whole."""

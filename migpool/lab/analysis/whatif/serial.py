@@ -37,8 +37,6 @@ from statistics import mean, median
 from migpool.core.trace import Span
 from migpool.lab.analysis.span_index import covered
 
-__all__ = ["InTurn", "in_turn"]
-
 TOGETHER = 1.5
 ALIKE = 1 / 3
 MOST = 0.5

@@ -22,8 +22,6 @@ from migpool.lab.analysis.whatif.plan import Plan
 from migpool.lab.analysis.whatif.recorded import Recorded
 from migpool.lab.analysis.whatif.schedule import Step
 
-__all__ = ["Recording", "recording_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:

@@ -8,8 +8,6 @@ from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.whatif.resources import Freed, Replays
 from migpool.units import format_duration
 
-__all__ = ["because", "listed", "named", "reason"]
-
 WORTH_NAMING = 0.05
 """The share of the downtime that a resource must be good for to be called the reason."""
 TRUSTED = 0.15

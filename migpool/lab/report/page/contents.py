@@ -14,8 +14,6 @@ from migpool.lab.report.page.timeline import Lanes, lanes_of
 from migpool.lab.report.summary import ModelSummary, summarize
 from migpool.lab.run.result import LabResult, RunResult
 
-__all__ = ["contents", "thinned"]
-
 FINEST = 4000
 """Into how many parts a downtime is divided, at the most, where things follow each other: more cannot be seen."""
 

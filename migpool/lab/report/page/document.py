@@ -17,8 +17,6 @@ from migpool.lab.report.page.headline import headline
 from migpool.lab.report.page.tables import section
 from migpool.lab.run.result import LabResult
 
-__all__ = ["document", "joined"]
-
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
     "base-uri 'none'; form-action 'none'"

@@ -7,8 +7,6 @@ from migpool.lab.report.summary import answer, summarize
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration
 
-__all__ = ["headline", "reason_line", "rest", "shown_run"]
-
 
 def headline(result: LabResult) -> str:
     """One sentence; empty if no run completed."""

@@ -11,8 +11,6 @@ from migpool.lab.report.summary import ModelSummary, summarize
 from migpool.lab.run.result import LabResult
 from migpool.units import format_duration, format_share
 
-__all__ = ["section"]
-
 
 def section(result: LabResult, number: int) -> str:
     """One part of the page.

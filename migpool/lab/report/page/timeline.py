@@ -12,8 +12,6 @@ from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.run.result import LinkResult, RunResult, SideTrace
 from migpool.migration.report import DeviceReport
 
-__all__ = ["By", "Drawn", "Lanes", "lanes_of"]
-
 By: TypeAlias = Literal["thread", "device"]
 
 OTHERS = "other devices"
