@@ -2,8 +2,10 @@
 
 Guarantees:
 
-1. A record costs no lock and leaves no object behind: every thread has an array of its own, five words a span (the
-   decision "Spans are packed into bytes and appended").
+1. A record costs no lock: every thread has a list of its own, and appends each span to it as 40 packed bytes, which the
+   garbage collector does not follow (the decision "Spans are packed into bytes and appended"). Atomic, also without the
+   interpreter lock: ``list.append``, and the copy that a reader makes. (An array of words would be half as large, but
+   must not be read while it grows.)
 2. Spans of one thread are in the order of their ends.
 3. Times are CLOCK_MONOTONIC in nanoseconds: one clock for all processes of a host.
 4. Reading the spans while threads still record gives every span that had ended before the call.
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -22,7 +23,6 @@ from typing import Final, TypeAlias
 from migpool.core.effects import Wait
 
 _SPAN: Final = Struct("=5q")
-WORDS: Final = 5
 
 pack_span = _SPAN.pack
 """One span for a recorder: kind of wait, slot number or -1, chunk index or -1, begin, end; times in nanoseconds."""
@@ -63,17 +63,17 @@ class Tracer:
     def __init__(self) -> None:
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._tracks: list[tuple[str, array[int]]] = []
+        self._tracks: list[tuple[str, list[bytes]]] = []
 
     def recorder(self) -> Recorder:
         """The calling thread's own recorder. Keep it in a loop; it must not be handed to another thread."""
         try:
             recorder: Recorder = self._local.recorder
         except AttributeError:
-            spans: array[int] = array("q")
+            spans: list[bytes] = []
             with self._lock:
                 self._tracks.append((self._unused(threading.current_thread().name), spans))
-            recorder = self._local.recorder = spans.frombytes
+            recorder = self._local.recorder = spans.append
         return recorder
 
     def _unused(self, name: str) -> str:
@@ -94,11 +94,10 @@ class Tracer:
         """Every span so far, in the order of their begins."""
         with self._lock:
             tracks = list(self._tracks)
-        found = []
-        for thread, words in tracks:
-            whole = len(words) - len(words) % WORDS
-            for at in range(0, whole, WORDS):
-                wait, slot, index, begin, end = words[at : at + WORDS]
-                found.append(Span(Wait(wait), slot, index, begin, end, thread))
+        found = [
+            Span(Wait(wait), slot, index, begin, end, thread)
+            for thread, packed in tracks
+            for wait, slot, index, begin, end in map(_SPAN.unpack, list(packed))
+        ]
         found.sort(key=lambda span: (span.begin, span.end))
         return found
