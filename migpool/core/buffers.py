@@ -6,7 +6,7 @@ Guarantees:
 2. A pool never has more than ``limit`` buffers out at once. It does not wait for one: whoever asks has its room
    reserved (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
 3. Buffers are used again, last in first out, while their pages are still in the cache. To take one that is there or to
-   give one back costs no lock: each is one call on a list.
+   give one back costs no lock. Atomic, also without the interpreter lock: ``list.pop`` and ``list.append``.
 4. The first buffers, up to ``READY`` bytes, have their pages before the machine stops.
 5. The high-water mark is the most that was out at once, in whole buffers. It is the number of buffers that were ever
    taken, since the last one in is the first one out.
@@ -148,6 +148,7 @@ class BufferPool:
         chunk.begin = chunk.length = 0
         chunk.last = False
         self._spare.append(chunk)
+        # After the append, as ``close`` looks at the spare ones after it has set this: one of the two sees the other.
         if self._closed:
             self.close()
 

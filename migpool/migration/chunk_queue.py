@@ -118,7 +118,10 @@ class ChunkQueues:
         return chunk
 
     def _will_come(self, queue: ChunkQueue) -> bool:
-        """Whether another chunk is sure to come: the source may send one, and the last has not come yet."""
+        """Whether another chunk is sure to come: the source may send one, and the last has not come yet.
+
+        The limit is another lock's, and read without it: it only rises, and one too low says no. Atomic: the read.
+        """
         return queue.window is not None and not queue.order.ended and queue.order.received < queue.window.limit
 
     def deliver(self, queue: ChunkQueue, chunk: Chunk) -> None:

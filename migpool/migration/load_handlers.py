@@ -217,6 +217,7 @@ class LoadHandlers:
 
         That is so where a job that nobody waits in is to be carried on by this thread. Nobody is lost if that changes
         before it is, since what is left is received after all: so nothing is locked here.
+        Atomic: each read and write of an attribute.
         """
         if queue.ready is None or queue.order.next != chunk.index:
             return False

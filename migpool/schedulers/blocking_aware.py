@@ -57,7 +57,8 @@ class _Worker:
     """What is known of one thread of the pool, to tell whether it blocks.
 
     Attributes:
-        inside: the effect that its job is in, if that may block; set by itself, without a lock.
+        inside: the effect that its job is in, if that may block; set by itself, without a lock. Atomic: each read and
+            write.
     """
 
     __slots__ = ("_computed", "_since", "_thread", "inside")

@@ -84,6 +84,8 @@ class PollScheduler(Scheduler):
 
     def __init__(self) -> None:
         super().__init__()
+        # Any thread asks for a device's descriptor, and gives it up. Atomic, also without the interpreter lock: the
+        # store, look-up and setdefault of a dict, and list.append.
         self._descriptors: dict[int, int | None] = {}
         self._blocked: Counter[int] = Counter()
         self._not_polled: dict[str, list[str]] = {}

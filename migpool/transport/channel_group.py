@@ -58,12 +58,13 @@ class ChannelGroup:
         self._count = len(channels)
         self._waited = waited
         self._switch = switch
-        # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
+        # Only who finds none, or knows of one who waits, locks. Atomic, also without the interpreter lock: list.pop,
+        # list.remove and list.append.
         self._idle = list(channels)
         self._given_back = Condition(Lock())
         self._waiting = 0
         self._closed = False
-        # Which channel each device that is being sent had last.
+        # Which channel each device that is being sent had last. Atomic: each dict.get, store and pop by itself.
         self._last: dict[str, socket.socket] = {}
         self._number = 0
         self._numbering = Lock()
@@ -115,6 +116,7 @@ class ChannelGroup:
             raise not_sent(error, name) from None
         finally:
             self._idle.append(channel)
+            # After the append, as who waits looks at the list after it has said so: one of the two sees the other.
             if self._waiting:
                 self._wake_one()
 
