@@ -39,11 +39,7 @@ def check_elements(line: str, name: str, codec: Codec, length: Length) -> None:
 
 
 class Scalar:
-    """A kind of plain value; called to declare a field of it.
-
-    Arguments:
-        cell: its form on the wire.
-    """
+    """A kind of plain value; called to declare a field of it."""
 
     __slots__ = ("cell",)
 
@@ -78,7 +74,6 @@ def equal(kind: Scalar, name: str, **placing: Unpack[Placing]) -> Field:
 
     Arguments:
         kind: ``u8``, ``u16``, ``u32``, ``u64`` or ``i32``.
-        name: see the module, as for the others.
     """
     line = declared_at(sys._getframe(1))
     json_kind = "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
@@ -110,7 +105,6 @@ def bitmap(name: str, bits: int, **placing: Unpack[Placing]) -> Field:
     """A bitmap, as a whole number whose bit ``n`` is bit ``n`` of the map.
 
     Arguments:
-        name: see the module, as for the others.
         bits: how many; on the wire it is rounded up to words of 64, the lowest word first.
     """
     line = declared_at(sys._getframe(1))
@@ -123,7 +117,6 @@ def buffer(name: str, size: Length, *, kind: str = "buffer", **placing: Unpack[P
     """Raw bytes.
 
     Arguments:
-        name: see the module, as for the others.
         size: how many; a number, or as for ``length``.
         kind: the type's name in the JSON, for bytes whose format the author knows.
     """
@@ -145,11 +138,7 @@ def validate(name: str, condition: Condition) -> Field:
 
 
 def unused(size: int, *, since: int = 0, when: Condition | None = None) -> Field:
-    """Bytes that mean nothing (any more): zeros when written, skipped when read. They have no attribute.
-
-    Arguments:
-        size: how many.
-    """
+    """Bytes that mean nothing (any more): zeros when written, skipped when read. They have no attribute."""
     line = declared_at(sys._getframe(1))
     if size < 1:
         raise DescriptionError(f"{line}: {size} unused bytes")

@@ -32,7 +32,6 @@ def struct(
     Loading goes into the object (or the list of objects) that is there already, and into new ones otherwise.
 
     Arguments:
-        name: see the module, as for the others.
         description: what it consists of; its own version says which layout.
         new: makes an object to load into.
     """
@@ -74,7 +73,6 @@ def pointers(
     The bytes do not say which ones are null; the object that is loaded into has ``None`` in the same places.
 
     Arguments:
-        name: see the module, as for the others.
         target: what they point to.
     """
     line = declared_at(sys._getframe(1))
@@ -112,8 +110,6 @@ def tree(
     """A tree: the number of nodes, 01 before each, 00 at the end.
 
     Arguments:
-        name: see the module, as for the others.
-        value: what the values are.
         key: what the keys are; then the attribute is a list of pairs (key, value). Without it the keys are numbers of
             64 bits, and it is a ``dict``.
     """
@@ -135,7 +131,6 @@ def temporary(
     Arguments:
         description: the values; its ``pre_save`` computes them, its ``post_load`` takes them apart again.
         new: called with the object that is saved or loaded, which it should keep a reference to.
-        name: the name in the JSON.
     """
     line = declared_at(sys._getframe(1))
     return Field(name, Temporary(description.structure, new), line, "", since, when)
