@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer
@@ -31,6 +31,7 @@ FAILED: Final = 0x4D53
 DIGEST: Final = 0x4D54
 DIGEST_SIZE: Final = 32
 
+M = TypeVar("M")
 _TWO = struct.Struct(">II")
 _RUNNING = struct.Struct(">16sQ")
 _DIGEST = struct.Struct(">I32s")
@@ -134,19 +135,9 @@ def _one_line(reason: str) -> bytes:
     return data.decode("utf-8", "ignore").encode("utf-8")
 
 
-def _grant(data: Buffer, offset: int) -> GrantMessage:
-    device, limit = _TWO.unpack(data)
-    return GrantMessage(device, limit, offset)
-
-
-def _welcome(data: Buffer, offset: int) -> Welcome:
-    chunk, devices = _TWO.unpack(data)
-    return Welcome(chunk, devices, offset)
-
-
-def _running(data: Buffer, offset: int) -> Running:
-    boot_id, nanoseconds = _RUNNING.unpack(data)
-    return Running(boot_id, nanoseconds, offset)
+def fixed(name: str, layout: struct.Struct, make: Callable[..., M]) -> tuple[str, int, Callable[[Buffer, int], M]]:
+    """A kind of message with one layout: its name, how many bytes its data has, and what reads data at an offset."""
+    return name, layout.size, lambda data, offset: make(*layout.unpack(data), offset)
 
 
 def _failed(data: Buffer, offset: int) -> Failed:
@@ -160,15 +151,10 @@ def _failed(data: Buffer, offset: int) -> Failed:
     return Failed("".join(c if c.isprintable() else " " for c in reason), offset)
 
 
-def _digest(data: Buffer, offset: int) -> Digest:
-    place, digest = _DIGEST.unpack(data)
-    return Digest(place, digest, offset)
-
-
 OWN_KINDS: Final[Mapping[int, tuple[str, int | None, Callable[[Buffer, int], OwnMessage]]]] = {
-    GRANT: ("GRANT", _TWO.size, _grant),
-    WELCOME: ("WELCOME", _TWO.size, _welcome),
-    RUNNING: ("RUNNING", _RUNNING.size, _running),
+    GRANT: fixed("GRANT", _TWO, GrantMessage),
+    WELCOME: fixed("WELCOME", _TWO, Welcome),
+    RUNNING: fixed("RUNNING", _RUNNING, Running),
     FAILED: ("FAILED", None, _failed),
-    DIGEST: ("DIGEST", _DIGEST.size, _digest),
+    DIGEST: fixed("DIGEST", _DIGEST, Digest),
 }

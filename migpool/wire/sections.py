@@ -107,20 +107,6 @@ def section(head: SectionHead, payload: Buffer | Sequence[Buffer], *, footers: b
     return [head_bytes(head), *pieces, *([footer(head.section_id)] if footers else ())]
 
 
-def section_start(
-    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
-) -> list[Buffer]:
-    """The first section of a device that will have more."""
-    return section(SectionHead(Kind.START, section_id, idstr, instance_id, version), payload)
-
-
-def section_full(
-    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
-) -> list[Buffer]:
-    """The only section of a device."""
-    return section(SectionHead(Kind.FULL, section_id, idstr, instance_id, version), payload)
-
-
 def section_part(section_id: int, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
     """A section between a device's START and its END."""
     return section(SectionHead(Kind.PART, section_id, "", 0, 0), payload)

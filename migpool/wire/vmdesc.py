@@ -16,7 +16,7 @@ RAM and other devices with sections of their own making are not in it. Unknown k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
@@ -227,44 +227,3 @@ def _layout_size(layout: Layout) -> int:
     fields = sum(field.size * (1 if field.array_len is None else field.array_len) for field in layout.fields)
     # A subsection's head: 05, the length of its name, the name, its version.
     return fields + sum(6 + len(part.vmsd_name) + _layout_size(part) for part in layout.subsections)
-
-
-def emit_description(description: Description) -> bytes:
-    """The JSON of a description, with the keys in QEMU's order, ready for ``events.vm_description``."""
-    value: dict[str, Json] = {}
-    if description.configuration is not None:
-        value["configuration"] = dict(_layout_json(description.configuration))
-    value["page_size"] = description.page_size
-    value["devices"] = [_device_json(device) for device in description.devices]
-    return json.dumps(value).encode("ascii")
-
-
-def _device_json(device: DeviceDescription) -> Json:
-    value: dict[str, Json] = {"name": device.name, "instance_id": device.instance_id}
-    if device.layout is not None:
-        return {**value, **_layout_json(device.layout)}
-    return {**value, "size": device.size, "fields": [{"name": "data", "size": device.size, "type": "buffer"}]}
-
-
-def _layout_json(layout: Layout) -> Mapping[str, Json]:
-    value: dict[str, Json] = {
-        "vmsd_name": layout.vmsd_name,
-        "version": layout.version,
-        "fields": [_field_json(field) for field in layout.fields],
-    }
-    if layout.subsections:
-        value["subsections"] = [dict(_layout_json(subsection)) for subsection in layout.subsections]
-    return value
-
-
-def _field_json(field: Field) -> Json:
-    value: dict[str, Json] = {"name": field.name}
-    if field.array_len is not None:
-        value["array_len"] = field.array_len
-    if field.index is not None:
-        value["index"] = field.index
-    value["type"] = field.type
-    if field.struct is not None:
-        value.update(_layout_json(field.struct) if field.inline else {"struct": dict(_layout_json(field.struct))})
-    value["size"] = field.size
-    return value
