@@ -1,8 +1,7 @@
 """What two descriptions are compared by: names, versions, sizes, conditions. Read from any of the forms they come in.
 
-Three forms are known: the JSON at the end of a stream (exactly what was in that stream, without conditions and minimum
-versions), the JSON that ``-dump-vmstate`` writes (all that an executable knows, whatever a machine has), and
-descriptions declared in Python.
+Two forms are known: the JSON at the end of a stream (exactly what was in that stream, without conditions and minimum
+versions), and the JSON that ``-dump-vmstate`` writes (all that an executable knows, whatever a machine has).
 """
 
 from __future__ import annotations
@@ -16,13 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migpool.errors import DescriptionError
-from migpool.vmsd.arrays import Array, PointerArray
-from migpool.vmsd.cells import Blank
-from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import stream_description
-from migpool.vmsd.nested import Nested
-from migpool.vmsd.steps import Member
-from migpool.vmsd.structure import Structure
 
 _DUMP_MACHINE = "vmschkmachine"
 
@@ -32,7 +25,6 @@ class FieldLayout:
     """One field, or an array of them.
 
     Arguments:
-        name: its name.
         size: how many bytes one element takes on the wire; ``None`` if that varies or is not known.
         length: how many elements there are; ``None`` if that varies or is not known.
         since: the version in which it appeared.
@@ -63,11 +55,8 @@ class Layout:
     """A structure, section or subsection.
 
     Arguments:
-        name: its name in descriptions.
         version: the version that is written.
         minimum_version: the oldest that is read; ``None`` if not known.
-        fields: in the order of the wire.
-        subsections: by name.
     """
 
     name: str
@@ -118,10 +107,6 @@ def read_layouts(path: Path) -> LayoutSet:
 def from_json(document: object, where: str) -> LayoutSet:
     """The descriptions in a parsed JSON document: of a stream if it has ``devices``, else of ``-dump-vmstate``.
 
-    Arguments:
-        document: the document.
-        where: how to call it in an error.
-
     Raises:
         DescriptionError: it is not of either form.
     """
@@ -135,11 +120,6 @@ def from_json(document: object, where: str) -> LayoutSet:
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DescriptionError(f"{where}: is no description of a stream or of -dump-vmstate: {what}") from None
-
-
-def from_descriptions(descriptions: Mapping[str, Description]) -> LayoutSet:
-    """Declared descriptions by device name."""
-    return LayoutSet({name: _declared(made.structure) for name, made in descriptions.items()}, machine=True)
 
 
 def _stream_device(entry: Mapping[str, object]) -> tuple[str, Layout]:
@@ -182,27 +162,6 @@ def _dumped(entry: Mapping[str, object]) -> Layout:
         tuple(fields),
         {part.name: part for part in parts},
     )
-
-
-def _declared(structure: Structure) -> Layout:
-    return Layout(
-        structure.name,
-        structure.version,
-        structure.minimum_version,
-        tuple(_member(member) for member in structure.members),
-        {part.structure.name: _declared(part.structure) for part in structure.subsections},
-    )
-
-
-def _member(member: Member) -> FieldLayout:
-    codec = member.codec
-    length: int | None = 1
-    if isinstance(codec, Array | PointerArray):
-        length = codec.length if isinstance(codec.length, int) else None
-        codec = codec.element
-    inner = _declared(codec.structure) if isinstance(codec, Nested) else None
-    name = "unused" if isinstance(codec, Blank) else member.label
-    return FieldLayout(name, codec.size, length, member.since, member.when is not None, inner)
 
 
 def _objects(entry: Mapping[str, object], key: str, optional: bool = False) -> Sequence[Mapping[str, object]]:

@@ -29,10 +29,6 @@ class Queue(Codec):
 
     Loading replaces the list. The JSON of real streams cannot show the elements (each overwrites the one before), so
     the entry holds the total size alone.
-
-    Arguments:
-        element: what each element is.
-        kind: the type's name in the JSON.
     """
 
     size = None
@@ -81,7 +77,6 @@ class Tree(Codec):
 
     Arguments:
         key: what the keys are; ``None`` for numbers of 64 bits.
-        value: what the values are.
     """
 
     kind = "gtree"

@@ -76,7 +76,6 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """How many bytes have not been read yet."""
         return self.end - self.pos
 
     def claim(self, size: int) -> int:

@@ -14,7 +14,6 @@ from migpool.errors import ProtocolError
 from migpool.wire.devicestate import (
     PACKET_HEADER_SIZE,
     DevicePacketHeader,
-    device_packet_header,
     parse_device_packet_header,
 )
 from migpool.wire.multifd import (
@@ -23,11 +22,10 @@ from migpool.wire.multifd import (
     PREFIX_SIZE,
     InitialPacket,
     header_rest,
-    initial_packet,
     packet_flags,
     parse_initial_packet,
 )
-from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header
+from migpool.wire.ramheader import RamPacketHeader, parse_ram_header
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 DEFAULT_LIMIT: Final = 64 << 20
@@ -35,14 +33,7 @@ DEFAULT_LIMIT: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class RamPacket:
-    """A RAM or SYNC packet with its payload.
-
-    Arguments:
-        header: what it says.
-        payload: a view; empty for a SYNC.
-        page_size: bytes of a page on this channel.
-        offset: where in the channel the packet began.
-    """
+    """A RAM or SYNC packet with its payload."""
 
     header: RamPacketHeader
     payload: Buffer
@@ -55,9 +46,7 @@ class DeviceStatePacket:
     """A DEVICE_STATE packet with its payload, whatever device it is for.
 
     Arguments:
-        header: what it says.
         payload: a view; for a VFIO device, ``devicestate.chunk_fields`` reads its first 12 bytes.
-        offset: where in the channel the packet began.
     """
 
     header: DevicePacketHeader
@@ -116,14 +105,3 @@ class ChannelReader(PushReader[ChannelEvent]):
         raw = yield from take(unread, PACKET_HEADER_SIZE, "device state packet")
         header = parse_device_packet_header(raw, offset, self._limit)
         return DeviceStatePacket(header, (yield from take(unread, header.size, "device state packet payload")), offset)
-
-
-def emit_packet(event: ChannelEvent) -> list[Buffer]:
-    """The bytes that an event was read from, as buffers for ``sendmsg``; the payload is passed on as it is."""
-    match event:
-        case InitialPacket(uuid, channel):
-            return [initial_packet(channel, uuid)]
-        case RamPacket(header, payload, page_size):
-            return [ram_header(header, page_size), payload]
-        case DeviceStatePacket(header, payload):
-            return [device_packet_header(header), payload]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer
@@ -31,6 +31,7 @@ FAILED: Final = 0x4D53
 DIGEST: Final = 0x4D54
 DIGEST_SIZE: Final = 32
 
+M = TypeVar("M")
 _TWO = struct.Struct(">II")
 _RUNNING = struct.Struct(">16sQ")
 _DIGEST = struct.Struct(">I32s")
@@ -43,7 +44,6 @@ class GrantMessage:
     Arguments:
         device: the device's number, in the order of the START sections of the main channel, from 0.
         limit: the first index that may not be sent yet; a later grant for a device never lowers it.
-        offset: where in the return path the message began.
     """
 
     device: int
@@ -57,8 +57,6 @@ class Welcome:
 
     Arguments:
         chunk: the longest chunk that it accepts, in bytes without headers.
-        devices: how many devices it expects.
-        offset: where in the return path the message began.
     """
 
     chunk: int
@@ -73,7 +71,6 @@ class Running:
     Arguments:
         boot_id: the 16 bytes of the kernel's boot id there: clocks compare only within one boot of one kernel.
         nanoseconds: CLOCK_MONOTONIC when it ran.
-        offset: where in the return path the message began.
     """
 
     boot_id: bytes
@@ -87,7 +84,6 @@ class Failed:
 
     Arguments:
         reason: one line. Line breaks become spaces and the text is cut to 480 bytes when it is written.
-        offset: where in the return path the message began.
     """
 
     reason: str
@@ -101,7 +97,6 @@ class Digest:
     Arguments:
         place: the device's place in the machine's order, from 0.
         digest: 32 bytes; all zero if the device has no digest.
-        offset: where in the return path the message began.
     """
 
     place: int
@@ -113,11 +108,7 @@ OwnMessage: TypeAlias = GrantMessage | Welcome | Running | Failed | Digest
 
 
 def encode_own(message: OwnMessage) -> tuple[int, bytes]:
-    """The message's type and data.
-
-    Raises:
-        ValueError: a boot id is not 16 bytes long, or a reason is empty.
-    """
+    """The message's type and data. Raises ValueError: a boot id is not 16 bytes long, or a reason is empty."""
     match message:
         case GrantMessage(device, limit):
             return GRANT, _TWO.pack(device, limit)
@@ -144,19 +135,9 @@ def _one_line(reason: str) -> bytes:
     return data.decode("utf-8", "ignore").encode("utf-8")
 
 
-def _grant(data: Buffer, offset: int) -> GrantMessage:
-    device, limit = _TWO.unpack(data)
-    return GrantMessage(device, limit, offset)
-
-
-def _welcome(data: Buffer, offset: int) -> Welcome:
-    chunk, devices = _TWO.unpack(data)
-    return Welcome(chunk, devices, offset)
-
-
-def _running(data: Buffer, offset: int) -> Running:
-    boot_id, nanoseconds = _RUNNING.unpack(data)
-    return Running(boot_id, nanoseconds, offset)
+def fixed(name: str, layout: struct.Struct, make: Callable[..., M]) -> tuple[str, int, Callable[[Buffer, int], M]]:
+    """A kind of message with one layout: its name, how many bytes its data has, and what reads data at an offset."""
+    return name, layout.size, lambda data, offset: make(*layout.unpack(data), offset)
 
 
 def _failed(data: Buffer, offset: int) -> Failed:
@@ -170,15 +151,10 @@ def _failed(data: Buffer, offset: int) -> Failed:
     return Failed("".join(c if c.isprintable() else " " for c in reason), offset)
 
 
-def _digest(data: Buffer, offset: int) -> Digest:
-    place, digest = _DIGEST.unpack(data)
-    return Digest(place, digest, offset)
-
-
 OWN_KINDS: Final[Mapping[int, tuple[str, int | None, Callable[[Buffer, int], OwnMessage]]]] = {
-    GRANT: ("GRANT", _TWO.size, _grant),
-    WELCOME: ("WELCOME", _TWO.size, _welcome),
-    RUNNING: ("RUNNING", _RUNNING.size, _running),
+    GRANT: fixed("GRANT", _TWO, GrantMessage),
+    WELCOME: fixed("WELCOME", _TWO, Welcome),
+    RUNNING: fixed("RUNNING", _RUNNING, Running),
     FAILED: ("FAILED", None, _failed),
-    DIGEST: ("DIGEST", _DIGEST.size, _digest),
+    DIGEST: fixed("DIGEST", _DIGEST, Digest),
 }

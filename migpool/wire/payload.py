@@ -49,25 +49,6 @@ class Schema(Protocol):
         ...
 
 
-class RecordsOnly:
-    """The schema of streams in which all sections but RAM consist of records, as this project's own devices' do."""
-
-    __slots__ = ()
-
-    def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        """Every device is."""
-        del idstr, instance_id
-        return True
-
-    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """Refuse: a config record without a length needs a schema that knows the device."""
-        del version, kind, data
-        raise ProtocolError(0, f"payload of {idstr!r} ({instance_id})", "a schema that knows this device, found none")
-
-
-RECORDS_ONLY: Final = RecordsOnly()
-
-
 def measured(unread: Unread, head: SectionHead, schema: Schema, limit: int, mark: bytes) -> Steps[memoryview]:
     """Read a payload whose length ``schema`` knows; ``mark``, which may be empty, follows it and is left in place.
 

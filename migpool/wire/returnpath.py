@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.extension import OWN_KINDS, Digest, Failed, GrantMessage, OwnMessage, Running, Welcome, encode_own
+from migpool.wire.extension import OWN_KINDS, OwnMessage, encode_own, fixed
 from migpool.wire.sections import counted
 from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
@@ -111,17 +111,16 @@ def encode(message: Message) -> bytes:
             kind, data = SHUT, _U32.pack(error)
         case Pong(value):
             kind, data = PONG, _U32.pack(value)
-        case RequestPages(address, length, None):
-            kind, data = REQ_PAGES, _PAGES.pack(address, length)
-        case RequestPages(address, length, str() as block):
-            kind, data = REQ_PAGES_ID, _PAGES.pack(address, length) + counted(block, "a block name")
+        case RequestPages(address, length, block):
+            kind = REQ_PAGES if block is None else REQ_PAGES_ID
+            data = _PAGES.pack(address, length) + (b"" if block is None else counted(block, "a block name"))
         case RecvBitmap(block):
             kind, data = RECV_BITMAP, counted(block, "a block name")
         case ResumeAck(value):
             kind, data = RESUME_ACK, _U32.pack(value)
         case SwitchoverAck():
             kind, data = SWITCHOVER_ACK, b""
-        case GrantMessage() | Welcome() | Running() | Failed() | Digest():
+        case _:
             kind, data = encode_own(message)
     return _HEAD.pack(kind, len(data)) + data
 
@@ -172,11 +171,6 @@ def _request_pages_id(data: Buffer, offset: int) -> RequestPages:
     return RequestPages(address, length, _block(data, _PAGES.size, offset, "REQ_PAGES_ID"), offset)
 
 
-def _request_pages(data: Buffer, offset: int) -> RequestPages:
-    address, length = _PAGES.unpack(data)
-    return RequestPages(address, length, None, offset)
-
-
 def _block(data: Buffer, at: int, offset: int, kind: str) -> str:
     raw = bytes(data[at + 1 :])
     if len(data) <= at or data[at] != len(raw) or not raw or not raw.isascii():
@@ -187,11 +181,11 @@ def _block(data: Buffer, at: int, offset: int, kind: str) -> str:
 
 
 _KINDS: Final[Mapping[int, tuple[str, int | None, Callable[[Buffer, int], Message]]]] = {
-    SHUT: ("SHUT", 4, lambda data, offset: Shut(_U32.unpack(data)[0], offset)),
-    PONG: ("PONG", 4, lambda data, offset: Pong(_U32.unpack(data)[0], offset)),
+    SHUT: fixed("SHUT", _U32, Shut),
+    PONG: fixed("PONG", _U32, Pong),
     REQ_PAGES_ID: ("REQ_PAGES_ID", None, _request_pages_id),
-    REQ_PAGES: ("REQ_PAGES", _PAGES.size, _request_pages),
+    REQ_PAGES: fixed("REQ_PAGES", _PAGES, lambda address, length, at: RequestPages(address, length, None, at)),
     RECV_BITMAP: ("RECV_BITMAP", None, lambda data, offset: RecvBitmap(_block(data, 0, offset, "RECV_BITMAP"), offset)),
-    RESUME_ACK: ("RESUME_ACK", 4, lambda data, offset: ResumeAck(_U32.unpack(data)[0], offset)),
-    SWITCHOVER_ACK: ("SWITCHOVER_ACK", 0, lambda data, offset: SwitchoverAck(offset)),  # noqa: ARG005
+    RESUME_ACK: fixed("RESUME_ACK", _U32, ResumeAck),
+    SWITCHOVER_ACK: fixed("SWITCHOVER_ACK", struct.Struct(""), SwitchoverAck),
 }

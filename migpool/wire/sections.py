@@ -33,8 +33,6 @@ _AFTER_A_SECTION: Final = frozenset({0x00, 0x01, 0x02, 0x03, 0x04, 0x08})  # EOF
 
 
 class Kind(IntEnum):
-    """The types of sections."""
-
     START = 0x01
     PART = 0x02
     END = 0x03
@@ -51,7 +49,6 @@ class SectionHead:
         idstr: the device's name; a reader fills it in for PART and END too.
         instance_id: tells devices of one idstr apart; filled in likewise.
         version: the version of the payload's layout; filled in likewise.
-        offset: where in the channel the section began.
     """
 
     kind: Kind
@@ -67,19 +64,13 @@ class SectionHead:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section with its whole payload; its footer was right.
-
-    Arguments:
-        head: whose it is.
-        payload: a read-only view, in one piece.
-    """
+    """A section with its whole payload; its footer was right. ``payload``: a read-only view, in one piece."""
 
     head: SectionHead
     payload: Buffer
 
     @property
     def offset(self) -> int:
-        """Where in the channel the section began."""
         return self.head.offset
 
 
@@ -100,7 +91,6 @@ def ascii_text(raw: Buffer, offset: int, item: str) -> str:
 
 
 def head_bytes(head: SectionHead) -> bytes:
-    """The bytes before a section's payload."""
     short = _SHORT.pack(head.kind, head.section_id)
     if head.kind in (Kind.PART, Kind.END):
         return short
@@ -108,7 +98,6 @@ def head_bytes(head: SectionHead) -> bytes:
 
 
 def footer(section_id: int) -> bytes:
-    """The five bytes after a section's payload."""
     return _SHORT.pack(FOOTER, section_id)
 
 
@@ -116,20 +105,6 @@ def section(head: SectionHead, payload: Buffer | Sequence[Buffer], *, footers: b
     """A whole section as buffers for ``sendmsg``; the payload's are passed on as they are."""
     pieces = [payload] if isinstance(payload, bytes | bytearray | memoryview) else payload
     return [head_bytes(head), *pieces, *([footer(head.section_id)] if footers else ())]
-
-
-def section_start(
-    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
-) -> list[Buffer]:
-    """The first section of a device that will have more."""
-    return section(SectionHead(Kind.START, section_id, idstr, instance_id, version), payload)
-
-
-def section_full(
-    section_id: int, idstr: str, payload: Buffer | Sequence[Buffer], *, instance_id: int = 0, version: int = 1
-) -> list[Buffer]:
-    """The only section of a device."""
-    return section(SectionHead(Kind.FULL, section_id, idstr, instance_id, version), payload)
 
 
 def section_part(section_id: int, payload: Buffer | Sequence[Buffer]) -> list[Buffer]:
@@ -152,7 +127,6 @@ def read_head(unread: Unread, kind: Kind, known: Mapping[int, SectionHead]) -> S
 
     Arguments:
         unread: at the type byte.
-        kind: the type that the byte says.
         known: what earlier START and FULL sections said, by section id.
 
     Raises:

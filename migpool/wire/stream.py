@@ -51,8 +51,6 @@ _KINDS: Final = {int(kind): kind for kind in Kind}
 
 
 class StreamState(Enum):
-    """Where a stream stands."""
-
     CONFIGURATION = auto()
     BODY = auto()
     ENDED = auto()

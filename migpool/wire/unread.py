@@ -140,12 +140,7 @@ def take(unread: Unread, count: int, item: str) -> Steps[memoryview]:
 
 
 class PushReader(Generic[E]):
-    """Feed bytes, get events: the loop around one parser.
-
-    Arguments:
-        unread: the queue the parser takes from.
-        walk: the parser.
-    """
+    """Feed bytes, get events: the loop around one parser."""
 
     __slots__ = ("_error", "_need", "_ready", "_unread", "_walk")
 

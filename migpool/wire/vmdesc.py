@@ -16,7 +16,7 @@ RAM and other devices with sections of their own making are not in it. Unknown k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
@@ -35,12 +35,9 @@ class Field:
     """One field, or a run of equal ones.
 
     Arguments:
-        name: its name in the structure.
         type: the name of its encoding ("uint32", "struct", "buffer", ...).
-        size: bytes in the stream.
         array_len: how many elements of ``size`` bytes stand in a row; None for a single one.
         index: which element of an array this is; None if the elements are not listed one by one.
-        struct: the layout of a nested structure.
         inline: whether ``struct`` stands for a temporary, written without a "struct" key of its own.
     """
 
@@ -68,8 +65,6 @@ class DeviceDescription:
     """The payload of one FULL section.
 
     Arguments:
-        name: the section's idstr.
-        instance_id: the section's instance id.
         layout: what the payload consists of; None if it was registered in the old style.
         size: the payload's size in bytes if it was registered in the old style, else None.
     """
@@ -82,13 +77,7 @@ class DeviceDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """All that a stream's VM description says.
-
-    Arguments:
-        devices: in the order of their sections.
-        page_size: bytes of a page of RAM.
-        configuration: the layout of the CONFIGURATION item.
-    """
+    """All that a stream's VM description says. ``devices``: in the order of their sections."""
 
     devices: tuple[DeviceDescription, ...]
     page_size: int = 4096
@@ -133,15 +122,7 @@ def _last_index(view: memoryview, byte: int, lowest: int) -> int:
 
 
 def parse(text: Buffer, offset: int = 0) -> Description:
-    """Parse a description.
-
-    Arguments:
-        text: the JSON.
-        offset: where in the channel it begins, for errors.
-
-    Raises:
-        ProtocolError: it is not JSON, or not of the shape above.
-    """
+    """Parse a description. Raises ProtocolError: it is not JSON, or not of the shape above."""
     try:
         return _description(json.loads(bytes(text)), offset)
     except RecursionError:
@@ -246,44 +227,3 @@ def _layout_size(layout: Layout) -> int:
     fields = sum(field.size * (1 if field.array_len is None else field.array_len) for field in layout.fields)
     # A subsection's head: 05, the length of its name, the name, its version.
     return fields + sum(6 + len(part.vmsd_name) + _layout_size(part) for part in layout.subsections)
-
-
-def emit_description(description: Description) -> bytes:
-    """The JSON of a description, with the keys in QEMU's order, ready for ``events.vm_description``."""
-    value: dict[str, Json] = {}
-    if description.configuration is not None:
-        value["configuration"] = dict(_layout_json(description.configuration))
-    value["page_size"] = description.page_size
-    value["devices"] = [_device_json(device) for device in description.devices]
-    return json.dumps(value).encode("ascii")
-
-
-def _device_json(device: DeviceDescription) -> Json:
-    value: dict[str, Json] = {"name": device.name, "instance_id": device.instance_id}
-    if device.layout is not None:
-        return {**value, **_layout_json(device.layout)}
-    return {**value, "size": device.size, "fields": [{"name": "data", "size": device.size, "type": "buffer"}]}
-
-
-def _layout_json(layout: Layout) -> Mapping[str, Json]:
-    value: dict[str, Json] = {
-        "vmsd_name": layout.vmsd_name,
-        "version": layout.version,
-        "fields": [_field_json(field) for field in layout.fields],
-    }
-    if layout.subsections:
-        value["subsections"] = [dict(_layout_json(subsection)) for subsection in layout.subsections]
-    return value
-
-
-def _field_json(field: Field) -> Json:
-    value: dict[str, Json] = {"name": field.name}
-    if field.array_len is not None:
-        value["array_len"] = field.array_len
-    if field.index is not None:
-        value["index"] = field.index
-    value["type"] = field.type
-    if field.struct is not None:
-        value.update(_layout_json(field.struct) if field.inline else {"struct": dict(_layout_json(field.struct))})
-    value["size"] = field.size
-    return value

@@ -24,11 +24,12 @@ from migpool.wire.records import (
     setup_payload,
 )
 from migpool.wire.returnpath import Pong, RequestPages, ResumeAck, Shut, SwitchoverAck, encode
-from migpool.wire.sections import section_end, section_full, section_part, section_start
+from migpool.wire.sections import section_end, section_part
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
 from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds
 from tests.support import DATA
+from tests.support.wire_bytes import section_full, section_start
 
 __all__ = ["SEEDS", "sections_of"]
 

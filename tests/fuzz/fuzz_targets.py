@@ -20,18 +20,18 @@ from migpool.vmsd.description import Description
 from migpool.vmsd.diff import compare
 from migpool.vmsd.jsonform import section_structure
 from migpool.vmsd.layout import from_json
-from migpool.wire.channelreader import ChannelReader, emit_packet
+from migpool.wire.channelreader import ChannelReader
 from migpool.wire.devicestate import DeviceStateParser
 from migpool.wire.events import emit
-from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.records import config_within
 from migpool.wire.returnpath import ReturnPathReader, encode
 from migpool.wire.stream import StreamReader
 from migpool.wire.unread import PushReader
-from migpool.wire.vmdesc import emit_description, parse
+from migpool.wire.vmdesc import parse
 from migpool_plugins.vmsd.capture import sections
 from tests.fuzz.fuzz_seeds import sections_of
 from tests.fuzz.fuzz_vfiouser import commands, replies
+from tests.support.wire_bytes import RECORDS_ONLY, emit_description, emit_packet
 
 __all__ = ["TARGETS"]
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import header, vm_description
-from migpool.wire.sections import section_full
 from tests.fuzz.fuzz_budget import SPARE, CostsTooMuch, memory_within
 from tests.fuzz.fuzz_seeds import SEEDS
 from tests.fuzz.fuzz_targets import TARGETS
+from tests.support.wire_bytes import section_full
 
 PROLOGUE = header() + configuration(Configuration("q"))
 LARGEST = 70_000

@@ -11,11 +11,11 @@ from migpool.device import Device, DeviceContext
 from migpool.migration.sections import counted, describe
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
-from migpool.wire.sections import section_full, section_start
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.program import start_value
 from migpool_plugins.vcpu.proof import after
 from tests.support.commandline import here
+from tests.support.wire_bytes import section_full, section_start
 
 LIMIT = 60
 SEED = 7

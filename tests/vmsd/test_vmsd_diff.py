@@ -7,7 +7,7 @@ import pytest
 from migpool.vmsd.description import Description
 from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
-from migpool.vmsd.layout import from_descriptions
+from tests.support.declared_layouts import from_descriptions
 
 SAFE, DEPENDS, BREAKS = Risk.SAFE, Risk.DEPENDS, Risk.BREAKS
 

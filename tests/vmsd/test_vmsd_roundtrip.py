@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from migpool.vmsd import fields
 from migpool.vmsd.declaration import Field
 from migpool.vmsd.description import Description
+from migpool.vmsd.fields import Scalar
 from migpool.vmsd.jsonform import section_structure
-from migpool.vmsd.plain_fields import Scalar
 
 
 @dataclass

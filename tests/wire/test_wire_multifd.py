@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
-from migpool.wire.channelreader import ChannelEvent, ChannelReader, DeviceStatePacket, RamPacket, emit_packet
+from migpool.wire.channelreader import ChannelEvent, ChannelReader, DeviceStatePacket, RamPacket
 from migpool.wire.devicestate import (
     HEADER_SIZE,
     DevicePacketHeader,
@@ -33,6 +33,7 @@ from migpool.wire.multifd import (
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header, sync_header
 from migpool.wire.records import CONFIG_FRAME, config_within, frame_config
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
+from tests.support.wire_bytes import emit_packet
 
 MAGIC = bytes.fromhex("11223344 00000001")
 VFIO = "0000:01:00.0/vfio"

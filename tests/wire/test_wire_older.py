@@ -9,9 +9,10 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader, DeviceStateParser
 from migpool.wire.events import Eof, FileHeader, StreamEvent, emit, eof, header
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages
-from migpool.wire.sections import Section, section_full, section_start
+from migpool.wire.sections import Section
 from migpool.wire.stream import StreamReader
 from tests.support.made_streams import LengthPrefixed
+from tests.support.wire_bytes import section_full, section_start
 
 RAM = b"".join(section_start(2, "ram", [block_list([RamBlock("a", 8192)]), bytes(7) + b"\x10"], version=4))
 FULL = b"".join(section_full(1, "d", b"\x02ab"))

@@ -7,7 +7,6 @@ import pytest
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import emit, eof, header
-from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.ram import (
     MultifdFlush,
     RamBlock,
@@ -22,6 +21,7 @@ from migpool.wire.ram import (
 from migpool.wire.sections import Kind, SectionHead, head_bytes
 from migpool.wire.stream import StreamReader
 from tests.support.made_streams import read_in_pieces
+from tests.support.wire_bytes import RECORDS_ONLY
 
 PAGE = 4096
 START = head_bytes(SectionHead(Kind.START, 2, "ram", 0, 4))

@@ -22,12 +22,12 @@ from migpool.wire.commands import (
 )
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, eof, header, vm_description
-from migpool.wire.payload import RECORDS_ONLY
 from migpool.wire.records import Mark, data_record, end_payload, setup_payload
-from migpool.wire.sections import Section, footer, section_end, section_full, section_part, section_start
+from migpool.wire.sections import Section, footer, section_end, section_part
 from migpool.wire.stream import StreamReader
 from tests.support.described_lengths import CAPTURES, NAMES, DescribedLengths, capture
 from tests.support.made_streams import BATCH, LengthPrefixed, in_pieces, raw, read_in_pieces, streams
+from tests.support.wire_bytes import RECORDS_ONLY, section_full, section_start
 
 PROLOGUE = header() + configuration(Configuration("none"))
 

@@ -41,12 +41,7 @@ Json: TypeAlias = "dict[str, object]"
 
 
 def document(summary: StreamSummary, devices: Sequence[DecodedSection] | None = None) -> Json:
-    """The JSON document.
-
-    Arguments:
-        summary: of the stream.
-        devices: the decoded sections, if any were asked for.
-    """
+    """The JSON document."""
     found: Json = {
         "schema": SCHEMA,
         "kind": "stream",

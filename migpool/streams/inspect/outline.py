@@ -21,14 +21,7 @@ _ROWS: Final = 8
 
 @dataclass(slots=True)
 class Node:
-    """One line.
-
-    Arguments:
-        label: what it is about.
-        detail: what there is to say.
-        below: the lines below.
-        bad: it says that something is wrong.
-    """
+    """One line."""
 
     label: str
     detail: str = ""
@@ -36,7 +29,6 @@ class Node:
     bad: bool = False
 
     def add(self, label: str, detail: str = "", *, bad: bool = False) -> Node:
-        """Append a line below, and return it."""
         node = Node(label, detail, bad=bad)
         self.below.append(node)
         return node
@@ -48,12 +40,7 @@ def printable(text: str) -> str:
 
 
 def stream_outline(name: str, summary: StreamSummary) -> Node:
-    """The outline of a whole stream.
-
-    Arguments:
-        name: how to call it.
-        summary: what is in it.
-    """
+    """The outline of a whole stream."""
     whole = "walked to the last byte" if summary.problem is None else f"walked to byte {summary.walked}"
     root = Node(printable(name), f"migration stream, {size_text(summary.size)}, {whole}")
     if summary.header_version is not None:
@@ -151,7 +138,6 @@ def _description(root: Node, summary: StreamSummary) -> None:
 
 
 def device_outline(device: DecodedSection) -> Node:
-    """The fields of one device."""
     exact = "" if device.fields is None or device.exact else "; encoded again, these fields are OTHER bytes"
     root = Node(section_name(device.section), _section(device.section) + exact)
     if device.fields is not None:

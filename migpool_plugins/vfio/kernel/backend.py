@@ -61,7 +61,6 @@ class KernelBackend:
 
     Arguments:
         access: the open device; owned from now on.
-        calls: the kernel.
         time_limit: seconds that a wait for a descriptor may take.
 
     Attributes:

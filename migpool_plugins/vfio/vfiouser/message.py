@@ -63,7 +63,6 @@ class Header:
         number: tells which reply belongs to which command.
         command: a value of :class:`UserCommand`, or one that nobody knows.
         size: bytes of the whole message.
-        flags: see :class:`MessageFlag`.
         errno: in a reply that is an error, why.
     """
 
@@ -95,7 +94,6 @@ class Header:
 
     @property
     def rest(self) -> int:
-        """Bytes of payload."""
         return self.size - HEADER.size
 
 

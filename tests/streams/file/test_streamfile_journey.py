@@ -14,9 +14,9 @@ from migpool.streams.file.tofile import receive_file
 from migpool.transport.address import Address
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamPages
-from migpool.wire.sections import section_full
 from tests.support.made_machine import PAGE, machine_stream
 from tests.support.storing_thread import Receiver
+from tests.support.wire_bytes import section_full
 
 LIMIT = 10.0
 

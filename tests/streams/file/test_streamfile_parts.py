@@ -16,9 +16,10 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import emit, eof, header, vm_description
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamPages, pages
-from migpool.wire.sections import footer, section_full, section_start
+from migpool.wire.sections import footer
 from migpool.wire.unread import Buffer
 from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
+from tests.support.wire_bytes import section_full, section_start
 
 BEGINNING = header() + configuration(Configuration("m"))
 

@@ -19,9 +19,10 @@ from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
-from migpool.wire.sections import Kind, SectionHead, footer, head_bytes, section_full
+from migpool.wire.sections import Kind, SectionHead, footer, head_bytes
 from tests.support.made_machine import PAGE, page
 from tests.support.storing_thread import LIMIT, Receiver
+from tests.support.wire_bytes import section_full
 
 RAM = SectionHead(Kind.START, 2, "ram", 0, 4)
 BLOCKS = head_bytes(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])

@@ -16,7 +16,8 @@ from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header
 from migpool.wire.ram import RamBlock, block_list, pages
-from migpool.wire.sections import section_end, section_full, section_part, section_start
+from migpool.wire.sections import section_end, section_part
+from tests.support.wire_bytes import section_full, section_start
 
 MIB = 1 << 20
 PAGE = bytes(range(256)) * 16

@@ -16,8 +16,8 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, end_payload
-from migpool.wire.sections import section_full, section_start
 from tests.support.other_streams import RICH, other
+from tests.support.wire_bytes import section_full, section_start
 
 PROLOGUE = header() + configuration(Configuration("q"))
 WHOLE = inspect_file(RICH)
