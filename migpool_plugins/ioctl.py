@@ -24,6 +24,8 @@ def ioctl_once(fd: int, number: int, argument: int = 0) -> int:
     """Make one ioctl, one time.
 
     Arguments:
+        fd: whom to ask.
+        number: what.
         argument: a number, or an address that stays valid during the call.
 
     Returns:

@@ -20,8 +20,14 @@ class Options:
     """One table of options. All of its methods raise :class:`DeviceError` for a value that cannot be used.
 
     Arguments:
+        plugin: whose options they are.
+        table: the options as they were given.
+        keys: the options that there are.
         to: who does not know a key that is none of them; may be empty.
         where: what stands before a key in a message, for a table within the table.
+
+    Attributes:
+        table: the options as they were given.
 
     Raises:
         DeviceError: an option is unknown.
@@ -50,6 +56,7 @@ class Options:
         return DeviceError(f"{self._plugin} option {self._where}{key} is {value!r}: use {remedy}")
 
     def one_of(self, key: str, choices: Sequence[_T], default: _T | None = None) -> _T:
+        """Return one of some words."""
         value = self.table.get(key, default)
         for choice in choices:
             if value == choice:
@@ -58,6 +65,7 @@ class Options:
         raise self.wrong(key, value, f"{', '.join(most)} or {last}")
 
     def flag(self, key: str, default: bool) -> bool:
+        """Return a truth value."""
         value = self.table.get(key, default)
         if not isinstance(value, bool):
             raise self.wrong(key, value, "true or false")
@@ -71,6 +79,7 @@ class Options:
         return value
 
     def number(self, key: str, default: float, least: float) -> float:
+        """Return a number that is at least ``least``."""
         value = self.table.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise self.wrong(key, value, f"a number from {least} on")

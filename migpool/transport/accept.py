@@ -112,7 +112,9 @@ def accept_all(
     Arguments:
         first_limit: how long to wait for the first connection, in seconds.
         limit: how long the others may take after it, and each to say what it is.
+        prepare: sets a connection's options.
         check: called several times a second; raises to give up.
+        stack: closes the connections.
         remedy: what to do about another number of channels, for the error.
 
     Raises:

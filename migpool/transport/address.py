@@ -48,6 +48,7 @@ class Address:
 
     @property
     def family(self) -> socket.AddressFamily:
+        """The socket family."""
         if self.path:
             return socket.AF_UNIX
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET

@@ -85,6 +85,8 @@ class ChannelGroup:
         """Send one packet on an idle channel.
 
         Arguments:
+            name: the device's.
+            index: the chunk's.
             buffers: the packet, or its header if the payload is in a pipe.
             size: of the packet, or of what is in the pipe, in bytes.
             pipe: the read end of one in which the payload waits; its pages move without a copy.
@@ -130,6 +132,7 @@ class ChannelGroup:
 
         Arguments:
             writers: write the packets' headers, one each; the calling thread's own.
+            packets: one after the other.
 
         Returns:
             The first packet's number; those of the others follow it.

@@ -25,8 +25,11 @@ def connect_all(
     """Open one main channel and ``channels`` multifd channels.
 
     Arguments:
+        address: of the destination.
         limit: how long all of them may take, in seconds.
+        prepare: sets a connection's options.
         check: called before each; raises to give up.
+        stack: closes the connections.
 
     Returns:
         The main channel, on which the stream's header has been sent, and the multifd channels by their numbers, on each

@@ -23,6 +23,7 @@ class RateLimit:
 
     Arguments:
         rate: bytes a second.
+        switch: ends every wait.
 
     Attributes:
         lifted: whether there is no limit any more.
@@ -38,7 +39,11 @@ class RateLimit:
         switch.on_cancel(self._wake)
 
     def wait(self, size: int) -> None:
-        """Return when ``size`` bytes may be sent. Raises Cancelled: the switch has been thrown."""
+        """Return when ``size`` bytes may be sent.
+
+        Raises:
+            Cancelled: the switch has been thrown.
+        """
         with self._changed:
             while not self.lifted:
                 self._switch.check()

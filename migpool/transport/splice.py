@@ -24,6 +24,7 @@ class SplicedChunk:
     """One channel's way past the buffers. Its own thread offers and settles; whoever loads the device moves.
 
     Arguments:
+        channel: the connection.
         room: how many bytes of a payload are between socket and device at most, if the system allows as many.
         idle: called at every tick of a wait for the source, with what is waited for; raises when it should not go on.
 
@@ -104,6 +105,7 @@ class SplicedChunk:
         self._idle(f"{self._name}: the rest of chunk {self._index} has not come")
 
     def close(self) -> None:
+        """Close the pipe."""
         self._pipe.close()
 
 

@@ -38,6 +38,8 @@ class Array(Codec):
     """Elements of one kind, one after the other.
 
     Arguments:
+        element: what each of them is.
+        length: how many there are.
         first: the index of the first one, if they are a piece of a longer array.
     """
 
@@ -98,6 +100,7 @@ class PointerArray(Codec):
 
     Arguments:
         element: what a pointer that is not null points to.
+        length: how many pointers there are.
     """
 
     size = None
@@ -154,6 +157,8 @@ class Piece:
     """Some elements of an array that one entry of a stream's JSON describes.
 
     Arguments:
+        element: what each of them is.
+        length: how many.
         place: what the entry says of its place: ``array_len``, ``index`` or nothing.
     """
 
@@ -163,7 +168,11 @@ class Piece:
 
 
 class Parts(Codec):
-    """An array whose elements differ, as the JSON of a stream shows it: several entries under one name."""
+    """An array whose elements differ, as the JSON of a stream shows it: several entries under one name.
+
+    Arguments:
+        pieces: the entries, in order.
+    """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self._pieces: list[tuple[Array, Piece]] = []
@@ -200,7 +209,12 @@ class Parts(Codec):
 
 
 class CountedBytes(Codec):
-    """Raw bytes, as many as an attribute of the object says."""
+    """Raw bytes, as many as an attribute of the object says.
+
+    Arguments:
+        length: how many.
+        kind: the type's name in the JSON.
+    """
 
     size = None
     least = 0

@@ -22,6 +22,7 @@ class Cell(Codec):
     """One value of fixed size.
 
     Arguments:
+        kind: the type's name in the JSON description.
         code: the value's format in :mod:`struct`, without byte order.
         accepts: what a value may be, for the message about one that is not.
         load: turns what :mod:`struct` read into the value; raises :class:`Fault` if it may not stand there.

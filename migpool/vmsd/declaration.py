@@ -29,6 +29,7 @@ class Field:
         codec: its form on the wire.
         line: where it was declared, ``file:line``.
         attribute: the attribute that holds its value; empty for one without a value in the object.
+        since: the version in which it appeared.
         when: called with the object and the version; decides alone whether the field is there.
         check: what a value must be to be loaded.
         count: the attribute that holds its length.
@@ -77,6 +78,11 @@ def member_list(owner: str, version: int, fields: Sequence[Field]) -> list[Membe
 
     Names that occur more than once, which only conditional and unused fields may, get their number in the JSON.
 
+    Arguments:
+        owner: the description's name.
+        version: the description's version.
+        fields: its fields.
+
     Raises:
         DescriptionError: a name twice, a version too high, or a count that comes after what it counts.
     """
@@ -100,6 +106,8 @@ def check_order(owner: str, fields: Sequence[Field], subsections: Sequence[tuple
     structure in the last field nor an earlier subsection may have a name that a later subsection's begins with.
 
     Arguments:
+        owner: the description's name.
+        fields: its fields.
         subsections: the place and structure of each of its subsections, in their order.
 
     Raises:

@@ -127,6 +127,7 @@ class Description:
 
     @property
     def name(self) -> str:
+        """Its name in the stream."""
         return self.structure.name
 
     @property
@@ -136,6 +137,7 @@ class Description:
 
     @property
     def minimum_version(self) -> int:
+        """The oldest version that can be read."""
         return self.structure.minimum_version
 
     def check_version(self, version: int) -> None:
@@ -150,7 +152,11 @@ class Description:
             raise fault.as_device_error(self.name) from None
 
     def save(self, state: object) -> bytes:
-        """Write ``state``. Raises DeviceError: a value does not fit its field, or a hook says so; names the field."""
+        """Write ``state``.
+
+        Raises:
+            DeviceError: a value does not fit its field, or a hook says so; names the field.
+        """
         return self._save(state, None)
 
     def save_described(self, state: object) -> tuple[bytes, Entry]:
@@ -175,6 +181,7 @@ class Description:
 
         Arguments:
             state: what to load into; with a description from a stream's JSON, a ``dict``.
+            data: the payload, all of it.
             version: the version in the section's header; the description's own, if not given.
 
         Raises:
@@ -224,7 +231,11 @@ class Description:
         return {} if isinstance(state, dict) else Overlay(state)
 
     def show(self, state: object) -> Mapping[str, Shown]:
-        """All values of ``state`` as a decoder prints them. Raises DeviceError: a value does not fit its field."""
+        """All values of ``state`` as a decoder prints them.
+
+        Raises:
+            DeviceError: a value does not fit its field.
+        """
         try:
             return self.structure.show(state, self.version)
         except Fault as fault:

@@ -43,6 +43,10 @@ _CANDIDATES: Final = 5
 def stream_description(data: StreamBytes, where: str) -> tuple[int, Mapping[str, object]]:
     """Find the description at the end of a stream.
 
+    Arguments:
+        data: the stream.
+        where: how to call it in an error.
+
     Returns:
         The offset of the EOF byte before it, and the JSON.
 
@@ -90,6 +94,10 @@ def section_structure(entry: Mapping[str, object], version: int) -> Structure:
 
 def structure_from_json(entry: Mapping[str, object], where: str) -> Structure:
     """The structure of a JSON object with ``vmsd_name``, ``version``, ``fields`` and perhaps ``subsections``.
+
+    Arguments:
+        entry: the object.
+        where: how to call it in an error.
 
     Raises:
         DescriptionError: it is not of this form.

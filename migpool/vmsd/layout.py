@@ -25,6 +25,7 @@ class FieldLayout:
     """One field, or an array of them.
 
     Arguments:
+        name: its name.
         size: how many bytes one element takes on the wire; ``None`` if that varies or is not known.
         length: how many elements there are; ``None`` if that varies or is not known.
         since: the version in which it appeared.
@@ -55,8 +56,11 @@ class Layout:
     """A structure, section or subsection.
 
     Arguments:
+        name: its name in descriptions.
         version: the version that is written.
         minimum_version: the oldest that is read; ``None`` if not known.
+        fields: in the order of the wire.
+        subsections: by name.
     """
 
     name: str
@@ -106,6 +110,10 @@ def read_layouts(path: Path) -> LayoutSet:
 
 def from_json(document: object, where: str) -> LayoutSet:
     """The descriptions in a parsed JSON document: of a stream if it has ``devices``, else of ``-dump-vmstate``.
+
+    Arguments:
+        document: the document.
+        where: how to call it in an error.
 
     Raises:
         DescriptionError: it is not of either form.

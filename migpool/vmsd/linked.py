@@ -29,6 +29,10 @@ class Queue(Codec):
 
     Loading replaces the list. The JSON of real streams cannot show the elements (each overwrites the one before), so
     the entry holds the total size alone.
+
+    Arguments:
+        element: what each element is.
+        kind: the type's name in the JSON.
     """
 
     size = None
@@ -77,6 +81,7 @@ class Tree(Codec):
 
     Arguments:
         key: what the keys are; ``None`` for numbers of 64 bits.
+        value: what the values are.
     """
 
     kind = "gtree"

@@ -15,6 +15,7 @@ class Nested(Codec):
     """A structure in the place of a field.
 
     Arguments:
+        structure: what it consists of.
         fresh: makes the object to load into when there is none yet.
         version: the version of its layout; with it, the JSON calls the field a ``vstruct``.
     """
@@ -61,6 +62,7 @@ class Temporary(Codec):
     An object is made for them each time; the structure's hooks ``pre_save`` and ``post_load`` do the computing.
 
     Arguments:
+        structure: the values.
         fresh: called with the object that is saved or loaded, makes the object that holds the values.
         kept: the object has them as a value (a record), so none needs to be made.
     """

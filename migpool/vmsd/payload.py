@@ -76,6 +76,7 @@ class Reader:
 
     @property
     def left(self) -> int:
+        """How many bytes have not been read yet."""
         return self.end - self.pos
 
     def claim(self, size: int) -> int:

@@ -67,7 +67,13 @@ class CodecStep(Protocol):
 
 
 class MemberStep:
-    """One field that needs care of its own."""
+    """One field that needs care of its own.
+
+    Arguments:
+        member: the field.
+        access: where its value lives.
+        version: the version of the structure that the plan is for.
+    """
 
     __slots__ = ("_access", "_member", "_resumes", "_version")
 
@@ -123,6 +129,7 @@ class RunStep:
 
     Arguments:
         members: the fields, all of them :attr:`Member.packs`.
+        access: where their values live.
     """
 
     def __init__(self, members: Sequence[Member], access: Access) -> None:

@@ -56,7 +56,12 @@ class Structure:
 
     Arguments:
         name: the name that subsections begin with and that the JSON shows as ``vmsd_name``.
+        version: the version that is written.
         minimum_version: the oldest version that can be read.
+        members: the fields, in the order of the wire.
+        subsections: what may follow them.
+        access: where the values live.
+        hooks: what to call around it.
 
     Attributes:
         size: how many bytes it always takes, or ``None``.
@@ -100,6 +105,7 @@ class Structure:
 
     @property
     def subsections(self) -> tuple[Subsection, ...]:
+        """The subsections, in their order."""
         return tuple(self._subsections.values())
 
     def plan(self, version: int) -> _Plan:

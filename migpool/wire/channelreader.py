@@ -33,7 +33,14 @@ DEFAULT_LIMIT: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class RamPacket:
-    """A RAM or SYNC packet with its payload."""
+    """A RAM or SYNC packet with its payload.
+
+    Arguments:
+        header: what it says.
+        payload: a view; empty for a SYNC.
+        page_size: bytes of a page on this channel.
+        offset: where in the channel the packet began.
+    """
 
     header: RamPacketHeader
     payload: Buffer
@@ -46,7 +53,9 @@ class DeviceStatePacket:
     """A DEVICE_STATE packet with its payload, whatever device it is for.
 
     Arguments:
+        header: what it says.
         payload: a view; for a VFIO device, ``devicestate.chunk_fields`` reads its first 12 bytes.
+        offset: where in the channel the packet began.
     """
 
     header: DevicePacketHeader

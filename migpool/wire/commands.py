@@ -25,6 +25,8 @@ PACKAGE_AT: Final = _HEAD.size + _U32.size
 
 
 class CommandKind(IntEnum):
+    """The commands."""
+
     OPEN_RETURN_PATH = 1
     PING = 2
     POSTCOPY_ADVISE = 3
@@ -59,7 +61,9 @@ class Command:
     """One command, other than PACKAGED.
 
     Arguments:
+        kind: which one.
         data: its data, of a length that the command may have; the meaning is not looked into.
+        offset: where in the channel it began.
     """
 
     kind: CommandKind
@@ -81,13 +85,18 @@ class Packaged:
 
 
 def command(event: Command) -> bytes:
-    """The bytes of a command. Raises ValueError: the data has a length that the command cannot have."""
+    """The bytes of a command.
+
+    Raises:
+        ValueError: the data has a length that the command cannot have.
+    """
     if len(event.data) not in _LENGTHS[event.kind] or event.kind is CommandKind.PACKAGED:
         raise ValueError(f"the command {event.kind.name} cannot have {len(event.data)} bytes of data")
     return _HEAD.pack(COMMAND, event.kind, len(event.data)) + event.data
 
 
 def open_return_path() -> bytes:
+    """The command that asks the destination to answer."""
     return command(Command(CommandKind.OPEN_RETURN_PATH))
 
 
@@ -97,6 +106,7 @@ def ping(value: int) -> bytes:
 
 
 def ping_value(event: Command) -> int:
+    """The value of a PING."""
     return int.from_bytes(event.data, "big")
 
 
@@ -114,6 +124,7 @@ def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
     """Read a command; the unread is at its type byte.
 
     Arguments:
+        unread: where from.
         limit: how many bytes a package may have.
 
     Raises:

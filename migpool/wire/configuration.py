@@ -41,6 +41,7 @@ class Configuration:
         page_bits: the base-two logarithm of the size of a page; None means that the subsection is not there.
         capabilities: names of migration capabilities; None means that the subsection is not there.
         uuid: the machine's uuid, 16 bytes; None means that the subsection is not there.
+        offset: where in the channel it began.
     """
 
     machine: str
@@ -105,6 +106,7 @@ def _at_subsection(unread: Unread) -> Steps[bool]:
 
 
 def _read_subsection(unread: Unread, config: Configuration) -> Steps[Configuration]:
+    """Read one subsection and return ``config`` with what it says."""
     offset = unread.offset
     _, length = yield from take(unread, 2, "configuration subsection")
     raw = yield from take(unread, length + _U32.size, "configuration subsection")

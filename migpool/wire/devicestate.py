@@ -101,6 +101,7 @@ class DeviceStateParser(Generic[D]):
 
         Arguments:
             buffer: the packet from its beginning, 288 bytes or more.
+            offset: where in the channel the packet begins, for errors.
 
         Returns:
             the device, the chunk's index, the chunk's length in bytes (what to receive next; may be 0), and whether the
@@ -149,7 +150,13 @@ class DeviceStateParser(Generic[D]):
 
 @dataclass(frozen=True, slots=True)
 class DevicePacketHeader:
-    """The 276 bytes of a DEVICE_STATE packet, whatever its payload is. ``size``: bytes of payload after the 276."""
+    """The 276 bytes of a DEVICE_STATE packet, whatever its payload is.
+
+    Arguments:
+        idstr: the device's name.
+        instance_id: its number.
+        size: bytes of payload after the 276.
+    """
 
     idstr: str
     instance_id: int
@@ -166,6 +173,7 @@ def parse_device_packet_header(buffer: Buffer, offset: int = 0, limit: int = MAX
 
     Arguments:
         buffer: the packet from its beginning, 276 bytes or more.
+        offset: where in the channel the packet begins, for errors.
         limit: how long the payload may be, in bytes.
 
     Raises:
@@ -192,6 +200,7 @@ def chunk_fields(payload: Buffer, size: int, offset: int = 0) -> tuple[int, bool
     Arguments:
         payload: the payload from its beginning; at least 12 bytes if ``size`` says so.
         size: the payload's size in bytes.
+        offset: where in the channel the packet begins, for errors.
 
     Returns:
         the chunk's index, and whether it is the config.

@@ -50,6 +50,7 @@ class DeviceSection:
     """A section of an iterable device; its footer was right.
 
     Arguments:
+        head: whose it is.
         records: the whole payload; the last record is the mark that ended it.
     """
 
@@ -58,6 +59,7 @@ class DeviceSection:
 
     @property
     def offset(self) -> int:
+        """Where in the channel the section began."""
         return self.head.offset
 
 
@@ -130,6 +132,7 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
     """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are.
 
     Arguments:
+        event: the event.
         footers: whether the stream's sections have footers.
     """
     match event:

@@ -44,6 +44,7 @@ class GrantMessage:
     Arguments:
         device: the device's number, in the order of the START sections of the main channel, from 0.
         limit: the first index that may not be sent yet; a later grant for a device never lowers it.
+        offset: where in the return path the message began.
     """
 
     device: int
@@ -57,6 +58,8 @@ class Welcome:
 
     Arguments:
         chunk: the longest chunk that it accepts, in bytes without headers.
+        devices: how many devices it expects.
+        offset: where in the return path the message began.
     """
 
     chunk: int
@@ -71,6 +74,7 @@ class Running:
     Arguments:
         boot_id: the 16 bytes of the kernel's boot id there: clocks compare only within one boot of one kernel.
         nanoseconds: CLOCK_MONOTONIC when it ran.
+        offset: where in the return path the message began.
     """
 
     boot_id: bytes
@@ -84,6 +88,7 @@ class Failed:
 
     Arguments:
         reason: one line. Line breaks become spaces and the text is cut to 480 bytes when it is written.
+        offset: where in the return path the message began.
     """
 
     reason: str
@@ -97,6 +102,7 @@ class Digest:
     Arguments:
         place: the device's place in the machine's order, from 0.
         digest: 32 bytes; all zero if the device has no digest.
+        offset: where in the return path the message began.
     """
 
     place: int
@@ -108,7 +114,11 @@ OwnMessage: TypeAlias = GrantMessage | Welcome | Running | Failed | Digest
 
 
 def encode_own(message: OwnMessage) -> tuple[int, bytes]:
-    """The message's type and data. Raises ValueError: a boot id is not 16 bytes long, or a reason is empty."""
+    """The message's type and data.
+
+    Raises:
+        ValueError: a boot id is not 16 bytes long, or a reason is empty.
+    """
     match message:
         case GrantMessage(device, limit):
             return GRANT, _TWO.pack(device, limit)

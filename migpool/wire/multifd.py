@@ -77,6 +77,7 @@ class InitialPacket:
     Arguments:
         uuid: the machine's uuid, 16 bytes; zeros if it has none. Both sides must agree.
         channel: the source's number of this channel, 0 to 255. The order of acceptance is not the order of numbers.
+        offset: where in the channel it began.
     """
 
     uuid: bytes
@@ -85,7 +86,12 @@ class InitialPacket:
 
 
 def initial_packet(channel: int, uuid: bytes = bytes(16)) -> bytes:
-    """The 64 bytes that open a channel. ``channel``: number of the channel, 0 to 255."""
+    """The 64 bytes that open a channel.
+
+    Arguments:
+        channel: number of the channel, 0 to 255.
+        uuid: 16 bytes, zeros for a machine without one.
+    """
     if len(uuid) != 16 or not 0 <= channel <= 255:
         raise ValueError(
             f"a channel has a number of 0 to 255 and a uuid of 16 bytes, not {channel} and {len(uuid)} bytes"
@@ -108,7 +114,12 @@ def parse_initial_packet(buffer: Buffer, offset: int = 0) -> InitialPacket:
 
 
 def padded_name(name: str, item: str) -> bytes:
-    """A name as packets have it: ASCII, padded with NUL to 256 bytes. ``name``: 1 to 255 bytes."""
+    """A name as packets have it: ASCII, padded with NUL to 256 bytes.
+
+    Arguments:
+        name: 1 to 255 bytes.
+        item: what it is the name of, for the error.
+    """
     raw = name.encode("ascii")
     if not raw or len(raw) > 255 or 0 in raw:
         raise ValueError(f"{item} is 1 to 255 bytes of ASCII without NUL, not {name!r}")
@@ -120,6 +131,7 @@ def packet_flags(prefix: Buffer, offset: int = 0) -> int:
 
     Arguments:
         prefix: the packet from its beginning, 12 bytes or more.
+        offset: where in the channel the packet begins, for errors.
 
     Raises:
         ProtocolError: wrong magic or version, an unknown flag, flags that exclude each other.

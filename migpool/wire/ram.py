@@ -64,6 +64,7 @@ class RamSection:
 
     @property
     def offset(self) -> int:
+        """Where in the channel the section began."""
         return self.head.offset
 
 
@@ -80,10 +81,13 @@ class RamPages:
     """Consecutive pages of one block, at most as many as the reader was told to put together.
 
     Arguments:
+        block: the block's name.
         named: whether the stream names the block before the first page; else that page continues the block before.
+        page_size: bytes of a page.
         addresses: where each page belongs in the block, in bytes.
         positions: where each page begins in ``data``; -1 for a page of zeros.
         data: the bytes of the stream from the first page's word to the end of the last page, in one piece.
+        offset: where in the channel ``data`` began.
     """
 
     block: str
@@ -110,7 +114,12 @@ class MultifdFlush:
 
 @dataclass(frozen=True, slots=True)
 class RamSectionEnd:
-    """A section of RAM has ended, and its footer was right. ``offset``: where in the channel its EOS stood."""
+    """A section of RAM has ended, and its footer was right.
+
+    Arguments:
+        head: the section's head.
+        offset: where in the channel its EOS stood.
+    """
 
     head: SectionHead
     offset: int = 0
@@ -133,6 +142,7 @@ def pages(block: str, entries: Iterable[tuple[int, Buffer | None]], *, named: bo
     """Pages of one block, as buffers for ``sendmsg``; pages are passed on as they are.
 
     Arguments:
+        block: the block's name.
         entries: address in bytes, and the page's bytes or None for zeros, of each.
         named: name the block before the first page; without it the block of the page sent before continues.
     """

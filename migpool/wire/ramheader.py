@@ -61,10 +61,12 @@ class RamPacketHeader:
 
     @property
     def sync(self) -> bool:
+        """Whether this is a SYNC packet."""
         return bool(self.flags & SYNC)
 
     @property
     def compression(self) -> Compression:
+        """How the payload is packed."""
         return compression(self.flags)
 
 
@@ -110,6 +112,8 @@ def parse_ram_header(
 
     Arguments:
         buffer: the packet from its beginning, ``ram_header_size(page_size)`` bytes or more.
+        page_size: bytes of a page.
+        offset: where in the channel the packet begins, for errors.
         limit: how long the payload may be, in bytes.
 
     Raises:

@@ -72,6 +72,7 @@ class PagePacket:
         normal: how many pages have their content in ``views``.
         zero: how many hold zeros alone.
         views: the content, in the order of ``offsets``; pages that lie side by side are one view.
+        size: bytes in ``views``.
     """
 
     __slots__ = ("block", "normal", "offsets", "size", "views", "zero")
@@ -92,6 +93,10 @@ class RamPacketWriter:
 
     It belongs to whoever sends: ``pack`` overwrites the same buffer, so the packet before must be out.
 
+    Arguments:
+        names: of the blocks.
+        page_size: bytes of a page.
+
     Attributes:
         buffer: the header. Its size is a multiple of 32.
     """
@@ -108,7 +113,11 @@ class RamPacketWriter:
         """Write what differs from packet to packet.
 
         Arguments:
+            number: of the packet.
             block: its place in ``names``.
+            normal: how many pages are in the payload.
+            zero: how many pages hold zeros alone.
+            size: bytes of payload.
             offsets: of the pages, as they stand in the header.
         """
         buffer = self.buffer
@@ -122,6 +131,7 @@ class RamPacketParser(Generic[B]):
 
     Arguments:
         blocks: for each block's name, its length in bytes and what to return for it.
+        page_size: bytes of a page.
     """
 
     __slots__ = ("_blocks", "_page_size", "_room", "_steps")
@@ -137,6 +147,7 @@ class RamPacketParser(Generic[B]):
 
         Arguments:
             buffer: the packet from its beginning, the whole header.
+            offset: where in the channel the packet begins, for errors.
 
         Returns:
             What stands for the block, the pages in the payload as runs of consecutive numbers (first, one past the

@@ -50,6 +50,7 @@ class RamReader:
         page_size: bytes of a page, a power of two.
         gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
         batch: how many pages one event may have.
+        footers: whether sections have footers.
     """
 
     __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mask", "_page_size")
@@ -92,6 +93,7 @@ class RamReader:
                 raise ProtocolError(offset, item, f"flags 002, 004, 008, 010, 022, 028 or 200, found {word:016x}")
 
     def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
+        """Read the list of blocks, from its word on."""
         item = "RAM block list"
         start = unread.offset
         unread.skip(_WORD)
@@ -116,6 +118,7 @@ class RamReader:
         return RamBlocks(tuple(blocks.values()), start)
 
     def _pages(self, unread: Unread, flags: int) -> Steps[RamPages]:
+        """Read one batch, from the word of its first page on."""
         offset = unread.offset
         named = not flags & CONTINUE
         addresses: list[int] = []

@@ -51,7 +51,9 @@ class Record:
     """One record of an iterable device's section.
 
     Arguments:
+        mark: what it is.
         data: the bytes of a DATA or CONFIG record; empty for other marks.
+        offset: where its mark stood.
     """
 
     mark: Mark
@@ -104,6 +106,10 @@ def frame_config(config: Buffer) -> list[Buffer]:
 
 def config_within(chunk: Buffer, offset: int = 0) -> memoryview:
     """The config inside a device's last chunk, as a view of it.
+
+    Arguments:
+        chunk: the chunk, without headers.
+        offset: where the chunk begins, for errors.
 
     Raises:
         ProtocolError: the chunk does not begin with the config mark or does not end with the end mark.

@@ -33,6 +33,8 @@ _AFTER_A_SECTION: Final = frozenset({0x00, 0x01, 0x02, 0x03, 0x04, 0x08})  # EOF
 
 
 class Kind(IntEnum):
+    """The types of sections."""
+
     START = 0x01
     PART = 0x02
     END = 0x03
@@ -49,6 +51,7 @@ class SectionHead:
         idstr: the device's name; a reader fills it in for PART and END too.
         instance_id: tells devices of one idstr apart; filled in likewise.
         version: the version of the payload's layout; filled in likewise.
+        offset: where in the channel the section began.
     """
 
     kind: Kind
@@ -64,13 +67,19 @@ class SectionHead:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section with its whole payload; its footer was right. ``payload``: a read-only view, in one piece."""
+    """A section with its whole payload; its footer was right.
+
+    Arguments:
+        head: whose it is.
+        payload: a read-only view, in one piece.
+    """
 
     head: SectionHead
     payload: Buffer
 
     @property
     def offset(self) -> int:
+        """Where in the channel the section began."""
         return self.head.offset
 
 
@@ -91,6 +100,7 @@ def ascii_text(raw: Buffer, offset: int, item: str) -> str:
 
 
 def head_bytes(head: SectionHead) -> bytes:
+    """The bytes before a section's payload."""
     short = _SHORT.pack(head.kind, head.section_id)
     if head.kind in (Kind.PART, Kind.END):
         return short
@@ -98,6 +108,7 @@ def head_bytes(head: SectionHead) -> bytes:
 
 
 def footer(section_id: int) -> bytes:
+    """The five bytes after a section's payload."""
     return _SHORT.pack(FOOTER, section_id)
 
 
@@ -127,6 +138,7 @@ def read_head(unread: Unread, kind: Kind, known: Mapping[int, SectionHead]) -> S
 
     Arguments:
         unread: at the type byte.
+        kind: the type that the byte says.
         known: what earlier START and FULL sections said, by section id.
 
     Raises:

@@ -51,6 +51,8 @@ _KINDS: Final = {int(kind): kind for kind in Kind}
 
 
 class StreamState(Enum):
+    """Where a stream stands."""
+
     CONFIGURATION = auto()
     BODY = auto()
     ENDED = auto()

@@ -140,7 +140,12 @@ def take(unread: Unread, count: int, item: str) -> Steps[memoryview]:
 
 
 class PushReader(Generic[E]):
-    """Feed bytes, get events: the loop around one parser."""
+    """Feed bytes, get events: the loop around one parser.
+
+    Arguments:
+        unread: the queue the parser takes from.
+        walk: the parser.
+    """
 
     __slots__ = ("_error", "_need", "_ready", "_unread", "_walk")
 

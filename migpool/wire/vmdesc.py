@@ -35,9 +35,12 @@ class Field:
     """One field, or a run of equal ones.
 
     Arguments:
+        name: its name in the structure.
         type: the name of its encoding ("uint32", "struct", "buffer", ...).
+        size: bytes in the stream.
         array_len: how many elements of ``size`` bytes stand in a row; None for a single one.
         index: which element of an array this is; None if the elements are not listed one by one.
+        struct: the layout of a nested structure.
         inline: whether ``struct`` stands for a temporary, written without a "struct" key of its own.
     """
 
@@ -65,6 +68,8 @@ class DeviceDescription:
     """The payload of one FULL section.
 
     Arguments:
+        name: the section's idstr.
+        instance_id: the section's instance id.
         layout: what the payload consists of; None if it was registered in the old style.
         size: the payload's size in bytes if it was registered in the old style, else None.
     """
@@ -77,7 +82,13 @@ class DeviceDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """All that a stream's VM description says. ``devices``: in the order of their sections."""
+    """All that a stream's VM description says.
+
+    Arguments:
+        devices: in the order of their sections.
+        page_size: bytes of a page of RAM.
+        configuration: the layout of the CONFIGURATION item.
+    """
 
     devices: tuple[DeviceDescription, ...]
     page_size: int = 4096
@@ -122,7 +133,15 @@ def _last_index(view: memoryview, byte: int, lowest: int) -> int:
 
 
 def parse(text: Buffer, offset: int = 0) -> Description:
-    """Parse a description. Raises ProtocolError: it is not JSON, or not of the shape above."""
+    """Parse a description.
+
+    Arguments:
+        text: the JSON.
+        offset: where in the channel it begins, for errors.
+
+    Raises:
+        ProtocolError: it is not JSON, or not of the shape above.
+    """
     try:
         return _description(json.loads(bytes(text)), offset)
     except RecursionError:

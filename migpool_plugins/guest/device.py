@@ -22,6 +22,10 @@ class GuestGroup(VcpuGroup):
     """The vCPUs of one guest.
 
     Arguments:
+        machine: the VM.
+        options: limits.
+        memory: of the guest.
+        layout: of the memory.
         rate: pages a second that each vCPU writes.
         most: the longest batch, in pages.
     """

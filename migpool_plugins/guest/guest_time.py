@@ -37,6 +37,7 @@ class VcpuPace:
         most: the longest batch, in pages.
 
     Attributes:
+        batch: pages in a batch.
         throttle: for which share of the time the vCPU is kept asleep beyond its pace, from 0 to below 1.
     """
 

@@ -56,9 +56,11 @@ class Control:
 
     @classmethod
     def read(cls, memory: memoryview, at: int) -> Control:
+        """Return the control page that begins at an offset of the memory."""
         return cls(*CONTROL.unpack_from(memory, at))
 
     def write(self, memory: memoryview, at: int) -> None:
+        """Write the control page that begins at an offset of the memory."""
         CONTROL.pack_into(memory, at, *(word % (1 << 64) for word in astuple(self)))
 
 
@@ -68,6 +70,7 @@ def words_of(memory: memoryview) -> np.ndarray[tuple[int, int], np.dtype[np.uint
 
 
 def program_bytes() -> bytes:
+    """Return the assembled guest program."""
     return (resources.files(__package__) / "program" / "program.bin").read_bytes()
 
 
@@ -77,8 +80,10 @@ class GuestLayout:
 
     Arguments:
         size: in bytes, whole MiB.
+        vcpus: how many there are.
         kind: of the pattern; :class:`~migpool_plugins.guest.pattern.Pattern`.
         hot_pages: how many pages of each region are hot, a power of two; for the kind "hot".
+        seed: of the migration.
     """
 
     size: int
@@ -89,6 +94,7 @@ class GuestLayout:
 
     @property
     def region_pages(self) -> int:
+        """Pages of each vCPU's region."""
         return 1 << (((self.size - DATA) // self.vcpus // PAGE_SIZE).bit_length() - 1)
 
     def region(self, index: int) -> slice:
@@ -106,6 +112,7 @@ class GuestLayout:
         return slice(begin, half), slice(half, self.size)
 
     def pattern(self, index: int) -> Pattern:
+        """In which order a vCPU writes its pages."""
         number = hashlib.sha256(f"{self.seed}:{index}".encode()).digest()[:8]
         scatter = self.kind != "sequential"
         return Pattern(

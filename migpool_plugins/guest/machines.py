@@ -27,6 +27,7 @@ class GuestMachine:
     """A VM and what the guest needs to know of it.
 
     Arguments:
+        machine: the VM.
         way_out: which way out of the program it takes.
         steps: how many steps of the program it does in a few milliseconds; the longest batch.
         log: makes the log of the writes to the memory from a context in which every vCPU stands.
@@ -41,7 +42,11 @@ class GuestMachine:
 def make_machine(
     choice: BackendChoice, vcpus: int, memory: GuestMemory, dirty_log: DirtyLogChoice = "auto"
 ) -> GuestMachine:
-    """Make the VM. Raises DeviceError: the chosen backend does not work here, or has no such log."""
+    """Make the VM.
+
+    Raises:
+        DeviceError: the chosen backend does not work here, or has no such log.
+    """
     maker = choose_backend(choice)
     if isinstance(maker, partial) and maker.func is KvmMachine:
         region = MemoryRegion(memory.address, ADDRESS, len(memory))

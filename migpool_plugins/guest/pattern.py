@@ -82,6 +82,7 @@ def contents(steps: Words, factor: int, *, into: Words) -> None:
     """Write the content of pages: word j of a page is the step that wrote it last, times 1 + j * factor.
 
     Arguments:
+        steps: for each page.
         factor: G of the program.
         into: a row of 512 words for each page.
     """

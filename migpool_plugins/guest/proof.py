@@ -33,6 +33,9 @@ def prove_vcpu(layout: GuestLayout, memory: memoryview, found: Standing, more_th
     """Check all that a vCPU has written.
 
     Arguments:
+        layout: of the memory.
+        memory: all of it.
+        found: the vCPU's registers.
         more_than: the steps that had been done when its state was saved; it must have gone on since.
 
     Raises:

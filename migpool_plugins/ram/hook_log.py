@@ -33,7 +33,9 @@ class HookDirtyLog:
     """The log of all writes of some vCPUs to one piece of memory.
 
     Arguments:
+        vcpus: all that can write.
         address: the guest-physical address where the memory begins.
+        size: of the memory, in bytes.
         paused: a context in which every vCPU stands.
     """
 

@@ -87,6 +87,7 @@ class RamDevice(MemoryDevice):
 
     Arguments:
         memory: closed with the device, so after the devices that come behind it in the machine.
+        block: the block's name in the stream.
         log: knows what is written.
         check: proves at the destination that all is as it should be; raises :class:`VerificationError` if not.
     """

@@ -72,7 +72,9 @@ class GroupDevice(Device):
     """A device of a group's VM, whose whole state is one config that names every value.
 
     Arguments:
+        group: the VM that it belongs to.
         member: the vCPU's index, or :data:`BOARD`.
+        form: of the config.
     """
 
     def __init__(self, group: VcpuGroup, member: int, form: StateFormat) -> None:

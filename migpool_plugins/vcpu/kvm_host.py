@@ -44,7 +44,15 @@ class KvmHost:
 
 
 def check_kvm(kvm: int, count: int) -> None:
-    """Refuse a host that cannot run the guest at all. Raises DeviceError: one line with what is missing."""
+    """Refuse a host that cannot run the guest at all.
+
+    Arguments:
+        kvm: the descriptor of /dev/kvm.
+        count: how many vCPUs the VM is to have.
+
+    Raises:
+        DeviceError: one line with what is missing.
+    """
     version = kvm_abi.call(kvm, kvm_abi.GET_API_VERSION)
     if version != kvm_abi.API_VERSION:
         raise DeviceError(f"KVM's interface has version {version}, not {kvm_abi.API_VERSION}: use another kernel")
@@ -61,6 +69,10 @@ def equip(kvm: int, vm: int) -> KvmHost:
 
     The kernel makes a local APIC with each vCPU only if the VM has the other interrupt controllers by then. What the
     kernel refuses is left out, since the guest needs none of it.
+
+    Arguments:
+        kvm: the descriptor of /dev/kvm.
+        vm: the descriptor of the VM.
     """
     asked = vm if kvm_abi.extension(kvm, "KVM_CAP_CHECK_EXTENSION_VM") else kvm
     has = {name for name in _OPTIONAL if kvm_abi.extension(asked, name)}
@@ -99,6 +111,7 @@ def add_dirty_rings(vm: int, size: int) -> None:
     KVM_CAP_DIRTY_LOG_RING_ACQ_REL, and older kernels have it too.
 
     Arguments:
+        vm: the descriptor of the VM.
         size: of each ring, in bytes; a power of two.
 
     Raises:

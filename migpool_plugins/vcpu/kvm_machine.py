@@ -59,6 +59,7 @@ class KvmVcpu:
     """One vCPU of a :class:`KvmMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`.
 
     Attributes:
+        fd: its descriptor.
         ring: where the kernel names the pages that it writes, if the machine was made with rings.
         empty_ring: called on the vCPU's thread, in the middle of a batch, when the ring is full; must make room in it.
     """
@@ -156,12 +157,14 @@ class KvmMachine:
         count: how many vCPUs, 1 to 256.
         regions: more guest memory, given from outside, from the end of :data:`OWN_MEMORY` on; the page tables map
             the first :data:`~migpool_plugins.vcpu.long_mode.MAPPED` bytes. Region n has the memory slot n + 1.
+        cpu: which CPU the guest sees.
         ring: bytes of each vCPU's dirty ring, a power of two; 0 for none, and the slots have a dirty bitmap.
 
     Raises:
         DeviceError: /dev/kvm cannot be opened or cannot do what is needed; the message says what.
 
     Attributes:
+        parts: of a vCPU's state, in the order in which they are loaded.
         fd: the VM's descriptor, for what else its memory slots can be asked (the dirty log, for one).
     """
 

@@ -26,6 +26,9 @@ _MOST_LISTED: Final = 4096
 def listed_msrs(kvm: int) -> list[int]:
     """Return the host's own list of the MSRs that make up a vCPU's state.
 
+    Arguments:
+        kvm: the descriptor of /dev/kvm.
+
     Raises:
         DeviceError: the kernel refused to say.
     """

@@ -26,6 +26,7 @@ class Part(ABC):
     """What one or a few ioctls read and write.
 
     Arguments:
+        name: for messages.
         formats: of its sets, in the order in which they travel.
         lacking: the capability that this host lacks for it; empty if it is there.
     """
@@ -69,6 +70,8 @@ class Whole(Part):
 
     Arguments:
         form: of the structure, without its head.
+        get: reads it.
+        put: writes it.
         head: what the structure begins with to say which one is meant; it does not travel.
         lacking: see :class:`Part`.
         idle: see :meth:`Part.idle`, of its values.

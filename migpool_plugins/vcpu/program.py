@@ -33,6 +33,7 @@ RFLAGS_FIXED: Final = 2
 
 
 def program_bytes() -> bytes:
+    """Return the assembled guest program."""
     return (resources.files(__package__) / "guest" / "program.bin").read_bytes()
 
 

@@ -24,6 +24,7 @@ class Guest:
     """What of a vCPU's state the guest program made.
 
     Arguments:
+        index: of the vCPU.
         registers: the general registers, by name.
         checksum: the low half of xmm0.
         page: the vCPU's page, 4096 bytes.
@@ -84,6 +85,7 @@ def prove(guest: Guest, seed: int, more_than: int) -> None:
     """Check everything that the guest program determines, at the end of a batch.
 
     Arguments:
+        guest: what was found.
         seed: of the migration; with the vCPU's index it gives the start value, the same at both ends.
         more_than: iterations that had been done before; the guest must have gone on since.
 

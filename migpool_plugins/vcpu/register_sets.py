@@ -15,6 +15,9 @@ class RegisterFormat:
     """How a backend holds one set of registers.
 
     Arguments:
+        name: of the set.
+        struct: its layout in memory.
+        fields: the names of its values, in their order.
         optional: whether a state may be without it; it then travels as a subsection.
         repeats: whether the set is any number of these structures, one after the other.
     """

@@ -44,6 +44,7 @@ class StateFormat:
     """Encodes and decodes states of one kind.
 
     Arguments:
+        name: the name of the description.
         kind: what both ends must have in common; see :class:`~migpool_plugins.vcpu.backend.VcpuMachine`.
         layout: the sets that a state of this kind may have, in their order.
     """

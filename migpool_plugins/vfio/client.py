@@ -35,6 +35,7 @@ class DeviceClient:
     """One device's connections.
 
     Arguments:
+        process: the device process.
         connection: the device's control connection; the client owns it.
         data_limit: seconds that one read or write of the data descriptor may take.
     """
@@ -58,6 +59,7 @@ class DeviceClient:
             kind: what the answer is.
             op: the request: a method of :class:`~migpool_plugins.vfio.state.DeviceState`, or ``connect``.
             limit: seconds to wait for the answer.
+            arguments: of the method.
 
         Raises:
             BackendError: refused, aborted, late, or the process has ended.
@@ -198,6 +200,7 @@ class DeviceClient:
         self._interruption.take_back()
 
     def close(self) -> None:
+        """Close the connections and release the process."""
         if not self._interruption.close(self._connection.close):
             return
         self._drop_data()

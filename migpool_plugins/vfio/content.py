@@ -25,7 +25,15 @@ _memcmp.restype = ctypes.c_int
 
 
 class Memory:
-    """Page-aligned memory of a fixed size whose pages are there from the start. ``size``: in bytes, at least 1."""
+    """Page-aligned memory of a fixed size whose pages are there from the start.
+
+    Arguments:
+        size: in bytes, at least 1.
+
+    Attributes:
+        view: all of it, writable.
+        address: where it begins.
+    """
 
     def __init__(self, size: int) -> None:
         self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -65,11 +73,15 @@ class StateContent:
     """What a device's state and config must be.
 
     Arguments:
+        base: the process's base block.
+        idstr: the device's name.
         size: bytes of state.
         config_size: bytes of config content.
 
     Attributes:
+        memory: the state.
         digest: SHA-256 of the state.
+        config: the config's content.
     """
 
     def __init__(self, base: BaseBlock, idstr: str, size: int, config_size: int) -> None:

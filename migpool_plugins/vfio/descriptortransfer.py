@@ -55,6 +55,7 @@ class DescriptorTransfer(Transfer):
             )
 
     def _move(self, data: socket.socket) -> None:
+        """Move the state through the device's end of the descriptor."""
         raise NotImplementedError
 
 

@@ -41,6 +41,9 @@ class VfioDevice(Device):
     """A device behind a backend, which it owns from now on.
 
     Arguments:
+        idstr: the device's name in the stream.
+        backend: the device.
+        side: which end of the migration this is.
         precopy: whether to read state while the machine runs, if the device can.
         read_size: bytes to ask for in one read at the most; 0: as much as the buffer holds.
         outlives: whether the device goes on to exist when it is closed, and so must be left in RUNNING.

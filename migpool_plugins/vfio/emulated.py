@@ -50,6 +50,9 @@ class EmulatedVfioDevice(VfioDevice):
 
     Arguments:
         process: the process; its end is said in an error.
+        connection: this device's control connection.
+        settings: name, profile and fault.
+        side: which end of the migration this is.
         siblings: the settings of all devices of the entry, which may have to be waited for under a shared lock.
     """
 
@@ -155,6 +158,7 @@ class DescriptorBackend:
 
     Arguments:
         client: the device's connections; the backend owns them.
+        profile: the device's.
         limit: seconds that a request may take.
     """
 

@@ -30,6 +30,7 @@ class Guard:
         forget: called after a recovery: what was under way with the device is over.
 
     Attributes:
+        closed: whether the device is closed.
         failure: why the device's state must not be used; ``None`` while nothing is wrong with it.
     """
 
@@ -58,6 +59,7 @@ class Guard:
         """Return what a request brings.
 
         Arguments:
+            request: a call of the backend.
             recovery: the state to try if it fails; ``None`` resets the device at once.
         """
         try:

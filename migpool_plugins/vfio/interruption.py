@@ -23,6 +23,8 @@ class Interruption:
     Attributes:
         fd: an event descriptor, to be polled for input beside what is waited for.
         lock: to be held while a descriptor is closed or exchanged that ``interrupt`` touches.
+        raised: whether the device is interrupted.
+        closed: whether it is closed.
     """
 
     def __init__(self, name: str = "the device") -> None:

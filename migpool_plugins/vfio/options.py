@@ -41,6 +41,7 @@ class DeviceSettings:
 
     Arguments:
         idstr: its name in the stream, a PCI path as QEMU writes it.
+        profile: its size and pace.
         fault: what goes wrong with it on this side; ``None``: nothing.
         time_limit: seconds that the device process may answer later than the profile says.
     """

@@ -46,6 +46,7 @@ class Pacer:
     Arguments:
         latency: seconds of each piece of work, besides its bytes.
         rate: bytes per second; 0: no limit.
+        shared: the lock to hold meanwhile.
         cancelled: set to end every wait.
 
     Attributes:

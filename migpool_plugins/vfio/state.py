@@ -46,7 +46,10 @@ class DeviceState:
 
     Arguments:
         idstr: the device's name; with the seed it decides the content.
+        profile: sizes and pace.
+        base: the process's base block.
         source: whether it can only save. Others have memory for what they receive.
+        shared: the process's shared lock.
         fault: what goes wrong, once, while it saves, or loads if it only does that.
         configured: whether a config is saved and loaded last; see the module.
         load_fault: for a device that does both, what goes wrong while it loads.

@@ -50,6 +50,7 @@ class Emulated:
     """What the transfers of one emulated device work with.
 
     Arguments:
+        profile: sizes and pace.
         content: what the state must be.
         shared: the lock that devices may have to hold while they work; the profile says whether this one does.
         faults: what goes wrong in a save ("read") and in a load ("write"); a fault is taken out when it has happened.
@@ -69,6 +70,7 @@ class Transfer:
     Attributes:
         offset: bytes of the state that have been read by, or taken from, the other process.
         error: why the transfer failed; ``None`` if it did not.
+        pacer: how long its work takes.
     """
 
     _direction: ClassVar[Literal["read", "write"]]
@@ -167,6 +169,7 @@ class Load(Transfer):
         An error stays, as the state ERROR of a real device does: it is the answer to every later write too.
 
         Arguments:
+            length: its bytes.
             since: when the device began to take it, CLOCK_MONOTONIC in seconds.
             receive: fills a view with the next bytes of it; false if they do not come.
 

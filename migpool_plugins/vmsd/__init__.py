@@ -35,6 +35,9 @@ def devices(context: DeviceContext) -> list[Device]:
     Both ends must be given the same capture. The source's devices hold the captured values, the destination's start
     without any. See :class:`CapturedDevice` for what a capture cannot know.
 
+    Arguments:
+        context: which end this is, and the options.
+
     Returns:
         One device for each FULL section, in the order of the stream.
 

@@ -38,6 +38,10 @@ class CapturedSection:
     """One FULL section of a stream.
 
     Arguments:
+        name: its idstr.
+        instance_id: which device of that name.
+        version: the version in its header.
+        section_id: its number in the stream.
         payload: its bytes, without header and footer.
         entry: what the JSON says of it.
     """
@@ -89,6 +93,10 @@ def read_stream(path: Path) -> list[CapturedSection]:
 
 def sections(data: StreamBytes, where: str) -> list[CapturedSection]:
     """All FULL sections that the description at the end of ``data`` knows, in their order.
+
+    Arguments:
+        data: the stream.
+        where: how to call it in an error.
 
     Raises:
         DescriptionError: ``data`` is no such stream, or its description does not fit its sections.

@@ -50,9 +50,14 @@ class CapturedDevice(_Abortable):
     an array counted by a field has the length it had then. So a destination loads what a source made from the same
     capture sends, with any values. Subsections that the capture mentions may be absent; others are an error.
 
+    Arguments:
+        section: the captured section.
+        side: which end of the migration this is.
+
     Attributes:
         state: the values by field name; ``None`` at the destination before they have come. See
             :data:`~migpool.vmsd.access.Record`.
+        description: how they stand in the stream.
 
     Raises:
         DescriptionError: the stream's description contradicts itself.
@@ -71,6 +76,7 @@ class CapturedDevice(_Abortable):
             self.state = self._decoded(section.payload)
 
     def save_config(self) -> bytes:
+        """Encode the fields."""
         self._go_on()
         return self.description.save(self._held())
 
@@ -103,6 +109,7 @@ class CapturedDevice(_Abortable):
         return {"size": len(self.description.save(self.state)), "fields": entry["fields"]}
 
     def show(self) -> Mapping[str, Shown]:
+        """The values as a decoder prints them."""
         return self.description.show(self._held())
 
     def _decoded(self, data: bytes) -> Record:
@@ -147,6 +154,7 @@ class DescribedDevice(_Abortable):
         return self
 
     def save_config(self) -> bytes:
+        """Write the state by its description."""
         self._go_on()
         data, self._entry = self.description.save_described(self.described())
         self._digest = hashlib.sha256(data).digest()

@@ -48,6 +48,7 @@ class EndFinder:
         self._candidates: deque[tuple[int, int]] = deque(maxlen=_CANDIDATES)
 
     def feed(self, data: bytes | memoryview) -> None:
+        """Note the bytes that come next."""
         joined = self._tail + bytes(data)
         base = self._total - len(self._tail)
         self._total += len(data)

@@ -63,7 +63,11 @@ class StreamFile:
             self._partial.unlink(missing_ok=True)
 
     def write(self, *buffers: Buffer) -> None:
-        """Append bytes. Raises MigpoolError: the disk takes no more."""
+        """Append bytes.
+
+        Raises:
+            MigpoolError: the disk takes no more.
+        """
         waiting = [memoryview(buffer) for buffer in buffers if len(buffer)]
         try:
             while waiting:
@@ -74,6 +78,7 @@ class StreamFile:
             raise MigpoolError(f"{self._partial} cannot be written: {error.strerror or error}") from None
 
     def read(self, offset: int, size: int) -> bytes:
+        """Bytes that were written before."""
         return os.pread(self._fd, size, offset)
 
     def blocks(self, head: SectionHead, blocks: RamBlocks) -> None:
@@ -84,6 +89,8 @@ class StreamFile:
         """Append a PART section of RAM.
 
         Arguments:
+            head: RAM's START section's.
+            block: the pages' block.
             entries: address in bytes, and the page's bytes or None for zeros, of each.
         """
         part = head_bytes(replace(head, kind=Kind.PART))

@@ -53,6 +53,7 @@ class Sent:
     """A file that has been sent.
 
     Arguments:
+        machine: its type.
         pages: how many pages were sent, those of zeros included; a page counts each time that the file holds it.
         confirmed: whether the destination has said that the machine runs there.
     """
@@ -72,7 +73,11 @@ def begins_as_a_stream(path: Path) -> bool:
 
 
 def parse_uuid(text: str) -> uuids.UUID:
-    """Read a uuid. Raises UsageError: the text is none."""
+    """Read a uuid.
+
+    Raises:
+        UsageError: the text is none.
+    """
     try:
         return uuids.UUID(text)
     except ValueError:
@@ -92,6 +97,8 @@ def send_file(
     """Send a stream file to a destination.
 
     Arguments:
+        path: the file.
+        address: where the destination listens.
         channels: how many multifd channels the destination has; 0 without multifd.
         uuid: the machine's uuid, if the file does not say it.
         return_path: ask the destination to say that the machine runs. Without, nobody knows whether it has loaded.
@@ -119,6 +126,8 @@ def send_file(
 
 
 class _Source:
+    """The file's bytes, as a front and a rest."""
+
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
         self._path = path
@@ -126,6 +135,7 @@ class _Source:
         self._read = 0
 
     def next_event(self) -> StreamEvent | None:
+        """The next event of the front, or None at its end."""
         while (event := self._front.next_event()) is None and self._front.rest is None:
             data = self._at(self._read, _PIECE)
             self._read += len(data)
@@ -162,6 +172,8 @@ class _Source:
 
 
 class _Sender:
+    """One file on its way."""
+
     def __init__(self, source: _Source, channels: int, return_path: bool) -> None:
         self._source = source
         self._channels = channels

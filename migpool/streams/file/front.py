@@ -62,10 +62,15 @@ class Front:
 
     @property
     def offset(self) -> int:
+        """How many bytes have been understood."""
         return self._reader.offset
 
     def feed(self, data: bytes) -> None:
-        """Add input. Raises UsageError: the front has ended."""
+        """Add input.
+
+        Raises:
+            UsageError: the front has ended.
+        """
         if self.rest is not None:
             raise UsageError("the front of the stream has ended: what comes is the devices' states")
         # What waits where an item has just ended came with the latest piece: the item's last byte did.
@@ -89,13 +94,21 @@ class Front:
         return event
 
     def check_ram(self) -> None:
-        """See to it that the front, which has ended, had RAM in it. Raises ProtocolError: a device comes before RAM."""
+        """See to it that the front, which has ended, had RAM in it.
+
+        Raises:
+            ProtocolError: a device comes before RAM.
+        """
         if not self._ram_known:
             right = "RAM before all devices, found a device that is sent earlier: this goes without multifd only"
             raise ProtocolError(self.offset, "FULL section", right)
 
     def end(self) -> None:
-        """Declare that no more input comes. Raises ProtocolError: the stream has no rest."""
+        """Declare that no more input comes.
+
+        Raises:
+            ProtocolError: the stream has no rest.
+        """
         if self.rest is None:
             self._reader.end()
             raise ProtocolError(self.offset, "next item", "a section, found the end of the input")

@@ -21,6 +21,8 @@ _AREA: Final = BYTES_PER_RAM_PACKET
 
 @dataclass(slots=True)
 class _Waiting:
+    """The next packet of a channel."""
+
     block: str = ""
     normal: dict[int, Buffer] = field(default_factory=dict)
     zero: dict[int, None] = field(default_factory=dict)
@@ -31,7 +33,13 @@ class _Waiting:
 
 
 class Packets:
-    """Gathers pages into packets, one packet a channel; at most 512 KiB wait for each."""
+    """Gathers pages into packets, one packet a channel; at most 512 KiB wait for each.
+
+    Arguments:
+        channels: how many there are, at least 1.
+        page_size: bytes of a page.
+        send: sends buffers on a channel.
+    """
 
     def __init__(self, channels: int, page_size: int, send: Callable[[int, Sequence[Buffer]], None]) -> None:
         self._page_size = page_size

@@ -24,8 +24,12 @@ class Peer:
     """A destination that has been connected to.
 
     Arguments:
+        address: where it listens.
+        channels: how many multifd channels to open.
         uuid: what to say on each of them.
         limit: how long it may take nothing, or say nothing, in seconds.
+        cancelled: called several times a second.
+        stack: closes the connections.
 
     Raises:
         PeerError: nobody listens there.

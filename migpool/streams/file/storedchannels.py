@@ -33,11 +33,17 @@ class StoredMainChannel:
     """What has come on the main channel so far.
 
     Arguments:
+        file: where to write.
         uuid: the machine's uuid as the multifd channels said it. The file keeps it even if the source's configuration
             does not: who sends the file needs it to open multifd channels.
+        multifd: whether there are multifd channels.
+        answer: sends a message on the return path.
 
     Attributes:
         ram: RAM's section, once its blocks are known: pages may be written from then on.
+        page_size: bytes of a page.
+        machine: its type.
+        pages: how many pages came on this channel.
         at_flush: stopped at a MULTIFD_FLUSH.
         return_path: whether the source has opened the return path.
     """
@@ -92,7 +98,11 @@ class StoredMainChannel:
             self._pass_on(self._front.rest)
 
     def end(self) -> None:
-        """Note that the source has closed the connection. Raises PeerError: the stream is not whole."""
+        """Note that the source has closed the connection.
+
+        Raises:
+            PeerError: the stream is not whole.
+        """
         if self._end is None or not self._end.whole:
             raise PeerError("the source closed the main channel before the end of the stream")
 
@@ -169,12 +179,15 @@ class StoredMultifdChannel:
     """What has come on a multifd channel so far.
 
     Arguments:
+        number: the source's number of it.
         sock: its connection; the initial packet has been read.
+        file: where to write.
         main: the main channel, which knows RAM's blocks. They must be known when the first bytes are fed.
 
     Attributes:
         at_sync: stopped at a SYNC.
         closed: the source has closed the connection.
+        pages: how many pages came on this channel.
     """
 
     def __init__(self, number: int, sock: socket.socket, file: StreamFile, main: StoredMainChannel) -> None:

@@ -41,6 +41,8 @@ class Stored:
     """A machine that has become a file.
 
     Arguments:
+        machine: its type, as the source resolved it.
+        size: bytes of the file.
         pages: how many pages came, those of zeros included; a page counts each time that it was sent.
         acknowledged: whether the source was told on a return path that the machine is here.
     """
@@ -64,6 +66,7 @@ def receive_file(
 
     Arguments:
         path: the file; nothing may have that name yet.
+        address: where to listen.
         channels: how many multifd channels the source has; 0 without multifd.
         limit: how long the source may say nothing, in seconds; its first connection is waited for until cancelled.
         cancelled: called several times a second; True ends the migration, and the machine stays at the source.
@@ -109,6 +112,8 @@ def receive_file(
 
 
 class _Session:
+    """The connections of one migration, and the loop that serves them."""
+
     def __init__(self, listener: socket.socket, arrived: Connections, file: StreamFile, limit: float) -> None:
         self._limit = limit
         self._listener = listener
@@ -124,13 +129,16 @@ class _Session:
         self._reading_channels = False
 
     def close(self) -> None:
+        """Stop watching the connections."""
         self._selector.close()
 
     @property
     def pages(self) -> int:
+        """How many pages came on all channels."""
         return self.main.pages + sum(channel.pages for channel in self._channels)
 
     def run(self, cancelled: Callable[[], bool]) -> None:
+        """Serve the connections until the stream is whole."""
         self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
         heard = time.monotonic()
         while not self._ended and not self.main.described:

@@ -93,6 +93,7 @@ class Boundaries:
         self.ended, self.looks_ahead, self._candidates = before
 
     def framing(self, head: SectionHead) -> Framing:
+        """How the end of a section was found."""
         return self._framings.pop(head.offset, Framing.SELF)
 
     def iterable(self, idstr: str, instance_id: int, /) -> bool:
@@ -101,6 +102,7 @@ class Boundaries:
         return False
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """How long the payload is; see :class:`migpool.wire.payload.Schema`."""
         del version
         assert self.reader is not None
         assert self.reader.section is not None

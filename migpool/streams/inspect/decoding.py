@@ -20,9 +20,11 @@ class DecodedSection:
     """The fields of one section.
 
     Arguments:
+        section: whose they are.
         fields: by name, as a decoder prints them; None if they cannot be decoded.
         exact: whether the fields, encoded again, are the payload byte for byte.
         fault: why they cannot be decoded.
+        payload: the bytes.
     """
 
     section: SectionSummary

@@ -41,7 +41,12 @@ Json: TypeAlias = "dict[str, object]"
 
 
 def document(summary: StreamSummary, devices: Sequence[DecodedSection] | None = None) -> Json:
-    """The JSON document."""
+    """The JSON document.
+
+    Arguments:
+        summary: of the stream.
+        devices: the decoded sections, if any were asked for.
+    """
     found: Json = {
         "schema": SCHEMA,
         "kind": "stream",

@@ -21,7 +21,14 @@ _ROWS: Final = 8
 
 @dataclass(slots=True)
 class Node:
-    """One line."""
+    """One line.
+
+    Arguments:
+        label: what it is about.
+        detail: what there is to say.
+        below: the lines below.
+        bad: it says that something is wrong.
+    """
 
     label: str
     detail: str = ""
@@ -29,6 +36,7 @@ class Node:
     bad: bool = False
 
     def add(self, label: str, detail: str = "", *, bad: bool = False) -> Node:
+        """Append a line below, and return it."""
         node = Node(label, detail, bad=bad)
         self.below.append(node)
         return node
@@ -40,7 +48,12 @@ def printable(text: str) -> str:
 
 
 def stream_outline(name: str, summary: StreamSummary) -> Node:
-    """The outline of a whole stream."""
+    """The outline of a whole stream.
+
+    Arguments:
+        name: how to call it.
+        summary: what is in it.
+    """
     whole = "walked to the last byte" if summary.problem is None else f"walked to byte {summary.walked}"
     root = Node(printable(name), f"migration stream, {size_text(summary.size)}, {whole}")
     if summary.header_version is not None:
@@ -138,6 +151,7 @@ def _description(root: Node, summary: StreamSummary) -> None:
 
 
 def device_outline(device: DecodedSection) -> Node:
+    """The fields of one device."""
     exact = "" if device.fields is None or device.exact else "; encoded again, these fields are OTHER bytes"
     root = Node(section_name(device.section), _section(device.section) + exact)
     if device.fields is not None:

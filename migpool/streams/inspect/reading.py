@@ -44,6 +44,7 @@ class Readable(Protocol):
 
 
 def nothing_wanted(idstr: str, instance_id: int) -> bool:
+    """Keep no payload."""
     del idstr, instance_id
     return False
 
@@ -52,6 +53,8 @@ def inspect_file(path: Path, wanted: Wanted = nothing_wanted, *, limit: int = LI
     """Inspect a file, a named pipe, or a file compressed with gzip.
 
     Arguments:
+        path: where it is.
+        wanted: which sections' payloads to keep.
         limit: how many bytes one payload may have.
 
     Raises:
@@ -96,6 +99,7 @@ def inspect_pipe(pipe: Readable, wanted: Wanted = nothing_wanted, *, limit: int 
 
     Arguments:
         pipe: where from. It has no time limit: its writer's end is the stream's.
+        wanted: which sections' payloads to keep.
         limit: how many bytes one payload may have, and how many are kept until the description comes.
     """
     boundaries = Boundaries()

@@ -27,6 +27,7 @@ class BlockSummary:
     """One block of RAM.
 
     Arguments:
+        name: the block's name.
         used_length: its size in bytes.
         gpa: its guest-physical address, if the stream says it.
         normal: how many of its pages are in the stream with their content, repetitions counted.
@@ -49,6 +50,8 @@ class SectionSummary:
         section_id, idstr, instance_id, version: as its header says, or that of its START.
         offset: where the section, or the first of them, began.
         size: bytes of payload, of all together.
+        count: how many sections these are.
+        framing: how their ends were known.
     """
 
     kind: str
@@ -67,8 +70,11 @@ class CommandSummary:
     """One command, or equal ones in a row.
 
     Arguments:
+        name: which one.
         data: its data, of the first one; of a package the first bytes only.
         size: bytes of data, of all together; with what follows outside of the command.
+        offset: where the first one began.
+        count: how many.
     """
 
     name: str
@@ -83,8 +89,10 @@ class DescriptionSummary:
     """The VM description at the stream's end.
 
     Arguments:
+        offset: where the item began.
         size: bytes of JSON; may be 0.
         devices: how many devices it describes; None if it could not be used.
+        fault: why not.
     """
 
     offset: int
@@ -95,7 +103,13 @@ class DescriptionSummary:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the walk ended early. ``expected``: what would have been right there, and what was found."""
+    """Why the walk ended early.
+
+    Arguments:
+        offset: at which byte.
+        item: what was being read.
+        expected: what would have been right there, and what was found.
+    """
 
     offset: int
     item: str
@@ -103,6 +117,7 @@ class Problem:
 
     @classmethod
     def of(cls, error: ProtocolError) -> Problem:
+        """The same, of a reader's error."""
         return cls(error.offset, error.item, error.expected)
 
     def __str__(self) -> str:
@@ -111,7 +126,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class KeptSection:
-    """A section whose payload was asked for."""
+    """A section whose payload was asked for.
+
+    Arguments:
+        summary: whose it is.
+        payload: a copy.
+    """
 
     summary: SectionSummary
     payload: bytes
@@ -124,11 +144,15 @@ class StreamSummary:
     Arguments:
         size: bytes that were there.
         walked: bytes that were understood; with a whole stream the same.
+        header_version: of the file header; None if there was none.
+        configuration: None if the stream has none.
         footers: whether sections have footers; None if no section was read.
         commands, sections: in the order of the stream.
         blocks: of RAM, in the order of its list.
+        page_size: bytes of a page of RAM.
         flushes: how often every multifd channel was to be waited for.
         eof: where the EOF item stood; None if the walk did not come so far.
+        description: None if the stream has none.
         described: the text of the description, if it can be used.
         kept: the sections whose payloads were asked for.
         problem: why the walk ended early; None if it came to the last byte.

@@ -52,6 +52,7 @@ class _Run:
     guessed: bool = False
 
     def summary(self) -> SectionSummary:
+        """All of them together."""
         first = self.first
         framing = Framing.GUESSED if self.guessed else first.framing
         return replace(first, size=first.size + self.size, count=1 + self.count, framing=framing)
@@ -59,7 +60,12 @@ class _Run:
 
 @dataclass(slots=True)
 class StreamWalk:
-    """Takes events one after the other. ``wanted``: of which devices to keep the payload of their FULL section."""
+    """Takes events one after the other.
+
+    Arguments:
+        boundaries: the schema with which they were read.
+        wanted: of which devices to keep the payload of their FULL section.
+    """
 
     boundaries: Boundaries
     wanted: Wanted
@@ -78,7 +84,11 @@ class StreamWalk:
     _page_size: int = 0
 
     def take(self, event: StreamEvent, reader: StreamReader) -> None:
-        """Add one event. Raises ProtocolError: it is a package, and what is inside of it is wrong."""
+        """Add one event.
+
+        Raises:
+            ProtocolError: it is a package, and what is inside of it is wrong.
+        """
         match event:
             case RamPages(block):
                 pages = self._pages[block]
@@ -158,7 +168,14 @@ class StreamWalk:
         self._text = text
 
     def summary(self, reader: StreamReader, size: int, error: ProtocolError | None, notes: list[str]) -> StreamSummary:
-        """All that was found."""
+        """All that was found.
+
+        Arguments:
+            reader: whose events these were.
+            size: how many bytes there were.
+            error: what ended the walk early.
+            notes: what else is to be said.
+        """
         problem = None if error is None else Problem.of(error)
         config = self._configuration
         sections = tuple(run.summary() for run in self._sections.values())

@@ -18,6 +18,7 @@ def answers(directory: Path, main: Connection, *, extension: bool) -> Iterator[t
     """Every message with its time, CLOCK_MONOTONIC in nanoseconds. It ends before what is no message.
 
     Arguments:
+        main: the main channel's connection.
         extension: whether the source offered this project's own messages.
     """
     flow = main.destination

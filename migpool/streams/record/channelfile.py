@@ -27,8 +27,11 @@ class Packet:
     """Where a packet is, and what it carries.
 
     Attributes:
+        offset: where in the channel it begins.
+        end: where it ends.
         device: whose state it carries; ``None`` for RAM and SYNC.
         index: the chunk's index; 0 for RAM and SYNC, and for a payload that is no VFIO device's.
+        sync: whether it is a SYNC.
         normal: pages of RAM with contents.
         zero: pages of zeros.
     """
@@ -48,7 +51,15 @@ class Packet:
 
 
 def packets(path: Path, page_size: int) -> Iterator[Packet]:
-    """Every packet after the initial one. Raises ProtocolError: it is no channel, or ends within a packet."""
+    """Every packet after the initial one.
+
+    Arguments:
+        path: what the source sent on the channel.
+        page_size: bytes of a page of RAM, as the main channel says.
+
+    Raises:
+        ProtocolError: it is no channel, or ends within a packet.
+    """
     with path.open("rb", buffering=0) as file:
         descriptor = file.fileno()
         size = os.fstat(descriptor).st_size

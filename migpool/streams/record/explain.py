@@ -36,6 +36,9 @@ __all__ = ["Explanation", "explain", "picture", "show"]
 def explain(directory: Path) -> Explanation:
     """Explain a recording; one that is not complete, as far as it goes.
 
+    Arguments:
+        directory: where it is.
+
     Raises:
         UsageError: it is no recording, or a file of it is missing.
     """
@@ -44,6 +47,8 @@ def explain(directory: Path) -> Explanation:
 
 
 class _Explaining:
+    """One explanation as it is made."""
+
     def __init__(self, directory: Path, index: Index) -> None:
         self._directory = directory
         self._index = index

@@ -24,8 +24,13 @@ class ChannelUse:
         channel: the multifd channel's number; ``None`` for others.
         bytes: how many passed, the return path not among them.
         answered: how many came back.
+        begin: when it was opened.
         end: when its last byte from the source passed.
+        packets: multifd packets, SYNCs among them.
+        pages: pages of RAM with contents.
+        zero_pages: pages of zeros.
         syncs: SYNC packets; on the main channel, MULTIFD_FLUSHes.
+        device_packets: packets with device state.
         switchover_bytes: how many of the bytes passed from the beginning of the switchover on.
         bytes_over_time: bytes in each of the explanation's intervals.
         packets_over_time: packets that began in each of them; empty for the main channel.
@@ -52,7 +57,17 @@ class ChannelUse:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """The state of one device on the multifd channels. ``bytes``: of state and config, without headers."""
+    """The state of one device on the multifd channels.
+
+    Attributes:
+        idstr: its name.
+        instance_id: its number.
+        packets: how many.
+        bytes: of state and config, without headers.
+        channels: the numbers of the channels that carried it.
+        first: when its first packet passed.
+        last: when its last packet passed.
+    """
 
     idstr: str
     instance_id: int
@@ -65,7 +80,12 @@ class DeviceUse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A message of the return path."""
+    """A message of the return path.
+
+    Attributes:
+        when: when it passed.
+        text: what it says: "PONG 1", "SHUT 0".
+    """
 
     when: int
     text: str
@@ -77,6 +97,8 @@ class Switchover:
 
     Attributes:
         begin: SWITCHOVER_START, sent when the machine has stopped.
+        ram_end: the end of RAM.
+        eof: the end of the devices' sections.
         shut: the destination's last word.
     """
 
@@ -96,13 +118,22 @@ class Explanation:
     """What a recording shows.
 
     Attributes:
+        directory: the recording.
+        listen: where the source connected to.
+        to: where the destination was.
         began: when the recorder began, UTC, in ISO 8601.
+        duration: how long it took until the last byte had passed.
         complete: whether the recording is.
         reason: why not; empty if it is.
         machine: the machine's type; empty if the recording does not say.
+        page_size: bytes of a page.
+        interval: how long each interval of the series is.
         channels: the main channel first, then the multifd channels by their numbers, then what is neither.
         devices: whose state went over multifd channels, in the order of their first packets.
+        answers: what the destination said.
+        answers_left_out: how many more messages there were.
         grants: how many grants there were; they are not among the answers.
+        switchover: when it was.
         evenness: what the busiest multifd channel carried, divided by the mean of all; 1 is even. 0 without channels.
         switchover_evenness: the same for the bytes of the switchover; 0 if there were none.
     """

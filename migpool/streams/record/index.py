@@ -73,7 +73,9 @@ class Flow:
     """One direction of a connection.
 
     Attributes:
+        bytes: how many bytes passed.
         recorded: how many of them are in the file; fewer only if the disk did not take them.
+        ended: how it ended.
         file: the file's name in the directory; empty if there is none.
         times: the name of the file with its time stamps; empty if there is none.
     """
@@ -91,10 +93,13 @@ class Connection:
 
     Attributes:
         number: in the order in which the source opened them, from 0.
+        role: what it was.
         channel: the multifd channel's number; ``None`` for others.
         uuid: the machine's uuid in the multifd channel's first packet, as 32 hexadecimal digits; empty for others.
         begin: when it was opened, CLOCK_MONOTONIC in nanoseconds.
         end: when both directions had ended; ``None`` if they had not.
+        source: what the source sent.
+        destination: what the destination sent.
     """
 
     number: int
@@ -119,9 +124,13 @@ class Index:
     """All that a recorder knows of what it recorded.
 
     Attributes:
+        listen: where the source connected to.
+        to: where the destination was.
+        begin: when the recorder began to listen.
         end: when the last connection had ended; ``None`` if the recorder did not live to see it.
         complete: every byte that the source sent passed and is recorded, and the source itself ended every connection.
         reason: why it is not complete, in one line; empty if it is.
+        connections: in the order in which they were opened.
     """
 
     listen: str
@@ -147,6 +156,7 @@ class Index:
 
 
 def flow_name(number: int, side: Side, kind: Literal["bytes", "times"]) -> str:
+    """The name of one of a connection's files."""
     return f"{number:03}-{side}.{kind}"
 
 

@@ -37,6 +37,7 @@ class MainSummary:
 
     Attributes:
         machine: its name; empty if the channel ended before it.
+        page_size: bytes of a page.
         credited: whether the source offers credits, and so waits for grants.
         iterable: the iterable devices, in the order of their START sections.
         blocks_end: where RAM's list of blocks ends; 0 without one.
@@ -45,7 +46,9 @@ class MainSummary:
         ram_end: where RAM's END section ends; ``None`` without it.
         eof: where the EOF item is; ``None`` if the channel has none.
         pages: pages of RAM with contents on the main channel.
+        zero_pages: pages of zeros there.
         flushes: how many MULTIFD_FLUSH there were, each of which every channel answers with a SYNC.
+        sections: how many sections were walked.
         whole: whether the stream ends as one does that was not cut short.
         trouble: why the walk ended before the stream's end, in one line; empty if it did not.
     """
@@ -86,6 +89,7 @@ class _Lengths:
         return False
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """The payload's length."""
         del version
         size = self._sizes.get((idstr, instance_id))
         if kind is Kind.FULL and size is not None:
@@ -127,7 +131,11 @@ def _measure_records(data: memoryview, idstr: str) -> int | None:
 
 
 def summarise(path: Path) -> MainSummary:
-    """Walk a recorded main channel."""
+    """Walk a recorded main channel.
+
+    Arguments:
+        path: what the source sent on it.
+    """
     summary = MainSummary()
     described, description = _description(path)
     reader = StreamReader(_Lengths(description, summary))

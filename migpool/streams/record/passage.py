@@ -57,6 +57,7 @@ class Passage:
         number: in the order in which the source opened them.
         near: the source's end.
         far: the destination's end. Both have a send and a receive limit of about ``TICK``; the passage owns them.
+        store: takes what passes.
         changed: called when the role is known, and when all is over.
 
     Attributes:
@@ -99,14 +100,17 @@ class Passage:
 
     @property
     def over(self) -> bool:
+        """Whether both directions have ended."""
         return not self._running
 
     @property
     def passed(self) -> int:
+        """How many bytes have passed in both directions."""
         return self._source.passed + self._destination.passed
 
     @property
     def connection(self) -> Connection:
+        """What the index says of it."""
         return Connection(
             self.number,
             self._part,

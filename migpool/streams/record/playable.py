@@ -22,7 +22,9 @@ class ChannelPlan:
     """What a multifd channel carries.
 
     Attributes:
+        connection: its connection.
         first_device: where its first packet with device state begins; ``None`` without one.
+        devices: whose state it carries.
         largest: bytes of the longest chunk of device state.
     """
 
@@ -37,6 +39,11 @@ class Playable:
     """A recording that can be played.
 
     Attributes:
+        directory: where it is.
+        index: its index.
+        main: the main channel's connection.
+        summary: what the main channel says.
+        channels: the multifd channels, by their numbers.
         acknowledged: the recorded destination acknowledged the switchover, so the source may have waited for that.
         answered: the recorded destination had a return path, and said SHUT on it.
     """
@@ -54,6 +61,7 @@ def playable(directory: Path, channels: int | None) -> Playable:
     """Check a recording.
 
     Arguments:
+        directory: the recording.
         channels: how many multifd channels the destination has, if that is known.
 
     Raises:

@@ -37,8 +37,14 @@ class Player:
     """Sends one connection's bytes.
 
     Arguments:
+        recording: what is played.
+        connection: which of its connections.
         sock: connected to the destination.
+        stage: what the threads know of each other.
         begin: when the replay began, CLOCK_MONOTONIC in nanoseconds; ``None`` to send at full speed.
+
+    Attributes:
+        sent: how many bytes have been sent so far.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Player:
 
     @property
     def total(self) -> int:
+        """How many bytes there are to send."""
         return self.connection.source.bytes
 
     def greet(self, size: int) -> None:
@@ -65,6 +72,7 @@ class Player:
             self._send(file.fileno(), 0, min(size, self.total))
 
     def play_main(self) -> None:
+        """Send the rest of a main channel."""
         switchover = self._recording.summary.switchover
         with self._path.open("rb", buffering=0) as file:
             if switchover is not None:
@@ -165,11 +173,14 @@ class _Row:
 
     @property
     def offset(self) -> int:
+        """Where the first packet is in the channel."""
         return 0 if self.packet is None else self.packet.offset
 
     @property
     def index(self) -> int:
+        """The first packet's index."""
         return 0 if self.packet is None else self.packet.index
 
     def advance(self) -> None:
+        """Go on to the next packet."""
         self.packet = next(self._packets, None)

@@ -51,7 +51,10 @@ class Recorder:
     """Records one migration.
 
     Arguments:
+        listen: where the source will connect to.
+        to: where the destination is.
         directory: for the recording; made if it is not there, and empty if it is.
+        limits: how long to wait.
         listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
         opened: called when it is known what a connection is.
         warn: called with a line at once when the disk takes no more; the migration goes on.

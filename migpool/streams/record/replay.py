@@ -40,6 +40,7 @@ class Played:
     Attributes:
         accepted: the destination said SHUT 0; or, where the recording has no return path, it took every byte.
         line: what happened, in one line.
+        bytes: how many bytes were sent.
         cancelled: it was cancelled from here.
     """
 
@@ -53,6 +54,8 @@ class Replay:
     """One replay.
 
     Arguments:
+        recording: what to play.
+        to: where the destination listens.
         seed: opens the connections in an order made from it; ``None`` for the recorded order.
         speed: "recorded": no byte is sent earlier after the beginning than it was then; "full": as fast as possible.
         limit: how long the destination may show no progress, in seconds.
@@ -111,6 +114,7 @@ class Replay:
 
     @property
     def order(self) -> tuple[Connection, ...]:
+        """The connections in the order in which they are opened."""
         return tuple(self._order)
 
     def _open(self, stack: contextlib.ExitStack, begin: int | None) -> None:

@@ -18,7 +18,11 @@ _WIDTH: Final = 24
 
 
 def show(explanation: Explanation, console: Console) -> None:
-    """Print an explanation."""
+    """Print an explanation.
+
+    Arguments:
+        console: where to.
+    """
     print_line(console, f"{explanation.directory}: {explanation.listen} to {explanation.to}, {explanation.began}")
     state = "complete" if explanation.complete else f"NOT COMPLETE: {explanation.reason}"
     machine = explanation.machine or "unknown"

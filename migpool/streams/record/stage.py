@@ -51,14 +51,17 @@ class Stage:
         self.failure = ""
 
     def begin(self, connections: int) -> None:
+        """A sender and a reader for each connection begin."""
         self.senders = self.readers = connections
 
     def sender_ended(self) -> None:
+        """A sender has ended."""
         with self._news:
             self.senders -= 1
             self._news.notify_all()
 
     def reader_ended(self) -> None:
+        """A reader has ended."""
         with self._news:
             self.readers -= 1
             self._news.notify_all()
@@ -111,6 +114,7 @@ class Stage:
                 self._news.notify_all()
 
     def fail(self, error: MigpoolError) -> None:
+        """End every wait with ``error``."""
         with self._news:
             self.error = self.error or error
             self._news.notify_all()
@@ -130,6 +134,7 @@ class Stage:
         self.wait(what, lambda: any(self._granted(*chunk) for chunk in chunks))
 
     def granted(self, device: DeviceKey, index: int) -> bool:
+        """Whether the chunk may be sent."""
         with self._news:
             return self._granted(device, index)
 

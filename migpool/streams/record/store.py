@@ -61,7 +61,13 @@ class Store:
 
 
 class FlowFile:
-    """The file of one direction of a connection, and the file of its time stamps. One thread writes."""
+    """The file of one direction of a connection, and the file of its time stamps. One thread writes.
+
+    Arguments:
+        store: the recording.
+        number: the connection's.
+        side: who sends in this direction.
+    """
 
     def __init__(self, store: Store, number: int, side: Side) -> None:
         self._store = store
@@ -115,6 +121,7 @@ class FlowFile:
         self.passed += size
 
     def close(self) -> None:
+        """Write the last time stamps and close the files."""
         if self._times is not None:
             try:
                 self._times.flush()
@@ -127,6 +134,7 @@ class FlowFile:
             self._descriptor = -1
 
     def flow(self) -> Flow:
+        """What the index says of this direction."""
         if not self.recorded:
             return Flow(self.passed, 0, self.ended)
         return Flow(self.passed, self.recorded, self.ended, self._name, self._times_name)

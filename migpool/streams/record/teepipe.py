@@ -62,5 +62,6 @@ class TeePipe:
         return count
 
     def close(self) -> None:
+        """Close both pipes."""
         self._first.close()
         self._second.close()

@@ -17,20 +17,32 @@ _PAIRS_AT_ONCE: Final = 4096
 
 
 class TimesWriter:
-    """Writes the file, some pairs at a time. ``descriptor``: the file; the writer owns it."""
+    """Writes the file, some pairs at a time.
+
+    Arguments:
+        descriptor: the file; the writer owns it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting = bytearray()
 
     def note(self, nanoseconds: int, offset: int) -> None:
-        """Note that ``offset`` bytes had come at that time. Raises OSError: the disk does not take it."""
+        """Note that ``offset`` bytes had come at that time.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
         self._waiting += _PAIR.pack(nanoseconds, offset)
         if len(self._waiting) >= _PAIR.size * _PAIRS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits. Raises OSError: the disk does not take it."""
+        """Write what waits.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
         while self._waiting:
             written = os.write(self._descriptor, self._waiting)
             del self._waiting[:written]
@@ -41,7 +53,11 @@ class TimesWriter:
 
 
 class Times:
-    """Reads the file, in constant memory. ``path``: the file; ``None`` for a direction on which nothing passed."""
+    """Reads the file, in constant memory.
+
+    Arguments:
+        path: the file; ``None`` for a direction on which nothing passed.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

@@ -54,7 +54,11 @@ class SnapshotSource(Source):
         self._file = file
 
     def save(self) -> SideReport:
-        """Save it. Raises MigpoolError: it cannot be saved, or this was cancelled; it runs on."""
+        """Save it.
+
+        Raises:
+            MigpoolError: it cannot be saved, or this was cancelled; it runs on.
+        """
         report = self._carry_out()
         if self._error is not None:
             raise self._error

@@ -25,7 +25,13 @@ _DEVICE_NAME_END: Final = b"\0"
 
 @dataclass(slots=True)
 class DeviceAccess:
-    """An open device. ``note``: the way it was reached, for a reader."""
+    """An open device.
+
+    Arguments:
+        device: which.
+        fd: its descriptor.
+        note: the way it was reached, for a reader.
+    """
 
     device: HostDevice
     fd: int

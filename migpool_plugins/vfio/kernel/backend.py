@@ -61,6 +61,7 @@ class KernelBackend:
 
     Arguments:
         access: the open device; owned from now on.
+        calls: the kernel.
         time_limit: seconds that a wait for a descriptor may take.
 
     Attributes:

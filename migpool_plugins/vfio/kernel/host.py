@@ -24,6 +24,7 @@ class HostDevice:
         group: its IOMMU group, a number; empty without one.
         strangers: names and drivers of the devices of its group that another driver than VFIO's holds: while there are
             any, the group is not viable, and nobody may open a device of it.
+        vfio: whether its driver is one that gives it to user space.
         character_device: the name of its own file below /dev/vfio/devices ("vfio0"); empty without one.
         virtual_function: whether it is a virtual function of another device.
     """

@@ -17,8 +17,10 @@ class ProbedDevice:
     """What was found out about one device.
 
     Attributes:
+        name: its PCI address or UUID.
         driver: the driver that it is bound to; empty without one.
         group: its IOMMU group; empty without one.
+        migrates: whether it can.
         flags: what it can do ("STOP_COPY", "P2P", "PRE_COPY"); empty if it could not be asked.
         state: its state by name; empty if it could not be asked.
         reason: why it cannot migrate, and what to do; empty if it can.

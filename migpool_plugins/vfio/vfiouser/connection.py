@@ -107,6 +107,9 @@ class Connection:
         """Send a command; returns its number, by which :meth:`answer` finds the reply.
 
         Arguments:
+            what: the command.
+            payload: what belongs to it.
+            name: what to call it in an error.
             data: more of the payload, sent from where it lies.
             ask: whether a reply is wanted.
         """

@@ -63,6 +63,7 @@ class Header:
         number: tells which reply belongs to which command.
         command: a value of :class:`UserCommand`, or one that nobody knows.
         size: bytes of the whole message.
+        flags: see :class:`MessageFlag`.
         errno: in a reply that is an error, why.
     """
 
@@ -94,6 +95,7 @@ class Header:
 
     @property
     def rest(self) -> int:
+        """Bytes of payload."""
         return self.size - HEADER.size
 
 

@@ -32,6 +32,7 @@ class ServedDevices:
 
     Arguments:
         options: the options of a vfio entry with emulated devices.
+        count: how many devices.
         seed: decides what their state is; a client's other end must have the same.
         path: the socket's, or the beginning of theirs; see :func:`socket_paths`.
         told: is given a line for every request that a device refuses, since a client sees but a number.
@@ -67,6 +68,7 @@ class ServedDevices:
             raise
 
     def start(self) -> None:
+        """Begin to answer."""
         for port in self._ports:
             thread = threading.Thread(target=port.serve, args=(self._stop,), name=f"serve {port.path}")
             thread.start()
