@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def complete_plugin(incomplete: str) -> list[str]:
-    """Names of device plug-ins."""
     from migpool.scenario.plugins import names
 
     return [name for name in names("device") if name.startswith(incomplete)]

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
-
     PRETTY = "pretty"
     JSON = "json"
 
@@ -26,7 +24,6 @@ class Invocation:
 
     Attributes:
         verbose: how often ``-v`` was given.
-        log_format: how log lines look.
         debug: whether an error shows its traceback.
     """
 

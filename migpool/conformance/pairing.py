@@ -27,8 +27,6 @@ BASE: Final = Settings(channels=2, peer_limit=PEER_LIMIT, connect_limit=PEER_LIM
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """How a migration went, at both ends."""
-
     source: SideReport
     destination: SideReport
 

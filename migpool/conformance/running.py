@@ -17,8 +17,6 @@ AFTER_ABORT = 5.0
 
 
 class Outcome(enum.Enum):
-    """What came of a check."""
-
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "does not apply"
@@ -61,8 +59,6 @@ def run_check(subject: S, check: Check[S], limit: float) -> CheckResult:
     """Run one check on what is made for it alone.
 
     Arguments:
-        subject: the plug-in.
-        check: which.
         limit: seconds that it may take; then what was made is aborted, and the check has failed.
     """
     fresh = subject.fresh()

@@ -62,8 +62,6 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What this process has."""
-
     threads: int
     descriptors: int
     children: int
@@ -90,8 +88,6 @@ def cancel_everywhere(
     """Cancel under each model, and count; two counts a model.
 
     Arguments:
-        scenario: the machine.
-        models: names of threading models.
         waits: at how many waits of each side and model, spread evenly.
         seconds: for all of it, the same share for each model; a model's cancels end early when its share is used up.
         stop: asked before each migration; once it says true no further one is made.

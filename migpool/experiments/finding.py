@@ -40,8 +40,6 @@ Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
 
 class VariantFinding(Form):
-    """All runs of one variant."""
-
     name: str
     model: str
     set: dict[str, JsonValue]

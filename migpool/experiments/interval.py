@@ -24,11 +24,7 @@ class Interval:
     """Where a median lies.
 
     Arguments:
-        middle: the samples' median.
-        low: the interval's lower end.
-        high: its upper end.
         coverage: the probability that the interval has the true median in it, 0 to 1.
-        samples: how many there were.
     """
 
     middle: float

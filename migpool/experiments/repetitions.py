@@ -83,11 +83,9 @@ def make_rounds(
     """Make two rounds or more.
 
     Arguments:
-        experiment: one with variants.
         seconds: for all rounds.
         stop: asked several times a second; once it says true the run is cancelled, and it ends.
         say: shows a line after each round.
-        make: makes one run.
         clock: tells the time in seconds.
 
     Raises:

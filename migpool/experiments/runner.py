@@ -31,11 +31,9 @@ def run_experiment(
     """Make an experiment's runs, and say what they show.
 
     Arguments:
-        experiment: which.
         quick: whether to take the effort for a quick look.
         stop: asked several times a second; once it says true, the run under way is cancelled and no other is made.
         say: shows a line now and then.
-        make: makes one run.
 
     Raises:
         UsageError: a scenario or a model cannot be used here.
@@ -53,14 +51,7 @@ def run_experiment(
 
 
 def found_in(experiment: Experiment, measured: Measured, *, quick: bool, load: float) -> Finding:
-    """What an experiment's rounds show.
-
-    Arguments:
-        experiment: which.
-        measured: its rounds.
-        quick: whether it was a quick look.
-        load: the load average when it began.
-    """
+    """What an experiment's rounds show."""
     comparisons = [found_of(one, measured.rounds) for one in experiment.comparisons]
     counts = [_within(limit.name, limit.most, measured.rounds) for limit in experiment.limits]
     return _finding(

@@ -30,8 +30,6 @@ class Piece:
     """One thing that a verdict is made of.
 
     Arguments:
-        name: what was compared or counted.
-        outcome: what came of it.
         told: the numbers, in a few words.
         never: whether it is about what must never happen.
     """
@@ -47,7 +45,6 @@ class Verdict:
     """What is to be thought of a claim.
 
     Arguments:
-        word: "supported", "refuted" or "depends".
         reason: why, in one or two sentences with the numbers.
     """
 
@@ -69,7 +66,6 @@ def compared(comparison: Comparison, interval: Interval | None) -> Outcome:
 
 
 def counted(total: int, wrong: int) -> Outcome:
-    """What came of a count."""
     if wrong:
         return "fails"
     return "holds" if total else "open"

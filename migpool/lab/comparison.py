@@ -23,7 +23,6 @@ class Planned:
     """One run to be made.
 
     Attributes:
-        model: the name of the threading model.
         repeat: which repetition, from 1.
         seed: for the made-up state: another in each repetition, the same for each model.
         together: whether all is saved at once after the stop; ``None`` as the scenario says.
@@ -42,13 +41,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that was made.
-
-    Attributes:
-        planned: what was to be done.
-        pair: what the two processes said.
-        result: what is told of it.
-    """
+    """One run that was made."""
 
     planned: Planned
     pair: PairResult
@@ -89,7 +82,6 @@ class Lab:
     """Makes runs, and keeps what the result needs of them.
 
     Arguments:
-        scenario: what to migrate.
         where: the scenario's file, for errors.
     """
 

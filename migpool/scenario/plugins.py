@@ -27,11 +27,9 @@ class Plugin:
     """What is known of one plug-in.
 
     Attributes:
-        kind: "device" or "scheduler".
         name: what a scenario or the command line calls it.
         target: where it is, as ``module:attribute``.
         distribution: the package that announces it; empty if that is not known.
-        version: the package's version.
         summary: the first line of its docstring; empty if it is broken.
         error: why it cannot be used, in one line; empty if it can.
     """

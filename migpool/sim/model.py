@@ -14,7 +14,6 @@ class Profile:
     """One device.
 
     Arguments:
-        size: its state.
         read: how long all of its state takes to be read, in chunks of equal cost.
         write: how long all of it takes to be written.
         stop: from running to stopped; devices stop one after the other.
@@ -35,11 +34,8 @@ class World:
     """A machine of equal devices, and two hosts.
 
     Arguments:
-        profile: each device.
-        devices: how many.
         savers: workers at the source, which take up jobs in the devices' order.
         loaders: workers at the destination.
-        channels: how many.
         channel_rate: how fast one thread can put state into one channel.
         link_rate: of all channels together.
         chunk: what one read returns.

@@ -125,7 +125,6 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
     """Explain a recording, and return the exit code: 1 if it is not complete or not understood.
 
     Arguments:
-        path: the directory.
         devices: must be empty: a recording has no devices that could be decoded without its streams' files.
         as_json: print the explanation as JSON.
         picture_file: where to draw it, as SVG.

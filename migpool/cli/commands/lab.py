@@ -149,7 +149,6 @@ def compare(
 
 
 def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> int:
-    """Run experiments one after the other, and return the exit code."""
     from migpool.cli.files import write
     from migpool.cli.interrupt import Interrupt
     from migpool.experiments.catalogue import chosen

@@ -13,8 +13,6 @@ from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 
 class Speed(StrEnum):
-    """How fast to send."""
-
     RECORDED = "recorded"
     FULL = "full"
 

@@ -41,8 +41,6 @@ _BOTH: Final = {
 
 
 class Direction(StrEnum):
-    """Which migrations must work."""
-
     FORWARD = "forward"
     BACKWARD = "backward"
     BOTH = "both"

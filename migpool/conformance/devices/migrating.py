@@ -187,7 +187,6 @@ def _must_complete(migrated: Migrated, when: str) -> None:
 
 
 def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
-    """The same devices of the source must migrate now."""
     with ExitStack() as stack:
         destination = subject.machine("destination")
         stack.callback(destination.close)

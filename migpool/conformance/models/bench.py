@@ -97,7 +97,6 @@ class Call:
 
     Arguments:
         what: names it in an error.
-        do: makes it.
         patience: seconds that it may take.
         standing: where the jobs stand, in words.
     """
@@ -135,7 +134,6 @@ class Bench:
     """A model, set up; see the top of this file.
 
     Arguments:
-        subject: the model.
         workers: as many, if the model takes a number and none is in its name.
         limit: seconds that the model's threads have to end, and jobs to make headway.
 
@@ -252,7 +250,6 @@ class Bench:
         return self.calling("a chunk's arrival", bring)
 
     def drain(self) -> None:
-        """Drain."""
         self.call("drain", self.scheduler.drain)
 
     def run_all(self, chunks: int) -> None:
@@ -273,7 +270,6 @@ class Bench:
         return set(threading.enumerate()) - self.before - {call.thread for call in self._calls}
 
     def begin(self) -> None:
-        """Set the model up."""
         self.call("setup", lambda: self.scheduler.begin(self.setup))
 
     def close(self) -> None:

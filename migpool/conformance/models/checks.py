@@ -33,5 +33,4 @@ FIRST: Final = named(order.runs)
 
 
 def checks(subject: Subject) -> list[Check[Subject]]:
-    """Every check of a model at one end."""
     return [Check(named(run), str(subject), about(run), run) for run in _ALL]

@@ -67,8 +67,6 @@ def attribute(source: SideReport, destination: SideReport, *, offset_ns: int = 0
     """Split the downtime of a completed migration along its critical path.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's, of the same migration.
         offset_ns: what is added to the destination's times to bring them onto the source's clock, in nanoseconds; 0 if
             both ran on one host.
 

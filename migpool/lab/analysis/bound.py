@@ -50,7 +50,6 @@ class LowerBound:
     """A downtime that no threading model can go below.
 
     Attributes:
-        milliseconds: the bound.
         limited_by: what it comes from, in one line.
         parts: each bound that was considered, in ms, largest first.
         measured: the devices whose costs are the least of the runs, since they declare none.

@@ -21,17 +21,13 @@ class DeviceCosts:
     """One device's own work, when nothing is in its way. Times are in seconds.
 
     Arguments:
-        name: the device's.
         bytes: of its state and config, without what was sent before the stop.
         iterable: whether it has state besides its config.
-        quiesce: one call of ``quiesce``.
-        stop: one call of ``stop``.
+        quiesce, stop, save_config, load_config: one call each.
         read: all calls of ``save_state`` together.
         write: all calls of ``load_state`` together.
         write_last: the last of them.
         receive_last: the last chunk comes out of its socket.
-        save_config: one call of ``save_config``.
-        load_config: one call of ``load_config``.
         start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
         write_lock: the same for its writes.

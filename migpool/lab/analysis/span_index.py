@@ -42,9 +42,7 @@ class Stretch:
     """A time in which one device had a thread, or the big lock.
 
     Arguments:
-        begin: nanoseconds.
-        end: the same, after ``begin``.
-        slot: the device's slot.
+        begin, end: nanoseconds.
     """
 
     begin: int
@@ -80,9 +78,7 @@ class SideIndex:
     """One side's spans.
 
     Arguments:
-        report: the side's.
-        begin: where the interval of interest begins, on the common clock, in nanoseconds.
-        end: where it ends.
+        begin, end: the interval of interest, on the common clock, in nanoseconds.
         offset: what brings the side's times onto the common clock, in nanoseconds.
     """
 

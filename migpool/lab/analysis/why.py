@@ -33,8 +33,6 @@ def analyse(source: SideReport, destination: SideReport, chunk: int, *, offset_n
     """Everything that a run's traces say about its downtime; ``None`` if it has none.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's.
         chunk: how long a buffer of the destination is, in bytes.
         offset_ns: what is added to the destination's times to bring them onto the source's clock.
     """
@@ -68,7 +66,6 @@ def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int
     else has to be recorded on the data path. Pages of memory need no buffer.
 
     Arguments:
-        destination: the destination's report.
         chunk: how long a buffer is, in bytes.
         zero: the time to count from, on the destination's clock.
     """

@@ -38,8 +38,6 @@ class TracedRun:
     """One run to draw.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's.
         label: what to call the run ("per-device+receiver, run 3"); stands before each of its processes.
         offset_ns: what is added to the destination's times to bring them onto the source's clock, in nanoseconds.
     """
@@ -79,7 +77,6 @@ class _Drawing:
     """One run's events.
 
     Arguments:
-        run: the run.
         number: its place among the runs; the processes' numbers follow from it.
         zero: the time that is drawn as 0, on the source's clock, in nanoseconds.
     """
@@ -92,7 +89,6 @@ class _Drawing:
         self._first_flow = number << 32
 
     def events(self) -> Iterator[TraceEvent]:
-        """All of them."""
         run = self._run
         source = _tracks(run.source, 0)
         destination = _tracks(run.destination, run.offset_ns)

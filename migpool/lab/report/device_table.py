@@ -27,7 +27,6 @@ class DeviceOfRun:
     """What a row is about.
 
     Arguments:
-        told: what the sides reported.
         path_ms: how long the device was on the critical path.
     """
 
@@ -78,7 +77,6 @@ def device_rows(run: RunResult) -> list[list[Cell]]:
 
 
 def device_table(run: RunResult) -> Table:
-    """The rows on a terminal."""
     table = plain_table()
     rows = device_rows(run)
     for at, column in enumerate(COLUMNS):

@@ -44,7 +44,6 @@ def render(result: LabResult, width: int) -> RenderableType:
     """The table, what it rests on, and the answer.
 
     Arguments:
-        result: of one run or more.
         width: how many columns there are; from 80 on nothing is cut.
     """
     summaries = summarize(result.runs)
@@ -126,10 +125,6 @@ def _foundations(result: LabResult) -> Iterator[RenderableType]:
 
 def picture(result: LabResult, title: str) -> str:
     """Draw the result's table.
-
-    Arguments:
-        result: of at least one run.
-        title: stands above it.
 
     Returns:
         An SVG document that fetches nothing: the reader's own monospaced font is used.

@@ -171,7 +171,6 @@ def _private_directory() -> Iterator[Callable[[], Path]]:
 
 
 def main() -> None:
-    """The process, from its first line to its last."""
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     control = ControlChannel(socket.socket(fileno=descriptor))

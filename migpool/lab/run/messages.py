@@ -61,5 +61,4 @@ class ControlChannel:
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """Close the socket."""
         self.sock.close()

@@ -40,8 +40,6 @@ class Observed:
     """What can be seen of a migration that is under way.
 
     Attributes:
-        source: the source's state.
-        destination: the destination's.
         bytes: how much state has been sent.
         changes: the states that were entered since the last time, with the side that did; a state that was left again
             at once is among them.
@@ -60,10 +58,7 @@ class PairResult:
     """How one run ended.
 
     Attributes:
-        source: the source's process.
-        destination: the destination's.
         cancelled: whether the run was cancelled from here.
-        rounds: of pre-copy.
     """
 
     source: SideOutcome
@@ -90,8 +85,6 @@ class ProcessPair:
     """Runs one migration between two processes.
 
     Arguments:
-        scenario: what to migrate.
-        model: the name of the threading model.
         seed: the same at both ends.
         where: the scenario's file, for errors.
     """

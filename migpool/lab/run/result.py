@@ -87,8 +87,6 @@ SpanRow: TypeAlias = tuple[str, int, int, int, int, int]
 
 
 class ResourceResult(Form):
-    """One resource out of the way."""
-
     resource: str
     side: Side | Literal[""]
     devices: list[str]
@@ -135,8 +133,6 @@ class SideTrace(Form):
 
 
 class TraceResult(Form):
-    """Both sides' spans."""
-
     source: SideTrace
     destination: SideTrace
 
@@ -153,8 +149,6 @@ class AnalysisResult(Form):
 
 
 class MemoryResult(Form):
-    """The destination's memory; ``None`` where its report is missing."""
-
     budget_bytes: int | None
     high_water_bytes: int | None
     peak_rss_bytes: int | None
@@ -168,8 +162,6 @@ class ThreadCounts(Form):
 
 
 class RunResult(Form):
-    """One run."""
-
     model: str
     repeat: int = Field(ge=1)
     seed: int
@@ -215,8 +207,6 @@ class BoundResult(Form):
 
 
 class MachineFacts(Form):
-    """Where it ran."""
-
     system: str
     cpus: int
     python: str

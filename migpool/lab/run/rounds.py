@@ -16,7 +16,6 @@ class RoundResult(Form):
         number: from 1.
         bytes: how many bytes of pages and state were settled in it.
         sent: how many of them crossed; a page of zeros does not.
-        seconds: how long it took.
         dirtied: bytes that had to be sent anew after it.
         left: bytes that were left after it, what can be saved only after the stop among them.
         expected_ms: how long what was left would have taken; ``None`` if it was not known.
@@ -32,7 +31,6 @@ class RoundResult(Form):
 
     @classmethod
     def of(cls, done: Round) -> RoundResult:
-        """What is told of a round."""
         left, expected = done.after.left, done.after.expected_downtime
         return cls(
             number=done.number,

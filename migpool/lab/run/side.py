@@ -36,7 +36,6 @@ class SideResult:
     """What is left of a side when it is over.
 
     Attributes:
-        report: how the migration went here.
         costs: what each device's own work takes, in the machine's order; ``None`` for one that does not know.
         closing: what went wrong when the devices were closed, in one line; empty if nothing did.
     """
@@ -62,7 +61,6 @@ class SideResult:
 
     @staticmethod
     def from_json(form: dict[str, JsonValue]) -> SideResult:
-        """The result again."""
         result = _BARE.validate_python(form["side"])
         return replace(result, report=replace(result.report, spans=SideTrace.model_validate(form["trace"]).read()))
 
@@ -74,9 +72,6 @@ class SideRun:
     """One side of one migration.
 
     Arguments:
-        scenario: what to migrate.
-        model: with which threading model.
-        side: which end this is.
         seed: the same at both ends.
         address: where to connect to, or to listen.
         where: the scenario's file, for errors.
@@ -119,7 +114,6 @@ class SideRun:
         self._thread = threading.Thread(target=self._run, name="migration")
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def cancel(self) -> None:

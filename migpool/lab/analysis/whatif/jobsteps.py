@@ -17,11 +17,7 @@ NOTICED = 50_000
 
 
 class JobSteps:
-    """Makes them.
-
-    Arguments:
-        plan: where they go.
-    """
+    """Makes them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

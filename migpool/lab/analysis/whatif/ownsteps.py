@@ -15,11 +15,7 @@ BLOCKED = 200_000
 
 
 class OwnSteps:
-    """Makes them.
-
-    Arguments:
-        plan: where they go.
-    """
+    """Makes them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

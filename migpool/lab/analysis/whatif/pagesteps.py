@@ -18,23 +18,14 @@ from migpool.lab.analysis.whatif.schedule import Step
 
 
 class PageSteps:
-    """Makes them.
-
-    Arguments:
-        plan: where they go.
-        jobs: makes the sending of a packet.
-    """
+    """Makes them."""
 
     def __init__(self, plan: Plan, jobs: JobSteps) -> None:
         self._plan = plan
         self._jobs = jobs
 
     def round(self, jobs: Sequence[RecordedJob]) -> None:
-        """All of a round.
-
-        Arguments:
-            jobs: those that shared it.
-        """
+        """All of a round."""
         plan = self._plan
         plan.places[PAGE_JOBS] = 0
         packets: list[tuple[Span, Span, int]] = []

@@ -85,8 +85,6 @@ def replays(source: SideReport, destination: SideReport, *, offset_ns: int = 0) 
     """Play a completed migration again, once for each resource.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's, of the same migration.
         offset_ns: what is added to the destination's times to bring them onto the source's clock.
 
     Returns:

@@ -42,8 +42,6 @@ def recording_of(
     """Turn what both sides recorded into steps.
 
     Arguments:
-        source: the source's spans.
-        destination: the destination's, on the same clock.
         end: when the machine ran, in nanoseconds from the begin of the downtime.
         turns: how long a read or a write took by itself, where devices took turns.
     """

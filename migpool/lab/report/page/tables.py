@@ -16,7 +16,6 @@ def section(result: LabResult, number: int) -> str:
     """One part of the page.
 
     Arguments:
-        result: what it is about.
         number: its place, from 0: the script looks for its charts by it.
     """
     return "\n".join(_section(result, f"part-{number}"))
