@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from migpool.errors import MigpoolError, UsageError
-
-if TYPE_CHECKING:
-    import typer
 
 
 class LogFormat(StrEnum):
@@ -30,15 +26,6 @@ class Invocation:
     verbose: int = 0
     log_format: LogFormat = LogFormat.PRETTY
     debug: bool = False
-
-
-def set_up(context: typer.Context, verbose: int, log_format: LogFormat | None, debug: bool) -> Invocation:
-    """Add the common options that a command was given to those before it."""
-    invocation: Invocation = context.obj
-    invocation.verbose += verbose
-    invocation.log_format = log_format or invocation.log_format
-    invocation.debug = invocation.debug or debug
-    return invocation
 
 
 def say(line: str) -> None:

@@ -50,3 +50,11 @@ def named(run: Callable[..., str]) -> str:
 def about(run: Callable[..., str]) -> str:
     """What it does: the first line of its docstring."""
     return (run.__doc__ or "").partition("\n")[0]
+
+
+class Failure(Exception):
+    """The plug-in does not do what the check is about; one line that says what it did and what would be right."""
+
+
+class NotApplicable(Exception):
+    """The check has nothing to look at in this plug-in; one line that says why."""

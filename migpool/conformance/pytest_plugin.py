@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
-    from migpool.conformance.devices.naming import check_list, subject_of
+    from migpool.conformance.devices.checks import check_list, subject_of
     from migpool.conformance.running import run_check
 
     subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))

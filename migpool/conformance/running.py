@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from migpool.conformance.check import Check, S
-from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.conformance.check import Check, Failure, NotApplicable, S
 from migpool.errors import MigpoolError
 
 AFTER_ABORT = 5.0
@@ -44,11 +43,7 @@ class CheckResult:
 def run_checks(
     subject: S, checks: Iterable[Check[S]], limit: float, watch: Callable[[Check[S]], None] | None = None
 ) -> Iterator[CheckResult]:
-    """Run one check after the other; see :func:`run_check`.
-
-    Arguments:
-        watch: called before each.
-    """
+    """Run one check after the other; see :func:`run_check`. ``watch``: called before each."""
     for check in checks:
         if watch is not None:
             watch(check)

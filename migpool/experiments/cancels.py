@@ -13,21 +13,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from migpool.conformance.interference import Tripwire
-from migpool.conformance.pairing import Migrated, migrate
+from migpool.conformance.pairing import cancelled_at, counting_waits, migrate, spread
 from migpool.core.machine import Machine
-from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import MigpoolError
 from migpool.experiments.finding import CountFinding
 from migpool.experiments.verdict import counted
 from migpool.lab.run.footprint import footprint
-from migpool.migration.endpoint import Endpoint
 from migpool.migration.states import State
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import Model, parse_model
@@ -35,7 +32,6 @@ from migpool.scenario.schema import Scenario
 
 SETTLED: Final = 1.0
 EXAMPLES: Final = 3
-_SIDES: Final[tuple[Side, Side]] = ("source", "destination")
 
 
 @dataclass(slots=True)
@@ -119,11 +115,7 @@ def _cancel_under(
 ) -> int:
     """Make the cancels of one model; returns how many came too late."""
     late = 0
-    where = [
-        (side, position)
-        for side, count in zip(_SIDES, _waits(scenario, model), strict=True)
-        for position in _spread(count, waits)
-    ]
+    where = [(side, position) for side, count in _waits(scenario, model).items() for position in spread(count, waits)]
     # If the time is up early, what was done is spread over both ends and all waits all the same.
     random.Random(scenario.seed).shuffle(where)
     for side, position in where:
@@ -131,7 +123,8 @@ def _cancel_under(
             break
         before = _held()
         with _machine(scenario, "source") as source:
-            cancelled = _cancel_at(scenario, source, model, side, position)
+            with _machine(scenario, "destination") as destination:
+                cancelled = cancelled_at(source, destination, model, scenario.settings(), side, position)
             when = f"cancelled at wait {position} of the {side}"
             if cancelled.source.outcome is State.COMPLETED:
                 late += 1
@@ -141,40 +134,22 @@ def _cancel_under(
     return late
 
 
-def _cancel_at(scenario: Scenario, source: Machine, model: Model, side: Side, position: int) -> Migrated:
-    ends: dict[Side, Endpoint] = {}
-    wire = Tripwire(position, lambda: ends[side].cancel())
-    tracers = (wire, None) if side == "source" else (None, wire)
-    with _machine(scenario, "destination") as destination:
-        return migrate(source, destination, model, scenario.settings(), tracers, ends.update)
-
-
 def _migrates_again(scenario: Scenario, source: Machine, model: Model, when: str) -> str:
     with _machine(scenario, "destination") as destination:
         again = migrate(source, destination, model, scenario.settings())
     return "" if again.completed and again.source.verified else f"{when}: {again.error or 'its state is wrong'}"
 
 
-def _waits(scenario: Scenario, model: Model) -> tuple[int, int]:
-    tracers = (Tracer(), Tracer())
+def _waits(scenario: Scenario, model: Model) -> dict[Side, int]:
     with _machine(scenario, "source") as source, _machine(scenario, "destination") as destination:
-        migrated = migrate(source, destination, model, scenario.settings(), tracers)
+        migrated, waits = counting_waits(source, destination, model, scenario.settings())
     if not migrated.completed:
         raise MigpoolError(f"{model.name}: the machine does not migrate even uncancelled: {migrated.error}")
-    return len(tracers[0].spans()), len(tracers[1].spans())
+    return waits
 
 
-def _spread(count: int, wanted: int) -> Sequence[int]:
-    return sorted({count * step // wanted for step in range(wanted)})
-
-
-@contextmanager
-def _machine(scenario: Scenario, side: Side) -> Iterator[Machine]:
-    machine = build_machine(scenario, side, scenario.seed)
-    try:
-        yield machine
-    finally:
-        machine.close()
+def _machine(scenario: Scenario, side: Side) -> closing[Machine]:
+    return closing(build_machine(scenario, side, scenario.seed))
 
 
 def _held() -> _Held:

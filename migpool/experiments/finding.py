@@ -73,11 +73,7 @@ class ComparisonFinding(Form):
         return ", ".join(self.cells("")[:2]) if self.median is not None else "no round came to its end"
 
     def cells(self, percent: str) -> tuple[str, str, str]:
-        """The median, its interval and what that covers, for a table.
-
-        Arguments:
-            percent: the format of the last.
-        """
+        """The median, its interval and what that covers, for a table. ``percent``: the format of the last."""
         if self.median is None or self.low is None or self.high is None or self.coverage is None:
             return ("-", "-", "-")
         return f"{self.median:.3f}", f"{self.low:.3f} to {self.high:.3f}", percent.format(self.coverage)

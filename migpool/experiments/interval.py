@@ -21,11 +21,7 @@ WANTED: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a median lies.
-
-    Arguments:
-        coverage: the probability that the interval has the true median in it, 0 to 1.
-    """
+    """Where a median lies. ``coverage``: the probability that the interval has the true median in it, 0 to 1."""
 
     middle: float
     low: float

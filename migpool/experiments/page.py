@@ -49,11 +49,7 @@ def _all_growing(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def page(finding: Finding, picture: str) -> str:
-    """One experiment's page.
-
-    Arguments:
-        picture: the name of its SVG file.
-    """
+    """One experiment's page. ``picture``: the name of its SVG file."""
     lines = [
         f"# {finding.id}: {finding.title}",
         "",

@@ -131,13 +131,7 @@ def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFindi
     found = ratios(comparison, rounds)
     interval = median_interval(found) if found else None
     return ComparisonFinding(
-        name=comparison.name,
-        of=comparison.of,
-        to=comparison.to,
-        measure=comparison.measure,
-        least=comparison.least,
-        most=comparison.most,
-        decides=comparison.decides,
+        **comparison.model_dump(),
         ratios=found,
         median=None if interval is None else interval.middle,
         low=None if interval is None else interval.low,

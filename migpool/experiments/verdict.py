@@ -42,11 +42,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be thought of a claim.
-
-    Arguments:
-        reason: why, in one or two sentences with the numbers.
-    """
+    """What is to be thought of a claim. ``reason``: why, in one or two sentences with the numbers."""
 
     word: Word
     reason: str

@@ -13,7 +13,7 @@ from rich.table import Column
 from migpool.lab.comparison import Planned, Run, Watcher
 from migpool.lab.report.table import run_line
 from migpool.lab.run.processes import Observed
-from migpool.lab.run.rounds import round_line
+from migpool.lab.run.result import round_line
 from migpool.migration.states import State
 from migpool.units import format_rate, format_size
 

@@ -160,14 +160,7 @@ class Scenario(_Table):
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,
             congestion=self.channels.congestion,
-            credits=self.migration.credits,
-            splice=self.migration.splice,
-            downtime_limit=self.migration.downtime_limit,
-            rounds=self.migration.rounds,
-            max_bandwidth=self.migration.max_bandwidth or 0,
-            auto_converge=self.migration.auto_converge,
-            together=self.migration.together,
-            config_load=self.migration.config_load,
+            **{**self.migration.model_dump(), "max_bandwidth": self.migration.max_bandwidth or 0},
         )
 
 

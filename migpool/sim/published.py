@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.sim.fitting import fit
-from migpool.sim.model import Profile, Shared, World
-from migpool.sim.simulate import downtime
+from migpool.sim.simulate import Profile, Shared, World, downtime
 from migpool.units import MIB
 
 SIZE: Final = 100 * MIB

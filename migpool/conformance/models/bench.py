@@ -8,8 +8,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
+from migpool.conformance.check import Failure
 from migpool.conformance.models.subject import Subject
-from migpool.conformance.verdict import Failure
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk, Steps, WriteState
@@ -186,11 +186,7 @@ class Bench:
         self._writing.discard(number)
 
     def load(self, slot: Slot, chunks: int, then: Callable[[], object] | None = None) -> Job:
-        """A job that writes so many chunks as they come.
-
-        Arguments:
-            then: called once it has.
-        """
+        """A job that writes so many chunks as they come. ``then``: called once it has."""
 
         def steps() -> Steps:
             for index in range(chunks):

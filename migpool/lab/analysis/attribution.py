@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 from migpool.errors import UsageError
 from migpool.lab.analysis.critical_path import critical_path
-from migpool.lab.analysis.kinds import KINDS
 from migpool.lab.analysis.page_jobs import with_page_jobs
 from migpool.lab.analysis.path_walk import Link
 from migpool.lab.analysis.span_index import SideIndex
 from migpool.migration.report import SideReport
-
-__all__ = ["KINDS", "Attribution", "Link", "attribute"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,6 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad
 from migpool.units import format_duration, format_rate, format_size
 
-__all__ = ["DeviceCosts", "LowerBound", "bound_of", "lower_bound"]
-
 NOTICEABLE = 1.05
 """A lock that lengthens the longest chain by less than a twentieth is not what limits."""
 

@@ -14,7 +14,7 @@ from migpool.lab.analysis.span_index import SideIndex, Stretch, Track
 OWN = -1
 """The migration's own thread, in place of a slot."""
 
-NOTHING = Track(())
+NOTHING: Track[Span] = Track(())
 
 Actor: TypeAlias = tuple[Side, int]
 

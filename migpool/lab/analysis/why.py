@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
 from migpool.flow.window import rooms_for
-from migpool.lab.analysis.attribution import Link, attribute
+from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.page_jobs import memory_of
+from migpool.lab.analysis.path_walk import Link
 from migpool.lab.analysis.whatif.resources import Freed, replays
 from migpool.lab.analysis.whatif.words import because, named
 from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult

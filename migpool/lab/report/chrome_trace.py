@@ -22,9 +22,10 @@ from typing import TypeAlias
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.errors import UsageError
-from migpool.lab.analysis.attribution import Link, attribute
+from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.page_jobs import memory_of
+from migpool.lab.analysis.path_walk import Link
 from migpool.migration.report import SideReport
 
 TraceEvent: TypeAlias = "dict[str, object]"

@@ -24,11 +24,7 @@ LEAST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class DeviceOfRun:
-    """What a row is about.
-
-    Arguments:
-        path_ms: how long the device was on the critical path.
-    """
+    """What a row is about. ``path_ms``: how long the device was on the critical path."""
 
     told: DeviceReport
     path_ms: float

@@ -26,7 +26,7 @@ from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.run.messages import ControlChannel, Message
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun
 from migpool.lab.run.warned import warnings_told
 from migpool.scenario.model_names import parse_model

@@ -16,7 +16,7 @@ from typing import Final
 
 from migpool.device import Side
 from migpool.lab.run.messages import ControlChannel, Message
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
 from migpool.transport.address import Address
@@ -135,11 +135,7 @@ class ChildProcess:
             self.control.send({"address": address})
 
     def cancel(self, *, freed: bool = False) -> None:
-        """Ask it to cancel, once.
-
-        Arguments:
-            freed: the other side has ended, which is the reason.
-        """
+        """Ask it to cancel, once. ``freed``: the other side has ended, which is the reason."""
         if not self._asked and self.outcome is None:
             self._asked = True
             self._freed = freed

@@ -28,11 +28,7 @@ READ_SIZE = 1 << 18
 
 
 class ControlChannel:
-    """One end of the connection.
-
-    Arguments:
-        sock: a connected stream socket; owned from now on.
-    """
+    """One end of the connection. ``sock``: a connected stream socket; owned from now on."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

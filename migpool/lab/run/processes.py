@@ -21,7 +21,8 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child_process import PATIENCE, ChildProcess, SideOutcome
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
+from migpool.lab.run.side import SideResult
 from migpool.migration.return_path import NO_REASON
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
@@ -55,16 +56,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """How one run ended.
-
-    Attributes:
-        cancelled: whether the run was cancelled from here.
-    """
+    """How one run ended. ``cancelled``: whether the run was cancelled from here."""
 
     source: SideOutcome
     destination: SideOutcome
     cancelled: bool
     rounds: tuple[RoundResult, ...] = ()
+
+    @property
+    def both(self) -> tuple[SideResult, SideResult] | None:
+        """The two sides' results, if both told of theirs."""
+        source, destination = self.source.result, self.destination.result
+        return None if source is None or destination is None else (source, destination)
 
     @property
     def verified(self) -> bool:

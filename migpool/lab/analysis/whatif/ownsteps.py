@@ -44,11 +44,7 @@ class OwnSteps:
         return last
 
     def at_destination(self, joined: int) -> int:
-        """Those of the destination; the number of the last one.
-
-        Arguments:
-            joined: the source's last step.
-        """
+        """Those of the destination; the number of the last one. ``joined``: the source's last step."""
         plan = self._plan
         side = plan.destination
         last = self._stopped_step()
