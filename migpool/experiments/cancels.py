@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import MigpoolError
 from migpool.experiments.finding import CountFinding
-from migpool.experiments.verdict import counted
 from migpool.lab.run.footprint import footprint
 from migpool.migration.states import State
 from migpool.scenario.build import build_machine
@@ -31,29 +30,6 @@ from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario
 
 SETTLED: Final = 1.0
-EXAMPLES: Final = 3
-
-
-@dataclass(slots=True)
-class _Count:
-    total: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, wrong: str) -> None:
-        self.total += 1
-        if wrong:
-            self.wrong.append(wrong)
-
-    def finding(self, model: str, what: str) -> CountFinding:
-        wrong = len(self.wrong)
-        return CountFinding(
-            model=model,
-            what=what,
-            total=self.total,
-            wrong=wrong,
-            outcome=counted(self.total, wrong),
-            examples=self.wrong[:EXAMPLES],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +71,14 @@ def cancel_everywhere(
     for name in models:
         if stop():
             return
-        left, dead = _Count(), _Count()
+        left: list[str] = []
+        dead: list[str] = []
         deadline = time.monotonic() + seconds / len(models)
         late = _cancel_under(scenario, parse_model(name), waits, deadline, stop, left, dead)
         note = f", {late} of them after the machine had moved" if late else ""
-        say(f"{name}: {left.total} cancels{note}; something left after {len(left.wrong)}")
-        yield left.finding(name, "cancels that left a thread, a descriptor or a process")
-        yield dead.finding(name, "machines that could not migrate after a cancel")
+        say(f"{name}: {len(left)} cancels{note}; something left after {sum(map(bool, left))}")
+        yield CountFinding.of(name, "cancels that left a thread, a descriptor or a process", left)
+        yield CountFinding.of(name, "machines that could not migrate after a cancel", dead)
 
 
 def _cancel_under(
@@ -110,8 +87,8 @@ def _cancel_under(
     waits: int,
     deadline: float,
     stop: Callable[[], bool],
-    left: _Count,
-    dead: _Count,
+    left: list[str],
+    dead: list[str],
 ) -> int:
     """Make the cancels of one model; returns how many came too late."""
     late = 0
@@ -119,7 +96,7 @@ def _cancel_under(
     # If the time is up early, what was done is spread over both ends and all waits all the same.
     random.Random(scenario.seed).shuffle(where)
     for side, position in where:
-        if stop() or (left.total and time.monotonic() > deadline):
+        if stop() or (left and time.monotonic() > deadline):
             break
         before = _held()
         with _machine(scenario, "source") as source:
@@ -129,8 +106,8 @@ def _cancel_under(
             if cancelled.source.outcome is State.COMPLETED:
                 late += 1
             else:
-                dead.add(_migrates_again(scenario, source, model, when))
-        left.add(_left_since(before, when))
+                dead.append(_migrates_again(scenario, source, model, when))
+        left.append(_left_since(before, when))
     return late
 
 

@@ -17,8 +17,6 @@ from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.result import RunResult, ThreadCounts
 
-EXAMPLES = 3
-
 
 def run_experiment(
     experiment: Experiment,
@@ -117,15 +115,8 @@ def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:
         for variant, run in runs.items()
         if (share := _memory_share(run)) is not None
     }
-    wrong = [f"{where}: {share:.2f}" for where, share in shares.items() if share > most]
-    return CountFinding(
-        model="",
-        what=f"{name} over {most:g}",
-        total=len(shares),
-        wrong=len(wrong),
-        outcome=counted(len(shares), len(wrong)),
-        examples=wrong[:EXAMPLES],
-    )
+    seen = [f"{where}: {share:.2f}" if share > most else "" for where, share in shares.items()]
+    return CountFinding.of("", f"{name} over {most:g}", seen)
 
 
 def _memory_share(run: RunResult) -> float | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, TypeAlias
 
-from migpool.conformance.check import Check, about, named
+from migpool.conformance.check import Check, check_of
 from migpool.conformance.devices import calling, migrating
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.naming import check_name
@@ -47,12 +46,12 @@ def checks(models: Sequence[str], *, every_wait: bool = False) -> list[Check[Sub
     Raises:
         UsageError: there is no such model.
     """
-    found = [Check(named(run), "", about(run), run) for run in _CALLING]
+    found = [check_of(run) for run in _CALLING]
     for name in models:
         model = parse_model(name)
         for run in _MIGRATING:
             more = {"every": every_wait} if run is migrating.cancels else {}
-            found.append(Check(named(run), name, about(run), partial(run, model=model, **more)))
+            found.append(check_of(run, name, model=model, **more))
     return found
 
 

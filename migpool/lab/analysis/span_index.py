@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import Generic, TypeVar
 
@@ -69,10 +69,9 @@ class SideIndex:
 
     Arguments:
         begin, end: the interval of interest, on the common clock, in nanoseconds.
-        offset: what brings the side's times onto the common clock, in nanoseconds.
     """
 
-    def __init__(self, report: SideReport, begin: int, end: int, offset: int = 0) -> None:
+    def __init__(self, report: SideReport, begin: int, end: int) -> None:
         self.side: Side = report.side
         self.names = [device.name for device in report.devices]
         iterable = {number for number, device in enumerate(report.devices) if device.iterable}
@@ -93,8 +92,6 @@ class SideIndex:
         to_sync: list[Span] = []
         held: Span | None = None
         for span in report.spans:
-            if offset:
-                span = replace(span, begin=span.begin + offset, end=span.end + offset)
             if span.end < begin or span.begin > end:
                 continue
             wait, slot, here = span.wait, span.slot, span.thread == self.main_thread

@@ -30,28 +30,25 @@ def representatives(runs: Sequence[RunResult]) -> list[int]:
     return sorted(sorted(of_it)[(len(of_it) - 1) // 2][1] for of_it in by_model.values())
 
 
-def analyse(source: SideReport, destination: SideReport, chunk: int, *, offset_ns: int = 0) -> AnalysisResult | None:
+def analyse(source: SideReport, destination: SideReport, chunk: int) -> AnalysisResult | None:
     """Everything that a run's traces say about its downtime; ``None`` if it has none.
 
     Arguments:
         chunk: how long a buffer of the destination is, in bytes.
-        offset_ns: what is added to the destination's times to bring them onto the source's clock.
     """
     try:
-        whole = attribute(source, destination, offset_ns=offset_ns)
+        whole = attribute(source, destination)
     except UsageError:
         return None
-    found = replays(source, destination, offset_ns=offset_ns)
+    found = replays(source, destination)
     zero = source.stopped
     return AnalysisResult(
         why=because(found, whole),
         replayed_ms=None if found is None else found.replayed / 1e6,
         resources=[] if found is None else [_resource(one) for one in found.freed],
         path=[_link(link, zero) for link in whole.links],
-        trace=TraceResult(
-            source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero - offset_ns)
-        ),
-        memory=budget_use(destination, chunk, zero - offset_ns),
+        trace=TraceResult(source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero)),
+        memory=budget_use(destination, chunk, zero),
     )
 
 

@@ -79,23 +79,21 @@ class Recorded:
     later: dict[int, int] = field(default_factory=dict)
 
 
-def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recorded:
+def recorded(report: SideReport, begin: int, end: int) -> Recorded:
     """Sort what a side recorded within a downtime; spans that reach over its ends are cut there.
 
     Arguments:
         begin, end: the downtime, on the common clock, in nanoseconds.
-        offset: what brings the side's times onto the common clock.
     """
     iterable = {number for number, device in enumerate(report.devices) if device.iterable}
     loaded: defaultdict[int, list[Span]] = defaultdict(list)
     found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
     queued: dict[int, Span] = {}
     waits: defaultdict[int, list[Span]] = defaultdict(list)
-    shift = offset - begin
     for one in report.spans:
-        if one.end + shift < 0 or one.begin + shift > end - begin:
+        if one.end < begin or one.begin > end:
             continue
-        span = replace(one, begin=max(0, one.begin + shift), end=min(end - begin, one.end + shift))
+        span = replace(one, begin=max(begin, one.begin) - begin, end=min(end, one.end) - begin)
         key = (span.slot, span.index)
         if span.wait is Wait.CHANNEL:
             found.channels[key] = span

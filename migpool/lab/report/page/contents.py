@@ -84,7 +84,7 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
         "devices": {
-            "head": [one.heading for one in COLUMNS],
+            "head": list[JsonValue](COLUMNS),
             "rows": [[list(cell) for cell in row] for row in device_rows(run)],
         },
     }
