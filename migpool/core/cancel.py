@@ -4,7 +4,8 @@ Guarantees:
 
 1. It is thrown once; the first reason stays.
 2. When it is thrown, every hook runs exactly once, also one that is added later, and also if another hook fails.
-3. After ``cancel`` has returned, every later ``check`` raises.
+3. After ``cancel`` has returned, every later ``check`` raises. It takes no lock. Atomic: the read and the write of
+   ``thrown``, which is written after the reason.
 
 The hooks end the waits that do not look at the switch by themselves: a read of a socket, a condition, a device.
 """

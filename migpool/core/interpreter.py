@@ -216,7 +216,7 @@ class Interpreter:
             while True:
                 kind = effect.__class__
                 if kind in at_once:
-                    # For whoever asks where the job stands: two stores are all that it costs.
+                    # For whoever asks where the job stands: two stores, each of them atomic, are all that it costs.
                     job.effect = effect
                     job.since = begin
                     if switch.thrown:
@@ -322,6 +322,7 @@ class Interpreter:
 
     def _way(self, until: tuple[type[Effect[object]], ...]) -> Mapping[type[Effect[object]], Handler]:
         """What is performed without more ado where the effects ``until`` are left to others: all ``run`` looks up."""
+        # Two threads may both make it, and make the same. Atomic: the store, and the look-up in ``run``.
         apart: tuple[type[Effect[object]], ...] = (Locked, *until)
         way = self._ways[until] = {kind: each for kind, each in self.handlers.items() if not issubclass(kind, apart)}
         return way

@@ -99,7 +99,7 @@ class ThreadGroup:
 
     @property
     def alive(self) -> int:
-        """How many threads work for the migration now."""
+        """How many threads work for the migration now. Atomic: the read."""
         return self._alive
 
     def close(self, patience: float | None = None) -> None:

@@ -20,6 +20,7 @@ class Liveness:
     Attributes:
         moved: something has come, or was loaded, since a reader looked last; set by whoever sees it. To look at the
             clock each time would cost the data path a call a chunk, and a reader that waits need not know better.
+            Atomic: the read and the write; one that is lost between the two of a reader, the next chunk makes up for.
     """
 
     def __init__(self, switch: CancelSwitch, limit: float, look: Callable[[], None]) -> None:

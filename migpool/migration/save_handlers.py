@@ -43,7 +43,8 @@ class Gate:
     """Which chunks of one device may be sent.
 
     The limit only rises, and only the return path's thread sets it. A job looks at it without a lock: what it sees may
-    be too low by a moment, never too high; only if it is too low does it take the lock and wait.
+    be too low by a moment, never too high; only if it is too low does it take the lock and wait. Atomic: the read and
+    the write of an attribute.
     """
 
     __slots__ = ("_changed", "_ready", "_switch", "limit", "waiting")

@@ -49,7 +49,7 @@ class Book:
 
     @property
     def open(self) -> int:
-        """How many jobs have not ended."""
+        """How many jobs have not ended. Atomic, here and below: ``len`` of a dict, and ``in``."""
         return len(self._open)
 
     def enter(self, job: Job) -> None:

@@ -82,6 +82,8 @@ class PollScheduler(Scheduler):
 
     def __init__(self) -> None:
         super().__init__()
+        # Any thread asks for a device's descriptor, and gives it up. Atomic, also without the interpreter lock: the
+        # store, look-up and setdefault of a dict, and list.append.
         self._descriptors: dict[int, int | None] = {}
         self._blocked: Counter[int] = Counter()
         self._not_polled: dict[str, list[str]] = {}
@@ -89,7 +91,7 @@ class PollScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Start the polling thread, at the source; the others are made when they are needed."""
         super().setup(setup)
-        workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
+        workers = setup.workers_or_default
         self._workers: Lane[_Course] = Lane(f"{setup.side}-worker", workers, self._work, self.spawn)
         self._lock_holder: Lane[_Course] = Lane("big-lock", 1, self._hold_lock, self.spawn)
         self._devices = len(setup.devices)

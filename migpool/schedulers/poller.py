@@ -41,6 +41,8 @@ class Poller(Generic[T]):
         self._refused = refused
         self._lock = threading.Lock()
         self._put: deque[T] = deque()
+        # Without the lock: a thing is performed by who has popped it. Atomic, also without the interpreter lock: the
+        # store, pop and setdefault of a dict, and the copy of its keys.
         self._watched: dict[int, T] = {}
         self._owners: dict[int, int] = {}
         self._ending = self._ended = False
@@ -100,8 +102,9 @@ class Poller(Generic[T]):
             while self._put:
                 self._perform(self._put.popleft())
             if self._switch.thrown:
-                while watched:
-                    self._perform(watched.popitem()[1])
+                for descriptor in list(watched):
+                    if (thing := watched.pop(descriptor, None)) is not None:
+                        self._perform(thing)
             elif not events:
                 self._look_again()
 

@@ -44,26 +44,31 @@ class ChannelGroup:
         channels: connected and greeted, in the order of their numbers.
         waited: called after each wait for an idle channel, on the thread that waited.
         switch: closes the group when it is thrown.
-        pace: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
+        rate_limit: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
     """
 
     def __init__(
-        self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: RateLimit | None = None
+        self,
+        channels: Sequence[socket.socket],
+        waited: Waited,
+        switch: CancelSwitch,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._channels = list(channels)
         self._count = len(channels)
         self._waited = waited
         self._switch = switch
-        # Taken and given back by one call on the list each; only who finds none, or knows of one who waits, locks.
+        # Only who finds none, or knows of one who waits, locks. Atomic, also without the interpreter lock: list.pop,
+        # list.remove and list.append.
         self._idle = list(channels)
         self._given_back = Condition(Lock())
         self._waiting = 0
         self._closed = False
-        # Which channel each device that is being sent had last.
+        # Which channel each device that is being sent had last. Atomic: each dict.get, store and pop by itself.
         self._last: dict[str, socket.socket] = {}
         self._number = 0
         self._numbering = Lock()
-        self._pace = pace
+        self._rate_limit = rate_limit
         switch.on_cancel(self.abort)
 
     def __len__(self) -> int:
@@ -111,13 +116,14 @@ class ChannelGroup:
             raise not_sent(error, name) from None
         finally:
             self._idle.append(channel)
+            # After the append, as who waits looks at the list after it has said so: one of the two sees the other.
             if self._waiting:
                 self._wake_one()
 
     @property
     def paced(self) -> bool:
         """Whether RAM packets are held back now."""
-        return self._pace is not None and not self._pace.lifted
+        return self._rate_limit is not None and not self._rate_limit.lifted
 
     def send_pages(
         self, name: str, index: int, writers: Sequence[RamPacketWriter], packets: Sequence[PagePacket]
@@ -134,8 +140,8 @@ class ChannelGroup:
         Raises:
             TimeLimitExceeded, PeerError: as for :meth:`send`.
         """
-        if self._pace is not None:
-            self._pace.wait(sum([packet.size for packet in packets]))
+        if self._rate_limit is not None:
+            self._rate_limit.wait(sum([packet.size for packet in packets]))
         channel = self._take(name, index)
         try:
             pieces: list[bytearray | memoryview] = []

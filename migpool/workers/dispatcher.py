@@ -1,4 +1,4 @@
-"""Dispatcher: which thread gets which task, for ``WorkerPool``; its guarantees are numbered in ``workerpool.py``.
+"""Dispatcher: which thread gets which task, for ``WorkerPool``; its guarantees are numbered in ``pool.py``.
 
 A task goes, in this order, to the worker that fell idle last (its caches are warm, and those idle longest can time
 out), to a new thread, to the queue, or to the line of blocked submitters. A worker that ends a task takes the next from
@@ -7,7 +7,8 @@ is free while a submitter is blocked.
 
 Everything is decided under one lock, held for a few instructions and never while another lock is waited for. One step
 does without: in a pool without a bound, while every worker is busy, a task is simply appended to the queue
-(``express``).
+(``express``). Atomic for that, also without the interpreter lock: each operation on the deque (``append``, ``[0]``,
+``del [0]``, ``len``, ``remove``), and each read and write of an attribute, which all threads see in the same order.
 
 Finalizers and signal handlers run inside the locked region too; they may use this very pool, and a signal handler may
 raise. Both happen only at a call, never between two statements without one (CPython looks for them when a call begins
@@ -171,7 +172,8 @@ class Dispatcher:
 
         Collection may strike in any thread at any instruction, also under the lock of another pool; two threads that
         did so crosswise would deadlock. So this takes no lock: it writes ``closed`` before it looks at the idle, while
-        a worker joins the idle before it looks at ``closed``; one of the two sees the other.
+        a worker joins the idle before it looks at ``closed``; one of the two sees the other. Atomic, also without the
+        interpreter lock: the copy of the list, and ``SimpleQueue.put``.
         """
         self.closed = True
         for worker in list(self.idle):

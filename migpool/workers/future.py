@@ -15,7 +15,8 @@ Guarantees:
    Conditions of many futures at once, in the order of their ids; a lock shared by many futures that took part in that
    order would deadlock two such calls, hence a Condition a future.
 3. **A state is written last**, after the result or the exception it announces, and a final state never changes; so a
-   finished future is read without any lock.
+   finished future is read without any lock: who sees a state sees what was written before it, also without the
+   interpreter lock.
 4. **Callbacks run with no lock held**, after everybody who waits for the result was woken.
 5. **A future does not keep its task alive**: the callable, its arguments and its context are dropped when the task
    begins to run or is cancelled.

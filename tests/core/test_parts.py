@@ -90,6 +90,29 @@ def test_spans_of_all_threads_come_out_in_the_order_of_their_begins() -> None:
     assert all(span.duration == 3 for span in spans)
 
 
+def test_spans_can_be_read_while_others_are_recorded() -> None:
+    tracer = Tracer()
+    reading = threading.Event()
+
+    def work() -> None:
+        record = tracer.recorder()
+        reading.wait()
+        for at in range(20_000):
+            record(pack_span(Wait.READ, 7, at, at, at + 3))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    reading.set()
+    seen = 0
+    while any(thread.is_alive() for thread in threads):
+        spans = tracer.spans()
+        assert len(spans) >= seen
+        assert all((span.wait, span.slot, span.begin) == (Wait.READ, 7, span.index) for span in spans)
+        seen = len(spans)
+    assert len(tracer.spans()) == 40_000
+
+
 def test_threads_of_one_name_have_tracks_of_their_own() -> None:
     tracer = Tracer()
     for _ in range(2):
