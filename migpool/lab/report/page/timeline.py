@@ -27,7 +27,7 @@ class Drawn:
     """One span in its lane. Times are milliseconds from the stop at the source.
 
     Arguments:
-        name: what kind it is: the name of a record in ``kinds.py``.
+        name: what kind it is: the name of a record in ``migpool/lab/analysis/kinds.py``.
         chunk: -1 for none.
     """
 
