@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.lazy import LazyGroup
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
@@ -76,12 +75,11 @@ app = typer.Typer(
 def common(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: Verbose = 0,
+    _format: LogFormatOption = None,
+    _: Debug = False,
 ) -> None:
     """Take the common options that stand before the command."""
-    set_up(context, verbose, log_format, debug)
     if version:
         from importlib.metadata import version as version_of
 

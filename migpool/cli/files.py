@@ -42,5 +42,4 @@ def write(path: Path, text: str) -> None:
 
 
 def reported(path: Path) -> str:
-    """The line that says where the report is."""
     return f"Report       {path} (a page for the browser)"

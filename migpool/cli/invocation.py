@@ -5,17 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from migpool.errors import MigpoolError, UsageError
 
-if TYPE_CHECKING:
-    import typer
-
 
 class LogFormat(StrEnum):
-    """How log lines look."""
-
     PRETTY = "pretty"
     JSON = "json"
 
@@ -26,22 +20,12 @@ class Invocation:
 
     Attributes:
         verbose: how often ``-v`` was given.
-        log_format: how log lines look.
         debug: whether an error shows its traceback.
     """
 
     verbose: int = 0
     log_format: LogFormat = LogFormat.PRETTY
     debug: bool = False
-
-
-def set_up(context: typer.Context, verbose: int, log_format: LogFormat | None, debug: bool) -> Invocation:
-    """Add the common options that a command was given to those before it."""
-    invocation: Invocation = context.obj
-    invocation.verbose += verbose
-    invocation.log_format = log_format or invocation.log_format
-    invocation.debug = invocation.debug or debug
-    return invocation
 
 
 def say(line: str) -> None:

@@ -54,12 +54,10 @@ class LazyGroup(TyperGroup):
         return TyperCommand(cmd_name, help=_summary(target)) if self._listing else _imported(cmd_name, target)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
         with self._only_listed():
             super().format_help(ctx, formatter)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """What a shell shows for an unfinished name."""
         with self._only_listed():
             return super().shell_complete(ctx, incomplete)
 

@@ -34,10 +34,7 @@ class OneSide:
     """One side of migrations in a row.
 
     Arguments:
-        invocation: the common options.
         scenario_name: what to migrate.
-        model: the threading model's name.
-        side: which end this is.
         address: where to connect to, or to listen.
         count: how many; 0 until cancelled.
         seed: instead of the scenario's.

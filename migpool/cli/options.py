@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from migpool.cli.invocation import LogFormat
+from migpool.cli.invocation import Invocation, LogFormat
 
 
 def complete_scenario(incomplete: str) -> list[str]:
@@ -99,11 +100,36 @@ ReportFile = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Write the report, one HTML file, to FILE."),
 ]
+
+
+def _noted(name: str) -> Callable[[typer.Context, Any], Any]:
+    """A callback that adds a common option to the call's; it may stand before the command and after it."""
+
+    def note(context: typer.Context, value: Any) -> Any:
+        invocation: Invocation | None = context.obj  # none while a shell completes
+        if value and invocation is not None:
+            setattr(invocation, name, invocation.verbose + value if name == "verbose" else value)
+        return value
+
+    return note
+
+
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Log each change of state.", show_default=False)
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="Log each change of state.", show_default=False, callback=_noted("verbose")
+    ),
 ]
 LogFormatOption = Annotated[
     LogFormat | None,
-    typer.Option("--log-format", help="How log lines look on stderr.", show_default="pretty"),
+    typer.Option(
+        "--log-format",
+        help="How log lines look on stderr.",
+        show_default="pretty",
+        callback=_noted("log_format"),
+    ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", show_default=False, callback=_noted("debug")),
+]

@@ -121,11 +121,7 @@ def _write_report(result: LabResult, path: Path | None, default: bool, screen: C
 
 
 class _Logging:
-    """A watcher that also logs changes of state.
-
-    Arguments:
-        watcher: the one that shows them.
-    """
+    """A watcher that also logs changes of state."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher

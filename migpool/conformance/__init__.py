@@ -4,7 +4,7 @@ What both have in common:
 
 ::
 
-    check.py          what a check is;  verdict.py: how it says that it failed
+    check.py          what a check is, and how it says that it failed
     running.py        runs checks, each with a time limit
     pairing.py        both ends of a migration in this process
     interference.py   an error in a chosen call, a cancel at a chosen wait

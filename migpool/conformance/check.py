@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 
 class Checked(Protocol):
@@ -42,11 +43,19 @@ class Check(Generic[S]):
         return f"{self.name}[{self.under}]" if self.under else self.name
 
 
-def named(run: Callable[..., str]) -> str:
-    """The name of the check that a function does."""
-    return run.__name__.replace("_", "-")
+def check_of(run: Callable[..., str], under: str = "", **given: object) -> Check[Any]:
+    """The check that a function does: named like it, told of by the first line of its docstring.
+
+    Arguments:
+        under: as in :class:`Check`.
+        given: arguments of ``run`` besides what is checked.
+    """
+    return Check(run.__name__.replace("_", "-"), under, (run.__doc__ or "").partition("\n")[0], partial(run, **given))
 
 
-def about(run: Callable[..., str]) -> str:
-    """What it does: the first line of its docstring."""
-    return (run.__doc__ or "").partition("\n")[0]
+class Failure(Exception):
+    """The plug-in does not do what the check is about; one line that says what it did and what would be right."""
+
+
+class NotApplicable(Exception):
+    """The check has nothing to look at in this plug-in; one line that says why."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from migpool.conformance.interference import Tripwire
 from migpool.core.machine import Machine
 from migpool.core.trace import Tracer
 from migpool.device import Side
@@ -21,14 +22,13 @@ from migpool.migration.states import State
 from migpool.scenario.model_names import Model
 from migpool.transport.address import Address
 
+SIDES: Final[tuple[Side, Side]] = ("source", "destination")
 PEER_LIMIT: Final = 10.0
 BASE: Final = Settings(channels=2, peer_limit=PEER_LIMIT, connect_limit=PEER_LIMIT, accept_limit=PEER_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """How a migration went, at both ends."""
-
     source: SideReport
     destination: SideReport
 
@@ -95,3 +95,27 @@ def migrate(
         sent = sender.run(where[0] if where else address)
         thread.join()
     return Migrated(sent, received[0])
+
+
+def counting_waits(
+    source: Machine, destination: Machine, model: Model, settings: Settings
+) -> tuple[Migrated, dict[Side, int]]:
+    """Migrate; with how many waits each end had."""
+    tracers = (Tracer(), Tracer())
+    migrated = migrate(source, destination, model, settings, tracers)
+    return migrated, {side: len(tracer.spans()) for side, tracer in zip(SIDES, tracers, strict=True)}
+
+
+def cancelled_at(
+    source: Machine, destination: Machine, model: Model, settings: Settings, side: Side, position: int
+) -> Migrated:
+    """Migrate, and cancel at a wait of ``side``, counted from 0."""
+    ends: dict[Side, Endpoint] = {}
+    wire = Tripwire(position, lambda: ends[side].cancel())
+    tracers = (wire, None) if side == "source" else (None, wire)
+    return migrate(source, destination, model, settings, tracers, ends.update)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of the numbers under ``count``, evenly spread."""
+    return sorted({count * step // wanted for step in range(wanted)})

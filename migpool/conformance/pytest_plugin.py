@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
     group = parser.getgroup("migpool", "conformance of a migpool device plug-in or threading model")
     group.addoption("--migpool-plugin", metavar="NAME", help="check this device plug-in, a test for each check")
     group.addoption("--migpool-model", metavar="NAME", help="check this threading model, a test for each check")
@@ -36,7 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the checks of what was named."""
     device, model = config.getoption("--migpool-plugin"), config.getoption("--migpool-model")
     if not (device or model):
         return
@@ -50,7 +48,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
-    from migpool.conformance.devices.naming import check_list, subject_of
+    from migpool.conformance.devices.checks import check_list, subject_of
     from migpool.conformance.running import run_check
 
     subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))
@@ -71,14 +69,11 @@ def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[
 
 
 class ConformanceItem(pytest.Item):
-    """One check as a test."""
-
     def __init__(self, *, check: Callable[[], CheckResult], **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]  # pytest's own arguments, passed on
         self._check = check
 
     def runtest(self) -> None:
-        """Run the check."""
         from migpool.conformance.running import Outcome
 
         finding = self._check()
@@ -88,5 +83,4 @@ class ConformanceItem(pytest.Item):
             pytest.fail(finding.text, pytrace=False)
 
     def reportinfo(self) -> tuple[str, None, str]:
-        """Where it comes from."""
         return ("migpool.conformance", None, self.name)

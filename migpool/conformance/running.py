@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from migpool.conformance.check import Check, S
-from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.conformance.check import Check, Failure, NotApplicable, S
 from migpool.errors import MigpoolError
 
 AFTER_ABORT = 5.0
@@ -17,8 +16,6 @@ AFTER_ABORT = 5.0
 
 
 class Outcome(enum.Enum):
-    """What came of a check."""
-
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "does not apply"
@@ -46,11 +43,7 @@ class CheckResult:
 def run_checks(
     subject: S, checks: Iterable[Check[S]], limit: float, watch: Callable[[Check[S]], None] | None = None
 ) -> Iterator[CheckResult]:
-    """Run one check after the other; see :func:`run_check`.
-
-    Arguments:
-        watch: called before each.
-    """
+    """Run one check after the other; see :func:`run_check`. ``watch``: called before each."""
     for check in checks:
         if watch is not None:
             watch(check)
@@ -61,8 +54,6 @@ def run_check(subject: S, check: Check[S], limit: float) -> CheckResult:
     """Run one check on what is made for it alone.
 
     Arguments:
-        subject: the plug-in.
-        check: which.
         limit: seconds that it may take; then what was made is aborted, and the check has failed.
     """
     fresh = subject.fresh()

@@ -29,7 +29,6 @@ class Report:
     """What was found.
 
     Arguments:
-        plugin: the plug-in's name.
         package: the package that brings it, with its version; may be empty.
         options: the options that its devices were made with, as text.
         findings: in the order of the checks.
@@ -42,7 +41,6 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many checks failed."""
         return sum(one.outcome is Outcome.FAILED for one in self.findings)
 
     @property
@@ -55,7 +53,6 @@ class Report:
         return f"{what} conforms: {ran} checks passed"
 
     def table(self) -> RenderableType:
-        """For a terminal."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in ("Check", "Model", ""):
             table.add_column(heading, no_wrap=True)

@@ -13,57 +13,27 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from migpool.conformance.interference import Tripwire
-from migpool.conformance.pairing import Migrated, migrate
+from migpool.conformance.pairing import cancelled_at, counting_waits, migrate, spread
 from migpool.core.machine import Machine
-from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import MigpoolError
 from migpool.experiments.finding import CountFinding
-from migpool.experiments.verdict import counted
 from migpool.lab.run.footprint import footprint
-from migpool.migration.endpoint import Endpoint
 from migpool.migration.states import State
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario
 
 SETTLED: Final = 1.0
-EXAMPLES: Final = 3
-_SIDES: Final[tuple[Side, Side]] = ("source", "destination")
-
-
-@dataclass(slots=True)
-class _Count:
-    total: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, wrong: str) -> None:
-        self.total += 1
-        if wrong:
-            self.wrong.append(wrong)
-
-    def finding(self, model: str, what: str) -> CountFinding:
-        wrong = len(self.wrong)
-        return CountFinding(
-            model=model,
-            what=what,
-            total=self.total,
-            wrong=wrong,
-            outcome=counted(self.total, wrong),
-            examples=self.wrong[:EXAMPLES],
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What this process has."""
-
     threads: int
     descriptors: int
     children: int
@@ -90,8 +60,6 @@ def cancel_everywhere(
     """Cancel under each model, and count; two counts a model.
 
     Arguments:
-        scenario: the machine.
-        models: names of threading models.
         waits: at how many waits of each side and model, spread evenly.
         seconds: for all of it, the same share for each model; a model's cancels end early when its share is used up.
         stop: asked before each migration; once it says true no further one is made.
@@ -103,13 +71,14 @@ def cancel_everywhere(
     for name in models:
         if stop():
             return
-        left, dead = _Count(), _Count()
+        left: list[str] = []
+        dead: list[str] = []
         deadline = time.monotonic() + seconds / len(models)
         late = _cancel_under(scenario, parse_model(name), waits, deadline, stop, left, dead)
         note = f", {late} of them after the machine had moved" if late else ""
-        say(f"{name}: {left.total} cancels{note}; something left after {len(left.wrong)}")
-        yield left.finding(name, "cancels that left a thread, a descriptor or a process")
-        yield dead.finding(name, "machines that could not migrate after a cancel")
+        say(f"{name}: {len(left)} cancels{note}; something left after {sum(map(bool, left))}")
+        yield CountFinding.of(name, "cancels that left a thread, a descriptor or a process", left)
+        yield CountFinding.of(name, "machines that could not migrate after a cancel", dead)
 
 
 def _cancel_under(
@@ -118,39 +87,28 @@ def _cancel_under(
     waits: int,
     deadline: float,
     stop: Callable[[], bool],
-    left: _Count,
-    dead: _Count,
+    left: list[str],
+    dead: list[str],
 ) -> int:
     """Make the cancels of one model; returns how many came too late."""
     late = 0
-    where = [
-        (side, position)
-        for side, count in zip(_SIDES, _waits(scenario, model), strict=True)
-        for position in _spread(count, waits)
-    ]
+    where = [(side, position) for side, count in _waits(scenario, model).items() for position in spread(count, waits)]
     # If the time is up early, what was done is spread over both ends and all waits all the same.
     random.Random(scenario.seed).shuffle(where)
     for side, position in where:
-        if stop() or (left.total and time.monotonic() > deadline):
+        if stop() or (left and time.monotonic() > deadline):
             break
         before = _held()
         with _machine(scenario, "source") as source:
-            cancelled = _cancel_at(scenario, source, model, side, position)
+            with _machine(scenario, "destination") as destination:
+                cancelled = cancelled_at(source, destination, model, scenario.settings(), side, position)
             when = f"cancelled at wait {position} of the {side}"
             if cancelled.source.outcome is State.COMPLETED:
                 late += 1
             else:
-                dead.add(_migrates_again(scenario, source, model, when))
-        left.add(_left_since(before, when))
+                dead.append(_migrates_again(scenario, source, model, when))
+        left.append(_left_since(before, when))
     return late
-
-
-def _cancel_at(scenario: Scenario, source: Machine, model: Model, side: Side, position: int) -> Migrated:
-    ends: dict[Side, Endpoint] = {}
-    wire = Tripwire(position, lambda: ends[side].cancel())
-    tracers = (wire, None) if side == "source" else (None, wire)
-    with _machine(scenario, "destination") as destination:
-        return migrate(source, destination, model, scenario.settings(), tracers, ends.update)
 
 
 def _migrates_again(scenario: Scenario, source: Machine, model: Model, when: str) -> str:
@@ -159,26 +117,16 @@ def _migrates_again(scenario: Scenario, source: Machine, model: Model, when: str
     return "" if again.completed and again.source.verified else f"{when}: {again.error or 'its state is wrong'}"
 
 
-def _waits(scenario: Scenario, model: Model) -> tuple[int, int]:
-    tracers = (Tracer(), Tracer())
+def _waits(scenario: Scenario, model: Model) -> dict[Side, int]:
     with _machine(scenario, "source") as source, _machine(scenario, "destination") as destination:
-        migrated = migrate(source, destination, model, scenario.settings(), tracers)
+        migrated, waits = counting_waits(source, destination, model, scenario.settings())
     if not migrated.completed:
         raise MigpoolError(f"{model.name}: the machine does not migrate even uncancelled: {migrated.error}")
-    return len(tracers[0].spans()), len(tracers[1].spans())
+    return waits
 
 
-def _spread(count: int, wanted: int) -> Sequence[int]:
-    return sorted({count * step // wanted for step in range(wanted)})
-
-
-@contextmanager
-def _machine(scenario: Scenario, side: Side) -> Iterator[Machine]:
-    machine = build_machine(scenario, side, scenario.seed)
-    try:
-        yield machine
-    finally:
-        machine.close()
+def _machine(scenario: Scenario, side: Side) -> closing[Machine]:
+    return closing(build_machine(scenario, side, scenario.seed))
 
 
 def _held() -> _Held:

@@ -28,20 +28,22 @@ One object an experiment::
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from migpool.experiments.verdict import Outcome, Word
+from migpool.experiments.verdict import Outcome, Word, counted
 from migpool.lab.run.form import Form
 from migpool.lab.run.result import MachineFacts, ThreadCounts
+
+EXAMPLES: Final = 3
+"""Of what was wrong, how many are told."""
 
 Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
 
 class VariantFinding(Form):
-    """All runs of one variant."""
-
     name: str
     model: str
     set: dict[str, JsonValue]
@@ -75,11 +77,7 @@ class ComparisonFinding(Form):
         return ", ".join(self.cells("")[:2]) if self.median is not None else "no round came to its end"
 
     def cells(self, percent: str) -> tuple[str, str, str]:
-        """The median, its interval and what that covers, for a table.
-
-        Arguments:
-            percent: the format of the last.
-        """
+        """The median, its interval and what that covers, for a table. ``percent``: the format of the last."""
         if self.median is None or self.low is None or self.high is None or self.coverage is None:
             return ("-", "-", "-")
         return f"{self.median:.3f}", f"{self.low:.3f} to {self.high:.3f}", percent.format(self.coverage)
@@ -94,6 +92,19 @@ class CountFinding(Form):
     wrong: int
     outcome: Outcome
     examples: list[str] = Field(default=[])
+
+    @classmethod
+    def of(cls, model: str, what: str, seen: Sequence[str]) -> CountFinding:
+        """The count of some things, of each of which ``seen`` says what was wrong; empty for one that was right."""
+        wrong = [one for one in seen if one]
+        return cls(
+            model=model,
+            what=what,
+            total=len(seen),
+            wrong=len(wrong),
+            outcome=counted(len(seen), len(wrong)),
+            examples=wrong[:EXAMPLES],
+        )
 
 
 class GrownFinding(Form):

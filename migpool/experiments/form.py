@@ -104,16 +104,12 @@ class Limit(_Table):
 
 
 class Cancels(_Table):
-    """``[cancels]``."""
-
     models: Annotated[list[_Name], Field(min_length=1)]
     waits: Annotated[int, Field(ge=1, le=10000)] = 40
     quick: Annotated[int, Field(ge=1, le=10000)] = 6
 
 
 class Effort(_Table):
-    """``[effort]``."""
-
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     seconds: _Seconds = 120.0
     quick: _Seconds = 12.0
@@ -171,7 +167,6 @@ def parse_experiment(text: str, where: str) -> Experiment:
     """Read what such a file holds, and check all of it: every variant's scenario and model too.
 
     Arguments:
-        text: the file's text.
         where: its name, for errors.
 
     Raises:

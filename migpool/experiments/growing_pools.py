@@ -133,5 +133,4 @@ def _reason(of: str, to: str, rounds: Sequence[Round]) -> str:
 
 
 def _kinds(runs: Sequence[RunResult]) -> dict[str, float]:
-    """Milliseconds by kind of wait, means."""
     return {kind: fmean(run.attribution.get(kind, 0.0) for run in runs) for kind in KINDS}

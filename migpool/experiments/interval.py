@@ -21,15 +21,7 @@ WANTED: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a median lies.
-
-    Arguments:
-        middle: the samples' median.
-        low: the interval's lower end.
-        high: its upper end.
-        coverage: the probability that the interval has the true median in it, 0 to 1.
-        samples: how many there were.
-    """
+    """Where a median lies. ``coverage``: the probability that the interval has the true median in it, 0 to 1."""
 
     middle: float
     low: float

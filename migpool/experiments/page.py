@@ -22,11 +22,7 @@ ENDED = {
 
 
 def index(findings: Sequence[Finding]) -> str:
-    """A table of all verdicts, with a link to each page.
-
-    Arguments:
-        findings: one or more.
-    """
+    """A table of all verdicts, with a link to each page."""
     first = findings[0]
     lines = ["# Experiments", "", _machine(first), ""]
     if any(one.quick or one.preliminary for one in findings):
@@ -53,12 +49,7 @@ def _all_growing(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def page(finding: Finding, picture: str) -> str:
-    """One experiment's page.
-
-    Arguments:
-        finding: what was found.
-        picture: the name of its SVG file.
-    """
+    """One experiment's page. ``picture``: the name of its SVG file."""
     lines = [
         f"# {finding.id}: {finding.title}",
         "",

@@ -31,8 +31,6 @@ _DARK: Final = """.dot { fill: #4493f8 } .bar { stroke: #4493f8 } .middle { fill
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """From values to places on the page."""
-
     least: float
     most: float
 

@@ -27,10 +27,8 @@ class Moved:
     """One comparison, or one count, before and now.
 
     Attributes:
-        name: what was compared or counted.
         decides: whether the claim's verdict hangs on it.
-        before: the numbers of the earlier finding, as text.
-        now: those of the later one.
+        before, now: the numbers of the earlier and of the later finding, as text.
         fate: what has become of its outcome.
         apart: whether the two intervals have nothing in common; ``None`` where there are no two.
     """
@@ -48,8 +46,6 @@ class Standing:
     """One experiment, before and now.
 
     Attributes:
-        before: the earlier finding.
-        now: the later one.
         moved: each comparison and each count that both have.
         missing: the names of those that only one of them has, or that had another threshold.
     """

@@ -83,11 +83,9 @@ def make_rounds(
     """Make two rounds or more.
 
     Arguments:
-        experiment: one with variants.
         seconds: for all rounds.
         stop: asked several times a second; once it says true the run is cancelled, and it ends.
         say: shows a line after each round.
-        make: makes one run.
         clock: tells the time in seconds.
 
     Raises:
@@ -133,13 +131,7 @@ def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFindi
     found = ratios(comparison, rounds)
     interval = median_interval(found) if found else None
     return ComparisonFinding(
-        name=comparison.name,
-        of=comparison.of,
-        to=comparison.to,
-        measure=comparison.measure,
-        least=comparison.least,
-        most=comparison.most,
-        decides=comparison.decides,
+        **comparison.model_dump(),
         ratios=found,
         median=None if interval is None else interval.middle,
         low=None if interval is None else interval.low,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from migpool.experiments.cancels import cancel_everywhere
-from migpool.experiments.finding import ComparisonFinding, CountFinding, Ended, Finding, VariantFinding
-from migpool.experiments.form import Cancels, Experiment, Variant
+from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
+from migpool.experiments.form import Experiment, Variant
 from migpool.experiments.growing_pools import fields
 from migpool.experiments.interval import WANTED
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
@@ -16,8 +16,6 @@ from migpool.experiments.verdict import Piece, counted, expected, verdict_of
 from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.result import RunResult, ThreadCounts
-
-EXAMPLES = 3
 
 
 def run_experiment(
@@ -31,11 +29,9 @@ def run_experiment(
     """Make an experiment's runs, and say what they show.
 
     Arguments:
-        experiment: which.
         quick: whether to take the effort for a quick look.
         stop: asked several times a second; once it says true, the run under way is cancelled and no other is made.
         say: shows a line now and then.
-        make: makes one run.
 
     Raises:
         UsageError: a scenario or a model cannot be used here.
@@ -43,55 +39,34 @@ def run_experiment(
     """
     load = os.getloadavg()[0]
     seconds = experiment.effort.quick if quick else experiment.effort.seconds
-    if experiment.cancels is None:
+    cancels = experiment.cancels
+    if cancels is None:
         measured = make_rounds(experiment, seconds, stop=stop, say=say, make=make)
         return found_in(experiment, measured, quick=quick, load=load)
     begin = time.monotonic()
-    counts = _counts(experiment, experiment.cancels, seconds, quick, stop, say)
-    ended: Ended = "cancelled" if stop() else "counted"
-    return _finding(experiment, [], counts, quick, load, ended, time.monotonic() - begin)
-
-
-def found_in(experiment: Experiment, measured: Measured, *, quick: bool, load: float) -> Finding:
-    """What an experiment's rounds show.
-
-    Arguments:
-        experiment: which.
-        measured: its rounds.
-        quick: whether it was a quick look.
-        load: the load average when it began.
-    """
-    comparisons = [found_of(one, measured.rounds) for one in experiment.comparisons]
-    counts = [_within(limit.name, limit.most, measured.rounds) for limit in experiment.limits]
-    return _finding(
-        experiment,
-        comparisons,
-        counts,
-        quick,
-        load,
-        measured.ended,
-        measured.seconds,
-        rounds=measured.rounds,
-        failures=measured.failures,
+    found = cancel_everywhere(
+        experiment.scenario_of(None, experiment.id),
+        cancels.models,
+        cancels.quick if quick else cancels.waits,
+        seconds,
+        stop=stop,
+        say=lambda line: say(f"{experiment.id}, {line}"),
     )
+    counts = list(found)
+    measured = Measured([], "cancelled" if stop() else "counted", time.monotonic() - begin, [])
+    return found_in(experiment, measured, counts, quick=quick, load=load)
 
 
-def _finding(
-    experiment: Experiment,
-    comparisons: Sequence[ComparisonFinding],
-    counts: Sequence[CountFinding],
-    quick: bool,
-    load: float,
-    ended: Ended,
-    seconds: float,
-    *,
-    rounds: Sequence[Round] = (),
-    failures: Sequence[str] = (),
+def found_in(
+    experiment: Experiment, measured: Measured, counts: Sequence[CountFinding] = (), *, quick: bool, load: float
 ) -> Finding:
+    """What an experiment's rounds show, and ``counts``; ``load`` is the load average when it began."""
+    rounds = measured.rounds
+    comparisons = [found_of(one, rounds) for one in experiment.comparisons]
+    counts = [*counts, *(_within(limit.name, limit.most, rounds) for limit in experiment.limits)]
     deciding = [one for one in comparisons if one.decides]
     pieces = [Piece(one.name, one.outcome, _ratio_told(one)) for one in deciding]
-    pieces += _never(counts)
-    verdict = verdict_of(pieces, experiment.depends)
+    verdict = verdict_of([*pieces, *_never(counts)], experiment.depends)
     return Finding(
         schema=1,
         id=experiment.id,
@@ -103,17 +78,17 @@ def _finding(
         reason=verdict.reason,
         preliminary=any((one.coverage or 0.0) < WANTED for one in deciding),
         quick=quick,
-        ended=ended,
+        ended=measured.ended,
         precision=experiment.effort.precision,
         rounds=len(rounds),
-        seconds=seconds,
+        seconds=measured.seconds,
         machine=machine_facts(),
         load=load,
         variants=[_variant(one, rounds) for one in experiment.variants],
-        comparisons=list(comparisons),
-        counts=list(counts),
+        comparisons=comparisons,
+        counts=counts,
         growing=fields(experiment.variants, rounds),
-        failures=list(failures),
+        failures=list(measured.failures),
     )
 
 
@@ -140,15 +115,8 @@ def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:
         for variant, run in runs.items()
         if (share := _memory_share(run)) is not None
     }
-    wrong = [f"{where}: {share:.2f}" for where, share in shares.items() if share > most]
-    return CountFinding(
-        model="",
-        what=f"{name} over {most:g}",
-        total=len(shares),
-        wrong=len(wrong),
-        outcome=counted(len(shares), len(wrong)),
-        examples=wrong[:EXAMPLES],
-    )
+    seen = [f"{where}: {share:.2f}" if share > most else "" for where, share in shares.items()]
+    return CountFinding.of("", f"{name} over {most:g}", seen)
 
 
 def _memory_share(run: RunResult) -> float | None:
@@ -170,26 +138,4 @@ def _variant(variant: Variant, rounds: Sequence[Round]) -> VariantFinding:
         threads=ThreadCounts(source=threads[0], destination=threads[1]),
         memory_share=max(shares, default=None),
         where=dict(summaries[0].kinds) if summaries else {},
-    )
-
-
-def _counts(
-    experiment: Experiment,
-    cancels: Cancels,
-    seconds: float,
-    quick: bool,
-    stop: Callable[[], bool],
-    say: Callable[[str], None],
-) -> list[CountFinding]:
-    waits = cancels.quick if quick else cancels.waits
-    scenario = experiment.scenario_of(None, experiment.id)
-    return list(
-        cancel_everywhere(
-            scenario,
-            cancels.models,
-            waits,
-            seconds,
-            stop=stop,
-            say=lambda line: say(f"{experiment.id}, {line}"),
-        )
     )

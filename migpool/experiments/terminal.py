@@ -21,7 +21,6 @@ _FATES: Final[dict[Fate, str]] = {"stands": "green", "decided": "", "open again"
 
 
 def claims_table(experiments: Sequence[Experiment]) -> Table:
-    """Each experiment's claim, who made it, and what is compared."""
     table = plain_table("", "Claim", "By", "Compared")
     for one in experiments:
         what = "; ".join(comparison.name for comparison in one.comparisons)
@@ -31,7 +30,6 @@ def claims_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def shown(finding: Finding) -> RenderableType:
-    """What one experiment found."""
     head = Text(f"{finding.id}  ", style="bold").append(finding.claim, style="not bold").append(f" ({finding.by})")
     parts: list[RenderableType] = [head]
     if finding.comparisons:

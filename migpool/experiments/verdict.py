@@ -30,8 +30,6 @@ class Piece:
     """One thing that a verdict is made of.
 
     Arguments:
-        name: what was compared or counted.
-        outcome: what came of it.
         told: the numbers, in a few words.
         never: whether it is about what must never happen.
     """
@@ -44,12 +42,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be thought of a claim.
-
-    Arguments:
-        word: "supported", "refuted" or "depends".
-        reason: why, in one or two sentences with the numbers.
-    """
+    """What is to be thought of a claim. ``reason``: why, in one or two sentences with the numbers."""
 
     word: Word
     reason: str
@@ -69,7 +62,6 @@ def compared(comparison: Comparison, interval: Interval | None) -> Outcome:
 
 
 def counted(total: int, wrong: int) -> Outcome:
-    """What came of a count."""
     if wrong:
         return "fails"
     return "holds" if total else "open"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -14,7 +14,6 @@ from migpool.lab.findings import device_costs, lab_result, least_costs, run_resu
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.processes import Observed, PairResult, ProcessPair
 from migpool.lab.run.result import LabResult, RunResult
-from migpool.lab.run.side import SideResult
 from migpool.scenario.schema import Scenario
 
 
@@ -23,7 +22,6 @@ class Planned:
     """One run to be made.
 
     Attributes:
-        model: the name of the threading model.
         repeat: which repetition, from 1.
         seed: for the made-up state: another in each repetition, the same for each model.
         together: whether all is saved at once after the stop; ``None`` as the scenario says.
@@ -42,13 +40,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that was made.
-
-    Attributes:
-        planned: what was to be done.
-        pair: what the two processes said.
-        result: what is told of it.
-    """
+    """One run that was made."""
 
     planned: Planned
     pair: PairResult
@@ -86,12 +78,7 @@ def plan(models: Sequence[str], repeats: int, seed: int, *, both_ways: bool = Fa
 
 
 class Lab:
-    """Makes runs, and keeps what the result needs of them.
-
-    Arguments:
-        scenario: what to migrate.
-        where: the scenario's file, for errors.
-    """
+    """Makes runs, and keeps what the result needs of them. ``where``: the scenario's file, for errors."""
 
     def __init__(self, scenario: Scenario, where: str) -> None:
         self._scenario = scenario
@@ -127,7 +114,7 @@ class Lab:
 
     def bound(self) -> LowerBound | None:
         """The lower bound over all runs so far; ``None`` if none completed."""
-        completed = list(self._completed())
+        completed = [run.pair.both for run in self.runs if run.pair.both and run.result.outcome == "completed"]
         if not completed:
             return None
         link = self._scenario.link.rate
@@ -138,19 +125,12 @@ class Lab:
             config_load=self._scenario.migration.config_load,
         )
 
-    def _completed(self) -> Iterator[tuple[SideResult, SideResult]]:
-        for run in self.runs:
-            source, destination = run.pair.source.result, run.pair.destination.result
-            if run.result.outcome == "completed" and source is not None and destination is not None:
-                yield source, destination
-
     def result(self, bound: LowerBound | None) -> LabResult:
         """Everything that was found, and why, for the run of each model that stands for it."""
         runs = [with_bound(run.result, bound) for run in self.runs]
         for place in representatives(runs):
-            pair = self.runs[place].pair
-            source, destination = pair.source.result, pair.destination.result
-            if source is not None and destination is not None:
+            if both := self.runs[place].pair.both:
+                source, destination = both
                 chunk = buffer_size(self._scenario, sum(device.iterable for device in source.report.devices))
                 found = analyse(source.report, destination.report, chunk)
                 runs[place] = runs[place].model_copy(update={"analysis": found})
@@ -160,8 +140,7 @@ class Lab:
         """The last run of each model that both sides have told of, for a trace."""
         last: dict[str, TracedRun] = {}
         for run in self.runs:
-            source, destination = run.pair.source.result, run.pair.destination.result
-            if source is not None and destination is not None:
+            if both := run.pair.both:
                 label = f"{run.planned.label}, run {run.planned.repeat}"
-                last[run.planned.label] = TracedRun(source.report, destination.report, label)
+                last[run.planned.label] = TracedRun(both[0].report, both[1].report, label)
         return list(last.values())

@@ -32,6 +32,11 @@ MS = 1e-6
 """Milliseconds in a nanosecond."""
 
 Outcome = Literal["completed", "failed", "cancelled", "unconfirmed"]
+_OUTCOMES: dict[State, Outcome] = {
+    State.COMPLETED: "completed",
+    State.CANCELLED: "cancelled",
+    State.UNCONFIRMED: "unconfirmed",
+}
 
 
 def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResult:
@@ -139,15 +144,7 @@ def _outcome(pair: PairResult) -> Outcome:
 
 
 def _told(state: State) -> Outcome:
-    match state:
-        case State.COMPLETED:
-            return "completed"
-        case State.CANCELLED:
-            return "cancelled"
-        case State.UNCONFIRMED:
-            return "unconfirmed"
-        case _:
-            return "failed"
+    return _OUTCOMES.get(state, "failed")
 
 
 def _with_sides(run: RunResult, source: SideReport | None, destination: SideReport | None) -> RunResult:

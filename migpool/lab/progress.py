@@ -13,18 +13,13 @@ from rich.table import Column
 from migpool.lab.comparison import Planned, Run, Watcher
 from migpool.lab.report.table import run_line
 from migpool.lab.run.processes import Observed
-from migpool.lab.run.rounds import round_line
+from migpool.lab.run.result import round_line
 from migpool.migration.states import State
 from migpool.units import format_rate, format_size
 
 
 class PlainProgress:
-    """One line for each round of pre-copy, and for each run that has ended.
-
-    Arguments:
-        console: where to.
-        runs: how many there will be.
-    """
+    """One line for each round of pre-copy, and for each run that has ended."""
 
     def __init__(self, console: Console, runs: int) -> None:
         self._console = console
@@ -36,13 +31,11 @@ class PlainProgress:
         """Nothing to say yet."""
 
     def observed(self, planned: Planned, now: Observed) -> None:
-        """A line for each round of pre-copy."""
         for told in now.rounds[self._told :]:
             self._console.print(f"{planned.label}, {round_line(told)}", markup=False, highlight=False)
         self._told = len(now.rounds)
 
     def ended(self, run: Run) -> None:
-        """Say how it went."""
         self._ended += 1
         self._told = 0
         line = f"[{self._ended}/{self._runs}] {run_line(run.result, reason=False)}"
@@ -54,7 +47,6 @@ class LiveProgress:
 
     Arguments:
         progress: started by the caller.
-        runs: how many there will be.
     """
 
     def __init__(self, progress: Progress, runs: int) -> None:
@@ -63,7 +55,6 @@ class LiveProgress:
         self._moving = 0.0
 
     def began(self, planned: Planned) -> None:
-        """Show what begins."""
         self._moving = 0.0
         self._say(planned, "starting")
 
@@ -81,7 +72,6 @@ class LiveProgress:
         self._say(planned, said)
 
     def ended(self, run: Run) -> None:
-        """Move the bar on; a run that failed stays on the screen."""
         if not run.result.verified:
             self._progress.console.print(run_line(run.result, reason=False), markup=False, highlight=False)
         self._progress.advance(self._task)
@@ -92,12 +82,7 @@ class LiveProgress:
 
 @contextmanager
 def watching(console: Console, runs: int) -> Iterator[Watcher]:
-    """A watcher for the console: live if it is a terminal.
-
-    Arguments:
-        console: where to show it.
-        runs: how many runs there will be.
-    """
+    """A watcher for the console: live if it is a terminal."""
     if not console.is_terminal:
         yield PlainProgress(console, runs)
         return

@@ -18,8 +18,6 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
     """Have the plug-ins make every device. The caller closes the machine.
 
     Arguments:
-        scenario: what to make.
-        side: which end of the migration this is.
         seed: the same at both ends.
         where: the scenario's file, for errors; its name without it.
 

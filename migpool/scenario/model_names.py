@@ -48,13 +48,7 @@ class SideModel:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A name from the command line, understood.
-
-    Attributes:
-        name: as it was written.
-        source: the source's part.
-        destination: the destination's part.
-    """
+    """A name from the command line, understood."""
 
     name: str
     source: SideModel

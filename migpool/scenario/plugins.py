@@ -8,12 +8,14 @@ asked for, so a plug-in that is broken hurts only who uses it; :func:`describe` 
 from __future__ import annotations
 
 import inspect
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Literal, TypeAlias, cast
 
-from migpool.device import DevicePlugin
-from migpool.errors import PluginError
+from migpool.device import DevicePlugin, OptionValue
+from migpool.errors import PluginError, UsageError
 from migpool.schedulers.base import Scheduler
 
 Kind: TypeAlias = Literal["device", "scheduler"]
@@ -27,11 +29,9 @@ class Plugin:
     """What is known of one plug-in.
 
     Attributes:
-        kind: "device" or "scheduler".
         name: what a scenario or the command line calls it.
         target: where it is, as ``module:attribute``.
         distribution: the package that announces it; empty if that is not known.
-        version: the package's version.
         summary: the first line of its docstring; empty if it is broken.
         error: why it cannot be used, in one line; empty if it can.
     """
@@ -133,3 +133,25 @@ def _what(thing: object) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def read_options(texts: Sequence[str]) -> dict[str, OptionValue]:
+    """The options, as a scenario would have them.
+
+    Arguments:
+        texts: ``KEY=VALUE`` each, the value as in a scenario file (TOML); what is no TOML is taken as text.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    options: dict[str, OptionValue] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"option {text!r} is no KEY=VALUE: write for example -o size=65536")
+        try:
+            read = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            read = value.strip()
+        options[key.strip()] = cast("OptionValue", read)
+    return options

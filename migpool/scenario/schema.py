@@ -73,8 +73,6 @@ class _Table(BaseModel):
 
 
 class MachineTable(_Table):
-    """``[machine]``."""
-
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] = "pc-q35-10.0"
 
 
@@ -87,8 +85,6 @@ class DeviceEntry(_Table):
 
 
 class ChannelsTable(_Table):
-    """``[channels]``."""
-
     count: Annotated[int, Field(ge=1, le=255)] = 2
     transport: Literal["tcp", "unix"] = "tcp"
     congestion: str = ""
@@ -116,8 +112,6 @@ class LinkTable(_Table):
 
 
 class MigrationTable(_Table):
-    """``[migration]``."""
-
     downtime_limit: Seconds = 0.3
     rounds: Annotated[int, Field(ge=1, le=1000)] = 30
     max_bandwidth: Rate | None = None
@@ -129,8 +123,6 @@ class MigrationTable(_Table):
 
 
 class CompareTable(_Table):
-    """``[compare]``."""
-
     models: list[Annotated[str, Field(min_length=1)]] = []
     repeats: Annotated[int, Field(ge=1, le=10000)] = 3
 
@@ -168,14 +160,7 @@ class Scenario(_Table):
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,
             congestion=self.channels.congestion,
-            credits=self.migration.credits,
-            splice=self.migration.splice,
-            downtime_limit=self.migration.downtime_limit,
-            rounds=self.migration.rounds,
-            max_bandwidth=self.migration.max_bandwidth or 0,
-            auto_converge=self.migration.auto_converge,
-            together=self.migration.together,
-            config_load=self.migration.config_load,
+            **{**self.migration.model_dump(), "max_bandwidth": self.migration.max_bandwidth or 0},
         )
 
 
@@ -183,7 +168,6 @@ def parse_scenario(table: Mapping[str, object], where: str) -> Scenario:
     """Validate what a scenario file holds.
 
     Arguments:
-        table: the file's contents.
         where: the file's name, for errors.
 
     Raises:

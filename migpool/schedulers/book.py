@@ -31,11 +31,7 @@ NAMED = 4
 
 
 class Book:
-    """Which jobs are open.
-
-    Arguments:
-        limit: seconds without headway.
-    """
+    """Which jobs are open. ``limit``: seconds without headway."""
 
     def __init__(self, limit: float = 30.0) -> None:
         self.limit = limit

@@ -66,8 +66,6 @@ _Perform: TypeAlias = Callable[[Job, Effect[object]], Effect[object] | None]
 
 
 class _Course:
-    """A job on its way between the threads."""
-
     __slots__ = ("brought", "job", "polled", "ready")
 
     def __init__(self, job: Job) -> None:

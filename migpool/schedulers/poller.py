@@ -91,7 +91,6 @@ class Poller(Generic[T]):
         self._ring()
 
     def run(self) -> None:
-        """What the thread does."""
         watched = self._watched
         while not self._over():
             events = self._epoll.poll(LOOK_AGAIN)

@@ -2,8 +2,7 @@
 
 ::
 
-    model.py          what is simulated: a device's profile, a host's resources
-    simulate.py       interprets the jobs' effects in virtual time
+    simulate.py       what is simulated (a device's profile, a host's resources); interprets jobs in virtual time
     fitting.py        finds the profile under which downtimes come out as published
     published.py      the published downtimes, and which shared resource it takes to explain them
     told.py           what was found as a table, a page and JSON

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.sim.fitting import fit
-from migpool.sim.model import Profile, Shared, World
-from migpool.sim.simulate import downtime
+from migpool.sim.simulate import Profile, Shared, World, downtime
 from migpool.units import MIB
 
 SIZE: Final = 100 * MIB
@@ -52,7 +51,6 @@ class Hypothesis:
     """What might explain the downtimes.
 
     Arguments:
-        name: in words.
         shared: what devices of one host do one at a time.
         stops: whether the stop's time is fitted, instead of being the 5 ms of the device profiles.
     """
@@ -67,7 +65,6 @@ class Fit:
     """How well one hypothesis explains them.
 
     Arguments:
-        hypothesis: which.
         values: what was fitted: ``read``, ``write``, ``base`` and perhaps ``stop`` in seconds, ``main_rate`` in bytes a
             second.
         downtimes: simulated, in seconds, by way and number of devices.
@@ -107,11 +104,7 @@ def explain(hypothesis: Hypothesis) -> Fit:
 
 
 def conclusion(found: Sequence[Fit]) -> str:
-    """What all of them together say, in two or three sentences.
-
-    Arguments:
-        found: one or more.
-    """
+    """What all of them together say, in two or three sentences."""
     good = [one for one in found if one.worst <= GOOD]
     bad = [one for one in found if one.worst > GOOD]
     if not good:

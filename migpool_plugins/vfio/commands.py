@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 
@@ -17,9 +16,8 @@ app = group(__doc__ or "")
 
 @app.command()
 def probe(
-    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Say which VFIO devices of this host can migrate, and why others cannot.
 
@@ -30,7 +28,6 @@ def probe(
 
       [cyan]migpool vfio probe --json[/]
     """
-    set_up(context, 0, None, debug)
     from migpool_plugins.vfio.kernel.probe import probe as look
 
     found = look()
@@ -61,7 +58,6 @@ def probe(
 
 @app.command()
 def serve(
-    context: typer.Context,
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A device profile: network-function, tiny ...")],
     path: Annotated[str, typer.Option("--socket", metavar="PATH", help="Where to listen.")],
     devices: Annotated[
@@ -72,7 +68,7 @@ def serve(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of a vfio entry, as in a scenario."),
     ] = None,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Serve emulated VFIO devices over vfio-user, until SIGINT or SIGTERM.
 
@@ -85,12 +81,11 @@ def serve(
 
       [cyan]migpool vfio serve tiny --socket /tmp/vf -o 'fault={at=70000, kind="error"}'[/]
     """
-    set_up(context, 0, None, debug)
     import signal
 
     from migpool.device import DeviceError
     from migpool.errors import UsageError
-    from migpool.scenario.option_text import read_options
+    from migpool.scenario.plugins import read_options
     from migpool_plugins.vfio.vfiouser.port import ServedDevices
 
     options = {**read_options(option or []), "profile": profile}

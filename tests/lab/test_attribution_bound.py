@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from migpool.core.effects import Wait
 from migpool.device import Device, DeviceContext, OptionValue, StateCosts
 from migpool.errors import UsageError
-from migpool.lab.analysis.bound import DeviceCosts, bound_of, lower_bound
+from migpool.lab.analysis.bound import bound_of, lower_bound
+from migpool.lab.analysis.device_costs import DeviceCosts
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.migration.states import State

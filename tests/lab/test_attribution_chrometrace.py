@@ -18,7 +18,7 @@ from migpool.migration.states import State
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import Slow, migrate
-from tests.support.attribution.attribution_spans import MS, Row, ns, side_report
+from tests.support.attribution.attribution_spans import MS, Row, side_report
 
 
 class Event(TypedDict, total=False):
@@ -185,15 +185,6 @@ def test_runs_lie_over_each_other_and_stop_at_the_same_place(run: tuple[SideRepo
     assert min(event["ts"] for event in events) >= 0
     flows = of_phase(events, "s")
     assert len({event["id"] for event in flows}) == len(flows) == 36
-
-
-def test_another_hosts_clock_is_brought_onto_the_sources() -> None:
-    source = side_report("source", [(Wait.SEND, 0, 0, 10, 20, "x")], stopped=10)
-    destination = side_report("destination", [(Wait.WRITE, 0, 0, 525, 530, "y")], running=540)
-    events = drawn(TracedRun(source, destination, offset_ns=ns(0) - ns(500)))
-    times = {event["name"]: event["ts"] for event in events if event["ph"] in ("X", "i")}
-    assert times["device write"] - times["stopped"] == pytest.approx(15e3)
-    assert times["running"] - times["stopped"] == pytest.approx(30e3)
 
 
 def test_a_failed_run_is_drawn_without_a_critical_path() -> None:

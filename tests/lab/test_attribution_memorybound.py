@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from migpool.lab.analysis.bound import DeviceCosts, bound_of, lower_bound
-from migpool.lab.analysis.memory_costs import memory_costs
+from migpool.lab.analysis.bound import bound_of, lower_bound
+from migpool.lab.analysis.device_costs import DeviceCosts, device_costs
 from migpool.migration.report import SideReport
 from tests.support.attribution.made_downtimes import Rules
 from tests.support.attribution.made_memory import Pages, made
@@ -53,13 +53,17 @@ def of_size(run: tuple[SideReport, SideReport], before: int, after: int) -> tupl
     return replace(source, devices=devices), destination
 
 
+def ram_of(*runs: tuple[SideReport, SideReport]) -> DeviceCosts:
+    return next(one for one in device_costs(runs) if one.name == "ram")
+
+
 def test_the_rate_is_what_was_sent_over_the_time_in_which_something_was() -> None:
     run = of_size(made(Rules((), channels=1), Pages(jobs=3)), 0, 60 * MIB)
-    found = memory_costs([run])
+    found = ram_of(run)
     assert found.look == pytest.approx(0.004)
     assert found.sync == pytest.approx(0.0005)
     # The channel is busy for 120 ms; a look at a packet is at the same time as the sending of another.
-    assert found.rate == pytest.approx(60 * MIB / 0.12, rel=0.01)
+    assert found.page_rate == pytest.approx(60 * MIB / 0.12, rel=0.01)
     bound = lower_bound([run])
     assert bound.parts["memory"] == pytest.approx(124.5, rel=0.01)
     source, destination = run
@@ -68,12 +72,12 @@ def test_the_rate_is_what_was_sent_over_the_time_in_which_something_was() -> Non
 
 def test_whichever_end_is_slower_bounds_and_the_best_run_counts() -> None:
     slow = of_size(made(Rules((), channels=1), Pages(jobs=1, receive=5.0)), 0, 60 * MIB)
-    assert memory_costs([slow]).rate == pytest.approx(60 * MIB / 0.3, rel=0.01)
+    assert ram_of(slow).page_rate == pytest.approx(60 * MIB / 0.3, rel=0.01)
     quick = of_size(made(Rules((), channels=1), Pages(jobs=1, send=1.0)), 0, 60 * MIB)
-    assert memory_costs([slow, quick]).rate == pytest.approx(60 * MIB / 0.06, rel=0.01)
+    assert ram_of(slow, quick).page_rate == pytest.approx(60 * MIB / 0.06, rel=0.01)
 
 
 def test_a_machine_that_left_nothing_has_no_bound_of_its_memory() -> None:
     run = made(Rules((), channels=1), Pages(packets=0))
-    assert memory_costs([run]).rate == 0
+    assert ram_of(run).page_rate == 0
     assert "memory" not in lower_bound([run]).parts

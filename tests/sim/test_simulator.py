@@ -13,9 +13,8 @@ import pytest
 from migpool.errors import MigpoolError
 from migpool.sim import published
 from migpool.sim.fitting import fit
-from migpool.sim.model import Profile, World
 from migpool.sim.published import PUBLISHED, Hypothesis, conclusion, explain
-from migpool.sim.simulate import downtime
+from migpool.sim.simulate import Profile, World, downtime
 from tests.support.commandline import here
 
 CONFIG = 0.5

@@ -6,35 +6,24 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
-from migpool.cli.options import (
-    Debug,
-    JsonFile,
-    LogFormatOption,
-    ModelsOption,
-    PictureFile,
-    ReportFile,
-    ScenarioArgument,
-    SeedOption,
-    TraceFile,
-    Verbose,
-)
+from migpool.cli import options
+from migpool.cli.invocation import Invocation
 from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 
 def compare(
     context: typer.Context,
-    scenario: ScenarioArgument = "default",
-    models: ModelsOption = "",
+    scenario: options.ScenarioArgument = "default",
+    models: options.ModelsOption = "",
     repeats: Annotated[
         int | None, typer.Option("--repeats", metavar="N", min=1, help="Migrations under each model.")
     ] = None,
-    json_file: JsonFile = None,
-    trace_file: TraceFile = None,
-    picture_file: PictureFile = None,
-    report_file: ReportFile = None,
+    json_file: options.JsonFile = None,
+    trace_file: options.TraceFile = None,
+    picture_file: options.PictureFile = None,
+    report_file: options.ReportFile = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.", show_default=False)] = False,
-    seed: SeedOption = None,
+    seed: options.SeedOption = None,
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
@@ -42,9 +31,9 @@ def compare(
         bool,
         typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
     ] = False,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
 ) -> None:
     """Migrate a machine under one threading model after the other; say which was the fastest.
 
@@ -61,7 +50,7 @@ def compare(
 
       [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
     """
-    invocation = set_up(context, verbose, log_format, debug)
+    invocation: Invocation = context.obj
     from migpool.cli.runs import run_models
     from migpool.errors import UsageError
     from migpool.scenario.model_names import parse_models

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, complete_model, complete_models
 from migpool.errors import UsageError
 
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
 
 
 def complete_plugin(incomplete: str) -> list[str]:
-    """Names of device plug-ins."""
     from migpool.scenario.plugins import names
 
     return [name for name in names("device") if name.startswith(incomplete)]
 
 
 def conformance(
-    context: typer.Context,
     plugin: Annotated[
         str, typer.Argument(metavar="PLUGIN", help="A device plug-in's name.", autocompletion=complete_plugin)
     ] = "",
@@ -50,7 +47,7 @@ def conformance(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report for a review.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON.")] = None,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Check a device plug-in, or a threading model: does it keep what its interface promises?
 
@@ -70,7 +67,6 @@ def conformance(
 
       [cyan]migpool conformance --model my-model[/]
     """
-    set_up(context, 0, None, debug)
     if bool(plugin) == bool(model):
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
     if model and (option or models or every_wait or count != 1):
@@ -106,7 +102,7 @@ def _device(
     plugin: str, options: Sequence[str], count: int, models: str, every_wait: bool, limit: float
 ) -> tuple[int, Checking]:
     """How many checks there are of a device plug-in, and what runs them."""
-    from migpool.conformance.devices.naming import check_list, subject_of
+    from migpool.conformance.devices.checks import check_list, subject_of
     from migpool.conformance.running import run_checks
 
     subject, checks = subject_of(plugin, options, count), check_list(models, every_wait=every_wait)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from migpool.cli.invocation import complain, set_up
+from migpool.cli.invocation import complain
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
 
@@ -29,7 +29,6 @@ _PLAIN_WIDTH: Final = 100
 
 
 def inspect(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -49,7 +48,7 @@ def inspect(
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw a recording, as SVG.", dir_okay=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Show what is in a migration stream: configuration, commands, RAM, every section, and devices' fields.
 
@@ -64,7 +63,6 @@ def inspect(
 
       [cyan]migpool inspect recording --picture recording.svg[/]
     """
-    set_up(context, 0, None, debug)
     if source != "-" and Path(source).is_dir():
         raise typer.Exit(inspect_recording(Path(source), device or [], as_json, picture))
     if picture is not None:
@@ -125,7 +123,6 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
     """Explain a recording, and return the exit code: 1 if it is not complete or not understood.
 
     Arguments:
-        path: the directory.
         devices: must be empty: a recording has no devices that could be decoded without its streams' files.
         as_json: print the explanation as JSON.
         picture_file: where to draw it, as SVG.

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 
@@ -26,12 +25,10 @@ def complete_experiment(incomplete: str) -> list[str]:
 
 @app.command("list")
 def list_experiments(
-    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.", show_default=False)] = False,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """List the claims: what was said, by whom, and what its experiment compares."""
-    set_up(context, 0, None, debug)
     from migpool.experiments.catalogue import chosen
     from migpool.experiments.terminal import claims_table
     from migpool.lab.report.table import console_for
@@ -49,15 +46,13 @@ def list_experiments(
 
 @app.command("show")
 def show(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as C1.", autocompletion=complete_experiment)],
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Print an experiment as it is written: a good beginning for one of your own.
 
     [cyan]migpool lab show C1 > mine.toml[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.experiments.catalogue import experiment_text, load_experiment
 
     load_experiment(name)
@@ -66,7 +61,6 @@ def show(
 
 @app.command("run")
 def run(
-    context: typer.Context,
     experiments: Annotated[
         list[str],
         typer.Argument(
@@ -85,7 +79,7 @@ def run(
             "--results", metavar="DIR", file_okay=False, help="Write a page, JSON and a picture for each, and an index."
         ),
     ] = None,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Make an experiment's runs, and say whether the claim is supported, refuted, or what it depends on.
 
@@ -101,7 +95,6 @@ def run(
 
       [cyan]migpool lab run published[/]      what the published downtimes have in common, by simulation
     """
-    set_up(context, 0, None, debug)
     claims = [name for name in experiments if name.lower() != "published"]
     if len(claims) < len(experiments):
         import migpool.sim.published  # noqa: F401 -- needs SimPy, which is to be found out before the runs
@@ -113,10 +106,9 @@ def run(
 
 @app.command("compare")
 def compare(
-    context: typer.Context,
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A directory of results, or one finding's JSON.")],
     now: Annotated[Path, typer.Argument(metavar="NOW", help="The later one.")],
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Say whether earlier verdicts stand: which comparisons came out the same, which did not.
 
@@ -127,7 +119,6 @@ def compare(
 
       [cyan]migpool lab compare docs/results/2026-11-26 results[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.errors import UsageError
     from migpool.experiments.recheck import standings
     from migpool.experiments.results import findings_in
@@ -149,7 +140,6 @@ def compare(
 
 
 def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> int:
-    """Run experiments one after the other, and return the exit code."""
     from migpool.cli.files import write
     from migpool.cli.interrupt import Interrupt
     from migpool.experiments.catalogue import chosen

@@ -7,17 +7,15 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug
 
 Into = Annotated[Path, typer.Option("--into", metavar="DIRECTORY", help="Where the package's directory is made.")]
 
 
 def new_device(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plug-in's name, such as my-device.")],
     into: Into = Path(),
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Write a package with a device plug-in that works, to change into your own.
 
@@ -26,7 +24,6 @@ def new_device(
 
       [cyan]migpool new-device my-device && pip install -e ./my-device && migpool conformance my-device[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.conformance.skeleton import write_package
 
     made = write_package("device", name, into)
@@ -34,10 +31,9 @@ def new_device(
 
 
 def new_model(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name, such as my-model.")],
     into: Into = Path(),
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Write a package with a threading model that works, to change into your own.
 
@@ -45,7 +41,6 @@ def new_model(
 
       [cyan]migpool new-model my-model && pip install -e ./my-model && migpool conformance --model my-model[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.conformance.skeleton import write_package
 
     made = write_package("scheduler", name, into)

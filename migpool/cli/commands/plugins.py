@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug
 
 
 def plugins(
-    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.", show_default=False)] = False,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """List the devices and threading models that are installed.
 
@@ -22,7 +20,6 @@ def plugins(
     [cyan]migpool.schedulers[/]. One that is broken is shown with its error; the others
     work all the same.
     """
-    set_up(context, 0, None, debug)
     from migpool.scenario.plugins import describe
 
     found = describe()

@@ -6,16 +6,8 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
-from migpool.cli.options import Count, Debug, LogFormatOption, ModelOption, SeedOption, Verbose
-from migpool.cli.streamfile import (
-    ChannelsOption,
-    IdleOption,
-    OptionalScenario,
-    StoreOption,
-    check_scenario_options,
-    receive_stream_file,
-)
+from migpool.cli import options, streamfile
+from migpool.cli.invocation import Invocation
 from migpool.errors import UsageError
 
 
@@ -24,16 +16,16 @@ def receive(
     listen: Annotated[
         str, typer.Option("--listen", metavar="ADDRESS", help="tcp:HOST:PORT (port 0: any) or unix:PATH.")
     ],
-    scenario: OptionalScenario = None,
-    store: StoreOption = None,
-    channels: ChannelsOption = 0,
-    idle: IdleOption = 60,
-    model: ModelOption = "pool",
-    count: Count = 1,
-    seed: SeedOption = None,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    scenario: streamfile.OptionalScenario = None,
+    store: streamfile.StoreOption = None,
+    channels: streamfile.ChannelsOption = 0,
+    idle: streamfile.IdleOption = 60,
+    model: options.ModelOption = "pool",
+    count: options.Count = 1,
+    seed: options.SeedOption = None,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
 ) -> None:
     """Be the destination: wait for a source, and load its machine.
 
@@ -50,13 +42,13 @@ def receive(
 
       [cyan]migpool receive --store vm.mig --listen tcp:0.0.0.0:4444 --channels 4[/]
     """
-    invocation = set_up(context, verbose, log_format, debug)
+    invocation: Invocation = context.obj
     if (store is None) == (scenario is None):
         raise UsageError("receive needs a SCENARIO to run, or --store FILE to store a machine of any kind")
     if store is not None:
-        raise typer.Exit(receive_stream_file(invocation, store, listen, channels, idle))
+        raise typer.Exit(streamfile.receive_stream_file(invocation, store, listen, channels, idle))
     assert scenario is not None
-    check_scenario_options(channels)
+    streamfile.check_scenario_options(channels)
     from migpool.cli.oneside import OneSide, receive_machines
 
     side = OneSide(invocation, scenario, model, "destination", listen, count=count, seed=seed)

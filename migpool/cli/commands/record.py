@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import complain, say, set_up
+from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 
@@ -27,9 +27,9 @@ def record(
     idle: Annotated[
         float, typer.Option("--idle", metavar="SECONDS", min=0, help="How long nothing at all may pass.")
     ] = 3600,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: Verbose = 0,
+    _format: LogFormatOption = None,
+    _: Debug = False,
 ) -> None:
     """Stand between a source and a destination; write down every byte that passes, and when.
 
@@ -55,7 +55,7 @@ def record(
     def opened(connection: Connection) -> None:
         log.info("connection", number=connection.number, role=connection.name, uuid=connection.uuid)
 
-    invocation = set_up(context, verbose, log_format, debug)
+    invocation: Invocation = context.obj
     configure(invocation)
     log = structlog.get_logger()
     many_descriptors()

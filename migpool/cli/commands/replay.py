@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import complain, say, set_up
+from migpool.cli.invocation import Invocation, complain, say
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 
 class Speed(StrEnum):
-    """How fast to send."""
-
     RECORDED = "recorded"
     FULL = "full"
 
@@ -38,9 +36,9 @@ def replay(
     connect: Annotated[
         float, typer.Option("--connect", metavar="SECONDS", min=0, help="How long the destination is looked for.")
     ] = 10,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: Verbose = 0,
+    _format: LogFormatOption = None,
+    _: Debug = False,
 ) -> None:
     """Play a recording into a destination that waits for a migration.
 
@@ -63,7 +61,7 @@ def replay(
     from migpool.streams.record.replay import Replay
     from migpool.transport.address import Address
 
-    invocation = set_up(context, verbose, log_format, debug)
+    invocation: Invocation = context.obj
     configure(invocation)
     seed = seed_of(order)
     address = Address.parse(to)

@@ -8,21 +8,19 @@ from typing import Annotated
 import typer
 
 from migpool.cli.files import REPORT, check_writable, reported, write
-from migpool.cli.invocation import set_up
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 
 def report(
-    context: typer.Context,
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULT.json...", help="Files that --json wrote.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.html", dir_okay=False, help="Where to write it.")
     ] = REPORT,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: Verbose = 0,
+    _format: LogFormatOption = None,
+    _: Debug = False,
 ) -> None:
     """Tell of one result or more on one page: which model, how much, and why.
 
@@ -33,7 +31,6 @@ def report(
 
       [cyan]migpool report result.json -o report.html[/]
     """
-    set_up(context, verbose, log_format, debug)
     from migpool.lab.report.page.document import document
     from migpool.lab.run.form import read_form
     from migpool.lab.run.result import LabResult

@@ -6,38 +6,27 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
-from migpool.cli.options import (
-    Debug,
-    JsonFile,
-    LogFormatOption,
-    ModelOption,
-    PictureFile,
-    ReportFile,
-    ScenarioArgument,
-    SeedOption,
-    TraceFile,
-    Verbose,
-)
+from migpool.cli import options
+from migpool.cli.invocation import Invocation
 from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 
 def run(
     context: typer.Context,
-    scenario: ScenarioArgument = "default",
-    model: ModelOption = "pool",
+    scenario: options.ScenarioArgument = "default",
+    model: options.ModelOption = "pool",
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="How many migrations.")] = 1,
-    json_file: JsonFile = None,
-    trace_file: TraceFile = None,
-    picture_file: PictureFile = None,
-    report_file: ReportFile = None,
-    seed: SeedOption = None,
+    json_file: options.JsonFile = None,
+    trace_file: options.TraceFile = None,
+    picture_file: options.PictureFile = None,
+    report_file: options.ReportFile = None,
+    seed: options.SeedOption = None,
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
 ) -> None:
     """Migrate a machine from one process to another under one threading model.
 
@@ -52,7 +41,7 @@ def run(
 
       [cyan]migpool run guest --max-bandwidth 500MiB/s[/]   a guest that writes its memory
     """
-    invocation = set_up(context, verbose, log_format, debug)
+    invocation: Invocation = context.obj
     from migpool.cli.runs import run_models
 
     code = run_models(

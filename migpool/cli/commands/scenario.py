@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, complete_scenario
 
@@ -22,9 +21,8 @@ Name = Annotated[
 
 
 @app.command("list")
-def list_builtin(context: typer.Context, debug: Debug = False) -> None:
+def list_builtin(_: Debug = False) -> None:
     """List the built-in scenarios."""
-    set_up(context, 0, None, debug)
     from rich.text import Text
 
     from migpool.lab.report.table import console_for, plain_table
@@ -44,12 +42,11 @@ def list_builtin(context: typer.Context, debug: Debug = False) -> None:
 
 
 @app.command("show")
-def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
+def show(name: Name, _: Debug = False) -> None:
     """Print a scenario as it is written: a good beginning for one of your own.
 
     [cyan]migpool scenario show default > mine.toml[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.scenario.schema import load_scenario, scenario_text
 
     load_scenario(name)
@@ -57,9 +54,8 @@ def show(context: typer.Context, name: Name, debug: Debug = False) -> None:
 
 
 @app.command("check")
-def check(context: typer.Context, name: Name, debug: Debug = False) -> None:
+def check(name: Name, _: Debug = False) -> None:
     """Check a scenario: every key, the models, and whether the devices can be made here, at both ends."""
-    set_up(context, 0, None, debug)
     from migpool.device import Side
     from migpool.scenario.build import build_machine
     from migpool.scenario.model_names import scenario_models

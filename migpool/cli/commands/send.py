@@ -7,49 +7,30 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import set_up
-from migpool.cli.options import (
-    Count,
-    Debug,
-    JsonFile,
-    LogFormatOption,
-    ModelOption,
-    ScenarioArgument,
-    SeedOption,
-    TraceFile,
-    Verbose,
-)
-from migpool.cli.streamfile import (
-    ChannelsOption,
-    IdleOption,
-    NoReturnPath,
-    UuidOption,
-    check_scenario_options,
-    is_stream_file,
-    send_stream_file,
-)
+from migpool.cli import options, streamfile
+from migpool.cli.invocation import Invocation
 from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 
 def send(
     context: typer.Context,
-    scenario: ScenarioArgument,
+    scenario: options.ScenarioArgument,
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="tcp:HOST:PORT or unix:PATH.")],
-    channels: ChannelsOption = 0,
-    uuid: UuidOption = None,
-    no_return_path: NoReturnPath = False,
-    idle: IdleOption = 60,
-    model: ModelOption = "pool",
-    count: Count = 1,
-    json_file: JsonFile = None,
-    trace_file: TraceFile = None,
-    seed: SeedOption = None,
+    channels: streamfile.ChannelsOption = 0,
+    uuid: streamfile.UuidOption = None,
+    no_return_path: streamfile.NoReturnPath = False,
+    idle: streamfile.IdleOption = 60,
+    model: options.ModelOption = "pool",
+    count: options.Count = 1,
+    json_file: options.JsonFile = None,
+    trace_file: options.TraceFile = None,
+    seed: options.SeedOption = None,
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
-    verbose: Verbose = 0,
-    log_format: LogFormatOption = None,
-    debug: Debug = False,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
 ) -> None:
     """Be the source: send the scenario's machine to a destination that listens.
 
@@ -63,14 +44,14 @@ def send(
 
       [cyan]migpool send vm.mig --to tcp:192.0.2.7:4444 --channels 4[/]
     """
-    invocation = set_up(context, verbose, log_format, debug)
-    if is_stream_file(scenario):
+    invocation: Invocation = context.obj
+    if streamfile.is_stream_file(scenario):
         raise typer.Exit(
-            send_stream_file(
+            streamfile.send_stream_file(
                 invocation, Path(scenario), to, channels, uuid=uuid, return_path=not no_return_path, idle=idle
             )
         )
-    check_scenario_options(channels, uuid, no_return_path)
+    streamfile.check_scenario_options(channels, uuid, no_return_path)
     from migpool.cli.oneside import OneSide, send_machines
 
     tuning = Tuning(downtime_limit, max_bandwidth, in_turn)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import complain, say, set_up
+from migpool.cli.invocation import complain, say
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, SeedOption, complete_scenario
 from migpool.core.machine import Machine
@@ -38,11 +38,10 @@ ScenarioOption = Annotated[
 
 @app.command("save")
 def save(
-    context: typer.Context,
     file: File,
     scenario: ScenarioOption = "guest",
     seed: SeedOption = None,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Start the scenario's machine, and save it while it runs; it ends then, to go on from the file.
 
@@ -51,8 +50,7 @@ def save(
 
       [cyan]migpool snapshot save guest.mig[/]
     """
-    set_up(context, 0, None, debug)
-    from migpool.lab.run.rounds import RoundResult, round_line
+    from migpool.lab.run.result import RoundResult, round_line
     from migpool.precopy.rounds import Round
     from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.file.file import StreamFile
@@ -69,11 +67,10 @@ def save(
 
 @app.command("load")
 def load(
-    context: typer.Context,
     file: File,
     scenario: ScenarioOption = "guest",
     seed: SeedOption = None,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Load the machine that the file holds, let it go on, and have every device prove that it does.
 
@@ -81,7 +78,6 @@ def load(
 
       [cyan]migpool snapshot load guest.mig[/]
     """
-    set_up(context, 0, None, debug)
     from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.snapshot.destination import SnapshotDestination
 

@@ -22,7 +22,6 @@ from typing import Annotated, Final
 
 import typer
 
-from migpool.cli.invocation import set_up
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
@@ -41,8 +40,6 @@ _BOTH: Final = {
 
 
 class Direction(StrEnum):
-    """Which migrations must work."""
-
     FORWARD = "forward"
     BACKWARD = "backward"
     BOTH = "both"
@@ -50,7 +47,6 @@ class Direction(StrEnum):
 
 @app.command()
 def diff(
-    context: typer.Context,
     old: Annotated[Path, typer.Argument(metavar="A", help="The old description; forward is from A to B.")],
     new: Annotated[Path, typer.Argument(metavar="B", help="The new one, of the same form.")],
     direction: Annotated[
@@ -60,7 +56,7 @@ def diff(
         bool, typer.Option("--strict", help="Count what breaks in some states only, too.", show_default=False)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
-    debug: Debug = False,
+    _: Debug = False,
 ) -> None:
     """Say which differences of two descriptions break a migration, in which direction, and why.
 
@@ -74,7 +70,6 @@ def diff(
 
       [cyan]migpool vmsd diff 9.2.mig 10.0.mig --direction both --strict[/]
     """
-    set_up(context, 0, None, debug)
     raise typer.Exit(
         print_diff(
             old,

@@ -3,8 +3,7 @@
 ::
 
     subject.py   the plug-in that is looked at, and the machines made of it
-    checks.py    the list of checks;  migrating.py, calling.py: what they do
-    naming.py    a plug-in, as it is named on a command line
+    checks.py    the list of checks, and a plug-in as a command line names it;  migrating.py, calling.py: what they do
 
 Every check works on devices that the plug-in itself made, through the interface of ``migpool.device`` alone.
 """

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
-from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.conformance.pairing import SIDES
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, Side
 from migpool.flow.window import Reassembly
@@ -33,7 +34,7 @@ class Saved:
 def identity(subject: Subject) -> str:
     """The same devices at both ends, each with a name of its own; pending sizes make sense and do not block."""
     names: list[list[tuple[str, int, bool]]] = []
-    for side in _SIDES:
+    for side in SIDES:
         with _devices(subject, side) as devices:
             Machine(subject.name, devices)  # refuses a name that is wrong or there twice
             names.append([(one.idstr, one.instance_id, one.iterable) for one in devices])
@@ -155,8 +156,6 @@ def aborts(subject: Subject) -> str:
 
 
 # ------------------------------------------------------------------ steps
-
-_SIDES: Final[tuple[Side, Side]] = ("source", "destination")
 
 
 @contextmanager

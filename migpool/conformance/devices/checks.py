@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, TypeAlias
 
-from migpool.conformance.check import Check, about, named
+from migpool.conformance.check import Check, check_of
 from migpool.conformance.devices import calling, migrating
 from migpool.conformance.devices.subject import Subject
-from migpool.scenario.model_names import Model, parse_model
+from migpool.conformance.naming import check_name
+from migpool.device import DeviceError
+from migpool.errors import UsageError
+from migpool.scenario.model_names import all_models, parse_model, parse_models
+from migpool.scenario.plugins import load_device_plugin, read_options
 
 Run: TypeAlias = Callable[[Subject], str]
 
@@ -22,7 +25,7 @@ _CALLING: Final[Sequence[Run]] = (
     calling.missing_state,
     calling.aborts,
 )
-_MIGRATING: Final[Sequence[Callable[[Subject, Model], str]]] = (
+_MIGRATING: Final[Sequence[Callable[..., str]]] = (
     migrating.round_trip,
     migrating.short_buffers,
     migrating.tight_window,
@@ -43,20 +46,44 @@ def checks(models: Sequence[str], *, every_wait: bool = False) -> list[Check[Sub
     Raises:
         UsageError: there is no such model.
     """
-    found = [Check(named(run), "", about(run), run) for run in _CALLING]
+    found = [check_of(run) for run in _CALLING]
     for name in models:
         model = parse_model(name)
         for run in _MIGRATING:
-            if run is migrating.cancels:
-                found.append(Check(named(run), name, about(run), partial(_cancels, model=model, every=every_wait)))
-            else:
-                found.append(Check(named(run), name, about(run), partial(_migrates, run=run, model=model)))
+            more = {"every": every_wait} if run is migrating.cancels else {}
+            found.append(check_of(run, name, model=model, **more))
     return found
 
 
-def _migrates(subject: Subject, *, run: Callable[[Subject, Model], str], model: Model) -> str:
-    return run(subject, model)
+def subject_of(name: str, options: Sequence[str], count: int) -> Subject:
+    """The plug-in of that name.
+
+    Arguments:
+        options: ``KEY=VALUE`` each, the value as in a scenario (TOML); what is no TOML is taken as text.
+        count: how many devices it is to make.
+
+    Raises:
+        UsageError: there is no such plug-in, an option is wrong, or one is missing without which it makes no devices.
+        PluginError: it is broken.
+    """
+    if count < 1:
+        raise UsageError(f"count is {count}: ask for 1 device or more")
+    check_name("device", name)
+    subject = Subject(name, load_device_plugin(name), read_options(options), count)
+    try:
+        devices = subject.devices("source")
+    except DeviceError as error:
+        raise UsageError(f"no devices to check: {error}; options are given as KEY=VALUE") from error
+    for device in devices:
+        device.close()
+    return subject
 
 
-def _cancels(subject: Subject, *, model: Model, every: bool) -> str:
-    return migrating.cancels(subject, model, every=every)
+def check_list(models: str, *, every_wait: bool = False) -> list[Check[Subject]]:
+    """The checks under these models, all that are installed if none is named.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    names = [model.name for model in parse_models(models)] if models else all_models()
+    return checks(names, every_wait=every_wait)

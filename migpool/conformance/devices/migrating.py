@@ -7,20 +7,18 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
-from migpool.conformance.interference import Calls, Tripwire, failing
-from migpool.conformance.pairing import Migrated, migrate, settings_with
-from migpool.conformance.verdict import Failure, NotApplicable
+from migpool.conformance.interference import Calls, failing
+from migpool.conformance.pairing import SIDES, Migrated, cancelled_at, counting_waits, migrate, settings_with, spread
 from migpool.core.machine import Machine
-from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.lab.run.footprint import Footprint, footprint
-from migpool.migration.endpoint import Endpoint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import Model
@@ -41,7 +39,6 @@ ROOMY: Final = settings_with(MIB, 64)
 SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
 TURNS: Final = 5
 
-SIDES: Final[tuple[Side, ...]] = ("source", "destination")
 SAVING: Final = ("quiesce", "stop", "save_state", "save_config")
 LOADING: Final = ("load_state", "load_config", "wake", "start")
 BEFORE: Final = ("save_setup", "iterate")
@@ -93,11 +90,13 @@ def _noted(splice_fd: Callable[[], int | None], answers: list[int]) -> int | Non
 
 def cancels(subject: Subject, model: Model, *, every: bool = False, sides: Sequence[Side] = SIDES) -> str:
     """Cancel at one wait after the other, at either end; the source's devices must go on and migrate later."""
-    waits = dict(zip(SIDES, _waits(subject, model), strict=True))
+    with _machines(subject) as (source, destination):
+        migrated, waits = counting_waits(source, destination, model, ROOMY)
+        _must_complete(migrated, "")
     done = 0
     for side in sides:
         count = waits[side]
-        for position in range(count) if every else _spread(count):
+        for position in range(count) if every else spread(count, POSITIONS):
             done += _cancel_at(subject, model, side, position)
     return f"{done} of {sum(waits[side] for side in sides)} waits cancelled, and migrated again after each"
 
@@ -187,33 +186,16 @@ def _must_complete(migrated: Migrated, when: str) -> None:
 
 
 def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
-    """The same devices of the source must migrate now."""
-    with ExitStack() as stack:
-        destination = subject.machine("destination")
-        stack.callback(destination.close)
+    with closing(subject.machine("destination")) as destination:
         _must_complete(migrate(source, destination, model, ROOMY), f" {when}")
 
 
 # ------------------------------------------------------------------ cancels
 
 
-def _waits(subject: Subject, model: Model) -> tuple[int, int]:
-    tracers = (Tracer(), Tracer())
-    with _machines(subject) as (source, destination):
-        _must_complete(migrate(source, destination, model, ROOMY, tracers), "")
-    return len(tracers[0].spans()), len(tracers[1].spans())
-
-
-def _spread(count: int) -> Sequence[int]:
-    return sorted({count * step // POSITIONS for step in range(POSITIONS)})
-
-
 def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> bool:
-    ends: dict[Side, Endpoint] = {}
-    wire = Tripwire(position, lambda: ends[side].cancel())
-    tracers = (wire, None) if side == "source" else (None, wire)
     with _machines(subject) as (source, destination):
-        migrated = migrate(source, destination, model, ROOMY, tracers, ends.update)
+        migrated = cancelled_at(source, destination, model, ROOMY, side, position)
         if migrated.source.outcome is State.COMPLETED:
             # It came too late: the machine had moved, and that must be as good as any.
             _must_complete(migrated, f" that was cancelled at wait {position} of the {side}, too late,")
@@ -256,9 +238,5 @@ def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: in
 @contextmanager
 def _machines(subject: Subject) -> Iterator[tuple[Machine, Machine]]:
     """Both machines, closed at the end whatever happens."""
-    with ExitStack() as stack:
-        source = subject.machine("source")
-        stack.callback(source.close)
-        destination = subject.machine("destination")
-        stack.callback(destination.close)
+    with closing(subject.machine("source")) as source, closing(subject.machine("destination")) as destination:
         yield source, destination

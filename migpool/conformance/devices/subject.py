@@ -19,10 +19,7 @@ class Subject:
     """A plug-in and how its devices are made.
 
     Arguments:
-        name: what the plug-in is called.
-        plugin: the function that makes its devices.
         options: the options it is given, as in a scenario.
-        count: how many devices are asked for.
         seed: decides made-up state.
         living: the devices that were made, so that a check that hangs can be ended.
     """
@@ -51,7 +48,6 @@ class Subject:
         return Machine(MACHINE, self.devices(side))
 
     def fresh(self) -> Self:
-        """The same, with no devices made yet."""
         return replace(self, living=[])
 
     def abort(self) -> None:

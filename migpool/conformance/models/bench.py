@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from migpool.conformance.check import Failure
 from migpool.conformance.models.subject import Subject
-from migpool.conformance.verdict import Failure
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk, Steps, WriteState
-from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Device
 from migpool.errors import DeviceError
+from migpool.migration.chunk_queue import ChunkQueues
 from migpool.schedulers.base import Scheduler, Setup
 
 A_MOMENT = 0.005
@@ -38,42 +40,28 @@ class _Made(Device):
         del data
 
 
-class _Mailboxes:
-    """Answers ``NextChunk``: a queue a device, with the same hand-over as the destination's windows."""
+class _Inboxes(ChunkQueues):
+    """The destination's own, which also say how many chunks were asked for."""
 
-    def __init__(self, switch: CancelSwitch) -> None:
-        self._switch = switch
-        self._news = threading.Condition(threading.RLock())
-        self._boxes: dict[int, deque[Chunk]] = defaultdict(deque)
-        self._ready: dict[int, Callable[[], None]] = {}
+    def __init__(self, machine: Machine, switch: CancelSwitch) -> None:
+        self._news = threading.Condition()
         self._asked = 0
-        switch.on_cancel(self._wake)
+        self._brought: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
+        super().__init__(machine, lambda _: None, switch, lambda _: None)
 
-    def put(self, slot: Slot, chunk: Chunk) -> None:
-        with self._news:
-            self._boxes[slot.number].append(chunk)
-            ready = self._ready.pop(slot.number, None)
-            self._news.notify_all()
-        if ready is not None:
-            ready()
+    def put(self, slot: Slot) -> None:
+        """Bring the device's next chunk."""
+        chunk = Chunk(SIZE)
+        chunk.index = next(self._brought[slot.number])
+        self.deliver(self.by_slot[slot.number], chunk)
 
     def take(self, effect: NextChunk) -> Chunk:
-        with self._news:
-            self._note()
-            while not self._boxes[effect.slot.number]:
-                self._switch.check()
-                self._news.wait()
-            return self._boxes[effect.slot.number].popleft()
+        self._note()
+        return super().take(effect)
 
-    def take_or_call(self, effect: NextChunk, ready: Callable[[], None], *, leave: bool) -> Chunk | None:
-        del leave  # nobody is sure to bring another chunk here
-        with self._news:
-            self._switch.check()
-            self._note()
-            if self._boxes[effect.slot.number]:
-                return self._boxes[effect.slot.number].popleft()
-            self._ready[effect.slot.number] = ready
-            return None
+    def take_or_call(self, effect: NextChunk, ready: Ready, *, leave: bool) -> Chunk | None:
+        self._note()
+        return super().take_or_call(effect, ready, leave=leave)
 
     def asked(self, count: int, patience: float) -> bool:
         """Whether ``count`` chunks are asked for within ``patience`` seconds."""
@@ -81,15 +69,14 @@ class _Mailboxes:
             return self._news.wait_for(lambda: self._asked >= count or self._switch.thrown, patience)
 
     def _note(self) -> None:
-        self._asked += 1
-        self._news.notify_all()
+        with self._news:
+            self._asked += 1
+            self._news.notify_all()
 
     def _wake(self) -> None:
+        super()._wake()
         with self._news:
-            ready, self._ready = list(self._ready.values()), {}
             self._news.notify_all()
-        for call in ready:
-            call()
 
 
 class Call:
@@ -97,7 +84,6 @@ class Call:
 
     Arguments:
         what: names it in an error.
-        do: makes it.
         patience: seconds that it may take.
         standing: where the jobs stand, in words.
     """
@@ -135,7 +121,6 @@ class Bench:
     """A model, set up; see the top of this file.
 
     Arguments:
-        subject: the model.
         workers: as many, if the model takes a number and none is in its name.
         limit: seconds that the model's threads have to end, and jobs to make headway.
 
@@ -153,11 +138,10 @@ class Bench:
         self.threads = ThreadGroup(limit or subject.patience / 2)
         self.machine = Machine("bench", [_Made(number) for number in range(devices)])
         self.slots: Sequence[Slot] = self.machine.iterable
-        self.boxes = _Mailboxes(self.switch)
+        self.boxes = _Inboxes(self.machine, self.switch)
         self.written: dict[int, list[int]] = {slot.number: [] for slot in self.slots}
         self.holds: Callable[[Slot], None] = lambda _: None
         self.scheduler: Scheduler = subject.part.make()
-        self._chunk = Chunk(SIZE)
         self._writing: set[int] = set()
         self._overlaps: list[str] = []
         self._calls: list[Call] = []
@@ -188,11 +172,7 @@ class Bench:
         self._writing.discard(number)
 
     def load(self, slot: Slot, chunks: int, then: Callable[[], object] | None = None) -> Job:
-        """A job that writes so many chunks as they come.
-
-        Arguments:
-            then: called once it has.
-        """
+        """A job that writes so many chunks as they come. ``then``: called once it has."""
 
         def steps() -> Steps:
             for index in range(chunks):
@@ -239,7 +219,7 @@ class Bench:
     def put(self, slot: Slot, count: int = 1) -> None:
         """Bring a device's next chunks, on the calling thread."""
         for _ in range(count):
-            self.boxes.put(slot, self._chunk)
+            self.boxes.put(slot)
 
     def feeding(self, chunks: int) -> Call:
         """Bring every device's chunks, one device after the other for each index, from a thread."""
@@ -252,7 +232,6 @@ class Bench:
         return self.calling("a chunk's arrival", bring)
 
     def drain(self) -> None:
-        """Drain."""
         self.call("drain", self.scheduler.drain)
 
     def run_all(self, chunks: int) -> None:
@@ -273,7 +252,6 @@ class Bench:
         return set(threading.enumerate()) - self.before - {call.thread for call in self._calls}
 
     def begin(self) -> None:
-        """Set the model up."""
         self.call("setup", lambda: self.scheduler.begin(self.setup))
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from migpool.conformance.check import Check, about, named
+from migpool.conformance.check import Check, check_of
 from migpool.conformance.models import ending, migration, order
 from migpool.conformance.models.subject import Subject
 
@@ -28,10 +28,9 @@ _ALL: Final[Sequence[Callable[[Subject], str]]] = (
     migration.migrates,
     migration.cancelled_migrations,
 )
-FIRST: Final = named(order.runs)
+FIRST: Final = check_of(order.runs).name
 """The check without which no other means anything."""
 
 
 def checks(subject: Subject) -> list[Check[Subject]]:
-    """Every check of a model at one end."""
-    return [Check(named(run), str(subject), about(run), run) for run in _ALL]
+    return [check_of(run, str(subject)) for run in _ALL]

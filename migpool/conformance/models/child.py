@@ -35,7 +35,6 @@ class ChildRunner:
     """Runs checks of one model in a child, which is started when it is needed. Close it.
 
     Arguments:
-        subject: the model.
         limit: seconds that one check may take.
     """
 
@@ -45,7 +44,6 @@ class ChildRunner:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self, check: Check[Subject]) -> CheckResult:
-        """Run one check."""
         began = time.monotonic()
         outcome, text = self._ask(check.name)
         if outcome is not Outcome.PASSED:
@@ -53,7 +51,6 @@ class ChildRunner:
         return CheckResult(check.name, check.under, check.about, outcome, text, time.monotonic() - began)
 
     def close(self) -> None:
-        """End the child."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()

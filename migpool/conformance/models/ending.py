@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from migpool.conformance.check import Failure
 from migpool.conformance.models.bench import Bench, benched, eventually
 from migpool.conformance.models.subject import Subject
-from migpool.conformance.verdict import Failure
 from migpool.core.machine import Slot
 from migpool.errors import Cancelled, DeviceError, TimeLimitExceeded, UsageError
 

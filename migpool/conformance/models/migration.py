@@ -17,8 +17,6 @@ PARTNER = "pool:1"
 
 
 class _Made(Device):
-    """A device with its state in memory."""
-
     idstr = "made"
     iterable = True
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
+from migpool.conformance.check import Failure
 from migpool.conformance.models.bench import Bench, benched
 from migpool.conformance.models.subject import Subject
-from migpool.conformance.verdict import Failure
 from migpool.core.effects import Wait
 
 DEPTH = 3

@@ -22,8 +22,6 @@ class Subject:
 
     Arguments:
         name: as on the command line: ``pool``, ``pool:2:queue``.
-        side: which end.
-        part: makes it.
         patience: seconds that a call of it may take, and that its jobs may make no headway.
         living: what ends the waits of what was made, so that a check that hangs can be ended.
     """
@@ -38,7 +36,6 @@ class Subject:
         return f"{self.name} {self.side}"
 
     def fresh(self) -> Self:
-        """The same, with nothing made yet."""
         return replace(self, living=[])
 
     def abort(self) -> None:

@@ -34,7 +34,6 @@ def write_package(kind: Kind, name: str, into: Path) -> Path:
     """Write the package's directory.
 
     Arguments:
-        kind: of what it brings.
         name: the plug-in's, and the package's: lower-case words joined by hyphens.
         into: where its directory is made; it must not be there yet.
 

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 from migpool.errors import UsageError
 from migpool.lab.analysis.critical_path import critical_path
-from migpool.lab.analysis.kinds import KINDS
 from migpool.lab.analysis.page_jobs import with_page_jobs
 from migpool.lab.analysis.path_walk import Link
 from migpool.lab.analysis.span_index import SideIndex
 from migpool.migration.report import SideReport
-
-__all__ = ["KINDS", "Attribution", "Link", "attribute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +60,22 @@ class Attribution:
         return _milliseconds([link for link in self.links if link.kind == kind], lambda link: link.behind)
 
 
-def attribute(source: SideReport, destination: SideReport, *, offset_ns: int = 0) -> Attribution:
+def attribute(source: SideReport, destination: SideReport) -> Attribution:
     """Split the downtime of a completed migration along its critical path.
-
-    Arguments:
-        source: the source's report.
-        destination: the destination's, of the same migration.
-        offset_ns: what is added to the destination's times to bring them onto the source's clock, in nanoseconds; 0 if
-            both ran on one host.
 
     Raises:
         UsageError: the machine did not come to run at the destination, or did so before it was stopped at the source.
     """
     if not source.stopped or not destination.running:
         raise UsageError("only a migration that came to its end has a downtime to attribute: this one failed before")
-    begin, end = source.stopped, destination.running + offset_ns
+    begin, end = source.stopped, destination.running
     if end <= begin:
         raise UsageError(
             f"the machine ran at the destination {(begin - end) / 1e6:.3f} ms before it was stopped at the source: "
-            "give the offset between the two hosts' clocks"
+            "the two ends' times are not of one clock"
         )
     ours, theirs = with_page_jobs(source, destination)
-    links = critical_path(SideIndex(ours, begin, end), SideIndex(theirs, begin, end, offset_ns), begin, end)
+    links = critical_path(SideIndex(ours, begin, end), SideIndex(theirs, begin, end), begin, end)
     return Attribution(tuple(links))
 
 

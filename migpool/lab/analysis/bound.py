@@ -37,8 +37,6 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad
 from migpool.units import format_duration, format_rate, format_size
 
-__all__ = ["DeviceCosts", "LowerBound", "bound_of", "lower_bound"]
-
 NOTICEABLE = 1.05
 """A lock that lengthens the longest chain by less than a twentieth is not what limits."""
 
@@ -50,7 +48,6 @@ class LowerBound:
     """A downtime that no threading model can go below.
 
     Attributes:
-        milliseconds: the bound.
         limited_by: what it comes from, in one line.
         parts: each bound that was considered, in ms, largest first.
         measured: the devices whose costs are the least of the runs, since they declare none.

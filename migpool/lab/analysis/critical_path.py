@@ -45,14 +45,7 @@ from migpool.lab.analysis.span_index import SideIndex
 
 
 def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: int) -> list[Link]:
-    """Walk from ``end`` on the destination's own thread to ``begin``; the links in time order.
-
-    Arguments:
-        source: the spans of the source.
-        destination: those of the destination, on the same clock.
-        begin: when the downtime began, in nanoseconds.
-        end: when it ended; the same, later.
-    """
+    """Walk from ``end`` on the destination's own thread back to ``begin``, both in ns on one clock; links in order."""
     walk = _Walk(source, destination, begin, end)
     return walk.whole()
 
@@ -74,7 +67,6 @@ class _Walk(PathWalk):
         }
 
     def step(self) -> None:
-        """Take one step back in time, or to another actor."""
         span = self._track.at(self.now)
         if span is None or span.end < self.now:
             self._pause(span)

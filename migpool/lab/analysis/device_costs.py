@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from migpool.core.effects import Wait
+from migpool.core.trace import Span
 from migpool.device import StateCosts
 from migpool.errors import UsageError
-from migpool.lab.analysis.memory_costs import memory_costs
 from migpool.lab.analysis.page_jobs import memory_of
+from migpool.lab.analysis.span_index import covered
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
 
@@ -21,17 +22,13 @@ class DeviceCosts:
     """One device's own work, when nothing is in its way. Times are in seconds.
 
     Arguments:
-        name: the device's.
         bytes: of its state and config, without what was sent before the stop.
         iterable: whether it has state besides its config.
-        quiesce: one call of ``quiesce``.
-        stop: one call of ``stop``.
+        quiesce, stop, save_config, load_config: one call each.
         read: all calls of ``save_state`` together.
         write: all calls of ``load_state`` together.
         write_last: the last of them.
         receive_last: the last chunk comes out of its socket.
-        save_config: one call of ``save_config``.
-        load_config: one call of ``load_config``.
         start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
         write_lock: the same for its writes.
@@ -95,8 +92,7 @@ def device_costs(
             )
         known = least.costs(name, size, iterable)
         if slot == memory_of(completed[0][0]):
-            of_it = memory_costs(completed)
-            known = replace(known, look=of_it.look, sync=of_it.sync, page_rate=of_it.rate)
+            known = _with_memory_costs(known, completed)
         elif ours is not None:
             known = replace(
                 known,
@@ -125,6 +121,36 @@ def _last_write(costs: StateCosts) -> float:
     # A remainder of next to nothing is a whole chunk that rounding has split.
     before = ceil(costs.write / costs.write_chunk - 1e-9) - 1
     return max(0.0, costs.write - before * costs.write_chunk)
+
+
+def _with_memory_costs(known: DeviceCosts, runs: Sequence[tuple[SideReport, SideReport]]) -> DeviceCosts:
+    """What the memory's part of a downtime takes at least.
+
+    How fast pages can cross at most is what no trace says. What it says is how long at least one packet was on its way
+    into a socket, and out of one; the pages of the rounds before the stop, and those after it, over these times are
+    rates that were reached. The best of all runs bounds those runs, and is as good an estimate for others as the runs
+    are many.
+    """
+    looks, syncs, sent, received = [], [], [0.0], [0.0]
+    for source, destination in runs:
+        memory = memory_of(source)
+        own = [span for span in source.spans if span.slot == memory and span.begin >= source.stopped]
+        looks.append(min((one.duration for one in own if one.wait is Wait.SCAN and one.index < 0), default=0))
+        syncs.append(min((one.duration for one in own if one.wait is Wait.SYNC), default=0))
+        sends = {one.index: one for one in source.spans if one.slot == memory and one.wait is Wait.SEND}
+        receives = {one.index: one for one in destination.spans if one.slot == memory and one.wait is Wait.RECEIVE}
+        told = source.devices[memory]
+        for late, size in ((False, told.bytes_before_stop), (True, told.bytes_after_stop)):
+            numbers = [number for number, one in sends.items() if (one.begin >= source.stopped) is late]
+            sent.append(_rate(size, (sends[number] for number in numbers)))
+            received.append(_rate(size, (receives[number] for number in numbers if number in receives)))
+    return replace(known, look=min(looks) / 1e9, sync=min(syncs) / 1e9, page_rate=min(max(sent), max(received)))
+
+
+def _rate(size: int, spans: Iterable[Span]) -> float:
+    """Bytes a second, over the time in which at least one of the spans was going on."""
+    whole = covered((span.begin, span.end) for span in spans)
+    return size / (whole / 1e9) if whole else 0.0
 
 
 class _Shown:

@@ -34,12 +34,7 @@ def page_jobs_of(report: SideReport) -> frozenset[int]:
 
 
 def with_page_jobs(source: SideReport, destination: SideReport) -> tuple[SideReport, SideReport]:
-    """Both reports, with a device more for each job of the memory that sent pages after the stop.
-
-    Arguments:
-        source: the source's report.
-        destination: the destination's, of the same migration.
-    """
+    """Both reports, with a device more for each job of the memory that sent pages after the stop."""
     memory = memory_of(source)
     if memory < 0:
         return source, destination
@@ -60,7 +55,6 @@ def _received(spans: Iterable[Span], memory: int, sent: Mapping[int, int]) -> li
     """The destination's spans, with what was sent together received together.
 
     Arguments:
-        memory: the memory's slot.
         sent: which job sent what, by the number of the first packet.
     """
     firsts = sorted(sent)
@@ -87,12 +81,7 @@ def _is_of_a_job(span: Span, memory: int) -> bool:
 
 
 class _Told:
-    """Says which job each span is of.
-
-    Arguments:
-        memory: the memory's slot.
-        first: the number of the first job.
-    """
+    """Says which job each span is of."""
 
     def __init__(self, memory: int, first: int) -> None:
         self._memory = memory

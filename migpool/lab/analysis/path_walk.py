@@ -14,7 +14,7 @@ from migpool.lab.analysis.span_index import SideIndex, Stretch, Track
 OWN = -1
 """The migration's own thread, in place of a slot."""
 
-NOTHING = Track(())
+NOTHING: Track[Span] = Track(())
 
 Actor: TypeAlias = tuple[Side, int]
 
@@ -24,12 +24,10 @@ class Link:
     """One stretch of the critical path.
 
     Attributes:
-        begin: CLOCK_MONOTONIC of the source in nanoseconds.
-        end: the same, after ``begin``.
+        begin, end: CLOCK_MONOTONIC of the source in nanoseconds.
         kind: one of ``kinds.KINDS``.
         side: where the waiting was.
-        device: the device's name; empty if it is about none.
-        thread: the thread's name; empty if unknown.
+        device, thread: their names; empty for none, or if it is unknown.
         index: the chunk, -1 for none.
         behind: for "lock", "queued" and "channel" the device that was waited for: the one that held the lock, that had
             the thread, whose chunk was sent last before a channel was idle. Empty if there was none, only a thread to
@@ -55,10 +53,7 @@ class PathWalk(ABC):
     """A walk back in time; what a step is, who derives from it says.
 
     Arguments:
-        source: the spans of the source.
-        destination: those of the destination, on the same clock.
-        begin: where it ends, in nanoseconds.
-        end: where it begins, on the destination's own thread; later.
+        begin, end: the interval, in nanoseconds; the walk begins at its end, on the destination's own thread.
     """
 
     def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:
@@ -112,7 +107,6 @@ class PathWalk(ABC):
         self._visited = {(index.side, self._slot)}
 
     def _close(self) -> None:
-        """The link that was going on begins here."""
         if self._what is not None:
             self.links.append(Link(self.now, self._end, *self._what))
             self._what = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from typing import Generic, TypeVar
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
@@ -14,79 +16,62 @@ from migpool.lab.analysis.kinds import JOB_WAITS, OWN_WAITS, RECEIVER_WAITS
 from migpool.lab.analysis.page_jobs import page_jobs_of
 from migpool.migration.report import SideReport
 
-
-class Track:
-    """Spans that follow each other, to be walked backwards. Those without a duration are left out."""
-
-    __slots__ = ("_ends", "spans")
-
-    def __init__(self, spans: Iterable[Span]) -> None:
-        self.spans = sorted((span for span in spans if span.end > span.begin), key=lambda span: (span.end, span.begin))
-        self._ends = [span.end for span in self.spans]
-
-    def at(self, time: int) -> Span | None:
-        """The span that is going on at ``time``, else the one that ended last at or before it."""
-        place = bisect_right(self._ends, time)
-        if place < len(self.spans) and self.spans[place].begin < time:
-            return self.spans[place]
-        return self.spans[place - 1] if place else None
-
-    def after(self, time: int) -> Span | None:
-        """The first span that ends after ``time``."""
-        place = bisect_right(self._ends, time)
-        return self.spans[place] if place < len(self.spans) else None
+_BEGIN = attrgetter("begin")
+_END = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A time in which one device had a thread, or the big lock.
-
-    Arguments:
-        begin: nanoseconds.
-        end: the same, after ``begin``.
-        slot: the device's slot.
-    """
+    """A time in which one device had a thread, or the big lock. ``begin`` and ``end``: nanoseconds."""
 
     begin: int
     end: int
     slot: int
 
 
-class StretchTrack:
-    """Stretches that follow each other. Those without a duration are left out."""
+T = TypeVar("T", bound=Span | Stretch)
 
-    __slots__ = ("_begins", "_ends", "_stretches")
 
-    def __init__(self, stretches: Iterable[Stretch]) -> None:
-        self._stretches = sorted(
-            (stretch for stretch in stretches if stretch.end > stretch.begin),
-            key=lambda stretch: (stretch.end, stretch.begin),
-        )
-        self._begins = [stretch.begin for stretch in self._stretches]
-        self._ends = [stretch.end for stretch in self._stretches]
+class Track(Generic[T]):
+    """Spans, or stretches, that follow each other, to be walked backwards. Those without a duration are left out."""
 
-    def backwards(self, begin: int, end: int) -> Iterator[Stretch]:
+    __slots__ = ("_ends", "spans")
+
+    def __init__(self, spans: Iterable[T]) -> None:
+        self.spans = sorted((span for span in spans if span.end > span.begin), key=lambda span: (span.end, span.begin))
+        self._ends = [span.end for span in self.spans]
+
+    def at(self, time: int) -> T | None:
+        """The span that is going on at ``time``, else the one that ended last at or before it."""
+        place = bisect_right(self._ends, time)
+        if place < len(self.spans) and self.spans[place].begin < time:
+            return self.spans[place]
+        return self.spans[place - 1] if place else None
+
+    def after(self, time: int) -> T | None:
+        """The first span that ends after ``time``."""
+        place = bisect_right(self._ends, time)
+        return self.spans[place] if place < len(self.spans) else None
+
+    def backwards(self, begin: int, end: int) -> Iterator[T]:
         """Those that overlap an interval, the last first."""
         place = bisect_left(self._ends, end)
-        if place < len(self._stretches) and self._begins[place] < end:
+        if place < len(self.spans) and self.spans[place].begin < end:
             place += 1
         for at in range(place - 1, -1, -1):
             if self._ends[at] <= begin:
                 return
-            yield self._stretches[at]
+            yield self.spans[at]
 
 
 class SideIndex:
     """One side's spans.
 
     Arguments:
-        report: the side's.
-        begin: where the interval of interest begins, on the common clock, in nanoseconds.
-        end: where it ends.
-        offset: what brings the side's times onto the common clock, in nanoseconds.
+        begin, end: the interval of interest, on the common clock, in nanoseconds.
     """
 
-    def __init__(self, report: SideReport, begin: int, end: int, offset: int = 0) -> None:
+    def __init__(self, report: SideReport, begin: int, end: int) -> None:
         self.side: Side = report.side
         self.names = [device.name for device in report.devices]
         iterable = {number for number, device in enumerate(report.devices) if device.iterable}
@@ -107,8 +92,6 @@ class SideIndex:
         to_sync: list[Span] = []
         held: Span | None = None
         for span in report.spans:
-            if offset:
-                span = replace(span, begin=span.begin + offset, end=span.end + offset)
             if span.end < begin or span.begin > end:
                 continue
             wait, slot, here = span.wait, span.slot, span.thread == self.main_thread
@@ -143,28 +126,21 @@ class SideIndex:
                     self.sections[slot] = span
         self.receivers = frozenset(receivers)
         self._received = {thread: Track(spans) for thread, spans in received.items()}
-        self._to_sync = sorted(to_sync, key=lambda span: span.begin)
-        self._sync_begins = [span.begin for span in self._to_sync]
+        self._to_sync = sorted(to_sync, key=_BEGIN)
         self.held = held
         # A thread that loads held configs one after the other by itself works all the time: none of it is queueing.
         self.own = Track(span for span in own if span.wait is not Wait.QUEUED or not self.was_held(span))
         self.jobs = {slot: Track(spans) for slot, spans in jobs.items()}
         self.loaded = {slot: Track(spans) for slot, spans in loaded.items()}
-        self.holders = StretchTrack(holders)
+        self.holders = Track(holders)
         self._busy = {
-            thread: StretchTrack(_pieces(spans) if thread in receivers else _turns(spans))
-            for thread, spans in worked.items()
+            thread: Track(_pieces(spans) if thread in receivers else _turns(spans)) for thread, spans in worked.items()
         }
         self._submitted = sorted(
             (span for span in queued if not self.was_held(span)), key=lambda span: (span.begin, span.end)
         )
-        self._submissions = [span.begin for span in self._submitted]
-        sent = sorted((span.end, span.slot) for span in self.sends.values())
-        self._sent_ends = [end for end, _ in sent]
-        self._sent = [slot for _, slot in sent]
-        job_ends = sorted((track.spans[-1].end, slot) for slot, track in self.jobs.items() if track.spans)
-        self._job_ends = [end for end, _ in job_ends]
-        self._ended_jobs = [slot for _, slot in job_ends]
+        self._sent = sorted((span.end, span.slot) for span in self.sends.values())
+        self._job_ends = sorted((track.spans[-1].end, slot) for slot, track in self.jobs.items() if track.spans)
 
     def name(self, slot: int) -> str:
         """The device's name; empty where a span is about none."""
@@ -187,23 +163,23 @@ class SideIndex:
 
     def came_to_sync(self, begin: int, end: int) -> Span | None:
         """The channel that came last to its SYNC within an interval: its wait for the others."""
-        place = bisect_right(self._sync_begins, end)
-        return self._to_sync[place - 1] if place and self._sync_begins[place - 1] > begin else None
+        place = bisect_right(self._to_sync, end, key=_BEGIN)
+        return self._to_sync[place - 1] if place and self._to_sync[place - 1].begin > begin else None
 
     def submitted(self, time: int) -> Span | None:
         """The QUEUED span of the job that was submitted last before ``time`` and taken up by another thread."""
-        place = bisect_left(self._submissions, time)
+        place = bisect_left(self._submitted, time, key=_BEGIN)
         return self._submitted[place - 1] if place else None
 
     def gave_way(self, time: int) -> str:
         """The device whose chunk had gone into its channel last at or before ``time``; empty if there is none."""
-        place = bisect_right(self._sent_ends, time)
-        return self.name(self._sent[place - 1]) if place else ""
+        place = bisect_right(self._sent, time, key=_END)
+        return self.name(self._sent[place - 1][1]) if place else ""
 
     def job_ended(self, time: int) -> tuple[int, int] | None:
         """When the job ended that ended last at or before ``time``, and its slot."""
-        place = bisect_right(self._job_ends, time)
-        return (self._job_ends[place - 1], self._ended_jobs[place - 1]) if place else None
+        place = bisect_right(self._job_ends, time, key=_END)
+        return self._job_ends[place - 1] if place else None
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
 from migpool.flow.window import rooms_for
-from migpool.lab.analysis.attribution import Link, attribute
+from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.page_jobs import memory_of
+from migpool.lab.analysis.path_walk import Link
 from migpool.lab.analysis.whatif.resources import Freed, replays
 from migpool.lab.analysis.whatif.words import because, named
 from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
@@ -29,30 +30,25 @@ def representatives(runs: Sequence[RunResult]) -> list[int]:
     return sorted(sorted(of_it)[(len(of_it) - 1) // 2][1] for of_it in by_model.values())
 
 
-def analyse(source: SideReport, destination: SideReport, chunk: int, *, offset_ns: int = 0) -> AnalysisResult | None:
+def analyse(source: SideReport, destination: SideReport, chunk: int) -> AnalysisResult | None:
     """Everything that a run's traces say about its downtime; ``None`` if it has none.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's.
         chunk: how long a buffer of the destination is, in bytes.
-        offset_ns: what is added to the destination's times to bring them onto the source's clock.
     """
     try:
-        whole = attribute(source, destination, offset_ns=offset_ns)
+        whole = attribute(source, destination)
     except UsageError:
         return None
-    found = replays(source, destination, offset_ns=offset_ns)
+    found = replays(source, destination)
     zero = source.stopped
     return AnalysisResult(
         why=because(found, whole),
         replayed_ms=None if found is None else found.replayed / 1e6,
         resources=[] if found is None else [_resource(one) for one in found.freed],
         path=[_link(link, zero) for link in whole.links],
-        trace=TraceResult(
-            source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero - offset_ns)
-        ),
-        memory=budget_use(destination, chunk, zero - offset_ns),
+        trace=TraceResult(source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero)),
+        memory=budget_use(destination, chunk, zero),
     )
 
 
@@ -68,7 +64,6 @@ def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int
     else has to be recorded on the data path. Pages of memory need no buffer.
 
     Arguments:
-        destination: the destination's report.
         chunk: how long a buffer is, in bytes.
         zero: the time to count from, on the destination's clock.
     """

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.errors import UsageError
-from migpool.lab.analysis.attribution import Link, attribute
+from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.page_jobs import memory_of
+from migpool.lab.analysis.path_walk import Link
 from migpool.migration.report import SideReport
 
 TraceEvent: TypeAlias = "dict[str, object]"
@@ -38,16 +39,12 @@ class TracedRun:
     """One run to draw.
 
     Arguments:
-        source: the source's report.
-        destination: the destination's.
         label: what to call the run ("per-device+receiver, run 3"); stands before each of its processes.
-        offset_ns: what is added to the destination's times to bring them onto the source's clock, in nanoseconds.
     """
 
     source: SideReport
     destination: SideReport
     label: str = ""
-    offset_ns: int = 0
 
 
 def chrome_trace(runs: Sequence[TracedRun]) -> dict[str, object]:
@@ -72,14 +69,13 @@ def _origin(run: TracedRun) -> int:
 
 def _earliest(run: TracedRun) -> int:
     theirs = [run.destination.began, *(span.begin for span in run.destination.spans)]
-    return min(run.source.began, *(span.begin for span in run.source.spans), min(theirs) + run.offset_ns)
+    return min(run.source.began, *(span.begin for span in run.source.spans), *theirs)
 
 
 class _Drawing:
     """One run's events.
 
     Arguments:
-        run: the run.
         number: its place among the runs; the processes' numbers follow from it.
         zero: the time that is drawn as 0, on the source's clock, in nanoseconds.
     """
@@ -92,20 +88,18 @@ class _Drawing:
         self._first_flow = number << 32
 
     def events(self) -> Iterator[TraceEvent]:
-        """All of them."""
         run = self._run
-        source = _tracks(run.source, 0)
-        destination = _tracks(run.destination, run.offset_ns)
+        source = _tracks(run.source)
+        destination = _tracks(run.destination)
         yield from self._side(self._source, run.source, source)
         yield from self._side(self._destination, run.destination, destination)
         yield from self._flows(source, destination, memory_of(run.source))
         if run.source.stopped:
             yield self._event("i", "stopped", self._source, 1, run.source.stopped, s="p")
         if run.destination.running:
-            at = run.destination.running + run.offset_ns
-            yield self._event("i", "running", self._destination, 1, at, s="p")
+            yield self._event("i", "running", self._destination, 1, run.destination.running, s="p")
         try:
-            links = attribute(run.source, run.destination, offset_ns=run.offset_ns).links
+            links = attribute(run.source, run.destination).links
         except UsageError:
             return  # it failed: there is no downtime
         yield from self._named(self._path, "critical path", ["critical path"])
@@ -189,14 +183,14 @@ def _device(report: SideReport, slot: int) -> str:
     return report.devices[slot].name if 0 <= slot < len(report.devices) else ""
 
 
-def _tracks(report: SideReport, offset: int) -> dict[str, list[Span]]:
+def _tracks(report: SideReport) -> dict[str, list[Span]]:
     """The spans by track, each track's in the order of their begins."""
     receivers = {span.thread for span in report.spans if span.wait is Wait.RECEIVE}
     wanted: defaultdict[str, list[Span]] = defaultdict(list)
     for span in report.spans:
         threadless = span.wait is Wait.QUEUED or (span.wait is Wait.STARVED and span.thread in receivers)
         track = f"{_device(report, span.slot)} (no thread)".lstrip() if threadless else span.thread
-        wanted[track].append(replace(span, begin=span.begin + offset, end=span.end + offset) if offset else span)
+        wanted[track].append(span)
     tracks: dict[str, list[Span]] = {}
     for track, spans in wanted.items():
         for number, lane in enumerate(_lanes(spans), 1):

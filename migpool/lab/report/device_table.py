@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 from rich.table import Table
@@ -22,40 +21,21 @@ LEAST = 0.05
 """Milliseconds on the critical path from which on a device that is not iterable has a row."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceOfRun:
-    """What a row is about.
-
-    Arguments:
-        told: what the sides reported.
-        path_ms: how long the device was on the critical path.
-    """
-
-    told: DeviceReport
-    path_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its heading, and what it says of a device."""
-
-    heading: str
-    cell: Callable[[DeviceOfRun], Cell]
-
-
-def _verified(one: DeviceOfRun) -> Cell:
-    if one.told.verified is None:
+def _verified(told: DeviceReport, path_ms: float) -> Cell:
+    del path_ms
+    if told.verified is None:
         return "no fingerprint", ""
-    return ("yes", "") if one.told.verified else ("NO", "bad")
+    return ("yes", "") if told.verified else ("NO", "bad")
 
 
-COLUMNS = (
-    Column("Device", lambda one: (one.told.name, "")),
-    Column("What it is", lambda one: (one.told.note or ("iterable" if one.told.iterable else ""), "")),
-    Column("State sent", lambda one: (format_size(one.told.bytes), "number")),
-    Column("On the critical path", lambda one: (format_duration(one.path_ms / 1e3), "number")),
-    Column("Verified", _verified),
-)
+COLUMNS: Mapping[str, Callable[[DeviceReport, float], Cell]] = {
+    "Device": lambda told, _: (told.name, ""),
+    "What it is": lambda told, _: (told.note or ("iterable" if told.iterable else ""), ""),
+    "State sent": lambda told, _: (format_size(told.bytes), "number"),
+    "On the critical path": lambda _, path_ms: (format_duration(path_ms / 1e3), "number"),
+    "Verified": _verified,
+}
+"""By heading, what a cell says of what the sides reported of a device, and of its milliseconds on the critical path."""
 
 
 def device_rows(run: RunResult) -> list[list[Cell]]:
@@ -68,22 +48,21 @@ def device_rows(run: RunResult) -> list[list[Cell]]:
     path: defaultdict[str, float] = defaultdict(float)
     for link in run.analysis.path:
         path[link.device] += link.end_ms - link.begin_ms
-    devices = [DeviceOfRun(one, path[one.name]) for one in run.devices]
-    shown = [one for one in devices if one.told.iterable or one.path_ms >= LEAST or one.told.verified is False]
-    rows = [[column.cell(one) for column in COLUMNS] for one in sorted(shown, key=lambda one: -one.path_ms)]
-    if len(shown) < len(devices):
-        rest = (f"and {len(devices) - len(shown)} more", "not on the critical path")
+    shown = [one for one in run.devices if one.iterable or path[one.name] >= LEAST or one.verified is False]
+    shown.sort(key=lambda one: -path[one.name])
+    rows = [[cell(one, path[one.name]) for cell in COLUMNS.values()] for one in shown]
+    if len(shown) < len(run.devices):
+        rest = (f"and {len(run.devices) - len(shown)} more", "not on the critical path")
         rows.append([(text, "") for text in (*rest, *[""] * (len(COLUMNS) - len(rest)))])
     return rows
 
 
 def device_table(run: RunResult) -> Table:
-    """The rows on a terminal."""
     table = plain_table()
     rows = device_rows(run)
-    for at, column in enumerate(COLUMNS):
+    for at, heading in enumerate(COLUMNS):
         number = any(row[at][1] == "number" for row in rows)
-        table.add_column(column.heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(text, style="bold red" if kind == "bad" else "") for text, kind in row))
     return table

@@ -45,7 +45,6 @@ _CLOCKS: Final = {
 
 
 def _remarks(runs: Sequence[RunResult]) -> str:
-    """What the devices of the last run say."""
     devices = next((run.devices for run in reversed(runs) if run.devices), [])
     return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
 

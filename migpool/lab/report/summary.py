@@ -16,12 +16,8 @@ class ModelSummary:
     """All runs of one model. Medians, least and most are over the completed runs; ``None`` if there is none.
 
     Attributes:
-        model: its name.
-        runs: how many were made.
         verified: how many of them completed with every state verified.
         downtime: median in milliseconds.
-        least: the shortest downtime.
-        most: the longest.
         efficiency: the lower bound divided by the median downtime.
         total: median of the total time in milliseconds.
         threads: the most threads at once, at the source and at the destination.

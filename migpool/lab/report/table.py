@@ -41,12 +41,7 @@ def plain_table(*headings: str) -> Table:
 
 
 def render(result: LabResult, width: int) -> RenderableType:
-    """The table, what it rests on, and the answer.
-
-    Arguments:
-        result: of one run or more.
-        width: how many columns there are; from 80 on nothing is cut.
-    """
+    """The table, what it rests on, and the answer. ``width``: how many columns there are; from 80 on nothing is cut."""
     summaries = summarize(result.runs)
     parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), *_foundations(result)]
     if said := answer(summaries):
@@ -55,11 +50,7 @@ def render(result: LabResult, width: int) -> RenderableType:
 
 
 def run_line(run: RunResult, *, reason: bool = True) -> str:
-    """One run in a line.
-
-    Arguments:
-        reason: whether to say why it failed, if it did.
-    """
+    """One run in a line. ``reason``: whether to say why it failed, if it did."""
     if run.outcome != "completed" or run.downtime_ms is None:
         return f"{run.model}, run {run.repeat}: {run.outcome}{f': {run.error}' if run.error and reason else ''}"
     state = "state verified" if run.verified else "state NOT verified"
@@ -126,10 +117,6 @@ def _foundations(result: LabResult) -> Iterator[RenderableType]:
 
 def picture(result: LabResult, title: str) -> str:
     """Draw the result's table.
-
-    Arguments:
-        result: of at least one run.
-        title: stands above it.
 
     Returns:
         An SVG document that fetches nothing: the reader's own monospaced font is used.

@@ -23,12 +23,7 @@ LONGEST_LABEL: Final = 28
 
 
 def switchover(result: LabResult, width: int) -> RenderableType | None:
-    """The time line of the last run that was looked into; ``None`` if there is none.
-
-    Arguments:
-        result: of one run or more.
-        width: how many columns there are.
-    """
+    """The time line of the last run that was looked into; ``None`` if there is none."""
     run = next((run for run in reversed(result.runs) if run.analysis is not None and run.downtime_ms), None)
     if run is None:
         return None

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
 from migpool.lab.run.messages import ControlChannel, Message
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun
 from migpool.lab.run.warned import warnings_told
 from migpool.scenario.model_names import parse_model
@@ -49,6 +47,7 @@ class Child:
         self._task: Message | None = None
         self._address = ""
         self._run: SideRun | None = None
+        self._undo = ExitStack()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
 
@@ -58,9 +57,8 @@ class Child:
             self._wake_reader,
             self._wake_writer,
             selectors.DefaultSelector() as selector,
-            _private_directory() as make,
+            self._undo,
         ):
-            self._make_directory = make
             self._catch_signals()
             selector.register(self._control.sock, selectors.EVENT_READ, self._hear)
             selector.register(self._wake_reader, selectors.EVENT_READ, self._wake)
@@ -137,7 +135,8 @@ class Child:
         if self._address:
             return Address.parse(self._address)
         if scenario.channels.transport == "unix":
-            return Address(path=str(self._make_directory() / "migration"))
+            private = tempfile.TemporaryDirectory(prefix="migpool-", ignore_cleanup_errors=True)
+            return Address(path=str(Path(self._undo.enter_context(private), "migration")))
         return Address(host="127.0.0.1", port=0)
 
     def _wake_up(self) -> None:
@@ -155,23 +154,7 @@ class Child:
             self._tell({"bytes": self._told})
 
 
-@contextmanager
-def _private_directory() -> Iterator[Callable[[], Path]]:
-    made: list[Path] = []
-
-    def make() -> Path:
-        made.append(Path(tempfile.mkdtemp(prefix="migpool-")))
-        return made[-1]
-
-    try:
-        yield make
-    finally:
-        for path in made:
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def main() -> None:
-    """The process, from its first line to its last."""
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     control = ControlChannel(socket.socket(fileno=descriptor))

@@ -16,7 +16,7 @@ from typing import Final
 
 from migpool.device import Side
 from migpool.lab.run.messages import ControlChannel, Message
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
 from migpool.transport.address import Address
@@ -34,7 +34,6 @@ class SideOutcome:
     Attributes:
         result: what it said of its migration; ``None`` if it did not come to that.
         failure: why there is no result, in one line; empty if there is one.
-        warnings: what it was warned of, a line each.
         freed: whether it was ended only because the other side had ended: then that one's error is the reason.
     """
 
@@ -53,14 +52,12 @@ class ChildProcess:
     """One of the two processes of a run, started.
 
     Arguments:
-        side: which end it is.
         task: what it is told; see :mod:`migpool.lab.run.child`.
 
     Attributes:
         state: the last one that it told of.
         bytes: how much state it has sent or received, as it told.
         rounds: of pre-copy, as it told of them.
-        warnings: what it was warned of.
         listening: the destination's address; empty until it listens.
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
@@ -138,11 +135,7 @@ class ChildProcess:
             self.control.send({"address": address})
 
     def cancel(self, *, freed: bool = False) -> None:
-        """Ask it to cancel, once.
-
-        Arguments:
-            freed: the other side has ended, which is the reason.
-        """
+        """Ask it to cancel, once. ``freed``: the other side has ended, which is the reason."""
         if not self._asked and self.outcome is None:
             self._asked = True
             self._freed = freed

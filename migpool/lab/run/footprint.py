@@ -15,7 +15,6 @@ class Footprint:
 
     Arguments:
         threads: how many threads it has, the main one included; the kernel's count, not only Python's.
-        descriptors: how many file descriptors are open.
         resident_bytes: its memory that is resident.
     """
 

@@ -23,7 +23,6 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     def to_json(self) -> str:
-        """The file's text."""
         return json_text(self.model_dump(mode="json", by_alias=True))
 
 

@@ -28,11 +28,7 @@ READ_SIZE = 1 << 18
 
 
 class ControlChannel:
-    """One end of the connection.
-
-    Arguments:
-        sock: a connected stream socket; owned from now on.
-    """
+    """One end of the connection. ``sock``: a connected stream socket; owned from now on."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -61,5 +57,4 @@ class ControlChannel:
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """Close the socket."""
         self.sock.close()

@@ -21,7 +21,8 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child_process import PATIENCE, ChildProcess, SideOutcome
-from migpool.lab.run.rounds import RoundResult
+from migpool.lab.run.result import RoundResult
+from migpool.lab.run.side import SideResult
 from migpool.migration.return_path import NO_REASON
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
@@ -40,8 +41,6 @@ class Observed:
     """What can be seen of a migration that is under way.
 
     Attributes:
-        source: the source's state.
-        destination: the destination's.
         bytes: how much state has been sent.
         changes: the states that were entered since the last time, with the side that did; a state that was left again
             at once is among them.
@@ -57,19 +56,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """How one run ended.
-
-    Attributes:
-        source: the source's process.
-        destination: the destination's.
-        cancelled: whether the run was cancelled from here.
-        rounds: of pre-copy.
-    """
+    """How one run ended. ``cancelled``: whether the run was cancelled from here."""
 
     source: SideOutcome
     destination: SideOutcome
     cancelled: bool
     rounds: tuple[RoundResult, ...] = ()
+
+    @property
+    def both(self) -> tuple[SideResult, SideResult] | None:
+        """The two sides' results, if both told of theirs."""
+        source, destination = self.source.result, self.destination.result
+        return None if source is None or destination is None else (source, destination)
 
     @property
     def verified(self) -> bool:
@@ -90,8 +88,6 @@ class ProcessPair:
     """Runs one migration between two processes.
 
     Arguments:
-        scenario: what to migrate.
-        model: the name of the threading model.
         seed: the same at both ends.
         where: the scenario's file, for errors.
     """

@@ -77,8 +77,56 @@ from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.lab.run.form import Form
-from migpool.lab.run.rounds import RoundResult
 from migpool.migration.report import DeviceReport
+from migpool.precopy.rounds import Round
+from migpool.units import format_rate, format_size
+
+PAGE = 4096
+
+
+class RoundResult(Form):
+    """A round.
+
+    Attributes:
+        number: from 1.
+        bytes: how many bytes of pages and state were settled in it.
+        sent: how many of them crossed; a page of zeros does not.
+        dirtied: bytes that had to be sent anew after it.
+        left: bytes that were left after it, what can be saved only after the stop among them.
+        expected_ms: how long what was left would have taken; ``None`` if it was not known.
+    """
+
+    number: int
+    bytes: int
+    sent: int | None = None
+    seconds: float
+    dirtied: int
+    left: int
+    expected_ms: float | None
+
+    @classmethod
+    def of(cls, done: Round) -> RoundResult:
+        left, expected = done.after.left, done.after.expected_downtime
+        return cls(
+            number=done.number,
+            bytes=done.bytes,
+            sent=done.sent,
+            seconds=done.seconds,
+            dirtied=done.dirtied,
+            left=left.precopy + left.stopcopy,
+            expected_ms=None if expected is None else expected * 1e3,
+        )
+
+
+def round_line(told: RoundResult) -> str:
+    """The round in words."""
+    seconds = told.seconds or 1e-9
+    expected = "" if told.expected_ms is None else f", {told.expected_ms:.0f} ms of downtime expected"
+    return (
+        f"round {told.number}: {told.bytes // PAGE} pages, {format_rate((told.sent or 0) / seconds)} sent, "
+        f"written {format_rate(told.dirtied / seconds)}, {format_size(told.left)} left{expected}"
+    )
+
 
 _REST = "bytes_after_stop"
 """The key of a device's row that follows from two others."""
@@ -87,8 +135,6 @@ SpanRow: TypeAlias = tuple[str, int, int, int, int, int]
 
 
 class ResourceResult(Form):
-    """One resource out of the way."""
-
     resource: str
     side: Side | Literal[""]
     devices: list[str]
@@ -135,8 +181,6 @@ class SideTrace(Form):
 
 
 class TraceResult(Form):
-    """Both sides' spans."""
-
     source: SideTrace
     destination: SideTrace
 
@@ -153,8 +197,6 @@ class AnalysisResult(Form):
 
 
 class MemoryResult(Form):
-    """The destination's memory; ``None`` where its report is missing."""
-
     budget_bytes: int | None
     high_water_bytes: int | None
     peak_rss_bytes: int | None
@@ -168,8 +210,6 @@ class ThreadCounts(Form):
 
 
 class RunResult(Form):
-    """One run."""
-
     model: str
     repeat: int = Field(ge=1)
     seed: int
@@ -215,8 +255,6 @@ class BoundResult(Form):
 
 
 class MachineFacts(Form):
-    """Where it ran."""
-
     system: str
     cpus: int
     python: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
@@ -36,7 +36,6 @@ class SideResult:
     """What is left of a side when it is over.
 
     Attributes:
-        report: how the migration went here.
         costs: what each device's own work takes, in the machine's order; ``None`` for one that does not know.
         closing: what went wrong when the devices were closed, in one line; empty if nothing did.
     """
@@ -62,7 +61,6 @@ class SideResult:
 
     @staticmethod
     def from_json(form: dict[str, JsonValue]) -> SideResult:
-        """The result again."""
         result = _BARE.validate_python(form["side"])
         return replace(result, report=replace(result.report, spans=SideTrace.model_validate(form["trace"]).read()))
 
@@ -70,13 +68,11 @@ class SideResult:
 _BARE: Final = TypeAdapter(SideResult)
 
 
+@dataclass(eq=False)
 class SideRun:
     """One side of one migration.
 
     Arguments:
-        scenario: what to migrate.
-        model: with which threading model.
-        side: which end this is.
         seed: the same at both ends.
         address: where to connect to, or to listen.
         where: the scenario's file, for errors.
@@ -86,30 +82,19 @@ class SideRun:
         progress: called at the source after each round of pre-copy, same thread.
     """
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        model: Model,
-        side: Side,
-        seed: int,
-        address: Address,
-        *,
-        where: str = "",
-        watch: Callable[[State], None] | None = None,
-        listening: Callable[[Address], None] | None = None,
-        ended: Callable[[], None] | None = None,
-        progress: Callable[[Round], None] | None = None,
-    ) -> None:
-        self._scenario = scenario
-        self._model = model
-        self._side: Side = side
-        self._seed = seed
-        self._address = address
-        self._where = where
-        self._watch = watch
-        self._listening = listening
-        self._ended = ended
-        self._progress = progress
+    scenario: Scenario
+    model: Model
+    side: Side
+    seed: int
+    address: Address
+    _: KW_ONLY
+    where: str = ""
+    watch: Callable[[State], None] | None = None
+    listening: Callable[[Address], None] | None = None
+    ended: Callable[[], None] | None = None
+    progress: Callable[[Round], None] | None = None
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._endpoint: Endpoint | None = None
         self._cancelled = False
@@ -119,7 +104,6 @@ class SideRun:
         self._thread = threading.Thread(target=self._run, name="migration")
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def cancel(self) -> None:
@@ -156,13 +140,13 @@ class SideRun:
 
     def _run(self) -> None:
         try:
-            machine = build_machine(self._scenario, self._side, self._seed, self._where)
+            machine = build_machine(self.scenario, self.side, self.seed, self.where)
             self._result = self._migrate(machine)
         except BaseException as error:  # noqa: BLE001 -- raised by result(), on the thread that asks
             self._failure = error
         finally:
-            if self._ended is not None:
-                self._ended()
+            if self.ended is not None:
+                self.ended()
 
     def _migrate(self, machine: Machine) -> SideResult:
         closing = ""
@@ -173,7 +157,7 @@ class SideRun:
                 cancelled = self._cancelled
             if cancelled:
                 endpoint.cancel()
-            report = endpoint.run(self._address)
+            report = endpoint.run(self.address)
             costs = tuple(slot.device.costs() for slot in machine)
         finally:
             try:
@@ -183,13 +167,11 @@ class SideRun:
         return SideResult(report, costs, closing)
 
     def _make(self, machine: Machine) -> Endpoint:
-        part = self._model.part(self._side)
-        settings = self._scenario.settings()
+        part = self.model.part(self.side)
+        settings = self.scenario.settings()
         scheduler = part.make()
-        if self._side == "source":
-            return Source(
-                machine, settings, scheduler, workers=part.workers, watch=self._watch, progress=self._progress
-            )
+        if self.side == "source":
+            return Source(machine, settings, scheduler, workers=part.workers, watch=self.watch, progress=self.progress)
         return Destination(
-            machine, settings, scheduler, workers=part.workers, watch=self._watch, listening=self._listening
+            machine, settings, scheduler, workers=part.workers, watch=self.watch, listening=self.listening
         )

@@ -15,11 +15,7 @@ BLOCKED = 200_000
 
 
 class OwnSteps:
-    """Makes them.
-
-    Arguments:
-        plan: where they go.
-    """
+    """Makes them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -48,11 +44,7 @@ class OwnSteps:
         return last
 
     def at_destination(self, joined: int) -> int:
-        """Those of the destination; the number of the last one.
-
-        Arguments:
-            joined: the source's last step.
-        """
+        """Those of the destination; the number of the last one. ``joined``: the source's last step."""
         plan = self._plan
         side = plan.destination
         last = self._stopped_step()

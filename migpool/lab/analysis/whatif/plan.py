@@ -42,12 +42,9 @@ class Plan:
     """What both sides recorded, and the steps that are made of it; those that others wait for have a number at once.
 
     Arguments:
-        source: the source's spans.
-        destination: the destination's, on the same clock.
         turns: how long a read or a write took by itself, where devices took turns.
 
     Attributes:
-        steps: so far.
         places: how many may hold each resource at once.
         receivers: the channels' threads at the destination, where they also load.
         busy: when each of those loaded.

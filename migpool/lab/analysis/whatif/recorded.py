@@ -24,7 +24,6 @@ class RecordedJob:
     """The job of an iterable device at one side.
 
     Attributes:
-        slot: the device's.
         submitted: when, in nanoseconds from the begin of the downtime.
         taken: when a thread took it up.
         spans: what it waited for, in order.
@@ -50,7 +49,6 @@ class RecordedJob:
 
     @property
     def end(self) -> int:
-        """When its last span ended."""
         return self.spans[-1].end if self.spans else self.taken
 
 
@@ -59,13 +57,11 @@ class Recorded:
     """One side. Times are nanoseconds from the begin of the downtime.
 
     Attributes:
-        side: which.
         main: the name of the migration's own thread.
         jobs: by slot, in the order in which they were submitted.
         own: what the migration's own thread did besides jobs of iterable devices, in order.
         channels: the wait for an idle channel, by slot and chunk.
-        sends: by slot and chunk.
-        receives: by slot and chunk.
+        sends, receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
         page_jobs: which of the jobs are the memory's.
         later: those of them that a thread took up after another one, which is what it says by slot.
@@ -83,25 +79,21 @@ class Recorded:
     later: dict[int, int] = field(default_factory=dict)
 
 
-def recorded(report: SideReport, begin: int, end: int, offset: int = 0) -> Recorded:
+def recorded(report: SideReport, begin: int, end: int) -> Recorded:
     """Sort what a side recorded within a downtime; spans that reach over its ends are cut there.
 
     Arguments:
-        report: the side's.
-        begin: when the downtime began, on the common clock, in nanoseconds.
-        end: when it ended.
-        offset: what brings the side's times onto the common clock.
+        begin, end: the downtime, on the common clock, in nanoseconds.
     """
     iterable = {number for number, device in enumerate(report.devices) if device.iterable}
     loaded: defaultdict[int, list[Span]] = defaultdict(list)
     found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
     queued: dict[int, Span] = {}
     waits: defaultdict[int, list[Span]] = defaultdict(list)
-    shift = offset - begin
     for one in report.spans:
-        if one.end + shift < 0 or one.begin + shift > end - begin:
+        if one.end < begin or one.begin > end:
             continue
-        span = replace(one, begin=max(0, one.begin + shift), end=min(end - begin, one.end + shift))
+        span = replace(one, begin=max(begin, one.begin) - begin, end=min(end, one.end) - begin)
         key = (span.slot, span.index)
         if span.wait is Wait.CHANNEL:
             found.channels[key] = span
@@ -177,8 +169,6 @@ def blocked_by(spans: Sequence[Span], begin: int, end: int) -> int:
 
     Arguments:
         spans: one after the other.
-        begin: where the interval begins.
-        end: where it ends.
     """
     covered = 0
     for span in spans[bisect_right(spans, begin, key=attrgetter("end")) :]:

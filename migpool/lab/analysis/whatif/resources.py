@@ -81,23 +81,18 @@ class Replays:
     freed: tuple[Freed, ...]
 
 
-def replays(source: SideReport, destination: SideReport, *, offset_ns: int = 0) -> Replays | None:
+def replays(source: SideReport, destination: SideReport) -> Replays | None:
     """Play a completed migration again, once for each resource.
-
-    Arguments:
-        source: the source's report.
-        destination: the destination's, of the same migration.
-        offset_ns: what is added to the destination's times to bring them onto the source's clock.
 
     Returns:
         ``None`` if it has no downtime, or its trace is not whole.
     """
-    begin, end = source.stopped, destination.running + offset_ns
+    begin, end = source.stopped, destination.running
     if not source.stopped or not destination.running or end <= begin:
         return None
     source, destination = with_page_jobs(source, destination)
     ours = recorded(source, begin, end)
-    theirs = recorded(destination, begin, end, offset_ns)
+    theirs = recorded(destination, begin, end)
     reads, writes = _in_turn(ours, Wait.READ), _in_turn(theirs, Wait.WRITE)
     turns = {wait: {} if found is None else found.turns for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes))}
     recording = recording_of(ours, theirs, end - begin, turns)

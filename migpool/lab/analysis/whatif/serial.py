@@ -94,11 +94,7 @@ def in_turn(spans: Sequence[Span]) -> InTurn | None:
 
 
 class _Turns:
-    """The reads of some devices, seen as if one server did them.
-
-    Arguments:
-        spans: the reads; some of each device.
-    """
+    """The reads of some devices, seen as if one server did them."""
 
     def __init__(self, spans: list[Span]) -> None:
         spans.sort(key=lambda span: (span.end, span.begin))

@@ -5,7 +5,7 @@ behind it, or the resource that this step takes. What is left between the end of
 step, as recorded, is the step's delay (a thread computed, or had to be woken), or, for a chunk, its way through the
 network. So steps that are played with every resource as it was end about when they were recorded to end.
 
-The memory's packets (``pagesteps.py``) wait for a thread, a channel and their way like chunks, and for nothing else; no
+The memory's packets (``jobsteps.py``) wait for a thread, a channel and their way like chunks, and for nothing else; no
 job loads them, but the end of the round waits for them all.
 """
 
@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from migpool.core.effects import Wait
-from migpool.lab.analysis.whatif.jobsteps import JobSteps
+from migpool.lab.analysis.whatif.jobsteps import JobSteps, PageSteps
 from migpool.lab.analysis.whatif.ownsteps import OwnSteps
-from migpool.lab.analysis.whatif.pagesteps import PageSteps
 from migpool.lab.analysis.whatif.plan import Plan
 from migpool.lab.analysis.whatif.recorded import Recorded
 from migpool.lab.analysis.whatif.schedule import Step
@@ -42,8 +41,6 @@ def recording_of(
     """Turn what both sides recorded into steps.
 
     Arguments:
-        source: the source's spans.
-        destination: the destination's, on the same clock.
         end: when the machine ran, in nanoseconds from the begin of the downtime.
         turns: how long a read or a write took by itself, where devices took turns.
     """

@@ -19,12 +19,7 @@ NAMED = 4
 
 
 def because(found: Replays | None, attribution: Attribution) -> str:
-    """What the downtime is so long for: a clause without a full stop.
-
-    Arguments:
-        found: the replays; ``None`` if there are none.
-        attribution: where the downtime went.
-    """
+    """What the downtime is so long for: a clause without a full stop."""
     kind, spent = next(iter(attribution.nanoseconds.items()), ("other", 0))
     share = 100 * spent / max(1, attribution.downtime)
     largest = f"{kind} is {share:.0f} % of it"

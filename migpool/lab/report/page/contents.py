@@ -19,11 +19,7 @@ FINEST = 4000
 
 
 def contents(results: Sequence[LabResult]) -> dict[str, JsonValue]:
-    """Everything for the script.
-
-    Arguments:
-        results: each is a part of the page of its own.
-    """
+    """Everything for the script."""
     return {
         "kinds": {
             name: {key: getattr(one, key) for key in ("meaning", "colour", "waits", "layer", "narrow")}
@@ -88,7 +84,7 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
         "devices": {
-            "head": [one.heading for one in COLUMNS],
+            "head": list[JsonValue](COLUMNS),
             "rows": [[list(cell) for cell in row] for row in device_rows(run)],
         },
     }
@@ -99,7 +95,6 @@ def thinned(path: Sequence[tuple[float, float]], whole: float) -> list[tuple[int
 
     Arguments:
         path: begin and end of each link; each begins where the one before ends.
-        whole: the length of all.
     """
     kept: list[tuple[int, float]] = []
     for at, (begin, end) in enumerate(path):

@@ -28,7 +28,6 @@ def document(results: Sequence[LabResult], title: str) -> str:
 
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
-        title: for the browser's tab.
     """
     # It takes a moment to import, and only a page needs it.
     from plotly.offline import get_plotlyjs

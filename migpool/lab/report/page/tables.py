@@ -13,12 +13,7 @@ from migpool.units import format_duration, format_share
 
 
 def section(result: LabResult, number: int) -> str:
-    """One part of the page.
-
-    Arguments:
-        result: what it is about.
-        number: its place, from 0: the script looks for its charts by it.
-    """
+    """One part of the page. ``number``: its place, from 0: the script looks for its charts by it."""
     return "\n".join(_section(result, f"part-{number}"))
 
 

@@ -27,13 +27,8 @@ class Drawn:
     """One span in its lane. Times are milliseconds from the stop at the source.
 
     Arguments:
-        lane: its place among the lanes.
         name: what kind it is: the name of a record in ``migpool/lab/analysis/kinds.py``.
-        device: the device's name; empty for none.
         chunk: -1 for none.
-        begin: when it begins.
-        end: when it ends.
-        thread: the thread's name.
     """
 
     lane: int
