@@ -26,6 +26,9 @@ SUITE        := tests/core tests/workers tests/wire tests/migration tests/ram te
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 
+# Hundreds of processes are started here: what one of them has compiled, the others are to find.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)

@@ -2,16 +2,16 @@
 
 Guarantees:
 
-1. Buffers are page-aligned: a socket copies from and to them twice as fast as from a ``bytearray``, whose data starts
-   in the middle of a page.
+1. Buffers are page-aligned.
 2. A pool never has more than ``limit`` buffers out at once. It does not wait for one: whoever asks has its room
    reserved (the windows see to that), so an empty pool is an error of the caller or of a peer that knows no credits.
 3. Buffers are used again, last in first out, while their pages are still in the cache. To take one that is there or to
    give one back costs no lock. Atomic, also without the interpreter lock: ``list.pop`` and ``list.append``.
-4. The first buffers, up to ``READY`` bytes, have their pages before the machine stops: the first touch of a page takes
-   about as long as copying it.
+4. The first buffers, up to ``READY`` bytes, have their pages before the machine stops.
 5. The high-water mark is the most that was out at once, in whole buffers. It is the number of buffers that were ever
    taken, since the last one in is the first one out.
+
+What 1 and 4 are worth: the decision "One page-aligned read buffer a job, with its pages there before the stop".
 """
 
 from __future__ import annotations

@@ -84,17 +84,17 @@ class Machine:
                 raise UsageError(f"the memory is called {slot.name}: its idstr must be {RAM_IDSTR}, not iterable")
         return found[0] if found else None
 
-    def refuse_restless(self) -> None:
+    def require_peer_to_peer(self) -> None:
         """Refuse a machine in which a device that has stopped could still be reached into by one that has not.
 
         Raises:
             UsageError: several devices reach into others by themselves, and some of these cannot be quiet first.
         """
         reaching = [slot for slot in self.slots if slot.device.peer_to_peer is not None]
-        restless = [slot.name for slot in reaching if not slot.device.peer_to_peer]
-        if restless and len(reaching) > 1:
+        not_quiet = [slot.name for slot in reaching if not slot.device.peer_to_peer]
+        if not_quiet and len(reaching) > 1:
             raise UsageError(
-                f"{', '.join(restless)} cannot be quiet before stopping, and so could still reach into one of the "
+                f"{', '.join(not_quiet)} cannot be quiet before stopping, and so could still reach into one of the "
                 f"{len(reaching)} devices with peer-to-peer access that has stopped already: migrate with one such "
                 "device alone, or with drivers that all support a peer-to-peer state"
             )

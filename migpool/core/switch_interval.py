@@ -11,8 +11,8 @@ from threading import Lock
 class SwitchInterval:
     """Holds the process's switch interval down while any migration runs, and then puts it back.
 
-    Each blocking call gives the interpreter lock up; to get it back from a thread that computes takes a switch
-    interval, 5 ms by default, in which a channel could have moved 30 MiB.
+    To get the interpreter lock back after a blocking call takes up to a switch interval, if another thread computes:
+    the decision "The interpreter's switch interval is 0.1 ms while a migration runs".
     """
 
     def __init__(self) -> None:

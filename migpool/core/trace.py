@@ -3,8 +3,9 @@
 Guarantees:
 
 1. A record costs no lock: every thread has a list of its own, and appends each span to it as 40 packed bytes, which the
-   garbage collector does not follow. Atomic, also without the interpreter lock: ``list.append``, and the copy that a
-   reader makes. (An array of words would be half as large, but must not be read while it grows.)
+   garbage collector does not follow (the decision "Spans are packed into bytes and appended"). Atomic, also without the
+   interpreter lock: ``list.append``, and the copy that a reader makes. (An array of words would be half as large, but
+   must not be read while it grows.)
 2. Spans of one thread are in the order of their ends.
 3. Times are CLOCK_MONOTONIC in nanoseconds: one clock for all processes of a host.
 4. Reading the spans while threads still record gives every span that had ended before the call.

@@ -105,7 +105,7 @@ class GrownFinding(Form):
 
 
 class FieldFinding(Form):
-    """Variants of one machine that differ in their models; see ``growing.py``."""
+    """Variants of one machine that differ in their models; see ``growing_pools.py``."""
 
     best: str
     model: str

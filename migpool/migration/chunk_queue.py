@@ -27,7 +27,7 @@ UNLIMITED = 1 << 62
 class ChunkQueue:
     """One device's chunks, and the job that waits for the next one."""
 
-    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "starved", "transit", "window")
+    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "spliced", "starved", "window")
 
     def __init__(self, slot: Slot, position: int) -> None:
         self.slot = slot
@@ -40,7 +40,7 @@ class ChunkQueue:
         self.starved = False
         self.window: Window | None = None
         # Where the next chunk's payload still is, if it is not in its buffer.
-        self.transit: SplicedChunk | None = None
+        self.spliced: SplicedChunk | None = None
 
 
 class ChunkQueues:
@@ -60,7 +60,7 @@ class ChunkQueues:
         switch: CancelSwitch,
         give_back: Callable[[Chunk], None],
     ) -> None:
-        self.inboxes = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(machine.iterable)}
+        self.by_slot = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(machine.iterable)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
         self._grant = grant
@@ -77,22 +77,22 @@ class ChunkQueues:
         """The source knows credits: bound what it may send. Called before the first chunk is asked for."""
         with self._windows_lock:
             self._windows = windows
-            for box in self.inboxes.values():
-                box.window = windows.of(box.position)
+            for queue in self.by_slot.values():
+                queue.window = windows.of(queue.position)
         for grant in windows.opening():
             self._grant(grant)
 
     def take(self, effect: NextChunk) -> Chunk:
         """Wait for the chunk on the calling thread."""
-        box = self.inboxes[effect.slot.number]
-        with box.lock:
-            chunk = box.order.take()
+        queue = self.by_slot[effect.slot.number]
+        with queue.lock:
+            chunk = queue.order.take()
             while chunk is None:
                 self._switch.check()
-                box.starved = True
-                box.arrived.wait()
-                chunk = box.order.take()
-            box.starved = False
+                queue.starved = True
+                queue.arrived.wait()
+                chunk = queue.order.take()
+            queue.starved = False
         return chunk
 
     def take_or_call(self, effect: NextChunk, ready: Ready, *, leave: bool) -> Chunk | None:
@@ -103,49 +103,49 @@ class ChunkQueues:
                 one of this device is sure to come and so to bring somebody. Without that, one receiver could be kept
                 by a device for long, with other devices' chunks unread on its channel.
         """
-        box = self.inboxes[effect.slot.number]
-        with box.lock:
+        queue = self.by_slot[effect.slot.number]
+        with queue.lock:
             # The switch is looked at under the lock: its hook takes the callback under the same one, so a callback is
             # either refused here or called there.
             if self._switch.thrown:
                 self._switch.check()
             chunk = None
-            if box.order.parked and not (leave and self._will_come(box)):
-                chunk = box.order.take()
-            box.starved = chunk is None
+            if queue.order.parked and not (leave and self._will_come(queue)):
+                chunk = queue.order.take()
+            queue.starved = chunk is None
             if chunk is None:
-                box.ready = ready
+                queue.ready = ready
         return chunk
 
-    def _will_come(self, box: ChunkQueue) -> bool:
+    def _will_come(self, queue: ChunkQueue) -> bool:
         """Whether another chunk is sure to come: the source may send one, and the last has not come yet.
 
         The limit is another lock's, and read without it: it only rises, and one too low says no. Atomic: the read.
         """
-        return box.window is not None and not box.order.ended and box.order.received < box.window.limit
+        return queue.window is not None and not queue.order.ended and queue.order.received < queue.window.limit
 
-    def deliver(self, box: ChunkQueue, chunk: Chunk) -> None:
+    def deliver(self, queue: ChunkQueue, chunk: Chunk) -> None:
         """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
 
         Raises:
             DeviceError: it must not come, or not again.
         """
-        windows, window = self._windows, box.window
+        windows, window = self._windows, queue.window
         limit = UNLIMITED
         grants: Sequence[Grant] = ()
         ready = brought = None
         if windows is not None and window is not None:
             with self._windows_lock:
                 limit = window.limit
-                grants = windows.received(box.position)
-        with box.lock:
-            if box.ready is not None:
-                brought = box.order.put_and_take(chunk.index, chunk, chunk.last, limit)
+                grants = windows.received(queue.position)
+        with queue.lock:
+            if queue.ready is not None:
+                brought = queue.order.put_and_take(chunk.index, chunk, chunk.last, limit)
                 if brought is not None:
-                    ready, box.ready = box.ready, None
-                    box.starved = False
-            elif box.order.put(chunk.index, chunk, chunk.last, limit) and box.starved:
-                box.arrived.notify()
+                    ready, queue.ready = queue.ready, None
+                    queue.starved = False
+            elif queue.order.put(chunk.index, chunk, chunk.last, limit) and queue.starved:
+                queue.arrived.notify()
         for grant in grants:
             self._grant(grant)
         if ready is not None:
@@ -158,7 +158,7 @@ class ChunkQueues:
         windows = self._windows
         if windows is None:
             return
-        position = self.inboxes[effect.slot.number].position
+        position = self.by_slot[effect.slot.number].position
         with self._windows_lock:
             grants = windows.finished(position) if effect.last else windows.loaded(position)
         for grant in grants:
@@ -173,18 +173,18 @@ class ChunkQueues:
         return self._first_missing(starved=False)
 
     def _first_missing(self, *, starved: bool) -> str:
-        for box in self.inboxes.values():
-            with box.lock:
-                if starved and not box.starved:
+        for queue in self.by_slot.values():
+            with queue.lock:
+                if starved and not queue.starved:
                     continue
-                if missing := box.order.missing():
-                    return f"{box.slot.name}: {missing}"
+                if missing := queue.order.missing():
+                    return f"{queue.slot.name}: {missing}"
         return ""
 
     def _wake(self) -> None:
-        for box in self.inboxes.values():
-            with box.lock:
-                ready, box.ready = box.ready, None
-                box.arrived.notify_all()
+        for queue in self.by_slot.values():
+            with queue.lock:
+                ready, queue.ready = queue.ready, None
+                queue.arrived.notify_all()
             if ready is not None:
                 ready()

@@ -26,7 +26,7 @@ class Completion:
 
     Arguments:
         machine: stands still here.
-        answers: the return path.
+        return_path: what the destination has said.
         end: ends the main channel, which asks the destination to give up; its answers still come.
         credited: whether the destination speaks this project's own messages; else its last word is all there is.
         limit: how long it may be silent, in seconds.
@@ -36,7 +36,7 @@ class Completion:
     def __init__(
         self,
         machine: Machine,
-        answers: ReturnPath,
+        return_path: ReturnPath,
         end: Callable[[], None],
         *,
         credited: bool,
@@ -44,7 +44,7 @@ class Completion:
         round_trip: int,
     ) -> None:
         self._machine = machine
-        self._answers = answers
+        self._return_path = return_path
         self._end = end
         self._credited = credited
         self._limit = limit
@@ -65,19 +65,19 @@ class Completion:
             Cancelled: the migration was cancelled in time.
             TimeLimitExceeded: no answer came, and then the destination gave up.
         """
-        answers = self._answers
+        return_path = self._return_path
         try:
             if self._credited:
-                answers.wait("the machine to run at the destination", lambda: answers.running is not None)
+                return_path.wait("the machine to run at the destination", lambda: return_path.running is not None)
             else:
-                answers.wait("the destination's last word", lambda: answers.shut is not None)
+                return_path.wait("the destination's last word", lambda: return_path.shut is not None)
         except (Cancelled, TimeLimitExceeded):
             if not self._ask_for_verdict(doubt):
                 raise
-        running = answers.running
+        running = return_path.running
         if running is not None and running.boot_id == boot_id():
             return running.nanoseconds, "monotonic"
-        return (answers.running_at or time.monotonic_ns()) - self._round_trip // 2, "return-path"
+        return (return_path.running_at or time.monotonic_ns()) - self._round_trip // 2, "return-path"
 
     def _ask_for_verdict(self, doubt: Callable[[], object]) -> bool:
         """Ask the destination to give up, by the end of the main channel; whether the machine runs there.
@@ -85,7 +85,7 @@ class Completion:
         It answers with RUNNING if it is too late for that, and ends the connection without it otherwise.
         """
         self._end()
-        runs = self._answers.verdict(self._limit)
+        runs = self._return_path.verdict(self._limit)
         if runs is None:
             doubt()
             raise PeerError(
@@ -104,12 +104,12 @@ class Completion:
             PeerError: something went wrong there after the machine ran.
             VerificationError: a device's state is not what was sent.
         """
-        answers = self._answers
-        answers.wait("the destination's last word", lambda: answers.shut is not None)
-        if answers.failure:
-            raise PeerError(f"{RUNS_THERE}: {answers.failure}")
+        return_path = self._return_path
+        return_path.wait("the destination's last word", lambda: return_path.shut is not None)
+        if return_path.failure:
+            raise PeerError(f"{RUNS_THERE}: {return_path.failure}")
         for slot in self._machine:
-            theirs = answers.digests.get(slot.number)
+            theirs = return_path.digests.get(slot.number)
             ours = of(slot, "fingerprint", partial(digest_of, slot.device))
             if theirs is not None and any(theirs) and any(ours):
                 verified[slot.number] = ours == theirs

@@ -38,7 +38,7 @@ from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
 from migpool.transport.accept import accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import listen, prepare, read_some, send_all, shut
+from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
@@ -51,7 +51,6 @@ from migpool.wire.stream import StreamReader
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
-READ_SIZE = 256 * 1024
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
 GOODBYE = 2.0
@@ -69,10 +68,10 @@ class Destination(Endpoint):
 
     _remedy = "start both ends with the same scenario"
 
-    _answers: ReturnPathWriter
+    _return_path: ReturnPathWriter
     _main: socket.socket
     _interpreter: Interpreter
-    _receiving: LoadHandlers
+    _load_handlers: LoadHandlers
     _sections: SectionLoader
     _liveness: Liveness
 
@@ -107,7 +106,7 @@ class Destination(Endpoint):
             self._confirm()
         except Exception as error:
             self._switch.cancel(error)
-            self._answers.fail(self._switch.reason or error)
+            self._return_path.fail(self._switch.reason or error)
             raise
         self._say_goodbye()
 
@@ -141,7 +140,7 @@ class Destination(Endpoint):
                 stack=stack,
             )
         main = self._main = connections.main_channel
-        self._answers = ReturnPathWriter(partial(send_all, main, what="return path"))
+        self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
         for sock in (main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
@@ -149,7 +148,7 @@ class Destination(Endpoint):
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
         self._accepted = True
         stack.callback(self._threads.close)
-        for number, receive in enumerate(self._receiving.receivers(channels)):
+        for number, receive in enumerate(self._load_handlers.receivers(channels)):
             self._threads.start(f"channel-{number}", receive)
         for sock in channels:
             stack.callback(shut, sock)
@@ -162,10 +161,10 @@ class Destination(Endpoint):
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
         memory = self._memory = self._make_memory()
-        self._receiving = LoadHandlers(
+        self._load_handlers = LoadHandlers(
             self.machine,
             pool,
-            self._answers.grant,
+            self._return_path.grant,
             self._tracer,
             self._switch,
             self._liveness,
@@ -173,15 +172,16 @@ class Destination(Endpoint):
             splice=self.settings.splice,
         )
         self._chunk = chunk
-        handlers = self._receiving.handlers()
+        handlers = self._load_handlers.handlers()
         KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
-        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, self._receiving.arrivals)
+        chunks = self._load_handlers.chunk_queues
+        self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, chunks)
         self._sections = SectionLoader(
             self.machine,
             self._schema,
             memory,
             self._interpreter,
-            self._answers,
+            self._return_path,
             channels=self.settings.channels,
         )
 
@@ -213,7 +213,7 @@ class Destination(Endpoint):
         reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
-            data = read_some(self._main, READ_SIZE, self._idle)
+            data = read_some(self._main, MAIN_READ_SIZE, self._idle)
             self._switch.check()
             if not data:
                 try:
@@ -234,7 +234,7 @@ class Destination(Endpoint):
         watch.register(self._main, select.POLLRDHUP)
         watch.poll()
         self._withdraw(
-            PeerError(f"{ENDED_EARLY} ({self._receiving.arrivals.missing() or 'before the machine ran here'})")
+            PeerError(f"{ENDED_EARLY} ({self._load_handlers.chunk_queues.missing() or 'before the machine ran here'})")
         )
 
     def _say_goodbye(self) -> None:
@@ -251,17 +251,17 @@ class Destination(Endpoint):
         start(self.machine, self._tracer)
         self._running = time.monotonic_ns()
         self._states.happen(Event.RUNNING)
-        if self._answers.extended:
-            self._answers.answer(Running(boot_id(), self._running))
+        if self._return_path.extended:
+            self._return_path.answer(Running(boot_id(), self._running))
 
     def _confirm(self) -> None:
         """Prove that what runs here is what was sent."""
         for slot in self.machine:
             of(slot, "verify", slot.device.verify)
-        for slot in self.machine if self._answers.extended else ():
+        for slot in self.machine if self._return_path.extended else ():
             digest = of(slot, "fingerprint", partial(digest_of, slot.device))
-            self._answers.answer(Digest(slot.number, digest))
-        self._answers.answer(Shut(0))
+            self._return_path.answer(Digest(slot.number, digest))
+        self._return_path.answer(Shut(0))
 
     # ------------------------------------------------------------------ the items of the main channel
 
@@ -283,7 +283,7 @@ class Destination(Endpoint):
                 raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
-        self._answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
+        self._return_path.extended = CREDITS_CAPABILITY in (item.capabilities or ())
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
@@ -297,15 +297,15 @@ class Destination(Endpoint):
 
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:
-            if self._answers.extended:
+            if self._return_path.extended:
                 self._threads.start("source-watch", self._watch_the_source)
-                self._answers.answer(Welcome(self._chunk, len(self.machine.iterable)))
+                self._return_path.answer(Welcome(self._chunk, len(self.machine.iterable)))
                 if self.machine.iterable:
-                    self._receiving.arrivals.use_credits(Windows(len(self.machine.iterable), self._rooms))
+                    self._load_handlers.chunk_queues.use_credits(Windows(len(self.machine.iterable), self._rooms))
                 else:
-                    self._answers.answer(SwitchoverAck())
+                    self._return_path.answer(SwitchoverAck())
         elif kind is CommandKind.PING:
-            self._answers.answer(Pong(ping_value(item)))
+            self._return_path.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
             keep = self.settings.config_load == "after-iterables"
@@ -320,7 +320,7 @@ class Destination(Endpoint):
             self._scheduler.take(Job("config", load_config(slot), slot))
 
     def _idle(self) -> None:
-        waited_for = self._receiving.arrivals.starved()
+        waited_for = self._load_handlers.chunk_queues.starved()
         if not waited_for and not self._scheduler.busy:
             waited_for = "main channel: the next item has not come"
         self._liveness.idle(waited_for)
@@ -334,7 +334,7 @@ class Destination(Endpoint):
     @property
     def bytes(self) -> int:
         """How many bytes of state have been received so far."""
-        return self._sections.bytes + self._receiving.bytes_received if self._accepted else 0
+        return self._sections.bytes + self._load_handlers.bytes_received if self._accepted else 0
 
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:

@@ -119,7 +119,7 @@ class Endpoint(ABC):
                 with contextlib.ExitStack() as stack:
                     try:
                         self._states.happen(Event.BEGIN)
-                        self.machine.refuse_restless()
+                        self.machine.require_peer_to_peer()
                         self._migrate(stack)
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:

@@ -55,7 +55,7 @@ class LoadHandlers:
         splice: whether a chunk may go from the socket into a device by splice(2), where the device allows it.
 
     Attributes:
-        arrivals: what has come and is not loaded yet.
+        chunk_queues: what has come and is not loaded yet.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class LoadHandlers:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.arrivals = arrivals = ChunkQueues(machine, grant, switch, pool.give_back)
+        self.chunk_queues = ChunkQueues(machine, grant, switch, pool.give_back)
+        queues = self.chunk_queues.by_slot.values()
         self._parser = DeviceStateParser(
-            {(box.slot.device.idstr, box.slot.device.instance_id): box for box in arrivals.inboxes.values()},
-            limit=pool.size,
+            {(queue.slot.device.idstr, queue.slot.device.instance_id): queue for queue in queues}, limit=pool.size
         )
         self._open = 0
         self._open_lock = threading.Lock()
@@ -87,10 +87,10 @@ class LoadHandlers:
         self._received: list[int] = []
 
     def handlers(self) -> Handlers:
-        """What each effect means here; ``NextChunk`` is answered by :attr:`arrivals`."""
+        """What each effect means here; ``NextChunk`` is answered by :attr:`chunk_queues`."""
         handlers = Handlers()
         handlers.on(WriteState, self._move_state if self._splice else self._write_state)
-        handlers.on(Loaded, self.arrivals.loaded)
+        handlers.on(Loaded, self.chunk_queues.loaded)
         handlers.on(LoadConfig, lambda effect: effect.slot.device.load_config(effect.config))
         handlers.on(LoadSetup, _load_setup)
         handlers.on(LoadIterated, lambda effect: effect.slot.device.load_state(effect.data))
@@ -106,8 +106,8 @@ class LoadHandlers:
         self._liveness.moved = True
 
     def _move_state(self, effect: WriteState) -> None:
-        transit = self.arrivals.inboxes[effect.slot.number].transit
-        if transit is None or not transit.move(effect.chunk):
+        spliced = self.chunk_queues.by_slot[effect.slot.number].spliced
+        if spliced is None or not spliced.move(effect.chunk):
             self._write_state(effect)
         self._liveness.moved = True
 
@@ -138,13 +138,13 @@ class LoadHandlers:
 
     def _receive(self, number: int, channel: socket.socket) -> None:
         with contextlib.ExitStack() as stack:
-            transit = None
+            spliced = None
             if self._splice:
-                transit = SplicedChunk(channel, self._pool.size, self._liveness.idle)
-                stack.callback(transit.close)
-            self._receive_all(number, channel, transit)
+                spliced = SplicedChunk(channel, self._pool.size, self._liveness.idle)
+                stack.callback(spliced.close)
+            self._receive_all(number, channel, spliced)
 
-    def _receive_all(self, number: int, channel: socket.socket, transit: SplicedChunk | None) -> None:
+    def _receive_all(self, number: int, channel: socket.socket, spliced: SplicedChunk | None) -> None:
         memory = self._memory
         header = bytearray(HEADER_SIZE if memory is None else max(HEADER_SIZE, memory.header_size))
         # The data path: all that is the same for every chunk is looked up here, and what could be a call of our own is
@@ -153,7 +153,7 @@ class LoadHandlers:
         record = self._tracer.recorder()
         parse = self._parser.parse
         take = self._pool.take
-        deliver = self.arrivals.deliver
+        deliver = self.chunk_queues.deliver
         liveness = self._liveness
         idle = self._idle
         received = self._received
@@ -174,24 +174,24 @@ class LoadHandlers:
                 received[number] += size
                 liveness.moved = True
                 continue
-            box, index, size, config = parse(header, offset)
+            queue, index, size, config = parse(header, offset)
             try:
                 chunk = take()
             except MemoryLimitExceeded as error:
-                raise MemoryLimitExceeded(self._over_budget(box.slot, index)) from error
+                raise MemoryLimitExceeded(self._over_budget(queue.slot, index)) from error
             chunk.length = size
             chunk.index = index
             begin = end = monotonic_ns()
-            if transit is None or config or not self._stays(box, chunk, transit):
+            if spliced is None or config or not self._stays(queue, chunk, spliced):
                 if size:
                     try:
                         had = receive(chunk.buffer, size, WAIT_FOR_ALL)
                     except OSError as error:
                         had = waited(error, idle)
                     if had != size and read_rest(channel, chunk.buffer, had, size, idle) != size:
-                        raise cut_short(box.slot.name, index)
+                        raise cut_short(queue.slot.name, index)
                 end = monotonic_ns()
-            record(pack_span(Wait.RECEIVE, box.slot.number, index, begin, end))
+            record(pack_span(Wait.RECEIVE, queue.slot.number, index, begin, end))
             if config:
                 chunk.last = True
                 within = config_within(chunk.payload, offset + HEADER_SIZE)
@@ -201,32 +201,32 @@ class LoadHandlers:
             received[number] += size
             offset += HEADER_SIZE + size
             try:
-                deliver(box, chunk)
+                deliver(queue, chunk)
             except DeviceError as error:
-                raise error.located(box.slot.name, index) from None
-            if transit is not None:
-                transit.settle()
-                if transit.broken:
+                raise error.located(queue.slot.name, index) from None
+            if spliced is not None:
+                spliced.settle()
+                if spliced.broken:
                     return  # whose error it was has it
         if got:
             raise ProtocolError(offset, "packet header", f"{HEADER_SIZE} bytes, found the end after {got}")
         self._ended()
 
-    def _stays(self, box: ChunkQueue, chunk: Chunk, transit: SplicedChunk) -> bool:
+    def _stays(self, queue: ChunkQueue, chunk: Chunk, spliced: SplicedChunk) -> bool:
         """Whether the chunk's payload may stay in the channel: the device takes it by splice, and now.
 
         That is so where a job that nobody waits in is to be carried on by this thread. Nobody is lost if that changes
         before it is, since what is left is received after all: so nothing is locked here.
         Atomic: each read and write of an attribute.
         """
-        if box.ready is None or box.order.next != chunk.index:
+        if queue.ready is None or queue.order.next != chunk.index:
             return False
-        device = box.slot.device
-        target = of(box.slot, "splice_fd", device.splice_fd)
+        device = queue.slot.device
+        target = of(queue.slot, "splice_fd", device.splice_fd)
         if target is None:
             return False
-        transit.offer(box.slot.name, chunk, target)
-        box.transit = transit
+        spliced.offer(queue.slot.name, chunk, target)
+        queue.spliced = spliced
         return True
 
     def _skip_sync(self, channel: socket.socket, flags: int, offset: int, idle: Callable[[], None]) -> int:
@@ -239,7 +239,7 @@ class LoadHandlers:
 
     def _over_budget(self, slot: Slot, index: int) -> str:
         why = "the source sends more than it was granted"
-        if not self.arrivals.credited:
+        if not self.chunk_queues.credited:
             why = "the source knows no credits: raise the memory budget"
         return (
             f"{slot.name}, chunk {index}: no room, all {self._pool.limit} chunks of {self._pool.size} bytes hold state "
@@ -252,12 +252,12 @@ class LoadHandlers:
             self._open -= 1
             if self._open:
                 return
-        missing = self.arrivals.missing()
+        missing = self.chunk_queues.missing()
         if missing:
             raise PeerError(f"{ENDED_EARLY} ({missing})")
 
     def _idle(self) -> None:
-        self._liveness.idle(self.arrivals.starved())
+        self._liveness.idle(self.chunk_queues.starved())
 
 
 def _load_setup(effect: LoadSetup) -> None:

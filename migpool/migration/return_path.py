@@ -17,11 +17,10 @@ from collections.abc import Callable
 
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
-from migpool.transport.sockets import read_some
+from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some
 from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 
-READ_SIZE = 4096
 NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"
 
@@ -76,7 +75,7 @@ class ReturnPath:
         """Read answers until the destination ends the return path. A thread of its own runs this."""
         try:
             while not self._stopped:
-                data = read_some(self._sock, READ_SIZE, self._idle)
+                data = read_some(self._sock, RETURN_PATH_READ_SIZE, self._idle)
                 if not data:
                     self._reader.end()
                     raise PeerError("the destination closed the connection")

@@ -39,7 +39,7 @@ class SectionLoader:
         schema: knows whose a section is, and the config within.
         memory: takes the pages; ``None`` for a machine without memory.
         interpreter: performs it.
-        answers: the return path.
+        return_path: how the source is answered.
         channels: how many multifd channels there are; without any, all state and every config comes here.
 
     Attributes:
@@ -52,7 +52,7 @@ class SectionLoader:
         schema: MachineSchema,
         memory: RamDestination | None,
         interpreter: Interpreter,
-        answers: ReturnPathWriter,
+        return_path: ReturnPathWriter,
         *,
         channels: int,
     ) -> None:
@@ -61,7 +61,7 @@ class SectionLoader:
         self._schema = schema
         self._memory = memory
         self._interpreter = interpreter
-        self._answers = answers
+        self._return_path = return_path
         self._seen: set[int] = set()
         self._initial: set[int] = set()
         self.bytes = 0
@@ -85,8 +85,8 @@ class SectionLoader:
             self._interpreter.once(LoadSetup(slot, bytes(data[0]) if data else b"", head.version))
             if self._channels:  # without any, the device has come once its config has
                 self._seen.add(slot.number)
-            if self._answers.extended and all(slot.number in self._seen for slot in self._machine.iterable):
-                self._answers.answer(SwitchoverAck())
+            if self._return_path.extended and all(slot.number in self._seen for slot in self._machine.iterable):
+                self._return_path.answer(SwitchoverAck())
         elif self._channels and (configs or (data and not runs)):
             raise ProtocolError(
                 item.offset,
@@ -108,7 +108,7 @@ class SectionLoader:
         if slot.number not in self._initial:
             self._initial.add(slot.number)
             if len(self._initial) == len(self._machine.iterable):
-                self._answers.answer(SwitchoverAck())
+                self._return_path.answer(SwitchoverAck())
 
     def section(self, item: Section) -> None:
         """Load a section of a device that is not iterable: data for its set-up, or its config.

@@ -84,14 +84,14 @@ class Source(Endpoint):
 
     side = "source"
 
-    _answers: ReturnPath
+    _return_path: ReturnPath
     _end: Callable[[], None]
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
     _main: MainChannel
     _memory: RamSource | None
-    _pace: RateLimit | None = None
+    _rate_limit: RateLimit | None = None
     _pool: BufferPool
 
     def __init__(
@@ -125,7 +125,7 @@ class Source(Endpoint):
         description = describe(self.machine)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
-            self._answers.wait("the destination's set-up", lambda: self._answers.acknowledged > 0)
+            self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)
         self._states.happen(Event.CONNECTED)
         self._iterate()
         self._states.happen(Event.SWITCH_OVER)
@@ -148,10 +148,10 @@ class Source(Endpoint):
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
         self._main = MainChannel(partial(send_all, main, what="main channel"))
-        self._pace = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
-        self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._pace)
+        self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
+        self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
         self._gates = Gates(self.machine, self._switch, credited=settings.credits)
-        self._answers = ReturnPath(
+        self._return_path = ReturnPath(
             main,
             self._switch,
             settings.peer_limit,
@@ -161,9 +161,9 @@ class Source(Endpoint):
         )
         self._linked = True
         stack.callback(self._threads.close)
-        self._threads.start("return-path", self._answers.listen)
+        self._threads.start("return-path", self._return_path.listen)
         stack.callback(shut, main)
-        stack.callback(self._answers.stop)
+        stack.callback(self._return_path.stop)
 
     def _waited_for_channel(self, name: str, index: int, since: int) -> None:
         self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
@@ -174,14 +174,14 @@ class Source(Endpoint):
         self._main.write(
             [configuration(Configuration(self.machine.name, capabilities=capabilities)), open_return_path(), ping(1)]
         )
-        self._answers.wait("the first answer", lambda: bool(self._answers.pong_at))
-        self._round_trip = self._answers.pong_at - asked
+        self._return_path.wait("the first answer", lambda: bool(self._return_path.pong_at))
+        self._round_trip = self._return_path.pong_at - asked
 
     def _agree_on_chunk(self) -> int:
         chunk = self.settings.chunk
         if self.settings.credits:
-            self._answers.wait("the destination's terms", lambda: self._answers.welcome is not None)
-            welcome = self._answers.welcome
+            self._return_path.wait("the destination's terms", lambda: self._return_path.welcome is not None)
+            welcome = self._return_path.welcome
             if welcome is not None:
                 if welcome.devices != len(self.machine.iterable):
                     raise UsageError(
@@ -194,7 +194,7 @@ class Source(Endpoint):
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
-        sending = SaveHandlers(
+        save_handlers = SaveHandlers(
             self.machine,
             self._gates,
             self._group,
@@ -204,8 +204,8 @@ class Source(Endpoint):
             self._config_of,
             splice=self.settings.splice,
         )
-        stack.callback(sending.close)
-        handlers = sending.handlers()
+        stack.callback(save_handlers.close)
+        handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
         self._memory = self._make_memory(stack)
@@ -236,11 +236,11 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        iterating = DeviceTurns(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
+        turns = DeviceTurns(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
         settings = self.settings
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
-        precopy = self._precopy(iterating, limits)
+        precopy = self._precopy(turns, limits)
         self._redone = precopy.redone
         wait_for_answer = self._next_answer()
         measured = precopy.run()
@@ -254,17 +254,17 @@ class Source(Endpoint):
 
     def _next_answer(self) -> Callable[[str], None]:
         """What waits for the destination to be ready once more; it may be so before the wait begins."""
-        answers, before = self._answers, self._answers.acknowledged
-        return partial(answers.wait, answered=lambda: answers.acknowledged > before)
+        return_path, before = self._return_path, self._return_path.acknowledged
+        return partial(return_path.wait, answered=lambda: return_path.acknowledged > before)
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""
         memory.check(measured, limits)
 
-    def _precopy(self, iterating: DeviceTurns, limits: PrecopyLimits) -> Precopy:
+    def _precopy(self, turns: DeviceTurns, limits: PrecopyLimits) -> Precopy:
         if self._memory is not None:
-            return self._memory.precopy(iterating, limits, self._progress)
-        return Precopy(self.machine.iterable, iterating, limits, self._progress)
+            return self._memory.precopy(turns, limits, self._progress)
+        return Precopy(self.machine.iterable, turns, limits, self._progress)
 
     def _waiting(self) -> str:
         """Asked at every tick that nothing has come from the destination."""
@@ -277,8 +277,8 @@ class Source(Endpoint):
         self._scheduler.drain()
 
     def _switch_over(self) -> None:
-        if self._pace is not None:
-            self._pace.lift()
+        if self._rate_limit is not None:
+            self._rate_limit.lift()
         self._main.write(switchover_start())
 
     def _save(self) -> None:
@@ -314,17 +314,17 @@ class Source(Endpoint):
 
     def _hand_over(self) -> None:
         settings = self.settings
-        handover = Completion(
+        completion = Completion(
             self.machine,
-            self._answers,
+            self._return_path,
             self._end,
             credited=settings.credits,
             limit=settings.peer_limit,
             round_trip=self._round_trip,
         )
-        self._running, self._clock = handover.running(partial(self._states.happen, Event.DOUBT))
+        self._running, self._clock = completion.running(partial(self._states.happen, Event.DOUBT))
         self._states.happen(Event.RUNNING)
-        handover.confirm(self._verified)
+        completion.confirm(self._verified)
 
     def _submit_configs(self) -> None:
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
@@ -338,7 +338,7 @@ class Source(Endpoint):
         # A broken channel is how a failure of the destination shows first; its own words say more.
         if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
             return error
-        theirs = self._answers.reason(PATIENCE)
+        theirs = self._return_path.reason(PATIENCE)
         # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
         consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
         return error if theirs is None or consequence else theirs

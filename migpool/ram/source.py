@@ -50,12 +50,12 @@ class RamSource:
         self._slot = slot
         self._run = run
         self._interpreter = interpreter
-        self._sending = RamSender(slot, slot.device, group, main, self._count)
-        self._converging = AutoConverge(machine, throttle=throttle)
+        self._sender = RamSender(slot, slot.device, group, main, self._count)
+        self._auto_converge = AutoConverge(machine, throttle=throttle)
         self._effort = PageEffort()
         self._counting = threading.Lock()
         self.bytes = 0
-        self._sending.handle(interpreter.handlers)
+        self._sender.handle(interpreter.handlers)
         self._effort.watch(interpreter.handlers)
 
     def set_up(self) -> None:
@@ -66,7 +66,7 @@ class RamSource:
         """
         if self._interpreter.once(SaveSetup(self._slot)):
             raise UsageError(f"{self._slot.name}: a memory device cannot have data for the set-up")
-        self._sending.begin()
+        self._sender.begin()
 
     def precopy(self, others: Turns, limits: PrecopyLimits, progress: Callable[[Round], None] | None) -> Precopy:
         """The rounds of the memory and of all iterable devices.
@@ -80,7 +80,7 @@ class RamSource:
         def watch(done: Round) -> None:
             if progress is not None:
                 progress(done)
-            self._converging.after(done)
+            self._auto_converge.after(done)
 
         slots = (self._slot, *self._machine.iterable)
         return Precopy(slots, _Turns(self, others), limits, watch, pending=self.pending, crossed=self._crossed)
@@ -91,11 +91,11 @@ class RamSource:
         Raises:
             NotConverging: what is left of the memory does not fit into the downtime limit.
         """
-        self._converging.check(measured, limits)
+        self._auto_converge.check(measured, limits)
 
     def pending(self, slot: Slot) -> Pending:
         """What is left of the memory as of the last look; of another device, what it says."""
-        return Pending(self._sending.pages.left) if slot is self._slot else slot.device.pending()
+        return Pending(self._sender.pages.left) if slot is self._slot else slot.device.pending()
 
     def is_at(self, slot: Slot) -> bool:
         """Whether the slot is the memory's."""
@@ -103,8 +103,8 @@ class RamSource:
 
     def send_round(self) -> int:
         """Send every page that is to be sent, once, and see what was written meanwhile; return the bytes of pages."""
-        sent = self._sending.pages.left
-        self._run(self._sending.jobs())
+        sent = self._sender.pages.left
+        self._run(self._sender.jobs())
         self._interpreter.once(EndRound(self._slot))
         self._look()
         return sent
@@ -112,7 +112,7 @@ class RamSource:
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
         self._look()
-        return self._sending.jobs()
+        return self._sender.jobs()
 
     def end(self) -> None:
         """The last jobs have ended, and so has every other one.
@@ -124,12 +124,12 @@ class RamSource:
 
     def close(self) -> None:
         """Take the throttle away, and log no more."""
-        self._converging.end()
-        self._sending.stop()
+        self._auto_converge.end()
+        self._sender.stop()
 
     def let_go(self) -> None:
         """Hold no view of the memory any more: its owner may close it. Every job has ended."""
-        self._sending.let_go()
+        self._sender.let_go()
 
     def _crossed(self, slot: Slot, saved: int) -> Crossed:
         return self._effort.since() if slot is self._slot else Crossed(saved)

@@ -74,6 +74,11 @@ class Setup:
     workers: int | None = None
     limit: float = 30.0
 
+    @property
+    def workers_or_default(self) -> int:
+        """The number of threads that the user asked for, else the smaller of the numbers of channels and of devices."""
+        return self.workers or max(1, min(self.channels, len(self.devices)))
+
 
 class Scheduler(ABC):
     """A threading model for one side of one migration; see the top of this file.

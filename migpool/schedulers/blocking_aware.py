@@ -1,8 +1,8 @@
 """``blocking-aware``: a pool that adds a worker only while fewer workers than CPUs are runnable.
 
 A job that blocks costs no processor, so another worker may take up the next job; a job that computes would only be
-slowed down by it. ``blocking-aware:N`` sets a limit. It is step 3 of the list of what a task pool must do before it can
-replace a thread a device.
+slowed down by it. ``blocking-aware:N`` sets a limit. Peter Xu named such a rule on qemu-devel, among what a pool must
+do before it can replace a thread a device (``docs/architecture.md`` cites the thread).
 
 What counts as blocking: a worker that is inside
 
@@ -16,8 +16,7 @@ and that is neither on a CPU nor waits for one, by the kernel's word. A worker t
 until its first window is over.
 
 While a job waits and no worker is idle, one thread looks at the workers every half millisecond, or every four if
-nothing changes, and adds as many as are missing; as many as there are, if every one of them blocks: they have shown
-what the jobs are like, and 64 devices that block are not to wait for 32 looks. When no job waits, it sleeps.
+nothing changes, and adds as many as are missing. If every worker blocks, it doubles them. When no job waits, it sleeps.
 
 Guarantees:
 
@@ -26,26 +25,9 @@ Guarantees:
    begun after a few windows.
 3. While jobs compute and none of them blocks, there are no more workers than CPUs.
 
-A job without credit blocks, too, and gets workers however much it would compute. There the source cannot know whether
-another worker helps. If the destination's devices block, it does: each device has credit for a chunk at least, so every
-job that is begun has one more device write. If the destination computes, all jobs share its processors, and it does
-not. Either way a wait for credit looks the same from here. What tells them apart is whether credits come more often
-after a worker was added, and by the time that is known most of a switchover is over. So the rule is the one whose
-mistake costs little. Median downtimes, two processes on two CPUs that others used too, loading with a thread a device:
-
-===============================================  ======================  =====================
-what a wait for credit counts as                 16 devices that block   64 devices that
-                                                 for 13 ms a write       only compute
-===============================================  ======================  =====================
-blocking (as here)                               193 ms, 16 workers      723 ms, 64 workers
-computing                                        444 ms, 4 to 8          502 ms, 4 to 6
-blocking, for as many as there are channels (4)  264 ms, 8 to 10         623 ms, 10
-``elastic``                                      166 ms                  644 ms
-``pool:4``                                       386 ms                  461 ms
-===============================================  ======================  =====================
-
-Counting only a wait that lasts from one look to the next makes as many workers in both: with every worker the waits get
-longer where the destination computes.
+A job without credit counts as blocking, and gets workers: the decision "Under blocking-aware, a wait for credit counts
+as blocking" says what that costs where the destination computes. How often the workers are looked at: the decision
+"blocking-aware looks at its workers every half millisecond".
 """
 
 from __future__ import annotations
@@ -72,7 +54,7 @@ SHORTEST_LOOK, LONGEST_LOOK = 0.0005, 0.004
 
 
 class _Worker:
-    """A thread of the pool, as the one that looks at it knows it.
+    """What is known of one thread of the pool, to tell whether it blocks.
 
     Attributes:
         inside: the effect that its job is in, if that may block; set by itself, without a lock. Atomic: each read and
@@ -119,7 +101,7 @@ class BlockingAwareScheduler(Scheduler):
     takes_workers = True
 
     def setup(self, setup: Setup) -> None:
-        """Start the thread that looks at the workers; those are made when jobs come."""
+        """Start the thread that watches the workers; those are made when jobs come."""
         super().setup(setup)
         self._name = f"{setup.side}-worker"
         self._limit = setup.workers or UNLIMITED
@@ -187,7 +169,7 @@ class BlockingAwareScheduler(Scheduler):
             self._idle -= 1
             return self._jobs.popleft()
 
-    # ------------------------------------------------------------------ on the thread that looks at them
+    # ------------------------------------------------------------------ on the watching thread
 
     def _look_after(self) -> None:
         pause = SHORTEST_LOOK

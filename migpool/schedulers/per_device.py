@@ -1,4 +1,6 @@
-"""``per-device``: a thread of its own for each device, made at set-up. Maciej's model.
+"""``per-device``: a thread of its own for each device, made at set-up.
+
+Proposed by Maciej S. Szmigiero on qemu-devel; ``docs/architecture.md`` cites the thread.
 
 The number of devices is the bound on threads; no device ever waits for another one's turn. With
 ``per-device:switchover`` each thread is made when its device's first job comes, which is at the switchover.
@@ -18,7 +20,7 @@ from migpool.schedulers.base import Scheduler, Setup
 
 
 class PerDeviceScheduler(Scheduler):
-    """A thread of its own for each device, from set-up to the end (Maciej's model)."""
+    """A thread of its own for each device, from set-up to the end."""
 
     choices = (("setup", "switchover"),)
 

@@ -93,7 +93,7 @@ class PollScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Start the polling thread, at the source; the others are made when they are needed."""
         super().setup(setup)
-        workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
+        workers = setup.workers_or_default
         self._workers: Lane[_Course] = Lane(f"{setup.side}-worker", workers, self._work, self.spawn)
         self._lock_holder: Lane[_Course] = Lane("big-lock", 1, self._hold_lock, self.spawn)
         self._devices = len(setup.devices)

@@ -1,4 +1,6 @@
-"""``pool``: one bounded pool of workers, owned by the migration; a job takes the first free one. Peter's model.
+"""``pool``: one bounded pool of workers, owned by the migration; a job takes the first free one.
+
+Proposed by Peter Xu on qemu-devel; ``docs/architecture.md`` cites the thread.
 
 The number of workers is the bound on threads: ``pool:N`` on the command line, else the smaller of the number of
 channels and of iterable devices. When all workers are busy, ``submit`` blocks until one is free: the submitter feels
@@ -32,7 +34,7 @@ def start_workers(pool: WorkerPool, count: int) -> None:
 
 
 class PoolScheduler(Scheduler):
-    """One bounded pool of workers owned by the migration; when all are busy, submitting blocks (Peter's model)."""
+    """One bounded pool of workers owned by the migration; when all are busy, submitting blocks."""
 
     takes_workers = True
     choices = (("block", "queue"), ("setup", "switchover"))
@@ -40,7 +42,7 @@ class PoolScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Make the workers, unless the switchover is to: they are ready before the first byte of state."""
         super().setup(setup)
-        workers = setup.workers or max(1, min(setup.channels, len(setup.devices)))
+        workers = setup.workers_or_default
         self._pool = self.pool(workers, f"{setup.side}-worker", max_pending=None if "queue" in self.chosen else 0)
         if "switchover" not in self.chosen:
             start_workers(self._pool, workers)

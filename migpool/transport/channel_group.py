@@ -44,11 +44,15 @@ class ChannelGroup:
         channels: connected and greeted, in the order of their numbers.
         waited: called after each wait for an idle channel, on the thread that waited.
         switch: closes the group when it is thrown.
-        pace: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
+        rate_limit: holds RAM packets back while the machine runs; ``None`` lets them go as fast as they can.
     """
 
     def __init__(
-        self, channels: Sequence[socket.socket], waited: Waited, switch: CancelSwitch, pace: RateLimit | None = None
+        self,
+        channels: Sequence[socket.socket],
+        waited: Waited,
+        switch: CancelSwitch,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._channels = list(channels)
         self._count = len(channels)
@@ -64,7 +68,7 @@ class ChannelGroup:
         self._last: dict[str, socket.socket] = {}
         self._number = 0
         self._numbering = Lock()
-        self._pace = pace
+        self._rate_limit = rate_limit
         switch.on_cancel(self.abort)
 
     def __len__(self) -> int:
@@ -119,7 +123,7 @@ class ChannelGroup:
     @property
     def paced(self) -> bool:
         """Whether RAM packets are held back now."""
-        return self._pace is not None and not self._pace.lifted
+        return self._rate_limit is not None and not self._rate_limit.lifted
 
     def send_pages(
         self, name: str, index: int, writers: Sequence[RamPacketWriter], packets: Sequence[PagePacket]
@@ -136,8 +140,8 @@ class ChannelGroup:
         Raises:
             TimeLimitExceeded, PeerError: as for :meth:`send`.
         """
-        if self._pace is not None:
-            self._pace.wait(sum([packet.size for packet in packets]))
+        if self._rate_limit is not None:
+            self._rate_limit.wait(sum([packet.size for packet in packets]))
         channel = self._take(name, index)
         try:
             pieces: list[bytearray | memoryview] = []

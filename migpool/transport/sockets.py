@@ -22,6 +22,10 @@ Idle = Callable[[], None]
 """Called at every tick of a reader that waits; raises when it should not go on."""
 
 LOOPBACK_CONGESTION = "cubic"
+MAIN_READ_SIZE = 256 * 1024
+"""Most bytes of the main channel that are read at once. Of a multifd channel: a header, then a whole payload."""
+RETURN_PATH_READ_SIZE = 4096
+"""Most bytes of the return path that are read at once."""
 RETRY = 0.02
 WAIT_FOR_ALL = int(socket.MSG_WAITALL)
 MOST_BUFFERS = os.sysconf("SC_IOV_MAX")

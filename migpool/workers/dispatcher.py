@@ -1,4 +1,4 @@
-"""Dispatcher: which thread gets which task, for ``WorkerPool``; its guarantees are numbered in ``workerpool.py``.
+"""Dispatcher: which thread gets which task, for ``WorkerPool``; its guarantees are numbered in ``pool.py``.
 
 A task goes, in this order, to the worker that fell idle last (its caches are warm, and those idle longest can time
 out), to a new thread, to the queue, or to the line of blocked submitters. A worker that ends a task takes the next from

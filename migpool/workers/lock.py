@@ -3,14 +3,13 @@
 A thread that waits for an ordinary lock is made its owner while it sleeps, and keeps the lock while it waits for the
 interpreter lock too, up to a switch interval of 5 ms. The thread that runs meanwhile needs the same lock at once, has
 to sleep for it, and is woken as its owner in the same manner: a convoy, in which every acquisition costs a switch of
-threads. It forms when a thread loses the interpreter lock inside the locked region, and it stays. Measured on a pool
-whose workers and submitters share one lock: 2,000 switches for 10,000 tasks, and half of the time; without the convoy,
-20 switches.
+threads. It forms when a thread loses the interpreter lock inside the locked region, and it stays. What it costs a
+pool: the decision "The pool's lock makes nobody its owner while asleep".
 
 So nobody is made an owner asleep here: a thread that finds the lock taken gives up the interpreter lock for a moment,
 for the owner to go on, and tries again. Each time it finds the lock still taken it waits twice as long, hence at most
 twice as long as it must: the owner has then lost the interpreter lock to others, and hundreds of threads that ask for
-it every few microseconds keep it from the owner. When 512 workers ended at once, they asked for 17 s of processor time.
+it every few microseconds keep it from the owner.
 
 It is reentrant, because collection and signal handlers run Python code at any instruction, also inside the region.
 """

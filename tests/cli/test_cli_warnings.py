@@ -13,7 +13,7 @@ from tests.support.commandline import announced, migpool, scenario_file, started
 @pytest.fixture
 def warning(tmp_path: Path) -> tuple[str, dict[str, str]]:
     """A scenario whose device warns, and the environment in which it is installed."""
-    path = announced(tmp_path, "warning", "[migpool.devices]\nwarning = warning_device:devices\n")
+    path = announced(tmp_path, "warning", "[migpool.devices]\nwarning = tests.support.warning_device:devices\n")
     return scenario_file(tmp_path / "warning.toml", ['plugin = "warning"']), {"PYTHONPATH": path}
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from migpool.conformance.running import CheckResult, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool.scenario.plugins import load_device_plugin
 from tests.support.commandline import here, migpool
+from tests.support.new_package import announce, run_pytest
 
 MODEL = "per-device+receiver"
 LIMIT = 60.0
@@ -226,30 +224,6 @@ def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
     assert ended.code in (1, 2)
     assert words in ended.err
     assert len(ended.err.splitlines()) == 1
-
-
-def announce(package: Path) -> None:
-    """What an installer would leave beside the sources, so that the test needs no build."""
-    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    info = package / "src" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    ((group, points),) = project["entry-points"].items()
-    lines = [f"{name} = {target}" for name, target in points.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
-
-
-def run_pytest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The package's own tests."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        cwd=package,
-        env={"PYTHONPATH": str(package / "src")},
-    )
 
 
 def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_kit import announce, migpool, run_pytest
 
 from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
 from migpool.conformance.running import CheckResult, Outcome
 from tests.support import broken_models
+from tests.support.commandline import migpool
+from tests.support.new_package import announce, run_pytest
 
 LIMIT, ROOMY = 10.0, 100.0
 """Seconds for a check: of a model that is to be found out, and of one that is to pass."""
@@ -99,9 +100,9 @@ def test_what_they_are_made_of_keeps_every_promise() -> None:
 @pytest.mark.usefixtures("installed")
 def test_the_command_names_the_model_and_what_is_wrong(tmp_path: Path) -> None:
     done = migpool("conformance", "--model", "Raises", "--limit", "20", "--json", str(tmp_path / "report.json"))
-    assert done.returncode == 1
-    assert "Raises (broken-models 1.0) does not conform: 2 of 2 checks failed" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    assert done.code == 1
+    assert "Raises (broken-models 1.0) does not conform: 2 of 2 checks failed" in done.out
+    assert "Traceback" not in done.out + done.err
     read = json.loads((tmp_path / "report.json").read_text())
     assert {one["text"] for one in read["checks"]} == {
         f"threading model 'Raises' at the {side}: submit raised ValueError: oops" for side in ("source", "destination")
@@ -126,9 +127,9 @@ def test_the_command_names_the_model_and_what_is_wrong(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_checked_is_said_in_one_line(arguments: list[str], code: int, words: str) -> None:
     done = migpool("conformance", *arguments)
-    assert done.returncode == code
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.code == code
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 SCENARIO = """
@@ -168,14 +169,14 @@ def test_a_migration_names_the_model_and_where_its_jobs_stand(tmp_path: Path, mo
     scenario = tmp_path / "made.toml"
     scenario.write_text(SCENARIO)
     done = migpool("run", str(scenario), "--model", model)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 1
+    assert words in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_new_model_conforms_as_its_own_package(tmp_path: Path) -> None:
     made = migpool("new-model", "two-lanes", "--into", str(tmp_path))
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     package = tmp_path / "two-lanes"
     announce(package)
     done = run_pytest(package)
@@ -188,5 +189,5 @@ def test_a_new_model_conforms_as_its_own_package(tmp_path: Path) -> None:
 )
 def test_a_new_model_needs_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:
     done = migpool("new-model", name, "--into", str(tmp_path))
-    assert done.returncode == 2
-    assert words in done.stderr
+    assert done.code == 2
+    assert words in done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def test_spans_come_from_the_interpreter_and_from_the_places_that_are_named_with
     for package in ("migpool", "migpool_plugins"):
         for path in (ROOT / package).rglob("*.py"):
             if path.name != "trace.py" and (kinds := set(kinds_recorded(ast.parse(path.read_text())))):
-                found[path.relative_to(ROOT / package).as_posix()] = kinds
-    assert found.pop("core/interpreter.py") == {"effect.wait", "Wait.QUEUED", "Wait.LOCK"}
+                found[path.relative_to(ROOT).as_posix()] = kinds
+    assert found.pop("migpool/core/interpreter.py") == {"effect.wait", "Wait.QUEUED", "Wait.LOCK"}
     table = TEXT.partition("### Spans that no effect leaves")[2].partition("\n#")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
     named: dict[str, set[str]] = {}
@@ -73,3 +74,12 @@ def test_spans_come_from_the_interpreter_and_from_the_places_that_are_named_with
         for file in re.findall(r"`([\w/]+\.py)`", files):
             named.setdefault(file, set()).add(f"Wait.{kind.strip('`')}")
     assert found == named
+
+
+def test_the_floors_that_are_drawn_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["migpool"]]
+    drawing = TEXT.partition("## Rooms")[2].partition("```mermaid")[2].partition("```")[0]
+    drawn = re.findall(r'(f\d+)\["(.*)"\](?: --> (f\d+))?', drawing)
+    assert [room for _, room, _ in drawn] == layers
+    assert [below for _, _, below in drawn] == [*[name for name, _, _ in drawn][1:], ""]

@@ -14,14 +14,23 @@ from tests.support.rig import Scripted
 
 def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
     switch, machine = CancelSwitch(), Machine("m", [Scripted(0)])
-    arrivals = ChunkQueues(machine, lambda _: None, switch)
+    arrivals = ChunkQueues(machine, lambda _: None, switch, lambda _: None)
     called: list[str] = []
+
+    def before(brought: object = None, /) -> None:
+        assert brought is None
+        called.append("before")
+
+    def after(brought: object = None, /) -> None:
+        del brought
+        called.append("after")
+
     following = NextChunk(machine.slots[0], 0)
-    assert arrivals.take_or_call(following, lambda: called.append("before"), leave=False) is None
+    assert arrivals.take_or_call(following, before, leave=False) is None
     switch.cancel()
     assert called == ["before"]
     with pytest.raises(Cancelled):
-        arrivals.take_or_call(following, lambda: called.append("after"), leave=False)
+        arrivals.take_or_call(following, after, leave=False)
     with pytest.raises(Cancelled):
         arrivals.take(following)
     assert called == ["before"]

@@ -12,7 +12,7 @@ import pytest
 
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Credit, Effect, ReadState, Send, Steps
+from migpool.core.effects import Credit, ReadState, Send, Steps
 from migpool.core.interpreter import Handlers, Interpreter, Job
 from migpool.core.machine import Machine
 from migpool.core.thread_state import ThreadState
@@ -34,10 +34,10 @@ class Bench:
     def __init__(
         self,
         devices: int,
-        read: Callable[[Effect], object],
+        read: Callable[[ReadState], int],
         workers: int | None = None,
-        send: Callable[[Effect], object] | None = None,
-        credit: Callable[[Effect], int] | None = None,
+        send: Callable[[Send], None] | None = None,
+        credit: Callable[[Credit], int] | None = None,
     ) -> None:
         self.machine = Machine("m", [Scripted(number) for number in range(devices)])
         handlers = Handlers()
@@ -71,10 +71,10 @@ class Bench:
 @contextmanager
 def bench(
     devices: int,
-    read: Callable[[Effect], object],
+    read: Callable[[ReadState], int],
     workers: int | None = None,
-    send: Callable[[Effect], object] | None = None,
-    credit: Callable[[Effect], int] | None = None,
+    send: Callable[[Send], None] | None = None,
+    credit: Callable[[Credit], int] | None = None,
 ) -> Iterator[Bench]:
     made = Bench(devices, read, workers, send, credit)
     try:
@@ -89,7 +89,7 @@ def test_when_all_workers_block_every_job_is_begun_all_the_same() -> None:
     devices = 4 * CPUS + 3
     together = threading.Barrier(devices)
 
-    def read(effect: Effect) -> int:
+    def read(effect: ReadState) -> int:
         del effect
         together.wait(LIMIT)  # returns only when every job is in here
         return 1
@@ -113,7 +113,7 @@ def test_jobs_that_compute_get_no_more_workers_than_there_are_cpus(monkeypatch: 
     monkeypatch.setattr("migpool.schedulers.blocking_aware.ThreadState", Computing)
     pause = threading.Event()
 
-    def read(effect: Effect) -> int:
+    def read(effect: ReadState) -> int:
         del effect
         pause.wait(0.02)  # long enough for several looks, at each of which a worker could be added
         return 1
@@ -124,7 +124,7 @@ def test_jobs_that_compute_get_no_more_workers_than_there_are_cpus(monkeypatch: 
 
 
 def test_by_the_kernels_word_too_they_get_few_more() -> None:
-    def read(effect: Effect) -> int:
+    def read(effect: ReadState) -> int:
         del effect
         end = thread_time() + 0.02
         while thread_time() < end:
@@ -140,14 +140,13 @@ def test_by_the_kernels_word_too_they_get_few_more() -> None:
 def test_workers_that_wait_for_a_channel_are_no_reason_for_another_one() -> None:
     channels = threading.Semaphore(2)
     release = threading.Event()
-    sending: list[Effect] = []
+    sending: list[Send] = []
 
-    def send(effect: Effect) -> int:
+    def send(effect: Send) -> None:
         sending.append(effect)
         with channels:
             # Long enough for several looks, at each of which a worker could be added.
             release.wait(0.02)
-        return 1
 
     devices = 4 * (2 + CPUS)
     with bench(devices, lambda _: 1, send=send) as made:
@@ -161,7 +160,7 @@ def test_a_job_without_credit_keeps_no_other_device_from_the_chunk_that_it_has_c
     devices = 4 * CPUS + 3
     together = threading.Barrier(devices)
 
-    def credit(effect: Effect) -> int:
+    def credit(effect: Credit) -> int:
         del effect
         together.wait(LIMIT)  # as where each device of the destination takes long over its first chunk
         return 1
@@ -172,9 +171,10 @@ def test_a_job_without_credit_keeps_no_other_device_from_the_chunk_that_it_has_c
 
 
 def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:
-    inside, most = [], []
+    inside: list[ReadState] = []
+    most: list[int] = []
 
-    def read(effect: Effect) -> int:
+    def read(effect: ReadState) -> int:
         inside.append(effect)
         most.append(len(inside))
         threading.Event().wait(0.005)
@@ -191,7 +191,7 @@ def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:
 def test_a_thread_that_cannot_be_had_fails_the_migration(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def read(effect: Effect) -> int:
+    def read(effect: ReadState) -> int:
         del effect
         assert release.wait(LIMIT)
         return 1

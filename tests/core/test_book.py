@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Acquire, Effect, NextChunk, Steps
 from migpool.core.interpreter import Handlers, Interpreter, Job
@@ -44,11 +45,12 @@ class Bench:
         devices = self.machine.iterable
         model.begin(Setup("source", devices, 2, interpreter, self.threads, self.switch, workers=1, limit=limit))
 
-    def _pass(self, effect: Effect) -> None:
+    def _pass(self, effect: Effect[object]) -> Chunk:
         while not self.gates[effect.slot.number].acquire(timeout=0.01):
             self.switch.check()
+        return Chunk.__new__(Chunk)
 
-    def take(self, number: int, kind: type[Effect], waits: int = 1) -> Job:
+    def take(self, number: int, kind: type[Acquire | NextChunk], waits: int = 1) -> Job:
         slot = self.machine.slots[number]
 
         def steps() -> Steps:

@@ -16,7 +16,7 @@ import pytest
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Brought, Credit, Effect, Locked, ReadState, SaveConfig, Send, Steps, Wait
-from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer
 from migpool.errors import Cancelled, DeviceError
@@ -33,7 +33,7 @@ class Bench:
         self.lock = threading.Lock()
         self.switch, self.tracer = CancelSwitch(), Tracer()
         self.granted = 0
-        self.ready: list[Callable[[], None]] = []
+        self.ready: list[Ready] = []
         self.left: list[bool] = []
         handlers = Handlers()
         handlers.on(ReadState, self._read)
@@ -51,7 +51,7 @@ class Bench:
         self.told.append(f"credit {effect.index}")
         return self.granted
 
-    def _credit_or_call(self, effect: Credit, ready: Callable[[], None], *, leave: bool) -> int | None:
+    def _credit_or_call(self, effect: Credit, ready: Ready, *, leave: bool) -> int | None:
         self.left.append(leave)
         if effect.index < self.granted:
             return self.granted
@@ -125,14 +125,19 @@ def test_what_must_be_waited_for_leaves_the_job_until_it_is_brought(bench: Bench
     effect = bench.interpreter.run(job, (Brought,))
     assert effect is not None
     since = job.since
-    called: list[bool] = []
-    assert not bench.interpreter.try_perform(job, effect, lambda: called.append(True), leave=True)
+    called: list[object] = []
+
+    def ready(brought: object = None, /) -> None:
+        called.append(brought)
+
+    assert not bench.interpreter.try_perform(job, effect, ready, leave=True)
     assert (job.effect, job.since) == (effect, since)
     assert Wait.CREDIT not in bench.waits
     bench.granted = 1
     bench.ready.pop()()
-    assert called == [True]
-    assert bench.interpreter.try_perform(job, effect, lambda: None)
+    assert called == [None]
+    assert bench.interpreter.try_perform(job, effect, ready)
+    assert called == [None]
     assert isinstance(job.effect, Send)
     assert bench.left == [True, False]
     credit = bench.tracer.spans()[-1]
@@ -182,7 +187,7 @@ def _perform(interpreter: Interpreter, job: Job) -> None:
 
 
 @pytest.fixture(params=[_run, _perform], ids=["run", "perform"])
-def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.param
     return found
 
@@ -302,7 +307,8 @@ def test_effects_say_what_they_are_answered_with() -> None:
         assert base.__args__, kind
 
 
-def _below(kind: type) -> Iterator[type]:
+def _below(kind: type[object]) -> Iterator[type[object]]:
+    one: type[object]
     for one in kind.__subclasses__():
         yield one
         yield from _below(one)

@@ -11,8 +11,8 @@ from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError
 from migpool.migration.completion import Completion
 from migpool.migration.report import boot_id
+from migpool.migration.return_path import ReturnPath
 from migpool.migration.states import Event, State, StateMachine
-from migpool.transport.main_channel import MainChannel
 from migpool.wire.extension import Running
 
 
@@ -48,8 +48,7 @@ class Said:
 
 
 def handover(said: Said) -> Completion:
-    answers, main = cast("ReturnPath", said), cast("MainChannel", said)
-    return Completion(Machine("m", []), answers, main, credited=True, limit=7.0, round_trip=600)
+    return Completion(Machine("m", []), cast("ReturnPath", said), said.end, credited=True, limit=7.0, round_trip=600)
 
 
 def never() -> None:

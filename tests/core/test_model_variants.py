@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Acquire, Effect, Steps
+from migpool.core.effects import Acquire, Steps
 from migpool.core.interpreter import Handlers, Interpreter, Job
 from migpool.core.machine import Machine
 from migpool.core.threads import ThreadGroup
@@ -28,10 +29,11 @@ def test_a_full_pool_makes_the_submitter_wait_unless_its_tasks_queue(model: str,
     switch, machine = CancelSwitch(), Machine("m", [Scripted(number) for number in range(3)])
     gate, begun = threading.Event(), threading.Event()
 
-    def hold(effect: Effect) -> None:
+    def hold(effect: Acquire) -> Conduit:
         del effect
         begun.set()
         assert gate.wait(LIMIT)
+        return Conduit.__new__(Conduit)
 
     def steps(number: int) -> Steps:
         yield Acquire(machine.slots[number])

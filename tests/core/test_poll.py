@@ -313,12 +313,17 @@ def test_closing_leaves_no_descriptor() -> None:
 
 
 def test_credit_without_a_thread_calls_back_once_when_it_comes_or_when_the_switch_is_thrown() -> None:
-    switch, called = CancelSwitch(), []
+    switch = CancelSwitch()
+    called: list[object] = []
     gates = Gates(Machine("m", [Scripted(0), Scripted(1)]), switch, credited=True)
     first, second = gates.of[0], gates.of[1]
+
+    def ready(brought: object = None, /) -> None:
+        called.append(brought)
+
     first.open(2)
-    assert first.passed_or_call(1, called.append) == 2
-    assert first.passed_or_call(2, called.append) is None
+    assert first.passed_or_call(1, ready) == 2
+    assert first.passed_or_call(2, ready) is None
     assert gates.waiting() == "device-0, chunk 2"
     first.open(2)  # nothing new
     assert called == []
@@ -326,8 +331,8 @@ def test_credit_without_a_thread_calls_back_once_when_it_comes_or_when_the_switc
     assert called == [3], "who waited is told how far the grant reaches"
     assert gates.waiting() == ""
     first.open(4)
-    assert second.passed_or_call(0, lambda: called.append("cancelled")) is None
+    assert second.passed_or_call(0, ready) is None
     switch.cancel()
-    assert called == [3, "cancelled"]
+    assert called == [3, None]
     with pytest.raises(Cancelled):
-        second.passed_or_call(0, called.append)
+        second.passed_or_call(0, ready)

@@ -16,6 +16,7 @@ from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile
@@ -48,7 +49,7 @@ def replies(data: bytes) -> None:
     how, scripts = data[0] if data else 0, iter(data[1:].split(AGAIN)[:CONNECTIONS])
     made: list[ScriptedSocket] = []
 
-    def connect(stopped: threading.Event) -> Connection:
+    def connect(stopped: Interruption) -> Connection:
         del stopped
         script = next(scripts, None)
         if script is None:
@@ -62,7 +63,7 @@ def replies(data: bytes) -> None:
         _messages(each.sent)
 
 
-def _use(connect: Callable[[threading.Event], Connection], how: int, state: bytes = b"") -> bytes:
+def _use(connect: Callable[[Interruption], Connection], how: int, state: bytes = b"") -> bytes:
     """Open a device, and save or load it; returns what was saved."""
     state = state or bytes(SIZE)
     saved = bytearray()
@@ -184,7 +185,7 @@ def _device() -> DeviceState:
     return DeviceState("d/vfio", PROFILE, _base(), False, SharedLock(), None, configured=False)
 
 
-def _connection(ours: NotingSocket, _: threading.Event) -> Connection:
+def _connection(ours: NotingSocket, _: Interruption) -> Connection:
     return Connection(ours, "server", 20.0)  # type: ignore[arg-type]  # all of a socket that it uses
 
 

@@ -29,6 +29,8 @@ from tests.support.guests import guest
 from tests.support.paper import PAGE, Paper
 from tests.support.rig import KIB, Pair, Scripted, contents
 
+pytestmark = pytest.mark.alone  # what is measured is compared with what is reckoned from it
+
 PAGES = 3000
 LATE = 2000
 """Pages that are written when the first round is over, and so are left at the stop."""

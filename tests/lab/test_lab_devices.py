@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migpool import report
-from migpool.lab import devicetable
+from migpool.lab.report import device_table
+from migpool.migration import report
 from tests.support.changed_copy import found_with
 
 # A field of the report and a column are two files; the third is who fills the field, here the program.
 FIELD = (report, "    config: int = 0\n", "    config: int = 0\n    faults: int = 0\n")
 COLUMN = (
-    devicetable,
+    device_table,
     '    Column("Verified", _verified),\n',
     '    Column("Faults", lambda one: (str(one.told.faults), "number")),\n    Column("Verified", _verified),\n',
 )

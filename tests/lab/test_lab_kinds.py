@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from migpool import effects
+from migpool.core import effects
 from migpool.core.effects import Wait
-from migpool.lab import kinds
+from migpool.lab.analysis import kinds
 from migpool.lab.analysis.kinds import BY_NAME, KINDS, WAITS
 from migpool.lab.report.page.contents import contents
 from tests.support.changed_copy import TESTS, found_with

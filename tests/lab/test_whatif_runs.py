@@ -24,6 +24,8 @@ from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import LIMIT, Slow, migrate
 
+pytestmark = pytest.mark.alone  # what is measured is compared with what is reckoned from it
+
 NAMES = ["first", "second", "third"]
 
 
@@ -88,7 +90,6 @@ def undisturbed(check: Callable[[Path], None], where: Path) -> None:
         warnings.warn(f"retried: run {len(failed) + 1} passed, but before: {'; '.join(failed)}", stacklevel=2)
 
 
-@pytest.mark.alone
 def test_a_lock_within_the_devices_is_named_that_no_span_shows(tmp_path: Path) -> None:
     def check(place: Path) -> None:
         found = looked_into(migrate(in_turn("save_state"), machine(0, 0, 0), Own(), Own(), place))
@@ -98,7 +99,6 @@ def test_a_lock_within_the_devices_is_named_that_no_span_shows(tmp_path: Path) -
     undisturbed(check, tmp_path)
 
 
-@pytest.mark.alone
 def test_so_is_one_at_the_destination(tmp_path: Path) -> None:
     def check(place: Path) -> None:
         found = looked_into(migrate(machine(0, 0, 0, chunks=12), in_turn("load_state"), Own(), Own(), place))

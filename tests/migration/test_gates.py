@@ -87,7 +87,8 @@ def test_a_gate_only_opens_further() -> None:
 def test_who_waits_at_a_gate_is_called_once_and_only_when_it_is_open_for_it() -> None:
     gate, called = Gate(CancelSwitch(), 0), [0]
 
-    def ready() -> None:
+    def ready(brought: object = None, /) -> None:
+        del brought
         called[0] += 1
 
     assert not gate.passed_or_call(7, ready)

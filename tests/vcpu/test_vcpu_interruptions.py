@@ -38,7 +38,11 @@ def test_a_vcpu_runs_where_python_makes_interrupted_calls_again(monkeypatch: pyt
 @pytest.mark.parametrize("call", [ioctl, LinuxCalls().ioctl])
 def test_an_interrupted_ioctl_is_made_again(monkeypatch: pytest.MonkeyPatch, call: object) -> None:
     assert callable(call)
-    answers = [InterruptedError(errno.EINTR, "a signal"), InterruptedError(errno.EINTR, "a signal"), 7]
+    answers: list[int | InterruptedError] = [
+        InterruptedError(errno.EINTR, "a signal"),
+        InterruptedError(errno.EINTR, "a signal"),
+        7,
+    ]
 
     def interrupted(*_: object) -> int:
         answer = answers.pop(0)

@@ -44,6 +44,6 @@ def test_what_is_wrong_is_named(options: dict[str, OptionValue], words: str) -> 
 
 def test_both_ends_may_be_on_one_host() -> None:
     ends: OptionValue = {"source": "0000:aa:00.1", "destination": ["0000:bb:00.1"]}
-    assert "no device 0000:aa:00.1" in said(device=ends)
-    assert "no device 0000:bb:00.1" in said(side="destination", device=ends)
-    assert said(2, side="destination", device=ends).startswith("vfio option device.destination has 1 for 2 devices")
+    assert "no device 0000:aa:00.1" in said({"device": ends})
+    assert "no device 0000:bb:00.1" in said({"device": ends}, side="destination")
+    assert said({"device": ends}, 2, "destination").startswith("vfio option device.destination has 1 for 2 devices")

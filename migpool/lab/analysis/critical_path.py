@@ -25,7 +25,7 @@ each holder is a link of its own. A wait for a chunk or for room is no such choi
 chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device; so is a job
 that has no thread while it waits, from when its chunk was there until a channel's thread carried it on.
 
-Several jobs of the memory share a round; each is an actor of its own here (``pagejobs.py``), under the memory's name.
+Several jobs of the memory share a round; each is an actor of its own here (``page_jobs.py``), under the memory's name.
 
 Guarantees:
 

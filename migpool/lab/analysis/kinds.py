@@ -19,7 +19,7 @@ LeftBy: TypeAlias = Literal["job", "migration", "channel", "migration or channel
 inside SEND and is told from the job's spans."""
 
 PathRule: TypeAlias = Literal["work", "starved", "credit", "send", "lock", "queued", "join", "sync"]
-"""How the critical path goes on from a span: "work" from its begin, the others as ``criticalpath.py`` says."""
+"""How the critical path goes on from a span: "work" from its begin, the others as ``critical_path.py`` says."""
 
 ReplayRule: TypeAlias = Literal[
     "own", "stop", "start", "read", "write", "config", "send", "credit", "starved", "loaded", "hold", "lock"

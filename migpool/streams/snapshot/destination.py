@@ -62,7 +62,7 @@ class SnapshotDestination(Destination):
             self._file = stack.enter_context(self._path.open("rb"))
         except OSError as error:
             raise self._unreadable(error) from None
-        self._answers = ReturnPathWriter(lambda _: None)
+        self._return_path = ReturnPathWriter(lambda _: None)
         return ()
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:

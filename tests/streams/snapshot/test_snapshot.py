@@ -130,7 +130,11 @@ def test_a_machine_that_cannot_be_saved_runs_on(tmp_path: Path) -> None:
 def test_a_machine_whose_file_cannot_be_kept_runs_on(tmp_path: Path) -> None:
     path = tmp_path / "machine.mig"
     device = Scripted(1, contents(1000))
-    device.before["stop"] = lambda: path.write_text("somebody else's")
+
+    def come() -> None:
+        path.write_text("somebody else's")
+
+    device.before["stop"] = come
     with pytest.raises(MigpoolError, match="has come into being meanwhile, and is not overwritten"):
         save([device], path)
     assert device.calls[-1] == "resume"

@@ -1,8 +1,8 @@
 """Finds a lock that no span shows: devices whose reads (or writes) are done one after the other outside of migpool.
 
 A lock in a driver, in firmware or in the device process makes each thread's read last longer, and nothing else: the
-spans overlap, as if the devices worked side by side. What betrays it is when they end. Let the reads of some devices
-be ordered by their ends; then the *turn* of a read is the time from the later of its own begin and the end of the read
+spans overlap, as if the devices worked side by side. It shows in when they end. Let the reads of some devices be
+ordered by their ends; then the *turn* of a read is the time from the later of its own begin and the end of the read
 before it to its own end. If one server does all of them, the turns are its service times: about the same for reads of
 one size, and never near 0. Devices that work by themselves end at moments that have nothing to do with each other, so
 that their turns are anything between 0 and a whole read.
