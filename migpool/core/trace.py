@@ -2,10 +2,10 @@
 
 Guarantees:
 
-1. A record costs no lock: every thread has a list of its own, and appends each span to it as 40 packed bytes, which the
-   garbage collector does not follow (the decision "Spans are packed into bytes and appended"). Atomic, also without the
-   interpreter lock: ``list.append``, and the copy that a reader makes. (An array of words would be half as large, but
-   must not be read while it grows.)
+1. A record costs no lock and leaves no object behind: every thread has an array of its own, to which a span is appended
+   as 40 packed bytes (the decision "Spans are packed into bytes and appended"). Atomic by the interpreter lock: the
+   append, and the copy that a reader makes. Without that lock it is a list of them, whose ``append`` and copy are
+   atomic all the same.
 2. Spans of one thread are in the order of their ends.
 3. Times are CLOCK_MONOTONIC in nanoseconds: one clock for all processes of a host.
 4. Reading the spans while threads still record gives every span that had ended before the call.
@@ -13,8 +13,10 @@ Guarantees:
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -26,6 +28,9 @@ _SPAN: Final = Struct("=5q")
 
 pack_span = _SPAN.pack
 """One span for a recorder: kind of wait, slot number or -1, chunk index or -1, begin, end; times in nanoseconds."""
+
+UNLOCKED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether this Python runs without the interpreter lock."""
 
 Recorder: TypeAlias = Callable[[bytes], None]
 """Takes one span, as ``pack_span`` makes it."""
@@ -57,23 +62,35 @@ class Span:
         return self.end - self.begin
 
 
+def _store() -> tuple[Recorder, Callable[[], bytes]]:
+    """Where a thread's spans go, and how all of them are read."""
+    spans: array[int] = array("q")
+    return spans.frombytes, spans.tobytes
+
+
+def _unlocked_store() -> tuple[Recorder, Callable[[], bytes]]:
+    """The same where an array must not be read while it grows."""
+    spans: list[bytes] = []
+    return spans.append, lambda: b"".join(spans.copy())
+
+
 class Tracer:
     """Collects the spans of one migration in one process."""
 
     def __init__(self) -> None:
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._tracks: list[tuple[str, list[bytes]]] = []
+        self._tracks: list[tuple[str, Callable[[], bytes]]] = []
 
     def recorder(self) -> Recorder:
         """The calling thread's own recorder. Keep it in a loop; it must not be handed to another thread."""
         try:
             recorder: Recorder = self._local.recorder
         except AttributeError:
-            spans: list[bytes] = []
+            recorder, read = _unlocked_store() if UNLOCKED else _store()
             with self._lock:
-                self._tracks.append((self._unused(threading.current_thread().name), spans))
-            recorder = self._local.recorder = spans.append
+                self._tracks.append((self._unused(threading.current_thread().name), read))
+            self._local.recorder = recorder
         return recorder
 
     def _unused(self, name: str) -> str:
@@ -96,8 +113,8 @@ class Tracer:
             tracks = list(self._tracks)
         found = [
             Span(Wait(wait), slot, index, begin, end, thread)
-            for thread, packed in tracks
-            for wait, slot, index, begin, end in map(_SPAN.unpack, list(packed))
+            for thread, read in tracks
+            for wait, slot, index, begin, end in _SPAN.iter_unpack(read())
         ]
         found.sort(key=lambda span: (span.begin, span.end))
         return found
