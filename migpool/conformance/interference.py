@@ -1,4 +1,4 @@
-"""Troubles to order: an error in a chosen call of a device, something done at a chosen wait of a migration."""
+"""Makes a chosen call of a device fail, or does something at a chosen wait of a migration."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a job may wait for: the whole vocabulary between the jobs and the threading models. The last of the effects are
-performed by the migration's own thread, beside all jobs.
+"""What a job may wait for: all that jobs and threading models know of each other. The last of the effects are performed
+by the migration's own thread, beside all jobs.
 
 A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
 the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.

@@ -1,7 +1,7 @@
-"""What the kernel says of a thread: how long it has computed, and whether it would compute now if it were let.
+"""What the kernel says of a thread: how much processor time it has used, and whether it is runnable.
 
-A thread in a blocking call neither computes nor wants to. One that waits for the interpreter's lock does not want to
-either, as far as the kernel knows; but it has computed, in its turns.
+A thread in a blocking call is not runnable. To the kernel, one that waits for the interpreter lock is not either; but
+its processor time shows that it computes in turns with others.
 """
 
 from __future__ import annotations

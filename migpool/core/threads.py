@@ -5,8 +5,8 @@ the workers of its pools are in it.
 
 Guarantees:
 
-1. ``close`` returns when no thread of the group is alive, or raises after its time limit, naming those that are. What
-   closing a part has told of, closing the whole neither waits for nor tells again.
+1. ``close`` returns when no thread of the group is alive, or raises after its time limit, naming those that are. A
+   thread that the close of a part has named is not waited for, nor named, again when the whole is closed.
 2. After ``close`` no thread can be started.
 3. ``peak`` is the most threads that were alive at once, ``alive`` how many are now.
 4. No thread keeps the process from ending: what a device holds for good, ends with the process.

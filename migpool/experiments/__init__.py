@@ -5,9 +5,9 @@
     claims/           the claims that come with migpool, a TOML file each: data, no code
     form.py           such a file as a validated model
     catalogue.py      finds them by name
-    running.py        runs one from its file to its finding
-    rounds.py         makes the runs, round by round, until the answer is narrow enough or the time is up
-    cancelling.py     cancels migrations at many waits, and counts what is left of them
+    runner.py         runs one from its file to its finding
+    repetitions.py    makes the runs, round by round, until the answer is narrow enough or the time is up
+    cancels.py        cancels migrations at many waits, and counts what is left of them
     interval.py       the interval of a median, without any assumption about the distribution
     verdict.py        from intervals and counts to "supported", "refuted" or "depends"
     finding.py        everything that was found, and its JSON

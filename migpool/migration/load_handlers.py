@@ -3,7 +3,7 @@
 Guarantees:
 
 1. A channel's thread receives into a buffer of the budget and hands it over; it never waits for memory, since every
-   chunk that may come has its room reserved (``window.py``).
+   chunk that may come has its room reserved (``migpool/flow/window.py``).
 2. A chunk goes straight from the socket into the buffer that the device is given.
 3. With ``splice`` it may go past that buffer, from the socket into the device; the room is kept for it all the same.
 4. When the switch is thrown every wait here ends.

@@ -23,7 +23,8 @@
 
 Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
 resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
-GRANTs are ``window.py``'s; a destination that speaks only QEMU's return path sends PONG and SHUT alone.
+GRANTs are those of ``migpool/flow/window.py``; a destination that speaks only QEMU's return path sends PONG and SHUT
+alone.
 """
 
 from __future__ import annotations

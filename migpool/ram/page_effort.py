@@ -1,9 +1,8 @@
 """What the jobs of a round really sent of the memory, and which part of their time that took.
 
-A page of zeros is looked through and named, but crosses as eight bytes. To count it like any other would promise a
-downtime as if pages full of content crossed as fast; to count its time as time of the others would promise that they
-are as slow as a look through memory that is empty. So neither its size nor its time counts: what is left at the stop is
-taken to have content, all of it.
+A page of zeros is looked through and named, but crosses as eight bytes. If its size counted, the rate would be too
+high, and the expected downtime too short; if only its time counted, the rate would be too low. So neither does: all
+that is left at the stop is taken to have content.
 
 The time is the jobs' own, on all threads together. The zeros' part of it are the looks at packets, by how many of their
 pages hold zeros, and the sending of packets that hold nothing else.

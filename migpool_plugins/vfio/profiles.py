@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from migpool.units import KIB, MIB
 from migpool_plugins.vfio.migration import Flags
+
+KIB: Final = 1 << 10  # not migpool's: the device process loads nothing of it
+MIB: Final = 1 << 20
 
 SharedLockUse: TypeAlias = Literal["", "read", "write", "both"]
 Transport: TypeAlias = Literal["descriptor", "vfio-user"]

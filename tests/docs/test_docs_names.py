@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import tomllib
@@ -14,14 +15,15 @@ from migpool.cli.app import Commands
 ROOT = Path(__file__).parent.parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
-NAMING = ["CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/glossary.md"]
+NAMING = ["CONTRIBUTING.md", "README.md", "SECURITY.md", "benchmarks/README.md"]
+NAMING += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 NAMING += [str(path.relative_to(ROOT)) for path in (DECISIONS / "README.md", *RECORDS)]
 
 IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"\.?\w[\w.*-]*(/[\w.*-]+)*/?")
 SUFFIXES = (".py", ".md", ".toml", ".yaml", ".yml", ".in", ".js", ".css", ".json")
 DOTTED = re.compile(r"(?:migpool|migpool_plugins|benchmarks)(?:\.\w+)+")
-MADE = ("build/", ".venv/")
+MADE = ("build/", ".venv/", ".benchmarks/")
 """What begins so is made by a target, and not there in a bare clone."""
 
 
@@ -105,6 +107,19 @@ def test_every_link_leads_to_a_file(document: str) -> None:
     for path, heading in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", read(document)):
         assert (at / path).exists(), path
         assert not heading or heading in headings(at / path), f"{path}#{heading}"
+
+
+def docstrings(path: Path) -> str:
+    tree = ast.parse(path.read_text("utf-8"))
+    named = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return "\n".join(ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, named))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_that_a_docstring_names_is_beside_it_or_has_its_whole_path(path: Path) -> None:
+    # In double backticks, or in a list of a package's files.
+    named = re.findall(r"(?:``|^ {4}|[:;]  )([\w/]+\.py)(?:``|:?  )", docstrings(path), re.MULTILINE)
+    assert [name for name in named if not (path.parent / name).exists() and not (ROOT / name).exists()] == []
 
 
 def headings(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The kit for authors of threading models: does a model keep the contract at the top of ``schedulers/base.py``?
+"""The kit for authors of threading models: does a model keep the contract at the top of ``migpool/schedulers/base.py``?
 
 ::
 

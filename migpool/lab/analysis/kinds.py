@@ -139,7 +139,7 @@ KINDS: tuple[str, ...] = tuple(one.name for one in _ALL if not one.counts_as)
 """Every kind that a downtime is split into along its critical path."""
 
 JOB_WAITS = frozenset(wait for wait, one in WAITS.items() if one.left_by == "job")
-"""What the jobs of ``jobs.py`` leave on whatever thread they run on."""
+"""What the jobs of ``migpool/core/jobs.py`` leave on whatever thread they run on."""
 
 RECEIVER_WAITS = frozenset(wait for wait in JOB_WAITS if WAITS[wait].keeps_thread)
 """Those during which a job keeps a channel's thread: it has none while queued, and needs none while it starves."""

@@ -8,7 +8,8 @@ Guarantees:
   of it, and some take what comes next as if nothing had been. Only a reset leads out.
 * A device that is closed runs: where the device class did not see to it, a reset does, or the next user would find it
   in the midst of a migration.
-* No descriptor of somebody else's is ever touched: ``abort`` writes to an event descriptor alone (``interruption.py``).
+* No descriptor of somebody else's is ever touched: ``abort`` writes to an event descriptor alone
+  (``migpool_plugins/vfio/interruption.py``).
 
 Waits end at once where a driver lets them. A driver that can say when data is there (epoll accepts its descriptor;
 mlx5's does for saving) is waited for by polling beside the event descriptor, with the time limit, and read without

@@ -2,7 +2,8 @@
 
 All integers are in the host's byte order and without padding, since both ends are on one host. A message is a header of
 16 bytes and a payload; a reply echoes the number and the command of what it answers. The formats are those of the
-protocol's specification, version 0.2, and of the kernel's user interface, which it embeds (``migration.py``).
+protocol's specification, version 0.2, and of the kernel's user interface, which it embeds
+(``migpool_plugins/vfio/migration.py``).
 """
 
 from __future__ import annotations

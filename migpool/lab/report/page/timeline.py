@@ -28,7 +28,7 @@ class Drawn:
 
     Arguments:
         lane: its place among the lanes.
-        name: what kind it is: the name of a record in ``kinds.py``.
+        name: what kind it is: the name of a record in ``migpool/lab/analysis/kinds.py``.
         device: the device's name; empty for none.
         chunk: -1 for none.
         begin: when it begins.
