@@ -12,6 +12,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+_LIMBO: dict[threading.Thread, threading.Thread] = getattr(threading, "_limbo", {})
+"""The standard library's threads that are being started. One whose start a signal handler interrupts stays there."""
+
 
 class _Begun(threading.Event):
     """What ``Thread.start`` waits for, last of all; here that is left to who joins."""
@@ -36,6 +39,8 @@ class WorkerThread(threading.Thread):
         self._maker = threading.get_ident()
         self._made = True  # and not yet started
         self._given_up = False
+        self._entry = threading.Lock()
+        self._entered = False
 
     def start(self) -> None:
         """Have the thread begin, and do not wait for it.
@@ -50,6 +55,16 @@ class WorkerThread(threading.Thread):
         """It was not started, or not with success; nobody is to wait for it."""
         self._given_up = True
         self._started.set()
+        with self._entry:
+            if not self._entered:
+                _LIMBO.pop(self, None)
+
+    def _bootstrap_inner(self) -> None:
+        # The kernel has the thread although it was given up: then it leaves the list of those being started by itself.
+        with self._entry:
+            self._entered = True
+            _LIMBO.setdefault(self, self)
+        super()._bootstrap_inner()  # type: ignore[misc] # the standard library's own, of the same name from 3.11 to 3.15
 
     def run(self) -> None:
         """What the thread does."""

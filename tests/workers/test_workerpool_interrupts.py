@@ -14,6 +14,7 @@ import pytest
 
 from migpool.workers.lock import ConvoyFreeLock
 from migpool.workers.pool import WorkerPool
+from migpool.workers.thread import WorkerThread
 from tests.support.pool_gates import LIMIT, Caller, Gate, until
 
 # The signal by which others are ended strikes here.
@@ -89,6 +90,27 @@ def test_a_pool_survives_hundreds_of_interrupted_submissions(striker: Striker, m
         until(lambda: pool.statistics().threads == 0)
         seen = pool.statistics()
     assert (seen.queued, seen.running, seen.blocked) == (0, 0, 0)
+
+
+def test_a_thread_whose_start_was_interrupted_is_listed_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+    begin, ran = getattr(threading, name), threading.Event()
+    asked: list[tuple[tuple[object, ...], dict[str, object]]] = []
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        asked.append((args, kwargs))
+        raise Strike
+
+    monkeypatch.setattr(threading, name, interrupted)
+    thread = WorkerThread(ran.set, "interrupted")
+    with pytest.raises(Strike):
+        thread.start()
+    thread.give_up()
+    assert thread not in threading.enumerate()
+    ((args, kwargs),) = asked
+    begin(*args, **kwargs)  # as if the strike had come after the kernel had it
+    assert ran.wait(LIMIT)
+    until(lambda: thread not in threading.enumerate())
 
 
 def test_an_interrupted_wait_for_room_leaves_the_line(striker: Striker) -> None:
