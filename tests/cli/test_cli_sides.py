@@ -12,6 +12,8 @@ import pytest
 from migpool.lab.run.result import LabResult
 from tests.support.commandline import MakeHolding, here, migpool, scenario_file, started
 
+pytestmark = pytest.mark.alone  # their peers have seconds
+
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
 def test_several_migrations_in_one_pair_of_processes(transport: str, tmp_path: Path) -> None:

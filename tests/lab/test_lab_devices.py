@@ -12,8 +12,8 @@ from tests.support.changed_copy import found_with
 FIELD = (report, "    config: int = 0\n", "    config: int = 0\n    faults: int = 0\n")
 COLUMN = (
     device_table,
-    '    Column("Verified", _verified),\n',
-    '    Column("Faults", lambda one: (str(one.told.faults), "number")),\n    Column("Verified", _verified),\n',
+    '    "Verified": _verified,\n',
+    '    "Faults": lambda told, _: (str(told.faults), "number"),\n    "Verified": _verified,\n',
 )
 PROGRAM = """
 import io, json

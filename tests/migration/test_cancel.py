@@ -155,15 +155,15 @@ def test_a_peer_that_stands_still_is_given_up_within_the_limit(tmp_path: Path, s
     )
     slow, quick = (
         Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60),
-        Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=0.5),
+        Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=2),
     )
     own, others = (slow, quick) if side == "source" else (quick, slow)
     sent, got = Pair(source, destination, settings=own, destination_settings=others).run(tmp_path)
     if side == "source":
-        assert "device-1: chunk 0 has not come; nothing has come from the source for 0.3 s" in got.error
+        assert "device-1: chunk 0 has not come; nothing has come from the source for 1.2 s" in got.error
         assert got.error.removeprefix("") in sent.error
     else:
-        assert "the destination has given no room for it for 0.5 s" in sent.error
+        assert "the destination has given no room for it for 2 s" in sent.error
     assert sent.outcome is got.outcome is State.FAILED
     assert all(device.running for device in source)
 
