@@ -5,7 +5,7 @@
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
-# make cpython install CPython's own tests (Debian's libpython3-testsuite; as root), run them on WorkerPool
+# make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
@@ -85,7 +85,9 @@ browser: $(READY)
 # The tests come with the distribution's own Python, so it is that one which runs them.
 cpython:
 	/usr/bin/python3 -c 'import venv, ensurepip, test.test_concurrent_futures' 2>/dev/null || \
-		{ apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-venv libpython3-testsuite; }
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-venv && \
+		  apt-get install -y -q --no-install-recommends \
+			"libpython$$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"; }
 	/usr/bin/python3 -m venv build/cpython
 	build/cpython/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	build/cpython/bin/pytest tests/workers/test_workerpool_cpython.py
