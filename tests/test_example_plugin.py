@@ -9,27 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commandline import here
+from tests.support.commandline import RING_SCENARIO, here
 
 SOURCES = sorted((Path(__file__).parent / "example-plugin" / "src").rglob("*.py"))
 PUBLIC = {"migpool.device", "migpool.schedulers"}
-
-SCENARIO = """
-name = "third-party"
-
-[[devices]]
-plugin = "ringnic"
-count = 3
-options = {ring = 300000}
-
-[channels]
-count = 2
-transport = "unix"
-
-[memory]
-budget = "256KiB"
-chunk = "64KiB"
-"""
 
 
 def test_it_is_installed() -> None:
@@ -58,7 +41,7 @@ def test_it_is_listed_with_its_version_and_a_line() -> None:
 @pytest.mark.parametrize("model", ["one-thread", "per-device+one-thread", "pool:1+receiver"])
 def test_it_migrates_and_is_verified(tmp_path: Path, model: str) -> None:
     scenario, result = tmp_path / "mine.toml", tmp_path / "result.json"
-    scenario.write_text(SCENARIO)
+    scenario.write_text(RING_SCENARIO)
     run = here("run", str(scenario), "--model", model, "--json", str(result))
     assert run.code == 0, run.err
     (made,) = json.loads(result.read_text())["runs"]
@@ -73,7 +56,7 @@ def test_it_migrates_and_is_verified(tmp_path: Path, model: str) -> None:
 
 def test_its_own_words_name_what_is_wrong(tmp_path: Path) -> None:
     scenario = tmp_path / "mine.toml"
-    scenario.write_text(SCENARIO.replace("300000", '"much"'))
+    scenario.write_text(RING_SCENARIO.replace("300000", '"much"'))
     run = here("run", str(scenario))
     assert run.code != 0
     assert "the option 'ring' is a number of bytes, not 'much'" in run.err

@@ -70,6 +70,12 @@ ModelsOption = Annotated[
         autocompletion=complete_models,
     ),
 ]
+DestinationOption = Annotated[
+    str, typer.Option("--to", metavar="ADDRESS", help="The destination: tcp:HOST:PORT or unix:PATH.")
+]
+ConnectOption = Annotated[
+    float, typer.Option("--connect", metavar="SECONDS", min=0, help="How long the destination is looked for.")
+]
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, help="Seed of the made-up state, instead of the scenario's."),

@@ -116,6 +116,25 @@ class Machine:
         return len(self.slots)
 
 
+class NamedDevice(Device):
+    """A device of which nothing but its name is needed: where jobs are run without a machine.
+
+    Arguments:
+        number: what its name ends with.
+    """
+
+    iterable = True
+
+    def __init__(self, number: int) -> None:
+        self.idstr = f"device-{number}"
+
+    def save_config(self) -> bytes:
+        return b""
+
+    def load_config(self, data: bytes) -> None:
+        del data
+
+
 def per_device(slots: Iterable[Slot], call: Callable[[Slot], None]) -> Exception | None:
     """Call ``call`` for every device, whatever goes wrong for one of them, and return the first error."""
     first: Exception | None = None

@@ -110,12 +110,6 @@ class Reassembly(Generic[T]):
         self.put(index, chunk, last, limit)
         return self.take()
 
-    def drop(self) -> list[T]:
-        """Every chunk that is here, in no order; there are none afterwards."""
-        chunks = list(self.parked.values())
-        self.parked.clear()
-        return chunks
-
     @property
     def complete(self) -> bool:
         """Whether every chunk up to the last one has come, taken or not."""

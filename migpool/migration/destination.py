@@ -26,7 +26,7 @@ from migpool.device import MemoryDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
-from migpool.migration.held_configs import KeptConfigs
+from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import LoadHandlers
 from migpool.migration.report import DeviceReport, boot_id, digest_of

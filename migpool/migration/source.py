@@ -44,7 +44,7 @@ from migpool.core.stop_start import run_again, stop
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
-from migpool.migration.held_configs import KeptConfigs
+from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY

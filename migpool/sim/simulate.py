@@ -31,8 +31,7 @@ from migpool.core.effects import (
     WriteState,
 )
 from migpool.core.jobs import load_state, save_state
-from migpool.core.machine import Machine, Slot
-from migpool.device import Device
+from migpool.core.machine import Machine, NamedDevice, Slot
 from migpool.errors import MigpoolError, UsageError
 from migpool.flow.window import Grant, Reassembly, Windows
 
@@ -94,21 +93,6 @@ class World:
 _Process: TypeAlias = Generator[simpy.Event, Any, Any]
 
 
-class _Counted(Device):
-    """A device of which the simulation needs the name only."""
-
-    iterable = True
-
-    def __init__(self, number: int) -> None:
-        self.idstr = f"device-{number}"
-
-    def save_config(self) -> bytes:
-        return b""
-
-    def load_config(self, data: bytes) -> None:
-        del data
-
-
 class _Piece:
     """A chunk without memory."""
 
@@ -140,7 +124,7 @@ class _Simulation:
         self._load_lock = simpy.Resource(self._env)
         self._read_lock = simpy.Resource(self._env) if profile.shared in ("reads", "reads and writes") else None
         self._write_lock = simpy.Resource(self._env) if profile.shared in ("writes", "reads and writes") else None
-        self._slots = list(Machine("simulated", [_Counted(number) for number in range(world.devices)]))
+        self._slots = list(Machine("simulated", [NamedDevice(number) for number in range(world.devices)]))
         self._windows = Windows(world.devices, world.rooms)
         self._inboxes: list[Reassembly[_Piece]] = [Reassembly() for _ in self._slots]
         self._granted = [0] * world.devices

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from functools import partial
 
 from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, WRITE_HEADER, Refusal, data_socket_pair
@@ -18,7 +19,7 @@ from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
 from migpool_plugins.vfio.transfer import Emulated, Load, Save, Transfer, receive
 
 
-class DescriptorTransfer(Transfer):
+class DescriptorTransfer(Transfer, ABC):
     """A transfer on a thread of its own, which waits until it may begin: starting one takes time.
 
     Attributes:
@@ -54,9 +55,9 @@ class DescriptorTransfer(Transfer):
                 f"the data descriptor was closed at byte {self.offset} of the state ({error.strerror})"
             )
 
+    @abstractmethod
     def _move(self, data: socket.socket) -> None:
         """Move the state through the device's end of the descriptor."""
-        raise NotImplementedError
 
 
 class DescriptorSave(DescriptorTransfer, Save):

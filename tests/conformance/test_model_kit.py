@@ -16,7 +16,7 @@ from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
 from migpool.conformance.running import CheckResult, Outcome
 from tests.support import broken_models
-from tests.support.commandline import migpool
+from tests.support.commandline import RING_SCENARIO, migpool
 from tests.support.new_package import announce, run_pytest
 
 LIMIT, ROOMY = 10.0, 100.0
@@ -132,27 +132,6 @@ def test_what_cannot_be_checked_is_said_in_one_line(arguments: list[str], code: 
     assert len(done.err.splitlines()) == 1
 
 
-SCENARIO = """
-name = "made"
-
-[[devices]]
-plugin = "ringnic"
-count = 3
-options = {ring = 300000}
-
-[channels]
-count = 2
-transport = "unix"
-
-[memory]
-budget = "256KiB"
-chunk = "64KiB"
-
-[limits]
-peer = 4
-"""
-
-
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("model", "words"),
@@ -167,7 +146,7 @@ peer = 4
 )
 def test_a_migration_names_the_model_and_where_its_jobs_stand(tmp_path: Path, model: str, words: str) -> None:
     scenario = tmp_path / "made.toml"
-    scenario.write_text(SCENARIO)
+    scenario.write_text(f"{RING_SCENARIO}\n[limits]\npeer = 4\n")
     done = migpool("run", str(scenario), "--model", model)
     assert done.code == 1
     assert words in done.err

@@ -190,6 +190,25 @@ def announced(directory: Path, name: str, entry_points: str) -> str:
     return os.pathsep.join([str(directory), str(ROOT)])
 
 
+RING_SCENARIO = """
+name = "third-party"
+
+[[devices]]
+plugin = "ringnic"
+count = 3
+options = {ring = 300000}
+
+[channels]
+count = 2
+transport = "unix"
+
+[memory]
+budget = "256KiB"
+chunk = "64KiB"
+"""
+"""Devices of the example's package."""
+
+
 def scenario_file(path: Path, devices: Sequence[str], tables: str = "") -> str:
     """Write a scenario of some ``[[devices]]`` tables."""
     entries = "\n".join(f"[[devices]]\n{device}\n" for device in devices)

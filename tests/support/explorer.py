@@ -31,28 +31,12 @@ from migpool.core.effects import (
     WriteState,
 )
 from migpool.core.jobs import load_config, load_state, save_state
-from migpool.core.machine import Machine, Slot
-from migpool.device import Device
+from migpool.core.machine import Machine, NamedDevice, Slot
 from migpool.flow.window import Grant, Reassembly, Windows
-from migpool.migration.held_configs import KeptConfigs
+from migpool.migration.kept_configs import KeptConfigs
 
 Chooser = Callable[[int], int]
 """Given how many actors can go on, picks one of them."""
-
-
-class Counted(Device):
-    """A device with a number of chunks and nothing in them."""
-
-    iterable = True
-
-    def __init__(self, number: int) -> None:
-        self.idstr = f"device-{number}"
-
-    def save_config(self) -> bytes:
-        return b""
-
-    def load_config(self, data: bytes) -> None:
-        del data
 
 
 class DeadlockError(AssertionError):
@@ -116,7 +100,7 @@ class World:
     most_held: int = 0
 
     def __post_init__(self) -> None:
-        machine = Machine("explored", [Counted(number) for number in range(len(self.chunks))])
+        machine = Machine("explored", [NamedDevice(number) for number in range(len(self.chunks))])
         self.saves = [JobActor(slot, save_state(slot)) for slot in machine]
         self.loads = [JobActor(slot, load_state(slot, keep=self.hold)) for slot in machine]
         self.kept_configs = KeptConfigs(CancelSwitch(), machine, self._submit_configs)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.invocation import Invocation, complain, say
-from migpool.cli.options import Debug, LogFormatOption, Verbose
+from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
 
 
 def record(
@@ -17,13 +17,11 @@ def record(
     listen: Annotated[
         str, typer.Option("--listen", metavar="ADDRESS", help="For the source: tcp:HOST:PORT (port 0: any), unix:PATH.")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="The destination: tcp:HOST:PORT or unix:PATH.")],
+    to: DestinationOption,
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long a source may take to come.")
     ] = 300,
-    connect: Annotated[
-        float, typer.Option("--connect", metavar="SECONDS", min=0, help="How long the destination is looked for.")
-    ] = 10,
+    connect: ConnectOption = 10,
     idle: Annotated[
         float, typer.Option("--idle", metavar="SECONDS", min=0, help="How long nothing at all may pass.")
     ] = 3600,

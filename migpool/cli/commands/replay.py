@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.invocation import Invocation, complain, say
-from migpool.cli.options import Debug, LogFormatOption, Verbose
+from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
 
 
 class Speed(StrEnum):
@@ -20,7 +20,7 @@ class Speed(StrEnum):
 def replay(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A recording.")],
-    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="The destination: tcp:HOST:PORT or unix:PATH.")],
+    to: DestinationOption,
     order: Annotated[
         str, typer.Option("--order", metavar="ORDER", help="Of connections: recorded, or seed:N for another.")
     ] = "recorded",
@@ -33,9 +33,7 @@ def replay(
     limit: Annotated[
         float, typer.Option("--limit", metavar="SECONDS", min=0.1, help="How long it may show no progress.")
     ] = 30,
-    connect: Annotated[
-        float, typer.Option("--connect", metavar="SECONDS", min=0, help="How long the destination is looked for.")
-    ] = 10,
+    connect: ConnectOption = 10,
     _verbose: Verbose = 0,
     _format: LogFormatOption = None,
     _: Debug = False,

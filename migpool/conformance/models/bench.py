@@ -15,10 +15,9 @@ from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk, Steps, WriteState
 from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Machine, NamedDevice, Slot
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
-from migpool.device import Device
 from migpool.errors import DeviceError
 from migpool.migration.chunk_queue import ChunkQueues
 from migpool.schedulers.base import Scheduler, Setup
@@ -27,20 +26,7 @@ A_MOMENT = 0.005
 SIZE = 4096
 
 
-class _Made(Device):
-    iterable = True
-
-    def __init__(self, number: int) -> None:
-        self.idstr = f"device-{number}"
-
-    def save_config(self) -> bytes:
-        return b""
-
-    def load_config(self, data: bytes) -> None:
-        del data
-
-
-class _Inboxes(ChunkQueues):
+class _Queues(ChunkQueues):
     """The destination's own, which also say how many chunks were asked for."""
 
     def __init__(self, machine: Machine, switch: CancelSwitch) -> None:
@@ -136,9 +122,9 @@ class Bench:
         self.before = set(threading.enumerate())
         self.switch, self.tracer = CancelSwitch(), Tracer()
         self.threads = ThreadGroup(limit or subject.patience / 2)
-        self.machine = Machine("bench", [_Made(number) for number in range(devices)])
+        self.machine = Machine("bench", [NamedDevice(number) for number in range(devices)])
         self.slots: Sequence[Slot] = self.machine.iterable
-        self.boxes = _Inboxes(self.machine, self.switch)
+        self.boxes = _Queues(self.machine, self.switch)
         self.written: dict[int, list[int]] = {slot.number: [] for slot in self.slots}
         self.holds: Callable[[Slot], None] = lambda _: None
         self.scheduler: Scheduler = subject.part.make()

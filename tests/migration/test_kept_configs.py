@@ -10,7 +10,7 @@ from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import KeepConfig, TakeConfig
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled
-from migpool.migration.held_configs import KeptConfigs
+from migpool.migration.kept_configs import KeptConfigs
 from tests.support.rig import LIMIT, Scripted
 
 
