@@ -512,6 +512,33 @@ class Iterate(Effect[int]):
     doing = "iterate"
 
 
+class IterateInto(Effect[int]):
+    """State of a device that runs is in ``chunk``. The answer is how many bytes, 0 if it gave none."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.SETUP
+    doing = "iterate"
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+
+
+class EndTurnAlive(Effect[None]):
+    """A device that runs has been saved for this round; the next chunk of it is ``index``. No answer.
+
+    Arguments:
+        moved: how many bytes went in this round. A destination, which need not count them, leaves it out.
+    """
+
+    __slots__ = ("moved",)
+    wait = Wait.SETUP
+
+    def __init__(self, slot: Slot, index: int, moved: int = 0) -> None:
+        super().__init__(slot, index)
+        self.moved = moved
+
+
 class LoadIterated(Effect[None]):
     """The device has taken state that was saved while it ran. No answer."""
 

@@ -19,6 +19,8 @@ from migpool.core.effects import (
     EndLane,
     EndParts,
     EndTurn,
+    EndTurnAlive,
+    IterateInto,
     KeepConfig,
     LoadConfig,
     Loaded,
@@ -48,13 +50,17 @@ if TYPE_CHECKING:
     from migpool.wire.rampacket import PagePacket
 
 
-def save_state(slot: Slot) -> Steps:
+def save_state(slot: Slot, first: int = 0) -> Steps:
     """Save an iterable device: its state chunk by chunk, then its config, over the multifd channels.
 
     The thread that read a chunk also sends it, from the one buffer that the device reads into.
+
+    Arguments:
+        slot: the device.
+        first: the index of its next chunk; more than 0 if some went over these channels while it ran.
     """
     chunk: Chunk | Conduit = yield Acquire(slot)
-    read, credit, send = ReadState(slot, 0, chunk), Credit(slot, 0), Send(slot, 0, chunk)
+    read, credit, send = ReadState(slot, first, chunk), Credit(slot, first), Send(slot, first, chunk)
     limit = 0  # the first index that the destination had no room for, when it was asked last
     while (yield read):
         if read.index >= limit:
@@ -66,6 +72,50 @@ def save_state(slot: Slot) -> Steps:
     if read.index >= limit:
         yield credit
     yield Send(slot, read.index, config, last=True)
+
+
+def save_live(slot: Slot, first: int, wanted: int) -> Steps:
+    """Save an iterable device for one round of pre-copy, while it runs; a chunk without a byte ends the round.
+
+    Arguments:
+        slot: the device.
+        first: the index of its next chunk.
+        wanted: about how many bytes to save; fewer if the device gives fewer.
+    """
+    chunk: Chunk = yield Acquire(slot)
+    iterate, credit, send = IterateInto(slot, first, chunk), Credit(slot, first), Send(slot, first, chunk)
+    moved = 0
+    while True:
+        chunk.length = 0
+        if moved < wanted:
+            moved += yield iterate
+        yield credit
+        length = chunk.length
+        yield send
+        iterate.index = credit.index = send.index = send.index + 1
+        if not length:
+            break
+    yield Release(slot, chunk)
+    yield EndTurnAlive(slot, send.index, moved)
+
+
+def load_live(slot: Slot, first: int) -> Steps:
+    """Load what :func:`save_live` saved in one round.
+
+    Arguments:
+        slot: the device.
+        first: the index of its next chunk.
+    """
+    following = NextChunk(slot, first)
+    chunk: Chunk = yield following
+    write, loaded = WriteState(slot, first, chunk), Loaded(slot, first, chunk)
+    while chunk.length:
+        yield write
+        yield loaded
+        following.index = write.index = loaded.index = following.index + 1
+        chunk = write.chunk = loaded.chunk = yield following
+    yield loaded
+    yield EndTurnAlive(slot, following.index + 1)
 
 
 def save_lane(slot: Slot, lane: int) -> Steps:
@@ -163,15 +213,16 @@ def keep_config(slot: Slot) -> Steps:
     yield KeepConfig(slot, config)
 
 
-def load_state(slot: Slot, *, keep: bool = False) -> Steps:
+def load_state(slot: Slot, first: int = 0, *, keep: bool = False) -> Steps:
     """Load an iterable device: its chunks in the order of their index, then its config.
 
     Arguments:
+        first: the index of its next chunk; more than 0 if some came over these channels while it ran.
         keep: have the config loaded by :func:`load_config`, once every iterable device has all its state.
     """
-    following = NextChunk(slot, 0)
+    following = NextChunk(slot, first)
     chunk: Chunk = yield following
-    write, loaded = WriteState(slot, 0, chunk), Loaded(slot, 0, chunk)
+    write, loaded = WriteState(slot, first, chunk), Loaded(slot, first, chunk)
     while not chunk.last:
         yield write
         yield loaded

@@ -56,7 +56,19 @@ class PartQueue:
 class ChunkQueue:
     """One device's chunks, and the job that waits for the next one."""
 
-    __slots__ = ("arrived", "lock", "order", "parts", "position", "ready", "slot", "spliced", "starved", "window")
+    __slots__ = (
+        "arrived",
+        "lock",
+        "order",
+        "parts",
+        "position",
+        "ready",
+        "round_end",
+        "slot",
+        "spliced",
+        "starved",
+        "window",
+    )
 
     def __init__(self, slot: Slot, position: int) -> None:
         self.slot = slot
@@ -69,6 +81,8 @@ class ChunkQueue:
         self.ready: Ready | None = None
         self.starved = False
         self.window: Window | None = None
+        # The index of the chunk without a byte that ended the last round of pre-copy.
+        self.round_end = -1
         # Where the next chunk's payload still is, if it is not in its buffer.
         self.spliced: SplicedChunk | None = None
 
@@ -151,11 +165,14 @@ class ChunkQueues:
         return chunk
 
     def _will_come(self, queue: ChunkQueue) -> bool:
-        """Whether another chunk is sure to come: the source may send one, and the last has not come yet.
+        """Whether another chunk is sure to come: the source may send one, and the last of its round has not come yet.
 
         The limit is another lock's, and read without it: it only rises, and one too low says no. Atomic: the read.
         """
-        return queue.window is not None and not queue.order.ended and queue.order.received < queue.window.limit
+        received = queue.order.received
+        if queue.order.ended or received == queue.round_end + 1:
+            return False
+        return queue.window is not None and received < queue.window.limit
 
     def deliver(self, queue: ChunkQueue, chunk: Chunk) -> None:
         """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
@@ -168,6 +185,8 @@ class ChunkQueues:
             return
         windows, window = self._windows, queue.window
         limit = UNLIMITED
+        if not (chunk.length or chunk.last):
+            queue.round_end = chunk.index
         grants: Sequence[Grant] = ()
         ready = brought = None
         if windows is not None and window is not None:

@@ -17,9 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Steps, Wait
+from migpool.core.effects import EndTurnAlive, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job, of
-from migpool.core.jobs import load_config, load_described, load_parts, load_state
+from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import start
 from migpool.device import MemoryDevice, TaggedDevice
@@ -31,7 +31,7 @@ from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import LoadHandlers
 from migpool.migration.report import DeviceReport, boot_id, digest_of
 from migpool.migration.return_path_writer import ENDED_EARLY, ReturnPathWriter
-from migpool.migration.section_loader import SectionLoader
+from migpool.migration.section_loader import LiveRounds, SectionLoader
 from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
@@ -42,7 +42,7 @@ from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
-from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, Digest, Running, Welcome
+from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.sections import Section
@@ -90,6 +90,9 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
+        self._live = settings.live == "multifd" and settings.channels > 0
+        # Atomic: each store and look-up; a device has one job a round.
+        self._following: dict[int, int] = {}
         self._memory: RamDestination | None = None
         self._verified: dict[int, bool] = {}
 
@@ -177,6 +180,7 @@ class Destination(Endpoint):
         )
         self._chunk = chunk
         handlers = self._load_handlers.handlers()
+        handlers.on(EndTurnAlive, self._end_round)
         KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
         chunks = self._load_handlers.chunk_queues
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, chunks)
@@ -189,6 +193,7 @@ class Destination(Endpoint):
             channels=self.settings.channels,
             described=self._crossing.described,
             memory_complete=self._submit_late,
+            live=LiveRounds(self._begin_round, self._scheduler.drain) if self._live else None,
         )
 
     def _make_memory(self) -> RamDestination | None:
@@ -304,14 +309,17 @@ class Destination(Endpoint):
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
             )
-        if (DESCRIBED_CAPABILITY in (item.capabilities or ())) is not bool(self._crossing.described):
-            here, there = ("multifd channels", "main channel")[:: 1 if self._crossing.described else -1]
-            raise ProtocolError(
-                item.offset,
-                "configuration",
-                f"devices on the {here}, found that they are on the {there}: {self._remedy}",
-            )
-        unknown = [name for name in item.capabilities or () if name not in (CREDITS_CAPABILITY, DESCRIBED_CAPABILITY)]
+        named = item.capabilities or ()
+        for capability, what, expected in (
+            (DESCRIBED_CAPABILITY, "devices", bool(self._crossing.described)),
+            (LIVE_CAPABILITY, "what devices give while they run", self._live),
+        ):
+            if (capability in named) is not expected:
+                here, there = ("multifd channels", "main channel")[:: 1 if expected else -1]
+                right = f"{what} on the {here}, found that they are on the {there}: {self._remedy}"
+                raise ProtocolError(item.offset, "configuration", right)
+        ours = (CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY)
+        unknown = [name for name in named if name not in ours]
         if unknown:
             raise ProtocolError(
                 item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
@@ -338,6 +346,8 @@ class Destination(Endpoint):
             self._return_path.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            if self._live:
+                self._scheduler.drain()  # a device's last round ends before its next chunks are asked for
             self._submit(self._crossing.jobs)
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
@@ -347,7 +357,15 @@ class Destination(Endpoint):
         for lane in range(max(map(_jobs_of, slots), default=0)):
             for slot in slots:
                 if lane < _jobs_of(slot):
-                    self._scheduler.take(Job("load", _loading(slot, keep=keep), slot, lane))
+                    first = self._following.get(slot.number, 0)
+                    self._scheduler.take(Job("load", _loading(slot, first, keep=keep), slot, lane))
+
+    def _begin_round(self, slot: Slot) -> None:
+        """The device runs, and has chunks in this round."""
+        self._scheduler.take(Job("load live", load_live(slot, self._following.get(slot.number, 0)), slot))
+
+    def _end_round(self, effect: EndTurnAlive) -> None:
+        self._following[effect.slot.number] = effect.index
 
     def _submit_late(self) -> None:
         """Every page of the memory is in its place."""
@@ -390,7 +408,7 @@ def _jobs_of(slot: Slot) -> int:
     return slot.device.engines if isinstance(slot.device, TaggedDevice) else 1
 
 
-def _loading(slot: Slot, *, keep: bool) -> Steps:
+def _loading(slot: Slot, first: int, *, keep: bool) -> Steps:
     if isinstance(slot.device, TaggedDevice):
         return load_parts(slot, keep=keep)
-    return load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)
+    return load_state(slot, first, keep=keep) if slot.device.iterable else load_described(slot)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import EndLane, EndTurn, SavePart, Turn
@@ -59,6 +59,11 @@ class Lanes:
         handlers.on(EndTurn, self._end_turn)
         handlers.on(EndLane, self._end_lane)
         handlers.on(SavePart, self._save_part)
+
+    def begin_at(self, following: Mapping[int, int]) -> None:
+        """Count on from these indices, by slot number; called before any job asks."""
+        for number, reader in self._readers.items():
+            reader.next = max(reader.next, following.get(number, 0))
 
     def _take(self, effect: Turn) -> int:
         reader = self._readers[effect.slot.number]

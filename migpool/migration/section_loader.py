@@ -11,6 +11,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from migpool.core.effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup, SayLoaded
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
 MemoryItem: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRounds:
+    """What devices give while they run comes over the multifd channels.
+
+    Attributes:
+        begin: called when a device has chunks in this round.
+        end: called to wait until everything is loaded that has been begun.
+    """
+
+    begin: Callable[[Slot], None]
+    end: Callable[[], None]
+
+
 class SectionLoader:
     """Loads what comes on the main channel.
 
@@ -43,6 +57,7 @@ class SectionLoader:
         return_path: how the source is answered.
         channels: how many multifd channels there are; without any, all state and every config comes here.
         described: the devices that are not iterable and whose config comes on those channels.
+        live: what to do in a round of pre-copy, if its chunks come on the multifd channels.
         memory_complete: called once the last page of the memory is in its place.
 
     Attributes:
@@ -60,7 +75,10 @@ class SectionLoader:
         channels: int,
         described: Sequence[Slot] = (),
         memory_complete: Callable[[], None] | None = None,
+        live: LiveRounds | None = None,
     ) -> None:
+        self._live = live
+        self._in_round: set[int] = set()
         self._channels = channels
         self._described = {slot.number for slot in described}
         self._memory_complete = memory_complete
@@ -94,7 +112,9 @@ class SectionLoader:
                 self._seen.add(slot.number)
             if self._return_path.extended and all(slot.number in self._seen for slot in self._machine.iterable):
                 self._return_path.answer(SwitchoverAck())
-        elif self._channels and (configs or (data and not runs)):
+        elif self._live is not None and runs and not configs and not data:
+            self._round(self._live, slot, item)
+        elif self._channels and (configs or (data and (self._live is not None or not runs))):
             raise ProtocolError(
                 item.offset,
                 f"{head.kind.name} section of {slot.name}",
@@ -105,10 +125,22 @@ class SectionLoader:
         else:
             for piece in data:
                 self._interpreter.once(LoadIterated(slot, memoryview(piece)))
-            if any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records):
+            if _says_initial(item):
                 self._initial_loaded(slot)
             for config in configs:
                 self._load_config(slot, uncounted(config))
+
+    def _round(self, live: LiveRounds, slot: Slot, item: DeviceSection) -> None:
+        """A device has chunks in this round; or has had all of its initial data in those before."""
+        initial = _says_initial(item)
+        if initial or slot.number in self._in_round:
+            live.end()
+            self._in_round.clear()
+        if initial:
+            self._initial_loaded(slot)
+            return
+        self._in_round.add(slot.number)
+        live.begin(slot)
 
     def _initial_loaded(self, slot: Slot) -> None:
         """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
@@ -180,3 +212,8 @@ class SectionLoader:
         if self._memory is not None and not self._memory.complete:
             absent.insert(0, "the last pages of the memory")
         return absent
+
+
+def _says_initial(item: DeviceSection) -> bool:
+    """Whether the section says that all initial data of its device has been sent."""
+    return any(record.mark is Mark.INITIAL_DATA_SENT for record in item.records)

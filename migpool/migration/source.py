@@ -54,7 +54,7 @@ from migpool.migration.save_handlers import Gates, SaveHandlers
 from migpool.migration.sections import describe, setup_section
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
-from migpool.precopy.device_turn import DeviceTurns
+from migpool.precopy.device_turn import DeviceTurns, LiveTurns
 from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, RoundMeasure
 from migpool.schedulers.base import Scheduler
 from migpool.transport.channel_group import ChannelGroup
@@ -65,7 +65,7 @@ from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, vm_description
-from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY
+from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.records import end_payload
 from migpool.wire.sections import section_end
 
@@ -96,6 +96,7 @@ class Source(Endpoint):
     _memory: RamSource | None
     _rate_limit: RateLimit | None = None
     _pool: BufferPool
+    _shared_reads: Lanes
 
     def __init__(
         self,
@@ -113,6 +114,8 @@ class Source(Endpoint):
         self._config_of = dict.fromkeys(self._bytes_of, 0)
         self._precopied = dict.fromkeys(self._bytes_of, 0)
         self._redone: Mapping[int, int] = {}
+        self._following: Mapping[int, int] = {}
+        self._live = settings.live == "multifd" and settings.channels > 0
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._memory = None
@@ -173,8 +176,12 @@ class Source(Endpoint):
         self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
     def _greet(self) -> None:
-        described = (DESCRIBED_CAPABILITY,) if self._crossing.described else ()
-        capabilities = ((CREDITS_CAPABILITY,) if self.settings.credits else ()) + described
+        asked_for = {
+            CREDITS_CAPABILITY: self.settings.credits,
+            DESCRIBED_CAPABILITY: bool(self._crossing.described),
+            LIVE_CAPABILITY: self._live,
+        }
+        capabilities = tuple(name for name, wanted in asked_for.items() if wanted)
         asked = time.monotonic_ns()
         self._main.write(
             [
@@ -223,7 +230,8 @@ class Source(Endpoint):
         stack.callback(save_handlers.close)
         handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
-        Lanes(lanes, self._switch).handle(handlers)
+        self._shared_reads = Lanes(lanes, self._switch)
+        self._shared_reads.handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
         self._memory = self._make_memory(stack)
 
@@ -253,7 +261,11 @@ class Source(Endpoint):
     def _iterate(self) -> None:
         """Save what can be saved while the machine runs, until the rest fits into the downtime limit."""
         chunk = self._pool.take()
-        turns = DeviceTurns(self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
+        common = (self._main, chunk, self._interpreter, self._switch, self._bytes_of, self._precopied)
+        turns: DeviceTurns = DeviceTurns(*common)
+        if self._live:
+            turns = live = LiveTurns(*common, self._run_jobs)
+            self._following = live.following
         settings = self.settings
         # The destination, which waits for data, would give up a little later, and could not say for which device.
         limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
@@ -329,6 +341,7 @@ class Source(Endpoint):
 
     def _submit(self, slots: Sequence[Slot]) -> None:
         """Have jobs save the devices: the first job of each, in order, and then those that go beside it."""
+        self._shared_reads.begin_at(self._following)
         for lane in range(max(map(self._lanes, slots), default=0)):
             for slot in slots:
                 if lane < self._lanes(slot):
@@ -339,7 +352,8 @@ class Source(Endpoint):
             return save_described(slot, self._pool.size)
         if isinstance(slot.device, TaggedDevice):
             return save_parts(slot, lane)
-        return save_lane(slot, lane) if self._lanes(slot) > 1 else save_state(slot)
+        first = self._following.get(slot.number, 0)
+        return save_lane(slot, lane) if self._lanes(slot) > 1 else save_state(slot, first)
 
     def _lanes(self, slot: Slot) -> int:
         """How many jobs save a device at once."""

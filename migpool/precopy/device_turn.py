@@ -1,13 +1,15 @@
-"""A device's turn in a round of pre-copy, over the main channel: chunks as PART sections, while the machine runs."""
+"""Devices' turns in a round of pre-copy, while the machine runs: over the main channel, or as jobs over multifd."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Iterate
-from migpool.core.interpreter import Interpreter
+from migpool.core.effects import EndTurnAlive, Iterate, IterateInto
+from migpool.core.interpreter import Interpreter, Job
+from migpool.core.jobs import save_live
 from migpool.core.machine import Slot
 from migpool.errors import DeviceError
 from migpool.transport.main_channel import MainChannel
@@ -26,6 +28,8 @@ class DeviceTurns:
         bytes_of: counts the bytes of each slot's state as they go.
         precopied: counts those of them that go from here, while the machine runs.
     """
+
+    at_once = False
 
     def __init__(
         self,
@@ -46,8 +50,11 @@ class DeviceTurns:
         switch.on_cancel(self._ending.set)
         interpreter.handlers.on(Iterate, self._iterate)
 
-    def save(self, slot: Slot, precopy: int) -> int:
-        """Save about ``precopy`` bytes of a device's state, or less if it has less just now; return how many."""
+    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[int]:
+        """Save about as many bytes of each device as are given with it, or less if it has less just now."""
+        return [self._save(slot, precopy) for slot, precopy in wanted]
+
+    def _save(self, slot: Slot, precopy: int) -> int:
         moved = 0
         while moved < precopy and (length := self._interpreter.once(Iterate(slot))):
             moved += length
@@ -64,12 +71,75 @@ class DeviceTurns:
 
     def _iterate(self, effect: Iterate) -> int:
         slot, chunk = effect.slot, self._chunk
-        length = slot.device.iterate(chunk.buffer)
-        if not 0 <= length <= chunk.size:
-            raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {chunk.size}")
+        length = iterated(slot, chunk)
         if length:
-            chunk.length = length
             self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
             self._bytes_of[slot.number] += length
             self._precopied[slot.number] += length
         return length
+
+
+class LiveTurns(DeviceTurns):
+    """The same as jobs under the threading model, over the multifd channels, all devices at once.
+
+    Arguments:
+        main, chunk, interpreter, switch, bytes_of, precopied: as for :class:`DeviceTurns`.
+        run: has the threading model run some jobs, and returns when all have ended.
+
+    Attributes:
+        following: for each slot's number, the index of the device's next chunk.
+    """
+
+    at_once = True
+
+    def __init__(
+        self,
+        main: MainChannel,
+        chunk: Chunk,
+        interpreter: Interpreter,
+        switch: CancelSwitch,
+        bytes_of: dict[int, int],
+        precopied: dict[int, int],
+        run: Callable[[list[Job]], None],
+    ) -> None:
+        super().__init__(main, chunk, interpreter, switch, bytes_of, precopied)
+        self._run = run
+        self._moved: dict[int, int] = {}
+        self.following: dict[int, int] = {}
+        interpreter.handlers.on(IterateInto, lambda effect: iterated(effect.slot, effect.chunk))
+        interpreter.handlers.on(EndTurnAlive, self._end_turn)
+
+    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[int]:
+        self._moved.clear()
+        jobs = []
+        for slot, precopy in wanted:
+            if precopy > 0:
+                # The destination has a job for the device ready before its chunks come.
+                self._main.write(section_part(slot.number, [end_payload()]))
+                steps = save_live(slot, self.following.get(slot.number, 0), precopy)
+                jobs.append(Job("save live", steps, slot))
+        self._run(jobs)
+        return [self._moved.get(slot.number, 0) for slot, _ in wanted]
+
+    def _end_turn(self, effect: EndTurnAlive) -> None:
+        # Atomic: each store; a device has one job a round.
+        number = effect.slot.number
+        self.following[number] = effect.index
+        self._moved[number] = effect.moved
+        self._precopied[number] += effect.moved
+
+
+def iterated(slot: Slot, chunk: Chunk) -> int:
+    """Have a device that runs fill a chunk.
+
+    Returns:
+        How many bytes it has filled, which is the chunk's length.
+
+    Raises:
+        DeviceError: it says that it has filled more than there is.
+    """
+    length = slot.device.iterate(chunk.buffer)
+    if not 0 <= length <= chunk.size:
+        raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {chunk.size}")
+    chunk.length = length
+    return length

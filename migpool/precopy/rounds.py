@@ -48,8 +48,11 @@ class Crossed:
 class Turns(Protocol):
     """What a device's turn is, for :class:`Precopy`."""
 
-    def save(self, slot: Slot, precopy: int, /) -> int:
-        """Save about ``precopy`` bytes of the device, less if it gives less; return how many."""
+    at_once: bool
+    """Whether iterable devices have one turn together, in which all are saved, or each its own."""
+
+    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[int]:
+        """Save about as many bytes of each device as are given with it, less if it gives less; return how many."""
         ...
 
     def initial_sent(self, slot: Slot, /) -> None:
@@ -229,13 +232,16 @@ class Precopy:
         pending, measured = self._look()
         while (verdict := decide(measured, self._limits)) is Decision.GO_ON:
             begin = time.monotonic_ns()
-            turns, sent = [], 0
-            for slot, left in pending:
+            turns: list[int] = []
+            sent = 0
+            for several in self._in_turns(pending):
                 turn_begin = time.monotonic_ns()
-                turns.append(self._turns.save(slot, left.precopy))
-                crossed = self._crossed(slot, turns[-1])
-                sent += crossed.bytes
-                self._nanoseconds += round((time.monotonic_ns() - turn_begin) * crossed.share)
+                moved_now = self._turns.save([(slot, left.precopy) for slot, left in several])
+                crossed = [self._crossed(slot, saved) for (slot, _), saved in zip(several, moved_now, strict=True)]
+                turns += moved_now
+                sent += sum(one.bytes for one in crossed)
+                share = sum(one.share for one in crossed) / len(crossed)
+                self._nanoseconds += round((time.monotonic_ns() - turn_begin) * share)
             took = time.monotonic_ns() - begin
             moved = sum(turns)
             self._rounds += 1
@@ -257,6 +263,14 @@ class Precopy:
         if verdict is Decision.GIVE_UP:
             raise self._given_up(pending)
         return measured
+
+    def _in_turns(self, pending: list[tuple[Slot, Pending]]) -> list[list[tuple[Slot, Pending]]]:
+        """Which devices have a turn together, in order: the memory has one of its own."""
+        if not self._turns.at_once:
+            return [[one] for one in pending]
+        alone = [[one] for one in pending if not one[0].device.iterable]
+        together = [one for one in pending if one[0].device.iterable]
+        return [*alone, together] if together else alone
 
     def _look(self) -> tuple[list[tuple[Slot, Pending]], RoundMeasure]:
         """Ask every device what it has left, and say so where the initial data is through."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from migpool.core.effects import EndRound, LookForDirty, SaveSetup
 from migpool.core.interpreter import Interpreter, Job
@@ -148,9 +148,12 @@ class _Turns:
     def __init__(self, memory: RamSource, others: Turns) -> None:
         self._memory = memory
         self._others = others
+        self.at_once = others.at_once
 
-    def save(self, slot: Slot, precopy: int) -> int:
-        return self._memory.send_round() if self._memory.is_at(slot) else self._others.save(slot, precopy)
+    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[int]:
+        if any(self._memory.is_at(slot) for slot, _ in wanted):
+            return [self._memory.send_round()]  # it has a turn of its own
+        return self._others.save(wanted)
 
     def initial_sent(self, slot: Slot) -> None:
         if not self._memory.is_at(slot):  # it has no initial data

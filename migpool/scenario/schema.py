@@ -43,6 +43,7 @@
     splice = false                    # move state past the buffers, where a device has a descriptor for that
     credits = true
     vmsd = "main-channel"             # or "multifd": devices that are not iterable as jobs, over the multifd channels
+    live = "main-channel"             # or "multifd": what iterable devices give while the machine runs
     in_flight = 1                     # jobs that save an iterable device at once: one reads while another sends
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
@@ -130,6 +131,7 @@ class MigrationTable(_Table):
     splice: bool = False
     credits: bool = True
     vmsd: ConfigChannel = "main-channel"
+    live: ConfigChannel = "main-channel"
     in_flight: InFlight = 1
     config_load: ConfigLoad = "as-loaded"
 

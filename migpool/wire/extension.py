@@ -2,8 +2,10 @@
 
 A source offers them by naming :data:`CREDITS_CAPABILITY` among the capabilities of its configuration; a destination
 that does not know the name refuses the stream, as QEMU does with every capability that it does not know. A source that
-sends devices that are not iterable over the multifd channels names :data:`DESCRIBED_CAPABILITY` too. Type numbers begin
-with 0x4d50 ("MP"), far from QEMU's. All integers are big-endian::
+sends devices that are not iterable over the multifd channels names :data:`DESCRIBED_CAPABILITY` too, one that sends
+there what iterable devices give while they run :data:`LIVE_CAPABILITY`: an empty PART section then says that a device
+has chunks in this round, of which one without a byte is the last. Type numbers begin with 0x4d50 ("MP"), far from
+QEMU's. All integers are big-endian::
 
     4d50 GRANT    u32 device, u32 limit       the first index of the device that may not be sent yet
     4d51 WELCOME  u32 chunk, u32 devices      the longest chunk in bytes, and how many devices are expected
@@ -24,6 +26,7 @@ from migpool.wire.unread import Buffer
 
 CREDITS_CAPABILITY: Final = "x-migpool-credits"
 DESCRIBED_CAPABILITY: Final = "x-migpool-multifd-vmsd"
+LIVE_CAPABILITY: Final = "x-migpool-multifd-live"
 FAILED_LIMIT: Final = 480
 
 GRANT: Final = 0x4D50

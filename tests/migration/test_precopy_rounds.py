@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,15 @@ class Dirtied(Scripted):
 class Told:
     """Turns that only note what they are asked for."""
 
+    at_once = False
+
     def __init__(self, save: Callable[[Slot, int], int]) -> None:
-        self.save = save
+        self._save = save
         self.said: list[str] = []
         self.pauses = 0
+
+    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[int]:
+        return [self._save(slot, precopy) for slot, precopy in wanted]
 
     def initial_sent(self, slot: Slot, /) -> None:
         self.said.append(slot.name)
