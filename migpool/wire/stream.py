@@ -37,11 +37,10 @@ from migpool.wire.events import (
     StreamEvent,
     VmDescription,
 )
-from migpool.wire.payload import DEFAULT_LIMIT, Schema, measured
 from migpool.wire.ram import RAM_IDSTR
 from migpool.wire.ramreader import RamReader
 from migpool.wire.records import read_records
-from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
+from migpool.wire.sections import DEFAULT_LIMIT, Footers, Kind, Schema, Section, SectionHead, measured, read_head
 from migpool.wire.unread import Need, PushReader, Steps, Unread, take
 
 IGNORE_SHARED: Final = "x-ignore-shared"

@@ -5,14 +5,11 @@ Constant memory, whatever the recording's size: payloads of multifd packets are 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.answersfile import answers
-from migpool.streams.record.channelfile import DeviceKey, Packet, packets
+from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
 from migpool.streams.record.explanation import (
     BUCKETS,
     MESSAGES,
@@ -23,12 +20,23 @@ from migpool.streams.record.explanation import (
     Switchover,
 )
 from migpool.streams.record.index import Connection, Index, Role, load
-from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.streams.record.picture import picture
 from migpool.streams.record.showing import show
 from migpool.streams.record.times import Times
-from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
-from migpool.wire.returnpath import Message, Pong, RecvBitmap, RequestPages, ResumeAck, Shut, SwitchoverAck
+from migpool.wire.returnpath import (
+    Digest,
+    Failed,
+    GrantMessage,
+    Message,
+    Pong,
+    RecvBitmap,
+    RequestPages,
+    ResumeAck,
+    Running,
+    Shut,
+    SwitchoverAck,
+    Welcome,
+)
 
 __all__ = ["Explanation", "explain", "picture", "show"]
 
@@ -108,75 +116,53 @@ class _Explaining:
     # ------------------------------------------------------------------ channels
 
     def _channel(self, one: Connection) -> ChannelUse:
-        series = [0] * self._series
-        before = during = 0
-        last = one.begin - self._zero
+        begin = one.begin - self._zero
+        use = ChannelUse(one.number, one.name, one.channel, one.source.bytes, one.destination.bytes, begin, begin)
+        use.bytes_over_time = [0] * self._series
+        before = 0
         for stamp, offset in self._times(one).pairs():
-            last = stamp - self._zero
-            series[self._bucket(last)] += offset - before
-            if self._begin is not None and last >= self._begin:
-                during += offset - before
+            use.end = stamp - self._zero
+            use.bytes_over_time[self._bucket(use.end)] += offset - before
+            if self._begin is not None and use.end >= self._begin:
+                use.switchover_bytes += offset - before
             before = offset
-        use = ChannelUse(
-            number=one.number,
-            name=one.name,
-            channel=one.channel,
-            bytes=one.source.bytes,
-            answered=one.destination.bytes,
-            begin=one.begin - self._zero,
-            end=last,
-            switchover_bytes=during,
-            bytes_over_time=tuple(series),
-        )
         if one.role is Role.MAIN:
             known = self._summary
-            return replace(
-                use, pages=known.pages, zero_pages=known.zero_pages, syncs=known.flushes, trouble=known.trouble
-            )
-        return self._walked(one, use) if one.role is Role.MULTIFD else use
+            use.pages, use.zero_pages, use.syncs = known.pages, known.zero_pages, known.flushes
+            use.trouble = known.trouble
+        elif one.role is Role.MULTIFD:
+            self._note_packets(one, use)
+        return use
 
-    def _walked(self, one: Connection, use: ChannelUse) -> ChannelUse:
-        """The same, with what a multifd channel's packets say."""
-        series = [0] * self._series
-        counts: Counter[str] = Counter()
-        trouble = ""
+    def _note_packets(self, one: Connection, use: ChannelUse) -> None:
+        """Note what a multifd channel's packets say."""
+        use.packets_over_time = [0] * self._series
+        if not one.source.recorded:
+            return
         stamps = self._times(one).pairs()
         now, covered = one.begin, 0
         try:
-            path = self._directory / one.source.file
-            for packet in packets(path, self._summary.page_size) if one.source.recorded else ():
+            for packet in packets(self._directory / one.source.file, self._summary.page_size):
                 while covered <= packet.offset and (stamp := next(stamps, None)) is not None:
                     now, covered = stamp
-                series[self._bucket(now - self._zero)] += 1
-                counts["pages"] += packet.normal
-                counts["zero_pages"] += packet.zero
-                counts["syncs"] += packet.sync
+                use.packets += 1
+                use.packets_over_time[self._bucket(now - self._zero)] += 1
+                use.pages += packet.normal
+                use.zero_pages += packet.zero
+                use.syncs += packet.sync
                 if packet.device is not None:
-                    counts["device_packets"] += 1
+                    use.device_packets += 1
                     self._note_device(packet, packet.device, one.channel or 0, now - self._zero)
         except ProtocolError as error:
-            trouble = str(error)
-        return replace(
-            use,
-            packets=sum(series),
-            pages=counts["pages"],
-            zero_pages=counts["zero_pages"],
-            syncs=counts["syncs"],
-            device_packets=counts["device_packets"],
-            packets_over_time=tuple(series),
-            trouble=trouble,
-        )
+            use.trouble = str(error)
 
     def _note_device(self, packet: Packet, device: DeviceKey, channel: int, now: int) -> None:
-        known = self._devices.get(device) or DeviceUse(*device, 0, 0, (), now, now)
-        self._devices[device] = replace(
-            known,
-            packets=known.packets + 1,
-            bytes=known.bytes + packet.payload,
-            channels=known.channels if channel in known.channels else (*known.channels, channel),
-            first=min(known.first, now),
-            last=max(known.last, now),
-        )
+        use = self._devices.setdefault(device, DeviceUse(*device, 0, 0, [], now, now))
+        use.packets += 1
+        use.bytes += packet.payload
+        if channel not in use.channels:
+            use.channels.append(channel)
+        use.first, use.last = min(use.first, now), max(use.last, now)
 
     # ------------------------------------------------------------------ the return path
 

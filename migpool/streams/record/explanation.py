@@ -7,14 +7,14 @@ counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChannelUse:
     """What one connection carried from source to destination.
 
@@ -50,12 +50,12 @@ class ChannelUse:
     syncs: int = 0
     device_packets: int = 0
     switchover_bytes: int = 0
-    bytes_over_time: tuple[int, ...] = ()
-    packets_over_time: tuple[int, ...] = ()
+    bytes_over_time: list[int] = field(default_factory=list)
+    packets_over_time: list[int] = field(default_factory=list)
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeviceUse:
     """The state of one device on the multifd channels.
 
@@ -73,7 +73,7 @@ class DeviceUse:
     instance_id: int
     packets: int
     bytes: int
-    channels: tuple[int, ...]
+    channels: list[int]
     first: int
     last: int
 

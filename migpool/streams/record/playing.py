@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from migpool.errors import PeerError, TimeLimitExceeded
-from migpool.streams.record.channelfile import DeviceKey, Packet, packets
+from migpool.streams.record.channels import DeviceKey, Packet, packets
 from migpool.streams.record.index import Connection
 from migpool.streams.record.playable import ChannelPlan, Playable
 from migpool.streams.record.stage import Stage

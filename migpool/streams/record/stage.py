@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from migpool.errors import MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
-from migpool.streams.record.channelfile import DeviceKey
-from migpool.wire.extension import Failed, GrantMessage, Welcome
-from migpool.wire.returnpath import Message, Shut, SwitchoverAck
+from migpool.streams.record.channels import DeviceKey
+from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, SwitchoverAck, Welcome
 
 
 class Stage:

@@ -12,44 +12,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-_PAIR: Final = Struct("<QQ")
+PAIR: Final = Struct("<QQ")
 _PAIRS_AT_ONCE: Final = 4096
-
-
-class TimesWriter:
-    """Writes the file, some pairs at a time.
-
-    Arguments:
-        descriptor: the file; the writer owns it.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._waiting = bytearray()
-
-    def note(self, nanoseconds: int, offset: int) -> None:
-        """Note that ``offset`` bytes had come at that time.
-
-        Raises:
-            OSError: the disk does not take it.
-        """
-        self._waiting += _PAIR.pack(nanoseconds, offset)
-        if len(self._waiting) >= _PAIR.size * _PAIRS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits.
-
-        Raises:
-            OSError: the disk does not take it.
-        """
-        while self._waiting:
-            written = os.write(self._descriptor, self._waiting)
-            del self._waiting[:written]
-
-    def close(self) -> None:
-        """Close the file; what waits and was not flushed is lost."""
-        os.close(self._descriptor)
 
 
 class Times:
@@ -68,18 +32,18 @@ class Times:
             return
         with self._path.open("rb", buffering=0) as file:
             rest = b""
-            while data := file.read(_PAIR.size * _PAIRS_AT_ONCE):
+            while data := file.read(PAIR.size * _PAIRS_AT_ONCE):
                 data = rest + data
-                whole = len(data) // _PAIR.size * _PAIR.size
+                whole = len(data) // PAIR.size * PAIR.size
                 rest = data[whole:]
-                yield from _PAIR.iter_unpack(memoryview(data)[:whole])
+                yield from PAIR.iter_unpack(memoryview(data)[:whole])
 
     def when(self, offset: int) -> int | None:
         """When the byte at ``offset`` came, in nanoseconds; ``None`` if no stamp covers it."""
         if self._path is None:
             return None
         with self._path.open("rb", buffering=0) as file:
-            low, high = 0, os.fstat(file.fileno()).st_size // _PAIR.size
+            low, high = 0, os.fstat(file.fileno()).st_size // PAIR.size
             count = high
             while low < high:
                 middle = (low + high) // 2
@@ -94,10 +58,10 @@ class Times:
         if self._path is None:
             return None
         with self._path.open("rb", buffering=0) as file:
-            count = os.fstat(file.fileno()).st_size // _PAIR.size
+            count = os.fstat(file.fileno()).st_size // PAIR.size
             return self._at(file.fileno(), count - 1)[0] if count else None
 
     @staticmethod
     def _at(descriptor: int, number: int) -> tuple[int, int]:
-        nanoseconds, offset = _PAIR.unpack(os.pread(descriptor, _PAIR.size, number * _PAIR.size))
+        nanoseconds, offset = PAIR.unpack(os.pread(descriptor, PAIR.size, number * PAIR.size))
         return nanoseconds, offset

@@ -1,34 +1,47 @@
-"""What a recorded main channel says, as far as it can be understood without the machine.
+"""What a recording's channels say: the main channel as far as it can be understood without the machine, the headers of
+the multifd channels' packets, and the destination's answers.
 
-A section's length is known only to who knows its device. What is known here: RAM; sections that consist of records;
-sections that the description at the stream's end gives the sizes of; sections of this project's own sources. At the
-first other one the walk ends. It comes after END of RAM in every stream that QEMU makes, so what a replay must know has
-been seen by then; the end of the stream is found from the description.
+On the main channel a section's length is known only to who knows its device. What is known here: RAM; sections that
+consist of records; sections that the description at the stream's end gives the sizes of; sections of this project's own
+sources. At the first other one the walk ends. It comes after END of RAM in every stream that QEMU makes, so what a
+replay must know has been seen by then; the end of the stream is found from the description.
+
+Of a multifd channel only headers are read. So a recording of any size is walked quickly, in constant memory.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.channelfile import DeviceKey
+from migpool.streams.record.index import Connection
+from migpool.streams.record.times import Times
 from migpool.wire import vmdesc
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
+from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
 from migpool.wire.events import DeviceSection, Eof, StreamEvent, VmDescription
-from migpool.wire.extension import CREDITS_CAPABILITY
+from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
+from migpool.wire.ramheader import parse_ram_header
 from migpool.wire.records import Mark
+from migpool.wire.returnpath import CREDITS_CAPABILITY, Message, ReturnPathReader
 from migpool.wire.sections import Kind, Section
 from migpool.wire.stream import StreamReader
 
 _READ: Final = 1 << 20
+_PAYLOAD_LIMIT: Final = 64 << 20
 _U64: Final = Struct(">Q")
 _U32: Final = Struct(">I")
+
+DeviceKey: TypeAlias = tuple[str, int]
+"""A device's idstr and instance id."""
 
 
 @dataclass(slots=True)
@@ -48,7 +61,6 @@ class MainSummary:
         pages: pages of RAM with contents on the main channel.
         zero_pages: pages of zeros there.
         flushes: how many MULTIFD_FLUSH there were, each of which every channel answers with a SYNC.
-        sections: how many sections were walked.
         whole: whether the stream ends as one does that was not cut short.
         trouble: why the walk ended before the stream's end, in one line; empty if it did not.
     """
@@ -65,7 +77,6 @@ class MainSummary:
     pages: int = 0
     zero_pages: int = 0
     flushes: int = 0
-    sections: int = 0
     whole: bool = False
     trouble: str = ""
 
@@ -139,30 +150,27 @@ def summarise(path: Path) -> MainSummary:
     summary = MainSummary()
     described, description = _description(path)
     reader = StreamReader(_Lengths(description, summary))
-    after_blocks = after_switchover = False
     try:
         with path.open("rb", buffering=0) as file:
             while data := file.read(_READ):
                 reader.feed(data)
                 for event in reader.events():
-                    _note(event, summary)
-                    if isinstance(event, RamBlocks) and not after_blocks:
-                        after_blocks, summary.blocks_end = True, reader.offset
-                    if summary.switchover is not None and not after_switchover:
-                        after_switchover, summary.switchover_end = True, reader.offset
+                    _note(event, summary, reader.offset)
             reader.end()
         summary.whole = summary.eof is not None
     except _Unknown as unknown:
         summary.trouble = f"section of {unknown} at byte {reader.offset}: its length is known only to its device"
-        summary.whole = described is not None or _last_byte(path) == 0
-        if described is not None:
-            summary.eof = described - 1
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            summary.whole = described is not None or file.read(1) == b"\0"
+        summary.eof = None if described is None else described - 1
     except ProtocolError as error:
         summary.trouble = str(error)
     return summary
 
 
-def _note(event: StreamEvent, summary: MainSummary) -> None:
+def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
+    """Note an event that ends at byte ``end``."""
     match event:
         case RamPages():
             zeros = event.positions.count(-1)
@@ -172,22 +180,21 @@ def _note(event: StreamEvent, summary: MainSummary) -> None:
             summary.machine = event.machine
             summary.page_size = event.page_size
             summary.credited = CREDITS_CAPABILITY in (event.capabilities or ())
+        case RamBlocks():
+            summary.blocks_end = summary.blocks_end or end
         case MultifdFlush():
             summary.flushes += 1
         case RamSectionEnd(head, offset):
-            summary.sections += 1
             if head.kind is Kind.END:
                 summary.ram_end = offset
         case Section(head, payload):
-            summary.sections += 1
             if head.kind is Kind.START and _begins_with_mark(memoryview(payload)):
                 summary.iterable.append((head.idstr, head.instance_id))
         case DeviceSection(head):
-            summary.sections += 1
             if head.kind is Kind.START:
                 summary.iterable.append((head.idstr, head.instance_id))
         case Command(CommandKind.SWITCHOVER_START):
-            summary.switchover = event.offset
+            summary.switchover, summary.switchover_end = event.offset, summary.switchover_end or end
         case Eof(offset):
             summary.eof = offset
         case VmDescription():
@@ -198,25 +205,111 @@ def _note(event: StreamEvent, summary: MainSummary) -> None:
 
 def _description(path: Path) -> tuple[int | None, vmdesc.Description | None]:
     """Where the description is, and what it says; ``None`` for what is not there."""
-    with path.open("rb") as file:
-        try:
-            stream = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # an empty file cannot be mapped
-            return None, None
-        with stream, memoryview(stream) as view:
-            try:
-                offset, text = vmdesc.find(view)
-            except ProtocolError:
-                return None, None
-            with text:
-                copied = bytes(text)
+    offset = None
     try:
-        return offset, vmdesc.parse(copied, offset)
-    except ProtocolError:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            offset, text = vmdesc.find(stream)
+        return offset, vmdesc.parse(text, offset)
+    except (ProtocolError, ValueError):  # an empty file cannot be mapped
         return offset, None
 
 
-def _last_byte(path: Path) -> int:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1)[0]
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Where a packet is, and what it carries.
+
+    Attributes:
+        offset: where in the channel it begins.
+        end: where it ends.
+        device: whose state it carries; ``None`` for RAM and SYNC.
+        index: the chunk's index; 0 for RAM and SYNC, and for a payload that is no VFIO device's.
+        sync: whether it is a SYNC.
+        normal: pages of RAM with contents.
+        zero: pages of zeros.
+    """
+
+    offset: int
+    end: int
+    device: DeviceKey | None = None
+    index: int = 0
+    sync: bool = False
+    normal: int = 0
+    zero: int = 0
+
+    @property
+    def payload(self) -> int:
+        """Bytes of device state, without headers."""
+        return self.end - self.offset - HEADER_SIZE if self.device is not None else 0
+
+
+def packets(path: Path, page_size: int) -> Iterator[Packet]:
+    """Every packet after the initial one.
+
+    Arguments:
+        path: what the source sent on the channel.
+        page_size: bytes of a page of RAM, as the main channel says.
+
+    Raises:
+        ProtocolError: it is no channel, or ends within a packet.
+    """
+    with path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        offset = INITIAL_SIZE
+        most = max(PREFIX_SIZE + header_rest(0, page_size), HEADER_SIZE)
+        while offset < size:
+            packet = _packet(os.pread(descriptor, most, offset), offset, page_size)
+            if packet.end > size:
+                right = f"{packet.end - offset} bytes, found {size - offset} and the end of the channel"
+                raise ProtocolError(offset, "multifd packet", right)
+            yield packet
+            offset = packet.end
+
+
+def _packet(header: bytes, offset: int, page_size: int) -> Packet:
+    _whole(header, PREFIX_SIZE, offset)
+    flags = packet_flags(header, offset)
+    size = PREFIX_SIZE + header_rest(flags, page_size)
+    _whole(header, size, offset)
+    if flags & DEVICE_STATE:
+        head = parse_device_packet_header(header, offset, _PAYLOAD_LIMIT)
+        try:
+            index, _ = chunk_fields(header[PACKET_HEADER_SIZE:HEADER_SIZE], min(head.size, len(header)), offset)
+        except ProtocolError:
+            index = 0
+        return Packet(offset, offset + size + head.size, (head.idstr, head.instance_id), index)
+    ram = parse_ram_header(header, page_size, offset, _PAYLOAD_LIMIT)
+    end = offset + size + ram.payload_size
+    return Packet(offset, end, sync=ram.sync, normal=len(ram.normal), zero=len(ram.zero))
+
+
+def _whole(header: bytes, size: int, offset: int) -> None:
+    if len(header) < size:
+        right = f"a header of {size} bytes, found {len(header)} and the end of the channel"
+        raise ProtocolError(offset, "multifd packet", right)
+
+
+def answers(directory: Path, main: Connection, *, extension: bool) -> Iterator[tuple[int, Message]]:
+    """Every message with its time, CLOCK_MONOTONIC in nanoseconds. It ends before what is no message.
+
+    Arguments:
+        main: the main channel's connection.
+        extension: whether the source offered this project's own messages.
+    """
+    flow = main.destination
+    if not flow.recorded:
+        return
+    reader = ReturnPathReader(extension)
+    stamps = Times(directory / flow.times).pairs()
+    now, covered = main.begin, 0
+    with (directory / flow.file).open("rb", buffering=0) as file:
+        while data := file.read(_READ):
+            reader.feed(data)
+            try:
+                for message in reader.events():
+                    # A message has come when its last byte has.
+                    while covered < reader.offset and (stamp := next(stamps, None)) is not None:
+                        now, covered = stamp
+                    yield now, message
+            except ProtocolError:
+                return
