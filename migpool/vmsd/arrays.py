@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from migpool.vmsd.access import ATTRIBUTES
 from migpool.vmsd.cells import NULL, Cell
-from migpool.vmsd.codec import Codec, Notes, Shown
-from migpool.vmsd.payload import Fault, Reader
+from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown, read_each, write_each
 
 Length: TypeAlias = "int | str | Callable[..., int]"
 """How many: a number, the attribute that holds it, or a function of the object."""
@@ -55,7 +53,7 @@ class Array(Codec):
         self.length = length
         self._first = first
 
-    def read(self, reader: Reader, holder: object, current: object) -> object:
+    def read(self, reader: Reader, holder: object, current: object) -> list[object]:
         element = self.element
         length = length_of(self.length, holder)
         reader.allow(length, element.least)
@@ -64,12 +62,7 @@ class Array(Codec):
         given: Sequence[object] = (None,) * length
         if element.resumes and isinstance(current, Sequence) and len(current) == length:
             given = current
-        values: list[object] = []
-        try:
-            values.extend(element.read(reader, holder, old) for old in given)
-        except Fault as fault:
-            raise fault.at(reader.pos).under(f"[{self._first + len(values)}]") from fault.__cause__
-        return values
+        return read_each(reader, lambda old: element.read(reader, holder, old), given, self._first)
 
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
         element = self.element
@@ -82,13 +75,13 @@ class Array(Codec):
                     if (place := notes.element(index, length)) is not None:
                         place.add(element.kind, element.size)
             return
-        for index, item in enumerate(values):
-            try:
-                element.write(item, holder, out, notes and notes.element(index, length))
-            except Fault as fault:
-                raise fault.under(f"[{self._first + index}]") from fault.__cause__
 
-    def show(self, value: object, holder: object) -> Shown:
+        def write(index: int, item: object) -> None:
+            element.write(item, holder, out, notes and notes.element(index, length))
+
+        write_each(values, write, self._first)
+
+    def show(self, value: object, holder: object) -> list[Shown]:
         return [self.element.show(item, holder) for item in _elements(value, length_of(self.length, holder))]
 
 
@@ -119,93 +112,69 @@ class PointerArray(Codec):
         reader.allow(length, min(1, self.element.least))
         if not isinstance(current, Sequence) or len(current) != length:
             raise Fault(f"expected {length} pointers in the object, to know which are null; it has {current!r:.60}")
-        values: list[object] = []
-        try:
-            for old in current:
-                codec = NULL if old is None else self.element
-                values.append(codec.read(reader, holder, old))
-        except Fault as fault:
-            raise fault.at(reader.pos).under(f"[{len(values)}]") from fault.__cause__
-        return values
+        return read_each(reader, lambda old: self._of(old).read(reader, holder, old), current)
 
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
         length = length_of(self.length, holder)
         values = _elements(value, length)
         first = 0
-        for index, item in enumerate(values):
-            codec = NULL if item is None else self.element
+
+        def write(index: int, item: object) -> None:
+            nonlocal first
             if index and (item is None) != (values[index - 1] is None):
                 first = index
-            end = next((at for at in range(index, length) if (values[at] is None) != (item is None)), length)
-            place = None
-            if notes is not None:
-                place = notes.element(index - first, end - first) if notes.compress else notes.element(index, length)
-            try:
-                codec.write(item, holder, out, place)
-            except Fault as fault:
-                raise fault.under(f"[{index}]") from fault.__cause__
+            place = notes
+            if notes is not None and notes.compress:
+                end = next((at for at in range(index, length) if (values[at] is None) != (item is None)), length)
+                place = notes.element(index - first, end - first)
+            elif notes is not None:
+                place = notes.element(index, length)
+            self._of(item).write(item, holder, out, place)
+
+        write_each(values, write)
 
     def show(self, value: object, holder: object) -> Shown:
-        return [
-            (NULL if item is None else self.element).show(item, holder)
-            for item in _elements(value, length_of(self.length, holder))
-        ]
+        items = _elements(value, length_of(self.length, holder))
+        return [self._of(item).show(item, holder) for item in items]
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some elements of an array that one entry of a stream's JSON describes.
-
-    Arguments:
-        element: what each of them is.
-        length: how many.
-        place: what the entry says of its place: ``array_len``, ``index`` or nothing.
-    """
-
-    element: Codec
-    length: int
-    place: Mapping[str, object]
+    def _of(self, item: object) -> Codec:
+        return NULL if item is None else self.element
 
 
 class Parts(Codec):
     """An array whose elements differ, as the JSON of a stream shows it: several entries under one name.
 
     Arguments:
-        pieces: the entries, in order.
+        pieces: of each entry, in order, the codec of its elements, how many there are, and what the entry says of its
+            place: ``array_len``, ``index`` or nothing.
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._pieces: list[tuple[Array, Piece]] = []
+    def __init__(self, pieces: Sequence[tuple[Codec, int, Mapping[str, object]]]) -> None:
+        self._pieces: list[tuple[Array, slice, Mapping[str, object]]] = []
         self._length = 0
-        for piece in pieces:
-            self._pieces.append((Array(piece.element, piece.length, self._length), piece))
-            self._length += piece.length
-        sizes = [array.size for array, _ in self._pieces]
-        self.kind = pieces[0].element.kind
-        self.size = None if None in sizes else sum(size or 0 for size in sizes)
-        self.least = sum(array.least for array, _ in self._pieces)
+        for element, length, place in pieces:
+            begin, self._length = self._length, self._length + length
+            self._pieces.append((Array(element, length, begin), slice(begin, self._length), place))
+        arrays = [array for array, _, _ in self._pieces]
+        self.kind = arrays[0].kind
+        sizes = [array.size for array in arrays if array.size is not None]
+        self.size = sum(sizes) if len(sizes) == len(arrays) else None
+        self.least = sum(array.least for array in arrays)
 
     def read(self, reader: Reader, holder: object, current: object) -> object:
         values: list[object] = []
-        for array, piece in self._pieces:
-            values.extend(_elements(array.read(reader, holder, None), piece.length))
+        for array, _, _ in self._pieces:
+            values.extend(array.read(reader, holder, None))
         return values
 
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
         values = _elements(value, self._length)
-        done = 0
-        for array, piece in self._pieces:
-            place = None if notes is None else Notes(notes.entries, notes.label, True, piece.place)
-            array.write(values[done : done + piece.length], holder, out, place)
-            done += piece.length
+        for array, part, place in self._pieces:
+            array.write(values[part], holder, out, notes and Notes(notes.entries, notes.label, True, place))
 
     def show(self, value: object, holder: object) -> Shown:
         values = _elements(value, self._length)
-        shown: list[Shown] = []
-        for array, piece in self._pieces:
-            items = array.show(values[len(shown) : len(shown) + piece.length], holder)
-            shown.extend(items if isinstance(items, list) else [items])
-        return shown
+        return [each for array, part, _ in self._pieces for each in array.show(values[part], holder)]
 
 
 class CountedBytes(Codec):

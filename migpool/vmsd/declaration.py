@@ -4,45 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import FrameType
-from typing import TypeAlias, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Array, PointerArray
 from migpool.vmsd.cells import Blank
 from migpool.vmsd.codec import Codec
 from migpool.vmsd.nested import Nested
-from migpool.vmsd.steps import Member
+from migpool.vmsd.steps import Condition, Field
 from migpool.vmsd.structure import Structure
-
-Condition: TypeAlias = Callable[..., object]
-"""Called with the object and the section's version; says whether a field is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One declared field; made by the functions of :mod:`~migpool.vmsd.fields`.
-
-    Arguments:
-        name: its name in the stream's JSON, and of the attribute if that is not given.
-        codec: its form on the wire.
-        line: where it was declared, ``file:line``.
-        attribute: the attribute that holds its value; empty for one without a value in the object.
-        since: the version in which it appeared.
-        when: called with the object and the version; decides alone whether the field is there.
-        check: what a value must be to be loaded.
-        count: the attribute that holds its length.
-    """
-
-    name: str
-    codec: Codec
-    line: str
-    attribute: str
-    since: int = 0
-    when: Condition | None = None
-    check: Callable[[object, object], None] | None = None
-    count: str | None = None
 
 
 class Placing(TypedDict, total=False):
@@ -73,8 +45,8 @@ def declared_at(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def member_list(owner: str, version: int, fields: Sequence[Field]) -> list[Member]:
-    """Check the fields of a description among each other, and make its members.
+def numbered(owner: str, version: int, fields: Sequence[Field]) -> list[Field]:
+    """Check the fields of a description among each other, and number those of one name.
 
     Names that occur more than once, which only conditional and unused fields may, get their number in the JSON.
 
@@ -88,15 +60,12 @@ def member_list(owner: str, version: int, fields: Sequence[Field]) -> list[Membe
     """
     occurrences = Counter(field.name for field in fields)
     numbers: Counter[str] = Counter()
-    members: list[Member] = []
+    made: list[Field] = []
     for place, field in enumerate(fields):
         _check(owner, version, field, fields[:place], fields[place + 1 :])
-        label = field.name
-        if occurrences[field.name] > 1:
-            label = f"{field.name}[{numbers[field.name]}]"
-            numbers[field.name] += 1
-        members.append(Member(field.name, label, field.attribute, field.codec, field.since, field.when, field.check))
-    return members
+        made.append(replace(field, number=numbers[field.name]) if occurrences[field.name] > 1 else field)
+        numbers[field.name] += 1
+    return made
 
 
 def check_order(owner: str, fields: Sequence[Field], subsections: Sequence[tuple[str, Structure]]) -> None:
@@ -113,7 +82,7 @@ def check_order(owner: str, fields: Sequence[Field], subsections: Sequence[tuple
     Raises:
         DescriptionError: there is such a pair.
     """
-    before = _last_names([(field.codec, field.when is None) for field in fields])
+    before = _last_names(fields)
     for line, structure in subsections:
         for name in before:
             if structure.name.startswith(name) and structure.name != name:
@@ -126,20 +95,21 @@ def check_order(owner: str, fields: Sequence[Field], subsections: Sequence[tuple
 
 def _names_at_end(structure: Structure) -> set[str]:
     """The structure's name, and those of structures inside of it that can end where it ends."""
-    names = {structure.name} | _last_names([(member.codec, member.when is None) for member in structure.members])
+    names = {structure.name} | _last_names(structure.fields)
     for part in structure.subsections:
         names |= _names_at_end(part.structure)
     return names
 
 
-def _last_names(codecs: Sequence[tuple[Codec, bool]]) -> set[str]:
-    """The names of structures that can end at the end of a row of codecs, some of which are not always there."""
+def _last_names(fields: Sequence[Field]) -> set[str]:
+    """The names of structures that can end at the end of a row of fields, some of which are not always there."""
     names: set[str] = set()
-    for codec, certain in reversed(codecs):
+    for field in reversed(fields):
+        codec = field.codec
         element = codec.element if isinstance(codec, Array | PointerArray) else codec
         if isinstance(element, Nested):
             names |= _names_at_end(element.structure)
-        if certain and codec.least:
+        if field.when is None and codec.least:
             break
     return names
 

@@ -30,14 +30,15 @@ has for the same fields, so a destination of either kind can read it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.access import ATTRIBUTES, Overlay
-from migpool.vmsd.codec import Entry, Shown
-from migpool.vmsd.declaration import Field, check_order, declared_at, member_list
-from migpool.vmsd.payload import Fault, NeedMore, Reader
+from migpool.vmsd.codec import Entry, Fault, NeedMore, Reader, Shown
+from migpool.vmsd.declaration import check_order, declared_at, numbered
+from migpool.vmsd.steps import Field
 from migpool.vmsd.structure import Hooks, Structure, Subsection
 
 
@@ -86,7 +87,7 @@ class Description:
         oldest = version if minimum_version is None else minimum_version
         self._check(name, version, oldest, subsections)
         self.needed = needed
-        members = member_list(name, version, fields)
+        members = numbered(name, version, fields)
         check_order(name, fields, [(part.line, part.structure) for part in subsections])
         self.structure = Structure(
             name,
@@ -146,10 +147,8 @@ class Description:
         Raises:
             DeviceError: it is newer than ``version`` or older than ``minimum_version``.
         """
-        try:
+        with self._faults():
             self.structure.accept(version)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from None
 
     def save(self, state: object) -> bytes:
         """Write ``state``.
@@ -170,10 +169,8 @@ class Description:
 
     def _save(self, state: object, entry: Entry | None) -> bytes:
         out = bytearray()
-        try:
+        with self._faults():
             self.structure.write(state, self.version, out, entry)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
         return bytes(out)
 
     def load(self, state: object, data: bytes | memoryview, version: int | None = None) -> None:
@@ -190,13 +187,11 @@ class Description:
         """
         version = self.version if version is None else version
         reader = Reader(data, complete=True)
-        try:
+        with self._faults():
             self.structure.accept(version)
             self.structure.read(reader, state, version)
             if reader.left:
                 raise Fault(f"expected the end of the payload, {reader.left} bytes follow", reader.pos)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
 
     def measure(self, data: bytes | memoryview, state: object, version: int | None = None) -> int | None:
         """Say how long the payload at the start of ``data`` is.
@@ -219,16 +214,12 @@ class Description:
         version = self.version if version is None else version
         reader = Reader(data, complete=False, skipping=self.structure.static)
         try:
-            self.structure.accept(version)
-            self.structure.read(reader, self._scratch(state), version)
+            with self._faults():
+                self.structure.accept(version)
+                self.structure.read(reader, {} if isinstance(state, dict) else Overlay(state), version)
         except NeedMore:
             return None
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
         return reader.pos
-
-    def _scratch(self, state: object) -> object:
-        return {} if isinstance(state, dict) else Overlay(state)
 
     def show(self, state: object) -> Mapping[str, Shown]:
         """All values of ``state`` as a decoder prints them.
@@ -236,8 +227,14 @@ class Description:
         Raises:
             DeviceError: a value does not fit its field.
         """
-        try:
+        with self._faults():
             return self.structure.show(state, self.version)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Make an error for the user of a fault."""
+        try:
+            yield
         except Fault as fault:
             raise fault.as_device_error(self.name) from fault.__cause__
 

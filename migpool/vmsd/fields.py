@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Final, Unpack
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Array, CountedBytes, Length, PointerArray
 from migpool.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
-from migpool.vmsd.codec import Codec
-from migpool.vmsd.declaration import Condition, Field, Placing, declared_at, placed
+from migpool.vmsd.codec import Codec, Fault
+from migpool.vmsd.declaration import Placing, declared_at, placed
 from migpool.vmsd.linked import Queue, Tree
 from migpool.vmsd.nested import Nested, Temporary
-from migpool.vmsd.payload import Fault
+from migpool.vmsd.steps import Condition, Field
 
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from migpool.vmsd.cells import SCALARS
-from migpool.vmsd.codec import Codec, Notes, Shown
+from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown, read_each, write_each
 from migpool.vmsd.nested import Nested
-from migpool.vmsd.payload import Fault, Reader
 
 _MORE = b"\x01"
 _END = b"\x00"
@@ -39,27 +39,23 @@ class Queue(Codec):
     least = 1
     static = False
 
-    def __init__(self, element: Nested, kind: str) -> None:
+    def __init__(self, element: Codec, kind: str) -> None:
         self.kind = kind
         self._element = element
 
     def read(self, reader: Reader, holder: object, current: object) -> object:
-        values: list[object] = []
-        try:
-            while _another(reader):
-                values.append(self._element.read(reader, holder, None))
-        except Fault as fault:
-            raise fault.at(reader.pos).under(f"[{len(values)}]") from fault.__cause__
-        return values
+        another = iter(lambda: _another(reader), False)
+        return read_each(reader, lambda _: self._element.read(reader, holder, None), another)
 
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        def node(_: int, item: object) -> None:
+            out.extend(_MORE)
+            self._element.write(item, holder, out, None)
+
         start = len(out)
-        for index, item in enumerate(self._items(value)):
-            out += _MORE
-            try:
-                self._element.write(item, holder, out, None)
-            except Fault as fault:
-                raise fault.under(f"[{index}]") from fault.__cause__
+        items = self._items(value)
+        out += self._head(len(items))
+        write_each(items, node)
         out += _END
         if notes is not None:
             notes.add(self.kind, len(out) - start)
@@ -72,8 +68,34 @@ class Queue(Codec):
             raise Fault(f"expected a list of elements, the object has {value!r:.60}")
         return value
 
+    def _head(self, count: int) -> bytes:
+        """What stands before the first node."""
+        return b""
 
-class Tree(Codec):
+
+class _Node(Codec):
+    """A key and its value; as a value, a tuple of both."""
+
+    kind = "node"
+    size = None
+
+    def __init__(self, key: Codec, value: Codec) -> None:
+        self._parts = key, value
+        self.least = key.least + value.least
+
+    def read(self, reader: Reader, holder: object, current: object) -> tuple[object, ...]:
+        return tuple([part.read(reader, holder, None) for part in self._parts])
+
+    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        for part, item in zip(self._parts, cast("tuple[object, ...]", value), strict=True):
+            part.write(item, holder, out, None)
+
+    def show(self, value: object, holder: object) -> Shown:
+        items = zip(("key", "value"), self._parts, cast("tuple[object, ...]", value), strict=True)
+        return {name: part.show(item, holder) for name, part, item in items}
+
+
+class Tree(Queue):
     """A balanced tree (``gtree``); loading replaces it.
 
     With whole numbers as keys its value is a ``dict`` and it is written in ascending order; with structures as keys it
@@ -84,65 +106,37 @@ class Tree(Codec):
         value: what the values are.
     """
 
-    kind = "gtree"
-    size = None
     least = 5
-    static = False
 
     def __init__(self, key: Nested | None, value: Nested) -> None:
-        self._key = key
-        self._value = value
-        self._node = 1 + (_KEY.least if key is None else key.least) + value.least
+        super().__init__(_Node(key or _KEY, value), "gtree")
+        self._numbered = key is None
 
     def read(self, reader: Reader, holder: object, current: object) -> object:
         start = reader.pos
         count = _COUNT.read(reader, holder, None)
         assert isinstance(count, int)
-        reader.allow(count, self._node)
-        pairs: list[tuple[object, object]] = []
-        try:
-            while _another(reader):
-                key = (self._key or _KEY).read(reader, holder, None)
-                pairs.append((key, self._value.read(reader, holder, None)))
-        except Fault as fault:
-            raise fault.at(reader.pos).under(f"[{len(pairs)}]") from fault.__cause__
+        reader.allow(count, 1 + self._element.least)
+        pairs = cast("list[tuple[object, object]]", super().read(reader, holder, None))
         if len(pairs) != count:
             raise Fault(f"expected {count} nodes as announced, {len(pairs)} have come", start)
-        if self._key is not None:
+        if not self._numbered:
             return pairs
         if len(values := dict(pairs)) != count:
             raise Fault("expected every key once", start)
         return values
 
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        start = len(out)
-        pairs = self._pairs(value)
-        out += _COUNT.pack(len(pairs))
-        for index, (key, item) in enumerate(pairs):
-            out += _MORE
-            try:
-                (self._key or _KEY).write(key, holder, out, None)
-                self._value.write(item, holder, out, None)
-            except Fault as fault:
-                raise fault.under(f"[{index}]") from fault.__cause__
-        out += _END
-        if notes is not None:
-            notes.add(self.kind, len(out) - start)
-
-    def show(self, value: object, holder: object) -> Shown:
-        return [
-            {"key": (self._key or _KEY).show(key, holder), "value": self._value.show(item, holder)}
-            for key, item in self._pairs(value)
-        ]
-
-    def _pairs(self, value: object) -> Sequence[tuple[object, object]]:
-        if self._key is None and isinstance(value, Mapping):
+    def _items(self, value: object) -> Sequence[object]:
+        if self._numbered and isinstance(value, Mapping):
             try:
                 return sorted(value.items())
             except TypeError:
                 raise Fault("expected whole numbers as keys") from None
-        if self._key is not None and isinstance(value, Sequence):
+        if not self._numbered and isinstance(value, Sequence):
             if all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
                 return value
             raise Fault("expected pairs of key and value")
-        raise Fault(f"expected {'a dict' if self._key is None else 'a list of pairs'}, the object has {value!r:.60}")
+        raise Fault(f"expected {'a dict' if self._numbered else 'a list of pairs'}, the object has {value!r:.60}")
+
+    def _head(self, count: int) -> bytes:
+        return _COUNT.pack(count)

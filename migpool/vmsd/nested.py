@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from migpool.vmsd.access import Overlay
-from migpool.vmsd.codec import Codec, Entry, Notes, Shown
-from migpool.vmsd.payload import Fault, Reader
+from migpool.vmsd.codec import Codec, Entry, Fault, Notes, Reader, Shown
 from migpool.vmsd.structure import Structure
 
 

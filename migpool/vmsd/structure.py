@@ -13,9 +13,8 @@ from struct import Struct
 
 from migpool.errors import DeviceError
 from migpool.vmsd.access import Access
-from migpool.vmsd.codec import Entry, Shown
-from migpool.vmsd.payload import SUBSECTION, Fault, Reader
-from migpool.vmsd.steps import CodecStep, Member, MemberStep, RunStep
+from migpool.vmsd.codec import SUBSECTION, Entry, Fault, Reader, Shown
+from migpool.vmsd.steps import Field, FieldStep, RunStep
 
 _VERSION = Struct(">I")
 _HOOK_FAILURES = (ArithmeticError, LookupError, ValueError)
@@ -46,19 +45,19 @@ class Subsection:
 
 @dataclass(slots=True)
 class _Plan:
-    steps: list[CodecStep]
+    steps: list[FieldStep | RunStep]
     size: int | None
     least: int
 
 
 class Structure:
-    """A named, versioned list of members.
+    """A named, versioned list of fields.
 
     Arguments:
         name: the name that subsections begin with and that the JSON shows as ``vmsd_name``.
         version: the version that is written.
         minimum_version: the oldest version that can be read.
-        members: the fields, in the order of the wire.
+        fields: what it consists of, in the order of the wire.
         subsections: what may follow them.
         access: where the values live.
         hooks: what to call around it.
@@ -80,7 +79,7 @@ class Structure:
         name: str,
         version: int,
         minimum_version: int,
-        members: Sequence[Member],
+        fields: Sequence[Field],
         subsections: Sequence[Subsection],
         access: Access,
         hooks: Hooks | None = None,
@@ -88,7 +87,7 @@ class Structure:
         self.name = name
         self.version = version
         self.minimum_version = minimum_version
-        self.members = tuple(members)
+        self.fields = tuple(fields)
         self.access = access
         self._hooks = hooks or Hooks()
         self._name = name.encode("ascii")
@@ -98,10 +97,10 @@ class Structure:
         plan = self.plan(version)
         self.size = None if subsections else plan.size
         self.least = plan.least
-        self.static = all(member.static for member in members) and all(
+        self.static = all(field.static for field in fields) and all(
             subsection.structure.static for subsection in subsections
         )
-        self.compressible = not subsections and all(member.compressible for member in members)
+        self.compressible = not subsections and all(field.compressible for field in fields)
 
     @property
     def subsections(self) -> tuple[Subsection, ...]:
@@ -116,23 +115,23 @@ class Structure:
         return plan
 
     def _compile(self, version: int) -> _Plan:
-        steps: list[CodecStep] = []
-        run: list[Member] = []
+        steps: list[FieldStep | RunStep] = []
+        run: list[Field] = []
         size: int | None = 0
         least = 0
-        for member in self.members:
-            if member.when is None and member.since > version:
+        for field in self.fields:
+            if field.when is None and field.since > version:
                 continue
-            if member.when is None:
-                least += member.codec.least
-            size = None if size is None or member.when or member.codec.size is None else size + member.codec.size
-            if member.packs:
-                run.append(member)
+            if field.when is None:
+                least += field.codec.least
+            size = None if size is None or field.when or field.codec.size is None else size + field.codec.size
+            if field.packs:
+                run.append(field)
                 continue
             if run:
                 steps.append(RunStep(run, self.access))
                 run = []
-            steps.append(MemberStep(member, self.access, version))
+            steps.append(FieldStep(field, self.access, version))
         if run:
             steps.append(RunStep(run, self.access))
         return _Plan(steps, size, least)

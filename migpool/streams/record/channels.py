@@ -20,8 +20,7 @@ from struct import Struct
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.index import Connection
-from migpool.streams.record.times import Times
+from migpool.streams.record.index import Connection, Times
 from migpool.wire import vmdesc
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration

@@ -19,10 +19,9 @@ from migpool.streams.record.explanation import (
     Explanation,
     Switchover,
 )
-from migpool.streams.record.index import Connection, Index, Role, load
+from migpool.streams.record.index import Connection, Index, Role, Times, load
 from migpool.streams.record.picture import picture
-from migpool.streams.record.showing import show
-from migpool.streams.record.times import Times
+from migpool.streams.record.terminal import show
 from migpool.wire.returnpath import (
     Digest,
     Failed,

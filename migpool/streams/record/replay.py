@@ -1,7 +1,7 @@
 """Plays a recording into a waiting destination.
 
 The connections are opened in the recorded or in a seeded other order, each greets the destination with its first bytes,
-and then each is sent by a thread of its own (:mod:`migpool.streams.record.playing`) while another reads what comes
+and then each is sent by a thread of its own (:mod:`migpool.streams.record.player`) while another reads what comes
 back. The sockets stay open until the destination has had its last word, as a source keeps them.
 """
 
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
 from migpool.streams.record.index import Connection, Role
 from migpool.streams.record.playable import Playable
-from migpool.streams.record.playing import Player, Speed
+from migpool.streams.record.player import Player
 from migpool.streams.record.stage import Stage
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, prepare, shut
@@ -69,7 +69,7 @@ class Replay:
         to: Address,
         *,
         seed: int | None = None,
-        speed: Speed = "recorded",
+        speed: Literal["recorded", "full"] = "recorded",
         limit: float = 30.0,
         connect_limit: float = 10.0,
         stop: Callable[[], bool] | None = None,
@@ -147,7 +147,7 @@ class Replay:
         except OSError as error:
             self._stage.fail(MigpoolError(f"the recording cannot be read: {error}"))
         finally:
-            self._stage.sender_ended()
+            self._stage.ended(sender=True)
 
     def _read(self, player: Player) -> None:
         reader = ReturnPathReader(self._recording.summary.credited)
@@ -165,7 +165,7 @@ class Replay:
         except MigpoolError as error:
             self._stage.fail(error)
         finally:
-            self._stage.reader_ended()
+            self._stage.ended(sender=False)
 
     def _some(self, player: Player) -> bytes:
         while True:

@@ -53,16 +53,11 @@ class Stage:
         """A sender and a reader for each connection begin."""
         self.senders = self.readers = connections
 
-    def sender_ended(self) -> None:
-        """A sender has ended."""
+    def ended(self, *, sender: bool) -> None:
+        """A sender, or a reader, has ended."""
         with self._news:
-            self.senders -= 1
-            self._news.notify_all()
-
-    def reader_ended(self) -> None:
-        """A reader has ended."""
-        with self._news:
-            self.readers -= 1
+            self.senders -= sender
+            self.readers -= not sender
             self._news.notify_all()
 
     def wait(self, what: str, there: Callable[[], bool]) -> None:

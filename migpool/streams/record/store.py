@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from migpool.errors import UsageError
-from migpool.streams.record.index import INDEX, Ended, Flow, Index, Side, flow_name, store
-from migpool.streams.record.times import PAIR
+from migpool.streams.record.index import INDEX, PAIR, Ended, Flow, Index, Side, flow_name, store
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _TIMES_AT_ONCE: Final = 1 << 16
