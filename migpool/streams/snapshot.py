@@ -148,15 +148,15 @@ class SnapshotDestination(Destination):
         stack.callback(self._threads.close)
 
     def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
+        return reader.read(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
         try:
             while data := self._file.read(READ_SIZE):
                 self._switch.check()
-                reader.feed(data)
-                yield from reader.events()
+                yield data
         except OSError as error:
             raise self._unreadable(error) from None
-        reader.end()
-        yield from reader.events()
 
     def _load(self) -> None:
         super()._load()

@@ -37,8 +37,7 @@ from migpool.wire.events import (
     StreamEvent,
     VmDescription,
 )
-from migpool.wire.ram import RAM_IDSTR
-from migpool.wire.ramreader import RamReader
+from migpool.wire.ram import RAM_IDSTR, RamReader
 from migpool.wire.records import read_records
 from migpool.wire.sections import DEFAULT_LIMIT, Footers, Kind, Schema, Section, SectionHead, measured, read_head
 from migpool.wire.unread import Need, PushReader, Steps, Unread, take
@@ -85,21 +84,10 @@ class StreamReader(PushReader[StreamEvent]):
         older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
             (the first item decides) and the footers (the byte behind the first section decides).
         page_size: bytes of a page where the configuration does not say it.
-    """
 
-    __slots__ = (
-        "_batch",
-        "_footers",
-        "_gpa",
-        "_known",
-        "_limit",
-        "_mapped",
-        "_older",
-        "_page_size",
-        "_ram",
-        "_schema",
-        "_section",
-    )
+    Attributes:
+        section: the head of the section that is being read, or was read last.
+    """
 
     def __init__(
         self,
@@ -123,17 +111,12 @@ class StreamReader(PushReader[StreamEvent]):
         self._page_size = page_size
         self._footers = Footers(None if older else True)
         self._ram = RamReader(page_size, bool(gpa), batch, self._footers)
-        self._section: SectionHead | None = None
+        self.section: SectionHead | None = None
 
     @property
     def footers(self) -> bool | None:
         """Whether sections have footers; None: not known yet."""
         return self._footers.present
-
-    @property
-    def section(self) -> SectionHead | None:
-        """The head of the section that is being read, or was read last."""
-        return self._section
 
     def inside(self, package: Packaged) -> Iterator[StreamEvent]:
         """The events inside a package. Read them to the end before the events that come after it.
@@ -143,10 +126,7 @@ class StreamReader(PushReader[StreamEvent]):
         """
         unread = Unread(package.offset + PACKAGE_AT)
         reader: PushReader[StreamEvent] = PushReader(unread, self._items(unread, StreamState.PACKAGE))
-        reader.feed(package.data)
-        yield from reader.events()
-        reader.end()
-        yield from reader.events()
+        yield from reader.read((package.data,))
 
     def _stream(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
         magic = bytes((yield from take(unread, 4, "file header")))
@@ -192,7 +172,7 @@ class StreamReader(PushReader[StreamEvent]):
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
         head = yield from read_head(unread, kind, self._known)
         self._known.setdefault(head.section_id, head)
-        self._section = head
+        self.section = head
         if head.idstr == RAM_IDSTR:
             if self._mapped:
                 found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"

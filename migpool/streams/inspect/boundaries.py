@@ -22,12 +22,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
 from migpool.wire.records import Mark
 from migpool.wire.sections import Kind, SectionHead, footer
+from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find, parse, payload_size
 
 BITMAP_IDSTR: Final = "dirty-bitmap"
@@ -53,20 +54,6 @@ _BITMAP_KINDS: Final = frozenset({_START, _COMPLETE, _BITS, _BITS | _ZEROES})
 _RECORD_LIMIT: Final = 1 << 16
 
 
-class Reading(Protocol):
-    """What must be known of the reader that asks."""
-
-    @property
-    def section(self) -> SectionHead | None:
-        """The section it is reading."""
-        ...
-
-    @property
-    def footers(self) -> bool | None:
-        """Whether sections have footers."""
-        ...
-
-
 class Boundaries:
     """The schema with which a stream is inspected.
 
@@ -84,7 +71,7 @@ class Boundaries:
     """
 
     def __init__(self, text: bytes | None = None, offset: int = 0) -> None:
-        self.reader: Reading | None = None
+        self.reader: StreamReader | None = None
         self.ended = False
         self.fault: str | None = None
         self.looks_ahead = text is None

@@ -15,6 +15,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from struct import Struct
 from typing import Final, TypeAlias
@@ -151,11 +152,8 @@ def summarise(path: Path) -> MainSummary:
     reader = StreamReader(_Lengths(description, summary))
     try:
         with path.open("rb", buffering=0) as file:
-            while data := file.read(_READ):
-                reader.feed(data)
-                for event in reader.events():
-                    _note(event, summary, reader.offset)
-            reader.end()
+            for event in reader.read(iter(partial(file.read, _READ), b"")):
+                _note(event, summary, reader.offset)
         summary.whole = summary.eof is not None
     except _Unknown as unknown:
         summary.trouble = f"section of {unknown} at byte {reader.offset}: its length is known only to its device"

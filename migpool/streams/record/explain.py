@@ -20,8 +20,6 @@ from migpool.streams.record.explanation import (
     Switchover,
 )
 from migpool.streams.record.index import Connection, Index, Role, Times, load
-from migpool.streams.record.picture import picture
-from migpool.streams.record.terminal import show
 from migpool.wire.returnpath import (
     Digest,
     Failed,
@@ -36,8 +34,6 @@ from migpool.wire.returnpath import (
     SwitchoverAck,
     Welcome,
 )
-
-__all__ = ["Explanation", "explain", "picture", "show"]
 
 
 def explain(directory: Path) -> Explanation:
