@@ -31,8 +31,7 @@ from migpool.streams.file.file import StreamFile
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import StreamEvent, header
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import StreamEvent, StreamReader, header
 
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource

@@ -26,7 +26,7 @@ from migpool.vmsd.codec import Codec
 from migpool.vmsd.nested import Nested, Temporary
 from migpool.vmsd.steps import Field
 from migpool.vmsd.structure import Structure, Subsection
-from migpool.wire.events import EOF
+from migpool.wire.stream import EOF
 from migpool.wire.vmdesc import find
 
 StreamBytes: TypeAlias = "bytes | mmap.mmap"

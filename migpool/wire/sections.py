@@ -213,8 +213,9 @@ class Schema(Protocol):
     """What knows the layout of devices' payloads. RAM is not asked for: a reader knows it."""
 
     def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        """Say whether this device's sections consist of records (:mod:`migpool.wire.records`)."""
-        ...
+        """Say whether this device's sections consist of records (:mod:`migpool.wire.records`); by default, of none."""
+        del idstr, instance_id
+        return False
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
         """Say how long the payload is that begins ``data``.

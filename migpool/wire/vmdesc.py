@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
-from migpool.wire.events import VMDESC, VMDESC_HEAD
+from migpool.wire.stream import VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
 _ITEM: Final = "VM description"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
-from migpool.wire.events import eof, vm_description
+from migpool.wire.stream import eof, vm_description
 from migpool.wire.vmdesc import Description, DeviceDescription, Field, Layout, find, parse
 from tests.support.described_lengths import NAMES, capture
 from tests.support.wire_bytes import emit_description

@@ -27,7 +27,7 @@ from typing import Final
 from migpool.errors import ProtocolError
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
 from migpool.wire.records import Mark
-from migpool.wire.sections import Kind, SectionHead, footer
+from migpool.wire.sections import Kind, Schema, SectionHead, footer
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find, parse, payload_size
 
@@ -54,7 +54,7 @@ _BITMAP_KINDS: Final = frozenset({_START, _COMPLETE, _BITS, _BITS | _ZEROES})
 _RECORD_LIMIT: Final = 1 << 16
 
 
-class Boundaries:
+class Boundaries(Schema):
     """The schema with which a stream is inspected.
 
     Arguments:
@@ -98,13 +98,8 @@ class Boundaries:
         """How the end of a section was found."""
         return self._framings.pop(head.offset, Framing.SELF)
 
-    def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        """None but VFIO devices, which the reader knows."""
-        del idstr, instance_id
-        return False
-
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """How long the payload is; see :class:`migpool.wire.sections.Schema`."""
+        """How long the payload is; no device is iterable but VFIO devices, which the reader knows."""
         del version
         assert self.reader is not None
         assert self.reader.section is not None

@@ -21,10 +21,9 @@ from migpool.streams.inspect.summary import (
 from migpool.wire import ram
 from migpool.wire.commands import Command, Packaged
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
 from migpool.wire.records import payload_of
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import parse
 

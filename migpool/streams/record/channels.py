@@ -26,14 +26,13 @@ from migpool.wire import vmdesc
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
 from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
-from migpool.wire.events import DeviceSection, Eof, StreamEvent, VmDescription
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.ramheader import parse_ram_header
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import CREDITS_CAPABILITY, Message, ReturnPathReader
-from migpool.wire.sections import Kind, Section
-from migpool.wire.stream import StreamReader
+from migpool.wire.sections import Kind, Schema, Section
+from migpool.wire.stream import DeviceSection, Eof, StreamEvent, StreamReader, VmDescription
 
 _READ: Final = 1 << 20
 _PAYLOAD_LIMIT: Final = 64 << 20
@@ -85,7 +84,7 @@ class _Unknown(Exception):
     """Nothing here says how long this section is."""
 
 
-class _Lengths:
+class _Lengths(Schema):
     """The schema of a recorded stream: measures by marks, by the stream's own description, by this project's form."""
 
     def __init__(self, description: vmdesc.Description | None, summary: MainSummary) -> None:
@@ -94,13 +93,8 @@ class _Lengths:
         for device in description.devices if description is not None else ():
             self._sizes[device.name, device.instance_id] = _described_size(device)
 
-    def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        """Told from the payload instead: see :meth:`measure`."""
-        del idstr, instance_id
-        return False
-
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """The payload's length."""
+        """The payload's length; whether a device is iterable is told from it too."""
         del version
         size = self._sizes.get((idstr, instance_id))
         if kind is Kind.FULL and size is not None:

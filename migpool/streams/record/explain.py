@@ -5,8 +5,10 @@ Constant memory, whatever the recording's size: payloads of multifd packets are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
@@ -20,20 +22,8 @@ from migpool.streams.record.explanation import (
     Switchover,
 )
 from migpool.streams.record.index import Connection, Index, Role, Times, load
-from migpool.wire.returnpath import (
-    Digest,
-    Failed,
-    GrantMessage,
-    Message,
-    Pong,
-    RecvBitmap,
-    RequestPages,
-    ResumeAck,
-    Running,
-    Shut,
-    SwitchoverAck,
-    Welcome,
-)
+from migpool.wire import returnpath
+from migpool.wire.returnpath import Failed, GrantMessage, Shut
 
 
 def explain(directory: Path) -> Explanation:
@@ -192,27 +182,21 @@ def _evenness(amounts: Sequence[int]) -> float:
     return max(amounts) * len(amounts) / total if total else 0.0
 
 
-def _text(message: Message) -> str:
-    match message:
-        case Shut(error):
-            return f"SHUT {error}"
-        case Pong(value):
-            return f"PONG {value}"
-        case SwitchoverAck():
-            return "SWITCHOVER_ACK"
-        case RequestPages(address, length, block):
-            return f"REQ_PAGES {block or 'same block'} {address:#x}, {length} bytes"
-        case RecvBitmap(block):
-            return f"RECV_BITMAP {block}"
-        case ResumeAck(value):
-            return f"RESUME_ACK {value}"
-        case Welcome(chunk, devices):
-            return f"WELCOME chunks of {chunk} bytes, {devices} devices"
-        case Running():
-            return "RUNNING"
-        case Failed(reason):
-            return f"FAILED {reason}"
-        case Digest(place):
-            return f"DIGEST of device {place}"
-        case GrantMessage(device, limit):
-            return f"GRANT device {device} to {limit}"
+_TEXTS: Final[Mapping[type[returnpath.Message], str]] = {
+    Shut: "SHUT {0.error}",
+    returnpath.Pong: "PONG {0.value}",
+    returnpath.SwitchoverAck: "SWITCHOVER_ACK",
+    returnpath.RequestPages: "REQ_PAGES {0.block} {0.address:#x}, {0.length} bytes",
+    returnpath.RecvBitmap: "RECV_BITMAP {0.block}",
+    returnpath.ResumeAck: "RESUME_ACK {0.value}",
+    returnpath.Welcome: "WELCOME chunks of {0.chunk} bytes, {0.devices} devices",
+    returnpath.Running: "RUNNING",
+    Failed: "FAILED {0.reason}",
+    returnpath.Digest: "DIGEST of device {0.place}",
+}
+
+
+def _text(message: returnpath.Message) -> str:
+    if isinstance(message, returnpath.RequestPages) and message.block is None:
+        message = replace(message, block="same block")
+    return _TEXTS[type(message)].format(message)

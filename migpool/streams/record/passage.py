@@ -28,8 +28,8 @@ from migpool.errors import ProtocolError
 from migpool.streams.record.index import Connection, Ended, Role
 from migpool.streams.record.store import FlowFile, Store
 from migpool.transport.sockets import shut
-from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
+from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
 TICK: Final = 0.25
 """Seconds after which a wait on a socket looks whether it should go on."""

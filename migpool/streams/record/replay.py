@@ -17,15 +17,15 @@ from typing import Final, Literal
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
-from migpool.streams.record.index import Connection, Role
+from migpool.streams.record.index import Role
 from migpool.streams.record.playable import Playable
 from migpool.streams.record.player import Player
 from migpool.streams.record.stage import Stage
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, prepare, shut
-from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.returnpath import ReturnPathReader
+from migpool.wire.stream import header
 
 TICK: Final = 0.25
 PATIENCE: Final = 2.0
@@ -61,6 +61,9 @@ class Replay:
         limit: how long the destination may show no progress, in seconds.
         connect_limit: how long to look for the destination, in seconds.
         stop: asked four times a second whether to end now.
+
+    Attributes:
+        order: the connections in the order in which they are opened.
     """
 
     def __init__(
@@ -76,9 +79,9 @@ class Replay:
     ) -> None:
         self._recording = recording
         self._to = to
-        self._order = list(recording.index.connections)
+        self.order = list(recording.index.connections)
         if seed is not None:
-            random.Random(seed).shuffle(self._order)
+            random.Random(seed).shuffle(self.order)
         self._speed = speed
         self._limit = limit
         self._connect_limit = connect_limit
@@ -112,13 +115,8 @@ class Replay:
                 threads.start(f"play-{player.connection.number}", partial(self._play, player))
             return self._outcome()
 
-    @property
-    def order(self) -> tuple[Connection, ...]:
-        """The connections in the order in which they are opened."""
-        return tuple(self._order)
-
     def _open(self, stack: contextlib.ExitStack, begin: int | None) -> None:
-        for connection in self._order:
+        for connection in self.order:
             if self._stop():
                 raise Cancelled("cancelled")
             sock = connect(self._to, time.monotonic() + self._connect_limit, self._connect_limit)

@@ -38,7 +38,7 @@ class Stage:
         self._limit = limit
         self._places = places
         self._largest = largest
-        self._news = threading.Condition(threading.Lock())
+        self._news = threading.Condition()
         self._moved = time.monotonic()
         self._main_sent = 0
         self._acknowledged = False
@@ -125,15 +125,12 @@ class Stage:
         """Wait until one of these chunks, each a device and an index, may be sent."""
         device, index = chunks[0]
         what = f"{device[0]}, chunk {index}: no room for it at the destination"
-        self.wait(what, lambda: any(self._granted(*chunk) for chunk in chunks))
+        self.wait(what, lambda: any(self.granted(*chunk) for chunk in chunks))
 
     def granted(self, device: DeviceKey, index: int) -> bool:
         """Whether the chunk may be sent."""
         with self._news:
-            return self._granted(device, index)
-
-    def _granted(self, device: DeviceKey, index: int) -> bool:
-        return index < self._grants.get(self._places.get(device, -1), 0)
+            return index < self._grants.get(self._places.get(device, -1), 0)
 
     def hear(self, message: Message) -> None:
         """Take a message of the destination.

@@ -13,9 +13,9 @@ from migpool.streams.inspect.outline import device_outline, printable, stream_ou
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.wire.commands import packaged
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, end_payload
+from migpool.wire.stream import eof, header, vm_description
 from tests.support.other_streams import RICH, other
 from tests.support.wire_bytes import section_full, section_start
 
