@@ -23,9 +23,8 @@ from migpool.vmsd.access import RECORDS
 from migpool.vmsd.arrays import Array, Parts
 from migpool.vmsd.cells import SCALARS, bytes_cell
 from migpool.vmsd.codec import Codec
-from migpool.vmsd.nested import Nested, Temporary
 from migpool.vmsd.steps import Field
-from migpool.vmsd.structure import Structure, Subsection
+from migpool.vmsd.structure import Nested, Structure, Subsection, Temporary
 from migpool.wire.stream import EOF
 from migpool.wire.vmdesc import find
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import TypeAlias, cast
 
 from migpool.vmsd.access import Access
@@ -65,6 +66,11 @@ class Field:
         return self.when is None and self.codec.compressible
 
 
+def declared_at(frame: FrameType) -> str:
+    """The place of a declaration, ``file:line``."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 class FieldStep:
     """One field that needs care of its own.
 
@@ -85,7 +91,7 @@ class FieldStep:
     def read(self, reader: Reader, holder: object) -> None:
         """Read into ``holder``."""
         field = self._field
-        if not self._is_there(holder):
+        if field.when is not None and not field.when(holder, self._version):
             return
         codec = field.codec
         if reader.skipping and codec.size is not None:

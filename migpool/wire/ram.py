@@ -29,7 +29,7 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.sections import Footers, SectionHead, ascii_text, counted, footer
+from migpool.wire.sections import Footers, Headed, SectionHead, ascii_text, counted, footer
 from migpool.wire.unread import Buffer, Need, Steps, Unread, take
 
 RAM_IDSTR: Final = "ram"
@@ -67,16 +67,10 @@ class RamBlock:
     gpa: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RamSection:
+class RamSection(Headed):
     """A section of RAM begins; its payload follows as events, and ``RamSectionEnd`` after it."""
 
-    head: SectionHead
-
-    @property
-    def offset(self) -> int:
-        """Where in the channel the section began."""
-        return self.head.offset
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,21 +75,30 @@ class SectionHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A section with its whole payload; its footer was right.
+class Headed:
+    """An event that begins with the head of a section.
 
     Arguments:
-        head: whose it is.
-        payload: a read-only view, in one piece.
+        head: whose section it is.
     """
 
     head: SectionHead
-    payload: Buffer
 
     @property
     def offset(self) -> int:
         """Where in the channel the section began."""
         return self.head.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Headed):
+    """A section with its whole payload; its footer was right.
+
+    Arguments:
+        payload: a read-only view, in one piece.
+    """
+
+    payload: Buffer
 
 
 def counted(text: str, item: str) -> bytes:

@@ -36,6 +36,7 @@ from migpool.wire.records import Record, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
     Footers,
+    Headed,
     Kind,
     Schema,
     Section,
@@ -94,21 +95,14 @@ class FileHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceSection:
+class DeviceSection(Headed):
     """A section of an iterable device; its footer was right.
 
     Arguments:
-        head: whose it is.
         records: the whole payload; the last record is the mark that ended it.
     """
 
-    head: SectionHead
     records: tuple[Record, ...]
-
-    @property
-    def offset(self) -> int:
-        """Where in the channel the section began."""
-        return self.head.offset
 
 
 @dataclass(frozen=True, slots=True)

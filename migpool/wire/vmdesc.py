@@ -166,9 +166,6 @@ class _Reader:
             raise self._wrong(key, "a number")
         return value
 
-    def optional(self, key: str) -> int | None:
-        return self.number(key) if key in self._values else None
-
     def object(self, key: str) -> _Reader:
         return _Reader(self._values.get(key), f"{key!r} of {self.where}", self._offset)
 
@@ -217,8 +214,8 @@ def _field(reader: _Reader) -> Field:
         name=reader.text("name"),
         type=reader.text("type"),
         size=reader.number("size"),
-        array_len=reader.optional("array_len"),
-        index=reader.optional("index"),
+        array_len=reader.number("array_len") if reader.has("array_len") else None,
+        index=reader.number("index") if reader.has("index") else None,
         struct=struct,
         inline=inline,
     )

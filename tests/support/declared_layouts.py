@@ -8,9 +8,8 @@ from migpool.vmsd.arrays import Array, PointerArray
 from migpool.vmsd.cells import Blank
 from migpool.vmsd.description import Description
 from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
-from migpool.vmsd.nested import Nested
 from migpool.vmsd.steps import Field
-from migpool.vmsd.structure import Structure
+from migpool.vmsd.structure import Nested, Structure
 
 
 def from_descriptions(descriptions: Mapping[str, Description]) -> LayoutSet:

@@ -82,9 +82,7 @@ class Boundaries(Schema):
         self.page_size = 4096
         self.description: DescriptionSummary | None = None
         if text is not None:
-            self._learn(text)
-            devices = None if self.fault is not None else len(self._sizes)
-            self.description = DescriptionSummary(offset, len(text), devices, self.fault)
+            self.description = self.learn(text, offset)
 
     @contextmanager
     def package(self) -> Iterator[None]:
@@ -123,22 +121,24 @@ class Boundaries(Schema):
             self._framings[head.offset] = Framing.GUESSED
         return size
 
-    def _learn(self, text: bytes) -> None:
+    def learn(self, text: bytes, offset: int = 0) -> DescriptionSummary:
+        """Take the sizes out of a description whose item begins at ``offset``."""
         if not text:
-            return
+            return DescriptionSummary(offset, 0, 0)
         try:
             description = parse(text)
         except ProtocolError as error:
             self.fault = error.expected
-            return
+            return DescriptionSummary(offset, len(text), None, error.expected)
         self.page_size = description.page_size
         for device in description.devices:
             framing = Framing.OPAQUE if device.layout is None else Framing.DESCRIBED
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
+        return DescriptionSummary(offset, len(text), len(description.devices))
 
     def _look_for_description(self, data: memoryview) -> None:
         with suppress(ProtocolError):
-            self._learn(find(bytes(data))[1])
+            self.learn(find(bytes(data))[1])
 
     def _end_of_config(self, data: memoryview, head: SectionHead) -> int | None:
         """A VFIO device's config ends with the end mark, behind which the section's footer stands."""

@@ -11,7 +11,6 @@ from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import (
     BlockSummary,
     CommandSummary,
-    DescriptionSummary,
     Framing,
     KeptSection,
     Problem,
@@ -25,7 +24,6 @@ from migpool.wire.records import payload_of
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
 from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 from migpool.wire.unread import Buffer
-from migpool.wire.vmdesc import parse
 
 Wanted = Callable[[str, int], bool]
 """Says for an idstr and an instance id whether the payload is to be kept."""
@@ -93,8 +91,9 @@ class StreamWalk:
                         self.take(inner, reader)
             case Eof():
                 found.eof = event.offset
-            case VmDescription():
-                self._described(event)
+            case VmDescription(text):
+                found.description = self._boundaries.learn(bytes(text), event.offset)
+                found.described = bytes(text) if text and found.description.fault is None else None
 
     def _device_section(self, head: SectionHead, parts: list[Buffer]) -> None:
         size = sum(map(len, parts))
@@ -125,16 +124,6 @@ class StreamWalk:
             last.count += 1
         else:
             commands.append(CommandSummary(name, data, size, offset))
-
-    def _described(self, event: VmDescription) -> None:
-        text = bytes(event.text)
-        try:
-            devices = len(parse(text).devices) if text else 0
-        except ProtocolError as error:
-            self._found.description = DescriptionSummary(event.offset, len(text), None, error.expected)
-            return
-        self._found.description = DescriptionSummary(event.offset, len(text), devices)
-        self._found.described = text
 
     def summary(self, reader: StreamReader, size: int, error: ProtocolError | None, notes: list[str]) -> StreamSummary:
         """All that was found.

@@ -1,29 +1,170 @@
-"""Explains a recording: reads its index, its time stamps, its main channel and the headers of its packets.
+"""Explains a recording: which channel carried what, when the switchover was, what the destination said.
 
-Constant memory, whatever the recording's size: payloads of multifd packets are not read at all.
+It reads the index, the time stamps, the main channel and the headers of the packets; payloads of multifd packets are
+not read at all. All times are nanoseconds since the source opened its first connection. Memory is constant, whatever
+the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return path's messages
+the first :data:`MESSAGES` are kept; grants are only counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
-from migpool.streams.record.explanation import (
-    BUCKETS,
-    MESSAGES,
-    Answer,
-    ChannelUse,
-    DeviceUse,
-    Explanation,
-    Switchover,
-)
 from migpool.streams.record.index import Connection, Index, Role, Times, load
 from migpool.wire import returnpath
 from migpool.wire.returnpath import Failed, GrantMessage, Shut
+
+BUCKETS: Final = 120
+MESSAGES: Final = 200
+
+
+@dataclass(slots=True)
+class ChannelUse:
+    """What one connection carried from source to destination.
+
+    Attributes:
+        number: the connection's, in the order in which the source opened them.
+        name: "main channel", "channel 3".
+        channel: the multifd channel's number; ``None`` for others.
+        bytes: how many passed, the return path not among them.
+        answered: how many came back.
+        begin: when it was opened.
+        end: when its last byte from the source passed.
+        packets: multifd packets, SYNCs among them.
+        pages: pages of RAM with contents.
+        zero_pages: pages of zeros.
+        syncs: SYNC packets; on the main channel, MULTIFD_FLUSHes.
+        device_packets: packets with device state.
+        switchover_bytes: how many of the bytes passed from the beginning of the switchover on.
+        bytes_over_time: bytes in each of the explanation's intervals.
+        packets_over_time: packets that began in each of them; empty for the main channel.
+        trouble: what could not be understood, and where; empty if all could.
+    """
+
+    number: int
+    name: str
+    channel: int | None
+    bytes: int
+    answered: int
+    begin: int
+    end: int
+    packets: int = 0
+    pages: int = 0
+    zero_pages: int = 0
+    syncs: int = 0
+    device_packets: int = 0
+    switchover_bytes: int = 0
+    bytes_over_time: list[int] = field(default_factory=list)
+    packets_over_time: list[int] = field(default_factory=list)
+    trouble: str = ""
+
+
+@dataclass(slots=True)
+class DeviceUse:
+    """The state of one device on the multifd channels.
+
+    Attributes:
+        idstr: its name.
+        instance_id: its number.
+        packets: how many.
+        bytes: of state and config, without headers.
+        channels: the numbers of the channels that carried it.
+        first: when its first packet passed.
+        last: when its last packet passed.
+    """
+
+    idstr: str
+    instance_id: int
+    packets: int
+    bytes: int
+    channels: list[int]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message of the return path.
+
+    Attributes:
+        when: when it passed.
+        text: what it says: "PONG 1", "SHUT 0".
+    """
+
+    when: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switchover:
+    """The switchover's milestones as they passed; ``None`` for those that the recording does not have.
+
+    Attributes:
+        begin: SWITCHOVER_START, sent when the machine has stopped.
+        ram_end: the end of RAM.
+        eof: the end of the devices' sections.
+        shut: the destination's last word.
+    """
+
+    begin: int | None
+    ram_end: int | None
+    eof: int | None
+    shut: int | None
+
+    @property
+    def end(self) -> int | None:
+        """The last milestone: SHUT if there is one, else EOF."""
+        return self.shut if self.shut is not None else self.eof
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a recording shows.
+
+    Attributes:
+        directory: the recording.
+        listen: where the source connected to.
+        to: where the destination was.
+        began: when the recorder began, UTC, in ISO 8601.
+        duration: how long it took until the last byte had passed.
+        complete: whether the recording is.
+        reason: why not; empty if it is.
+        machine: the machine's type; empty if the recording does not say.
+        page_size: bytes of a page.
+        interval: how long each interval of the series is.
+        channels: the main channel first, then the multifd channels by their numbers, then what is neither.
+        devices: whose state went over multifd channels, in the order of their first packets.
+        answers: what the destination said.
+        answers_left_out: how many more messages there were.
+        grants: how many grants there were; they are not among the answers.
+        switchover: when it was.
+        evenness: what the busiest multifd channel carried, divided by the mean of all; 1 is even. 0 without channels.
+        switchover_evenness: the same for the bytes of the switchover; 0 if there were none.
+    """
+
+    directory: str
+    listen: str
+    to: str
+    began: str
+    duration: int
+    complete: bool
+    reason: str
+    machine: str
+    page_size: int
+    interval: int
+    channels: tuple[ChannelUse, ...]
+    devices: tuple[DeviceUse, ...]
+    answers: tuple[Answer, ...]
+    answers_left_out: int
+    grants: int
+    switchover: Switchover
+    evenness: float
+    switchover_evenness: float
 
 
 def explain(directory: Path) -> Explanation:

@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -189,7 +190,8 @@ class Passage:
                 self._pass_head(origin, target)
                 self._pass_much(origin, target, file)
             else:
-                self._pass_little(origin, target, file)
+                while self._pass_some(origin, target, file, SMALL):
+                    pass
             file.ended = Ended.CLOSED
             shut(target, reading=False)
         except _Stopped:
@@ -225,12 +227,9 @@ class Passage:
     def _pass_head(self, origin: socket.socket, target: socket.socket) -> None:
         """Pass on the first bytes, and see from them what the connection is."""
         while not self._recognised():
-            data = self._waited(_OriginGone, origin.recv, INITIAL_SIZE - len(self._head))
+            data = self._pass_some(origin, target, self._source, INITIAL_SIZE - len(self._head))
             if not data:
                 return
-            now = time.monotonic_ns()
-            self._write(target, data)
-            self._source.write(data, now)
             self._head += data
         self._changed()
 
@@ -250,14 +249,11 @@ class Passage:
         return True
 
     def _pass_much(self, origin: socket.socket, target: socket.socket, file: FlowFile) -> None:
-        pipe = TeePipe()
-        try:
+        with contextlib.closing(TeePipe()) as pipe:
             while size := self._waited(_OriginGone, pipe.pour, origin.fileno()):
                 now = time.monotonic_ns()
                 while size:
                     size -= self._pass_piece(pipe, size, target, file, now)
-        finally:
-            pipe.close()
 
     def _pass_piece(self, pipe: TeePipe, size: int, target: socket.socket, file: FlowFile, now: int) -> int:
         """Pass on up to ``size`` bytes that wait in the pipe, and record them; returns how many."""
@@ -271,20 +267,20 @@ class Passage:
         file.splice(pipe.copy, size, now)
         return size
 
-    def _pass_little(self, origin: socket.socket, target: socket.socket, file: FlowFile) -> None:
-        while data := self._waited(_OriginGone, origin.recv, SMALL):
+    def _pass_some(self, origin: socket.socket, target: socket.socket, file: FlowFile, size: int) -> bytes:
+        """Pass on and record up to ``size`` bytes, and return them; none at the end."""
+        data = self._waited(_OriginGone, origin.recv, size)
+        if data:
             now = time.monotonic_ns()
-            self._write(target, data)
+            view = memoryview(data)
+            while view:
+                view = view[self._waited(_TargetGone, target.send, view) :]
             file.write(data, now)
+        return data
 
     def _drain(self, pipe: int, target: socket.socket, size: int) -> None:
         while size:
             size -= self._waited(_TargetGone, os.splice, pipe, target.fileno(), size)
-
-    def _write(self, target: socket.socket, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._waited(_TargetGone, target.send, view) :]
 
     def _waited(self, gone: type[Exception], call: Callable[..., T], *arguments: object) -> T:
         """What a call that waits for a side comes to; ``gone`` is raised if that side has gone."""

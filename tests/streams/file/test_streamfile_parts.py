@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from migpool.errors import ProtocolError, UsageError
+from migpool.streams.file.fromfile import Packets
 from migpool.streams.file.front import EndFinder, Front
-from migpool.streams.file.packets import Packets
 from migpool.wire.channelreader import ChannelReader, RamPacket
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
