@@ -21,7 +21,8 @@ A destination of a plain migration says SWITCHOVER_ACK, PONG 1, SHUT 0. These ar
 
 A source offers its own ones by naming :data:`CREDITS_CAPABILITY` among the capabilities of its configuration; a
 destination that does not know the name refuses the stream, as QEMU does with every capability that it does not know. A
-reader takes them only if it was told that both ends agreed on them.
+source that sends devices that are not iterable over the multifd channels names :data:`DESCRIBED_CAPABILITY` too. A
+reader takes own messages only if it was told that both ends agreed on them.
 
 The ``offset`` of every message says where in the return path it began; it is not written.
 """
@@ -39,6 +40,7 @@ from migpool.wire.sections import counted
 from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
 CREDITS_CAPABILITY: Final = "x-migpool-credits"
+DESCRIBED_CAPABILITY: Final = "x-migpool-multifd-vmsd"
 DATA_LIMIT: Final = 512
 FAILED_LIMIT: Final = 480
 DIGEST_SIZE: Final = 32
@@ -108,7 +110,8 @@ class GrantMessage:
     """Room at the destination for more chunks of one device.
 
     Arguments:
-        device: the device's number, in the order of the START sections of the main channel, from 0.
+        device: the device's number, from 0: the iterable ones in the order of the START sections of the main channel,
+            then those that are not iterable and cross over the multifd channels, in the order of their loading.
         limit: the first index that may not be sent yet; a later grant for a device never lowers it.
     """
 
