@@ -21,12 +21,13 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from migpool.core.buffers import Conduit
 from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
-from migpool.streams.record.index import Connection, Ended, Role
+from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
 from migpool.transport.sockets import shut
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
@@ -127,18 +128,13 @@ class Passage:
     def __init__(
         self, number: int, near: socket.socket, far: socket.socket, store: Store, changed: Callable[[], None]
     ) -> None:
-        self.number = number
         self._near = near
         self._far = far
         self._changed = changed
         self._source = FlowFile(store, number, "source")
         self._destination = FlowFile(store, number, "destination")
         self._head = bytearray()
-        self._part = Role.UNKNOWN
-        self._channel: int | None = None
-        self._uuid = ""
-        self._begin = time.monotonic_ns()
-        self._end: int | None = None
+        self._known = Connection(number, Role.UNKNOWN, None, "", time.monotonic_ns(), None, Flow(), Flow())
         self._lock = threading.Lock()
         self._running = 2
         self._stopped = False
@@ -147,8 +143,8 @@ class Passage:
 
     def start(self, threads: ThreadGroup) -> None:
         """Begin to pass on, on two threads."""
-        threads.start(f"source-{self.number}", lambda: self._run(self._near, self._far, self._source))
-        threads.start(f"destination-{self.number}", lambda: self._run(self._far, self._near, self._destination))
+        threads.start(f"source-{self._known.number}", lambda: self._run(self._near, self._far, self._source))
+        threads.start(f"destination-{self._known.number}", lambda: self._run(self._far, self._near, self._destination))
 
     def cut(self) -> None:
         """End the connection for both sides, now."""
@@ -171,16 +167,7 @@ class Passage:
     @property
     def connection(self) -> Connection:
         """What the index says of it."""
-        return Connection(
-            self.number,
-            self._part,
-            self._channel,
-            self._uuid,
-            self._begin,
-            self._end,
-            self._source.flow(),
-            self._destination.flow(),
-        )
+        return replace(self._known, source=self._source.flow(), destination=self._destination.flow())
 
     # ------------------------------------------------------------------ one direction
 
@@ -220,7 +207,7 @@ class Passage:
                 _reset(self._broken)
             self._near.close()
             self._far.close()
-            self._end = time.monotonic_ns()
+            self._known = replace(self._known, end=time.monotonic_ns())
             self._running = 0
         self._changed()
 
@@ -238,12 +225,13 @@ class Passage:
             return False
         try:
             if begins_main_channel(self._head):
-                self._part = Role.MAIN
+                self._known = replace(self._known, role=Role.MAIN)
             elif len(self._head) < INITIAL_SIZE:
                 return False
             else:
                 packet = parse_initial_packet(self._head)
-                self._part, self._channel, self._uuid = Role.MULTIFD, packet.channel, packet.uuid.hex()
+                uuid = packet.uuid.hex()
+                self._known = replace(self._known, role=Role.MULTIFD, channel=packet.channel, uuid=uuid)
         except ProtocolError:
             pass  # it is passed on all the same: what it is, the two ends know
         return True

@@ -75,7 +75,7 @@ class Replay:
         speed: Literal["recorded", "full"] = "recorded",
         limit: float = 30.0,
         connect_limit: float = 10.0,
-        stop: Callable[[], bool] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._recording = recording
         self._to = to
@@ -85,7 +85,7 @@ class Replay:
         self._speed = speed
         self._limit = limit
         self._connect_limit = connect_limit
-        self._stop = stop or (lambda: False)
+        self._stop = stop
         places = {device: place for place, device in enumerate(recording.summary.iterable)}
         largest = max((plan.largest for plan in recording.channels), default=0)
         self._stage = Stage(limit, places, largest)
