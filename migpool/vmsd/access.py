@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from operator import attrgetter, itemgetter
 from types import FunctionType, MethodType
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from migpool.vmsd.codec import Fault
 
@@ -24,6 +24,8 @@ class Access:
 
     A dotted name walks from object to object.
     """
+
+    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", attrgetter))
 
     def get(self, holder: object, name: str) -> object:
         """The value under ``name``; raises :class:`Fault` if there is none."""
@@ -50,12 +52,10 @@ class Access:
         except AttributeError as error:
             raise Fault(f"{type(holder).__name__} cannot take a value for {name}: {error}") from None
 
-    def gather(self, names: Sequence[str]) -> Callable[[object], object]:
-        """A function that takes all values of ``names`` out of a holder, or fails with the error of a missing one.
-
-        They come as a tuple; of a single name, as the value itself.
-        """
-        return attrgetter(*names)
+    def gather(self, names: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
+        """A function that takes all values of ``names`` out of a holder, or fails with the error of a missing one."""
+        get = self._getter(*names)
+        return get if len(names) > 1 else lambda holder: (get(holder),)
 
     def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
         """Set many values."""
@@ -81,6 +81,8 @@ class Access:
 class RecordAccess(Access):
     """Values in a :data:`Record`."""
 
+    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", itemgetter))
+
     def get(self, holder: object, name: str) -> object:
         try:
             return cast("Record", holder)[name]
@@ -94,9 +96,6 @@ class RecordAccess(Access):
 
     def put(self, holder: object, name: str, value: object) -> None:
         cast("Record", holder)[name] = value
-
-    def gather(self, names: Sequence[str]) -> Callable[[object], object]:
-        return cast("Callable[[object], object]", itemgetter(*names))
 
     def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
         cast("Record", holder).update(zip(names, values, strict=True))

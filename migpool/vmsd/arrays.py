@@ -85,11 +85,11 @@ class Array(Codec):
                     if (place := notes.element(index, length)) is not None:
                         place.add(element.kind, element.size)
             return
-
-        def write(index: int, item: object) -> None:
-            element.write(item, holder, out, notes and notes.element(index, length))
-
-        write_each(values, write, self._first)
+        for index, item in enumerate(values):
+            try:
+                element.write(item, holder, out, notes and notes.element(index, length))
+            except Fault as fault:
+                raise fault.under(f"[{self._first + index}]") from fault.__cause__
 
     def show(self, value: object, holder: object) -> list[Shown]:
         return [self.element.show(item, holder) for item in _elements(value, length_of(self.length, holder))]

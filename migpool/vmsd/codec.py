@@ -247,10 +247,10 @@ def read_each(reader: Reader, read: Callable[[T], object], given: Iterable[T], f
     return values
 
 
-def write_each(values: Iterable[T], write: Callable[[int, T], None], first: int = 0) -> None:
-    """Call ``write`` with each value and its index; a fault says at which index, counted from ``first``."""
+def write_each(values: Iterable[T], write: Callable[[int, T], None]) -> None:
+    """Call ``write`` with each value and its index; a fault says at which index."""
     for index, value in enumerate(values):
         try:
             write(index, value)
         except Fault as fault:
-            raise fault.under(f"[{first + index}]") from fault.__cause__
+            raise fault.under(f"[{index}]") from fault.__cause__

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Placing(TypedDict, total=False):
-    """What a declaration of any kind may say of its place; see above."""
+    """What a declaration of any kind may say of its place; the top of this file says what each means."""
 
     since: int
     when: Condition | None

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from migpool.vmsd.access import Access
 from migpool.vmsd.cells import Cell
@@ -80,12 +80,14 @@ class FieldStep:
         version: the version of the structure that the plan is for.
     """
 
-    __slots__ = ("_access", "_field", "_resumes", "_version")
+    __slots__ = ("_access", "_compressible", "_field", "_label", "_resumes", "_version")
 
     def __init__(self, field: Field, access: Access, version: int) -> None:
         self._field = field
         self._access = access
         self._version = version
+        self._label = field.label
+        self._compressible = field.compressible
         self._resumes = bool(field.attribute) and (field.codec.resumes or field.check is not None)
 
     def read(self, reader: Reader, holder: object) -> None:
@@ -111,27 +113,25 @@ class FieldStep:
     def write(self, holder: object, out: bytearray, entries: list[Entry] | None) -> None:
         """Write from ``holder``, and describe what was written."""
         field = self._field
-        if self._is_there(holder):
-            try:
-                notes = None if entries is None else Notes(entries, field.label, field.compressible, {})
-                field.codec.write(self._value(holder), holder, out, notes)
-            except Fault as fault:
-                raise fault.under(field.name) from fault.__cause__
+        if field.when is not None and not field.when(holder, self._version):
+            return
+        try:
+            value = self._access.get(holder, field.attribute) if field.attribute else None
+            notes = None if entries is None else Notes(entries, self._label, self._compressible, {})
+            field.codec.write(value, holder, out, notes)
+        except Fault as fault:
+            raise fault.under(field.name) from fault.__cause__
 
     def show(self, holder: object, shown: dict[str, Shown]) -> None:
         """Print the values of ``holder``."""
         field = self._field
-        if not field.codec.silent and self._is_there(holder):
-            try:
-                shown[field.label] = field.codec.show(self._value(holder), holder)
-            except Fault as fault:
-                raise fault.under(field.name) from fault.__cause__
-
-    def _is_there(self, holder: object) -> bool:
-        return self._field.when is None or bool(self._field.when(holder, self._version))
-
-    def _value(self, holder: object) -> object:
-        return self._access.get(holder, self._field.attribute) if self._field.attribute else None
+        if field.codec.silent or (field.when is not None and not field.when(holder, self._version)):
+            return
+        try:
+            value = self._access.get(holder, field.attribute) if field.attribute else None
+            shown[self._label] = field.codec.show(value, holder)
+        except Fault as fault:
+            raise fault.under(field.name) from fault.__cause__
 
 
 class RunStep:
@@ -183,10 +183,12 @@ class RunStep:
         """Write from ``holder``, and describe what was written."""
         if entries is None:
             try:
-                gathered = self._gather(holder)
-                values = [gathered] if len(self._names) == 1 else list(cast("tuple[object, ...]", gathered))
-                for index, save in self._saves:
-                    values[index] = save(values[index])
+                values: Sequence[object] = self._gather(holder)
+                if self._saves:
+                    changed = list(values)
+                    for index, save in self._saves:
+                        changed[index] = save(changed[index])
+                    values = changed
                 out += self._layout.pack(*values)
             except _NOT_GATHERED:
                 pass
