@@ -41,12 +41,20 @@ from migpool.transport.address import Address
 from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
-from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
-from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
+from migpool.wire.returnpath import (
+    CREDITS_CAPABILITY,
+    DESCRIBED_CAPABILITY,
+    LIVE_CAPABILITY,
+    Digest,
+    Pong,
+    Running,
+    Shut,
+    SwitchoverAck,
+    Welcome,
+)
 from migpool.wire.sections import Section
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination

@@ -11,7 +11,7 @@ from pathlib import Path
 from migpool.core.trace import Span
 from migpool.device import Device, Side
 from migpool.migration.states import State
-from migpool.wire.extension import DIGEST_SIZE
+from migpool.wire.returnpath import DIGEST_SIZE
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,18 @@ from collections.abc import Callable
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some
-from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
-from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
+from migpool.wire.returnpath import (
+    Digest,
+    Failed,
+    GrantMessage,
+    Message,
+    Pong,
+    ReturnPathReader,
+    Running,
+    Shut,
+    SwitchoverAck,
+    Welcome,
+)
 
 NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"

@@ -8,8 +8,7 @@ from threading import Lock
 
 from migpool.errors import MigpoolError, PeerGone
 from migpool.flow.window import Grant
-from migpool.wire.extension import Failed, GrantMessage
-from migpool.wire.returnpath import Message, Shut, encode
+from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, encode
 
 ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
 

@@ -21,11 +21,11 @@ from migpool.core.machine import Machine, Slot
 from migpool.errors import ProtocolError
 from migpool.migration.return_path_writer import ReturnPathWriter
 from migpool.migration.sections import MachineSchema, uncounted
-from migpool.wire.events import DeviceSection
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import SwitchoverAck
 from migpool.wire.sections import Kind, Section
+from migpool.wire.stream import DeviceSection
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination

@@ -64,10 +64,10 @@ from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, vm_description
-from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.records import end_payload
+from migpool.wire.returnpath import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.sections import section_end
+from migpool.wire.stream import eof, vm_description
 
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource

@@ -17,8 +17,8 @@ from typing import Final
 
 from migpool.errors import PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import Idle
-from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
+from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
 TICK: Final = 0.2
 """How long a wait lasts at most before it is looked whether to go on, in seconds."""

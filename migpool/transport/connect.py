@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from migpool.transport.address import Address
 from migpool.transport.sockets import Idle, connect, send_all
-from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
+from migpool.wire.stream import header
 
 
 def connect_all(

@@ -4,51 +4,84 @@ A record is a plain ``dict`` from field name to value; nested structures are rec
 stands in it under its name. With objects a subsection is about the same object as its parent.
 """
 
-# ruff: noqa: ARG002 - all parts share one signature, and most need less than all of it
+# ruff: noqa: ARG002 - both ways share one signature, and each needs less than all of it
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from operator import attrgetter, itemgetter
 from types import FunctionType, MethodType
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
-from migpool.vmsd.payload import Fault
+from migpool.vmsd.codec import Fault
 
 Record: TypeAlias = dict[str, object]
 """Values by field name, as decoded by a description that came with a stream."""
 
 
-class Access(Protocol):
-    """How a description reaches the values of the thing it describes."""
+class Access:
+    """How a description reaches the values of the thing it describes: here, an object's attributes.
+
+    A dotted name walks from object to object.
+    """
+
+    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", attrgetter))
 
     def get(self, holder: object, name: str) -> object:
         """The value under ``name``; raises :class:`Fault` if there is none."""
+        try:
+            return attrgetter(name)(holder)
+        except AttributeError:
+            raise Fault(f"{type(holder).__name__} has no attribute {name}") from None
 
     def current(self, holder: object, name: str) -> object:
         """The value under ``name`` before it is loaded, or ``None``."""
+        try:
+            return attrgetter(name)(holder)
+        except AttributeError:
+            return None
 
     def put(self, holder: object, name: str, value: object) -> None:
         """Set the value under ``name``."""
+        if isinstance(holder, Overlay):
+            holder.put(name.split("."), value)
+            return
+        path, _, last = name.rpartition(".")
+        try:
+            setattr(attrgetter(path)(holder) if path else holder, last, value)
+        except AttributeError as error:
+            raise Fault(f"{type(holder).__name__} cannot take a value for {name}: {error}") from None
 
     def gather(self, names: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
         """A function that takes all values of ``names`` out of a holder, or fails with the error of a missing one."""
+        get = self._getter(*names)
+        return get if len(names) > 1 else lambda holder: (get(holder),)
 
     def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
         """Set many values."""
+        for name, value in zip(names, values, strict=True):
+            try:
+                self.put(holder, name, value)
+            except Fault as fault:
+                raise fault.under(name) from None
 
     def present(self, holder: object, subsections: Sequence[str]) -> Sequence[str]:
         """Which subsections the holder itself says are there, in their order."""
+        return subsections
 
     def inner(self, holder: object, subsection: str) -> object:
         """The thing that a subsection which is there describes."""
+        return holder
 
     def open(self, holder: object, subsection: str) -> object:
         """The thing that a subsection which has come loads into."""
+        return holder
 
 
-class RecordAccess:
+class RecordAccess(Access):
     """Values in a :data:`Record`."""
+
+    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", itemgetter))
 
     def get(self, holder: object, name: str) -> object:
         try:
@@ -64,21 +97,12 @@ class RecordAccess:
     def put(self, holder: object, name: str, value: object) -> None:
         cast("Record", holder)[name] = value
 
-    def gather(self, names: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
-        if len(names) == 1:
-            only = names[0]
-            return lambda holder: (cast("Record", holder)[only],)
-        return cast("Callable[[object], tuple[object, ...]]", itemgetter(*names))
-
     def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
         cast("Record", holder).update(zip(names, values, strict=True))
 
     def present(self, holder: object, subsections: Sequence[str]) -> Sequence[str]:
-        record = cast("Record", holder)
-        if len(subsections) == 1:
-            return subsections if subsections[0] in record else ()
         known = frozenset(subsections)
-        return [name for name in record if name in known]
+        return [name for name in cast("Record", holder) if name in known]
 
     def inner(self, holder: object, subsection: str) -> object:
         return cast("Record", holder)[subsection]
@@ -87,54 +111,6 @@ class RecordAccess:
         inner: Record = {}
         cast("Record", holder)[subsection] = inner
         return inner
-
-
-class AttributeAccess:
-    """Values in an object's attributes; a dotted name walks from object to object."""
-
-    def get(self, holder: object, name: str) -> object:
-        try:
-            return attrgetter(name)(holder)
-        except AttributeError:
-            raise Fault(f"{type(holder).__name__} has no attribute {name}") from None
-
-    def current(self, holder: object, name: str) -> object:
-        try:
-            return attrgetter(name)(holder)
-        except AttributeError:
-            return None
-
-    def put(self, holder: object, name: str, value: object) -> None:
-        if isinstance(holder, Overlay):
-            holder.put(name.split("."), value)
-            return
-        path, _, last = name.rpartition(".")
-        try:
-            setattr(attrgetter(path)(holder) if path else holder, last, value)
-        except AttributeError as error:
-            raise Fault(f"{type(holder).__name__} cannot take a value for {name}: {error}") from None
-
-    def gather(self, names: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
-        if len(names) == 1:
-            only = attrgetter(names[0])
-            return lambda holder: (only(holder),)
-        return cast("Callable[[object], tuple[object, ...]]", attrgetter(*names))
-
-    def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
-        for name, value in zip(names, values, strict=True):
-            try:
-                self.put(holder, name, value)
-            except Fault as fault:
-                raise fault.under(name) from None
-
-    def present(self, holder: object, subsections: Sequence[str]) -> Sequence[str]:
-        return subsections
-
-    def inner(self, holder: object, subsection: str) -> object:
-        return holder
-
-    def open(self, holder: object, subsection: str) -> object:
-        return holder
 
 
 class Overlay:
@@ -181,5 +157,5 @@ class Overlay:
         inner.put(rest, value)
 
 
-RECORDS = RecordAccess()
-ATTRIBUTES = AttributeAccess()
+RECORDS: Final = RecordAccess()
+ATTRIBUTES: Final = Access()

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from migpool.vmsd.codec import Codec, Notes, Shown
-from migpool.vmsd.payload import Fault, Reader
+from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown
 
 _OFF: Final = 2**64 - 1
 _NULL_BYTE: Final = 0x30

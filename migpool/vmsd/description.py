@@ -30,15 +30,19 @@ has for the same fields, so a destination of either kind can read it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Self
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.access import ATTRIBUTES, Overlay
-from migpool.vmsd.codec import Entry, Shown
-from migpool.vmsd.declaration import Field, check_order, declared_at, member_list
-from migpool.vmsd.payload import Fault, NeedMore, Reader
-from migpool.vmsd.structure import Hooks, Structure, Subsection
+from migpool.vmsd.arrays import Array, PointerArray
+from migpool.vmsd.cells import Blank
+from migpool.vmsd.codec import Entry, Fault, NeedMore, Reader, Shown
+from migpool.vmsd.steps import Field, declared_at
+from migpool.vmsd.structure import Hooks, Nested, Structure, Subsection
 
 
 class Description:
@@ -86,8 +90,8 @@ class Description:
         oldest = version if minimum_version is None else minimum_version
         self._check(name, version, oldest, subsections)
         self.needed = needed
-        members = member_list(name, version, fields)
-        check_order(name, fields, [(part.line, part.structure) for part in subsections])
+        members = _numbered(name, version, fields)
+        _check_order(name, fields, [(part.line, part.structure) for part in subsections])
         self.structure = Structure(
             name,
             version,
@@ -146,10 +150,8 @@ class Description:
         Raises:
             DeviceError: it is newer than ``version`` or older than ``minimum_version``.
         """
-        try:
+        with self._faults():
             self.structure.accept(version)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from None
 
     def save(self, state: object) -> bytes:
         """Write ``state``.
@@ -170,10 +172,8 @@ class Description:
 
     def _save(self, state: object, entry: Entry | None) -> bytes:
         out = bytearray()
-        try:
+        with self._faults():
             self.structure.write(state, self.version, out, entry)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
         return bytes(out)
 
     def load(self, state: object, data: bytes | memoryview, version: int | None = None) -> None:
@@ -190,13 +190,11 @@ class Description:
         """
         version = self.version if version is None else version
         reader = Reader(data, complete=True)
-        try:
+        with self._faults():
             self.structure.accept(version)
             self.structure.read(reader, state, version)
             if reader.left:
                 raise Fault(f"expected the end of the payload, {reader.left} bytes follow", reader.pos)
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
 
     def measure(self, data: bytes | memoryview, state: object, version: int | None = None) -> int | None:
         """Say how long the payload at the start of ``data`` is.
@@ -219,16 +217,12 @@ class Description:
         version = self.version if version is None else version
         reader = Reader(data, complete=False, skipping=self.structure.static)
         try:
-            self.structure.accept(version)
-            self.structure.read(reader, self._scratch(state), version)
+            with self._faults():
+                self.structure.accept(version)
+                self.structure.read(reader, {} if isinstance(state, dict) else Overlay(state), version)
         except NeedMore:
             return None
-        except Fault as fault:
-            raise fault.as_device_error(self.name) from fault.__cause__
         return reader.pos
-
-    def _scratch(self, state: object) -> object:
-        return {} if isinstance(state, dict) else Overlay(state)
 
     def show(self, state: object) -> Mapping[str, Shown]:
         """All values of ``state`` as a decoder prints them.
@@ -236,10 +230,103 @@ class Description:
         Raises:
             DeviceError: a value does not fit its field.
         """
-        try:
+        with self._faults():
             return self.structure.show(state, self.version)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Make an error for the user of a fault."""
+        try:
+            yield
         except Fault as fault:
             raise fault.as_device_error(self.name) from fault.__cause__
 
     def __repr__(self) -> str:
         return f"Description({self.name!r}, version={self.version})"
+
+
+def _numbered(owner: str, version: int, fields: Sequence[Field]) -> list[Field]:
+    """Check the fields of a description among each other, and number those of one name.
+
+    Names that occur more than once, which only conditional and unused fields may, get their number in the JSON.
+
+    Arguments:
+        owner: the description's name.
+        version: the description's version.
+        fields: its fields.
+
+    Raises:
+        DescriptionError: a name twice, a version too high, or a count that comes after what it counts.
+    """
+    occurrences = Counter(field.name for field in fields)
+    numbers: Counter[str] = Counter()
+    made: list[Field] = []
+    for place, field in enumerate(fields):
+        _check_field(owner, version, field, fields[:place], fields[place + 1 :])
+        made.append(replace(field, number=numbers[field.name]) if occurrences[field.name] > 1 else field)
+        numbers[field.name] += 1
+    return made
+
+
+def _check_order(owner: str, fields: Sequence[Field], subsections: Sequence[tuple[str, Structure]]) -> None:
+    """Refuse a subsection that whatever ends right before it would take for its own.
+
+    After each structure the reader looks for subsections whose name begins with that structure's. So neither a
+    structure in the last field nor an earlier subsection may have a name that a later subsection's begins with.
+
+    Arguments:
+        owner: the description's name.
+        fields: its fields.
+        subsections: the place and structure of each of its subsections, in their order.
+
+    Raises:
+        DescriptionError: there is such a pair.
+    """
+    before = _last_names(fields)
+    for line, structure in subsections:
+        for name in before:
+            if structure.name.startswith(name) and structure.name != name:
+                raise DescriptionError(
+                    f"{line}: subsection {structure.name} of {owner} would be taken for one of {name}, which can end "
+                    f"right before it; rename one of them"
+                )
+        before |= _names_at_end(structure)
+
+
+def _names_at_end(structure: Structure) -> set[str]:
+    """The structure's name, and those of structures inside of it that can end where it ends."""
+    names = {structure.name} | _last_names(structure.fields)
+    for part in structure.subsections:
+        names |= _names_at_end(part.structure)
+    return names
+
+
+def _last_names(fields: Sequence[Field]) -> set[str]:
+    """The names of structures that can end at the end of a row of fields, some of which are not always there."""
+    names: set[str] = set()
+    for field in reversed(fields):
+        codec = field.codec
+        element = codec.element if isinstance(codec, Array | PointerArray) else codec
+        if isinstance(element, Nested):
+            names |= _names_at_end(element.structure)
+        if field.when is None and codec.least:
+            break
+    return names
+
+
+def _check_field(owner: str, version: int, field: Field, before: Sequence[Field], after: Sequence[Field]) -> None:
+    what = f"{field.line}: field {field.name} of {owner}"
+    if not 0 <= field.since <= version:
+        raise DescriptionError(f"{what}: it appears in version {field.since}, the description ends with {version}")
+    if field.attribute and not all(part.isidentifier() for part in field.attribute.split(".")):
+        raise DescriptionError(f"{what}: {field.attribute!r} is no attribute; give it one with attribute=")
+    for other in before:
+        if other.name == field.name and not (_repeatable(other) and _repeatable(field)):
+            raise DescriptionError(f"{what}: the name is taken by {other.line}; only conditional fields may share one")
+    counted = field.count is not None and not any(other.attribute == field.count for other in before)
+    if counted and any(other.attribute == field.count for other in after):
+        raise DescriptionError(f"{what}: its count {field.count} comes after it; it must be read before")
+
+
+def _repeatable(field: Field) -> bool:
+    return field.when is not None or isinstance(field.codec, Blank)

@@ -17,19 +17,40 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from migpool.errors import DescriptionError
-from migpool.vmsd.arrays import Array, CountedBytes, Length, PointerArray
+from migpool.vmsd.arrays import Array, CountedBytes, Length, PointerArray, Queue, Tree
 from migpool.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
-from migpool.vmsd.codec import Codec
-from migpool.vmsd.declaration import Condition, Field, Placing, declared_at, placed
-from migpool.vmsd.linked import Queue, Tree
-from migpool.vmsd.nested import Nested, Temporary
-from migpool.vmsd.payload import Fault
+from migpool.vmsd.codec import Codec, Fault
+from migpool.vmsd.steps import Condition, Field, declared_at
+from migpool.vmsd.structure import Nested, Temporary
 
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description
+
+
+class Placing(TypedDict, total=False):
+    """What a declaration of any kind may say of its place; the top of this file says what each means."""
+
+    since: int
+    when: Condition | None
+    attribute: str | None
+
+
+def _placed(
+    name: str,
+    codec: Codec,
+    line: str,
+    *,
+    check: Callable[[object, object], None] | None = None,
+    count: str | None = None,
+    **placing: Unpack[Placing],
+) -> Field:
+    """A field in its place; its attribute is called as it is, unless the declaration says otherwise."""
+    attribute = placing.get("attribute")
+    since, when = placing.get("since", 0), placing.get("when")
+    return Field(name, codec, line, name if attribute is None else attribute, since, when, check, count)
 
 
 def _with_length(line: str, name: str, codec: Codec, length: Length | None) -> tuple[Codec, str | None]:
@@ -68,7 +89,7 @@ class Scalar:
         """Declare a field; see the module for the arguments."""
         line = declared_at(sys._getframe(1))
         codec, count = _with_length(line, name, self.cell, length)
-        return placed(name, codec, line, count=count, **placing)
+        return _placed(name, codec, line, count=count, **placing)
 
 
 boolean: Final = Scalar(SCALARS["bool"])
@@ -97,7 +118,7 @@ def equal(kind: Scalar, name: str, **placing: Unpack[Placing]) -> Field:
     json_kind = "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
     if json_kind not in SCALARS:
         raise DescriptionError(f"{line}: field {name}: a field that must be equal is u8, u16, u32, u64 or i32")
-    return placed(name, SCALARS[json_kind], line, check=_same, **placing)
+    return _placed(name, SCALARS[json_kind], line, check=_same, **placing)
 
 
 def not_above(name: str, **placing: Unpack[Placing]) -> Field:
@@ -106,7 +127,7 @@ def not_above(name: str, **placing: Unpack[Placing]) -> Field:
     Real descriptions have it for versions of a part inside of a structure.
     """
     line = declared_at(sys._getframe(1))
-    return placed(name, SCALARS["int32 le"], line, check=_at_most, **placing)
+    return _placed(name, SCALARS["int32 le"], line, check=_at_most, **placing)
 
 
 def _same(value: object, current: object) -> None:
@@ -128,7 +149,7 @@ def bitmap(name: str, bits: int, **placing: Unpack[Placing]) -> Field:
     line = declared_at(sys._getframe(1))
     if bits < 1:
         raise DescriptionError(f"{line}: field {name}: a bitmap of {bits} bits")
-    return placed(name, bitmap_cell(bits), line, **placing)
+    return _placed(name, bitmap_cell(bits), line, **placing)
 
 
 def buffer(name: str, size: Length, *, kind: str = "buffer", **placing: Unpack[Placing]) -> Field:
@@ -143,7 +164,7 @@ def buffer(name: str, size: Length, *, kind: str = "buffer", **placing: Unpack[P
         raise DescriptionError(f"{line}: field {name}: its size is {size}")
     codec = bytes_cell(size, kind) if isinstance(size, int) else CountedBytes(size, kind)
     count = size if isinstance(size, str) else None
-    return placed(name, codec, line, count=count, **placing)
+    return _placed(name, codec, line, count=count, **placing)
 
 
 def validate(name: str, condition: Condition) -> Field:
@@ -181,7 +202,7 @@ def struct(
     """
     line = declared_at(sys._getframe(1))
     codec, count = _with_length(line, name, Nested(description.structure, new), length)
-    return placed(name, codec, line, count=count, **placing)
+    return _placed(name, codec, line, count=count, **placing)
 
 
 def vstruct(
@@ -201,7 +222,7 @@ def vstruct(
             f"{description.version}, not {version}"
         )
     codec, count = _with_length(line, name, Nested(description.structure, new, version), length)
-    return placed(name, codec, line, count=count, **placing)
+    return _placed(name, codec, line, count=count, **placing)
 
 
 def pointers(
@@ -223,7 +244,7 @@ def pointers(
     element: Codec = target.cell if isinstance(target, Scalar) else Nested(target.structure, new)
     _check_elements(line, name, element, length)
     count = length if isinstance(length, str) else None
-    return placed(name, PointerArray(element, length), line, count=count, **placing)
+    return _placed(name, PointerArray(element, length), line, count=count, **placing)
 
 
 def queue(
@@ -231,7 +252,7 @@ def queue(
 ) -> Field:
     """A tail queue: 01 before each element, 00 at the end. A list of objects, replaced by a new one when loaded."""
     codec = Queue(Nested(description.structure, new), "qtailq")
-    return placed(name, codec, declared_at(sys._getframe(1)), **placing)
+    return _placed(name, codec, declared_at(sys._getframe(1)), **placing)
 
 
 def linked_list(
@@ -239,7 +260,7 @@ def linked_list(
 ) -> Field:
     """A list; on the wire as a :func:`queue`, in the JSON a ``qlist``."""
     codec = Queue(Nested(description.structure, new), "qlist")
-    return placed(name, codec, declared_at(sys._getframe(1)), **placing)
+    return _placed(name, codec, declared_at(sys._getframe(1)), **placing)
 
 
 def tree(
@@ -259,7 +280,7 @@ def tree(
     """
     line = declared_at(sys._getframe(1))
     codec = Tree(None if key is None else Nested(key.structure, new_key), Nested(value.structure, new))
-    return placed(name, codec, line, **placing)
+    return _placed(name, codec, line, **placing)
 
 
 def temporary(

@@ -16,28 +16,23 @@ import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from struct import Struct
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar
 
-from migpool.errors import DescriptionError
-from migpool.vmsd.access import RECORDS, Record
-from migpool.vmsd.arrays import Array, Parts, Piece
+from migpool.errors import DescriptionError, ProtocolError
+from migpool.vmsd.access import RECORDS
+from migpool.vmsd.arrays import Array, Parts
 from migpool.vmsd.cells import SCALARS, bytes_cell
 from migpool.vmsd.codec import Codec
-from migpool.vmsd.nested import Nested, Temporary
-from migpool.vmsd.steps import Member
-from migpool.vmsd.structure import Structure, Subsection
+from migpool.vmsd.steps import Field
+from migpool.vmsd.structure import Nested, Structure, Subsection, Temporary
+from migpool.wire.stream import EOF
+from migpool.wire.vmdesc import find
 
 StreamBytes: TypeAlias = "bytes | mmap.mmap"
 """A whole stream."""
 
 _Value = TypeVar("_Value", int, str)
 _LARGEST = 2**32 - 1
-_VMDESC: Final = b"\x06"
-_EOF: Final = 0x00
-_LENGTH: Final = Struct(">I")
-_CANDIDATES: Final = 5
-"""JSON holds no 0x06, so only the four bytes of its length can be mistaken for the type before them."""
 
 
 def stream_description(data: StreamBytes, where: str) -> tuple[int, Mapping[str, object]]:
@@ -53,23 +48,21 @@ def stream_description(data: StreamBytes, where: str) -> tuple[int, Mapping[str,
     Raises:
         DescriptionError: there is none.
     """
-    size = len(data)
-    at = size
-    for _ in range(_CANDIDATES):
-        at = data.rfind(_VMDESC, 0, at)
-        if at < 1:
-            break
-        if at + 5 <= size and _LENGTH.unpack_from(data, at + 1)[0] == size - at - 5 and data[at - 1] == _EOF:
-            try:
-                described = json.loads(data[at + 5 :])
-            except (ValueError, RecursionError) as error:
-                raise DescriptionError(f"{where}: the description at byte {at} is no JSON: {error}") from None
-            if not isinstance(described, dict):
-                raise DescriptionError(f"{where}: the description at byte {at} is no JSON object")
-            return at - 1, cast("Mapping[str, object]", described)
-    raise DescriptionError(
-        f"{where}: the stream has no description at its end (VMDESC); record it without suppress-vmdesc"
-    )
+    try:
+        at, text = find(data)
+    except ProtocolError:
+        at, text = 0, b""
+    if not at or data[at - 1] != EOF:
+        raise DescriptionError(
+            f"{where}: the stream has no description at its end (VMDESC); record it without suppress-vmdesc"
+        )
+    try:
+        described = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DescriptionError(f"{where}: the description at byte {at} is no JSON: {error}") from None
+    if not isinstance(described, dict):
+        raise DescriptionError(f"{where}: the description at byte {at} is no JSON object")
+    return at - 1, described
 
 
 def section_structure(entry: Mapping[str, object], version: int) -> Structure:
@@ -129,7 +122,7 @@ def payload_size(entry: Mapping[str, object]) -> int:
     return size
 
 
-def _members(entries: Sequence[Mapping[str, object]], where: str) -> Iterator[Member]:
+def _members(entries: Sequence[Mapping[str, object]], where: str) -> Iterator[Field]:
     seen: set[str] = set()
     for name, same in groupby(entries, lambda entry: _get(entry, "name", str, where)):
         if not name:
@@ -138,7 +131,7 @@ def _members(entries: Sequence[Mapping[str, object]], where: str) -> Iterator[Me
             raise DescriptionError(f"{where}: the name {name} occurs twice")
         seen.add(name)
         codec = _field(list(same), f"{where}, field {name}")
-        yield Member(name, name, name, codec)
+        yield Field(name, codec, "", name)
 
 
 def _field(entries: Sequence[Mapping[str, object]], where: str) -> Codec:
@@ -147,14 +140,14 @@ def _field(entries: Sequence[Mapping[str, object]], where: str) -> Codec:
     if len(entries) == 1 and "index" not in first:
         codec = _codec(first, where)
         return Array(codec, _array_len(first, where)) if "array_len" in first else codec
-    pieces: list[Piece] = []
+    pieces: list[tuple[Codec, int, Mapping[str, object]]] = []
     done = 0
     for entry in entries:
         if _get(entry, "index", int, where, default=done) != done:
             raise DescriptionError(f"{where}: expected index {done}, it is {entry['index']}")
         length = _array_len(entry, where)
         place = {key: entry[key] for key in ("array_len", "index") if key in entry}
-        pieces.append(Piece(_codec(entry, where), length, place))
+        pieces.append((_codec(entry, where), length, place))
         done += length
     return Parts(pieces)
 
@@ -175,25 +168,17 @@ def _codec(entry: Mapping[str, object], where: str) -> Codec:
         inner = entry.get("struct")
         if not isinstance(inner, dict):
             raise DescriptionError(f"{where}: a struct without its description")
-        codec = Nested(structure_from_json(inner, where), _record)
+        codec = Nested(structure_from_json(inner, where), dict)
     elif kind == "vstruct" and "fields" in entry:
         structure = structure_from_json(entry, where)
-        codec = Nested(structure, _record, structure.version)
+        codec = Nested(structure, dict, structure.version)
     elif kind == "tmp" and "fields" in entry:
-        codec = Temporary(structure_from_json(entry, where), _record_for, kept=True)
+        codec = Temporary(structure_from_json(entry, where), lambda _: {}, kept=True)
     else:
         codec = SCALARS.get(kind) or bytes_cell(size, kind)
     if codec.size is not None and codec.size != size:
         raise DescriptionError(f"{where}: the size of {kind} is given as {size}, its parts make {codec.size} bytes")
     return codec
-
-
-def _record() -> object:
-    return cast("Record", {})
-
-
-def _record_for(_: object) -> object:
-    return cast("Record", {})
 
 
 def _get(

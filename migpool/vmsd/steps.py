@@ -5,37 +5,50 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import FrameType
+from typing import TypeAlias
 
 from migpool.vmsd.access import Access
 from migpool.vmsd.cells import Cell
-from migpool.vmsd.codec import Codec, Entry, Notes, Shown
-from migpool.vmsd.payload import Fault, Reader
+from migpool.vmsd.codec import Codec, Entry, Fault, Notes, Reader, Shown
 
 _NOT_GATHERED = (struct.error, TypeError, ValueError, OverflowError, LookupError, AttributeError, Fault)
 
 
+Condition: TypeAlias = Callable[..., object]
+"""Called with the object and the section's version; says whether a field is there."""
+
+
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One field of a structure.
+class Field:
+    """One field of a structure; declared ones are made by the functions of :mod:`~migpool.vmsd.fields`.
 
     Arguments:
-        name: its name in messages.
-        label: its name in the JSON, where names that occur twice are numbered.
-        place: where its value lives in the object; empty if it carries none.
+        name: its name in messages, and in the stream's JSON but where names occur twice.
         codec: its form on the wire.
-        since: the version of the structure in which it appeared; counts only without a condition.
+        line: where it was declared, ``file:line``; empty if a stream's JSON says it.
+        attribute: where its value lives in the object; empty for one without a value there.
+        since: the version in which it appeared; counts only without a condition.
         when: called with the object and the version; decides alone whether the field is there.
         check: called with what was read and what the object had; raises :class:`Fault` if it must not be loaded.
+        count: the attribute that holds its length.
+        number: which one it is of those with its name, if there are several: the JSON shows ``name[number]``.
     """
 
     name: str
-    label: str
-    place: str
     codec: Codec
+    line: str
+    attribute: str
     since: int = 0
-    when: Callable[..., object] | None = None
+    when: Condition | None = None
     check: Callable[[object, object], None] | None = None
+    count: str | None = None
+    number: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in the JSON."""
+        return self.name if self.number is None else f"{self.name}[{self.number}]"
 
     @property
     def packs(self) -> bool:
@@ -53,98 +66,96 @@ class Member:
         return self.when is None and self.codec.compressible
 
 
-class CodecStep(Protocol):
-    """A part of a structure's plan."""
-
-    def read(self, reader: Reader, holder: object) -> None:
-        """Read into ``holder``."""
-
-    def write(self, holder: object, out: bytearray, entries: list[Entry] | None) -> None:
-        """Write from ``holder``, and describe what was written."""
-
-    def show(self, holder: object, shown: dict[str, Shown]) -> None:
-        """Print the values of ``holder``."""
+def declared_at(frame: FrameType) -> str:
+    """The place of a declaration, ``file:line``."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-class MemberStep:
+class FieldStep:
     """One field that needs care of its own.
 
     Arguments:
-        member: the field.
+        field: the field.
         access: where its value lives.
         version: the version of the structure that the plan is for.
     """
 
-    __slots__ = ("_access", "_member", "_resumes", "_version")
+    __slots__ = ("_access", "_compressible", "_field", "_label", "_resumes", "_version")
 
-    def __init__(self, member: Member, access: Access, version: int) -> None:
-        self._member = member
+    def __init__(self, field: Field, access: Access, version: int) -> None:
+        self._field = field
         self._access = access
         self._version = version
-        self._resumes = member.codec.resumes or member.check is not None
+        self._label = field.label
+        self._compressible = field.compressible
+        self._resumes = bool(field.attribute) and (field.codec.resumes or field.check is not None)
 
     def read(self, reader: Reader, holder: object) -> None:
-        member = self._member
-        if member.when is not None and not member.when(holder, self._version):
+        """Read into ``holder``."""
+        field = self._field
+        if field.when is not None and not field.when(holder, self._version):
             return
-        codec = member.codec
+        codec = field.codec
         if reader.skipping and codec.size is not None:
             reader.claim(codec.size)
             return
         start = reader.pos
         try:
-            current = self._access.current(holder, member.place) if self._resumes and member.place else None
+            current = self._access.current(holder, field.attribute) if self._resumes else None
             value = codec.read(reader, holder, current)
-            if member.check is not None:
-                member.check(value, current)
-            if member.place:
-                self._access.put(holder, member.place, value)
+            if field.check is not None:
+                field.check(value, current)
+            if field.attribute:
+                self._access.put(holder, field.attribute, value)
         except Fault as fault:
-            raise fault.at(start).under(member.name) from fault.__cause__
+            raise fault.at(start).under(field.name) from fault.__cause__
 
     def write(self, holder: object, out: bytearray, entries: list[Entry] | None) -> None:
-        member = self._member
-        if member.when is not None and not member.when(holder, self._version):
+        """Write from ``holder``, and describe what was written."""
+        field = self._field
+        if field.when is not None and not field.when(holder, self._version):
             return
         try:
-            value = self._access.get(holder, member.place) if member.place else None
-            notes = None if entries is None else Notes(entries, member.label, member.compressible, {})
-            member.codec.write(value, holder, out, notes)
+            value = self._access.get(holder, field.attribute) if field.attribute else None
+            notes = None if entries is None else Notes(entries, self._label, self._compressible, {})
+            field.codec.write(value, holder, out, notes)
         except Fault as fault:
-            raise fault.under(member.name) from fault.__cause__
+            raise fault.under(field.name) from fault.__cause__
 
     def show(self, holder: object, shown: dict[str, Shown]) -> None:
-        member = self._member
-        if member.codec.silent or (member.when is not None and not member.when(holder, self._version)):
+        """Print the values of ``holder``."""
+        field = self._field
+        if field.codec.silent or (field.when is not None and not field.when(holder, self._version)):
             return
         try:
-            value = self._access.get(holder, member.place) if member.place else None
-            shown[member.label] = member.codec.show(value, holder)
+            value = self._access.get(holder, field.attribute) if field.attribute else None
+            shown[self._label] = field.codec.show(value, holder)
         except Fault as fault:
-            raise fault.under(member.name) from fault.__cause__
+            raise fault.under(field.name) from fault.__cause__
 
 
 class RunStep:
     """Neighbouring cells that are always there, read and written as one.
 
     Arguments:
-        members: the fields, all of them :attr:`Member.packs`.
+        fields: all of them :attr:`Field.packs`.
         access: where their values live.
     """
 
-    def __init__(self, members: Sequence[Member], access: Access) -> None:
-        cells = [member.codec for member in members if isinstance(member.codec, Cell)]
-        carried = [(member, cell) for member, cell in zip(members, cells, strict=True) if cell.carries and member.place]
+    def __init__(self, fields: Sequence[Field], access: Access) -> None:
+        cells = [field.codec for field in fields if isinstance(field.codec, Cell)]
+        carried = [(field, cell) for field, cell in zip(fields, cells, strict=True) if cell.carries and field.attribute]
         self._access = access
         self._layout = struct.Struct(">" + "".join(cell.code for cell in cells))
         self._size = self._layout.size
-        self._names = tuple(member.place for member, _ in carried)
+        self._names = tuple(field.attribute for field, _ in carried)
         self._gather = access.gather(self._names) if carried else lambda _: ()
         self._loads = [(index, cell.load) for index, (_, cell) in enumerate(carried) if cell.load is not None]
         self._saves = [(index, cell.save) for index, (_, cell) in enumerate(carried) if cell.save is not None]
-        self._single = [MemberStep(member, access, 0) for member in members]
+        self._single = [FieldStep(field, access, 0) for field in fields]
 
     def read(self, reader: Reader, holder: object) -> None:
+        """Read into ``holder``."""
         start = reader.pos
         if self._size > reader.end - start:
             self._read_each(reader, holder)
@@ -169,6 +180,7 @@ class RunStep:
             step.read(reader, holder)
 
     def write(self, holder: object, out: bytearray, entries: list[Entry] | None) -> None:
+        """Write from ``holder``, and describe what was written."""
         if entries is None:
             try:
                 values: Sequence[object] = self._gather(holder)
@@ -186,5 +198,6 @@ class RunStep:
             step.write(holder, out, entries)
 
     def show(self, holder: object, shown: dict[str, Shown]) -> None:
+        """Print the values of ``holder``."""
         for step in self._single:
             step.show(holder, shown)

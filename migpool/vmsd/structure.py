@@ -1,10 +1,11 @@
-"""A structure: fields in their order, then optional subsections. The heart of the codec.
+"""A structure: fields in their order, then optional subsections; also as a field of another. The heart of the codec.
 
 For each version that a structure can have on the wire it compiles a plan once. Neighbours of fixed size that are
 always there become one :class:`struct.Struct`; when such a run does not fit, its fields are taken one by one, which
 finds the field to blame.
 """
 
+# ruff: noqa: ARG002 - all codecs share one signature, and most need less than all of it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,10 +13,9 @@ from dataclasses import dataclass
 from struct import Struct
 
 from migpool.errors import DeviceError
-from migpool.vmsd.access import Access
-from migpool.vmsd.codec import Entry, Shown
-from migpool.vmsd.payload import SUBSECTION, Fault, Reader
-from migpool.vmsd.steps import CodecStep, Member, MemberStep, RunStep
+from migpool.vmsd.access import Access, Overlay
+from migpool.vmsd.codec import SUBSECTION, Codec, Entry, Fault, Notes, Reader, Shown
+from migpool.vmsd.steps import Field, FieldStep, RunStep
 
 _VERSION = Struct(">I")
 _HOOK_FAILURES = (ArithmeticError, LookupError, ValueError)
@@ -46,19 +46,19 @@ class Subsection:
 
 @dataclass(slots=True)
 class _Plan:
-    steps: list[CodecStep]
+    steps: list[FieldStep | RunStep]
     size: int | None
     least: int
 
 
 class Structure:
-    """A named, versioned list of members.
+    """A named, versioned list of fields.
 
     Arguments:
         name: the name that subsections begin with and that the JSON shows as ``vmsd_name``.
         version: the version that is written.
         minimum_version: the oldest version that can be read.
-        members: the fields, in the order of the wire.
+        fields: what it consists of, in the order of the wire.
         subsections: what may follow them.
         access: where the values live.
         hooks: what to call around it.
@@ -80,7 +80,7 @@ class Structure:
         name: str,
         version: int,
         minimum_version: int,
-        members: Sequence[Member],
+        fields: Sequence[Field],
         subsections: Sequence[Subsection],
         access: Access,
         hooks: Hooks | None = None,
@@ -88,7 +88,7 @@ class Structure:
         self.name = name
         self.version = version
         self.minimum_version = minimum_version
-        self.members = tuple(members)
+        self.fields = tuple(fields)
         self.access = access
         self._hooks = hooks or Hooks()
         self._name = name.encode("ascii")
@@ -98,10 +98,10 @@ class Structure:
         plan = self.plan(version)
         self.size = None if subsections else plan.size
         self.least = plan.least
-        self.static = all(member.static for member in members) and all(
+        self.static = all(field.static for field in fields) and all(
             subsection.structure.static for subsection in subsections
         )
-        self.compressible = not subsections and all(member.compressible for member in members)
+        self.compressible = not subsections and all(field.compressible for field in fields)
 
     @property
     def subsections(self) -> tuple[Subsection, ...]:
@@ -116,23 +116,23 @@ class Structure:
         return plan
 
     def _compile(self, version: int) -> _Plan:
-        steps: list[CodecStep] = []
-        run: list[Member] = []
+        steps: list[FieldStep | RunStep] = []
+        run: list[Field] = []
         size: int | None = 0
         least = 0
-        for member in self.members:
-            if member.when is None and member.since > version:
+        for field in self.fields:
+            if field.when is None and field.since > version:
                 continue
-            if member.when is None:
-                least += member.codec.least
-            size = None if size is None or member.when or member.codec.size is None else size + member.codec.size
-            if member.packs:
-                run.append(member)
+            if field.when is None:
+                least += field.codec.least
+            size = None if size is None or field.when or field.codec.size is None else size + field.codec.size
+            if field.packs:
+                run.append(field)
                 continue
             if run:
                 steps.append(RunStep(run, self.access))
                 run = []
-            steps.append(MemberStep(member, self.access, version))
+            steps.append(FieldStep(field, self.access, version))
         if run:
             steps.append(RunStep(run, self.access))
         return _Plan(steps, size, least)
@@ -251,3 +251,88 @@ class Structure:
             raise Fault(error.message).under(f"{name}()") from error
         except _HOOK_FAILURES as error:
             raise Fault(f"{type(error).__name__}: {error}").under(f"{name}()") from error
+
+
+class Nested(Codec):
+    """A structure in the place of a field; it has no header on the wire: the local description says its version.
+
+    Arguments:
+        structure: what it consists of.
+        fresh: makes the object to load into when there is none yet.
+        version: the version of its layout; with it, the JSON calls the field a ``vstruct``.
+    """
+
+    resumes = True
+
+    def __init__(self, structure: Structure, fresh: Callable[[], object], version: int | None = None) -> None:
+        plan = structure.plan(structure.version if version is None else version)
+        self.kind = "struct" if version is None else "vstruct"
+        self.size = None if structure.subsections else plan.size
+        self.least = plan.least
+        self.static = structure.static
+        self.compressible = version is not None or structure.compressible
+        self.structure = structure
+        self._fresh = fresh
+        self._version = structure.version if version is None else version
+
+    def read(self, reader: Reader, holder: object, current: object) -> object:
+        if current is None:
+            target = self._fresh()
+        else:
+            target = current if reader.complete else Overlay(current)
+        self.structure.read(reader, target, self._version)
+        return target
+
+    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        if value is None:
+            raise Fault(f"expected the state of {self.structure.name}, the object has None")
+        if notes is None:
+            self.structure.write(value, self._version, out, None)
+            return
+        start = len(out)
+        detail: Entry = {}
+        self.structure.write(value, self._version, out, detail)
+        notes.add(self.kind, len(out) - start, {"struct": detail} if self.kind == "struct" else detail)
+
+    def show(self, value: object, holder: object) -> Shown:
+        return self.structure.show(value, self._version)
+
+
+class Temporary(Codec):
+    """Values that exist only on the wire, computed from the object when saving and taken apart when loading.
+
+    An object is made for them each time; the structure's hooks ``pre_save`` and ``post_load`` do the computing.
+
+    Arguments:
+        structure: the values.
+        fresh: called with the object that is saved or loaded, makes the object that holds the values.
+        kept: the object has them as a value (a record), so none needs to be made.
+    """
+
+    kind = "tmp"
+
+    def __init__(self, structure: Structure, fresh: Callable[..., object], *, kept: bool = False) -> None:
+        self.size = structure.size
+        self.least = structure.least
+        self.static = structure.static
+        self._structure = structure
+        self._fresh = fresh
+        self._kept = kept
+
+    def read(self, reader: Reader, holder: object, current: object) -> object:
+        target = self._fresh(holder)
+        self._structure.read(reader, target, self._structure.version)
+        return target
+
+    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        start = len(out)
+        detail: Entry | None = None if notes is None else {}
+        target = value if self._kept else self._fresh(holder)
+        self._structure.write(target, self._structure.version, out, detail)
+        if notes is not None:
+            notes.add(self.kind, len(out) - start, detail)
+
+    def show(self, value: object, holder: object) -> Shown:
+        out = bytearray()
+        self.write(value, holder, out, None)
+        return out.hex(" ")

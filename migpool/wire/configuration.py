@@ -12,8 +12,9 @@ There is no footer: a subsection's first byte, 05, begins nothing else of the ma
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from migpool.errors import ProtocolError
 from migpool.wire.sections import SUBSECTION, ascii_text, counted, subsection_header
@@ -112,23 +113,14 @@ def _read_subsection(unread: Unread, config: Configuration) -> Steps[Configurati
     raw = yield from take(unread, length + _U32.size, "configuration subsection")
     name = ascii_text(raw[:length], offset + 2, "configuration subsection")
     (version,) = _U32.unpack(raw[length:])
-    if name not in (PAGE_BITS, CAPABILITIES, UUID):
-        known = ", ".join((PAGE_BITS, CAPABILITIES, UUID))
-        raise ProtocolError(offset, "configuration subsection", f"one of {known}; found {name!r}")
+    if name not in _SUBSECTIONS:
+        raise ProtocolError(offset, "configuration subsection", f"one of {', '.join(_SUBSECTIONS)}; found {name!r}")
     if version != 1:
         raise ProtocolError(offset + 2 + length, f"subsection {name}", f"version 1, found {version}")
-    repeated = ProtocolError(offset, "configuration subsection", f"each name once, found a second {name}")
-    if name == PAGE_BITS:
-        if config.page_bits is not None:
-            raise repeated
-        return replace(config, page_bits=(yield from _read_page_bits(unread)))
-    if name == CAPABILITIES:
-        if config.capabilities is not None:
-            raise repeated
-        return replace(config, capabilities=(yield from _read_capabilities(unread)))
-    if config.uuid is not None:
-        raise repeated
-    return replace(config, uuid=bytes((yield from take(unread, 16, f"subsection {UUID}"))))
+    what, read = _SUBSECTIONS[name]
+    if getattr(config, what) is not None:
+        raise ProtocolError(offset, "configuration subsection", f"each name once, found a second {name}")
+    return replace(config, **{what: (yield from read(unread))})
 
 
 def _read_page_bits(unread: Unread) -> Steps[int]:
@@ -152,3 +144,15 @@ def _read_capabilities(unread: Unread) -> Steps[tuple[str, ...]]:
         (length,) = yield from take(unread, 1, item)
         names.append(ascii_text((yield from take(unread, length, item)), offset + 1, item))
     return tuple(names)
+
+
+def _read_uuid(unread: Unread) -> Steps[bytes]:
+    return bytes((yield from take(unread, 16, f"subsection {UUID}")))
+
+
+_SUBSECTIONS: Final[Mapping[str, tuple[str, Callable[[Unread], Steps[Any]]]]] = {
+    PAGE_BITS: ("page_bits", _read_page_bits),
+    CAPABILITIES: ("capabilities", _read_capabilities),
+    UUID: ("uuid", _read_uuid),
+}
+"""For each subsection, the attribute that it fills and what reads its value."""

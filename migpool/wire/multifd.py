@@ -151,11 +151,6 @@ def packet_flags(prefix: Buffer, offset: int = 0) -> int:
     return int(flags)
 
 
-def compression(flags: int) -> Compression:
-    """How the pages of a packet with these (checked) flags are packed."""
-    return Compression(flags & COMPRESSION_MASK)
-
-
 def ram_header_size(page_size: int) -> int:
     """Bytes of a RAM packet's header: 1344 for pages of 4096 bytes."""
     return RAM_HEADER_FIXED + 8 * (BYTES_PER_RAM_PACKET // page_size)

@@ -21,13 +21,13 @@ from typing import Final
 from migpool.errors import ProtocolError
 from migpool.wire.multifd import (
     BYTES_PER_RAM_PACKET,
+    COMPRESSION_MASK,
     DEVICE_STATE,
     MAGIC,
     RAM_HEADER_FIXED,
     SYNC,
     VERSION,
     Compression,
-    compression,
     packet_flags,
 )
 from migpool.wire.sections import ascii_text
@@ -67,7 +67,7 @@ class RamPacketHeader:
     @property
     def compression(self) -> Compression:
         """How the payload is packed."""
-        return compression(self.flags)
+        return Compression(self.flags & COMPRESSION_MASK)
 
 
 def ram_header(header: RamPacketHeader, page_size: int = 4096) -> bytes:
@@ -145,7 +145,7 @@ def _check_payload(flags: int, normal: int, zero: int, size: int, page_size: int
     if flags & SYNC and (normal or zero or size):
         found = f"{normal} pages, {zero} of zeros, {size} bytes of payload"
         raise ProtocolError(offset + 16, "SYNC packet", f"no pages and no payload, found {found}")
-    if compression(flags) is Compression.NONE and size != normal * page_size:
+    if not flags & COMPRESSION_MASK and size != normal * page_size:
         raise ProtocolError(offset + 20, _ITEM, f"a payload of {normal} pages of {page_size} bytes, found {size} bytes")
     if size > limit:
         raise ProtocolError(offset + 20, _ITEM, f"a payload of at most {limit} bytes, found {size}")

@@ -21,8 +21,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.payload import Schema, measured
-from migpool.wire.sections import SectionHead
+from migpool.wire.sections import Schema, SectionHead, measured
 from migpool.wire.unread import Buffer, Steps, Unread, take
 
 _U64 = struct.Struct(">Q")

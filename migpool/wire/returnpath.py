@@ -1,6 +1,6 @@
 """The return path: messages from destination to source, on the main channel's own connection.
 
-Each is u16 type, u16 length, data; at most 512 bytes of data; big-endian (QEMU 10.0)::
+Each is u16 type, u16 length, data; at most 512 bytes of data; big-endian. QEMU 10.0 has these::
 
     1 SHUT            u32 error: 0 the machine runs at the destination, else it failed. The last message
     2 PONG            u32: the value of the PING that it answers
@@ -10,34 +10,46 @@ Each is u16 type, u16 length, data; at most 512 bytes of data; big-endian (QEMU 
     6 RESUME_ACK      u32 value
     7 SWITCHOVER_ACK  nothing: the destination is ready for the machine to stop
 
-A destination of a plain migration says SWITCHOVER_ACK, PONG 1, SHUT 0. Messages of this project's own are in
-:mod:`migpool.wire.extension`; a reader takes them only if it was told that both ends agreed on them.
+A destination of a plain migration says SWITCHOVER_ACK, PONG 1, SHUT 0. These are this project's own, with type numbers
+("MP") far from QEMU's::
+
+    4d50 GRANT    u32 device, u32 limit       the first index of the device that may not be sent yet
+    4d51 WELCOME  u32 chunk, u32 devices      the longest chunk in bytes, and how many devices are expected
+    4d52 RUNNING  boot id[16], u64 ns         when the machine ran, by the CLOCK_MONOTONIC of that boot
+    4d53 FAILED   UTF-8 text, 1 to 480 bytes  the destination's reason in one line; SHUT 1 follows
+    4d54 DIGEST   u32 place, digest[32]       what a device's state is at the destination, after RUNNING; all zero: none
+
+A source offers its own ones by naming :data:`CREDITS_CAPABILITY` among the capabilities of its configuration; a
+destination that does not know the name refuses the stream, as QEMU does with every capability that it does not know. A
+source that sends devices that are not iterable over the multifd channels names :data:`DESCRIBED_CAPABILITY` too, one
+that sends there what iterable devices give while they run :data:`LIVE_CAPABILITY`: an empty PART section then says
+that a device has chunks in this round, of which one without a byte is the last. A reader takes own messages only if it
+was told that both ends agreed on them.
+
+The ``offset`` of every message says where in the return path it began; it is not written.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.extension import OWN_KINDS, OwnMessage, encode_own, fixed
 from migpool.wire.sections import counted
 from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
+CREDITS_CAPABILITY: Final = "x-migpool-credits"
+DESCRIBED_CAPABILITY: Final = "x-migpool-multifd-vmsd"
+LIVE_CAPABILITY: Final = "x-migpool-multifd-live"
 DATA_LIMIT: Final = 512
+FAILED_LIMIT: Final = 480
+DIGEST_SIZE: Final = 32
 
-SHUT: Final = 1
-PONG: Final = 2
-REQ_PAGES_ID: Final = 3
-REQ_PAGES: Final = 4
-RECV_BITMAP: Final = 5
-RESUME_ACK: Final = 6
-SWITCHOVER_ACK: Final = 7
-
+_OWN: Final = 0x4D50
 _HEAD = struct.Struct(">HH")
-_U32 = struct.Struct(">I")
 _PAGES = struct.Struct(">QI")
 
 
@@ -96,33 +108,139 @@ class SwitchoverAck:
     offset: int = 0
 
 
-Message: TypeAlias = Shut | Pong | RequestPages | RecvBitmap | ResumeAck | SwitchoverAck | OwnMessage
+@dataclass(frozen=True, slots=True)
+class GrantMessage:
+    """Room at the destination for more chunks of one device.
+
+    Arguments:
+        device: the device's number, from 0: the iterable ones in the order of the START sections of the main channel,
+            then those that are not iterable and cross over the multifd channels, in the order of their loading.
+        limit: the first index that may not be sent yet; a later grant for a device never lowers it.
+    """
+
+    device: int
+    limit: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The destination's terms, before anything is sent on the multifd channels.
+
+    Arguments:
+        chunk: the longest chunk that it accepts, in bytes without headers.
+        devices: how many devices it expects.
+    """
+
+    chunk: int
+    devices: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The machine runs at the destination.
+
+    Arguments:
+        boot_id: the 16 bytes of the kernel's boot id there: clocks compare only within one boot of one kernel.
+        nanoseconds: CLOCK_MONOTONIC when it ran.
+    """
+
+    boot_id: bytes
+    nanoseconds: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The destination's reason for giving up.
+
+    Arguments:
+        reason: one line. Line breaks become spaces and the text is cut to 480 bytes when it is written.
+    """
+
+    reason: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a device's state is at the destination, for the source to compare with what it saved.
+
+    Arguments:
+        place: the device's place in the machine's order, from 0.
+        digest: 32 bytes; all zero if the device has no digest.
+    """
+
+    place: int
+    digest: bytes
+    offset: int = 0
+
+
+Message: TypeAlias = (
+    Shut
+    | Pong
+    | RequestPages
+    | RecvBitmap
+    | ResumeAck
+    | SwitchoverAck
+    | GrantMessage
+    | Welcome
+    | Running
+    | Failed
+    | Digest
+)
+
+
+class _Kind(IntEnum):
+    SHUT = 1
+    PONG = 2
+    REQ_PAGES_ID = 3
+    REQ_PAGES = 4
+    RECV_BITMAP = 5
+    RESUME_ACK = 6
+    SWITCHOVER_ACK = 7
+    GRANT = _OWN
+    WELCOME = _OWN + 1
+    RUNNING = _OWN + 2
+    FAILED = _OWN + 3
+    DIGEST = _OWN + 4
 
 
 def encode(message: Message) -> bytes:
     """The bytes of one message.
 
     Raises:
-        ValueError: a block name is not 1 to 255 bytes of ASCII, or a field of an own message has the wrong length.
+        ValueError: a block name is not 1 to 255 bytes of ASCII, a boot id or digest has the wrong length, or a reason
+            is empty.
         struct.error: a number does not fit its field.
     """
-    match message:
-        case Shut(error):
-            kind, data = SHUT, _U32.pack(error)
-        case Pong(value):
-            kind, data = PONG, _U32.pack(value)
-        case RequestPages(address, length, block):
-            kind = REQ_PAGES if block is None else REQ_PAGES_ID
-            data = _PAGES.pack(address, length) + (b"" if block is None else counted(block, "a block name"))
-        case RecvBitmap(block):
-            kind, data = RECV_BITMAP, counted(block, "a block name")
-        case ResumeAck(value):
-            kind, data = RESUME_ACK, _U32.pack(value)
-        case SwitchoverAck():
-            kind, data = SWITCHOVER_ACK, b""
-        case _:
-            kind, data = encode_own(message)
+    fixed = _FIXED.get(type(message))
+    if fixed is not None:
+        kind, layout, names = fixed
+        values = tuple([getattr(message, name) for name in names])
+        data = layout.pack(*values)
+        if layout.unpack(data) != values:
+            raise ValueError(f"a {kind.name} message has {layout.size} bytes of data, and {values} are others")
+    elif isinstance(message, RequestPages):
+        kind = _Kind.REQ_PAGES if message.block is None else _Kind.REQ_PAGES_ID
+        data = _PAGES.pack(message.address, message.length)
+        data += b"" if message.block is None else counted(message.block, "a block name")
+    elif isinstance(message, RecvBitmap):
+        kind, data = _Kind.RECV_BITMAP, counted(message.block, "a block name")
+    else:
+        assert isinstance(message, Failed)
+        kind, data = _Kind.FAILED, _one_line(message.reason)
     return _HEAD.pack(kind, len(data)) + data
+
+
+def _one_line(reason: str) -> bytes:
+    text = " ".join(reason.split())
+    if not text:
+        raise ValueError("a destination that fails must say why")
+    data = text.encode("utf-8", "replace")[:FAILED_LIMIT]
+    # The cut may have left the beginning of a character behind.
+    return data.decode("utf-8", "ignore").encode("utf-8")
 
 
 class ReturnPathReader(PushReader[Message]):
@@ -147,45 +265,73 @@ class ReturnPathReader(PushReader[Message]):
             if unread.available < _HEAD.size:
                 yield Need(_HEAD.size, "return path message")
             kind, length = _HEAD.unpack(unread.peek(_HEAD.size))
-            name, wanted, parse = self._kind(kind, offset)
+            if kind not in _READERS or (kind >= _OWN and not self.extension):
+                why = " (an own message of migpool's, which was not agreed on)" if kind in _READERS else ""
+                raise ProtocolError(offset, "return path message", f"a type of 1 to 7, found {kind:#x}{why}")
+            wanted, parse = _READERS[kind]
             if length > DATA_LIMIT or wanted not in (None, length):
                 right = f"at most {DATA_LIMIT}" if wanted is None else str(wanted)
-                raise ProtocolError(offset + 2, f"{name} message", f"a length of {right} bytes, found {length}")
+                item = f"{_Kind(kind).name} message"
+                raise ProtocolError(offset + 2, item, f"a length of {right} bytes, found {length}")
             if unread.available < _HEAD.size + length:
-                yield Need(_HEAD.size + length, f"{name} message")
+                yield Need(_HEAD.size + length, f"{_Kind(kind).name} message")
             yield parse(unread.take(_HEAD.size + length)[_HEAD.size :], offset)
-
-    def _kind(self, kind: int, offset: int) -> tuple[str, int | None, Callable[[Buffer, int], Message]]:
-        if kind in _KINDS:
-            return _KINDS[kind]
-        if kind in OWN_KINDS and self.extension:
-            return OWN_KINDS[kind]
-        why = " (an own message of migpool's, which was not agreed on)" if kind in OWN_KINDS else ""
-        raise ProtocolError(offset, "return path message", f"a type of 1 to 7, found {kind:#x}{why}")
 
 
 def _request_pages_id(data: Buffer, offset: int) -> RequestPages:
     if len(data) <= _PAGES.size:
         raise ProtocolError(offset + 2, "REQ_PAGES_ID message", f"more than {_PAGES.size} bytes, found {len(data)}")
     address, length = _PAGES.unpack_from(data)
-    return RequestPages(address, length, _block(data, _PAGES.size, offset, "REQ_PAGES_ID"), offset)
+    return RequestPages(address, length, _block(data, _PAGES.size, offset, _Kind.REQ_PAGES_ID), offset)
 
 
-def _block(data: Buffer, at: int, offset: int, kind: str) -> str:
+def _block(data: Buffer, at: int, offset: int, kind: _Kind) -> str:
     raw = bytes(data[at + 1 :])
     if len(data) <= at or data[at] != len(raw) or not raw or not raw.isascii():
-        raise ProtocolError(
-            offset + 4 + at, f"{kind} message", f"a counted ASCII block name, found {bytes(data[at:])!r}"
-        )
+        right = f"a counted ASCII block name, found {bytes(data[at:])!r}"
+        raise ProtocolError(offset + 4 + at, f"{kind.name} message", right)
     return raw.decode("ascii")
 
 
-_KINDS: Final[Mapping[int, tuple[str, int | None, Callable[[Buffer, int], Message]]]] = {
-    SHUT: fixed("SHUT", _U32, Shut),
-    PONG: fixed("PONG", _U32, Pong),
-    REQ_PAGES_ID: ("REQ_PAGES_ID", None, _request_pages_id),
-    REQ_PAGES: fixed("REQ_PAGES", _PAGES, lambda address, length, at: RequestPages(address, length, None, at)),
-    RECV_BITMAP: ("RECV_BITMAP", None, lambda data, offset: RecvBitmap(_block(data, 0, offset, "RECV_BITMAP"), offset)),
-    RESUME_ACK: fixed("RESUME_ACK", _U32, ResumeAck),
-    SWITCHOVER_ACK: fixed("SWITCHOVER_ACK", struct.Struct(""), SwitchoverAck),
+def _failed(data: Buffer, offset: int) -> Failed:
+    if not 0 < len(data) <= FAILED_LIMIT:
+        raise ProtocolError(offset + 2, "FAILED message", f"1 to {FAILED_LIMIT} bytes of text, found {len(data)}")
+    try:
+        reason = bytes(data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(offset + 4 + error.start, "FAILED message", "UTF-8 text") from None
+    # Shown on a terminal as one line, so it must not carry control characters there.
+    return Failed("".join(c if c.isprintable() else " " for c in reason), offset)
+
+
+_FIXED: Final[Mapping[type[Message], tuple[_Kind, struct.Struct, tuple[str, ...]]]] = {
+    make: (kind, struct.Struct(f">{layout}"), tuple(field.name for field in fields(make))[:-1])
+    for kind, make, layout in (
+        (_Kind.SHUT, Shut, "I"),
+        (_Kind.PONG, Pong, "I"),
+        (_Kind.RESUME_ACK, ResumeAck, "I"),
+        (_Kind.SWITCHOVER_ACK, SwitchoverAck, ""),
+        (_Kind.GRANT, GrantMessage, "II"),
+        (_Kind.WELCOME, Welcome, "II"),
+        (_Kind.RUNNING, Running, "16sQ"),
+        (_Kind.DIGEST, Digest, f"I{DIGEST_SIZE}s"),
+    )
 }
+"""The messages of one layout: their kind, the layout of their data, and the names of its fields."""
+
+
+_Reader: TypeAlias = Callable[[Buffer, int], Message]
+
+
+def _fixed(layout: struct.Struct, make: Callable[..., Message]) -> tuple[int | None, _Reader]:
+    return layout.size, lambda data, offset: make(*layout.unpack(data), offset)
+
+
+_READERS: Final[Mapping[int, tuple[int | None, _Reader]]] = {
+    **{kind: _fixed(layout, make) for make, (kind, layout, _) in _FIXED.items()},
+    _Kind.REQ_PAGES: _fixed(_PAGES, lambda address, length, at: RequestPages(address, length, None, at)),
+    _Kind.REQ_PAGES_ID: (None, _request_pages_id),
+    _Kind.RECV_BITMAP: (None, lambda data, at: RecvBitmap(_block(data, 0, at, _Kind.RECV_BITMAP), at)),
+    _Kind.FAILED: (None, _failed),
+}
+"""For each kind, how many bytes its data has, and what makes a message of data at an offset."""

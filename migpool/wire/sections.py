@@ -7,7 +7,13 @@ Big-endian, as in QEMU 10.0::
     footer              u8 7e, u32 section id; old machine types (before 2.4) write none
     SUBSECTION 05       u8 05, u8 n, name[n], u32 version id; inside a payload or the configuration, without a footer
 
-Nothing says how long a payload is, and 7e with the right id can occur inside it.
+Nothing says how long a payload is. A mark that is known beforehand follows it (its footer), but its bytes may occur
+inside it. So the mark says when to ask a :class:`Schema`, and the schema's answer decides (:func:`measured`):
+
+* A schema is asked again only when the mark has come in since, or the waiting bytes have doubled, or the input has
+  ended. A payload that is whole has its mark behind it, so a reader on a live connection never waits for bytes that the
+  peer will not send; and however small the pieces are, the work stays linear in the input.
+* What waits is bounded: a payload over the limit is an error, also before its length is known.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer, Need, Steps, Unread, take
@@ -28,6 +34,9 @@ _VERSION = struct.Struct(">I")
 SUBSECTION: Final = 0x05
 FOOTER: Final = 0x7E
 FOOTER_SIZE: Final = 5
+DEFAULT_LIMIT: Final = 256 << 20
+"""Bytes that one payload may have, unless a reader is told otherwise."""
+_ASKS_PER_DOUBLING: Final = 64
 _SECTION_LIMIT: Final = 1 << 16
 _AFTER_A_SECTION: Final = frozenset({0x00, 0x01, 0x02, 0x03, 0x04, 0x08})  # EOF, another section, a command
 
@@ -66,21 +75,30 @@ class SectionHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A section with its whole payload; its footer was right.
+class Headed:
+    """An event that begins with the head of a section.
 
     Arguments:
-        head: whose it is.
-        payload: a read-only view, in one piece.
+        head: whose section it is.
     """
 
     head: SectionHead
-    payload: Buffer
 
     @property
     def offset(self) -> int:
         """Where in the channel the section began."""
         return self.head.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Headed):
+    """A section with its whole payload; its footer was right.
+
+    Arguments:
+        payload: a read-only view, in one piece.
+    """
+
+    payload: Buffer
 
 
 def counted(text: str, item: str) -> bytes:
@@ -198,3 +216,75 @@ class Footers:
         right = footer(head.section_id)
         if raw != right:
             raise ProtocolError(offset, f"footer of {head}", f"{right.hex()}, found {raw.hex()}")
+
+
+class Schema(Protocol):
+    """What knows the layout of devices' payloads. RAM is not asked for: a reader knows it."""
+
+    def iterable(self, idstr: str, instance_id: int, /) -> bool:
+        """Say whether this device's sections consist of records (:mod:`migpool.wire.records`); by default, of none."""
+        del idstr, instance_id
+        return False
+
+    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """Say how long the payload is that begins ``data``.
+
+        Arguments:
+            idstr, instance_id, version, kind: the section's head.
+            data: bytes from the payload's beginning on, read-only. It goes on after the payload, or ends before.
+
+        Returns:
+            the length in bytes; it may be more than ``data`` holds, if it is certain already. None if more bytes are
+            needed to tell.
+
+        Raises:
+            ProtocolError: no payload of this device begins so; its offset is counted from the beginning of ``data``.
+        """
+        ...
+
+
+def measured(unread: Unread, head: SectionHead, schema: Schema, limit: int, mark: bytes) -> Steps[memoryview]:
+    """Read a payload whose length ``schema`` knows; ``mark``, which may be empty, follows it and is left in place.
+
+    Raises:
+        ProtocolError: the schema refuses the bytes, or the payload is longer than ``limit``.
+    """
+    item = f"payload of {head}"
+    if unread.available < max(1, len(mark)):
+        yield Need(max(1, len(mark)), item)
+    asked = doubled = len(unread.first())
+    asks = 1
+    size = _ask(unread, head, schema, unread.first())
+    while size is None:
+        if asked > limit + len(mark):
+            raise ProtocolError(unread.offset, item, f"at most {limit} bytes, found no end within {asked}")
+        yield from _until_worth_asking(unread, asked, 2 * doubled, mark if asks < _ASKS_PER_DOUBLING else None, item)
+        ended = unread.ended
+        asked = unread.available
+        asks += 1
+        if asked >= 2 * doubled:
+            doubled, asks = asked, 0
+        size = _ask(unread, head, schema, unread.peek(asked))
+        if size is None and ended:
+            raise ProtocolError(unread.offset, item, f"a whole payload, found {asked} bytes and the end of the input")
+    if not 0 <= size <= limit:
+        raise ProtocolError(unread.offset, item, f"at most {limit} bytes, found {size}")
+    return (yield from take(unread, size, item))
+
+
+def _ask(unread: Unread, head: SectionHead, schema: Schema, data: memoryview) -> int | None:
+    try:
+        return schema.measure(head.idstr, head.instance_id, head.version, head.kind, data)
+    except ProtocolError as error:
+        raise ProtocolError(unread.offset + error.offset, error.item, error.expected) from error
+
+
+def _until_worth_asking(unread: Unread, asked: int, enough: int, mark: bytes | None, item: str) -> Steps[None]:
+    """Wait for ``enough`` bytes, or for ``mark`` beyond the first ``asked``, or for the end of the input."""
+    searched = asked
+    while unread.available < enough and not unread.ended:
+        waiting = unread.available
+        if mark is not None and waiting > searched and mark in unread.last(waiting - searched + len(mark) - 1):
+            return
+        searched = waiting
+        yield Need(waiting + 1, item, retry_at_end=True)

@@ -1,4 +1,6 @@
-"""Reads the main channel: file header, configuration, sections, commands, EOF, VM description.
+"""The main channel: file header, configuration, sections, commands, EOF, VM description.
+
+A :class:`StreamReader` makes events of bytes; :func:`emit` makes the same bytes of events.
 
 The order of a plain migration (QEMU 10.0)::
 
@@ -18,32 +20,41 @@ What may follow what: :data:`ITEMS`. A stream may end after EOF or after VMDESC,
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
-from migpool.wire.commands import COMMAND, PACKAGE_AT, Packaged, read_command
-from migpool.wire.configuration import CONFIGURATION, Configuration, read_configuration
-from migpool.wire.events import (
-    EOF,
-    FILE_MAGIC,
-    FILE_VERSION,
-    VMDESC,
-    VMDESC_HEAD,
-    DeviceSection,
-    Eof,
-    FileHeader,
-    StreamEvent,
-    VmDescription,
+from migpool.wire import ram
+from migpool.wire.commands import COMMAND, PACKAGE_AT, Command, Packaged, command, packaged, read_command
+from migpool.wire.configuration import CONFIGURATION, Configuration, configuration, read_configuration
+from migpool.wire.multifd import MAGIC
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.records import Record, payload_of, read_records
+from migpool.wire.sections import (
+    DEFAULT_LIMIT,
+    Footers,
+    Headed,
+    Kind,
+    Schema,
+    Section,
+    SectionHead,
+    head_bytes,
+    measured,
+    read_head,
+    section,
 )
-from migpool.wire.payload import DEFAULT_LIMIT, Schema, measured
-from migpool.wire.ram import RAM_IDSTR
-from migpool.wire.ramreader import RamReader
-from migpool.wire.records import read_records
-from migpool.wire.sections import Footers, Kind, Section, SectionHead, read_head
-from migpool.wire.unread import Need, PushReader, Steps, Unread, take
+from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
+FILE_MAGIC: Final = b"QEVM"
+FILE_VERSION: Final = 3
+MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)
+"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
+EOF: Final = 0x00
+VMDESC: Final = 0x06
+VMDESC_HEAD: Final = struct.Struct(">BI")
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
 
@@ -75,6 +86,62 @@ MAY_END: Final = frozenset({StreamState.ENDED, StreamState.DESCRIBED, StreamStat
 """The states in which the input may end."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """The first eight bytes."""
+
+    version: int = FILE_VERSION
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSection(Headed):
+    """A section of an iterable device; its footer was right.
+
+    Arguments:
+        records: the whole payload; the last record is the mark that ended it.
+    """
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eof:
+    """No more sections come."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VmDescription:
+    """The description of all payloads, for tools; ``vmdesc.parse`` reads it.
+
+    Arguments:
+        text: JSON as bytes; may be empty.
+        offset: where in the channel the item began; ``text`` begins 5 bytes later.
+    """
+
+    text: Buffer
+    offset: int = 0
+
+
+StreamEvent: TypeAlias = (
+    FileHeader
+    | Configuration
+    | Section
+    | DeviceSection
+    | RamSection
+    | RamBlocks
+    | RamPages
+    | MultifdFlush
+    | RamSectionEnd
+    | Command
+    | Packaged
+    | Eof
+    | VmDescription
+)
+
+
 class StreamReader(PushReader[StreamEvent]):
     """Reads the main channel from bytes that come in any pieces.
 
@@ -82,25 +149,13 @@ class StreamReader(PushReader[StreamEvent]):
         schema: what knows how long devices' payloads are, and which consist of records.
         limit: how many bytes one payload, package or description may have: the most that is kept, once it has arrived.
         batch: how many pages of RAM one event may have.
-        gpa: whether RAM's block list gives guest-physical addresses; None: as the configuration's capabilities say.
         older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
             (the first item decides) and the footers (the byte behind the first section decides).
         page_size: bytes of a page where the configuration does not say it.
-    """
 
-    __slots__ = (
-        "_batch",
-        "_footers",
-        "_gpa",
-        "_known",
-        "_limit",
-        "_mapped",
-        "_older",
-        "_page_size",
-        "_ram",
-        "_schema",
-        "_section",
-    )
+    Attributes:
+        section: the head of the section that is being read, or was read last.
+    """
 
     def __init__(
         self,
@@ -108,7 +163,6 @@ class StreamReader(PushReader[StreamEvent]):
         *,
         limit: int = DEFAULT_LIMIT,
         batch: int = 256,
-        gpa: bool | None = None,
         older: bool = False,
         page_size: int = 4096,
     ) -> None:
@@ -117,24 +171,18 @@ class StreamReader(PushReader[StreamEvent]):
         self._schema = schema
         self._limit = limit
         self._batch = batch
-        self._gpa = gpa
         self._known: dict[int, SectionHead] = {}
         self._mapped = False
         self._older = older
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = RamReader(page_size, bool(gpa), batch, self._footers)
-        self._section: SectionHead | None = None
+        self._ram = ram.RamReader(page_size, False, batch, self._footers)
+        self.section: SectionHead | None = None
 
     @property
     def footers(self) -> bool | None:
         """Whether sections have footers; None: not known yet."""
         return self._footers.present
-
-    @property
-    def section(self) -> SectionHead | None:
-        """The head of the section that is being read, or was read last."""
-        return self._section
 
     def inside(self, package: Packaged) -> Iterator[StreamEvent]:
         """The events inside a package. Read them to the end before the events that come after it.
@@ -144,10 +192,7 @@ class StreamReader(PushReader[StreamEvent]):
         """
         unread = Unread(package.offset + PACKAGE_AT)
         reader: PushReader[StreamEvent] = PushReader(unread, self._items(unread, StreamState.PACKAGE))
-        reader.feed(package.data)
-        yield from reader.events()
-        reader.end()
-        yield from reader.events()
+        yield from reader.read((package.data,))
 
     def _stream(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
         magic = bytes((yield from take(unread, 4, "file header")))
@@ -185,16 +230,16 @@ class StreamReader(PushReader[StreamEvent]):
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
         config = yield from read_configuration(unread)
         self._mapped = MAPPED_RAM in (config.capabilities or ())
-        gpa = IGNORE_SHARED in (config.capabilities or ()) if self._gpa is None else self._gpa
+        gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if config.page_bits is None else config.page_size
-        self._ram = RamReader(page_size, gpa, self._batch, self._footers)
+        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
         head = yield from read_head(unread, kind, self._known)
         self._known.setdefault(head.section_id, head)
-        self._section = head
-        if head.idstr == RAM_IDSTR:
+        self.section = head
+        if head.idstr == ram.RAM_IDSTR:
             if self._mapped:
                 found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"
                 raise ProtocolError(unread.offset, f"payload of {head}", f"RAM in the stream, {found}")
@@ -215,3 +260,67 @@ def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
     return VmDescription((yield from take(unread, length, "VM description")), offset)
+
+
+def begins_main_channel(first: Buffer) -> bool:
+    """Whether a connection that begins with ``first`` (4 bytes or more) is a main channel; else it is a multifd one.
+
+    Raises:
+        ProtocolError: neither kind of channel begins so.
+    """
+    magic, multifd = bytes(memoryview(first)[:MAIN_MAGIC_SIZE]), MAGIC.to_bytes(4, "big")
+    if magic not in (FILE_MAGIC, multifd):
+        right = f"{FILE_MAGIC.hex()} (main channel) or {multifd.hex()} (multifd channel)"
+        raise ProtocolError(0, "first bytes of a connection", f"{right}, found {magic.hex() or 'nothing'}")
+    return magic == FILE_MAGIC
+
+
+def header() -> bytes:
+    """The eight bytes with which a main channel begins."""
+    return FILE_MAGIC + FILE_VERSION.to_bytes(4, "big")
+
+
+def eof() -> bytes:
+    """The byte after the last section."""
+    return bytes((EOF,))
+
+
+def vm_description(text: Buffer) -> list[Buffer]:
+    """The last item: two buffers, of which the second is ``text`` itself."""
+    return [VMDESC_HEAD.pack(VMDESC, len(text)), text]
+
+
+def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
+    """The bytes that an event was read from, as buffers for ``sendmsg``; large parts are passed on as they are.
+
+    Arguments:
+        event: the event.
+        footers: whether the stream's sections have footers.
+    """
+    match event:
+        case FileHeader():
+            return [header()]
+        case Configuration():
+            return [configuration(event)]
+        case Section(head, payload):
+            return section(head, payload, footers=footers)
+        case DeviceSection(head, records):
+            return section(head, payload_of(records), footers=footers)
+        case RamSection(head):
+            return [head_bytes(head)]
+        case RamBlocks(blocks):
+            return [ram.block_list(blocks)]
+        case RamPages(block):
+            return ram.pages(block, event, named=event.named)
+        case MultifdFlush():
+            return [ram.multifd_flush()]
+        case RamSectionEnd(head):
+            return [ram.ram_section_end(head.section_id, footers=footers)]
+        case Command():
+            return [command(event)]
+        case Packaged(data):
+            return packaged(data)
+        case Eof():
+            return [eof()]
+        case VmDescription(text):
+            return vm_description(text)

@@ -15,7 +15,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -190,6 +190,18 @@ class PushReader(Generic[E]):
         """All events that the input so far allows."""
         while (event := self.next_event()) is not None:
             yield event
+
+    def read(self, pieces: Iterable[Buffer]) -> Iterator[E]:
+        """All events of a whole input.
+
+        Raises:
+            ProtocolError: the bytes are not what the format allows, or end in the middle of something.
+        """
+        for piece in pieces:
+            self.feed(piece)
+            yield from self.events()
+        self.end()
+        yield from self.events()
 
     def end(self) -> None:
         """Declare that no more input comes. Events that were still to be had remain to be had.

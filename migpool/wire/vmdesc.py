@@ -16,16 +16,16 @@ RAM and other devices with sections of their own making are not in it. Unknown k
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
-from migpool.wire.events import VMDESC, VMDESC_HEAD
+from migpool.wire.stream import VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
 _ITEM: Final = "VM description"
-_WINDOW: Final = 1 << 16
 T = TypeVar("T")
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -95,41 +95,28 @@ class Description:
     configuration: Layout | None = None
 
 
-def find(stream: Buffer, limit: int = 64 << 20) -> tuple[int, memoryview]:
+def find(stream: bytes | mmap.mmap, limit: int = 64 << 20) -> tuple[int, bytes]:
     """Find the description at the end of a whole stream, without walking the stream.
 
     Arguments:
-        stream: the whole stream; a view of a mapped file is not read but for its end.
+        stream: the whole stream; of a mapped file no more is read than its end.
         limit: how long the description may be, in bytes.
 
     Returns:
-        where the item begins, and its text as a view of ``stream`` (empty if the source sent an empty one).
+        where the item begins, and its text (empty if the source sent an empty one).
 
     Raises:
         ProtocolError: the stream does not end with a description.
     """
-    view = memoryview(stream).cast("B")
-    lowest = max(0, len(view) - limit - VMDESC_HEAD.size)
+    size = len(stream)
+    lowest = max(0, size - limit - VMDESC_HEAD.size)
     # JSON has no byte 06, so the item's type byte is the last 06 of all, or one of its length bytes is.
-    last = _last_index(view, VMDESC, lowest)
+    last = stream.rfind(bytes((VMDESC,)), lowest)
     for at in range(last, max(lowest, last - VMDESC_HEAD.size + 1) - 1, -1):
-        if at >= 0 and len(view) - at >= VMDESC_HEAD.size:
-            kind, length = VMDESC_HEAD.unpack_from(view, at)
-            if kind == VMDESC and at + VMDESC_HEAD.size + length == len(view):
-                return at, view[at + VMDESC_HEAD.size :]
-    raise ProtocolError(len(view), _ITEM, "06, u32 length, JSON to the end of the stream; found none")
-
-
-def _last_index(view: memoryview, byte: int, lowest: int) -> int:
-    """Where ``byte`` occurs last at ``lowest`` or later; -1 if nowhere. Looks from the end, a window at a time."""
-    end = len(view)
-    while end > lowest:
-        begin = max(lowest, end - _WINDOW)
-        found = bytes(view[begin:end]).rfind(byte)
-        if found >= 0:
-            return begin + found
-        end = begin
-    return -1
+        text = at + VMDESC_HEAD.size
+        if text <= size and VMDESC_HEAD.unpack_from(stream, at) == (VMDESC, size - text):
+            return at, stream[text:]
+    raise ProtocolError(size, _ITEM, "06, u32 length, JSON to the end of the stream; found none")
 
 
 def parse(text: Buffer, offset: int = 0) -> Description:
@@ -179,9 +166,6 @@ class _Reader:
             raise self._wrong(key, "a number")
         return value
 
-    def optional(self, key: str) -> int | None:
-        return self.number(key) if key in self._values else None
-
     def object(self, key: str) -> _Reader:
         return _Reader(self._values.get(key), f"{key!r} of {self.where}", self._offset)
 
@@ -230,8 +214,8 @@ def _field(reader: _Reader) -> Field:
         name=reader.text("name"),
         type=reader.text("type"),
         size=reader.number("size"),
-        array_len=reader.optional("array_len"),
-        index=reader.optional("index"),
+        array_len=reader.number("array_len") if reader.has("array_len") else None,
+        index=reader.number("index") if reader.has("index") else None,
         struct=struct,
         inline=inline,
     )

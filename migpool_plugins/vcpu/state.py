@@ -25,8 +25,8 @@ from types import SimpleNamespace
 from typing import Final, Literal
 
 from migpool.device import DeviceError
-from migpool.vmsd.declaration import Field
 from migpool.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
+from migpool.vmsd.steps import Field
 from migpool_plugins.vcpu.program import PAGE_SIZE, program_bytes
 from migpool_plugins.vcpu.register_sets import RegisterFormat
 from migpool_plugins.vmsd import Description

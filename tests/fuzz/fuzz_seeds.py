@@ -11,7 +11,6 @@ from typing import Final
 from migpool.wire.commands import open_return_path, packaged, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
-from migpool.wire.events import eof, header, vm_description
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages
 from migpool.wire.ramheader import sync_header
@@ -25,6 +24,7 @@ from migpool.wire.records import (
 )
 from migpool.wire.returnpath import Pong, RequestPages, ResumeAck, Shut, SwitchoverAck, encode
 from migpool.wire.sections import section_end, section_part
+from migpool.wire.stream import eof, header, vm_description
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
 from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds

@@ -22,10 +22,9 @@ from migpool.vmsd.jsonform import section_structure
 from migpool.vmsd.layout import from_json
 from migpool.wire.channelreader import ChannelReader
 from migpool.wire.devicestate import DeviceStateParser
-from migpool.wire.events import emit
 from migpool.wire.records import config_within
 from migpool.wire.returnpath import ReturnPathReader, encode
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import StreamReader, emit
 from migpool.wire.unread import PushReader
 from migpool.wire.vmdesc import parse
 from migpool_plugins.vmsd.capture import sections

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import header, vm_description
+from migpool.wire.stream import header, vm_description
 from tests.fuzz.fuzz_budget import SPARE, CostsTooMuch, memory_within
 from tests.fuzz.fuzz_seeds import SEEDS
 from tests.fuzz.fuzz_targets import TARGETS

@@ -12,8 +12,7 @@ from migpool.core.machine import Machine
 from migpool.migration.states import State
 from migpool.schedulers.inline import InlineScheduler
 from migpool.streams.file.file import StreamFile
-from migpool.streams.snapshot.destination import SnapshotDestination
-from migpool.streams.snapshot.source import SnapshotSource
+from migpool.streams.snapshot import SnapshotDestination, SnapshotSource
 from tests.support.guest_cancelling import Cancelling, migrate
 from tests.support.guests import SETTINGS, ends_for, group_of, need
 

@@ -13,7 +13,7 @@ from migpool.migration.completion import Completion
 from migpool.migration.report import boot_id
 from migpool.migration.return_path import ReturnPath
 from migpool.migration.states import Event, State, StateMachine
-from migpool.wire.extension import Running
+from migpool.wire.returnpath import Running
 
 
 class Said:

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from migpool.wire.events import begins_main_channel
 from migpool.wire.returnpath import Message, encode
+from migpool.wire.stream import begins_main_channel
 
 __all__ = ["OtherDestination"]
 

@@ -86,7 +86,7 @@ def test_another_machine_is_refused(guest: Guest, stored: Path, tmp_path: Path) 
 def changed(stored: Path, copy: Path, *, cut: int = 0, footer: bool = False) -> Path:
     """A copy of a stream file with less before the end of its last device, or with that device's footer wrong."""
     data = bytearray(stored.read_bytes())
-    found = find(data)
+    found = find(bytes(data))
     assert found is not None
     eof = found[0] - 1
     if footer:

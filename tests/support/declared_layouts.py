@@ -8,9 +8,8 @@ from migpool.vmsd.arrays import Array, PointerArray
 from migpool.vmsd.cells import Blank
 from migpool.vmsd.description import Description
 from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
-from migpool.vmsd.nested import Nested
-from migpool.vmsd.steps import Member
-from migpool.vmsd.structure import Structure
+from migpool.vmsd.steps import Field
+from migpool.vmsd.structure import Nested, Structure
 
 
 def from_descriptions(descriptions: Mapping[str, Description]) -> LayoutSet:
@@ -23,12 +22,12 @@ def _declared(structure: Structure) -> Layout:
         structure.name,
         structure.version,
         structure.minimum_version,
-        tuple(_member(member) for member in structure.members),
+        tuple(_member(member) for member in structure.fields),
         {part.structure.name: _declared(part.structure) for part in structure.subsections},
     )
 
 
-def _member(member: Member) -> FieldLayout:
+def _member(member: Field) -> FieldLayout:
     codec = member.codec
     length: int | None = 1
     if isinstance(codec, Array | PointerArray):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from migpool.wire.commands import switchover_start
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, block_list, pages, ram_section_end
 from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.stream import eof, header, vm_description
 from tests.support.wire_bytes import section_full
 
 PAGE = 4096

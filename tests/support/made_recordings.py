@@ -11,11 +11,11 @@ from migpool.streams.record.index import Connection, Ended, Flow, Index, Moment,
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
-from migpool.wire.events import eof, header, vm_description
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.stream import eof, header, vm_description
 
 MS = 10**6
 PAGE = 4096

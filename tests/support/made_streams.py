@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from migpool.wire.commands import Command, CommandKind, Packaged
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, emit
 from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSection, RamSectionEnd, pages
 from migpool.wire.records import Mark, Record
 from migpool.wire.sections import Kind, Section, SectionHead
+from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, emit
 from migpool.wire.unread import PushReader
 
 E = TypeVar("E")

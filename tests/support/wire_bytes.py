@@ -61,7 +61,7 @@ def emit_packet(event: ChannelEvent) -> list[Buffer]:
 
 
 def emit_description(description: Description) -> bytes:
-    """The JSON of a description, with the keys in QEMU's order, ready for ``events.vm_description``."""
+    """The JSON of a description, with the keys in QEMU's order, ready for ``stream.vm_description``."""
     value: dict[str, Json] = {}
     if description.configuration is not None:
         value["configuration"] = dict(_layout_json(description.configuration))

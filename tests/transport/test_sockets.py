@@ -17,8 +17,8 @@ from migpool.transport.accept import Connections, accept_all
 from migpool.transport.address import Address
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
-from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
+from migpool.wire.stream import header
 
 LIMIT = 20.0
 

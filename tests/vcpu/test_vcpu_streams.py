@@ -10,7 +10,7 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext
 from migpool.migration.sections import counted, describe
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header, vm_description
+from migpool.wire.stream import eof, header, vm_description
 from migpool_plugins.vcpu import devices
 from migpool_plugins.vcpu.program import start_value
 from migpool_plugins.vcpu.proof import after

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from migpool.device import DeviceError
-from migpool.vmsd.declaration import Field
 from migpool.vmsd.description import Description
 from migpool.vmsd.fields import (
     bitmap,
@@ -31,6 +30,7 @@ from migpool.vmsd.fields import (
     unused,
     validate,
 )
+from migpool.vmsd.steps import Field
 
 POINT = Description("point", version=3, minimum_version=1, fields=[u8("x"), u16("y", since=3)])
 KEY = Description("key", fields=[u16("low"), u16("high")])

@@ -11,9 +11,9 @@ import pytest
 
 from migpool.vmsd import fields
 from migpool.vmsd.access import Record
-from migpool.vmsd.declaration import Field
 from migpool.vmsd.description import Description
 from migpool.vmsd.fields import buffer, equal, i32, i64, struct, temporary, timer, u8, u32, u64, unused
+from migpool.vmsd.steps import Field
 from migpool_plugins.vmsd.capture import CapturedSection
 from migpool_plugins.vmsd.device import CapturedDevice
 from tests.support.vmsd_captures import NAMES, captured, section

@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migpool.vmsd import fields
-from migpool.vmsd.declaration import Field
 from migpool.vmsd.description import Description
 from migpool.vmsd.fields import Scalar
 from migpool.vmsd.jsonform import section_structure
+from migpool.vmsd.steps import Field
 
 
 @dataclass

@@ -11,11 +11,10 @@ import pytest
 from migpool.errors import ProtocolError
 from migpool.wire.channelreader import ChannelReader
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import header
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages, ram_section_end
 from migpool.wire.sections import Kind, SectionHead, footer, head_bytes
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import StreamReader, header
 from tests.support.described_lengths import DescribedLengths, capture
 from tests.support.made_streams import read_in_pieces
 from tests.support.wire_bytes import RECORDS_ONLY

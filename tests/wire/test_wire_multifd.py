@@ -17,7 +17,6 @@ from migpool.wire.devicestate import (
     device_packet_header,
     parse_device_packet_header,
 )
-from migpool.wire.events import begins_main_channel
 from migpool.wire.multifd import (
     DEVICE_STATE,
     PREFIX_SIZE,
@@ -32,6 +31,7 @@ from migpool.wire.multifd import (
 )
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header, sync_header
 from migpool.wire.records import CONFIG_FRAME, config_within, frame_config
+from migpool.wire.stream import begins_main_channel
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
 from tests.support.wire_bytes import emit_packet
 

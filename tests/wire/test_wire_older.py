@@ -7,10 +7,9 @@ import pytest
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader, DeviceStateParser
-from migpool.wire.events import Eof, FileHeader, StreamEvent, emit, eof, header
 from migpool.wire.ram import RamBlock, RamPages, block_list, pages
 from migpool.wire.sections import Section
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import Eof, FileHeader, StreamEvent, StreamReader, emit, eof, header
 from tests.support.made_streams import LengthPrefixed
 from tests.support.wire_bytes import section_full, section_start
 

@@ -6,7 +6,6 @@ import pytest
 
 from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import emit, eof, header
 from migpool.wire.ram import (
     MultifdFlush,
     RamBlock,
@@ -19,7 +18,7 @@ from migpool.wire.ram import (
     ram_section_end,
 )
 from migpool.wire.sections import Kind, SectionHead, head_bytes
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import StreamReader, emit, eof, header
 from tests.support.made_streams import read_in_pieces
 from tests.support.wire_bytes import RECORDS_ONLY
 
@@ -105,13 +104,10 @@ def test_with_multifd_only_the_list_and_flushes_stand_here() -> None:
     assert RamPages not in kinds
 
 
-@pytest.mark.parametrize(("told", "named"), [(None, True), (True, False)])
-def test_guest_physical_addresses_are_read_where_the_capability_or_the_caller_says_so(
-    told: bool | None, named: bool
-) -> None:
+def test_guest_physical_addresses_are_read_where_the_capability_says_so() -> None:
     blocks = [RamBlock("a", PAGE, 0), RamBlock("b", 2 * PAGE, 0x100000000)]
-    config = Configuration("q", capabilities=("x-ignore-shared",) if named else ())
-    reader = StreamReader(RECORDS_ONLY, gpa=told)
+    config = Configuration("q", capabilities=("x-ignore-shared",))
+    reader = StreamReader(RECORDS_ONLY)
     events = read_in_pieces(reader, [stream(block_list(blocks), config=config)])
     assert [event.blocks for event in events if isinstance(event, RamBlocks)] == [tuple(blocks)]
 

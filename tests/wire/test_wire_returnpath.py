@@ -7,16 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.errors import ProtocolError
-from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import (
+    Digest,
+    Failed,
+    GrantMessage,
     Message,
     Pong,
     RecvBitmap,
     RequestPages,
     ResumeAck,
     ReturnPathReader,
+    Running,
     Shut,
     SwitchoverAck,
+    Welcome,
     encode,
 )
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32

@@ -21,10 +21,19 @@ from migpool.wire.commands import (
     switchover_start,
 )
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import DeviceSection, Eof, FileHeader, StreamEvent, VmDescription, eof, header, vm_description
 from migpool.wire.records import Mark, data_record, end_payload, setup_payload
 from migpool.wire.sections import Section, footer, section_end, section_part
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import (
+    DeviceSection,
+    Eof,
+    FileHeader,
+    StreamEvent,
+    StreamReader,
+    VmDescription,
+    eof,
+    header,
+    vm_description,
+)
 from tests.support.described_lengths import CAPTURES, NAMES, DescribedLengths, capture
 from tests.support.made_streams import BATCH, LengthPrefixed, in_pieces, raw, read_in_pieces, streams
 from tests.support.wire_bytes import RECORDS_ONLY, section_full, section_start

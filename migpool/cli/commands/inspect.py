@@ -138,8 +138,9 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
         raise UsageError(
             f"{path} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
         )
-    from migpool.streams.record.explain import explain, picture
-    from migpool.streams.record.explain import show as show_explanation
+    from migpool.streams.record.explain import explain
+    from migpool.streams.record.picture import picture
+    from migpool.streams.record.terminal import show as show_explanation
 
     explanation = explain(path)
     if picture_file is not None:

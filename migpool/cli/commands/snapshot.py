@@ -54,7 +54,7 @@ def save(
     from migpool.precopy.rounds import Round
     from migpool.schedulers.inline import InlineScheduler
     from migpool.streams.file.file import StreamFile
-    from migpool.streams.snapshot.source import SnapshotSource
+    from migpool.streams.snapshot import SnapshotSource
 
     def show(done: Round) -> None:
         say(round_line(RoundResult.of(done)))
@@ -79,7 +79,7 @@ def load(
       [cyan]migpool snapshot load guest.mig[/]
     """
     from migpool.schedulers.inline import InlineScheduler
-    from migpool.streams.snapshot.destination import SnapshotDestination
+    from migpool.streams.snapshot import SnapshotDestination
 
     with _machine(scenario, "destination", seed) as (machine, settings, interrupt):
         destination = SnapshotDestination(machine, settings, InlineScheduler())

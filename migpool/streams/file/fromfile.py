@@ -16,22 +16,21 @@ The destination loads no page before it has the list of blocks, and no device be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid as uuids
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from migpool.errors import MigpoolError, ProtocolError, UsageError
-from migpool.streams.file.end import EndFinder
-from migpool.streams.file.front import Front
-from migpool.streams.file.packets import Packets
+from migpool.streams.file.front import EndFinder, Front
 from migpool.streams.file.peer import Peer
 from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, open_return_path, ping
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import FILE_MAGIC, FileHeader, StreamEvent, emit
+from migpool.wire.multifd import BYTES_PER_RAM_PACKET
 from migpool.wire.ram import (
     MultifdFlush,
     RamBlocks,
@@ -42,7 +41,10 @@ from migpool.wire.ram import (
     multifd_flush,
     ram_section_end,
 )
+from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.sections import Kind, SectionHead, head_bytes
+from migpool.wire.stream import FILE_MAGIC, FileHeader, StreamEvent, emit
+from migpool.wire.unread import Buffer
 
 _PIECE: Final = 1 << 20
 _OF_CONNECTIONS: Final = (CommandKind.OPEN_RETURN_PATH, CommandKind.PING)
@@ -118,97 +120,78 @@ def send_file(
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         stack.callback(os.close, fd)
-        sender = _Sender(_Source(fd, path), channels, return_path)
-        configuration = sender.configuration()
+        sender = _Sender(fd, path, channels, return_path)
+        configuration = sender.configuration
         number = uuid.bytes if uuid is not None else configuration.uuid or bytes(16)
         sender.send(Peer(address, channels, number, limit=limit, cancelled=cancelled, stack=stack))
         return Sent(configuration.machine, sender.pages, return_path)
 
 
-class _Source:
-    """The file's bytes, as a front and a rest."""
+class _Sender:
+    """One file on its way; its first bytes are read before anybody is connected to."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, channels: int, return_path: bool) -> None:
         self._fd = fd
         self._path = path
+        self._channels = channels
+        self._return_path = return_path
         self._front = Front()
         self._read = 0
+        self._ram: SectionHead | None = None
+        self._ram_ended = False
+        self.pages = 0
+        self._next_event()  # the file header
+        configuration = self._next_event()
+        assert isinstance(configuration, Configuration)  # what a reader finds there, or it raises
+        self.configuration = configuration
 
-    def next_event(self) -> StreamEvent | None:
+    def send(self, peer: Peer) -> None:
+        """Send the whole file, and wait for the destination's word."""
+        peer.send_main([*emit(FileHeader()), *emit(self.configuration)])
+        if self._return_path:
+            peer.send_main([open_return_path(), ping(1)])
+        packets = Packets(self._channels, self.configuration.page_size, peer.send_channel)
+        while (event := self._next_event()) is not None:
+            self._send_event(event, peer, packets)
+        if self._channels:
+            self._front.check_ram()
+            if not self._ram_ended and self._ram is not None:
+                self._end_ram(self._ram, peer, packets)
+        self._send_rest(peer)
+        if self._return_path:
+            peer.wait_for_shut()
+        peer.wait_for_close()
+
+    def _next_event(self) -> StreamEvent | None:
         """The next event of the front, or None at its end."""
         while (event := self._front.next_event()) is None and self._front.rest is None:
-            data = self._at(self._read, _PIECE)
-            self._read += len(data)
+            data = self._next_piece()
             if not data:
                 self._front.end()
             self._front.feed(data)
         return event
 
-    def check_ram(self) -> None:
-        """See to it that RAM was in the front: multifd needs that."""
-        self._front.check_ram()
-
-    def rest(self, send: Callable[[bytes | memoryview], None]) -> None:
+    def _send_rest(self, peer: Peer) -> None:
         """Pass on the rest, and find out whether it is whole."""
         begin = self._front.offset
         end = EndFinder(lambda at, size: self._at(begin + at, size))
-        data: bytes | memoryview = self._front.rest or b""
-        while True:
+        for data in itertools.chain((self._front.rest or b"",), iter(self._next_piece, b"")):
             end.feed(data)
-            send(data)
-            data = self._at(self._read, _PIECE)
-            self._read += len(data)
-            if not data:
-                break
+            peer.send_main([data])
         if not end.whole:
             right = "the stream's end (EOF, and mostly a description of the machine), found the end of the file"
             raise ProtocolError(self._read, f"end of {self._path}", f"{right}: it has been cut")
+
+    def _next_piece(self) -> bytes:
+        data = self._at(self._read, _PIECE)
+        self._read += len(data)
+        return data
 
     def _at(self, offset: int, size: int) -> bytes:
         try:
             return os.pread(self._fd, size, offset)
         except OSError as error:
             raise MigpoolError(f"{self._path} cannot be read: {error.strerror or error}") from None
-
-
-class _Sender:
-    """One file on its way."""
-
-    def __init__(self, source: _Source, channels: int, return_path: bool) -> None:
-        self._source = source
-        self._channels = channels
-        self._return_path = return_path
-        self._configuration: Configuration | None = None
-        self._ram: SectionHead | None = None
-        self._ram_ended = False
-        self.pages = 0
-
-    def configuration(self) -> Configuration:
-        """Read the file up to its configuration, before anybody is connected to."""
-        event = self._source.next_event()
-        assert isinstance(event, FileHeader)  # the first that a reader finds, or it raises
-        event = self._source.next_event()
-        assert isinstance(event, Configuration)
-        self._configuration = event
-        return event
-
-    def send(self, peer: Peer) -> None:
-        """Send the whole file, and wait for the destination's word."""
-        assert self._configuration is not None
-        peer.send_main([*emit(FileHeader()), *emit(self._configuration)])
-        if self._return_path:
-            peer.send_main([open_return_path(), ping(1)])
-        packets = Packets(self._channels, self._configuration.page_size, peer.send_channel)
-        while (event := self._source.next_event()) is not None:
-            self._send_event(event, peer, packets)
-        if self._channels:
-            self._source.check_ram()
-        if self._channels and not self._ram_ended and self._ram is not None:
-            self._end_ram(self._ram, peer, packets)
-        self._source.rest(lambda data: peer.send_main([data]))
-        if self._return_path:
-            peer.wait_for_shut()
-        peer.wait_for_close()
 
     def _send_event(self, event: StreamEvent, peer: Peer, packets: Packets) -> None:
         match event:
@@ -243,3 +226,77 @@ class _Sender:
         packets.sync()
         begin, end = head_bytes(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
         peer.send_main([begin, multifd_flush(), end])
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The next packet of a channel."""
+
+    block: str = ""
+    normal: dict[int, Buffer] = field(default_factory=dict)
+    zero: dict[int, None] = field(default_factory=dict)
+
+    def has_room(self, block: str, address: int, room: int) -> bool:
+        known = address in self.normal or address in self.zero
+        return block == self.block and not known and len(self.normal) + len(self.zero) < room
+
+
+class Packets:
+    """Gathers pages of a file into multifd packets, one packet a channel; at most 512 KiB wait for each.
+
+    A file may hold a page several times, and the last one counts. Channels are loaded side by side, but each of them in
+    its order. So each page has its channel, by its address: 512 KiB of a block go to one channel, the next 512 KiB to
+    the next. No flush is needed between two copies of a page, and no list of the pages that were sent.
+
+    Arguments:
+        channels: how many there are, at least 1.
+        page_size: bytes of a page.
+        send: sends buffers on a channel.
+    """
+
+    def __init__(self, channels: int, page_size: int, send: Callable[[int, Sequence[Buffer]], None]) -> None:
+        self._page_size = page_size
+        self._send = send
+        self._room = BYTES_PER_RAM_PACKET // page_size
+        self._waiting = [_Waiting() for _ in range(channels)]
+        self._number = 0
+
+    def add(self, pages: RamPages) -> None:
+        """Take pages, and send the packets that have become full."""
+        count = len(self._waiting)
+        for address, page in pages:
+            channel = address // BYTES_PER_RAM_PACKET % count
+            waiting = self._waiting[channel]
+            if not waiting.has_room(pages.block, address, self._room):
+                waiting = self._send_waiting(channel)
+                waiting.block = pages.block
+            if page is None:
+                waiting.zero[address] = None
+            else:
+                waiting.normal[address] = page
+
+    def sync(self) -> None:
+        """Send all that waits, and a SYNC on each channel."""
+        for channel in range(len(self._waiting)):
+            self._send_waiting(channel)
+            self._send(channel, [sync_header(self._next_number(), self._page_size)])
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _send_waiting(self, channel: int) -> _Waiting:
+        waiting = self._waiting[channel]
+        if waiting.normal or waiting.zero:
+            header = RamPacketHeader(
+                0,
+                self._next_number(),
+                waiting.block,
+                tuple(waiting.normal),
+                tuple(waiting.zero),
+                len(waiting.normal) * self._page_size,
+                self._room,
+            )
+            self._send(channel, [ram_header(header, self._page_size), *waiting.normal.values()])
+        self._waiting[channel] = fresh = _Waiting()
+        return fresh

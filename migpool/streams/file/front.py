@@ -1,4 +1,4 @@
-"""The front of a main channel: all of it that can be understood without knowing the devices.
+"""The two parts of a main channel: its front, which can be understood without knowing the devices, and the rest.
 
 RAM comes first in a stream and says how long it is; so do the sections of VFIO devices. What comes after RAM's END is
 the devices' states, and nothing in the stream says where one ends. So a stream falls into two parts::
@@ -9,29 +9,47 @@ the devices' states, and nothing in the stream says where one ends. So a stream 
 The front also ends before the first FULL section and before EOF: a source need not end RAM by an END section. A device
 that is sent before RAM (virtio-mem is) ends it so early that RAM belongs to the rest. That does for a stream that is
 passed on as it is, but not where pages travel on multifd channels: :meth:`Front.check_ram`.
+
+The states of devices are opaque, so EOF cannot be told from any other zero byte; and a source that has a return path
+keeps the connection open until the destination says SHUT. The end is therefore recognised by what a stream ends with::
+
+    00                       EOF
+    06, u32 length, JSON     VMDESC: an object with "page_size" and "devices"
+
+When the last byte that has come is the last of such a JSON text, as its length field says, and the text is a
+description of a machine, then the stream is whole. This needs no waiting, and no state of a device looks so: it would
+have to hold the description of a machine with EOF and the right length before it, and to end with it.
+
+A stream may also end without a description, or with an empty one. Then the last section's footer stands before EOF,
+but these few bytes also occur by chance: they count only once the source has closed the connection.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from migpool.errors import ProtocolError, UsageError
 from migpool.wire.commands import Command
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import EOF, DeviceSection, StreamEvent
 from migpool.wire.ram import RamBlocks, RamSectionEnd
-from migpool.wire.sections import Kind
-from migpool.wire.stream import StreamReader
+from migpool.wire.sections import Kind, Schema
+from migpool.wire.stream import EOF, DeviceSection, StreamEvent, StreamReader
 
 _BATCH: Final = 128
+_BEFORE: Final = 6  # EOF, the type and the length of VMDESC
+_MARK: Final = re.compile(rb"(?=\x00\x06([\x00-\x0f][\x00-\xff]{3})\{)", re.DOTALL)
+_MARK_SIZE: Final = _BEFORE + 1
+_CANDIDATES: Final = 64
+_BARE_END: Final = re.compile(rb"\x7e[\x00-\xff]{4}\x00(\x06\x00{4})?\Z", re.DOTALL)
+_BARE_SIZE: Final = 11
 
 
-class _NoDevices:
+class _NoDevices(Schema):
     """The schema of a front: devices that would need one are an error, by name."""
-
-    def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        del idstr, instance_id
-        return False
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
         del version, data
@@ -121,3 +139,50 @@ class Front:
         if waiting:
             self._boundary = -1  # the next item's type is known, and it belongs to the front
         return False
+
+
+class EndFinder:
+    """Watches the devices' states go by and says whether a stream that ends here would be whole.
+
+    It keeps a few bytes and a few numbers, however much goes by.
+
+    Arguments:
+        read: gives bytes that have gone by once more: where they begin, counted as ``feed`` counts, and how many.
+    """
+
+    __slots__ = ("_candidates", "_read", "_tail", "_total")
+
+    def __init__(self, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
+        self._total = 0
+        self._tail = b""
+        self._candidates: deque[tuple[int, int]] = deque(maxlen=_CANDIDATES)
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Note the bytes that come next."""
+        joined = self._tail + bytes(data)
+        base = self._total - len(self._tail)
+        self._total += len(data)
+        for found in _MARK.finditer(joined, max(0, len(self._tail) - _MARK_SIZE + 1)):
+            begin = base + found.start() + _BEFORE
+            self._candidates.append((begin, begin + int.from_bytes(found[1], "big")))
+        while self._candidates and self._candidates[0][1] < self._total:
+            self._candidates.popleft()
+        self._tail = joined[-_BARE_SIZE:]
+
+    @property
+    def described(self) -> bool:
+        """Whether the bytes so far end with EOF and the description of a machine: nothing can follow."""
+        return any(end == self._total and self._is_description(begin, end) for begin, end in self._candidates)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a stream that is known to have ended here is whole: described, or EOF behind a footer."""
+        return self.described or _BARE_END.search(self._tail) is not None
+
+    def _is_description(self, begin: int, end: int) -> bool:
+        try:
+            value = json.loads(self._read(begin, end - begin))
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(value, dict) and "page_size" in value and "devices" in value

@@ -14,7 +14,7 @@ from migpool.transport.accept import TICK
 from migpool.transport.address import Address
 from migpool.transport.sockets import MOST_BUFFERS, behind, connect
 from migpool.wire.multifd import initial_packet
-from migpool.wire.returnpath import Message, ReturnPathReader, Shut
+from migpool.wire.returnpath import ReturnPathReader, Shut
 from migpool.wire.unread import Buffer
 
 _PIECE: Final = 4096
@@ -163,12 +163,8 @@ class Peer:
             return False
         self._answers.feed(data)
         for message in self._answers.events():
-            self._note(message)
+            self._shut = message if isinstance(message, Shut) else self._shut
         return bool(data)
-
-    def _note(self, message: Message) -> None:
-        if isinstance(message, Shut):
-            self._shut = message
 
     def _why_it_broke(self, what: str, error: OSError) -> PeerError:
         with contextlib.suppress(OSError):

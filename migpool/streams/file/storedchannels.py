@@ -13,17 +13,16 @@ from dataclasses import replace
 from typing import Final
 
 from migpool.errors import PeerError, ProtocolError
-from migpool.streams.file.end import EndFinder
 from migpool.streams.file.file import StreamFile
-from migpool.streams.file.front import Front
+from migpool.streams.file.front import EndFinder, Front
 from migpool.wire.channelreader import ChannelReader, DeviceStatePacket, RamPacket
 from migpool.wire.commands import Command, CommandKind, Packaged, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.events import StreamEvent, emit
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, Compression, initial_packet
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.stream import StreamEvent, emit
 
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
 _DEVICE_STATE_LIMIT: Final = 2 * BYTES_PER_RAM_PACKET
@@ -33,6 +32,7 @@ class StoredMainChannel:
     """What has come on the main channel so far.
 
     Arguments:
+        sock: its connection.
         file: where to write.
         uuid: the machine's uuid as the multifd channels said it. The file keeps it even if the source's configuration
             does not: who sends the file needs it to open multifd channels.
@@ -44,11 +44,20 @@ class StoredMainChannel:
         page_size: bytes of a page.
         machine: its type.
         pages: how many pages came on this channel.
-        at_flush: stopped at a MULTIFD_FLUSH.
+        stopped: it has come to a MULTIFD_FLUSH.
+        closed: the source has closed the connection.
         return_path: whether the source has opened the return path.
     """
 
-    def __init__(self, file: StreamFile, uuid: bytes, multifd: bool, answer: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        file: StreamFile,
+        uuid: bytes,
+        multifd: bool,
+        answer: Callable[[Message], None],
+    ) -> None:
+        self.socket = sock
         self._file = file
         self._uuid = uuid
         self._multifd = multifd
@@ -60,7 +69,8 @@ class StoredMainChannel:
         self.page_size = 4096
         self.machine = ""
         self.pages = 0
-        self.at_flush = False
+        self.stopped = False
+        self.closed = False
         self.return_path = False
 
     @property
@@ -87,8 +97,8 @@ class StoredMainChannel:
 
     def go_on(self) -> None:
         """Take what has come already, up to the next flush."""
-        self.at_flush = False
-        while not self.at_flush and (event := self._front.next_event()) is not None:
+        self.stopped = False
+        while not self.stopped and (event := self._front.next_event()) is not None:
             self._take(event)
         if self._front.rest is not None and self._end is None:
             if self._multifd:
@@ -105,6 +115,7 @@ class StoredMainChannel:
         """
         if self._end is None or not self._end.whole:
             raise PeerError("the source closed the main channel before the end of the stream")
+        self.closed = True
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         assert self._end is not None
@@ -141,7 +152,7 @@ class StoredMainChannel:
                 if not self._multifd:
                     right = "none, as there are no multifd channels, found one: give --channels as the source has"
                     raise ProtocolError(offset, "MULTIFD_FLUSH", right)
-                self.at_flush = True
+                self.stopped = True
                 return
             case RamPages(block, addresses=addresses):
                 self.pages += len(addresses)
@@ -185,7 +196,7 @@ class StoredMultifdChannel:
         main: the main channel, which knows RAM's blocks. They must be known when the first bytes are fed.
 
     Attributes:
-        at_sync: stopped at a SYNC.
+        stopped: it has come to a SYNC.
         closed: the source has closed the connection.
         pages: how many pages came on this channel.
     """
@@ -196,7 +207,7 @@ class StoredMultifdChannel:
         self._file = file
         self._main = main
         self._reader: ChannelReader | None = None
-        self.at_sync = False
+        self.stopped = False
         self.closed = False
         self.pages = 0
 
@@ -214,14 +225,14 @@ class StoredMultifdChannel:
 
     def go_on(self) -> None:
         """Take what has come already, up to the next SYNC."""
-        self.at_sync = False
-        while not self.at_sync and self._reader is not None and (packet := self._reader.next_event()) is not None:
+        self.stopped = False
+        while not self.stopped and self._reader is not None and (packet := self._reader.next_event()) is not None:
             if isinstance(packet, DeviceStatePacket):
                 who = f"{packet.header.idstr!r} ({packet.header.instance_id})"
                 right = f"RAM, found state of {who}: switch x-multifd-transfer off for the device to store it"
                 raise ProtocolError(packet.offset, f"packet on multifd channel {self.number}", right)
             if isinstance(packet, RamPacket):
-                self.at_sync = packet.header.sync
+                self.stopped = packet.header.sync
                 self._write(packet)
 
     def end(self) -> None:

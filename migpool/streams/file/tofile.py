@@ -29,8 +29,8 @@ from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifd
 from migpool.transport.accept import TICK, Connections, accept_all, one_too_many
 from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, send_all
-from migpool.wire.events import FILE_MAGIC
 from migpool.wire.returnpath import Message, Shut, encode
+from migpool.wire.stream import FILE_MAGIC
 
 _PIECE: Final = 1 << 18
 _REMEDY: Final = "give --channels as the source has"
@@ -116,16 +116,13 @@ class _Session:
 
     def __init__(self, listener: socket.socket, arrived: Connections, file: StreamFile, limit: float) -> None:
         self._limit = limit
-        self._listener = listener
-        self._socket = arrived.main_channel
-        self._ended = False
-        self.main = StoredMainChannel(file, arrived.uuid, bool(arrived.channels), self._answer)
+        self.main = StoredMainChannel(arrived.main_channel, file, arrived.uuid, bool(arrived.channels), self._answer)
         self._channels = [
             StoredMultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)
         ]
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._refuse_one_more)
-        self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
+        self._watch(self.main)
         self._reading_channels = False
 
     def close(self) -> None:
@@ -141,7 +138,7 @@ class _Session:
         """Serve the connections until the stream is whole."""
         self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
         heard = time.monotonic()
-        while not self._ended and not self.main.described:
+        while not self.main.closed and not self.main.described:
             if cancelled():
                 raise Cancelled("cancelled: no file is kept, and the machine stays at the source")
             ready = self._selector.select(TICK)
@@ -165,86 +162,62 @@ class _Session:
             if self.main.return_path:
                 self._answer(Shut(0))
         deadline = time.monotonic() + self._limit
-        while not self._ended and not cancelled() and time.monotonic() < deadline:
+        while not self.main.closed and not cancelled() and time.monotonic() < deadline:
             try:
-                self._ended = not self._socket.recv(_PIECE)
+                self.main.closed = not self.main.socket.recv(_PIECE)
             except BlockingIOError:
                 continue
             except OSError:
                 return
 
     def _answer(self, message: Message) -> None:
-        send_all(self._socket, [encode(message)], "return path")
+        send_all(self.main.socket, [encode(message)], "return path")
 
     def _refuse_one_more(self) -> None:
         raise one_too_many(len(self._channels), _REMEDY)
 
-    def _read_main(self) -> None:
-        data = self._receive(self._socket)
-        if data is None:
-            return
-        if not data:
-            self.main.end()
-            self._ended = True
-            return
-        self.main.feed(data)
-        self._stop_or_go()
+    def _watch(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
+        self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._read, channel))
 
-    def _read_channel(self, channel: StoredMultifdChannel) -> None:
-        data = self._receive(channel.socket)
-        if data is None:
+    def _read(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
+        try:
+            data = channel.socket.recv(_PIECE)
+        except BlockingIOError:
             return
-        if not data:
-            self._selector.unregister(channel.socket)
+        except OSError as error:
+            raise PeerError(f"a connection of the source broke ({error.strerror or error})") from None
+        if data:
+            channel.feed(data)
+        else:
             channel.end()
-            return
-        channel.feed(data)
-        if channel.at_sync:
+        if channel.stopped or not data:
             self._selector.unregister(channel.socket)
-
-    def _stop_or_go(self) -> None:
-        """Follow what the main channel has just come to: a flush, or the list of blocks that all others wait for."""
-        if self.main.at_flush:
-            self._selector.unregister(self._socket)
         if self.main.ram is not None and not self._reading_channels:
-            self._reading_channels = True
-            for channel in self._channels:
-                self._watch(channel)
-
-    def _watch(self, channel: StoredMultifdChannel) -> None:
-        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._read_channel(channel))
+            self._reading_channels = True  # the list of blocks has come, for which all others wait
+            for other in self._channels:
+                self._watch(other)
 
     def _pass_barriers(self) -> None:
         while self._all_are_at_the_barrier():
             # The main channel first: behind the last flush of all it says that RAM is over, and then no page may come.
-            self.main.go_on()
-            if not self.main.at_flush:
-                self._selector.register(self._socket, selectors.EVENT_READ, self._read_main)
-            for channel in self._channels:
+            every: list[StoredMainChannel | StoredMultifdChannel] = [self.main, *self._channels]
+            for channel in every:
                 channel.go_on()
-                if not channel.at_sync:
+                if not channel.stopped:
                     self._watch(channel)
 
     def _all_are_at_the_barrier(self) -> bool:
-        if not self.main.at_flush:
+        if not self.main.stopped:
             return False
-        waiting = [channel for channel in self._channels if not channel.at_sync]
+        waiting = [channel for channel in self._channels if not channel.stopped]
         for channel in waiting:
             if channel.closed:
                 raise PeerError(f"the source closed multifd channel {channel.number} before the end of RAM")
         return not waiting
 
-    def _receive(self, sock: socket.socket) -> bytes | None:
-        try:
-            return sock.recv(_PIECE)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise PeerError(f"a connection of the source broke ({error.strerror or error})") from None
-
     def _silence(self) -> str:
-        if self.main.at_flush:
-            waiting = [str(channel.number) for channel in self._channels if not channel.at_sync]
+        if self.main.stopped:
+            waiting = [str(channel.number) for channel in self._channels if not channel.stopped]
             return f"multifd channels {', '.join(waiting)} have not come to the flush within {self._limit:g} s"
         if self.main.ram_is_over:
             return (

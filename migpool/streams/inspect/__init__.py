@@ -6,5 +6,3 @@
 
 The walk takes constant memory for pages of RAM, whatever the size of the recording.
 """
-
-from __future__ import annotations

@@ -4,24 +4,34 @@ A section says nothing about its length. The description at the stream's end doe
 a pipe it comes when everything else has come, so that the sections are kept until then. Without a description the end
 of a section is where its footer stands **and** an item that can come next begins behind it. That is a guess, since
 both can occur in a payload; it is made only if there is exactly one such place in all that is left of the stream.
+
+A ``dirty-bitmap`` section (the capability dirty-bitmaps) says itself how long it is, as seen with QEMU 10.0: records
+until EOS, each a u8 of flags and then, in this order, what the flags say (big-endian)::
+
+    08 DEVICE_NAME  u8 n, name[n]
+    04 BITMAP_NAME  u8 n, name[n]
+    10 START        u32 granularity, u8 flags of the bitmap
+    20 COMPLETE     nothing
+    40 BITS         u64 first sector, u32 sectors; without 02 ZEROES also u64 size, bits[size]
+    01 EOS          alone: the end of the payload
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.streams.inspect.bitmaps import BITMAP_IDSTR, bitmaps_size
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
 from migpool.wire.records import Mark
-from migpool.wire.sections import Kind, SectionHead, footer
-from migpool.wire.unread import Buffer
-from migpool.wire.vmdesc import Description, find, parse, payload_size
+from migpool.wire.sections import Kind, Schema, SectionHead, footer
+from migpool.wire.stream import StreamReader
+from migpool.wire.vmdesc import find, parse, payload_size
 
+BITMAP_IDSTR: Final = "dirty-bitmap"
 PATIENCE: Final = 16 << 20
 """Bytes of a pipe after which the end of a section is guessed instead of waited for."""
 IMPATIENT_GUESSES: Final = 16
@@ -39,22 +49,12 @@ _ANY_FOOTER: Final = re.compile(rb"\x7e([\s\S]{4})" + _NEXT)
 _LENGTH: Final = Struct(">I")
 _END_MARK: Final = Mark.END.to_bytes(8, "big")
 
-
-class Reading(Protocol):
-    """What must be known of the reader that asks."""
-
-    @property
-    def section(self) -> SectionHead | None:
-        """The section it is reading."""
-        ...
-
-    @property
-    def footers(self) -> bool | None:
-        """Whether sections have footers."""
-        ...
+_EOS, _ZEROES, _BITMAP_NAME, _DEVICE_NAME, _START, _COMPLETE, _BITS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
+_BITMAP_KINDS: Final = frozenset({_START, _COMPLETE, _BITS, _BITS | _ZEROES})
+_RECORD_LIMIT: Final = 1 << 16
 
 
-class Boundaries:
+class Boundaries(Schema):
     """The schema with which a stream is inspected.
 
     Arguments:
@@ -66,11 +66,12 @@ class Boundaries:
         ended: there is nothing behind the bytes that the reader has.
         fault: why the description cannot be used.
         description: what was known of it beforehand.
+        page_size: bytes of a page of RAM, as the description says.
         looks_ahead: with the last bytes a description may come.
     """
 
-    def __init__(self, text: Buffer | None = None, offset: int = 0) -> None:
-        self.reader: Reading | None = None
+    def __init__(self, text: bytes | None = None, offset: int = 0) -> None:
+        self.reader: StreamReader | None = None
         self.ended = False
         self.fault: str | None = None
         self.looks_ahead = text is None
@@ -78,11 +79,10 @@ class Boundaries:
         self._sizes: dict[tuple[str, int], tuple[int, Framing]] = {}
         self._candidates: dict[bytes, list[int]] | None = None
         self._impatient = IMPATIENT_GUESSES
+        self.page_size = 4096
         self.description: DescriptionSummary | None = None
         if text is not None:
-            self._learn(text)
-            devices = None if self.fault is not None else len(self._sizes)
-            self.description = DescriptionSummary(offset, len(text), devices, self.fault)
+            self.description = self.learn(text, offset)
 
     @contextmanager
     def package(self) -> Iterator[None]:
@@ -96,13 +96,8 @@ class Boundaries:
         """How the end of a section was found."""
         return self._framings.pop(head.offset, Framing.SELF)
 
-    def iterable(self, idstr: str, instance_id: int, /) -> bool:
-        """None but VFIO devices, which the reader knows."""
-        del idstr, instance_id
-        return False
-
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """How long the payload is; see :class:`migpool.wire.payload.Schema`."""
+        """How long the payload is; no device is iterable but VFIO devices, which the reader knows."""
         del version
         assert self.reader is not None
         assert self.reader.section is not None
@@ -126,22 +121,24 @@ class Boundaries:
             self._framings[head.offset] = Framing.GUESSED
         return size
 
-    def _learn(self, text: Buffer) -> None:
+    def learn(self, text: bytes, offset: int = 0) -> DescriptionSummary:
+        """Take the sizes out of a description whose item begins at ``offset``."""
+        if not text:
+            return DescriptionSummary(offset, 0, 0)
         try:
-            description: Description | None = parse(text) if len(text) else None
+            description = parse(text)
         except ProtocolError as error:
             self.fault = error.expected
-            return
-        for device in description.devices if description is not None else ():
+            return DescriptionSummary(offset, len(text), None, error.expected)
+        self.page_size = description.page_size
+        for device in description.devices:
             framing = Framing.OPAQUE if device.layout is None else Framing.DESCRIBED
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
+        return DescriptionSummary(offset, len(text), len(description.devices))
 
     def _look_for_description(self, data: memoryview) -> None:
-        try:
-            _, text = find(data)
-        except ProtocolError:
-            return
-        self._learn(text)
+        with suppress(ProtocolError):
+            self.learn(find(bytes(data))[1])
 
     def _end_of_config(self, data: memoryview, head: SectionHead) -> int | None:
         """A VFIO device's config ends with the end mark, behind which the section's footer stands."""
@@ -191,3 +188,36 @@ class Boundaries:
                 self._candidates.setdefault(match[1], []).append(len(data) - match.start())
         left = len(data)
         return [left - place for place in self._candidates.get(footer(head.section_id)[1:], []) if place <= left]
+
+
+def bitmaps_size(data: memoryview) -> int | None:
+    """How long the payload is that begins ``data``; None if ``data`` ends before it.
+
+    Raises:
+        ProtocolError: no such payload begins so; its offset is counted from the beginning of ``data``.
+    """
+    at = 0
+    for _ in range(_RECORD_LIMIT):
+        if at >= len(data):
+            return None
+        start, flags = at, data[at]
+        at += 1
+        if flags == _EOS:
+            return at
+        if flags & ~(_BITMAP_NAME | _DEVICE_NAME) not in _BITMAP_KINDS:
+            raise ProtocolError(start, "record of dirty bitmaps", f"flags 01, 10, 20, 40 or 42, found {flags:02x}")
+        for flag in (_DEVICE_NAME, _BITMAP_NAME):
+            if flags & flag:
+                if at >= len(data):
+                    return None
+                at += 1 + data[at]
+        if flags & _START:
+            at += 5
+        if flags & _BITS:
+            at += 12
+            if not flags & _ZEROES:
+                at += 8
+                if at > len(data):
+                    return None
+                at += int.from_bytes(data[at - 8 : at], "big")
+    raise ProtocolError(at, "record of dirty bitmaps", f"at most {_RECORD_LIMIT} records in one section, found more")

@@ -92,13 +92,9 @@ def _ram(summary: StreamSummary) -> Json:
 
 
 def _device(device: DecodedSection) -> Json:
-    section = device.section
+    section = asdict(device.section)
     return {
-        "idstr": section.idstr,
-        "instance_id": section.instance_id,
-        "version": section.version,
-        "offset": section.offset,
-        "size": section.size,
+        **{key: section[key] for key in ("idstr", "instance_id", "version", "offset", "size")},
         "fields": device.fields,
         "exact": device.exact,
         "fault": device.fault,

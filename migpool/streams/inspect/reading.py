@@ -22,7 +22,7 @@ from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.stream import StreamReader
 from migpool.wire.unread import Buffer
-from migpool.wire.vmdesc import find, parse
+from migpool.wire.vmdesc import find
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -86,12 +86,12 @@ def inspect_mapped(descriptor: int, where: str, wanted: Wanted, limit: int) -> S
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise UsageError(f"{where} cannot be decompressed: {error}") from None
         with memoryview(mapped) as view:
-            return _inspect(view, _slices(view, mapped), wanted, limit)
+            return _inspect(mapped, _slices(view, mapped), wanted, limit)
 
 
-def inspect_bytes(stream: bytes, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> StreamSummary:
+def inspect_bytes(stream: bytes, wanted: Wanted = nothing_wanted) -> StreamSummary:
     """Inspect a whole stream that is in memory."""
-    return _inspect(memoryview(stream), iter([stream]), wanted, limit)
+    return _inspect(stream, iter([stream]), wanted, LIMIT)
 
 
 def inspect_pipe(pipe: Readable, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> StreamSummary:
@@ -102,26 +102,17 @@ def inspect_pipe(pipe: Readable, wanted: Wanted = nothing_wanted, *, limit: int 
         wanted: which sections' payloads to keep.
         limit: how many bytes one payload may have, and how many are kept until the description comes.
     """
-    boundaries = Boundaries()
-    return _walk(boundaries, iter(lambda: pipe.read(_CHUNK), b""), wanted, limit, 4096)
+    return _walk(Boundaries(), iter(lambda: pipe.read(_CHUNK), b""), wanted, limit)
 
 
-def _inspect(view: memoryview, slices: Iterator[Buffer], wanted: Wanted, limit: int) -> StreamSummary:
+def _inspect(stream: bytes | mmap.mmap, slices: Iterator[Buffer], wanted: Wanted, limit: int) -> StreamSummary:
     """Look for the description at the end, then walk."""
-    boundaries, page_size = _described(view)
-    return _walk(boundaries, slices, wanted, limit, page_size)
-
-
-def _described(view: memoryview) -> tuple[Boundaries, int]:
-    """The schema and the page size that the description at the end gives, if there is one."""
     try:
-        offset, text = find(view)
-    except ProtocolError as error:
-        _freed(error)
-        return Boundaries(), 4096
-    with text:
+        offset, text = find(stream)
         boundaries = Boundaries(text, offset)
-        return boundaries, parse(text).page_size if len(text) and boundaries.fault is None else 4096
+    except ProtocolError:
+        boundaries = Boundaries()
+    return _walk(boundaries, slices, wanted, limit)
 
 
 def _slices(view: memoryview, mapped: mmap.mmap) -> Iterator[Buffer]:
@@ -133,10 +124,11 @@ def _slices(view: memoryview, mapped: mmap.mmap) -> Iterator[Buffer]:
             yield part
 
 
-def _walk(
-    boundaries: Boundaries, pieces: Iterator[Buffer], wanted: Wanted, limit: int, page_size: int
-) -> StreamSummary:
-    reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, page_size=_page_size(page_size))
+def _walk(boundaries: Boundaries, pieces: Iterator[Buffer], wanted: Wanted, limit: int) -> StreamSummary:
+    page_size = boundaries.page_size
+    if not 1 << 10 <= page_size <= 1 << 19 or page_size & (page_size - 1):
+        page_size = 4096  # no page is of the size that is stated
+    reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, page_size=page_size)
     boundaries.reader = reader
     walk = StreamWalk(boundaries, wanted)
     size = 0
@@ -146,7 +138,8 @@ def _walk(
         size += len(piece)
         begins = begins or bytes(piece[:4])
         if error is None:
-            error = _feed(reader, walk, piece)
+            reader.feed(piece)
+            error = _take(reader, walk)
     if error is None:
         boundaries.ended = True
         error = _end(reader, walk)
@@ -155,8 +148,7 @@ def _walk(
     return summary
 
 
-def _feed(reader: StreamReader, walk: StreamWalk, piece: Buffer) -> ProtocolError | None:
-    reader.feed(piece)
+def _take(reader: StreamReader, walk: StreamWalk) -> ProtocolError | None:
     try:
         for event in reader.events():
             walk.take(event, reader)
@@ -172,13 +164,8 @@ def _end(reader: StreamReader, walk: StreamWalk) -> ProtocolError | None:
         reader.end()
     except ProtocolError as error:
         ended = _freed(error)
-    try:
-        for event in reader.events():
-            walk.take(event, reader)
-    except ProtocolError as error:
-        again = _freed(error)
-        return ended or again
-    return ended
+    again = _take(reader, walk)
+    return ended or again
 
 
 def _freed(error: ProtocolError) -> ProtocolError:
@@ -190,8 +177,3 @@ def _freed(error: ProtocolError) -> ProtocolError:
             waiting += [each.__cause__, each.__context__]
             each.__traceback__ = each.__cause__ = each.__context__ = None
     return error
-
-
-def _page_size(stated: int) -> int:
-    """The page size of a description, if it can be one."""
-    return stated if 1 << 10 <= stated <= 1 << 19 and not stated & (stated - 1) else 4096

@@ -1,11 +1,10 @@
-"""What an inspection finds. Values only; offsets and sizes are bytes of the main channel."""
+"""What an inspection finds. Values only, filled in by the walk; offsets and sizes are bytes of the main channel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from migpool.errors import ProtocolError
 from migpool.wire.configuration import Configuration
 
 
@@ -22,7 +21,7 @@ class Framing(StrEnum):
     """Nothing describes it. Its footer was found, with a plausible item behind it, in exactly one place."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlockSummary:
     """One block of RAM.
 
@@ -37,11 +36,11 @@ class BlockSummary:
     name: str
     used_length: int
     gpa: int | None
-    normal: int
-    zero: int
+    normal: int = 0
+    zero: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SectionSummary:
     """One section, or all PART sections of one device together.
 
@@ -61,11 +60,11 @@ class SectionSummary:
     version: int
     offset: int
     size: int
-    count: int
-    framing: Framing
+    count: int = 1
+    framing: Framing = Framing.SELF
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommandSummary:
     """One command, or equal ones in a row.
 
@@ -81,7 +80,7 @@ class CommandSummary:
     data: bytes
     size: int
     offset: int
-    count: int
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +114,6 @@ class Problem:
     item: str
     expected: str
 
-    @classmethod
-    def of(cls, error: ProtocolError) -> Problem:
-        """The same, of a reader's error."""
-        return cls(error.offset, error.item, error.expected)
-
     def __str__(self) -> str:
         return f"{self.item} at byte {self.offset}: {self.expected}"
 
@@ -137,7 +131,7 @@ class KeptSection:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamSummary:
     """A whole stream, or as much of it as could be read.
 
@@ -159,19 +153,19 @@ class StreamSummary:
         notes: what is unusual without being wrong, a sentence each.
     """
 
-    size: int
-    walked: int
-    header_version: int | None
-    configuration: Configuration | None
-    footers: bool | None
-    commands: tuple[CommandSummary, ...]
-    sections: tuple[SectionSummary, ...]
-    blocks: tuple[BlockSummary, ...]
-    page_size: int
-    flushes: int
-    eof: int | None
-    description: DescriptionSummary | None
-    described: bytes | None
-    kept: tuple[KeptSection, ...]
-    problem: Problem | None
-    notes: tuple[str, ...]
+    size: int = 0
+    walked: int = 0
+    header_version: int | None = None
+    configuration: Configuration | None = None
+    footers: bool | None = None
+    commands: list[CommandSummary] = field(default_factory=list)
+    sections: list[SectionSummary] = field(default_factory=list)
+    blocks: list[BlockSummary] = field(default_factory=list)
+    page_size: int = 4096
+    flushes: int = 0
+    eof: int | None = None
+    description: DescriptionSummary | None = None
+    described: bytes | None = None
+    kept: list[KeptSection] = field(default_factory=list)
+    problem: Problem | None = None
+    notes: list[str] = field(default_factory=list)

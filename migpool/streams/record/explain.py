@@ -1,36 +1,170 @@
-"""Explains a recording: reads its index, its time stamps, its main channel and the headers of its packets.
+"""Explains a recording: which channel carried what, when the switchover was, what the destination said.
 
-Constant memory, whatever the recording's size: payloads of multifd packets are not read at all.
+It reads the index, the time stamps, the main channel and the headers of the packets; payloads of multifd packets are
+not read at all. All times are nanoseconds since the source opened its first connection. Memory is constant, whatever
+the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return path's messages
+the first :data:`MESSAGES` are kept; grants are only counted.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.answersfile import answers
-from migpool.streams.record.channelfile import DeviceKey, Packet, packets
-from migpool.streams.record.explanation import (
-    BUCKETS,
-    MESSAGES,
-    Answer,
-    ChannelUse,
-    DeviceUse,
-    Explanation,
-    Switchover,
-)
-from migpool.streams.record.index import Connection, Index, Role, load
-from migpool.streams.record.mainfile import MainSummary, summarise
-from migpool.streams.record.picture import picture
-from migpool.streams.record.showing import show
-from migpool.streams.record.times import Times
-from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
-from migpool.wire.returnpath import Message, Pong, RecvBitmap, RequestPages, ResumeAck, Shut, SwitchoverAck
+from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
+from migpool.streams.record.index import Connection, Index, Role, Times, load
+from migpool.wire import returnpath
+from migpool.wire.returnpath import Failed, GrantMessage, Shut
 
-__all__ = ["Explanation", "explain", "picture", "show"]
+BUCKETS: Final = 120
+MESSAGES: Final = 200
+
+
+@dataclass(slots=True)
+class ChannelUse:
+    """What one connection carried from source to destination.
+
+    Attributes:
+        number: the connection's, in the order in which the source opened them.
+        name: "main channel", "channel 3".
+        channel: the multifd channel's number; ``None`` for others.
+        bytes: how many passed, the return path not among them.
+        answered: how many came back.
+        begin: when it was opened.
+        end: when its last byte from the source passed.
+        packets: multifd packets, SYNCs among them.
+        pages: pages of RAM with contents.
+        zero_pages: pages of zeros.
+        syncs: SYNC packets; on the main channel, MULTIFD_FLUSHes.
+        device_packets: packets with device state.
+        switchover_bytes: how many of the bytes passed from the beginning of the switchover on.
+        bytes_over_time: bytes in each of the explanation's intervals.
+        packets_over_time: packets that began in each of them; empty for the main channel.
+        trouble: what could not be understood, and where; empty if all could.
+    """
+
+    number: int
+    name: str
+    channel: int | None
+    bytes: int
+    answered: int
+    begin: int
+    end: int
+    packets: int = 0
+    pages: int = 0
+    zero_pages: int = 0
+    syncs: int = 0
+    device_packets: int = 0
+    switchover_bytes: int = 0
+    bytes_over_time: list[int] = field(default_factory=list)
+    packets_over_time: list[int] = field(default_factory=list)
+    trouble: str = ""
+
+
+@dataclass(slots=True)
+class DeviceUse:
+    """The state of one device on the multifd channels.
+
+    Attributes:
+        idstr: its name.
+        instance_id: its number.
+        packets: how many.
+        bytes: of state and config, without headers.
+        channels: the numbers of the channels that carried it.
+        first: when its first packet passed.
+        last: when its last packet passed.
+    """
+
+    idstr: str
+    instance_id: int
+    packets: int
+    bytes: int
+    channels: list[int]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message of the return path.
+
+    Attributes:
+        when: when it passed.
+        text: what it says: "PONG 1", "SHUT 0".
+    """
+
+    when: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switchover:
+    """The switchover's milestones as they passed; ``None`` for those that the recording does not have.
+
+    Attributes:
+        begin: SWITCHOVER_START, sent when the machine has stopped.
+        ram_end: the end of RAM.
+        eof: the end of the devices' sections.
+        shut: the destination's last word.
+    """
+
+    begin: int | None
+    ram_end: int | None
+    eof: int | None
+    shut: int | None
+
+    @property
+    def end(self) -> int | None:
+        """The last milestone: SHUT if there is one, else EOF."""
+        return self.shut if self.shut is not None else self.eof
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a recording shows.
+
+    Attributes:
+        directory: the recording.
+        listen: where the source connected to.
+        to: where the destination was.
+        began: when the recorder began, UTC, in ISO 8601.
+        duration: how long it took until the last byte had passed.
+        complete: whether the recording is.
+        reason: why not; empty if it is.
+        machine: the machine's type; empty if the recording does not say.
+        page_size: bytes of a page.
+        interval: how long each interval of the series is.
+        channels: the main channel first, then the multifd channels by their numbers, then what is neither.
+        devices: whose state went over multifd channels, in the order of their first packets.
+        answers: what the destination said.
+        answers_left_out: how many more messages there were.
+        grants: how many grants there were; they are not among the answers.
+        switchover: when it was.
+        evenness: what the busiest multifd channel carried, divided by the mean of all; 1 is even. 0 without channels.
+        switchover_evenness: the same for the bytes of the switchover; 0 if there were none.
+    """
+
+    directory: str
+    listen: str
+    to: str
+    began: str
+    duration: int
+    complete: bool
+    reason: str
+    machine: str
+    page_size: int
+    interval: int
+    channels: tuple[ChannelUse, ...]
+    devices: tuple[DeviceUse, ...]
+    answers: tuple[Answer, ...]
+    answers_left_out: int
+    grants: int
+    switchover: Switchover
+    evenness: float
+    switchover_evenness: float
 
 
 def explain(directory: Path) -> Explanation:
@@ -108,75 +242,53 @@ class _Explaining:
     # ------------------------------------------------------------------ channels
 
     def _channel(self, one: Connection) -> ChannelUse:
-        series = [0] * self._series
-        before = during = 0
-        last = one.begin - self._zero
+        begin = one.begin - self._zero
+        use = ChannelUse(one.number, one.name, one.channel, one.source.bytes, one.destination.bytes, begin, begin)
+        use.bytes_over_time = [0] * self._series
+        before = 0
         for stamp, offset in self._times(one).pairs():
-            last = stamp - self._zero
-            series[self._bucket(last)] += offset - before
-            if self._begin is not None and last >= self._begin:
-                during += offset - before
+            use.end = stamp - self._zero
+            use.bytes_over_time[self._bucket(use.end)] += offset - before
+            if self._begin is not None and use.end >= self._begin:
+                use.switchover_bytes += offset - before
             before = offset
-        use = ChannelUse(
-            number=one.number,
-            name=one.name,
-            channel=one.channel,
-            bytes=one.source.bytes,
-            answered=one.destination.bytes,
-            begin=one.begin - self._zero,
-            end=last,
-            switchover_bytes=during,
-            bytes_over_time=tuple(series),
-        )
         if one.role is Role.MAIN:
             known = self._summary
-            return replace(
-                use, pages=known.pages, zero_pages=known.zero_pages, syncs=known.flushes, trouble=known.trouble
-            )
-        return self._walked(one, use) if one.role is Role.MULTIFD else use
+            use.pages, use.zero_pages, use.syncs = known.pages, known.zero_pages, known.flushes
+            use.trouble = known.trouble
+        elif one.role is Role.MULTIFD:
+            self._note_packets(one, use)
+        return use
 
-    def _walked(self, one: Connection, use: ChannelUse) -> ChannelUse:
-        """The same, with what a multifd channel's packets say."""
-        series = [0] * self._series
-        counts: Counter[str] = Counter()
-        trouble = ""
+    def _note_packets(self, one: Connection, use: ChannelUse) -> None:
+        """Note what a multifd channel's packets say."""
+        use.packets_over_time = [0] * self._series
+        if not one.source.recorded:
+            return
         stamps = self._times(one).pairs()
         now, covered = one.begin, 0
         try:
-            path = self._directory / one.source.file
-            for packet in packets(path, self._summary.page_size) if one.source.recorded else ():
+            for packet in packets(self._directory / one.source.file, self._summary.page_size):
                 while covered <= packet.offset and (stamp := next(stamps, None)) is not None:
                     now, covered = stamp
-                series[self._bucket(now - self._zero)] += 1
-                counts["pages"] += packet.normal
-                counts["zero_pages"] += packet.zero
-                counts["syncs"] += packet.sync
+                use.packets += 1
+                use.packets_over_time[self._bucket(now - self._zero)] += 1
+                use.pages += packet.normal
+                use.zero_pages += packet.zero
+                use.syncs += packet.sync
                 if packet.device is not None:
-                    counts["device_packets"] += 1
+                    use.device_packets += 1
                     self._note_device(packet, packet.device, one.channel or 0, now - self._zero)
         except ProtocolError as error:
-            trouble = str(error)
-        return replace(
-            use,
-            packets=sum(series),
-            pages=counts["pages"],
-            zero_pages=counts["zero_pages"],
-            syncs=counts["syncs"],
-            device_packets=counts["device_packets"],
-            packets_over_time=tuple(series),
-            trouble=trouble,
-        )
+            use.trouble = str(error)
 
     def _note_device(self, packet: Packet, device: DeviceKey, channel: int, now: int) -> None:
-        known = self._devices.get(device) or DeviceUse(*device, 0, 0, (), now, now)
-        self._devices[device] = replace(
-            known,
-            packets=known.packets + 1,
-            bytes=known.bytes + packet.payload,
-            channels=known.channels if channel in known.channels else (*known.channels, channel),
-            first=min(known.first, now),
-            last=max(known.last, now),
-        )
+        use = self._devices.setdefault(device, DeviceUse(*device, 0, 0, [], now, now))
+        use.packets += 1
+        use.bytes += packet.payload
+        if channel not in use.channels:
+            use.channels.append(channel)
+        use.first, use.last = min(use.first, now), max(use.last, now)
 
     # ------------------------------------------------------------------ the return path
 
@@ -211,27 +323,21 @@ def _evenness(amounts: Sequence[int]) -> float:
     return max(amounts) * len(amounts) / total if total else 0.0
 
 
-def _text(message: Message) -> str:
-    match message:
-        case Shut(error):
-            return f"SHUT {error}"
-        case Pong(value):
-            return f"PONG {value}"
-        case SwitchoverAck():
-            return "SWITCHOVER_ACK"
-        case RequestPages(address, length, block):
-            return f"REQ_PAGES {block or 'same block'} {address:#x}, {length} bytes"
-        case RecvBitmap(block):
-            return f"RECV_BITMAP {block}"
-        case ResumeAck(value):
-            return f"RESUME_ACK {value}"
-        case Welcome(chunk, devices):
-            return f"WELCOME chunks of {chunk} bytes, {devices} devices"
-        case Running():
-            return "RUNNING"
-        case Failed(reason):
-            return f"FAILED {reason}"
-        case Digest(place):
-            return f"DIGEST of device {place}"
-        case GrantMessage(device, limit):
-            return f"GRANT device {device} to {limit}"
+_TEXTS: Final[Mapping[type[returnpath.Message], str]] = {
+    Shut: "SHUT {0.error}",
+    returnpath.Pong: "PONG {0.value}",
+    returnpath.SwitchoverAck: "SWITCHOVER_ACK",
+    returnpath.RequestPages: "REQ_PAGES {0.block} {0.address:#x}, {0.length} bytes",
+    returnpath.RecvBitmap: "RECV_BITMAP {0.block}",
+    returnpath.ResumeAck: "RESUME_ACK {0.value}",
+    returnpath.Welcome: "WELCOME chunks of {0.chunk} bytes, {0.devices} devices",
+    returnpath.Running: "RUNNING",
+    Failed: "FAILED {0.reason}",
+    returnpath.Digest: "DIGEST of device {0.place}",
+}
+
+
+def _text(message: returnpath.Message) -> str:
+    if isinstance(message, returnpath.RequestPages) and message.block is None:
+        message = replace(message, block="same block")
+    return _TEXTS[type(message)].format(message)

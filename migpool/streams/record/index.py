@@ -1,25 +1,28 @@
-"""The index of a recording: ``index.json``, which says what the other files are.
+"""The files of a recording: ``index.json``, which says what the others are, and when which byte passed.
 
 A recording is a directory::
 
     index.json               this index
     000-source.bytes         what the source sent on the first connection
     000-source.times         when it passed: pairs of u64 (little-endian), one pair a read: CLOCK_MONOTONIC in ns,
-                             and how many bytes of the file had come by then
+                             and how many bytes of the file had come by then; both rise
     000-destination.bytes    what the destination sent on that connection; missing if it said nothing
     000-destination.times
     001-source.bytes         the second connection, and so on, in the order in which the source opened them
 
 The index is there from the beginning and says ``"complete": false`` until everything has ended in good order. So what a
-recorder leaves behind that was killed is a valid recording as far as it goes.
+recorder leaves behind that was killed is a valid recording as far as it goes; half a pair at the end of a file of time
+stamps is passed over.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from struct import Struct
 from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +31,9 @@ from migpool.errors import UsageError
 
 INDEX: Final = "index.json"
 VERSION: Final = 1
+PAIR: Final = Struct("<QQ")
+"""One time stamp."""
+_PAIRS_AT_ONCE: Final = 4096
 
 Side = Literal["source", "destination"]
 
@@ -215,3 +221,54 @@ def _check_file(directory: Path, flow: Flow) -> None:
         raise UsageError(
             f"{directory / flow.file} has {size} bytes, and {flow.recorded} were recorded: copy the recording again"
         )
+
+
+class Times:
+    """Reads the time stamps of one direction of a connection, in constant memory.
+
+    Arguments:
+        path: the file; ``None`` for a direction on which nothing passed.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Every pair (nanoseconds, offset)."""
+        if self._path is None:
+            return
+        with self._path.open("rb", buffering=0) as file:
+            rest = b""
+            while data := file.read(PAIR.size * _PAIRS_AT_ONCE):
+                data = rest + data
+                whole = len(data) // PAIR.size * PAIR.size
+                rest = data[whole:]
+                yield from PAIR.iter_unpack(memoryview(data)[:whole])
+
+    def when(self, offset: int) -> int | None:
+        """When the byte at ``offset`` came, in nanoseconds; ``None`` if no stamp covers it."""
+        if self._path is None:
+            return None
+        with self._path.open("rb", buffering=0) as file:
+            low, high = 0, os.fstat(file.fileno()).st_size // PAIR.size
+            count = high
+            while low < high:
+                middle = (low + high) // 2
+                if self._at(file.fileno(), middle)[1] > offset:
+                    high = middle
+                else:
+                    low = middle + 1
+            return self._at(file.fileno(), low)[0] if low < count else None
+
+    def last(self) -> int | None:
+        """When the last byte came, in nanoseconds; ``None`` if none did."""
+        if self._path is None:
+            return None
+        with self._path.open("rb", buffering=0) as file:
+            count = os.fstat(file.fileno()).st_size // PAIR.size
+            return self._at(file.fileno(), count - 1)[0] if count else None
+
+    @staticmethod
+    def _at(descriptor: int, number: int) -> tuple[int, int]:
+        nanoseconds, offset = PAIR.unpack(os.pread(descriptor, PAIR.size, number * PAIR.size))
+        return nanoseconds, offset

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migpool.errors import ProtocolError, UsageError
-from migpool.streams.record.answersfile import answers
-from migpool.streams.record.channelfile import DeviceKey, packets
+from migpool.streams.record.channels import DeviceKey, MainSummary, answers, packets, summarise
 from migpool.streams.record.index import Connection, Index, Role, load
-from migpool.streams.record.mainfile import MainSummary, summarise
 from migpool.wire.returnpath import Shut, SwitchoverAck
 
 

@@ -68,19 +68,19 @@ class Recorder:
         directory: Path,
         *,
         limits: RecorderLimits | None = None,
-        listening: Callable[[Address], None] | None = None,
-        opened: Callable[[Connection], None] | None = None,
-        warn: Callable[[str], None] | None = None,
-        stop: Callable[[], bool] | None = None,
+        listening: Callable[[Address], None] = lambda _: None,
+        opened: Callable[[Connection], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listen = listen
         self._to = to
         self._directory = directory
         self._limits = limits or RecorderLimits()
-        self._listening = listening or (lambda _address: None)
-        self._opened = opened or (lambda _connection: None)
-        self._warn = warn or (lambda _line: None)
-        self._stop = stop or (lambda: False)
+        self._listening = listening
+        self._opened = opened
+        self._warn = warn
+        self._stop = stop
         self._passages: list[Passage] = []
         self._lock = threading.Lock()
         self._announced: set[int] = set()
@@ -205,8 +205,8 @@ class Recorder:
     def _announce(self) -> None:
         for passage in self._passages:
             connection = passage.connection
-            if connection.role is not Role.UNKNOWN and passage.number not in self._announced:
-                self._announced.add(passage.number)
+            if connection.role is not Role.UNKNOWN and connection.number not in self._announced:
+                self._announced.add(connection.number)
                 self._opened(connection)
                 self._store.write(self._index())
 
@@ -219,15 +219,8 @@ class Recorder:
     def _index(self) -> Index:
         connections = tuple(passage.connection for passage in self._passages)
         reason = self._why_incomplete(connections)
-        return Index(
-            str(self._bound),
-            str(self._to),
-            self._begin,
-            self._end,
-            not reason,
-            reason,
-            connections,
-        )
+        ends = str(self._bound), str(self._to)
+        return Index(*ends, self._begin, self._end, not reason, reason, connections)
 
     def _why_incomplete(self, connections: tuple[Connection, ...]) -> str:
         if self._store.failure:

@@ -1,7 +1,7 @@
 """Plays a recording into a waiting destination.
 
 The connections are opened in the recorded or in a seeded other order, each greets the destination with its first bytes,
-and then each is sent by a thread of its own (:mod:`migpool.streams.record.playing`) while another reads what comes
+and then each is sent by a thread of its own (:mod:`migpool.streams.record.player`) while another reads what comes
 back. The sockets stay open until the destination has had its last word, as a source keeps them.
 """
 
@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
-from migpool.streams.record.index import Connection, Role
+from migpool.streams.record.index import Role
 from migpool.streams.record.playable import Playable
-from migpool.streams.record.playing import Player, Speed
+from migpool.streams.record.player import Player
 from migpool.streams.record.stage import Stage
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, prepare, shut
-from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.returnpath import ReturnPathReader
+from migpool.wire.stream import header
 
 TICK: Final = 0.25
 PATIENCE: Final = 2.0
@@ -61,6 +61,9 @@ class Replay:
         limit: how long the destination may show no progress, in seconds.
         connect_limit: how long to look for the destination, in seconds.
         stop: asked four times a second whether to end now.
+
+    Attributes:
+        order: the connections in the order in which they are opened.
     """
 
     def __init__(
@@ -69,20 +72,20 @@ class Replay:
         to: Address,
         *,
         seed: int | None = None,
-        speed: Speed = "recorded",
+        speed: Literal["recorded", "full"] = "recorded",
         limit: float = 30.0,
         connect_limit: float = 10.0,
-        stop: Callable[[], bool] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._recording = recording
         self._to = to
-        self._order = list(recording.index.connections)
+        self.order = list(recording.index.connections)
         if seed is not None:
-            random.Random(seed).shuffle(self._order)
+            random.Random(seed).shuffle(self.order)
         self._speed = speed
         self._limit = limit
         self._connect_limit = connect_limit
-        self._stop = stop or (lambda: False)
+        self._stop = stop
         places = {device: place for place, device in enumerate(recording.summary.iterable)}
         largest = max((plan.largest for plan in recording.channels), default=0)
         self._stage = Stage(limit, places, largest)
@@ -112,13 +115,8 @@ class Replay:
                 threads.start(f"play-{player.connection.number}", partial(self._play, player))
             return self._outcome()
 
-    @property
-    def order(self) -> tuple[Connection, ...]:
-        """The connections in the order in which they are opened."""
-        return tuple(self._order)
-
     def _open(self, stack: contextlib.ExitStack, begin: int | None) -> None:
-        for connection in self._order:
+        for connection in self.order:
             if self._stop():
                 raise Cancelled("cancelled")
             sock = connect(self._to, time.monotonic() + self._connect_limit, self._connect_limit)
@@ -147,7 +145,7 @@ class Replay:
         except OSError as error:
             self._stage.fail(MigpoolError(f"the recording cannot be read: {error}"))
         finally:
-            self._stage.sender_ended()
+            self._stage.ended(sender=True)
 
     def _read(self, player: Player) -> None:
         reader = ReturnPathReader(self._recording.summary.credited)
@@ -165,7 +163,7 @@ class Replay:
         except MigpoolError as error:
             self._stage.fail(error)
         finally:
-            self._stage.reader_ended()
+            self._stage.ended(sender=False)
 
     def _some(self, player: Player) -> bytes:
         while True:

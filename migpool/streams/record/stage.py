@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from migpool.errors import MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
-from migpool.streams.record.channelfile import DeviceKey
-from migpool.wire.extension import Failed, GrantMessage, Welcome
-from migpool.wire.returnpath import Message, Shut, SwitchoverAck
+from migpool.streams.record.channels import DeviceKey
+from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, SwitchoverAck, Welcome
 
 
 class Stage:
@@ -39,7 +38,7 @@ class Stage:
         self._limit = limit
         self._places = places
         self._largest = largest
-        self._news = threading.Condition(threading.Lock())
+        self._news = threading.Condition()
         self._moved = time.monotonic()
         self._main_sent = 0
         self._acknowledged = False
@@ -54,16 +53,11 @@ class Stage:
         """A sender and a reader for each connection begin."""
         self.senders = self.readers = connections
 
-    def sender_ended(self) -> None:
-        """A sender has ended."""
+    def ended(self, *, sender: bool) -> None:
+        """A sender, or a reader, has ended."""
         with self._news:
-            self.senders -= 1
-            self._news.notify_all()
-
-    def reader_ended(self) -> None:
-        """A reader has ended."""
-        with self._news:
-            self.readers -= 1
+            self.senders -= sender
+            self.readers -= not sender
             self._news.notify_all()
 
     def wait(self, what: str, there: Callable[[], bool]) -> None:
@@ -131,15 +125,12 @@ class Stage:
         """Wait until one of these chunks, each a device and an index, may be sent."""
         device, index = chunks[0]
         what = f"{device[0]}, chunk {index}: no room for it at the destination"
-        self.wait(what, lambda: any(self._granted(*chunk) for chunk in chunks))
+        self.wait(what, lambda: any(self.granted(*chunk) for chunk in chunks))
 
     def granted(self, device: DeviceKey, index: int) -> bool:
         """Whether the chunk may be sent."""
         with self._news:
-            return self._granted(device, index)
-
-    def _granted(self, device: DeviceKey, index: int) -> bool:
-        return index < self._grants.get(self._places.get(device, -1), 0)
+            return index < self._grants.get(self._places.get(device, -1), 0)
 
     def hear(self, message: Message) -> None:
         """Take a message of the destination.

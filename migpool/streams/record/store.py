@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from migpool.errors import UsageError
-from migpool.streams.record.index import Ended, Flow, Index, Side, flow_name, store
-from migpool.streams.record.times import TimesWriter
+from migpool.streams.record.index import INDEX, PAIR, Ended, Flow, Index, Side, flow_name, store
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_TIMES_AT_ONCE: Final = 1 << 16
 
 
 class Store:
@@ -47,17 +50,19 @@ class Store:
         except OSError as error:
             raise UsageError(f"{directory} cannot be made: {error.strerror or error}") from None
 
-    def fail(self, path: str, error: OSError) -> None:
-        """The disk does not take any more; the first reason stays."""
-        with self._lock:
-            self.failure = self.failure or f"{self.directory / path} cannot be written: {error.strerror or error}"
+    @contextmanager
+    def taking(self, name: str) -> Iterator[None]:
+        """Note it, and go on, if the disk does not take the file ``name`` any more; the first reason stays."""
+        try:
+            yield
+        except OSError as error:
+            with self._lock:
+                self.failure = self.failure or f"{self.directory / name} cannot be written: {error.strerror or error}"
 
     def write(self, index: Index) -> None:
         """Write the index; a disk that does not take it is a failure like any other."""
-        try:
+        with self.taking(INDEX):
             store(self.directory, index)
-        except OSError as error:
-            self.fail("index.json", error)
 
 
 class FlowFile:
@@ -74,7 +79,7 @@ class FlowFile:
         self._name = flow_name(number, side, "bytes")
         self._times_name = flow_name(number, side, "times")
         self._descriptor = -1
-        self._times: TimesWriter | None = None
+        self._times: BinaryIO | None = None
         self.passed = 0
         self.recorded = 0
         self.ended = Ended.OPEN
@@ -86,35 +91,11 @@ class FlowFile:
 
     def write(self, data: bytes, now: int) -> None:
         """Record some bytes that passed at ``now``, by CLOCK_MONOTONIC in nanoseconds."""
-        self.passed += len(data)
-        if not self._open():
-            return
-        try:
-            at = 0
-            while at < len(data):
-                at += os.write(self._descriptor, data[at:])
-        except OSError as error:
-            self.recorded += at
-            self._store.fail(self._name, error)
-            return
-        self.recorded += len(data)
-        self._note(now)
+        self._record(len(data), now, lambda left: os.write(self._descriptor, data[len(data) - left :]))
 
     def splice(self, pipe: int, size: int, now: int) -> None:
         """Record ``size`` bytes that wait in a pipe; those that the disk does not take stay there."""
-        self.passed += size
-        if not self._open():
-            return
-        left = size
-        try:
-            while left:
-                left -= os.splice(pipe, self._descriptor, left)
-        except OSError as error:
-            self.recorded += size - left
-            self._store.fail(self._name, error)
-            return
-        self.recorded += size
-        self._note(now)
+        self._record(size, now, lambda left: os.splice(pipe, self._descriptor, left))
 
     def unrecorded(self, size: int) -> None:
         """Count bytes that passed without being recorded."""
@@ -123,11 +104,8 @@ class FlowFile:
     def close(self) -> None:
         """Write the last time stamps and close the files."""
         if self._times is not None:
-            try:
-                self._times.flush()
-            except OSError as error:
-                self._store.fail(self._times_name, error)
-            self._times.close()
+            with self._store.taking(self._times_name):
+                self._times.close()
             self._times = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -139,22 +117,20 @@ class FlowFile:
             return Flow(self.passed, 0, self.ended)
         return Flow(self.passed, self.recorded, self.ended, self._name, self._times_name)
 
-    def _open(self) -> bool:
-        if self._store.failure:
-            return False
-        if self._descriptor < 0:
-            try:
+    def _record(self, size: int, now: int, put: Callable[[int], int]) -> None:
+        """Have ``put`` write ``size`` bytes: it is told how many are left, and returns how many it wrote."""
+        self.passed += size
+        with self._store.taking(self._name):
+            if not self.recording:
+                return
+            if self._times is None:
                 self._descriptor = os.open(self._store.directory / self._name, _FLAGS, 0o600)
-                self._times = TimesWriter(os.open(self._store.directory / self._times_name, _FLAGS, 0o600))
-            except OSError as error:
-                self._store.fail(self._name, error)
-                return False
-        return True
-
-    def _note(self, now: int) -> None:
-        if self._times is None:
-            return
-        try:
-            self._times.note(now, self.recorded)
-        except OSError as error:
-            self._store.fail(self._times_name, error)
+                times = os.open(self._store.directory / self._times_name, _FLAGS, 0o600)
+                self._times = open(times, "wb", _TIMES_AT_ONCE)  # noqa: PTH123, SIM115 -- open already; closed by close
+            left = size
+            while left:
+                written = put(left)
+                self.recorded += written
+                left -= written
+            with self._store.taking(self._times_name):
+                self._times.write(PAIR.pack(now, self.recorded))

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from migpool.errors import ProtocolError, UsageError
-from migpool.streams.file.end import EndFinder
-from migpool.streams.file.front import Front
-from migpool.streams.file.packets import Packets
+from migpool.streams.file.fromfile import Packets
+from migpool.streams.file.front import EndFinder, Front
 from migpool.wire.channelreader import ChannelReader, RamPacket
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import emit, eof, header, vm_description
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamPages, pages
 from migpool.wire.sections import footer
+from migpool.wire.stream import emit, eof, header, vm_description
 from migpool.wire.unread import Buffer
 from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
 from tests.support.wire_bytes import section_full, section_start

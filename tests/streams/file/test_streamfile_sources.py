@@ -14,12 +14,12 @@ from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command, open_return_path, ping
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
-from migpool.wire.events import eof, header
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead, footer, head_bytes
+from migpool.wire.stream import eof, header
 from tests.support.made_machine import PAGE, page
 from tests.support.storing_thread import LIMIT, Receiver
 from tests.support.wire_bytes import section_full

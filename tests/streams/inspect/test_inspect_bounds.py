@@ -14,9 +14,9 @@ from migpool.streams.inspect.boundaries import PATIENCE
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.sections import section_end, section_part
+from migpool.wire.stream import eof, header
 from tests.support.wire_bytes import section_full, section_start
 
 MIB = 1 << 20

@@ -7,15 +7,15 @@ import io
 import pytest
 
 from migpool.errors import UsageError
-from migpool.streams.inspect.bitmaps import bitmaps_size
+from migpool.streams.inspect.boundaries import bitmaps_size
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.outline import device_outline, printable, stream_outline
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.wire.commands import packaged
 from migpool.wire.configuration import Configuration, configuration
-from migpool.wire.events import eof, header, vm_description
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, end_payload
+from migpool.wire.stream import eof, header, vm_description
 from tests.support.other_streams import RICH, other
 from tests.support.wire_bytes import section_full, section_start
 

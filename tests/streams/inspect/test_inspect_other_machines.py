@@ -10,8 +10,7 @@ from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.streams.inspect.summary import Framing
-from migpool.wire.events import emit
-from migpool.wire.stream import StreamReader
+from migpool.wire.stream import StreamReader, emit
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
 from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path

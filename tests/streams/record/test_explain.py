@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from migpool.errors import MigpoolError
-from migpool.streams.record.explain import explain, picture, show
+from migpool.streams.record.explain import explain
 from migpool.streams.record.index import load, store
+from migpool.streams.record.picture import picture
+from migpool.streams.record.terminal import show
 from migpool.wire.multifd import ram_header_size
 from migpool.wire.ramheader import RamPacketHeader, ram_header
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck, encode

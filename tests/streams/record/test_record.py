@@ -18,12 +18,11 @@ import pytest
 
 from migpool.errors import UsageError
 from migpool.migration.states import State
-from migpool.streams.record.index import Ended, Role, load
+from migpool.streams.record.index import Ended, Role, Times, load
 from migpool.streams.record.recorder import Recorder, RecorderLimits
-from migpool.streams.record.times import Times
 from migpool.transport.address import Address
-from migpool.wire.events import header
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+from migpool.wire.stream import header
 from tests.support.recording_rig import (
     FAMILIES,
     Background,

@@ -18,8 +18,7 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.streams.file.file import StreamFile
 from migpool.streams.inspect.reading import inspect_file
-from migpool.streams.snapshot.destination import SnapshotDestination
-from migpool.streams.snapshot.source import SnapshotSource
+from migpool.streams.snapshot import SnapshotDestination, SnapshotSource
 from tests.support.commandline import here, migpool
 from tests.support.guest_cancelling import Cancelling
 from tests.support.guests import guest, need, steps

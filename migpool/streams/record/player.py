@@ -16,16 +16,14 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from migpool.errors import PeerError, TimeLimitExceeded
-from migpool.streams.record.channelfile import DeviceKey, Packet, packets
-from migpool.streams.record.index import Connection
+from migpool.streams.record.channels import DeviceKey, Packet, packets
+from migpool.streams.record.index import Connection, Times
 from migpool.streams.record.playable import ChannelPlan, Playable
 from migpool.streams.record.stage import Stage
-from migpool.streams.record.times import Times
 
-Speed = Literal["recorded", "full"]
 _PIECE: Final = 1 << 20
 
 
@@ -98,22 +96,25 @@ class Player:
             self._stage.wait_for_main(self._recording.summary.switchover_end)
         # A row a device and one for all that needs no grant; each reads the headers for itself: so no list of packets
         # is held, however many there are.
-        rows = [_Row(self._packets_of(device), device) for device in (None, *sorted(plan.devices))]
+        rows = {device: self._packets_of(device) for device in (None, *sorted(plan.devices))}
+        heads = {device: packet for device, row in rows.items() if (packet := next(row, None)) is not None}
         with self._path.open("rb", buffering=0) as file:
-            while rows := [row for row in rows if row.packet is not None]:
-                ready = [row for row in rows if self._may_go(row)]
+            while heads:
+                ready = [packet for packet in heads.values() if self._may_go(packet)]
                 if not ready:
-                    self._stage.wait_for_grant([(row.device, row.index) for row in rows if row.device is not None])
+                    self._stage.wait_for_grant([(device, one.index) for device, one in heads.items() if device])
                     continue
-                row = min(ready, key=lambda one: one.offset)
-                if (packet := row.packet) is not None:
-                    self._pace(packet.offset)
-                    self._send(file.fileno(), packet.offset, packet.end)
-                row.advance()
+                packet = min(ready, key=lambda one: one.offset)
+                self._pace(packet.offset)
+                self._send(file.fileno(), packet.offset, packet.end)
+                following = next(rows[packet.device], None)
+                if following is None:
+                    del heads[packet.device]
+                else:
+                    heads[packet.device] = following
 
-    def _may_go(self, row: _Row) -> bool:
-        packet = row.packet
-        return packet is not None and (row.device is None or self._stage.granted(row.device, packet.index))
+    def _may_go(self, packet: Packet) -> bool:
+        return packet.device is None or self._stage.granted(packet.device, packet.index)
 
     def _packets_of(self, device: DeviceKey | None) -> Iterator[Packet]:
         every = packets(self._path, self._recording.summary.page_size)
@@ -159,28 +160,3 @@ class Player:
         return ClosedEarly(
             f"the destination closed the {self.connection.name} early, after byte {self.sent} of {self.total}"
         )
-
-
-class _Row:
-    """The packets of one device on one channel, of which the first has not been sent yet."""
-
-    __slots__ = ("_packets", "device", "packet")
-
-    def __init__(self, packets: Iterator[Packet], device: DeviceKey | None) -> None:
-        self._packets = packets
-        self.device = device
-        self.packet = next(packets, None)
-
-    @property
-    def offset(self) -> int:
-        """Where the first packet is in the channel."""
-        return 0 if self.packet is None else self.packet.offset
-
-    @property
-    def index(self) -> int:
-        """The first packet's index."""
-        return 0 if self.packet is None else self.packet.index
-
-    def advance(self) -> None:
-        """Go on to the next packet."""
-        self.packet = next(self._packets, None)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from migpool.streams.record.explanation import Explanation
+from migpool.streams.record.explain import Explanation
 from migpool.units import format_moment, format_size
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
@@ -49,12 +49,18 @@ def print_line(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)
 
 
-def _channels(explanation: Explanation) -> Table:
+def _table(first: str, numbers: Sequence[str], last: str, *, no_wrap: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Channel", no_wrap=True)
-    for heading in ("Sent", "Packets", "Pages", "Zero", "SYNC", "Device"):
+    table.add_column(first, no_wrap=no_wrap)
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Bytes over time", no_wrap=True)
+    table.add_column(last, no_wrap=no_wrap)
+    return table
+
+
+def _channels(explanation: Explanation) -> Table:
+    numbers = ("Sent", "Packets", "Pages", "Zero", "SYNC", "Device")
+    table = _table("Channel", numbers, "Bytes over time", no_wrap=True)
     for one in explanation.channels:
         counts = (one.packets, one.pages, one.zero_pages, one.syncs, one.device_packets)
         table.add_row(
@@ -74,11 +80,7 @@ def _bars(series: Sequence[int]) -> str:
 
 
 def _devices(explanation: Explanation) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Device")
-    for heading in ("Packets", "State", "From", "To"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Channels")
+    table = _table("Device", ("Packets", "State", "From", "To"), "Channels", no_wrap=False)
     for one in explanation.devices:
         name = f"{one.idstr}#{one.instance_id}" if one.instance_id else one.idstr
         channels = ", ".join(map(str, sorted(one.channels)))

@@ -1,0 +1,306 @@
+"""What a recording's channels say: the main channel as far as it can be understood without the machine, the headers of
+the multifd channels' packets, and the destination's answers.
+
+On the main channel a section's length is known only to who knows its device. What is known here: RAM; sections that
+consist of records; sections that the description at the stream's end gives the sizes of; sections of this project's own
+sources. At the first other one the walk ends. It comes after END of RAM in every stream that QEMU makes, so what a
+replay must know has been seen by then; the end of the stream is found from the description.
+
+Of a multifd channel only headers are read. So a recording of any size is walked quickly, in constant memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from struct import Struct
+from typing import Final, TypeAlias
+
+from migpool.errors import ProtocolError
+from migpool.streams.record.index import Connection, Times
+from migpool.wire import vmdesc
+from migpool.wire.commands import Command, CommandKind
+from migpool.wire.configuration import Configuration
+from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
+from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
+from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
+from migpool.wire.ramheader import parse_ram_header
+from migpool.wire.records import Mark
+from migpool.wire.returnpath import CREDITS_CAPABILITY, Message, ReturnPathReader
+from migpool.wire.sections import Kind, Schema, Section
+from migpool.wire.stream import DeviceSection, Eof, StreamEvent, StreamReader, VmDescription
+
+_READ: Final = 1 << 20
+_PAYLOAD_LIMIT: Final = 64 << 20
+_U64: Final = Struct(">Q")
+_U32: Final = Struct(">I")
+
+DeviceKey: TypeAlias = tuple[str, int]
+"""A device's idstr and instance id."""
+
+
+@dataclass(slots=True)
+class MainSummary:
+    """What was found; offsets are bytes in the main channel.
+
+    Attributes:
+        machine: its name; empty if the channel ended before it.
+        page_size: bytes of a page.
+        credited: whether the source offers credits, and so waits for grants.
+        iterable: the iterable devices, in the order of their START sections.
+        blocks_end: where RAM's list of blocks ends; 0 without one.
+        switchover: where SWITCHOVER_START begins; ``None`` without it.
+        switchover_end: where it ends; 0 without it.
+        ram_end: where RAM's END section ends; ``None`` without it.
+        eof: where the EOF item is; ``None`` if the channel has none.
+        pages: pages of RAM with contents on the main channel.
+        zero_pages: pages of zeros there.
+        flushes: how many MULTIFD_FLUSH there were, each of which every channel answers with a SYNC.
+        whole: whether the stream ends as one does that was not cut short.
+        trouble: why the walk ended before the stream's end, in one line; empty if it did not.
+    """
+
+    machine: str = ""
+    page_size: int = 4096
+    credited: bool = False
+    iterable: list[DeviceKey] = field(default_factory=list)
+    blocks_end: int = 0
+    switchover: int | None = None
+    switchover_end: int = 0
+    ram_end: int | None = None
+    eof: int | None = None
+    pages: int = 0
+    zero_pages: int = 0
+    flushes: int = 0
+    whole: bool = False
+    trouble: str = ""
+
+
+class _Unknown(Exception):
+    """Nothing here says how long this section is."""
+
+
+class _Lengths(Schema):
+    """The schema of a recorded stream: measures by marks, by the stream's own description, by this project's form."""
+
+    def __init__(self, description: vmdesc.Description | None, summary: MainSummary) -> None:
+        self._summary = summary
+        self._sizes: dict[DeviceKey, int | None] = {}
+        for device in description.devices if description is not None else ():
+            self._sizes[device.name, device.instance_id] = _described_size(device)
+
+    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
+        """The payload's length; whether a device is iterable is told from it too."""
+        del version
+        size = self._sizes.get((idstr, instance_id))
+        if kind is Kind.FULL and size is not None:
+            return size
+        if self._summary.credited and kind in (Kind.START, Kind.FULL) and not _begins_with_mark(data):
+            if kind is Kind.FULL and (idstr, instance_id) not in self._sizes:
+                raise _Unknown(idstr)
+            return 4 + _U32.unpack_from(data)[0] if len(data) >= 4 else None
+        return _measure_records(data, idstr)
+
+
+def _described_size(device: vmdesc.DeviceDescription) -> int | None:
+    """The size that the description states; ``None`` for a section of this project's that begins with its length."""
+    if device.layout is not None:
+        names = [entry.name for entry in device.layout.fields]
+        if names == ["length", "config"] and device.layout.fields[1].size == 0:
+            return None
+    return vmdesc.payload_size(device)
+
+
+def _begins_with_mark(data: memoryview) -> bool:
+    return len(data) >= 8 and _U64.unpack_from(data)[0] in (Mark.SETUP, Mark.DATA, Mark.END, Mark.INITIAL_DATA_SENT)
+
+
+def _measure_records(data: memoryview, idstr: str) -> int | None:
+    at = 0
+    while at + 8 <= len(data):
+        mark = _U64.unpack_from(data, at)[0]
+        at += 8
+        if mark in (Mark.END, Mark.INITIAL_DATA_SENT):
+            return at
+        if mark == Mark.DATA:
+            if at + 8 > len(data):
+                return None
+            at += 8 + int(_U64.unpack_from(data, at)[0])
+        elif mark != Mark.SETUP:
+            raise _Unknown(idstr)
+    return None
+
+
+def summarise(path: Path) -> MainSummary:
+    """Walk a recorded main channel.
+
+    Arguments:
+        path: what the source sent on it.
+    """
+    summary = MainSummary()
+    described, description = _description(path)
+    reader = StreamReader(_Lengths(description, summary))
+    try:
+        with path.open("rb", buffering=0) as file:
+            for event in reader.read(iter(partial(file.read, _READ), b"")):
+                _note(event, summary, reader.offset)
+        summary.whole = summary.eof is not None
+    except _Unknown as unknown:
+        summary.trouble = f"section of {unknown} at byte {reader.offset}: its length is known only to its device"
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            summary.whole = described is not None or file.read(1) == b"\0"
+        summary.eof = None if described is None else described - 1
+    except ProtocolError as error:
+        summary.trouble = str(error)
+    return summary
+
+
+def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
+    """Note an event that ends at byte ``end``."""
+    match event:
+        case RamPages():
+            zeros = event.positions.count(-1)
+            summary.zero_pages += zeros
+            summary.pages += len(event.addresses) - zeros
+        case Configuration():
+            summary.machine = event.machine
+            summary.page_size = event.page_size
+            summary.credited = CREDITS_CAPABILITY in (event.capabilities or ())
+        case RamBlocks():
+            summary.blocks_end = summary.blocks_end or end
+        case MultifdFlush():
+            summary.flushes += 1
+        case RamSectionEnd(head, offset):
+            if head.kind is Kind.END:
+                summary.ram_end = offset
+        case Section(head, payload):
+            if head.kind is Kind.START and _begins_with_mark(memoryview(payload)):
+                summary.iterable.append((head.idstr, head.instance_id))
+        case DeviceSection(head):
+            if head.kind is Kind.START:
+                summary.iterable.append((head.idstr, head.instance_id))
+        case Command(CommandKind.SWITCHOVER_START):
+            summary.switchover, summary.switchover_end = event.offset, summary.switchover_end or end
+        case Eof(offset):
+            summary.eof = offset
+        case VmDescription():
+            summary.whole = True
+        case _:
+            pass
+
+
+def _description(path: Path) -> tuple[int | None, vmdesc.Description | None]:
+    """Where the description is, and what it says; ``None`` for what is not there."""
+    offset = None
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            offset, text = vmdesc.find(stream)
+        return offset, vmdesc.parse(text, offset)
+    except (ProtocolError, ValueError):  # an empty file cannot be mapped
+        return offset, None
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Where a packet is, and what it carries.
+
+    Attributes:
+        offset: where in the channel it begins.
+        end: where it ends.
+        device: whose state it carries; ``None`` for RAM and SYNC.
+        index: the chunk's index; 0 for RAM and SYNC, and for a payload that is no VFIO device's.
+        sync: whether it is a SYNC.
+        normal: pages of RAM with contents.
+        zero: pages of zeros.
+    """
+
+    offset: int
+    end: int
+    device: DeviceKey | None = None
+    index: int = 0
+    sync: bool = False
+    normal: int = 0
+    zero: int = 0
+
+    @property
+    def payload(self) -> int:
+        """Bytes of device state, without headers."""
+        return self.end - self.offset - HEADER_SIZE if self.device is not None else 0
+
+
+def packets(path: Path, page_size: int) -> Iterator[Packet]:
+    """Every packet after the initial one.
+
+    Arguments:
+        path: what the source sent on the channel.
+        page_size: bytes of a page of RAM, as the main channel says.
+
+    Raises:
+        ProtocolError: it is no channel, or ends within a packet.
+    """
+    with path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        offset = INITIAL_SIZE
+        most = max(PREFIX_SIZE + header_rest(0, page_size), HEADER_SIZE)
+        while offset < size:
+            packet = _packet(os.pread(descriptor, most, offset), offset, page_size)
+            if packet.end > size:
+                right = f"{packet.end - offset} bytes, found {size - offset} and the end of the channel"
+                raise ProtocolError(offset, "multifd packet", right)
+            yield packet
+            offset = packet.end
+
+
+def _packet(header: bytes, offset: int, page_size: int) -> Packet:
+    _whole(header, PREFIX_SIZE, offset)
+    flags = packet_flags(header, offset)
+    size = PREFIX_SIZE + header_rest(flags, page_size)
+    _whole(header, size, offset)
+    if flags & DEVICE_STATE:
+        head = parse_device_packet_header(header, offset, _PAYLOAD_LIMIT)
+        try:
+            index, _ = chunk_fields(header[PACKET_HEADER_SIZE:HEADER_SIZE], min(head.size, len(header)), offset)
+        except ProtocolError:
+            index = 0
+        return Packet(offset, offset + size + head.size, (head.idstr, head.instance_id), index)
+    ram = parse_ram_header(header, page_size, offset, _PAYLOAD_LIMIT)
+    end = offset + size + ram.payload_size
+    return Packet(offset, end, sync=ram.sync, normal=len(ram.normal), zero=len(ram.zero))
+
+
+def _whole(header: bytes, size: int, offset: int) -> None:
+    if len(header) < size:
+        right = f"a header of {size} bytes, found {len(header)} and the end of the channel"
+        raise ProtocolError(offset, "multifd packet", right)
+
+
+def answers(directory: Path, main: Connection, *, extension: bool) -> Iterator[tuple[int, Message]]:
+    """Every message with its time, CLOCK_MONOTONIC in nanoseconds. It ends before what is no message.
+
+    Arguments:
+        main: the main channel's connection.
+        extension: whether the source offered this project's own messages.
+    """
+    flow = main.destination
+    if not flow.recorded:
+        return
+    reader = ReturnPathReader(extension)
+    stamps = Times(directory / flow.times).pairs()
+    now, covered = main.begin, 0
+    with (directory / flow.file).open("rb", buffering=0) as file:
+        while data := file.read(_READ):
+            reader.feed(data)
+            try:
+                for message in reader.events():
+                    # A message has come when its last byte has.
+                    while covered < reader.offset and (stamp := next(stamps, None)) is not None:
+                        now, covered = stamp
+                    yield now, message
+            except ProtocolError:
+                return
