@@ -17,7 +17,7 @@ from benchmarks.datapath.failure import BenchmarkFailure
 from migpool.device import Device, DeviceContext, MemoryDevice
 from migpool_plugins.guest import devices
 from migpool_plugins.guest.device import GuestVcpu
-from migpool_plugins.ram.kvm_logs import RING_SIZE, KvmDirtyBitmap, KvmDirtyRing
+from migpool_plugins.ram.logs import RING_SIZE, KvmDirtyBitmap, KvmDirtyRing
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 

@@ -5,18 +5,15 @@ Which thread may touch the vCPU: its own while it runs, and any other once it st
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from migpool.device import DeviceError, VerificationError
 from migpool_plugins.vcpu.group import GroupDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
-from migpool_plugins.vcpu.program import PAGE_SIZE
-from migpool_plugins.vcpu.proof import Guest, prove
-from migpool_plugins.vcpu.register_sets import REGS, VcpuState
-from migpool_plugins.vcpu.state import PAGE, StateFormat
+from migpool_plugins.vcpu.program import Guest, prove
+from migpool_plugins.vcpu.state import REGS, Sets, checksum
 
 _BATCHES_TO_SEE: Final = 3
 """Batches for which ``verify`` waits before it looks: enough to have left the one in which the state was loaded."""
@@ -29,13 +26,11 @@ class VcpuDevice(GroupDevice):
 
     def __init__(self, group: VcpuGroup, index: int, seed: int, options: VcpuOptions) -> None:
         self.instance_id = index
-        super().__init__(group, index, StateFormat("vcpu", group.machine.kind, [*group.machine.layout, PAGE]))
+        super().__init__(group, index, group.machine.vcpus[index])
         self.config_job = options.save == "each"
-        self._vcpu = group.machine.vcpus[index]
         self._thread = group.threads[index]
         self._seed = seed
         self._limit = options.limit_s
-        self._state: VcpuState | None = None
 
     def save_setup(self) -> bytes:
         """Return the header of the config, for the destination to check while the machine still runs."""
@@ -52,8 +47,7 @@ class VcpuDevice(GroupDevice):
         self._check()
         if not self._thread.standing:
             raise DeviceError(f"vCPU {self.instance_id} runs: stop it before its state is saved")
-        self._state = self._vcpu.save()
-        return self._encoded(self._state)
+        return super().save_config()
 
     def resume(self) -> None:
         self._refuse_closed()
@@ -65,14 +59,10 @@ class VcpuDevice(GroupDevice):
         self._format.check_header(self.instance_id, data)
 
     def load_config(self, data: bytes) -> None:
-        """Load the registers and the page, and read them back for :meth:`fingerprint`."""
         self._check()
         if not self._thread.standing:
             raise DeviceError(f"vCPU {self.instance_id} runs: a state is loaded before it is started")
-        registers = self._format.decode(self.instance_id, data)
-        left_out = self._vcpu.load(VcpuState(registers, registers.pop("page")))
-        self.note = self._group.noted(left_out)
-        self._state = self._vcpu.save()
+        super().load_config(data)
         self._group.loaded.add(self.instance_id)
 
     def start(self) -> None:
@@ -80,12 +70,6 @@ class VcpuDevice(GroupDevice):
         if self._state is None:
             raise DeviceError(f"vCPU {self.instance_id} has no state yet: load its config before it is started")
         self._thread.go()
-
-    def fingerprint(self) -> bytes | None:
-        """The SHA-256 of the state as saved, or as read back after loading; without the time stamp counter."""
-        if self._state is None:
-            return None
-        return hashlib.sha256(self._encoded(self._machine.comparable(self._state))).digest()
 
     def verify(self) -> None:
         """Prove that the guest has gone on correctly from the state that was saved or loaded.
@@ -113,28 +97,22 @@ class VcpuDevice(GroupDevice):
     def abort(self) -> None:
         self._thread.abort()
 
-    def describe_config(self) -> Mapping[str, object] | None:
-        return self._format.describe(self.instance_id, {**self._machine.blank, "page": bytes(PAGE_SIZE)})
-
-    def _encoded(self, state: VcpuState) -> bytes:
-        return self._format.encode(self.instance_id, {**state.registers, "page": state.page})
-
     def _let_run(self) -> None:
         if not self._thread.wait_batches(_BATCHES_TO_SEE, self._limit):
             raise DeviceError(f"vCPU {self.instance_id} has not ended {_BATCHES_TO_SEE} batches in {self._limit} s")
 
     @contextmanager
-    def _stood(self) -> Iterator[VcpuState]:
+    def _stood(self) -> Iterator[Sets]:
         """The state of the vCPU, which stands until the end of the context."""
         self._thread.ask_to_stand()
         try:
             self._thread.wait_standing(self._limit)
-            yield self._vcpu.save()
+            yield self._part.save()
         finally:
             self._thread.go()
 
-    def _guest(self, state: VcpuState) -> Guest:
-        return Guest(self.instance_id, REGS.values(state.registers["regs"]), state.checksum, state.page)
+    def _guest(self, state: Sets) -> Guest:
+        return Guest(self.instance_id, REGS.values(state["regs"]), checksum(state), state["page"])
 
     def _check(self) -> None:
         self._refuse_closed()

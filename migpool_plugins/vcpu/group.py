@@ -1,14 +1,20 @@
-"""What the devices of one VM have in common: the machine, the vCPUs' threads, and who closes it."""
+"""What the devices of one VM have in common: the machine, the vCPUs' threads, who closes it; and the board among them.
+
+The board is what the vCPUs share: interrupt controllers, timer and clock. It comes after the vCPUs: it is saved when
+all of them stand, and loaded when all of them have their state, since loading an interrupt controller delivers what is
+pending to them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
 
-from migpool.device import Device
-from migpool_plugins.vcpu.backend import VcpuMachine, VirtualCpu
+from migpool.device import Device, DeviceError
+from migpool_plugins.vcpu.backend import Stateful, VcpuMachine, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
-from migpool_plugins.vcpu.state import StateFormat
+from migpool_plugins.vcpu.state import Sets, StateFormat
 from migpool_plugins.vcpu.thread import VcpuThread
 
 BOARD: Final = -1
@@ -74,16 +80,37 @@ class GroupDevice(Device):
     Arguments:
         group: the VM that it belongs to.
         member: the vCPU's index, or :data:`BOARD`.
-        form: of the config.
+        part: what of the VM it moves.
     """
 
-    def __init__(self, group: VcpuGroup, member: int, form: StateFormat) -> None:
+    idstr: Literal["vcpu", "vcpu-board"]
+
+    def __init__(self, group: VcpuGroup, member: int, part: Stateful) -> None:
         self.note = group.noted()
         self._group = group
-        self._machine = group.machine
         self._member = member
-        self._format = form
+        self._part = part
+        self._format = StateFormat(self.idstr, group.machine.kind, part.layout)
+        self._state: Sets | None = None
         self._closed = False
+
+    def save_config(self) -> bytes:
+        self._state = self._part.save()
+        return self._format.encode(self.instance_id, self._state)
+
+    def load_config(self, data: bytes) -> None:
+        """Load the state, and read it back for :meth:`fingerprint`."""
+        self.note = self._group.noted(self._part.load(self._format.decode(self.instance_id, data)))
+        self._state = self._part.save()
+
+    def fingerprint(self) -> bytes | None:
+        """Return the SHA-256 of the state as saved, or as read back after loading; without what goes on by itself."""
+        if self._state is None:
+            return None
+        return hashlib.sha256(self._format.encode(self.instance_id, self._part.comparable(self._state))).digest()
+
+    def describe_config(self) -> Mapping[str, object]:
+        return self._format.describe(self.instance_id, self._part.blank)
 
     def close(self) -> None:
         self._closed = True
@@ -94,3 +121,40 @@ class GroupDevice(Device):
 
     def measure_config(self, data: memoryview) -> int | None:
         return self._format.measure(self.instance_id, data)
+
+
+class BoardDevice(GroupDevice):
+    """The board of a group's machine. With a backend that has none its config is a header alone."""
+
+    idstr = "vcpu-board"
+
+    def __init__(self, group: VcpuGroup) -> None:
+        super().__init__(group, BOARD, group.machine.board)
+        self._aborted = False
+
+    def save_config(self) -> bytes:
+        self._check()
+        if not self._group.standing:
+            raise DeviceError("a vCPU runs: stop every vCPU before what they share is saved")
+        return super().save_config()
+
+    def resume(self) -> None:
+        self._aborted = False
+
+    def load_config(self, data: bytes) -> None:
+        self._check()
+        missing = sorted(set(range(len(self._group.threads))) - self._group.loaded)
+        if missing:
+            raise DeviceError(f"vCPU {missing[0]} has no state yet: what the vCPUs share is loaded after them")
+        if not self._group.standing:
+            raise DeviceError("a vCPU runs: what they share is loaded before they are started")
+        super().load_config(data)
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def _check(self) -> None:
+        if self._closed:
+            raise DeviceError("the board of the vCPUs is closed")
+        if self._aborted:
+            raise DeviceError("the board of the vCPUs: the migration was aborted")

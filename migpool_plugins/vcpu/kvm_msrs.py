@@ -11,8 +11,8 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.kvm_part import Part, Sets
-from migpool_plugins.vcpu.register_sets import RegisterFormat
+from migpool_plugins.vcpu.kvm_part import Part
+from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 MSRS: Final = RegisterFormat("msrs", kvm_abi.MSR_ENTRY, ("index", "value"), optional=True, repeats=True)
 TSC: Final = 0x10

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import migpool_plugins.guest
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, MemoryDevice
 from migpool.migration.states import State
-from migpool_plugins.guest import machines
-from migpool_plugins.ram.kvm_logs import KvmDirtyRing
+from migpool_plugins.ram.logs import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 from tests.support.guest_cancelling import Cancelling, migrate, runs
@@ -88,7 +88,7 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 @contextmanager
 def small_rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Guests have the smallest rings there are; yields a list that grows with each time that one is full."""
-    monkeypatch.setattr(machines, "RING_SIZE", smallest_ring())
+    monkeypatch.setattr(migpool_plugins.guest, "RING_SIZE", smallest_ring())
     full: list[int] = []
 
     class Counted(KvmDirtyRing):
@@ -101,7 +101,7 @@ def small_rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             full.append(1)
             empty()
 
-    monkeypatch.setattr(machines, "KvmDirtyRing", Counted)
+    monkeypatch.setattr(migpool_plugins.guest, "KvmDirtyRing", Counted)
     yield full
 
 

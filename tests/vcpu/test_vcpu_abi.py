@@ -19,7 +19,7 @@ FIELDS = {
     "struct kvm_segment": (kvm_abi.SEGMENT, kvm_abi.SEGMENT_FIELDS),
     "struct kvm_pic_state": (kvm_abi.PIC, kvm_abi.PIC_FIELDS),
     "struct kvm_pit_channel_state": (kvm_abi.PIT_CHANNEL, kvm_abi.PIT_CHANNEL_FIELDS),
-    "struct kvm_clock_data": (kvm_abi.CLOCK, kvm_abi.CLOCK_FIELDS),
+    "struct kvm_clock_data": (kvm_abi.CLOCK, ("clock", "flags", "realtime", "host_tsc")),
     "struct kvm_dirty_gfn": (kvm_abi.DIRTY_GFN, kvm_abi.DIRTY_GFN_FIELDS),
 }
 """Structures whose fields have the kernel's names: the place of every one of them is compared."""

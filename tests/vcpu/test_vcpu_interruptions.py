@@ -11,8 +11,8 @@ import pytest
 
 from migpool.device import DeviceError
 from migpool_plugins.ioctl import ioctl, ioctl_once
-from migpool_plugins.vcpu import choice
-from migpool_plugins.vcpu.choice import choose_backend
+from migpool_plugins.vcpu import backend
+from migpool_plugins.vcpu.backend import choose_backend
 from migpool_plugins.vcpu.kvm_machine import KvmVcpu
 from migpool_plugins.vfio.kernel.calls import LinuxCalls
 from tests.support.making_vcpus import MakeVcpus
@@ -76,7 +76,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
         boot(self, {**registers, "r10": 1 << 63})
 
     monkeypatch.setattr(KvmVcpu, "boot", boot_endless)
-    monkeypatch.setattr(choice, "_TRIAL_LIMIT", 0.2, raising=False)
+    monkeypatch.setattr(backend, "_TRIAL_LIMIT", 0.2, raising=False)
 
 
 @pytest.mark.usefixtures("kvm")
