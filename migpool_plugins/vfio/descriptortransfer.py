@@ -15,8 +15,7 @@ from abc import ABC, abstractmethod
 from functools import partial
 
 from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, WRITE_HEADER, Refusal, data_socket_pair
-from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
-from migpool_plugins.vfio.transfer import Emulated, Load, Save, Transfer, receive
+from migpool_plugins.vfio.transfer import WRITE_ALLOWANCE, Emulated, Load, Save, Transfer, receive
 
 
 class DescriptorTransfer(Transfer, ABC):

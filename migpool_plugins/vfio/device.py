@@ -100,7 +100,8 @@ class VfioDevice(Device):
         info = self._guard.ask(self.backend.precopy_info, _M.RUNNING)
         if info is None:
             return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
-        return Pending(info.initial + info.dirty, max(0, self._estimate - info.initial - info.dirty), info.initial)
+        initial, dirty = info
+        return Pending(initial + dirty, max(0, self._estimate - initial - dirty), initial)
 
     def iterate(self, buffer: memoryview) -> int:
         """Read the next part of what a running device has to give; 0 when there is nothing just now."""

@@ -14,12 +14,11 @@ import socket
 from collections.abc import Sequence
 
 from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
-from migpool_plugins.vfio.client import DeviceClient
+from migpool_plugins.vfio.backend import BackendError
+from migpool_plugins.vfio.client import DeviceClient, DeviceProcess
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
-from migpool_plugins.vfio.process import DeviceProcess
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
@@ -184,7 +183,7 @@ class DescriptorBackend:
     def data_size(self) -> int | None:
         return self._client.ask(int, "data_size", self._limit)
 
-    def precopy_info(self) -> PrecopyInfo | None:
+    def precopy_info(self) -> None:
         return None
 
     def read(self, buffer: memoryview) -> int:

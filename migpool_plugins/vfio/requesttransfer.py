@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 
 from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.pacer import WRITE_ALLOWANCE
-from migpool_plugins.vfio.transfer import Emulated, Load, Save, ring
+from migpool_plugins.vfio.transfer import WRITE_ALLOWANCE, Emulated, Load, Save, ring
 
 
 class RequestedSave(Save):

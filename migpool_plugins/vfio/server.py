@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.control import MAX_MESSAGE, Refusal
-from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.vfiouser.session import Session
 
 _REQUESTS: Final = frozenset(

@@ -24,10 +24,9 @@ from migpool_plugins.vfio.content import BaseBlock, Memory, StateContent
 from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave, DescriptorTransfer
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
-from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 from migpool_plugins.vfio.requesttransfer import RequestedLoad, RequestedSave
-from migpool_plugins.vfio.transfer import Emulated, Load, Transfer
+from migpool_plugins.vfio.transfer import Emulated, Load, SharedLock, Transfer
 
 CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
 """Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""

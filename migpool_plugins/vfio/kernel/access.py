@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.kernel import abi
-from migpool_plugins.vfio.kernel.calls import Calls, refusal
+from migpool_plugins.vfio.kernel.abi import Calls, refusal
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 
 Way: TypeAlias = Literal["group", "iommufd"]

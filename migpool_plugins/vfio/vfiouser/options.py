@@ -22,7 +22,7 @@ from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.sockets import connector, socket_paths
+from migpool_plugins.vfio.vfiouser.connection import connector
 
 _KEYS: Final = ("backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size")
 _MOST_OUTSTANDING: Final = 128
@@ -61,3 +61,8 @@ def open_served(context: DeviceContext) -> list[Device]:
             device.close()
         raise
     return made
+
+
+def socket_paths(path: str, count: int) -> list[str]:
+    """The sockets of ``count`` devices: ``path`` itself for one, else ``path`` with .0, .1 and so on."""
+    return [path] if count == 1 else [f"{path}.{number}" for number in range(count)]

@@ -27,17 +27,20 @@ from migpool_plugins.vfio.migration import (
 )
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import drain, receive
-from migpool_plugins.vfio.vfiouser.capabilities import MAX_VERSION, Capabilities, parse_version, version
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
     INFO,
     INFO_RESET,
+    MAX_VERSION,
     PRECOPY_INFO,
+    Capabilities,
     Header,
     MessageError,
     UserCommand,
+    parse_version,
     reply,
+    version,
 )
 
 MAX_TRANSFER: Final = 4 << 20
