@@ -9,7 +9,9 @@ from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Iterate
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Slot
+from migpool.device import Pending
 from migpool.errors import DeviceError
+from migpool.precopy.rounds import Turn
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
 from migpool.wire.sections import section_part
@@ -46,12 +48,16 @@ class DeviceTurns:
         switch.on_cancel(self._ending.set)
         interpreter.handlers.on(Iterate, self._iterate)
 
-    def save(self, slot: Slot, precopy: int) -> int:
-        """Save about ``precopy`` bytes of a device's state, or less if it has less just now; return how many."""
+    def pending(self, slot: Slot) -> Pending:
+        """Ask the device."""
+        return slot.device.pending()
+
+    def save(self, slot: Slot, precopy: int) -> Turn:
+        """Save about ``precopy`` bytes of a device's state, or less if it has less just now."""
         moved = 0
         while moved < precopy and (length := self._interpreter.once(Iterate(slot))):
             moved += length
-        return moved
+        return Turn(moved, moved)
 
     def initial_sent(self, slot: Slot) -> None:
         """Say that all initial data of the device has been sent; the destination answers when it has that of all."""

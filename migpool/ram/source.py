@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from struct import Struct
+from time import monotonic_ns
 
 from migpool.core.effects import EndRound, LookForDirty, SaveSetup, SendPages, TakePages
 from migpool.core.interpreter import Interpreter, Job, of
@@ -28,14 +29,14 @@ from migpool.core.jobs import save_pages
 from migpool.core.machine import Machine, Slot
 from migpool.device import MemoryDevice, Pending
 from migpool.errors import UsageError
-from migpool.precopy.rounds import Crossed, Precopy, PrecopyLimits, Round, Turns
+from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, Turn, Turns
 from migpool.ram.auto_converge import AutoConverge
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, Pages
 from migpool.ram.page_effort import PageEffort
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
-from migpool.wire.rampacket import RamPacketWriter
+from migpool.wire.rampacket import PagePacket, RamPacketWriter
 from migpool.wire.sections import Kind, head_bytes
 from migpool.wire.unread import Buffer
 
@@ -54,7 +55,6 @@ class RamSource:
         throttle: whether vCPUs are slowed down when they write faster than can be sent.
 
     Attributes:
-        bytes: of pages that have been sent so far.
         check: called with what was measured when the rounds are over; see :meth:`AutoConverge.check`.
     """
 
@@ -84,14 +84,16 @@ class RamSource:
         self._writers = threading.local()
         self._names = [block.name for block in slot.device.blocks]
         self._pages = Pages(slot.device)
-        self._counting = threading.Lock()
-        self.bytes = 0
         handlers = interpreter.handlers
-        handlers.on(TakePages, lambda _: self._pages.take())
-        handlers.on(SendPages, self._send_pages if group else self._write_pages)
+        handlers.on(TakePages, self._take)
+        handlers.on(SendPages, self._send)
         handlers.on(LookForDirty, lambda _: self._pages.look())
         handlers.on(EndRound, lambda effect: self._end_round(last=effect.last))
-        self._effort.watch(handlers)
+
+    @property
+    def bytes(self) -> int:
+        """Of pages that have been sent so far."""
+        return self._effort.bytes
 
     def set_up(self) -> None:
         """Tell the destination of the blocks, and log from now on what is written.
@@ -120,24 +122,19 @@ class RamSource:
             self._auto_converge.after(done)
 
         slots = (self._slot, *self._machine.iterable)
-        return Precopy(
-            slots, _Turns(self, self._slot, others), limits, watch, pending=self._pending, crossed=self._crossed
-        )
+        return Precopy(slots, _Turns(self, self._slot, others), limits, watch)
 
-    def _pending(self, slot: Slot) -> Pending:
-        """What is left of the memory as of the last look; of another device, what it says."""
-        return Pending(self._pages.left) if slot is self._slot else slot.device.pending()
+    def pending(self) -> Pending:
+        """What is left as of the last look."""
+        return Pending(self._pages.left)
 
-    def _crossed(self, slot: Slot, saved: int) -> Crossed:
-        return self._effort.since() if slot is self._slot else Crossed(saved)
-
-    def send_round(self) -> int:
-        """Send every page that is to be sent, once, and see what was written meanwhile; return the bytes of pages."""
-        sent = self._pages.left
+    def send_round(self) -> Turn:
+        """Send every page that is to be sent, once, and see what was written meanwhile."""
+        left = self._pages.left
         self._run(self._jobs())
         self._interpreter.once(EndRound(self._slot))
         self._interpreter.once(LookForDirty(self._slot))
-        return sent
+        return Turn(left, *self._effort.since())
 
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
@@ -176,7 +173,7 @@ class RamSource:
         if self._group or last:
             self._section(Kind.END if last else Kind.PART)
 
-    def _section(self, kind: Kind, payload: bytes = b"") -> None:
+    def _section(self, kind: Kind, payload: Buffer = b"") -> None:
         self._group.sync(self._slot.name, self._device.page_size)
         self._write(kind, [payload, multifd_flush() if self._group else b""])
 
@@ -185,19 +182,28 @@ class RamSource:
 
     # ------------------------------------------------------------------ pages, on any thread
 
-    def _send_pages(self, effect: SendPages) -> None:
-        packets = effect.packets
-        effect.index = self._group.send_pages(effect.slot.name, effect.index, self._own_writers(), packets)
-        self._count(sum([packet.size for packet in packets]))
+    def _take(self, _effect: TakePages) -> list[PagePacket] | None:
+        begin = monotonic_ns()
+        packets = self._pages.take()
+        if packets is not None:
+            self._effort.looked(packets, monotonic_ns() - begin)
+        return packets
 
-    def _write_pages(self, effect: SendPages) -> None:
+    def _send(self, effect: SendPages) -> None:
+        begin, packets = monotonic_ns(), effect.packets
+        if self._group:
+            effect.index = self._group.send_pages(effect.slot.name, effect.index, self._own_writers(), packets)
+        else:
+            self._write_pages(packets)
+        self._effort.sent(packets, monotonic_ns() - begin)
+
+    def _write_pages(self, packets: Sequence[PagePacket]) -> None:
         size = self._device.page_size
-        for packet in effect.packets:
+        for packet in packets:
             offsets = (number for (number,) in _OFFSET.iter_unpack(packet.offsets))
             contents = (view[at : at + size] for view in packet.views for at in range(0, len(view), size))
             # Pages with content come first; behind them the offsets of pages of zeros are left.
             self._write(Kind.PART, pages(self._names[packet.block], zip_longest(offsets, contents)))
-            self._count(packet.size)
 
     def _own_writers(self) -> list[RamPacketWriter]:
         """The calling thread's own."""
@@ -207,10 +213,6 @@ class RamSource:
             size = self._device.page_size
             writers = self._writers.writers = [RamPacketWriter(self._names, size) for _ in range(PACKETS_AT_ONCE)]
         return writers
-
-    def _count(self, size: int) -> None:
-        with self._counting:
-            self.bytes += size
 
 
 class _Turns:
@@ -222,7 +224,10 @@ class _Turns:
         self._others = others
         self.pause = others.pause
 
-    def save(self, slot: Slot, precopy: int) -> int:
+    def pending(self, slot: Slot) -> Pending:
+        return self._memory.pending() if slot is self._slot else self._others.pending(slot)
+
+    def save(self, slot: Slot, precopy: int) -> Turn:
         return self._memory.send_round() if slot is self._slot else self._others.save(slot, precopy)
 
     def initial_sent(self, slot: Slot) -> None:
