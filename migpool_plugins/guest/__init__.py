@@ -15,10 +15,11 @@ from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
 from migpool_plugins.guest.layout import ADDRESS, BLOCK, MAX_VCPUS, OUT_BY_DOORBELL, OUT_BY_HALT, GuestLayout
 from migpool_plugins.guest.options import GuestOptions
+from migpool_plugins.memory import Memory
 from migpool_plugins.ram.logs import RING_SIZE, HookDirtyLog, KvmDirtyBitmap, KvmDirtyRing
-from migpool_plugins.ram.memory import DirtyLog, GuestMemory, RamDevice
+from migpool_plugins.ram.memory import DirtyLog, RamDevice
 from migpool_plugins.vcpu.backend import VcpuMachine, choose_backend
-from migpool_plugins.vcpu.group import BoardDevice
+from migpool_plugins.vcpu.device import BoardDevice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
 from migpool_plugins.vcpu.options import VcpuOptions
 
@@ -49,7 +50,7 @@ def devices(context: DeviceContext) -> list[Device]:
     limits = VcpuOptions(limit_s=options.limit_s)
     source = context.side == "source"
     with ExitStack() as opened:
-        memory = GuestMemory(options.memory, resident=options.resident and not source)
+        memory = Memory(options.memory, resident=options.resident and not source)
         opened.callback(memory.close)
         machine, way_out, most, make_log = _make_machine(options, context.count, memory)
         opened.callback(machine.close)
@@ -71,7 +72,7 @@ def devices(context: DeviceContext) -> list[Device]:
     return found
 
 
-def _make_machine(options: GuestOptions, vcpus: int, memory: GuestMemory) -> tuple[VcpuMachine, int, int, _LogMaker]:
+def _make_machine(options: GuestOptions, vcpus: int, memory: Memory) -> tuple[VcpuMachine, int, int, _LogMaker]:
     """Make the VM with the guest's memory in it.
 
     Returns:

@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from migpool.device import DeviceError, VerificationError
 from migpool_plugins.guest.layout import Control, GuestLayout, steps_in
-from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.memory import Memory
 from migpool_plugins.vcpu.backend import VcpuMachine, VirtualCpu
-from migpool_plugins.vcpu.device import VcpuDevice
-from migpool_plugins.vcpu.group import VcpuGroup
+from migpool_plugins.vcpu.device import VcpuDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 
 INTERVAL = 0.005
@@ -77,7 +75,7 @@ class GuestGroup(VcpuGroup):
     """
 
     def __init__(
-        self, machine: VcpuMachine, options: VcpuOptions, memory: GuestMemory, layout: GuestLayout, rate: int, most: int
+        self, machine: VcpuMachine, options: VcpuOptions, memory: Memory, layout: GuestLayout, rate: int, most: int
     ) -> None:
         self.memory = memory
         self.layout = layout
@@ -143,17 +141,8 @@ class GuestVcpu(VcpuDevice):
         """How many steps it has done; it must stand."""
         return steps_in(self._part.save())
 
-    def verify(self) -> None:
-        """Prove that the guest has gone on, and that every page is the one that its steps say."""
-        self._refuse_closed()
-        before = -1 if self._state is None else steps_in(self._state)
-        try:
-            self._let_run()
-            self._prove(before)
-        except DeviceError as error:
-            if self._thread.aborted or isinstance(error, VerificationError):
-                raise
-            raise VerificationError(error.message) from error
+    def _proved_before(self) -> int:
+        return -1 if self._state is None else steps_in(self._state)
 
     def _prove(self, before: int) -> None:
         group = self.group

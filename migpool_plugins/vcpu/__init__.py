@@ -1,7 +1,7 @@
 """vCPUs that really run: the guest counts and computes, moves within the downtime, and proves that it went on exactly.
 
 ``guest/program.S`` is the guest, ``program.py`` what it does and the proof, ``backend.py`` what a backend offers,
-``kvm_machine.py`` and ``unicorn_machine.py`` the two; ``device.py`` is the vCPU as a device, ``group.py`` its VM.
+``kvm_machine.py`` and ``unicorn_machine.py`` the two; ``device.py`` has the vCPUs and what they share as devices.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.backend import choose_backend
-from migpool_plugins.vcpu.device import VcpuDevice
-from migpool_plugins.vcpu.group import BoardDevice, VcpuGroup
+from migpool_plugins.vcpu.device import BoardDevice, VcpuDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["devices"]

@@ -29,13 +29,10 @@ _TRIAL_LIMIT: Final = 5.0
 class Stateful(Protocol):
     """What of a machine has a state of its own that moves: a vCPU, or the board. It stands meanwhile."""
 
-    @property
-    def layout(self) -> Sequence[RegisterFormat]:
-        """The sets that a state may have, in the order in which they travel."""
-
-    @property
-    def blank(self) -> Sets:
-        """The state that :meth:`save` on this host gives, with zeros."""
+    layout: Sequence[RegisterFormat]
+    """The sets that a state may have, in the order in which they travel."""
+    blank: Sets
+    """The state that :meth:`save` on this host gives, with zeros."""
 
     def save(self) -> Sets:
         """Read the state; of a vCPU between two batches, or before the first one."""
@@ -73,28 +70,19 @@ class VirtualCpu(Stateful, Protocol):
 class VcpuMachine(Protocol):
     """A VM: guest memory with the program in it, and vCPUs that have not run."""
 
+    name: str
+    """What a reader of the result should see: "KVM" or "Unicorn"."""
+    kind: str
+    """What both ends must have in common: the backend and the guest's CPU, in at most 8 ASCII characters."""
+    lacks: Sequence[str]
+    """What this host does not have of a whole machine's state, in words."""
+    way_out: int
+    """The address where the guest goes to leave after a batch; see ``guest/program.S``."""
+    batch: int
+    """How many iterations take this backend half a millisecond or so."""
+
     def __init__(self, count: int, *, cpu: CpuChoice = "small") -> None:
         """Make a VM of so many vCPUs; a :class:`DeviceError` if the backend does not work here, or has no such CPU."""
-
-    @property
-    def name(self) -> str:
-        """What a reader of the result should see: "KVM" or "Unicorn"."""
-
-    @property
-    def kind(self) -> str:
-        """What both ends must have in common: the backend and the guest's CPU, in at most 8 ASCII characters."""
-
-    @property
-    def lacks(self) -> Sequence[str]:
-        """What this host does not have of a whole machine's state, in words."""
-
-    @property
-    def way_out(self) -> int:
-        """The address where the guest goes to leave after a batch; see ``guest/program.S``."""
-
-    @property
-    def batch(self) -> int:
-        """How many iterations take this backend half a millisecond or so."""
 
     @property
     def vcpus(self) -> Sequence[VirtualCpu]:

@@ -9,30 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
-from migpool_plugins.ioctl import ioctl
+from migpool_plugins.ioctl import Request, ioctl
 
 API_VERSION: Final = 12
 
 _KVMIO: Final = 0xAE
 _NONE, _WRITE, _READ = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One ioctl: its name in the kernel's headers, and its number."""
-
-    name: str
-    number: int
-
-    @property
-    def size(self) -> int:
-        """Of the structure that it reads or writes (without what follows a variable one), in bytes."""
-        return self.number >> 16 & 0x3FFF
 
 
 def _request(name: str, number: int, direction: int = _NONE, size: int = 0) -> Request:

@@ -224,7 +224,7 @@ class KvmMachine:
         self.vcpus = tuple(vcpus)
         self.kind = {"small": "KVM", "avx": "KVM-AVX"}[cpu]
         self.board = Parts(self.fd, board_parts(host))
-        self.lacks = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
+        self.lacks: Sequence[str] = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
 
     def attach(self, slot: int, region: MemoryRegion) -> None:
         """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.

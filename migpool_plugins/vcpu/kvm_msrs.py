@@ -105,9 +105,6 @@ class Msrs(Part):
         kept = b"".join(MSRS.struct.pack(index, value) for index, value in entries if index != TSC)
         return {"msrs": kept} if "msrs" in sets else {}
 
-    def blank(self) -> dict[str, bytes]:
-        return {"msrs": bytes(len(self._question) * MSRS.struct.size)}
-
 
 def _get(vcpu: int, entries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return what the kernel read, up to the first one that it refused."""

@@ -14,8 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.kvm_abi import Request
 from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 
@@ -56,10 +56,6 @@ class Part(ABC):
     def comparable(self, sets: Sets) -> dict[str, bytes]:
         """Take out what may differ between a write and the next read."""
         return dict(sets)
-
-    def blank(self) -> dict[str, bytes]:
-        """Return the sets that reading gives, with zeros."""
-        return {form.name: bytes(form.struct.size) for form in self.formats}
 
 
 class Whole(Part):
@@ -132,11 +128,11 @@ class Parts:
     def __init__(self, fd: int, parts: Sequence[Part], read_first: Sequence[str] = ()) -> None:
         self.fd = fd
         self.parts = parts
-        there = [part for part in parts if not part.lacking]
         order = {name: place for place, name in enumerate(read_first)}
+        there = [part for part in parts if not part.lacking]
         self._reading = sorted(there, key=lambda part: order.get(part.name, len(order)))
-        self.layout = tuple(form for part in parts for form in part.formats)
-        self.blank: Sets = {name: data for part in there for name, data in part.blank().items()}
+        self.layout: Sequence[RegisterFormat] = tuple(form for part in parts for form in part.formats)
+        self.blank: Sets = {name: bytes(len(data)) for name, data in self.save().items()}
 
     def save(self) -> dict[str, bytes]:
         return {name: data for part in self._reading for name, data in part.read(self.fd).items()}

@@ -159,12 +159,6 @@ class SpecialRegisters(Part):
         kvm_abi.call(fd, self._put, bytearray((sets["sregs"] + pdptrs).ljust(self._put.size, b"\0")))
         return ()
 
-    def blank(self) -> dict[str, bytes]:
-        found = super().blank()
-        if not self._pdptrs:
-            del found["pdptrs"]
-        return found
-
 
 class Fpu(Part):
     """The x87, SSE and AVX registers: the XSAVE area, taken apart into what it consists of.
@@ -226,16 +220,6 @@ class Fpu(Part):
         area[kvm_abi.XSAVE.size : kvm_abi.XSAVE.size + len(large)] = large
         kvm_abi.call(fd, kvm_abi.SET_XSAVE, area)
         return ()
-
-    def blank(self) -> dict[str, bytes]:
-        if not self._xsave:
-            return {"fpu": bytes(FPU.struct.size)}
-        found = super().blank()
-        if self._size > kvm_abi.XSAVE.size:
-            found["xsave_large"] = bytes(self._size - kvm_abi.XSAVE.size)
-        else:
-            del found["xsave_large"]
-        return found
 
 
 def _read_fpu(fd: int) -> bytes:

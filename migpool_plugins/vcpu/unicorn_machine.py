@@ -17,7 +17,7 @@ from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_part import Parts
-from migpool_plugins.vcpu.state import FPU, PAGE, REGS, SREGS, Sets
+from migpool_plugins.vcpu.state import FPU, PAGE, REGS, SREGS, RegisterFormat, Sets
 
 # Imported by name: the package is optional, and its annotations differ between its versions.
 unicorn = importlib.import_module("unicorn")
@@ -51,7 +51,7 @@ Value: TypeAlias = int | tuple[int, int]
 class UnicornVcpu:
     """One vCPU of a :class:`UnicornMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`."""
 
-    layout = (REGS, SREGS, FPU, PAGE)
+    layout: Sequence[RegisterFormat] = (REGS, SREGS, FPU, PAGE)
 
     def __init__(self, index: int) -> None:
         self.index = index

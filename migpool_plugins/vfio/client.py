@@ -19,7 +19,6 @@ import itertools
 import marshal
 import select
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -28,14 +27,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, Side, VerificationError
-from migpool_plugins.vfio.backend import BackendError, Interruption
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER
+from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.control import MAX_MESSAGE
 from migpool_plugins.vfio.options import DeviceSettings
 
 END_LIMIT: Final = 5.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from migpool_plugins.vfio.server import main; main()"
-_TIMEVAL: Final = struct.Struct("@ll")
 
 
 _T = TypeVar("_T")
@@ -134,7 +132,6 @@ class DeviceClient:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(self._interruption.fd, select.POLLIN)
-        self._returned = 0.0
         self._ids = itertools.count(1)
 
     def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
@@ -169,7 +166,7 @@ class DeviceClient:
                 break
             self._drop_data()
         if refused:
-            raise _refused(refused, answer)
+            raise refusal(refused, answer)
         assert isinstance(answer, kind)
         return answer
 
@@ -185,60 +182,8 @@ class DeviceClient:
         number, refused, answer = marshal.loads(message)
         return number, refused, answer
 
-    @property
-    def data(self) -> socket.socket | None:
-        """The data descriptor, if one is open."""
-        return self._data
-
-    def _open_data(self) -> socket.socket:
-        if self._data is None:
-            self._interruption.check()
-            raise BackendError("the device opened no data descriptor")
-        return self._data
-
-    def read(self, buffer: memoryview) -> int:
-        """Read state straight into ``buffer``, as much as there is; 0 at the end. Raises as :meth:`ask` does."""
-        data = self._open_data()
-        try:
-            count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
-        except BlockingIOError:
-            raise self._late("read") from None
-        except OSError as error:
-            raise self._broken(error) from None
-        if self._interruption.raised:
-            self._interruption.check()
-        return count
-
-    def write(self, state: memoryview) -> None:
-        """Write ``state`` and wait until the device has taken and checked it. Raises as :meth:`ask` does."""
-        data = self._open_data()
-        header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
-        try:
-            sent = data.sendmsg((header, state))
-            if sent < len(header) + len(state):
-                # A signal came while the socket was full.
-                data.sendall(header[sent:])
-                data.sendall(state[max(0, sent - len(header)) :])
-            answer = data.recv(ACK_HEADER.size, socket.MSG_WAITALL)
-            if len(answer) == ACK_HEADER.size:
-                kind, text_length = ACK_HEADER.unpack(answer)
-                text = data.recv(text_length, socket.MSG_WAITALL) if text_length else b""
-        except BlockingIOError:
-            raise self._late("write") from None
-        except OSError as error:
-            raise self._broken(error) from None
-        self._returned = time.monotonic()
-        self._interruption.check()
-        if len(answer) != ACK_HEADER.size:
-            raise self._broken(None)
-        if kind:
-            raise _refused(ACK_KINDS[kind], text.decode())
-
     def _adopt(self, data: socket.socket) -> None:
-        limit = _TIMEVAL.pack(int(self.data_limit), int(self.data_limit % 1 * 1e6))
-        # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
-        data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        limit_waits(data, self.data_limit)
         with self._interruption.lock:
             previous, self._data = self._data, data
             if previous is not None:
@@ -259,17 +204,6 @@ class DeviceClient:
             if self._data is not None:
                 self._data.close()
                 self._data = None
-
-    def _late(self, what: str) -> BackendError:
-        return BackendError(f"the device's {what} did not return within {self.data_limit:.3g} s", errno.ETIMEDOUT)
-
-    def _broken(self, error: OSError | None) -> DeviceError:
-        """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
-        try:
-            self.ask(object, "prepare", self.data_limit)
-        except DeviceError as reason:
-            return reason
-        return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
     def abort(self) -> None:
         """End every wait at once; see the module's guarantees."""
@@ -292,5 +226,6 @@ class DeviceClient:
         self._process.release()
 
 
-def _refused(kind: str, text: str) -> DeviceError:
+def refusal(kind: str, text: str) -> DeviceError:
+    """Return the error for what the device process refused."""
     return VerificationError(text) if kind == "verification" else BackendError(text)

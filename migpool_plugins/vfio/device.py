@@ -10,9 +10,7 @@ Which call moves which state (``migration.py`` has the arcs; those in brackets o
 
 Guarantees:
 
-* A request that fails is recovered from (``guard.py``), with the state that fits the call. After an ``abort`` nothing
-  is recovered before ``wake``, ``resume`` or ``close``.
-* A write that failed is fatal: the device is reset, and refuses what comes after.
+* What fails is seen to by ``guard.py``, with the state that fits the call.
 * What can go wrong with loaded state goes wrong in ``load_config``: the device leaves RESUMING there, which is where a
   driver judges what it was given, and not when the machine is about to run.
 * A device that an earlier user left in the middle of a migration is reset before it is used, and says so in ``note``;

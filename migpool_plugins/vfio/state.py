@@ -20,7 +20,8 @@ import time
 from errno import EINVAL, ENODEV
 from typing import Final
 
-from migpool_plugins.vfio.content import BaseBlock, Memory, StateContent
+from migpool_plugins.memory import Memory
+from migpool_plugins.vfio.content import BaseBlock, StateContent
 from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave, DescriptorTransfer
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
@@ -74,7 +75,7 @@ class DeviceState:
             profile, self._content, shared, {"read": saving, "write": saving if configured else loading}
         )
         if configured and not source:
-            self._device.received = Memory(profile.size)
+            self._device.received = Memory(profile.size, resident=True)
         self._source = source
         self._configured = configured
         self._lock = threading.RLock()

@@ -35,7 +35,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from migpool_plugins.vfio.content import Memory, StateContent
+from migpool_plugins.memory import Memory
+from migpool_plugins.vfio.content import StateContent
 from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 
@@ -228,7 +229,7 @@ class Load(Transfer):
 
     def __init__(self, device: Emulated) -> None:
         if device.received is None:
-            device.received = Memory(device.profile.size)
+            device.received = Memory(device.profile.size, resident=True)
         self.received = device.received
         super().__init__(device)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
@@ -74,7 +75,7 @@ def kernel_without(
     answers = {kvm_abi.CAPABILITIES[name]: value for name, value in (capabilities or {}).items()}
     refusals = refused or {}
 
-    def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         if request.name in refusals:
             raise DeviceError(f"{request.name} failed with {refusals[request.name]}: refused by the test")
         if request == kvm_abi.CHECK_EXTENSION and isinstance(argument, int) and argument in answers:

@@ -11,6 +11,7 @@ from struct import Struct, calcsize
 
 import pytest
 
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi
 
 FIELDS = {
@@ -111,7 +112,7 @@ OFFSETS = {
 }
 
 SYMBOLS = ("IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "VCPUEVENT_", "DIRTY_GFN_F_")
-REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, kvm_abi.Request)}
+REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, Request)}
 NUMBERS = {
     **REQUESTS,
     **kvm_abi.CAPABILITIES,

@@ -8,7 +8,7 @@ import pytest
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices
-from migpool_plugins.vcpu.group import BoardDevice
+from migpool_plugins.vcpu.device import BoardDevice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from tests.support.kvm_states import form_of, machines, value_of
 

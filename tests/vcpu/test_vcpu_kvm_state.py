@@ -8,6 +8,7 @@ from struct import pack_into
 import pytest
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import TSC, TSC_DEADLINE
@@ -136,7 +137,7 @@ def test_a_pending_exception_keeps_its_payload_apart(pair: tuple[KvmMachine, Kvm
 
 
 def test_an_nmi_that_came_while_the_vcpu_stood_is_not_lost(pair: tuple[KvmMachine, KvmMachine]) -> None:
-    kvm_abi.call(pair[0].vcpus[0].fd, kvm_abi.Request("KVM_NMI", 0xAE9A))
+    kvm_abi.call(pair[0].vcpus[0].fd, Request("KVM_NMI", 0xAE9A))
     state = pair[0].vcpus[0].save()
     assert value_of(pair[0], state, "vcpu_events", "nmi_pending") == 1
     found = loaded(pair, state)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from migpool_plugins.ioctl import ioctl
+from migpool_plugins.ioctl import Request, ioctl
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
@@ -34,14 +33,6 @@ TYPE1V2_IOMMU: Final = 3
 _VFIO_TYPE: Final = ord(";")
 _VFIO_BASE: Final = 100
 _IOMMUFD_TYPE: Final = ord(";")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One ioctl: its name in the kernel's headers, and its number."""
-
-    name: str
-    number: int
 
 
 def _vfio(name: str, number: int) -> Request:

@@ -14,14 +14,14 @@ The ``options`` table of such an entry::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.kernel.abi import Calls, get_flags, get_state
-from migpool_plugins.vfio.kernel.access import DeviceAccess, Way, open_access, way_to
+from migpool_plugins.vfio.kernel.access import Way, open_access, way_to
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
@@ -123,30 +123,19 @@ def probe(host: Host | None = None, calls: Calls | None = None) -> list[ProbedDe
 
 
 def _judge(device: HostDevice, host: Host, calls: Calls) -> ProbedDevice:
+    flags, state, reason = Flags(0), "", ""
     try:
         if way_to(host, device) == "group" and device.strangers:
             held = ", ".join(f"{name} ({driver})" for name, driver in device.strangers)
-            return _finding(device, reason=f"its group {device.group} is not viable: unbind {held} from other drivers")
+            raise DeviceError(f"its group {device.group} is not viable: unbind {held} from other drivers")
         (access,) = open_access([device], host, calls)
+        with closing(access):
+            flags, state = get_flags(calls, access.fd), get_state(calls, access.fd).name
+        if Flags.STOP_COPY not in flags:
+            reason = "it has no stop-copy, without which no state can be saved"
     except DeviceError as error:
-        return _finding(device, reason=str(error))
-    try:
-        return _asked(access, calls)
-    finally:
-        access.close()
-
-
-def _asked(access: DeviceAccess, calls: Calls) -> ProbedDevice:
-    device = access.device
-    try:
-        flags = get_flags(calls, access.fd)
-        state = get_state(calls, access.fd).name
+        reason = str(error)
     except OSError:
-        return _finding(device, reason=f"the driver {device.driver} has no migration of version 2: use one that has")
+        reason = f"the driver {device.driver} has no migration of version 2: use one that has"
     names = tuple(flag.name for flag in Flags if flag in flags and flag.name)
-    reason = "" if Flags.STOP_COPY in flags else "it has no stop-copy, without which no state can be saved"
-    return _finding(device, names, state, reason)
-
-
-def _finding(device: HostDevice, flags: Sequence[str] = (), state: str = "", reason: str = "") -> ProbedDevice:
-    return ProbedDevice(device.name, device.driver, device.group, not reason, tuple(flags), state, reason)
+    return ProbedDevice(device.name, device.driver, device.group, not reason, names, state, reason)

@@ -21,18 +21,16 @@ import contextlib
 import errno
 import itertools
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from migpool_plugins.vfio.backend import BackendError, Interruption
+from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, UserCommand, command, reply, words
 
 _PAUSE: Final = 0.02
-_TIMEVAL: Final = struct.Struct("@ll")
 _SCRATCH: Final = 64 << 10
 _MOST: Final = 64 << 20
 """Bytes that a message may have: more is no message, but framing that was lost."""
@@ -65,10 +63,7 @@ class Connection:
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
-        # The kernel's own time limits: a timeout of Python's would cost a poll for each call.
-        timeval = _TIMEVAL.pack(int(limit), int(limit % 1 * 1e6))
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        limit_waits(connected, limit)
 
     def widen(self, size: int) -> None:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""

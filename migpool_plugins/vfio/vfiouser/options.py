@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 from migpool.device import Device, DeviceContext, DeviceError
@@ -46,7 +47,7 @@ def open_served(context: DeviceContext) -> list[Device]:
         raise options.wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
     paths = each_device(options, "socket", context, 'the path of a server\'s socket, such as "/run/vf"', socket_paths)
     made: list[Device] = []
-    try:
+    with ExitStack() as opened:
         for name, path in zip(names, paths, strict=True):
             connect = connector(path, limit, connect_limit)
             try:
@@ -56,10 +57,8 @@ def open_served(context: DeviceContext) -> list[Device]:
             except DeviceError as error:
                 raise error.located(name) from None
             made.append(VfioDevice(name, backend, context.side, precopy=precopy))
-    except BaseException:
-        for device in made:
-            device.close()
-        raise
+            opened.callback(made[-1].close)
+        opened.pop_all()
     return made
 
 

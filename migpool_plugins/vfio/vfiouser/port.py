@@ -45,11 +45,9 @@ class ServedDevices:
     def __init__(
         self, options: dict[str, OptionValue], count: int, seed: int, path: str, told: Callable[[str], None]
     ) -> None:
-        saving = parse_options(DeviceContext("source", options, count, seed))
         loading = parse_options(DeviceContext("destination", options, count, seed))
-        if any(settings.profile.transport != "vfio-user" for settings in saving):
-            options = {**options, "transport": "vfio-user"}
-            saving = parse_options(DeviceContext("source", options, count, seed))
+        # Whatever the profile says: a client knows no other.
+        saving = parse_options(DeviceContext("source", {**options, "transport": "vfio-user"}, count, seed))
         if any(settings.fault and settings.fault.kind == "short-read" for settings in saving):
             raise DeviceError("vfio option fault.kind is 'short-read': it is a client that reads short, not a server")
         base, shared = BaseBlock(seed), SharedLock()
