@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
 
-from migpool.device import Device, DeviceError, VerificationError
+from migpool.device import ConfigLock, Device, DeviceError, VerificationError
 from migpool_plugins.vcpu.backend import Stateful, VcpuMachine, VirtualCpu
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.program import Guest, prove
@@ -133,6 +133,9 @@ class VcpuDevice(GroupDevice):
     """One vCPU of a group; its ``index`` is the device's instance id, and ``seed`` that of the migration."""
 
     idstr = "vcpu"
+    # Each vCPU has a descriptor or an engine of its own, and the kernel a lock for each: what is shared, the board has.
+    save_lock: ConfigLock = "own"
+    load_lock: ConfigLock = "own"
 
     def __init__(self, group: VcpuGroup, index: int, seed: int, options: VcpuOptions) -> None:
         self.instance_id = index
@@ -245,6 +248,7 @@ class BoardDevice(GroupDevice):
 
     def __init__(self, group: VcpuGroup) -> None:
         super().__init__(group, BOARD, group.machine.board)
+        self.after = [f"vcpu#{vcpu.index}" if vcpu.index else "vcpu" for vcpu in group.machine.vcpus]
         self._aborted = False
 
     def save_config(self) -> bytes:
