@@ -32,7 +32,6 @@ from migpool.errors import UsageError
 from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, Turn, Turns
 from migpool.ram.auto_converge import AutoConverge
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, Pages
-from migpool.ram.page_effort import PageEffort
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
@@ -41,6 +40,48 @@ from migpool.wire.sections import Kind, head_bytes
 from migpool.wire.unread import Buffer
 
 _OFFSET = Struct(">Q")
+
+
+class PageEffort:
+    """What the jobs of the memory really sent, on any thread, and which part of their time that took.
+
+    A page of zeros is looked through and named, but crosses as eight bytes. If its size counted, the rate would be too
+    high, and the expected downtime too short; if only its time counted, the rate would be too low. So neither does: all
+    that is left at the stop is taken to have content.
+
+    The time is the jobs' own, on all threads together. The zeros' part of it are the looks at packets, by how many of
+    their pages hold zeros, and the sending of packets that hold nothing else.
+
+    Attributes:
+        bytes: of pages that have been sent so far.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.bytes = self._counted = self._nanoseconds = self._for_zeros = 0
+
+    def looked(self, packets: Sequence[PagePacket], took: int) -> None:
+        """Packets were made, in so many nanoseconds."""
+        zero = sum([packet.zero for packet in packets])
+        self._add(0, took, took * zero // (zero + sum([packet.normal for packet in packets])))
+
+    def sent(self, packets: Sequence[PagePacket], took: int) -> None:
+        """Packets were sent, in so many nanoseconds."""
+        size = sum([packet.size for packet in packets])
+        self._add(size, took, 0 if size else took)
+
+    def since(self) -> tuple[int, float]:
+        """Return what has been sent since this was called last, and which part of the time that took."""
+        with self._lock:
+            sent, spent, zeros = self.bytes - self._counted, self._nanoseconds, self._for_zeros
+            self._counted, self._nanoseconds, self._for_zeros = self.bytes, 0, 0
+        return sent, 1.0 - zeros / spent if spent else 1.0
+
+    def _add(self, size: int, took: int, for_zeros: int) -> None:
+        with self._lock:
+            self.bytes += size
+            self._nanoseconds += took
+            self._for_zeros += for_zeros
 
 
 class RamSource:

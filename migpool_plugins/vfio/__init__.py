@@ -11,11 +11,10 @@
       emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
       client.py    the process; control connections   -> server.py              sockets and threads
       options.py   the scenario's options                state.py               migration states, config, digests
-                                                         transfer.py            one save or load: rates and locks; in
-                                                         requesttransfer.py       messages of vfio-user, or
-                                                         descriptortransfer.py    through a data descriptor
+                                                         transfer.py            one save or load: rates and locks;
+                                                         transferkinds.py         in messages, or by a descriptor
                                                          content.py             the state's bytes
-      profiles.py, control.py: the values and the messages that both know
+      profiles.py: the values that both know
 
 The device process imports this package too, and must start fast: what it needs of the package rests on the standard
 library alone, and the entry point imports the rest on its first call.

@@ -28,8 +28,8 @@ from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, Side, VerificationError
 from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
-from migpool_plugins.vfio.control import MAX_MESSAGE
 from migpool_plugins.vfio.options import DeviceSettings
+from migpool_plugins.vfio.profiles import MAX_MESSAGE
 
 END_LIMIT: Final = 5.0
 _ROOT: Final = Path(__file__).resolve().parents[2]

@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
 from migpool_plugins.vfio.backend import Backend, BackendError
 from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, WRITE_HEADER
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.transferkinds import ACK_HEADER, ACK_KINDS, WRITE_HEADER
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 
@@ -69,15 +69,15 @@ class EmulatedVfioDevice(VfioDevice):
         self._short_read = settings.fault.at if settings.fault and settings.fault.kind == "short-read" else 0
         self._lock_name = f"{siblings[0].idstr} shared lock"
         longest = sum(max(s.profile.read_cost(s.profile.chunk), s.profile.write_cost(s.profile.size)) for s in siblings)
-        self._limit = settings.time_limit + longest + profile.stop_time + profile.save_config_time
+        data_limit = settings.time_limit + longest
+        self._limit = data_limit + profile.stop_time + profile.save_config_time
         self._client: DeviceClient
         backend: Backend
         if profile.transport == "vfio-user":
-            self._client = DeviceClient(process, connection, settings.time_limit + longest)
+            self._client = DeviceClient(process, connection, data_limit)
             backend = ServedBackend(self._client, profile, self._limit)
         else:
-            limit = settings.time_limit + longest
-            self._client = backend = DescriptorBackend(process, connection, limit, profile, self._limit)
+            self._client = backend = DescriptorBackend(process, connection, data_limit, profile, self._limit)
         # Nobody can find the device after its process has ended, so it need not be left in order.
         super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
         self._estimate = profile.size
@@ -159,7 +159,7 @@ class DescriptorBackend(DeviceClient):
     """A device whose state moves through a data descriptor; states and all else are asked on the control connection.
 
     Arguments:
-        process: as of :class:`DeviceClient`, and so the next two.
+        process, connection, data_limit: as :class:`DeviceClient` takes them.
         profile: the device's.
         limit: seconds that a request may take.
     """

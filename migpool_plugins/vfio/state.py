@@ -22,12 +22,16 @@ from typing import Final
 
 from migpool_plugins.memory import Memory
 from migpool_plugins.vfio.content import BaseBlock, StateContent
-from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave, DescriptorTransfer
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.requesttransfer import RequestedLoad, RequestedSave
-from migpool_plugins.vfio.transfer import Emulated, Load, SharedLock, Transfer
+from migpool_plugins.vfio.transfer import Emulated, Load, Refusal, SharedLock, Transfer
+from migpool_plugins.vfio.transferkinds import (
+    DescriptorLoad,
+    DescriptorSave,
+    DescriptorTransfer,
+    RequestedLoad,
+    RequestedSave,
+)
 
 CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
 """Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""

@@ -1,8 +1,7 @@
 """One save or one load of a device's state, on the device process's side: what every kind of it has in common.
 
 A transfer belongs to one visit of the states in which data moves. ``cancel`` ends it whatever it waits for; the next
-visit gets a new one. The data moves through a descriptor (``descriptortransfer.py``) or in the messages of vfio-user
-(``requesttransfer.py``).
+visit gets a new one. The data moves through a descriptor or in the messages of vfio-user (``transferkinds.py``).
 
 The state is a ring as far as a transfer is concerned: byte *n* of what moves is byte *n* modulo the state's size.
 Without pre-copy a transfer is one round. With it the initial bytes come first, then bytes that the running device has
@@ -33,11 +32,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from errno import EIO
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from migpool_plugins.memory import Memory
 from migpool_plugins.vfio.content import StateContent
-from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 
 CRASH_STATUS: Final = 70
@@ -52,6 +51,24 @@ WRITE_ALLOWANCE: Final = 300e-6
 return up to this much is taken off the next write. More is a delay in the migrating process, and stays."""
 
 _PR_SET_TIMERSLACK: Final = 29
+
+RefusalKind: TypeAlias = Literal["device", "verification"]
+
+
+class Refusal(Exception):
+    """The device process will not, or cannot, do what was asked.
+
+    Arguments:
+        text: one line, for the caller.
+        kind: ``verification`` if the state or config is not the one that was sent, otherwise ``device``.
+        errno: what vfio-user answers instead of the text.
+    """
+
+    def __init__(self, text: str, kind: RefusalKind = "device", errno: int = EIO) -> None:
+        super().__init__(text)
+        self.text = text
+        self.kind: RefusalKind = kind
+        self.errno = errno
 
 
 class SharedLock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migpool.ram.page_effort import PageEffort
+from migpool.ram.source import PageEffort
 from migpool.wire.rampacket import PagePacket
 
 PAGE = 4096

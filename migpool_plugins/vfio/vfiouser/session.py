@@ -15,7 +15,6 @@ from errno import EINVAL, ENOTSUP, EPROTO
 from functools import partial
 from typing import Final
 
-from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
     MIG_DATA_SIZE,
@@ -26,7 +25,7 @@ from migpool_plugins.vfio.migration import (
     FeatureFlag,
 )
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import drain, receive
+from migpool_plugins.vfio.transfer import Refusal, drain, receive
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
