@@ -81,6 +81,7 @@ class ChunkQueues:
         grant: makes a grant known to the source.
         switch: ends every wait.
         give_back: takes the room of a chunk that is loaded.
+        size: of a buffer, in bytes.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class ChunkQueues:
         grant: Callable[[Grant], None],
         switch: CancelSwitch,
         give_back: Callable[[Chunk], None],
+        size: int = 0,
     ) -> None:
+        self._size = size
         self.by_slot = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(slots)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
@@ -253,6 +256,11 @@ class ChunkQueues:
             grants = windows.finished(position) if effect.last else windows.loaded(position)
         for grant in grants:
             self._grant(grant)
+
+    def most_held(self, slot: Slot) -> int:
+        """How many bytes of buffers a device has held at once, at the most; 0 where no credits bound it."""
+        queue = self.by_slot.get(slot.number)
+        return 0 if queue is None or queue.window is None else queue.window.most * self._size
 
     def starved(self) -> str:
         """The first device whose job waits for a chunk, and which; empty if none does."""

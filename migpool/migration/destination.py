@@ -325,7 +325,12 @@ class Destination(Endpoint):
                 iterable, described = len(self.machine.iterable), len(self._crossing.described)
                 self._return_path.answer(Welcome(self._chunk, iterable + described))
                 if iterable or described:
-                    windows = Windows(iterable, self._rooms, described=described)
+                    windows = Windows(
+                        iterable,
+                        self._rooms,
+                        each=self.settings.device_budget // self._chunk if self.settings.device_budget else None,
+                        described=described,
+                    )
                     self._load_handlers.chunk_queues.use_credits(windows)
                 if not iterable:
                     self._return_path.answer(SwitchoverAck())
@@ -374,7 +379,10 @@ class Destination(Endpoint):
         for slot in self.machine:
             device = slot.device
             described = slot in self._crossing.described
-            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark, described=described)
+            held = self._load_handlers.chunk_queues.most_held(slot) if self._accepted else 0
+            yield DeviceReport(
+                slot.name, device.note, device.iterable, remark=device.remark, described=described, high_water=held
+            )
 
 
 def _jobs_of(slot: Slot) -> int:

@@ -88,7 +88,7 @@ class LoadHandlers:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.chunk_queues = ChunkQueues(slots, grant, switch, pool.give_back)
+        self.chunk_queues = ChunkQueues(slots, grant, switch, pool.give_back, pool.size)
         queues = self.chunk_queues.by_slot.values()
         self._parser = DeviceStateParser(
             {(queue.slot.device.idstr, queue.slot.device.instance_id): queue for queue in queues}, limit=pool.size

@@ -20,6 +20,7 @@ class Settings:
         channels: how many multifd channels there are; the same at both ends.
         chunk: the longest chunk in bytes. The destination may ask for shorter ones, so that its budget suffices.
         budget: how many bytes of chunks the destination may hold.
+        device_budget: how many of them may be one iterable device's; 0 for no limit of its own.
         peer_limit: how long the peer may show no progress, in seconds.
         connect_limit: how long the source looks for the destination, and how long a source that has come may take to
             open all its connections, in seconds.
@@ -47,6 +48,7 @@ class Settings:
     channels: int = 2
     chunk: int = MIB
     budget: int = 64 * MIB
+    device_budget: int = 0
     peer_limit: float = 30.0
     connect_limit: float = 10.0
     accept_limit: float = 300.0

@@ -24,6 +24,7 @@
     [memory]
     budget = "32MiB"                  # what the destination may hold
     chunk = "1MiB"
+    device_budget = "8MiB"            # how much of it one device may hold; without it there is no limit of its own
 
     [limits]                          # seconds
     peer = 30
@@ -102,6 +103,7 @@ class MemoryTable(_Table):
     """``[memory]``, in bytes."""
 
     budget: Size = 64 * MIB
+    device_budget: Size | None = None
     chunk: Annotated[Size, Field(ge=4096, le=64 * MIB, multiple_of=4096)] = MIB
 
 
@@ -166,6 +168,7 @@ class Scenario(_Table):
             channels=self.channels.count,
             chunk=self.memory.chunk,
             budget=self.memory.budget,
+            device_budget=self.memory.device_budget or 0,
             peer_limit=self.limits.peer,
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,
