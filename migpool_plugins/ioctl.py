@@ -10,14 +10,28 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ioctl", "ioctl_once"]
+__all__ = ["Request", "ioctl", "ioctl_once"]
 
 # A CDLL gives up the interpreter lock during the call, and keeps errno for the thread that made it.
 _ioctl: Final = ctypes.CDLL(None, use_errno=True).ioctl
 _ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
 _ioctl.restype = ctypes.c_int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One ioctl: its name in the kernel's headers, and its number."""
+
+    name: str
+    number: int
+
+    @property
+    def size(self) -> int:
+        """Of the structure that it reads or writes (without what follows a variable one), in bytes, if it says so."""
+        return self.number >> 16 & 0x3FFF
 
 
 def ioctl_once(fd: int, number: int, argument: int = 0) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from migpool.device import MemoryBlock, MemoryDevice
-from migpool_plugins.ram.memory import make_resident
+from migpool_plugins.memory import make_resident
 
 __all__ = ["IdleMemory", "cool", "random_piece", "warm"]
 

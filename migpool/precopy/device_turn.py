@@ -11,7 +11,9 @@ from migpool.core.effects import EndTurnAlive, Iterate, IterateInto
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_live
 from migpool.core.machine import Slot
+from migpool.device import Pending
 from migpool.errors import DeviceError
+from migpool.precopy.rounds import Saved
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
 from migpool.wire.sections import section_part
@@ -50,9 +52,13 @@ class DeviceTurns:
         switch.on_cancel(self._ending.set)
         interpreter.handlers.on(Iterate, self._iterate)
 
-    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[int]:
+    def pending(self, slot: Slot) -> Pending:
+        """Ask the device."""
+        return slot.device.pending()
+
+    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Saved]:
         """Save about as many bytes of each device as are given with it, or less if it has less just now."""
-        return [self._save(slot, precopy) for slot, precopy in wanted]
+        return [Saved(moved, moved) for moved in (self._save(slot, precopy) for slot, precopy in wanted)]
 
     def _save(self, slot: Slot, precopy: int) -> int:
         moved = 0
@@ -109,7 +115,7 @@ class LiveTurns(DeviceTurns):
         interpreter.handlers.on(IterateInto, lambda effect: iterated(effect.slot, effect.chunk))
         interpreter.handlers.on(EndTurnAlive, self._end_turn)
 
-    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[int]:
+    def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Saved]:
         self._moved.clear()
         jobs = []
         for slot, precopy in wanted:
@@ -119,7 +125,7 @@ class LiveTurns(DeviceTurns):
                 steps = save_live(slot, self.following.get(slot.number, 0), precopy)
                 jobs.append(Job("save live", steps, slot))
         self._run(jobs)
-        return [self._moved.get(slot.number, 0) for slot, _ in wanted]
+        return [Saved(moved, moved) for moved in (self._moved.get(slot.number, 0) for slot, _ in wanted)]
 
     def _end_turn(self, effect: EndTurnAlive) -> None:
         # Atomic: each store; a device has one job a round.

@@ -33,15 +33,17 @@ PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Crossed:
-    """What really went to the destination in a device's turn.
+class Saved:
+    """What a device's turn has saved.
 
     Arguments:
-        bytes: how many.
-        share: the part of the turn's time that they took; the rest went into what is settled without being sent.
+        settled: how many bytes of what was left.
+        sent: how many bytes went to the destination for them; pages of zeros are settled without that.
+        share: the part of the turn's time that those took; the rest went into what is settled without being sent.
     """
 
-    bytes: int
+    settled: int
+    sent: int
     share: float = 1.0
 
 
@@ -51,8 +53,12 @@ class Turns(Protocol):
     at_once: bool
     """Whether iterable devices have one turn together, in which all are saved, or each its own."""
 
-    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[int]:
-        """Save about as many bytes of each device as are given with it, less if it gives less; return how many."""
+    def pending(self, slot: Slot, /) -> Pending:
+        """Say what the device has left to save."""
+        ...
+
+    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[Saved]:
+        """Save about as many bytes of each device as are given with it, less if it gives less."""
         ...
 
     def initial_sent(self, slot: Slot, /) -> None:
@@ -130,7 +136,7 @@ class Round:
         seconds: how long it took.
         before: what all devices together had left to save before it.
         after: where pre-copy stands after it.
-        crossed: how many bytes went to the destination for them, as pages of zeros do not; ``None``: as many.
+        sent: how many bytes went to the destination for them, as pages of zeros do not.
     """
 
     number: int
@@ -138,12 +144,7 @@ class Round:
     seconds: float
     before: Pending
     after: RoundMeasure
-    crossed: int | None = None
-
-    @property
-    def sent(self) -> int:
-        """How many bytes went to the destination."""
-        return self.bytes if self.crossed is None else self.crossed
+    sent: int
 
     @property
     def rate(self) -> float:
@@ -181,10 +182,8 @@ class Precopy:
 
     Arguments:
         slots: the devices that may have something to save while the machine runs, in the machine's order.
-        turns: carries out a device's turn.
+        turns: says what a device has left, and carries out its turn.
         limits: what it aims at.
-        pending: says what a device has left to save; without it, the device is asked.
-        crossed: says what really crossed in the turn of a device just now, and what it settled; without it, as much.
         watch: called after each round, on the thread that runs them.
 
     Attributes:
@@ -197,16 +196,11 @@ class Precopy:
         turns: Turns,
         limits: PrecopyLimits,
         watch: Callable[[Round], None] | None = None,
-        *,
-        pending: Callable[[Slot], Pending] | None = None,
-        crossed: Callable[[Slot, int], Crossed] | None = None,
     ) -> None:
         self._slots = slots
         self._turns = turns
         self._limits = limits
         self._watch = watch
-        self._left = pending or _asked
-        self._crossed = crossed or _all_of_it
         self._rounds = self._bytes = self._nanoseconds = self._settled = 0
         self._least_initial: int | None = None
         self._least_since = self._moved_at = 0
@@ -232,25 +226,20 @@ class Precopy:
         pending, measured = self._look()
         while (verdict := decide(measured, self._limits)) is Decision.GO_ON:
             begin = time.monotonic_ns()
-            turns: list[int] = []
-            sent = 0
+            turns: list[Saved] = []
             for several in self._in_turns(pending):
                 turn_begin = time.monotonic_ns()
-                moved_now = self._turns.save([(slot, left.precopy) for slot, left in several])
-                crossed = [self._crossed(slot, saved) for (slot, _), saved in zip(several, moved_now, strict=True)]
-                turns += moved_now
-                sent += sum(one.bytes for one in crossed)
-                share = sum(one.share for one in crossed) / len(crossed)
+                saved = self._turns.save([(slot, left.precopy) for slot, left in several])
+                share = sum(one.share for one in saved) / len(saved)
                 self._nanoseconds += round((time.monotonic_ns() - turn_begin) * share)
+                turns += saved
             took = time.monotonic_ns() - begin
-            moved = sum(turns)
+            moved, sent = sum(turn.settled for turn in turns), sum(turn.sent for turn in turns)
             self._rounds += 1
             self._bytes += sent
             self._settled += moved
-            before, left_over = (
-                measured.left,
-                [left.precopy - turn for turn, (_, left) in zip(turns, pending, strict=True)],
-            )
+            before = measured.left
+            left_over = [left.precopy - turn.settled for turn, (_, left) in zip(turns, pending, strict=True)]
             if moved:
                 self._moved_at = begin + took
             else:
@@ -274,7 +263,7 @@ class Precopy:
 
     def _look(self) -> tuple[list[tuple[Slot, Pending]], RoundMeasure]:
         """Ask every device what it has left, and say so where the initial data is through."""
-        pending = [(slot, of(slot, "pending", partial(self._left, slot))) for slot in self._slots]
+        pending = [(slot, of(slot, "pending", partial(self._turns.pending, slot))) for slot in self._slots]
         self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
         if self._with_initial:
             for slot, left in pending:
@@ -300,12 +289,3 @@ class Precopy:
             f"{self._limits.headway:g} s; the machine must not stop before they are sent: look at the device, or raise "
             "the limit for the peer (limits.peer), of which this is half"
         ).located(slot.name)
-
-
-def _all_of_it(slot: Slot, saved: int) -> Crossed:
-    del slot
-    return Crossed(saved)
-
-
-def _asked(slot: Slot) -> Pending:
-    return slot.device.pending()

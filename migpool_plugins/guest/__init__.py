@@ -1,25 +1,34 @@
 """A guest that writes its memory while it moves, and proves afterwards that no write was lost.
 
-``program/program.S`` is the guest, ``layout.py`` its memory, ``pattern.py`` and ``proof.py`` the proof, ``machines.py``
-the VM of either backend, ``device.py`` the vCPUs. The memory is a device of ``migpool_plugins.ram``.
+``program/program.S`` is the guest, ``layout.py`` its memory and the proof, ``pattern.py`` the order of its writes,
+``device.py`` the vCPUs. The memory is a device of ``migpool_plugins.ram``.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from typing import Final, TypeAlias
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
-from migpool_plugins.guest.layout import BLOCK, MAX_VCPUS, GuestLayout
-from migpool_plugins.guest.machines import make_machine
+from migpool_plugins.guest.layout import ADDRESS, BLOCK, MAX_VCPUS, OUT_BY_DOORBELL, OUT_BY_HALT, GuestLayout
 from migpool_plugins.guest.options import GuestOptions
-from migpool_plugins.guest.proof import prove_untouched
-from migpool_plugins.ram.memory import GuestMemory, RamDevice
-from migpool_plugins.vcpu.board import BoardDevice
+from migpool_plugins.memory import Memory
+from migpool_plugins.ram.logs import RING_SIZE, HookDirtyLog, KvmDirtyBitmap, KvmDirtyRing
+from migpool_plugins.ram.memory import DirtyLog, RamDevice
+from migpool_plugins.vcpu.backend import VcpuMachine, choose_backend
+from migpool_plugins.vcpu.device import BoardDevice
+from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["devices"]
+
+_SLOT: Final = 1
+"""The first region that a KVM machine is given."""
+_LogMaker: TypeAlias = Callable[[Callable[[], AbstractContextManager[None]]], DirtyLog]
+"""Makes the log of the writes to the memory from a context in which every vCPU stands."""
 
 
 def devices(context: DeviceContext) -> list[Device]:
@@ -41,18 +50,17 @@ def devices(context: DeviceContext) -> list[Device]:
     limits = VcpuOptions(limit_s=options.limit_s)
     source = context.side == "source"
     with ExitStack() as opened:
-        memory = GuestMemory(options.memory, resident=options.resident and not source)
+        memory = Memory(options.memory, resident=options.resident and not source)
         opened.callback(memory.close)
-        made = make_machine(options.backend, context.count, memory, options.dirty_log)
-        opened.callback(made.machine.close)
-        group = GuestGroup(made.machine, limits, memory, layout, options.rate, made.steps)
+        machine, way_out, most, make_log = _make_machine(options, context.count, memory)
+        opened.callback(machine.close)
+        group = GuestGroup(machine, limits, memory, layout, options.rate, most)
         if source:
             group.begin()
-            for vcpu in made.machine.vcpus:
-                batch = group.paces[vcpu.index].batch
-                vcpu.boot(layout.start_registers(vcpu.index, batch, made.way_out))
-        log = made.log(group.paused)
-        found: list[Device] = [RamDevice(memory, BLOCK, log, partial(prove_untouched, layout, memory.view))]
+            for vcpu in machine.vcpus:
+                vcpu.boot(layout.start_registers(vcpu.index, group.paces[vcpu.index].batch, way_out))
+        log = make_log(group.paused)
+        found: list[Device] = [RamDevice(memory, BLOCK, log, partial(layout.prove_untouched, memory.view))]
         found += [GuestVcpu(group, index, context.seed, limits) for index in range(context.count)]
         found.append(BoardDevice(group))
         opened.pop_all()  # The devices close it from here on, the memory last.
@@ -62,3 +70,29 @@ def devices(context: DeviceContext) -> list[Device]:
             group.run(options.limit_s)
         opened.pop_all()
     return found
+
+
+def _make_machine(options: GuestOptions, vcpus: int, memory: Memory) -> tuple[VcpuMachine, int, int, _LogMaker]:
+    """Make the VM with the guest's memory in it.
+
+    Returns:
+        The VM; its way out of the program; how many steps it does in a few milliseconds, the longest batch; its log.
+
+    Raises:
+        DeviceError: the chosen backend does not work here, or has no such log.
+    """
+    if choose_backend(options.backend) is KvmMachine:
+        region = MemoryRegion(memory.address, ADDRESS, len(memory))
+        kvm = KvmMachine(vcpus, [region], ring=RING_SIZE if options.dirty_log == "ring" else 0)
+        log = KvmDirtyRing if options.dirty_log == "ring" else KvmDirtyBitmap
+        return kvm, OUT_BY_DOORBELL, 4096, lambda _: log(kvm, _SLOT, region)
+    if options.dirty_log != "auto":
+        raise DeviceError(f'guest: dirty_log is "{options.dirty_log}", which only KVM has: set dirty_log = "auto"')
+    # Imported only when it is wanted: the package behind it is optional.
+    from migpool_plugins.vcpu.unicorn_machine import UnicornMachine
+
+    machine = UnicornMachine(vcpus)
+    for vcpu in machine.vcpus:
+        vcpu.map_memory(ADDRESS, len(memory), memory.address)
+        vcpu.halts_at = ADDRESS + OUT_BY_HALT
+    return machine, OUT_BY_HALT, 64, partial(HookDirtyLog, machine.vcpus, ADDRESS, len(memory))

@@ -1,21 +1,65 @@
-"""The guest's vCPUs as devices: those of ``migpool_plugins.vcpu``, with a pace, a clock and another proof."""
+"""The guest's vCPUs as devices: those of ``migpool_plugins.vcpu``, with a pace, a clock and another proof.
+
+The clock counts nanoseconds, forward only, and goes on across a migration. On one host it is CLOCK_MONOTONIC and an
+offset, so a migration takes for the guest just as long as it takes. On another host, whose CLOCK_MONOTONIC has another
+beginning, the offset is made anew from the wall clock.
+"""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from migpool.device import DeviceError, VerificationError
-from migpool_plugins.guest.guest_time import VcpuPace, host_number, new_offset
-from migpool_plugins.guest.layout import Control, GuestLayout
-from migpool_plugins.guest.proof import Standing, prove_vcpu
-from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.guest.layout import Control, GuestLayout, steps_in
+from migpool_plugins.memory import Memory
 from migpool_plugins.vcpu.backend import VcpuMachine, VirtualCpu
-from migpool_plugins.vcpu.device import VcpuDevice
-from migpool_plugins.vcpu.group import VcpuGroup
+from migpool_plugins.vcpu.device import VcpuDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
-from migpool_plugins.vcpu.register_sets import REGS, VcpuState
+
+INTERVAL = 0.005
+"""Seconds from one batch to the next."""
+
+
+def host_number() -> int:
+    """A number of 63 bits for this boot of this kernel; another one each time where there is no such thing."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return uuid.UUID(text).int >> 65
+    except (OSError, ValueError):
+        return uuid.uuid4().int >> 65
+
+
+class VcpuPace:
+    """One vCPU's pace. Used by its own thread; only ``throttle`` may be set by another.
+
+    Arguments:
+        rate: pages a second; 0 for as many as it can.
+        most: the longest batch, in pages.
+
+    Attributes:
+        batch: pages in a batch.
+        throttle: for which share of the time the vCPU is kept asleep beyond its pace, from 0 to below 1.
+    """
+
+    def __init__(self, rate: int, most: int) -> None:
+        self.batch = min(most, max(1, round(rate * INTERVAL))) if rate else most
+        self._interval = self.batch / rate if rate else 0.0
+        self.throttle = 0.0
+        self._due = 0.0
+
+    def rest(self, began: float, now: float) -> float:
+        """How long to rest after a batch that began and ended at these moments, in seconds by any clock."""
+        awake = 1.0 - self.throttle
+        interval = self._interval / awake
+        # A vCPU that woke a little late keeps to the beat; one that could not keep it does not hurry afterwards.
+        due = (self._due if began - self._due < interval else began) + interval
+        if self.throttle:
+            due = max(due, now + (now - began) * self.throttle / awake)
+        self._due = max(due, now)
+        return self._due - now
 
 
 class GuestGroup(VcpuGroup):
@@ -31,12 +75,12 @@ class GuestGroup(VcpuGroup):
     """
 
     def __init__(
-        self, machine: VcpuMachine, options: VcpuOptions, memory: GuestMemory, layout: GuestLayout, rate: int, most: int
+        self, machine: VcpuMachine, options: VcpuOptions, memory: Memory, layout: GuestLayout, rate: int, most: int
     ) -> None:
         self.memory = memory
         self.layout = layout
         self.paces = [VcpuPace(rate, most) for _ in machine.vcpus]
-        self._clock_offset = new_offset()
+        self._clock_offset = time.time_ns() - time.monotonic_ns()
         super().__init__(machine, options)
 
     def batch_of(self, vcpu: VirtualCpu) -> Callable[[], None]:
@@ -95,28 +139,15 @@ class GuestVcpu(VcpuDevice):
 
     def steps(self) -> int:
         """How many steps it has done; it must stand."""
-        return self._standing(self._vcpu.save()).step
+        return steps_in(self._part.save())
 
-    def verify(self) -> None:
-        """Prove that the guest has gone on, and that every page is the one that its steps say."""
-        self._refuse_closed()
-        before = -1 if self._state is None else self._standing(self._state).step
-        try:
-            self._let_run()
-            self._prove(before)
-        except DeviceError as error:
-            if self._thread.aborted or isinstance(error, VerificationError):
-                raise
-            raise VerificationError(error.message) from error
+    def _proved_before(self) -> int:
+        return -1 if self._state is None else steps_in(self._state)
 
     def _prove(self, before: int) -> None:
         group = self.group
         # Read before the vCPU stands for it: this pause is no part of what the guest is asked about.
         gap = group.control(self.instance_id).longest_gap
         with self._stood() as state:
-            prove_vcpu(group.layout, group.memory.view, self._standing(state), before)
+            group.layout.prove(group.memory.view, self.instance_id, state, before)
         self.remark = f"stood still for {gap / 1e6:.1f} ms by its own clock"
-
-    def _standing(self, state: VcpuState) -> Standing:
-        step = REGS.values(state.registers["regs"])["rcx"]
-        return Standing(self.instance_id, step, state.checksum)

@@ -9,6 +9,11 @@
 
 All offsets are in the memory, which the guest sees from ``ADDRESS`` on. It begins as if the guest had run before: every
 page of the regions has been written, and the vCPUs go on from there.
+
+So it can be proved that a guest lost no write. The vCPU stands. Its step number says which step must have written each
+page of its region last, and every word of a page tells which step wrote it: a lost write, or a page from an earlier
+round, is seen wherever it is. Pages that were wrong when the guest came upon them and wrote them again are seen in the
+checksum.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ from typing import Final
 
 import numpy as np
 
-from migpool_plugins.guest.pattern import Pattern, contents
+from migpool.device import VerificationError
+from migpool_plugins.guest.pattern import FACTOR, Pattern, Words, contents, differing
 from migpool_plugins.vcpu import program as small
+from migpool_plugins.vcpu.state import REGS, Sets, checksum
 
 ADDRESS: Final = 0x200000
 """The guest-physical address of the memory: behind what the VM keeps for itself."""
@@ -32,12 +39,13 @@ DATA: Final = 1 << 20
 MAX_VCPUS: Final = 64
 OUT_BY_DOORBELL: Final = 0x100
 OUT_BY_HALT: Final = 0x140
-FACTOR: Final = 0x9E3779B97F4A7C15
-"""G of the program: 2**64 over the golden ratio, odd."""
 NEVER_WRITTEN: Final = 1 << 63
 """Added to the page's number in pages that nobody writes."""
 
 CONTROL: Final = struct.Struct("<9Q")
+_BOTH_ENDS: Final = 2 + 511 * FACTOR
+"""What the first and the last word of a page add to the checksum, for each of the step's number."""
+_MASK: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Control:
         CONTROL.pack_into(memory, at, *(word % (1 << 64) for word in astuple(self)))
 
 
-def words_of(memory: memoryview) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+def words_of(memory: memoryview) -> Words:
     """Return a part of the memory as words, a row for each page."""
     return np.frombuffer(memory, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
 
@@ -132,11 +140,11 @@ class GuestLayout:
         memory[: len(code)] = code
         for index in range(self.vcpus):
             pattern = self.pattern(index)
-            contents(pattern.last_written(self.first_step(index)), FACTOR, into=words_of(memory[self.region(index)]))
+            contents(pattern.last_written(self.first_step(index)), into=words_of(memory[self.region(index)]))
             hot = pattern.hot_pages - 1 if pattern.hot_pages else 0
             control = Control(ADDRESS + self.region(index).start, clock_offset, host, hot_mask=hot)
             control.write(memory, self.control(index))
-        contents(self.numbers(), FACTOR, into=words_of(memory[self.untouched[0]]))
+        contents(self.numbers(), into=words_of(memory[self.untouched[0]]))
 
     def numbers(self) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         """For each page of the untouched first half, the step that its words name, as if that step had written it."""
@@ -167,3 +175,53 @@ class GuestLayout:
             "rip": ADDRESS,
             "rflags": small.RFLAGS_FIXED,
         }
+
+    def prove(self, memory: memoryview, index: int, state: Sets, more_than: int) -> None:
+        """Check all that a vCPU has written.
+
+        Arguments:
+            memory: all of it.
+            index: of the vCPU, which stands.
+            state: of the vCPU.
+            more_than: the steps that had been done when its state was saved; it must have gone on since.
+
+        Raises:
+            VerificationError: one line with the vCPU, its step, and the first thing that is not right.
+        """
+        step, found = steps_in(state), checksum(state)
+        where = f"vCPU {index} after {step} steps"
+        if step <= more_than:
+            raise VerificationError(f"{where}: it has not gone on, {more_than} had been done when its state was saved")
+        pattern = self.pattern(index)
+        done = pattern.overwritten(step) - pattern.overwritten(self.first_step(index))
+        if found != done * _BOTH_ENDS & _MASK:
+            raise VerificationError(f"{where}: the checksum of what it has overwritten is {found:#x}, not right")
+        place = self.region(index)
+        last = pattern.last_written(step)
+        wrong = differing(last, words_of(memory[place]))
+        if wrong is not None:
+            (holds,) = struct.unpack_from("<Q", memory, place.start + wrong * PAGE_SIZE)
+            raise VerificationError(
+                f"{where}: page {wrong} of its region was written last by step {int(last[wrong])}, "
+                f"but holds that of step {holds}, or of several"
+            )
+        control = Control.read(memory, self.control(index))
+        if control.went_back:
+            raise VerificationError(f"{where}: its clock went back {control.went_back} times")
+        if not more_than <= control.step_at_clock <= step:
+            raise VerificationError(f"{where}: its clock was read last at step {control.step_at_clock}")
+
+    def prove_untouched(self, memory: memoryview) -> None:
+        """Check the pages that nobody writes; a :class:`VerificationError` if one holds something else."""
+        numbers, zeros = self.untouched
+        wrong = differing(self.numbers(), words_of(memory[numbers]))
+        if wrong is not None:
+            page = numbers.start // PAGE_SIZE + wrong
+            raise VerificationError(f"page {page} of the memory, which nobody writes, is not as it was")
+        if words_of(memory[zeros]).any():
+            raise VerificationError("a page of zeros, which nobody writes, holds something")
+
+
+def steps_in(state: Sets) -> int:
+    """How many steps a vCPU has done."""
+    return REGS.values(state["regs"])["rcx"]

@@ -12,16 +12,18 @@ the eighth goes on through the whole region.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Words: TypeAlias = "NDArray[np.uint64]"
 
-WORDS = 512
 HOT_PERIOD = 8
-AT_ONCE = 1024
+FACTOR: Final = 0x9E3779B97F4A7C15
+"""G of the program: 2**64 over the golden ratio, odd."""
+_WEIGHTS: Final[Words] = np.arange(512, dtype=np.uint64) * np.uint64(FACTOR) + np.uint64(1)
+_AT_ONCE: Final = 1024
 """Pages whose content is computed at once: what is made of them stays in the cache."""
 
 
@@ -78,30 +80,22 @@ class Pattern:
         return (steps * (steps + 1) // 2 - standing) & (1 << 64) - 1
 
 
-def contents(steps: Words, factor: int, *, into: Words) -> None:
-    """Write the content of pages: word j of a page is the step that wrote it last, times 1 + j * factor.
+def contents(steps: Words, *, into: Words) -> None:
+    """Write the content of pages: word j of a page is the step that wrote it last, times 1 + j * FACTOR.
 
     Arguments:
         steps: for each page.
-        factor: G of the program.
         into: a row of 512 words for each page.
     """
-    weights = _weights(factor)
-    for begin in range(0, len(steps), AT_ONCE):
-        np.multiply(steps[begin : begin + AT_ONCE, np.newaxis], weights, out=into[begin : begin + AT_ONCE])
+    for begin in range(0, len(steps), _AT_ONCE):
+        np.multiply(steps[begin : begin + _AT_ONCE, np.newaxis], _WEIGHTS, out=into[begin : begin + _AT_ONCE])
 
 
-def differing(steps: Words, factor: int, found: Words) -> int | None:
+def differing(steps: Words, found: Words) -> int | None:
     """The first page whose content is not what :func:`contents` would write; ``None`` if all are."""
-    weights = _weights(factor)
-    for begin in range(0, len(steps), AT_ONCE):
-        wanted = steps[begin : begin + AT_ONCE, np.newaxis] * weights
-        wrong = np.flatnonzero((wanted != found[begin : begin + AT_ONCE]).any(axis=1))
+    for begin in range(0, len(steps), _AT_ONCE):
+        wanted = steps[begin : begin + _AT_ONCE, np.newaxis] * _WEIGHTS
+        wrong = np.flatnonzero((wanted != found[begin : begin + _AT_ONCE]).any(axis=1))
         if len(wrong):
             return begin + int(wrong[0])
     return None
-
-
-def _weights(factor: int) -> Words:
-    weights: Words = np.arange(WORDS, dtype=np.uint64) * np.uint64(factor) + np.uint64(1)
-    return weights

@@ -1,7 +1,7 @@
 """vCPUs that really run: the guest counts and computes, moves within the downtime, and proves that it went on exactly.
 
-``guest/program.S`` is the guest, ``proof.py`` the proof, ``kvm_machine.py`` and ``unicorn_machine.py`` the two
-backends, ``device.py`` the vCPU as a device, ``board.py`` what the vCPUs share.
+``guest/program.S`` is the guest, ``program.py`` what it does and the proof, ``backend.py`` what a backend offers,
+``kvm_machine.py`` and ``unicorn_machine.py`` the two; ``device.py`` has the vCPUs and what they share as devices.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from contextlib import ExitStack
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
-from migpool_plugins.vcpu.board import BoardDevice
-from migpool_plugins.vcpu.choice import choose_backend
-from migpool_plugins.vcpu.device import VcpuDevice
-from migpool_plugins.vcpu.group import VcpuGroup
+from migpool_plugins.vcpu.backend import choose_backend
+from migpool_plugins.vcpu.device import BoardDevice, VcpuDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 
 __all__ = ["devices"]
@@ -36,7 +34,7 @@ def devices(context: DeviceContext) -> list[Device]:
     if not 1 <= context.count <= program.MAX_VCPUS:
         raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
     with ExitStack() as opened:
-        machine = choose_backend(options.backend, options.cpu)(context.count)
+        machine = choose_backend(options.backend, options.cpu)(context.count, cpu=options.cpu)
         opened.callback(machine.close)
         if context.side == "source":
             batch = options.batch or machine.batch

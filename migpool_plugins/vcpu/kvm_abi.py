@@ -9,30 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
-from migpool_plugins.ioctl import ioctl
+from migpool_plugins.ioctl import Request, ioctl
 
 API_VERSION: Final = 12
 
 _KVMIO: Final = 0xAE
 _NONE, _WRITE, _READ = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One ioctl: its name in the kernel's headers, and its number."""
-
-    name: str
-    number: int
-
-    @property
-    def size(self) -> int:
-        """Of the structure that it reads or writes (without what follows a variable one), in bytes."""
-        return self.number >> 16 & 0x3FFF
 
 
 def _request(name: str, number: int, direction: int = _NONE, size: int = 0) -> Request:
@@ -118,7 +104,6 @@ PIT_CHANNEL_FIELDS: Final = (
 )
 PIT2_FIELDS: Final = (*(f"channel{number}_{field}" for number in range(3) for field in PIT_CHANNEL_FIELDS), "flags")
 DIRTY_GFN_FIELDS: Final = ("flags", "slot", "offset")
-CLOCK_FIELDS: Final = ("clock", "flags", "realtime", "host_tsc")
 
 _LAPIC_NAMES: Final = dict(
     (
@@ -186,7 +171,6 @@ GET_FPU, SET_FPU = _pair("FPU", 0x8C, 0x8D, FPU)
 GET_LAPIC, SET_LAPIC = _pair("LAPIC", 0x8E, 0x8F, LAPIC)
 SET_CPUID2: Final = _request("KVM_SET_CPUID2", 0x90, _WRITE, CPUID_HEAD.size)
 GET_MP_STATE, SET_MP_STATE = _pair("MP_STATE", 0x98, 0x99, MP_STATE)
-NMI: Final = _request("KVM_NMI", 0x9A)
 GET_VCPU_EVENTS, SET_VCPU_EVENTS = _pair("VCPU_EVENTS", 0x9F, 0xA0, VCPU_EVENTS)
 GET_PIT2, SET_PIT2 = _pair("PIT2", 0x9F, 0xA0, PIT2)
 GET_DEBUGREGS, SET_DEBUGREGS = _pair("DEBUGREGS", 0xA1, 0xA2, DEBUGREGS)

@@ -13,8 +13,8 @@ from typing import Final
 
 from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.kvm_host import KvmHost
-from migpool_plugins.vcpu.kvm_part import Part, Sets, Whole
-from migpool_plugins.vcpu.register_sets import RegisterFormat
+from migpool_plugins.vcpu.kvm_part import Part, Whole
+from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 _PIC: Final = tuple(
     RegisterFormat(name, kvm_abi.PIC, kvm_abi.PIC_FIELDS, optional=True) for name in ("pic_master", "pic_slave")

@@ -18,14 +18,13 @@ from typing import Final
 from migpool.device import DeviceError
 from migpool_plugins.ioctl import ioctl_once
 from migpool_plugins.vcpu import kvm_abi, program
-from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0
+from migpool_plugins.vcpu.cpu_model import CpuChoice, cpu_model, first_xcr0, special_registers, write_page_tables
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import add_dirty_rings, check_kvm, equip
 from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named, usable_msrs
-from migpool_plugins.vcpu.kvm_part import Part, blank_parts, comparable_parts, read_parts, write_parts
-from migpool_plugins.vcpu.kvm_vcpu_parts import reading_order, vcpu_parts
-from migpool_plugins.vcpu.long_mode import special_registers, write_page_tables
-from migpool_plugins.vcpu.register_sets import RegisterFormat, VcpuState
+from migpool_plugins.vcpu.kvm_part import Part, Parts
+from migpool_plugins.vcpu.kvm_vcpu_parts import READ_FIRST, vcpu_parts
+from migpool_plugins.vcpu.state import PAGE, Sets
 
 DEVICE_NODE: Final = "/dev/kvm"
 _TSS_ADDRESS: Final = 0x7FFF0000
@@ -55,11 +54,29 @@ class MemoryRegion:
     flags: int = 0
 
 
-class KvmVcpu:
+class _Page(Part):
+    """A vCPU's own page, which is memory of this process too."""
+
+    def __init__(self, memory: mmap.mmap, index: int) -> None:
+        super().__init__(PAGE.name, [PAGE])
+        begin = program.page_address(index)
+        self._memory = memory
+        self._place = slice(begin, begin + program.PAGE_SIZE)
+
+    def read(self, fd: int) -> dict[str, bytes]:
+        del fd
+        return {self.name: self._memory[self._place]}
+
+    def write(self, fd: int, sets: Sets) -> Sequence[str]:
+        del fd
+        self._memory[self._place] = sets[self.name]
+        return ()
+
+
+class KvmVcpu(Parts):
     """One vCPU of a :class:`KvmMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`.
 
     Attributes:
-        fd: its descriptor.
         ring: where the kernel names the pages that it writes, if the machine was made with rings.
         empty_ring: called on the vCPU's thread, in the middle of a batch, when the ring is full; must make room in it.
     """
@@ -74,20 +91,15 @@ class KvmVcpu:
         xcr0: int,
         ring: mmap.mmap | None,
     ) -> None:
+        super().__init__(fd, (*parts, _Page(memory, index)), READ_FIRST)
         self.index = index
-        self.fd = fd
         self.ring = ring
         self.empty_ring: Callable[[], None] = _nobody_empties
         self._run = run
-        self._memory = memory
-        self._parts = parts
-        self._reading = reading_order(parts)
         self._xcr0 = xcr0
-        page = program.page_address(index)
-        self._page = slice(page, page + program.PAGE_SIZE)
 
     def boot(self, registers: Mapping[str, int]) -> None:
-        found = read_parts(self.fd, self._reading)
+        found = self.save()
         found["sregs"] = special_registers(found["sregs"], program.PAGE_TABLES, xsave=bool(self._xcr0))
         found["regs"] = kvm_abi.REGS.pack(*(registers.get(name, 0) for name in kvm_abi.REGS_FIELDS))
         if self._xcr0:
@@ -95,7 +107,7 @@ class KvmVcpu:
         if "mp_state" in found:
             # With a local APIC every vCPU but the first would wait for a start signal.
             found["mp_state"] = kvm_abi.MP_STATE.pack(kvm_abi.MP_STATE_RUNNABLE)
-        write_parts(self.fd, self._parts, found)
+        self.load(found)
 
     def run_batch(self) -> None:
         while not self._enter() or self._ring_was_full():
@@ -141,14 +153,6 @@ class KvmVcpu:
         _REGISTER.pack_into(general, 8 * kvm_abi.REGS_FIELDS.index(name), value)
         kvm_abi.call(self.fd, kvm_abi.SET_REGS, general)
 
-    def save(self) -> VcpuState:
-        return VcpuState(read_parts(self.fd, self._reading), self._memory[self._page])
-
-    def load(self, state: VcpuState) -> Sequence[str]:
-        left_out = write_parts(self.fd, self._parts, state.registers)
-        self._memory[self._page] = state.page
-        return left_out
-
 
 class KvmMachine:
     """A VM with ``count`` vCPUs; see :class:`~migpool_plugins.vcpu.backend.VcpuMachine`.
@@ -156,7 +160,7 @@ class KvmMachine:
     Arguments:
         count: how many vCPUs, 1 to 256.
         regions: more guest memory, given from outside, from the end of :data:`OWN_MEMORY` on; the page tables map
-            the first :data:`~migpool_plugins.vcpu.long_mode.MAPPED` bytes. Region n has the memory slot n + 1.
+            the first GiB. Region n has the memory slot n + 1.
         cpu: which CPU the guest sees.
         ring: bytes of each vCPU's dirty ring, a power of two; 0 for none, and the slots have a dirty bitmap.
 
@@ -164,7 +168,6 @@ class KvmMachine:
         DeviceError: /dev/kvm cannot be opened or cannot do what is needed; the message says what.
 
     Attributes:
-        parts: of a vCPU's state, in the order in which they are loaded.
         fd: the VM's descriptor, for what else its memory slots can be asked (the dirty log, for one).
     """
 
@@ -220,13 +223,8 @@ class KvmMachine:
             self._closing = closing.pop_all()
         self.vcpus = tuple(vcpus)
         self.kind = {"small": "KVM", "avx": "KVM-AVX"}[cpu]
-        self.parts = parts
-        self._board = board_parts(host)
-        self.layout = _formats(parts)
-        self.board = _formats(self._board)
-        self.blank = blank_parts(parts)
-        self.blank_board = blank_parts(self._board)
-        self.lacks = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
+        self.board = Parts(self.fd, board_parts(host))
+        self.lacks: Sequence[str] = (*host.lacks, *([f"MSRs {named(refused)}"] if refused else []))
 
     def attach(self, slot: int, region: MemoryRegion) -> None:
         """Put a region into a memory slot: a new one, one with other flags, or one of size 0, which takes it away.
@@ -241,18 +239,6 @@ class KvmMachine:
         )
         kvm_abi.call(self.fd, kvm_abi.SET_USER_MEMORY_REGION, bytearray(packed))
 
-    def comparable(self, state: VcpuState) -> VcpuState:
-        return VcpuState(comparable_parts(self.parts, state.registers), state.page)
-
-    def save_board(self) -> Mapping[str, bytes]:
-        return read_parts(self.fd, self._board)
-
-    def load_board(self, sets: Mapping[str, bytes]) -> Sequence[str]:
-        return write_parts(self.fd, self._board, sets)
-
-    def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        return comparable_parts(self._board, sets)
-
     def expel(self) -> None:
         # Without its page tables the guest can reach no other region either. The kernel refuses to take it away twice.
         if not self._expelled:
@@ -265,10 +251,6 @@ class KvmMachine:
 
 def _nobody_empties() -> None:
     raise DeviceError("its dirty ring is full, and there is no log to empty it")
-
-
-def _formats(parts: Sequence[Part]) -> tuple[RegisterFormat, ...]:
-    return tuple(form for part in parts for form in part.formats)
 
 
 def _open_kvm() -> int:

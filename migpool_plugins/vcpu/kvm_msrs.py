@@ -11,8 +11,8 @@ from typing import Final
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.kvm_part import Part, Sets
-from migpool_plugins.vcpu.register_sets import RegisterFormat
+from migpool_plugins.vcpu.kvm_part import Part
+from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 MSRS: Final = RegisterFormat("msrs", kvm_abi.MSR_ENTRY, ("index", "value"), optional=True, repeats=True)
 TSC: Final = 0x10
@@ -104,9 +104,6 @@ class Msrs(Part):
         entries = MSRS.struct.iter_unpack(sets.get("msrs", b""))
         kept = b"".join(MSRS.struct.pack(index, value) for index, value in entries if index != TSC)
         return {"msrs": kept} if "msrs" in sets else {}
-
-    def blank(self) -> dict[str, bytes]:
-        return {"msrs": bytes(len(self._question) * MSRS.struct.size)}
 
 
 def _get(vcpu: int, entries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -14,12 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi
-from migpool_plugins.vcpu.kvm_abi import Request
-from migpool_plugins.vcpu.register_sets import RegisterFormat
-
-Sets = Mapping[str, bytes]
-"""Sets of registers by name, each in its format's layout."""
+from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 
 class Part(ABC):
@@ -59,10 +56,6 @@ class Part(ABC):
     def comparable(self, sets: Sets) -> dict[str, bytes]:
         """Take out what may differ between a write and the next read."""
         return dict(sets)
-
-    def blank(self) -> dict[str, bytes]:
-        """Return the sets that reading gives, with zeros."""
-        return {form.name: bytes(form.struct.size) for form in self.formats}
 
 
 class Whole(Part):
@@ -119,44 +112,47 @@ class Whole(Part):
         return {self.name: self._form.struct.pack(*kept)}
 
 
-def read_parts(fd: int, parts: Sequence[Part]) -> dict[str, bytes]:
-    """Read every part that this host has, in the order given; any thread will do.
+class Parts:
+    """Parts that have one state together; see :class:`~migpool_plugins.vcpu.backend.Stateful`.
 
-    The kernel takes these ioctls from any thread, but makes one wait that comes while another thread is in KVM_RUN, and
-    asks that one thread keep to one vCPU for speed: the first ioctl from a new thread pays for moving the vCPU's state
-    between processors.
+    Any thread will do. The kernel takes these ioctls from any, but makes one wait that comes while another thread is in
+    KVM_RUN, and asks that one thread keep to one vCPU for speed: the first ioctl from a new thread pays for moving the
+    vCPU's state between processors.
+
+    Arguments:
+        fd: of the vCPU or of the VM.
+        parts: in the order in which they are loaded.
+        read_first: the names of those that are read before the others.
     """
-    return {name: data for part in parts if not part.lacking for name, data in part.read(fd).items()}
 
+    def __init__(self, fd: int, parts: Sequence[Part], read_first: Sequence[str] = ()) -> None:
+        self.fd = fd
+        self.parts = parts
+        order = {name: place for place, name in enumerate(read_first)}
+        there = [part for part in parts if not part.lacking]
+        self._reading = sorted(there, key=lambda part: order.get(part.name, len(order)))
+        self.layout: Sequence[RegisterFormat] = tuple(form for part in parts for form in part.formats)
+        self.blank: Sets = {name: bytes(len(data)) for name, data in self.save().items()}
 
-def write_parts(fd: int, parts: Sequence[Part], sets: Sets) -> list[str]:
-    """Load what has come, in the order given; returns what had to be left out without loss, in words.
+    def save(self) -> dict[str, bytes]:
+        return {name: data for part in self._reading for name, data in part.read(self.fd).items()}
 
-    Raises:
-        DeviceError: the kernel refused a value, or the state needs a part that this host lacks.
-    """
-    left_out: list[str] = []
-    for part in parts:
-        there = part.among(sets)
-        if not there:
-            continue
-        if not part.lacking:
-            left_out.extend(part.write(fd, there))
-        elif part.idle(there):
-            left_out.append(f"{part.name} ({part.lacking})")
-        else:
-            raise DeviceError(
-                f"the guest uses {part.name}, which KVM on this host cannot load: it lacks {part.lacking}; "
-                "migrate to a host that has it"
-            )
-    return left_out
+    def load(self, sets: Sets) -> Sequence[str]:
+        left_out: list[str] = []
+        for part in self.parts:
+            there = part.among(sets)
+            if not there:
+                continue
+            if not part.lacking:
+                left_out.extend(part.write(self.fd, there))
+            elif part.idle(there):
+                left_out.append(f"{part.name} ({part.lacking})")
+            else:
+                raise DeviceError(
+                    f"the guest uses {part.name}, which KVM on this host cannot load: it lacks {part.lacking}; "
+                    "migrate to a host that has it"
+                )
+        return left_out
 
-
-def comparable_parts(parts: Sequence[Part], sets: Sets) -> dict[str, bytes]:
-    """Return the sets of a state without what may differ between a write and the next read."""
-    return {name: data for part in parts for name, data in part.comparable(part.among(sets)).items()}
-
-
-def blank_parts(parts: Sequence[Part]) -> dict[str, bytes]:
-    """Return the sets that :func:`read_parts` gives, with zeros."""
-    return {name: data for part in parts if not part.lacking for name, data in part.blank().items()}
+    def comparable(self, sets: Sets) -> dict[str, bytes]:
+        return {name: data for part in self.parts for name, data in part.comparable(part.among(sets)).items()}

@@ -1,6 +1,7 @@
-"""The config of one vCPU, or of what the vCPUs share, as bytes: described, so that its stream names every value.
+"""The state of a vCPU, or of what the vCPUs share: sets of registers, and the config that they travel as.
 
-The description (version 1), numbers big-endian, without padding::
+The config is described, so that its stream names every value. Its description has version 1, numbers are big-endian,
+and there is no padding::
 
     magic     4 bytes    "VCPU", or "VBRD" for what the vCPUs share
     layout    u16        2
@@ -20,15 +21,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from struct import Struct
 from types import SimpleNamespace
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from migpool.device import DeviceError
 from migpool.vmsd.fields import buffer, i64, struct, u8, u16, u32, u64
 from migpool.vmsd.steps import Field
+from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.program import PAGE_SIZE, program_bytes
-from migpool_plugins.vcpu.register_sets import RegisterFormat
 from migpool_plugins.vmsd import Description
 
 _HEADER: Final = Struct(">4sHH8s16s")
@@ -36,8 +38,56 @@ _MAGIC: Final = {"vcpu": b"VCPU", "vcpu-board": b"VBRD"}
 _LAYOUT: Final = 2
 _KINDS: Final = {"B": u8, "H": u16, "I": u32, "Q": u64, "q": i64}
 
+Sets: TypeAlias = Mapping[str, bytes]
+"""A state: sets of registers by name, each in its format's layout. That of a vCPU has ``regs``, ``sregs`` and ``fpu``,
+laid out as KVM's structures and as FXSAVE, and its ``page``; what else there is, is optional."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterFormat:
+    """How a backend holds one set of registers.
+
+    Arguments:
+        name: of the set.
+        struct: its layout in memory.
+        fields: the names of its values, in their order.
+        optional: whether a state may be without it; it then travels as a subsection.
+        repeats: whether the set is any number of these structures, one after the other.
+    """
+
+    name: str
+    struct: Struct
+    fields: tuple[str, ...]
+    optional: bool = False
+    repeats: bool = False
+
+    def values(self, data: bytes) -> dict[str, int]:
+        """Return the values by name of a set that does not repeat and holds only numbers."""
+        return dict(zip(self.fields, self.struct.unpack(data), strict=True))
+
+
+REGS: Final = RegisterFormat("regs", kvm_abi.REGS, kvm_abi.REGS_FIELDS)
+"""The general registers."""
+SREGS: Final = RegisterFormat("sregs", kvm_abi.SREGS_BASE, kvm_abi.SREGS_FIELDS)
+"""Segments, descriptor tables and control registers."""
+FPU: Final = RegisterFormat(
+    "fpu",
+    # As FXSAVE has it, without MXCSR_MASK, which is a constant of the processor.
+    Struct("<HHBxHQQI4x" + "QH6x" * 8 + "32Q"),
+    (
+        *("fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr"),
+        *(f"st{n}_{part}" for n in range(8) for part in ("mantissa", "exponent")),
+        *(f"xmm{n}_{half}" for n in range(16) for half in ("low", "high")),
+    ),
+)
+"""The x87 and SSE registers."""
 PAGE: Final = RegisterFormat("page", Struct(f"{PAGE_SIZE}s"), ("content",))
 """A vCPU's page of guest memory, as one more set."""
+
+
+def checksum(state: Sets) -> int:
+    """Return the low half of a vCPU's first SSE register."""
+    return FPU.values(state["fpu"])["xmm0_low"]
 
 
 class StateFormat:
@@ -75,11 +125,11 @@ class StateFormat:
         """Return the first 32 bytes of the config of the vCPU with this index."""
         return _HEADER.pack(self._magic, _LAYOUT, index, self._kind.encode("ascii"), self._program)
 
-    def encode(self, index: int, sets: Mapping[str, bytes]) -> bytes:
+    def encode(self, index: int, sets: Sets) -> bytes:
         """Return the config for a state, whose sets are each in its format's layout."""
         return self._description.save(self._fields(index, sets))
 
-    def describe(self, index: int, sets: Mapping[str, bytes]) -> Mapping[str, object]:
+    def describe(self, index: int, sets: Sets) -> Mapping[str, object]:
         """Return the JSON description of what :meth:`encode` returns."""
         return self._description.describe(self._fields(index, sets))
 
@@ -127,7 +177,7 @@ class StateFormat:
     def _empty(self) -> SimpleNamespace:
         return SimpleNamespace(**{form.name: None for form in (*self._always, *self._optional)})
 
-    def _fields(self, index: int, sets: Mapping[str, bytes]) -> SimpleNamespace:
+    def _fields(self, index: int, sets: Sets) -> SimpleNamespace:
         found = self._empty()
         for form in (*self._always, *self._optional):
             if form.name in sets:

@@ -15,7 +15,9 @@ from typing import Any, Final, TypeAlias
 
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import program
-from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat, VcpuState
+from migpool_plugins.vcpu.cpu_model import CpuChoice
+from migpool_plugins.vcpu.kvm_part import Parts
+from migpool_plugins.vcpu.state import FPU, PAGE, REGS, SREGS, RegisterFormat, Sets
 
 # Imported by name: the package is optional, and its annotations differ between its versions.
 unicorn = importlib.import_module("unicorn")
@@ -49,8 +51,11 @@ Value: TypeAlias = int | tuple[int, int]
 class UnicornVcpu:
     """One vCPU of a :class:`UnicornMachine`; see :class:`~migpool_plugins.vcpu.backend.VirtualCpu`."""
 
+    layout: Sequence[RegisterFormat] = (REGS, SREGS, FPU, PAGE)
+
     def __init__(self, index: int) -> None:
         self.index = index
+        self.blank: Sets = {form.name: bytes(form.struct.size) for form in self.layout}
         self._page = program.page_address(index)
         self._watching: int | None = None
         self.halts_at = program.OUT_BY_HALT
@@ -93,7 +98,7 @@ class UnicornVcpu:
             self._engine.hook_del(self._watching)
             self._watching = None
 
-    def save(self) -> VcpuState:
+    def save(self) -> dict[str, bytes]:
         values = self._engine.reg_read_batch(_ALL)
         general, bases, controls, x87, sse = (values[part] for part in _PARTS)
         fcw, fsw, ftw, mxcsr = _numbers(controls)
@@ -107,20 +112,20 @@ class UnicornVcpu:
         )
         fs_base, gs_base = _numbers(bases)
         special = {**dict.fromkeys(SREGS.fields, 0), "fs_base": fs_base, "gs_base": gs_base}
-        registers = {
+        return {
             "regs": REGS.struct.pack(*_numbers(general)),
             "sregs": SREGS.struct.pack(*special.values()),
             "fpu": fpu,
+            "page": bytes(self._engine.mem_read(self._page, program.PAGE_SIZE)),
         }
-        return VcpuState(registers, bytes(self._engine.mem_read(self._page, program.PAGE_SIZE)))
 
-    def load(self, state: VcpuState) -> Sequence[str]:
-        special = SREGS.values(state.registers["sregs"])
-        fpu = FPU.values(state.registers["fpu"])
+    def load(self, sets: Sets) -> Sequence[str]:
+        special = SREGS.values(sets["sregs"])
+        fpu = FPU.values(sets["fpu"])
         top = fpu["fsw"] >> 11 & 7
         stack = [(fpu[f"st{n}_mantissa"], fpu[f"st{n}_exponent"]) for n in range(8)]
         values: list[Value] = [
-            *REGS.struct.unpack(state.registers["regs"]),
+            *REGS.struct.unpack(sets["regs"]),
             *(special["fs_base"], special["gs_base"]),
             *(fpu["fcw"], fpu["fsw"], _long_tags(fpu["ftw"]), fpu["mxcsr"]),
             *(stack[(n - top) % 8] for n in range(8)),
@@ -130,8 +135,11 @@ class UnicornVcpu:
             self._engine.reg_write_batch(tuple(zip(_ALL, values, strict=True)))
         except unicorn.UcError as error:
             raise DeviceError(f"Unicorn refused a register ({error}): the state is damaged") from error
-        self._engine.mem_write(self._page, state.page)
+        self._engine.mem_write(self._page, sets["page"])
         return ()
+
+    def comparable(self, sets: Sets) -> Sets:
+        return sets
 
 
 def _numbers(values: Sequence[Value]) -> list[int]:
@@ -153,33 +161,19 @@ class UnicornMachine:
 
     name = "Unicorn"
     kind = "Unicorn"
-    layout = (REGS, SREGS, FPU)
-    board: Sequence[RegisterFormat] = ()
     lacks: Sequence[str] = ()
-    blank: Mapping[str, bytes] = {form.name: bytes(form.struct.size) for form in layout}
-    blank_board: Mapping[str, bytes] = {}
+    board = Parts(-1, ())
     way_out = program.OUT_BY_HALT
     batch = 1 << 13
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, cpu: CpuChoice = "small") -> None:
+        assert cpu == "small"
         if not hasattr(unicorn.Uc, "reg_write_batch"):
             raise DeviceError(f"Unicorn {unicorn.__version__} is too old: install 2.1 or newer")
         try:
             self.vcpus = tuple(UnicornVcpu(index) for index in range(count))
         except unicorn.UcError as error:
             raise DeviceError(f"Unicorn cannot make an engine ({error})") from error
-
-    def comparable(self, state: VcpuState) -> VcpuState:
-        return state
-
-    def save_board(self) -> Mapping[str, bytes]:
-        return {}
-
-    def load_board(self, sets: Mapping[str, bytes]) -> Sequence[str]:
-        return tuple(sets)
-
-    def comparable_board(self, sets: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        return sets
 
     def expel(self) -> None:
         for vcpu in self.vcpus:

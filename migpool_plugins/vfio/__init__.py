@@ -3,19 +3,18 @@
 ::
 
     device.py      VfioDevice: which call moves which state; guard.py: what a failure leads to
-    backend.py     what a backend is asked; migration.py: states, arcs, features; interruption.py: the end of every wait
+    backend.py     what a backend is asked, and the end of every wait; migration.py: states, arcs, features
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
     emulated.py    devices of a device process of our own; the default
 
     the migrating process                              the device process (one a side)
       emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
-      client.py    the control connection             -> server.py              sockets and threads
-      process.py   starts and ends it                    state.py               migration states, config, digests
-      options.py   the scenario's options                transfer.py            one save or load: in messages
-                                                         requesttransfer.py       of vfio-user, or
-                                                         descriptortransfer.py    through a data descriptor
-                                                         pacer.py, content.py   rates and locks; the state's bytes
-      profiles.py, control.py: the values and the messages that both know
+      client.py    the process; control connections   -> server.py              sockets and threads
+      options.py   the scenario's options                state.py               migration states, config, digests
+                                                         transfer.py            one save or load: rates and locks;
+                                                         transferkinds.py         in messages, or by a descriptor
+                                                         content.py             the state's bytes
+      profiles.py: the values that both know
 
 The device process imports this package too, and must start fast: what it needs of the package rests on the standard
 library alone, and the entry point imports the rest on its first call.

@@ -17,7 +17,12 @@ What holds for every backend:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from migpool.device import DeviceError
@@ -35,19 +40,6 @@ class BackendError(DeviceError):
     def __init__(self, text: str, errno: int = 0) -> None:
         super().__init__(text)
         self.errno = errno
-
-
-@dataclass(frozen=True, slots=True)
-class PrecopyInfo:
-    """What a device in PRE_COPY has to give before it stops.
-
-    Arguments:
-        initial: bytes of initial data that are left; when they are loaded, the destination is ready for a short stop.
-        dirty: bytes of state that have changed since they were read.
-    """
-
-    initial: int
-    dirty: int
 
 
 class Backend(Protocol):
@@ -76,8 +68,13 @@ class Backend(Protocol):
     def data_size(self) -> int | None:
         """Estimate how many bytes of state a stop-copy would read; ``None`` if the device cannot say."""
 
-    def precopy_info(self) -> PrecopyInfo | None:
-        """Ask a device in PRE_COPY what is left; ``None`` if it cannot say (vfio-user does not ask it)."""
+    def precopy_info(self) -> tuple[int, int] | None:
+        """Ask a device in PRE_COPY what it has to give before it stops.
+
+        Returns:
+            Bytes of initial data that are left (when they are loaded, the destination is ready for a short stop), and
+            bytes of state that have changed since they were read; ``None`` if it cannot say.
+        """
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``; 0 at the end of what there is."""
@@ -99,3 +96,74 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back every descriptor; harmless when it has been done."""
+
+
+class Interruption:
+    """Ends every wait for a device, which errors call ``name``, from any thread, until that is taken back.
+
+    Once a device is interrupted or closed, a poll with the event descriptor ends at once, and ``check`` raises.
+    ``interrupt`` may run beside anything, ``close`` included: every descriptor that it touches is closed under the one
+    lock, which is held for nothing that blocks. So no descriptor that has since become somebody else's is touched.
+
+    Attributes:
+        fd: an event descriptor, to be polled for input beside what is waited for.
+        lock: to be held while a descriptor is closed or exchanged that ``interrupt`` touches.
+        raised: whether the device is interrupted.
+        closed: whether it is closed.
+    """
+
+    def __init__(self, name: str = "the device") -> None:
+        self._name = name
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.lock = threading.Lock()
+        self.raised = False
+        self.closed = False
+
+    def check(self) -> None:
+        """Raise :class:`BackendError` if the device is interrupted or closed."""
+        if self.closed:
+            raise BackendError(f"{self._name} has been closed")
+        if self.raised:
+            raise BackendError(f"{self._name}'s work was aborted")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until the device is interrupted or closed, which is a :class:`BackendError`."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        waiting.poll(seconds * 1000)
+        self.check()
+
+    def interrupt(self, also: Callable[[], None] | None = None) -> None:
+        """End every wait, unless that has been done; ``also`` ends those that do not poll, under the lock, at once."""
+        with self.lock:
+            if self.closed or self.raised:
+                return
+            self.raised = True
+            os.eventfd_write(self.fd, 1)
+            if also is not None:
+                also()
+
+    def take_back(self) -> None:
+        """Let waits be waits again, unless the device is closed."""
+        with self.lock:
+            if self.raised and not self.closed:
+                self.raised = False
+                os.eventfd_read(self.fd)
+
+    def close(self, also: Callable[[], None] | None = None) -> bool:
+        """Close the event descriptor, and under the lock ``also`` what else there is; false if that has been done."""
+        with self.lock:
+            if self.closed:
+                return False
+            self.closed = True
+            os.close(self.fd)
+            if also is not None:
+                also()
+        return True
+
+
+def limit_waits(connection: socket.socket, seconds: float) -> None:
+    """Let no read or write of a socket take longer, by the kernel's own limits: one of Python's costs a poll a call."""
+    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

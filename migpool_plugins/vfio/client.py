@@ -1,38 +1,121 @@
-"""Requests to the device process, each with a time limit, and a way to end any wait at once.
+"""The device process as the migrating process sees it: started, given devices, asked, ended.
 
-One client belongs to one device: its control connection, and its data descriptor while there is one. Guarantees:
+Guarantees:
 
+* The process ends when its last device is closed, and by itself when the process that started it is gone, however that
+  went; ending it has a time limit, after which it is killed.
 * A request never outlasts its limit, and a process that has ended is an error at once.
 * ``abort`` ends the wait of a request (an event descriptor is polled with the connection) and of a read or write of the
-  data descriptor (which is shut down), and makes later ones fail until ``renew``.
-* ``abort`` may run beside anything, ``close`` included; see ``interruption.py``.
+  data descriptor (which is shut down), and makes later ones fail until ``renew``. It may run beside anything, ``close``
+  included; see :class:`~migpool_plugins.vfio.backend.Interruption`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import itertools
 import marshal
 import select
 import socket
-import struct
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from migpool.device import DeviceError, VerificationError
-from migpool_plugins.vfio.backend import BackendError
-from migpool_plugins.vfio.control import ACK_HEADER, ACK_KINDS, MAX_MESSAGE, WRITE_HEADER
-from migpool_plugins.vfio.interruption import Interruption
-from migpool_plugins.vfio.process import DeviceProcess
+from migpool.device import DeviceError, Side, VerificationError
+from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.options import DeviceSettings
+from migpool_plugins.vfio.profiles import MAX_MESSAGE
 
-_TIMEVAL: Final = struct.Struct("@ll")
+END_LIMIT: Final = 5.0
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from migpool_plugins.vfio.server import main; main()"
 
 
 _T = TypeVar("_T")
 
 
+class DeviceProcess:
+    """One device process, for a number of devices, each of which calls :meth:`release` once.
+
+    Raises:
+        DeviceError: the process cannot be started.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self._lock = threading.Lock()
+        self._devices = devices
+        self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                # -I and -S: no user's or site's modules, and 10 ms less to wait for. A process group of its own: an
+                # interrupt from the keyboard is the migrating process's to handle, which then ends this one in order.
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _BOOT, str(_ROOT)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    process_group=0,
+                )
+        except (OSError, ValueError) as error:
+            self._root.close()
+            raise DeviceError(f"the device process cannot be started: {error}") from None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def attach(self, settings: DeviceSettings, side: Side, seed: int) -> socket.socket:
+        """Have the process make a device, without waiting for that; returns the device's own connection.
+
+        Raises:
+            DeviceError: the process is gone, or this process is out of descriptors.
+        """
+        fault = None if settings.fault is None else dataclasses.astuple(settings.fault)
+        message = marshal.dumps((settings.idstr, side == "source", seed, dataclasses.astuple(settings.profile), fault))
+        ours: socket.socket | None = None
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                socket.send_fds(self._root, [message], [theirs.fileno()])
+        except OSError as error:
+            if ours is not None:
+                ours.close()
+            ended = self.ending() if isinstance(error, ConnectionError) else f"no connection to it: {error}"
+            raise DeviceError(f"the device {settings.idstr} cannot be made: {ended}") from None
+        return ours
+
+    def ending(self) -> str:
+        """Say how the process ended, for an error, after one of its connections was found closed."""
+        try:
+            status = self._process.wait(END_LIMIT)
+        except subprocess.TimeoutExpired:
+            return "the device process closed the device's connection"
+        how = f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
+        return f"the device process ended ({how})"
+
+    def release(self) -> None:
+        with self._lock:
+            self._devices -= 1
+            last = self._devices == 0
+        if last:
+            self.end()
+
+    def end(self) -> None:
+        """End the process whatever it does, and wait until it is gone. Harmless when it is already."""
+        self._root.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_LIMIT)
+            return
+        self._process.kill()
+        self._process.wait()
+
+
 class DeviceClient:
-    """One device's connections.
+    """One device's connections: its control connection, and its data descriptor while there is one.
 
     Arguments:
         process: the device process.
@@ -49,7 +132,6 @@ class DeviceClient:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(self._interruption.fd, select.POLLIN)
-        self._returned = 0.0
         self._ids = itertools.count(1)
 
     def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
@@ -84,7 +166,7 @@ class DeviceClient:
                 break
             self._drop_data()
         if refused:
-            raise _refused(refused, answer)
+            raise refusal(refused, answer)
         assert isinstance(answer, kind)
         return answer
 
@@ -100,60 +182,8 @@ class DeviceClient:
         number, refused, answer = marshal.loads(message)
         return number, refused, answer
 
-    @property
-    def data(self) -> socket.socket | None:
-        """The data descriptor, if one is open."""
-        return self._data
-
-    def _open_data(self) -> socket.socket:
-        if self._data is None:
-            self._interruption.check()
-            raise BackendError("the device opened no data descriptor")
-        return self._data
-
-    def read(self, buffer: memoryview) -> int:
-        """Read state straight into ``buffer``, as much as there is; 0 at the end. Raises as :meth:`ask` does."""
-        data = self._open_data()
-        try:
-            count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
-        except BlockingIOError:
-            raise self._late("read") from None
-        except OSError as error:
-            raise self._broken(error) from None
-        if self._interruption.raised:
-            self._interruption.check()
-        return count
-
-    def write(self, state: memoryview) -> None:
-        """Write ``state`` and wait until the device has taken and checked it. Raises as :meth:`ask` does."""
-        data = self._open_data()
-        header = WRITE_HEADER.pack(len(state), time.monotonic(), self._returned)
-        try:
-            sent = data.sendmsg((header, state))
-            if sent < len(header) + len(state):
-                # A signal came while the socket was full.
-                data.sendall(header[sent:])
-                data.sendall(state[max(0, sent - len(header)) :])
-            answer = data.recv(ACK_HEADER.size, socket.MSG_WAITALL)
-            if len(answer) == ACK_HEADER.size:
-                kind, text_length = ACK_HEADER.unpack(answer)
-                text = data.recv(text_length, socket.MSG_WAITALL) if text_length else b""
-        except BlockingIOError:
-            raise self._late("write") from None
-        except OSError as error:
-            raise self._broken(error) from None
-        self._returned = time.monotonic()
-        self._interruption.check()
-        if len(answer) != ACK_HEADER.size:
-            raise self._broken(None)
-        if kind:
-            raise _refused(ACK_KINDS[kind], text.decode())
-
     def _adopt(self, data: socket.socket) -> None:
-        limit = _TIMEVAL.pack(int(self.data_limit), int(self.data_limit % 1 * 1e6))
-        # The kernel's own time limits: a timeout of Python's would cost a poll for each read.
-        data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        limit_waits(data, self.data_limit)
         with self._interruption.lock:
             previous, self._data = self._data, data
             if previous is not None:
@@ -174,17 +204,6 @@ class DeviceClient:
             if self._data is not None:
                 self._data.close()
                 self._data = None
-
-    def _late(self, what: str) -> BackendError:
-        return BackendError(f"the device's {what} did not return within {self.data_limit:.3g} s", errno.ETIMEDOUT)
-
-    def _broken(self, error: OSError | None) -> DeviceError:
-        """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
-        try:
-            self.ask(object, "prepare", self.data_limit)
-        except DeviceError as reason:
-            return reason
-        return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
     def abort(self) -> None:
         """End every wait at once; see the module's guarantees."""
@@ -207,5 +226,6 @@ class DeviceClient:
         self._process.release()
 
 
-def _refused(kind: str, text: str) -> DeviceError:
+def refusal(kind: str, text: str) -> DeviceError:
+    """Return the error for what the device process refused."""
     return VerificationError(text) if kind == "verification" else BackendError(text)

@@ -28,7 +28,7 @@ def probe(
 
       [cyan]migpool vfio probe --json[/]
     """
-    from migpool_plugins.vfio.kernel.probe import probe as look
+    from migpool_plugins.vfio.kernel.devices import probe as look
 
     found = look()
     if as_json:

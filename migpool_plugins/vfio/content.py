@@ -10,44 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import mmap
 import threading
 from typing import Final
 
+from migpool_plugins.memory import Memory
+
 BLOCK: Final = 1 << 20
 _PROBE: Final = 32
-_MADV_POPULATE_WRITE: Final = 23
 
 # ctypes.CDLL gives up the interpreter lock during the call: other devices go on while one is compared.
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _memcmp.restype = ctypes.c_int
-
-
-class Memory:
-    """Page-aligned memory of a fixed size whose pages are there from the start.
-
-    Arguments:
-        size: in bytes, at least 1.
-
-    Attributes:
-        view: all of it, writable.
-        address: where it begins.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for advice in (mmap.MADV_HUGEPAGE, _MADV_POPULATE_WRITE):
-            try:
-                self._map.madvise(advice)
-            except OSError:
-                pass  # An older kernel, or one without huge pages: the first touch is slower, nothing else.
-        self.view = memoryview(self._map)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-
-    def find(self, part: bytes) -> int:
-        """Return where ``part`` first stands, or -1."""
-        return self._map.find(part)
 
 
 class BaseBlock:
@@ -86,7 +60,7 @@ class StateContent:
 
     def __init__(self, base: BaseBlock, idstr: str, size: int, config_size: int) -> None:
         self.size = size
-        self.memory = Memory(size)
+        self.memory = Memory(size, resident=True)
         block = base.block()
         for number, offset in enumerate(range(0, size, BLOCK)):
             length = min(BLOCK, size - offset)

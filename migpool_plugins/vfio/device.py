@@ -10,9 +10,7 @@ Which call moves which state (``migration.py`` has the arcs; those in brackets o
 
 Guarantees:
 
-* A request that fails is recovered from (``guard.py``), with the state that fits the call. After an ``abort`` nothing
-  is recovered before ``wake``, ``resume`` or ``close``.
-* A write that failed is fatal: the device is reset, and refuses what comes after.
+* What fails is seen to by ``guard.py``, with the state that fits the call.
 * What can go wrong with loaded state goes wrong in ``load_config``: the device leaves RESUMING there, which is where a
   driver judges what it was given, and not when the machine is about to run.
 * A device that an earlier user left in the middle of a migration is reset before it is used, and says so in ``note``;
@@ -100,7 +98,8 @@ class VfioDevice(Device):
         info = self._guard.ask(self.backend.precopy_info, _M.RUNNING)
         if info is None:
             return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
-        return Pending(info.initial + info.dirty, max(0, self._estimate - info.initial - info.dirty), info.initial)
+        initial, dirty = info
+        return Pending(initial + dirty, max(0, self._estimate - initial - dirty), initial)
 
     def iterate(self, buffer: memoryview) -> int:
         """Read the next part of what a running device has to give; 0 when there is nothing just now."""

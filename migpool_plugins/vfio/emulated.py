@@ -11,16 +11,18 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
-from migpool_plugins.vfio.client import DeviceClient
+from migpool_plugins.vfio.backend import Backend, BackendError
+from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
-from migpool_plugins.vfio.process import DeviceProcess
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.transferkinds import ACK_HEADER, ACK_KINDS, WRITE_HEADER
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 
@@ -33,15 +35,13 @@ def open_emulated(context: DeviceContext) -> list[Device]:
     settings = parse_options(context)
     process = DeviceProcess(len(settings))
     made: list[Device] = []
-    try:
+    with ExitStack() as opened:
+        opened.callback(process.end)
         for device in settings:
             connection = process.attach(device, context.side, context.seed)
             made.append(EmulatedVfioDevice(process, connection, device, context.side, settings))
-    except BaseException:
-        for device_made in made:
-            device_made.close()
-        process.end()
-        raise
+            opened.callback(made[-1].close)
+        opened.pop_all()
     return made
 
 
@@ -69,13 +69,15 @@ class EmulatedVfioDevice(VfioDevice):
         self._short_read = settings.fault.at if settings.fault and settings.fault.kind == "short-read" else 0
         self._lock_name = f"{siblings[0].idstr} shared lock"
         longest = sum(max(s.profile.read_cost(s.profile.chunk), s.profile.write_cost(s.profile.size)) for s in siblings)
-        self._limit = settings.time_limit + longest + profile.stop_time + profile.save_config_time
-        self._client = DeviceClient(process, connection, settings.time_limit + longest)
-        backend = (
-            ServedBackend(self._client, profile, self._limit)
-            if profile.transport == "vfio-user"
-            else DescriptorBackend(self._client, profile, self._limit)
-        )
+        data_limit = settings.time_limit + longest
+        self._limit = data_limit + profile.stop_time + profile.save_config_time
+        self._client: DeviceClient
+        backend: Backend
+        if profile.transport == "vfio-user":
+            self._client = DeviceClient(process, connection, data_limit)
+            backend = ServedBackend(self._client, profile, self._limit)
+        else:
+            self._client = backend = DescriptorBackend(process, connection, data_limit, profile, self._limit)
         # Nobody can find the device after its process has ended, so it need not be left in order.
         super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
         self._estimate = profile.size
@@ -153,72 +155,119 @@ class EmulatedVfioDevice(VfioDevice):
         return [(begin, end) for begin, end in came]
 
 
-class DescriptorBackend:
+class DescriptorBackend(DeviceClient):
     """A device whose state moves through a data descriptor; states and all else are asked on the control connection.
 
     Arguments:
-        client: the device's connections; the backend owns them.
+        process, connection, data_limit: as :class:`DeviceClient` takes them.
         profile: the device's.
         limit: seconds that a request may take.
     """
 
-    def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
+    def __init__(
+        self,
+        process: DeviceProcess,
+        connection: socket.socket,
+        data_limit: float,
+        profile: DeviceProfile,
+        limit: float,
+    ) -> None:
+        super().__init__(process, connection, data_limit)
         self.note = "emulated VFIO"
         self.flags = profile.flags
         self.write_size = MAX_CHUNK
-        self._client = client
         self._pollable = profile.pollable
         self._limit = limit
+        self._returned = 0.0
         self._came = 0
         self._ended = False
 
     def state(self) -> MigrationState:
-        return MigrationState(self._client.ask(int, "where", self._limit))
+        return MigrationState(self.ask(int, "where", self._limit))
 
     def set_state(self, target: MigrationState) -> None:
         if target in WRITABLE or target in READABLE:
             self._came = 0
             self._ended = False
-        self._client.ask(object, "set_state", self._limit, int(target))
+        self.ask(object, "set_state", self._limit, int(target))
 
     def data_size(self) -> int | None:
-        return self._client.ask(int, "data_size", self._limit)
+        return self.ask(int, "data_size", self._limit)
 
-    def precopy_info(self) -> PrecopyInfo | None:
+    def precopy_info(self) -> None:
         return None
 
     def read(self, buffer: memoryview) -> int:
-        count = self._client.read(buffer)
+        """Read state straight into ``buffer``, as much as there is; 0 at the end. Raises as :meth:`ask` does."""
+        data = self._open_data()
+        try:
+            count = data.recv_into(buffer, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise self._late("read") from None
+        except OSError as error:
+            raise self._broken(error) from None
+        if self._interruption.raised:
+            self._interruption.check()
         self._came += count
         return count or self._finish()
 
     def _finish(self) -> int:
         if not self._ended:
-            sent = self._client.ask(int, "finish_save", self._limit)
+            sent = self.ask(int, "finish_save", self._limit)
             if sent != self._came:
                 raise BackendError(f"{sent} bytes of state were put in and {self._came} read")
             self._ended = True
         return 0
 
     def write(self, data: memoryview) -> None:
-        self._client.write(data)
+        """Write a part of the state and wait until the device has taken and checked it."""
+        connection = self._open_data()
+        header = WRITE_HEADER.pack(len(data), time.monotonic(), self._returned)
+        try:
+            sent = connection.sendmsg((header, data))
+            if sent < len(header) + len(data):
+                # A signal came while the socket was full.
+                connection.sendall(header[sent:])
+                connection.sendall(data[max(0, sent - len(header)) :])
+            answer = connection.recv(ACK_HEADER.size, socket.MSG_WAITALL)
+            if len(answer) == ACK_HEADER.size:
+                kind, text_length = ACK_HEADER.unpack(answer)
+                text = connection.recv(text_length, socket.MSG_WAITALL) if text_length else b""
+        except BlockingIOError:
+            raise self._late("write") from None
+        except OSError as error:
+            raise self._broken(error) from None
+        self._returned = time.monotonic()
+        self._interruption.check()
+        if len(answer) != ACK_HEADER.size:
+            raise self._broken(None)
+        if kind:
+            raise refusal(ACK_KINDS[kind], text.decode())
+
+    def _open_data(self) -> socket.socket:
+        if self._data is None:
+            self._interruption.check()
+            raise BackendError("the device opened no data descriptor")
+        return self._data
+
+    def _late(self, what: str) -> BackendError:
+        return BackendError(f"the device's {what} did not return within {self.data_limit:.3g} s", errno.ETIMEDOUT)
+
+    def _broken(self, error: OSError | None) -> DeviceError:
+        """The error for a descriptor that failed: what the process says, or how it ended, if it can be known."""
+        try:
+            self.ask(object, "prepare", self.data_limit)
+        except DeviceError as reason:
+            return reason
+        return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
     def reset(self) -> None:
         """Reset the device; what it has begun by itself, a stop say, it finishes first."""
-        self._client.ask(object, "reset", self._limit)
+        self.ask(object, "reset", self._limit)
 
     def poll_fd(self) -> int | None:
-        data = self._client.data
+        data = self._data
         return data.fileno() if self._pollable and data is not None else None
-
-    def abort(self) -> None:
-        self._client.abort()
-
-    def renew(self) -> None:
-        self._client.renew()
-
-    def close(self) -> None:
-        self._client.close()
 
 
 class ServedBackend(VfioUserBackend):

@@ -125,24 +125,19 @@ def path(begin: MigrationState, end: MigrationState, flags: Flags) -> tuple[Migr
     known = states_with(flags)
     if begin not in known or end not in known or end is _M.ERROR or begin is _M.ERROR:
         return None
-    if begin is end:
-        return ()
     if begin is _M.STOP_COPY and end in PRE_COPY:
         return None
-    came_from: dict[MigrationState, MigrationState] = {begin: begin}
-    waiting: deque[MigrationState] = deque([begin])
-    while waiting:
-        here = waiting.popleft()
+    seen: set[MigrationState] = {begin}
+    ways: deque[tuple[MigrationState, ...]] = deque([(begin,)])
+    while ways:
+        way = ways.popleft()
+        here = way[-1]
         if here is end:
-            way: list[MigrationState] = [end]
-            while came_from[way[-1]] is not begin:
-                way.append(came_from[way[-1]])
-            return tuple(reversed(way))
+            return way[1:]
         if here in _TRANSFER and here is not begin and not (here is _M.PRE_COPY_P2P and begin is _M.PRE_COPY):
             continue
         for there in sorted(ARCS[here] & known):
-            if there in came_from or (Flags.P2P in flags and (here, there) in _OVER_P2P):
-                continue
-            came_from[there] = here
-            waiting.append(there)
+            if there not in seen and not (Flags.P2P in flags and (here, there) in _OVER_P2P):
+                seen.add(there)
+                ways.append((*way, there))
     return None

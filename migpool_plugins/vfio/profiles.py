@@ -27,6 +27,8 @@ FaultKind: TypeAlias = Literal["error", "stall", "crash", "short-read"]
 
 MAX_SIZE: Final = 16 << 30
 MAX_CHUNK: Final = 64 * MIB
+MAX_MESSAGE: Final = 128 * KIB
+"""Bytes of a message between the migrating process and the device process; see ``server.py``."""
 MAX_CONFIG: Final = 64 * KIB
 """A config crosses the control connection as one message, which bounds it."""
 MAX_TIME: Final = 3600.0

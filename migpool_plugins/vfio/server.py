@@ -3,6 +3,22 @@
 The main thread reads the root connection (standard input) and starts a thread for each device that is attached. When
 the root connection ends, because the other process closed it, ended or was killed, the process exits at once, whatever
 its threads wait for; so it never outlives the process it serves.
+
+Connections are AF_UNIX ``SOCK_SEQPACKET``: one message is one packet, so there is no framing, and descriptors travel
+with the packet they belong to. A message is a tuple as ``marshal`` writes it: both ends are the same interpreter with
+the same code, and a config or a digest needs no other form than its bytes.
+
+The root connection is the device process's standard input. On it come only messages that make a device, each with the
+descriptor of the device's own connection; its end of file ends the process. On a device's connection every request is
+answered in order::
+
+    request   (7, "set_state", (3,))                  its number, and a method of DeviceState with its arguments
+    reply     (7, "", None)                           what came back; with a data descriptor when one was opened
+    reply     (7, "device" | "verification", "...")   why it was refused
+
+The device speaks either through a data descriptor, or vfio-user: then the request ``connect``, which is no method of
+the device, brings a connection for it, and the others are only what that protocol has no word for (the config, digests,
+why something was refused).
 """
 
 from __future__ import annotations
@@ -15,10 +31,9 @@ import threading
 from typing import Any, Final
 
 from migpool_plugins.vfio.content import BaseBlock
-from migpool_plugins.vfio.control import MAX_MESSAGE, Refusal
-from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
-from migpool_plugins.vfio.profiles import DeviceProfile, Fault
+from migpool_plugins.vfio.profiles import MAX_MESSAGE, DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
 from migpool_plugins.vfio.vfiouser.session import Session
 
 _REQUESTS: Final = frozenset(

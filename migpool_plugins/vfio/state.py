@@ -20,14 +20,18 @@ import time
 from errno import EINVAL, ENODEV
 from typing import Final
 
-from migpool_plugins.vfio.content import BaseBlock, Memory, StateContent
-from migpool_plugins.vfio.control import Refusal
-from migpool_plugins.vfio.descriptortransfer import DescriptorLoad, DescriptorSave, DescriptorTransfer
+from migpool_plugins.memory import Memory
+from migpool_plugins.vfio.content import BaseBlock, StateContent
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
-from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
-from migpool_plugins.vfio.requesttransfer import RequestedLoad, RequestedSave
-from migpool_plugins.vfio.transfer import Emulated, Load, Transfer
+from migpool_plugins.vfio.transfer import Emulated, Load, Refusal, SharedLock, Transfer
+from migpool_plugins.vfio.transferkinds import (
+    DescriptorLoad,
+    DescriptorSave,
+    DescriptorTransfer,
+    RequestedLoad,
+    RequestedSave,
+)
 
 CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
 """Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""
@@ -75,7 +79,7 @@ class DeviceState:
             profile, self._content, shared, {"read": saving, "write": saving if configured else loading}
         )
         if configured and not source:
-            self._device.received = Memory(profile.size)
+            self._device.received = Memory(profile.size, resident=True)
         self._source = source
         self._configured = configured
         self._lock = threading.RLock()

@@ -106,7 +106,9 @@ def sections(data: StreamBytes, where: str) -> list[CapturedSection]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DescriptionError(f"{where}: the description lists no devices")
     sizes = [payload_size(entry) for entry in entries]
-    late, at = max((_backwards(data, end, entries, sizes, footer) for footer in (_FOOTER.size, 0)), key=_fitting)
+    late, at = max(
+        (_backwards(data, end, entries, sizes, footer) for footer in (_FOOTER.size, 0)), key=lambda found: len(found[0])
+    )
     early = [
         _search(data, entry, size) for entry, size in zip(entries[: len(entries) - len(late)], sizes, strict=False)
     ]
@@ -118,10 +120,6 @@ def sections(data: StreamBytes, where: str) -> list[CapturedSection]:
             f"the description does not fit the stream"
         )
     return found + late
-
-
-def _fitting(found: tuple[list[CapturedSection], int]) -> int:
-    return len(found[0])
 
 
 def _backwards(

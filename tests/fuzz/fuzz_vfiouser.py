@@ -13,14 +13,13 @@ from functools import cache, partial
 from typing import Final
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.backend import BackendError
+from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.pacer import SharedLock
 from migpool_plugins.vfio.profiles import DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import SharedLock
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, MessageFlag, UserCommand
@@ -170,7 +169,7 @@ def _messages(data: bytes | bytearray) -> list[Header]:
     at = 0
     while at + HEADER.size <= len(data):
         header = Header.parse(data[at : at + HEADER.size], 1 << 30)
-        assert not header.is_error or (header.is_reply and header.errno)
+        assert not header.refusal or (header.is_reply and header.errno)
         found.append(header)
         at += header.size
     return found

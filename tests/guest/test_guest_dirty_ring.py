@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import migpool_plugins.guest
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, MemoryDevice
 from migpool.migration.states import State
-from migpool_plugins.guest import machines
-from migpool_plugins.ram.kvm_logs import KvmDirtyRing
+from migpool_plugins.ioctl import Request
+from migpool_plugins.ram.logs import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 from tests.support.guest_cancelling import Cancelling, migrate, runs
@@ -78,7 +79,7 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """From now on the kernel says that its rings have at most so many bytes."""
     real = kvm_abi.call
 
-    def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         asked = request == kvm_abi.CHECK_EXTENSION and argument == kvm_abi.CAPABILITIES["KVM_CAP_DIRTY_LOG_RING"]
         return most if asked else real(fd, request, argument)
 
@@ -88,7 +89,7 @@ def host_with_rings_of(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 @contextmanager
 def small_rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Guests have the smallest rings there are; yields a list that grows with each time that one is full."""
-    monkeypatch.setattr(machines, "RING_SIZE", smallest_ring())
+    monkeypatch.setattr(migpool_plugins.guest, "RING_SIZE", smallest_ring())
     full: list[int] = []
 
     class Counted(KvmDirtyRing):
@@ -101,7 +102,7 @@ def small_rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             full.append(1)
             empty()
 
-    monkeypatch.setattr(machines, "KvmDirtyRing", Counted)
+    monkeypatch.setattr(migpool_plugins.guest, "KvmDirtyRing", Counted)
     yield full
 
 
@@ -173,7 +174,7 @@ def test_rings_that_overflow_name_every_page_in_one_answer(monkeypatch: pytest.M
 def test_a_reset_that_is_cut_short_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real = kvm_abi.call
 
-    def short(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def short(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         if request == kvm_abi.RESET_DIRTY_RINGS and not cut:
             cut.append(1)
             return 0
@@ -200,7 +201,7 @@ def test_nothing_comes_between_the_reading_and_the_protecting_of_a_page(monkeypa
         machine.vcpus[0].empty_ring()
         answered.set()
 
-    def watched(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def watched(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         if request == kvm_abi.RESET_DIRTY_RINGS and threading.current_thread() not in others:
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             answered.clear()
@@ -223,7 +224,7 @@ def test_nothing_comes_between_the_reading_and_the_protecting_of_a_page(monkeypa
 def test_a_kernel_that_resets_nothing_is_no_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     real = kvm_abi.call
 
-    def idle(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def idle(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         return 0 if request == kvm_abi.RESET_DIRTY_RINGS else real(fd, request, argument)
 
     with one_vcpu() as (machine, log):

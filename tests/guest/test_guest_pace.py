@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migpool_plugins.guest.guest_time import INTERVAL, VcpuPace
+from migpool_plugins.guest.device import INTERVAL, VcpuPace
 
 
 def test_a_batch_is_an_intervals_worth_of_pages() -> None:

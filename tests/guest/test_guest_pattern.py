@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from migpool_plugins.guest.layout import FACTOR
-from migpool_plugins.guest.pattern import Pattern, contents, differing
+from migpool_plugins.guest.pattern import FACTOR, Pattern, contents, differing
 
 PATTERNS = {
     "sequential": Pattern(64, 0, 1, False),
@@ -53,8 +52,8 @@ def test_every_page_is_written_in_time(pattern: Pattern) -> None:
 def test_one_wrong_word_is_found() -> None:
     steps = np.arange(3000, dtype=np.uint64)
     words = np.zeros((3000, 512), dtype=np.uint64)
-    contents(steps, FACTOR, into=words)
-    assert differing(steps, FACTOR, words) is None
+    contents(steps, into=words)
+    assert differing(steps, words) is None
     assert words[7, 3] == 7 * (1 + 3 * FACTOR) % (1 << 64)
     words[2050, 511] ^= np.uint64(1 << 40)
-    assert differing(steps, FACTOR, words) == 2050
+    assert differing(steps, words) == 2050

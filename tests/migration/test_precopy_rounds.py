@@ -10,7 +10,7 @@ import pytest
 from migpool.core.machine import Machine, Slot
 from migpool.device import Device, DeviceError, Pending
 from migpool.migration.settings import Settings
-from migpool.precopy.rounds import Crossed, Decision, Precopy, PrecopyLimits, Round, RoundMeasure, decide
+from migpool.precopy.rounds import Decision, Precopy, PrecopyLimits, Round, RoundMeasure, Saved, decide
 from tests.support.rig import KIB, Pair, Scripted, contents
 
 LIMITS = PrecopyLimits(downtime=0.3, rounds=30)
@@ -52,11 +52,11 @@ def test_what_is_left_gives_the_expected_downtime() -> None:
 
 
 def test_a_device_that_gives_more_than_it_said_has_dirtied_what_is_left() -> None:
-    assert Round(1, 500, 1.0, Pending(100), RoundMeasure(Pending(40), 1, 500, 1.0)).dirtied == 40
+    assert Round(1, 500, 1.0, Pending(100), RoundMeasure(Pending(40), 1, 500, 1.0), 500).dirtied == 40
 
 
 def test_a_round_says_how_much_was_dirtied_in_it() -> None:
-    done = Round(2, 100 * MB, 0.5, Pending(110 * MB, 0), RoundMeasure(Pending(60 * MB, 0), 2, 300 * MB, 2.0))
+    done = Round(2, 100 * MB, 0.5, Pending(110 * MB, 0), RoundMeasure(Pending(60 * MB, 0), 2, 300 * MB, 2.0), 100 * MB)
     assert (done.rate, done.dirtied, done.dirty_rate) == (200 * MB, 50 * MB, 100 * MB)
 
 
@@ -76,13 +76,17 @@ class Told:
 
     at_once = False
 
-    def __init__(self, save: Callable[[Slot, int], int]) -> None:
+    def __init__(self, save: Callable[[Slot, int], int | Saved]) -> None:
         self._save = save
         self.said: list[str] = []
         self.pauses = 0
 
-    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[int]:
-        return [self._save(slot, precopy) for slot, precopy in wanted]
+    def pending(self, slot: Slot, /) -> Pending:
+        return slot.device.pending()
+
+    def save(self, wanted: Sequence[tuple[Slot, int]], /) -> Sequence[Saved]:
+        done = [self._save(slot, precopy) for slot, precopy in wanted]
+        return [one if isinstance(one, Saved) else Saved(one, one) for one in done]
 
     def initial_sent(self, slot: Slot, /) -> None:
         self.said.append(slot.name)
@@ -121,13 +125,11 @@ def test_the_rate_is_that_of_what_crossed_in_the_time_that_it_took() -> None:
     device = Dirtied([1000 * MB, 30 * MB])
     told: list[Round] = []
 
-    def save(_: Slot, precopy: int) -> int:
+    def save(_: Slot, precopy: int) -> Saved:
         device.sizes.pop(0)
-        return precopy
+        return Saved(precopy, 10 * MB, share=0.25)
 
-    limits = PrecopyLimits(30.0, 30)
-    crossed = Crossed(10 * MB, share=0.25)
-    measured = Precopy(slots(device), Told(save), limits, told.append, crossed=lambda *_: crossed).run()
+    measured = Precopy(slots(device), Told(save), PrecopyLimits(30.0, 30), told.append).run()
     (done,) = told
     assert (done.bytes, done.sent, done.dirtied) == (1000 * MB, 10 * MB, 30 * MB)
     assert measured.bytes == 10 * MB

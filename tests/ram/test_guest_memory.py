@@ -7,10 +7,10 @@ import mmap
 
 import pytest
 
+import migpool_plugins.memory
 from migpool.device import DeviceError
 from migpool_plugins.guest.options import GuestOptions
-from migpool_plugins.ram import memory as memory_module
-from migpool_plugins.ram.memory import GuestMemory
+from migpool_plugins.memory import Memory
 
 SIZE = 96 << 20
 
@@ -28,15 +28,15 @@ def resident_at(address: int) -> int:
 @pytest.mark.parametrize("known", [True, False], ids=["populate", "touch"])
 def test_resident_memory_is_there_and_holds_zeros(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not known:
-        monkeypatch.setattr(memory_module, "_POPULATE_WRITE", 9999)  # what an older kernel says no to
-    memory = GuestMemory(SIZE, resident=True)
+        monkeypatch.setattr(migpool_plugins.memory, "_POPULATE_WRITE", 9999)  # what an older kernel says no to
+    memory = Memory(SIZE, resident=True)
     assert resident_at(memory.address) >= SIZE
     assert bytes(memory.view[:: mmap.PAGESIZE]) == bytes(SIZE // mmap.PAGESIZE)
     memory.close()
 
 
 def test_other_memory_comes_as_it_is_touched() -> None:
-    memory = GuestMemory(SIZE)
+    memory = Memory(SIZE)
     assert resident_at(memory.address) == 0
     memory.view[5] = 1
     assert 0 < resident_at(memory.address) < SIZE

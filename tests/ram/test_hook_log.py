@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from migpool_plugins.ram.hook_log import HookDirtyLog
+from migpool_plugins.ram.logs import HookDirtyLog
+
+if TYPE_CHECKING:
+    from migpool_plugins.vcpu.unicorn_machine import UnicornVcpu
 
 PAGE = 4096
 PAGES = 1 << 18
@@ -34,7 +38,7 @@ def pages(answer: bytes) -> set[int]:
 
 def test_it_can_be_taken_while_a_vcpu_writes_and_names_every_page() -> None:
     vcpu = Writer()
-    log = HookDirtyLog([vcpu], 0, PAGES * PAGE, nullcontext)
+    log = HookDirtyLog([cast("UnicornVcpu", vcpu)], 0, PAGES * PAGE, nullcontext)
     log.start()
     hook = vcpu.hook
     assert hook is not None
@@ -66,7 +70,7 @@ def test_it_can_be_taken_while_a_vcpu_writes_and_names_every_page() -> None:
 
 def test_the_page_that_is_being_written_is_named_again() -> None:
     vcpu = Writer()
-    log = HookDirtyLog([vcpu], 0, PAGES * PAGE, nullcontext)
+    log = HookDirtyLog([cast("UnicornVcpu", vcpu)], 0, PAGES * PAGE, nullcontext)
     log.start()
     assert vcpu.hook is not None
     vcpu.hook(7 * PAGE + 5)

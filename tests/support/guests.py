@@ -20,7 +20,7 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.transport.address import Address
 from migpool_plugins.guest import devices
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
-from migpool_plugins.vcpu.choice import choose_backend
+from migpool_plugins.vcpu.backend import choose_backend
 
 OPTIONS: dict[str, dict[str, OptionValue]] = {
     "kvm": {"backend": "kvm", "memory": "16MiB", "rate": 4000},

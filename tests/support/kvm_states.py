@@ -8,39 +8,40 @@ from contextlib import contextmanager
 import pytest
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.cpu_model import CpuChoice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import MSRS
-from migpool_plugins.vcpu.register_sets import RegisterFormat, VcpuState
+from migpool_plugins.vcpu.state import RegisterFormat, Sets
 
 Refusals = Mapping[str, str]
 """What a made-up kernel does not have: names of ioctls, each with the errno's name."""
 
 
 def form_of(machine: KvmMachine, name: str) -> RegisterFormat:
-    return next(form for form in (*machine.layout, *machine.board) if form.name == name)
+    return next(form for form in (*machine.vcpus[0].layout, *machine.board.layout) if form.name == name)
 
 
 def value_of(machine: KvmMachine, registers: Mapping[str, bytes], name: str, field: str) -> int:
     return form_of(machine, name).values(registers[name])[field]
 
 
-def changed(machine: KvmMachine, state: VcpuState, name: str, **values: int) -> VcpuState:
+def changed(machine: KvmMachine, state: Sets, name: str, **values: int) -> dict[str, bytes]:
     """The state with other values in one of its sets."""
     form = form_of(machine, name)
-    data = form.struct.pack(*{**form.values(state.registers[name]), **values}.values())
-    return VcpuState({**state.registers, name: data}, state.page)
+    data = form.struct.pack(*{**form.values(state[name]), **values}.values())
+    return {**state, name: data}
 
 
 def msrs_of(registers: Mapping[str, bytes]) -> dict[int, int]:
     return dict(MSRS.struct.iter_unpack(registers["msrs"]))
 
 
-def with_msrs(state: VcpuState, values: Mapping[int, int]) -> VcpuState:
-    entries = {**msrs_of(state.registers), **values}
+def with_msrs(state: Sets, values: Mapping[int, int]) -> dict[str, bytes]:
+    entries = {**msrs_of(state), **values}
     data = b"".join(MSRS.struct.pack(*entry) for entry in entries.items())
-    return VcpuState({**state.registers, "msrs": data}, state.page)
+    return {**state, "msrs": data}
 
 
 def boot(machine: KvmMachine, **registers: int) -> None:
@@ -74,7 +75,7 @@ def kernel_without(
     answers = {kvm_abi.CAPABILITIES[name]: value for name, value in (capabilities or {}).items()}
     refusals = refused or {}
 
-    def call(fd: int, request: kvm_abi.Request, argument: int | bytearray = 0) -> int:
+    def call(fd: int, request: Request, argument: int | bytearray = 0) -> int:
         if request.name in refusals:
             raise DeviceError(f"{request.name} failed with {refusals[request.name]}: refused by the test")
         if request == kvm_abi.CHECK_EXTENSION and isinstance(argument, int) and argument in answers:

@@ -11,6 +11,7 @@ from struct import Struct, calcsize
 
 import pytest
 
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi
 
 FIELDS = {
@@ -19,7 +20,7 @@ FIELDS = {
     "struct kvm_segment": (kvm_abi.SEGMENT, kvm_abi.SEGMENT_FIELDS),
     "struct kvm_pic_state": (kvm_abi.PIC, kvm_abi.PIC_FIELDS),
     "struct kvm_pit_channel_state": (kvm_abi.PIT_CHANNEL, kvm_abi.PIT_CHANNEL_FIELDS),
-    "struct kvm_clock_data": (kvm_abi.CLOCK, kvm_abi.CLOCK_FIELDS),
+    "struct kvm_clock_data": (kvm_abi.CLOCK, ("clock", "flags", "realtime", "host_tsc")),
     "struct kvm_dirty_gfn": (kvm_abi.DIRTY_GFN, kvm_abi.DIRTY_GFN_FIELDS),
 }
 """Structures whose fields have the kernel's names: the place of every one of them is compared."""
@@ -111,7 +112,7 @@ OFFSETS = {
 }
 
 SYMBOLS = ("IRQCHIP_PIC", "IRQCHIP_IOAPIC", "MP_STATE_", "VCPUEVENT_", "DIRTY_GFN_F_")
-REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, kvm_abi.Request)}
+REQUESTS = {value.name: value.number for value in vars(kvm_abi).values() if isinstance(value, Request)}
 NUMBERS = {
     **REQUESTS,
     **kvm_abi.CAPABILITIES,

@@ -8,7 +8,7 @@ import pytest
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices
-from migpool_plugins.vcpu.board import BoardDevice
+from migpool_plugins.vcpu.device import BoardDevice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from tests.support.kvm_states import form_of, machines, value_of
 
@@ -54,25 +54,25 @@ def test_a_value_is_loaded_into_another_machine(
     pair: tuple[KvmMachine, KvmMachine], name: str, field: str, value: int
 ) -> None:
     first, second = pair
-    sets = dict(first.save_board())
+    sets = dict(first.board.save())
     form = form_of(first, name)
     assert form.values(sets[name])[field] != value
     sets[name] = form.struct.pack(*{**form.values(sets[name]), field: value}.values())
-    assert list(second.load_board(sets)) == []
-    found = second.save_board()
+    assert list(second.board.load(sets)) == []
+    found = second.board.save()
     if name == "clock":
         # It goes on by itself.
         assert value <= value_of(second, found, name, field) < value + 60 * 10**9
     else:
         assert value_of(second, found, name, field) == value
-        assert second.comparable_board(found) == first.comparable_board(sets)
+        assert second.board.comparable(found) == first.board.comparable(sets)
 
 
 def test_the_clock_goes_on_from_what_it_was(pair: tuple[KvmMachine, KvmMachine]) -> None:
     first, second = pair
-    saved = first.save_board()
-    second.load_board(saved)
-    one, other = (value_of(second, second.save_board(), "clock", "nanoseconds") for _ in range(2))
+    saved = first.board.save()
+    second.board.load(saved)
+    one, other = (value_of(second, second.board.save(), "clock", "nanoseconds") for _ in range(2))
     assert value_of(first, saved, "clock", "nanoseconds") <= one < other
 
 
@@ -82,14 +82,14 @@ def test_a_pending_interrupt_of_the_io_apic_reaches_the_local_apic(pair: tuple[K
     vcpu = second.vcpus[0]
     state = first.vcpus[0].save()
     lapic = form_of(first, "lapic")
-    enabled = lapic.struct.pack(*{**lapic.values(state.registers["lapic"]), "svr": 0x1FF}.values())
-    vcpu.load(type(state)({**state.registers, "lapic": enabled}, state.page))
-    sets = dict(first.save_board())
+    enabled = lapic.struct.pack(*{**lapic.values(state["lapic"]), "svr": 0x1FF}.values())
+    vcpu.load({**state, "lapic": enabled})
+    sets = dict(first.board.save())
     ioapic = form_of(first, "ioapic")
     # Pin 5, vector 0x45, to APIC 0, edge-triggered, not masked; and pending.
     values = {**ioapic.values(sets["ioapic"]), "redirection_5": 0x45, "irr": 1 << 5}
-    second.load_board({**sets, "ioapic": ioapic.struct.pack(*values.values())})
-    assert value_of(second, vcpu.save().registers, "lapic", "irr2") == 1 << (0x45 - 0x40)
+    second.board.load({**sets, "ioapic": ioapic.struct.pack(*values.values())})
+    assert value_of(second, vcpu.save(), "lapic", "irr2") == 1 << (0x45 - 0x40)
 
 
 def test_vcpus_and_board_move_together(sides: Sides) -> None:

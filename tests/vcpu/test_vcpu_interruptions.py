@@ -11,10 +11,10 @@ import pytest
 
 from migpool.device import DeviceError
 from migpool_plugins.ioctl import ioctl, ioctl_once
-from migpool_plugins.vcpu import choice
-from migpool_plugins.vcpu.choice import choose_backend
+from migpool_plugins.vcpu import backend
+from migpool_plugins.vcpu.backend import choose_backend
 from migpool_plugins.vcpu.kvm_machine import KvmVcpu
-from migpool_plugins.vfio.kernel.calls import LinuxCalls
+from migpool_plugins.vfio.kernel.abi import Calls
 from tests.support.making_vcpus import MakeVcpus
 
 
@@ -35,7 +35,7 @@ def test_a_vcpu_runs_where_python_makes_interrupted_calls_again(monkeypatch: pyt
     choose_backend("kvm")
 
 
-@pytest.mark.parametrize("call", [ioctl, LinuxCalls().ioctl])
+@pytest.mark.parametrize("call", [ioctl, Calls().ioctl])
 def test_an_interrupted_ioctl_is_made_again(monkeypatch: pytest.MonkeyPatch, call: object) -> None:
     assert callable(call)
     answers: list[int | InterruptedError] = [
@@ -76,7 +76,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
         boot(self, {**registers, "r10": 1 << 63})
 
     monkeypatch.setattr(KvmVcpu, "boot", boot_endless)
-    monkeypatch.setattr(choice, "_TRIAL_LIMIT", 0.2, raising=False)
+    monkeypatch.setattr(backend, "_TRIAL_LIMIT", 0.2, raising=False)
 
 
 @pytest.mark.usefixtures("kvm")

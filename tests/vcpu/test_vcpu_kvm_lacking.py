@@ -13,7 +13,6 @@ from migpool.device import DeviceContext, DeviceError
 from migpool_plugins.vcpu import devices, kvm_machine
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import listed_msrs, named
-from migpool_plugins.vcpu.register_sets import VcpuState
 from tests.support.kvm_states import boot, changed, kernel_without, machines, msrs_of, value_of
 
 CAPABILITIES = {
@@ -31,16 +30,16 @@ CAPABILITIES = {
 def test_a_host_without_a_part_says_so_and_moves_the_rest(kvm: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = CAPABILITIES[name]
     with machines() as (whole, _):
-        everything = whole.vcpus[0].save().registers.keys()
+        everything = whole.vcpus[0].save().keys()
     kernel_without(monkeypatch, {name: 0})
     with machines() as (first, second):
         assert first.name == kvm.upper()
         assert list(first.lacks) == [name]
         state = first.vcpus[0].save()
-        assert everything - state.registers.keys() - {"xsave_large"} == sets
+        assert everything - state.keys() - {"xsave_large"} == sets
         assert list(second.vcpus[0].load(state)) == []
         second.vcpus[0].run_batch()
-        assert value_of(second, second.vcpus[0].save().registers, "regs", "rcx") == 200
+        assert value_of(second, second.vcpus[0].save(), "regs", "rcx") == 200
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_pdptrs_are_refused_where_they_cannot_be_loaded(kvm: str, monkeypatch: p
         with pytest.raises(
             DeviceError, match=r"^the guest uses PDPTRs, which KVM on this host cannot load: it lacks KVM"
         ):
-            second.vcpus[0].load(VcpuState({**state.registers, "pdptrs": bytes([1] + [0] * 39)}, state.page))
+            second.vcpus[0].load({**state, "pdptrs": bytes([1] + [0] * 39)})
 
 
 def test_x87_and_sse_move_between_a_host_with_xsave_and_one_without(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +141,11 @@ def test_x87_and_sse_move_between_a_host_with_xsave_and_one_without(kvm: str, mo
                 assert second.name == kvm.upper()
                 second.vcpus[0].load(state)
                 moved = second.vcpus[0].save()
-        assert "xsave_header" not in moved.registers
+        assert "xsave_header" not in moved
         back.vcpus[0].load(moved)
-        found = back.vcpus[0].save().registers
+        found = back.vcpus[0].save()
     for field, value in (("xmm9_high", 0x1234), ("st2_mantissa", 0xC0000000DEADBEEF), ("fop", 0x123)):
-        assert value_of(first, moved.registers, "fpu", field) == value
+        assert value_of(first, moved, "fpu", field) == value
         assert value_of(first, found, "fpu", field) == value
 
 
@@ -180,7 +179,7 @@ def test_a_counter_of_another_speed_is_refused(kvm: str, monkeypatch: pytest.Mon
     with machines() as (first, second):
         assert first.name == kvm.upper()
         state = first.vcpus[0].save()
-        khz = value_of(first, state.registers, "tsc", "khz")
+        khz = value_of(first, state, "tsc", "khz")
         kernel_without(monkeypatch, refused={"KVM_SET_TSC_KHZ": "EINVAL"})
         with pytest.raises(DeviceError) as refused:
             second.vcpus[0].load(changed(first, state, "tsc", khz=khz + 1000))
@@ -197,13 +196,13 @@ def test_a_host_that_refuses_the_interrupt_controllers_goes_on_without(
         assert first.name == kvm.upper()
         # Some MSRs are refused along with them.
         assert first.lacks[0] == "KVM_CAP_IRQCHIP (KVM_CREATE_IRQCHIP failed with ENODEV: refused by the test)"
-        assert first.save_board().keys() <= {"clock", "moment"}
+        assert first.board.save().keys() <= {"clock", "moment"}
         for left, right in zip(first.vcpus, second.vcpus, strict=True):
             state = left.save()
-            assert "lapic" not in state.registers
+            assert "lapic" not in state
             right.load(state)
             right.run_batch()
-        second.load_board(first.save_board())
+        second.board.load(first.board.save())
 
 
 def test_a_host_that_refuses_the_timer_goes_on_without(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +210,8 @@ def test_a_host_that_refuses_the_timer_goes_on_without(kvm: str, monkeypatch: py
     with closing(KvmMachine(1)) as machine:
         assert machine.name == kvm.upper()
         assert list(machine.lacks) == ["KVM_CAP_PIT2 (KVM_CREATE_PIT2 failed with EEXIST: refused by the test)"]
-        assert {"pic_master", "pic_slave", "ioapic", "clock"} <= machine.save_board().keys()
-        assert "pit" not in machine.save_board()
+        assert {"pic_master", "pic_slave", "ioapic", "clock"} <= machine.board.save().keys()
+        assert "pit" not in machine.board.save()
 
 
 def test_an_apic_in_use_is_refused_on_a_host_without_one(kvm: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +243,7 @@ def test_msrs_that_the_kernel_refuses_are_left_out_and_named(kvm: str, monkeypat
         assert first.name == kvm.upper()
         assert list(first.lacks) == ["MSRs 0xdeadbee0 0xdeadbeee-0xdeadbeef"]
         state = first.vcpus[0].save()
-        assert not {0xDEADBEEF, 0xDEADBEE0} & msrs_of(state.registers).keys()
+        assert not {0xDEADBEEF, 0xDEADBEE0} & msrs_of(state).keys()
         assert list(second.vcpus[0].load(state)) == []
 
 

@@ -8,11 +8,12 @@ from struct import pack_into
 import pytest
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import KvmMachine
 from migpool_plugins.vcpu.kvm_msrs import TSC, TSC_DEADLINE
-from migpool_plugins.vcpu.kvm_part import write_parts
-from migpool_plugins.vcpu.register_sets import VcpuState
+from migpool_plugins.vcpu.kvm_part import Parts
+from migpool_plugins.vcpu.state import Sets
 from tests.support.kvm_states import boot, changed, form_of, machines, msrs_of, value_of, with_msrs
 
 KERNEL_GS_BASE, LSTAR, STAR, PAT = 0xC0000102, 0xC0000082, 0xC0000081, 0x277
@@ -40,12 +41,12 @@ def avx_pair(kvm: str) -> Iterator[tuple[KvmMachine, KvmMachine]]:
         pytest.skip(missing.message)
 
 
-def loaded(pair: tuple[KvmMachine, KvmMachine], state: VcpuState) -> VcpuState:
+def loaded(pair: tuple[KvmMachine, KvmMachine], state: Sets) -> Sets:
     """The state as the other machine has it after loading, which must agree in everything that does not go on."""
     first, second = pair
     assert list(second.vcpus[0].load(state)) == []
     found = second.vcpus[0].save()
-    assert second.comparable(found) == first.comparable(state)
+    assert second.vcpus[0].comparable(found) == first.vcpus[0].comparable(state)
     return found
 
 
@@ -78,7 +79,7 @@ def test_a_value_is_loaded_into_another_machine(
     pair: tuple[KvmMachine, KvmMachine], name: str, field: str, value: int
 ) -> None:
     state = pair[0].vcpus[0].save()
-    assert value_of(pair[0], state.registers, name, field) != value
+    assert value_of(pair[0], state, name, field) != value
     more = {"svr": APIC_ENABLED} if field == "lvt_lint1" else {}
     state = changed(pair[0], state, name, **more, **{field: value})
     if name == "fpu":
@@ -89,7 +90,7 @@ def test_a_value_is_loaded_into_another_machine(
         state = changed(pair[0], state, "sregs", cr8=value >> 4)
         state = changed(pair[0], state, "lapic", ppr=value)
     found = loaded(pair, state)
-    assert value_of(pair[1], found.registers, name, field) == value
+    assert value_of(pair[1], found, name, field) == value
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_value_is_loaded_into_another_machine(
 )
 def test_an_msr_is_loaded_into_another_machine(pair: tuple[KvmMachine, KvmMachine], index: int, value: int) -> None:
     state = with_msrs(pair[0].vcpus[0].save(), {index: value})
-    assert msrs_of(loaded(pair, state).registers)[index] == value
+    assert msrs_of(loaded(pair, state))[index] == value
 
 
 def test_an_interrupt_that_is_being_delivered_is_not_lost(pair: tuple[KvmMachine, KvmMachine]) -> None:
@@ -111,7 +112,7 @@ def test_an_interrupt_that_is_being_delivered_is_not_lost(pair: tuple[KvmMachine
         pair[0], pair[0].vcpus[0].save(), "vcpu_events", interrupt_injected=1, interrupt_nr=0x42, interrupt_soft=0
     )
     found = loaded(pair, state)
-    assert value_of(pair[1], found.registers, "vcpu_events", "interrupt_nr") == 0x42
+    assert value_of(pair[1], found, "vcpu_events", "interrupt_nr") == 0x42
 
 
 def test_a_pending_exception_keeps_its_payload_apart(pair: tuple[KvmMachine, KvmMachine]) -> None:
@@ -129,25 +130,25 @@ def test_a_pending_exception_keeps_its_payload_apart(pair: tuple[KvmMachine, Kvm
         exception_payload=0xABC000,
     )
     found = loaded(pair, state)
-    assert value_of(pair[1], found.registers, "sregs", "cr2") == 0x1000
-    events = form_of(pair[1], "vcpu_events").values(found.registers["vcpu_events"])
+    assert value_of(pair[1], found, "sregs", "cr2") == 0x1000
+    events = form_of(pair[1], "vcpu_events").values(found["vcpu_events"])
     assert (events["exception_nr"], events["exception_error_code"]) == (PAGE_FAULT, 4)
     assert (events["exception_has_payload"], events["exception_payload"]) == (1, 0xABC000)
 
 
 def test_an_nmi_that_came_while_the_vcpu_stood_is_not_lost(pair: tuple[KvmMachine, KvmMachine]) -> None:
-    kvm_abi.call(pair[0].vcpus[0].fd, kvm_abi.NMI)
+    kvm_abi.call(pair[0].vcpus[0].fd, Request("KVM_NMI", 0xAE9A))
     state = pair[0].vcpus[0].save()
-    assert value_of(pair[0], state.registers, "vcpu_events", "nmi_pending") == 1
+    assert value_of(pair[0], state, "vcpu_events", "nmi_pending") == 1
     found = loaded(pair, state)
-    assert value_of(pair[1], found.registers, "vcpu_events", "nmi_pending") == 1
+    assert value_of(pair[1], found, "vcpu_events", "nmi_pending") == 1
 
 
 def test_the_deadline_of_the_apics_timer_is_not_lost(avx_pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = changed(avx_pair[0], avx_pair[0].vcpus[0].save(), "lapic", svr=APIC_ENABLED, lvt_timer=LVT_DEADLINE | 0x40)
-    deadline = msrs_of(state.registers)[TSC] + 10**13
+    deadline = msrs_of(state)[TSC] + 10**13
     found = loaded(avx_pair, with_msrs(state, {TSC_DEADLINE: deadline}))
-    assert msrs_of(found.registers)[TSC_DEADLINE] == deadline
+    assert msrs_of(found)[TSC_DEADLINE] == deadline
 
 
 def test_a_counting_timer_goes_on_from_where_it_was(pair: tuple[KvmMachine, KvmMachine]) -> None:
@@ -163,7 +164,7 @@ def test_a_counting_timer_goes_on_from_where_it_was(pair: tuple[KvmMachine, KvmM
         current_count=0x70000000,
     )
     second.vcpus[0].load(state)
-    left = value_of(second, second.vcpus[0].save().registers, "lapic", "current_count")
+    left = value_of(second, second.vcpus[0].save(), "lapic", "current_count")
     assert 0 < left <= 0x70000000
 
 
@@ -171,42 +172,42 @@ def test_the_order_matters_for_the_deadline(avx_pair: tuple[KvmMachine, KvmMachi
     """MSRs before the local APIC lose the deadline: why the table has them the other way round."""
     second = avx_pair[1]
     state = changed(avx_pair[0], avx_pair[0].vcpus[0].save(), "lapic", svr=APIC_ENABLED, lvt_timer=LVT_DEADLINE | 0x40)
-    deadline = msrs_of(state.registers)[TSC] + 10**13
+    deadline = msrs_of(state)[TSC] + 10**13
     state = with_msrs(state, {TSC_DEADLINE: deadline})
     vcpu = second.vcpus[0]
-    wrong = sorted(second.parts, key=lambda part: part.name != "msrs")
-    write_parts(vcpu.fd, wrong, state.registers)
-    assert msrs_of(vcpu.save().registers)[TSC_DEADLINE] != deadline
+    wrong = sorted(second.vcpus[0].parts, key=lambda part: part.name != "msrs")
+    Parts(vcpu.fd, wrong).load(state)
+    assert msrs_of(vcpu.save())[TSC_DEADLINE] != deadline
 
 
 def test_the_order_matters_for_a_pending_exception(pair: tuple[KvmMachine, KvmMachine]) -> None:
     """Registers after the events drop the exception: why the events come later."""
     second = pair[1]
     state = changed(pair[0], pair[0].vcpus[0].save(), "vcpu_events", exception_pending=1, exception_nr=DEBUG)
-    wrong = sorted(second.parts, key=lambda part: part.name == "regs")
-    write_parts(second.vcpus[0].fd, wrong, state.registers)
+    wrong = sorted(second.vcpus[0].parts, key=lambda part: part.name == "regs")
+    Parts(second.vcpus[0].fd, wrong).load(state)
     found = second.vcpus[0].save()
-    assert value_of(second, found.registers, "vcpu_events", "exception_pending") == 0
+    assert value_of(second, found, "vcpu_events", "exception_pending") == 0
 
 
-def with_avx(state: VcpuState, first: int) -> VcpuState:
+def with_avx(state: Sets, first: int) -> Sets:
     upper = bytearray(256)
     for number in range(16):
         pack_into("<2Q", upper, 16 * number, first + number, ~(first + number) & (1 << 64) - 1)
-    return VcpuState({**state.registers, "avx": bytes(upper), "xsave_header": (7).to_bytes(16, "little")}, state.page)
+    return {**state, "avx": bytes(upper), "xsave_header": (7).to_bytes(16, "little")}
 
 
 def test_avx_registers_are_loaded_into_another_machine(avx_pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = with_avx(avx_pair[0].vcpus[0].save(), 0x1111)
     found = loaded(avx_pair, state)
-    assert value_of(avx_pair[1], found.registers, "avx", "ymm15_upper_low") == 0x1111 + 15
+    assert value_of(avx_pair[1], found, "avx", "ymm15_upper_low") == 0x1111 + 15
 
 
 def test_a_guest_that_has_not_used_avx_has_zeros_there(avx_pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = avx_pair[0].vcpus[0].save()
-    assert value_of(avx_pair[0], state.registers, "xcrs", "value_0") == 7
-    assert not value_of(avx_pair[0], state.registers, "xsave_header", "xstate_bv") & 4
-    assert not any(state.registers["avx"])
+    assert value_of(avx_pair[0], state, "xcrs", "value_0") == 7
+    assert not value_of(avx_pair[0], state, "xsave_header", "xstate_bv") & 4
+    assert not any(state["avx"])
 
 
 def test_the_registers_that_a_guest_loaded_are_read(avx_pair: tuple[KvmMachine, KvmMachine]) -> None:
@@ -220,33 +221,32 @@ def test_the_registers_that_a_guest_loaded_are_read(avx_pair: tuple[KvmMachine, 
     vcpu = first.vcpus[0]
     # It lies in the vCPU's own page, behind what it reads.
     boot(first, rip=program.page_address(0) + 64)
-    vcpu.load(
-        VcpuState(vcpu.save().registers, (bytes(range(32)).ljust(64, b"\0") + code).ljust(program.PAGE_SIZE, b"\0"))
-    )
+    page = (bytes(range(32)).ljust(64, b"\0") + code).ljust(program.PAGE_SIZE, b"\0")
+    vcpu.load({**vcpu.save(), "page": page})
     vcpu.run_batch()
     state = vcpu.save()
-    assert value_of(first, state.registers, "fpu", "xmm7_low") == int.from_bytes(bytes(range(8)), "little")
-    assert value_of(first, state.registers, "avx", "ymm7_upper_high") == int.from_bytes(bytes(range(24, 32)), "little")
-    assert value_of(first, state.registers, "fpu", "st0_exponent") == 0x3FFF
-    assert loaded((first, second), state).registers["avx"] == state.registers["avx"]
+    assert value_of(first, state, "fpu", "xmm7_low") == int.from_bytes(bytes(range(8)), "little")
+    assert value_of(first, state, "avx", "ymm7_upper_high") == int.from_bytes(bytes(range(24, 32)), "little")
+    assert value_of(first, state, "fpu", "st0_exponent") == 0x3FFF
+    assert loaded((first, second), state)["avx"] == state["avx"]
 
 
 def test_the_time_stamp_counter_does_not_go_back(pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = pair[0].vcpus[0].save()
     found = loaded(pair, state)
-    assert msrs_of(found.registers)[TSC] > msrs_of(state.registers)[TSC]
+    assert msrs_of(found)[TSC] > msrs_of(state)[TSC]
 
 
 def test_the_speed_of_the_counter_travels(pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = pair[0].vcpus[0].save()
-    assert value_of(pair[0], state.registers, "tsc", "khz") == kvm_abi.call(pair[1].vcpus[0].fd, kvm_abi.GET_TSC_KHZ)
+    assert value_of(pair[0], state, "tsc", "khz") == kvm_abi.call(pair[1].vcpus[0].fd, kvm_abi.GET_TSC_KHZ)
 
 
 def test_every_set_that_this_host_has_is_read(pair: tuple[KvmMachine, KvmMachine]) -> None:
     machine = pair[0]
-    registers = machine.vcpus[0].save().registers
+    registers = machine.vcpus[0].save()
     assert {name: len(data) for name, data in registers.items()} == {
-        name: len(data) for name, data in machine.blank.items()
+        name: len(data) for name, data in machine.vcpus[0].blank.items()
     }
     assert next(iter(msrs_of(registers))) == TSC
 
@@ -261,7 +261,7 @@ def test_a_value_that_the_kernel_refuses_is_named(pair: tuple[KvmMachine, KvmMac
 def test_an_msr_that_this_host_lacks_is_left_out_if_it_is_0_and_named(pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = with_msrs(pair[0].vcpus[0].save(), {0xDEADBEEF: 0, KERNEL_GS_BASE: 0x7777})
     assert list(pair[1].vcpus[0].load(state)) == ["MSR 0xdeadbeef"]
-    assert msrs_of(pair[1].vcpus[0].save().registers)[KERNEL_GS_BASE] == 0x7777
+    assert msrs_of(pair[1].vcpus[0].save())[KERNEL_GS_BASE] == 0x7777
 
 
 def test_an_msr_in_use_that_this_host_lacks_is_refused(pair: tuple[KvmMachine, KvmMachine]) -> None:
@@ -275,12 +275,12 @@ def test_an_msr_in_use_that_this_host_lacks_is_refused(pair: tuple[KvmMachine, K
 
 def test_more_components_than_this_host_has_are_refused(pair: tuple[KvmMachine, KvmMachine]) -> None:
     state = pair[0].vcpus[0].save()
-    room = len(pair[0].blank.get("xsave_large", b""))
+    room = len(pair[0].vcpus[0].blank.get("xsave_large", b""))
     large = bytes(room) + b"\1".rjust(8, b"\0")
     with pytest.raises(
         DeviceError, match=rf"^the guest's XSAVE area has {room + 8} bytes beyond 4096, KVM on this host"
     ):
-        pair[1].vcpus[0].load(VcpuState({**state.registers, "xsave_large": large}, state.page))
+        pair[1].vcpus[0].load({**state, "xsave_large": large})
 
 
 def test_a_second_vcpu_needs_no_start_signal(kvm: str) -> None:

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from migpool.device import DeviceError
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
 
 PAGES = 16
-GET_DIRTY_LOG = kvm_abi.Request("KVM_GET_DIRTY_LOG", 1 << 30 | 16 << 16 | 0xAE42)
+GET_DIRTY_LOG = Request("KVM_GET_DIRTY_LOG", 1 << 30 | 16 << 16 | 0xAE42)
 
 
 def region_of(memory: mmap.mmap, flags: int = 0) -> MemoryRegion:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from migpool.device import VerificationError
 from migpool_plugins.vcpu import program
-from migpool_plugins.vcpu.proof import Guest, after, expected_page, prove
+from migpool_plugins.vcpu.program import Guest, after, expected_page, prove
 
 MASK = 2**64 - 1
 SEED, INDEX, BATCH = 11, 1, 500

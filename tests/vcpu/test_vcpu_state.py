@@ -12,8 +12,7 @@ from migpool.vmsd.jsonform import section_structure
 from migpool_plugins.vcpu.kvm_board import board_parts
 from migpool_plugins.vcpu.kvm_host import KvmHost
 from migpool_plugins.vcpu.kvm_vcpu_parts import vcpu_parts
-from migpool_plugins.vcpu.register_sets import FPU, REGS, SREGS, RegisterFormat
-from migpool_plugins.vcpu.state import PAGE, StateFormat
+from migpool_plugins.vcpu.state import FPU, PAGE, REGS, SREGS, RegisterFormat, StateFormat
 
 HEADER = 32
 MSRS = 5

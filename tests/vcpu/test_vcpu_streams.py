@@ -12,8 +12,7 @@ from migpool.migration.sections import counted, describe
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.stream import eof, header, vm_description
 from migpool_plugins.vcpu import devices
-from migpool_plugins.vcpu.program import start_value
-from migpool_plugins.vcpu.proof import after
+from migpool_plugins.vcpu.program import after, start_value
 from tests.support.commandline import here
 from tests.support.wire_bytes import section_full, section_start
 

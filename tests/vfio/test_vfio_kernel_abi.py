@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vfio import migration
 from migpool_plugins.vfio.kernel import abi
 from migpool_plugins.vfio.migration import Feature, FeatureFlag, Flags, MigrationState
@@ -24,7 +25,7 @@ INSTALLED: Final = Path("/usr/include")
 _KNOWN = "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE"
 _STATES = {f"VFIO_DEVICE_STATE_{state.name}": int(state) for state in MigrationState}
 _NEWER_STATES = {name: _STATES.pop(name) for name in ("VFIO_DEVICE_STATE_PRE_COPY", "VFIO_DEVICE_STATE_PRE_COPY_P2P")}
-_REQUESTS = {value.name: value.number for value in vars(abi).values() if isinstance(value, abi.Request)}
+_REQUESTS = {value.name: value.number for value in vars(abi).values() if isinstance(value, Request)}
 
 
 def requests(*names: str) -> dict[str, int]:

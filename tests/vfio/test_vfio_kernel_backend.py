@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
+from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.kernel import open_kernel
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host
@@ -272,9 +272,9 @@ def test_a_reset_that_fails_says_what_to_do(device: FakeDevice, backend: KernelB
 
 def test_what_is_left_to_pre_copy(device: FakeDevice, backend: KernelBackend) -> None:
     backend.set_state(M.PRE_COPY)
-    assert backend.precopy_info() == PrecopyInfo(len(HEADER), 5)
+    assert backend.precopy_info() == (len(HEADER), 5)
     backend.read(memoryview(bytearray(4)))
-    assert backend.precopy_info() == PrecopyInfo(len(HEADER) - 4, 5)
+    assert backend.precopy_info() == (len(HEADER) - 4, 5)
     device.failing["pre-copy info"] = errno.ENOTTY
     assert backend.precopy_info() is None
     del device.failing["pre-copy info"]

@@ -14,8 +14,8 @@ import pytest
 
 from migpool.device import OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
-from migpool_plugins.vfio.pacer import Pacer, SharedLock
 from migpool_plugins.vfio.profiles import PROFILES
+from migpool_plugins.vfio.transfer import Pacer, SharedLock
 from tests.support.vfio.vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool_plugins.vfio.kernel.probe import ProbedDevice, probe
+from migpool_plugins.vfio.kernel.devices import ProbedDevice, probe
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from tests.support.vfio.fake_driver import FakeDevice, FakeDriver
 from tests.support.vfio.made_host import UUIDS, MadeHost

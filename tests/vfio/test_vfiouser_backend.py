@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.backend import BackendError
+from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.interruption import Interruption
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
-from migpool_plugins.vfio.vfiouser.sockets import connector
+from migpool_plugins.vfio.vfiouser.connection import connector
 from tests.support.vfio.vfio_rig import Blocked
 from tests.support.vfio.vfiouser_rig import (
     DMA_READ,

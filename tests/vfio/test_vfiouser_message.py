@@ -9,18 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
-from migpool_plugins.vfio.vfiouser.message import Header, MessageError, MessageFlag, UserCommand, command, reply
+from migpool_plugins.vfio.vfiouser.message import (
+    Capabilities,
+    Header,
+    MessageError,
+    MessageFlag,
+    UserCommand,
+    command,
+    parse_version,
+    reply,
+    version,
+)
 
 
 def test_a_command_and_its_reply_share_number_and_command() -> None:
     asked = command(7, UserCommand.MIG_DATA_READ, 8)
     assert asked == struct.pack("=HHIII", 7, 17, 24, 0, 0)
     header = Header.parse(asked, 24)
-    assert (header.rest, header.is_reply, header.wants_reply, header.is_error) == (8, False, True, False)
+    assert (header.rest, header.is_reply, header.wants_reply, header.refusal) == (8, False, True, 0)
     assert reply(header, 100) == struct.pack("=HHIII", 7, 17, 116, 1, 0)
     refused = Header.parse(reply(header, 0, 22), 16)
-    assert (refused.is_reply, refused.is_error, refused.errno) == (True, True, 22)
+    assert (refused.is_reply, refused.refusal) == (True, 22)
     quiet = Header.parse(command(7, UserCommand.MIG_DATA_WRITE, 8, no_reply=True), 24)
     assert not quiet.wants_reply
     assert quiet.flags == MessageFlag.NO_REPLY

@@ -13,7 +13,7 @@ import pytest
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio import devices
-from migpool_plugins.vfio.vfiouser.sockets import socket_paths
+from migpool_plugins.vfio.vfiouser.options import socket_paths
 from tests.support.commandline import here
 from tests.support.vfio.vfiouser_rig import LIMIT, RawClient, hand_server
 

@@ -2,10 +2,9 @@
 
 ::
 
-    devices.py   devices by name, and an entry's options    probe.py   which can migrate, and why others cannot
+    devices.py   devices by name, an entry's options, and which can migrate, and why others cannot
     backend.py   states, reads and writes, abort            host.py    what sysfs says of a device
-    access.py    group and container, or iommufd            calls.py   the calls into the kernel, and its refusals
-    abi.py       numbers and structures
+    access.py    group and container, or iommufd            abi.py     numbers, structures and calls; refusals
 """
 
 from __future__ import annotations

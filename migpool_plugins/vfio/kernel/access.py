@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from migpool_plugins.ioctl import Request
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.kernel import abi
-from migpool_plugins.vfio.kernel.calls import Calls, refusal
+from migpool_plugins.vfio.kernel.abi import Calls, refusal
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 
 Way: TypeAlias = Literal["group", "iommufd"]
@@ -161,7 +162,7 @@ def _open(calls: Calls, path: str, device: HostDevice, opened: ExitStack) -> int
     return fd
 
 
-def _ask(calls: Calls, fd: int, request: abi.Request, argument: int | bytearray, device: HostDevice) -> int:
+def _ask(calls: Calls, fd: int, request: Request, argument: int | bytearray, device: HostDevice) -> int:
     try:
         return calls.ioctl(fd, request.number, argument)
     except OSError as error:

@@ -9,7 +9,7 @@ Guarantees:
 * A device that is closed runs: where the device class did not see to it, a reset does, or the next user would find it
   in the midst of a migration.
 * No descriptor of somebody else's is ever touched: ``abort`` writes to an event descriptor alone
-  (``migpool_plugins/vfio/interruption.py``).
+  (``migpool_plugins/vfio/backend.py``).
 
 Waits end at once where a driver lets them. A driver that can say when data is there (epoll accepts its descriptor;
 mlx5's does for saving) is waited for by polling beside the event descriptor, with the time limit, and read without
@@ -26,11 +26,10 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
-from migpool_plugins.vfio.interruption import Interruption
+from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.kernel import abi
+from migpool_plugins.vfio.kernel.abi import Calls, get_data_size, get_flags, get_state, refusal, set_state
 from migpool_plugins.vfio.kernel.access import DeviceAccess
-from migpool_plugins.vfio.kernel.calls import Calls, get_data_size, get_flags, get_state, refusal, set_state
 from migpool_plugins.vfio.migration import PRE_COPY, READABLE, WRITABLE, Flags, MigrationState
 
 _WRITE_SIZE: Final = 1 << 20
@@ -157,7 +156,7 @@ class KernelBackend:
                 return None
             raise refusal(self.name, "to say how much it has to save", error, "see the kernel's log") from None
 
-    def precopy_info(self) -> PrecopyInfo | None:
+    def precopy_info(self) -> tuple[int, int] | None:
         data = self._data_for("pre-copy information", loading=False)
         argument = bytearray(abi.PRECOPY_INFO.pack(abi.PRECOPY_INFO.size, 0, 0, 0))
         try:
@@ -168,7 +167,7 @@ class KernelBackend:
             remedy = f"it is {self._ask_state().name}, and says so in PRE_COPY only"
             raise refusal(self.name, "to say what is left to pre-copy", error, remedy) from None
         _size, _flags, initial, dirty = abi.PRECOPY_INFO.unpack(argument)
-        return PrecopyInfo(initial, dirty)
+        return initial, dirty
 
     def read(self, buffer: memoryview) -> int:
         data = self._data_for("a read", loading=False)

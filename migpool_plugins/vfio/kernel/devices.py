@@ -1,4 +1,4 @@
-"""The host's devices, opened by name: through an entry of a scenario, or from code.
+"""The host's devices: opened by name, through an entry of a scenario or from code, and asked whether they can migrate.
 
 The ``options`` table of such an entry::
 
@@ -14,15 +14,17 @@ The ``options`` table of such an entry::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.kernel.access import Way, open_access
+from migpool_plugins.vfio.kernel.abi import Calls, get_flags, get_state
+from migpool_plugins.vfio.kernel.access import Way, open_access, way_to
 from migpool_plugins.vfio.kernel.backend import KernelBackend
-from migpool_plugins.vfio.kernel.calls import Calls, LinuxCalls
-from migpool_plugins.vfio.kernel.host import Host
+from migpool_plugins.vfio.kernel.host import Host, HostDevice
+from migpool_plugins.vfio.migration import Flags
 from migpool_plugins.vfio.options import device_names, each_device
 
 _KEYS = ("backend", "bus", "device", "precopy", "time_limit", "way")
@@ -50,7 +52,7 @@ def open_kernel(
     Raises:
         DeviceError: one of them is not there, cannot be opened or cannot migrate; none is left open.
     """
-    where, kernel = host or Host(), calls or LinuxCalls()
+    where, kernel = host or Host(), calls or Calls()
     found = [where.find(text) for text in devices]
     twice = next((device.name for number, device in enumerate(found) if device in found[:number]), None)
     if twice is not None:
@@ -82,3 +84,58 @@ def open_devices(context: DeviceContext) -> list[Device]:
     return [
         VfioDevice(name, backend, context.side, precopy=precopy) for name, backend in zip(names, opened, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedDevice:
+    """What was found out about one device.
+
+    Attributes:
+        name: its PCI address or UUID.
+        driver: the driver that it is bound to; empty without one.
+        group: its IOMMU group; empty without one.
+        migrates: whether it can.
+        flags: what it can do ("STOP_COPY", "P2P", "PRE_COPY"); empty if it could not be asked.
+        state: its state by name; empty if it could not be asked.
+        reason: why it cannot migrate, and what to do; empty if it can.
+    """
+
+    name: str
+    driver: str
+    group: str
+    migrates: bool
+    flags: tuple[str, ...]
+    state: str
+    reason: str
+
+
+def probe(host: Host | None = None, calls: Calls | None = None) -> list[ProbedDevice]:
+    """Look at mediated devices, devices bound to VFIO, and virtual functions.
+
+    A device that can be opened is, for a moment, and asked; nothing about it is changed, its state neither.
+
+    Arguments:
+        host: where the files are; ``None``: this host's.
+        calls: the kernel; ``None``: this host's.
+    """
+    where, kernel = host or Host(), calls or Calls()
+    return [_judge(device, where, kernel) for device in where.devices()]
+
+
+def _judge(device: HostDevice, host: Host, calls: Calls) -> ProbedDevice:
+    flags, state, reason = Flags(0), "", ""
+    try:
+        if way_to(host, device) == "group" and device.strangers:
+            held = ", ".join(f"{name} ({driver})" for name, driver in device.strangers)
+            raise DeviceError(f"its group {device.group} is not viable: unbind {held} from other drivers")
+        (access,) = open_access([device], host, calls)
+        with closing(access):
+            flags, state = get_flags(calls, access.fd), get_state(calls, access.fd).name
+        if Flags.STOP_COPY not in flags:
+            reason = "it has no stop-copy, without which no state can be saved"
+    except DeviceError as error:
+        reason = str(error)
+    except OSError:
+        reason = f"the driver {device.driver} has no migration of version 2: use one that has"
+    names = tuple(flag.name for flag in Flags if flag in flags and flag.name)
+    return ProbedDevice(device.name, device.driver, device.group, not reason, names, state, reason)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
-from migpool_plugins.vfio.interruption import Interruption
+from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
     MIG_DATA_SIZE,
@@ -26,9 +26,16 @@ from migpool_plugins.vfio.migration import (
     Flags,
     MigrationState,
 )
-from migpool_plugins.vfio.vfiouser.capabilities import Capabilities, parse_version, version
-from migpool_plugins.vfio.vfiouser.connection import Connection, Reply
-from migpool_plugins.vfio.vfiouser.message import DATA, PRECOPY_INFO, MessageError, UserCommand, words
+from migpool_plugins.vfio.vfiouser.connection import Connection, refusal
+from migpool_plugins.vfio.vfiouser.message import (
+    DATA,
+    PRECOPY_INFO,
+    Capabilities,
+    MessageError,
+    UserCommand,
+    parse_version,
+    version,
+)
 
 READ_SIZE: Final = 1 << 20
 """Bytes of data a message that are proposed to a server."""
@@ -86,7 +93,7 @@ class VfioUserBackend:
             raise
 
     def state(self) -> MigrationState:
-        number, _ = MIG_STATE.unpack(self._get(self._session(), Feature.MIG_DEVICE_STATE, MIG_STATE.size))
+        number, _ = self._get(Feature.MIG_DEVICE_STATE, MIG_STATE)
         try:
             return MigrationState(number)
         except ValueError:
@@ -95,50 +102,37 @@ class VfioUserBackend:
     def set_state(self, target: MigrationState) -> None:
         flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
         payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
-        name = "set-state"
-        self._refusal(self._ask(UserCommand.DEVICE_FEATURE, payload, name), f"{target.name} was refused")
+        self._ask(UserCommand.DEVICE_FEATURE, payload, "set-state", f"{target.name} was refused")
 
     def reset(self) -> None:
-        self._refusal(self._ask(UserCommand.RESET, b"", "reset"), "the reset was refused")
+        self._ask(UserCommand.RESET, b"", "reset", "the reset was refused")
 
     def data_size(self) -> int | None:
         """Ask for the size of the state; ``None`` if the server does not know this question."""
-        connection = self._session()
-        if not self._knows_size:
-            return None
-        return int(MIG_DATA_SIZE.unpack(self._get(connection, Feature.MIG_DATA_SIZE, MIG_DATA_SIZE.size))[0])
+        self._session()
+        return self._get(Feature.MIG_DATA_SIZE, MIG_DATA_SIZE)[0] if self._knows_size else None
 
-    def precopy_info(self) -> PrecopyInfo | None:
+    def precopy_info(self) -> tuple[int, int] | None:
         """Ask what is left to pre-copy; ``None`` of a server that has not announced to know."""
-        connection = self._session()
+        self._session()
         if not self._capabilities.precopy_info:
             return None
-        return PrecopyInfo(*PRECOPY_INFO.unpack(self._get(connection, Feature.PRECOPY_INFO, PRECOPY_INFO.size)))
+        initial, dirty = self._get(Feature.PRECOPY_INFO, PRECOPY_INFO)
+        return initial, dirty
 
     def read(self, buffer: memoryview) -> int:
         """Read the next part of the state straight into ``buffer``, at most what was agreed on."""
-        connection = self._connection
-        if connection is None or connection.over:
-            connection = self._session()
+        connection = self._session()
         try:
-            came = connection.ask_for_data(min(len(buffer), self._capabilities.max_transfer, READ_SIZE), buffer)
+            return connection.ask_for_data(min(len(buffer), self._capabilities.max_transfer, READ_SIZE), buffer)
         except BackendError as error:
             raise self._explained(error) from None
-        if isinstance(came, Reply):
-            self._refusal(came, "the read was refused")
-            return 0
-        return came
 
     def write(self, data: memoryview) -> None:
         """Write a part of the state, cut as the server can take it; returns when the device has taken all of it."""
-        connection = self._connection
-        if connection is None or connection.over:
-            connection = self._session()
+        connection = self._session()
         try:
-            if self._capabilities.sticky_errors:
-                refused = self._write_unanswered(connection, data)
-            else:
-                refused = self._write_answered(connection, data)
+            refused = self._write(connection, data)
         except BackendError as error:
             raise self._explained(error) from None
         if not refused:
@@ -148,16 +142,23 @@ class VfioUserBackend:
             # A server that reads a body with one receive has left the rest of it in the connection.
             connection.abort()
             what = f"a write of {self.write_size} bytes was refused (the server may take less: set write_size to 32KiB)"
-        self._refusal(Reply(refused, b""), what)
+        raise self._explained(refusal(what, refused))
 
-    def _write_answered(self, connection: Connection, data: memoryview) -> int:
-        """Send writes with a few answers outstanding; returns the first refusal's error number."""
+    def _write(self, connection: Connection, data: memoryview) -> int:
+        """Send writes with a few answers outstanding; returns the first refusal's error number.
+
+        Where errors are sticky only the last one is answered, and an error of the others shows in that answer.
+        """
+        sticky = self._capabilities.sticky_errors
         waiting: deque[int] = deque()
         refused = 0
         for begin in range(0, len(data), self.write_size):
             part = data[begin : begin + self.write_size]
             head = DATA.pack(DATA.size + len(part), len(part))
-            waiting.append(connection.send(UserCommand.MIG_DATA_WRITE, head, "write", part))
+            ask = not sticky or begin + len(part) == len(data)
+            number = connection.send(UserCommand.MIG_DATA_WRITE, head, "write", part, ask)
+            if ask:
+                waiting.append(number)
             if len(waiting) >= self._outstanding:
                 refused = connection.answer(waiting.popleft(), "write")
                 if refused:
@@ -170,21 +171,9 @@ class VfioUserBackend:
                 if not refused:
                     raise
                 break  # What was refused says more than how the connection ended over it.
+        if sticky and not refused and len(data) > self.write_size:
+            self._still_resuming()
         return refused
-
-    def _write_unanswered(self, connection: Connection, data: memoryview) -> int:
-        """Send all writes but the last without a reply. An error of theirs shows in the last one's answer."""
-        last = (len(data) - 1) // self.write_size * self.write_size
-        for begin in range(0, len(data), self.write_size):
-            part = data[begin : begin + self.write_size]
-            head = DATA.pack(DATA.size + len(part), len(part))
-            number = connection.send(UserCommand.MIG_DATA_WRITE, head, "write", part, ask=begin == last)
-            if begin == last:
-                refused = connection.answer(number, "write")
-                if not refused and last:
-                    self._still_resuming()
-                return refused
-        return 0
 
     def _still_resuming(self) -> None:
         state = self.state()
@@ -218,16 +207,15 @@ class VfioUserBackend:
     def _agree(self, connection: Connection) -> None:
         """Exchange versions and capabilities, and ask what the device can do."""
         try:
-            came = connection.ask(UserCommand.VERSION, version(Capabilities(max_transfer=READ_SIZE)), "version")
+            ours = version(Capabilities(max_transfer=READ_SIZE))
+            came = connection.ask(UserCommand.VERSION, ours, "version", f"the {self._server} refused our version")
         except BackendError as error:
-            if error.errno != errno.ETIMEDOUT:
+            if error.errno != errno.ETIMEDOUT or not connection.over:
                 raise
             text = f"the {self._server} let us in, but {error}: it may be serving somebody else"
             raise BackendError(text, error.errno) from None
-        if came.errno:
-            raise BackendError(f"the {self._server} refused our version: {words(came.errno)}", came.errno)
         try:
-            self._capabilities = parse_version(came.payload)
+            self._capabilities = parse_version(came)
         except MessageError as error:
             raise BackendError(f"the {self._server} does not speak vfio-user as we do: {error}") from None
         if not self._capabilities.migration:
@@ -236,34 +224,33 @@ class VfioUserBackend:
         self.write_size = max(1, min(most, self._capabilities.max_transfer, MOST_WRITTEN))
         if self.write_size > SAFE_WRITE:
             connection.widen(self.write_size)
-        self.flags = Flags(MIGRATION.unpack(self._get(connection, Feature.MIGRATION, MIGRATION.size))[0] & 7)
+        self.flags = Flags(self._get(Feature.MIGRATION, MIGRATION)[0] & 7)
         if Flags.STOP_COPY not in self.flags:
             raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")
         flags = FeatureFlag.PROBE | FeatureFlag.GET | Feature.MIG_DATA_SIZE
         question = FEATURE_HEADER.pack(FEATURE_HEADER.size, flags)
-        self._knows_size = not connection.ask(UserCommand.DEVICE_FEATURE, question, "probe").errno
-
-    def _ask(self, what: UserCommand, payload: bytes, name: str) -> Reply:
+        self._knows_size = True
         try:
-            return self._session().ask(what, payload, name)
+            connection.ask(UserCommand.DEVICE_FEATURE, question, "probe", "the probe was refused")
+        except BackendError:
+            if connection.over:
+                raise
+            self._knows_size = False
+
+    def _ask(self, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
+        connection = self._session()
+        try:
+            return connection.ask(what, payload, name, refused)
         except BackendError as error:
             raise self._explained(error) from None
 
-    def _get(self, connection: Connection, feature: Feature, size: int) -> bytes:
-        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + size, FeatureFlag.GET | feature)
+    def _get(self, feature: Feature, form: Struct) -> tuple[int, ...]:
+        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + form.size, FeatureFlag.GET | feature)
         name = f"get-{feature.name.lower().replace('_', '-')}"
-        try:
-            came = connection.ask(UserCommand.DEVICE_FEATURE, payload, name)
-        except BackendError as error:
-            raise self._explained(error) from None
-        self._refusal(came, f"{name} was refused")
-        if len(came.payload) < FEATURE_HEADER.size + size:
-            raise BackendError(f"the {self._server} answered {name} with {len(came.payload)} bytes")
-        return came.payload[FEATURE_HEADER.size : FEATURE_HEADER.size + size]
-
-    def _refusal(self, came: Reply, what: str) -> None:
-        if came.errno:
-            raise self._explained(BackendError(f"{what}: {words(came.errno)}", came.errno))
+        came = self._ask(UserCommand.DEVICE_FEATURE, payload, name, f"{name} was refused")
+        if len(came) < FEATURE_HEADER.size + form.size:
+            raise BackendError(f"the {self._server} answered {name} with {len(came)} bytes")
+        return form.unpack_from(came, FEATURE_HEADER.size)
 
     def _explained(self, error: BackendError) -> DeviceError:
         """The error to raise: an abort or a close before all, then what the server's side knows, then ``error``."""

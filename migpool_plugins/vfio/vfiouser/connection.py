@@ -10,6 +10,9 @@ Guarantees:
 * ``abort`` ends every wait at once, from any thread; the connection is finished then. So it is after anything that
   leaves the framing in doubt: a time limit, an end of file, bytes that are no message. The device keeps its state; who
   wants it connects again.
+* A server makes its socket's file before it listens, so a refused connection is tried again for a while; a file that is
+  missing is too, since a server may just be starting. A second client is let in by the kernel and then not answered:
+  that shows as a time limit of the first request, with words that say so.
 """
 
 from __future__ import annotations
@@ -18,27 +21,24 @@ import contextlib
 import errno
 import itertools
 import socket
-import struct
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from migpool_plugins.vfio.backend import BackendError
-from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, UserCommand, command, reply
+from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, UserCommand, command, reply, words
 
-_TIMEVAL: Final = struct.Struct("@ll")
+_PAUSE: Final = 0.02
 _SCRATCH: Final = 64 << 10
 _MOST: Final = 64 << 20
 """Bytes that a message may have: more is no message, but framing that was lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a command brought: why it was refused (0 if it was not), and what came with it."""
-
-    errno: int
-    payload: bytes
+def refusal(what: str, number: int) -> BackendError:
+    """Return the error for what a server refused with an error number."""
+    return BackendError(f"{what}: {words(number)}", number)
 
 
 class Connection:
@@ -63,32 +63,37 @@ class Connection:
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
-        # The kernel's own time limits: a timeout of Python's would cost a poll for each call.
-        timeval = _TIMEVAL.pack(int(limit), int(limit % 1 * 1e6))
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        limit_waits(connected, limit)
 
     def widen(self, size: int) -> None:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
-    def ask(self, what: UserCommand, payload: bytes, name: str) -> Reply:
-        """Send a command, which errors call ``name``, and return its answer."""
-        number = self.send(what, payload, name)
-        header = self._await(number, name)
-        return Reply(header.errno or errno.EIO if header.is_error else 0, self._payload(header.rest, name))
+    def ask(self, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
+        """Send a command, which errors call ``name``, and return what its answer brings.
 
-    def ask_for_data(self, size: int, buffer: memoryview) -> int | Reply:
+        Raises:
+            BackendError: the server refused, which ``refused`` says in words; or the connection is over.
+        """
+        header = self._await(self.send(what, payload, name), name)
+        came = bytearray(min(header.rest, _SCRATCH))
+        self._fill(memoryview(came), name)
+        self._drain(header.rest - len(came), name)
+        if header.refusal:
+            raise refusal(refused, header.refusal)
+        return bytes(came)
+
+    def ask_for_data(self, size: int, buffer: memoryview) -> int:
         """Send a MIG_DATA_READ of ``size`` bytes and receive what comes straight into ``buffer``, which has the room.
 
         Returns:
-            How many bytes came; a refusal as a :class:`Reply`.
+            How many bytes came; raises as :meth:`ask` does.
         """
         name = "read"
-        number = self.send(UserCommand.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name)
-        header = self._await(number, name)
-        if header.is_error:
-            return Reply(header.errno or errno.EIO, self._payload(header.rest, name))
+        header = self._await(self.send(UserCommand.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name), name)
+        if header.refusal:
+            self._drain(header.rest, name)
+            raise refusal("the read was refused", header.refusal)
         if header.rest < DATA.size:
             raise self._lost(f"answered a {name} with {header.rest} bytes")
         self._fill(self._data_head, name)
@@ -132,7 +137,7 @@ class Connection:
         """Wait for a reply without payload to be looked at; returns its error number, 0 without an error."""
         header = self._await(number, name)
         self._drain(header.rest, name)
-        return header.errno or errno.EIO if header.is_error else 0
+        return header.refusal
 
     def _await(self, number: int, name: str) -> Header:
         """Return the header of the reply to a command; what the server itself asks meanwhile is answered."""
@@ -161,12 +166,6 @@ class Connection:
             self._socket.sendall(reply(asked, 0, errno.EFAULT if memory else errno.ENOTSUP))
         except OSError as error:
             raise self._lost(f"took no answer while a {name} was waited for: {error.strerror}") from None
-
-    def _payload(self, length: int, name: str) -> bytes:
-        kept = bytearray(min(length, _SCRATCH))
-        self._fill(memoryview(kept), name)
-        self._drain(length - len(kept), name)
-        return bytes(kept)
 
     def _drain(self, length: int, name: str) -> None:
         if not length:
@@ -227,3 +226,44 @@ class Connection:
             if not self._closed:
                 self._closed = True
                 self._socket.close()
+
+
+def connector(path: str, limit: float, connect_limit: float) -> Callable[[Interruption], Connection]:
+    """Return what connects to the server at ``path``, until it is interrupted.
+
+    Arguments:
+        limit: seconds that one answer may take.
+        connect_limit: seconds to go on trying.
+    """
+    server = f"vfio-user server {path}"
+    return lambda interruption: Connection(_connected(path, connect_limit, interruption), server, limit)
+
+
+def _connected(path: str, limit: float, interruption: Interruption) -> socket.socket:
+    deadline = time.monotonic() + limit
+    while True:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # A server whose backlog is full would block the call; the kernel's limit on sending bounds it.
+            made.settimeout(max(0.001, deadline - time.monotonic()))
+            made.connect(path)
+            made.settimeout(None)
+        except OSError as error:
+            made.close()
+            interruption.check()
+            again = isinstance(error, TimeoutError) or error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
+            if not again or time.monotonic() >= deadline:
+                raise BackendError(_why(path, error, limit), error.errno or 0) from None
+            interruption.wait(_PAUSE)
+        else:
+            return made
+
+
+def _why(path: str, error: OSError, limit: float) -> str:
+    if error.errno == errno.ENOENT:
+        return f"there is no vfio-user server at {path}: start one (migpool vfio serve), or correct socket"
+    if error.errno == errno.ECONNREFUSED:
+        if not Path(path).is_socket():
+            return f"{path} is not a socket: give the path of a vfio-user server's"
+        return f"the socket {path} is there, but nobody listens on it ({limit:.3g} s were waited): start its server"
+    return f"no connection to the vfio-user server {path}: {error.strerror or error}"

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 from migpool.device import Device, DeviceContext, DeviceError
@@ -22,7 +23,7 @@ from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.sockets import connector, socket_paths
+from migpool_plugins.vfio.vfiouser.connection import connector
 
 _KEYS: Final = ("backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size")
 _MOST_OUTSTANDING: Final = 128
@@ -46,7 +47,7 @@ def open_served(context: DeviceContext) -> list[Device]:
         raise options.wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
     paths = each_device(options, "socket", context, 'the path of a server\'s socket, such as "/run/vf"', socket_paths)
     made: list[Device] = []
-    try:
+    with ExitStack() as opened:
         for name, path in zip(names, paths, strict=True):
             connect = connector(path, limit, connect_limit)
             try:
@@ -56,8 +57,11 @@ def open_served(context: DeviceContext) -> list[Device]:
             except DeviceError as error:
                 raise error.located(name) from None
             made.append(VfioDevice(name, backend, context.side, precopy=precopy))
-    except BaseException:
-        for device in made:
-            device.close()
-        raise
+            opened.callback(made[-1].close)
+        opened.pop_all()
     return made
+
+
+def socket_paths(path: str, count: int) -> list[str]:
+    """The sockets of ``count`` devices: ``path`` itself for one, else ``path`` with .0, .1 and so on."""
+    return [path] if count == 1 else [f"{path}.{number}" for number in range(count)]

@@ -8,6 +8,7 @@ noticed at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -19,10 +20,10 @@ from typing import Final
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.options import parse_options
-from migpool_plugins.vfio.pacer import SharedLock, sharpen_timers
 from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import SharedLock, sharpen_timers
+from migpool_plugins.vfio.vfiouser.options import socket_paths
 from migpool_plugins.vfio.vfiouser.session import Session
-from migpool_plugins.vfio.vfiouser.sockets import remove_stale, socket_paths
 
 _MOST_WAITING: Final = 16
 
@@ -44,11 +45,9 @@ class ServedDevices:
     def __init__(
         self, options: dict[str, OptionValue], count: int, seed: int, path: str, told: Callable[[str], None]
     ) -> None:
-        saving = parse_options(DeviceContext("source", options, count, seed))
         loading = parse_options(DeviceContext("destination", options, count, seed))
-        if any(settings.profile.transport != "vfio-user" for settings in saving):
-            options = {**options, "transport": "vfio-user"}
-            saving = parse_options(DeviceContext("source", options, count, seed))
+        # Whatever the profile says: a client knows no other.
+        saving = parse_options(DeviceContext("source", {**options, "transport": "vfio-user"}, count, seed))
         if any(settings.fault and settings.fault.kind == "short-read" for settings in saving):
             raise DeviceError("vfio option fault.kind is 'short-read': it is a client that reads short, not a server")
         base, shared = BaseBlock(seed), SharedLock()
@@ -97,7 +96,7 @@ class _Port:
         self._told = told
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            remove_stale(path)
+            _remove_stale(path)
             self._listener.bind(path)
             self._listener.listen(_MOST_WAITING)
         except OSError as error:
@@ -139,3 +138,21 @@ class _Port:
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
         self._device.reset()
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a killed server left behind; a :class:`DeviceError` if a server is at it, or no socket."""
+    file = Path(path)
+    if not file.exists():
+        return
+    if not file.is_socket():
+        raise DeviceError(f"{path} is there, and is no socket: remove it, or give another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                file.unlink()
+                return
+    raise DeviceError(f"a server listens at {path}: give another path")

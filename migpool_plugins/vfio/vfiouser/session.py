@@ -15,7 +15,6 @@ from errno import EINVAL, ENOTSUP, EPROTO
 from functools import partial
 from typing import Final
 
-from migpool_plugins.vfio.control import Refusal
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
     MIG_DATA_SIZE,
@@ -26,18 +25,21 @@ from migpool_plugins.vfio.migration import (
     FeatureFlag,
 )
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import drain, receive
-from migpool_plugins.vfio.vfiouser.capabilities import MAX_VERSION, Capabilities, parse_version, version
+from migpool_plugins.vfio.transfer import Refusal, drain, receive
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
     INFO,
     INFO_RESET,
+    MAX_VERSION,
     PRECOPY_INFO,
+    Capabilities,
     Header,
     MessageError,
     UserCommand,
+    parse_version,
     reply,
+    version,
 )
 
 MAX_TRANSFER: Final = 4 << 20
@@ -62,6 +64,7 @@ class Session:
         self._receive = partial(receive, connection)
         self._agreed = False
         self._most_read = 0
+        self._left = 0
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._answers: dict[int, Callable[[bytes], bytes]] = {
@@ -80,12 +83,16 @@ class Session:
                 header = Header.parse(self._head, _MOST)
                 if header.is_reply:
                     raise MessageError("a reply came, and nothing had been asked")
-                if header.command == UserCommand.MIG_DATA_WRITE:
-                    whole = self._write(header)
-                elif header.command == UserCommand.MIG_DATA_READ:
-                    whole = self._read(header)
-                else:
-                    whole = self._answer(header)
+                self._left = header.rest
+                try:
+                    if header.command == UserCommand.MIG_DATA_WRITE:
+                        whole = self._write(header)
+                    elif header.command == UserCommand.MIG_DATA_READ:
+                        whole = self._read(header)
+                    else:
+                        whole = self._answer(header)
+                except Refusal as refusal:
+                    whole = drain(self._left, self._receive) and self._refuse(header, refusal)
                 if not whole:
                     return
         except MessageError as error:
@@ -93,21 +100,23 @@ class Session:
         except OSError:
             return  # The client is gone.
 
+    def _take(self, view: memoryview) -> bool:
+        """Receive the next bytes of the message, of which what is left is let go if it is refused; false at the end."""
+        self._left -= len(view)
+        return self._receive(view)
+
     def _answer(self, header: Header) -> bool:
         if header.rest > _SMALL:
-            return drain(header.rest, self._receive) and self._refuse(header, Refusal("too long", errno=EINVAL))
+            raise Refusal("too long", errno=EINVAL)
         payload = bytearray(header.rest)
-        if not self._receive(memoryview(payload)):
+        if not self._take(memoryview(payload)):
             return False
-        try:
-            if not self._agreed and header.command != UserCommand.VERSION:
-                raise Refusal("VERSION comes first", errno=EPROTO)
-            answer = self._answers.get(header.command)
-            if answer is None:
-                raise Refusal(f"command {header.command} is not known", errno=ENOTSUP)
-            came = answer(bytes(payload))
-        except Refusal as refusal:
-            return self._refuse(header, refusal)
+        if not self._agreed and header.command != UserCommand.VERSION:
+            raise Refusal("VERSION comes first", errno=EPROTO)
+        answer = self._answers.get(header.command)
+        if answer is None:
+            raise Refusal(f"command {header.command} is not known", errno=ENOTSUP)
+        came = answer(bytes(payload))
         if header.wants_reply:
             self._connection.sendall(reply(header, len(came)) + came)
         return True
@@ -186,19 +195,15 @@ class Session:
 
     def _read(self, header: Header) -> bool:
         if header.rest != DATA.size:
-            short = Refusal("a read takes 8 bytes", errno=EINVAL)
-            return drain(header.rest, self._receive) and self._refuse(header, short)
-        if not self._receive(self._data_head):
+            raise Refusal("a read takes 8 bytes", errno=EINVAL)
+        if not self._take(self._data_head):
             return False
         argsz, size = DATA.unpack(self._data_head)
-        try:
-            self._check(argsz, size, self._most_read)
-            if not header.wants_reply:
-                raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
-            saving = self._device.saving()
-            views = saving.read(size)
-        except Refusal as refusal:
-            return self._refuse(header, refusal)
+        self._check(argsz, size, self._most_read)
+        if not header.wants_reply:
+            raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
+        saving = self._device.saving()
+        views = saving.read(size)
         came = sum(len(view) for view in views)
         head = reply(header, DATA.size + came) + DATA.pack(DATA.size + came, came)
         sent = self._connection.sendmsg((head, *views))
@@ -209,23 +214,20 @@ class Session:
 
     def _write(self, header: Header) -> bool:
         if header.rest < DATA.size:
-            short = Refusal("a write takes 8 bytes and its data", errno=EINVAL)
-            return drain(header.rest, self._receive) and self._refuse(header, short)
-        if not self._receive(self._data_head):
+            raise Refusal("a write takes 8 bytes and its data", errno=EINVAL)
+        if not self._take(self._data_head):
             return False
         argsz, size = DATA.unpack(self._data_head)
-        left = header.rest - DATA.size
-        try:
-            self._check(argsz, size, left)
-            if size != left:
-                raise Refusal(f"a write of {size} bytes came with {left}", errno=EINVAL)
-            loading = self._device.loading()
-        except Refusal as refusal:
-            return drain(left, self._receive) and self._refuse(header, refusal)
-        if not loading.write(size, self._receive):
-            return loading.error is not None and self._refuse(header, loading.error)
+        self._check(argsz, size, self._left)
+        if size != self._left:
+            raise Refusal(f"a write of {size} bytes came with {self._left}", errno=EINVAL)
+        loading = self._device.loading()
+        self._left = 0  # The device takes all of it, or the connection is over.
+        whole = loading.write(size, self._receive)
         if loading.error is not None:
-            return self._refuse(header, loading.error)
+            raise loading.error
+        if not whole:
+            return False
         if header.wants_reply:
             self._connection.sendall(reply(header, 0))
         loading.answered()

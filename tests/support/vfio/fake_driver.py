@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migpool_plugins.vfio.kernel.abi import Calls
 from migpool_plugins.vfio.migration import READABLE, Flags, MigrationState, path
 
 __all__ = ["HEADER", "FakeDevice", "FakeDriver"]
@@ -110,7 +111,7 @@ class FakeDevice:
                 os.eventfd_write(self.data.fd, 1)
 
 
-class FakeDriver:
+class FakeDriver(Calls):
     """The calls into a kernel that has some devices.
 
     Arguments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
-from migpool_plugins.vfio.backend import BackendError, PrecopyInfo
+from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.migration import READABLE, Flags, MigrationState, path, states_with
 
 M = MigrationState
@@ -72,9 +72,9 @@ class MemoryBackend:
         self._ask("size")
         return len(self.content) - self.offset if self.knows_size else None
 
-    def precopy_info(self) -> PrecopyInfo | None:
+    def precopy_info(self) -> tuple[int, int] | None:
         self._ask("info")
-        return PrecopyInfo(max(0, self.initial - self.offset), self.dirty) if self.knows_precopy else None
+        return (max(0, self.initial - self.offset), self.dirty) if self.knows_precopy else None
 
     def read(self, buffer: memoryview) -> int:
         self._ask("read")

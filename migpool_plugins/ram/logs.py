@@ -1,4 +1,4 @@
-"""What the guest has written, as KVM knows it: by the dirty bitmap of a memory slot, or by the vCPUs' dirty rings.
+"""What the guest has written: KVM's dirty bitmap of a memory slot, the vCPUs' dirty rings, or a hook on every write.
 
 The **bitmap** has a bit for each page. Where the kernel can (Linux 5.2), reading it does not protect the pages again at
 once; that is done by a call of its own, for just the pages that were found written.
@@ -6,6 +6,10 @@ once; that is done by a call of its own, for just the pages that were found writ
 A **ring** is a list of pages. A vCPU writes the number of each page that it dirties into its ring, and leaves the guest
 when that is full. Whoever empties a ring marks what it has read, and the kernel then protects those pages again. The
 entries and their two flags are described at KVM_CAP_DIRTY_LOG_RING in the kernel's documentation of the KVM interface.
+
+A **hook** is for an emulated guest: Unicorn has no log of its own. It is called before its write is done. So the page
+that a vCPU was about to write when the log was taken may be written only afterwards: it is named again in the next
+answer, for each vCPU.
 
 Guarantees:
 
@@ -23,10 +27,10 @@ import ctypes
 import mmap
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +38,9 @@ import numpy.typing as npt
 from migpool.device import DeviceError
 from migpool_plugins.vcpu import kvm_abi
 from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
+
+if TYPE_CHECKING:
+    from migpool_plugins.vcpu.unicorn_machine import UnicornVcpu
 
 RING_SIZE: Final = 4096 * kvm_abi.DIRTY_GFN.size
 """Bytes of each vCPU's ring, for whoever makes the machine: 16 MiB of pages between two looks at it."""
@@ -202,3 +209,64 @@ def _no_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class HookDirtyLog:
+    """The log of all writes of some vCPUs to one piece of memory.
+
+    Arguments:
+        vcpus: all that can write.
+        address: the guest-physical address where the memory begins.
+        size: of the memory, in bytes.
+        paused: a context in which every vCPU stands.
+    """
+
+    name = "write hook"
+
+    def __init__(
+        self, vcpus: Sequence[UnicornVcpu], address: int, size: int, paused: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._vcpus = vcpus
+        self._address = address
+        self._size = size
+        self._paused = paused
+        # A byte a page: to set one is a single step of the interpreter, which no other thread can split.
+        self._written = np.zeros(size // PAGE_SIZE, dtype=np.uint8)
+        self._last = [-1] * len(vcpus)
+        self._on = False
+
+    def start(self) -> None:
+        with self._paused():
+            for number, vcpu in enumerate(self._vcpus):
+                vcpu.watch_writes(self._hook(number), self._address, self._address + self._size - 1)
+        self._on = True
+
+    def take(self) -> bytes:
+        # Looked at in a copy: the vCPUs go on, and numpy refuses to search what changes meanwhile.
+        found: npt.NDArray[np.intp] = np.flatnonzero(self._written.copy())
+        self._written[found] = 0
+        for page in self._last:
+            if page >= 0:
+                self._written[page] = 1
+        answer = np.zeros(len(self._written), dtype=np.bool_)
+        answer[found] = True
+        return np.packbits(answer, bitorder="little").tobytes()
+
+    def stop(self) -> None:
+        if not self._on:
+            return
+        self._on = False
+        with self._paused():
+            for vcpu in self._vcpus:
+                vcpu.unwatch_writes()
+
+    def _hook(self, number: int) -> Callable[[int], None]:
+        written, last, address = self._written.data, self._last, self._address
+
+        def hook(at: int) -> None:
+            page = (at - address) // PAGE_SIZE
+            # In this order: a log that is taken between the two has either the page, or it as the last one.
+            last[number] = page
+            written[page] = 1
+
+        return hook
