@@ -44,11 +44,11 @@ class Commands(LazyGroup):
 
     targets: ClassVar[dict[str, str]] = {
         "run": f"{COMMANDS}.run:run",
-        "compare": f"{COMMANDS}.compare:compare",
+        "compare": f"{COMMANDS}.run:compare",
         "send": f"{COMMANDS}.send:send",
-        "receive": f"{COMMANDS}.receive:receive",
+        "receive": f"{COMMANDS}.send:receive",
         "record": f"{COMMANDS}.record:record",
-        "replay": f"{COMMANDS}.replay:replay",
+        "replay": f"{COMMANDS}.record:replay",
         "report": f"{COMMANDS}.report:report",
         "inspect": f"{COMMANDS}.inspect:inspect",
         "plugins": f"{COMMANDS}.plugins:plugins",

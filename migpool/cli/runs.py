@@ -11,19 +11,15 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.files import REPORT, check_writable, reported, write
-from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import Invocation
+from migpool.cli.invocation import REPORT, Interrupt, Invocation, check_writable, reported, write
 from migpool.cli.logs import configure
-from migpool.cli.tuning import Tuning
+from migpool.cli.options import Tuning
 from migpool.errors import UsageError
-from migpool.lab.comparison import Lab, Planned, Run, Watcher, plan
-from migpool.lab.progress import watching
+from migpool.lab.comparison import Lab, Planned, Run, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
-from migpool.lab.report.device_table import device_table
 from migpool.lab.report.page.document import document
-from migpool.lab.report.page.headline import reason_line
-from migpool.lab.report.table import console_for, picture, render, run_line
+from migpool.lab.report.summary import reason_line
+from migpool.lab.report.table import console_for, device_table, picture, render, run_line
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.processes import Observed
 from migpool.lab.run.result import LabResult, RunResult

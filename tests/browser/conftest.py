@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from migpool.lab.comparison import Lab, plan
-from migpool.lab.progress import PlainProgress
+from migpool.lab.comparison import Lab, PlainProgress, plan
 from migpool.lab.report.page.document import document
 from migpool.lab.report.table import console_for
 from migpool.lab.run.result import LabResult

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.whatif.resources import replays
 from migpool.lab.analysis.why import analyse
 from migpool.lab.run.result import AnalysisResult

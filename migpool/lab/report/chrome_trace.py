@@ -22,10 +22,10 @@ from typing import TypeAlias
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.errors import UsageError
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.attribution import Link
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.page_jobs import memory_of
-from migpool.lab.analysis.path_walk import Link
 from migpool.migration.report import SideReport
 
 TraceEvent: TypeAlias = "dict[str, object]"
@@ -56,20 +56,17 @@ def chrome_trace(runs: Sequence[TracedRun]) -> dict[str, object]:
     Returns:
         A JSON object for ``json.dump``.
     """
-    before = max((_origin(run) - _earliest(run) for run in runs), default=0)
+    origins = [run.source.stopped or run.source.began for run in runs]
+    befores = [0]
+    for run, origin in zip(runs, origins, strict=True):
+        sides = (run.source, run.destination)
+        befores.append(
+            origin - min(time for side in sides for time in (side.began, *(one.begin for one in side.spans)))
+        )
     events: list[TraceEvent] = []
-    for number, run in enumerate(runs):
-        events.extend(_Drawing(run, number, _origin(run) - before).events())
+    for number, (run, origin) in enumerate(zip(runs, origins, strict=True)):
+        events.extend(_Drawing(run, number, origin - max(befores)).events())
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def _origin(run: TracedRun) -> int:
-    return run.source.stopped or run.source.began
-
-
-def _earliest(run: TracedRun) -> int:
-    theirs = [run.destination.began, *(span.begin for span in run.destination.spans)]
-    return min(run.source.began, *(span.begin for span in run.source.spans), *theirs)
 
 
 class _Drawing:

@@ -9,9 +9,8 @@ from operator import attrgetter
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.analysis.kinds import WAITS
-from migpool.lab.analysis.whatif.plan import CHANNELS, PAGE_JOBS, RECEIVER, Plan, thread_of
+from migpool.lab.analysis.whatif.plan import CHANNELS, PAGE_JOBS, RECEIVER, Plan, Step, thread_of
 from migpool.lab.analysis.whatif.recorded import RecordedJob, blocked_by, freed_before
-from migpool.lab.analysis.whatif.schedule import Step
 
 NOTICED = 50_000
 """Nanoseconds from which on a wait for credit was one; less is the time of asking."""
@@ -79,7 +78,12 @@ class JobSteps:
     def overtaking(self) -> None:
         """Who waits for a channel need not have the next one: who has just sent may take his again before."""
         sends, channels = self._plan.source.sends, self._plan.source.channels
-        got = sorted((_got(span, channels.get(key)), key) for key, span in sends.items() if key in self._taken)
+        # A sender has its channel when it begins, or when its wait for one is over.
+        got = sorted(
+            (max(span.begin, channels[key].end if key in channels else 0), key)
+            for key, span in sends.items()
+            if key in self._taken
+        )
         times = [time for time, _ in got]
         for key, wait in channels.items():
             if key not in self._taken:
@@ -186,11 +190,6 @@ class JobSteps:
             if came.thread not in self._plan.receivers:
                 step.work = min(max(0, step.lag), came.duration)
                 step.lag -= step.work
-
-
-def _got(span: Span, wait: Span | None) -> int:
-    """When a sender had its channel."""
-    return span.begin if wait is None else max(span.begin, wait.end)
 
 
 class PageSteps:
