@@ -23,7 +23,7 @@ from migpool.core.jobs import load_config, load_state
 from migpool.core.machine import Machine
 from migpool.core.stop_start import start
 from migpool.device import MemoryDevice
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
@@ -97,6 +97,7 @@ class Destination(Endpoint):
 
     def _migrate(self, stack: contextlib.ExitStack) -> None:
         channels = self._accept(stack)
+        self._items = self._read_items(StreamReader(self._schema))
         try:
             self._make_room(stack)
             self._start_receivers(channels, stack)
@@ -105,6 +106,7 @@ class Destination(Endpoint):
             self._start_machine()
             self._confirm()
         except Exception as error:
+            self._hear_greeting()
             self._switch.cancel(error)
             self._return_path.fail(self._switch.reason or error)
             raise
@@ -196,7 +198,6 @@ class Destination(Endpoint):
         return RamDestination(slot, slot.device, settings.channels, settings.tick, self._switch)
 
     def _load(self) -> None:
-        self._items = self._read_items(StreamReader(self._schema))
         for item in self._items:
             self._take(item)
             if isinstance(item, Eof):
@@ -219,7 +220,7 @@ class Destination(Endpoint):
                 try:
                     reader.end()
                 except ProtocolError as error:
-                    raise PeerError(f"{ENDED_EARLY} ({error})") from None
+                    raise PeerGone(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
             self._liveness.moved = True
@@ -234,8 +235,19 @@ class Destination(Endpoint):
         watch.register(self._main, select.POLLRDHUP)
         watch.poll()
         self._withdraw(
-            PeerError(f"{ENDED_EARLY} ({self._load_handlers.chunk_queues.missing() or 'before the machine ran here'})")
+            PeerGone(f"{ENDED_EARLY} ({self._load_handlers.chunk_queues.missing() or 'before the machine ran here'})")
         )
+
+    def _hear_greeting(self) -> None:
+        """Learn what the source understands, if the failure came before: else it could not be told why."""
+        if self.state is not State.SETUP:
+            return
+        self._liveness = Liveness(self._switch, GOODBYE, self._scheduler.look)
+        with contextlib.suppress(Exception):  # the failure that came first is the one to tell
+            for item in self._items:
+                self._take(item)
+                if isinstance(item, Configuration):
+                    break
 
     def _say_goodbye(self) -> None:
         """Take the description, and let the source close first: nothing that it still says is lost in a reset."""

@@ -18,7 +18,7 @@ from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded
 from migpool.migration.report import DeviceReport, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
@@ -224,6 +224,7 @@ class Endpoint(ABC):
             spans=tuple(self._tracer.spans()),
             threads_before=self._threads_before,
             remarks=tuple(self._scheduler.remarks()),
+            peer_gone=isinstance(error, PeerGone),
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

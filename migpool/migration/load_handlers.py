@@ -24,7 +24,7 @@ from migpool.core.effects import LoadConfig, Loaded, LoadIterated, LoadSetup, Wa
 from migpool.core.interpreter import Handlers, of
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer, pack_span
-from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
+from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerGone, ProtocolError
 from migpool.flow.window import Grant
 from migpool.migration.chunk_queue import ChunkQueue, ChunkQueues
 from migpool.migration.liveness import Liveness
@@ -254,7 +254,7 @@ class LoadHandlers:
                 return
         missing = self.chunk_queues.missing()
         if missing:
-            raise PeerError(f"{ENDED_EARLY} ({missing})")
+            raise PeerGone(f"{ENDED_EARLY} ({missing})")
 
     def _idle(self) -> None:
         self._liveness.idle(self.chunk_queues.starved())

@@ -70,6 +70,7 @@ class SideReport:
         spans: every wait.
         threads_before: how many threads worked for the migration when its switchover began, the caller's included.
         remarks: what a reader should know of how the threading model went to work here, a sentence each.
+        peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
     """
 
     side: Side
@@ -89,6 +90,7 @@ class SideReport:
     spans: tuple[Span, ...] = field(repr=False)
     threads_before: int = 0
     remarks: tuple[str, ...] = ()
+    peer_gone: bool = False
 
     @property
     def precopied(self) -> int:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from migpool.errors import MigpoolError, PeerError
+from migpool.errors import MigpoolError, PeerGone
 from migpool.flow.window import Grant
 from migpool.wire.extension import Failed, GrantMessage
 from migpool.wire.returnpath import Message, Shut, encode
@@ -34,13 +34,13 @@ class ReturnPathWriter:
 
         Raises:
             TimeLimitExceeded: the source does not read.
-            PeerError: it is gone.
+            PeerGone: it is gone.
         """
         with self._lock:
             try:
                 self._put([encode(message)])
-            except PeerError as error:
-                raise PeerError(f"{ENDED_EARLY} ({error})") from None
+            except PeerGone as error:
+                raise PeerGone(f"{ENDED_EARLY} ({error})") from None
 
     def grant(self, grant: Grant) -> None:
         """Make a grant known."""
