@@ -45,8 +45,7 @@ def cancel_everywhere(
     Arguments:
         waits: at how many waits of each side and model, spread evenly.
         seconds: for all of it, the same share for each model; a model's cancels end early when its share is used up.
-        stop: asked before each migration; once it says true no further one is made.
-        say: shows a line after each model.
+        stop, say: as for :func:`~migpool.experiments.runner.run_experiment`.
 
     Raises:
         MigpoolError: the machine cannot be built, or does not migrate even if nobody cancels it.
@@ -54,10 +53,8 @@ def cancel_everywhere(
     for name in models:
         if stop():
             return
-        left: list[str] = []
-        dead: list[str] = []
-        deadline = time.monotonic() + seconds / len(models)
-        late = _cancel_under(scenario, parse_model(name), waits, deadline, stop, left, dead)
+        left, dead = _cancel_under(scenario, parse_model(name), waits, seconds / len(models), stop)
+        late = len(left) - len(dead)
         note = f", {late} of them after the machine had moved" if late else ""
         say(f"{name}: {len(left)} cancels{note}; something left after {sum(map(bool, left))}")
         yield CountFinding.of(name, "cancels that left a thread, a descriptor or a process", left)
@@ -65,16 +62,16 @@ def cancel_everywhere(
 
 
 def _cancel_under(
-    scenario: Scenario,
-    model: Model,
-    waits: int,
-    deadline: float,
-    stop: Callable[[], bool],
-    left: list[str],
-    dead: list[str],
-) -> int:
-    """Make the cancels of one model; returns how many came too late."""
-    late = 0
+    scenario: Scenario, model: Model, waits: int, seconds: float, stop: Callable[[], bool]
+) -> tuple[list[str], list[str]]:
+    """Make the cancels of one model.
+
+    Returns:
+        What was left after each, and what was wrong with each further migration; none follows a cancel that was late.
+    """
+    left: list[str] = []
+    dead: list[str] = []
+    deadline = time.monotonic() + seconds
     with _machine(scenario, "source") as source, _machine(scenario, "destination") as destination:
         migrated, counted = counting_waits(source, destination, model, scenario.settings())
     if not migrated.completed:
@@ -90,15 +87,13 @@ def _cancel_under(
             with _machine(scenario, "destination") as destination:
                 cancelled = cancelled_at(source, destination, model, scenario.settings(), side, position)
             when = f"cancelled at wait {position} of the {side}"
-            if cancelled.source.outcome is State.COMPLETED:
-                late += 1
-            else:
+            if cancelled.source.outcome is not State.COMPLETED:
                 with _machine(scenario, "destination") as destination:
                     again = migrate(source, destination, model, scenario.settings())
                 good = again.completed and again.source.verified
                 dead.append("" if good else f"{when}: {again.error or 'its state is wrong'}")
         left.append(_left_since(before, when))
-    return late
+    return left, dead
 
 
 def _machine(scenario: Scenario, side: Side) -> closing[Machine]:

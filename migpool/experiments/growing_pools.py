@@ -21,7 +21,8 @@ slower by.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Final
 
@@ -45,7 +46,12 @@ NAMED: Final = 3
 def fields(variants: Sequence[Variant], rounds: Sequence[Round]) -> list[FieldFinding]:
     """What the rounds of an experiment say of the pools that grow in it; empty if no field counts."""
     found = []
-    for field in _same_machine(variants):
+    by_machine: defaultdict[str, list[Variant]] = defaultdict(list)
+    for one in variants:
+        by_machine[json.dumps(one.set, sort_keys=True)].append(one)
+    for field in by_machine.values():
+        if not any(FIXED in _models(one) for one in field) or not any(_grown(one) for one in field):
+            continue
         timed = [
             (median(times), one)
             for one in field
@@ -68,15 +74,6 @@ def told(field: FieldFinding) -> str:
         word = {"holds": "within 3 %", "fails": "over 3 %", "open": "not decided by these rounds"}[one.ratio.outcome]
         parts.append(f"{name}, {word}{f'; {one.reason}' if one.reason else ''}.")
     return " ".join(parts)
-
-
-def _same_machine(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
-    by_machine: dict[str, list[Variant]] = {}
-    for one in variants:
-        by_machine.setdefault(json.dumps(one.set, sort_keys=True), []).append(one)
-    for field in by_machine.values():
-        if any(FIXED in _models(one) for one in field) and any(_grown(one) for one in field):
-            yield field
 
 
 def _models(variant: Variant) -> list[str]:

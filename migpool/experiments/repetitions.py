@@ -75,8 +75,7 @@ def make_rounds(
 
     Arguments:
         seconds: for all rounds.
-        stop: asked several times a second; once it says true the run is cancelled, and it ends.
-        say: shows a line after each round.
+        stop, say: as for :func:`~migpool.experiments.runner.run_experiment`.
         clock: tells the time in seconds.
 
     Raises:

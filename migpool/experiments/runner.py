@@ -71,10 +71,7 @@ def found_in(
     verdict = verdict_of([*pieces, *_never(counts)], experiment.depends)
     return Finding(
         schema=1,
-        id=experiment.id,
-        title=experiment.title,
-        claim=experiment.claim,
-        by=experiment.by,
+        **experiment.model_dump(include={"id", "title", "claim", "by"}),
         method=" ".join(experiment.method.split()),
         verdict=verdict.word,
         reason=verdict.reason,

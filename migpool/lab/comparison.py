@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from migpool.flow.window import rooms_for
 from migpool.lab.analysis.bound import lower_bound
-from migpool.lab.analysis.why import analyse, buffer_size, representatives
+from migpool.lab.analysis.why import analyse, representatives
 from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
@@ -118,7 +119,7 @@ class Lab:
             self.runs.append(run)
             watcher.ended(run)
 
-    def bound(self) -> LowerBound | None:
+    def _bound(self) -> LowerBound | None:
         """The lower bound over all runs so far; ``None`` if none completed."""
         completed = [run.pair.both for run in self.runs if run.pair.both and run.result.outcome == "completed"]
         if not completed:
@@ -131,13 +132,16 @@ class Lab:
             config_load=self._scenario.migration.config_load,
         )
 
-    def result(self, bound: LowerBound | None) -> LabResult:
+    def result(self) -> LabResult:
         """Everything that was found, and why, for the run of each model that stands for it."""
+        bound = self._bound()
         runs = [with_bound(run.result, bound) for run in self.runs]
         for place in representatives(runs):
             if both := self.runs[place].pair.both:
                 source, destination = both
-                chunk = buffer_size(self._scenario, sum(device.iterable for device in source.report.devices))
+                memory = self._scenario.memory
+                devices = sum(device.iterable for device in source.report.devices)
+                chunk, _ = rooms_for(int(memory.budget), int(memory.chunk), devices)
                 found = analyse(source.report, destination.report, chunk)
                 runs[place] = runs[place].model_copy(update={"analysis": found})
         return lab_result(self._scenario, runs, bound)

@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> LabResult:
     with (tmp_path_factory.mktemp("runs") / "progress").open("w") as stream:
         planned = plan(MODELS, 1, 1)
         lab.make(planned, PlainProgress(console_for(stream), len(planned)), lambda: False)
-    return lab.result(lab.bound())
+    return lab.result()
 
 
 @pytest.fixture

@@ -20,14 +20,12 @@ class Subject(Checked):
 
     Arguments:
         options: the options it is given, as in a scenario.
-        seed: decides made-up state.
     """
 
     name: str
     plugin: DevicePlugin
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     count: int = 1
-    seed: int = 1
 
     def devices(self, side: Side) -> list[Device]:
         """Have the plug-in make the devices of one side. The caller closes them.
@@ -35,7 +33,7 @@ class Subject(Checked):
         Raises:
             UsageError: what it returned are no devices.
         """
-        made = list(self.plugin(DeviceContext(side, self.options, self.count, self.seed)))
+        made = list(self.plugin(DeviceContext(side, self.options, self.count, seed=1)))
         if not made or not all(isinstance(device, Device) for device in made):
             raise UsageError(f"the plug-in {self.name!r} returned {made!r}: it must return a list of migpool devices")
         # Not to keep them: a check looks for what is kept.

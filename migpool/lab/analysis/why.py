@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
-from migpool.flow.window import rooms_for
-from migpool.lab.analysis.attribution import Attribution, Link
+from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.page_jobs import memory_of
 from migpool.lab.analysis.whatif.resources import Freed, Replays, replays
 from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
 from migpool.migration.report import SideReport
-from migpool.scenario.schema import Scenario
 from migpool.units import format_duration
 
 
@@ -45,16 +43,32 @@ def analyse(source: SideReport, destination: SideReport, chunk: int) -> Analysis
     return AnalysisResult(
         why=because(found, whole),
         replayed_ms=None if found is None else found.replayed / 1e6,
-        resources=[] if found is None else [_resource(one) for one in found.freed],
-        path=[_link(link, zero) for link in whole.links],
+        resources=[
+            ResourceResult(
+                resource=one.resource,
+                side=one.side,
+                devices=list(one.devices),
+                shorter_ms=one.shorter / 1e6,
+                says=named(one),
+            )
+            for one in (() if found is None else found.freed)
+        ],
+        path=[
+            LinkResult(
+                begin_ms=(link.begin - zero) / 1e6,
+                end_ms=(link.end - zero) / 1e6,
+                kind=link.kind,
+                side=link.side,
+                device=link.device,
+                thread=link.thread,
+                chunk=link.index,
+                behind=link.behind,
+            )
+            for link in whole.links
+        ],
         trace=TraceResult(source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero)),
         memory=budget_use(destination, chunk, zero),
     )
-
-
-def buffer_size(scenario: Scenario, devices: int) -> int:
-    """How long the destination's buffers are in a scenario with so many iterable devices, in bytes."""
-    return rooms_for(int(scenario.memory.budget), int(scenario.memory.chunk), devices)[0]
 
 
 def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int, int]]:
@@ -78,29 +92,6 @@ def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int
         out = max(0, out + change)
         used[time] = out * chunk
     return list(used.items())
-
-
-def _resource(one: Freed) -> ResourceResult:
-    return ResourceResult(
-        resource=one.resource,
-        side="source" if one.side == "source" else "destination" if one.side else "",
-        devices=list(one.devices),
-        shorter_ms=one.shorter / 1e6,
-        says=named(one),
-    )
-
-
-def _link(link: Link, zero: int) -> LinkResult:
-    return LinkResult(
-        begin_ms=(link.begin - zero) / 1e6,
-        end_ms=(link.end - zero) / 1e6,
-        kind=link.kind,
-        side=link.side,
-        device=link.device,
-        thread=link.thread,
-        chunk=link.index,
-        behind=link.behind,
-    )
 
 
 WORTH_NAMING = 0.05

@@ -107,16 +107,8 @@ class _Drawing:
         yield from self._named(pid, report.side, list(tracks))
         for tid, spans in enumerate(tracks.values(), 1):
             for span in spans:
-                yield self._event(
-                    "X",
-                    WAITS[span.wait].name,
-                    pid,
-                    tid,
-                    span.begin,
-                    dur=span.duration / 1e3,
-                    cat=report.side,
-                    args=_about(_device(report, span.slot), span.index),
-                )
+                more = {"cat": report.side, "args": _about(_device(report, span.slot), span.index)}
+                yield self._event("X", WAITS[span.wait].name, pid, tid, span.begin, dur=span.duration / 1e3, **more)
 
     def _named(self, pid: int, process: str, tracks: list[str]) -> Iterator[TraceEvent]:
         def named(event: str, tid: int, **args: object) -> TraceEvent:
@@ -152,16 +144,8 @@ class _Drawing:
 
     def _link(self, link: Link) -> TraceEvent:
         args = {"side": link.side, "thread": link.thread, "behind": link.behind} | _about(link.device, link.index)
-        return self._event(
-            "X",
-            link.kind,
-            self._path,
-            1,
-            link.begin,
-            dur=link.duration / 1e3,
-            cat="critical path",
-            args={key: value for key, value in args.items() if value != ""},
-        )
+        more = {"cat": "critical path", "args": {key: value for key, value in args.items() if value != ""}}
+        return self._event("X", link.kind, self._path, 1, link.begin, dur=link.duration / 1e3, **more)
 
     def _event(self, phase: str, name: str, pid: int, tid: int, at: int, **more: object) -> TraceEvent:
         return {"ph": phase, "name": name, "pid": pid, "tid": tid, "ts": (at - self._zero) / 1e3, **more}

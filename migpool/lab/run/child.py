@@ -80,9 +80,6 @@ class ControlChannel:
         *lines, self._kept = (self._kept + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def close(self) -> None:
-        self.sock.close()
-
 
 class Child:
     """The process's main thread, while a thread listens to the parent and the migration has one of its own."""

@@ -191,7 +191,7 @@ class ChildProcess:
         """See that the process is gone, and everything of it."""
         # To the process the end of the connection is its parent's end: it cancels in order what it still does.
         with self._printed:
-            for tell in (self.control.close, self._process.terminate, self._process.kill):
+            for tell in (self.control.sock.close, self._process.terminate, self._process.kill):
                 tell()
                 try:
                     self._process.wait(PATIENCE)

@@ -101,11 +101,7 @@ class RoundResult(Form):
     def of(cls, done: Round) -> RoundResult:
         left, expected = done.after.left, done.after.expected_downtime
         return cls(
-            number=done.number,
-            bytes=done.bytes,
-            sent=done.sent,
-            seconds=done.seconds,
-            dirtied=done.dirtied,
+            **{name: getattr(done, name) for name in ("number", "bytes", "sent", "seconds", "dirtied")},
             left=left.precopy + left.stopcopy,
             expected_ms=None if expected is None else expected * 1e3,
         )

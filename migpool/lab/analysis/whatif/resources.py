@@ -30,10 +30,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from migpool.core.effects import Wait
+from migpool.device import Side
 from migpool.lab.analysis.page_jobs import with_page_jobs
-from migpool.lab.analysis.whatif.jobsteps import JobSteps, PageSteps
+from migpool.lab.analysis.whatif.jobsteps import JobSteps, page_steps
 from migpool.lab.analysis.whatif.ownsteps import OwnSteps
 from migpool.lab.analysis.whatif.plan import (
     CHANNELS,
@@ -70,7 +72,7 @@ class Freed:
     """
 
     resource: str
-    side: str
+    side: Side | Literal[""]
     shorter: int
     devices: tuple[str, ...] = ()
     turn: int = 0
@@ -132,7 +134,8 @@ def _ways(
 ) -> Iterator[tuple[Freed, Recording]]:
     """Each resource that is there, and the recording without it."""
     loads_there = any(name.startswith(THREAD) for name in recording.places)
-    for side in ("source", "destination"):
+    sides: tuple[Side, Side] = ("source", "destination")
+    for side in sides:
         yield Freed("big lock", side, 0), _without(recording, [lock_of(side)])
         resource = "receiving threads" if side == "destination" and loads_there else "workers"
         yield Freed(resource, side, 0), _with_threads(recording, [side])
@@ -251,7 +254,7 @@ def recording_of(
     last = own.at_destination(own.at_source())
     pages = [job for slot, job in source.jobs.items() if slot in source.page_jobs]
     if pages:
-        PageSteps(plan, jobs).round(pages)
+        page_steps(plan, jobs, pages)
     for slot, job in source.jobs.items():
         if slot not in source.page_jobs:
             jobs.saving(job)
