@@ -72,6 +72,7 @@ class Endpoint(ABC):
         self._threads = ThreadGroup(settings.peer_limit)
         self._threads.entered()  # the thread that calls run
         self._big_lock = threading.Lock()
+        self._crossing = machine.crossing(settings.vmsd if settings.channels else "main-channel")
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
@@ -190,7 +191,7 @@ class Endpoint(ABC):
         self._scheduler.begin(
             Setup(
                 side=self.side,
-                devices=(*self._memory_slots(), *self.machine.iterable),
+                devices=(*self._memory_slots(), *self._multifd_slots),
                 channels=self.settings.channels,
                 interpreter=interpreter,
                 threads=self._threads,
@@ -199,6 +200,11 @@ class Endpoint(ABC):
                 limit=self.settings.peer_limit,
             )
         )
+
+    @property
+    def _multifd_slots(self) -> tuple[Slot, ...]:
+        """The devices whose state crosses over the multifd channels, as both ends count them."""
+        return (*self.machine.iterable, *self._crossing.described)
 
     def _memory_slots(self) -> tuple[Slot, ...]:
         return ()

@@ -21,13 +21,13 @@ class ReturnPathWriter:
         put: sends all of some buffers to the source.
 
     Attributes:
-        extended: whether the source understands this project's own messages.
+        extended: whether the source understands this project's own messages; ``None`` until it has said so.
     """
 
     def __init__(self, put: Callable[[Sequence[bytes]], None]) -> None:
         self._put = put
         self._lock = Lock()
-        self.extended = False
+        self.extended: bool | None = None
 
     def answer(self, message: Message) -> None:
         """Send one message.

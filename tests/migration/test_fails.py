@@ -164,7 +164,11 @@ def test_a_config_longer_than_a_chunk_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param(lambda _, d: d.pop(0), "the destination has 3 iterable devices, this machine 4", id="one less"),
+        pytest.param(
+            lambda _, d: d.pop(0),
+            "the destination has 3 devices on its multifd channels, this machine 4",
+            id="one less",
+        ),
         pytest.param(lambda s, _: s.pop(), "ended without plain-9", id="a section less"),
         pytest.param(lambda _, d: d.pop(), "found 'plain-9' (0)", id="a section more"),
         pytest.param(lambda _, d: setattr(d[0], "idstr", "other"), "found 'device-0'", id="another name"),
