@@ -260,7 +260,6 @@ class ProcessPair:
     """
 
     def __init__(self, scenario: Scenario, model: str, seed: int, where: str) -> None:
-        self._scenario = scenario
         self._task: dict[str, Any] = {
             "scenario": scenario.model_dump(mode="json"),
             "model": model,
@@ -287,45 +286,35 @@ class ProcessPair:
             stack.callback(destination.end)
             source = ChildProcess("source", self._task)
             stack.callback(source.end)
-            with selectors.DefaultSelector() as selector:
-                self._watch(selector, source, destination, observe, stop)
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for process in (source, destination):
+                selector.register(process.control.sock, selectors.EVENT_READ, process)
+            seen: object = None
+            moved = time.monotonic()
+            while selector.get_map():
+                for key, _ in selector.select(TICK):
+                    process = key.data
+                    process.hear()
+                    if process.outcome is not None:
+                        selector.unregister(key.fileobj)
+                source.learn(destination.listening)
+                changes = (*source.entered(), *destination.entered())
+                observe(Observed(source.state, destination.state, source.bytes, changes, tuple(source.rounds)))
+                if stop() and not self._cancelled:
+                    self._cancelled = time.monotonic()
+                    source.cancel()
+                self._free_the_lonely(source, destination)
+                now = (source.state, destination.state, source.bytes, destination.bytes, self._cancelled)
+                if now != seen:
+                    seen, moved = now, time.monotonic()
+                limit = CANCEL_LIMIT if self._cancelled else self._limit
+                if time.monotonic() - moved > limit:
+                    source.give_up(limit)
+                    destination.give_up(limit)
+                    break
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
         return PairResult(source.ending(), destination.ending(), bool(self._cancelled), tuple(source.rounds))
-
-    def _watch(
-        self,
-        selector: selectors.BaseSelector,
-        source: ChildProcess,
-        destination: ChildProcess,
-        observe: Callable[[Observed], None],
-        stop: Callable[[], bool],
-    ) -> None:
-        for process in (source, destination):
-            selector.register(process.control.sock, selectors.EVENT_READ, process)
-        seen: object = None
-        moved = time.monotonic()
-        while selector.get_map():
-            for key, _ in selector.select(TICK):
-                process = key.data
-                process.hear()
-                if process.outcome is not None:
-                    selector.unregister(key.fileobj)
-            source.learn(destination.listening)
-            changes = (*source.entered(), *destination.entered())
-            observe(Observed(source.state, destination.state, source.bytes, changes, tuple(source.rounds)))
-            if stop() and not self._cancelled:
-                self._cancelled = time.monotonic()
-                source.cancel()
-            self._free_the_lonely(source, destination)
-            now = (source.state, destination.state, source.bytes, destination.bytes, self._cancelled)
-            if now != seen:
-                seen, moved = now, time.monotonic()
-            limit = CANCEL_LIMIT if self._cancelled else self._limit
-            if time.monotonic() - moved > limit:
-                for process in (source, destination):
-                    process.give_up(limit)
-                return
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""

@@ -111,9 +111,9 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
     recording = recording_of(ours, theirs, end - begin, turns)
     names = [device.name for device in source.devices]
     try:
-        whole = _downtime(recording.steps, recording.places)
+        whole = play(recording.steps, recording.places)[-1]
         freed = [
-            replace(one, shorter=max(0, whole - _downtime(changed.steps, changed.places)))
+            replace(one, shorter=max(0, whole - play(changed.steps, changed.places)[-1]))
             for one, changed in _ways(recording, names, reads, writes)
         ]
     except Unplayable:
@@ -123,10 +123,6 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
 
 def _in_turn(side: Recorded, wait: Wait) -> InTurn | None:
     return in_turn([span for job in side.jobs.values() for span in job.spans if span.wait is wait])
-
-
-def _downtime(steps: list[Step], places: dict[str, int]) -> int:
-    return play(steps, places)[-1]
 
 
 def _ways(
