@@ -81,6 +81,8 @@ class Wait(IntEnum):
     """Devices that must be loaded before this one have not been."""
     OWN_LOCK = 24
     """Another call of the device holds the device's own lock."""
+    TURN = 25
+    """Another job of the same device reads it."""
 
 
 A_co = TypeVar("A_co", covariant=True)
@@ -180,6 +182,64 @@ class Send(Effect[None]):
         super().__init__(slot, index)
         self.chunk = chunk
         self.last = last
+
+
+class Turn(Brought[int]):
+    """It is this job's turn to read the device, which others save too. The answer is the index of what it reads; -1 if
+    another job has found the end of the state.
+
+    The effect's own ``index`` becomes the answer.
+    """
+
+    __slots__ = ()
+    wait = Wait.TURN
+
+
+class EndTurn(Effect[None]):
+    """The next job may read. No answer.
+
+    Arguments:
+        length: how many bytes were read; 0 for the end of the state.
+    """
+
+    __slots__ = ("length",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, index: int, length: int) -> None:
+        super().__init__(slot, index)
+        self.length = length
+
+
+class EndLane(Effect[int]):
+    """This job has no more state to save. The answer is the config's index if all state has been sent, else -1.
+
+    Arguments:
+        turn: how the job asked to read.
+    """
+
+    __slots__ = ("turn",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, turn: Turn) -> None:
+        super().__init__(slot)
+        self.turn = turn
+
+
+class SendAhead(Effect[None]):
+    """As :class:`Send`, for a job that is not the only one of its device. No answer.
+
+    Arguments:
+        chunk: what to send.
+        lane: which of the device's jobs it is, from 0.
+    """
+
+    __slots__ = ("chunk", "lane")
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk, lane: int) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+        self.lane = lane
 
 
 class SendSection(Effect[None]):
@@ -453,6 +513,9 @@ class LoadPages(Effect[int]):
         super().__init__(slot)
         self.item = item
 
+
+SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendPart)
+"""What a job does that sends a chunk or a config: it may block on a channel, and compute there."""
 
 Steps: TypeAlias = Generator[Effect[object], Any, None]
 """What a job's function returns. A generator has one type for all that it is sent, so a job says itself what the answer

@@ -16,6 +16,8 @@ from migpool.core.effects import (
     Acquire,
     AfterOthers,
     Credit,
+    EndLane,
+    EndTurn,
     KeepConfig,
     LoadConfig,
     Loaded,
@@ -25,12 +27,14 @@ from migpool.core.effects import (
     SaveConfig,
     SayLoaded,
     Send,
+    SendAhead,
     SendPages,
     SendPart,
     SendSection,
     Steps,
     TakeConfig,
     TakePages,
+    Turn,
     WriteState,
 )
 from migpool.core.machine import Slot
@@ -58,6 +62,35 @@ def save_state(slot: Slot) -> Steps:
     if read.index >= limit:
         yield credit
     yield Send(slot, read.index, config, last=True)
+
+
+def save_lane(slot: Slot, lane: int) -> Steps:
+    """Save an iterable device as one of several jobs: while this one sends what it has read, another one reads.
+
+    Each has a buffer of its own; the device is read by one at a time.
+
+    Arguments:
+        slot: the device.
+        lane: which of the device's jobs this is, from 0.
+    """
+    chunk: Chunk = yield Acquire(slot)
+    turn, read, end = Turn(slot), ReadState(slot, 0, chunk), EndTurn(slot, 0, 0)
+    credit, send = Credit(slot, 0), SendAhead(slot, 0, chunk, lane)
+    while (index := (yield turn)) >= 0:
+        read.index = end.index = credit.index = send.index = index
+        end.length = yield read
+        yield end
+        if not end.length:
+            break
+        yield credit
+        yield send
+    yield Release(slot, chunk)
+    last: int = yield EndLane(slot, turn)
+    if last >= 0:
+        config: bytes = yield SaveConfig(slot, last)
+        credit.index = last
+        yield credit
+        yield Send(slot, last, config, last=True)
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:

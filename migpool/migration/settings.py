@@ -38,6 +38,8 @@ class Settings:
             one after the other.
         vmsd: where the config of a device that is not iterable crosses, if the device does not say. Without multifd
             channels there is but the main channel.
+        in_flight: how many jobs save an iterable device at once, if the device does not say: while one sends a chunk,
+            another reads the next. Without multifd channels there is one.
         config_load: when the destination loads the config of an iterable device: as soon as that device has all its
             state, or only after every iterable device has.
     """
@@ -58,6 +60,7 @@ class Settings:
     auto_converge: bool = True
     together: bool = True
     vmsd: ConfigChannel = "main-channel"
+    in_flight: int = 1
     config_load: ConfigLoad = "as-loaded"
 
     @property

@@ -14,6 +14,7 @@
     count = 2
     options = {size = "64MiB"}        # the plug-in's own
     vmsd = "multifd"                  # as [migration] vmsd, for these devices
+    in_flight = 2                     # as [migration] in_flight, for these devices
 
     [channels]
     count = 4
@@ -41,6 +42,7 @@
     splice = false                    # move state past the buffers, where a device has a descriptor for that
     credits = true
     vmsd = "main-channel"             # or "multifd": devices that are not iterable as jobs, over the multifd channels
+    in_flight = 1                     # jobs that save an iterable device at once: one reads while another sends
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
     [compare]
@@ -67,6 +69,7 @@ from migpool.units import MIB, parse_rate, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
 Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1)]
+InFlight = Annotated[int, Field(ge=1, le=64)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -87,6 +90,7 @@ class DeviceEntry(Table):
     count: Annotated[int, Field(ge=1, le=4096)] = 1
     options: dict[str, JsonValue] = {}
     vmsd: ConfigChannel | None = None
+    in_flight: InFlight | None = None
 
 
 class ChannelsTable(Table):
@@ -125,6 +129,7 @@ class MigrationTable(Table):
     splice: bool = False
     credits: bool = True
     vmsd: ConfigChannel = "main-channel"
+    in_flight: InFlight = 1
     config_load: ConfigLoad = "as-loaded"
 
 

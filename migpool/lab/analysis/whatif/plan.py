@@ -72,6 +72,11 @@ def turns_of(wait: Wait) -> str:
     return "reads in turn" if wait is Wait.READ else "writes in turn"
 
 
+def turn_of(slot: int) -> str:
+    """The resource that is the turn to read a device that several jobs save."""
+    return f"turn {slot}"
+
+
 def thread_of(name: str) -> str:
     """The resource that is one channel's thread at the destination."""
     return THREAD + name
@@ -115,6 +120,7 @@ class Plan:
         for wait, known in turns.items():
             if known:
                 self.places[turns_of(wait)] = 1
+        self.places |= {turn_of(slot): 1 for slot in source.shared}
         self.busy = loading_on(destination, self.receivers)
         self.begun: dict[tuple[str, int], int] = {}
         self.done: dict[tuple[str, int], int] = {}
@@ -188,6 +194,8 @@ class Plan:
                 step.takes = step.gives = turns_of(span.wait)
             elif span.thread in self.receivers:
                 step.takes = step.gives = thread_of(span.thread)
+            elif span.slot in side.shared:
+                step.takes = step.gives = turn_of(span.slot)
         elif rule == "lock":
             step.part, step.work = "own", 0
         step.delay = max(0, begin - before)
