@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeV
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
-from migpool.device import ConfigLock
+from migpool.device import ConfigLock, Part
 
 if TYPE_CHECKING:
     from migpool.wire.ram import RamPages
@@ -220,7 +220,7 @@ class EndLane(Effect[int]):
     __slots__ = ("turn",)
     wait = Wait.TURN
 
-    def __init__(self, slot: Slot, turn: Turn) -> None:
+    def __init__(self, slot: Slot, turn: Turn | SavePart) -> None:
         super().__init__(slot)
         self.turn = turn
 
@@ -240,6 +240,21 @@ class SendAhead(Effect[None]):
         super().__init__(slot, index)
         self.chunk = chunk
         self.lane = lane
+
+
+class SavePart(Effect[Part | None]):
+    """The device has filled ``chunk`` with a part of its state. The answer is a :class:`~migpool.device.Part`; ``None``
+    is the end. The effect's ``index`` becomes the part's tag, its ``number`` how many had been saved before.
+    """
+
+    __slots__ = ("chunk", "number")
+    wait = Wait.READ
+    doing = "save_part"
+
+    def __init__(self, slot: Slot, chunk: Chunk) -> None:
+        super().__init__(slot)
+        self.chunk = chunk
+        self.number = 0
 
 
 class SendSection(Effect[None]):
@@ -285,6 +300,42 @@ class NextChunk(Brought[Chunk]):
 
     __slots__ = ()
     wait = Wait.STARVED
+
+
+class NextPart(Brought["Chunk | bool"]):
+    """A part of the device's state has come. The answer is a :class:`~migpool.core.buffers.Chunk`; ``False``: no more.
+    The effect's ``index`` becomes the part's tag.
+    """
+
+    __slots__ = ()
+    wait = Wait.STARVED
+
+
+class LoadPart(Effect[None]):
+    """The device has taken a part. No answer."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.WRITE
+    doing = "load_part"
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+
+
+class EndParts(Effect["Chunk | None"]):
+    """This job has no more parts to load. The answer is the config's chunk if all have been loaded, else ``None``.
+
+    Arguments:
+        following: how the job asked for parts.
+    """
+
+    __slots__ = ("following",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, following: NextPart) -> None:
+        super().__init__(slot)
+        self.following = following
 
 
 class WriteState(Effect[None]):
@@ -514,6 +565,9 @@ class LoadPages(Effect[int]):
         self.item = item
 
 
+READS: tuple[type[Effect[object]], ...] = (ReadState, SavePart)
+WRITES: tuple[type[Effect[object]], ...] = (WriteState, LoadPart)
+"""What a job does in a device that may block, and compute there."""
 SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendPart)
 """What a job does that sends a chunk or a config: it may block on a channel, and compute there."""
 

@@ -17,12 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Wait
+from migpool.core.effects import Steps, Wait
 from migpool.core.interpreter import Interpreter, Job, of
-from migpool.core.jobs import load_config, load_described, load_state
+from migpool.core.jobs import load_config, load_described, load_parts, load_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import start
-from migpool.device import MemoryDevice
+from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
@@ -339,9 +339,10 @@ class Destination(Endpoint):
 
     def _submit(self, slots: Sequence[Slot]) -> None:
         keep = self.settings.config_load == "after-iterables"
-        for slot in slots:
-            steps = load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)
-            self._scheduler.take(Job("load", steps, slot))
+        for lane in range(max(map(_jobs_of, slots), default=0)):
+            for slot in slots:
+                if lane < _jobs_of(slot):
+                    self._scheduler.take(Job("load", _loading(slot, keep=keep), slot, lane))
 
     def _submit_late(self) -> None:
         """Every page of the memory is in its place."""
@@ -374,3 +375,14 @@ class Destination(Endpoint):
             device = slot.device
             described = slot in self._crossing.described
             yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark, described=described)
+
+
+def _jobs_of(slot: Slot) -> int:
+    """How many jobs load a device at once."""
+    return slot.device.engines if isinstance(slot.device, TaggedDevice) else 1
+
+
+def _loading(slot: Slot, *, keep: bool) -> Steps:
+    if isinstance(slot.device, TaggedDevice):
+        return load_parts(slot, keep=keep)
+    return load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)

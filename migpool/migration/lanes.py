@@ -5,7 +5,8 @@ Guarantees:
 1. One job at a time reads a device, and the index of what it reads is given with the turn: so the order of the reads is
    the order of the indices, whichever job sends first.
 2. Who waits for a turn gets it in the order of asking, or hears that the state has ended; the switch ends every wait.
-3. The config is saved by the last of the jobs that have read: when all state has been sent. One that begins only then
+3. Parts with tags need no turn: each is counted when it is there, and no tag is sent twice.
+4. The config is saved by the last of the jobs that have read: when all state has been sent. One that begins only then
    has nothing to do, so nobody waits for a job that has no thread.
 """
 
@@ -16,8 +17,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import EndLane, EndTurn, Turn
+from migpool.core.effects import EndLane, EndTurn, SavePart, Turn
 from migpool.core.interpreter import Handlers, Ready
+from migpool.device import DeviceError, Part, TaggedDevice
+from migpool.wire.devicestate import MAX_U32
 
 ENDED = -1
 
@@ -25,14 +28,15 @@ ENDED = -1
 class _Reader:
     """Whose turn it is at one device, and which jobs are at it."""
 
-    __slots__ = ("active", "busy", "changed", "done", "ended", "next", "waiting")
+    __slots__ = ("active", "busy", "changed", "done", "ended", "next", "tags", "waiting")
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())
         self.waiting: deque[Ready] = deque()
-        self.active: set[Turn] = set()
+        self.active: set[Turn | SavePart] = set()
         self.busy = self.ended = self.done = False
         self.next = 0
+        self.tags: set[int] = set()
 
 
 class Lanes:
@@ -54,6 +58,7 @@ class Lanes:
         handlers.on_call(Turn, self._take_or_call)
         handlers.on(EndTurn, self._end_turn)
         handlers.on(EndLane, self._end_lane)
+        handlers.on(SavePart, self._save_part)
 
     def _take(self, effect: Turn) -> int:
         reader = self._readers[effect.slot.number]
@@ -100,6 +105,29 @@ class Lanes:
                 reader.changed.notify()
         for ready in woken:
             ready()  # it asks again: who asked meanwhile may have been given the turn
+
+    def _save_part(self, effect: SavePart) -> Part | None:
+        slot, chunk = effect.slot, effect.chunk
+        device = slot.device
+        assert isinstance(device, TaggedDevice)
+        reader = self._readers[slot.number]
+        with reader.changed:
+            reader.active.add(effect)
+        part = device.save_part(chunk.buffer)
+        if part is None:
+            effect.index = ENDED
+            return None
+        if not 0 < part.length <= chunk.size or not 0 <= part.tag <= MAX_U32:
+            raise DeviceError(f"save_part returned {part}: a tag of 32 bits and 1 to {chunk.size} bytes are allowed")
+        chunk.length = part.length
+        effect.index = part.tag
+        with reader.changed:
+            if part.tag in reader.tags:
+                raise DeviceError(f"save_part has returned the tag {part.tag} twice").located_index(part.tag)
+            reader.tags.add(part.tag)
+            effect.number = reader.next
+            reader.next += 1
+        return part
 
     def _end_lane(self, effect: EndLane) -> int:
         reader = self._readers[effect.slot.number]

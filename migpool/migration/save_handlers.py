@@ -36,7 +36,7 @@ from migpool.migration.sections import config_section, counted
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
+from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config, tagged_record
 from migpool.wire.sections import section_end, section_part
 
 UNLIMITED = 1 << 62
@@ -208,7 +208,7 @@ class SaveHandlers:
         handlers.on_call(Credit, self._credit_or_call)
         handlers.on(Send, self._send if self._group else self._write)
         handlers.on(SendPart, self._send_part)
-        handlers.on(SendAhead, self._send_ahead)
+        handlers.on(SendAhead, self._send_ahead if self._group else self._write_part)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
@@ -282,6 +282,11 @@ class SaveHandlers:
         self._group.send(effect.slot.name, index, outlet.vectors, HEADER_SIZE + chunk.length)
         with self._counting:  # the device's other jobs count, too
             self._bytes_of[number] += chunk.length
+
+    def _write_part(self, effect: SendAhead) -> None:
+        number, chunk = effect.slot.number, effect.chunk
+        self._main.write(section_part(number, [*tagged_record(effect.index, chunk.payload), end_payload()]))
+        self._bytes_of[number] += chunk.length
 
     def _send_part(self, effect: SendPart) -> None:
         number, part = effect.slot.number, effect.part

@@ -38,9 +38,10 @@ from typing import TYPE_CHECKING, Unpack
 from migpool.core.buffers import BufferPool
 from migpool.core.effects import SaveSetup, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
-from migpool.core.jobs import keep_config, save_described, save_lane, save_sections, save_state
+from migpool.core.jobs import keep_config, save_described, save_lane, save_parts, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
+from migpool.device import TaggedDevice
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
@@ -200,7 +201,11 @@ class Source(Endpoint):
         return chunk
 
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
-        lanes = {slot.number: count for slot in self.machine.iterable if (count := self._lanes(slot)) > 1}
+        lanes = {
+            slot.number: count
+            for slot in self.machine.iterable
+            if (count := self._lanes(slot)) > 1 or isinstance(slot.device, TaggedDevice)
+        }
         jobs = sum(lanes.get(slot.number, 1) for slot in self.machine.iterable)
         self._pool = BufferPool(chunk, jobs + 1)
         stack.callback(self._note_memory, self._pool)
@@ -332,12 +337,16 @@ class Source(Endpoint):
     def _saving(self, slot: Slot, lane: int) -> Steps:
         if not slot.device.iterable:
             return save_described(slot, self._pool.size)
+        if isinstance(slot.device, TaggedDevice):
+            return save_parts(slot, lane)
         return save_lane(slot, lane) if self._lanes(slot) > 1 else save_state(slot)
 
     def _lanes(self, slot: Slot) -> int:
         """How many jobs save a device at once."""
         if not (slot.device.iterable and self._group):
             return 1
+        if isinstance(slot.device, TaggedDevice):
+            return slot.device.engines
         return slot.device.in_flight or self.settings.in_flight
 
     def _join(self) -> None:

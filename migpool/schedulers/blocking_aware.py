@@ -39,23 +39,24 @@ from collections import deque
 from time import monotonic_ns
 
 from migpool.core.effects import (
+    READS,
     SENDS,
+    WRITES,
     AfterOthers,
     Credit,
     Effect,
     LoadConfig,
     NextChunk,
-    ReadState,
+    NextPart,
     SaveConfig,
     Turn,
-    WriteState,
 )
 from migpool.core.interpreter import Job
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
 
-WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, Credit, Turn, AfterOthers})
-MAY_BLOCK = WAITS | {ReadState, WriteState, *SENDS, SaveConfig, LoadConfig}
+WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, NextPart, Credit, Turn, AfterOthers})
+MAY_BLOCK = WAITS | {*READS, *WRITES, *SENDS, SaveConfig, LoadConfig}
 
 UNLIMITED = 1 << 16
 WINDOW = 500_000
