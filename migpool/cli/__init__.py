@@ -1,4 +1,4 @@
-"""The command line. A file a command; each does nothing but arguments, progress and printing.
+"""The command line. A file a command or a pair of them; each does nothing but arguments, progress and printing.
 
 Whatever takes time to import is imported by the command that needs it, so that help and completion are quick.
 """

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Self
 
 from migpool.errors import MigpoolError, UsageError
 
@@ -58,3 +64,84 @@ def explain(error: BaseException) -> tuple[list[str], int]:
         return [], 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return [f"migpool: this should not have happened: {what}; --debug shows where"], 1
+
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """While it is entered, SIGINT and SIGTERM are only noted. Calling it says whether one has come.
+
+    Arguments:
+        say: shows a line to the user; called from :meth:`__call__`, never from a signal handler.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._first = 0
+        self._came = 0
+        self._told = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Whether to cancel. The first signal is acknowledged to the user; later ones are answered, no more."""
+        if self._told < self._came:
+            still = f"still cancelling, in order; kill -KILL {os.getpid()} would end it by force"
+            self._say(still if self._told else "cancelling ...")
+            self._told = self._came
+        return self._came > 0
+
+    @property
+    def exit_code(self) -> int:
+        """What a process that was ended by the signal exits with: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self._first
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._first = self._first or number
+        self._came += 1
+
+
+REPORT: Final = Path("migpool-report.html")
+"""Where ``compare`` writes the report, and ``report`` unless it is told otherwise."""
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before the work begins whether the files can be written, and not after it.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: name a file")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no directory {path.absolute().parent}")
+        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise UsageError(f"{path} cannot be written: no permission")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        MigpoolError: it cannot be written.
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def reported(path: Path) -> str:
+    return f"Report       {path} (a page for the browser)"

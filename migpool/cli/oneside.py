@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 import structlog
 
-from migpool.cli.files import check_writable, write
-from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import Invocation, complain, say
+from migpool.cli.invocation import Interrupt, Invocation, check_writable, complain, say, write
 from migpool.cli.logs import announce, configure
-from migpool.cli.tuning import Tuning
+from migpool.cli.options import Tuning
 from migpool.device import Side
 from migpool.lab.findings import lab_result, source_result, traced_source
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.table import run_line
-from migpool.lab.run.footprint import footprint
 from migpool.lab.run.result import RunResult
-from migpool.lab.run.side import SideResult, SideRun
-from migpool.lab.run.warned import warnings_told
-from migpool.migration.states import State
+from migpool.lab.run.side import SideResult, SideRun, footprint, warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import load_scenario
 from migpool.transport.address import Address
@@ -38,7 +34,7 @@ class OneSide:
         address: where to connect to, or to listen.
         count: how many; 0 until cancelled.
         seed: instead of the scenario's.
-        tuning: what of the scenario is to be otherwise; ``None`` for nothing.
+        tuning: what of the scenario is to be otherwise.
 
     Attributes:
         warnings: of the last migration, a line each.
@@ -54,30 +50,26 @@ class OneSide:
         model: str,
         side: Side,
         address: str,
-        *,
         count: int,
         seed: int | None,
-        tuning: Tuning | None = None,
+        tuning: Tuning,
     ) -> None:
         configure(invocation)
-        self.invocation = invocation
-        self.scenario = (tuning or Tuning()).applied(load_scenario(scenario_name))
+        self.scenario = tuning.applied(load_scenario(scenario_name))
         self.model = parse_model(model)
-        self.side: Side = side
-        self.address = Address.parse(address)
         self.count = count
         self.seed = self.scenario.seed if seed is None else seed
         self.listened = False
         self.warnings: list[str] = []
+        self._invocation = invocation
+        self._side: Side = side
+        self._address = Address.parse(address)
         self._where = scenario_name
         self._log = structlog.get_logger()
 
     def numbers(self) -> Iterator[int]:
         """1, 2, 3 ... as many as there are to be."""
-        number = 0
-        while not self.count or number < self.count:
-            number += 1
-            yield number
+        return iter(range(1, self.count + 1)) if self.count else count(1)
 
     def migrate(self, number: int, interrupt: Interrupt) -> SideResult:
         """Carry out one migration; the first signal cancels it.
@@ -89,11 +81,11 @@ class OneSide:
         run = SideRun(
             self.scenario,
             self.model,
-            self.side,
+            self._side,
             self.seed,
-            self.address,
+            self._address,
             where=self._where,
-            watch=lambda state: self._log.info("state", migration=number, side=self.side, state=state.value),
+            watch=lambda state: self._log.info("state", migration=number, side=self._side, state=state.value),
             listening=self._say_where,
         )
         self.warnings = []
@@ -106,18 +98,18 @@ class OneSide:
                     run.cancel()
         left = footprint()
         if left is not None:
-            self._log.info("left behind", migration=number, side=self.side, **asdict(left))
+            self._log.info("left behind", migration=number, side=self._side, **asdict(left))
         return run.result()
 
     def _warned(self, text: str) -> None:
-        self.warnings.append(f"at the {self.side}, {text}")
+        self.warnings.append(f"at the {self._side}, {text}")
         complain(f"warning: {text}")
 
     def _say_where(self, address: Address) -> None:
         # A port that the system chose stays the same for the migrations that follow.
-        self.address = address
+        self._address = address
         self.listened = True
-        announce(self.invocation, "listening on", address=str(address))
+        announce(self._invocation, "listening on", address=str(address))
 
 
 def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | None) -> int:
@@ -160,14 +152,10 @@ def receive_machines(side: OneSide) -> int:
                 complain(f"cancelled: {result.error}" if result.error else "cancelled between two migrations")
                 return interrupt.exit_code
             if result.verified:
-                say(f"{side.model.name}, run {number}: {_received(result)}")
+                told = f"completed, {result.report.bytes} bytes received, the machine runs here"
+                say(f"{side.model.name}, run {number}: {told}")
                 continue
             complain(f"{side.model.name}, run {number}: {result.report.outcome.value}: {result.error}")
             if side.count or not side.listened:
                 return 1
     return 0
-
-
-def _received(result: SideResult) -> str:
-    assert result.report.outcome is State.COMPLETED
-    return f"completed, {result.report.bytes} bytes received, the machine runs here"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from migpool.cli.invocation import Invocation, LogFormat
+from migpool.errors import UsageError
+from migpool.units import parse_rate
+
+if TYPE_CHECKING:
+    from migpool.scenario.schema import Scenario  # pydantic takes its time
 
 
 def complete_scenario(incomplete: str) -> list[str]:
     """Built-in scenarios; and files, which the shell knows."""
-    from importlib.resources import files
+    from migpool.scenario import shipped
 
-    found = (entry.name for entry in files("migpool").joinpath("scenario", "shipped").iterdir())
-    names = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    names = list(shipped("scenario", "shipped"))
     paths = sorted(str(path) for path in Path().glob(f"{glob_safe(incomplete)}*.toml"))
     return [name for name in names + paths if name.startswith(incomplete)]
 
@@ -40,14 +46,14 @@ def complete_models(incomplete: str) -> list[str]:
     return [f"{before}{comma}{found}" for found in complete_model(last)]
 
 
-ScenarioArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SCENARIO",
-        help="A built-in scenario ([cyan]migpool scenario list[/]) or the path of a TOML file.",
-        autocompletion=complete_scenario,
-    ),
-]
+_scenario = partial(
+    typer.Argument,
+    metavar="SCENARIO",
+    help="A built-in scenario ([cyan]migpool scenario list[/]) or the path of a TOML file.",
+    autocompletion=complete_scenario,
+)
+ScenarioArgument = Annotated[str, _scenario()]
+OptionalScenario = Annotated[str | None, _scenario(show_default=False)]
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -83,29 +89,16 @@ SeedOption = Annotated[
 Count = Annotated[
     int, typer.Option("--count", metavar="N", min=0, help="Migrations in a row; 0: until cancelled.", show_default=True)
 ]
-JsonFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        dir_okay=False,
-        help="Write the result as JSON (schema 1), with a trace of each model.",
-    ),
-]
-TraceFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--trace", metavar="FILE", dir_okay=False, help="Write a Chrome trace; https://ui.perfetto.dev opens it."
-    ),
-]
-PictureFile = Annotated[
-    Path | None,
-    typer.Option("--picture", metavar="FILE.svg", dir_okay=False, help="Write the table as an SVG picture."),
-]
-ReportFile = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="FILE.html", dir_okay=False, help="Write the report, one HTML file, to FILE."),
-]
+
+
+def _file(name: str, metavar: str, what: str) -> Any:
+    return typer.Option(name, metavar=metavar, dir_okay=False, help=f"Write {what}")
+
+
+JsonFile = Annotated[Path | None, _file("--json", "FILE", "the result as JSON (schema 1), with a trace of each model.")]
+TraceFile = Annotated[Path | None, _file("--trace", "FILE", "a Chrome trace; https://ui.perfetto.dev opens it.")]
+PictureFile = Annotated[Path | None, _file("--picture", "FILE.svg", "the table as an SVG picture.")]
+ReportFile = Annotated[Path | None, _file("--report", "FILE.html", "the report, one HTML file, to FILE.")]
 
 
 def _noted(name: str) -> Callable[[typer.Context, Any], Any]:
@@ -139,3 +132,64 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show the traceback of an error.", show_default=False, callback=_noted("debug")),
 ]
+
+
+DowntimeLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--downtime-limit",
+        metavar="SECONDS",
+        min=0.0001,
+        max=86400,
+        help="Switch over once what is left takes no longer than this.",
+    ),
+]
+MaxBandwidthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bandwidth", metavar="RATE", help='Most memory sent a second while the machine runs: "500MiB/s".'
+    ),
+]
+InTurnOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--in-turn/--together",
+        help="After the stop, save memory, iterable devices and the rest one after the other, or all at once.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What of a scenario is to be otherwise; ``None`` leaves it.
+
+    Arguments:
+        downtime_limit: in seconds.
+        max_bandwidth: as it was written.
+        in_turn: the opposite of ``together``.
+    """
+
+    downtime_limit: float | None = None
+    max_bandwidth: str | None = None
+    in_turn: bool | None = None
+
+    def applied(self, scenario: Scenario) -> Scenario:
+        """The scenario with these changes.
+
+        Raises:
+            UsageError: the bandwidth is no rate.
+        """
+        changes: dict[str, object] = {}
+        if self.downtime_limit is not None:
+            changes["downtime_limit"] = self.downtime_limit
+        if self.max_bandwidth is not None:
+            try:
+                changes["max_bandwidth"] = parse_rate(self.max_bandwidth)
+            except ValueError as error:
+                raise UsageError(f"--max-bandwidth: {error}") from None
+            if not changes["max_bandwidth"]:
+                raise UsageError("--max-bandwidth: it must be over 0; leave it out for no limit")
+        if self.in_turn is not None:
+            changes["together"] = not self.in_turn
+        return scenario.model_copy(update={"migration": scenario.migration.model_copy(update=changes)})

@@ -11,22 +11,18 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.files import REPORT, check_writable, reported, write
-from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import Invocation
+from migpool.cli.invocation import REPORT, Interrupt, Invocation, check_writable, reported, write
 from migpool.cli.logs import configure
-from migpool.cli.tuning import Tuning
+from migpool.cli.options import Tuning
 from migpool.errors import UsageError
-from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan
-from migpool.lab.progress import watching
+from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
-from migpool.lab.report.device_table import device_table
 from migpool.lab.report.page.document import document
-from migpool.lab.report.page.headline import reason_line
-from migpool.lab.report.table import console_for, picture, render, run_line
+from migpool.lab.report.summary import reason_line
+from migpool.lab.report.table import console_for, device_table, picture, render, run_line
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.processes import Observed
-from migpool.lab.run.result import LabResult, RunResult
+from migpool.lab.run.result import LabResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 
@@ -78,8 +74,7 @@ def run_models(
     ):
         lab.make(planned, _Logging(watcher), interrupt)
         came = interrupt()
-    bound = lab.bound()
-    result = lab.result(bound)
+    result = lab.result()
     if json_file is not None:
         write(json_file, result.to_json())
     if trace_file is not None:
@@ -101,7 +96,11 @@ def run_models(
         console.print(Text("\nDevices", style="bold"), device_table(shown))
     if written is not None:
         console.print(f"\n{reported(written)}", markup=False, highlight=False, soft_wrap=True)
-    return _judge(result.runs, screen)
+    bad = [run for run in result.runs if not run.verified]
+    if bad:
+        more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
+        screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if bad else 0
 
 
 def _write_report(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:
@@ -141,12 +140,3 @@ class _Logging:
             "run over", model=result.model, repeat=result.repeat, outcome=result.outcome, verified=result.verified
         )
         self._watcher.ended(run)
-
-
-def _judge(runs: Sequence[RunResult], screen: Console) -> int:
-    bad = [run for run in runs if not run.verified]
-    if not bad:
-        return 0
-    more = f" (and {len(bad) - 1} more of {len(runs)} runs)" if bad[1:] else ""
-    screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
-    return 1

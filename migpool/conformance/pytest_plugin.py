@@ -12,14 +12,13 @@ Installed with migpool; without the options it does nothing, and imports nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from migpool.conformance.running import CheckResult
+    from migpool.conformance.check import CheckResult
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,34 +37,22 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     device, model = config.getoption("--migpool-plugin"), config.getoption("--migpool-model")
     if not (device or model):
         return
+    from migpool.conformance.devices import device_runs
+    from migpool.conformance.models.child import model_runs
     from migpool.errors import MigpoolError
 
+    limit = config.getoption("--migpool-limit")
+    found: list[tuple[str, Callable[[], CheckResult]]] = []
     try:
-        found = [*(_of_device(device, config) if device else ()), *(_of_model(model, config) if model else ())]
+        if device:
+            made = config.getoption("--migpool-option"), config.getoption("--migpool-count")
+            of_device = device_runs(device, *made, config.getoption("--migpool-models"), limit)
+            found += [(f"{device}::{check}", run) for check, run in of_device]
+        if model:
+            found += [(f"{model}::{check}", run) for check, run in model_runs(model, limit, config.add_cleanup)]
     except MigpoolError as error:
         raise pytest.UsageError(f"migpool: {error}") from None
     items.extend(ConformanceItem.from_parent(session, name=name, check=check) for name, check in found)
-
-
-def _of_device(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
-    from migpool.conformance.devices.checks import check_list, subject_of
-    from migpool.conformance.running import run_check
-
-    subject = subject_of(name, config.getoption("--migpool-option"), config.getoption("--migpool-count"))
-    for check in check_list(config.getoption("--migpool-models")):
-        yield f"{name}::{check}", partial(run_check, subject, check, config.getoption("--migpool-limit"))
-
-
-def _of_model(name: str, config: pytest.Config) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
-    from migpool.conformance.models import checks, subjects
-    from migpool.conformance.models.child import ChildRunner
-
-    limit = config.getoption("--migpool-limit")
-    for subject in subjects(name, limit):
-        runner = ChildRunner(subject, limit)
-        config.add_cleanup(runner.close)
-        for check in checks(subject):
-            yield f"{name}::{check}", partial(runner.run, check)
 
 
 class ConformanceItem(pytest.Item):
@@ -74,7 +61,7 @@ class ConformanceItem(pytest.Item):
         self._check = check
 
     def runtest(self) -> None:
-        from migpool.conformance.running import Outcome
+        from migpool.conformance.check import Outcome
 
         finding = self._check()
         if finding.outcome is Outcome.SKIPPED:

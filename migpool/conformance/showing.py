@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from migpool.conformance.running import CheckResult, Outcome
+from migpool.conformance.check import CheckResult, Outcome
+from migpool.lab.report.table import markdown_table, plain_table
 
 _MARKS: Final = {
     Outcome.PASSED: ("passed", "green"),
     Outcome.FAILED: ("FAILED", "red"),
     Outcome.SKIPPED: ("n/a", "dim"),
 }
-_SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Report:
         return f"{what} conforms: {ran} checks passed"
 
     def table(self) -> RenderableType:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table = plain_table()
         for heading in ("Check", "Model", ""):
             table.add_column(heading, no_wrap=True)
         table.add_column("What was seen", ratio=1)
@@ -65,19 +63,17 @@ class Report:
     def markdown(self) -> str:
         """To paste into a review."""
         about = {one.name: one.about for one in self.findings}
+        rows = [
+            (one.name, one.under or "-", _MARKS[one.outcome][0], one.text, f"{one.seconds:.2f}")
+            for one in self.findings
+        ]
         lines = [
             f"## Conformance of `{self.plugin}`",
             "",
             f"{self.verdict}. migpool {version('migpool')}, CPython {platform.python_version()}, "
             f"{platform.system()} {platform.machine()}; options: `{self.options or 'none'}`.",
             "",
-            "| check | model | result | what was seen | seconds |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {one.name} | {one.under or '-'} | {_MARKS[one.outcome][0]} | {_cell(one.text)} "
-                f"| {one.seconds:.2f} |"
-                for one in self.findings
-            ),
+            *markdown_table("| check | model | result | what was seen | seconds |", rows),
             "",
             *(f"* **{name}**: {text}" for name, text in about.items()),
             "",
@@ -89,7 +85,7 @@ class Report:
         "seconds"}]}``."""
         return json.dumps(
             {
-                "schema": _SCHEMA,
+                "schema": 1,
                 "plugin": self.plugin,
                 "package": self.package,
                 "options": self.options,
@@ -107,7 +103,3 @@ class Report:
             },
             indent=2,
         )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

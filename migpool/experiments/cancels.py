@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,29 +22,13 @@ from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import MigpoolError
 from migpool.experiments.finding import CountFinding
-from migpool.lab.run.footprint import footprint
+from migpool.lab.run.side import footprint
 from migpool.migration.states import State
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario
 
 SETTLED: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    threads: int
-    descriptors: int
-    children: int
-
-    def more_than(self, before: _Held) -> str:
-        """What is there too much, in words; empty if nothing is."""
-        pairs = (
-            ("threads", self.threads, before.threads),
-            ("descriptors", self.descriptors, before.descriptors),
-            ("processes", self.children, before.children),
-        )
-        return ", ".join(f"{now - then} more {what}" for what, now, then in pairs if now > then)
 
 
 def cancel_everywhere(
@@ -62,8 +45,7 @@ def cancel_everywhere(
     Arguments:
         waits: at how many waits of each side and model, spread evenly.
         seconds: for all of it, the same share for each model; a model's cancels end early when its share is used up.
-        stop: asked before each migration; once it says true no further one is made.
-        say: shows a line after each model.
+        stop, say: as for :func:`~migpool.experiments.runner.run_experiment`.
 
     Raises:
         MigpoolError: the machine cannot be built, or does not migrate even if nobody cancels it.
@@ -71,10 +53,8 @@ def cancel_everywhere(
     for name in models:
         if stop():
             return
-        left: list[str] = []
-        dead: list[str] = []
-        deadline = time.monotonic() + seconds / len(models)
-        late = _cancel_under(scenario, parse_model(name), waits, deadline, stop, left, dead)
+        left, dead = _cancel_under(scenario, parse_model(name), waits, seconds / len(models), stop)
+        late = len(left) - len(dead)
         note = f", {late} of them after the machine had moved" if late else ""
         say(f"{name}: {len(left)} cancels{note}; something left after {sum(map(bool, left))}")
         yield CountFinding.of(name, "cancels that left a thread, a descriptor or a process", left)
@@ -82,17 +62,21 @@ def cancel_everywhere(
 
 
 def _cancel_under(
-    scenario: Scenario,
-    model: Model,
-    waits: int,
-    deadline: float,
-    stop: Callable[[], bool],
-    left: list[str],
-    dead: list[str],
-) -> int:
-    """Make the cancels of one model; returns how many came too late."""
-    late = 0
-    where = [(side, position) for side, count in _waits(scenario, model).items() for position in spread(count, waits)]
+    scenario: Scenario, model: Model, waits: int, seconds: float, stop: Callable[[], bool]
+) -> tuple[list[str], list[str]]:
+    """Make the cancels of one model.
+
+    Returns:
+        What was left after each, and what was wrong with each further migration; none follows a cancel that was late.
+    """
+    left: list[str] = []
+    dead: list[str] = []
+    deadline = time.monotonic() + seconds
+    with _machine(scenario, "source") as source, _machine(scenario, "destination") as destination:
+        migrated, counted = counting_waits(source, destination, model, scenario.settings())
+    if not migrated.completed:
+        raise MigpoolError(f"{model.name}: the machine does not migrate even uncancelled: {migrated.error}")
+    where = [(side, position) for side, count in counted.items() for position in spread(count, waits)]
     # If the time is up early, what was done is spread over both ends and all waits all the same.
     random.Random(scenario.seed).shuffle(where)
     for side, position in where:
@@ -103,41 +87,26 @@ def _cancel_under(
             with _machine(scenario, "destination") as destination:
                 cancelled = cancelled_at(source, destination, model, scenario.settings(), side, position)
             when = f"cancelled at wait {position} of the {side}"
-            if cancelled.source.outcome is State.COMPLETED:
-                late += 1
-            else:
-                dead.append(_migrates_again(scenario, source, model, when))
+            if cancelled.source.outcome is not State.COMPLETED:
+                with _machine(scenario, "destination") as destination:
+                    again = migrate(source, destination, model, scenario.settings())
+                good = again.completed and again.source.verified
+                dead.append("" if good else f"{when}: {again.error or 'its state is wrong'}")
         left.append(_left_since(before, when))
-    return late
-
-
-def _migrates_again(scenario: Scenario, source: Machine, model: Model, when: str) -> str:
-    with _machine(scenario, "destination") as destination:
-        again = migrate(source, destination, model, scenario.settings())
-    return "" if again.completed and again.source.verified else f"{when}: {again.error or 'its state is wrong'}"
-
-
-def _waits(scenario: Scenario, model: Model) -> dict[Side, int]:
-    with _machine(scenario, "source") as source, _machine(scenario, "destination") as destination:
-        migrated, waits = counting_waits(source, destination, model, scenario.settings())
-    if not migrated.completed:
-        raise MigpoolError(f"{model.name}: the machine does not migrate even uncancelled: {migrated.error}")
-    return waits
+    return left, dead
 
 
 def _machine(scenario: Scenario, side: Side) -> closing[Machine]:
     return closing(build_machine(scenario, side, scenario.seed))
 
 
-def _held() -> _Held:
+def _held() -> dict[str, int]:
+    """How many of each thing this process holds."""
     seen = footprint()
     if seen is None:
         raise MigpoolError("this system has no /proc to count threads and descriptors by: run this on Linux")
-    return _Held(seen.threads, seen.descriptors, _children())
-
-
-def _children() -> int:
-    return sum(len(_words(path)) for path in Path("/proc/self/task").glob("*/children"))
+    children = sum(len(_words(path)) for path in Path("/proc/self/task").glob("*/children"))
+    return {"threads": seen.threads, "descriptors": seen.descriptors, "processes": children}
 
 
 def _words(path: Path) -> list[str]:
@@ -147,8 +116,11 @@ def _words(path: Path) -> list[str]:
         return []  # the thread has just ended
 
 
-def _left_since(before: _Held, when: str) -> str:
+def _left_since(before: Mapping[str, int], when: str) -> str:
+    """What is there too much, in words; empty if nothing is."""
     deadline = time.monotonic() + SETTLED
-    while (more := _held().more_than(before)) and time.monotonic() < deadline:
+    while (more := {what: now - before[what] for what, now in _held().items() if now > before[what]}) and (
+        time.monotonic() < deadline
+    ):
         time.sleep(0.01)
-    return f"{when}: {more}" if more else ""
+    return f"{when}: {', '.join(f'{count} more {what}' for what, count in more.items())}" if more else ""

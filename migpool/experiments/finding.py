@@ -33,6 +33,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
+from migpool.experiments.form import Comparison, Variant
 from migpool.experiments.verdict import Outcome, Word, counted
 from migpool.lab.run.form import Form
 from migpool.lab.run.result import MachineFacts, ThreadCounts
@@ -43,10 +44,7 @@ EXAMPLES: Final = 3
 Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
 
 
-class VariantFinding(Form):
-    name: str
-    model: str
-    set: dict[str, JsonValue]
+class VariantFinding(Variant):
     downtime_ms: list[float | None]
     total_ms: list[float | None]
     threads: ThreadCounts
@@ -54,21 +52,14 @@ class VariantFinding(Form):
     where: dict[str, float]
 
 
-class ComparisonFinding(Form):
+class ComparisonFinding(Comparison):
     """One ratio; the interval is ``None`` if no round has both of its variants."""
 
-    name: str
-    of: str
-    to: str
-    measure: str
-    least: float | None
-    most: float | None
-    decides: bool
     ratios: list[float]
-    median: float | None
-    low: float | None
-    high: float | None
-    coverage: float | None
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
     outcome: Outcome
 
     @property

@@ -1,4 +1,4 @@
-"""The file of an experiment (TOML) as a validated model.
+"""The file of an experiment (TOML) as a validated model, and where there are such files.
 
 ::
 
@@ -45,16 +45,17 @@
 from __future__ import annotations
 
 import copy
-import tomllib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from migpool.errors import ScenarioError, UsageError
-from migpool.scenario.messages import explain
+from migpool.scenario import shipped
+from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.scenario.model_names import parse_model
-from migpool.scenario.schema import Scenario, parse_scenario
+from migpool.scenario.schema import Scenario, Table, parse_scenario
 
 Measure: TypeAlias = Literal["downtime", "total"]
 
@@ -63,19 +64,15 @@ _Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Variant(_Table):
+class Variant(Table):
     """One of ``[[variants]]``: a model, and what differs from the scenario."""
 
     name: _Name
     model: _Name
-    set: dict[str, JsonValue] = {}
+    set: dict[str, JsonValue] = Field(default={})
 
 
-class Comparison(_Table):
+class Comparison(Table):
     """One of ``[[comparisons]]``: a ratio, and where it must lie for the claim to hold."""
 
     name: _Name
@@ -95,7 +92,7 @@ class Comparison(_Table):
         return self
 
 
-class Limit(_Table):
+class Limit(Table):
     """One of ``[[limits]]``: what no run may exceed."""
 
     name: _Name
@@ -103,19 +100,19 @@ class Limit(_Table):
     most: _Ratio = 1.0
 
 
-class Cancels(_Table):
+class Cancels(Table):
     models: Annotated[list[_Name], Field(min_length=1)]
     waits: Annotated[int, Field(ge=1, le=10000)] = 40
     quick: Annotated[int, Field(ge=1, le=10000)] = 6
 
 
-class Effort(_Table):
+class Effort(Table):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     seconds: _Seconds = 120.0
     quick: _Seconds = 12.0
 
 
-class Experiment(_Table):
+class Experiment(Table):
     """A whole file; the top of this one shows how it is written."""
 
     id: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -125,9 +122,9 @@ class Experiment(_Table):
     method: Annotated[str, Field(min_length=1)]
     depends: str = ""
     scenario: dict[str, JsonValue]
-    variants: list[Variant] = []
-    comparisons: list[Comparison] = []
-    limits: list[Limit] = []
+    variants: list[Variant] = Field(default=[])
+    comparisons: list[Comparison] = Field(default=[])
+    limits: list[Limit] = Field(default=[])
     cancels: Cancels | None = None
     effort: Effort = Effort()
 
@@ -173,27 +170,20 @@ def parse_experiment(text: str, where: str) -> Experiment:
         ScenarioError: something is wrong; a line each with the file, the key and the remedy.
     """
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{where}: this is not TOML: {error}") from None
-    try:
-        experiment = Experiment.model_validate(table)
+        experiment = Experiment.model_validate(toml_table(text, where))
     except ValidationError as error:
         raise ScenarioError("\n".join(explain(error.errors(), where, Experiment))) from None
     experiment.scenario_of(None, where)
+    models = [(name, "cancels") for name in (experiment.cancels.models if experiment.cancels is not None else ())]
     for variant in experiment.variants:
         experiment.scenario_of(variant, where)
-        _model(variant.model, f"{where}: variant {variant.name!r}")
-    for name in experiment.cancels.models if experiment.cancels is not None else ():
-        _model(name, f"{where}: cancels")
+        models.append((variant.model, f"variant {variant.name!r}"))
+    for model, whose in models:
+        try:
+            parse_model(model)
+        except UsageError as error:
+            raise ScenarioError(f"{where}: {whose}: {error}") from error
     return experiment
-
-
-def _model(name: str, where: str) -> None:
-    try:
-        parse_model(name)
-    except UsageError as error:
-        raise ScenarioError(f"{where}: {error}") from error
 
 
 def _set(table: dict[str, Any], path: str, value: JsonValue, where: str) -> None:
@@ -217,3 +207,58 @@ def _step(inside: Any, piece: str, path: str, where: str) -> Any:
     if isinstance(inside, list) and piece.isdecimal() and int(piece) < len(inside):
         return inside[int(piece)]
     raise ScenarioError(f"{where}: set {path!r}: there is no {piece!r} in the scenario")
+
+
+def names() -> list[str]:
+    """The names of the experiments that come with migpool, in order: C2 before C10."""
+    return sorted(shipped("experiments", "claims"), key=in_order)
+
+
+def chosen(wanted: Sequence[str]) -> list[Experiment]:
+    """The experiments of some names; ``all`` stands for every one that comes with migpool.
+
+    Raises:
+        UsageError: there is none of that name, or it is named twice.
+        ScenarioError: a file is wrong.
+    """
+    listed = [name for one in wanted for name in (names() if one.lower() == "all" else [one])]
+    found = [load_experiment(name) for name in listed]
+    ids = [one.id for one in found]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice: name each experiment once")
+    return found
+
+
+def load_experiment(name_or_path: str) -> Experiment:
+    """Read one experiment.
+
+    Raises:
+        UsageError: there is none of that name, and no such file.
+        ScenarioError: it is wrong.
+    """
+    return parse_experiment(experiment_text(name_or_path), name_or_path)
+
+
+def experiment_text(name_or_path: str) -> str:
+    """The text of an experiment, as it is written: of one that comes with migpool by name, else of a file.
+
+    Raises:
+        UsageError: there is none of that name, and no such file.
+        ScenarioError: the file cannot be read.
+    """
+    claims = {name.lower(): file for name, file in shipped("experiments", "claims").items()}
+    if name_or_path.lower() in claims:
+        return claims[name_or_path.lower()].read_text("utf-8")
+    try:
+        return file_text(name_or_path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no experiment {name_or_path!r}, and no such file; there are {', '.join(names())}, and all"
+        ) from None
+
+
+def in_order(name: str) -> tuple[str, int]:
+    """What to sort names by, so that C2 comes before C10."""
+    match = re.fullmatch(r"(\D*)(\d*).*", name)
+    return (match[1], int(match[2] or 0)) if match else (name, 0)

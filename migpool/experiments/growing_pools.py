@@ -21,7 +21,8 @@ slower by.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Final
 
@@ -45,12 +46,20 @@ NAMED: Final = 3
 def fields(variants: Sequence[Variant], rounds: Sequence[Round]) -> list[FieldFinding]:
     """What the rounds of an experiment say of the pools that grow in it; empty if no field counts."""
     found = []
-    for field in _same_machine(variants):
-        timed = {one.name: time for one in field if (time := _downtime(one, rounds)) is not None}
-        if not timed:
+    by_machine: defaultdict[str, list[Variant]] = defaultdict(list)
+    for one in variants:
+        by_machine[json.dumps(one.set, sort_keys=True)].append(one)
+    for field in by_machine.values():
+        if not any(FIXED in _models(one) for one in field) or not any(_grown(one) for one in field):
             continue
-        best = next(one for one in field if one.name == min(timed, key=lambda name: timed[name]))
-        found.append(_field(field, best, rounds))
+        timed = [
+            (median(times), one)
+            for one in field
+            if (times := [run.downtime_ms for run in _verified(one.name, rounds) if run.downtime_ms is not None])
+        ]
+        if timed:
+            _, best = min(timed, key=lambda pair: pair[0])
+            found.append(_field(field, best, rounds))
     return found
 
 
@@ -67,15 +76,6 @@ def told(field: FieldFinding) -> str:
     return " ".join(parts)
 
 
-def _same_machine(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
-    by_machine: dict[str, list[Variant]] = {}
-    for one in variants:
-        by_machine.setdefault(json.dumps(one.set, sort_keys=True), []).append(one)
-    for field in by_machine.values():
-        if any(FIXED in _models(one) for one in field) and any(_grown(one) for one in field):
-            yield field
-
-
 def _models(variant: Variant) -> list[str]:
     """Which models it has at either end, without their numbers and words."""
     return [side.partition(":")[0] for side in variant.model.split("+")]
@@ -84,11 +84,6 @@ def _models(variant: Variant) -> list[str]:
 def _grown(variant: Variant) -> str:
     """Which pool that grows it has; empty if none."""
     return next((name for name in _models(variant) if name in GROWN), "")
-
-
-def _downtime(variant: Variant, rounds: Sequence[Round]) -> float | None:
-    times = [run.downtime_ms for run in _verified(variant.name, rounds) if run.downtime_ms is not None]
-    return median(times) if times else None
 
 
 def _verified(name: str, rounds: Sequence[Round]) -> list[RunResult]:
@@ -114,8 +109,12 @@ def _field(field: Sequence[Variant], best: Variant, rounds: Sequence[Round]) -> 
 
 def _reason(of: str, to: str, rounds: Sequence[Round]) -> str:
     both = [runs for runs in rounds if all((run := runs.get(name)) is not None and run.verified for name in (of, to))]
-    ours, theirs = (_kinds(_verified(name, both)) for name in (of, to))
-    more = {kind: ours[kind] - theirs[kind] for kind in KINDS}
+    ours, theirs = (_verified(name, both) for name in (of, to))
+    more = {
+        kind: fmean(run.attribution.get(kind, 0.0) for run in ours)
+        - fmean(run.attribution.get(kind, 0.0) for run in theirs)
+        for kind in KINDS
+    }
     longer = sorted((kind for kind in KINDS if more[kind] > 0), key=lambda kind: -more[kind])[:NAMED]
     wanted = MOST * sum(time for time in more.values() if time > 0)
     named: list[str] = []
@@ -130,7 +129,3 @@ def _reason(of: str, to: str, rounds: Sequence[Round]) -> str:
         return "why, its critical path does not show"
     what = f"{abs(rest):.1f} ms {'more' if rest > 0 else 'less'} of all else"
     return f"its critical path is {sum(more.values()):.1f} ms longer: {', '.join(named)}, {what}"
-
-
-def _kinds(runs: Sequence[RunResult]) -> dict[str, float]:
-    return {kind: fmean(run.attribution.get(kind, 0.0) for run in runs) for kind in KINDS}

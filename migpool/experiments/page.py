@@ -1,13 +1,22 @@
-"""What an experiment found as a page of Markdown, and the index of several."""
+"""What experiments found as a directory: a page of Markdown, a picture and the JSON of each, and an index of all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import median
 
-from migpool.experiments.finding import ComparisonFinding, FieldFinding, Finding, VariantFinding
+from pydantic import ValidationError
+
+from migpool.errors import UsageError
+from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
+from migpool.experiments.form import in_order
 from migpool.experiments.growing_pools import told
+from migpool.experiments.plot import plot
 from migpool.experiments.verdict import expected
+from migpool.lab.report.table import markdown_table
+from migpool.lab.run.form import read_form
 from migpool.units import format_duration
 
 SHOWN_KINDS = 3
@@ -27,11 +36,15 @@ def index(findings: Sequence[Finding]) -> str:
     lines = ["# Experiments", "", _machine(first), ""]
     if any(one.quick or one.preliminary for one in findings):
         lines += ["Some of these are preliminary: their pages say why.", ""]
-    lines += ["| | claim | by | verdict | |", "|---|---|---|---|---|"]
-    for one in findings:
-        note = "preliminary" if one.preliminary else ""
-        lines.append(f"| [{one.id}]({one.id}.md) | {_cell(one.claim)} | {_cell(one.by)} | **{one.verdict}** | {note} |")
-    lines += _all_growing(findings)
+    rows = [
+        (f"[{one.id}]({one.id}.md)", one.claim, one.by, f"**{one.verdict}**", "preliminary" if one.preliminary else "")
+        for one in findings
+    ]
+    lines += markdown_table("| | claim | by | verdict | |", rows)
+    worse = [(one.id, field) for one in findings for field in one.growing if field.worse]
+    if worse:
+        lines += ["", "Where a pool of a fixed size is worse, and how those do that grow:", ""]
+        lines += [f"* {name}: {told(field)}" for name, field in worse]
     lines += [
         "",
         "A ratio is taken within a round of runs; its interval is that of the median over the rounds, by order "
@@ -40,16 +53,9 @@ def index(findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _all_growing(findings: Sequence[Finding]) -> Iterator[str]:
-    """A line for each machine on which a fixed pool is worse."""
-    worse = [(one.id, field) for one in findings for field in one.growing if field.worse]
-    if worse:
-        yield from ("", "Where a pool of a fixed size is worse, and how those do that grow:", "")
-        yield from (f"* {name}: {told(field)}" for name, field in worse)
-
-
 def page(finding: Finding, picture: str) -> str:
     """One experiment's page. ``picture``: the name of its SVG file."""
+    growing = [f"* {told(field)}" for field in finding.growing]
     lines = [
         f"# {finding.id}: {finding.title}",
         "",
@@ -64,8 +70,8 @@ def page(finding: Finding, picture: str) -> str:
         finding.method,
         "",
         *_comparisons(finding.comparisons),
-        *_counts(finding),
-        *_growing(finding.growing),
+        *_counts(finding.counts),
+        *(["## Pools that grow", "", *growing, ""] if growing else ()),
         *_variants(finding.variants),
         "## Circumstances",
         "",
@@ -78,62 +84,43 @@ def page(finding: Finding, picture: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _comparisons(comparisons: Sequence[ComparisonFinding]) -> Iterator[str]:
-    if not comparisons:
-        return
-    yield from ("## Ratios", "", "| ratio | of | to | median | interval | covers | rounds | expected | |")
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for one in comparisons:
-        what = "" if one.measure == "downtime" else f" ({one.measure})"
-        found = " | ".join(one.cells("{:.1%}"))
-        yield (
-            f"| {_cell(one.name)}{what} | {_cell(one.of)} | {_cell(one.to)} | {found} | {len(one.ratios)} "
-            f"| {expected(one.least, one.most)} | {one.outcome}{'' if one.decides else ', decides nothing'} |"
+def _comparisons(comparisons: Sequence[ComparisonFinding]) -> list[str]:
+    rows = [
+        (
+            one.name if one.measure == "downtime" else f"{one.name} ({one.measure})",
+            one.of,
+            one.to,
+            *one.cells("{:.1%}"),
+            len(one.ratios),
+            expected(one.least, one.most),
+            one.outcome if one.decides else f"{one.outcome}, decides nothing",
         )
-    yield ""
+        for one in comparisons
+    ]
+    heading = "| ratio | of | to | median | interval | covers | rounds | expected | |"
+    return ["## Ratios", "", *markdown_table(heading, rows), ""] if rows else []
 
 
-def _counts(finding: Finding) -> Iterator[str]:
-    if not finding.counts:
-        return
-    yield from ("## Counts", "", "| what must not be | model | of | were | |", "|---|---|---|---|---|")
-    for one in finding.counts:
-        yield f"| {_cell(one.what)} | {one.model or 'all'} | {one.total} | {one.wrong} | {one.outcome} |"
-    yield ""
-    for one in finding.counts:
-        yield from (f"* {one.model}{': ' if one.model else ''}{line}" for line in one.examples)
-    if any(one.examples for one in finding.counts):
-        yield ""
+def _counts(counts: Sequence[CountFinding]) -> list[str]:
+    rows = [(one.what, one.model or "all", one.total, one.wrong, one.outcome) for one in counts]
+    examples = [f"* {one.model}{': ' if one.model else ''}{line}" for one in counts for line in one.examples]
+    heading = "| what must not be | model | of | were | |"
+    lines = ["## Counts", "", *markdown_table(heading, rows), ""] if rows else []
+    return [*lines, *examples, ""] if examples else lines
 
 
-def _growing(fields: Sequence[FieldFinding]) -> Iterator[str]:
-    if not fields:
-        return
-    yield from ("## Pools that grow", "")
-    yield from (f"* {told(field)}" for field in fields)
-    yield ""
-
-
-def _variants(variants: Sequence[VariantFinding]) -> Iterator[str]:
-    if not variants:
-        return
-    yield from (
-        "## Runs",
-        "",
-        "| variant | model | downtime, median (least to most) | threads | memory | where it went |",
-    )
-    yield "|---|---|---|---|---|---|"
+def _variants(variants: Sequence[VariantFinding]) -> list[str]:
+    rows = []
     for one in variants:
         times = [time for time in one.downtime_ms if time is not None]
         middle, least, most = (format_duration(of(times) / 1e3) if times else "-" for of in (median, min, max))
         told = f"{middle} ({least} to {most})" if times else "-"
         threads = f"{one.threads.source or 0}+{one.threads.destination or 0}"
         memory = "-" if one.memory_share is None else f"{one.memory_share:.0%} of the budget"
-        where = ", ".join(
-            f"{kind} {format_duration(spent / 1e3)}" for kind, spent in list(one.where.items())[:SHOWN_KINDS]
-        )
-        yield f"| {_cell(one.name)} | `{one.model}` | {told} | {threads} | {memory} | {where} |"
-    yield ""
+        where = [f"{kind} {format_duration(spent / 1e3)}" for kind, spent in list(one.where.items())[:SHOWN_KINDS]]
+        rows.append((one.name, f"`{one.model}`", told, threads, memory, ", ".join(where)))
+    heading = "| variant | model | downtime, median (least to most) | threads | memory | where it went |"
+    return ["## Runs", "", *markdown_table(heading, rows), ""] if rows else []
 
 
 def _machine(finding: Finding) -> str:
@@ -151,5 +138,49 @@ def _effort(finding: Finding) -> str:
     )
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def prepare(folder: Path) -> None:
+    """Have the directory before the work begins, and not find out after it.
+
+    Raises:
+        UsageError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror or error}: name another directory") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written to: no permission")
+
+
+def write_finding(folder: Path, finding: Finding, write: Callable[[Path, str], None]) -> None:
+    """Write its files, and the index anew: of this one and of all that earlier calls left in the directory."""
+    write(folder / f"{finding.id}.json", finding.to_json())
+    write(folder / f"{finding.id}.svg", plot(finding))
+    write(folder / f"{finding.id}.md", page(finding, f"{finding.id}.svg"))
+    write(folder / "README.md", index(sorted(_there(folder), key=_number)))
+
+
+def findings_in(path: Path) -> list[Finding]:
+    """That of a file, or all of a directory, in the order of their numbers.
+
+    Raises:
+        UsageError: there is none, or a file is something else.
+    """
+    # What is simulated, and no finding, stands beside them.
+    files = [each for each in path.glob("*.json") if each.stem != "published"] if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"{path} has no findings: name a directory that migpool lab run --results has written")
+    found = [read_form(each, Finding, "finding of an experiment", "migpool lab run --results") for each in files]
+    return sorted(found, key=_number)
+
+
+def _there(folder: Path) -> Iterator[Finding]:
+    for path in folder.glob("*.json"):
+        try:
+            yield Finding.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue  # not a finding, or one of a form that this version does not know
+
+
+def _number(finding: Finding) -> tuple[str, int]:
+    return in_order(finding.id)

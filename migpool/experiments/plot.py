@@ -72,7 +72,8 @@ def _ratios(drawing: Drawing, comparisons: Sequence[ComparisonFinding], y: int) 
     values = [1.0]
     for one in comparisons:
         values += [*one.ratios, *(bound for bound in (one.least, one.most) if bound is not None)]
-    scale, top = _around(values), y
+    room = max(0.05, (max(values) - min(values)) * 0.08)
+    scale, top = _Scale(max(0.0, min(values) - room), max(values) + room), y
     for one in comparisons:
         _lane(drawing, y, one.name)
         left = scale.x(scale.least if one.least is None else one.least)
@@ -110,12 +111,6 @@ def _count(drawing: Drawing, one: CountFinding, y: int) -> None:
     drawing.rect("good", _LEFT, y + 8, good, _LANE - 16)
     drawing.rect("wrong", _LEFT + good, y + 8, bad, _LANE - 16)
     _beside(drawing, f"{one.wrong} of {one.total}", one.what if one.model else "", y)
-
-
-def _around(values: Sequence[float]) -> _Scale:
-    least, most = min(values), max(values)
-    room = max(0.05, (most - least) * 0.08)
-    return _Scale(max(0.0, least - room), most + room)
 
 
 def _lane(drawing: Drawing, y: int, name: str) -> None:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding
-from migpool.experiments.interval import WANTED
-from migpool.experiments.verdict import Outcome
+from migpool.experiments.verdict import WANTED, Outcome
 
 Fate: TypeAlias = Literal["stands", "decided", "open again", "contradicted"]
 

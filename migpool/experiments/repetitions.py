@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Final, TypeAlias
 
 from migpool.experiments.finding import ComparisonFinding, Ended
-from migpool.experiments.form import Comparison, Experiment, Measure, Variant
-from migpool.experiments.interval import Interval, median_interval
-from migpool.experiments.verdict import compared
+from migpool.experiments.form import Comparison, Experiment, Measure
+from migpool.experiments.verdict import compared, median_interval
 from migpool.lab.findings import run_result
-from migpool.lab.run.processes import Observed, ProcessPair
+from migpool.lab.run.processes import ProcessPair
 from migpool.lab.run.result import RunResult
 from migpool.scenario.schema import Scenario
 
@@ -35,23 +34,15 @@ Round: TypeAlias = dict[str, RunResult]
 """The runs of one round by their variants' names."""
 
 
-class Migrate(Protocol):
-    """Makes one run, or returns ``None`` if it was cancelled."""
-
-    def __call__(
-        self, scenario: Scenario, model: str, repeat: int, where: str, stop: Callable[[], bool]
-    ) -> RunResult | None: ...
+Migrate: TypeAlias = Callable[[Scenario, str, int, str, Callable[[], bool]], RunResult | None]
+"""Makes one run, or returns ``None`` if it was cancelled; the arguments are those of :func:`migrate`."""
 
 
 def migrate(scenario: Scenario, model: str, repeat: int, where: str, stop: Callable[[], bool]) -> RunResult | None:
     """Migrate once between two processes on this host."""
     seed = scenario.seed + repeat
-    pair = ProcessPair(scenario, model, seed, where).run(_unobserved, stop)
+    pair = ProcessPair(scenario, model, seed, where).run(lambda _: None, stop)
     return None if pair.cancelled else run_result(model, repeat, seed, pair)
-
-
-def _unobserved(now: Observed) -> None:
-    del now
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +75,7 @@ def make_rounds(
 
     Arguments:
         seconds: for all rounds.
-        stop: asked several times a second; once it says true the run is cancelled, and it ends.
-        say: shows a line after each round.
+        stop, say: as for :func:`~migpool.experiments.runner.run_experiment`.
         clock: tells the time in seconds.
 
     Raises:
@@ -100,7 +90,7 @@ def make_rounds(
     while ended is None:
         begin = clock()
         runs: Round = {}
-        for variant in _ordered(experiment.variants, len(rounds)):
+        for variant in experiment.variants[:: -1 if len(rounds) % 2 else 1]:
             run = make(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
             if run is None or stop():
                 ended = "cancelled"
@@ -130,15 +120,9 @@ def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFindi
     """What some rounds say of a comparison."""
     found = ratios(comparison, rounds)
     interval = median_interval(found) if found else None
-    return ComparisonFinding(
-        **comparison.model_dump(),
-        ratios=found,
-        median=None if interval is None else interval.middle,
-        low=None if interval is None else interval.low,
-        high=None if interval is None else interval.high,
-        coverage=None if interval is None else interval.coverage,
-        outcome=compared(comparison, interval),
-    )
+    known = {} if interval is None else asdict(interval)
+    outcome = compared(comparison, interval)
+    return ComparisonFinding(**comparison.model_dump(), ratios=found, **known, outcome=outcome)
 
 
 def _value(run: RunResult | None, measure: Measure) -> float | None:
@@ -147,21 +131,14 @@ def _value(run: RunResult | None, measure: Measure) -> float | None:
     return run.downtime_ms if measure == "downtime" else run.total_ms
 
 
-def _ordered(variants: Sequence[Variant], number: int) -> Sequence[Variant]:
-    return variants[::-1] if number % 2 else variants
-
-
 def _over(experiment: Experiment, rounds: Sequence[Round], failed: int, late: bool) -> Ended | None:
     if failed > MOST_FAILURES:
         return "failures"
-    intervals = [median_interval(found) if found else None for found in _all_ratios(experiment, rounds)]
-    if all(_narrow(one, experiment.effort.precision) for one in intervals):
+    intervals = [median_interval(found) for found in _all_ratios(experiment, rounds) if found]
+    narrow = [one for one in intervals if one.sure and one.spread <= experiment.effort.precision]
+    if len(narrow) == len(experiment.comparisons):
         return "narrow"
     return "time" if late and len(rounds) >= LEAST_ROUNDS else None
-
-
-def _narrow(interval: Interval | None, precision: float) -> bool:
-    return interval is not None and interval.sure and interval.spread <= precision
 
 
 def _all_ratios(experiment: Experiment, rounds: Sequence[Round]) -> list[list[float]]:
@@ -173,5 +150,5 @@ def _told(experiment: Experiment, rounds: Sequence[Round]) -> str:
     for comparison, found in zip(experiment.comparisons, _all_ratios(experiment, rounds), strict=True):
         if found:
             now = median_interval(found)
-            parts.append(f"{comparison.name} {now.middle:.2f} ({now.low:.2f} to {now.high:.2f})")
+            parts.append(f"{comparison.name} {now.median:.2f} ({now.low:.2f} to {now.high:.2f})")
     return f"{experiment.id}, round {len(rounds)}: {'; '.join(parts) or 'no ratio yet'}"

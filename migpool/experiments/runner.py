@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from migpool.experiments.cancels import cancel_everywhere
-from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
+from migpool.experiments.finding import CountFinding, Finding, VariantFinding
 from migpool.experiments.form import Experiment, Variant
 from migpool.experiments.growing_pools import fields
-from migpool.experiments.interval import WANTED
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
-from migpool.experiments.verdict import Piece, counted, expected, verdict_of
+from migpool.experiments.verdict import WANTED, Piece, counted, expected, verdict_of
 from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.result import RunResult, ThreadCounts
@@ -65,14 +64,14 @@ def found_in(
     comparisons = [found_of(one, rounds) for one in experiment.comparisons]
     counts = [*counts, *(_within(limit.name, limit.most, rounds) for limit in experiment.limits)]
     deciding = [one for one in comparisons if one.decides]
-    pieces = [Piece(one.name, one.outcome, _ratio_told(one)) for one in deciding]
+    pieces = []
+    for one in deciding:
+        told = one.interval if one.median is None else f"{one.interval}; expected {expected(one.least, one.most)}"
+        pieces.append(Piece(one.name, one.outcome, told))
     verdict = verdict_of([*pieces, *_never(counts)], experiment.depends)
     return Finding(
         schema=1,
-        id=experiment.id,
-        title=experiment.title,
-        claim=experiment.claim,
-        by=experiment.by,
+        **experiment.model_dump(include={"id", "title", "claim", "by"}),
         method=" ".join(experiment.method.split()),
         verdict=verdict.word,
         reason=verdict.reason,
@@ -100,12 +99,6 @@ def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
         # A kind of which one model has nothing to count is not decided by the others' counts.
         outcome = counted(min(one.total for one in same), wrong)
         yield Piece(what, outcome, f"{wrong} of {total}", never=True)
-
-
-def _ratio_told(one: ComparisonFinding) -> str:
-    if one.median is None:
-        return one.interval
-    return f"{one.interval}; expected {expected(one.least, one.most)}"
 
 
 def _within(name: str, most: float, rounds: Sequence[Round]) -> CountFinding:

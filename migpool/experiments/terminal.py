@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from migpool.experiments.finding import ComparisonFinding, Finding
+from migpool.experiments.finding import Finding
 from migpool.experiments.form import Experiment
 from migpool.experiments.growing_pools import told as field_told
 from migpool.experiments.recheck import Fate, Standing
@@ -33,7 +33,11 @@ def shown(finding: Finding) -> RenderableType:
     head = Text(f"{finding.id}  ", style="bold").append(finding.claim, style="not bold").append(f" ({finding.by})")
     parts: list[RenderableType] = [head]
     if finding.comparisons:
-        parts.append(_ratios(finding.comparisons))
+        table = plain_table("Ratio", "Median", "Interval", "Covers", "Expected", "")
+        for ratio in finding.comparisons:
+            outcome = ratio.outcome if ratio.decides else f"({ratio.outcome})"
+            table.add_row(Text(ratio.name), *ratio.cells("{:.0%}"), expected(ratio.least, ratio.most), outcome)
+        parts.append(table)
     if finding.counts:
         table = plain_table("Must not be", "Model", "Of", "Were")
         for one in finding.counts:
@@ -48,14 +52,6 @@ def shown(finding: Finding) -> RenderableType:
     where = f"{effort}{finding.seconds:.0f} s; {finding.machine}; load {finding.load:.1f}"
     grown = [Text(field_told(field)) for field in finding.growing]
     return Group(*parts, told, *grown, Text(where, style="dim"), Text())
-
-
-def _ratios(comparisons: Sequence[ComparisonFinding]) -> Table:
-    table = plain_table("Ratio", "Median", "Interval", "Covers", "Expected", "")
-    for one in comparisons:
-        outcome = one.outcome if one.decides else f"({one.outcome})"
-        table.add_row(Text(one.name), *one.cells("{:.0%}"), expected(one.least, one.most), outcome)
-    return table
 
 
 def standing_table(found: Sequence[Standing]) -> Table:

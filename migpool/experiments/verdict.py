@@ -1,4 +1,4 @@
-"""From intervals and counts to a verdict.
+"""From samples and counts to a verdict.
 
 A comparison *holds* if its whole interval lies where the claim expects the ratio, *fails* if all of it lies elsewhere,
 and is *open* if it is on both sides of a threshold, or if there is but one round, which has no interval: then these
@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from math import comb
+from statistics import median
+from typing import Final, Literal, TypeAlias
 
 from migpool.experiments.form import Comparison
-from migpool.experiments.interval import Interval
 
 Outcome: TypeAlias = Literal["holds", "fails", "open"]
 Word: TypeAlias = Literal["supported", "refuted", "depends"]
@@ -103,3 +104,56 @@ def verdict_of(pieces: Sequence[Piece], depends: str = "") -> Verdict:
 
 def _listed(pieces: Sequence[Piece]) -> str:
     return "; ".join(f"{one.name} ({one.told})" for one in pieces)
+
+
+WANTED: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a median lies. ``coverage``: the probability that the interval has the true median in it, 0 to 1."""
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it reaches 95 %."""
+        return self.coverage >= WANTED
+
+    @property
+    def spread(self) -> float:
+        """Half of its width, as a share of the median."""
+        return (self.high - self.low) / 2 / abs(self.median) if self.median else 0.0
+
+
+def median_interval(samples: Sequence[float]) -> Interval:
+    """The interval of the median of some samples, by order statistics.
+
+    Times on a computer are skewed and have outliers, so neither a mean nor a normal distribution says much of them. The
+    median of n independent samples lies between the k-th smallest and the k-th largest of them with a probability that
+    depends on nothing but n and k: each sample is below it with probability one half, so how many are is binomial. The
+    interval here is the narrowest of these that reaches 95 %. Nothing is resampled, hence the same samples always give
+    the same interval, and few samples give no false certainty: below six none reaches 95 %, and the interval says what
+    it does reach (five: 93.8 %, three: 75 %).
+
+    Arguments:
+        samples: one or more, independent of each other.
+
+    Raises:
+        ValueError: there is none.
+    """
+    ordered = sorted(samples)
+    count = len(ordered)
+    rank = 1
+    while 2 * (rank + 1) <= count and _coverage(count, rank + 1) >= WANTED:
+        rank += 1
+    return Interval(median(ordered), ordered[rank - 1], ordered[-rank], _coverage(count, rank))
+
+
+def _coverage(count: int, rank: int) -> float:
+    """How likely the median of ``count`` samples lies between the ``rank``-th smallest and the ``rank``-th largest."""
+    outside: int = 2 * sum(comb(count, below) for below in range(rank))
+    return max(0.0, 1.0 - outside / float(1 << count))

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from migpool.lab.analysis.bound import LowerBound, lower_bound
-from migpool.lab.analysis.why import analyse, buffer_size, representatives
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from migpool.flow.window import rooms_for
+from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.why import analyse, representatives
 from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.report.chrome_trace import TracedRun
+from migpool.lab.report.table import run_line
 from migpool.lab.run.processes import Observed, PairResult, ProcessPair
-from migpool.lab.run.result import LabResult, RunResult
+from migpool.lab.run.result import LabResult, LowerBound, RunResult, round_line
+from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
+from migpool.units import format_rate, format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +128,16 @@ class Lab:
             if self.cancelled:
                 return
             watcher.began(one)
-            pair = ProcessPair(self._scenario_of(one), one.model, one.seed, self._where).run(
-                partial(watcher.observed, one), stop
-            )
+            migration = self._scenario.migration.model_copy(update=dict(one.variant.changes))
+            scenario = self._scenario.model_copy(update={"migration": migration})
+            processes = ProcessPair(scenario, one.model, one.seed, self._where)
+            pair = processes.run(partial(watcher.observed, one), stop)
             self.cancelled = pair.cancelled
             run = Run(one, pair, run_result(one.label, one.repeat, one.seed, pair))
             self.runs.append(run)
             watcher.ended(run)
 
-    def _scenario_of(self, one: Planned) -> Scenario:
-        migration = self._scenario.migration.model_copy(update=dict(one.variant.changes))
-        return self._scenario.model_copy(update={"migration": migration})
-
-    def bound(self) -> LowerBound | None:
+    def _bound(self) -> LowerBound | None:
         """The lower bound over all runs so far; ``None`` if none completed."""
         completed = [run.pair.both for run in self.runs if run.pair.both and run.result.outcome == "completed"]
         if not completed:
@@ -143,13 +150,16 @@ class Lab:
             config_load=self._scenario.migration.config_load,
         )
 
-    def result(self, bound: LowerBound | None) -> LabResult:
+    def result(self) -> LabResult:
         """Everything that was found, and why, for the run of each model that stands for it."""
+        bound = self._bound()
         runs = [with_bound(run.result, bound) for run in self.runs]
         for place in representatives(runs):
             if both := self.runs[place].pair.both:
                 source, destination = both
-                chunk = buffer_size(self._scenario, source.report.devices)
+                memory, devices = self._scenario.memory, source.report.devices
+                in_need = sum(one.iterable for one in devices) + any(one.described for one in devices)
+                chunk, _ = rooms_for(int(memory.budget), int(memory.chunk), in_need)
                 found = analyse(source.report, destination.report, chunk)
                 runs[place] = runs[place].model_copy(update={"analysis": found})
         return lab_result(self._scenario, runs, bound)
@@ -162,3 +172,81 @@ class Lab:
                 label = f"{run.planned.label}, run {run.planned.repeat}"
                 last[run.planned.label] = TracedRun(both[0].report, both[1].report, label)
         return list(last.values())
+
+
+class PlainProgress:
+    """One line for each round of pre-copy, and for each run that has ended."""
+
+    def __init__(self, console: Console, runs: int) -> None:
+        self._console = console
+        self._runs = runs
+        self._ended = 0
+        self._told = 0
+
+    def began(self, planned: Planned) -> None:
+        """Nothing to say yet."""
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        for told in now.rounds[self._told :]:
+            self._console.print(f"{planned.label}, {round_line(told)}", markup=False, highlight=False)
+        self._told = len(now.rounds)
+
+    def ended(self, run: Run) -> None:
+        self._ended += 1
+        self._told = 0
+        line = f"[{self._ended}/{self._runs}] {run_line(run.result, reason=False)}"
+        self._console.print(line, markup=False, highlight=False)
+
+
+class LiveProgress:
+    """A bar over all runs, and a line for the one under way: model, repetition, state, bytes, rate.
+
+    Arguments:
+        progress: started by the caller.
+    """
+
+    def __init__(self, progress: Progress, runs: int) -> None:
+        self._progress = progress
+        self._task: TaskID = progress.add_task("", total=runs)
+        self._moving = 0.0
+
+    def began(self, planned: Planned) -> None:
+        self._moving = 0.0
+        self._say(planned, "starting")
+
+    def observed(self, planned: Planned, now: Observed) -> None:
+        """Show the state, the bytes, and their mean rate since the first of them."""
+        state = now.source if now.source is not State.NONE else now.destination
+        said = "starting" if state is State.NONE else state.value
+        if now.bytes:
+            self._moving = self._moving or time.monotonic()
+            since = time.monotonic() - self._moving
+            rate = f", {format_rate(now.bytes / since)}" if since > 0.05 else ""
+            said += f", {format_size(now.bytes)}{rate}"
+        if now.rounds and now.source is State.ACTIVE:
+            said = round_line(now.rounds[-1])
+        self._say(planned, said)
+
+    def ended(self, run: Run) -> None:
+        if not run.result.verified:
+            self._progress.console.print(run_line(run.result, reason=False), markup=False, highlight=False)
+        self._progress.advance(self._task)
+
+    def _say(self, planned: Planned, said: str) -> None:
+        self._progress.update(self._task, description=f"{planned.label}, run {planned.repeat}: {said}")
+
+
+@contextmanager
+def watching(console: Console, runs: int) -> Iterator[Watcher]:
+    """A watcher for the console: live if it is a terminal."""
+    if not console.is_terminal:
+        yield PlainProgress(console, runs)
+        return
+    columns = (
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    )
+    with Progress(*columns, console=console, transient=True, expand=True, refresh_per_second=10) as progress:
+        yield LiveProgress(progress, runs)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import Literal
 
+from migpool.core.effects import Wait
 from migpool.device import StateCosts
-from migpool.lab.analysis.attribution import attribute
-from migpool.lab.analysis.bound import LowerBound
-from migpool.lab.analysis.precopy_saving import precopy_saving
+from migpool.lab.analysis.critical_path import attribute
+from migpool.lab.analysis.span_index import covered
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.processes import PairResult
 from migpool.lab.run.result import (
-    BoundResult,
     LabResult,
+    LowerBound,
     MachineFacts,
     MemoryResult,
     RunResult,
@@ -36,6 +36,7 @@ _OUTCOMES: dict[State, Outcome] = {
     State.COMPLETED: "completed",
     State.CANCELLED: "cancelled",
     State.UNCONFIRMED: "unconfirmed",
+    State.FAILED: "failed",
 }
 
 
@@ -52,22 +53,22 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         warnings=_warnings(pair),
         error=pair.error,
     )
-    found = _with_sides(found, *(None if side is None else side.report for side in (source, destination)))
-    if source is None or destination is None or found.downtime_ms is None:
-        return found
-    attribution = attribute(source.report, destination.report).kinds
-    saved = precopy_saving(source.report, destination.report)
-    return found.model_copy(update={"attribution": attribution, "precopy_saved_ms": saved})
+    return _with_sides(found, *(None if side is None else side.report for side in (source, destination)))
 
 
 def source_result(model: str, repeat: int, seed: int, result: SideResult, warnings: Sequence[str] = ()) -> RunResult:
     """What is told of a run of which only the source is known."""
-    outcome = _told(result.report.outcome)
     found = RunResult(
-        model=model, repeat=repeat, seed=seed, outcome=outcome, verified=result.verified, error=result.error
+        model=model,
+        repeat=repeat,
+        seed=seed,
+        outcome=_OUTCOMES.get(result.report.outcome, "failed"),
+        verified=result.verified,
+        precopy_saved_ms=precopy_saving(result.report),
+        warnings=list(warnings),
+        error=result.error,
     )
-    found = _with_sides(found, result.report, None)
-    return found.model_copy(update={"precopy_saved_ms": precopy_saving(result.report), "warnings": list(warnings)})
+    return _with_sides(found, result.report, None)
 
 
 def with_bound(run: RunResult, bound: LowerBound | None) -> RunResult:
@@ -85,9 +86,7 @@ def lab_result(scenario: Scenario, runs: Sequence[RunResult], bound: LowerBound 
         scenario=scenario.name,
         settings=scenario.model_dump(mode="json"),
         machine=machine_facts(),
-        lower_bound=None
-        if bound is None
-        else BoundResult(milliseconds=bound.milliseconds, limited_by=bound.limited_by, parts=dict(bound.parts)),
+        lower_bound=bound,
         runs=list(runs),
     )
 
@@ -139,12 +138,8 @@ def _outcome(pair: PairResult) -> Outcome:
         return "cancelled"
     for state in (State.UNCONFIRMED, State.FAILED, State.CANCELLED):
         if state in states:
-            return _told(state)
+            return _OUTCOMES[state]
     return "failed" if pair.error else "completed"
-
-
-def _told(state: State) -> Outcome:
-    return _OUTCOMES.get(state, "failed")
 
 
 def _with_sides(run: RunResult, source: SideReport | None, destination: SideReport | None) -> RunResult:
@@ -184,6 +179,9 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
             high_water_bytes=destination.high_water,
             peak_rss_bytes=destination.rss_peak,
         )
+    if source is not None and destination is not None and told["downtime_ms"] is not None:
+        told["attribution"] = attribute(source, destination).kinds
+        told["precopy_saved_ms"] = precopy_saving(source, destination)
     return run.model_copy(update=told)
 
 
@@ -203,3 +201,59 @@ def traced_source(model: str, result: SideResult) -> TracedRun:
     here = result.report
     nothing = replace(here, side="destination", outcome=State.NONE, error="", running=0, spans=())
     return TracedRun(replace(here, running=0), nothing, model)
+
+
+@dataclass(slots=True)
+class _Moving:
+    """When one device's state moved after the stop, in nanoseconds; ``end`` is 0 if none did."""
+
+    begin: int = 0
+    end: int = 0
+    reads: int = 0
+
+
+def precopy_saving(source: SideReport, destination: SideReport | None = None) -> float | None:
+    """About how much longer the downtime would have been without pre-copy, in milliseconds.
+
+    What a device sent before the stop, less what changed afterwards and had to be sent anew, would have had to move
+    after it. It is taken to move as fast as the device's state did after the stop in the same run: the bytes of that
+    state over the time from the begin of its first read to the end of its last send, or of its last write where the
+    destination's times are on the same clock. Devices move at the same time as far as they did: the sum of their times
+    is divided by how many of them moved at once on average.
+
+    Returns:
+        The estimate; ``None`` if nothing was pre-copied, or no such device had any state left to measure by. A device
+        that had none left is not counted.
+    """
+    clocked = destination is not None and source.clock == "monotonic"
+    moving = _moving(source, destination if clocked else None)
+    alone = 0.0
+    known = False
+    for slot, device in enumerate(source.devices):
+        after = device.bytes_after_stop - device.config
+        if device.bytes_before_stop and after > 0 and slot in moving:
+            known = True
+            seconds = (moving[slot].end - moving[slot].begin) / 1e9
+            alone += max(0, device.bytes_before_stop - device.redone) * seconds / after
+    if not known:
+        return None
+    times = [(one.begin, one.end) for one in moving.values()]
+    at_once = sum(end - begin for begin, end in times) / covered(times)
+    return alone * 1e3 / at_once
+
+
+def _moving(source: SideReport, destination: SideReport | None) -> dict[int, _Moving]:
+    found: dict[int, _Moving] = {}
+    for span in source.spans:
+        if span.wait is Wait.READ:
+            one = found.setdefault(span.slot, _Moving(span.begin))
+            one.begin = min(one.begin, span.begin)
+            one.reads = max(one.reads, span.index)
+    ends = [span for span in source.spans if span.wait is Wait.SEND]
+    if destination is not None:
+        ends += [span for span in destination.spans if span.wait is Wait.WRITE]
+    for span in ends:
+        # The last read finds nothing more; the config is sent under its index, and is no state.
+        if span.slot in found and span.index < found[span.slot].reads:
+            found[span.slot].end = max(found[span.slot].end, span.end)
+    return {slot: one for slot, one in found.items() if one.end > one.begin}

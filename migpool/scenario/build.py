@@ -30,7 +30,9 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
     made: list[Device] = []
     with ExitStack() as undo:
         for number, entry in enumerate(scenario.devices):
-            for device in _make(entry, number, DeviceContext(side, _options(entry), entry.count, seed), where):
+            # What TOML can hold and the scenario lets through (no dates, no null) is just what an option may be.
+            options = cast("dict[str, OptionValue]", entry.options)
+            for device in _make(entry, number, DeviceContext(side, options, entry.count, seed), where):
                 undo.callback(device.close)
                 _place(device, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
                 made.append(device)
@@ -79,8 +81,3 @@ def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -
             "but must return devices (migpool.device.Device)"
         )
     return devices
-
-
-def _options(entry: DeviceEntry) -> dict[str, OptionValue]:
-    # What TOML can hold and the scenario lets through (no dates, no null) is just what an option may be.
-    return cast("dict[str, OptionValue]", entry.options)

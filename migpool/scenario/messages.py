@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
+
+from migpool.errors import ScenarioError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -22,6 +26,35 @@ _KINDS = {
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
+
+
+def file_text(path: str) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ScenarioError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def toml_table(text: str, where: str) -> dict[str, Any]:
+    """What a text says; ``where``: its name, for errors.
+
+    Raises:
+        ScenarioError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{where}: this is not TOML: {error}") from None
 
 
 def explain(errors: Iterable[ErrorDetails], where: str, model: type[BaseModel]) -> Iterator[str]:

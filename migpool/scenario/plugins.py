@@ -52,12 +52,11 @@ def names(kind: Kind) -> list[str]:
 
 def describe() -> list[Plugin]:
     """Import every plug-in and say what it is, or why it cannot be used; sorted by kind and name."""
-    found = [
+    return [
         _described(kind, point)
         for kind, group in _GROUPS.items()
         for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
     ]
-    return found
 
 
 def load_device_plugin(name: str) -> DevicePlugin:
@@ -96,10 +95,12 @@ def _import(kind: Kind, point: EntryPoint) -> object:
     try:
         loaded: object = point.load()
     except Exception as error:
-        raise PluginError(f"{where} cannot be imported: {_one_line(error)}") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(f"{where} cannot be imported: {what}") from error
     if kind == "scheduler":
         if not (isinstance(loaded, type) and issubclass(loaded, Scheduler)):
-            raise PluginError(f"{where} is no subclass of migpool.schedulers.base.Scheduler, but {_what(loaded)}")
+            what = f"the class {loaded.__name__}" if isinstance(loaded, type) else f"a {type(loaded).__name__}"
+            raise PluginError(f"{where} is no subclass of migpool.schedulers.base.Scheduler, but {what}")
         if inspect.isabstract(loaded):
             raise PluginError(f"{where} is abstract: it must have {', '.join(sorted(loaded.__abstractmethods__))}")
     elif not callable(loaded):
@@ -125,14 +126,6 @@ def _described(kind: Kind, point: EntryPoint) -> Plugin:
         summary=summary,
         error=error,
     )
-
-
-def _what(thing: object) -> str:
-    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def read_options(texts: Sequence[str]) -> dict[str, OptionValue]:

@@ -56,9 +56,7 @@ Every key but ``name`` and one device has a default. Sizes are whole numbers of 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -67,7 +65,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 from migpool.device import ConfigChannel
 from migpool.errors import ScenarioError
 from migpool.migration.settings import ConfigLoad, Settings
-from migpool.scenario.messages import explain
+from migpool.scenario import shipped
+from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.units import MIB, parse_rate, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
@@ -76,15 +75,17 @@ InFlight = Annotated[int, Field(ge=1, le=64)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of such a file, read without a guess: what is not known in it is an error."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class MachineTable(_Table):
+class MachineTable(Table):
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] = "pc-q35-10.0"
 
 
-class DeviceEntry(_Table):
+class DeviceEntry(Table):
     """One of ``[[devices]]``: what a plug-in is asked for."""
 
     plugin: Annotated[str, Field(min_length=1)]
@@ -94,13 +95,13 @@ class DeviceEntry(_Table):
     in_flight: InFlight | None = None
 
 
-class ChannelsTable(_Table):
+class ChannelsTable(Table):
     count: Annotated[int, Field(ge=1, le=255)] = 2
     transport: Literal["tcp", "unix"] = "tcp"
     congestion: str = ""
 
 
-class MemoryTable(_Table):
+class MemoryTable(Table):
     """``[memory]``, in bytes."""
 
     budget: Size = 64 * MIB
@@ -108,7 +109,7 @@ class MemoryTable(_Table):
     chunk: Annotated[Size, Field(ge=4096, le=64 * MIB, multiple_of=4096)] = MIB
 
 
-class LimitsTable(_Table):
+class LimitsTable(Table):
     """``[limits]``, in seconds."""
 
     peer: Seconds = 30.0
@@ -116,13 +117,13 @@ class LimitsTable(_Table):
     accept: Seconds = 300.0
 
 
-class LinkTable(_Table):
+class LinkTable(Table):
     """``[link]``: bytes per second, ``None`` if it was not declared."""
 
     rate: Rate | None = None
 
 
-class MigrationTable(_Table):
+class MigrationTable(Table):
     downtime_limit: Seconds = 0.3
     rounds: Annotated[int, Field(ge=1, le=1000)] = 30
     max_bandwidth: Rate | None = None
@@ -136,7 +137,7 @@ class MigrationTable(_Table):
     config_load: ConfigLoad = "as-loaded"
 
 
-class CompareTable(_Table):
+class CompareTable(Table):
     models: list[Annotated[str, Field(min_length=1)]] = []
     repeats: Annotated[int, Field(ge=1, le=10000)] = 3
 
@@ -149,7 +150,7 @@ class CompareTable(_Table):
         return models
 
 
-class Scenario(_Table):
+class Scenario(Table):
     """A scenario, every value of it; the top of this file shows how it is written."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
@@ -201,18 +202,12 @@ def load_scenario(name_or_path: str) -> Scenario:
         ScenarioError: there is none, or it is wrong.
     """
     where = f"{name_or_path} (built-in)" if _is_builtin(name_or_path) else name_or_path
-    text = scenario_text(name_or_path)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{where}: this is not TOML: {error}") from None
-    return parse_scenario(table, where)
+    return parse_scenario(toml_table(scenario_text(name_or_path), where), where)
 
 
 def builtin_names() -> list[str]:
     """The names of the scenarios that come with migpool, sorted."""
-    found = (entry.name for entry in files("migpool").joinpath("scenario", "shipped").iterdir())
-    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    return list(shipped("scenario", "shipped"))
 
 
 def scenario_text(name_or_path: str) -> str:
@@ -222,23 +217,15 @@ def scenario_text(name_or_path: str) -> str:
         ScenarioError: there is none of that name, or it cannot be read.
     """
     if _is_builtin(name_or_path):
-        return files("migpool").joinpath("scenario", "shipped", f"{name_or_path}.toml").read_text("utf-8")
-    return _read(name_or_path)
+        return shipped("scenario", "shipped")[name_or_path].read_text("utf-8")
+    try:
+        return file_text(name_or_path)
+    except FileNotFoundError:
+        raise ScenarioError(
+            f"{name_or_path}: there is no such file, and no built-in scenario of that name; "
+            f"built in are {', '.join(builtin_names())}"
+        ) from None
 
 
 def _is_builtin(name: str) -> bool:
     return name in builtin_names() and not Path(name).is_file()
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except FileNotFoundError:
-        raise ScenarioError(
-            f"{path}: there is no such file, and no built-in scenario of that name; "
-            f"built in are {', '.join(builtin_names())}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from None

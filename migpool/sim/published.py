@@ -12,13 +12,14 @@ downtime has besides the devices. The last hypothesis shares nothing, but lets t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Final
 
-from migpool.sim.fitting import fit
 from migpool.sim.simulate import Profile, Shared, World, downtime
-from migpool.units import MIB
+from migpool.units import MIB, format_rate
 
 SIZE: Final = 100 * MIB
 CHUNK: Final = 5 * MIB
@@ -99,7 +100,7 @@ def explain(hypothesis: Hypothesis) -> Fit:
     if hypothesis.stops:
         start["stop"] = 0.1
     values = fit(start, lambda tried: list(_table(hypothesis, tried).values()), list(PUBLISHED.values()))
-    channels = {count: downtime(_multifd(hypothesis, values, 4, count)) for count in CHANNELS}
+    channels = {count: downtime(_world(hypothesis, values, 4, count)) for count in CHANNELS}
     return Fit(hypothesis, values, _table(hypothesis, values), channels)
 
 
@@ -126,44 +127,16 @@ def _told(one: Fit) -> str:
 
 
 def _table(hypothesis: Hypothesis, values: Mapping[str, float]) -> dict[tuple[str, int], float]:
-    found = {("main channel", count): downtime(_main_channel(hypothesis, values, count)) for count in COUNTS}
-    return found | {("multifd", count): downtime(_multifd(hypothesis, values, count, 6)) for count in COUNTS}
+    found = {("main channel", count): downtime(_world(hypothesis, values, count)) for count in COUNTS}
+    return found | {("multifd", count): downtime(_world(hypothesis, values, count, 6)) for count in COUNTS}
 
 
-def _main_channel(hypothesis: Hypothesis, values: Mapping[str, float], devices: int) -> World:
-    """One thread at each end, one channel, and no more room between them than its socket has."""
-    return World(
-        profile=_profile(hypothesis, values),
-        devices=devices,
-        savers=1,
-        loaders=1,
-        channels=1,
-        channel_rate=values["main_rate"],
-        link_rate=LINK_RATE,
-        chunk=CHUNK,
-        rooms=devices,
-        base=values["base"],
-    )
+def _world(hypothesis: Hypothesis, values: Mapping[str, float], devices: int, channels: int = 0) -> World:
+    """A thread a device at each end, and room for all of the state, as those patches had it.
 
-
-def _multifd(hypothesis: Hypothesis, values: Mapping[str, float], devices: int, channels: int) -> World:
-    """A thread a device at each end, and room for all of the state, as those patches had it."""
-    return World(
-        profile=_profile(hypothesis, values),
-        devices=devices,
-        savers=devices,
-        loaders=devices,
-        channels=channels,
-        channel_rate=CHANNEL_RATE,
-        link_rate=LINK_RATE,
-        chunk=CHUNK,
-        rooms=devices * (SIZE // CHUNK + 1),
-        base=values["base"],
-    )
-
-
-def _profile(hypothesis: Hypothesis, values: Mapping[str, float]) -> Profile:
-    return Profile(
+    Without multifd channels one thread at each end, one channel, and no more room between them than its socket has.
+    """
+    profile = Profile(
         size=SIZE,
         read=values["read"],
         write=values["write"],
@@ -171,3 +144,126 @@ def _profile(hypothesis: Hypothesis, values: Mapping[str, float]) -> Profile:
         load_config=LOAD_CONFIG,
         shared=hypothesis.shared,
     )
+    return World(
+        profile=profile,
+        devices=devices,
+        savers=devices if channels else 1,
+        loaders=devices if channels else 1,
+        channels=channels or 1,
+        channel_rate=CHANNEL_RATE if channels else values["main_rate"],
+        link_rate=LINK_RATE,
+        chunk=CHUNK,
+        rooms=devices * (SIZE // CHUNK + 1) if channels else devices,
+        base=values["base"],
+    )
+
+
+FIRST_STEP = 1.4
+LAST_STEP = 1.005
+HELPS = 0.999
+
+
+def fit(
+    start: Mapping[str, float], simulate: Callable[[Mapping[str, float]], Sequence[float]], measured: Sequence[float]
+) -> dict[str, float]:
+    """Find the values under which simulated times come out as measured ones.
+
+    A pattern search: each value in turn is tried a step larger and a step smaller, a step that helps is kept, and when
+    none does the steps become smaller. A step helps if the error becomes less by a thousandth: a value that hardly
+    matters would else wander off for ever. Values and errors are taken by their ratios, since what is fitted spans
+    magnitudes. It needs no derivative, which a simulation with queues does not have, and no other package.
+
+    Arguments:
+        start: a first guess for each value, over 0.
+        simulate: the times that some values give, in the order of ``measured``.
+        measured: what they should be, over 0.
+
+    Returns:
+        the values with the least sum of squared logarithms of simulated over measured that was found.
+    """
+    values = dict(start)
+    best = _error(simulate(values), measured)
+    step = FIRST_STEP
+    while step > LAST_STEP:
+        improved = False
+        for name in values:
+            for factor in (step, 1 / step):
+                tried = {**values, name: values[name] * factor}
+                error = _error(simulate(tried), measured)
+                if error < best * HELPS:
+                    values, best, improved = tried, error, True
+                    break
+        if not improved:
+            step = step**0.5
+    return values
+
+
+def _error(simulated: Sequence[float], measured: Sequence[float]) -> float:
+    return sum(log(time / wanted) ** 2 for time, wanted in zip(simulated, measured, strict=True))
+
+
+def rows(found: Sequence[Fit]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for what was published and for each hypothesis."""
+    keys = sorted(PUBLISHED)
+    heading = [
+        "what devices share",
+        *(f"{'main' if way == 'main channel' else way} {count}" for way, count in keys),
+        "off",
+    ]
+    told = [["(published)", *(_ms(PUBLISHED[key]) for key in keys), ""]]
+    told += [[one.hypothesis.name, *(_ms(one.downtimes[key]) for key in keys), f"{one.worst:.0%}"] for one in found]
+    return heading, told
+
+
+def values(one: Fit) -> str:
+    """What was fitted."""
+    times = ", ".join(
+        f"{name} {_ms(one.values[name])} ms" for name in ("read", "write", "stop", "base") if name in one.values
+    )
+    return f"{times}, main channel {format_rate(one.values['main_rate'])}"
+
+
+def json_of(found: Sequence[Fit], said: str) -> str:
+    """``{"schema": 1, "conclusion", "hypotheses": [{"name", "worst", "values", "downtimes": [{"way", "devices", "ms",
+    "published_ms"}], "channels": {"6": ms ...}}]}``."""
+    form = {
+        "schema": 1,
+        "conclusion": said,
+        "hypotheses": [
+            {
+                "name": one.hypothesis.name,
+                "worst": one.worst,
+                "values": dict(one.values),
+                "downtimes": [
+                    {"way": way, "devices": count, "ms": time * 1e3, "published_ms": PUBLISHED[way, count] * 1e3}
+                    for (way, count), time in one.downtimes.items()
+                ],
+                "channels": {str(count): time * 1e3 for count, time in one.channels.items()},
+            }
+            for one in found
+        ],
+    }
+    return json.dumps(form, indent=2) + "\n"
+
+
+def page(found: Sequence[Fit], said: str) -> str:
+    """All of it as a page of Markdown; ``said`` is the conclusion."""
+    heading, table = rows(found)
+    lines = ["# The published downtimes, simulated", "", f"{said}", ""]
+    lines += [f"| {' | '.join(heading)} |", f"|{'---|' * len(heading)}"]
+    lines += [f"| {' | '.join(row)} |" for row in table]
+    lines += ["", "Downtime in ms of 1, 2 and 4 devices; the last column is the largest deviation.", ""]
+    lines += [" ".join((__doc__ or "").split()), ""]
+    lines += [f"* {one.hypothesis.name}: {values(one)}" for one in found]
+    lines += ["", "Four devices by number of channels, not fitted:", ""]
+    lines.append(f"* published: {_channels(CHANNELS)}")
+    lines += [f"* {one.hypothesis.name}: {_channels(one.channels)}" for one in found]
+    return "\n".join(lines) + "\n"
+
+
+def _channels(times: Mapping[int, float]) -> str:
+    return ", ".join(f"{count}: {_ms(time)} ms" for count, time in times.items())
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from migpool.core.effects import (
     Acquire,
@@ -93,14 +93,11 @@ class World:
 _Process: TypeAlias = Generator[simpy.Event, Any, Any]
 
 
-class _Piece:
+class _Piece(NamedTuple):
     """A chunk without memory."""
 
-    __slots__ = ("last", "payload")
-
-    def __init__(self, last: bool) -> None:
-        self.last = last
-        self.payload = b""
+    last: bool
+    payload: bytes = b""
 
 
 def downtime(world: World) -> float:

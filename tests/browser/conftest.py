@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from migpool.lab.comparison import Lab, plan
-from migpool.lab.progress import PlainProgress
+from migpool.lab.comparison import Lab, PlainProgress, plan
 from migpool.lab.report.page.document import document
 from migpool.lab.report.table import console_for
 from migpool.lab.run.result import LabResult
@@ -32,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> LabResult:
     with (tmp_path_factory.mktemp("runs") / "progress").open("w") as stream:
         planned = plan(MODELS, 1, 1)
         lab.make(planned, PlainProgress(console_for(stream), len(planned)), lambda: False)
-    return lab.result(lab.bound())
+    return lab.result()
 
 
 @pytest.fixture

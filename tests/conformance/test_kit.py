@@ -11,9 +11,8 @@ import pytest
 from ringnic import RingNic
 from ringnic import devices as ring_devices
 
-from migpool.conformance.check import Check
+from migpool.conformance.check import Check, CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
-from migpool.conformance.running import CheckResult, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool.scenario.plugins import load_device_plugin
 from tests.support.commandline import here, migpool
@@ -25,7 +24,7 @@ LIMIT = 60.0
 
 def found(name: str, make: Callable[[DeviceContext], list[Device]], limit: float = LIMIT) -> CheckResult:
     """What one check finds in the devices that ``make`` makes."""
-    check = next(one for one in checks([MODEL]) if one.name == name)
+    check = next(one for one in checks(MODEL) if one.name == name)
     return run_check(Subject("broken", make, {"ring": 200_000}, 2), check, limit)
 
 
@@ -42,7 +41,7 @@ def broken(kind: type[RingNic]) -> Callable[[DeviceContext], list[Device]]:
     return make
 
 
-@pytest.mark.parametrize("check", checks([MODEL, "pool:1"]), ids=str)
+@pytest.mark.parametrize("check", checks(f"{MODEL},pool:1"), ids=str)
 def test_a_good_device_passes(check: Check[Subject]) -> None:
     finding = run_check(Subject("ringnic", ring_devices, {"ring": 200_000}, 2), check, LIMIT)
     assert finding.outcome is (Outcome.SKIPPED if "spliced" in str(check) else Outcome.PASSED), finding.text
@@ -58,7 +57,7 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
     ],
     ids=["vcpu", "vmsd", "vfio"],
 )
-@pytest.mark.parametrize("check", checks([MODEL]), ids=str)
+@pytest.mark.parametrize("check", checks(MODEL), ids=str)
 def test_migpools_own_devices_conform(plugin: str, options: dict[str, str], check: Check[Subject]) -> None:
     finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, 2 * LIMIT)
     assert finding.outcome is not Outcome.FAILED, finding.text

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from migpool.conformance.check import CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
-from migpool.conformance.running import CheckResult, Outcome, run_check
 from migpool.device import Device, DeviceContext, DeviceError
 
 SIZE = 500_000
@@ -82,7 +82,7 @@ class StaysAtTheBeginning(InMemory):
 
 
 def found(name: str, model: str, kind: Callable[[DeviceContext], Device]) -> CheckResult:
-    check = next(one for one in checks([model]) if one.name == name)
+    check = next(one for one in checks(model) if one.name == name)
     return run_check(Subject("in-memory", lambda context: [kind(context)], {}, 1), check, LIMIT)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from migpool.conformance.check import CheckResult, Outcome
 from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
-from migpool.conformance.running import CheckResult, Outcome
 from tests.support import broken_models
 from tests.support.commandline import RING_SCENARIO, migpool
 from tests.support.new_package import announce, run_pytest

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from migpool.conformance.check import Check
+from migpool.conformance.check import Check, Outcome, run_check
 from migpool.conformance.models import Subject, checks, subjects
-from migpool.conformance.running import Outcome, run_check
 from migpool.scenario.plugins import names
 
 LIMIT = 100.0

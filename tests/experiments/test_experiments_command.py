@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import ScenarioError
-from migpool.experiments.catalogue import load_experiment, names
-from migpool.experiments.form import parse_experiment
+from migpool.experiments.form import load_experiment, names, parse_experiment
 from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
 from migpool.experiments.runner import run_experiment

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from migpool.experiments.catalogue import load_experiment
 from migpool.experiments.finding import FieldFinding, Finding
-from migpool.experiments.form import Variant
+from migpool.experiments.form import Variant, load_experiment
 from migpool.experiments.growing_pools import fields, told
 from migpool.experiments.page import index, page
 from migpool.experiments.repetitions import Measured, Round

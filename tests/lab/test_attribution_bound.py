@@ -78,18 +78,10 @@ def test_starts_follow_everything() -> None:
 QUICK_CONFIG = replace(NETWORK_FUNCTION, load_config=0.001)
 
 
-@pytest.mark.parametrize(
-    ("device", "pieces", "milliseconds"),
-    [
-        (replace(QUICK_CONFIG, read_lock="driver"), "reads", 5 + 4 * 250 + 2.5 + 1),
-        (replace(QUICK_CONFIG, write_lock="driver"), "writes", 20 + 4 * 250 + 1),
-    ],
-    ids=["while reading", "while writing"],
-)
-def test_a_lock_that_devices_share(device: DeviceCosts, pieces: str, milliseconds: float) -> None:
-    bound = bound_of(four(device))
-    assert bound.milliseconds == pytest.approx(milliseconds)
-    assert bound.limited_by == f"lock driver: 4 devices' {pieces}, 1000 ms together"
+def test_a_lock_that_devices_share() -> None:
+    bound = bound_of(four(replace(QUICK_CONFIG, read_lock="driver")))
+    assert bound.milliseconds == pytest.approx(5 + 4 * 250 + 2.5 + 1)
+    assert bound.limited_by == "lock driver: 4 devices' reads, 1000 ms together"
 
 
 def test_a_lock_that_nobody_else_has_is_none() -> None:
@@ -131,7 +123,7 @@ class Chunked:
     load: int
     start: int
 
-    def costs(self, number: int, read_lock: str, write_lock: str) -> DeviceCosts:
+    def costs(self, number: int, read_lock: str) -> DeviceCosts:
         return DeviceCosts(
             name=f"device-{number}",
             bytes=len(self.reads) * 1000,
@@ -145,7 +137,6 @@ class Chunked:
             load_config=self.load / 1e3,
             start=self.start / 1e3,
             read_lock=read_lock,
-            write_lock=write_lock,
         )
 
 
@@ -170,9 +161,7 @@ def one_after_the_other(pieces: Sequence[int], ready: list[int]) -> None:
         ready[at] = done
 
 
-def simulate(
-    machine: Sequence[Chunked], read_shared: bool, write_shared: bool, orders: list[int], config_load: ConfigLoad
-) -> int:
+def simulate(machine: Sequence[Chunked], read_shared: bool, orders: list[int], config_load: ConfigLoad) -> int:
     """One schedule that unlimited threads and an infinitely fast link could reach, in ms; locks go in any order."""
     everyone = range(len(machine))
     stopped = sum(device.quiesce for device in machine)
@@ -188,17 +177,14 @@ def simulate(
     arrived = [[max(time, stopped) for time in times] for times in ready]
     saved = [[max([stopped, *times])] for times in arrived]
     in_turns(everyone, [[device.save] for device in machine], saved, orders[1])
-    if write_shared:
-        in_turns(everyone, [device.writes for device in machine], arrived, orders[2])
-    else:
-        for at in everyone:
-            one_after_the_other(machine[at].writes, arrived[at])
+    for at in everyone:
+        one_after_the_other(machine[at].writes, arrived[at])
     written = [max([stopped, *times]) for times in arrived]
     if config_load == "after-iterables":
         last = max((written[at] for at in everyone if machine[at].reads), default=0)
         written = [last if machine[at].reads else written[at] for at in everyone]
     loaded = [[max(saved[at][0], written[at])] for at in everyone]
-    in_turns(everyone, [[device.load] for device in machine], loaded, orders[3])
+    in_turns(everyone, [[device.load] for device in machine], loaded, orders[2])
     return max(max(times) for times in loaded) + sum(device.start for device in machine)
 
 
@@ -218,16 +204,15 @@ def machines(draw: st.DrawFn) -> list[Chunked]:
 @given(
     machines(),
     st.booleans(),
-    st.booleans(),
-    st.lists(st.integers(0, 99), min_size=4, max_size=4),
+    st.lists(st.integers(0, 99), min_size=3, max_size=3),
     st.sampled_from(["as-loaded", "after-iterables"]),
 )
 def test_no_schedule_goes_below_the_bound(
-    machine: list[Chunked], reads: bool, writes: bool, orders: list[int], config_load: ConfigLoad
+    machine: list[Chunked], reads: bool, orders: list[int], config_load: ConfigLoad
 ) -> None:
-    costs = [device.costs(number, "r" if reads else "", "w" if writes else "") for number, device in enumerate(machine)]
+    costs = [device.costs(number, "r" if reads else "") for number, device in enumerate(machine)]
     bound = bound_of(costs, config_load=config_load)
-    assert bound.milliseconds <= simulate(machine, reads, writes, orders, config_load) + 1e-9
+    assert bound.milliseconds <= simulate(machine, reads, orders, config_load) + 1e-9
 
 
 def test_configs_that_wait_for_every_iterable_device_wait_for_the_slowest() -> None:
@@ -265,15 +250,12 @@ def test_no_run_of_emulated_devices_goes_below_the_bound(
         how = Settings(channels=3, config_load=config_load)
         run = migrate(ours, theirs, PerDeviceScheduler(), loading(), tmp_path, settings=how)
         declared = [device.costs() for device in ours]
-        bound = lower_bound(
-            [run], declared, destination_costs=[device.costs() for device in theirs], config_load=config_load
-        )
+        bound = lower_bound([run], declared, config_load=config_load)
     finally:
         for device in (*ours, *theirs):
             device.close()
     downtime = (run[0].running - run[0].stopped) / 1e6
     assert 0.0 < bound.efficiency(downtime) <= 1.0
-    assert bound.measured == ()
     assert bound.milliseconds > 15.0 + 3 * (10.0 if "10ms" in options.values() else 1.0)
 
 
@@ -294,7 +276,6 @@ def test_no_run_of_devices_that_declare_nothing_goes_below_the_bound(tmp_path: P
         where.mkdir()
         runs.append(migrate(machine(), machine(), saving, loading, where))
     bound = lower_bound(runs)
-    assert bound.measured == ("large-0", "large-1", "large-2", "small")
     assert bound.milliseconds >= 4 * 2 + 4 * 3 + 2 + 3 * 10 + 4 * 1
     for source, _ in runs:
         assert bound.efficiency((source.running - source.stopped) / 1e6) <= 1.0
@@ -327,7 +308,6 @@ def test_the_least_of_all_runs_counts() -> None:
     bound = lower_bound([run_of(10, 5, 20), run_of(20, 2, 30)])
     assert bound.milliseconds == pytest.approx(2 + 2 * 10 + 1 + 2 + 20)
     assert bound.limited_by == "a: stops 2.00 ms, read 20.0 ms, last write 2.00 ms, config load 20.0 ms"
-    assert bound.measured == ("a", "b", "c", "s", "t")
 
 
 def test_what_a_device_declares_counts_instead() -> None:
@@ -335,7 +315,6 @@ def test_what_a_device_declares_counts_instead() -> None:
     bound = lower_bound([run_of(10, 5, 20)], [costs, None, None, None, None])
     # The last of three writes is the short one: 5 - 2 * 2 ms.
     assert bound.milliseconds == pytest.approx(1 + 4 + 1 + 1 + 50)
-    assert bound.measured == ("b", "c", "s", "t")
 
 
 def test_a_last_chunk_that_was_shorter_than_declared_counts_as_it_was() -> None:
@@ -356,8 +335,8 @@ def test_runs_and_costs_must_be_of_one_machine() -> None:
     other = replace(run[0], devices=run[0].devices[1:]), run[1]
     with pytest.raises(UsageError, match="the runs are of different machines"):
         lower_bound([run, other])
-    with pytest.raises(UsageError, match="costs of 1 devices at the destination, but the machine has 5"):
-        lower_bound([run], destination_costs=[None])
+    with pytest.raises(UsageError, match="costs of 1 devices, but the machine has 5"):
+        lower_bound([run], [None])
 
 
 def test_a_device_that_has_saved_some_before_the_stop_is_not_told_to_have_done_it_after() -> None:

@@ -11,7 +11,7 @@ from typing import TypedDict, cast
 import pytest
 
 from migpool.core.effects import Wait
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.report.chrome_trace import TracedRun, chrome_trace
 from migpool.migration.report import SideReport
 from migpool.migration.states import State

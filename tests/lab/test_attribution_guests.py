@@ -12,8 +12,8 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.device import Device
-from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.page_jobs import page_jobs_of, with_page_jobs
 from migpool.lab.analysis.whatif.resources import replays
 from migpool.lab.report.chrome_trace import TracedRun, chrome_trace

@@ -6,6 +6,7 @@ import pytest
 
 from migpool.core.effects import Wait
 from tests.support.attribution.attribution_spans import Row, split, told
+from tests.support.attribution.waited import waited_behind
 
 A, B, C = range(3)
 
@@ -119,8 +120,8 @@ def test_a_wait_for_the_lock_names_each_holder_and_stays_with_the_waiter() -> No
         (35, 60, "lock", "a", "c"),
         (60, 90, "load config", "a", ""),
     ]
-    assert whole.behind("lock") == {"c": 25.0, "b": 23.0}
-    assert whole.behind("device write") == {"": 7.0}
+    assert waited_behind(whole, "lock") == {"c": 25.0, "b": 23.0}
+    assert waited_behind(whole, "device write") == {"": 7.0}
 
 
 def test_a_lock_of_the_other_side_is_another_lock() -> None:
@@ -151,7 +152,7 @@ def test_a_job_is_queued_behind_those_its_worker_ran_and_its_submitter_with_it()
         (31, 50, "queued", "c", "b"),
         (50, 80, "device read", "c", ""),
     ]
-    assert whole.behind("queued") == {"a": 19.0, "b": 19.0}
+    assert waited_behind(whole, "queued") == {"a": 19.0, "b": 19.0}
 
 
 def test_a_starved_job_keeps_a_worker_from_the_next_one() -> None:

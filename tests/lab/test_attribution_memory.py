@@ -8,12 +8,12 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.whatif.resources import replays
-from migpool.lab.analysis.whatif.words import reason
-from migpool.lab.analysis.why import budget_use
+from migpool.lab.analysis.why import budget_use, reason
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike
 from tests.support.attribution.made_memory import EARLIER, Pages, downtime, made
+from tests.support.attribution.waited import waited_behind
 
 NEAR = 0.03
 
@@ -68,7 +68,7 @@ def test_a_link_of_the_memory_names_the_packet_the_thread_and_whom_it_waited_for
     whole = attribute(*made(rules, pages))
     links = [link for link in whole.links if link.kind in ("scan", "send", "channel", "network", "sync")]
     assert {link.device for link in links} == {"ram"}
-    assert whole.behind("channel") == {"ram": pytest.approx(whole.kinds["channel"])}
+    assert waited_behind(whole, "channel") == {"ram": pytest.approx(whole.kinds["channel"])}
     last = [link for link in links if link.kind == "network"][-1]
     assert (last.side, last.thread, last.index) == ("destination", "channel-0", EARLIER + 59)
     sent = [link for link in links if link.kind == "send"][-1]

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.core.effects import Wait
-from migpool.lab.analysis.attribution import Attribution, attribute
+from migpool.lab.analysis.attribution import Attribution
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.kinds import KINDS
 from tests.support.attribution.attribution_spans import NAMES, Row, ns, side_report, split
 

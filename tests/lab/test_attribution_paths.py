@@ -6,8 +6,9 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from tests.support.attribution.attribution_spans import Row, side_report, split, told
+from tests.support.attribution.waited import on_path
 
 A, B, C, S, T = range(5)
 
@@ -84,7 +85,7 @@ def test_one_device_from_stop_to_start() -> None:
     assert list(whole.kinds)[:3] == ["load config", "device read", "save config"]
     assert sum(whole.nanoseconds.values()) == whole.downtime
     assert whole.kinds["device read"] == 24
-    assert whole.devices == {"a": 84.0, "": 2.0}
+    assert on_path(whole) == {"a": 84.0, "": 2.0}
     sides = {(link.kind, link.side) for link in whole.links if link.kind in ("network", "send", "load config")}
     assert sides == {("network", "destination"), ("send", "source"), ("load config", "destination")}
     read = next(link for link in whole.links if link.kind == "device read")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.critical_path import attribute
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
@@ -18,6 +18,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import Slow, migrate
+from tests.support.attribution.waited import on_path, waited_behind
 
 SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
 LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
@@ -70,7 +71,7 @@ def test_what_takes_long_in_a_lone_device_is_what_the_downtime_goes_into(
     )
     whole = attribute(source, destination)
     assert whole.kinds[kind] >= 100.0
-    assert whole.devices["device"] >= 100.0
+    assert on_path(whole)["device"] >= 100.0
 
 
 @pytest.mark.parametrize(("call", "kind"), [("save_config", "save config"), ("load_config", "load config")])
@@ -81,7 +82,7 @@ def test_a_slow_section_is_found_on_the_main_channel(call: str, kind: str, tmp_p
     source, destination = migrate(machine(), machine(), PerDeviceScheduler(), PerDeviceScheduler(), tmp_path)
     whole = attribute(source, destination)
     assert whole.kinds[kind] >= 100.0
-    assert whole.devices["section"] >= 100.0
+    assert on_path(whole)["section"] >= 100.0
 
 
 def test_devices_that_come_to_their_configs_together_wait_for_the_lock(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_devices_that_come_to_their_configs_together_wait_for_the_lock(tmp_path:
     whole = attribute(source, destination)
     assert whole.kinds["lock"] >= 80.0  # of the two others' configs, the second lies wholly inside the wait
     waiter = next(link.device for link in whole.links if link.kind == "lock")
-    assert set(whole.behind("lock")) == set(names) - {waiter}
+    assert set(waited_behind(whole, "lock")) == set(names) - {waiter}
 
 
 @pytest.mark.parametrize("loading", LOADING)
@@ -115,7 +116,7 @@ def test_configs_that_wait_for_the_slowest_device_are_put_down_to_it(loading: ty
     )
     whole = attribute(source, destination)
     assert whole.kinds["device write"] >= 160.0, "the four writes come before either config"
-    assert whole.devices["slow"] >= 160.0
+    assert on_path(whole)["slow"] >= 160.0
     configs = whole.kinds["load config"] + whole.kinds.get("lock", 0.0) + whole.kinds.get("queued", 0.0)
     assert configs >= 60.0, "both configs come after them, one after the other"
     assert sum(whole.nanoseconds.values()) == source.running - source.stopped
@@ -135,7 +136,7 @@ def test_one_worker_for_three_devices_is_named_by_the_queue(tmp_path: Path) -> N
         workers=1,
     )
     whole = attribute(source, destination)
-    behind = whole.behind("queued")
+    behind = waited_behind(whole, "queued")
     assert {"first", "second"} <= behind.keys()
     assert sum(behind.values()) >= 60.0  # the second's read at least was queued for from its begin to its end
     assert {link.device for link in whole.links if link.kind == "device read"} == {"third"}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migpool.lab.report import device_table
+from migpool.lab.report import table
 from migpool.migration import report
 from tests.support.changed_copy import found_with
 
 # A field of the report and a column are two files; the third is who fills the field, here the program.
 FIELD = (report, "    config: int = 0\n", "    config: int = 0\n    faults: int = 0\n")
 COLUMN = (
-    device_table,
+    table,
     '    "Verified": _verified,\n',
     '    "Faults": lambda told, _: (str(told.faults), "number"),\n    "Verified": _verified,\n',
 )
@@ -21,7 +21,7 @@ from dataclasses import replace
 from tests.support.lab_reports import lab_result_of, pair, result
 from rich.console import Console
 from migpool.lab.analysis.why import analyse
-from migpool.lab.report.device_table import device_table
+from migpool.lab.report.table import device_table
 from migpool.lab.findings import run_result
 from migpool.lab.report.page.contents import contents
 from migpool.lab.run.side import SideResult

@@ -8,9 +8,8 @@ from dataclasses import fields
 import pytest
 
 from migpool.device import StateCosts
-from migpool.lab.analysis.bound import LowerBound
 from migpool.lab.findings import device_costs, lab_result, run_result, source_result, with_bound
-from migpool.lab.run.result import LabResult
+from migpool.lab.run.result import LabResult, LowerBound
 from migpool.lab.run.side import SideResult
 from migpool.migration.report import DeviceReport
 from migpool.migration.states import State
@@ -103,7 +102,7 @@ def test_a_shared_lock_counts_only_if_both_ends_have_it() -> None:
 
 
 def test_the_file_is_read_back_as_it_was_written() -> None:
-    bound = LowerBound(5.0, "the link", {"the link": 5.0}, ())
+    bound = LowerBound(milliseconds=5.0, limited_by="the link", parts={"the link": 5.0})
     run = with_bound(run_result("pool", 1, 1, pair(result("source"), result("destination"))), bound)
     assert run.lower_bound_ms == 5.0
     assert run.efficiency == pytest.approx(0.25)

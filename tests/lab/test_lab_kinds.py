@@ -58,12 +58,12 @@ from tests.support.attribution.made_downtimes import Rules, alike, made
 from rich.console import Console
 from migpool.core.effects import Wait
 from migpool.lab.analysis.why import analyse
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.report.chrome_trace import TracedRun, chrome_trace
 from migpool.lab.report.page.document import document
 from migpool.lab.report.time_line import switchover
 from migpool.lab.analysis.whatif.recorded import recorded
-from migpool.lab.analysis.whatif.steps import recording_of
+from migpool.lab.analysis.whatif.resources import recording_of
 
 def frozen(span):
     half = (span.begin + span.end) // 2

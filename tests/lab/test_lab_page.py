@@ -12,11 +12,10 @@ from rich.console import Console
 
 from migpool.lab.analysis.kinds import BY_NAME
 from migpool.lab.analysis.why import analyse, representatives
-from migpool.lab.report.device_table import COLUMNS
-from migpool.lab.report.page.contents import contents, thinned
+from migpool.lab.report.page.contents import CRITICAL, contents, lanes_of, thinned
 from migpool.lab.report.page.document import document, joined
-from migpool.lab.report.page.headline import headline
-from migpool.lab.report.page.timeline import CRITICAL, lanes_of
+from migpool.lab.report.summary import headline
+from migpool.lab.report.table import COLUMNS
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.form import json_text
 from migpool.lab.run.result import LabResult, RunResult

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from migpool.lab.analysis.whatif.resources import Freed, Replays, replays
-from migpool.lab.analysis.whatif.words import reason
+from migpool.lab.analysis.why import reason
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike, downtime, made, names
 
 NEAR = 0.03

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from migpool.device import ConfigLock
-from migpool.lab.analysis.attribution import attribute
 from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.device_costs import device_costs
 from migpool.lab.analysis.whatif.resources import replays
 from migpool.lab.analysis.why import analyse

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from migpool.core.effects import Wait
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.why import analyse
 from migpool.migration.settings import Settings
 from migpool.migration.states import State

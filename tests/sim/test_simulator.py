@@ -12,8 +12,7 @@ import pytest
 
 from migpool.errors import MigpoolError
 from migpool.sim import published
-from migpool.sim.fitting import fit
-from migpool.sim.published import PUBLISHED, Hypothesis, conclusion, explain
+from migpool.sim.published import PUBLISHED, Hypothesis, conclusion, explain, fit
 from migpool.sim.simulate import Profile, World, downtime
 from tests.support.commandline import here
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.run.footprint import Footprint
+from migpool.lab.run.side import Footprint
 
 pytestmark = pytest.mark.soak
 

@@ -1,1 +1,1 @@
-"""A file a command, and none is imported before its command is called; see ``migpool.cli.lazy``."""
+"""A file a command or a pair of them, and none is imported before its command is called; see ``migpool.cli.lazy``."""

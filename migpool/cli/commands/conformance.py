@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,7 @@ from migpool.cli.options import Debug, complete_model, complete_models
 from migpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from migpool.conformance.running import CheckResult
+    from migpool.conformance.check import Check, CheckResult
 
 
 def complete_plugin(incomplete: str) -> list[str]:
@@ -71,21 +72,30 @@ def conformance(
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
     if model and (option or models or every_wait or count != 1):
         raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
-    from migpool.cli.files import check_writable, write
+    from migpool.cli.invocation import check_writable, write
+    from migpool.conformance.check import Outcome
+    from migpool.conformance.devices import device_runs
+    from migpool.conformance.models import FIRST
+    from migpool.conformance.models.child import model_runs
     from migpool.conformance.showing import Report
     from migpool.lab.report.table import console_for
 
     check_writable(markdown, json_file)
-    total, found = _model(model, limit) if model else _device(plugin, option or [], count, models, every_wait, limit)
     console = console_for(sys.stdout)
     findings: list[CheckResult] = []
-    with console.status("") as status:
-
-        def watch(name: str) -> None:
-            status.update(f"{len(findings) + 1}/{total}  {name}")
-
-        for finding in found(watch):
-            findings.append(finding)  # noqa: PERF402 -- counted meanwhile
+    broken: set[str] = set()
+    with ExitStack() as stack, console.status("") as status:
+        runs: Sequence[tuple[Check[Any], Callable[[], CheckResult]]]
+        if model:
+            runs = model_runs(model, limit, stack.callback)
+        else:
+            runs = device_runs(plugin, option or [], count, models, limit, every_wait=every_wait)
+        for check, run in runs:
+            if check.under not in broken:
+                status.update(f"{len(findings) + 1}/{len(runs)}  {check}: {check.about}")
+                findings.append(run())
+                if check.name == FIRST and findings[-1].outcome is Outcome.FAILED:
+                    broken.add(check.under)
     report = Report(plugin or model, _package(plugin or model, bool(model)), ", ".join(option or []), findings)
     console.print(report.table())
     if markdown is not None:
@@ -93,31 +103,6 @@ def conformance(
     if json_file is not None:
         write(json_file, report.to_json())
     raise typer.Exit(1 if report.failed else 0)
-
-
-Checking = Callable[[Callable[[str], None]], "Iterator[CheckResult]"]
-
-
-def _device(
-    plugin: str, options: Sequence[str], count: int, models: str, every_wait: bool, limit: float
-) -> tuple[int, Checking]:
-    """How many checks there are of a device plug-in, and what runs them."""
-    from migpool.conformance.devices.checks import check_list, subject_of
-    from migpool.conformance.running import run_checks
-
-    subject, checks = subject_of(plugin, options, count), check_list(models, every_wait=every_wait)
-    return len(checks), lambda watch: run_checks(subject, checks, limit, lambda one: watch(f"{one}: {one.about}"))
-
-
-def _model(name: str, limit: float) -> tuple[int, Checking]:
-    """How many checks there are of a threading model, and what runs them."""
-    from migpool.conformance.models import checks, subjects
-    from migpool.conformance.models.child import run_apart
-
-    found = subjects(name, limit)
-    return sum(len(checks(one)) for one in found), lambda watch: run_apart(
-        found, limit, lambda one: watch(f"{one}: {one.about}")
-    )
 
 
 def _package(name: str, model: bool) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from migpool.streams.inspect.walk import Wanted
 
 _NAMES_SHOWN: Final = 12
-_PLAIN_WIDTH: Final = 100
 
 
 def inspect(
@@ -150,10 +149,9 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
 
         print(json.dumps({"schema": 1, "kind": "recording", **asdict(explanation)}, indent=2))  # noqa: T201
     else:
-        from rich.console import Console
+        from migpool.lab.report.table import console_for
 
-        wide = None if sys.stdout.isatty() else _PLAIN_WIDTH
-        show_explanation(explanation, Console(file=sys.stdout, width=wide))
+        show_explanation(explanation, console_for(sys.stdout))
     understood = not any(channel.trouble for channel in explanation.channels)
     return 0 if explanation.complete and understood else 1
 

@@ -18,7 +18,7 @@ app = group(__doc__ or "")
 
 def complete_experiment(incomplete: str) -> list[str]:
     """The experiments that come with migpool."""
-    from migpool.experiments.catalogue import names
+    from migpool.experiments.form import names
 
     return [name for name in (*names(), "all", "published") if name.lower().startswith(incomplete.lower())]
 
@@ -29,7 +29,7 @@ def list_experiments(
     _: Debug = False,
 ) -> None:
     """List the claims: what was said, by whom, and what its experiment compares."""
-    from migpool.experiments.catalogue import chosen
+    from migpool.experiments.form import chosen
     from migpool.experiments.terminal import claims_table
     from migpool.lab.report.table import console_for
 
@@ -53,7 +53,7 @@ def show(
 
     [cyan]migpool lab show C1 > mine.toml[/]
     """
-    from migpool.experiments.catalogue import experiment_text, load_experiment
+    from migpool.experiments.form import experiment_text, load_experiment
 
     load_experiment(name)
     typer.echo(experiment_text(name), nl=False)
@@ -120,8 +120,8 @@ def compare(
       [cyan]migpool lab compare docs/results/2026-11-26 results[/]
     """
     from migpool.errors import UsageError
+    from migpool.experiments.page import findings_in
     from migpool.experiments.recheck import standings
-    from migpool.experiments.results import findings_in
     from migpool.experiments.terminal import standing_lines, standing_table
     from migpool.lab.report.table import console_for
 
@@ -140,10 +140,9 @@ def compare(
 
 
 def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> int:
-    from migpool.cli.files import write
-    from migpool.cli.interrupt import Interrupt
-    from migpool.experiments.catalogue import chosen
-    from migpool.experiments.results import prepare, write_finding
+    from migpool.cli.invocation import Interrupt, write
+    from migpool.experiments.form import chosen
+    from migpool.experiments.page import prepare, write_finding
     from migpool.experiments.runner import run_experiment
     from migpool.experiments.terminal import shown
     from migpool.lab.report.table import console_for
@@ -177,10 +176,10 @@ def _run_published(results: Path | None) -> None:
     """Fit every hypothesis to the published downtimes, print them side by side, and write them."""
     from rich.text import Text
 
-    from migpool.cli.files import write
-    from migpool.experiments.results import prepare
+    from migpool.cli.invocation import write
+    from migpool.experiments.page import prepare
     from migpool.lab.report.table import console_for, plain_table
-    from migpool.sim import published, told
+    from migpool.sim import published
 
     if results is not None:
         prepare(results)
@@ -189,7 +188,7 @@ def _run_published(results: Path | None) -> None:
     for hypothesis in published.hypotheses():
         screen.print(f"published: fitting: {hypothesis.name}", markup=False, highlight=False)
         found.append(published.explain(hypothesis))
-    (first, *headings), rows = told.rows(found)
+    (first, *headings), rows = published.rows(found)
     table = plain_table(first)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -198,9 +197,9 @@ def _run_published(results: Path | None) -> None:
     console.print("Downtime in ms of 1, 2 and 4 devices, over the main channel and over multifd", highlight=False)
     console.print(table)
     for one in found:
-        console.print(f"{one.hypothesis.name}: {told.values(one)}", markup=False, highlight=False)
+        console.print(f"{one.hypothesis.name}: {published.values(one)}", markup=False, highlight=False)
     said = published.conclusion(found)
     console.print(f"\n{said}", markup=False, highlight=False)
     if results is not None:
-        write(results / "published.json", told.json_of(found, said))
-        write(results / "published.md", told.page(found, said))
+        write(results / "published.json", published.json_of(found, said))
+        write(results / "published.md", published.page(found, said))

@@ -1,8 +1,9 @@
-"""``migpool plugins``: what is installed."""
+"""``migpool plugins``: what is installed; ``new-device`` and ``new-model``: packages to begin a plug-in with."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,3 +44,41 @@ def plugins(
         package = f"{plugin.distribution} {plugin.version}".strip()
         table.add_row(words[plugin.kind], Text(plugin.name, style="bold"), package, summary)
     console_for(sys.stdout).print(table)
+
+
+Into = Annotated[Path, typer.Option("--into", metavar="DIRECTORY", help="Where the package's directory is made.")]
+
+
+def new_device(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plug-in's name, such as my-device.")],
+    into: Into = Path(),
+    _: Debug = False,
+) -> None:
+    """Write a package with a device plug-in that works, to change into your own.
+
+    It migrates, passes [cyan]migpool conformance[/] under every threading model, and has
+    its checks as tests.
+
+      [cyan]migpool new-device my-device && pip install -e ./my-device && migpool conformance my-device[/]
+    """
+    from migpool.conformance.skeleton import write_package
+
+    made = write_package("device", name, into)
+    typer.echo(f"{made}: pip install --editable '{made}[test]', then migpool conformance {name}")
+
+
+def new_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name, such as my-model.")],
+    into: Into = Path(),
+    _: Debug = False,
+) -> None:
+    """Write a package with a threading model that works, to change into your own.
+
+    It migrates, passes [cyan]migpool conformance --model[/], and has its checks as tests.
+
+      [cyan]migpool new-model my-model && pip install -e ./my-model && migpool conformance --model my-model[/]
+    """
+    from migpool.conformance.skeleton import write_package
+
+    made = write_package("scheduler", name, into)
+    typer.echo(f"{made}: pip install --editable '{made}[test]', then migpool conformance --model {name}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.files import REPORT, check_writable, reported, write
+from migpool.cli.invocation import REPORT, check_writable, reported, write
 from migpool.cli.options import Debug, LogFormatOption, Verbose
 
 

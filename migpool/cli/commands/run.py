@@ -1,14 +1,15 @@
-"""``migpool run``: one model."""
+"""``migpool run``: one model; ``migpool compare``: several, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from migpool.cli import options
 from migpool.cli.invocation import Invocation
-from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
+from migpool.cli.options import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
 
 
 def run(
@@ -55,5 +56,82 @@ def run(
         report_file=report_file,
         seed=seed,
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+    )
+    raise typer.Exit(code)
+
+
+def compare(
+    context: typer.Context,
+    scenario: options.ScenarioArgument = "default",
+    models: options.ModelsOption = "",
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", metavar="N", min=1, help="Migrations under each model.")
+    ] = None,
+    json_file: options.JsonFile = None,
+    trace_file: options.TraceFile = None,
+    picture_file: options.PictureFile = None,
+    report_file: options.ReportFile = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.", show_default=False)] = False,
+    seed: options.SeedOption = None,
+    downtime_limit: DowntimeLimitOption = None,
+    max_bandwidth: MaxBandwidthOption = None,
+    in_turn: InTurnOption = None,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
+    ] = False,
+    both_wires: Annotated[
+        bool,
+        typer.Option(
+            "--both-wires",
+            help="Each model with configs as sections of the main channel, and as jobs over the multifd channels.",
+            show_default=False,
+        ),
+    ] = False,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
+) -> None:
+    """Migrate a machine under one threading model after the other; say which was the fastest.
+
+    Each repetition makes every model once, in an order of its own. Each
+    migration has two processes of its own on this host. The trace file holds
+    the last run of each model. The report, migpool-report.html in the current
+    directory unless told otherwise, is one page that needs no network.
+
+      [cyan]migpool compare[/]      the default machine
+
+      [cyan]migpool compare --models pool:2,per-device,pool+receiver --repeats 10[/]
+
+      [cyan]migpool compare many --json result.json --trace trace.json[/]
+
+      [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
+
+      [cyan]migpool compare default --both-wires[/]   configs as sections, or as jobs over multifd
+    """
+    invocation: Invocation = context.obj
+    from migpool.cli.runs import run_models
+    from migpool.errors import UsageError
+    from migpool.lab.comparison import BOTH_WAYS, BOTH_WIRES, Variant
+    from migpool.scenario.model_names import parse_models
+
+    if no_report and report_file is not None:
+        raise UsageError("--report and --no-report say the opposite: give one of them")
+    ways: Sequence[Variant] = BOTH_WAYS if both_ways else (Variant(),)
+    wires: Sequence[Variant] = BOTH_WIRES if both_wires else (Variant(),)
+    names = [one.name for one in parse_models(models)] if models else []
+    code = run_models(
+        invocation,
+        scenario,
+        names,
+        repeats=repeats,
+        json_file=json_file,
+        trace_file=trace_file,
+        picture_file=picture_file,
+        report_file=report_file,
+        default_report=not no_report,
+        seed=seed,
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        variants=[way.also(wire) for way in ways for wire in wires],
     )
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""``migpool send``: the source's side."""
+"""``migpool send``: the source's side; ``migpool receive``: the destination's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from migpool.cli import options, streamfile
 from migpool.cli.invocation import Invocation
-from migpool.cli.tuning import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
+from migpool.cli.options import DowntimeLimitOption, InTurnOption, MaxBandwidthOption, Tuning
+from migpool.errors import UsageError
 
 
 def send(
@@ -46,14 +47,60 @@ def send(
     """
     invocation: Invocation = context.obj
     if streamfile.is_stream_file(scenario):
-        raise typer.Exit(
-            streamfile.send_stream_file(
-                invocation, Path(scenario), to, channels, uuid=uuid, return_path=not no_return_path, idle=idle
-            )
+        streamfile.send_stream_file(
+            invocation, Path(scenario), to, channels, uuid=uuid, return_path=not no_return_path, idle=idle
         )
+        return
     streamfile.check_scenario_options(channels, uuid, no_return_path)
     from migpool.cli.oneside import OneSide, send_machines
 
-    tuning = Tuning(downtime_limit, max_bandwidth, in_turn)
-    side = OneSide(invocation, scenario, model, "source", to, count=count, seed=seed, tuning=tuning)
+    side = OneSide(
+        invocation, scenario, model, "source", to, count, seed, Tuning(downtime_limit, max_bandwidth, in_turn)
+    )
     raise typer.Exit(send_machines(side, json_file=json_file, trace_file=trace_file))
+
+
+def receive(
+    context: typer.Context,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS", help="tcp:HOST:PORT (port 0: any) or unix:PATH.")
+    ],
+    scenario: options.OptionalScenario = None,
+    store: streamfile.StoreOption = None,
+    channels: streamfile.ChannelsOption = 0,
+    idle: streamfile.IdleOption = 60,
+    model: options.ModelOption = "pool",
+    count: options.Count = 1,
+    seed: options.SeedOption = None,
+    _verbose: options.Verbose = 0,
+    _format: options.LogFormatOption = None,
+    _: options.Debug = False,
+) -> None:
+    """Be the destination: wait for a source, and load its machine.
+
+    With [cyan]--store[/] the machine of any source becomes a file. Let the source have a
+    return path: only then does it hear that a disk was full, and the machine goes on.
+
+    Says on stderr where it listens, with [cyan]--log-format json[/] as a JSON object.
+    Nothing is encrypted and nobody authenticated: listen where only the source
+    can connect.
+
+      [cyan]migpool receive small --listen tcp:0.0.0.0:4444 -m pool+receiver[/]
+
+      [cyan]migpool receive small --listen unix:/run/m.sock --count 0[/]
+
+      [cyan]migpool receive --store vm.mig --listen tcp:0.0.0.0:4444 --channels 4[/]
+    """
+    invocation: Invocation = context.obj
+    if (store is None) == (scenario is None):
+        raise UsageError("receive needs a SCENARIO to run, or --store FILE to store a machine of any kind")
+    if store is not None:
+        streamfile.receive_stream_file(invocation, store, listen, channels, idle)
+        return
+    assert scenario is not None
+    streamfile.check_scenario_options(channels)
+    from migpool.cli.oneside import OneSide, receive_machines
+
+    raise typer.Exit(
+        receive_machines(OneSide(invocation, scenario, model, "destination", listen, count, seed, Tuning()))
+    )

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.interrupt import Interrupt
-from migpool.cli.invocation import complain, say
+from migpool.cli.invocation import Interrupt, complain, say
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, SeedOption, complete_scenario
 from migpool.core.machine import Machine

@@ -31,7 +31,6 @@ from migpool.vmsd.layout import read_layouts
 
 app = group((__doc__ or "").partition("\n")[0])
 
-SCHEMA: Final = 1
 _BOTH: Final = {
     (True, True): "breaks both ways",
     (True, False): "breaks forward",
@@ -107,28 +106,24 @@ def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: b
     compatible = counting < (Risk.DEPENDS if strict else Risk.BREAKS)
     if as_json:
         name = "both" if forward and backward else "forward" if forward else "backward"
-        head = {"schema": SCHEMA, "a": str(old), "b": str(new), "direction": name, "strict": strict}
-        print(json.dumps({**head, "compatible": compatible, **_document(changes, worst)}, indent=2))  # noqa: T201
+        head = {
+            "schema": 1,
+            "a": str(old),
+            "b": str(new),
+            "direction": name,
+            "strict": strict,
+            "compatible": compatible,
+        }
+        told = [{"path": one.path, **_risks(one), "reason": one.reason} for one in changes]
+        print(json.dumps({**head, **_risks(worst), "changes": told}, indent=2))  # noqa: T201
     else:
         for line in _lines(changes, worst):
             print(printable(line))  # noqa: T201
     return 0 if compatible else 1
 
 
-def _document(changes: Sequence[Change], worst: Compatibility) -> dict[str, object]:
-    return {
-        "forward": worst.forward.name.lower(),
-        "backward": worst.backward.name.lower(),
-        "changes": [
-            {
-                "path": change.path,
-                "forward": change.forward.name.lower(),
-                "backward": change.backward.name.lower(),
-                "reason": change.reason,
-            }
-            for change in changes
-        ],
-    }
+def _risks(one: Change | Compatibility) -> dict[str, str]:
+    return {"forward": one.forward.name.lower(), "backward": one.backward.name.lower()}
 
 
 def _lines(changes: Sequence[Change], worst: Compatibility) -> list[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Final
+from contextlib import closing, contextmanager, suppress
+from typing import Final, NamedTuple
 
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import SIDES
-from migpool.core.machine import Machine
-from migpool.device import Device, DeviceError, Pending, Side
+from migpool.device import Device, DeviceError, Pending
 from migpool.flow.window import Reassembly
 
 CHUNK: Final = 1 << 16
@@ -22,8 +20,7 @@ ABORT_LIMIT: Final = 2.0
 WINDOWS: Final = (1, 2, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """What a device gave: for ``load_setup``, its chunks, its config."""
 
     setup: bytes
@@ -35,8 +32,8 @@ def identity(subject: Subject) -> str:
     """The same devices at both ends, each with a name of its own; pending sizes make sense and do not block."""
     names: list[list[tuple[str, int, bool]]] = []
     for side in SIDES:
-        with _devices(subject, side) as devices:
-            Machine(subject.name, devices)  # refuses a name that is wrong or there twice
+        with closing(subject.machine(side)) as machine:  # which refuses a name that is wrong or there twice
+            devices = [slot.device for slot in machine]
             names.append([(one.idstr, one.instance_id, one.iterable) for one in devices])
             for device in devices:
                 _sane(device)
@@ -136,8 +133,8 @@ def missing_state(subject: Subject) -> str:
 def aborts(subject: Subject) -> str:
     """An abort ends a call at once, may come twice and at any time; afterwards the device resumes and saves again."""
     seen = 0
-    with _devices(subject, "source") as devices:
-        for device in devices:
+    with closing(subject.machine("source")) as machine:
+        for device in [slot.device for slot in machine]:
             _begin_saving(device)
             ended = _in_thread(lambda: _read_all(device))  # noqa: B023
             began = time.monotonic()
@@ -159,18 +156,9 @@ def aborts(subject: Subject) -> str:
 
 
 @contextmanager
-def _devices(subject: Subject, side: Side) -> Iterator[list[Device]]:
-    with ExitStack() as stack:
-        devices = subject.devices(side)
-        for device in devices:
-            stack.callback(device.close)
-        yield devices
-
-
-@contextmanager
 def _pairs(subject: Subject) -> Iterator[list[tuple[Device, Device]]]:
-    with _devices(subject, "source") as sources, _devices(subject, "destination") as destinations:
-        yield list(zip(sources, destinations, strict=True))
+    with subject.machines() as (source, destination):
+        yield [(ours.device, theirs.device) for ours, theirs in zip(source, destination, strict=True)]
 
 
 def _sane(device: Device) -> None:

@@ -6,19 +6,28 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
-from migpool.conformance.interference import Calls, failing
-from migpool.conformance.pairing import SIDES, Migrated, cancelled_at, counting_waits, migrate, settings_with, spread
+from migpool.conformance.pairing import (
+    SIDES,
+    Calls,
+    Migrated,
+    cancelled_at,
+    counting_waits,
+    failing,
+    migrate,
+    settings_with,
+    spread,
+)
 from migpool.core.machine import Machine
 from migpool.device import Side
-from migpool.lab.run.footprint import Footprint, footprint
+from migpool.lab.run.side import Footprint, footprint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import Model
@@ -39,13 +48,9 @@ ROOMY: Final = settings_with(MIB, 64)
 SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
 TURNS: Final = 5
 
-SAVING: Final = ("quiesce", "stop", "save_state", "save_config")
+SAVING: Final = ("save_setup", "iterate", "quiesce", "stop", "save_state", "save_config")
 LOADING: Final = ("load_state", "load_config", "wake", "start")
-BEFORE: Final = ("save_setup", "iterate")
-FAILING: Final[dict[Side, tuple[str, ...]]] = {
-    "source": ("save_setup", "iterate", "quiesce", "stop", "save_state", "save_config"),
-    "destination": ("load_setup", "load_state", "load_config", "wake", "start"),
-}
+FAILING: Final[dict[Side, tuple[str, ...]]] = {"source": SAVING, "destination": ("load_setup", *LOADING)}
 
 
 def round_trip(subject: Subject, model: Model) -> str:
@@ -71,7 +76,7 @@ def spliced(subject: Subject, model: Model) -> str:
     proof = ""
     # When a chunk comes decides which way it goes: some migrations, so that some chunks go either way.
     for _ in range(TURNS):
-        with _machines(subject) as (source, destination):
+        with subject.machines() as (source, destination):
             for slot in (*source, *destination):
                 slot.device.splice_fd = partial(_noted, slot.device.splice_fd, answers)
             _must_complete(migrate(source, destination, model, SPLICING), "")
@@ -90,7 +95,7 @@ def _noted(splice_fd: Callable[[], int | None], answers: list[int]) -> int | Non
 
 def cancels(subject: Subject, model: Model, *, every: bool = False, sides: Sequence[Side] = SIDES) -> str:
     """Cancel at one wait after the other, at either end; the source's devices must go on and migrate later."""
-    with _machines(subject) as (source, destination):
+    with subject.machines() as (source, destination):
         migrated, waits = counting_waits(source, destination, model, ROOMY)
         _must_complete(migrated, "")
     done = 0
@@ -121,7 +126,12 @@ def leaves_nothing(subject: Subject, model: Model) -> str:
     after, holds = _held()
     tracemalloc.stop()
     if before is not None and after is not None:
-        _must_not_grow(before, after)
+        for what in ("threads", "descriptors"):
+            if (more := getattr(after, what) - getattr(before, what)) > 0:
+                raise Failure(f"{more} more {what} after {REPEATS} migrations: give them back in close()")
+        grown = after.resident_bytes - before.resident_bytes
+        if grown > GROWTH:
+            raise Failure(f"the process grew by {grown >> 20} MiB in {REPEATS} migrations: something keeps the state")
     if holds - held > KEPT:
         raise Failure(
             f"{(holds - held) // REPEATS >> 10} KiB more for each migration: close() does not give up everything"
@@ -141,26 +151,14 @@ def _held() -> tuple[Footprint | None, int]:
     return seen, tracemalloc.get_traced_memory()[0]
 
 
-def _must_not_grow(before: Footprint, after: Footprint) -> None:
-    for what, had, has in (
-        ("threads", before.threads, after.threads),
-        ("descriptors", before.descriptors, after.descriptors),
-    ):
-        if has > had:
-            raise Failure(f"{has - had} more {what} after {REPEATS} migrations: give them back in close()")
-    grown = after.resident_bytes - before.resident_bytes
-    if grown > GROWTH:
-        raise Failure(f"the process grew by {grown >> 20} MiB in {REPEATS} migrations: something keeps the state")
-
-
 # ------------------------------------------------------------------ one migration
 
 
 def _verified(subject: Subject, model: Model, settings: Settings) -> str:
-    with _machines(subject) as (source, destination):
+    with subject.machines() as (source, destination):
         calls = {
             slot.name: Calls(slot.device, *methods)
-            for machine, methods in ((source, (*BEFORE, *SAVING)), (destination, LOADING))
+            for machine, methods in ((source, SAVING), (destination, LOADING))
             for slot in machine
         }
         _must_complete(migrate(source, destination, model, settings), "")
@@ -194,7 +192,7 @@ def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
 
 
 def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> bool:
-    with _machines(subject) as (source, destination):
+    with subject.machines() as (source, destination):
         migrated = cancelled_at(source, destination, model, ROOMY, side, position)
         if migrated.source.outcome is State.COMPLETED:
             # It came too late: the machine had moved, and that must be as good as any.
@@ -215,7 +213,7 @@ def _resumed(migrated: Migrated, when: str) -> None:
 
 
 def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: int) -> bool:
-    with _machines(subject) as (source, destination):
+    with subject.machines() as (source, destination):
         machine = source if side == "source" else destination
         slot = machine.iterable[0] if machine.iterable else machine.slots[0]
         with failing(slot.device, method, number) as raised:
@@ -230,13 +228,3 @@ def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: in
         _resumed(migrated, when)
         _again(subject, source, model, when)
     return True
-
-
-# ------------------------------------------------------------------ machines
-
-
-@contextmanager
-def _machines(subject: Subject) -> Iterator[tuple[Machine, Machine]]:
-    """Both machines, closed at the end whatever happens."""
-    with closing(subject.machine("source")) as source, closing(subject.machine("destination")) as destination:
-        yield source, destination

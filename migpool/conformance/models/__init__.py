@@ -1,21 +1,41 @@
 """The kit for authors of threading models: does a model keep the contract at the top of ``migpool/schedulers/base.py``?
 
-::
-
-    subject.py     the model that is looked at, at one end
-    bench.py       the model set up with made devices, whose chunks a check brings
-    checks.py      the list of checks
-    order.py       what they do: jobs run once, in order, all of them
-    ending.py      errors, cancels, the end, threads
-    migration.py   migrations of both ends, with made devices
-    child.py       checks in a process of their own, which can be ended whatever the model does
-
 Jobs here wait for chunks and write them, at either end: so every model is given the same work, a source's too.
 """
 
 from __future__ import annotations
 
-from migpool.conformance.models.checks import checks
-from migpool.conformance.models.subject import Subject, subjects
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from migpool.conformance.check import Check, check_of
+from migpool.conformance.models import ending, order
+from migpool.conformance.models.bench import Subject, subjects
 
 __all__ = ["Subject", "checks", "subjects"]
+
+_ALL: Final[Sequence[Callable[[Subject], str]]] = (
+    order.runs,
+    order.one_at_a_time,
+    order.begins_in_order,
+    order.many_devices,
+    order.jobs_of_jobs,
+    order.drain_waits,
+    order.drain_with_nothing,
+    order.traced,
+    ending.first_error,
+    ending.unexpected_error,
+    ending.cancels,
+    ending.after_cancel,
+    ending.after_close,
+    ending.leaves_no_thread,
+    ending.ignored_abort,
+    order.migrates,
+    order.cancelled_migrations,
+)
+FIRST: Final = check_of(order.runs).name
+"""The check without which no other means anything."""
+
+
+def checks(subject: Subject) -> list[Check[Subject]]:
+    return [check_of(run, str(subject)) for run in _ALL]

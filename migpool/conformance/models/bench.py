@@ -1,4 +1,4 @@
-"""A threading model, set up with made devices; a check gives it jobs and brings their chunks."""
+"""The threading model that is looked at, set up with made devices; a check gives it jobs and brings their chunks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from migpool.conformance.check import Failure
-from migpool.conformance.models.subject import Subject
+from migpool.conformance.check import Checked, Failure, check_name
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk, Steps, WriteState
@@ -18,12 +19,58 @@ from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
 from migpool.core.machine import Machine, NamedDevice, Slot
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
-from migpool.errors import DeviceError
+from migpool.device import Side
+from migpool.errors import DeviceError, UsageError
 from migpool.migration.chunk_queue import ChunkQueues
+from migpool.scenario.model_names import SideModel, parse_part
+from migpool.scenario.plugins import load_scheduler
 from migpool.schedulers.base import Scheduler, Setup
 
 A_MOMENT = 0.005
 SIZE = 4096
+
+
+PATIENCE: Final = 0.1
+"""The part of a check's limit that one call of the model may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject(Checked):
+    """A threading model at one end.
+
+    Arguments:
+        name: as on the command line: ``pool``, ``pool:2:queue``.
+        patience: seconds that a call of it may take, and that its jobs may make no headway.
+    """
+
+    name: str
+    side: Side
+    part: SideModel
+    patience: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.side}"
+
+
+def subjects(name: str, limit: float) -> list[Subject]:
+    """A model at each end that it is for; with a plain name, also each of its variants.
+
+    Arguments:
+        name: as on the command line, for one end.
+        limit: seconds that one check may take.
+
+    Raises:
+        UsageError: there is no such model, or what follows its name means nothing to it.
+        PluginError: it cannot be imported, or is no threading model.
+    """
+    if "+" in name:
+        raise UsageError(f"{name!r} names two models: check one at a time, each is checked at either end")
+    check_name("scheduler", name)
+    load_scheduler(name.partition(":")[0])  # for its own words, if it is broken
+    part, patience = parse_part(name), limit * PATIENCE
+    words = [] if ":" in name else [word for group in part.scheduler.choices for word in group]
+    names = [name, *(f"{name}:{word}" for word in words)]
+    return [Subject(each, side, parse_part(each), patience) for each in names for side in sorted(part.scheduler.sides)]
 
 
 class _Queues(ChunkQueues):
@@ -66,19 +113,12 @@ class _Queues(ChunkQueues):
 
 
 class Call:
-    """A call of the model on a thread of its own, since it may not return.
+    """A call of the model on a thread of its own, since it may not return. ``what``: names it in an error."""
 
-    Arguments:
-        what: names it in an error.
-        patience: seconds that it may take.
-        standing: where the jobs stand, in words.
-    """
-
-    def __init__(self, what: str, do: Callable[[], object], patience: float, standing: Callable[[], str]) -> None:
+    def __init__(self, bench: Bench, what: str, do: Callable[[], object]) -> None:
+        self._bench = bench
         self._what = what
         self._do = do
-        self._patience = patience
-        self._standing = standing
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name=what, daemon=True)
         self.thread.start()
@@ -95,29 +135,28 @@ class Call:
         Raises:
             Failure: it has not returned.
         """
-        self.thread.join(self._patience)
+        patience = self._bench.patience
+        self.thread.join(patience)
         if self.thread.is_alive():
-            standing = self._standing()
-            raise Failure(f"{self._what} has not returned after {self._patience:g} s{standing and f': {standing}'}")
+            standing = self._bench.scheduler.standing()
+            raise Failure(f"{self._what} has not returned after {patience:g} s{standing and f': {standing}'}")
         if self._error is not None:
             raise self._error
 
 
 class Bench:
-    """A model, set up; see the top of this file.
+    """A model, set up.
 
     Arguments:
         workers: as many, if the model takes a number and none is in its name.
-        limit: seconds that the model's threads have to end, and jobs to make headway.
+        limit: seconds that the model's threads have to end, and jobs to make headway; 0 for the subject's patience.
 
     Attributes:
         written: the chunks that each device's job has written, by slot.
         holds: called in a job's write with its device; may block.
     """
 
-    def __init__(
-        self, subject: Subject, devices: int = 4, channels: int = 2, workers: int | None = None, limit: float = 0
-    ) -> None:
+    def __init__(self, subject: Subject, devices: int, workers: int | None, limit: float) -> None:
         self.patience = subject.patience
         self.before = set(threading.enumerate())
         self.switch, self.tracer = CancelSwitch(), Tracer()
@@ -138,7 +177,7 @@ class Bench:
         self.setup = Setup(
             side=subject.side,
             devices=self.slots,
-            channels=channels,
+            channels=2,
             interpreter=interpreter,
             threads=self.threads,
             switch=self.switch,
@@ -185,9 +224,8 @@ class Bench:
 
     def calling(self, what: str, do: Callable[[], object]) -> Call:
         """Begin a call of the model on a thread of its own."""
-        call = Call(what, do, self.patience, self.scheduler.standing)
-        self._calls.append(call)
-        return call
+        self._calls.append(Call(self, what, do))
+        return self._calls[-1]
 
     def call(self, what: str, do: Callable[[], object]) -> None:
         """Call the model, and wait for the end."""
@@ -250,11 +288,9 @@ class Bench:
 
 
 @contextlib.contextmanager
-def benched(
-    subject: Subject, *, devices: int = 4, channels: int = 2, workers: int | None = None, limit: float = 0
-) -> Iterator[Bench]:
+def benched(subject: Subject, *, devices: int = 4, workers: int | None = None, limit: float = 0) -> Iterator[Bench]:
     """A bench with the model set up, and closed at the end."""
-    bench = Bench(subject, devices, channels, workers, limit)
+    bench = Bench(subject, devices, workers, limit)
     try:
         bench.begin()
         yield bench

@@ -1,31 +1,26 @@
 """Checks in a process of their own, so that a model may hang, spin or exit as it likes: the kit always ends.
 
-::
-
-    the kit                                   the child
-    name of a check, a line        ------->   runs it
-                                   <-------   what came of it, a line of JSON
-
-A process that has failed a check, or does not answer, is killed, and the next check has a new one.
+The kit sends the name of a check, the child runs it and sends what came of it. A process that has failed a check, or
+does not answer, is killed, and the next check has a new one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TextIO
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Final
 
-from migpool.conformance.check import Check
-from migpool.conformance.models.checks import FIRST, checks
-from migpool.conformance.models.subject import Subject, subjects
-from migpool.conformance.running import AFTER_ABORT, CheckResult, Outcome, run_check
+from migpool.conformance.check import AFTER_ABORT, Check, CheckResult, Outcome, run_check
+from migpool.conformance.models import checks
+from migpool.conformance.models.bench import Subject, subjects
 
 GRACE: Final = 15.0
 """Seconds more than a check may take that the child has to answer; it has to be started in them."""
@@ -41,7 +36,7 @@ class ChildRunner:
     def __init__(self, subject: Subject, limit: float) -> None:
         self._subject = subject
         self._limit = limit
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
     def run(self, check: Check[Subject]) -> CheckResult:
         began = time.monotonic()
@@ -51,70 +46,62 @@ class ChildRunner:
         return CheckResult(check.name, check.under, check.about, outcome, text, time.monotonic() - began)
 
     def close(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.communicate()
+        if self._child is not None:
+            process, connection = self._child
+            self._child = None
+            with connection, process:
+                process.kill()
 
     def _ask(self, name: str) -> tuple[Outcome, str]:
-        child = self._child = self._child or self._start()
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(f"{name}\n".encode())
-            child.stdin.flush()
-        line = _read_line(child, self._limit + AFTER_ABORT + GRACE)
-        if line is None:
-            return Outcome.FAILED, f"the process has not answered within {self._limit + AFTER_ABORT + GRACE:g} s"
-        if not line:
-            return Outcome.FAILED, f"the model ended the process, with status {child.wait()}"
-        answer = json.loads(line)
-        return Outcome(answer["outcome"]), answer["text"]
+        process, connection = self._child = self._child or self._start()
+        patience = self._limit + AFTER_ABORT + GRACE
+        with contextlib.suppress(OSError):
+            connection.send(name)
+        try:
+            if not connection.poll(patience):
+                return Outcome.FAILED, f"the process has not answered within {patience:g} s"
+            answer: tuple[Outcome, str] = connection.recv()
+        except (EOFError, OSError):
+            return Outcome.FAILED, f"the model ended the process, with status {process.wait()}"
+        return answer
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
         subject = self._subject
-        command = [sys.executable, "-m", __name__, subject.name, subject.side, str(self._limit)]
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        ours, theirs = Pipe()
+        with theirs:
+            command = [sys.executable, "-m", __name__, subject.name, subject.side, str(self._limit)]
+            process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        return process, ours
 
 
-def run_apart(
-    found: Iterable[Subject], limit: float, watch: Callable[[Check[Subject]], None] | None = None
-) -> Iterator[CheckResult]:
-    """Run every check of each, one after the other; where a model runs no job, the first says it all.
+def model_runs(
+    name: str, limit: float, at_end: Callable[[Callable[[], None]], object]
+) -> list[tuple[Check[Subject], Callable[[], CheckResult]]]:
+    """Every check of the threading model of that name, and what runs it.
 
     Arguments:
         limit: seconds that one check may take.
-        watch: called before each.
+        at_end: takes what must be called when the last check has run.
+
+    Raises:
+        UsageError, PluginError: as for :func:`~migpool.conformance.models.bench.subjects`.
     """
-    for subject in found:
-        with contextlib.closing(ChildRunner(subject, limit)) as runner:
-            for check in checks(subject):
-                if watch is not None:
-                    watch(check)
-                finding = runner.run(check)
-                yield finding
-                if check.name == FIRST and finding.outcome is Outcome.FAILED:
-                    break
+    found: list[tuple[Check[Subject], Callable[[], CheckResult]]] = []
+    for subject in subjects(name, limit):
+        runner = ChildRunner(subject, limit)
+        at_end(runner.close)
+        found += [(check, partial(runner.run, check)) for check in checks(subject)]
+    return found
 
 
-def _read_line(child: subprocess.Popen[bytes], limit: float) -> bytes | None:
-    """The child's answer; ``None`` if it does not come in time, empty if it never will."""
-    assert child.stdout is not None
-    deadline = time.monotonic() + limit
-    line = b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        more = os.read(child.stdout.fileno(), 1 << 16)
-        if not more:
-            return b""
-        line += more
-    return line
-
-
-def _serve(name: str, side: str, limit: float, answers: TextIO) -> None:
+def _serve(name: str, side: str, limit: float, kit: Connection) -> None:
     subject = next(one for one in subjects(name, limit) if (one.name, one.side) == (name, side))
     by_name = {check.name: check for check in checks(subject)}
     died: list[str] = []
@@ -124,17 +111,15 @@ def _serve(name: str, side: str, limit: float, answers: TextIO) -> None:
         died.append(f"; the thread {thread} died of {hook.exc_type.__name__}: {hook.exc_value}")
 
     threading.excepthook = note
-    for line in sys.stdin:
-        died.clear()
-        finding = run_check(subject, by_name[line.strip()], limit)
-        text = finding.text + "".join(died[:1] if finding.outcome is Outcome.FAILED else ())
-        answers.write(json.dumps({"outcome": finding.outcome.value, "text": " ".join(text.split())}) + "\n")
-        answers.flush()
+    with contextlib.suppress(EOFError):
+        while True:
+            check = by_name[kit.recv()]
+            died.clear()
+            finding = run_check(subject, check, limit)
+            text = finding.text + "".join(died[:1] if finding.outcome is Outcome.FAILED else ())
+            kit.send((finding.outcome, " ".join(text.split())))
 
 
 if __name__ == "__main__":
-    # What the model prints goes nowhere, and what it leaves running does not keep the process.
-    with os.fdopen(os.dup(1), "w") as to_the_kit:
-        os.dup2(2, 1)
-        _serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), to_the_kit)
-    os._exit(0)
+    _serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), Connection(int(sys.argv[4])))
+    os._exit(0)  # what the model leaves running does not keep the process

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from migpool.conformance.check import Failure
-from migpool.conformance.models.bench import Bench, benched, eventually
-from migpool.conformance.models.subject import Subject
+from migpool.conformance.models.bench import Bench, Subject, benched, eventually
 from migpool.core.machine import Slot
 from migpool.errors import Cancelled, DeviceError, TimeLimitExceeded, UsageError
 
@@ -19,12 +18,8 @@ HELD_LIMIT = 0.3
 
 def first_error(subject: Subject) -> str:
     """A device's error comes out of drain, and ends the other jobs at their next wait."""
-
-    def fail() -> None:
-        raise DeviceError("it is broken")
-
     with benched(subject) as bench:
-        _failing(bench, fail)
+        _failing(bench, DeviceError("it is broken"))
         _must_raise(bench, DeviceError, "device-0, chunk 0: it is broken")
         if not bench.switch.thrown:
             raise Failure("the error has not thrown the switch")
@@ -33,12 +28,8 @@ def first_error(subject: Subject) -> str:
 
 def unexpected_error(subject: Subject) -> str:
     """Whatever else a device raises comes out of drain as one error that names the device and the chunk."""
-
-    def fail() -> None:
-        raise ZeroDivisionError("by zero")
-
     with benched(subject) as bench:
-        _failing(bench, fail)
+        _failing(bench, ZeroDivisionError("by zero"))
         _must_raise(bench, DeviceError, "device-0, chunk 0: ZeroDivisionError in its write: by zero")
     return "drain raised it"
 
@@ -158,12 +149,12 @@ def ignored_abort(subject: Subject) -> str:
     return said
 
 
-def _failing(bench: Bench, fail: Callable[[], None]) -> None:
+def _failing(bench: Bench, error: Exception) -> None:
     """Submit jobs, the first of which fails at its first chunk while the others wait."""
 
     def hold(slot: Slot) -> None:
         if slot is bench.slots[0]:
-            fail()
+            raise error
 
     bench.holds = hold
     submitting = bench.submitting(*(bench.load(slot, CHUNKS) for slot in bench.slots))

@@ -1,17 +1,41 @@
-"""Attribution: what a migration's downtime went into, along the critical path. The parts add up to the downtime."""
+"""A downtime, link by link along its critical path. The parts add up to the downtime."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from migpool.errors import UsageError
-from migpool.lab.analysis.critical_path import critical_path
-from migpool.lab.analysis.page_jobs import with_page_jobs
-from migpool.lab.analysis.path_walk import Link
-from migpool.lab.analysis.span_index import SideIndex
-from migpool.migration.report import SideReport
+from migpool.device import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One stretch of the critical path.
+
+    Attributes:
+        begin, end: CLOCK_MONOTONIC of the source in nanoseconds.
+        kind: one of ``kinds.KINDS``.
+        side: where the waiting was.
+        device, thread: their names; empty for none, or if it is unknown.
+        index: the chunk, -1 for none.
+        behind: for "lock", "queued" and "channel" the device that was waited for: the one that held the lock, that had
+            the thread, whose chunk was sent last before a channel was idle. Empty if there was none, only a thread to
+            wake.
+    """
+
+    begin: int
+    end: int
+    kind: str
+    side: Side
+    device: str = ""
+    thread: str = ""
+    index: int = -1
+    behind: str = ""
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds."""
+        return self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,45 +66,3 @@ class Attribution:
     def kinds(self) -> dict[str, float]:
         """:attr:`nanoseconds` in milliseconds."""
         return {kind: spent / 1e6 for kind, spent in self.nanoseconds.items()}
-
-    @property
-    def devices(self) -> dict[str, float]:
-        """How long each device was on the critical path, in ms, largest first; "" stands for no device at all."""
-        return _milliseconds(self.links, lambda link: link.device)
-
-    def behind(self, kind: str) -> dict[str, float]:
-        """Whom the waits of one kind were for.
-
-        Arguments:
-            kind: "lock", "queued" or "channel"; links of other kinds are behind nobody.
-
-        Returns:
-            ms waited behind each device, largest first; "" stands for a thread that had to be woken or started.
-        """
-        return _milliseconds([link for link in self.links if link.kind == kind], lambda link: link.behind)
-
-
-def attribute(source: SideReport, destination: SideReport) -> Attribution:
-    """Split the downtime of a completed migration along its critical path.
-
-    Raises:
-        UsageError: the machine did not come to run at the destination, or did so before it was stopped at the source.
-    """
-    if not source.stopped or not destination.running:
-        raise UsageError("only a migration that came to its end has a downtime to attribute: this one failed before")
-    begin, end = source.stopped, destination.running
-    if end <= begin:
-        raise UsageError(
-            f"the machine ran at the destination {(begin - end) / 1e6:.3f} ms before it was stopped at the source: "
-            "the two ends' times are not of one clock"
-        )
-    ours, theirs = with_page_jobs(source, destination)
-    links = critical_path(SideIndex(ours, begin, end), SideIndex(theirs, begin, end), begin, end)
-    return Attribution(tuple(links))
-
-
-def _milliseconds(links: Iterable[Link], key: Callable[[Link], str]) -> dict[str, float]:
-    spent: Counter[str] = Counter()
-    for link in links:
-        spent[key(link)] += link.duration
-    return {name: nanoseconds / 1e6 for name, nanoseconds in spent.most_common()}

@@ -11,7 +11,7 @@ What every model must respect, whatever its threads do:
 * If the scenario has the configs wait for all iterable devices, the config of an iterable device is loaded after the
   last write of every other one, too.
 * Whoever needs a lock has it alone: the big lock of each side for every config that needs it, a lock that devices share
-  for their reads or writes.
+  for their reads.
 * The memory's last pages are looked for when all devices have stopped, before any is sent; they cross at the link's
   rate if that is given, else at the best that the runs show; the SYNCs that end them come last.
 * The devices wake one after the other when all have been loaded, then start one after the other.
@@ -28,11 +28,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from migpool.device import StateCosts
 from migpool.errors import UsageError
 from migpool.lab.analysis.device_costs import DeviceCosts, device_costs
+from migpool.lab.run.result import LowerBound
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad
 from migpool.units import format_duration, format_rate, format_size
@@ -43,31 +43,10 @@ NOTICEABLE = 1.05
 CHAIN = "longest chain"
 
 
-@dataclass(frozen=True, slots=True)
-class LowerBound:
-    """A downtime that no threading model can go below.
-
-    Attributes:
-        limited_by: what it comes from, in one line.
-        parts: each bound that was considered, in ms, largest first.
-        measured: the devices whose costs are the least of the runs, since they declare none.
-    """
-
-    milliseconds: float
-    limited_by: str
-    parts: dict[str, float]
-    measured: tuple[str, ...] = ()
-
-    def efficiency(self, downtime_ms: float) -> float:
-        """The switchover efficiency: the bound divided by a measured downtime in ms; 0 without one."""
-        return self.milliseconds / downtime_ms if downtime_ms > 0 else 0.0
-
-
 def lower_bound(
     runs: Sequence[tuple[SideReport, SideReport]],
     costs: Sequence[StateCosts | None] = (),
     *,
-    destination_costs: Sequence[StateCosts | None] = (),
     link_rate: float | None = None,
     config_load: ConfigLoad = "as-loaded",
 ) -> LowerBound:
@@ -79,29 +58,22 @@ def lower_bound(
     Arguments:
         runs: source's and destination's report of each run; those that did not complete are left out.
         costs: what the source's devices declare, by slot; empty if none declares anything.
-        destination_costs: what the destination's devices declare, by slot. Only the lock is taken from them, which
-            writes hold; without them no write is known to hold one.
         link_rate: bytes a second over all channels together; ``None`` if it is not known.
         config_load: when the runs loaded the configs of iterable devices.
 
     Raises:
         UsageError: no run completed, the runs are of different machines, or the costs of another number of devices.
     """
-    return bound_of(device_costs(runs, costs, destination_costs), link_rate=link_rate, config_load=config_load)
+    return bound_of(device_costs(runs, costs), link_rate=link_rate, config_load=config_load)
 
 
 def bound_of(
     devices: Sequence[DeviceCosts], *, link_rate: float | None = None, config_load: ConfigLoad = "as-loaded"
 ) -> LowerBound:
-    """The lower bound of a machine of which all costs are known.
-
-    Arguments:
-        devices: in the machine's order.
-        link_rate: bytes a second over all channels together; ``None`` if it is not known.
-        config_load: when the configs of iterable devices are loaded.
+    """The lower bound of a machine of which all costs are known; ``devices``: in the machine's order.
 
     Raises:
-        UsageError: the rate is not over 0.
+        UsageError: the link's rate is not over 0.
     """
     if link_rate is not None and link_rate <= 0:
         raise UsageError(f"the link's rate is {link_rate:g} bytes a second: it must be over 0")
@@ -117,10 +89,9 @@ def bound_of(
     largest = max(parts, key=lambda part: parts[part])
     limit = largest if parts[largest] > parts[CHAIN] * NOTICEABLE else CHAIN
     return LowerBound(
-        parts[largest] * 1e3,
-        words[limit],
-        {part: parts[part] * 1e3 for part in sorted(parts, key=lambda part: -parts[part])},
-        tuple(device.name for device in devices if device.measured),
+        milliseconds=parts[largest] * 1e3,
+        limited_by=words[limit],
+        parts={part: parts[part] * 1e3 for part in sorted(parts, key=lambda part: -parts[part])},
     )
 
 
@@ -178,19 +149,13 @@ class _Scenario:
         self.words["big lock, loading"] = _configs(
             "load", [device.load_config for device in devices if device.load_locked]
         )
-        for direction, groups in (("read", self._sharing("read_lock")), ("write", self._sharing("write_lock"))):
-            for lock, members in groups.items():
-                part = f"lock {lock}, {direction}"
-                seconds = sum(getattr(devices[at], direction) for at in members)
-                if direction == "read":
-                    reads = [(self._producing[at], devices[at].read) for at in members]
-                    rest = min(self._after_read(devices[at]) + devices[at].load_config for at in members)
-                    found[part] = max(self._stops, _in_turn(reads)) + rest + self._starts
-                else:
-                    rest = min(devices[at].load_config for at in members)
-                    found[part] = self._stops + seconds + rest + self._starts
-                whole = format_duration(seconds)
-                self.words[part] = f"lock {lock}: {len(members)} devices' {direction}s, {whole} together"
+        for lock, members in self._sharing().items():
+            part = f"lock {lock}, read"
+            reads = [(producing, device.read) for producing, device in members]
+            rest = min(self._after_read(device) + device.load_config for _, device in members)
+            found[part] = max(self._stops, _in_turn(reads)) + rest + self._starts
+            whole = format_duration(sum(device.read for _, device in members))
+            self.words[part] = f"lock {lock}: {len(members)} devices' reads, {whole} together"
         return found
 
     def link(self, rate: float) -> float:
@@ -220,12 +185,12 @@ class _Scenario:
         # The config is saved while the last chunk is on its way: the longer of the two counts, not both.
         return max(device.save_config, device.receive_last + device.write_last)
 
-    def _sharing(self, kind: str) -> dict[str, list[int]]:
-        groups: defaultdict[str, list[int]] = defaultdict(list)
-        for at, device in enumerate(self._devices):
-            lock: str = getattr(device, kind)
-            if lock:
-                groups[lock].append(at)
+    def _sharing(self) -> dict[str, list[tuple[float, DeviceCosts]]]:
+        """By lock, the devices that share it, each with when it begins to produce its state."""
+        groups: defaultdict[str, list[tuple[float, DeviceCosts]]] = defaultdict(list)
+        for producing, device in zip(self._producing, self._devices, strict=True):
+            if device.read_lock:
+                groups[device.read_lock].append((producing, device))
         return {lock: members for lock, members in groups.items() if len(members) > 1}
 
     def _chain_in_words(self, device: DeviceCosts, waited: DeviceCosts) -> str:

@@ -38,26 +38,38 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
+from migpool.device import Side
+from migpool.errors import UsageError
+from migpool.lab.analysis.attribution import Attribution, Link
 from migpool.lab.analysis.kinds import WAITS, PathRule
-from migpool.lab.analysis.path_walk import OWN, Link, PathWalk
-from migpool.lab.analysis.span_index import SideIndex
+from migpool.lab.analysis.page_jobs import with_page_jobs
+from migpool.lab.analysis.span_index import SideIndex, Track
+from migpool.migration.report import SideReport
+
+OWN = -1
+"""The migration's own thread, in place of a slot."""
+
+NOTHING = Track(())
 
 
-def critical_path(source: SideIndex, destination: SideIndex, begin: int, end: int) -> list[Link]:
-    """Walk from ``end`` on the destination's own thread back to ``begin``, both in ns on one clock; links in order."""
-    walk = _Walk(source, destination, begin, end)
-    return walk.whole()
-
-
-class _Walk(PathWalk):
-    """Goes on from each span's end to where that came from."""
+class _Walk:
+    """Goes back in time from the interval's end, on the destination's own thread: from each span's end to where it came
+    from. Times are nanoseconds on one clock.
+    """
 
     def __init__(self, source: SideIndex, destination: SideIndex, begin: int, end: int) -> None:
-        super().__init__(source, destination, begin, end)
+        self._source = source
+        self._destination = destination
+        self._floor = begin
+        self.now = end
+        self.links: list[Link] = []
+        self._what: tuple[str, Side, str, str, int, str] | None = None
+        self._end = end
+        self._visited: set[tuple[Side, int]] = set()
         self._rules: Mapping[PathRule, Callable[[Span], None]] = {
             "work": self._work,
             "starved": self._starved,
@@ -70,8 +82,65 @@ class _Walk(PathWalk):
             "order": self._order,
             "turn": self._turn,
         }
+        self._go(destination, OWN)
 
-    def step(self) -> None:
+    def whole(self) -> list[Link]:
+        """Walk to the begin; the links in time order."""
+        while self.now > self._floor:
+            self._step()
+        self._close()
+        self.links.reverse()
+        return self.links
+
+    def _go(self, index: SideIndex, slot: int) -> bool:
+        """Stand on another actor, unless the walk has been there at this very moment."""
+        actor = (index.side, slot)
+        if actor in self._visited:
+            return False
+        self._visited.add(actor)
+        self._index = index
+        self._slot = slot
+        self._track = index.own if slot == OWN else index.jobs.get(slot, NOTHING)
+        return True
+
+    def _spend(self, begin: int, kind: str, span: Span | None, behind: str = "", thread: str = "") -> None:
+        """Go back to ``begin``: the time from there on was of ``kind``. A ``begin`` in the future changes nothing."""
+        begin = max(begin, self._floor)
+        if begin >= self.now:
+            return
+        index = self._index
+        slot, chunk = self._slot, -1
+        if span is not None:
+            slot, chunk, thread = span.slot, span.index, span.thread
+        what = (kind, index.side, index.name(slot), thread, chunk, behind)
+        if what != self._what:
+            self._close()
+            self._what, self._end = what, self.now
+        self.now = begin
+        self._visited = {(index.side, self._slot)}
+
+    def _close(self) -> None:
+        if self._what is not None:
+            self.links.append(Link(self.now, self._end, *self._what))
+            self._what = None
+
+    def _behind(self, kind: str, span: Span, turns: Iterable[Span]) -> bool:
+        """Go back through ``turns``, the last one first, as far as ``span`` reaches.
+
+        Returns:
+            Whether the walk has gone over to one of them: a job of the memory that is queued behind another one of its
+            round would only have taken some of the same packets, so it is the other's work that was waited for.
+        """
+        of_round = span.slot in self._index.page_jobs
+        for turn in turns:
+            if of_round and turn.slot in self._index.page_jobs:
+                self._spend(turn.end, kind, span)
+                if self._go(self._index, turn.slot):
+                    return True
+            self._spend(max(turn.begin, span.begin), kind, span, self._index.name(turn.slot))
+        return False
+
+    def _step(self) -> None:
         span = self._track.at(self.now)
         if span is None or span.end < self.now:
             self._pause(span)
@@ -255,3 +324,22 @@ class _Walk(PathWalk):
         if self._slot != OWN and self.now > self._floor:
             held = self._index.held
             self._go(self._index, held.slot if held is not None and self._index.was_held(span) else OWN)
+
+
+def attribute(source: SideReport, destination: SideReport) -> Attribution:
+    """Split the downtime of a completed migration along its critical path.
+
+    Raises:
+        UsageError: the machine did not come to run at the destination, or did so before it was stopped at the source.
+    """
+    if not source.stopped or not destination.running:
+        raise UsageError("only a migration that came to its end has a downtime to attribute: this one failed before")
+    begin, end = source.stopped, destination.running
+    if end <= begin:
+        raise UsageError(
+            f"the machine ran at the destination {(begin - end) / 1e6:.3f} ms before it was stopped at the source: "
+            "the two ends' times are not of one clock"
+        )
+    ours, theirs = with_page_jobs(source, destination)
+    walk = _Walk(SideIndex(ours, begin, end), SideIndex(theirs, begin, end), begin, end)
+    return Attribution(tuple(walk.whole()))

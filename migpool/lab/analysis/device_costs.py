@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -31,7 +31,6 @@ class DeviceCosts:
         receive_last: the last chunk comes out of its socket.
         start: one call each of ``wake`` and ``start``.
         read_lock: the lock outside the migration that its reads hold; empty without one.
-        write_lock: the same for its writes.
         look: of a memory, one look at which pages have been written.
         sync: the SYNCs at its end.
         page_rate: the most bytes of its pages that any run sent, and received, in a second; 0 for all other devices.
@@ -53,7 +52,6 @@ class DeviceCosts:
     load_config: float = 0.0
     start: float = 0.0
     read_lock: str = ""
-    write_lock: str = ""
     look: float = 0.0
     sync: float = 0.0
     page_rate: float = 0.0
@@ -65,35 +63,32 @@ class DeviceCosts:
 def device_costs(
     runs: Sequence[tuple[SideReport, SideReport]],
     costs: Sequence[StateCosts | None] = (),
-    destination_costs: Sequence[StateCosts | None] = (),
 ) -> list[DeviceCosts]:
     """Every device's costs, by slot.
 
     Arguments and errors are those of :func:`~migpool.lab.analysis.bound.lower_bound`.
     """
-    completed = [(source, destination) for source, destination in runs if _completed(source, destination)]
+    completed = [
+        (source, destination)
+        for source, destination in runs
+        if source.outcome is State.COMPLETED and source.stopped and destination.running
+    ]
     if not completed:
         raise UsageError("a lower bound rests on runs that completed, and there is none")
     names = [device.name for device in completed[0][0].devices]
     if any([device.name for device in report.devices] != names for run in completed for report in run):
         raise UsageError("the runs are of different machines: give those of one scenario")
-    for side, declared in (("source", costs), ("destination", destination_costs)):
-        if declared and len(declared) != len(names):
-            raise UsageError(f"costs of {len(declared)} devices at the {side}, but the machine has {len(names)}")
+    if costs and len(costs) != len(names):
+        raise UsageError(f"costs of {len(costs)} devices, but the machine has {len(names)}")
     shown = [_Shown(source, destination) for source, destination in completed]
     found = []
     for slot, name in enumerate(names):
-        least = _Least(shown, slot)
-        ours = costs[slot] if costs else None
-        theirs = destination_costs[slot] if destination_costs else None
-        iterable = completed[0][0].devices[slot].iterable
         size = min(source.devices[slot].bytes_after_stop for source, _ in completed)
+        known = _least(shown, slot, name, size, completed[0][0].devices[slot].iterable)
+        ours = costs[slot] if costs else None
         if ours is not None and any(source.devices[slot].bytes_before_stop for source, _ in completed):
             # How much is left after the stop differs from run to run: no run may be told more than it had to do.
-            ours = replace(
-                ours, read=min(ours.read, least.sum(Wait.READ)), write=min(ours.write, least.sum(Wait.WRITE))
-            )
-        known = least.costs(name, size, iterable)
+            ours = replace(ours, read=min(ours.read, known.read), write=min(ours.write, known.write))
         if slot == memory_of(completed[0][0]):
             known = _with_memory_costs(known, completed)
         elif ours is not None:
@@ -106,15 +101,10 @@ def device_costs(
                 save_config=ours.save_config,
                 load_config=ours.load_config,
                 read_lock=ours.shared_lock,
-                write_lock=theirs.shared_lock if theirs is not None else "",
                 measured=False,
             )
         found.append(known)
     return found
-
-
-def _completed(source: SideReport, destination: SideReport) -> bool:
-    return source.outcome is State.COMPLETED and bool(source.stopped and destination.running)
 
 
 def _last_write(costs: StateCosts) -> float:
@@ -157,10 +147,10 @@ def _rate(size: int, spans: Iterable[Span]) -> float:
 
 
 class _Shown:
-    """What one run shows: for each kind of work and device the sum, and the last piece."""
+    """What one run shows, in nanoseconds: for each kind of work and device the sum, and the last piece."""
 
     def __init__(self, source: SideReport, destination: SideReport) -> None:
-        self.sums: defaultdict[tuple[Wait, int], int] = defaultdict(int)
+        self.sums: Counter[tuple[Wait, int]] = Counter()
         self.last: dict[tuple[Wait, int], int] = {}
         self.locked = {
             report.side: {span.slot for span in report.spans if span.wait is Wait.LOCK}
@@ -179,37 +169,29 @@ class _Shown:
             self.last[Wait.RECEIVE, slot] = received.get((slot, index), 0)
 
 
-class _Least:
-    """The least that any run shows of one device, in seconds."""
+def _least(runs: Sequence[_Shown], slot: int, name: str, size: int, iterable: bool) -> DeviceCosts:
+    """The least that any run shows of one device, as if it declared nothing."""
 
-    def __init__(self, runs: Iterable[_Shown], slot: int) -> None:
-        self._runs = list(runs)
-        self._slot = slot
+    def whole(wait: Wait) -> float:
+        return min(run.sums[wait, slot] for run in runs) / 1e9
 
-    def sum(self, wait: Wait) -> float:
-        """All work of a kind."""
-        return min(run.sums.get((wait, self._slot), 0) for run in self._runs) / 1e9
+    def last(wait: Wait) -> float:
+        return min(run.last.get((wait, slot), 0) for run in runs) / 1e9
 
-    def last(self, wait: Wait) -> float:
-        """The last piece of a kind."""
-        return min(run.last.get((wait, self._slot), 0) for run in self._runs) / 1e9
-
-    def costs(self, name: str, size: int, iterable: bool) -> DeviceCosts:
-        """All of it, for a device that declares nothing."""
-        return DeviceCosts(
-            name=name,
-            bytes=size,
-            iterable=iterable,
-            quiesce=self.sum(Wait.QUIESCE),
-            stop=self.sum(Wait.STOP),
-            read=self.sum(Wait.READ),
-            write=self.sum(Wait.WRITE),
-            write_last=self.last(Wait.WRITE),
-            receive_last=self.last(Wait.RECEIVE),
-            save_config=self.sum(Wait.SAVE_CONFIG),
-            load_config=self.sum(Wait.LOAD_CONFIG),
-            start=self.sum(Wait.WAKE) + self.sum(Wait.START),
-            measured=True,
-            save_locked=any(self._slot in run.locked["source"] for run in self._runs),
-            load_locked=any(self._slot in run.locked["destination"] for run in self._runs),
-        )
+    return DeviceCosts(
+        name=name,
+        bytes=size,
+        iterable=iterable,
+        quiesce=whole(Wait.QUIESCE),
+        stop=whole(Wait.STOP),
+        read=whole(Wait.READ),
+        write=whole(Wait.WRITE),
+        write_last=last(Wait.WRITE),
+        receive_last=last(Wait.RECEIVE),
+        save_config=whole(Wait.SAVE_CONFIG),
+        load_config=whole(Wait.LOAD_CONFIG),
+        start=whole(Wait.WAKE) + whole(Wait.START),
+        measured=True,
+        save_locked=any(slot in run.locked["source"] for run in runs),
+        load_locked=any(slot in run.locked["destination"] for run in runs),
+    )

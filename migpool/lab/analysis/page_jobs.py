@@ -38,7 +38,7 @@ def with_page_jobs(source: SideReport, destination: SideReport) -> tuple[SideRep
     memory = memory_of(source)
     if memory < 0:
         return source, destination
-    told = _Told(memory, len(source.devices))
+    told = _Told(len(source.devices))
     of_jobs = [span for span in source.spans if _is_of_a_job(span, memory) and span.begin >= source.stopped > 0]
     kept = [span for span in source.spans if not (_is_of_a_job(span, memory) and span.begin >= source.stopped > 0)]
     jobs = told.sorted_out(of_jobs)
@@ -83,8 +83,7 @@ def _is_of_a_job(span: Span, memory: int) -> bool:
 class _Told:
     """Says which job each span is of."""
 
-    def __init__(self, memory: int, first: int) -> None:
-        self._memory = memory
+    def __init__(self, first: int) -> None:
         self._first = first
         self._on_thread: dict[str, int] = {}
         self._ended: dict[int, int] = {}

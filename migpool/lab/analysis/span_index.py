@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import Generic, TypeVar
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
@@ -20,40 +20,28 @@ _BEGIN = attrgetter("begin")
 _END = itemgetter(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A time in which one device had a thread, or the big lock. ``begin`` and ``end``: nanoseconds."""
-
-    begin: int
-    end: int
-    slot: int
-
-
-T = TypeVar("T", bound=Span | Stretch)
-
-
-class Track(Generic[T]):
-    """Spans, or stretches, that follow each other, to be walked backwards. Those without a duration are left out."""
+class Track:
+    """Spans that follow each other, to be walked backwards. Those without a duration are left out."""
 
     __slots__ = ("_ends", "spans")
 
-    def __init__(self, spans: Iterable[T]) -> None:
+    def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = sorted((span for span in spans if span.end > span.begin), key=lambda span: (span.end, span.begin))
         self._ends = [span.end for span in self.spans]
 
-    def at(self, time: int) -> T | None:
+    def at(self, time: int) -> Span | None:
         """The span that is going on at ``time``, else the one that ended last at or before it."""
         place = bisect_right(self._ends, time)
         if place < len(self.spans) and self.spans[place].begin < time:
             return self.spans[place]
         return self.spans[place - 1] if place else None
 
-    def after(self, time: int) -> T | None:
+    def after(self, time: int) -> Span | None:
         """The first span that ends after ``time``."""
         place = bisect_right(self._ends, time)
         return self.spans[place] if place < len(self.spans) else None
 
-    def backwards(self, begin: int, end: int) -> Iterator[T]:
+    def backwards(self, begin: int, end: int) -> Iterator[Span]:
         """Those that overlap an interval, the last first."""
         place = bisect_left(self._ends, end)
         if place < len(self.spans) and self.spans[place].begin < end:
@@ -86,7 +74,7 @@ class SideIndex:
         reads: defaultdict[int, list[Span]] = defaultdict(list)
         own: list[Span] = []
         queued: list[Span] = []
-        holders: list[Stretch] = []
+        holders: list[Span] = []
         worked: defaultdict[str, list[Span]] = defaultdict(list)
         receivers: set[str] = set()
         received: defaultdict[str, list[Span]] = defaultdict(list)
@@ -120,7 +108,7 @@ class SideIndex:
                 if wait is not Wait.QUEUED:
                     worked[span.thread].append(span)
                     if wait in (Wait.SAVE_CONFIG, Wait.LOAD_CONFIG):
-                        holders.append(Stretch(span.begin, span.end, slot))
+                        holders.append(span)
             elif wait is Wait.SYNC and not here:
                 to_sync.append(span)
             elif wait is Wait.SYNC or (wait in OWN_WAITS and (here or _is_own(span))):
@@ -154,8 +142,8 @@ class SideIndex:
         """Whether a QUEUED span is of a config that had been held: the job that held the last one submitted it."""
         return self.held is not None and queued.begin >= self.held.begin
 
-    def busy(self, thread: str, begin: int, end: int) -> Iterator[Stretch]:
-        """When jobs kept ``thread`` within an interval, the last first. A stretch is one device's."""
+    def busy(self, thread: str, begin: int, end: int) -> Iterator[Span]:
+        """When jobs kept ``thread`` within an interval, the last first; each span is one device's."""
         track = self._busy.get(thread)
         return iter(()) if track is None else track.backwards(begin, end)
 
@@ -206,21 +194,14 @@ def _is_own(span: Span) -> bool:
     return span.wait in OWN_WAITS and (span.wait is not Wait.JOIN or span.slot < 0)
 
 
-def _pieces(spans: list[Span]) -> Iterator[Stretch]:
+def _pieces(spans: list[Span]) -> Iterator[Span]:
     """What kept a channel's thread, which goes back to its channel whenever the next chunk is not here yet."""
-    return (Stretch(span.begin, span.end, span.slot) for span in spans if span.wait in RECEIVER_WAITS)
+    return (span for span in spans if span.wait in RECEIVER_WAITS)
 
 
-def _turns(spans: list[Span]) -> Iterator[Stretch]:
+def _turns(spans: list[Span]) -> Iterator[Span]:
     """What kept any other thread: a job has it from its first wait to its last, whatever it waits for."""
     spans.sort(key=lambda span: (span.begin, span.end))
-    begin, end, slot = 0, 0, -2
-    for span in spans:
-        if span.slot == slot:
-            end = max(end, span.end)
-            continue
-        if slot != -2:
-            yield Stretch(begin, end, slot)
-        begin, end, slot = span.begin, span.end, span.slot
-    if slot != -2:
-        yield Stretch(begin, end, slot)
+    for _, turn in groupby(spans, key=attrgetter("slot")):
+        first, *rest = turn
+        yield replace(first, end=max(span.end for span in (first, *rest)))

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 from migpool.core.effects import Wait
 from migpool.errors import UsageError
-from migpool.flow.window import rooms_for
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.attribution import Attribution
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.page_jobs import memory_of
-from migpool.lab.analysis.path_walk import Link
-from migpool.lab.analysis.whatif.resources import Freed, replays
-from migpool.lab.analysis.whatif.words import because, named
+from migpool.lab.analysis.whatif.resources import Freed, Replays, replays
 from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
-from migpool.migration.report import DeviceReport, SideReport
-from migpool.scenario.schema import Scenario
+from migpool.migration.report import SideReport
+from migpool.units import format_duration
 
 
 def representatives(runs: Sequence[RunResult]) -> list[int]:
@@ -45,17 +43,32 @@ def analyse(source: SideReport, destination: SideReport, chunk: int) -> Analysis
     return AnalysisResult(
         why=because(found, whole),
         replayed_ms=None if found is None else found.replayed / 1e6,
-        resources=[] if found is None else [_resource(one) for one in found.freed],
-        path=[_link(link, zero) for link in whole.links],
+        resources=[
+            ResourceResult(
+                resource=one.resource,
+                side=one.side,
+                devices=list(one.devices),
+                shorter_ms=one.shorter / 1e6,
+                says=named(one),
+            )
+            for one in (() if found is None else found.freed)
+        ],
+        path=[
+            LinkResult(
+                begin_ms=(link.begin - zero) / 1e6,
+                end_ms=(link.end - zero) / 1e6,
+                kind=link.kind,
+                side=link.side,
+                device=link.device,
+                thread=link.thread,
+                chunk=link.index,
+                behind=link.behind,
+            )
+            for link in whole.links
+        ],
         trace=TraceResult(source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero)),
         memory=budget_use(destination, chunk, zero),
     )
-
-
-def buffer_size(scenario: Scenario, devices: Sequence[DeviceReport]) -> int:
-    """How long the destination's buffers are in a scenario with these devices, in bytes."""
-    in_need = sum(device.iterable for device in devices) + any(device.described for device in devices)
-    return rooms_for(int(scenario.memory.budget), int(scenario.memory.chunk), in_need)[0]
 
 
 def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int, int]]:
@@ -81,24 +94,91 @@ def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int
     return list(used.items())
 
 
-def _resource(one: Freed) -> ResourceResult:
-    return ResourceResult(
-        resource=one.resource,
-        side="source" if one.side == "source" else "destination" if one.side else "",
-        devices=list(one.devices),
-        shorter_ms=one.shorter / 1e6,
-        says=named(one),
-    )
+WORTH_NAMING = 0.05
+"""The share of the downtime that a resource must be good for to be called the reason."""
+TRUSTED = 0.15
+"""How far the replay may be from what was measured before the sentence says so."""
+UNSPECIFIC = ("link", "CPU", "memory budget")
+ENOUGH = 0.95
+"""The share of what both sides of a resource are good for from which on one side is the reason by itself."""
+NAMED = 4
 
 
-def _link(link: Link, zero: int) -> LinkResult:
-    return LinkResult(
-        begin_ms=(link.begin - zero) / 1e6,
-        end_ms=(link.end - zero) / 1e6,
-        kind=link.kind,
-        side=link.side,
-        device=link.device,
-        thread=link.thread,
-        chunk=link.index,
-        behind=link.behind,
-    )
+def because(found: Replays | None, attribution: Attribution) -> str:
+    """What the downtime is so long for: a clause without a full stop."""
+    kind, spent = next(iter(attribution.nanoseconds.items()), ("other", 0))
+    share = 100 * spent / max(1, attribution.downtime)
+    largest = f"{kind} is {share:.0f} % of it"
+    if found is None:
+        return largest
+    first = reason(found.freed)
+    if first is None or first.shorter < WORTH_NAMING * found.downtime:
+        return f"{largest}, and no shared resource alone would make it {100 * WORTH_NAMING:.0f} % shorter"
+    percent = 100 * first.shorter / found.replayed
+    said = f"{named(first)}; replayed without that it is {_time(first.shorter)} ({percent:.0f} %) shorter"
+    away = found.replayed / found.downtime - 1
+    return said if abs(away) <= TRUSTED else f"{said}, but the replay itself is off by {100 * away:+.0f} %"
+
+
+def reason(freed: Sequence[Freed]) -> Freed | None:
+    """The resource to call the reason: what is specific before what is not, and one side's before both sides'.
+
+    Were nothing to take time on its way or in a processor, almost anything would be shorter: that is the reason only
+    where nothing else is good for half as much.
+    """
+    if not freed:
+        return None
+    most = max(one.shorter for one in freed)
+    specific = [one for one in freed if one.resource not in UNSPECIFIC and one.shorter >= most / 2]
+    if not specific:
+        return max(freed, key=lambda one: one.shorter)
+    best = max(specific, key=lambda one: one.shorter)
+    sides = [one for one in specific if one.resource == best.resource and one.side]
+    return next((one for one in sides if one.shorter >= ENOUGH * best.shorter), best)
+
+
+def named(one: Freed) -> str:
+    """A resource as a reason, in a clause."""
+    at = f" at the {one.side}" if one.side else ""
+    match one.resource:
+        case "shared by reads" | "shared by writes" | "shared by reads and writes":
+            what = one.resource.removeprefix("shared by ")
+            return (
+                f"the {what} of {listed(one.devices)} never run at the same time, though their threads wait for them "
+                f"at once ({_time(one.turn)} of work each, {_time(one.wait)} with the waiting): these devices share "
+                "a lock or something like it, outside of migpool"
+            )
+        case "slow device":
+            return (
+                f"one device is slow: {one.devices[0]} is read and written for {_time(one.turn)}, "
+                f"the next slowest for {_time(one.wait)}"
+            )
+        case "big lock":
+            doing = {"source": "saved", "destination": "loaded"}.get(one.side, "saved and loaded")
+            return f"the big lock{at or ' at either side'} has the devices' configs {doing} one after the other"
+        case "workers":
+            return f"there are too few threads{at or ' at both sides'}: jobs wait for one that works for another device"
+        case "receiving threads":
+            return (
+                "there are too few channels: their threads load at the destination too, and what comes meanwhile "
+                "lies in the sockets"
+            )
+        case "channels":
+            return "there are too few channels: chunks wait for an idle one"
+        case "link":
+            return "state takes its time on the way through the sockets"
+        case "memory budget":
+            return "the destination's memory budget is short: the source waits for room"
+        case _:
+            return "threads compute, or wait for a processor, between their waits"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many, the first ones and how many more there are."""
+    if len(names) > NAMED + 1:
+        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _time(nanoseconds: int) -> str:
+    return format_duration(nanoseconds / 1e9)

@@ -22,10 +22,10 @@ from typing import TypeAlias
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.errors import UsageError
-from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.attribution import Link
+from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.page_jobs import memory_of
-from migpool.lab.analysis.path_walk import Link
 from migpool.migration.report import SideReport
 
 TraceEvent: TypeAlias = "dict[str, object]"
@@ -56,20 +56,17 @@ def chrome_trace(runs: Sequence[TracedRun]) -> dict[str, object]:
     Returns:
         A JSON object for ``json.dump``.
     """
-    before = max((_origin(run) - _earliest(run) for run in runs), default=0)
+    origins = [run.source.stopped or run.source.began for run in runs]
+    befores = [0]
+    for run, origin in zip(runs, origins, strict=True):
+        sides = (run.source, run.destination)
+        befores.append(
+            origin - min(time for side in sides for time in (side.began, *(one.begin for one in side.spans)))
+        )
     events: list[TraceEvent] = []
-    for number, run in enumerate(runs):
-        events.extend(_Drawing(run, number, _origin(run) - before).events())
+    for number, (run, origin) in enumerate(zip(runs, origins, strict=True)):
+        events.extend(_Drawing(run, number, origin - max(befores)).events())
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def _origin(run: TracedRun) -> int:
-    return run.source.stopped or run.source.began
-
-
-def _earliest(run: TracedRun) -> int:
-    theirs = [run.destination.began, *(span.begin for span in run.destination.spans)]
-    return min(run.source.began, *(span.begin for span in run.source.spans), *theirs)
 
 
 class _Drawing:
@@ -110,16 +107,8 @@ class _Drawing:
         yield from self._named(pid, report.side, list(tracks))
         for tid, spans in enumerate(tracks.values(), 1):
             for span in spans:
-                yield self._event(
-                    "X",
-                    WAITS[span.wait].name,
-                    pid,
-                    tid,
-                    span.begin,
-                    dur=span.duration / 1e3,
-                    cat=report.side,
-                    args=_about(_device(report, span.slot), span.index),
-                )
+                more = {"cat": report.side, "args": _about(_device(report, span.slot), span.index)}
+                yield self._event("X", WAITS[span.wait].name, pid, tid, span.begin, dur=span.duration / 1e3, **more)
 
     def _named(self, pid: int, process: str, tracks: list[str]) -> Iterator[TraceEvent]:
         def named(event: str, tid: int, **args: object) -> TraceEvent:
@@ -155,16 +144,8 @@ class _Drawing:
 
     def _link(self, link: Link) -> TraceEvent:
         args = {"side": link.side, "thread": link.thread, "behind": link.behind} | _about(link.device, link.index)
-        return self._event(
-            "X",
-            link.kind,
-            self._path,
-            1,
-            link.begin,
-            dur=link.duration / 1e3,
-            cat="critical path",
-            args={key: value for key, value in args.items() if value != ""},
-        )
+        more = {"cat": "critical path", "args": {key: value for key, value in args.items() if value != ""}}
+        return self._event("X", link.kind, self._path, 1, link.begin, dur=link.duration / 1e3, **more)
 
     def _event(self, phase: str, name: str, pid: int, tid: int, at: int, **more: object) -> TraceEvent:
         return {"ph": phase, "name": name, "pid": pid, "tid": tid, "ts": (at - self._zero) / 1e3, **more}

@@ -1,14 +1,16 @@
-"""What many runs say together: one summary a model, and the answer in a sentence."""
+"""What many runs say together: one summary a model, the answer in a sentence, and what the numbers rest on."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
+from typing import Final, NamedTuple
 
-from migpool.lab.run.result import RunResult
-from migpool.units import format_duration
+from migpool.lab.analysis.why import representatives
+from migpool.lab.run.result import LabResult, RunResult
+from migpool.units import format_duration, format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,13 @@ def answer(summaries: Sequence[ModelSummary]) -> str:
         return ""
     first, *others = done
     if not others:
-        return f"{first.model}: {_ms(first)} downtime{_spread(first)}."
+        least, most = format_duration(first.least / 1e3), format_duration(first.most / 1e3)
+        spread = f" ({least} to {most} in {first.runs} runs)" if first.runs > 1 else ""
+        return f"{first.model}: {_ms(first)} downtime{spread}."
     level = [one for one in others if one.least <= first.most]
     apart = [one for one in others if one.least > first.most]
     if level:
-        names = _listed([one.model for one in (first, *level)])
+        names = f"{', '.join(one.model for one in (first, *level[:-1]))} and {level[-1].model}"
         said = f"Level within the spread of the runs: {names} ({_ms(first)} to {_ms(level[-1])})"
     else:
         said = f"{first.model} has the shortest downtime: {_ms(first)}"
@@ -120,10 +124,99 @@ def _ms(one: ModelSummary) -> str:
     return format_duration((one.downtime or 0.0) / 1e3)
 
 
-def _spread(one: ModelSummary) -> str:
-    least, most = format_duration(one.least / 1e3), format_duration(one.most / 1e3)
-    return f" ({least} to {most} in {one.runs} runs)" if one.runs > 1 else ""
+class Fact(NamedTuple):
+    """One line: what it is about, and what there is to say."""
+
+    term: str
+    text: str
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def foundations(result: LabResult) -> Iterator[Fact]:
+    """What the numbers of a result rest on, line by line, on the terminal and on the page.
+
+    The devices, the host, the clock and the bound; what the devices and the models remark; each warning once.
+    """
+    runs = result.runs
+    facts = [
+        ("Devices", _devices(runs)),
+        ("Remarks", _remarks(runs)),
+        ("Host", str(result.machine)),
+        ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
+        ("Pre-copy", _precopied(runs)),
+    ]
+    if (bound := result.lower_bound) is not None:
+        limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"
+        facts.append(("Lower bound", f"{limit}; efficiency is this over the downtime"))
+    facts += [
+        ("Remark", remark) for remark in dict.fromkeys(f"{run.model}, {one}" for run in runs for one in run.remarks)
+    ]
+    facts += [("Warning", warning) for warning in dict.fromkeys(one for run in runs for one in run.warnings)]
+    yield from (Fact(term, text) for term, text in facts if text)
+
+
+_CLOCKS: Final = {
+    "monotonic": "one for both sides (CLOCK_MONOTONIC)",
+    "return-path": "the source's; the answer's arrival less half a round trip",
+}
+
+
+def _remarks(runs: Sequence[RunResult]) -> str:
+    devices = next((run.devices for run in reversed(runs) if run.devices), [])
+    return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
+
+
+def _precopied(runs: Sequence[RunResult]) -> str:
+    """What moved before the stop, and what that saved, in the run in the middle; empty if nothing did."""
+    some = [run for run in runs if run.outcome == "completed" and run.bytes_before_stop]
+    if not some:
+        return ""
+    before, whole = (median_low(getattr(run, name) for run in some) for name in ("bytes_before_stop", "bytes"))
+    said = f"{format_share(before, whole)} moved before the stop"
+    if saved := [run.precopy_saved_ms for run in some if run.precopy_saved_ms is not None]:
+        said += f", which saved about {format_duration(median(saved) / 1e3)} of downtime"
+        least, most = (format_duration(of(saved) / 1e3) for of in (min, max))
+        said += f" ({least.removesuffix(' ms')}-{most.removesuffix(' ms')})" if len(saved) > 1 else ""
+    return said
+
+
+def _devices(runs: Sequence[RunResult]) -> str:
+    devices = next((run.devices for run in runs if run.devices), [])
+    counts = Counter(device.note or ("iterable" if device.iterable else "device") for device in devices)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def headline(result: LabResult) -> str:
+    """The page's first sentence: which model, how much, and why; empty if no run completed."""
+    done = [(one, one.downtime) for one in summarize(result.runs) if one.downtime is not None]
+    if not done:
+        return ""
+    (first, downtime), *others = done
+    level = any(one.least <= first.most for one, _ in others)
+    place = "is the only model that was tried" if not others else "is among the fastest" if level else "is the fastest"
+    said = f"{first.model} {place}, with {format_duration(downtime / 1e3)} of downtime"
+    why = why_not_less(result, first.model)
+    return f"{said}; it is not less because {why}." if why else f"{said}."
+
+
+def reason_line(result: LabResult) -> str:
+    """Why the downtime of the fastest model is not less; empty if that is not known."""
+    model = next((one.model for one in summarize(result.runs) if one.downtime is not None), "")
+    why = why_not_less(result, model)
+    return f"Of {model} it is not less because {why}." if why else ""
+
+
+def why_not_less(result: LabResult, model: str) -> str:
+    """The reason that the analysis of a model's run gives, as a clause; empty if it has none."""
+    run = looked_into(result.runs).get(model)
+    return run.analysis.why if run is not None and run.analysis is not None else ""
+
+
+def looked_into(runs: Sequence[RunResult]) -> dict[str, RunResult]:
+    """By model, the run that has an analysis; of joined files the one nearest the median."""
+    found = {}
+    for place in representatives(runs):
+        model, middle = runs[place].model, runs[place].downtime_ms or 0.0
+        of_it = [run for run in runs if run.model == model and run.analysis is not None]
+        if of_it:
+            found[model] = min(of_it, key=lambda run: abs((run.downtime_ms or 0.0) - middle))
+    return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final, TextIO
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, TextIO, TypeAlias
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -13,9 +14,9 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from migpool.lab.report.foundations import foundations
-from migpool.lab.report.summary import ModelSummary, answer, summarize
+from migpool.lab.report.summary import ModelSummary, answer, foundations, summarize
 from migpool.lab.run.result import LabResult, RunResult
+from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_share, format_size
 
 SHOWN_KINDS: Final = 3
@@ -40,10 +41,20 @@ def plain_table(*headings: str) -> Table:
     return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
+def markdown_table(heading: str, rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table of Markdown. ``heading``: its first line, as it is written."""
+    lines = (" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows)
+    return [heading, "|---" * (heading.count("|") - 1) + "|", *(f"| {line} |" for line in lines)]
+
+
 def render(result: LabResult, width: int) -> RenderableType:
     """The table, what it rests on, and the answer. ``width``: how many columns there are; from 80 on nothing is cut."""
     summaries = summarize(result.runs)
-    parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), *_foundations(result)]
+    parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), Text()]
+    parts += [
+        Text(f"{term:<12} {text}", style="yellow" if term == "Warning" else "") for term, text in foundations(result)
+    ]
+    parts += [Text(f"{'Failed':<12} {run_line(run)}", style="red") for run in result.runs if run.error]
     if said := answer(summaries):
         parts += [Text(), Text(said, style="bold")]
     return Group(*parts)
@@ -59,14 +70,10 @@ def run_line(run: RunResult, *, reason: bool = True) -> str:
 
 def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("Model", no_wrap=True)
-    table.add_column("Downtime\n(range)", justify="right", no_wrap=True)
-    table.add_column("Eff.", justify="right", no_wrap=True)
-    table.add_column("Total", justify="right", no_wrap=True)
-    table.add_column("Threads\nsrc+dst", justify="right", no_wrap=True)
-    table.add_column("Where the\ndowntime went", no_wrap=True)
-    table.add_column("Memory of\nbudget", justify="right", no_wrap=True)
-    table.add_column("State\nverified", no_wrap=True)
+    words = ("Model", "Where the\ndowntime went", "State\nverified")
+    numbers = ("Downtime\n(range)", "Eff.", "Total", "Threads\nsrc+dst", "Memory of\nbudget")
+    for heading in (words[0], *numbers[:4], words[1], numbers[4], words[2]):
+        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
     for number, one in enumerate(summaries):
         table.add_row(*_cells(one), end_section=number + 1 < len(summaries))
     return table
@@ -103,18 +110,6 @@ def _bare(value: float) -> str:
     return format_duration(value / 1e3).removesuffix(" ms")
 
 
-_STYLES: Final = {"Warning": "yellow", "Failed": "red"}
-
-
-def _foundations(result: LabResult) -> Iterator[RenderableType]:
-    yield Text()
-    for fact in foundations(result):
-        yield Text(f"{fact.term:<12} {fact.text}", style=_STYLES.get(fact.term, ""))
-    for run in result.runs:
-        if run.error:
-            yield Text(f"{'Failed':<12} {run_line(run)}", style=_STYLES["Failed"])
-
-
 def picture(result: LabResult, title: str) -> str:
     """Draw the result's table.
 
@@ -125,3 +120,57 @@ def picture(result: LabResult, title: str) -> str:
     console.print(render(result, PLAIN_WIDTH))
     drawn = console.export_svg(title=title, theme=_THEME)
     return _FONT_FACES.sub("", drawn).replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")
+
+
+Cell: TypeAlias = tuple[str, Literal["", "number", "bad"]]
+"""What a cell says, and how it looks."""
+
+LEAST = 0.05
+"""Milliseconds on the critical path from which on a device that is not iterable has a row."""
+
+
+def _verified(told: DeviceReport, path_ms: float) -> Cell:
+    del path_ms
+    if told.verified is None:
+        return "no fingerprint", ""
+    return ("yes", "") if told.verified else ("NO", "bad")
+
+
+COLUMNS: Mapping[str, Callable[[DeviceReport, float], Cell]] = {
+    "Device": lambda told, _: (told.name, ""),
+    "What it is": lambda told, _: (told.note or ("iterable" if told.iterable else ""), ""),
+    "State sent": lambda told, _: (format_size(told.bytes), "number"),
+    "On the critical path": lambda _, path_ms: (format_duration(path_ms / 1e3), "number"),
+    "Verified": _verified,
+}
+"""By heading, what a cell says of what the sides reported of a device, and of its milliseconds on the critical path."""
+
+
+def device_rows(run: RunResult) -> list[list[Cell]]:
+    """A row for each device that is worth one, those longest on the critical path first; and one for all others.
+
+    Arguments:
+        run: one with an ``analysis``.
+    """
+    assert run.analysis is not None
+    path: defaultdict[str, float] = defaultdict(float)
+    for link in run.analysis.path:
+        path[link.device] += link.end_ms - link.begin_ms
+    shown = [one for one in run.devices if one.iterable or path[one.name] >= LEAST or one.verified is False]
+    shown.sort(key=lambda one: -path[one.name])
+    rows = [[cell(one, path[one.name]) for cell in COLUMNS.values()] for one in shown]
+    if len(shown) < len(run.devices):
+        rest = (f"and {len(run.devices) - len(shown)} more", "not on the critical path")
+        rows.append([(text, "") for text in (*rest, *[""] * (len(COLUMNS) - len(rest)))])
+    return rows
+
+
+def device_table(run: RunResult) -> Table:
+    table = plain_table()
+    rows = device_rows(run)
+    for at, heading in enumerate(COLUMNS):
+        number = any(row[at][1] == "number" for row in rows)
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(text, style="bold red" if kind == "bad" else "") for text, kind in row))
+    return table

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from migpool.lab.analysis.kinds import BY_NAME
-from migpool.lab.report.page.timeline import CRITICAL, Drawn, Lanes, lanes_of
+from migpool.lab.report.page.contents import CRITICAL, Drawn, Lanes, lanes_of
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration
 

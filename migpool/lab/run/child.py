@@ -1,7 +1,21 @@
 """One side of one migration as a process: ``python -m migpool.lab.run.child FD``.
 
-Started by :mod:`migpool.lab.run.processes`; FD is its end of the control connection, of which
-:mod:`migpool.lab.run.messages` tells. It prints nothing, unless it breaks.
+Started by :mod:`migpool.lab.run.processes`; FD is its end of the connection, over which the two say to each other, a
+JSON object a line::
+
+    parent                                     child
+      {"task": {...}}                  ->        side, scenario, model, seed, where
+      {"address": "tcp:127.0.0.1:34567"} ->      to the source: where the destination listens
+      {"cancel": true}                 ->        once
+                                       <-        {"state": "setup"} ...
+                                       <-        {"listening": "tcp:127.0.0.1:34567"}
+                                       <-        {"bytes": 1048576}      a few times a second
+                                       <-        {"round": {...}}        of pre-copy, when it is over
+                                       <-        {"warning": "..."}      what Python or a library warns of
+                                       <-        {"result": {...}}       the side's result, and the end
+                                       <-        {"error": "...", "usage": true}        there was no migration
+
+Each end reads the other's death as the end of the connection. The child prints nothing, unless it breaks.
 
 Guarantees:
 
@@ -11,22 +25,21 @@ Guarantees:
 
 from __future__ import annotations
 
+import json
 import os
-import selectors
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from migpool.errors import Cancelled, MigpoolError, UsageError
-from migpool.lab.run.messages import ControlChannel, Message
 from migpool.lab.run.result import RoundResult
-from migpool.lab.run.side import SideRun
-from migpool.lab.run.warned import warnings_told
+from migpool.lab.run.side import SideRun, warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
@@ -35,123 +48,120 @@ ORPHAN_LIMIT: Final = 20.0
 TICK: Final = 0.1
 """Seconds between two reports of progress."""
 
+Message = dict[str, Any]
+READ_SIZE = 1 << 18
+
+
+class ControlChannel:
+    """One end of the connection. ``sock``: a connected stream socket; owned from now on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._kept = b""
+        self._sending = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Send a message, from any thread; nothing happens if nobody is there to take it."""
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._sending:
+                self.sock.sendall(data)
+        except OSError:
+            pass
+
+    def receive(self) -> list[Message] | None:
+        """The messages that one read brings, perhaps none yet; ``None`` at the end. Waits for the read."""
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self._kept = (self._kept + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
 
 class Child:
-    """The process's main thread: it listens to the parent while the migration has a thread of its own."""
+    """The process's main thread, while a thread listens to the parent and the migration has one of its own."""
 
     def __init__(self, control: ControlChannel) -> None:
         self._control = control
+        self._told: Message = {}
+        self._complete = threading.Event()
         self._signalled = False
-        self._cancelled = False
-        self._told = 0
-        self._task: Message | None = None
-        self._address = ""
+        self._cancelled = threading.Event()
         self._run: SideRun | None = None
-        self._undo = ExitStack()
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_writer.setblocking(False)
 
     def serve(self) -> None:
         """Do what the parent says, until the migration is over."""
-        with (
-            self._wake_reader,
-            self._wake_writer,
-            selectors.DefaultSelector() as selector,
-            self._undo,
-        ):
-            self._catch_signals()
-            selector.register(self._control.sock, selectors.EVENT_READ, self._hear)
-            selector.register(self._wake_reader, selectors.EVENT_READ, self._wake)
-            while self._run is None or not self._run.join(0):
-                for key, _ in selector.select(TICK):
-                    if key.data() is False:
-                        selector.unregister(key.fileobj)
-                if self._signalled:
-                    self._cancel()
-                if self._run is None:
-                    if self._cancelled:
-                        raise Cancelled("cancelled before it began")
-                    self._begin()
-                else:
-                    self._tell_progress(self._run)
-            self._control.send({"result": self._run.result().to_json()})
-
-    def _catch_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
-        # Python runs a handler only once the selector has returned: the signal itself must wake it.
-        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, name="control", daemon=True).start()
+        while not self._complete.wait(TICK):
+            self._cancel_if_signalled()
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled before it began")
+        with ExitStack() as undo:
+            self._run = run = self._made(self._told["task"], undo)
+            run.start()
+            if self._cancelled.is_set():  # by a word that came before there was anything to cancel
+                run.cancel()
+            told = 0
+            while not run.join(TICK):
+                self._cancel_if_signalled()
+                if run.bytes != told:
+                    told = run.bytes
+                    self._control.send({"bytes": told})
+            self._control.send({"result": run.result().to_json()})
 
     def _note_signal(self, *_: object) -> None:
         # Only noted: cancelling takes locks, which this very thread may hold just now.
         self._signalled = True
 
-    def _hear(self) -> bool:
-        messages = self._control.receive()
-        if messages is None:
+    def _cancel_if_signalled(self) -> None:
+        if self._signalled:
             self._cancel()
-            # An orphan that cannot end in order ends all the same: nobody is left to end it.
-            watchdog = threading.Timer(ORPHAN_LIMIT, os._exit, (1,))
-            watchdog.daemon = True
-            watchdog.start()
-            return False
-        for message in messages:
-            self._task = message.get("task", self._task)
-            self._address = message.get("address", self._address)
-            if "cancel" in message:
-                self._cancel()
-        return True
 
-    def _wake(self) -> bool:
-        self._wake_reader.recv(4096)
-        return True
+    def _listen(self) -> None:
+        while (messages := self._control.receive()) is not None:
+            for message in messages:
+                self._told |= message
+            if "cancel" in self._told:
+                self._cancel()
+            elif "address" in self._told or self._told.get("task", {}).get("side") == "destination":
+                self._complete.set()
+        self._cancel()
+        # An orphan that cannot end in order ends all the same: nobody is left to end it.
+        time.sleep(ORPHAN_LIMIT)
+        os._exit(1)
 
     def _cancel(self) -> None:
-        self._cancelled = True
+        self._cancelled.set()
+        self._complete.set()
         if self._run is not None:
             self._run.cancel()
 
-    def _begin(self) -> None:
-        """Begin, if everything is known that it takes."""
-        task = self._task
-        if task is None or (task["side"] == "source" and not self._address):
-            return
+    def _made(self, task: Message, undo: ExitStack) -> SideRun:
         scenario = parse_scenario(task["scenario"], task["where"])
-        self._run = SideRun(
+        return SideRun(
             scenario,
             parse_model(task["model"]),
             task["side"],
             task["seed"],
-            self._where(scenario),
+            self._where(scenario, undo),
             where=task["where"],
-            watch=lambda state: self._tell({"state": state.value}),
-            listening=lambda address: self._tell({"listening": str(address)}),
-            ended=self._wake_up,
-            progress=lambda done: self._tell({"round": RoundResult.of(done).model_dump()}),
+            watch=lambda state: self._control.send({"state": state.value}),
+            listening=lambda address: self._control.send({"listening": str(address)}),
+            progress=lambda done: self._control.send({"round": RoundResult.of(done).model_dump()}),
         )
-        self._run.start()
 
-    def _where(self, scenario: Scenario) -> Address:
-        if self._address:
-            return Address.parse(self._address)
+    def _where(self, scenario: Scenario, undo: ExitStack) -> Address:
+        if "address" in self._told:
+            return Address.parse(self._told["address"])
         if scenario.channels.transport == "unix":
             private = tempfile.TemporaryDirectory(prefix="migpool-", ignore_cleanup_errors=True)
-            return Address(path=str(Path(self._undo.enter_context(private), "migration")))
+            return Address(path=str(Path(undo.enter_context(private), "migration")))
         return Address(host="127.0.0.1", port=0)
-
-    def _wake_up(self) -> None:
-        try:
-            self._wake_writer.send(b"\0")
-        except OSError:
-            pass  # full: it will wake up anyway
-
-    def _tell(self, message: Message) -> None:
-        self._control.send(message)
-
-    def _tell_progress(self, run: SideRun) -> None:
-        if run.bytes != self._told:
-            self._told = run.bytes
-            self._tell({"bytes": self._told})
 
 
 def main() -> None:
@@ -163,8 +173,6 @@ def main() -> None:
             Child(control).serve()
     except MigpoolError as error:
         control.send({"error": str(error), "usage": isinstance(error, UsageError)})
-    finally:
-        control.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The text is for people and programs: indented, but what holds only plain values 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,33 +59,15 @@ def read_form(path: Path, form: type[F], name: str, writer: str) -> F:
 
 def json_text(value: JsonValue) -> str:
     """The text, with a line feed at its end."""
-    return "".join(_pieces(value, "\n")) + "\n"
+    return _text(value, "\n") + "\n"
 
 
-def _pieces(value: JsonValue, line: str) -> Iterator[str]:
+def _text(value: JsonValue, line: str) -> str:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(one, dict | list) for one in inside):
+        return json.dumps(value, ensure_ascii=False)
     inner = line + "  "
-    if _flat(value):
-        yield json.dumps(value, ensure_ascii=False)
-    elif isinstance(value, dict):
-        before = "{"
-        for key, one in value.items():
-            yield f"{before}{inner}{json.dumps(key, ensure_ascii=False)}: "
-            yield from _pieces(one, inner)
-            before = ","
-        yield line + "}"
-    elif isinstance(value, list):
-        before = "["
-        for one in value:
-            yield before + inner
-            yield from _pieces(one, inner)
-            before = ","
-        yield line + "]"
-
-
-def _flat(value: JsonValue) -> bool:
-    """Whether it is plain, or holds nothing but what is."""
     if isinstance(value, dict):
-        return not any(isinstance(one, dict | list) for one in value.values())
-    if isinstance(value, list):
-        return not any(isinstance(one, dict | list) for one in value)
-    return True
+        pieces = [f"{json.dumps(key, ensure_ascii=False)}: {_text(one, inner)}" for key, one in value.items()]
+        return f"{{{inner}{f',{inner}'.join(pieces)}{line}}}"
+    return f"[{inner}{f',{inner}'.join(_text(one, inner) for one in inside)}{line}]"

@@ -37,8 +37,10 @@ The file holds one object::
                       may be empty), in order: a side's own report (``migpool.migration.report.DeviceReport``)
       remarks         what a reader should know of how the threading model went to work, a sentence each
       warnings        what Python or a library warned of in the processes of the run, each with its side; once each
-      rounds          of pre-copy: number, bytes, seconds, dirtied (bytes to be sent anew after it), left (bytes),
-                      expected_ms (the downtime that was expected then, null if it was not known)
+      rounds          of pre-copy: number, from 1; bytes of pages and state that were settled in it; sent, how many of
+                      them crossed (a page of zeros does not); seconds; dirtied, bytes that had to be sent anew after
+                      it; left, bytes that were left after it, what can be saved only after the stop among them;
+                      expected_ms, how long that would have taken, null if it was not known
       error           why it failed, in one line; empty if it did not
       analysis        why the downtime is what it is, with the run's trace, see below: of each model the run with the
                       median downtime has one, the others null
@@ -85,16 +87,7 @@ PAGE = 4096
 
 
 class RoundResult(Form):
-    """A round.
-
-    Attributes:
-        number: from 1.
-        bytes: how many bytes of pages and state were settled in it.
-        sent: how many of them crossed; a page of zeros does not.
-        dirtied: bytes that had to be sent anew after it.
-        left: bytes that were left after it, what can be saved only after the stop among them.
-        expected_ms: how long what was left would have taken; ``None`` if it was not known.
-    """
+    """A round of pre-copy."""
 
     number: int
     bytes: int
@@ -108,11 +101,7 @@ class RoundResult(Form):
     def of(cls, done: Round) -> RoundResult:
         left, expected = done.after.left, done.after.expected_downtime
         return cls(
-            number=done.number,
-            bytes=done.bytes,
-            sent=done.sent,
-            seconds=done.seconds,
-            dirtied=done.dirtied,
+            **{name: getattr(done, name) for name in ("number", "bytes", "sent", "seconds", "dirtied")},
             left=left.precopy + left.stopcopy,
             expected_ms=None if expected is None else expected * 1e3,
         )
@@ -246,12 +235,21 @@ class RunResult(Form):
         return [{key: one[key] for key in one if key != _REST} if isinstance(one, dict) else one for one in devices]
 
 
-class BoundResult(Form):
-    """The lower bound of the downtime, over all runs."""
+class LowerBound(Form):
+    """A downtime that no threading model can go below.
+
+    Attributes:
+        limited_by: what it comes from, in one line.
+        parts: each bound that was considered, in ms, largest first.
+    """
 
     milliseconds: float
     limited_by: str
     parts: dict[str, float]
+
+    def efficiency(self, downtime_ms: float) -> float:
+        """The switchover efficiency: the bound divided by a measured downtime in ms; 0 without one."""
+        return self.milliseconds / downtime_ms if downtime_ms > 0 else 0.0
 
 
 class MachineFacts(Form):
@@ -271,5 +269,5 @@ class LabResult(Form):
     scenario: str
     settings: dict[str, JsonValue]
     machine: MachineFacts
-    lower_bound: BoundResult | None = None
+    lower_bound: LowerBound | None = None
     runs: list[RunResult]

@@ -1,17 +1,14 @@
-"""One side of one migration on a thread of its own, so that the caller's thread stays free to wait, look and cancel.
-
-Guarantees:
-
-1. :meth:`SideRun.cancel` may be called at any time, from a signal handler's thread too, and takes effect whether the
-   machine is still being built, migrates, or is done.
-2. When :meth:`SideRun.join` has returned true, the devices are closed and the thread has ended.
-"""
+"""One side of one migration on a thread of its own; what this process is warned of meanwhile, and holds afterwards."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
@@ -70,7 +67,13 @@ _BARE: Final = TypeAdapter(SideResult)
 
 @dataclass(eq=False)
 class SideRun:
-    """One side of one migration.
+    """One side of one migration, so that the caller's thread stays free to wait, look and cancel.
+
+    Guarantees:
+
+    1. :meth:`cancel` may be called at any time, from a signal handler's thread too, and takes effect whether the
+       machine is still being built, migrates, or is done.
+    2. When :meth:`join` has returned true, the devices are closed and the thread has ended.
 
     Arguments:
         seed: the same at both ends.
@@ -78,7 +81,6 @@ class SideRun:
         where: the scenario's file, for errors.
         watch: called with each new state, on the migration's thread.
         listening: called at the destination with the address, once a source can connect; same thread.
-        ended: called last, same thread.
         progress: called at the source after each round of pre-copy, same thread.
     """
 
@@ -91,7 +93,6 @@ class SideRun:
     where: str = ""
     watch: Callable[[State], None] | None = None
     listening: Callable[[Address], None] | None = None
-    ended: Callable[[], None] | None = None
     progress: Callable[[Round], None] | None = None
 
     def __post_init__(self) -> None:
@@ -136,17 +137,13 @@ class SideRun:
         assert self._result is not None, "the migration is not over"
         return self._result
 
-    # ------------------------------------------------------------------ on the migration's thread
-
     def _run(self) -> None:
+        """What the migration's thread does."""
         try:
             machine = build_machine(self.scenario, self.side, self.seed, self.where)
             self._result = self._migrate(machine)
         except BaseException as error:  # noqa: BLE001 -- raised by result(), on the thread that asks
             self._failure = error
-        finally:
-            if self.ended is not None:
-                self.ended()
 
     def _migrate(self, machine: Machine) -> SideResult:
         closing = ""
@@ -168,10 +165,67 @@ class SideRun:
 
     def _make(self, machine: Machine) -> Endpoint:
         part = self.model.part(self.side)
-        settings = self.scenario.settings()
-        scheduler = part.make()
-        if self.side == "source":
-            return Source(machine, settings, scheduler, workers=part.workers, watch=self.watch, progress=self.progress)
-        return Destination(
-            machine, settings, scheduler, workers=part.workers, watch=self.watch, listening=self.listening
+        make = (
+            partial(Source, progress=self.progress)
+            if self.side == "source"
+            else partial(Destination, listening=self.listening)
         )
+        return make(machine, self.scenario.settings(), part.make(), workers=part.workers, watch=self.watch)
+
+
+@contextmanager
+def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """While this is entered, every warning, Python's own or logged, is told instead of printed: each line once.
+
+    Arguments:
+        tell: is called with a line, on the thread that warns.
+    """
+    handler = _Telling(tell)
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        logging.captureWarnings(False)
+
+
+class _Telling(logging.Handler):
+    """Tells records from WARNING on; the handler's own lock keeps two threads from telling one line twice."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The line of code that Python quotes under a warning says less than where it stands.
+        text = next(iter(record.getMessage().splitlines()), "")
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process holds: after a migration, what that one has left behind.
+
+    Arguments:
+        threads: how many threads it has, the main one included; the kernel's count, not only Python's.
+        resident_bytes: its memory that is resident.
+    """
+
+    threads: int
+    descriptors: int
+    resident_bytes: int
+
+
+def footprint() -> Footprint | None:
+    """This process's own; ``None`` where the system does not tell, as only Linux does."""
+    try:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+        # The listing itself holds one descriptor while it lasts.
+        descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
+        return Footprint(int(status["Threads"]), descriptors, int(status["VmRSS"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        return None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
-from migpool.lab.analysis.attribution import Attribution, attribute
+from migpool.lab.analysis.attribution import Attribution
+from migpool.lab.analysis.critical_path import attribute
 from migpool.migration.report import DeviceReport, SideReport
 from migpool.migration.states import State
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
-from migpool.lab.analysis.whatif.plan import Plan, workers_of
+from migpool.lab.analysis.whatif.plan import Plan, Step, workers_of
 from migpool.lab.analysis.whatif.recorded import Recorded, RecordedJob, after, events
-from migpool.lab.analysis.whatif.schedule import Step
 
 BLOCKED = 200_000
 """Nanoseconds from which on a job that waited for a thread kept its submitter waiting."""
@@ -47,7 +46,9 @@ class OwnSteps:
         """Those of the destination; the number of the last one. ``joined``: the source's last step."""
         plan = self._plan
         side = plan.destination
-        last = self._stopped_step()
+        last = max((number for number, step in enumerate(plan.steps) if step.part == "stop"), default=-1)
+        if last < 0:
+            last = plan.add(Step("own"))
         before = stopped = max((span.end for span in plan.source.own if span.wait is Wait.STOP), default=0)
         sections = {span.slot: span.end for span in plan.source.own if span.wait is Wait.SECTION}
         drained = max((span.end for span in plan.source.own), default=0)
@@ -108,10 +109,6 @@ class OwnSteps:
         number, at = self._submitted
         # The ends of the iterable devices' sections are written when all their jobs have been submitted.
         return (number, at) if event.wait is Wait.SETUP and 0 < at <= event.begin else None
-
-    def _stopped_step(self) -> int:
-        stops = [number for number, step in enumerate(self._plan.steps) if step.part == "stop"]
-        return stops[-1] if stops else self._plan.add(Step("own"))
 
     def _submit(self, side: Recorded, job: RecordedJob, last: int, before: int) -> tuple[int, int]:
         """The submission of a job, and what its submitter waited for; the last step and when it ended."""

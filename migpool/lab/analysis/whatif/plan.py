@@ -1,16 +1,54 @@
-"""The steps of a replay while they are made, and what they have to know of each other."""
+"""The steps of a replay: what they are, how they are made of what was recorded, and how they are played."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import accumulate
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import accumulate, count
 from operator import attrgetter
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.analysis.whatif.recorded import Recorded, RecordedJob, loading_on
-from migpool.lab.analysis.whatif.schedule import Step
+
+
+class Unplayable(Exception):
+    """Some steps wait for each other for ever: what was recorded is not whole."""
+
+
+@dataclass(slots=True)
+class Step:
+    """Something that takes time. Times are in nanoseconds.
+
+    Arguments:
+        part: what it is: "read", "send", "own" ...; what can be made free goes by it.
+        slot: the device that it is for, -1 for none.
+        causes: the steps that must have ended before, by their number.
+        room: the same, but only as long as the destination's memory is bounded.
+        carried: the same, but only as long as a job must wait for a thread.
+        overtaken: the same, but only as long as channels are bounded.
+        delay: what the thread needs by itself before it begins, once the causes have ended.
+        lag: what the way through the network adds to that; may be negative, since a chunk is received while it is sent.
+        work: how long it takes.
+        takes: the resource that it takes before its work; empty for none.
+        gives: the resource that it gives back after it.
+    """
+
+    part: str
+    slot: int = -1
+    causes: list[int] = field(default_factory=list)
+    room: list[int] = field(default_factory=list)
+    carried: list[int] = field(default_factory=list)
+    overtaken: list[int] = field(default_factory=list)
+    delay: int = 0
+    lag: int = 0
+    work: int = 0
+    takes: str = ""
+    gives: str = ""
+
 
 # What the resources are called that steps take.
 CHANNELS = "channels"
@@ -96,11 +134,18 @@ class Plan:
             if span.wait is Wait.LOCK
         }
         for side in (source, destination):
-            self._count_workers(side)
-            for slot in side.jobs:
-                self.begun[side.side, slot] = self.add(Step("begin", slot, takes=self._workers(side, slot)))
-                self.done[side.side, slot] = self.add(Step("end", slot, gives=self._workers(side, slot)))
-        self._chain_pages()
+            resource = workers_of(side.side)
+            jobs = [job for slot, job in side.jobs.items() if slot not in side.later]
+            threads = {thread for job in jobs for thread in job.threads}
+            if threads and not threads & self.receivers and len(threads) < len(jobs) and _keep_threads(side):
+                self.places[resource] = len(threads)
+            for slot, job in side.jobs.items():
+                workers = resource if resource in self.places and slot not in side.later and job.spans else ""
+                self.begun[side.side, slot] = self.add(Step("begin", slot, takes=workers))
+                self.done[side.side, slot] = self.add(Step("end", slot, gives=workers))
+        for slot, before in source.later.items():
+            # A job of the memory whose thread had another one of the round before waits for that.
+            self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
         holds = [span for job in destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
         self.held = {span.slot: self.add(Step("own", span.slot)) for span in holds}
         ends = {job.slot: span.end for job in destination.jobs.values() for span in job.spans if _loads_config(span)}
@@ -157,22 +202,6 @@ class Plan:
             step.part, step.work = "own", 0
         step.delay = max(0, begin - before)
 
-    def _count_workers(self, side: Recorded) -> None:
-        jobs = [job for slot, job in side.jobs.items() if slot not in side.later]
-        threads = set().union(*(job.threads for job in jobs)) if jobs else set()
-        if threads and not threads & self.receivers and len(threads) < len(jobs) and _keep_threads(side):
-            self.places[workers_of(side.side)] = len(threads)
-
-    def _workers(self, side: Recorded, slot: int) -> str:
-        resource = workers_of(side.side)
-        takes = resource in self.places and slot not in side.later and bool(side.jobs[slot].spans)
-        return resource if takes else ""
-
-    def _chain_pages(self) -> None:
-        """A job of the memory whose thread had another one of the round before waits for that."""
-        for slot, before in self.source.later.items():
-            self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
-
 
 def _at_once(side: Recorded, slot: int) -> int:
     """How many jobs of one device were seen to read or write it at the same time, at the most."""
@@ -196,3 +225,64 @@ def _keep_threads(side: Recorded) -> bool:
             return False
         free[job.kept[0].thread] = job.kept[-1].end
     return True
+
+
+def play(steps: Sequence[Step], places: Mapping[str, int]) -> list[int]:
+    """Play steps against the clock; when each ends, counted from a begin at 0.
+
+    Guarantees:
+
+    1. A step begins at the earliest moment at which all its causes have ended and its resource has a place for it.
+    2. Who asked for a resource first has it first; of those that ask at one moment, the one whose causes ended first.
+    3. Nothing is random: the same steps end at the same times.
+
+    Arguments:
+        steps: a step's number is its place here.
+        places: how many may hold each resource at once; one that is not named here is never waited for.
+
+    Raises:
+        Unplayable: some steps never begin.
+    """
+    free = dict(places)
+    waiting: defaultdict[str, deque[int]] = defaultdict(deque)
+    after: list[list[int]] = [[] for _ in steps]
+    missing: list[int] = []
+    for number, step in enumerate(steps):
+        causes = {*step.causes, *step.room, *step.carried, *step.overtaken}
+        missing.append(len(causes))
+        for cause in causes:
+            after[cause].append(number)
+    ready = [0] * len(steps)
+    ends = [-1] * len(steps)
+    turns = count()
+    asks = [
+        (max(0, steps[at].lag) + steps[at].delay, next(turns), at, False) for at, left in enumerate(missing) if not left
+    ]
+    events = sorted(asks)
+    while events:
+        now, _, number, over = heappop(events)
+        step = steps[number]
+        if not over:
+            if free.get(step.takes, 1):
+                if step.takes in free:
+                    free[step.takes] -= 1
+                heappush(events, (now + step.work, next(turns), number, True))
+            else:
+                waiting[step.takes].append(number)
+            continue
+        ends[number] = now
+        if step.gives in free:
+            if waiting[step.gives]:
+                next_ = waiting[step.gives].popleft()
+                heappush(events, (now + steps[next_].work, next(turns), next_, True))
+            else:
+                free[step.gives] += 1
+        for then in after[number]:
+            ready[then] = max(ready[then], now)
+            missing[then] -= 1
+            if not missing[then]:
+                ask = max(0, ready[then] + steps[then].lag) + steps[then].delay
+                heappush(events, (ask, next(turns), then, False))
+    if -1 in ends:
+        raise Unplayable(f"{ends.count(-1)} of {len(steps)} steps never end")
+    return ends

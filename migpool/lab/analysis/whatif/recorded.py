@@ -185,9 +185,7 @@ def events(side: Recorded) -> Iterator[RecordedJob | Span]:
     """What the migration's own thread did, in order: submissions, and its own spans but for waits for the lock."""
     found: list[tuple[int, int, RecordedJob | Span]] = [(job.submitted, 0, job) for job in side.jobs.values()]
     found += [(span.begin, 1, span) for span in side.own if span.wait is not Wait.LOCK]
-    found.sort(key=lambda event: event[:2])
-    for _, _, event in found:
-        yield event
+    yield from (event for _, _, event in sorted(found, key=lambda event: event[:2]))
 
 
 def after(side: Recorded, time: int) -> int:

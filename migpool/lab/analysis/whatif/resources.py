@@ -1,6 +1,6 @@
 """How much shorter a downtime would have been with one resource out of the way.
 
-The recorded steps are played again (``steps.py``, ``schedule.py``): device work takes as long as it took, every wait is
+The recorded steps are played again (``plan.py``): device work takes as long as it took, every wait is
 computed anew. Once with everything as it was; what comes out stands beside the measured downtime and says how far the
 replay can be trusted. Then once for each resource, with that one free:
 
@@ -28,16 +28,29 @@ link are free. Resources hide behind each other: the parts do not add up.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from migpool.core.effects import Wait
+from migpool.device import Side
 from migpool.lab.analysis.page_jobs import with_page_jobs
-from migpool.lab.analysis.whatif.plan import CHANNELS, RECEIVER, THREAD, lock_of, turns_of, workers_of
+from migpool.lab.analysis.whatif.jobsteps import JobSteps, page_steps
+from migpool.lab.analysis.whatif.ownsteps import OwnSteps
+from migpool.lab.analysis.whatif.plan import (
+    CHANNELS,
+    RECEIVER,
+    THREAD,
+    Plan,
+    Step,
+    Unplayable,
+    lock_of,
+    play,
+    turns_of,
+    workers_of,
+)
 from migpool.lab.analysis.whatif.recorded import Recorded, recorded
-from migpool.lab.analysis.whatif.schedule import Step, Unplayable, play
 from migpool.lab.analysis.whatif.serial import InTurn, in_turn
-from migpool.lab.analysis.whatif.steps import Recording, recording_of
 from migpool.migration.report import SideReport
 
 SLOW = 1.5
@@ -59,7 +72,7 @@ class Freed:
     """
 
     resource: str
-    side: str
+    side: Side | Literal[""]
     shorter: int
     devices: tuple[str, ...] = ()
     turn: int = 0
@@ -98,9 +111,9 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
     recording = recording_of(ours, theirs, end - begin, turns)
     names = [device.name for device in source.devices]
     try:
-        whole = _downtime(recording.steps, recording.places)
+        whole = play(recording.steps, recording.places)[-1]
         freed = [
-            replace(one, shorter=max(0, whole - _downtime(changed.steps, changed.places)))
+            replace(one, shorter=max(0, whole - play(changed.steps, changed.places)[-1]))
             for one, changed in _ways(recording, names, reads, writes)
         ]
     except Unplayable:
@@ -112,16 +125,13 @@ def _in_turn(side: Recorded, wait: Wait) -> InTurn | None:
     return in_turn([span for job in side.jobs.values() for span in job.spans if span.wait is wait])
 
 
-def _downtime(steps: list[Step], places: dict[str, int]) -> int:
-    return play(steps, places)[-1]
-
-
 def _ways(
     recording: Recording, names: list[str], reads: InTurn | None, writes: InTurn | None
 ) -> Iterator[tuple[Freed, Recording]]:
     """Each resource that is there, and the recording without it."""
     loads_there = any(name.startswith(THREAD) for name in recording.places)
-    for side in ("source", "destination"):
+    sides: tuple[Side, Side] = ("source", "destination")
+    for side in sides:
         yield Freed("big lock", side, 0), _without(recording, [lock_of(side)])
         resource = "receiving threads" if side == "destination" and loads_there else "workers"
         yield Freed(resource, side, 0), _with_threads(recording, [side])
@@ -202,3 +212,52 @@ def _slow(steps: list[Step]) -> tuple[int, int, int] | None:
         return None
     (slot, most), (_, next_) = sorted(work.items(), key=lambda pair: -pair[1])[:2]
     return (slot, most, next_) if most > SLOW * next_ else None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A downtime as steps.
+
+    Attributes:
+        steps: the last one ends when the machine runs.
+        places: how many may hold each resource at once.
+    """
+
+    steps: list[Step]
+    places: dict[str, int]
+
+
+def recording_of(
+    source: Recorded, destination: Recorded, end: int, turns: Mapping[Wait, Mapping[tuple[int, int], int]]
+) -> Recording:
+    """Turn what both sides recorded into steps.
+
+    Each span of work becomes a step as long as it was. A wait becomes none: what was waited for becomes a cause of the
+    step behind it, or the resource that this step takes. What is left between the end of the last cause and the begin
+    of the step, as recorded, is the step's delay (a thread computed, or had to be woken), or, for a chunk, its way
+    through the network. So steps that are played with every resource as it was end about when they were recorded to
+    end.
+
+    The memory's packets (``jobsteps.py``) wait for a thread, a channel and their way like chunks, and for nothing else;
+    no job loads them, but the end of the round waits for them all.
+
+    Arguments:
+        end: when the machine ran, in nanoseconds from the begin of the downtime.
+        turns: how long a read or a write took by itself, where devices took turns.
+    """
+    plan = Plan(source, destination, turns)
+    own, jobs = OwnSteps(plan), JobSteps(plan)
+    last = own.at_destination(own.at_source())
+    pages = [job for slot, job in source.jobs.items() if slot in source.page_jobs]
+    if pages:
+        page_steps(plan, jobs, pages)
+    for slot, job in source.jobs.items():
+        if slot not in source.page_jobs:
+            jobs.saving(job)
+    jobs.overtaking()
+    for job in destination.jobs.values():
+        jobs.loading(job)
+    jobs.arriving()
+    ended = max((span.end for span in destination.own), default=0)
+    plan.add(Step("own", causes=[last], delay=max(0, end - ended)))
+    return Recording(plan.steps, plan.places)

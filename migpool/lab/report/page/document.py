@@ -1,26 +1,23 @@
 """Puts the page together: one HTML file with its style, its script, its values and the plotting library inside.
 
-The library is plotly, as its Python package carries it. A content security policy in the page forbids every request,
-so that a mistake cannot make one. Text is escaped where it becomes HTML (``tables.py``), in the values for the script
-(``_values``), and by the script where the library reads markup in labels.
+The library is plotly, as its Python package carries it. A content security policy in ``page.html`` forbids every
+request, so that a mistake cannot make one. The parts that are text are there without a script too. Text is escaped
+where it becomes HTML, in the values for the script (``_values``), and by the script where the library reads markup in
+labels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from string import Template
 
 from migpool.lab.report.page.contents import contents
-from migpool.lab.report.page.headline import headline
-from migpool.lab.report.page.tables import section
+from migpool.lab.report.summary import ModelSummary, answer, foundations, headline, summarize, why_not_less
 from migpool.lab.run.result import LabResult
-
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
-    "base-uri 'none'; form-action 'none'"
-)
+from migpool.units import format_duration, format_share
 
 
 def document(results: Sequence[LabResult], title: str) -> str:
@@ -33,27 +30,19 @@ def document(results: Sequence[LabResult], title: str) -> str:
     from plotly.offline import get_plotlyjs
 
     parts = joined(results)
-    own = files("migpool.lab.report.page")
-    described = escape(next((headline(part) for part in parts), ""), quote=True)
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<meta name="description" content="{described}">',
-            f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',
-            f"<style>\n{own.joinpath('page.css').read_text('utf-8')}</style>",
-            "</head>\n<body>",
-            '<header><h1>migpool</h1><button id="theme" type="button">dark</button></header>\n<main>',
-            *(section(part, number) for number, part in enumerate(parts)),
-            "</main>",
-            f'<script type="application/json" id="values">{_values(parts)}</script>',
-            f"<script>{get_plotlyjs()}</script>",
-            f"<script>\n{own.joinpath('page.js').read_text('utf-8')}</script>",
-            "</body>\n</html>\n",
-        ]
+    return Template(_own("page.html")).substitute(
+        description=escape(next((headline(part) for part in parts), "")),
+        title=escape(title),
+        style=_own("page.css"),
+        parts="\n".join(line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")),
+        values=_values(parts),
+        library=get_plotlyjs(),
+        script=_own("page.js"),
     )
+
+
+def _own(name: str) -> str:
+    return files("migpool.lab.report.page").joinpath(name).read_text("utf-8")
 
 
 def joined(results: Sequence[LabResult]) -> list[LabResult]:
@@ -73,3 +62,50 @@ def _values(parts: Sequence[LabResult]) -> str:
     """JSON that may stand within a script element, whatever the names in it are."""
     text = json.dumps(contents(parts), ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _section(result: LabResult, name: str) -> Iterator[str]:
+    """One part of the page. ``name``: the script looks for its charts by it."""
+    summaries = summarize(result.runs)
+    yield f'<section class="part" id="{name}">'
+    yield f'<p class="scenario">Scenario <b>{escape(result.scenario)}</b></p>'
+    first = headline(result)
+    yield f'<h2 class="headline">{escape(first or "No run completed.")}</h2>'
+    yield f'<p class="rest">{escape(answer(summaries))}</p>'
+    yield from _models(result, summaries)
+    for run in result.runs:
+        if run.error:
+            yield f'<p class="bad">{escape(f"{run.model}, run {run.repeat}: {run.outcome}: {run.error}")}</p>'
+    if first:
+        done = [one.model for one in summaries if one.downtime is not None]
+        models = "".join(f'<option value="{at}">{escape(model)}</option>' for at, model in enumerate(done))
+        yield Template(_own("charts.html")).substitute(part=name, models=models).rstrip("\n")
+    yield "<h3>What it rests on</h3><dl>"
+    facts = [*foundations(result), ("Runs", str(len(result.runs)))]
+    yield "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in facts) + "</dl>"
+    yield "</section>"
+
+
+def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[str]:
+    yield '<div class="scroll"><table class="models"><thead><tr>'
+    heads = ("Model", "Downtime", "Range", "Efficiency", "Threads", "Memory of budget", "Verified", "Why not less")
+    yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
+    for one in summaries:
+        why = why_not_less(result, one.model)
+        good = one.verified == one.runs
+        cells = (
+            f"<b>{escape(one.model)}</b>",
+            "none" if one.downtime is None else format_duration(one.downtime / 1e3),
+            f"{format_duration(one.least / 1e3).removesuffix(' ms')} to {format_duration(one.most / 1e3)}"
+            if one.downtime is not None and one.runs > 1
+            else "",
+            "" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",
+            f"{sum(one.threads)} ({one.threads[0]} + {one.threads[1]})",
+            format_share(one.high_water, one.budget) if one.budget else "",
+            f'<span class="good">{one.verified} of {one.runs}</span>'
+            if good
+            else f'<span class="bad">{one.verified} of {one.runs}, NOT all</span>',
+            escape(f"{why[0].upper()}{why[1:]}." if why else ""),
+        )
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table></div>"
