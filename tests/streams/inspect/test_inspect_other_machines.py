@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import pytest
 
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
-from migpool.streams.inspect.summary import Framing
+from migpool.streams.inspect.summary import Framing, StreamSummary
 from migpool.wire.events import emit
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
 from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
+
+
+@cache
+def inspected(name: str) -> StreamSummary:
+    """What is seen in a stream, looked at by several tests; with what each section carries."""
+    return inspect_bytes(other(name), everything)
 
 
 def everything(idstr: str, instance_id: int) -> bool:
@@ -24,7 +31,7 @@ def everything(idstr: str, instance_id: int) -> bool:
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_a_stream_with_a_description_is_walked_to_the_last_byte_and_decoded_exactly(name: str) -> None:
-    summary = inspect_bytes(other(name), everything)
+    summary = inspected(name)
     assert summary.problem is None
     assert summary.walked == summary.size == len(other(name))
     assert summary.description is not None
@@ -47,7 +54,7 @@ def test_every_event_is_the_bytes_it_was_read_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_the_devices_of_a_stream_are_found_from_its_end_too(name: str) -> None:
-    kept = inspect_bytes(other(name), everything).kept
+    kept = inspected(name).kept
     assert [(found.name, found.instance_id, found.payload) for found in sections(other(name), name)] == [
         (each.summary.idstr, each.summary.instance_id, each.payload) for each in kept
     ]

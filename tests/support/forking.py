@@ -1,0 +1,184 @@
+"""Commands of migpool that start at once: each is forked from a process that has imported everything already.
+
+Most of what a process of migpool takes is the start of Python and its imports. Here ``subprocess.Popen`` of
+``[sys.executable, "-m", MODULE, ...]``, for a module of ``RUNS``, is a fork of the server in
+``tests.support.forkserver``: in the process of the tests, and in all that were forked. It is a process like any other,
+with the session, environment, directory and descriptors that were asked for, with signals, memory and threads of its
+own, and may be killed. Only the start of Python is not tested so: :func:`as_a_user_does` has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support import ROOT
+
+RUNS: Final = ("migpool", "migpool.lab.run.child", "migpool.conformance.models.child", "tests.support.guestend")
+"""What is started so, as ``python -m`` has it."""
+SET_AFTERWARDS: Final = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+"""Variables of Python's that a process may still be given once Python runs; with others it is not forked."""
+MARK: Final = "MIGPOOL_TEST_MARK"
+"""A variable by which a process and all that come from it are found; see :func:`name_of`."""
+MOST_DESCRIPTORS: Final = 16
+MOST_BYTES: Final = 1 << 16
+
+RealPopen: Final = subprocess.Popen
+
+
+class Fork(subprocess.Popen[Any]):
+    """A ``Popen`` whose process the server forks, if it is one of ``RUNS``.
+
+    The server, whose child the process is, says how it ended; all else is as ever.
+
+    Attributes:
+        address: the server's; empty for none.
+        start: called when nobody listens there.
+        inherited: the environment in which the server was started.
+        forked: whether this process is a fork.
+    """
+
+    address = ""
+    start: Callable[[], None] | None = None
+    inherited: Mapping[str, str] = {}
+    _server: socket.socket | None = None
+
+    @property
+    def forked(self) -> bool:
+        return self._server is not None
+
+    def _execute_child(self, *given: Any) -> None:
+        names = RealPopen._execute_child.__code__.co_varnames[1:]  # type: ignore[attr-defined]  # noqa: SLF001
+        asked = dict(zip(names, given, strict=False))
+        if not self.address or not forkable(asked):
+            super()._execute_child(*given)  # type: ignore[misc]
+            return
+        pipes = [asked[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
+        kept = list(asked["pass_fds"])
+        request = {
+            "arguments": [os.fspath(argument) for argument in asked["args"][2:]],
+            "environment": dict(os.environ if asked["env"] is None else asked["env"]),
+            "directory": os.fspath(asked["cwd"] or Path.cwd()),
+            "session": asked["start_new_session"],
+            "descriptors": [0, 1, 2, *kept],
+        }
+        standard = [pipe if pipe != -1 else at for at, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
+        server = self._connect()
+        try:
+            socket.send_fds(server, [json.dumps(request).encode()], [*standard, *kept])
+            self.pid = json.loads(server.recv(MOST_BYTES))["pid"]
+        except BaseException:
+            server.close()
+            raise
+        self._server = server
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    def _connect(self) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            try:
+                server.connect(self.address)
+            except ConnectionRefusedError:
+                if (start := type(self).start) is None:
+                    raise
+                start()
+                server.connect(self.address)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _heard(self, flags: int) -> tuple[int, int]:
+        """What ``waitpid`` would say."""
+        assert self._server is not None
+        try:
+            told = self._server.recv(MOST_BYTES, socket.MSG_DONTWAIT if flags & os.WNOHANG else 0)
+        except BlockingIOError:
+            return 0, 0
+        self._server.close()
+        return self.pid, json.loads(told)["status"] if told else 0
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        found: tuple[int, int] = self._heard(flags) if self._server else super()._try_wait(flags)  # type: ignore[misc]
+        return found
+
+    def _internal_poll(self, *given: Any, **more: Any) -> int | None:
+        if self._server is not None:
+            more["_waitpid"] = lambda _, flags: self._heard(flags)
+        found: int | None = super()._internal_poll(*given, **more)  # type: ignore[misc]
+        return found
+
+
+def forkable(asked: Mapping[str, Any]) -> bool:
+    """Whether a process needs nothing that only a start of Python can give it."""
+    arguments = asked["args"]
+    if not isinstance(arguments, list) or arguments[:2] != [sys.executable, "-m"] or arguments[2] not in RUNS:
+        return False
+    environment = os.environ if asked["env"] is None else asked["env"]
+    for_python = {name for name in {*environment, *Fork.inherited} if name.startswith("PYTHON")}
+    return (
+        not any(asked[name] for name in ("executable", "preexec_fn", "shell"))
+        and all(environment.get(name) == Fork.inherited.get(name) for name in for_python.difference(SET_AFTERWARDS))
+        and len(asked["pass_fds"]) + 3 <= MOST_DESCRIPTORS
+    )
+
+
+def name_of(mark: str) -> str:
+    """What a forked process with a mark is called in ``/proc/PID/comm``; its environment in there is the server's."""
+    return mark[:15]
+
+
+@contextlib.contextmanager
+def as_a_user_does() -> Iterator[None]:
+    """Here processes are started as a user does: Python, from nothing; and so is what they start."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, Fork, "address", Fork.address)
+        Fork.address = ""
+        yield
+
+
+class Forkserver:
+    """The server for this process, started when the first fork is wanted. Close it."""
+
+    def __init__(self) -> None:
+        # The server lives as long as the other end is open.
+        self._ours, self._theirs = socket.socketpair()
+        self._process: subprocess.Popen[bytes] | None = None
+        Fork.address = f"\0migpool-tests-{os.getpid()}"
+        Fork.inherited = dict(os.environ)
+        Fork.start = self._start
+        subprocess.Popen = Fork  # type: ignore[misc]
+
+    @property
+    def pid(self) -> int:
+        """0 while there is none."""
+        return self._process.pid if self._process else 0
+
+    def _start(self) -> None:
+        number = self._theirs.fileno()
+        self._process = RealPopen(
+            [sys.executable, "-m", "tests.support.forkserver", Fork.address[1:], str(number)],
+            stdin=subprocess.DEVNULL,
+            env={**Fork.inherited, "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=(number,),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self._theirs.close()
+        assert self._ours.recv(1) == b"1", "the server of forks has not begun"
+
+    def close(self) -> None:
+        subprocess.Popen = RealPopen  # type: ignore[misc]
+        Fork.address, Fork.start = "", None
+        self._ours.close()
+        self._theirs.close()
+        if self._process:
+            self._process.wait(10)
