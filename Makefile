@@ -29,7 +29,7 @@ DEPENDENCIES ?= newest
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint lint-types lint-rooms lint-rules lint-format soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -45,11 +45,21 @@ demo: $(READY)
 	$(BIN)/migpool compare default
 	@echo "Open $(CURDIR)/migpool-report.html in a browser: it needs no network"
 
+# All at once; what each says is printed when it has ended.
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target lint-types lint-rooms lint-rules lint-format
+
+lint-types: $(READY)
 	$(BIN)/mypy
+
+lint-rooms: $(READY)
 	$(BIN)/lint-imports --no-logo
+
+lint-rules: $(READY)
+	$(BIN)/ruff check .
+
+lint-format: $(READY)
+	$(BIN)/ruff format --check .
 
 test: lint
 	$(BIN)/pytest -n $(TESTERS) -p no:benchmark
