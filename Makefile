@@ -29,7 +29,7 @@ DEPENDENCIES ?= newest
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint lint-types lint-rooms lint-rules lint-format soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
