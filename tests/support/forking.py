@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +29,12 @@ SET_AFTERWARDS: Final = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTEC
 """Variables of Python's that a process may still be given once Python runs; with others it is not forked."""
 MARK: Final = "MIGPOOL_TEST_MARK"
 """A variable by which a process and all that come from it are found; see :func:`name_of`."""
+PIPES: Final = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+BEYOND: Final = ("executable", "preexec_fn", "shell", "uid", "gid", "gids")
+NEEDED: Final = {*PIPES, *BEYOND, "args", "pass_fds", "cwd", "env", "start_new_session", "umask", "process_group"}
+"""What ``Popen`` calls what it is asked for, within itself; a Python that has other names there does not fork."""
 MOST_DESCRIPTORS: Final = 16
-MOST_BYTES: Final = 1 << 16
+MOST_BYTES: Final = 1 << 17
 
 RealPopen: Final = subprocess.Popen
 
@@ -57,10 +63,10 @@ class Fork(subprocess.Popen[Any]):
     def _execute_child(self, *given: Any) -> None:
         names = RealPopen._execute_child.__code__.co_varnames[1:]  # type: ignore[attr-defined]  # noqa: SLF001
         asked = dict(zip(names, given, strict=False))
-        if not self.address or not forkable(asked):
+        if not self.address or not asked.keys() >= NEEDED or not forkable(asked):
             super()._execute_child(*given)  # type: ignore[misc]
             return
-        pipes = [asked[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
+        pipes = [asked[name] for name in PIPES]
         kept = list(asked["pass_fds"])
         request = {
             "arguments": [os.fspath(argument) for argument in asked["args"][2:]],
@@ -77,7 +83,7 @@ class Fork(subprocess.Popen[Any]):
         except BaseException:
             server.close()
             raise
-        self._server = server
+        self._server, self._hearing = server, threading.Lock()
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -96,25 +102,28 @@ class Fork(subprocess.Popen[Any]):
             raise
         return server
 
-    def _heard(self, flags: int) -> tuple[int, int]:
-        """What ``waitpid`` would say."""
+    def poll(self) -> int | None:
+        if self._server is None:
+            return super().poll()
+        self._hear(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._server is None:
+            return super().wait(timeout)
+        self._hear(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return self.returncode
+
+    def _hear(self, timeout: float | None) -> None:
+        """Take what the server says of the end, if it comes in time."""
         assert self._server is not None
-        try:
-            told = self._server.recv(MOST_BYTES, socket.MSG_DONTWAIT if flags & os.WNOHANG else 0)
-        except BlockingIOError:
-            return 0, 0
-        self._server.close()
-        return self.pid, json.loads(told)["status"] if told else 0
-
-    def _try_wait(self, flags: int) -> tuple[int, int]:
-        found: tuple[int, int] = self._heard(flags) if self._server else super()._try_wait(flags)  # type: ignore[misc]
-        return found
-
-    def _internal_poll(self, *given: Any, **more: Any) -> int | None:
-        if self._server is not None:
-            more["_waitpid"] = lambda _, flags: self._heard(flags)
-        found: int | None = super()._internal_poll(*given, **more)  # type: ignore[misc]
-        return found
+        with self._hearing:
+            if self.returncode is None and select.select([self._server], [], [], timeout)[0]:
+                told = self._server.recv(MOST_BYTES)
+                self._server.close()
+                self.returncode = os.waitstatus_to_exitcode(json.loads(told)["status"])
 
 
 def forkable(asked: Mapping[str, Any]) -> bool:
@@ -125,7 +134,8 @@ def forkable(asked: Mapping[str, Any]) -> bool:
     environment = os.environ if asked["env"] is None else asked["env"]
     for_python = {name for name in {*environment, *Fork.inherited} if name.startswith("PYTHON")}
     return (
-        not any(asked[name] for name in ("executable", "preexec_fn", "shell"))
+        not any(asked[name] for name in BEYOND)
+        and asked["umask"] == asked["process_group"] == -1
         and all(environment.get(name) == Fork.inherited.get(name) for name in for_python.difference(SET_AFTERWARDS))
         and len(asked["pass_fds"]) + 3 <= MOST_DESCRIPTORS
     )
