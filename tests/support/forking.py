@@ -2,9 +2,10 @@
 
 Most of what a process of migpool takes is the start of Python and its imports. Here ``subprocess.Popen`` of
 ``[sys.executable, "-m", MODULE, ...]``, for a module of ``RUNS``, is a fork of the server in
-``tests.support.forkserver``: in the process of the tests, and in all that were forked. It is a process like any other,
-with the session, environment, directory and descriptors that were asked for, with signals, memory and threads of its
-own, and may be killed. Only the start of Python is not tested so: :func:`as_a_user_does` has it.
+``tests.support.forkserver``, and so is the device process of the vfio plug-in: in the process of the tests, and in all
+that were forked. It is a process like any other, with the session, environment, directory and descriptors that were
+asked for, with signals, memory and threads of its own, and may be killed. Only the start of Python is not tested so:
+:func:`as_a_user_does` has it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from migpool_plugins.vfio.process import _BOOT
 from tests.support import ROOT
 
 RUNS: Final = ("migpool", "migpool.lab.run.child", "migpool.conformance.models.child", "tests.support.guestend")
@@ -36,6 +38,7 @@ NEEDED: Final = {*PIPES, *BEYOND, "args", "pass_fds", "cwd", "env", "start_new_s
 MOST_DESCRIPTORS: Final = 16
 MOST_BYTES: Final = 1 << 17
 
+PYTHON: Final = sys.executable
 RealPopen: Final = subprocess.Popen
 
 
@@ -69,10 +72,11 @@ class Fork(subprocess.Popen[Any]):
         pipes = [asked[name] for name in PIPES]
         kept = list(asked["pass_fds"])
         request = {
-            "arguments": [os.fspath(argument) for argument in asked["args"][2:]],
+            "program": program_of(asked["args"]),
             "environment": dict(os.environ if asked["env"] is None else asked["env"]),
             "directory": os.fspath(asked["cwd"] or Path.cwd()),
             "session": asked["start_new_session"],
+            "group": asked["process_group"],
             "descriptors": [0, 1, 2, *kept],
         }
         standard = [pipe if pipe != -1 else at for at, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
@@ -122,23 +126,34 @@ class Fork(subprocess.Popen[Any]):
         with self._hearing:
             if self.returncode is None and select.select([self._server], [], [], timeout)[0]:
                 told = self._server.recv(MOST_BYTES)
+                self._server.shutdown(socket.SHUT_WR)
+                self._server.recv(1)  # the end: the zombie is gone
                 self._server.close()
                 self.returncode = os.waitstatus_to_exitcode(json.loads(told)["status"])
 
 
 def forkable(asked: Mapping[str, Any]) -> bool:
     """Whether a process needs nothing that only a start of Python can give it."""
-    arguments = asked["args"]
-    if not isinstance(arguments, list) or arguments[:2] != [sys.executable, "-m"] or arguments[2] not in RUNS:
+    if program_of(asked["args"]) is None:
         return False
     environment = os.environ if asked["env"] is None else asked["env"]
     for_python = {name for name in {*environment, *Fork.inherited} if name.startswith("PYTHON")}
     return (
         not any(asked[name] for name in BEYOND)
-        and asked["umask"] == asked["process_group"] == -1
+        and asked["umask"] == -1
         and all(environment.get(name) == Fork.inherited.get(name) for name in for_python.difference(SET_AFTERWARDS))
         and len(asked["pass_fds"]) + 3 <= MOST_DESCRIPTORS
     )
+
+
+def program_of(arguments: object) -> list[str] | None:
+    """``["-m", MODULE, ...]`` or ``["-c", CODE, ...]`` if that is what these arguments start, and it may be forked."""
+    match arguments:
+        case [python, "-m", module, *more] if python == PYTHON and module in RUNS:
+            return ["-m", module, *map(str, more)]
+        case [python, "-I", "-S", "-c", code, *more] if python == PYTHON and code == _BOOT:
+            return ["-c", code, *map(str, more)]
+    return None
 
 
 def name_of(mark: str) -> str:

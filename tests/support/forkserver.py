@@ -6,7 +6,8 @@ It listens at the abstract UNIX address NAME, until FD ends. A connection is a p
     what it is to be, with descriptors ----> forks
                                        <---- {"pid": ...}
                                        <---- {"status": ...}, as waitpid has it, when it is dead
-    closes                             ----> takes the dead process away, which was a zombie until now
+    shuts down                         ----> takes the dead process away, which was a zombie until now
+                                       <---- closes
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ IMPORTED: Final = (
     *(f"migpool.schedulers.{name}" for name in ("blocking_aware", "inline", "poll", "pool", "receiver")),
     "migpool.conformance.models.checks",
     *(f"migpool_plugins.{name}.device" for name in ("guest", "vcpu", "vfio", "vmsd")),
-    *("migpool_plugins.vfio.emulated", "migpool_plugins.vfio.vfiouser.backend"),
+    *("migpool_plugins.vfio.emulated", "migpool_plugins.vfio.server", "migpool_plugins.vfio.vfiouser.backend"),
 )
 """What most of the forked will need, and no test minds; nothing that runs as a program."""
 
@@ -115,8 +116,8 @@ class Server:
     def _take_away(self, process: Process) -> None:
         if process.asked in self._selector.get_map():
             self._selector.unregister(process.asked)
-        process.asked.close()
         os.waitpid(process.pid, 0)
+        process.asked.close()
         os.close(process.dead)
         self._processes.remove(process)
 
@@ -142,12 +143,14 @@ def become(request: dict[str, Any], path: list[str]) -> None:
     """Be the process that was asked for, but for its program. ``path``: where Python looks besides ``PYTHONPATH``."""
     if request["session"]:
         os.setsid()
+    if request["group"] != -1:
+        os.setpgid(0, request["group"])
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
     if mark := os.environ.get(MARK):
         Path("/proc/self/comm").write_text(name_of(mark))
-    sys.argv[1:] = request["arguments"][1:]
+    sys.argv[1:] = request["program"][2:]
     sys.path[:] = [request["directory"], *search_path(), *path]
     importlib.invalidate_caches()
     sys.stdin = sys.__stdin__ = standard(0, "rb")  # type: ignore[misc]
@@ -178,7 +181,11 @@ def main() -> None:
     request = Server(name, lifeline).serve()
     if request is not None:
         become(request, path)
-        runpy.run_module(request["arguments"][0], run_name="__main__", alter_sys=True)
+        how, program = request["program"][:2]
+        if how == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(program, {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
