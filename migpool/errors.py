@@ -97,6 +97,10 @@ class PeerError(MigpoolError):
     """The other side of the migration failed, refused, or went away. The message carries its words if it sent any."""
 
 
+class PeerGone(PeerError):
+    """The other side is gone, or has failed, and has not said why: whoever knows that side knows more."""
+
+
 class TimeLimitExceeded(MigpoolError):
     """A wait on a peer, a device or a thread lasted longer than its limit. The message names the wait and the limit."""
 

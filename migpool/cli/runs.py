@@ -17,7 +17,7 @@ from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.cli.tuning import Tuning
 from migpool.errors import UsageError
-from migpool.lab.comparison import Lab, Planned, Run, Watcher, plan
+from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan
 from migpool.lab.progress import watching
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.device_table import device_table
@@ -44,7 +44,7 @@ def run_models(
     report_file: Path | None = None,
     default_report: bool = False,
     tuning: Tuning,
-    both_ways: bool = False,
+    variants: Sequence[Variant] = (Variant(),),
 ) -> int:
     """Make the runs and return the exit code.
 
@@ -52,7 +52,7 @@ def run_models(
         models: their names; empty for those of the scenario.
         repeats: how often each; ``None`` for the scenario's number.
         tuning: what of the scenario is to be otherwise.
-        both_ways: make every run with all saved at once after the stop, and one after the other.
+        variants: in what ways each model is to be run.
         default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
@@ -68,7 +68,7 @@ def run_models(
         names,
         repeats or scenario.compare.repeats,
         scenario.seed if seed is None else seed,
-        both_ways=both_ways,
+        variants,
     )
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)

@@ -14,12 +14,14 @@ an effect, it copies.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
+from migpool.device import ConfigLock
 
 if TYPE_CHECKING:
     from migpool.wire.ram import RamPages
@@ -46,7 +48,7 @@ class Wait(IntEnum):
     LOCK = 7
     """Somebody else holds the big lock."""
     SAVE_CONFIG = 8
-    """The device's config is saved, big lock held."""
+    """The device's config is saved, under the lock that it declares."""
     STARVED = 9
     """The next chunk has not come yet."""
     WRITE = 10
@@ -54,7 +56,7 @@ class Wait(IntEnum):
     LOADED = 11
     """The chunk's room is given back."""
     LOAD_CONFIG = 12
-    """The device's config is loaded, big lock held."""
+    """The device's config is loaded, under the lock that it declares."""
     QUEUED = 13
     """The job was submitted and no thread has taken it up yet."""
     START = 14
@@ -75,6 +77,10 @@ class Wait(IntEnum):
     """Pages of memory are looked through: which have been written, which hold zeros alone."""
     SYNC = 22
     """A round of memory ends: SYNCs go out, or every channel has to come to its own."""
+    ORDER = 23
+    """Devices that must be loaded before this one have not been."""
+    OWN_LOCK = 24
+    """Another call of the device holds the device's own lock."""
 
 
 A_co = TypeVar("A_co", covariant=True)
@@ -103,13 +109,18 @@ class Effect(Generic[A_co]):
         return handler
 
 
-class Locked(Effect[A_co]):
-    """Something done in the device with the big lock held.
+class Locked(Effect[A_co], ABC):
+    """Something done in the device with the lock held that the device declares for it.
 
-    The wait for the lock is traced as ``Wait.LOCK``, what is done under it as the effect's own kind.
+    The wait for the lock is traced as ``Wait.LOCK`` or ``Wait.OWN_LOCK``, what is done under it as its own kind.
     """
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def lock(self) -> ConfigLock:
+        """Which lock."""
 
 
 class Brought(Effect[A_co]):
@@ -249,6 +260,34 @@ class SaveConfig(Locked[bytes]):
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
 
+    @property
+    def lock(self) -> ConfigLock:
+        return self.slot.device.save_lock
+
+
+class SendPart(Effect[None]):
+    """A part of the config of a device that is not iterable has gone into a channel. No answer.
+
+    Arguments:
+        part: what to send; never longer than a chunk.
+        last: whether it is the last one.
+    """
+
+    __slots__ = ("last", "part")
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, part: bytes | memoryview, *, last: bool) -> None:
+        super().__init__(slot, index)
+        self.part = part
+        self.last = last
+
+
+class AfterOthers(Brought[bool]):
+    """Every device that must be loaded before this one has been. The answer is ``True``."""
+
+    __slots__ = ()
+    wait = Wait.ORDER
+
 
 class KeepConfig(Effect[None]):
     """The device's config is kept for another job, which takes it by :class:`TakeConfig`. No answer.
@@ -277,14 +316,27 @@ class LoadConfig(Locked[None]):
 
     Arguments:
         config: what the source's ``save_config`` returned.
+        version: that of the source's device; ``None`` where it has been checked.
     """
 
-    __slots__ = ("config",)
+    __slots__ = ("config", "version")
     wait = Wait.LOAD_CONFIG
 
-    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+    def __init__(self, slot: Slot, config: bytes, index: int = -1, version: int | None = None) -> None:
         super().__init__(slot, index)
         self.config = config
+        self.version = version
+
+    @property
+    def lock(self) -> ConfigLock:
+        return self.slot.device.load_lock
+
+
+class SayLoaded(Effect[None]):
+    """The device has loaded its config, and those that wait for that know it. No answer."""
+
+    __slots__ = ()
+    wait = Wait.ORDER
 
 
 class Quiesce(Effect[None]):

@@ -141,7 +141,8 @@ class Interpreter:
     """Performs effects for one side of one migration.
 
     Arguments:
-        handlers: what each class of effect means here. Those of ``Locked`` classes are called with ``lock`` held.
+        handlers: what each class of effect means here. Those of ``Locked`` classes are called with the lock held that
+            the device declares.
         lock: the big lock.
         tracer: where the spans go.
         switch: looked at before every effect.
@@ -302,6 +303,9 @@ class Interpreter:
         """The answer to an effect; it leaves its spans, whatever comes of it."""
         if isinstance(effect, Locked):
             return self._under_lock(effect, begin)
+        return self._alone(effect, begin)
+
+    def _alone(self, effect: Effect[object], begin: int) -> object:
         try:
             self._switch.check()
             return self.handlers[effect.__class__](effect)
@@ -309,11 +313,16 @@ class Interpreter:
             self._tracer.record(effect.wait, effect.slot.number, effect.index, begin)
 
     def _under_lock(self, effect: Effect[object], begin: int) -> object:
+        """What is done in a device under the lock that it declares; each effect that comes here is ``Locked``."""
         record, number = self._tracer.recorder(), effect.slot.number
+        declared = effect.lock if isinstance(effect, Locked) else "big"
+        if declared == "none":
+            return self._alone(effect, begin)
+        big = declared == "big"
         self._switch.check()
-        with self._lock:
+        with self._lock if big else effect.slot.lock:
             held = monotonic_ns()
-            record(pack_span(Wait.LOCK, number, effect.index, begin, held))
+            record(pack_span(Wait.LOCK if big else Wait.OWN_LOCK, number, effect.index, begin, held))
             self._switch.check()
             try:
                 return self.handlers[effect.__class__](effect)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.effects import (
     Acquire,
+    AfterOthers,
     Credit,
     KeepConfig,
     LoadConfig,
@@ -22,8 +23,10 @@ from migpool.core.effects import (
     ReadState,
     Release,
     SaveConfig,
+    SayLoaded,
     Send,
     SendPages,
+    SendPart,
     SendSection,
     Steps,
     TakeConfig,
@@ -31,6 +34,7 @@ from migpool.core.effects import (
     WriteState,
 )
 from migpool.core.machine import Slot
+from migpool.wire.devicestate import described_config, version_of_described
 
 if TYPE_CHECKING:
     from migpool.wire.rampacket import PagePacket
@@ -64,6 +68,22 @@ def save_sections(slots: Iterable[Slot]) -> Steps:
     for slot in slots:
         config: bytes = yield TakeConfig(slot) if slot.device.config_job else SaveConfig(slot)
         yield SendSection(slot, config)
+
+
+def save_described(slot: Slot, size: int) -> Steps:
+    """Save a device that is not iterable over the multifd channels: its version and config, in parts.
+
+    Arguments:
+        slot: the device.
+        size: the most bytes of a part.
+    """
+    config: bytes = yield SaveConfig(slot)
+    content = memoryview(described_config(slot.device.version, config))
+    credit = Credit(slot, 0)
+    for index, begin in enumerate(range(0, len(content), size)):
+        credit.index = index
+        yield credit
+        yield SendPart(slot, index, content[begin : begin + size], last=begin + size >= len(content))
 
 
 def save_pages(slot: Slot) -> Steps:
@@ -101,16 +121,49 @@ def load_state(slot: Slot, *, keep: bool = False) -> Steps:
     config = bytes(chunk.payload)
     loaded.last = True
     yield loaded
-    yield KeepConfig(slot, config, loaded.index) if keep else LoadConfig(slot, config, loaded.index)
+    if keep:
+        yield KeepConfig(slot, config, loaded.index)
+    else:
+        yield from _load_config(LoadConfig(slot, config, loaded.index))
+
+
+def load_described(slot: Slot) -> Steps:
+    """Load what :func:`save_described` sent, once the devices are loaded that must be before.
+
+    The room of all but the last part is free as soon as that part is here; that of the last one only when the config is
+    about to be loaded, so that no more devices' configs lie about than were given room.
+    """
+    following = NextChunk(slot, 0)
+    content = bytearray()
+    while True:
+        chunk: Chunk = yield following
+        content += chunk.payload
+        if chunk.last:
+            break
+        yield Loaded(slot, following.index, chunk)
+        following.index += 1
+    if slot.after:
+        yield AfterOthers(slot, following.index)
+    yield Loaded(slot, following.index, chunk, last=True)
+    version, config = version_of_described(content)
+    yield from _load_config(LoadConfig(slot, config, following.index, version))
 
 
 def load_config(slot: Slot) -> Steps:
     """Load the config that :func:`load_state` kept."""
     take = TakeConfig(slot)
     config: bytes = yield take
-    yield LoadConfig(slot, config, take.index)
+    yield from _load_config(LoadConfig(slot, config, take.index))
 
 
 def load_section(slot: Slot, config: bytes) -> Steps:
     """Load a device that is not iterable, from its section of the main channel."""
-    yield LoadConfig(slot, config)
+    if slot.after:
+        yield AfterOthers(slot)
+    yield from _load_config(LoadConfig(slot, config))
+
+
+def _load_config(load: LoadConfig) -> Steps:
+    yield load
+    if load.slot.awaited:
+        yield SayLoaded(load.slot)

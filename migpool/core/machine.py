@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
 
-from migpool.device import Device, MemoryDevice
+from migpool.device import ConfigChannel, Device, MemoryDevice
 from migpool.errors import UsageError
 from migpool.wire.sections import Kind, SectionHead
 
@@ -18,13 +20,21 @@ class Slot:
     Arguments:
         number: the place in the machine's order, from 0; the same at both ends for the same machine.
         device: the device.
+
+    Attributes:
+        lock: the device's own, for a config that does not need the big one.
+        after: the numbers of the slots whose config is loaded before this one's, as far as the machine has them.
+        awaited: whether another slot's config is loaded after this one's.
     """
 
-    __slots__ = ("device", "name", "number")
+    __slots__ = ("after", "awaited", "device", "lock", "name", "number")
 
     def __init__(self, number: int, device: Device) -> None:
         self.number = number
         self.device = device
+        self.lock = Lock()
+        self.after: tuple[int, ...] = ()
+        self.awaited = False
         self.name = f"{device.idstr}#{device.instance_id}" if device.instance_id else device.idstr
 
     def head(self, kind: Kind) -> SectionHead:
@@ -63,6 +73,64 @@ class Machine:
         self._by_identity: dict[tuple[str, int], Slot] = {}
         for slot in self.slots:
             self._add(slot)
+        by_name = {slot.name: slot.number for slot in self.slots}
+        for slot in self.slots:
+            slot.after = tuple(by_name[name] for name in slot.device.after if name in by_name)
+            for number in slot.after:
+                self.slots[number].awaited = True
+            if slot.after and slot not in self.sections:
+                raise UsageError(f"{slot.name} is to be loaded after others, which only a device's section can be")
+        self._ranked = self._in_order()
+
+    def _in_order(self) -> tuple[Slot, ...]:
+        """Every device behind those that must be loaded before it, the iterable ones as late as that allows.
+
+        Raises:
+            UsageError: devices must be loaded before each other.
+        """
+        left = {slot.number: set(slot.after) for slot in self.slots}
+        ranked: list[Slot] = []
+        while left:
+            able = [self.slots[number] for number, others in left.items() if not others]
+            if not able:
+                round_about = _circle(left)
+                names = " after ".join(self.slots[number].name for number in round_about)
+                raise UsageError(f"no device of these can be loaded first: {names}: change what they are loaded after")
+            following = min(able, key=lambda slot: (slot.device.iterable, slot.number))
+            ranked.append(following)
+            del left[following.number]
+            for others in left.values():
+                others.discard(following.number)
+        return tuple(ranked)
+
+    def crossing(self, default: ConfigChannel) -> Crossing:
+        """How each device's state crosses.
+
+        Arguments:
+            default: where the config of a device that is not iterable crosses, if the device does not say.
+
+        Raises:
+            UsageError: the memory would have to wait for something.
+        """
+        stays: set[int] = set()
+        late: set[int] = set() if self.memory is None else {self.memory.number}
+        for slot in self._ranked:
+            # Whoever waits for a section is one: the thread that reads sections must not wait for a job that does.
+            if slot in self.sections and (
+                (slot.device.config_channel or default) == "main-channel" or stays.intersection(slot.after)
+            ):
+                stays.add(slot.number)
+            if late.intersection(slot.after):
+                late.add(slot.number)
+        jobs = [slot for slot in self._ranked if slot.number not in stays and slot is not self.memory]
+        sections = [slot for slot in self._ranked if slot.number in stays]
+        return Crossing(
+            *(
+                tuple(slot for slot in slots if (slot.number in late) is end)
+                for end in (False, True)
+                for slots in (jobs, sections)
+            )
+        )
 
     def _add(self, slot: Slot) -> None:
         idstr, instance_id = slot.device.idstr, slot.device.instance_id
@@ -116,6 +184,30 @@ class Machine:
         return len(self.slots)
 
 
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """How a machine's devices cross, each behind those that must be loaded before it.
+
+    Jobs are submitted in this order at both ends, which is what keeps a small pool from waiting for ever.
+
+    Attributes:
+        jobs: over the multifd channels: first those that are not iterable, as far as that is possible.
+        sections: on the main channel.
+        late_jobs: over the multifd channels once the memory has all its pages.
+        late_sections: on the main channel, after that.
+    """
+
+    jobs: tuple[Slot, ...]
+    sections: tuple[Slot, ...]
+    late_jobs: tuple[Slot, ...]
+    late_sections: tuple[Slot, ...]
+
+    @property
+    def described(self) -> tuple[Slot, ...]:
+        """The devices that are not iterable and cross over the multifd channels, in the order of their loading."""
+        return tuple(slot for slot in (*self.jobs, *self.late_jobs) if not slot.device.iterable)
+
+
 class NamedDevice(Device):
     """A device of which nothing but its name is needed: where jobs are run without a machine.
 
@@ -133,6 +225,16 @@ class NamedDevice(Device):
 
     def load_config(self, data: bytes) -> None:
         del data
+
+
+def _circle(left: Mapping[int, Collection[int]]) -> list[int]:
+    """One way around among devices each of which waits for one of the others; the first again at the end."""
+    number = min(left)
+    passed: list[int] = []
+    while number not in passed:
+        passed.append(number)
+        number = min(left[number])
+    return [*passed[passed.index(number) :], number]
 
 
 def per_device(slots: Iterable[Slot], call: Callable[[Slot], None]) -> Exception | None:

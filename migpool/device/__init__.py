@@ -12,14 +12,14 @@ The order of calls, and the thread they come from::
       quiesce()                                     the migration's       the downtime begins
       stop()                                        the migration's       every device is quiet
       save_state(buffer) ... until it returns 0     the model's choice    only if it is iterable
-      save_config()                                 the model's choice    big lock held
+      save_config()                                 the model's choice    save_lock held
       wake(), resume()                              the migration's       only after a failure or cancel
       close()                                       the migration's       always, last
 
     destination
       load_setup(data)                              the migration's
       load_state(data) ... in the order of saving   the model's choice    only if it is iterable
-      load_config(data)                             the model's choice    big lock held
+      load_config(data)                             the model's choice    load_lock held
       wake()                                        the migration's       every device is loaded
       start()                                       the migration's       every device is awake: the machine runs
       close()                                       the migration's       always, last
@@ -29,7 +29,10 @@ wrote, the next one sees, whichever thread it runs on. ``abort()`` alone may com
 
 An **iterable** device has much state: it is read in chunks and travels over the multifd channels, outside the main
 channel, while other devices do the same. A device that is not iterable has only its config; it crosses on the main
-channel, as one section.
+channel, as one section, or over the multifd channels (``config_channel``).
+
+A config is saved and loaded under the **big lock**, as in QEMU, unless the device declares that it needs less
+(``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``.
 
 The guest's **memory** is a :class:`MemoryDevice`, one a machine: its pages travel over the multifd channels while the
 machine runs, those that it writes meanwhile once more, and the last ones after it has stopped.
@@ -47,13 +50,15 @@ device says of itself in numbers, ``plugin.py`` the entry point's side.
 
 from __future__ import annotations
 
-from migpool.device.device import Device
+from migpool.device.device import ConfigChannel, ConfigLock, Device
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.errors import DeviceError, VerificationError
 
 __all__ = [
+    "ConfigChannel",
+    "ConfigLock",
     "Device",
     "DeviceContext",
     "DeviceError",

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from migpool.device.figures import Pending, StateCosts
 from migpool.errors import DeviceError
+
+ConfigLock: TypeAlias = Literal["big", "own", "none"]
+"""What must be held while a device's config is saved or loaded."""
+ConfigChannel: TypeAlias = Literal["main-channel", "multifd"]
+"""Where the config of a device that is not iterable crosses."""
 
 
 class Device(ABC):
@@ -23,6 +29,15 @@ class Device(ABC):
         iterable: whether the device has state for ``save_state``.
         config_job: for a device that is not iterable: whether its config is saved as a job of its own, by the threading
             model, while other devices are saved. Its section still goes out in the machine's order.
+        config_channel: for a device that is not iterable, where its config crosses: as a section of the main channel,
+            or as a job's packets over the multifd channels; ``None`` leaves it to the scenario. A device that must stay
+            in the main channel's order, since it is set up early or loaded first, says ``"main-channel"``.
+        after: for a device that is not iterable, the names (``idstr``, with ``#`` and the instance id if that is not 0)
+            of the devices whose config must be loaded before its own; ``"ram"`` for one whose ``load_config`` reads the
+            guest's memory. Names of devices that the machine does not have mean nothing.
+        save_lock: what ``save_config`` needs: the big lock, which every other device's may need too; the device's own,
+            which keeps its calls of ``save_config`` and ``load_config`` apart; or none.
+        load_lock: the same of ``load_config``.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
         remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
@@ -34,6 +49,10 @@ class Device(ABC):
     version: int = 1
     iterable: bool = False
     config_job: bool = False
+    config_channel: ConfigChannel | None = None
+    after: Sequence[str] = ()
+    save_lock: ConfigLock = "big"
+    load_lock: ConfigLock = "big"
     note: str = ""
     remark: str = ""
     peer_to_peer: bool | None = None
@@ -92,9 +111,9 @@ class Device(ABC):
 
     @abstractmethod
     def save_config(self) -> bytes:
-        """Return the device's configuration: small state that is saved last and loaded last, under the big lock.
+        """Return the device's configuration: small state that is saved last and loaded last, under ``save_lock``.
 
-        Should not block for long: every other device's config waits for the same lock.
+        Should not block for long: every other device's config waits for the same lock, if that is the big one.
         """
 
     def wake(self) -> None:
@@ -142,7 +161,7 @@ class Device(ABC):
 
     @abstractmethod
     def load_config(self, data: bytes) -> None:
-        """Load what ``save_config`` returned. All state has been loaded by then; the big lock is held."""
+        """Load what ``save_config`` returned. All state has been loaded by then; ``load_lock`` is held."""
 
     def start(self) -> None:
         """The machine runs at the destination from now on. Called when every device has been loaded.

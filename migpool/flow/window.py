@@ -11,7 +11,10 @@ Guarantees:
    loaded is at most ``rooms``, always.
 4. Every device that has not finished has at least one room: the chunk that its loader needs next is granted already.
    So there is no deadlock, in any order of arrival and with any order of loading.
-5. What a device was granted is not taken back. So rooms move by where new grants go: a device of which no chunk has
+5. A device that is not iterable holds one room, from when it is its turn to when it is loaded: as many of them at once
+   as there are rooms for, in the order of their loading, so that the lowest that is not loaded always has one. The
+   rooms of the last ones go to the iterable devices.
+6. What a device was granted is not taken back. So rooms move by where new grants go: a device of which no chunk has
    been loaded yet holds one room only; the others share what is left, evenly; what a finished device held goes to them.
 
 Where it comes from: windows by credit are how a receiver bounds reordering memory in transport protocols; the fourth
@@ -27,6 +30,9 @@ from typing import Generic, TypeVar
 from migpool.errors import DeviceError, UsageError
 
 T = TypeVar("T")
+
+DESCRIBED_SHARE = 4
+"""Of this many rooms that are left, one is for devices that are not iterable: they are small, and soon loaded."""
 
 
 class Reassembly(Generic[T]):
@@ -146,8 +152,8 @@ class Window:
 
     __slots__ = ("finished", "limit", "loaded", "received")
 
-    def __init__(self) -> None:
-        self.limit = 1
+    def __init__(self, limit: int = 1) -> None:
+        self.limit = limit
         self.loaded = 0
         self.received = 0
         self.finished = False
@@ -166,8 +172,10 @@ class Windows:
     """Shares the rooms of the budget among the devices.
 
     Arguments:
-        devices: how many; each begins with a window of one chunk.
+        devices: how many are iterable; each begins with a window of one chunk.
         rooms: how many chunks the budget holds.
+        described: how many devices are not iterable and come over the multifd channels all the same. Their places are
+            behind the others'.
         ahead: how far a source is allowed to run ahead of what has come, in chunks; more than the product of bandwidth
             and round trip, over the chunk's size, is of no use.
 
@@ -175,16 +183,20 @@ class Windows:
         ValueError: there are fewer rooms than devices.
     """
 
-    def __init__(self, devices: int, rooms: int, ahead: int = 32) -> None:
-        if rooms < devices:
-            raise ValueError(f"{rooms} rooms cannot give {devices} devices one each")
+    def __init__(self, devices: int, rooms: int, ahead: int = 32, *, described: int = 0) -> None:
+        at_once = min(described, max(1, (rooms - devices) // DESCRIBED_SHARE))
+        if rooms < devices + at_once:
+            raise ValueError(f"{rooms} rooms cannot give {devices + at_once} devices one each")
+        self._iterable = devices
         self._windows = [Window() for _ in range(devices)]
+        self._windows += [Window(int(place < at_once)) for place in range(described)]
+        self._next = devices + at_once
         self._ahead = ahead
         self._begun = 0
         self._unfinished = devices
-        self._free = rooms - devices
+        self.rooms = rooms - at_once
+        self._free = self.rooms - devices
         self._hungry: set[int] = set()
-        self.rooms = rooms
         self._settle()
 
     def of(self, device: int) -> Window:
@@ -201,14 +213,14 @@ class Windows:
         return sum(window.held for window in self._windows)
 
     def opening(self) -> list[Grant]:
-        """The first grants: one room each."""
-        return [Grant(device, window.limit) for device, window in enumerate(self._windows)]
+        """The first grants: one room each, to as many as may have one."""
+        return [Grant(device, window.limit) for device, window in enumerate(self._windows) if window.limit]
 
     def received(self, device: int) -> Sequence[Grant]:
         """A chunk of ``device`` has come. Returns the grants to make known."""
         window = self._windows[device]
         window.received += 1
-        if not window.loaded or window.limit - window.received > self._low:
+        if device >= self._iterable or not window.loaded or window.limit - window.received > self._low:
             return ()
         return self._top_up(device)
 
@@ -216,6 +228,9 @@ class Windows:
         """A chunk of ``device`` has been loaded and its room is free. Returns the grants to make known."""
         window = self._windows[device]
         window.loaded += 1
+        if device >= self._iterable:
+            window.limit += 1
+            return [Grant(device, window.limit)]
         if window.loaded == 1:
             self._begun += 1
             self._settle()
@@ -229,6 +244,10 @@ class Windows:
     def finished(self, device: int) -> Sequence[Grant]:
         """``device`` has loaded its last chunk: all its rooms go to the others. Returns the grants to make known."""
         window = self._windows[device]
+        if device >= self._iterable:
+            window.loaded += 1
+            window.finished = True
+            return self._pass_on()
         if window.loaded:
             self._begun -= 1
         window.loaded += 1
@@ -236,6 +255,17 @@ class Windows:
         window.finished = True
         self._hungry.discard(device)
         self._unfinished -= 1
+        self._settle()
+        return self._share_out()
+
+    def _pass_on(self) -> Sequence[Grant]:
+        """A device that is not iterable gives its room back: to the next of its kind, else to the iterable ones."""
+        if self._next < len(self._windows):
+            following, self._next = self._next, self._next + 1
+            self._windows[following].limit = 1
+            return [Grant(following, 1)]
+        self.rooms += 1
+        self._free += 1
         self._settle()
         return self._share_out()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -18,24 +18,47 @@ from migpool.scenario.schema import Scenario
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """A way in which a run differs from the scenario.
+
+    Attributes:
+        name: what the run is called by, behind its model; empty for the scenario as it is.
+        changes: keys of the scenario's ``[migration]``, and their values.
+    """
+
+    name: str = ""
+    changes: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def also(self, other: Variant) -> Variant:
+        """Both at once."""
+        return Variant(", ".join(filter(None, (self.name, other.name))), {**self.changes, **other.changes})
+
+
+BOTH_WAYS = (Variant("together", {"together": True}), Variant("in turn", {"together": False}))
+"""All is saved at once after the stop, or one after the other."""
+BOTH_WIRES = (Variant("sections", {"vmsd": "main-channel"}), Variant("multifd", {"vmsd": "multifd"}))
+"""Devices that are not iterable cross as sections of the main channel, or as jobs over the multifd channels."""
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """One run to be made.
 
     Attributes:
         repeat: which repetition, from 1.
         seed: for the made-up state: another in each repetition, the same for each model.
-        together: whether all is saved at once after the stop; ``None`` as the scenario says.
+        variant: how it differs from the scenario.
     """
 
     model: str
     repeat: int
     seed: int
-    together: bool | None = None
+    variant: Variant = Variant()
 
     @property
     def label(self) -> str:
         """What the run is called in results."""
-        return self.model if self.together is None else f"{self.model}, {'together' if self.together else 'in turn'}"
+        return f"{self.model}, {self.variant.name}" if self.variant.name else self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +83,17 @@ class Watcher(Protocol):
         """A run is over."""
 
 
-def plan(models: Sequence[str], repeats: int, seed: int, *, both_ways: bool = False) -> list[Planned]:
+def plan(models: Sequence[str], repeats: int, seed: int, variants: Sequence[Variant] = (Variant(),)) -> list[Planned]:
     """The runs to make.
 
-    Each repetition makes every model once, in an order of its own that the seed decides.
-
-    With ``both_ways`` every model is made twice: with all saved at once after the stop, and one after the other.
-    What changes on the host while the runs are made (its clock rate, its other work) so falls on all models alike.
+    Each repetition makes every variant of every model once, in an order of its own that the seed decides.
+    What changes on the host while the runs are made (its clock rate, its other work) so falls on all of them alike.
     """
     planned = []
     for repeat in range(1, repeats + 1):
-        ways = (True, False) if both_ways else (None,)
-        order = [(model, way) for model in models for way in ways]
+        order = [(model, variant) for model in models for variant in variants]
         random.Random(seed + repeat).shuffle(order)
-        planned += [Planned(model, repeat, seed + repeat, way) for model, way in order]
+        planned += [Planned(model, repeat, seed + repeat, variant) for model, variant in order]
     return planned
 
 
@@ -107,9 +127,7 @@ class Lab:
             watcher.ended(run)
 
     def _scenario_of(self, one: Planned) -> Scenario:
-        if one.together is None:
-            return self._scenario
-        migration = self._scenario.migration.model_copy(update={"together": one.together})
+        migration = self._scenario.migration.model_copy(update=dict(one.variant.changes))
         return self._scenario.model_copy(update={"migration": migration})
 
     def bound(self) -> LowerBound | None:
@@ -131,7 +149,7 @@ class Lab:
         for place in representatives(runs):
             if both := self.runs[place].pair.both:
                 source, destination = both
-                chunk = buffer_size(self._scenario, sum(device.iterable for device in source.report.devices))
+                chunk = buffer_size(self._scenario, source.report.devices)
                 found = analyse(source.report, destination.report, chunk)
                 runs[place] = runs[place].model_copy(update={"analysis": found})
         return lab_result(self._scenario, runs, bound)

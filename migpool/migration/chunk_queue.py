@@ -17,7 +17,7 @@ from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Loaded, NextChunk
 from migpool.core.interpreter import Ready
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Slot
 from migpool.flow.window import Grant, Reassembly, Window, Windows
 from migpool.transport.splice import SplicedChunk
 
@@ -47,7 +47,7 @@ class ChunkQueues:
     """The chunks that have come and are not loaded yet.
 
     Arguments:
-        machine: whose devices are loaded.
+        slots: the devices whose state comes over the multifd channels, in the order in which both ends count them.
         grant: makes a grant known to the source.
         switch: ends every wait.
         give_back: takes the room of a chunk that is loaded.
@@ -55,12 +55,12 @@ class ChunkQueues:
 
     def __init__(
         self,
-        machine: Machine,
+        slots: Sequence[Slot],
         grant: Callable[[Grant], None],
         switch: CancelSwitch,
         give_back: Callable[[Chunk], None],
     ) -> None:
-        self.by_slot = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(machine.iterable)}
+        self.by_slot = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(slots)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
         self._grant = grant

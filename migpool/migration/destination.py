@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Unpack
 from migpool.core.buffers import BufferPool
 from migpool.core.effects import Wait
 from migpool.core.interpreter import Interpreter, Job, of
-from migpool.core.jobs import load_config, load_state
-from migpool.core.machine import Machine
+from migpool.core.jobs import load_config, load_described, load_state
+from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import start
 from migpool.device import MemoryDevice
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
@@ -42,7 +42,7 @@ from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.events import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, VmDescription
-from migpool.wire.extension import CREDITS_CAPABILITY, Digest, Running, Welcome
+from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, Digest, Running, Welcome
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from migpool.wire.sections import Section
@@ -97,6 +97,7 @@ class Destination(Endpoint):
 
     def _migrate(self, stack: contextlib.ExitStack) -> None:
         channels = self._accept(stack)
+        self._items = self._read_items(StreamReader(self._schema))
         try:
             self._make_room(stack)
             self._start_receivers(channels, stack)
@@ -105,6 +106,7 @@ class Destination(Endpoint):
             self._start_machine()
             self._confirm()
         except Exception as error:
+            self._hear_greeting()
             self._switch.cancel(error)
             self._return_path.fail(self._switch.reason or error)
             raise
@@ -155,14 +157,16 @@ class Destination(Endpoint):
         stack.callback(shut, self._main)
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
-        chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, len(self.machine.iterable))
+        described = len(self._crossing.described)
+        in_need = len(self.machine.iterable) + bool(described)
+        chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, in_need)
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
-        pool = BufferPool(chunk, self._rooms if self.machine.iterable and self.settings.channels else 1)
+        pool = BufferPool(chunk, self._rooms if in_need and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
         self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
         memory = self._memory = self._make_memory()
         self._load_handlers = LoadHandlers(
-            self.machine,
+            self._multifd_slots,
             pool,
             self._return_path.grant,
             self._tracer,
@@ -183,6 +187,8 @@ class Destination(Endpoint):
             self._interpreter,
             self._return_path,
             channels=self.settings.channels,
+            described=self._crossing.described,
+            memory_complete=self._submit_late,
         )
 
     def _make_memory(self) -> RamDestination | None:
@@ -196,7 +202,6 @@ class Destination(Endpoint):
         return RamDestination(slot, slot.device, settings.channels, settings.tick, self._switch)
 
     def _load(self) -> None:
-        self._items = self._read_items(StreamReader(self._schema))
         for item in self._items:
             self._take(item)
             if isinstance(item, Eof):
@@ -219,7 +224,7 @@ class Destination(Endpoint):
                 try:
                     reader.end()
                 except ProtocolError as error:
-                    raise PeerError(f"{ENDED_EARLY} ({error})") from None
+                    raise PeerGone(f"{ENDED_EARLY} ({error})") from None
                 yield from reader.events()
                 return
             self._liveness.moved = True
@@ -234,8 +239,19 @@ class Destination(Endpoint):
         watch.register(self._main, select.POLLRDHUP)
         watch.poll()
         self._withdraw(
-            PeerError(f"{ENDED_EARLY} ({self._load_handlers.chunk_queues.missing() or 'before the machine ran here'})")
+            PeerGone(f"{ENDED_EARLY} ({self._load_handlers.chunk_queues.missing() or 'before the machine ran here'})")
         )
+
+    def _hear_greeting(self) -> None:
+        """Learn what the source understands, if the failure came before: else it could not be told why."""
+        if self._return_path.extended is not None:
+            return
+        self._liveness = Liveness(self._switch, GOODBYE, self._scheduler.look)
+        with contextlib.suppress(Exception):  # the failure that came first is the one to tell
+            for item in self._items:
+                self._take(item)
+                if isinstance(item, Configuration):
+                    break
 
     def _say_goodbye(self) -> None:
         """Take the description, and let the source close first: nothing that it still says is lost in a reset."""
@@ -288,7 +304,14 @@ class Destination(Endpoint):
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
             )
-        unknown = [name for name in item.capabilities or () if name != CREDITS_CAPABILITY]
+        if (DESCRIBED_CAPABILITY in (item.capabilities or ())) is not bool(self._crossing.described):
+            here, there = ("multifd channels", "main channel")[:: 1 if self._crossing.described else -1]
+            raise ProtocolError(
+                item.offset,
+                "configuration",
+                f"devices on the {here}, found that they are on the {there}: {self._remedy}",
+            )
+        unknown = [name for name in item.capabilities or () if name not in (CREDITS_CAPABILITY, DESCRIBED_CAPABILITY)]
         if unknown:
             raise ProtocolError(
                 item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
@@ -299,20 +322,30 @@ class Destination(Endpoint):
         if kind is CommandKind.OPEN_RETURN_PATH:
             if self._return_path.extended:
                 self._threads.start("source-watch", self._watch_the_source)
-                self._return_path.answer(Welcome(self._chunk, len(self.machine.iterable)))
-                if self.machine.iterable:
-                    self._load_handlers.chunk_queues.use_credits(Windows(len(self.machine.iterable), self._rooms))
-                else:
+                iterable, described = len(self.machine.iterable), len(self._crossing.described)
+                self._return_path.answer(Welcome(self._chunk, iterable + described))
+                if iterable or described:
+                    windows = Windows(iterable, self._rooms, described=described)
+                    self._load_handlers.chunk_queues.use_credits(windows)
+                if not iterable:
                     self._return_path.answer(SwitchoverAck())
         elif kind is CommandKind.PING:
             self._return_path.answer(Pong(ping_value(item)))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
-            keep = self.settings.config_load == "after-iterables"
-            for slot in self.machine.iterable:
-                self._scheduler.take(Job("load", load_state(slot, keep=keep), slot))
+            self._submit(self._crossing.jobs)
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
+
+    def _submit(self, slots: Sequence[Slot]) -> None:
+        keep = self.settings.config_load == "after-iterables"
+        for slot in slots:
+            steps = load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)
+            self._scheduler.take(Job("load", steps, slot))
+
+    def _submit_late(self) -> None:
+        """Every page of the memory is in its place."""
+        self._submit(self._crossing.late_jobs)
 
     def _submit_configs(self) -> None:
         """Every iterable device has its state, and none its config."""
@@ -339,4 +372,5 @@ class Destination(Endpoint):
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
             device = slot.device
-            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark)
+            described = slot in self._crossing.described
+            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark, described=described)

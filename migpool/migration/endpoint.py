@@ -18,7 +18,7 @@ from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded
 from migpool.migration.report import DeviceReport, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
@@ -72,6 +72,7 @@ class Endpoint(ABC):
         self._threads = ThreadGroup(settings.peer_limit)
         self._threads.entered()  # the thread that calls run
         self._big_lock = threading.Lock()
+        self._crossing = machine.crossing(settings.vmsd if settings.channels else "main-channel")
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
@@ -190,7 +191,7 @@ class Endpoint(ABC):
         self._scheduler.begin(
             Setup(
                 side=self.side,
-                devices=(*self._memory_slots(), *self.machine.iterable),
+                devices=(*self._memory_slots(), *self._multifd_slots),
                 channels=self.settings.channels,
                 interpreter=interpreter,
                 threads=self._threads,
@@ -199,6 +200,11 @@ class Endpoint(ABC):
                 limit=self.settings.peer_limit,
             )
         )
+
+    @property
+    def _multifd_slots(self) -> tuple[Slot, ...]:
+        """The devices whose state crosses over the multifd channels, as both ends count them."""
+        return (*self.machine.iterable, *self._crossing.described)
 
     def _memory_slots(self) -> tuple[Slot, ...]:
         return ()
@@ -224,6 +230,7 @@ class Endpoint(ABC):
             spans=tuple(self._tracer.spans()),
             threads_before=self._threads_before,
             remarks=tuple(self._scheduler.remarks()),
+            peer_gone=isinstance(error, PeerGone),
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

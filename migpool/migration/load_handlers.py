@@ -22,12 +22,13 @@ from migpool.core.buffers import BufferPool, Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import LoadConfig, Loaded, LoadIterated, LoadSetup, Wait, WriteState
 from migpool.core.interpreter import Handlers, of
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Slot
 from migpool.core.trace import Tracer, pack_span
-from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerError, ProtocolError
+from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerGone, ProtocolError
 from migpool.flow.window import Grant
 from migpool.migration.chunk_queue import ChunkQueue, ChunkQueues
 from migpool.migration.liveness import Liveness
+from migpool.migration.load_order import LoadOrder
 from migpool.migration.return_path_writer import ENDED_EARLY
 from migpool.transport.sockets import WAIT_FOR_ALL, read_exactly, read_rest, waited
 from migpool.transport.splice import SplicedChunk, cut_short
@@ -45,7 +46,7 @@ class LoadHandlers:
     """Performs the effects of the load jobs, and runs the channels' receivers.
 
     Arguments:
-        machine: whose devices are loaded.
+        slots: the devices whose state comes over the multifd channels.
         pool: the budget's buffers.
         grant: makes a grant known to the source.
         tracer: a received payload leaves a span.
@@ -60,7 +61,7 @@ class LoadHandlers:
 
     def __init__(
         self,
-        machine: Machine,
+        slots: Sequence[Slot],
         pool: BufferPool,
         grant: Callable[[Grant], None],
         tracer: Tracer,
@@ -76,7 +77,7 @@ class LoadHandlers:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.chunk_queues = ChunkQueues(machine, grant, switch, pool.give_back)
+        self.chunk_queues = ChunkQueues(slots, grant, switch, pool.give_back)
         queues = self.chunk_queues.by_slot.values()
         self._parser = DeviceStateParser(
             {(queue.slot.device.idstr, queue.slot.device.instance_id): queue for queue in queues}, limit=pool.size
@@ -91,7 +92,8 @@ class LoadHandlers:
         handlers = Handlers()
         handlers.on(WriteState, self._move_state if self._splice else self._write_state)
         handlers.on(Loaded, self.chunk_queues.loaded)
-        handlers.on(LoadConfig, lambda effect: effect.slot.device.load_config(effect.config))
+        handlers.on(LoadConfig, _load_config)
+        LoadOrder(self._switch).handle(handlers)
         handlers.on(LoadSetup, _load_setup)
         handlers.on(LoadIterated, lambda effect: effect.slot.device.load_state(effect.data))
         if self._memory is not None:
@@ -194,9 +196,10 @@ class LoadHandlers:
             record(pack_span(Wait.RECEIVE, queue.slot.number, index, begin, end))
             if config:
                 chunk.last = True
-                within = config_within(chunk.payload, offset + HEADER_SIZE)
-                chunk.begin = (size - len(within)) // 2
-                chunk.length = len(within)
+                if queue.slot.device.iterable:
+                    within = config_within(chunk.payload, offset + HEADER_SIZE)
+                    chunk.begin = (size - len(within)) // 2
+                    chunk.length = len(within)
             liveness.moved = True
             received[number] += size
             offset += HEADER_SIZE + size
@@ -254,7 +257,7 @@ class LoadHandlers:
                 return
         missing = self.chunk_queues.missing()
         if missing:
-            raise PeerError(f"{ENDED_EARLY} ({missing})")
+            raise PeerGone(f"{ENDED_EARLY} ({missing})")
 
     def _idle(self) -> None:
         self._liveness.idle(self.chunk_queues.starved())
@@ -265,6 +268,13 @@ def _load_setup(effect: LoadSetup) -> None:
     if effect.version is not None:
         device.check_version(effect.version)
     device.load_setup(effect.data)
+
+
+def _load_config(effect: LoadConfig) -> None:
+    device = effect.slot.device
+    if effect.version is not None:
+        device.check_version(effect.version)
+    device.load_config(effect.config)
 
 
 def _on_channel(error: MigpoolError, number: int) -> MigpoolError:

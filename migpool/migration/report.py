@@ -21,7 +21,7 @@ class DeviceReport:
     Attributes:
         name: its idstr, with ``#`` and the instance id if that is not 0.
         note: what the device says of itself ("KVM").
-        iterable: whether its state went over the multifd channels.
+        iterable: whether it has state besides its config, in chunks.
         bytes: how much of its state and config was sent, without headers; 0 at the destination.
         verified: whether what arrived is what was sent; ``None`` where that is not known.
         remark: what there is to say of it afterwards; only the destination's device has something to say.
@@ -29,6 +29,7 @@ class DeviceReport:
         redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
             said, and so had to be sent anew.
         config: how many of the bytes are the config.
+        described: whether it is not iterable, and its config went over the multifd channels all the same.
     """
 
     name: str
@@ -40,6 +41,12 @@ class DeviceReport:
     bytes_before_stop: int = 0
     redone: int = 0
     config: int = 0
+    described: bool = False
+
+    @property
+    def has_job(self) -> bool:
+        """Whether what it has went over the multifd channels, by a job of its own."""
+        return self.iterable or self.described
 
     @property
     def bytes_after_stop(self) -> int:
@@ -70,6 +77,7 @@ class SideReport:
         spans: every wait.
         threads_before: how many threads worked for the migration when its switchover began, the caller's included.
         remarks: what a reader should know of how the threading model went to work here, a sentence each.
+        peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
     """
 
     side: Side
@@ -89,6 +97,7 @@ class SideReport:
     spans: tuple[Span, ...] = field(repr=False)
     threads_before: int = 0
     remarks: tuple[str, ...] = ()
+    peer_gone: bool = False
 
     @property
     def precopied(self) -> int:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from migpool.core.cancel import CancelSwitch
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some
 from migpool.wire.extension import Digest, Failed, GrantMessage, Running, Welcome
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
@@ -78,7 +78,7 @@ class ReturnPath:
                 data = read_some(self._sock, RETURN_PATH_READ_SIZE, self._idle)
                 if not data:
                     self._reader.end()
-                    raise PeerError("the destination closed the connection")
+                    raise PeerGone("the destination closed the connection")
                 self._heard = time.monotonic()
                 self._reader.feed(data)
                 for message in self._reader.events():
@@ -118,13 +118,13 @@ class ReturnPath:
                 self._news.wait(left)
 
     def reason(self, patience: float) -> MigpoolError | None:
-        """Why the destination failed, in its own words, if they come within ``patience`` seconds."""
+        """Why the destination failed, in its own words, if it says within ``patience`` seconds that it has."""
         deadline = time.monotonic() + patience
         with self._news:
-            while not self.failure and self._over is None and time.monotonic() < deadline:
+            while not self.failure and not self.shut and self._over is None and time.monotonic() < deadline:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
         if not self.failure:
-            return None
+            return PeerGone(NO_REASON) if self.shut else None
         return PeerError(f"{RUNS_THERE if self.running else 'the destination failed'}: {self.failure}")
 
     def verdict(self, patience: float) -> bool | None:
@@ -154,7 +154,7 @@ class ReturnPath:
             if isinstance(message, Failed):
                 self._switch.cancel(PeerError(f"the destination failed: {message.reason}"))
             elif isinstance(message, Shut) and message.error and not self.failure:
-                self._switch.cancel(PeerError(NO_REASON))
+                self._switch.cancel(PeerGone(NO_REASON))
 
     def _note(self, message: Message) -> None:
         match message:

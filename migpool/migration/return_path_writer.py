@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from migpool.errors import MigpoolError, PeerError
+from migpool.errors import MigpoolError, PeerGone
 from migpool.flow.window import Grant
 from migpool.wire.extension import Failed, GrantMessage
 from migpool.wire.returnpath import Message, Shut, encode
@@ -21,26 +21,26 @@ class ReturnPathWriter:
         put: sends all of some buffers to the source.
 
     Attributes:
-        extended: whether the source understands this project's own messages.
+        extended: whether the source understands this project's own messages; ``None`` until it has said so.
     """
 
     def __init__(self, put: Callable[[Sequence[bytes]], None]) -> None:
         self._put = put
         self._lock = Lock()
-        self.extended = False
+        self.extended: bool | None = None
 
     def answer(self, message: Message) -> None:
         """Send one message.
 
         Raises:
             TimeLimitExceeded: the source does not read.
-            PeerError: it is gone.
+            PeerGone: it is gone.
         """
         with self._lock:
             try:
                 self._put([encode(message)])
-            except PeerError as error:
-                raise PeerError(f"{ENDED_EARLY} ({error})") from None
+            except PeerGone as error:
+                raise PeerGone(f"{ENDED_EARLY} ({error})") from None
 
     def grant(self, grant: Grant) -> None:
         """Make a grant known."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 
 from migpool.core.buffers import BufferPool, Chunk, Conduit
 from migpool.core.cancel import CancelSwitch
@@ -24,10 +25,11 @@ from migpool.core.effects import (
     SaveConfig,
     SaveSetup,
     Send,
+    SendPart,
     SendSection,
 )
 from migpool.core.interpreter import Handlers, Ready
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Slot
 from migpool.errors import DeviceError
 from migpool.migration.sections import config_section, counted
 from migpool.transport.channel_group import ChannelGroup
@@ -105,22 +107,22 @@ class Gate:
 
 
 class Gates:
-    """A gate for each iterable device.
+    """A gate for each device whose state crosses over the multifd channels.
 
     Arguments:
-        machine: whose devices.
+        slots: the devices, in the order in which both ends count them.
         switch: ends every wait at a gate.
         credited: whether the destination grants credits; without them every gate stands open.
     """
 
-    def __init__(self, machine: Machine, switch: CancelSwitch, *, credited: bool) -> None:
-        self._slots = machine.iterable
+    def __init__(self, slots: Sequence[Slot], switch: CancelSwitch, *, credited: bool) -> None:
+        self._slots = slots
         self._gates = [Gate(switch, 0 if credited else UNLIMITED) for _ in self._slots]
         self.of = {slot.number: gate for slot, gate in zip(self._slots, self._gates, strict=True)}
         switch.on_cancel(self._wake)
 
     def grant(self, place: int, limit: int) -> bool:
-        """Open the gate of the iterable device at ``place``; returns whether there is such a device."""
+        """Open the gate of the device at ``place``; returns whether there is such a device."""
         if place >= len(self._gates):
             return False
         self._gates[place].open(limit)
@@ -154,7 +156,7 @@ class SaveHandlers:
     """Performs the effects of the save jobs.
 
     Arguments:
-        machine: whose devices are saved.
+        slots: the devices whose state crosses over the multifd channels.
         gates: the credits.
         group: the multifd channels; there may be none.
         main: the main channel.
@@ -166,7 +168,7 @@ class SaveHandlers:
 
     def __init__(
         self,
-        machine: Machine,
+        slots: Sequence[Slot],
         gates: Gates,
         group: ChannelGroup,
         main: MainChannel,
@@ -184,7 +186,7 @@ class SaveHandlers:
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
-        self._outlets = {slot.number: _Outlet(slot) for slot in machine.iterable}
+        self._outlets = {slot.number: _Outlet(slot) for slot in slots}
 
     def handlers(self) -> Handlers:
         """What each effect means here."""
@@ -194,6 +196,7 @@ class SaveHandlers:
         handlers.on(Credit, self._credit)
         handlers.on_call(Credit, self._credit_or_call)
         handlers.on(Send, self._send if self._group else self._write)
+        handlers.on(SendPart, self._send_part)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
@@ -257,6 +260,15 @@ class SaveHandlers:
             header.pack(effect.index, size, config=effect.last)
             self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
             self._bytes_of[number] += len(chunk)
+            self._group.done(effect.slot.name)
+
+    def _send_part(self, effect: SendPart) -> None:
+        number, part = effect.slot.number, effect.part
+        header = self._outlets[number].header
+        header.pack(effect.index, len(part), config=effect.last)
+        self._group.send(effect.slot.name, effect.index, [header.buffer, part], HEADER_SIZE + len(part))
+        self._bytes_of[number] += len(part)
+        if effect.last:
             self._group.done(effect.slot.name)
 
     def _write(self, effect: Send) -> None:

@@ -10,9 +10,10 @@ Guarantees:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from migpool.core.effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup
+from migpool.core.effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup, SayLoaded
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
@@ -41,6 +42,8 @@ class SectionLoader:
         interpreter: performs it.
         return_path: how the source is answered.
         channels: how many multifd channels there are; without any, all state and every config comes here.
+        described: the devices that are not iterable and whose config comes on those channels.
+        memory_complete: called once the last page of the memory is in its place.
 
     Attributes:
         bytes: of configs and pages that have come on the main channel.
@@ -55,8 +58,12 @@ class SectionLoader:
         return_path: ReturnPathWriter,
         *,
         channels: int,
+        described: Sequence[Slot] = (),
+        memory_complete: Callable[[], None] | None = None,
     ) -> None:
         self._channels = channels
+        self._described = {slot.number for slot in described}
+        self._memory_complete = memory_complete
         self._machine = machine
         self._schema = schema
         self._memory = memory
@@ -125,6 +132,8 @@ class SectionLoader:
         if head.kind is Kind.START:
             self._interpreter.once(LoadSetup(slot, data))
             return
+        if slot.number in self._described:
+            raise ProtocolError(item.offset, str(head), "no config here but on the multifd channels")
         self._load_config(slot, data)
 
     def _load_config(self, slot: Slot, config: bytes) -> None:
@@ -159,10 +168,15 @@ class SectionLoader:
                 self._interpreter.once(AwaitSyncs(slot))
             case RamSectionEnd(head):
                 memory.complete = head.kind is Kind.END
+                if memory.complete:
+                    self._interpreter.once(SayLoaded(slot))
+                    if self._memory_complete is not None:
+                        self._memory_complete()
 
     def absent(self) -> list[str]:
         """What has not come of what a whole stream has, by name."""
-        absent = [slot.name for slot in self._machine if slot.number not in self._seen]
+        seen = self._seen | self._described  # who has jobs is waited for there
+        absent = [slot.name for slot in self._machine if slot.number not in seen]
         if self._memory is not None and not self._memory.complete:
             absent.insert(0, "the last pages of the memory")
         return absent

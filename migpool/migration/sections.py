@@ -94,20 +94,25 @@ class MachineSchema:
         return slot
 
 
-def describe(machine: Machine, page_size: int = 4096) -> bytes:
+def describe(machine: str, slots: Sequence[Slot], page_size: int = 4096) -> bytes:
     """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime.
+
+    Arguments:
+        machine: its name.
+        slots: the devices that have a section on the main channel.
+        page_size: of the machine's memory, in bytes.
 
     A device that does not describe itself is left out: the length of its config is not known yet, and a wrong one would
     mislead a reader, who finds the config by its section's footer otherwise.
     """
     devices = [
         {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
-        for slot in machine.sections
+        for slot in slots
         if (own := slot.device.describe_config()) is not None
     ]
     fields = [
         {"name": "len", "type": "uint32", "size": 4},
-        {"name": "name", "type": "buffer", "size": len(machine.name.encode())},
+        {"name": "name", "type": "buffer", "size": len(machine.encode())},
     ]
     configuration = {"vmsd_name": "configuration", "version": 1, "fields": fields}
     return json.dumps({"configuration": configuration, "page_size": page_size, "devices": devices}).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from migpool.device import ConfigChannel
 from migpool.units import MIB
 
 ConfigLoad: TypeAlias = Literal["as-loaded", "after-iterables"]
@@ -35,6 +36,8 @@ class Settings:
         auto_converge: whether vCPUs are slowed down when they write memory faster than it can be sent.
         together: whether memory, iterable devices and the rest are saved all at once after the machine has stopped, or
             one after the other.
+        vmsd: where the config of a device that is not iterable crosses, if the device does not say. Without multifd
+            channels there is but the main channel.
         config_load: when the destination loads the config of an iterable device: as soon as that device has all its
             state, or only after every iterable device has.
     """
@@ -54,6 +57,7 @@ class Settings:
     max_bandwidth: int = 0
     auto_converge: bool = True
     together: bool = True
+    vmsd: ConfigChannel = "main-channel"
     config_load: ConfigLoad = "as-loaded"
 
     @property

@@ -31,14 +31,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
 from migpool.core.effects import SaveSetup, Wait
 from migpool.core.interpreter import Interpreter, Job
-from migpool.core.jobs import keep_config, save_sections, save_state
+from migpool.core.jobs import keep_config, save_described, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
@@ -63,7 +63,7 @@ from migpool.transport.sockets import prepare, send_all, shut
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.events import eof, vm_description
-from migpool.wire.extension import CREDITS_CAPABILITY
+from migpool.wire.extension import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY
 from migpool.wire.records import end_payload
 from migpool.wire.sections import section_end
 
@@ -123,7 +123,8 @@ class Source(Endpoint):
         self._greet()
         self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
-        description = describe(self.machine)
+        crossing = self._crossing
+        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections))
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
             self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)
@@ -151,7 +152,7 @@ class Source(Endpoint):
         self._main = MainChannel(partial(send_all, main, what="main channel"))
         self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
-        self._gates = Gates(self.machine, self._switch, credited=settings.credits)
+        self._gates = Gates(self._multifd_slots, self._switch, credited=settings.credits)
         self._return_path = ReturnPath(
             main,
             self._switch,
@@ -170,10 +171,15 @@ class Source(Endpoint):
         self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
     def _greet(self) -> None:
-        capabilities = (CREDITS_CAPABILITY,) if self.settings.credits else None
+        described = (DESCRIBED_CAPABILITY,) if self._crossing.described else ()
+        capabilities = ((CREDITS_CAPABILITY,) if self.settings.credits else ()) + described
         asked = time.monotonic_ns()
         self._main.write(
-            [configuration(Configuration(self.machine.name, capabilities=capabilities)), open_return_path(), ping(1)]
+            [
+                configuration(Configuration(self.machine.name, capabilities=capabilities or None)),
+                open_return_path(),
+                ping(1),
+            ]
         )
         self._return_path.wait("the first answer", lambda: bool(self._return_path.pong_at))
         self._round_trip = self._return_path.pong_at - asked
@@ -184,10 +190,10 @@ class Source(Endpoint):
             self._return_path.wait("the destination's terms", lambda: self._return_path.welcome is not None)
             welcome = self._return_path.welcome
             if welcome is not None:
-                if welcome.devices != len(self.machine.iterable):
+                if welcome.devices != len(self._multifd_slots):
                     raise UsageError(
-                        f"the destination has {welcome.devices} iterable devices, "
-                        f"this machine {len(self.machine.iterable)}: start both ends with the same scenario"
+                        f"the destination has {welcome.devices} devices on its multifd channels, "
+                        f"this machine {len(self._multifd_slots)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)
         return chunk
@@ -196,7 +202,7 @@ class Source(Endpoint):
         self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
         stack.callback(self._note_memory, self._pool)
         save_handlers = SaveHandlers(
-            self.machine,
+            self._multifd_slots,
             self._gates,
             self._group,
             self._main,
@@ -296,17 +302,25 @@ class Source(Endpoint):
                 self._join()
             if not self._group:
                 memory.end()
-        for slot in self.machine.iterable:
-            self._scheduler.take(Job("save", save_state(slot), slot))
+        self._submit(self._crossing.jobs)
         if not together:
             self._join()
             self._submit_configs()
         for slot in self.machine.iterable if self._group else ():
             self._main.write(section_end(slot.number, end_payload()))
-        self._interpreter.run(Job("sections", save_sections(self.machine.sections)))
+        self._interpreter.run(Job("sections", save_sections(self._crossing.sections)))
         self._join()
         if memory is not None and self._group:
             memory.end()
+        if late := self._crossing.late_jobs:
+            self._submit(late)
+            self._join()
+        self._interpreter.run(Job("sections", save_sections(self._crossing.late_sections)))
+
+    def _submit(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            steps = save_state(slot) if slot.device.iterable else save_described(slot, self._pool.size)
+            self._scheduler.take(Job("save", steps, slot))
 
     def _join(self) -> None:
         begin = time.monotonic_ns()
@@ -329,7 +343,7 @@ class Source(Endpoint):
 
     def _submit_configs(self) -> None:
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
-        for slot in self.machine.sections:
+        for slot in (*self._crossing.sections, *self._crossing.late_sections):
             if slot.device.config_job:
                 self._scheduler.take(Job("config", keep_config(slot), slot))
 
@@ -374,4 +388,5 @@ class Source(Endpoint):
                 bytes_before_stop=self._precopied[number],
                 redone=self._redone.get(number, 0),
                 config=self._config_of[number],
+                described=slot in self._crossing.described,
             )

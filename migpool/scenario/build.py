@@ -32,10 +32,20 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
         for number, entry in enumerate(scenario.devices):
             for device in _make(entry, number, DeviceContext(side, _options(entry), entry.count, seed), where):
                 undo.callback(device.close)
+                _place(device, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
                 made.append(device)
         machine = Machine(scenario.machine.name, made)
         undo.pop_all()
     return machine
+
+
+def _place(device: Device, entry: DeviceEntry, where: str) -> None:
+    """Have the device's config cross where its entry says."""
+    if entry.vmsd is None or device.iterable:
+        return
+    if entry.vmsd == "multifd" and device.config_channel == "main-channel":
+        raise ScenarioError(f"{where}: {device.idstr} must stay on the main channel: remove the key")
+    device.config_channel = entry.vmsd
 
 
 def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -> Sequence[Device]:

@@ -13,6 +13,7 @@
     plugin = "vfio"                   # a name that `migpool plugins` shows
     count = 2
     options = {size = "64MiB"}        # the plug-in's own
+    vmsd = "multifd"                  # as [migration] vmsd, for these devices
 
     [channels]
     count = 4
@@ -39,6 +40,7 @@
     together = true                   # memory, iterable devices and the rest at once, or one after the other
     splice = false                    # move state past the buffers, where a device has a descriptor for that
     credits = true
+    vmsd = "main-channel"             # or "multifd": devices that are not iterable as jobs, over the multifd channels
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
     [compare]
@@ -58,6 +60,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from migpool.device import ConfigChannel
 from migpool.errors import ScenarioError
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.scenario.messages import explain
@@ -82,6 +85,7 @@ class DeviceEntry(_Table):
     plugin: Annotated[str, Field(min_length=1)]
     count: Annotated[int, Field(ge=1, le=4096)] = 1
     options: dict[str, JsonValue] = {}
+    vmsd: ConfigChannel | None = None
 
 
 class ChannelsTable(_Table):
@@ -119,6 +123,7 @@ class MigrationTable(_Table):
     together: bool = True
     splice: bool = False
     credits: bool = True
+    vmsd: ConfigChannel = "main-channel"
     config_load: ConfigLoad = "as-loaded"
 
 

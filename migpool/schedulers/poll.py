@@ -94,7 +94,7 @@ class PollScheduler(Scheduler):
         workers = setup.workers_or_default
         self._workers: Lane[_Course] = Lane(f"{setup.side}-worker", workers, self._work, self.spawn)
         self._lock_holder: Lane[_Course] = Lane("big-lock", 1, self._hold_lock, self.spawn)
-        self._devices = len(setup.devices)
+        self._devices = sum(slot.device.iterable for slot in setup.devices)
         self._poller: Poller[_Course] | None = None
         if setup.side == "source":
             self._poller = Poller(setup.switch, self._poll, self._gone)
@@ -180,7 +180,7 @@ class PollScheduler(Scheduler):
 
     def _hand_over(self, course: _Course, effect: Effect[object], *, own: bool) -> None:
         """The job's next effect is not for the thread that it is on; ``own``: which is one of the workers."""
-        if isinstance(effect, Locked):
+        if isinstance(effect, Locked) and effect.lock == "big":
             self._lock_holder.put(course)
         elif isinstance(effect, ReadState) and self._parked(course, effect.slot):
             return

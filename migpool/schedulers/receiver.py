@@ -58,8 +58,12 @@ class ReceiverScheduler(Scheduler):
             try:
                 while (effect := interpreter.run(job, NOT_HERE, brought)) is not None:
                     if isinstance(effect, Locked):
-                        self._locked.put(job)
-                        return
+                        if effect.lock == "big":
+                            self._locked.put(job)
+                            return
+                        interpreter.perform(job, effect)
+                        brought = None
+                        continue
                     leave = job.since - began > LEAVE_AFTER
                     if not interpreter.try_perform(job, effect, carry_on, leave=leave):
                         return

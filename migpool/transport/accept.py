@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import PeerError, ProtocolError, TimeLimitExceeded
+from migpool.errors import PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import Idle
 from migpool.wire.events import MAIN_MAGIC_SIZE, begins_main_channel
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
@@ -120,7 +120,7 @@ def accept_all(
     Raises:
         TimeLimitExceeded: a source did not come, or not all of it.
         ProtocolError: what came is no migration, or not one with this number of channels.
-        PeerError: a connection was closed, or broke, before it said what it is.
+        PeerGone: a connection was closed, or broke, before it said what it is.
     """
     arrived = Connections(channels, remedy)
     said: dict[socket.socket, bytes] = {}
@@ -163,7 +163,7 @@ def _read(sock: socket.socket, said: bytes) -> bytes:
     except BlockingIOError:
         return b""
     except OSError as error:
-        raise PeerError(f"a connection of the source broke ({error.strerror or error})") from None
+        raise PeerGone(f"a connection of the source broke ({error.strerror or error})") from None
     if not more:
-        raise PeerError("a connection was closed before it said what it is")
+        raise PeerGone("a connection was closed before it said what it is")
     return more

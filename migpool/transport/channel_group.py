@@ -93,7 +93,7 @@ class ChannelGroup:
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
-            PeerError: the connection is gone.
+            PeerGone: the connection is gone.
         """
         # The data path: what could be a call of our own is written out.
         last = self._last

@@ -24,7 +24,7 @@ class MainChannel:
 
         Raises:
             TimeLimitExceeded: the destination takes nothing.
-            PeerError: the connection is gone.
+            PeerGone: the connection is gone.
             MigpoolError: the disk takes no more.
         """
         buffers = [item] if isinstance(item, bytes | bytearray | memoryview) else item

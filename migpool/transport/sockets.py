@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from migpool.errors import MigpoolError, PeerError, TimeLimitExceeded, UsageError
+from migpool.errors import MigpoolError, PeerError, PeerGone, TimeLimitExceeded, UsageError
 from migpool.transport.address import Address
 
 Idle = Callable[[], None]
@@ -119,7 +119,7 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
 
     Raises:
         TimeLimitExceeded: the peer took nothing for the socket's limit.
-        PeerError: the connection is gone.
+        PeerGone: the connection is gone.
     """
     try:
         send_rest(sock, buffers, sock.sendmsg(buffers), what)
@@ -140,7 +140,7 @@ def not_sent(error: OSError, what: str) -> MigpoolError:
     """What an error of a send means: the peer took nothing for the socket's limit, or the connection is gone."""
     if isinstance(error, BlockingIOError):
         return TimeLimitExceeded(f"{what}: the peer has taken no data within the time limit")
-    return PeerError(f"{what}: the connection is gone ({error.strerror or error})")
+    return PeerGone(f"{what}: the connection is gone ({error.strerror or error})")
 
 
 def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int, idle: Idle) -> int:
@@ -150,7 +150,7 @@ def read_exactly(sock: socket.socket, buffer: bytearray | memoryview, size: int,
         ``size``, or how many came before the peer ended the connection.
 
     Raises:
-        PeerError: the connection broke.
+        PeerGone: the connection broke.
     """
     try:
         got = sock.recv_into(buffer, size, WAIT_FOR_ALL)
@@ -169,7 +169,7 @@ def read_into(sock: socket.socket, views: list[memoryview], size: int, idle: Idl
         ``size``, or how many came before the peer ended the connection.
 
     Raises:
-        PeerError: the connection broke.
+        PeerGone: the connection broke.
     """
     if len(views) == 1:
         return read_exactly(sock, views[0], size, idle)
@@ -240,12 +240,12 @@ def waited(error: OSError, idle: Idle) -> int:
     """What a read has to do about an error: call ``idle`` if nothing has come for a tick, and return 0.
 
     Raises:
-        PeerError: it was no tick; the connection broke.
+        PeerGone: it was no tick; the connection broke.
     """
     if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR):
         idle()
         return 0
-    raise PeerError(f"the connection broke ({error.strerror or error})") from None
+    raise PeerGone(f"the connection broke ({error.strerror or error})") from None
 
 
 def _timeval(seconds: float) -> bytes:

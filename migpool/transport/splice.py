@@ -16,7 +16,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from migpool.core.buffers import Chunk, Conduit
-from migpool.errors import PeerError
+from migpool.errors import PeerGone
 from migpool.transport.sockets import read_exactly, waited
 
 
@@ -56,7 +56,7 @@ class SplicedChunk:
             Whether it was still in the channel; if not, it is in the chunk's buffer.
 
         Raises:
-            PeerError: the source ended the connection, or it broke.
+            PeerGone: the source ended the connection, or it broke.
             OSError: the device does not take it.
         """
         with self._lock:
@@ -75,7 +75,7 @@ class SplicedChunk:
         """Take the payload into the chunk's buffer if nobody has moved it.
 
         Raises:
-            PeerError: the source ended the connection, or it broke.
+            PeerGone: the source ended the connection, or it broke.
         """
         with self._lock:
             chunk = self._chunk
@@ -109,6 +109,6 @@ class SplicedChunk:
         self._pipe.close()
 
 
-def cut_short(name: str, index: int) -> PeerError:
+def cut_short(name: str, index: int) -> PeerGone:
     """The channel ended within chunk ``index`` of the device called ``name``."""
-    return PeerError(f"{name}, chunk {index}: the source closed the channel in the middle of it")
+    return PeerGone(f"{name}, chunk {index}: the source closed the channel in the middle of it")

@@ -37,6 +37,7 @@ _PACKET = struct.Struct(">III256sII")
 _CHUNK = struct.Struct(">III")
 _VARIABLE = struct.Struct(">IIII")
 _VARIABLE_AT: Final = 272
+_VERSION = struct.Struct(">I")
 _WHOLE = struct.Struct(">272sIIII")
 
 D = TypeVar("D")
@@ -146,6 +147,26 @@ class DeviceStateParser(Generic[D]):
         except ProtocolError as error:
             return error
         raise AssertionError("a header that was refused has nothing wrong")
+
+
+def described_config(version: int, config: Buffer) -> bytes:
+    """What crosses of a device that is not iterable: its version in 32 bits, then its config.
+
+    QEMU has no such packets. Its sections carry the version in their head, and a packet has no place for it.
+    """
+    return _VERSION.pack(version) + config
+
+
+def version_of_described(content: Buffer) -> tuple[int, bytes]:
+    """The version and the config of what :func:`described_config` made.
+
+    Raises:
+        ProtocolError: there is not even a version.
+    """
+    if len(content) < _VERSION.size:
+        raise ProtocolError(0, "device config", f"a version of {_VERSION.size} bytes first, found {len(content)}")
+    version: int = _VERSION.unpack_from(content)[0]
+    return version, bytes(memoryview(content)[_VERSION.size :])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The messages of the return path that are this project's own, for two ends that both name ``x-migpool-credits``.
 
 A source offers them by naming :data:`CREDITS_CAPABILITY` among the capabilities of its configuration; a destination
-that does not know the name refuses the stream, as QEMU does with every capability that it does not know. Type numbers
-begin with 0x4d50 ("MP"), far from QEMU's. All integers are big-endian::
+that does not know the name refuses the stream, as QEMU does with every capability that it does not know. A source that
+sends devices that are not iterable over the multifd channels names :data:`DESCRIBED_CAPABILITY` too. Type numbers begin
+with 0x4d50 ("MP"), far from QEMU's. All integers are big-endian::
 
     4d50 GRANT    u32 device, u32 limit       the first index of the device that may not be sent yet
     4d51 WELCOME  u32 chunk, u32 devices      the longest chunk in bytes, and how many devices are expected
@@ -22,6 +23,7 @@ from migpool.errors import ProtocolError
 from migpool.wire.unread import Buffer
 
 CREDITS_CAPABILITY: Final = "x-migpool-credits"
+DESCRIBED_CAPABILITY: Final = "x-migpool-multifd-vmsd"
 FAILED_LIMIT: Final = 480
 
 GRANT: Final = 0x4D50
@@ -42,7 +44,8 @@ class GrantMessage:
     """Room at the destination for more chunks of one device.
 
     Arguments:
-        device: the device's number, in the order of the START sections of the main channel, from 0.
+        device: the device's number, from 0: the iterable ones in the order of the START sections of the main channel,
+            then those that are not iterable and cross over the multifd channels, in the order of their loading.
         limit: the first index that may not be sent yet; a later grant for a device never lowers it.
         offset: where in the return path the message began.
     """

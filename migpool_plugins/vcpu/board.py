@@ -21,6 +21,7 @@ class BoardDevice(GroupDevice):
 
     def __init__(self, group: VcpuGroup) -> None:
         super().__init__(group, BOARD, StateFormat("vcpu-board", group.machine.kind, group.machine.board))
+        self.after = [f"vcpu#{vcpu.index}" if vcpu.index else "vcpu" for vcpu in group.machine.vcpus]
         self._sets: Mapping[str, bytes] | None = None
         self._aborted = False
 

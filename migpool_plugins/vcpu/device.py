@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from migpool.device import DeviceError, VerificationError
+from migpool.device import ConfigLock, DeviceError, VerificationError
 from migpool_plugins.vcpu.group import GroupDevice, VcpuGroup
 from migpool_plugins.vcpu.options import VcpuOptions
 from migpool_plugins.vcpu.program import PAGE_SIZE
@@ -26,6 +26,9 @@ class VcpuDevice(GroupDevice):
     """One vCPU of a group; its ``index`` is the device's instance id, and ``seed`` that of the migration."""
 
     idstr = "vcpu"
+    # Each vCPU has a descriptor or an engine of its own, and the kernel a lock for each: what is shared, the board has.
+    save_lock: ConfigLock = "own"
+    load_lock: ConfigLock = "own"
 
     def __init__(self, group: VcpuGroup, index: int, seed: int, options: VcpuOptions) -> None:
         self.instance_id = index

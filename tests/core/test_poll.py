@@ -315,7 +315,7 @@ def test_closing_leaves_no_descriptor() -> None:
 def test_credit_without_a_thread_calls_back_once_when_it_comes_or_when_the_switch_is_thrown() -> None:
     switch = CancelSwitch()
     called: list[object] = []
-    gates = Gates(Machine("m", [Scripted(0), Scripted(1)]), switch, credited=True)
+    gates = Gates(Machine("m", [Scripted(0), Scripted(1)]).slots, switch, credited=True)
     first, second = gates.of[0], gates.of[1]
 
     def ready(brought: object = None, /) -> None:

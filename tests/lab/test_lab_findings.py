@@ -45,6 +45,21 @@ def test_a_completed_run_has_every_number() -> None:
             "failed",
             "source: gpu: no",
         ),
+        (
+            pair(
+                result("source", State.FAILED, "gone", peer_gone=True), result("destination", State.FAILED, "gpu: no")
+            ),
+            "failed",
+            "destination: gpu: no",
+        ),
+        (
+            pair(
+                result("source", State.FAILED, "gone", peer_gone=True),
+                result("destination", State.FAILED, "ended early", peer_gone=True),
+            ),
+            "failed",
+            "source: gone",
+        ),
         (freed(pair("cancelled before it began", "no such plug-in")), "failed", "destination: no such plug-in"),
         (
             pair(result("source", State.UNCONFIRMED, "who knows"), result("destination")),

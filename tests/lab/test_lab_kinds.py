@@ -42,7 +42,7 @@ def test_the_docs_say_what_each_kind_is() -> None:
 
 
 # What the record of a new kind and its use take: a member of Wait, a record, and the span, which the program records.
-MEMBER = (effects, "    SYNC = 22\n", '    FROST = 23\n    """The device is frozen."""\n    SYNC = 22\n')
+MEMBER = (effects, "    SYNC = 22\n", '    FROST = 90\n    """The device is frozen."""\n    SYNC = 22\n')
 RECORD = (
     kinds,
     "    WaitKind(Wait.READ,",

@@ -14,7 +14,7 @@ from tests.support.rig import Scripted
 
 def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
     switch, machine = CancelSwitch(), Machine("m", [Scripted(0)])
-    arrivals = ChunkQueues(machine, lambda _: None, switch, lambda _: None)
+    arrivals = ChunkQueues(machine.slots, lambda _: None, switch, lambda _: None)
     called: list[str] = []
 
     def before(brought: object = None, /) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from migpool.errors import UsageError
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.schedulers.base import Scheduler
+from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
@@ -70,6 +71,29 @@ def test_a_failure_at_the_destination_is_told_to_the_source(
     failed(sent, got, source, f"told to fail in {call}")
     assert "the destination failed: device-2" in sent.error
     assert got.error.startswith("device-2")
+
+
+class Unready(InlineScheduler):
+    """A model whose set-up fails after a while."""
+
+    after = 0.0
+
+    def setup(self, setup: Setup) -> None:
+        super().setup(setup)
+        time.sleep(self.after)
+        raise UsageError("told to fail in setup")
+
+
+@pytest.mark.parametrize("after", [0.0, 0.005, 0.3])
+def test_a_model_that_cannot_be_set_up_at_the_destination_is_told_to_the_source(tmp_path: Path, after: float) -> None:
+    """Also when it fails before it has read what the source understands, and so how to say why."""
+    source, destination = machines()
+    model = type("Unready", (Unready,), {"after": after})
+    sent, got = migrate(tmp_path, source, destination, models=(InlineScheduler, model))
+    assert sent.error == "the destination failed: told to fail in setup"
+    assert got.error == "told to fail in setup"
+    assert not sent.peer_gone
+    assert all(device.running for device in source)
 
 
 def test_the_chunk_is_named_in_which_a_device_failed(tmp_path: Path) -> None:
@@ -140,7 +164,11 @@ def test_a_config_longer_than_a_chunk_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param(lambda _, d: d.pop(0), "the destination has 3 iterable devices, this machine 4", id="one less"),
+        pytest.param(
+            lambda _, d: d.pop(0),
+            "the destination has 3 devices on its multifd channels, this machine 4",
+            id="one less",
+        ),
         pytest.param(lambda s, _: s.pop(), "ended without plain-9", id="a section less"),
         pytest.param(lambda _, d: d.pop(), "found 'plain-9' (0)", id="a section more"),
         pytest.param(lambda _, d: setattr(d[0], "idstr", "other"), "found 'device-0'", id="another name"),

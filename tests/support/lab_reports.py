@@ -18,12 +18,13 @@ MS = 1_000_000
 MIB = 1 << 20
 
 
-def report(side: Side, outcome: State = State.COMPLETED, error: str = "") -> SideReport:
+def report(side: Side, outcome: State = State.COMPLETED, error: str = "", *, peer_gone: bool = False) -> SideReport:
     """A side of a migration whose machine stopped at 10 ms and ran at 30 ms."""
     source = side == "source"
     return SideReport(
         side=side,
         outcome=outcome,
+        peer_gone=peer_gone,
         error=error,
         began=1 * MS,
         stopped=10 * MS if source else 0,
@@ -47,9 +48,9 @@ def report(side: Side, outcome: State = State.COMPLETED, error: str = "") -> Sid
     )
 
 
-def result(side: Side, outcome: State = State.COMPLETED, error: str = "") -> SideResult:
+def result(side: Side, outcome: State = State.COMPLETED, error: str = "", *, peer_gone: bool = False) -> SideResult:
     """The same with costs."""
-    return SideResult(report(side, outcome, error), (StateCosts(read=0.5, shared_lock="fw"), None))
+    return SideResult(report(side, outcome, error, peer_gone=peer_gone), (StateCosts(read=0.5, shared_lock="fw"), None))
 
 
 def pair(source: SideResult | str, destination: SideResult | str, *, cancelled: bool = False) -> PairResult:

@@ -27,7 +27,7 @@ def stream_of(made: list[Device]) -> bytes:
     for number, device in enumerate(made):
         if data := device.save_setup():
             parts += map(bytes, section_start(number, device.idstr, counted(data), instance_id=device.instance_id))
-    description = describe(Machine("made-up", made))
+    description = describe("made-up", Machine("made-up", made).sections)
     for device in made:
         device.stop()
     for number, device in enumerate(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -31,6 +32,14 @@ def compare(
         bool,
         typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
     ] = False,
+    both_wires: Annotated[
+        bool,
+        typer.Option(
+            "--both-wires",
+            help="Each model with configs as sections of the main channel, and as jobs over the multifd channels.",
+            show_default=False,
+        ),
+    ] = False,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
     _: options.Debug = False,
@@ -49,14 +58,19 @@ def compare(
       [cyan]migpool compare many --json result.json --trace trace.json[/]
 
       [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
+
+      [cyan]migpool compare default --both-wires[/]   configs as sections, or as jobs over multifd
     """
     invocation: Invocation = context.obj
     from migpool.cli.runs import run_models
     from migpool.errors import UsageError
+    from migpool.lab.comparison import BOTH_WAYS, BOTH_WIRES, Variant
     from migpool.scenario.model_names import parse_models
 
     if no_report and report_file is not None:
         raise UsageError("--report and --no-report say the opposite: give one of them")
+    ways: Sequence[Variant] = BOTH_WAYS if both_ways else (Variant(),)
+    wires: Sequence[Variant] = BOTH_WIRES if both_wires else (Variant(),)
     names = [one.name for one in parse_models(models)] if models else []
     code = run_models(
         invocation,
@@ -70,6 +84,6 @@ def compare(
         default_report=not no_report,
         seed=seed,
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
-        both_ways=both_ways,
+        variants=[way.also(wire) for way in ways for wire in wires],
     )
     raise typer.Exit(code)

@@ -33,7 +33,7 @@ class _Queues(ChunkQueues):
         self._news = threading.Condition()
         self._asked = 0
         self._brought: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
-        super().__init__(machine, lambda _: None, switch, lambda _: None)
+        super().__init__(machine.iterable, lambda _: None, switch, lambda _: None)
 
     def put(self, slot: Slot) -> None:
         """Bring the device's next chunk."""

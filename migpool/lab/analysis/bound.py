@@ -10,8 +10,8 @@ What every model must respect, whatever its threads do:
   write and the config's own save.
 * If the scenario has the configs wait for all iterable devices, the config of an iterable device is loaded after the
   last write of every other one, too.
-* Whoever needs a lock has it alone: the big lock of each side for every config, a lock that devices share for their
-  reads or writes.
+* Whoever needs a lock has it alone: the big lock of each side for every config that needs it, a lock that devices share
+  for their reads or writes.
 * The memory's last pages are looked for when all devices have stopped, before any is sent; they cross at the link's
   rate if that is given, else at the best that the runs show; the SYNCs that end them come last.
 * The devices wake one after the other when all have been loaded, then start one after the other.
@@ -160,14 +160,24 @@ class _Scenario:
     def locks(self) -> dict[str, float]:
         """The bound of each lock."""
         devices, found = self._devices, {}
-        saves = [(read, device.save_config) for read, device in zip(self._read, devices, strict=True)]
+        saves = [
+            (read, device.save_config) for read, device in zip(self._read, devices, strict=True) if device.save_locked
+        ]
         # A memory has no config.
         after_save = min((device.load_config for device in devices if not device.page_rate), default=0.0)
         found["big lock, saving"] = _in_turn(saves) + after_save + self._starts
-        self.words["big lock, saving"] = _configs("save", [device.save_config for device in devices])
-        loads = list(zip(self._loadable(), (device.load_config for device in devices), strict=True))
+        self.words["big lock, saving"] = _configs(
+            "save", [device.save_config for device in devices if device.save_locked]
+        )
+        loads = [
+            (loadable, device.load_config)
+            for loadable, device in zip(self._loadable(), devices, strict=True)
+            if device.load_locked
+        ]
         found["big lock, loading"] = _in_turn(loads) + self._starts
-        self.words["big lock, loading"] = _configs("load", [device.load_config for device in devices])
+        self.words["big lock, loading"] = _configs(
+            "load", [device.load_config for device in devices if device.load_locked]
+        )
         for direction, groups in (("read", self._sharing("read_lock")), ("write", self._sharing("write_lock"))):
             for lock, members in groups.items():
                 part = f"lock {lock}, {direction}"

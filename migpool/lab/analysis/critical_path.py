@@ -9,6 +9,7 @@ a pause            nothing was waited for ("cpu"), down to the span before
 join               the job that ended last, at its end
 starved            the save job of the device, when the chunk had gone into the socket; from there on "network"
 credit             the load job of the device, when it gave room back; from there on "credit"
+order              the job of the device that was loaded last before
 lock, queued       the waiter's own begin of the wait; the link names the device that was waited behind
 the first span     the migration's own thread, when it submitted the job; for a config that was held until every
                    iterable device had its state, the job of the device that had its state last
@@ -64,6 +65,7 @@ class _Walk(PathWalk):
             "queued": self._queued,
             "join": self._join,
             "sync": self._sync,
+            "order": self._order,
         }
 
     def step(self) -> None:
@@ -209,6 +211,16 @@ class _Walk(PathWalk):
         self._spend(max(told, span.begin), "network", came)
         if self.now > max(span.begin, self._floor) and not self._go(self._source, OWN):
             self._spend(span.begin, "network", came)
+
+    def _order(self, span: Span) -> None:
+        """A device waited for others to be loaded: for the one that was loaded last."""
+        last = self._index.holders.at(self.now)
+        if last is None or last.end > self.now or last.end <= span.begin or last.slot == span.slot:
+            self._spend(span.begin, "order", span)
+            return
+        self._spend(last.end, "order", span, self._index.name(last.slot))
+        if not self._go(self._index, last.slot if last.slot in self._index.jobs else OWN):
+            self._spend(span.begin, "order", span)
 
     def _credit(self, span: Span) -> None:
         loaded = self._destination.loaded.get(span.slot)

@@ -35,6 +35,7 @@ class DeviceCosts:
         look: of a memory, one look at which pages have been written.
         sync: the SYNCs at its end.
         page_rate: the most bytes of its pages that any run sent, and received, in a second; 0 for all other devices.
+        save_locked, load_locked: whether its config needs the big lock.
         measured: whether the device declares nothing. A declared ``read`` may begin when the device has been stopped, a
             measured one was counted from when all had been.
     """
@@ -57,6 +58,8 @@ class DeviceCosts:
     sync: float = 0.0
     page_rate: float = 0.0
     measured: bool = False
+    save_locked: bool = True
+    load_locked: bool = True
 
 
 def device_costs(
@@ -159,6 +162,10 @@ class _Shown:
     def __init__(self, source: SideReport, destination: SideReport) -> None:
         self.sums: defaultdict[tuple[Wait, int], int] = defaultdict(int)
         self.last: dict[tuple[Wait, int], int] = {}
+        self.locked = {
+            report.side: {span.slot for span in report.spans if span.wait is Wait.LOCK}
+            for report in (source, destination)
+        }
         last_chunk: dict[int, int] = {}
         received: dict[tuple[int, int], int] = {}
         for span in (*source.spans, *destination.spans):
@@ -203,4 +210,6 @@ class _Least:
             load_config=self.sum(Wait.LOAD_CONFIG),
             start=self.sum(Wait.WAKE) + self.sum(Wait.START),
             measured=True,
+            save_locked=any(self._slot in run.locked["source"] for run in self._runs),
+            load_locked=any(self._slot in run.locked["destination"] for run in self._runs),
         )

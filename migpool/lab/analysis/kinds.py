@@ -18,11 +18,11 @@ LeftBy: TypeAlias = Literal["job", "migration", "channel", "migration or channel
 """Who leaves spans of a kind: a job, whatever thread it runs on; the migration's own thread; a channel. CHANNEL lies
 inside SEND and is told from the job's spans."""
 
-PathRule: TypeAlias = Literal["work", "starved", "credit", "send", "lock", "queued", "join", "sync"]
+PathRule: TypeAlias = Literal["work", "starved", "credit", "send", "lock", "queued", "join", "sync", "order"]
 """How the critical path goes on from a span: "work" from its begin, the others as ``critical_path.py`` says."""
 
 ReplayRule: TypeAlias = Literal[
-    "own", "stop", "start", "read", "write", "config", "send", "credit", "starved", "loaded", "hold", "lock"
+    "own", "stop", "start", "read", "write", "config", "send", "credit", "starved", "loaded", "hold", "lock", "order"
 ]
 """What a span becomes in the replay. "own" is work that takes as long as it took; so are a device's stop, start, reads,
 writes and configs, by which name a resource makes them free. The others are in ``whatif/jobsteps.py``."""
@@ -104,12 +104,16 @@ _ALL: tuple[WaitKind, ...] = (
              "s", "bright_green", "#9ac27f", waits=True, left_by="migration or channel", path="sync"),
     WaitKind(Wait.LOCK, "lock", "another device held the big lock",
              "l", "red", "#c4262e", waits=True, layer=6, path="lock", replay="lock"),
-    WaitKind(Wait.SAVE_CONFIG, "save config", "a device's config was saved, big lock held",
+    WaitKind(Wait.SAVE_CONFIG, "save config", "a device's config was saved, under the lock that it needs",
              "C", "magenta", "#5e4fa2", replay="config"),
-    WaitKind(Wait.LOAD_CONFIG, "load config", "a device's config was loaded, big lock held",
+    WaitKind(Wait.LOAD_CONFIG, "load config", "a device's config was loaded, under the lock that it needs",
              "C", "magenta", "#a3408f", replay="config"),
     WaitKind(Wait.HOLD, "hold config", "a config was put aside until every iterable device had its state",
              "k", "cyan", "#c9b458", counts_as="cpu", replay="hold"),
+    WaitKind(Wait.OWN_LOCK, "own lock", "another call of the device held the device's own lock",
+             "m", "red", "#d98880", waits=True, layer=6, replay="lock"),
+    WaitKind(Wait.ORDER, "order", "a device was loaded only after others, as it declares",
+             "o", "bright_red", "#b5651d", waits=True, layer=2, keeps_thread=False, path="order", replay="order"),
     WaitKind(Wait.QUEUED, "queued", "a job, or a chunk in a socket, waited for a thread that worked for another device",
              "q", "bright_red", "#d4766c", waits=True, layer=2, keeps_thread=False, page_job=True, path="queued"),
     WaitKind(Wait.SECTION, "section", "a section of the main channel was written or read",

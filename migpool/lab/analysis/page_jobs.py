@@ -30,7 +30,7 @@ def memory_of(report: SideReport) -> int:
 
 def page_jobs_of(report: SideReport) -> frozenset[int]:
     """The numbers of the memory's jobs in a report that has them as devices."""
-    return frozenset(at for at, device in enumerate(report.devices) if device.name == RAM_IDSTR and device.iterable)
+    return frozenset(at for at, device in enumerate(report.devices) if device.name == RAM_IDSTR and device.has_job)
 
 
 def with_page_jobs(source: SideReport, destination: SideReport) -> tuple[SideReport, SideReport]:

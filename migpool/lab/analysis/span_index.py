@@ -74,7 +74,7 @@ class SideIndex:
     def __init__(self, report: SideReport, begin: int, end: int) -> None:
         self.side: Side = report.side
         self.names = [device.name for device in report.devices]
-        iterable = {number for number, device in enumerate(report.devices) if device.iterable}
+        with_job = {number for number, device in enumerate(report.devices) if device.has_job}
         self.page_jobs = page_jobs_of(report)
         self.main_thread = migration_thread(report)
         self.sends: dict[tuple[int, int], Span] = {}
@@ -104,7 +104,7 @@ class SideIndex:
             elif wait in JOB_WAITS:
                 if here:
                     own.append(span)
-                if slot in iterable:
+                if slot in with_job:
                     jobs[slot].append(span)
                     if wait is Wait.SEND:
                         self.sends[slot, span.index] = span

@@ -14,7 +14,7 @@ from migpool.lab.analysis.path_walk import Link
 from migpool.lab.analysis.whatif.resources import Freed, replays
 from migpool.lab.analysis.whatif.words import because, named
 from migpool.lab.run.result import AnalysisResult, LinkResult, ResourceResult, RunResult, SideTrace, TraceResult
-from migpool.migration.report import SideReport
+from migpool.migration.report import DeviceReport, SideReport
 from migpool.scenario.schema import Scenario
 
 
@@ -52,9 +52,10 @@ def analyse(source: SideReport, destination: SideReport, chunk: int) -> Analysis
     )
 
 
-def buffer_size(scenario: Scenario, devices: int) -> int:
-    """How long the destination's buffers are in a scenario with so many iterable devices, in bytes."""
-    return rooms_for(int(scenario.memory.budget), int(scenario.memory.chunk), devices)[0]
+def buffer_size(scenario: Scenario, devices: Sequence[DeviceReport]) -> int:
+    """How long the destination's buffers are in a scenario with these devices, in bytes."""
+    in_need = sum(device.iterable for device in devices) + any(device.described for device in devices)
+    return rooms_for(int(scenario.memory.budget), int(scenario.memory.chunk), in_need)[0]
 
 
 def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int, int]]:

@@ -47,6 +47,11 @@ class SideOutcome:
         """What went wrong, in one line; empty if nothing did."""
         return self.failure if self.result is None else self.result.error
 
+    @property
+    def lost_its_peer(self) -> bool:
+        """Whether its error says no more than that the other side is gone."""
+        return self.result is not None and self.result.report.peer_gone
+
 
 class ChildProcess:
     """One of the two processes of a run, started.

@@ -23,7 +23,6 @@ from migpool.errors import UsageError
 from migpool.lab.run.child_process import PATIENCE, ChildProcess, SideOutcome
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
-from migpool.migration.return_path import NO_REASON
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
 
@@ -77,10 +76,10 @@ class PairResult:
     @property
     def error(self) -> str:
         """Why the run failed, in one line that names the side; empty if it did not."""
-        # A process that is gone explains what the other one says; else the source knows both sides' words,
-        # unless the destination failed before they had agreed on a way to say why.
+        # A process that is gone explains what the other one says; and a side that only lost its peer knows less
+        # than that peer. Otherwise the source knows both sides' words.
         sides = [(self.source, "source"), (self.destination, "destination")]
-        sides.sort(key=lambda pair: (pair[0].freed, pair[0].result is not None, pair[0].error.startswith(NO_REASON)))
+        sides.sort(key=lambda pair: (pair[0].freed, pair[0].result is not None, pair[0].lost_its_peer))
         return next((f"{name}: {side.error}" for side, name in sides if side.error), "")
 
 

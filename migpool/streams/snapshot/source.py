@@ -68,7 +68,7 @@ class SnapshotSource(Source):
         file = self._file
         self._main = MainChannel(lambda buffers: file.write(*buffers))
         self._group = ChannelGroup((), self._waited_for_channel, self._switch)
-        self._gates = Gates(self.machine, self._switch, credited=False)
+        self._gates = Gates(self._multifd_slots, self._switch, credited=False)
         stack.callback(self._threads.close)
 
     def _greet(self) -> None:

@@ -137,8 +137,19 @@ class JobSteps:
                         before = max(before, carrier.end)
                     last = self._plan.add(step)
                 continue
-            number = self._plan.loads[key] if rule == "loaded" else self._plan.held.get(span.slot, -1)
-            if rule not in ("loaded", "hold"):
+            if rule == "order":
+                awaited = self._plan.loaded_before(span)
+                if awaited is not None:
+                    before = max(before, span.end)
+                    last = self._plan.add(Step("own", span.slot, causes=[last, awaited]))
+                continue
+            if rule == "loaded":
+                number = self._plan.loads[key]
+            elif rule == "hold":
+                number = self._plan.held.get(span.slot, -1)
+            elif rule == "config":
+                number = self._plan.configs[span.slot]
+            else:
                 number = self._plan.add(Step("own", span.slot))
             step = self._plan.steps[number]
             step.causes.append(last)

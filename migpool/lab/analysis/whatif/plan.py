@@ -54,6 +54,7 @@ class Plan:
         sent: its sending.
         loads: its room given back.
         held: by slot, its config put aside.
+        configs: by slot, its config loaded, where a job did that; in the order in which they ended.
         all_held: when the last one was.
     """
 
@@ -93,6 +94,9 @@ class Plan:
         self._chain_pages()
         holds = [span for job in destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
         self.held = {span.slot: self.add(Step("own", span.slot)) for span in holds}
+        ends = {job.slot: span.end for job in destination.jobs.values() for span in job.spans if _loads_config(span)}
+        self.configs = {slot: self.add(Step("own", slot)) for slot in sorted(ends, key=ends.__getitem__)}
+        self._config_ends = ends
         self.all_held = max((span.end for span in holds), default=0)
         self.arrivals = {key: self.add(Step("arrive", key[0])) for key in destination.receives}
         self._loaded = {(slot, span.index): span for slot, spans in destination.loaded.items() for span in spans}
@@ -112,6 +116,11 @@ class Plan:
         span = self._loaded[key]
         return span if span.thread in self.receivers else None
 
+    def loaded_before(self, span: Span) -> int | None:
+        """The step at which the device was loaded that was the last before the end of a wait for others."""
+        ended = (slot for slot in reversed(self.configs) if span.begin < self._config_ends[slot] <= span.end)
+        return next((self.configs[slot] for slot in ended if slot != span.slot), None)
+
     def work(self, step: Step, side: Recorded, span: Span, before: int) -> None:
         """What a span of work becomes; ``before`` is when the last of its causes ended."""
         begin = span.begin
@@ -121,9 +130,11 @@ class Plan:
         if rule in ("stop", "start", "read", "write", "config"):
             step.part = rule
         if rule == "config":
-            step.takes = step.gives = lock_of(side.side)
             # From its last step to the config's begin the job waited for the lock; the wait began at its own span.
-            begin = self._asked.get((side.side, span.slot, span.index), begin)
+            asked = self._asked.get((side.side, span.slot, span.index))
+            if asked is not None:  # without, the device needs no big lock
+                step.takes = step.gives = lock_of(side.side)
+                begin = asked
         elif rule in ("read", "write"):
             turn = self._turns.get(span.wait, {}).get((span.slot, span.index))
             if turn is not None:
@@ -150,6 +161,10 @@ class Plan:
         """A job of the memory whose thread had another one of the round before waits for that."""
         for slot, before in self.source.later.items():
             self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
+
+
+def _loads_config(span: Span) -> bool:
+    return span.wait is Wait.LOAD_CONFIG
 
 
 def _keep_threads(side: Recorded) -> bool:

@@ -21,7 +21,7 @@ OF_OWN = (OWN_WAITS | JOB_WAITS | {Wait.SYNC}) - {Wait.QUEUED}
 
 @dataclass(slots=True)
 class RecordedJob:
-    """The job of an iterable device at one side.
+    """The job of a device at one side.
 
     Attributes:
         submitted: when, in nanoseconds from the begin of the downtime.
@@ -59,7 +59,7 @@ class Recorded:
     Attributes:
         main: the name of the migration's own thread.
         jobs: by slot, in the order in which they were submitted.
-        own: what the migration's own thread did besides jobs of iterable devices, in order.
+        own: what the migration's own thread did besides jobs, in order.
         channels: the wait for an idle channel, by slot and chunk.
         sends, receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
@@ -85,7 +85,7 @@ def recorded(report: SideReport, begin: int, end: int) -> Recorded:
     Arguments:
         begin, end: the downtime, on the common clock, in nanoseconds.
     """
-    iterable = {number for number, device in enumerate(report.devices) if device.iterable}
+    with_job = {number for number, device in enumerate(report.devices) if device.has_job}
     loaded: defaultdict[int, list[Span]] = defaultdict(list)
     found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
     queued: dict[int, Span] = {}
@@ -99,7 +99,7 @@ def recorded(report: SideReport, begin: int, end: int) -> Recorded:
             found.channels[key] = span
         elif span.wait is Wait.RECEIVE:
             found.receives[key] = span
-        elif span.wait in JOB_WAITS and span.slot in iterable:
+        elif span.wait in JOB_WAITS and span.slot in with_job:
             if span.wait is Wait.QUEUED:
                 # A config that was held has a job of its own later: to the replay it is the end of the first.
                 if span.slot not in queued or span.begin < queued[span.slot].begin:
