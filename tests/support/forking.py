@@ -4,8 +4,8 @@ Most of what a process of migpool takes is the start of Python and its imports. 
 ``[sys.executable, "-m", MODULE, ...]``, for a module of ``RUNS``, is a fork of the server in
 ``tests.support.forkserver``, and so is the device process of the vfio plug-in: in the process of the tests, and in all
 that were forked. It is a process like any other, with the session, environment, directory and descriptors that were
-asked for, with signals, memory and threads of its own, and may be killed. Only the start of Python is not tested so:
-:func:`as_a_user_does` has it.
+asked for, with signals, memory and threads of its own, and may be killed. Only how Python itself starts and ends is not
+tested so: :func:`as_a_user_does` has it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ It listens at the abstract UNIX address NAME, until FD ends. A connection is a p
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -23,9 +25,10 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from tests.support.forking import MARK, MOST_BYTES, MOST_DESCRIPTORS, Fork, name_of
 
@@ -169,6 +172,36 @@ def search_path() -> list[str]:
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 
+def run(how: str, program: str) -> int:
+    """Run the program; returns its exit status."""
+    try:
+        if how == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(program, {"__name__": "__main__"})
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)  # noqa: T201
+        return 1
+    except BaseException:  # noqa: BLE001 -- as Python does with any
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End as Python does, but leave the memory as it is: to free each object would copy all that is the server's."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            file.flush()
+    os._exit(status)
+
+
 def main() -> None:
     path = sys.path[1 + len(search_path()) :]
     name, lifeline = sys.argv[1], int(sys.argv[2])
@@ -181,11 +214,7 @@ def main() -> None:
     request = Server(name, lifeline).serve()
     if request is not None:
         become(request, path)
-        how, program = request["program"][:2]
-        if how == "-m":
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-        else:
-            exec(program, {"__name__": "__main__"})
+        leave(run(*request["program"][:2]))
 
 
 if __name__ == "__main__":
