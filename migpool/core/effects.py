@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeV
 
 from migpool.core.buffers import Chunk, Conduit
 from migpool.core.machine import Slot
-from migpool.device import ConfigLock
+from migpool.device import ConfigLock, Part
 
 if TYPE_CHECKING:
     from migpool.wire.ram import RamPages
@@ -81,6 +81,8 @@ class Wait(IntEnum):
     """Devices that must be loaded before this one have not been."""
     OWN_LOCK = 24
     """Another call of the device holds the device's own lock."""
+    TURN = 25
+    """Another job of the same device reads it."""
 
 
 A_co = TypeVar("A_co", covariant=True)
@@ -182,6 +184,79 @@ class Send(Effect[None]):
         self.last = last
 
 
+class Turn(Brought[int]):
+    """It is this job's turn to read the device, which others save too. The answer is the index of what it reads; -1 if
+    another job has found the end of the state.
+
+    The effect's own ``index`` becomes the answer.
+    """
+
+    __slots__ = ()
+    wait = Wait.TURN
+
+
+class EndTurn(Effect[None]):
+    """The next job may read. No answer.
+
+    Arguments:
+        length: how many bytes were read; 0 for the end of the state.
+    """
+
+    __slots__ = ("length",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, index: int, length: int) -> None:
+        super().__init__(slot, index)
+        self.length = length
+
+
+class EndLane(Effect[int]):
+    """This job has no more state to save. The answer is the config's index if all state has been sent, else -1.
+
+    Arguments:
+        turn: how the job asked to read.
+    """
+
+    __slots__ = ("turn",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, turn: Turn | SavePart) -> None:
+        super().__init__(slot)
+        self.turn = turn
+
+
+class SendAhead(Effect[None]):
+    """As :class:`Send`, for a job that is not the only one of its device. No answer.
+
+    Arguments:
+        chunk: what to send.
+        lane: which of the device's jobs it is, from 0.
+    """
+
+    __slots__ = ("chunk", "lane")
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk, lane: int) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+        self.lane = lane
+
+
+class SavePart(Effect[Part | None]):
+    """The device has filled ``chunk`` with a part of its state. The answer is a :class:`~migpool.device.Part`; ``None``
+    is the end. The effect's ``index`` becomes the part's tag, its ``number`` how many had been saved before.
+    """
+
+    __slots__ = ("chunk", "number")
+    wait = Wait.READ
+    doing = "save_part"
+
+    def __init__(self, slot: Slot, chunk: Chunk) -> None:
+        super().__init__(slot)
+        self.chunk = chunk
+        self.number = 0
+
+
 class SendSection(Effect[None]):
     """The device's config has gone into the main channel as a section of its own. No answer."""
 
@@ -225,6 +300,42 @@ class NextChunk(Brought[Chunk]):
 
     __slots__ = ()
     wait = Wait.STARVED
+
+
+class NextPart(Brought["Chunk | bool"]):
+    """A part of the device's state has come. The answer is a :class:`~migpool.core.buffers.Chunk`; ``False``: no more.
+    The effect's ``index`` becomes the part's tag.
+    """
+
+    __slots__ = ()
+    wait = Wait.STARVED
+
+
+class LoadPart(Effect[None]):
+    """The device has taken a part. No answer."""
+
+    __slots__ = ("chunk",)
+    wait = Wait.WRITE
+    doing = "load_part"
+
+    def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
+        super().__init__(slot, index)
+        self.chunk = chunk
+
+
+class EndParts(Effect["Chunk | None"]):
+    """This job has no more parts to load. The answer is the config's chunk if all have been loaded, else ``None``.
+
+    Arguments:
+        following: how the job asked for parts.
+    """
+
+    __slots__ = ("following",)
+    wait = Wait.TURN
+
+    def __init__(self, slot: Slot, following: NextPart) -> None:
+        super().__init__(slot)
+        self.following = following
 
 
 class WriteState(Effect[None]):
@@ -453,6 +564,12 @@ class LoadPages(Effect[int]):
         super().__init__(slot)
         self.item = item
 
+
+READS: tuple[type[Effect[object]], ...] = (ReadState, SavePart)
+WRITES: tuple[type[Effect[object]], ...] = (WriteState, LoadPart)
+"""What a job does in a device that may block, and compute there."""
+SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendPart)
+"""What a job does that sends a chunk or a config: it may block on a channel, and compute there."""
 
 Steps: TypeAlias = Generator[Effect[object], Any, None]
 """What a job's function returns. A generator has one type for all that it is sent, so a job says itself what the answer

@@ -116,6 +116,7 @@ class Job:
         name: what it does, for traces and errors: "save", "load", "sections".
         steps: the generator, from ``jobs.py``.
         slot: the device it is for; ``None`` if it is for several.
+        lane: which of the device's jobs of this kind it is, from 0.
 
     Attributes:
         begun: whether a thread has taken it up.
@@ -123,12 +124,13 @@ class Job:
         since: when it began to, by CLOCK_MONOTONIC in nanoseconds.
     """
 
-    __slots__ = ("begun", "effect", "name", "since", "slot", "steps", "submitted")
+    __slots__ = ("begun", "effect", "lane", "name", "since", "slot", "steps", "submitted")
 
-    def __init__(self, name: str, steps: Steps, slot: Slot | None = None) -> None:
+    def __init__(self, name: str, steps: Steps, slot: Slot | None = None, lane: int = 0) -> None:
         self.name = name
         self.steps = steps
         self.slot = slot
+        self.lane = lane
         self.submitted = self.since = monotonic_ns()
         self.begun = False
         self.effect: Effect[object] | None = None

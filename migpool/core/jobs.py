@@ -16,21 +16,29 @@ from migpool.core.effects import (
     Acquire,
     AfterOthers,
     Credit,
+    EndLane,
+    EndParts,
+    EndTurn,
     KeepConfig,
     LoadConfig,
     Loaded,
+    LoadPart,
     NextChunk,
+    NextPart,
     ReadState,
     Release,
     SaveConfig,
+    SavePart,
     SayLoaded,
     Send,
+    SendAhead,
     SendPages,
     SendPart,
     SendSection,
     Steps,
     TakeConfig,
     TakePages,
+    Turn,
     WriteState,
 )
 from migpool.core.machine import Slot
@@ -58,6 +66,57 @@ def save_state(slot: Slot) -> Steps:
     if read.index >= limit:
         yield credit
     yield Send(slot, read.index, config, last=True)
+
+
+def save_lane(slot: Slot, lane: int) -> Steps:
+    """Save an iterable device as one of several jobs: while this one sends what it has read, another one reads.
+
+    Each has a buffer of its own; the device is read by one at a time.
+
+    Arguments:
+        slot: the device.
+        lane: which of the device's jobs this is, from 0.
+    """
+    chunk: Chunk = yield Acquire(slot)
+    turn, read, end = Turn(slot), ReadState(slot, 0, chunk), EndTurn(slot, 0, 0)
+    credit, send = Credit(slot, 0), SendAhead(slot, 0, chunk, lane)
+    while (index := (yield turn)) >= 0:
+        read.index = end.index = credit.index = send.index = index
+        end.length = yield read
+        yield end
+        if not end.length:
+            break
+        yield credit
+        yield send
+    yield Release(slot, chunk)
+    last: int = yield EndLane(slot, turn)
+    if last >= 0:
+        config: bytes = yield SaveConfig(slot, last)
+        credit.index = last
+        yield credit
+        yield Send(slot, last, config, last=True)
+
+
+def save_parts(slot: Slot, lane: int) -> Steps:
+    """Save a device whose parts have tags, as one of several jobs: each takes what the others have not.
+
+    Arguments:
+        slot: the device.
+        lane: which of the device's jobs this is, from 0.
+    """
+    chunk: Chunk = yield Acquire(slot)
+    save, credit, send = SavePart(slot, chunk), Credit(slot, 0), SendAhead(slot, 0, chunk, lane)
+    while (yield save) is not None:
+        credit.index, send.index = save.number, save.index
+        yield credit
+        yield send
+    yield Release(slot, chunk)
+    count: int = yield EndLane(slot, save)
+    if count >= 0:
+        config: bytes = yield SaveConfig(slot, count)
+        credit.index = count
+        yield credit
+        yield Send(slot, count, config, last=True)
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:
@@ -125,6 +184,28 @@ def load_state(slot: Slot, *, keep: bool = False) -> Steps:
         yield KeepConfig(slot, config, loaded.index)
     else:
         yield from _load_config(LoadConfig(slot, config, loaded.index))
+
+
+def load_parts(slot: Slot, *, keep: bool = False) -> Steps:
+    """Load a device whose parts have tags, as one of several jobs: each takes what comes next.
+
+    Arguments:
+        slot: the device.
+        keep: as for :func:`load_state`.
+    """
+    following = NextPart(slot)
+    chunk: Chunk
+    while chunk := (yield following):
+        yield LoadPart(slot, following.index, chunk)
+        yield Loaded(slot, following.index, chunk)
+    last: Chunk | None = yield EndParts(slot, following)
+    if last is not None:
+        config = bytes(last.payload)
+        yield Loaded(slot, last.index, last, last=True)
+        if keep:
+            yield KeepConfig(slot, config, last.index)
+        else:
+            yield from _load_config(LoadConfig(slot, config, last.index))
 
 
 def load_described(slot: Slot) -> Steps:

@@ -34,6 +34,9 @@ channel, as one section, or over the multifd channels (``config_channel``).
 A config is saved and loaded under the **big lock**, as in QEMU, unless the device declares that it needs less
 (``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``.
 
+A :class:`TaggedDevice` is an iterable one whose state comes as parts with tags: they need no order, and several threads
+save and load them at once.
+
 The guest's **memory** is a :class:`MemoryDevice`, one a machine: its pages travel over the multifd channels while the
 machine runs, those that it writes meanwhile once more, and the last ones after it has stopped.
 
@@ -44,8 +47,8 @@ A plug-in is found by its entry point in the group ``migpool.devices``: a functi
 
 Its docstring's first line is what ``migpool plugins`` shows.
 
-All names are imported from here. Within, ``device.py`` has the class, ``memory.py`` the memory's, ``figures.py`` what a
-device says of itself in numbers, ``plugin.py`` the entry point's side.
+All names are imported from here. Within, ``device.py`` has the class, ``memory.py`` the memory's, ``tagged.py`` that of
+devices with tags, ``figures.py`` what a device says of itself in numbers, ``plugin.py`` the entry point's side.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ from migpool.device.device import ConfigChannel, ConfigLock, Device
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
+from migpool.device.tagged import Part, TaggedDevice
 from migpool.errors import DeviceError, VerificationError
 
 __all__ = [
@@ -66,8 +70,10 @@ __all__ = [
     "MemoryBlock",
     "MemoryDevice",
     "OptionValue",
+    "Part",
     "Pending",
     "Side",
     "StateCosts",
+    "TaggedDevice",
     "VerificationError",
 ]

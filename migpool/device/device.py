@@ -27,6 +27,9 @@ class Device(ABC):
         instance_id: tells devices of one ``idstr`` apart; 0 to 2**32 - 1.
         version: the version of the state's layout, written to the stream; a destination sees it in ``check_version``.
         iterable: whether the device has state for ``save_state``.
+        in_flight: for an iterable device, how many jobs save it at once: while one sends a chunk, another calls
+            ``save_state`` for the next, on another thread, but never two of them at the same time. ``None`` leaves it
+            to the scenario.
         config_job: for a device that is not iterable: whether its config is saved as a job of its own, by the threading
             model, while other devices are saved. Its section still goes out in the machine's order.
         config_channel: for a device that is not iterable, where its config crosses: as a section of the main channel,
@@ -48,6 +51,7 @@ class Device(ABC):
     instance_id: int = 0
     version: int = 1
     iterable: bool = False
+    in_flight: int | None = None
     config_job: bool = False
     config_channel: ConfigChannel | None = None
     after: Sequence[str] = ()

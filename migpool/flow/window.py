@@ -147,14 +147,16 @@ class Window:
         limit: the first index that has not been granted; it only rises.
         loaded: how many chunks have been loaded.
         received: how many chunks have come.
+        most: how many have been here at once, come and not loaded.
         finished: whether its last chunk has been loaded.
     """
 
-    __slots__ = ("finished", "limit", "loaded", "received")
+    __slots__ = ("finished", "limit", "loaded", "most", "received")
 
     def __init__(self, limit: int = 1) -> None:
         self.limit = limit
         self.loaded = 0
+        self.most = 0
         self.received = 0
         self.finished = False
 
@@ -174,6 +176,7 @@ class Windows:
     Arguments:
         devices: how many are iterable; each begins with a window of one chunk.
         rooms: how many chunks the budget holds.
+        each: how many rooms an iterable device may hold at most; ``None``: as many as there are.
         described: how many devices are not iterable and come over the multifd channels all the same. Their places are
             behind the others'.
         ahead: how far a source is allowed to run ahead of what has come, in chunks; more than the product of bandwidth
@@ -183,7 +186,9 @@ class Windows:
         ValueError: there are fewer rooms than devices.
     """
 
-    def __init__(self, devices: int, rooms: int, ahead: int = 32, *, described: int = 0) -> None:
+    def __init__(
+        self, devices: int, rooms: int, ahead: int = 32, *, each: int | None = None, described: int = 0
+    ) -> None:
         at_once = min(described, max(1, (rooms - devices) // DESCRIBED_SHARE))
         if rooms < devices + at_once:
             raise ValueError(f"{rooms} rooms cannot give {devices + at_once} devices one each")
@@ -192,6 +197,7 @@ class Windows:
         self._windows += [Window(int(place < at_once)) for place in range(described)]
         self._next = devices + at_once
         self._ahead = ahead
+        self._each = rooms if each is None else max(1, each)
         self._begun = 0
         self._unfinished = devices
         self.rooms = rooms - at_once
@@ -220,6 +226,8 @@ class Windows:
         """A chunk of ``device`` has come. Returns the grants to make known."""
         window = self._windows[device]
         window.received += 1
+        if (held := window.received - window.loaded) > window.most:
+            window.most = held
         if device >= self._iterable or not window.loaded or window.limit - window.received > self._low:
             return ()
         return self._top_up(device)
@@ -273,7 +281,7 @@ class Windows:
         """What a device may have, after one has loaded its first chunk or its last."""
         idle = self._unfinished - self._begun
         # All rooms but one for each device that is not being loaded yet, evenly.
-        self._share = max(1, (self.rooms - idle) // max(1, self._begun))
+        self._share = max(1, min(self._each, (self.rooms - idle) // max(1, self._begun)))
         self._target = min(self._ahead, self._share)
         # A grant wakes a thread at the source, in the middle of what others do: so there are few, each for many chunks.
         # What is left meanwhile must last until the grant is there; of a short window that is one chunk. The numbers:

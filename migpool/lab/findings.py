@@ -163,7 +163,7 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
     }
     if source is not None:
         ran = source.running and source.stopped
-        remarks = {device.name: device.remark for device in destination.devices} if destination is not None else {}
+        there = {device.name: device for device in destination.devices} if destination is not None else {}
         told |= {
             "downtime_ms": (source.running - source.stopped) * MS if ran else None,
             "total_ms": (source.ended - source.began) * MS,
@@ -171,7 +171,12 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
             "bytes_before_stop": source.precopied,
             "bytes_after_stop": source.bytes - source.precopied,
             "clock": source.clock,
-            "devices": [replace(device, remark=remarks.get(device.name, "")) for device in source.devices],
+            "devices": [
+                replace(device, remark=one.remark, high_water=one.high_water)
+                if (one := there.get(device.name))
+                else device
+                for device in source.devices
+            ],
         }
     if destination is not None:
         told["memory"] = MemoryResult(

@@ -15,24 +15,54 @@ from collections.abc import Callable, Sequence
 
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Loaded, NextChunk
+from migpool.core.effects import EndParts, Loaded, NextChunk, NextPart
 from migpool.core.interpreter import Ready
 from migpool.core.machine import Slot
+from migpool.device import TaggedDevice
+from migpool.flow.parts import Parts
 from migpool.flow.window import Grant, Reassembly, Window, Windows
 from migpool.transport.splice import SplicedChunk
 
 UNLIMITED = 1 << 62
 
 
+class PartQueue:
+    """One device's parts with tags, and the jobs that wait for one.
+
+    Attributes:
+        ready: how each job that was left asked, and what carries it on.
+        active: how each job asked that has been given a part and has not said that it is done.
+        done: whether the config has been given to a job.
+    """
+
+    __slots__ = ("active", "done", "parts", "ready")
+
+    def __init__(self) -> None:
+        self.parts: Parts[Chunk] = Parts()
+        self.ready: dict[NextPart, Ready] = {}
+        self.active: set[NextPart] = set()
+        self.done = False
+
+    def take(self, effect: NextPart) -> Chunk | bool | None:
+        """A part, ``False`` if there is none any more, ``None`` if none is here. Called with the queue's lock held."""
+        chunk = self.parts.take()
+        if chunk is not None:
+            self.active.add(effect)
+            effect.index = chunk.index
+            return chunk
+        return False if self.parts.exhausted else None
+
+
 class ChunkQueue:
     """One device's chunks, and the job that waits for the next one."""
 
-    __slots__ = ("arrived", "lock", "order", "position", "ready", "slot", "spliced", "starved", "window")
+    __slots__ = ("arrived", "lock", "order", "parts", "position", "ready", "slot", "spliced", "starved", "window")
 
     def __init__(self, slot: Slot, position: int) -> None:
         self.slot = slot
         self.position = position
         self.order: Reassembly[Chunk] = Reassembly()
+        self.parts = PartQueue() if isinstance(slot.device, TaggedDevice) else None
         # Taken by itself where nobody waits: a condition's own way in is Python code, on every chunk.
         self.lock = threading.Lock()
         self.arrived = threading.Condition(self.lock)
@@ -51,6 +81,7 @@ class ChunkQueues:
         grant: makes a grant known to the source.
         switch: ends every wait.
         give_back: takes the room of a chunk that is loaded.
+        size: of a buffer, in bytes.
     """
 
     def __init__(
@@ -59,7 +90,9 @@ class ChunkQueues:
         grant: Callable[[Grant], None],
         switch: CancelSwitch,
         give_back: Callable[[Chunk], None],
+        size: int = 0,
     ) -> None:
+        self._size = size
         self.by_slot = {slot.number: ChunkQueue(slot, place) for place, slot in enumerate(slots)}
         self._windows: Windows | None = None
         self._windows_lock = threading.Lock()
@@ -130,6 +163,9 @@ class ChunkQueues:
         Raises:
             DeviceError: it must not come, or not again.
         """
+        if queue.parts is not None:
+            self._deliver_part(queue, queue.parts, chunk)
+            return
         windows, window = self._windows, queue.window
         limit = UNLIMITED
         grants: Sequence[Grant] = ()
@@ -151,6 +187,63 @@ class ChunkQueues:
         if ready is not None:
             ready(brought)
 
+    def _deliver_part(self, queue: ChunkQueue, those: PartQueue, chunk: Chunk) -> None:
+        limit, grants = UNLIMITED, list[Grant]()
+        if self._windows is not None and queue.window is not None:
+            with self._windows_lock:
+                limit = queue.window.limit
+                grants += self._windows.received(queue.position)
+        carried: list[tuple[Ready, Chunk | bool]] = []
+        with queue.lock:
+            those.parts.put(chunk.index, chunk, chunk.last, limit)
+            for effect in list(those.ready):
+                if (answer := those.take(effect)) is None:
+                    break
+                carried.append((those.ready.pop(effect), answer))
+            queue.arrived.notify_all()
+        for grant in grants:
+            self._grant(grant)
+        for ready, answer in carried:
+            ready(answer)
+
+    def take_part(self, effect: NextPart) -> Chunk | bool:
+        """Wait for a part on the calling thread."""
+        queue, those = self._parts(effect.slot)
+        with queue.lock:
+            while (answer := those.take(effect)) is None:
+                self._switch.check()
+                queue.starved = True
+                queue.arrived.wait()
+            queue.starved = False
+        return answer
+
+    def part_or_call(self, effect: NextPart, ready: Ready, *, leave: bool) -> Chunk | bool | None:
+        """Return a part if one is here; if not, have the receiver that brings one call ``ready`` with it."""
+        del leave  # whoever brings the next part takes that one
+        queue, those = self._parts(effect.slot)
+        with queue.lock:
+            self._switch.check()
+            answer = those.take(effect)
+            queue.starved = answer is None
+            if answer is None:
+                those.ready[effect] = ready
+        return answer
+
+    def end_parts(self, effect: EndParts) -> Chunk | None:
+        """A job has been told that there are no more parts. The last one gets the config."""
+        queue, those = self._parts(effect.slot)
+        with queue.lock:
+            those.active.discard(effect.following)
+            if those.active or those.done:
+                return None
+            those.done = True
+            return those.parts.config
+
+    def _parts(self, slot: Slot) -> tuple[ChunkQueue, PartQueue]:
+        queue = self.by_slot[slot.number]
+        assert queue.parts is not None
+        return queue, queue.parts
+
     def loaded(self, effect: Loaded) -> None:
         """A device has loaded a chunk: its room is free."""
         # The room first, then the credit: when the chunk that it allows arrives, there is a buffer for it.
@@ -163,6 +256,11 @@ class ChunkQueues:
             grants = windows.finished(position) if effect.last else windows.loaded(position)
         for grant in grants:
             self._grant(grant)
+
+    def most_held(self, slot: Slot) -> int:
+        """How many bytes of buffers a device has held at once, at the most; 0 where no credits bound it."""
+        queue = self.by_slot.get(slot.number)
+        return 0 if queue is None or queue.window is None else queue.window.most * self._size
 
     def starved(self) -> str:
         """The first device whose job waits for a chunk, and which; empty if none does."""
@@ -177,14 +275,18 @@ class ChunkQueues:
             with queue.lock:
                 if starved and not queue.starved:
                     continue
-                if missing := queue.order.missing():
+                if missing := (queue.order if queue.parts is None else queue.parts.parts).missing():
                     return f"{queue.slot.name}: {missing}"
         return ""
 
     def _wake(self) -> None:
         for queue in self.by_slot.values():
             with queue.lock:
-                ready, queue.ready = queue.ready, None
+                left = [] if queue.ready is None else [queue.ready]
+                queue.ready = None
+                if queue.parts is not None:
+                    left += queue.parts.ready.values()
+                    queue.parts.ready.clear()
                 queue.arrived.notify_all()
-            if ready is not None:
+            for ready in left:
                 ready()

@@ -17,12 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Wait
+from migpool.core.effects import Steps, Wait
 from migpool.core.interpreter import Interpreter, Job, of
-from migpool.core.jobs import load_config, load_described, load_state
+from migpool.core.jobs import load_config, load_described, load_parts, load_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import start
-from migpool.device import MemoryDevice
+from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.endpoint import EndOptions, Endpoint
@@ -325,7 +325,12 @@ class Destination(Endpoint):
                 iterable, described = len(self.machine.iterable), len(self._crossing.described)
                 self._return_path.answer(Welcome(self._chunk, iterable + described))
                 if iterable or described:
-                    windows = Windows(iterable, self._rooms, described=described)
+                    windows = Windows(
+                        iterable,
+                        self._rooms,
+                        each=self.settings.device_budget // self._chunk if self.settings.device_budget else None,
+                        described=described,
+                    )
                     self._load_handlers.chunk_queues.use_credits(windows)
                 if not iterable:
                     self._return_path.answer(SwitchoverAck())
@@ -339,9 +344,10 @@ class Destination(Endpoint):
 
     def _submit(self, slots: Sequence[Slot]) -> None:
         keep = self.settings.config_load == "after-iterables"
-        for slot in slots:
-            steps = load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)
-            self._scheduler.take(Job("load", steps, slot))
+        for lane in range(max(map(_jobs_of, slots), default=0)):
+            for slot in slots:
+                if lane < _jobs_of(slot):
+                    self._scheduler.take(Job("load", _loading(slot, keep=keep), slot, lane))
 
     def _submit_late(self) -> None:
         """Every page of the memory is in its place."""
@@ -373,4 +379,18 @@ class Destination(Endpoint):
         for slot in self.machine:
             device = slot.device
             described = slot in self._crossing.described
-            yield DeviceReport(slot.name, device.note, device.iterable, remark=device.remark, described=described)
+            held = self._load_handlers.chunk_queues.most_held(slot) if self._accepted else 0
+            yield DeviceReport(
+                slot.name, device.note, device.iterable, remark=device.remark, described=described, high_water=held
+            )
+
+
+def _jobs_of(slot: Slot) -> int:
+    """How many jobs load a device at once."""
+    return slot.device.engines if isinstance(slot.device, TaggedDevice) else 1
+
+
+def _loading(slot: Slot, *, keep: bool) -> Steps:
+    if isinstance(slot.device, TaggedDevice):
+        return load_parts(slot, keep=keep)
+    return load_state(slot, keep=keep) if slot.device.iterable else load_described(slot)

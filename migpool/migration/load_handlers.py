@@ -20,10 +20,21 @@ from typing import TYPE_CHECKING
 
 from migpool.core.buffers import BufferPool, Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import LoadConfig, Loaded, LoadIterated, LoadSetup, Wait, WriteState
-from migpool.core.interpreter import Handlers, of
+from migpool.core.effects import (
+    EndParts,
+    LoadConfig,
+    Loaded,
+    LoadIterated,
+    LoadPart,
+    LoadSetup,
+    NextPart,
+    Wait,
+    WriteState,
+)
+from migpool.core.interpreter import Caller, Handlers, of
 from migpool.core.machine import Slot
 from migpool.core.trace import Tracer, pack_span
+from migpool.device import TaggedDevice
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerGone, ProtocolError
 from migpool.flow.window import Grant
 from migpool.migration.chunk_queue import ChunkQueue, ChunkQueues
@@ -34,7 +45,7 @@ from migpool.transport.sockets import WAIT_FOR_ALL, read_exactly, read_rest, wai
 from migpool.transport.splice import SplicedChunk, cut_short
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateParser
 from migpool.wire.multifd import DEVICE_STATE, PREFIX_SIZE, SYNC, header_rest, packet_flags
-from migpool.wire.records import config_within
+from migpool.wire.records import config_within, tag_within
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
@@ -77,7 +88,7 @@ class LoadHandlers:
         self._pool = pool
         self._tracer = tracer
         self._switch = switch
-        self.chunk_queues = ChunkQueues(slots, grant, switch, pool.give_back)
+        self.chunk_queues = ChunkQueues(slots, grant, switch, pool.give_back, pool.size)
         queues = self.chunk_queues.by_slot.values()
         self._parser = DeviceStateParser(
             {(queue.slot.device.idstr, queue.slot.device.instance_id): queue for queue in queues}, limit=pool.size
@@ -91,11 +102,16 @@ class LoadHandlers:
         """What each effect means here; ``NextChunk`` is answered by :attr:`chunk_queues`."""
         handlers = Handlers()
         handlers.on(WriteState, self._move_state if self._splice else self._write_state)
+        handlers.on(NextPart, self.chunk_queues.take_part)
+        part_or_call: Caller[NextPart, Chunk | bool] = self.chunk_queues.part_or_call
+        handlers.on_call(NextPart, part_or_call)
+        handlers.on(LoadPart, self._load_part)
+        handlers.on(EndParts, self.chunk_queues.end_parts)
         handlers.on(Loaded, self.chunk_queues.loaded)
         handlers.on(LoadConfig, _load_config)
         LoadOrder(self._switch).handle(handlers)
         handlers.on(LoadSetup, _load_setup)
-        handlers.on(LoadIterated, lambda effect: effect.slot.device.load_state(effect.data))
+        handlers.on(LoadIterated, _load_iterated)
         if self._memory is not None:
             self._memory.handle(handlers, self._liveness.idle)
         return handlers
@@ -105,6 +121,12 @@ class LoadHandlers:
     def _write_state(self, effect: WriteState) -> None:
         chunk = effect.chunk
         effect.slot.device.load_state(chunk.buffer if chunk.length == chunk.size else chunk.payload)
+        self._liveness.moved = True
+
+    def _load_part(self, effect: LoadPart) -> None:
+        device = effect.slot.device
+        assert isinstance(device, TaggedDevice)
+        device.load_part(effect.index, effect.chunk.payload)
         self._liveness.moved = True
 
     def _move_state(self, effect: WriteState) -> None:
@@ -268,6 +290,14 @@ def _load_setup(effect: LoadSetup) -> None:
     if effect.version is not None:
         device.check_version(effect.version)
     device.load_setup(effect.data)
+
+
+def _load_iterated(effect: LoadIterated) -> None:
+    device, data = effect.slot.device, effect.data
+    if isinstance(device, TaggedDevice):
+        device.load_part(*tag_within(data))
+    else:
+        device.load_state(data)
 
 
 def _load_config(effect: LoadConfig) -> None:

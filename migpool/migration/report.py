@@ -29,6 +29,8 @@ class DeviceReport:
         redone: how many bytes of the state that was sent while the machine ran changed meanwhile, as far as the device
             said, and so had to be sent anew.
         config: how many of the bytes are the config.
+        high_water: how many bytes of the destination's buffers it held at once, at the most; only the destination
+            knows, where credits bound it.
         described: whether it is not iterable, and its config went over the multifd channels all the same.
     """
 
@@ -42,6 +44,7 @@ class DeviceReport:
     redone: int = 0
     config: int = 0
     described: bool = False
+    high_water: int = 0
 
     @property
     def has_job(self) -> bool:

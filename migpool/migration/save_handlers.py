@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from migpool.core.buffers import BufferPool, Chunk, Conduit
 from migpool.core.cancel import CancelSwitch
@@ -25,6 +25,7 @@ from migpool.core.effects import (
     SaveConfig,
     SaveSetup,
     Send,
+    SendAhead,
     SendPart,
     SendSection,
 )
@@ -35,7 +36,7 @@ from migpool.migration.sections import config_section, counted
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config
+from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config, tagged_record
 from migpool.wire.sections import section_end, section_part
 
 UNLIMITED = 1 << 62
@@ -49,27 +50,24 @@ class Gate:
     the write of an attribute.
     """
 
-    __slots__ = ("_changed", "_ready", "_switch", "limit", "waiting")
+    __slots__ = ("_changed", "_ready", "_switch", "_waiting", "limit")
 
     def __init__(self, switch: CancelSwitch, limit: int) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._switch = switch
-        self._ready: Ready | None = None
+        self._ready: dict[int, Ready] = {}
+        self._waiting: set[int] = set()
         self.limit = limit
-        self.waiting = -1
 
     def open(self, limit: int) -> None:
         """The destination grants the indices below ``limit``."""
-        ready = None
+        passed: list[Ready] = []
         with self._changed:
             if limit > self.limit:
                 self.limit = limit
                 self._changed.notify_all()
-                if self.waiting < limit:
-                    ready, self._ready = self._ready, None
-                    if ready is not None:
-                        self.waiting = -1
-        if ready is not None:
+                passed = [self._ready.pop(index) for index in sorted(self._ready) if index < limit]
+        for ready in passed:
             ready(limit)
 
     def wait(self, index: int) -> int:
@@ -77,12 +75,18 @@ class Gate:
         if index < self.limit:
             return self.limit
         with self._changed:
-            self.waiting = index
+            self._waiting.add(index)
             while index >= self.limit:
                 self._switch.check()
                 self._changed.wait()
-            self.waiting = -1
+            self._waiting.discard(index)
         return self.limit
+
+    @property
+    def waiting(self) -> int:
+        """The lowest index that a job waits with; -1 if none waits."""
+        with self._changed:
+            return min((*self._waiting, *self._ready), default=-1)
 
     def passed_or_call(self, index: int, ready: Ready) -> int | None:
         """Return the limit if ``index`` has been granted; if not, have ``ready`` called when it is."""
@@ -93,16 +97,16 @@ class Gate:
             self._switch.check()
             if index < self.limit:
                 return self.limit
-            self.waiting = index
-            self._ready = ready
+            self._ready[index] = ready
         return None
 
     def wake(self) -> None:
         """Have a waiting job look at the switch."""
         with self._changed:
-            ready, self._ready = self._ready, None
+            left = list(self._ready.values())
+            self._ready.clear()
             self._changed.notify_all()
-        if ready is not None:
+        for ready in left:
             ready()
 
 
@@ -164,6 +168,7 @@ class SaveHandlers:
         bytes_of: counts the bytes of each slot's state and config as they go.
         config_of: notes how many of them are its config.
         splice: whether state moves into the channels by splice(2) where a device allows it.
+        lanes: by slot number, how many jobs save a device at once, where that is more than one.
     """
 
     def __init__(
@@ -177,6 +182,7 @@ class SaveHandlers:
         config_of: dict[int, int],
         *,
         splice: bool,
+        lanes: Mapping[int, int] | None = None,
     ) -> None:
         self._group = group
         self._main = main
@@ -187,6 +193,11 @@ class SaveHandlers:
         self._bytes_of = bytes_of
         self._config_of = config_of
         self._outlets = {slot.number: _Outlet(slot) for slot in slots}
+        self._lanes = lanes or {}
+        self._lane_outlets = {
+            (slot.number, lane): _Outlet(slot) for slot in slots for lane in range(self._lanes.get(slot.number, 0))
+        }
+        self._counting = threading.Lock()
 
     def handlers(self) -> Handlers:
         """What each effect means here."""
@@ -197,6 +208,7 @@ class SaveHandlers:
         handlers.on_call(Credit, self._credit_or_call)
         handlers.on(Send, self._send if self._group else self._write)
         handlers.on(SendPart, self._send_part)
+        handlers.on(SendAhead, self._send_ahead if self._group else self._write_part)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
@@ -204,7 +216,7 @@ class SaveHandlers:
         return handlers
 
     def _acquire(self, effect: Acquire) -> Chunk | Conduit:
-        if self._splice and effect.slot.device.splice_fd() is not None:
+        if self._splice and effect.slot.number not in self._lanes and effect.slot.device.splice_fd() is not None:
             conduit = Conduit(self._pool.size)
             self._conduits.append(conduit)
             return conduit
@@ -261,6 +273,20 @@ class SaveHandlers:
             self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
             self._bytes_of[number] += len(chunk)
             self._group.done(effect.slot.name)
+
+    def _send_ahead(self, effect: SendAhead) -> None:
+        number, index, chunk = effect.slot.number, effect.index, effect.chunk
+        outlet = self._lane_outlets[number, effect.lane]
+        outlet.header.pack(index, chunk.length)
+        outlet.vectors[1] = chunk.buffer if chunk.length == chunk.size else chunk.payload
+        self._group.send(effect.slot.name, index, outlet.vectors, HEADER_SIZE + chunk.length)
+        with self._counting:  # the device's other jobs count, too
+            self._bytes_of[number] += chunk.length
+
+    def _write_part(self, effect: SendAhead) -> None:
+        number, chunk = effect.slot.number, effect.chunk
+        self._main.write(section_part(number, [*tagged_record(effect.index, chunk.payload), end_payload()]))
+        self._bytes_of[number] += chunk.length
 
     def _send_part(self, effect: SendPart) -> None:
         number, part = effect.slot.number, effect.part

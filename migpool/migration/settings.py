@@ -20,6 +20,7 @@ class Settings:
         channels: how many multifd channels there are; the same at both ends.
         chunk: the longest chunk in bytes. The destination may ask for shorter ones, so that its budget suffices.
         budget: how many bytes of chunks the destination may hold.
+        device_budget: how many of them may be one iterable device's; 0 for no limit of its own.
         peer_limit: how long the peer may show no progress, in seconds.
         connect_limit: how long the source looks for the destination, and how long a source that has come may take to
             open all its connections, in seconds.
@@ -38,6 +39,8 @@ class Settings:
             one after the other.
         vmsd: where the config of a device that is not iterable crosses, if the device does not say. Without multifd
             channels there is but the main channel.
+        in_flight: how many jobs save an iterable device at once, if the device does not say: while one sends a chunk,
+            another reads the next. Without multifd channels there is one.
         config_load: when the destination loads the config of an iterable device: as soon as that device has all its
             state, or only after every iterable device has.
     """
@@ -45,6 +48,7 @@ class Settings:
     channels: int = 2
     chunk: int = MIB
     budget: int = 64 * MIB
+    device_budget: int = 0
     peer_limit: float = 30.0
     connect_limit: float = 10.0
     accept_limit: float = 300.0
@@ -58,6 +62,7 @@ class Settings:
     auto_converge: bool = True
     together: bool = True
     vmsd: ConfigChannel = "main-channel"
+    in_flight: int = 1
     config_load: ConfigLoad = "as-loaded"
 
     @property

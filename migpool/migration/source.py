@@ -36,15 +36,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import SaveSetup, Wait
+from migpool.core.effects import SaveSetup, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
-from migpool.core.jobs import keep_config, save_described, save_sections, save_state
+from migpool.core.jobs import keep_config, save_described, save_lane, save_parts, save_sections, save_state
 from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import run_again, stop
+from migpool.device import TaggedDevice
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
 from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
+from migpool.migration.lanes import Lanes
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY
@@ -199,7 +201,13 @@ class Source(Endpoint):
         return chunk
 
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
-        self._pool = BufferPool(chunk, len(self.machine.iterable) + 1)
+        lanes = {
+            slot.number: count
+            for slot in self.machine.iterable
+            if (count := self._lanes(slot)) > 1 or isinstance(slot.device, TaggedDevice)
+        }
+        jobs = sum(lanes.get(slot.number, 1) for slot in self.machine.iterable)
+        self._pool = BufferPool(chunk, jobs + 1)
         stack.callback(self._note_memory, self._pool)
         save_handlers = SaveHandlers(
             self._multifd_slots,
@@ -210,10 +218,12 @@ class Source(Endpoint):
             self._bytes_of,
             self._config_of,
             splice=self.settings.splice,
+            lanes=lanes,
         )
         stack.callback(save_handlers.close)
         handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
+        Lanes(lanes, self._switch).handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
         self._memory = self._make_memory(stack)
 
@@ -318,9 +328,26 @@ class Source(Endpoint):
         self._interpreter.run(Job("sections", save_sections(self._crossing.late_sections)))
 
     def _submit(self, slots: Sequence[Slot]) -> None:
-        for slot in slots:
-            steps = save_state(slot) if slot.device.iterable else save_described(slot, self._pool.size)
-            self._scheduler.take(Job("save", steps, slot))
+        """Have jobs save the devices: the first job of each, in order, and then those that go beside it."""
+        for lane in range(max(map(self._lanes, slots), default=0)):
+            for slot in slots:
+                if lane < self._lanes(slot):
+                    self._scheduler.take(Job("save", self._saving(slot, lane), slot, lane))
+
+    def _saving(self, slot: Slot, lane: int) -> Steps:
+        if not slot.device.iterable:
+            return save_described(slot, self._pool.size)
+        if isinstance(slot.device, TaggedDevice):
+            return save_parts(slot, lane)
+        return save_lane(slot, lane) if self._lanes(slot) > 1 else save_state(slot)
+
+    def _lanes(self, slot: Slot) -> int:
+        """How many jobs save a device at once."""
+        if not (slot.device.iterable and self._group):
+            return 1
+        if isinstance(slot.device, TaggedDevice):
+            return slot.device.engines
+        return slot.device.in_flight or self.settings.in_flight
 
     def _join(self) -> None:
         begin = time.monotonic_ns()

@@ -40,7 +40,9 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
 
 
 def _place(device: Device, entry: DeviceEntry, where: str) -> None:
-    """Have the device's config cross where its entry says."""
+    """Have the device's state cross as its entry says."""
+    if entry.in_flight is not None:
+        device.in_flight = entry.in_flight
     if entry.vmsd is None or device.iterable:
         return
     if entry.vmsd == "multifd" and device.config_channel == "main-channel":

@@ -14,6 +14,7 @@
     count = 2
     options = {size = "64MiB"}        # the plug-in's own
     vmsd = "multifd"                  # as [migration] vmsd, for these devices
+    in_flight = 2                     # as [migration] in_flight, for these devices
 
     [channels]
     count = 4
@@ -23,6 +24,7 @@
     [memory]
     budget = "32MiB"                  # what the destination may hold
     chunk = "1MiB"
+    device_budget = "8MiB"            # how much of it one device may hold; without it there is no limit of its own
 
     [limits]                          # seconds
     peer = 30
@@ -41,6 +43,7 @@
     splice = false                    # move state past the buffers, where a device has a descriptor for that
     credits = true
     vmsd = "main-channel"             # or "multifd": devices that are not iterable as jobs, over the multifd channels
+    in_flight = 1                     # jobs that save an iterable device at once: one reads while another sends
     config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
 
     [compare]
@@ -68,6 +71,7 @@ from migpool.units import MIB, parse_rate, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
 Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1)]
+InFlight = Annotated[int, Field(ge=1, le=64)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -86,6 +90,7 @@ class DeviceEntry(_Table):
     count: Annotated[int, Field(ge=1, le=4096)] = 1
     options: dict[str, JsonValue] = {}
     vmsd: ConfigChannel | None = None
+    in_flight: InFlight | None = None
 
 
 class ChannelsTable(_Table):
@@ -98,6 +103,7 @@ class MemoryTable(_Table):
     """``[memory]``, in bytes."""
 
     budget: Size = 64 * MIB
+    device_budget: Size | None = None
     chunk: Annotated[Size, Field(ge=4096, le=64 * MIB, multiple_of=4096)] = MIB
 
 
@@ -124,6 +130,7 @@ class MigrationTable(_Table):
     splice: bool = False
     credits: bool = True
     vmsd: ConfigChannel = "main-channel"
+    in_flight: InFlight = 1
     config_load: ConfigLoad = "as-loaded"
 
 
@@ -161,6 +168,7 @@ class Scenario(_Table):
             channels=self.channels.count,
             chunk=self.memory.chunk,
             budget=self.memory.budget,
+            device_budget=self.memory.device_budget or 0,
             peer_limit=self.limits.peer,
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,

@@ -6,7 +6,7 @@ do before it can replace a thread a device (``docs/architecture.md`` cites the t
 
 What counts as blocking: a worker that is inside
 
-* ``NextChunk`` or ``Credit``: migpool's own waits, in which nothing is computed;
+* ``NextChunk``, ``Credit``, ``Turn`` or ``AfterOthers``: migpool's own waits, in which nothing is computed;
 * ``ReadState``, ``WriteState``, ``Send``, ``SaveConfig`` or ``LoadConfig`` (the wait for the big lock included), in
   which a device or the kernel may block as well as compute: if the thread has used less than half of its fair share of
   a CPU, in turns with as many others as there are CPUs, over a window of half a millisecond or more; and ``Send`` for
@@ -38,13 +38,25 @@ import threading
 from collections import deque
 from time import monotonic_ns
 
-from migpool.core.effects import Credit, Effect, LoadConfig, NextChunk, ReadState, SaveConfig, Send, WriteState
+from migpool.core.effects import (
+    READS,
+    SENDS,
+    WRITES,
+    AfterOthers,
+    Credit,
+    Effect,
+    LoadConfig,
+    NextChunk,
+    NextPart,
+    SaveConfig,
+    Turn,
+)
 from migpool.core.interpreter import Job
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
 
-WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, Credit})
-MAY_BLOCK = WAITS | {ReadState, WriteState, Send, SaveConfig, LoadConfig}
+WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, NextPart, Credit, Turn, AfterOthers})
+MAY_BLOCK = WAITS | {*READS, *WRITES, *SENDS, SaveConfig, LoadConfig}
 
 UNLIMITED = 1 << 16
 WINDOW = 500_000
@@ -197,7 +209,7 @@ class BlockingAwareScheduler(Scheduler):
         window = max(WINDOW, int(2e9 * self._cpus * sys.getswitchinterval()))
         share = 1 / (2 * self._cpus)
         waits = [wait for worker in self._workers if (wait := worker.blocks_in(window, share)) is not None]
-        blocked = len(waits) - max(0, waits.count(Send) - self._channels)
+        blocked = len(waits) - max(0, sum(wait in SENDS for wait in waits) - self._channels)
         runnable = len(self._workers) - self._idle - blocked
         missing = self._cpus - runnable if runnable else max(self._cpus, len(self._workers))
         missing = min(missing, len(self._jobs) - self._idle, self._limit - len(self._workers))

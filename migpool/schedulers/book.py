@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from migpool.core.effects import Credit, NextChunk
+from migpool.core.effects import Brought, Credit, NextChunk
 from migpool.core.interpreter import Job
 from migpool.errors import PluginError, UsageError
 
@@ -131,7 +131,7 @@ class Book:
         if len(begun) == len(jobs):
             return False
         pending = [job.effect for job in begun]
-        if not all(isinstance(effect, NextChunk | Credit) for effect in pending):
+        if not all(isinstance(effect, Brought) for effect in pending):
             return quiet >= self.limit
         return quiet >= self.limit * (CREDIT if any(isinstance(effect, Credit) for effect in pending) else WAITING)
 

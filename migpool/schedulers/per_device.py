@@ -2,11 +2,12 @@
 
 Proposed by Maciej S. Szmigiero on qemu-devel; ``docs/architecture.md`` cites the thread.
 
-The number of devices is the bound on threads; no device ever waits for another one's turn. With
+The number of devices is the bound on threads; no device ever waits for another one's turn. A device that is saved by
+several jobs at once has a thread for each of them. With
 ``per-device:switchover`` each thread is made when its device's first job comes, which is at the switchover.
 
-Guarantee: jobs of one device run in the order of ``submit``, on that device's thread. A job for a device that was not
-announced, or for none, makes a thread in the same way when the first of them comes.
+Guarantee: jobs of one device and lane run in the order of ``submit``, on that one's thread. A job for a device that was
+not announced, or for none, makes a thread in the same way when the first of them comes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class PerDeviceScheduler(Scheduler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._queues: dict[int, SimpleQueue[Job | None]] = {}
+        self._queues: dict[tuple[int, int], SimpleQueue[Job | None]] = {}
         self._making = Lock()
 
     def setup(self, setup: Setup) -> None:
@@ -35,25 +36,25 @@ class PerDeviceScheduler(Scheduler):
         if "switchover" in self.chosen:
             return
         for slot in setup.devices:
-            self._queue(slot.number, slot.name)
+            self._queue(slot.number, 0, slot.name)
 
     def submit(self, job: Job) -> None:
         """Hand ``job`` to its device's thread. Never blocks."""
         if self.accept(job):
-            queue = self._queue(job.slot.number, job.slot.name) if job.slot else self._queue(-1, job.name)
-            queue.put(job)
+            number, name = (job.slot.number, job.slot.name) if job.slot else (-1, job.name)
+            self._queue(number, job.lane, name).put(job)
 
     def release(self) -> None:
         """Let each thread end after the jobs that it has."""
         for queue in self._queues.values():
             queue.put(None)
 
-    def _queue(self, number: int, name: str) -> SimpleQueue[Job | None]:
+    def _queue(self, number: int, lane: int, name: str) -> SimpleQueue[Job | None]:
         with self._making:
-            queue = self._queues.get(number)
+            queue = self._queues.get((number, lane))
             if queue is None:
-                queue = self._queues[number] = SimpleQueue()
-                self.spawn(name, partial(self._work, queue))
+                queue = self._queues[number, lane] = SimpleQueue()
+                self.spawn(f"{name}+{lane}" if lane else name, partial(self._work, queue))
             return queue
 
     def _work(self, queue: SimpleQueue[Job | None]) -> None:

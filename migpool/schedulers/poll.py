@@ -42,7 +42,7 @@ from functools import partial
 from time import monotonic_ns, thread_time_ns
 from typing import TypeAlias
 
-from migpool.core.effects import Brought, Effect, Locked, ReadState, Send, WriteState
+from migpool.core.effects import READS, SENDS, WRITES, Brought, Effect, Locked, ReadState
 from migpool.core.interpreter import Job, Ready
 from migpool.core.machine import Slot
 from migpool.core.thread_state import ThreadState
@@ -50,8 +50,8 @@ from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
 
-IN_TURN: tuple[type[Effect[object]], ...] = (Locked, ReadState, WriteState)
-MAY_BLOCK = (*IN_TURN, Send)
+IN_TURN: tuple[type[Effect[object]], ...] = (Locked, *READS, *WRITES)
+MAY_BLOCK = (*IN_TURN, *SENDS)
 ALL: tuple[type[Effect[object]], ...] = (Effect,)
 
 BLOCKS, BLOCKS_LONG = 1_000_000, 100_000_000

@@ -27,6 +27,7 @@ from migpool.wire.unread import Buffer, Steps, Unread, take
 
 _U64 = struct.Struct(">Q")
 _PAIR = struct.Struct(">QQ")
+_TAG = struct.Struct(">I")
 _RECORD_LIMIT: Final = 1 << 16
 CONFIG_FRAME: Final = 16
 """How many bytes :func:`frame_config` adds to a config."""
@@ -69,6 +70,23 @@ def setup_payload(data: Buffer = b"") -> list[Buffer]:
 def data_record(data: Buffer) -> list[Buffer]:
     """One record of state: two buffers, of which the second is ``data`` itself."""
     return [_PAIR.pack(Mark.DATA, len(data)), data]
+
+
+def tagged_record(tag: int, part: Buffer) -> list[Buffer]:
+    """One record of a part with a tag: its tag in 32 bits, then the part itself. QEMU has no such records."""
+    return [_PAIR.pack(Mark.DATA, _TAG.size + len(part)), _TAG.pack(tag), part]
+
+
+def tag_within(data: memoryview) -> tuple[int, memoryview]:
+    """The tag and the part in a record that :func:`tagged_record` made.
+
+    Raises:
+        ProtocolError: there is not even a tag.
+    """
+    if len(data) < _TAG.size:
+        raise ProtocolError(0, "part of a device's state", f"a tag of {_TAG.size} bytes first, found {len(data)}")
+    tag: int = _TAG.unpack_from(data)[0]
+    return tag, data[_TAG.size :]
 
 
 def initial_data_sent() -> bytes:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from migpool.device import ConfigLock
 from migpool.lab.analysis.attribution import attribute
+from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.device_costs import device_costs
 from migpool.lab.analysis.whatif.resources import replays
 from migpool.lab.analysis.why import analyse
 from migpool.lab.run.result import AnalysisResult
@@ -197,5 +200,43 @@ def test_the_replay_is_near_under_every_way_of_using_threads(
         found = replays(*reports)
         assert found is not None
         assert found.replayed == pytest.approx(found.downtime, rel=0.25)
+
+    undisturbed(check, tmp_path)
+
+
+def described(count: int, lock: ConfigLock, seconds: float) -> list[Slow]:
+    """Devices that are not iterable, every other one of which is loaded after the one before."""
+    made = [Slow(f"s{number}", 0, {"save_config": seconds, "load_config": seconds}) for number in range(count)]
+    for number, device in enumerate(made):
+        device.iterable = False
+        device.save_lock = device.load_lock = lock
+        device.after = [made[number - 1].idstr] if number % 2 else []
+    return made
+
+
+@pytest.mark.parametrize("lock", ["big", "own", "none"])
+@pytest.mark.parametrize("saving", [Own, PoolScheduler, PollScheduler])
+def test_the_replay_knows_jobs_of_configs_their_locks_and_several_jobs_of_a_device(
+    saving: type[Scheduler], lock: ConfigLock, tmp_path: Path
+) -> None:
+    settings = Settings(channels=2, chunk=65536, budget=1 << 20, peer_limit=LIMIT, vmsd="multifd", in_flight=2)
+
+    def check(place: Path) -> None:
+        reports = migrate(
+            [*described(6, lock, 0.004), *machine(0.004, 0.005)],
+            [*described(6, lock, 0.008), *machine(0, 0, write=0.006)],
+            saving(),
+            Own(),
+            place,
+            settings=settings,
+        )
+        assert [report.error for report in reports] == ["", ""]
+        found, whole = replays(*reports), attribute(*reports)
+        assert found is not None
+        assert found.replayed == pytest.approx(found.downtime, rel=0.25)
+        assert sum(link.end - link.begin for link in whole.links) == whole.downtime
+        bound = lower_bound([reports])
+        assert 0 < bound.milliseconds * 1e6 <= whole.downtime
+        assert [one.load_locked for one in device_costs([reports])] == [*[lock == "big"] * 6, True, True]
 
     undisturbed(check, tmp_path)

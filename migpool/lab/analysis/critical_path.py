@@ -9,6 +9,7 @@ a pause            nothing was waited for ("cpu"), down to the span before
 join               the job that ended last, at its end
 starved            the save job of the device, when the chunk had gone into the socket; from there on "network"
 credit             the load job of the device, when it gave room back; from there on "credit"
+turn               the begin of the read that another job of the device was in
 order              the job of the device that was loaded last before
 lock, queued       the waiter's own begin of the wait; the link names the device that was waited behind
 the first span     the migration's own thread, when it submitted the job; for a config that was held until every
@@ -39,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.analysis.kinds import WAITS, PathRule
 from migpool.lab.analysis.path_walk import OWN, Link, PathWalk
@@ -66,6 +68,7 @@ class _Walk(PathWalk):
             "join": self._join,
             "sync": self._sync,
             "order": self._order,
+            "turn": self._turn,
         }
 
     def step(self) -> None:
@@ -211,6 +214,15 @@ class _Walk(PathWalk):
         self._spend(max(told, span.begin), "network", came)
         if self.now > max(span.begin, self._floor) and not self._go(self._source, OWN):
             self._spend(span.begin, "network", came)
+
+    def _turn(self, span: Span) -> None:
+        """Another job of the device was reading it: what that read took is the device's."""
+        read = self._index.reads[span.slot].at(self.now) if span.slot in self._index.reads else None
+        if read is None or read.end <= span.begin:
+            self._spend(span.begin, "turn", span)
+            return
+        self._spend(min(read.end, self.now), "turn", span)
+        self._spend(read.begin, WAITS[Wait.READ].kind, read)
 
     def _order(self, span: Span) -> None:
         """A device waited for others to be loaded: for the one that was loaded last."""

@@ -18,11 +18,24 @@ LeftBy: TypeAlias = Literal["job", "migration", "channel", "migration or channel
 """Who leaves spans of a kind: a job, whatever thread it runs on; the migration's own thread; a channel. CHANNEL lies
 inside SEND and is told from the job's spans."""
 
-PathRule: TypeAlias = Literal["work", "starved", "credit", "send", "lock", "queued", "join", "sync", "order"]
+PathRule: TypeAlias = Literal["work", "starved", "credit", "send", "lock", "queued", "join", "sync", "order", "turn"]
 """How the critical path goes on from a span: "work" from its begin, the others as ``critical_path.py`` says."""
 
 ReplayRule: TypeAlias = Literal[
-    "own", "stop", "start", "read", "write", "config", "send", "credit", "starved", "loaded", "hold", "lock", "order"
+    "own",
+    "stop",
+    "start",
+    "read",
+    "write",
+    "config",
+    "send",
+    "credit",
+    "starved",
+    "loaded",
+    "hold",
+    "lock",
+    "order",
+    "turn",
 ]
 """What a span becomes in the replay. "own" is work that takes as long as it took; so are a device's stop, start, reads,
 writes and configs, by which name a resource makes them free. The others are in ``whatif/jobsteps.py``."""
@@ -112,6 +125,8 @@ _ALL: tuple[WaitKind, ...] = (
              "k", "cyan", "#c9b458", counts_as="cpu", replay="hold"),
     WaitKind(Wait.OWN_LOCK, "own lock", "another call of the device held the device's own lock",
              "m", "red", "#d98880", waits=True, layer=6, replay="lock"),
+    WaitKind(Wait.TURN, "turn", "another job of the same device was reading it",
+             "t", "bright_blue", "#9fb8d9", waits=True, layer=3, path="turn", replay="turn"),
     WaitKind(Wait.ORDER, "order", "a device was loaded only after others, as it declares",
              "o", "bright_red", "#b5651d", waits=True, layer=2, keeps_thread=False, path="order", replay="order"),
     WaitKind(Wait.QUEUED, "queued", "a job, or a chunk in a socket, waited for a thread that worked for another device",

@@ -83,6 +83,7 @@ class SideIndex:
         self.sections: dict[int, Span] = {}
         jobs: defaultdict[int, list[Span]] = defaultdict(list)
         loaded: defaultdict[int, list[Span]] = defaultdict(list)
+        reads: defaultdict[int, list[Span]] = defaultdict(list)
         own: list[Span] = []
         queued: list[Span] = []
         holders: list[Stretch] = []
@@ -108,6 +109,8 @@ class SideIndex:
                     jobs[slot].append(span)
                     if wait is Wait.SEND:
                         self.sends[slot, span.index] = span
+                    elif wait is Wait.READ:
+                        reads[slot].append(span)
                     elif wait is Wait.LOADED:
                         loaded[slot].append(span)
                     elif wait is Wait.HOLD and (held is None or span.end > held.end):
@@ -131,6 +134,7 @@ class SideIndex:
         # A thread that loads held configs one after the other by itself works all the time: none of it is queueing.
         self.own = Track(span for span in own if span.wait is not Wait.QUEUED or not self.was_held(span))
         self.jobs = {slot: Track(spans) for slot, spans in jobs.items()}
+        self.reads = {slot: Track(spans) for slot, spans in reads.items()}
         self.loaded = {slot: Track(spans) for slot, spans in loaded.items()}
         self.holders = Track(holders)
         self._busy = {

@@ -39,6 +39,9 @@ class JobSteps:
             rule = WAITS[span.wait].replay
             if rule == "lock":
                 continue
+            if rule == "turn":
+                before = span.end
+                continue
             if rule == "credit":
                 self._credit(step, span, before, reach)
             elif rule == "send":
@@ -112,7 +115,7 @@ class JobSteps:
 
     def _reach(self, job: RecordedJob) -> int:
         """How many chunks the source was seen to be ahead of what had been loaded, at the most."""
-        ends = [load.end for load in self._plan.destination.loaded.get(job.slot, [])]
+        ends = [load.end for load in self._plan.destination.loaded.get(job.device, [])]
         known = [(span.index, span.end) for span in job.spans if span.wait is Wait.CREDIT]
         known += [(span.index, span.begin) for span in job.spans if span.wait is Wait.SEND]
         return max((index - bisect_left(ends, time) for index, time in known), default=0)

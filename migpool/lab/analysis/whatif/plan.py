@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from operator import attrgetter
 
 from migpool.core.effects import Wait
@@ -31,6 +32,11 @@ def workers_of(side: str) -> str:
 def turns_of(wait: Wait) -> str:
     """The resource that devices share while they are read, or written, by what no span shows."""
     return "reads in turn" if wait is Wait.READ else "writes in turn"
+
+
+def turn_of(side: str, slot: int) -> str:
+    """The resource that is the turn to read, or write, a device that has several jobs."""
+    return f"{side} turn {slot}"
 
 
 def thread_of(name: str) -> str:
@@ -76,6 +82,9 @@ class Plan:
         for wait, known in turns.items():
             if known:
                 self.places[turns_of(wait)] = 1
+        self.places |= {
+            turn_of(side.side, slot): _at_once(side, slot) for side in (source, destination) for slot in side.shared
+        }
         self.busy = loading_on(destination, self.receivers)
         self.begun: dict[tuple[str, int], int] = {}
         self.done: dict[tuple[str, int], int] = {}
@@ -142,6 +151,8 @@ class Plan:
                 step.takes = step.gives = turns_of(span.wait)
             elif span.thread in self.receivers:
                 step.takes = step.gives = thread_of(span.thread)
+            elif span.slot in side.shared:
+                step.takes = step.gives = turn_of(side.side, span.slot)
         elif rule == "lock":
             step.part, step.work = "own", 0
         step.delay = max(0, begin - before)
@@ -161,6 +172,14 @@ class Plan:
         """A job of the memory whose thread had another one of the round before waits for that."""
         for slot, before in self.source.later.items():
             self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
+
+
+def _at_once(side: Recorded, slot: int) -> int:
+    """How many jobs of one device were seen to read or write it at the same time, at the most."""
+    spans = [span for job in side.jobs.values() for span in job.spans if span.slot == slot]
+    calls = [span for span in spans if span.wait in (Wait.READ, Wait.WRITE)]
+    edges = sorted([(span.begin, 1) for span in calls] + [(span.end, -1) for span in calls])
+    return max(accumulate((change for _, change in edges)), default=1) or 1
 
 
 def _loads_config(span: Span) -> bool:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from operator import attrgetter
 
 from migpool.core.effects import Wait
@@ -37,6 +38,11 @@ class RecordedJob:
     woken: int = 0
 
     @property
+    def device(self) -> int:
+        """The device's slot: of a device that several jobs save, the others have numbers of their own."""
+        return self.spans[0].slot if self.spans else self.slot
+
+    @property
     def kept(self) -> list[Span]:
         """What it did while it had a thread: all, or all until its config was held."""
         held = next((at + 1 for at, span in enumerate(self.spans) if span.wait is Wait.HOLD), len(self.spans))
@@ -64,6 +70,7 @@ class Recorded:
         sends, receives: by slot and chunk.
         loaded: by slot, when room was given back, in order.
         page_jobs: which of the jobs are the memory's.
+        shared: the slots that several jobs save.
         later: those of them that a thread took up after another one, which is what it says by slot.
     """
 
@@ -77,6 +84,7 @@ class Recorded:
     loaded: dict[int, list[Span]]
     page_jobs: frozenset[int]
     later: dict[int, int] = field(default_factory=dict)
+    shared: frozenset[int] = frozenset()
 
 
 def recorded(report: SideReport, begin: int, end: int) -> Recorded:
@@ -88,6 +96,8 @@ def recorded(report: SideReport, begin: int, end: int) -> Recorded:
     with_job = {number for number, device in enumerate(report.devices) if device.has_job}
     loaded: defaultdict[int, list[Span]] = defaultdict(list)
     found = Recorded(report.side, migration_thread(report), {}, [], {}, {}, {}, loaded, page_jobs_of(report))
+    found.shared = frozenset(span.slot for span in report.spans if span.wait is Wait.TURN)
+    shared: defaultdict[int, list[Span]] = defaultdict(list)
     queued: dict[int, Span] = {}
     waits: defaultdict[int, list[Span]] = defaultdict(list)
     for one in report.spans:
@@ -100,12 +110,15 @@ def recorded(report: SideReport, begin: int, end: int) -> Recorded:
         elif span.wait is Wait.RECEIVE:
             found.receives[key] = span
         elif span.wait in JOB_WAITS and span.slot in with_job:
-            if span.wait is Wait.QUEUED:
+            if span.slot in found.shared:
+                shared[span.slot].append(span)
+            elif span.wait is Wait.QUEUED:
                 # A config that was held has a job of its own later: to the replay it is the end of the first.
                 if span.slot not in queued or span.begin < queued[span.slot].begin:
                     queued[span.slot] = span
                 continue
-            waits[span.slot].append(span)
+            else:
+                waits[span.slot].append(span)
             if span.wait is Wait.SEND:
                 found.sends[key] = span
             elif span.wait is Wait.LOADED:
@@ -115,9 +128,40 @@ def recorded(report: SideReport, begin: int, end: int) -> Recorded:
     for slot, span in sorted(queued.items(), key=lambda pair: pair[1].begin):
         spans = sorted(waits[slot], key=lambda span: (span.begin, span.end))
         found.jobs[slot] = RecordedJob(slot, span.begin, span.end, spans)
+    for slot in sorted(found.shared):
+        _tell_apart(found, slot, shared[slot], first=max(len(report.devices), *found.jobs, 0) + 1)
     found.own.sort(key=lambda span: (span.begin, span.end))
     _see_threads(found)
     return found
+
+
+def _tell_apart(found: Recorded, slot: int, spans: list[Span], first: int) -> None:
+    """Make a job of each of those that saved one device; one has the device's own number, the others new ones.
+
+    What a job does for one chunk has the chunk's index. Which chunks one job saved no span says, and it does not
+    matter: each chunk is given to the job that had ended its last one most recently.
+    """
+    queued = sorted((span for span in spans if span.wait is Wait.QUEUED), key=lambda span: span.end)
+    passes: defaultdict[tuple[int, bool], list[Span]] = defaultdict(list)
+    for span in spans:
+        if span.index >= 0:
+            passes[span.index, span.wait in (Wait.TURN, Wait.READ)].append(span)
+    sent = {index for index, reading in passes if reading}
+    for index in sorted(sent):
+        if any(span.wait is Wait.READ for span in passes[index, True]) and index + 1 in sent:
+            passes[index, True] += passes.pop((index, False), [])
+    lanes: list[list[Span]] = []
+    for one in sorted(passes.values(), key=lambda one: min(span.begin for span in one)):
+        one.sort(key=lambda span: (span.begin, span.end))
+        free = [lane for lane in lanes if lane[-1].end <= one[0].begin]
+        if free:
+            max(free, key=lambda lane: lane[-1].end).extend(one)
+        else:
+            lanes.append(one)
+    for number, (lane, wait) in enumerate(zip_longest(lanes, queued)):
+        submitted, taken = (wait.begin, wait.end) if wait else (lane[0].begin, lane[0].begin)
+        key = first + number if number else slot
+        found.jobs[key] = RecordedJob(key, submitted, taken, lane or [])
 
 
 def _see_threads(found: Recorded) -> None:

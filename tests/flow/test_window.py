@@ -192,6 +192,55 @@ def test_never_more_granted_than_there_is_and_never_nothing_for_a_device(data: s
             assert limits[other] > loaded[other], "the chunk that is needed next has its room"
 
 
+@given(st.data())
+def test_devices_without_chunks_of_state_have_a_room_in_their_turn_and_never_more(data: st.DataObject) -> None:
+    iterable, described = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 7))
+    rooms = iterable + data.draw(st.integers(1, 9))
+    windows = Windows(iterable, rooms, described=described)
+    left = {place: data.draw(st.integers(1, 3)) for place in range(iterable + described)}
+    limits = dict.fromkeys(left, 0) | {grant.device: grant.limit for grant in windows.opening()}
+    sent, loaded = dict.fromkeys(left, 0), dict.fromkeys(left, 0)
+    while left:
+        able = [
+            (place, sending)
+            for place in left
+            for sending in (True, False)
+            if (sent[place] < min(limits[place], left[place]) if sending else loaded[place] < sent[place])
+        ]
+        assert able, "somebody can always go on"
+        place, sending = data.draw(st.sampled_from(able))
+        if sending:
+            sent[place] += 1
+            grants = windows.received(place)
+        else:
+            loaded[place] += 1
+            grants = windows.finished(place) if loaded[place] == left[place] else windows.loaded(place)
+            if loaded[place] == left[place]:
+                del left[place]
+        for grant in grants:
+            assert grant.limit > limits[grant.device], "a grant never lowers, and is never said twice"
+            limits[grant.device] = grant.limit
+        assert windows.granted <= rooms
+        assert all(limits[other] == windows.limit(other) for other in left), "every grant is made known"
+        waiting = [other for other in sorted(left) if other >= iterable]
+        assert not waiting or limits[waiting[0]] > loaded[waiting[0]], "the lowest has a room"
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 20))
+def test_a_device_never_holds_more_than_its_own_limit(devices: int, each: int, more: int) -> None:
+    windows = Windows(devices, devices + more, each=each)
+    for place in range(devices):
+        windows.received(place)
+        windows.loaded(place)
+    for _ in range(30):
+        for place in range(devices):
+            while windows.of(place).ahead:
+                windows.received(place)
+            assert windows.of(place).held <= max(1, each)
+            windows.loaded(place)
+    assert max(windows.of(place).most for place in range(devices)) <= max(1, each)
+
+
 # ---------------------------------------------------------------------- no deadlock, whatever the order
 
 

@@ -1,0 +1,244 @@
+"""Devices whose parts have tags: any order, several at once, at both ends and under every model."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from migpool.device import DeviceError, Part, TaggedDevice
+from migpool.migration.settings import Settings
+from migpool.migration.states import State
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
+from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.poll import PollScheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
+
+MODELS = [
+    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
+    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
+    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
+    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
+    pytest.param((PollScheduler, PollScheduler), id="poll"),
+]
+Models = tuple[type[Scheduler], type[Scheduler]]
+SETTINGS = Settings(channels=2, chunk=4 * KIB, budget=64 * KIB, peer_limit=5)
+PIECE = 3 * KIB
+
+
+class Tagged(TaggedDevice):
+    """A device that gives its parts in an order of its own, with tags that say where they belong.
+
+    Arguments:
+        number: its name is made of it.
+        state: at the source; ``None`` at the destination.
+        engines: how many callers at once.
+        tag_of: what tag the part with a number is given.
+    """
+
+    def __init__(
+        self, number: int, state: bytes | None = None, engines: int = 3, tag_of: Callable[[int], int] = lambda at: at
+    ) -> None:
+        self.idstr = f"tagged-{number}"
+        self.engines = engines
+        self.state = state or b""
+        self.left = list(range(-(-len(self.state) // PIECE)))
+        random.Random(number).shuffle(self.left)
+        self.tag_of = tag_of
+        self.got: dict[int, bytes] = {}
+        self.config: bytes | None = None
+        self.order: list[str] = []
+        self.running = True
+        self.at_once = self.most = 0
+        self.takes = 0.0
+        self.lock = threading.Lock()
+        self.before: Callable[[int], None] = lambda _: None
+        self.aborted = threading.Event()
+
+    def save_part(self, buffer: memoryview) -> Part | None:
+        with self.lock:
+            if not self.left:
+                return None
+            at = self.left.pop()
+            self.enter()
+        self.before(at)
+        time.sleep(self.takes)
+        piece = self.state[at * PIECE : (at + 1) * PIECE]
+        buffer[: len(piece)] = piece
+        with self.lock:
+            self.at_once -= 1
+        return Part(self.tag_of(at), len(piece))
+
+    def enter(self) -> None:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+
+    def load_part(self, tag: int, data: memoryview) -> None:
+        with self.lock:
+            self.enter()
+        self.before(tag)
+        time.sleep(self.takes)
+        with self.lock:
+            self.at_once -= 1
+            self.got[tag] = bytes(data)
+            self.order.append("part")
+
+    def save_config(self) -> bytes:
+        self.order.append("config")
+        return b"config of " + self.idstr.encode()
+
+    def load_config(self, data: bytes) -> None:
+        self.order.append("config")
+        self.config = data
+
+    def resume(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    def whole(self) -> bytes:
+        return b"".join(part for _, part in sorted(self.got.items()))
+
+
+@pytest.mark.parametrize("workers", [(None, None), (1, 1), (4, 2)])
+@pytest.mark.parametrize("models", MODELS)
+def test_every_part_arrives_once_beside_devices_without_tags(
+    tmp_path: Path, models: Models, workers: tuple[int | None, int | None]
+) -> None:
+    sizes = [0, 1, PIECE, 70 * KIB]
+    source = [Tagged(number, contents(size, number), engines=number + 1) for number, size in enumerate(sizes)]
+    destination = [Tagged(number, engines=4 - number) for number in range(len(sizes))]
+    plain, there = Scripted(9, contents(40 * KIB, 9)), Scripted(9)
+    sent, got = migrate(
+        tmp_path, [*source, plain], [*destination, there], settings=SETTINGS, models=models, workers=workers
+    )
+    assert not sent.error, sent.error
+    assert not got.error, got.error
+    assert sent.outcome is State.COMPLETED
+    assert [device.whole() for device in destination] == [device.state for device in source]
+    assert [device.config for device in destination] == [f"config of tagged-{n}".encode() for n in range(len(sizes))]
+    assert all(device.order[-1] == "config" for device in destination), "the config is loaded last"
+    assert there.got == plain.state
+    assert got.high_water <= 64 * KIB
+    assert [report.bytes - report.config for report in sent.devices[:4]] == sizes
+
+
+def test_parts_are_saved_and_loaded_several_at_once(tmp_path: Path) -> None:
+    source, destination = Tagged(0, contents(60 * KIB), engines=4), Tagged(0, engines=4)
+    source.takes = destination.takes = 0.02
+    models = (PerDeviceScheduler, PerDeviceScheduler)
+    sent, _ = migrate(tmp_path, [source], [destination], settings=replace(SETTINGS, channels=4), models=models)
+    assert not sent.error, sent.error
+    assert 1 < source.most <= 4
+    assert 1 < destination.most <= 4
+
+
+def test_one_part_that_takes_long_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """All others can be loaded before it, with no more room than for two parts."""
+    source, destination = Tagged(0, contents(60 * KIB), engines=2), Tagged(0, engines=2)
+    others = threading.Event()
+
+    def first_waits(tag: int) -> None:
+        if tag == 10:
+            assert others.wait(LIMIT)
+        elif len(destination.got) == 18:
+            others.set()
+
+    source.left.sort()
+    destination.before = first_waits
+    settings = replace(SETTINGS, budget=8 * KIB)
+    sent, _ = migrate(
+        tmp_path, [source], [destination], settings=settings, models=(PerDeviceScheduler, PerDeviceScheduler)
+    )
+    assert not sent.error, sent.error
+    assert destination.whole() == source.state
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_a_tag_that_a_device_gives_twice_is_named(tmp_path: Path, models: Models) -> None:
+    source = Tagged(0, contents(30 * KIB), tag_of=lambda at: at % 7)
+    sent, got = migrate(tmp_path, [source], [Tagged(0)], settings=SETTINGS, models=models)
+    assert "tagged-0, chunk" in sent.error
+    assert "has returned the tag" in sent.error
+    assert got.error
+    assert source.running
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (Part(1, 0), "Part(tag=1, length=0)"),
+        (Part(1, 4 * KIB + 1), "1 to 4096 bytes are allowed"),
+        (Part(-1, 5), "a tag of 32 bits"),
+        (Part(1 << 32, 5), "a tag of 32 bits"),
+    ],
+)
+def test_a_part_that_cannot_be_is_named(tmp_path: Path, part: Part, words: str) -> None:
+    class Wrong(Tagged):
+        def save_part(self, buffer: memoryview) -> Part | None:
+            del buffer
+            return part
+
+    source = Wrong(0, b"x")
+    sent, _ = migrate(tmp_path, [source], [Tagged(0)], settings=SETTINGS)
+    assert words in sent.error
+    assert sent.error.startswith("tagged-0")
+    assert source.running
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_a_part_that_cannot_be_loaded_is_named_and_undone(tmp_path: Path, models: Models) -> None:
+    source, destination = Tagged(0, contents(40 * KIB)), Tagged(0)
+
+    def fifth(tag: int) -> None:
+        if tag == 5:
+            raise DeviceError("told to fail")
+
+    destination.before = fifth
+    sent, got = migrate(tmp_path, [source], [destination], settings=SETTINGS, models=models)
+    assert sent.error == "the destination failed: tagged-0, chunk 5: told to fail"
+    assert got.error == "tagged-0, chunk 5: told to fail"
+    assert source.running
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("models", MODELS)
+def test_a_cancel_ends_every_caller(tmp_path: Path, models: Models, side: str) -> None:
+    source, destination = Tagged(0, contents(40 * KIB)), Tagged(0)
+    reached = threading.Event()
+    blocked = source if side == "source" else destination
+
+    def block(_: int) -> None:
+        reached.set()
+        assert blocked.aborted.wait(LIMIT)
+        raise DeviceError("aborted")
+
+    blocked.before = block
+    pair = Pair([source], [destination], settings=SETTINGS, models=models)
+    pair.prepare(tmp_path)
+
+    def cancel_then() -> None:
+        reached.wait()
+        pair.sender.cancel()
+
+    watcher = threading.Thread(target=cancel_then)
+    watcher.start()
+    sent, _ = pair.go()
+    watcher.join()
+    assert sent.outcome is State.CANCELLED
+    assert source.running
