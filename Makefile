@@ -45,11 +45,21 @@ demo: $(READY)
 	$(BIN)/migpool compare default
 	@echo "Open $(CURDIR)/migpool-report.html in a browser: it needs no network"
 
+# All at once; what each says is printed when it has ended.
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target lint-types lint-rooms lint-rules lint-format
+
+lint-types: $(READY)
 	$(BIN)/mypy
+
+lint-rooms: $(READY)
 	$(BIN)/lint-imports --no-logo
+
+lint-rules: $(READY)
+	$(BIN)/ruff check .
+
+lint-format: $(READY)
+	$(BIN)/ruff format --check .
 
 test: lint
 	$(BIN)/pytest -n $(TESTERS) -p no:benchmark

@@ -1,6 +1,6 @@
 """For every test: nothing outlives it, those that measure run alone, and a try that failed before is told of.
 
-``TESTS_PROFILE=long`` gives every property ten times the examples.
+``TESTS_PROFILE=long`` gives every property ten times the examples, and elsewhere too more of the same.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import LONG
+from tests.support.forking import Forkserver
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -106,16 +107,30 @@ def shares(path: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Have a free worker take the next test, or all of a module that shares something."""
+    """Have a free worker take the next test with all its parameters, or all of a module that shares something.
+
+    One at a time would be evener still, but to hand out thousands takes longer than most of them.
+    """
     # Only where tests run beside each other is it installed.
     from xdist.scheduler import LoadScopeScheduling
 
     class BySharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return module if shares(config.rootpath / module) else nodeid
+            return module if shares(config.rootpath / module) else nodeid.partition("[")[0]
 
     return BySharing(config, log)
+
+
+# ---------------------------------------------------------------------- processes that start at once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forkserver() -> Iterator[Forkserver]:
+    """Have commands be forked from a process that is there once for all tests."""
+    server = Forkserver()
+    yield server
+    server.close()
 
 
 # ---------------------------------------------------------------------- nothing outlives a test
@@ -131,9 +146,13 @@ class Standing:
     files: frozenset[str]
 
     @classmethod
-    def now(cls) -> Standing:
+    def now(cls, forkserver: Forkserver) -> Standing:
+        """What there is now, but for the server, which is started when it is first wanted."""
         return cls(
-            threads(), descriptors(), children(), frozenset(path.name for path in Path(tempfile.gettempdir()).iterdir())
+            threads(),
+            descriptors(),
+            children() - {str(forkserver.pid)},
+            names(tempfile.gettempdir()),
         )
 
     def left_since(self, before: Standing) -> str:
@@ -152,11 +171,17 @@ def threads() -> frozenset[str]:
     return frozenset(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
+def names(directory: str) -> frozenset[str]:
+    # Twice a test, so with the plain functions of os here: those of pathlib take several times as long.
+    with os.scandir(directory) as entries:
+        return frozenset(entry.name for entry in entries)
+
+
 def descriptors() -> dict[str, str]:
     found = {}
-    for entry in Path("/proc/self/fd").iterdir():
+    for number in names("/proc/self/fd"):
         try:
-            found[entry.name] = str(entry.readlink())
+            found[number] = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 -- for the same reason
         except OSError:
             continue  # the descriptor that the listing itself used
     return found
@@ -167,27 +192,27 @@ def children() -> frozenset[str]:
     found: set[str] = set()
     waiting = [str(os.getpid())]
     while waiting:
-        pid = waiting.pop()
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                below = task.read_text().split()
-            except OSError:
-                continue
-            found.update(below)
-            waiting.extend(below)
+        tasks = f"/proc/{waiting.pop()}/task"
+        try:
+            for task in names(tasks):
+                below = Path(f"{tasks}/{task}/children").read_text("ascii").split()
+                found.update(below)
+                waiting.extend(below)
+        except OSError:
+            continue  # it is gone
     return frozenset(found)
 
 
 @pytest.fixture(autouse=True)
 def nothing_outlives_the_test(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forkserver: Forkserver
 ) -> Iterator[None]:
     """Fail a test that leaves something behind. What ends by itself is given a moment to do so."""
     tmp_path_factory.getbasetemp()  # made before the first look, so that it is nobody's leftover
-    before = Standing.now()
+    before = Standing.now(forkserver)
     yield
     deadline = time.monotonic() + LIMIT
-    while (left := Standing.now().left_since(before)) and time.monotonic() < deadline:
+    while (left := Standing.now(forkserver).left_since(before)) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)
     assert not left, f"{request.node.name} left behind: {left}"

@@ -19,7 +19,7 @@ from tests.support.commandline import here, migpool
 from tests.support.new_package import announce, run_pytest
 
 MODEL = "per-device+receiver"
-LIMIT = 60.0
+LIMIT = 100.0
 
 
 def found(name: str, make: Callable[[DeviceContext], list[Device]], limit: float = LIMIT) -> CheckResult:
@@ -59,7 +59,7 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
 )
 @pytest.mark.parametrize("check", checks(MODEL), ids=str)
 def test_migpools_own_devices_conform(plugin: str, options: dict[str, str], check: Check[Subject]) -> None:
-    finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, 2 * LIMIT)
+    finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, LIMIT)
     assert finding.outcome is not Outcome.FAILED, finding.text
 
 

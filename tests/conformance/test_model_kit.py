@@ -17,6 +17,7 @@ from migpool.conformance.models import Subject, checks, subjects
 from migpool.conformance.models.child import ChildRunner
 from tests.support import broken_models
 from tests.support.commandline import RING_SCENARIO, migpool
+from tests.support.forking import as_a_user_does
 from tests.support.new_package import announce, run_pytest
 
 LIMIT, ROOMY = 10.0, 100.0
@@ -99,7 +100,8 @@ def test_what_they_are_made_of_keeps_every_promise() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_the_command_names_the_model_and_what_is_wrong(tmp_path: Path) -> None:
-    done = migpool("conformance", "--model", "Raises", "--limit", "20", "--json", str(tmp_path / "report.json"))
+    with as_a_user_does():
+        done = migpool("conformance", "--model", "Raises", "--limit", "20", "--json", str(tmp_path / "report.json"))
     assert done.code == 1
     assert "Raises (broken-models 1.0) does not conform: 2 of 2 checks failed" in done.out
     assert "Traceback" not in done.out + done.err

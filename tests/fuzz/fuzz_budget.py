@@ -16,15 +16,15 @@ class CostsTooMuch(Exception):
     """An input that takes too long, or too much memory."""
 
 
-def memory_within(target: Callable[[bytes], None], data: bytes) -> None:
-    """Run a target on an input, and see that it allocates no more than it may."""
+def memory_within(target: Callable[[bytes], None], data: bytes, spare: int = SPARE) -> None:
+    """Run a target on an input, and see that it allocates no more than it may: its size, and ``spare`` bytes."""
     tracemalloc.start()
     try:
         target(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    if peak > SPARE + len(data):
+    if peak > spare + len(data):
         raise CostsTooMuch(f"{peak} bytes were allocated for an input of {len(data)}")
 
 

@@ -9,6 +9,7 @@ from migpool.core.effects import Wait
 from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.kinds import KINDS
+from tests.support import LONG
 from tests.support.attribution.attribution_spans import NAMES, Row, ns, side_report, split
 
 SOURCE_WAITS = (
@@ -92,11 +93,11 @@ def test_threads_that_do_one_thing_after_the_other(source: list[Row], destinatio
     assert_partition(split(source, destination, stopped=0, running=running), ns(0), ns(running))
 
 
-def test_a_hundred_thousand_spans_of_a_device_that_waits_for_every_chunk() -> None:
+def test_very_many_spans_of_a_device_that_waits_for_every_chunk() -> None:
     """Each chunk's way is four spans here and two there; the path goes over to the source and back for each."""
     source: list[Row] = [(Wait.STOP, 0, -1, 0, 1, "main")]
     destination: list[Row] = []
-    chunks = 14_000
+    chunks = 14_000 if LONG else 4_000
     for index in range(chunks):
         at = 1 + index * 10.0
         source += [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,11 +14,19 @@ from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
+from tests.support import LONG
 from tests.support.rig import KIB, OneAtATime, Pair, Scripted, contents, migrate
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
 LOADING = sorted(name for name, model in MODELS.items() if "destination" in model.sides)
 SAVING = sorted(name for name, model in MODELS.items() if "source" in model.sides)
+# Each two of model, model and number of workers together; all three in the long profile.
+CASES = [
+    pytest.param(saves, loads, workers, id=f"{saves}-{loads}-{workers or 'any number of'} workers")
+    for at, saves in enumerate(SAVING)
+    for place, loads in enumerate(LOADING)
+    for workers in ((None, 1) if LONG else ((None, 1)[(at + place) % 2],))
+]
 
 
 def settings(config_load: ConfigLoad) -> Settings:
@@ -43,8 +50,7 @@ def noting(order: list[tuple[str, str]], device: Scripted, what: str) -> Callabl
     return lambda: order.append((what, device.idstr))
 
 
-@pytest.mark.parametrize(("saves", "loads"), list(itertools.product(SAVING, LOADING)))
-@pytest.mark.parametrize("workers", [None, 1], ids=["as many workers as it likes", "1 worker"])
+@pytest.mark.parametrize(("saves", "loads", "workers"), CASES)
 def test_after_the_states_of_all_under_every_model(tmp_path: Path, saves: str, loads: str, workers: int | None) -> None:
     source, destination, order = machines()
     few = tuple(workers if MODELS[name].takes_workers else None for name in (saves, loads))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from migpool_plugins.ram.logs import HookDirtyLog
+from tests.support import LONG
 
 if TYPE_CHECKING:
     from migpool_plugins.vcpu.unicorn_machine import UnicornVcpu
@@ -56,7 +57,7 @@ def test_it_can_be_taken_while_a_vcpu_writes_and_names_every_page() -> None:
     writing.start()
     named: set[int] = set()
     try:
-        for _ in range(300):
+        for _ in range(300 if LONG else 60):
             named |= pages(log.take())
     finally:
         ended.set()

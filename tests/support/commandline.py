@@ -21,9 +21,9 @@ import pytest
 
 from migpool.cli import main
 from tests.support import ROOT
+from tests.support.forking import MARK, name_of
 
 LIMIT = 40.0
-MARK = "MIGPOOL_TEST_MARK"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ended:
 class Command:
     """``migpool`` with arguments, started.
 
-    It and every process below it, however orphaned, carry a mark in their environment.
+    It and every process below it, however orphaned, carry a mark in their environment, or in their name.
     """
 
     def __init__(self, *arguments: str, extra: Mapping[str, str] | None = None, limit: float = LIMIT) -> None:
@@ -63,13 +63,9 @@ class Command:
     def alive(self) -> list[int]:
         """The ids of this process and all that came from it, and still run."""
         found = []
-        wanted = f"{MARK}={self._mark}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                with contextlib.suppress(OSError):
-                    if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry.name))
-        return sorted(found)
+        with_mark = (f"{MARK}={self._mark}".encode(), f"{name_of(self._mark)}\n")
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        return sorted(pid for pid in found if _carries(pid, *with_mark))
 
     def wait(self) -> Ended:
         """Its end, within the limit."""
@@ -113,6 +109,17 @@ class Command:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(self._limit)
         self._files.close()
+
+
+def _carries(pid: int, variable: bytes, name: str) -> bool:
+    """Whether a process runs, not as a zombie, that has the variable in its environment or is called so."""
+    entry = Path(f"/proc/{pid}")
+    try:
+        if (entry / "comm").read_text() == name:
+            return (entry / "statm").read_text().split()[0] != "0"
+        return variable in (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _text(file: IO[bytes]) -> str:

@@ -19,6 +19,7 @@ from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
+from tests.support.pool_gates import until_blocked
 
 LIMIT = 20.0
 
@@ -155,6 +156,7 @@ def test_who_waits_for_a_channel_hears_that_all_is_over(pair: tuple[socket.socke
     sender = in_a_thread(keep_busy)
     assert pair[1].recv(1) == bytes(1)
     waiters = [in_a_thread(wait) for _ in range(3)]
+    until_blocked(*waiters)
     switch.cancel()
     for waiter in waiters:
         waiter.join(LIMIT)

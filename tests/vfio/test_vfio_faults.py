@@ -9,6 +9,7 @@ import pytest
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.forking import as_a_user_does
 from tests.support.vfio.vfio_rig import CHUNK, Blocked, OpenSide, Saver
 
 AT = 2 * CHUNK + 100
@@ -112,7 +113,8 @@ def test_a_stalled_write_has_a_time_limit(open_side: OpenSide, tiny_chunks: list
 
 
 def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
-    (device,) = open_side("source", time_limit=0.5)
+    with as_a_user_does():  # its parent must be this process, to be told when it stands
+        (device,) = open_side("source", time_limit=0.5)
     device.save_setup()
     os.kill(device.process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, device.process.pid, os.WSTOPPED | os.WNOWAIT)

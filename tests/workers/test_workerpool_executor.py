@@ -15,7 +15,10 @@ from concurrent.futures.thread import BrokenThreadPool
 import pytest
 
 from migpool.workers.pool import WorkerPool
+from tests.support import LONG
 from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
+
+ATTEMPTS = 60 if LONG else 20
 
 
 def test_it_is_an_executor_and_gives_futures() -> None:
@@ -246,7 +249,7 @@ def test_shutdown_can_cancel_what_waits_and_tells_those_who_wait_for_it() -> Non
 
 
 def test_submitters_that_race_with_shutdown_are_served_or_refused_and_never_forgotten() -> None:
-    for attempt in range(60):
+    for attempt in range(ATTEMPTS):
         pool = WorkerPool(2)
         occupied = occupy(pool, attempt % 3)
         accepted: list[Future[int]] = []

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
-from migpool.streams.inspect.summary import Framing
+from migpool.streams.inspect.summary import Framing, StreamSummary
 from migpool.wire.stream import StreamReader, emit
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
 from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
+
+Inspected = Callable[[str], StreamSummary]
+
+
+@pytest.fixture(scope="module")
+def inspected() -> Inspected:
+    """What is seen in a stream, with what each section carries; several tests look at it."""
+    return cache(lambda name: inspect_bytes(other(name), everything))
 
 
 def everything(idstr: str, instance_id: int) -> bool:
@@ -22,8 +33,10 @@ def everything(idstr: str, instance_id: int) -> bool:
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_a_stream_with_a_description_is_walked_to_the_last_byte_and_decoded_exactly(name: str) -> None:
-    summary = inspect_bytes(other(name), everything)
+def test_a_stream_with_a_description_is_walked_to_the_last_byte_and_decoded_exactly(
+    name: str, inspected: Inspected
+) -> None:
+    summary = inspected(name)
     assert summary.problem is None
     assert summary.walked == summary.size == len(other(name))
     assert summary.description is not None
@@ -45,8 +58,8 @@ def test_every_event_is_the_bytes_it_was_read_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_the_devices_of_a_stream_are_found_from_its_end_too(name: str) -> None:
-    kept = inspect_bytes(other(name), everything).kept
+def test_the_devices_of_a_stream_are_found_from_its_end_too(name: str, inspected: Inspected) -> None:
+    kept = inspected(name).kept
     assert [(found.name, found.instance_id, found.payload) for found in sections(other(name), name)] == [
         (each.summary.idstr, each.summary.instance_id, each.payload) for each in kept
     ]
@@ -90,8 +103,8 @@ def test_pages_at_fixed_places_of_the_file_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_file_a_compressed_file_and_a_pipe_show_the_same(name: str) -> None:
-    mapped, compressed = inspect_bytes(other(name)), inspect_file(other_path(name))
+def test_a_file_a_compressed_file_and_a_pipe_show_the_same(name: str, inspected: Inspected) -> None:
+    mapped, compressed = replace(inspected(name), kept=[]), inspect_file(other_path(name))
     assert compressed == inspect_pipe(io.BytesIO(other(name)))
     if name != MAPPED:
         assert compressed == mapped
@@ -114,7 +127,7 @@ def test_a_device_that_is_saved_early_stands_between_sections_of_ram() -> None:
     assert order[early + 1] == ("PART", "ram")
 
 
-def test_dirty_bitmaps_are_measured_and_equal_sections_are_one_entry() -> None:
-    found = {section.kind: section for section in inspect_bytes(other("i440fx-dirty-bitmaps")).sections
+def test_dirty_bitmaps_are_measured_and_equal_sections_are_one_entry(inspected: Inspected) -> None:
+    found = {section.kind: section for section in inspected("i440fx-dirty-bitmaps").sections
              if section.idstr == "dirty-bitmap"}  # fmt: skip
     assert (found["START"].size, found["PART"].count, found["END"].size) == (14, 34297, 15)

@@ -23,6 +23,7 @@ from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 from migpool.wire.stream import header
+from tests.support.forking import as_a_user_does
 from tests.support.recording_rig import (
     FAMILIES,
     Background,
@@ -305,7 +306,7 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
-    with listener("unix", tmp_path) as (door, to):
+    with as_a_user_does(), listener("unix", tmp_path) as (door, to):
         arguments = ["record", str(tmp_path / "recording"), "--listen", f"unix:{tmp_path / 'near'}", "--to", str(to)]
         process = subprocess.Popen(
             [sys.executable, "-m", "migpool", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
