@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from migpool_plugins.vfio.client import _BOOT
-
 from tests.support import ROOT
 
 RUNS: Final = ("migpool", "migpool.lab.run.child", "migpool.conformance.models.child", "tests.support.guestend")
