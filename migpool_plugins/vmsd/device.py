@@ -7,6 +7,7 @@ streams have them. So these devices answer ``exact_config`` with true and measur
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -53,6 +54,7 @@ class CapturedDevice(_Abortable):
     Arguments:
         section: the captured section.
         side: which end of the migration this is.
+        config_time: for how many seconds ``save_config`` and ``load_config`` wait besides.
 
     Attributes:
         state: the values by field name; ``None`` at the destination before they have come. See
@@ -64,7 +66,7 @@ class CapturedDevice(_Abortable):
         DeviceError: the captured bytes do not fit their description.
     """
 
-    def __init__(self, section: CapturedSection, side: Side) -> None:
+    def __init__(self, section: CapturedSection, side: Side, *, config_time: float = 0.0) -> None:
         self.idstr = section.name
         self.instance_id = section.instance_id
         self.version = section.version
@@ -72,12 +74,15 @@ class CapturedDevice(_Abortable):
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
         self._named = "vmsd_name" in section.entry
+        self._config_time = config_time
         if side == "source":
             self.state = self._decoded(section.payload)
 
     def save_config(self) -> bytes:
         """Encode the fields."""
         self._go_on()
+        if self._config_time:
+            time.sleep(self._config_time)
         return self.description.save(self._held())
 
     def check_version(self, version: int) -> None:
@@ -88,6 +93,8 @@ class CapturedDevice(_Abortable):
     def load_config(self, data: bytes) -> None:
         """Decode the fields; on an error the device stays as it was."""
         self._go_on()
+        if self._config_time:
+            time.sleep(self._config_time)
         self.state = self._decoded(data)
 
     def fingerprint(self) -> bytes | None:
