@@ -19,7 +19,7 @@ from migpool.scenario.model_names import parse_model
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-CLAIMS = [f"C{number}" for number in range(1, 13)]
+CLAIMS = [f"C{number}" for number in (*range(1, 13), *range(15, 19))]
 
 
 def test_there_is_an_experiment_for_each_claim_in_order() -> None:
@@ -58,10 +58,10 @@ def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
             machine.close()
 
 
-def test_all_of_them_take_less_than_half_an_hour_and_a_quick_look_three_minutes() -> None:
+def test_all_of_them_take_less_than_forty_minutes_and_a_quick_look_five() -> None:
     efforts = [load_experiment(name).effort for name in CLAIMS]
-    assert sum(effort.seconds for effort in efforts) <= 30 * 60
-    assert sum(effort.quick for effort in efforts) <= 3 * 60
+    assert sum(effort.seconds for effort in efforts) <= 40 * 60
+    assert sum(effort.quick for effort in efforts) <= 5 * 60
 
 
 def test_the_list_has_every_claim() -> None:
