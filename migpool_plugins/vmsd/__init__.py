@@ -37,7 +37,7 @@ def devices(context: DeviceContext) -> list[Device]:
       only what it matches, the second one drops what it matches.
 
     * ``copies``: how many of each device there are; the others have the next instance ids that are free.
-    * ``config_lock``: ``"big"`` (the default), ``"own"`` or ``"none"``: what their configs need.
+    * ``config_lock``: ``"big"``, ``"own"`` or ``"none"``: what their configs need, whatever is known of them.
     * ``config_time``: how long each save and each load of a config takes besides ("1ms"), as work of a kernel or of
       hardware would.
 
@@ -60,7 +60,8 @@ def devices(context: DeviceContext) -> list[Device]:
     try:
         read = Options("vmsd", options, _OPTIONS)
         copies = read.whole("copies", 1, 1, _MOST_COPIES)
-        lock: ConfigLock = read.one_of("config_lock", ("big", "own", "none"), "big")
+        locks: tuple[ConfigLock, ...] = ("big", "own", "none")
+        lock = read.one_of("config_lock", locks) if "config_lock" in options else None
         seconds = read.seconds("config_time")
     except DeviceError as error:
         raise UsageError(str(error)) from None
@@ -77,7 +78,8 @@ def devices(context: DeviceContext) -> list[Device]:
     made: list[Device] = []
     for section in _copied(kept, copies):
         device = CapturedDevice(section, context.side, config_time=seconds)
-        device.save_lock = device.load_lock = lock
+        if lock is not None:
+            device.save_lock = device.load_lock = lock
         made.append(device)
     return made
 
