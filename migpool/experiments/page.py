@@ -159,7 +159,8 @@ def _simulated(finding: Finding) -> list[str]:
         "## Simulated",
         "",
         "The same jobs in virtual time, with the costs that the experiment's file gives, on hosts where nobody else "
-        "runs. Where nothing stands for measured, it was not run here, and the simulation alone says something.",
+        "runs. Where nothing stands for measured, it was not run here, and the simulation alone says something. What "
+        "is held is counted in rooms of a chunk each.",
         "",
         *markdown_table("| ratio | measured | simulated | off |", ratios),
         "",
