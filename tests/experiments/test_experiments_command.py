@@ -48,7 +48,8 @@ def test_every_experiment_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
     found = load_experiment(name)
-    scenarios = [found.scenario_of(variant, name) for variant in found.variants] or [found.scenario_of(None, name)]
+    variants = [variant for variant in found.variants if variant.run]
+    scenarios = [found.scenario_of(variant, name) for variant in variants] or [found.scenario_of(None, name)]
     made: list[object] = []
     for scenario in scenarios:
         if scenario.devices not in made:
