@@ -84,12 +84,13 @@ def test_an_experiment_of_ones_own_runs_from_end_to_end(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(FILE)
     results = tmp_path / "new" / "results"
-    ended = migpool("lab", "run", str(own), "--quick", "--results", str(results))
+    ended = migpool("lab", "run", str(own), "--quick", "--results", str(results), "--note", "Shared by two.")
     assert ended.code == 0, ended.err
     assert "T1, round 1: slow against fast" in ended.err
     found = json.loads((results / "T1.json").read_text())
     assert found["verdict"] in ("supported", "refuted", "depends")
     assert found["rounds"] >= 1
+    assert found["note"] == "Shared by two."
     assert len(found["comparisons"][0]["ratios"]) == found["rounds"]
     assert found["variants"][1]["set"] == {"devices.0.count": 1}
     assert all(time > 0 for variant in found["variants"] for time in variant["downtime_ms"])
