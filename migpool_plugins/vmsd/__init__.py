@@ -68,20 +68,18 @@ def devices(context: DeviceContext) -> list[Device]:
     if context.count != 1:
         raise UsageError(f"vmsd: count is {context.count}, but a capture holds every device once; leave it at 1")
     include, exclude = _patterns(options, "include"), _patterns(options, "exclude")
-    kept = [
-        section
-        for section in _captured(options)
+    made = [
+        CapturedDevice(section, context.side)
+        for section in _copied(_captured(options), copies)
         if (include is None or _matches(section, include)) and not _matches(section, exclude or ())
     ]
-    if not kept:
+    if not made:
         raise UsageError("vmsd: include and exclude leave no device of the capture")
-    made: list[Device] = []
-    for section in _copied(kept, copies):
-        device = CapturedDevice(section, context.side, config_time=seconds)
+    for device in made:
+        device.config_time = seconds
         if lock is not None:
             device.save_lock = device.load_lock = lock
-        made.append(device)
-    return made
+    return [*made]
 
 
 def _copied(sections: Sequence[CapturedSection], copies: int) -> Iterator[CapturedSection]:

@@ -54,9 +54,9 @@ class CapturedDevice(_Abortable):
     Arguments:
         section: the captured section.
         side: which end of the migration this is.
-        config_time: for how many seconds ``save_config`` and ``load_config`` wait besides.
 
     Attributes:
+        config_time: for how many seconds ``save_config`` and ``load_config`` wait besides.
         state: the values by field name; ``None`` at the destination before they have come. See
             :data:`~migpool.vmsd.access.Record`.
         description: how they stand in the stream.
@@ -66,7 +66,9 @@ class CapturedDevice(_Abortable):
         DeviceError: the captured bytes do not fit their description.
     """
 
-    def __init__(self, section: CapturedSection, side: Side, *, config_time: float = 0.0) -> None:
+    config_time = 0.0
+
+    def __init__(self, section: CapturedSection, side: Side) -> None:
         self.idstr = section.name
         self.instance_id = section.instance_id
         self.version = section.version
@@ -74,15 +76,14 @@ class CapturedDevice(_Abortable):
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
         self._named = "vmsd_name" in section.entry
-        self._config_time = config_time
         if side == "source":
             self.state = self._decoded(section.payload)
 
     def save_config(self) -> bytes:
         """Encode the fields."""
         self._go_on()
-        if self._config_time:
-            time.sleep(self._config_time)
+        if self.config_time:
+            time.sleep(self.config_time)
         return self.description.save(self._held())
 
     def check_version(self, version: int) -> None:
@@ -93,8 +94,8 @@ class CapturedDevice(_Abortable):
     def load_config(self, data: bytes) -> None:
         """Decode the fields; on an error the device stays as it was."""
         self._go_on()
-        if self._config_time:
-            time.sleep(self._config_time)
+        if self.config_time:
+            time.sleep(self.config_time)
         self.state = self._decoded(data)
 
     def fingerprint(self) -> bytes | None:
