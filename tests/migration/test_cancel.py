@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import re
+import socket
 import threading
 from pathlib import Path
 
@@ -164,7 +164,8 @@ def test_a_peer_that_stands_still_is_given_up_within_the_limit(tmp_path: Path, s
         assert "device-1: chunk 0 has not come; nothing has come from the source for 1.2 s" in got.error
         assert got.error.removeprefix("") in sent.error
     else:
-        assert "the destination has given no room for it for 2 s" in sent.error
+        # What comes first: no room for a chunk, or a channel that nobody reads, whose thread the device holds.
+        assert re.search("the destination has given no room for it for 2 s|has taken no data within", sent.error)
     assert sent.outcome is got.outcome is State.FAILED
     assert all(device.running for device in source)
 
