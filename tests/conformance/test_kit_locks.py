@@ -121,6 +121,16 @@ class SavesANumber(Card):
         super().load_config(data[:-1])
 
 
+class SavesOnce(Card):
+    saved = False
+
+    def save_config(self) -> bytes:
+        if self.saved:
+            raise DeviceError("it has been saved")
+        self.saved = True
+        return super().save_config()
+
+
 def found(kind: type[Card], *, needs: ConfigLock = "own", count: int = 2) -> CheckResult:
     def make(context: DeviceContext) -> list[Device]:
         cards = [kind(number, context.seed * (context.side == "source")) for number in range(context.count)]
@@ -156,7 +166,7 @@ def test_what_devices_share_is_found(kind: type[Card], words: str, count: int) -
 
 
 @pytest.mark.parametrize("needs", ["own", "none"])
-@pytest.mark.parametrize("kind", [Card, LocksForItself, SavesANumber])
+@pytest.mark.parametrize("kind", [Card, LocksForItself, SavesANumber, SavesOnce])
 def test_what_shares_nothing_passes(kind: type[Card], needs: ConfigLock) -> None:
     finding = found(kind, needs=needs)
     assert finding.outcome is Outcome.PASSED, finding.text

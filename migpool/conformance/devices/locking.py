@@ -49,18 +49,24 @@ def config_locks(subject: Subject) -> str:
         if all(one.save_lock == one.load_lock == "big" for one in sources):
             raise NotApplicable("every config needs the big lock")
         saved = [save(device) for device in sources]
-        meetings = _saves(sources, saved) + _loads(subject, sources, saved)
+        expected = [device.fingerprint() for device in sources]
+        meetings = _saves(sources, saved) + _loads(subject, sources, saved, expected)
     if not meetings:
-        raise NotApplicable("no call has a line in the plug-in's own files, so that none can be held")
+        raise NotApplicable("no call can be held and repeated: none has a line in the plug-in's own files")
     return f"{meetings} meetings of two calls"
 
 
 def _saves(devices: Sequence[Device], saved: Sequence[Saved]) -> int:
-    alone = [_again(device, one) for device, one in zip(devices, saved, strict=True)]
+    pairs = _pairs([one.save_lock for one in devices], devices, itself=True)
+    again = {place: _again(devices[place]) for place in sorted({place for pair in pairs for place in pair})}
+    # What is another one at each call cannot be compared; it may still raise.
+    alone = {place: one if one == saved[place].config else None for place, one in again.items()}
     grace = _Grace()
     deadline = time.monotonic() + BUDGET
     meetings = 0
-    for first, second in _pairs([one.save_lock for one in devices], devices, itself=True):
+    for first, second in pairs:
+        if again[first] is None or again[second] is None:
+            continue
         ours, theirs = devices[first], devices[second]
         count = _Held(ours.save_config, _files(ours)).run_through()
         for step in _some(count, STEPS):
@@ -75,13 +81,17 @@ def _saves(devices: Sequence[Device], saved: Sequence[Saved]) -> int:
     return meetings
 
 
-def _again(device: Device, saved: Saved) -> bytes | None:
-    """What its config is at each call; ``None`` if it is another one each time."""
-    return saved.config if device.save_config() == saved.config else None
+def _again(device: Device) -> bytes | None:
+    """Its config at a second call; ``None`` if it refuses that, as it may: a migration has only one."""
+    try:
+        return device.save_config()
+    except DeviceError:
+        return None
 
 
-def _loads(subject: Subject, sources: Sequence[Device], saved: Sequence[Saved]) -> int:
-    expected = [device.fingerprint() for device in sources]
+def _loads(
+    subject: Subject, sources: Sequence[Device], saved: Sequence[Saved], expected: Sequence[bytes | None]
+) -> int:
     grace = _Grace()
     deadline = time.monotonic() + BUDGET
     meetings = 0
