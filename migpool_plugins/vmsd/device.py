@@ -7,7 +7,7 @@ streams have them. So these devices answer ``exact_config`` with true and measur
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from migpool.device import Device, DeviceError, Side
@@ -16,6 +16,7 @@ from migpool.vmsd.codec import Entry, Shown
 from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import section_structure
 from migpool_plugins.vmsd.capture import CapturedSection
+from migpool_plugins.vmsd.needs import UNKNOWN, Needs
 
 __all__ = ["CapturedDevice", "DescribedDevice"]
 
@@ -53,6 +54,8 @@ class CapturedDevice(_Abortable):
     Arguments:
         section: the captured section.
         side: which end of the migration this is.
+        needs: what is known of such devices.
+        after: names of the devices that it is loaded after.
 
     Attributes:
         state: the values by field name; ``None`` at the destination before they have come. See
@@ -64,11 +67,13 @@ class CapturedDevice(_Abortable):
         DeviceError: the captured bytes do not fit their description.
     """
 
-    def __init__(self, section: CapturedSection, side: Side) -> None:
+    def __init__(self, section: CapturedSection, side: Side, needs: Needs = UNKNOWN, after: Sequence[str] = ()) -> None:
         self.idstr = section.name
         self.instance_id = section.instance_id
         self.version = section.version
         self.note = "captured"
+        self.save_lock, self.load_lock, self.config_channel = needs.save, needs.load, needs.channel
+        self.after = after
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
         self._named = "vmsd_name" in section.entry
