@@ -32,7 +32,8 @@ channel, while other devices do the same. A device that is not iterable has only
 channel, as one section, or over the multifd channels (``config_channel``).
 
 A config is saved and loaded under the **big lock**, as in QEMU, unless the device declares that it needs less
-(``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``.
+(``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``, which holds one config
+at each line of its call while another is saved or loaded.
 
 A :class:`TaggedDevice` is an iterable one whose state comes as parts with tags: they need no order, and several threads
 save and load them at once.

@@ -39,7 +39,8 @@ class Device(ABC):
             of the devices whose config must be loaded before its own; ``"ram"`` for one whose ``load_config`` reads the
             guest's memory. Names of devices that the machine does not have mean nothing.
         save_lock: what ``save_config`` needs: the big lock, which every other device's may need too; the device's own,
-            which keeps its calls of ``save_config`` and ``load_config`` apart; or none.
+            which keeps its calls of ``save_config`` and ``load_config`` apart; or none, if two calls of one device may
+            be at the same time, too.
         load_lock: the same of ``load_config``.
         note: what a reader of the result should know of how this device is made ("KVM", "Unicorn"); may be empty.
         remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.

@@ -11,6 +11,7 @@ from migpool.errors import DeviceError, ProtocolError
 from migpool.wire.records import setup_payload
 from migpool.wire.sections import Kind, Section, section
 from migpool.wire.unread import Buffer
+from migpool.wire.vmdesc import MULTIFD_DEVICES
 
 _LENGTH = Struct(">I")
 
@@ -94,25 +95,33 @@ class MachineSchema:
         return slot
 
 
-def describe(machine: str, slots: Sequence[Slot], page_size: int = 4096) -> bytes:
+def describe(machine: str, slots: Sequence[Slot], over_multifd: Sequence[Slot] = (), page_size: int = 4096) -> bytes:
     """The JSON description at the stream's end. Made before the machine stops: it is not part of the downtime.
 
     Arguments:
         machine: its name.
         slots: the devices that have a section on the main channel.
+        over_multifd: those that are not iterable and cross over the multifd channels. They stand in a list of their
+            own: who looks for sections goes by the other one.
         page_size: of the machine's memory, in bytes.
 
     A device that does not describe itself is left out: the length of its config is not known yet, and a wrong one would
     mislead a reader, who finds the config by its section's footer otherwise.
     """
-    devices = [
-        {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
-        for slot in slots
-        if (own := slot.device.describe_config()) is not None
-    ]
     fields = [
         {"name": "len", "type": "uint32", "size": 4},
         {"name": "name", "type": "buffer", "size": len(machine.encode())},
     ]
     configuration = {"vmsd_name": "configuration", "version": 1, "fields": fields}
-    return json.dumps({"configuration": configuration, "page_size": page_size, "devices": devices}).encode()
+    described = {"configuration": configuration, "page_size": page_size, "devices": _descriptions(slots)}
+    if over_multifd:
+        described[MULTIFD_DEVICES] = _descriptions(over_multifd)
+    return json.dumps(described).encode()
+
+
+def _descriptions(slots: Sequence[Slot]) -> list[dict[str, object]]:
+    return [
+        {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
+        for slot in slots
+        if (own := slot.device.describe_config()) is not None
+    ]

@@ -129,7 +129,7 @@ class Source(Endpoint):
         self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
         crossing = self._crossing
-        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections))
+        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections), crossing.described)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
             self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)

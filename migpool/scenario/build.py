@@ -32,24 +32,29 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
         for number, entry in enumerate(scenario.devices):
             # What TOML can hold and the scenario lets through (no dates, no null) is just what an option may be.
             options = cast("dict[str, OptionValue]", entry.options)
-            for device in _make(entry, number, DeviceContext(side, options, entry.count, seed), where):
+            devices = _make(entry, number, DeviceContext(side, options, entry.count, seed), where)
+            for device in devices:
                 undo.callback(device.close)
-                _place(device, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
-                made.append(device)
+            _place(devices, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
+            made += devices
         machine = Machine(scenario.machine.name, made)
         undo.pop_all()
     return machine
 
 
-def _place(device: Device, entry: DeviceEntry, where: str) -> None:
-    """Have the device's state cross as its entry says."""
-    if entry.in_flight is not None:
-        device.in_flight = entry.in_flight
-    if entry.vmsd is None or device.iterable:
+def _place(devices: Sequence[Device], entry: DeviceEntry, where: str) -> None:
+    """Have the devices' state cross as their entry says; a device that must stay on the main channel does."""
+    for device in devices:
+        if entry.in_flight is not None:
+            device.in_flight = entry.in_flight
+    described = [device for device in devices if not device.iterable]
+    free = [device for device in described if device.config_channel != "main-channel"]
+    if entry.vmsd is None:
         return
-    if entry.vmsd == "multifd" and device.config_channel == "main-channel":
-        raise ScenarioError(f"{where}: {device.idstr} must stay on the main channel: remove the key")
-    device.config_channel = entry.vmsd
+    if entry.vmsd == "multifd" and described and not free:
+        raise ScenarioError(f"{where}: {described[0].idstr} must stay on the main channel: remove the key")
+    for device in free:
+        device.config_channel = entry.vmsd
 
 
 def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -> Sequence[Device]:

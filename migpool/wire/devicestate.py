@@ -38,6 +38,8 @@ _CHUNK = struct.Struct(">III")
 _VARIABLE = struct.Struct(">IIII")
 _VARIABLE_AT: Final = 272
 _VERSION = struct.Struct(">I")
+CONFIG_VERSION_SIZE: Final = _VERSION.size
+"""Bytes before the config of a device that is not iterable."""
 _WHOLE = struct.Struct(">272sIIII")
 
 D = TypeVar("D")

@@ -103,6 +103,36 @@ def end_payload() -> bytes:
     return _RAW[Mark.END]
 
 
+def begins_with_record(data: Buffer) -> bool:
+    """Whether a payload of records begins so: with a mark that can be the first, or the only one."""
+    return len(data) >= _U64.size and _MARKS.get(_U64.unpack_from(data)[0], Mark.CONFIG) is not Mark.CONFIG
+
+
+def records_size(data: Buffer) -> int | None:
+    """How long the payload of records is that begins ``data``, for a reader that does not know the device.
+
+    Returns:
+        the length in bytes, or ``None`` if ``data`` ends before it.
+
+    Raises:
+        ProtocolError: there is something else between two records; or a config, whose length its device knows alone.
+    """
+    at = 0
+    while at + _U64.size <= len(data):
+        mark = _MARKS.get(_U64.unpack_from(data, at)[0])
+        if mark in (Mark.END, Mark.INITIAL_DATA_SENT):
+            return at + _U64.size
+        if mark is Mark.DATA:
+            if at + _PAIR.size > len(data):
+                return None
+            at += _PAIR.size + int(_PAIR.unpack_from(data, at)[1])
+        elif mark is Mark.SETUP:
+            at += _U64.size
+        else:
+            raise ProtocolError(at, "record", "a mark of set-up, data or an end; found another one")
+    return None
+
+
 def payload_of(records: Sequence[Record]) -> list[Buffer]:
     """The payload that these records were read from."""
     buffers: list[Buffer] = []

@@ -44,6 +44,12 @@ from migpool.wire.unread import Buffer, Need, PushReader, Unread
 CREDITS_CAPABILITY: Final = "x-migpool-credits"
 DESCRIBED_CAPABILITY: Final = "x-migpool-multifd-vmsd"
 LIVE_CAPABILITY: Final = "x-migpool-multifd-live"
+CAPABILITIES: Final[Mapping[str, str]] = {
+    CREDITS_CAPABILITY: "the destination says how much it has room for",
+    DESCRIBED_CAPABILITY: "configs of devices that are not iterable cross over the multifd channels, version first",
+    LIVE_CAPABILITY: "what iterable devices give while they run crosses over the multifd channels, round by round",
+}
+"""What this project's own capabilities mean, for a reader."""
 DATA_LIMIT: Final = 512
 FAILED_LIMIT: Final = 480
 DIGEST_SIZE: Final = 32

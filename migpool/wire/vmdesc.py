@@ -9,6 +9,9 @@ The shape is that of QEMU 10.0::
     FIELD    "name", ["array_len" | "index"], "type", ["struct": LAYOUT], "size"
              or, for a temporary structure in the place of one: "name", "type", LAYOUT, "size"
 
+One key is migpool's own: ``multifd_devices``, a list like ``devices``, of the configs that crossed over the multifd
+channels. It is missing where none did.
+
 ``size`` counts bytes in the stream: of one element with ``array_len`` (a run of equal elements), else of the field.
 RAM and other devices with sections of their own making are not in it. Unknown keys are passed over.
 """
@@ -25,6 +28,7 @@ from migpool.errors import ProtocolError
 from migpool.wire.stream import VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
+MULTIFD_DEVICES: Final = "multifd_devices"
 _ITEM: Final = "VM description"
 T = TypeVar("T")
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
@@ -88,11 +92,13 @@ class Description:
         devices: in the order of their sections.
         page_size: bytes of a page of RAM.
         configuration: the layout of the CONFIGURATION item.
+        over_multifd: of the configs that are no sections but crossed over the multifd channels.
     """
 
     devices: tuple[DeviceDescription, ...]
     page_size: int = 4096
     configuration: Layout | None = None
+    over_multifd: tuple[DeviceDescription, ...] = ()
 
 
 def find(stream: bytes | mmap.mmap, limit: int = 64 << 20) -> tuple[int, bytes]:
@@ -188,6 +194,7 @@ def _description(value: Json, offset: int) -> Description:
         devices=reader.each("devices", _device),
         page_size=reader.number("page_size"),
         configuration=_layout(reader.object("configuration")) if reader.has("configuration") else None,
+        over_multifd=reader.each(MULTIFD_DEVICES, _device, required=False),
     )
 
 

@@ -19,6 +19,7 @@ from migpool.vmsd.description import Description
 from migpool_plugins.options import Options
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
 from migpool_plugins.vmsd.device import CapturedDevice, DescribedDevice
+from migpool_plugins.vmsd.needs import after, needs_of
 
 __all__ = ["CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
 
@@ -42,7 +43,8 @@ def devices(context: DeviceContext) -> list[Device]:
       hardware would.
 
     Both ends must be given the same capture. The source's devices hold the captured values, the destination's start
-    without any. See :class:`CapturedDevice` for what a capture cannot know.
+    without any. See :class:`CapturedDevice` for what a capture cannot know. What lock a config needs, and what it is
+    loaded after, comes from a table of known devices (:mod:`migpool_plugins.vmsd.needs`).
 
     Arguments:
         context: which end this is, and the options.
@@ -68,9 +70,10 @@ def devices(context: DeviceContext) -> list[Device]:
     if context.count != 1:
         raise UsageError(f"vmsd: count is {context.count}, but a capture holds every device once; leave it at 1")
     include, exclude = _patterns(options, "include"), _patterns(options, "exclude")
+    found = [*_copied(_captured(options), copies)]
     made = [
-        CapturedDevice(section, context.side)
-        for section in _copied(_captured(options), copies)
+        CapturedDevice(section, context.side, needs_of(section), after(section, found[:place]))
+        for place, section in enumerate(found)
         if (include is None or _matches(section, include)) and not _matches(section, exclude or ())
     ]
     if not made:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from migpool.device import Device, DeviceError, Side
@@ -17,6 +17,7 @@ from migpool.vmsd.codec import Entry, Shown
 from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import section_structure
 from migpool_plugins.vmsd.capture import CapturedSection
+from migpool_plugins.vmsd.needs import UNKNOWN, Needs
 
 __all__ = ["CapturedDevice", "DescribedDevice"]
 
@@ -54,6 +55,8 @@ class CapturedDevice(_Abortable):
     Arguments:
         section: the captured section.
         side: which end of the migration this is.
+        needs: what is known of such devices.
+        after: names of the devices that it is loaded after.
 
     Attributes:
         config_time: for how many seconds ``save_config`` and ``load_config`` wait besides.
@@ -68,11 +71,13 @@ class CapturedDevice(_Abortable):
 
     config_time = 0.0
 
-    def __init__(self, section: CapturedSection, side: Side) -> None:
+    def __init__(self, section: CapturedSection, side: Side, needs: Needs = UNKNOWN, after: Sequence[str] = ()) -> None:
         self.idstr = section.name
         self.instance_id = section.instance_id
         self.version = section.version
         self.note = "captured"
+        self.save_lock, self.load_lock, self.config_channel = needs.save, needs.load, needs.channel
+        self.after = after
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
         self._named = "vmsd_name" in section.entry

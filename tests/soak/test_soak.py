@@ -1,4 +1,4 @@
-"""A thousand migrations in a row in one pair of processes: no thread, descriptor or memory is left of any of them."""
+"""A thousand migrations, in a row in a few pairs of processes: no thread, descriptor or memory of them is left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,33 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.stderr.close()
 
 
+@pytest.fixture
+def over_multifd(tmp_path: Path) -> str:
+    """The scenario ``small`` with all that can cross over the multifd channels there, and jobs that share a device."""
+    text = resources.files("migpool.scenario").joinpath("shipped", "small.toml").read_text("utf-8")
+    text = text.replace('{profile = "tiny"}', '{profile = "tiny", precopy = true, initial_size = "100KiB"}')
+    assert "precopy" in text
+    scenario = tmp_path / "over-multifd.toml"
+    scenario.write_text(f'{text}\n[migration]\nvmsd = "multifd"\nlive = "multifd"\nin_flight = 2\n')
+    return str(scenario)
+
+
 @pytest.mark.timeout(LIMIT + 60)
 @pytest.mark.parametrize("model", ["per-device+receiver", "pool"])
-def test_nothing_grows(start: Callable[..., subprocess.Popen[str]], tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("wire", "share"), [("main-channel", 3 / 8), ("multifd", 1 / 8)])
+def test_nothing_grows(
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    over_multifd: str,
+    model: str,
+    wire: str,
+    share: float,
+) -> None:
     address = f"unix:{tmp_path / 'soak'}"
-    count = COUNT // 2  # half of them under each model
-    destination = start("receive", "small", "--listen", address, "--model", model, "--count", str(count))
-    source = start("send", "small", "--to", address, "--model", model.split("+")[0], "--count", str(count))
+    count = int(COUNT * share)  # half of them under each model, and a quarter of those over the multifd channels
+    scenario = over_multifd if wire == "multifd" else "small"
+    destination = start("receive", scenario, "--listen", address, "--model", model, "--count", str(count))
+    source = start("send", scenario, "--to", address, "--model", model.split("+")[0], "--count", str(count))
     left: dict[str, list[Footprint]] = {"source": [], "destination": []}
 
     def listen(process: subprocess.Popen[str]) -> None:

@@ -151,3 +151,11 @@ def test_structures_nested_too_deep_are_an_error() -> None:
     text = '{"vmsd_name": "", "version": 0, "fields": [], "subsections": [' * 500 + "]}" * 500
     with pytest.raises(ProtocolError, match="levels of nesting"):
         parse(f'{{"page_size": 1, "devices": [], "configuration": {text}}}'.encode())
+
+
+def test_what_crossed_over_the_multifd_channels_is_a_list_of_its_own() -> None:
+    devices = [{"name": "a", "instance_id": 1, "size": 7, "fields": []}]
+    read = parse(json.dumps({"page_size": 4096, "devices": [], "multifd_devices": devices}).encode())
+    assert read == Description((), over_multifd=(DeviceDescription("a", 1, size=7),))
+    with pytest.raises(ProtocolError, match="a list as 'multifd_devices'"):
+        parse(json.dumps({"page_size": 4096, "devices": [], "multifd_devices": 7}).encode())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
+    from migpool.streams.inspect.decoding import DecodedSection
     from migpool.streams.inspect.outline import Node
     from migpool.streams.inspect.summary import StreamSummary
     from migpool.streams.inspect.walk import Wanted
@@ -93,6 +94,13 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
         from migpool.streams.inspect.decoding import decode
 
         decoded = decode(summary)
+    return _report("standard input" if source == "-" else source, summary, decoded, devices, as_json)
+
+
+def _report(
+    name: str, summary: StreamSummary, decoded: list[DecodedSection] | None, devices: Sequence[str], as_json: bool
+) -> int:
+    """Print what was found, and return the exit code."""
     if as_json:
         from migpool.streams.inspect.document import document
 
@@ -100,7 +108,7 @@ def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
     elif decoded is None:
         from migpool.streams.inspect.outline import stream_outline
 
-        _show([stream_outline("standard input" if source == "-" else source, summary)])
+        _show([stream_outline(name, summary)])
     else:
         from migpool.streams.inspect.outline import device_outline
 
@@ -122,21 +130,22 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
     """Explain a recording, and return the exit code: 1 if it is not complete or not understood.
 
     Arguments:
-        devices: must be empty: a recording has no devices that could be decoded without its streams' files.
+        devices: patterns of the devices to decode, of the main channel and of the multifd channels; empty for the
+            explanation.
         as_json: print the explanation as JSON.
         picture_file: where to draw it, as SVG.
 
     Raises:
-        UsageError: there is no recording in it, or devices were asked for.
+        UsageError: there is no recording in it, or a pattern matches nothing.
     """
     from migpool.streams.record.index import INDEX
 
-    if devices:
-        raise UsageError(f"--device needs a stream, {path} is a directory: name the main channel's file in it")
     if not (path / INDEX).is_file():
         raise UsageError(
             f"{path} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
         )
+    if devices:
+        return _inspect_devices_of(path, devices, as_json)
     from migpool.streams.record.explain import explain
     from migpool.streams.record.picture import picture
     from migpool.streams.record.terminal import show as show_explanation
@@ -154,6 +163,25 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
         show_explanation(explanation, console_for(sys.stdout))
     understood = not any(channel.trouble for channel in explanation.channels)
     return 0 if explanation.complete and understood else 1
+
+
+def _inspect_devices_of(path: Path, devices: Sequence[str], as_json: bool) -> int:
+    """Decode devices of a recording: from sections of its main channel, and from packets of its other channels."""
+    from migpool.streams.inspect.decoding import decode, wanted_by
+    from migpool.streams.inspect.reading import inspect_file
+    from migpool.streams.record.channels import summarise
+    from migpool.streams.record.configs import configs
+    from migpool.streams.record.index import load
+
+    index = load(path)
+    if index.main is None or not index.main.source.recorded:
+        raise UsageError(f"{path}: the recording has no main channel, which describes the devices")
+    wanted = wanted_by(devices)
+    file = path / index.main.source.file
+    summary = inspect_file(file, wanted)
+    iterable = frozenset(summarise(file).iterable)
+    beside = configs(path, index, iterable, summary.page_size, wanted)
+    return _report(str(path), summary, decode(summary, beside), devices, as_json)
 
 
 def _show(roots: Sequence[Node]) -> None:

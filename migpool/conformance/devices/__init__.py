@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from migpool.conformance.check import Check, CheckResult, check_name, check_of, run_check
-from migpool.conformance.devices import calling, migrating
+from migpool.conformance.devices import calling, locking, migrating
 from migpool.conformance.devices.subject import Subject
 from migpool.device import DeviceError
 from migpool.errors import UsageError
@@ -26,6 +26,7 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.damaged_config,
     calling.missing_state,
     calling.aborts,
+    locking.config_locks,
 )
 _MIGRATING: Final[Sequence[Callable[..., str]]] = (
     migrating.round_trip,

@@ -48,7 +48,7 @@ def out_of_order(subject: Subject) -> str:
     for window in WINDOWS:
         with _pairs(subject) as pairs:
             for source, destination in pairs:
-                saved = _save(source)
+                saved = save(source)
                 destination.load_setup(saved.setup)
                 loaded += _load_backwards(destination, saved, window)
                 destination.load_config(saved.config)
@@ -99,10 +99,8 @@ def damaged_config(subject: Subject) -> str:
     for what, damage in damages.items():
         with _pairs(subject) as pairs:
             for source, destination in pairs:
-                saved = _save(source)
-                destination.load_setup(saved.setup)
-                for chunk in saved.chunks:
-                    destination.load_state(memoryview(chunk))
+                saved = save(source)
+                take_state(destination, saved)
                 tried += 1
                 refused += _refuses(destination, what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
     return f"{refused} of {tried} refused"
@@ -112,7 +110,7 @@ def missing_state(subject: Subject) -> str:
     """A device that lacks its last chunk must say so, at the config or at its start; its state cannot be right."""
     with _pairs(subject) as pairs:
         for source, destination in pairs:
-            saved = _save(source)
+            saved = save(source)
             if not saved.chunks:
                 continue
             destination.load_setup(saved.setup)
@@ -145,9 +143,9 @@ def aborts(subject: Subject) -> str:
             seen = max(seen, int((time.monotonic() - began) * 1000))
             device.wake()
             device.resume()
-            again = _save(device)
+            again = save(device)
             device.resume()
-            if again.chunks != _save(device).chunks and device.fingerprint() is None:
+            if again.chunks != save(device).chunks and device.fingerprint() is None:
                 raise Failure(f"{device.idstr}: after resume() it saves another state than before")
     return f"ended within {seen} ms"
 
@@ -186,9 +184,17 @@ def _read_all(device: Device) -> list[bytes]:
     return chunks
 
 
-def _save(device: Device) -> Saved:
+def save(device: Device) -> Saved:
+    """All that a device gives from its set-up to its config; it stands afterwards."""
     setup = _begin_saving(device)
     return Saved(setup, _read_all(device), device.save_config())
+
+
+def take_state(device: Device, saved: Saved) -> None:
+    """Load all of it but the config, in order."""
+    device.load_setup(saved.setup)
+    for chunk in saved.chunks:
+        device.load_state(memoryview(chunk))
 
 
 def _load_backwards(device: Device, saved: Saved, window: int) -> int:

@@ -27,22 +27,25 @@ class Subject(Checked):
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     count: int = 1
 
-    def devices(self, side: Side) -> list[Device]:
+    def devices(self, side: Side, seed: int = 1) -> list[Device]:
         """Have the plug-in make the devices of one side. The caller closes them.
+
+        Arguments:
+            seed: of what they are filled with.
 
         Raises:
             UsageError: what it returned are no devices.
         """
-        made = list(self.plugin(DeviceContext(side, self.options, self.count, seed=1)))
+        made = list(self.plugin(DeviceContext(side, self.options, self.count, seed)))
         if not made or not all(isinstance(device, Device) for device in made):
             raise UsageError(f"the plug-in {self.name!r} returned {made!r}: it must return a list of migpool devices")
         # Not to keep them: a check looks for what is kept.
         self.living.extend(partial(_abort, ref(device)) for device in made)
         return made
 
-    def machine(self, side: Side) -> Machine:
+    def machine(self, side: Side, seed: int = 1) -> Machine:
         """A machine of those devices. The caller closes it."""
-        return Machine("conformance", self.devices(side))
+        return Machine("conformance", self.devices(side, seed))
 
     @contextmanager
     def machines(self) -> Iterator[tuple[Machine, Machine]]:

@@ -26,7 +26,7 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
-from migpool.wire.records import Mark
+from migpool.wire.records import Mark, begins_with_record, records_size
 from migpool.wire.sections import Kind, Schema, SectionHead, footer
 from migpool.wire.stream import StreamReader
 from migpool.wire.vmdesc import find, parse, payload_size
@@ -97,13 +97,15 @@ class Boundaries(Schema):
         return self._framings.pop(head.offset, Framing.SELF)
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """How long the payload is; no device is iterable but VFIO devices, which the reader knows."""
+        """How long the payload is; the reader knows VFIO devices, other iterable ones begin with a record."""
         del version
         assert self.reader is not None
         assert self.reader.section is not None
         head = self.reader.section
         if idstr == BITMAP_IDSTR:
             return bitmaps_size(data)
+        if kind is not Kind.FULL and begins_with_record(data):
+            return records_size(data)
         if self.ended and self.looks_ahead:
             self.looks_ahead = False
             self._look_for_description(data)
@@ -134,7 +136,8 @@ class Boundaries(Schema):
         for device in description.devices:
             framing = Framing.OPAQUE if device.layout is None else Framing.DESCRIBED
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
-        return DescriptionSummary(offset, len(text), len(description.devices))
+        over_multifd = len(description.over_multifd)
+        return DescriptionSummary(offset, len(text), len(description.devices), over_multifd=over_multifd)
 
     def _look_for_description(self, data: memoryview) -> None:
         with suppress(ProtocolError):

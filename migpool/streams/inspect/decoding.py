@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from migpool.errors import DescriptionError, DeviceError
-from migpool.streams.inspect.summary import KeptSection, SectionSummary, StreamSummary
+from migpool.streams.inspect.summary import OVER_MULTIFD, KeptSection, SectionSummary, StreamSummary
 from migpool.streams.inspect.walk import Wanted
 from migpool.vmsd.codec import Shown
 from migpool.vmsd.description import Description
 from migpool.vmsd.jsonform import section_structure
+from migpool.wire.vmdesc import MULTIFD_DEVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,25 @@ def wanted_by(patterns: Sequence[str]) -> Wanted:
     return wanted
 
 
-def decode(summary: StreamSummary) -> list[DecodedSection]:
-    """Decode all sections that were kept, in the order of the stream."""
-    entries: dict[tuple[object, object], dict[str, object]] = {}
-    if summary.described:
-        for entry in json.loads(summary.described)["devices"]:
-            entries.setdefault((entry["name"], entry["instance_id"]), entry)
-    return [_decoded(kept, entries) for kept in summary.kept]
+def decode(summary: StreamSummary, over_multifd: Sequence[KeptSection] = ()) -> list[DecodedSection]:
+    """Decode all sections that were kept, in the order of the stream.
+
+    Arguments:
+        summary: of the stream, whose description has all layouts.
+        over_multifd: configs that crossed beside it.
+    """
+    described = json.loads(summary.described) if summary.described else {}
+    lists = {"FULL": described.get("devices", []), OVER_MULTIFD: described.get(MULTIFD_DEVICES, [])}
+    entries: dict[tuple[str, object, object], dict[str, object]] = {}
+    for kind, devices in lists.items():
+        for entry in devices:
+            entries.setdefault((kind, entry["name"], entry["instance_id"]), entry)
+    return [_decoded(kept, entries) for kept in (*summary.kept, *over_multifd)]
 
 
-def _decoded(kept: KeptSection, entries: Mapping[tuple[object, object], Mapping[str, object]]) -> DecodedSection:
+def _decoded(kept: KeptSection, entries: Mapping[tuple[str, object, object], Mapping[str, object]]) -> DecodedSection:
     section = kept.summary
-    entry = entries.get((section.idstr, section.instance_id)) if section.kind == "FULL" else None
+    entry = entries.get((section.kind, section.idstr, section.instance_id))
     if entry is None:
         return DecodedSection(section, None, False, "the stream has no description of it", kept.payload)
     state: dict[str, object] = {}

@@ -15,12 +15,14 @@
     sections        [{kind, section_id, idstr, instance_id, version, offset, size, count, framing}]; all PART sections
                     of a device are one entry; framing: self-delimiting, described, opaque or guessed
     eof             where the EOF item stands, or null
-    description     {offset, size, devices, fault}, or null; devices is null if there is a fault
+    description     {offset, size, devices, fault, over_multifd}, or null; devices is null if there is a fault;
+                    over_multifd: how many more devices it describes, which crossed over the multifd channels
     problem         {offset, item, expected}, or null: why the walk ended early
     notes           [sentences]
-    devices         only with --device: [{idstr, instance_id, version, offset, size, fields, exact, fault, bytes}];
-                    fields: values by name as text, nested as in the description, or null with the fault and the bytes
-                    in hex; exact: the fields, encoded again, are the payload byte for byte
+    devices         only with --device, also of a recording: [{idstr, instance_id, version, offset, size, fields, exact,
+                    fault, bytes}]; fields: values by name as text, nested as in the description, or null with the fault
+                    and the bytes in hex; exact: the fields, encoded again, are the payload byte for byte. The offset of
+                    a device that crossed over a multifd channel is one of that channel
 """
 
 from __future__ import annotations

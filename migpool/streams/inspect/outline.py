@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from migpool.streams.inspect.summary import Framing, SectionSummary, StreamSummary
+from migpool.streams.inspect.summary import OVER_MULTIFD, Framing, SectionSummary, StreamSummary
 from migpool.units import KIB, format_size
+from migpool.wire.returnpath import CAPABILITIES
 
 if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
@@ -90,7 +91,10 @@ def _configuration(root: Node, config: Configuration, page_size: int) -> None:
     stated = "" if config.page_bits is not None else ", not stated here"
     below.add("page size", f"{page_size} bytes{stated}")
     if config.capabilities is not None:
-        below.add("capabilities", printable(", ".join(config.capabilities)) or "none")
+        named = below.add("capabilities", printable(", ".join(config.capabilities)) or "none")
+        for capability in config.capabilities:
+            if capability in CAPABILITIES:
+                named.add(capability, CAPABILITIES[capability])
     if config.uuid is not None:
         below.add("uuid", str(uuid.UUID(bytes=config.uuid)))
 
@@ -128,6 +132,12 @@ def section_name(section: SectionSummary) -> str:
 
 
 def _section(section: SectionSummary) -> str:
+    if section.kind == OVER_MULTIFD:
+        parts = f"{section.count} packets" if section.count > 1 else "1 packet"
+        return (
+            f"over the multifd channels, instance {section.instance_id}, version {section.version}, "
+            f"{section.size} bytes in {parts}, the first at byte {section.offset} of its channel"
+        )
     times = f" x {section.count}" if section.count > 1 else ""
     framing = "" if section.framing is Framing.SELF else f", {section.framing.value}"
     return (
@@ -147,7 +157,8 @@ def _description(root: Node, summary: StreamSummary) -> None:
     elif not found.size:
         root.add("description", f"empty, at byte {found.offset}")
     else:
-        root.add("description", f"{found.devices} devices, {size_text(found.size)} at byte {found.offset}")
+        more = f" and {found.over_multifd} over the multifd channels" if found.over_multifd else ""
+        root.add("description", f"{found.devices} devices{more}, {size_text(found.size)} at byte {found.offset}")
 
 
 def device_outline(device: DecodedSection) -> Node:

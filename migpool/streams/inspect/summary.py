@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from migpool.wire.configuration import Configuration
+
+OVER_MULTIFD: Final = "MULTIFD"
+"""The kind of what is no section: the config of a device that is not iterable, out of the multifd channels' packets."""
 
 
 class Framing(StrEnum):
@@ -45,7 +49,8 @@ class SectionSummary:
     """One section, or all PART sections of one device together.
 
     Arguments:
-        kind: START, PART, END or FULL.
+        kind: START, PART, END or FULL; or :data:`OVER_MULTIFD`, which has no section id, and of which ``count`` is the
+            number of packets and ``offset`` that of the first one in its channel.
         section_id, idstr, instance_id, version: as its header says, or that of its START.
         offset: where the section, or the first of them, began.
         size: bytes of payload, of all together.
@@ -92,12 +97,14 @@ class DescriptionSummary:
         size: bytes of JSON; may be 0.
         devices: how many devices it describes; None if it could not be used.
         fault: why not.
+        over_multifd: how many more it describes that are no sections, but crossed over the multifd channels.
     """
 
     offset: int
     size: int
     devices: int | None
     fault: str | None = None
+    over_multifd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

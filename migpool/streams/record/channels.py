@@ -29,14 +29,13 @@ from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fiel
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.ramheader import parse_ram_header
-from migpool.wire.records import Mark
-from migpool.wire.returnpath import CREDITS_CAPABILITY, Message, ReturnPathReader
-from migpool.wire.sections import Kind, Schema, Section
+from migpool.wire.records import Mark, begins_with_record, end_payload, records_size
+from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
+from migpool.wire.sections import Kind, Schema, Section, SectionHead
 from migpool.wire.stream import DeviceSection, Eof, StreamEvent, StreamReader, VmDescription
 
 _READ: Final = 1 << 20
 _PAYLOAD_LIMIT: Final = 64 << 20
-_U64: Final = Struct(">Q")
 _U32: Final = Struct(">I")
 
 DeviceKey: TypeAlias = tuple[str, int]
@@ -50,8 +49,10 @@ class MainSummary:
     Attributes:
         machine: its name; empty if the channel ended before it.
         page_size: bytes of a page.
+        capabilities: what the source asks of the destination, by name.
         credited: whether the source offers credits, and so waits for grants.
         iterable: the iterable devices, in the order of their START sections.
+        live_rounds: for each of these, how many rounds of it the multifd channels carried while the machine ran.
         blocks_end: where RAM's list of blocks ends; 0 without one.
         switchover: where SWITCHOVER_START begins; ``None`` without it.
         switchover_end: where it ends; 0 without it.
@@ -66,8 +67,10 @@ class MainSummary:
 
     machine: str = ""
     page_size: int = 4096
+    capabilities: tuple[str, ...] = ()
     credited: bool = False
     iterable: list[DeviceKey] = field(default_factory=list)
+    live_rounds: dict[DeviceKey, int] = field(default_factory=dict)
     blocks_end: int = 0
     switchover: int | None = None
     switchover_end: int = 0
@@ -99,7 +102,7 @@ class _Lengths(Schema):
         size = self._sizes.get((idstr, instance_id))
         if kind is Kind.FULL and size is not None:
             return size
-        if self._summary.credited and kind in (Kind.START, Kind.FULL) and not _begins_with_mark(data):
+        if self._summary.credited and kind in (Kind.START, Kind.FULL) and not begins_with_record(data):
             if kind is Kind.FULL and (idstr, instance_id) not in self._sizes:
                 raise _Unknown(idstr)
             return 4 + _U32.unpack_from(data)[0] if len(data) >= 4 else None
@@ -115,24 +118,11 @@ def _described_size(device: vmdesc.DeviceDescription) -> int | None:
     return vmdesc.payload_size(device)
 
 
-def _begins_with_mark(data: memoryview) -> bool:
-    return len(data) >= 8 and _U64.unpack_from(data)[0] in (Mark.SETUP, Mark.DATA, Mark.END, Mark.INITIAL_DATA_SENT)
-
-
 def _measure_records(data: memoryview, idstr: str) -> int | None:
-    at = 0
-    while at + 8 <= len(data):
-        mark = _U64.unpack_from(data, at)[0]
-        at += 8
-        if mark in (Mark.END, Mark.INITIAL_DATA_SENT):
-            return at
-        if mark == Mark.DATA:
-            if at + 8 > len(data):
-                return None
-            at += 8 + int(_U64.unpack_from(data, at)[0])
-        elif mark != Mark.SETUP:
-            raise _Unknown(idstr)
-    return None
+    try:
+        return records_size(data)
+    except ProtocolError:
+        raise _Unknown(idstr) from None
 
 
 def summarise(path: Path) -> MainSummary:
@@ -170,7 +160,8 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
         case Configuration():
             summary.machine = event.machine
             summary.page_size = event.page_size
-            summary.credited = CREDITS_CAPABILITY in (event.capabilities or ())
+            summary.capabilities = event.capabilities or ()
+            summary.credited = CREDITS_CAPABILITY in summary.capabilities
         case RamBlocks():
             summary.blocks_end = summary.blocks_end or end
         case MultifdFlush():
@@ -179,11 +170,15 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             if head.kind is Kind.END:
                 summary.ram_end = offset
         case Section(head, payload):
-            if head.kind is Kind.START and _begins_with_mark(memoryview(payload)):
+            if head.kind is Kind.START and begins_with_record(payload):
                 summary.iterable.append((head.idstr, head.instance_id))
-        case DeviceSection(head):
+            elif head.kind is Kind.PART and payload == end_payload():
+                _note_live_round(head, summary)
+        case DeviceSection(head, records):
             if head.kind is Kind.START:
                 summary.iterable.append((head.idstr, head.instance_id))
+            elif head.kind is Kind.PART and [record.mark for record in records] == [Mark.END]:
+                _note_live_round(head, summary)
         case Command(CommandKind.SWITCHOVER_START):
             summary.switchover, summary.switchover_end = event.offset, summary.switchover_end or end
         case Eof(offset):
@@ -192,6 +187,12 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             summary.whole = True
         case _:
             pass
+
+
+def _note_live_round(head: SectionHead, summary: MainSummary) -> None:
+    if LIVE_CAPABILITY in summary.capabilities:
+        device = head.idstr, head.instance_id
+        summary.live_rounds[device] = summary.live_rounds.get(device, 0) + 1
 
 
 def _description(path: Path) -> tuple[int | None, vmdesc.Description | None]:
@@ -214,6 +215,7 @@ class Packet:
         end: where it ends.
         device: whose state it carries; ``None`` for RAM and SYNC.
         index: the chunk's index; 0 for RAM and SYNC, and for a payload that is no VFIO device's.
+        config: whether the chunk is the device's config, or the last part of it.
         sync: whether it is a SYNC.
         normal: pages of RAM with contents.
         zero: pages of zeros.
@@ -223,6 +225,7 @@ class Packet:
     end: int
     device: DeviceKey | None = None
     index: int = 0
+    config: bool = False
     sync: bool = False
     normal: int = 0
     zero: int = 0
@@ -265,10 +268,10 @@ def _packet(header: bytes, offset: int, page_size: int) -> Packet:
     if flags & DEVICE_STATE:
         head = parse_device_packet_header(header, offset, _PAYLOAD_LIMIT)
         try:
-            index, _ = chunk_fields(header[PACKET_HEADER_SIZE:HEADER_SIZE], min(head.size, len(header)), offset)
+            index, config = chunk_fields(header[PACKET_HEADER_SIZE:HEADER_SIZE], min(head.size, len(header)), offset)
         except ProtocolError:
-            index = 0
-        return Packet(offset, offset + size + head.size, (head.idstr, head.instance_id), index)
+            index, config = 0, False
+        return Packet(offset, offset + size + head.size, (head.idstr, head.instance_id), index, config)
     ram = parse_ram_header(header, page_size, offset, _PAYLOAD_LIMIT)
     end = offset + size + ram.payload_size
     return Packet(offset, end, sync=ram.sync, normal=len(ram.normal), zero=len(ram.zero))

@@ -1,9 +1,9 @@
 """Explains a recording: which channel carried what, when the switchover was, what the destination said.
 
-It reads the index, the time stamps, the main channel and the headers of the packets; payloads of multifd packets are
-not read at all. All times are nanoseconds since the source opened its first connection. Memory is constant, whatever
-the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return path's messages
-the first :data:`MESSAGES` are kept; grants are only counted.
+It reads the index, the time stamps, the main channel and the headers of the packets; of their payloads nothing but the
+four bytes of a config's version. All times are nanoseconds since the source opened its first connection. Memory is
+constant, whatever the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return
+path's messages the first :data:`MESSAGES` are kept; grants are only counted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from migpool.errors import ProtocolError
 from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
+from migpool.streams.record.configs import config_version
 from migpool.streams.record.index import Connection, Index, Role, Times, load
+from migpool.units import format_size
 from migpool.wire import returnpath
-from migpool.wire.returnpath import Failed, GrantMessage, Shut
+from migpool.wire.devicestate import CONFIG_VERSION_SIZE
+from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, GrantMessage, Shut
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
@@ -76,6 +79,13 @@ class DeviceUse:
         channels: the numbers of the channels that carried it.
         first: when its first packet passed.
         last: when its last packet passed.
+        kind: "state" of an iterable device, whose chunks have an order; "parts" with tags, which need none; or the
+            "config" of one that is not iterable. Parts whose tags are those of chunks cannot be told from them.
+        version: of a config.
+        length: of a config, in bytes, without the version before it.
+        live_rounds: in how many rounds it gave something while the machine ran.
+        highest: the highest index of a packet, or tag of a part; the config's is not counted.
+        count: the index of the last packet, which says how many parts there are; ``None`` if it has not come.
     """
 
     idstr: str
@@ -85,6 +95,21 @@ class DeviceUse:
     channels: list[int]
     first: int
     last: int
+    kind: Literal["state", "parts", "config"] = "state"
+    version: int | None = None
+    length: int | None = None
+    live_rounds: int = 0
+    highest: int = -1
+    count: int | None = None
+
+    @property
+    def what(self) -> str:
+        """What these packets are, in a few words."""
+        if self.kind == "config":
+            said = "no version" if self.version is None else f"v{self.version}"
+            return f"config, {said}, {format_size(self.length or 0)}"
+        words = f"parts, tags up to {self.highest}" if self.kind == "parts" else "state in order"
+        return f"{words}; {self.live_rounds} live rounds" if self.live_rounds else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,7 @@ class Explanation:
         reason: why not; empty if it is.
         machine: the machine's type; empty if the recording does not say.
         page_size: bytes of a page.
+        capabilities: what the source asked for, by name, with what it means if that is known here.
         interval: how long each interval of the series is.
         channels: the main channel first, then the multifd channels by their numbers, then what is neither.
         devices: whose state went over multifd channels, in the order of their first packets.
@@ -156,6 +182,7 @@ class Explanation:
     reason: str
     machine: str
     page_size: int
+    capabilities: Mapping[str, str]
     interval: int
     channels: tuple[ChannelUse, ...]
     devices: tuple[DeviceUse, ...]
@@ -197,6 +224,7 @@ class _Explaining:
         self._series = self._duration // self._interval + 1
         self._begin = self._when(self._summary.switchover)
         self._devices: dict[DeviceKey, DeviceUse] = {}
+        self._iterable = frozenset(self._summary.iterable)
 
     def explanation(self) -> Explanation:
         index, summary = self._index, self._summary
@@ -204,6 +232,8 @@ class _Explaining:
         ranked = sorted(index.connections, key=_rank)
         channels = tuple(self._channel(one) for one in ranked)
         multifd = [one for one in channels if one.channel is not None]
+        for device in self._devices.values():
+            self._tell(device)
         return Explanation(
             directory=str(self._directory),
             listen=index.listen,
@@ -214,6 +244,7 @@ class _Explaining:
             reason=index.reason,
             machine=summary.machine,
             page_size=summary.page_size,
+            capabilities={name: CAPABILITIES.get(name, "") for name in summary.capabilities},
             interval=self._interval,
             channels=channels,
             devices=tuple(sorted(self._devices.values(), key=lambda one: one.first)),
@@ -278,17 +309,36 @@ class _Explaining:
                 use.syncs += packet.sync
                 if packet.device is not None:
                     use.device_packets += 1
-                    self._note_device(packet, packet.device, one.channel or 0, now - self._zero)
+                    self._note_device(packet, packet.device, one, now - self._zero)
         except ProtocolError as error:
             use.trouble = str(error)
 
-    def _note_device(self, packet: Packet, device: DeviceKey, channel: int, now: int) -> None:
+    def _note_device(self, packet: Packet, device: DeviceKey, one: Connection, now: int) -> None:
         use = self._devices.setdefault(device, DeviceUse(*device, 0, 0, [], now, now))
+        channel = one.channel or 0
         use.packets += 1
         use.bytes += packet.payload
         if channel not in use.channels:
             use.channels.append(channel)
         use.first, use.last = min(use.first, now), max(use.last, now)
+        if packet.config:
+            use.count = packet.index
+        else:
+            use.highest = max(use.highest, packet.index)
+        if packet.index == 0 and self._is_config(device):
+            use.version = config_version(self._directory / one.source.file, packet)
+
+    def _is_config(self, device: DeviceKey) -> bool:
+        return DESCRIBED_CAPABILITY in self._summary.capabilities and device not in self._iterable
+
+    def _tell(self, device: DeviceUse) -> None:
+        """Say what a device's packets are, once all have been seen."""
+        key = device.idstr, device.instance_id
+        if self._is_config(key):
+            device.kind, device.length = "config", max(0, device.bytes - CONFIG_VERSION_SIZE)
+        elif device.count is not None and device.highest >= device.count:
+            device.kind = "parts"  # chunks are counted from 0, and the config is the next one
+        device.live_rounds = self._summary.live_rounds.get(key, 0)
 
     # ------------------------------------------------------------------ the return path
 

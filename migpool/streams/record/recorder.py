@@ -152,6 +152,8 @@ class Recorder:
             self._reason = f"no source has come within {self._limits.source:g} s"
         elif self._passages and idle > self._limits.idle:
             self._reason = f"nothing has passed on any connection for {self._limits.idle:g} s"
+        elif self._over():
+            return False  # the last one has ended since it was looked at, after a long silence
         elif self._passages and idle > GRACE and all(passage.over for passage in self._passages):
             self._reason = self._reason or "the source opened no main channel"
         else:

@@ -27,6 +27,8 @@ def show(explanation: Explanation, console: Console) -> None:
     state = "complete" if explanation.complete else f"NOT COMPLETE: {explanation.reason}"
     machine = explanation.machine or "unknown"
     print_line(console, f"machine {machine}, {format_moment(explanation.duration)}, {state}")
+    for name, meaning in explanation.capabilities.items():
+        print_line(console, f"capability {name}: {meaning or 'not known here'}")
     console.print(_channels(explanation))
     if explanation.evenness:
         line = f"busiest multifd channel: {explanation.evenness:.2f} times the mean"
@@ -81,6 +83,7 @@ def _bars(series: Sequence[int]) -> str:
 
 def _devices(explanation: Explanation) -> Table:
     table = _table("Device", ("Packets", "State", "From", "To"), "Channels", no_wrap=False)
+    table.add_column("What", no_wrap=True)
     for one in explanation.devices:
         name = f"{one.idstr}#{one.instance_id}" if one.instance_id else one.idstr
         channels = ", ".join(map(str, sorted(one.channels)))
@@ -91,6 +94,7 @@ def _devices(explanation: Explanation) -> Table:
             format_moment(one.first),
             format_moment(one.last),
             channels,
+            one.what,
         )
     return table
 

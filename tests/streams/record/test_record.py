@@ -8,6 +8,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -16,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from migpool.core.threads import ThreadGroup
 from migpool.errors import UsageError
 from migpool.migration.states import State
+from migpool.streams.record import recorder as recorder_module
 from migpool.streams.record.index import Ended, Role, Times, load
+from migpool.streams.record.passage import Passage
 from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
@@ -324,3 +329,48 @@ def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
     assert "is not complete: it was cancelled (1 connections, 8 bytes from the source" in told[1]
     assert len(told) == 2
     assert not (tmp_path / "near").exists()
+
+
+def test_an_end_after_a_long_silence_is_no_missing_main_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last connection ends while the recorder looks how long nothing has passed."""
+    passages: list[Passage] = []
+
+    class Noted(Passage):
+        def start(self, threads: ThreadGroup) -> None:
+            passages.append(self)
+            super().start(threads)
+
+    monkeypatch.setattr(recorder_module, "GRACE", -1.0)
+    monkeypatch.setattr(recorder_module, "Passage", Noted)
+    sent, end = threading.Event(), threading.Event()
+    with ExitStack() as stack:
+        door, to = stack.enter_context(listener("unix", tmp_path))
+        heard = threading.Event()
+
+        def stop() -> bool:
+            if not sum(passage.passed for passage in passages):
+                return False
+            if not sent.is_set():
+                sent.set()  # how much has passed is noted in this turn
+                return False
+            end.set()
+            while not all(passage.over for passage in passages):
+                time.sleep(0.001)
+            return False
+
+        recorder = Recorder(
+            place("unix", tmp_path, "near"), to, tmp_path / "recording", listening=lambda _: heard.set(), stop=stop
+        )
+        running = Background(recorder.run)
+        assert heard.wait(LIMIT)
+        source = stack.enter_context(dial(place("unix", tmp_path, "near")))
+        destination = stack.enter_context(accept(door))
+        source.sendall(header())
+        assert read(destination, len(header())) == header()
+        assert end.wait(LIMIT)
+        source.close()
+        destination.close()
+        index = running.result()
+    assert (index.complete, index.reason) == (True, "")
