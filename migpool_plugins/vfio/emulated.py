@@ -8,20 +8,26 @@ something, which that protocol cannot, and how its process ended.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
-from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
-from migpool_plugins.vfio.backend import Backend, BackendError
+from migpool.device import Device, DeviceContext, DeviceError, Part, Side, StateCosts, VerificationError
+from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
 from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.engines import ANSWER, ASK, READ, WRITE
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.tagged import TaggedVfioDevice
+from migpool_plugins.vfio.transfer import receive
 from migpool_plugins.vfio.transferkinds import ACK_HEADER, ACK_KINDS, WRITE_HEADER
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
@@ -39,7 +45,8 @@ def open_emulated(context: DeviceContext) -> list[Device]:
         opened.callback(process.end)
         for device in settings:
             connection = process.attach(device, context.side, context.seed)
-            made.append(EmulatedVfioDevice(process, connection, device, context.side, settings))
+            kind = TaggedEmulatedDevice if device.profile.engines else EmulatedVfioDevice
+            made.append(kind(process, connection, device, context.side, settings))
             opened.callback(made[-1].close)
         opened.pop_all()
     return made
@@ -72,7 +79,7 @@ class EmulatedVfioDevice(VfioDevice):
         data_limit = settings.time_limit + longest
         self._limit = data_limit + profile.stop_time + profile.save_config_time
         self._client: DeviceClient
-        backend: Backend
+        backend: ServedBackend | DescriptorBackend
         if profile.transport == "vfio-user":
             self._client = DeviceClient(process, connection, data_limit)
             backend = ServedBackend(self._client, profile, self._limit)
@@ -80,13 +87,15 @@ class EmulatedVfioDevice(VfioDevice):
             self._client = backend = DescriptorBackend(process, connection, data_limit, profile, self._limit)
         # Nobody can find the device after its process has ended, so it need not be left in order.
         super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
+        self._engine_backend = backend
         self._estimate = profile.size
 
     def save_setup(self) -> bytes:
         """Wait until the state has been made, and describe the device for the other side."""
         self._client.ask(object, "prepare", MAKING_LIMIT)
         super().save_setup()
-        return json.dumps({"size": self.profile.size, "config_size": self.profile.config_size}).encode()
+        described = {"size": self.profile.size, "config_size": self.profile.config_size}
+        return json.dumps(described | ({"tags": True} if self.profile.engines else {})).encode()
 
     def _read(self, buffer: memoryview, recovery: MigrationState) -> int:
         length = min(len(buffer), self.profile.chunk)
@@ -117,6 +126,11 @@ class EmulatedVfioDevice(VfioDevice):
                 raise DeviceError(
                     f"{key} is {theirs.get(key)!r} at the source and {ours} here: give both sides the same options"
                 )
+
+        if theirs.get("tags", False) != bool(self.profile.engines):
+            raise DeviceError(
+                "one side's device gives parts with tags, the other's does not: give both engines or none"
+            )
 
     def load_config(self, data: bytes) -> None:
         """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
@@ -153,6 +167,30 @@ class EmulatedVfioDevice(VfioDevice):
         """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds."""
         came = self._client.ask(list, "record", self._limit, last)
         return [(begin, end) for begin, end in came]
+
+
+class TaggedEmulatedDevice(TaggedVfioDevice, EmulatedVfioDevice):
+    """One device of the device process, with engines; as :class:`EmulatedVfioDevice` otherwise."""
+
+    def __init__(
+        self,
+        process: DeviceProcess,
+        connection: socket.socket,
+        settings: DeviceSettings,
+        side: Side,
+        siblings: Sequence[DeviceSettings],
+    ) -> None:
+        super().__init__(process, connection, settings, side, siblings)
+        self.serve_with(self.profile.engines, self._engine_backend)
+
+    def costs(self) -> StateCosts:
+        """What the engines need together; of the last write no more is known than the least that a part takes."""
+        alone, profile = super().costs(), self.profile
+        at_once = min(profile.engines, profile.chunks)
+        last = profile.size - (profile.chunks - 1) * profile.chunk
+        return replace(
+            alone, read=alone.read / at_once, write=alone.write / at_once, write_chunk=profile.write_cost(last)
+        )
 
 
 class DescriptorBackend(DeviceClient):
@@ -261,6 +299,20 @@ class DescriptorBackend(DeviceClient):
             return reason
         return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
+    def open_engine(self) -> DescriptorEngine:
+        """Make a descriptor for one more engine."""
+        self.ask(object, "engine", self._limit)
+        return DescriptorEngine(self.take_data(), self.data_limit)
+
+    def explain(self, error: BackendError) -> DeviceError:
+        """What to say of an engine's failure: if the process has ended, that it has."""
+        if error.errno == errno.EPIPE:
+            try:
+                self.ask(object, "prepare", self.data_limit)
+            except DeviceError as reason:
+                return reason
+        return error
+
     def reset(self) -> None:
         """Reset the device; what it has begun by itself, a stop say, it finishes first."""
         self.ask(object, "reset", self._limit)
@@ -270,6 +322,86 @@ class DescriptorBackend(DeviceClient):
         return data.fileno() if self._pollable and data is not None else None
 
 
+class DescriptorEngine:
+    """One engine's descriptor, on which every request is answered before the next one.
+
+    Arguments:
+        connected: the descriptor; the engine owns it.
+        limit: seconds that one answer may take.
+    """
+
+    def __init__(self, connected: socket.socket, limit: float) -> None:
+        self._socket = connected
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._closed = False
+        self.over = False
+
+    def read(self, buffer: memoryview) -> Part | None:
+        """Read the next part straight into ``buffer``; ``None`` if none is left."""
+        tag, length = self._ask(READ, 0, len(buffer), None)
+        if not length:
+            return None
+        if length > len(buffer):
+            raise self._lost(f"a part of {length} bytes was given into {len(buffer)}")
+        self._fill(buffer[:length], "read")
+        return Part(tag, length)
+
+    def write(self, tag: int, data: memoryview) -> None:
+        """Write a part, and wait until the device has taken and checked it."""
+        self._ask(WRITE, tag, len(data), data)
+
+    def _ask(self, what: int, tag: int, length: int, data: memoryview | None) -> tuple[int, int]:
+        name = "read" if what == READ else "write"
+        try:
+            self._socket.sendall(ASK.pack(what, tag, length))
+            if data is not None:
+                self._socket.sendall(data)
+        except BlockingIOError:
+            raise self._late(name) from None
+        except OSError as error:
+            raise self._lost(f"the device closed its engine's descriptor: {error.strerror}") from None
+        head = bytearray(ANSWER.size)
+        self._fill(memoryview(head), name)
+        kind, tag, length = ANSWER.unpack(head)
+        if kind:
+            text = bytearray(length)
+            self._fill(memoryview(text), name)
+            raise refusal(ACK_KINDS[kind], text.decode())
+        return tag, length
+
+    def _fill(self, view: memoryview, name: str) -> None:
+        try:
+            whole = receive(self._socket, view)
+        except BlockingIOError:
+            raise self._late(name) from None
+        except OSError as error:
+            raise self._lost(f"the device closed its engine's descriptor: {error.strerror}") from None
+        if not whole:
+            raise self._lost("the device closed its engine's descriptor")
+
+    def _late(self, name: str) -> BackendError:
+        self.abort()
+        return BackendError(f"the device's {name} did not return within {self._limit:.3g} s", errno.ETIMEDOUT)
+
+    def _lost(self, text: str) -> BackendError:
+        self.abort()
+        return BackendError(text, errno.EPIPE)
+
+    def abort(self) -> None:
+        """End every wait at once."""
+        with self._lock:
+            self.over = True
+            if not self._closed:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            self.over = self._closed = True
+            self._socket.close()
+
+
 class ServedBackend(VfioUserBackend):
     """A device spoken to in vfio-user, on connections that the control connection brings."""
 
@@ -277,7 +409,13 @@ class ServedBackend(VfioUserBackend):
         self._client = client
         self._limit = limit
         self._connect_limit = MAKING_LIMIT
-        super().__init__(lambda _: self._connected(), "emulated device", flags=profile.flags, reason=self._why)
+        super().__init__(
+            lambda _: self._connected(),
+            "emulated device",
+            flags=profile.flags,
+            reason=self._why,
+            engines=profile.engines,
+        )
         self.note = "emulated VFIO"
 
     def _connected(self) -> Connection:
