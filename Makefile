@@ -21,8 +21,8 @@ TESTERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY  := $(VENV)/.ready
 
 # What runs on every Python.
-SUITE        := tests/core tests/transport tests/workers tests/wire tests/migration tests/ram tests/conformance \
-                tests/vcpu/test_vcpu_interruptions.py
+SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/workers tests/wire tests/migration \
+                tests/ram tests/conformance tests/vcpu/test_vcpu_interruptions.py
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 

@@ -67,12 +67,17 @@ class Look:
 
     def complaints(self) -> list[str]:
         """What the console says."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        return [entry["message"] for entry in self._log("browser")]
+
+    def _log(self, name: str) -> list[dict[str, Any]]:
+        driver: Any = self.driver  # of this call the library says no types
+        entries: list[dict[str, Any]] = driver.get_log(name)
+        return entries
 
     def requests(self) -> list[str]:
         """Every address that was asked for, but for the page's own and what is within it."""
         found = []
-        for entry in self.driver.get_log("performance"):
+        for entry in self._log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 found.append(message["params"]["request"]["url"])

@@ -18,22 +18,13 @@ from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.elastic import ElasticScheduler
-from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.transport.address import Address
-from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
+from tests.support.rig import KIB, LIMIT, MODELS, Pair, Scripted, contents
 
-MODELS = [
-    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
-    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
-    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
-    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
-    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
-    pytest.param((PollScheduler, PollScheduler), id="poll"),
-]
 Models = tuple[type[Scheduler], type[Scheduler]]
 PATIENT = Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=60)
 

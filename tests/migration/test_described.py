@@ -17,25 +17,10 @@ from migpool.errors import UsageError
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.schedulers.base import Scheduler
-from migpool.schedulers.blocking_aware import BlockingAwareScheduler
-from migpool.schedulers.elastic import ElasticScheduler
-from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
-from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
-from migpool.schedulers.receiver import ReceiverScheduler
-from tests.support.rig import KIB, Pair, Scripted, contents, migrate
+from tests.support.rig import KIB, MODELS, Models, Pair, Scripted, contents, migrate
 
-MODELS = [
-    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
-    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
-    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
-    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
-    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
-    pytest.param((PollScheduler, PollScheduler), id="poll"),
-]
-Models = tuple[type[Scheduler], type[Scheduler]]
 SETTINGS = Settings(channels=2, chunk=4 * KIB, budget=32 * KIB, peer_limit=5, vmsd="multifd")
 
 
@@ -174,17 +159,7 @@ def test_a_cancel_ends_who_waits_for_a_device_that_is_not_loaded(tmp_path: Path,
     for devices in (source, destination):
         for device in devices[1:6]:
             device.after = [devices[0].idstr]
-    pair = Pair(source, destination, settings=SETTINGS, models=models)
-    pair.prepare(tmp_path)
-
-    def cancel_then() -> None:
-        reached.wait()
-        pair.sender.cancel()
-
-    watcher = threading.Thread(target=cancel_then)
-    watcher.start()
-    sent, got = pair.go()
-    watcher.join()
+    sent, got = Pair(source, destination, settings=SETTINGS, models=models).cancelled_at(tmp_path, reached)
     assert sent.outcome is State.CANCELLED
     assert got.error
     assert all(device.running for device in source)

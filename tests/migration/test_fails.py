@@ -14,24 +14,10 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler, Setup
-from migpool.schedulers.blocking_aware import BlockingAwareScheduler
-from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
-from migpool.schedulers.poll import PollScheduler
-from migpool.schedulers.pool import PoolScheduler
-from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.wire.records import CONFIG_FRAME
-from tests.support.rig import KIB, Pair, Scripted, VerificationError, contents, migrate
-
-MODELS = [
-    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
-    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
-    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
-    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
-    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
-    pytest.param((PollScheduler, PollScheduler), id="poll"),
-]
+from tests.support.rig import KIB, MODELS, Pair, Scripted, VerificationError, contents, migrate
 
 
 def machines() -> tuple[list[Scripted], list[Scripted]]:

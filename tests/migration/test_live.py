@@ -15,25 +15,9 @@ from migpool.core.effects import Wait
 from migpool.device import ConfigChannel, Pending
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.schedulers.base import Scheduler
-from migpool.schedulers.blocking_aware import BlockingAwareScheduler
-from migpool.schedulers.elastic import ElasticScheduler
-from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
-from migpool.schedulers.poll import PollScheduler
-from migpool.schedulers.pool import PoolScheduler
-from migpool.schedulers.receiver import ReceiverScheduler
-from tests.support.rig import KIB, Pair, Scripted, contents, migrate
+from tests.support.rig import KIB, MODELS, Models, Pair, Scripted, contents, migrate
 
-MODELS = [
-    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
-    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
-    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
-    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
-    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
-    pytest.param((PollScheduler, PollScheduler), id="poll"),
-]
-Models = tuple[type[Scheduler], type[Scheduler]]
 SETTINGS = Settings(channels=2, chunk=4 * KIB, budget=64 * KIB, peer_limit=5, live="multifd", downtime_limit=1e-9)
 
 
@@ -142,17 +126,7 @@ def test_a_cancel_while_the_machine_runs_ends_every_job(tmp_path: Path, models: 
     source, destination = InRounds(0, 2, 9 * KIB, 9), Scripted(0)
     reached = threading.Event()
     (source if side == "source" else destination).block_in("iterate" if side == "source" else "load_state", reached)
-    pair = Pair([source], [destination], settings=SETTINGS, models=models)
-    pair.prepare(tmp_path)
-
-    def cancel_then() -> None:
-        reached.wait()
-        pair.sender.cancel()
-
-    watcher = threading.Thread(target=cancel_then)
-    watcher.start()
-    sent, _ = pair.go()
-    watcher.join()
+    sent, _ = Pair([source], [destination], settings=SETTINGS, models=models).cancelled_at(tmp_path, reached)
     assert sent.outcome is State.CANCELLED
     assert source.running
 

@@ -46,6 +46,7 @@ class Tool:
             preexec_fn=prepare,
         )
         self._said = {self._stream(self._process.stdout): b"", self._stream(self._process.stderr): b""}
+        self._open = list(self._said)
 
     def _stream(self, stream: IO[bytes] | None) -> IO[bytes]:
         assert stream is not None
@@ -85,16 +86,15 @@ class Tool:
         return self._said[self._stream(stream)].decode()
 
     def _hear(self, deadline: float) -> bool:
-        """Take what it says; False when it has ended."""
-        open_ones = [stream for stream in self._said if not stream.closed]
-        ready, _, _ = select.select(open_ones, [], [], max(0.0, deadline - time.monotonic()))
+        """Take what it says; False when it has ended, and all it said was taken."""
+        ready, _, _ = select.select(self._open, [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"migpool says nothing and does not end: {self._said}"
         for stream in ready:
             data = os.read(stream.fileno(), 1 << 16)
             self._said[stream] += data
             if not data:
-                return False
-        return True
+                self._open.remove(stream)
+        return bool(self._open)
 
 
 def migpool(*arguments: str) -> Ended:

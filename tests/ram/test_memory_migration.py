@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migpool.core.machine import Machine
-from migpool.device import Device
+from migpool.device import ConfigChannel, Device
 from migpool.errors import UsageError
 from migpool.migration.states import State
 from migpool.precopy.rounds import Round
@@ -225,3 +225,41 @@ def named(device: Device, **attributes: object) -> Device:
 )
 def test_a_machine_has_one_memory_with_its_own_name(devices: Callable[[], list[Device]], words: str) -> None:
     refused(devices(), words)
+
+
+@pytest.mark.parametrize("vmsd", ["main-channel", "multifd"])
+@pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.parametrize("models", MODELS, ids=lambda models: "+".join(model.__name__[:-9] for model in models))
+def test_a_device_that_reads_the_memory_is_loaded_when_all_of_it_is_there(
+    models: tuple[type[Scheduler], type[Scheduler]], workers: int | None, vmsd: ConfigChannel, tmp_path: Path
+) -> None:
+    """So is one that is loaded after that; others need not wait."""
+    paper, copy = scribbled(900), Paper(900)
+    seen: dict[str, bool] = {}
+
+    def devices(number: int) -> list[Scripted]:
+        reader, after, other = (Scripted(number + at, None, name="plain") for at in range(3))
+        reader.after, after.after = ["ram"], [reader.idstr]
+        return [after, reader, other]
+
+    def look(device: Scripted) -> None:
+        seen[device.idstr] = copy.contents() == paper.contents()
+
+    source, there = devices(0), devices(0)
+    for device in there:
+        device.before["load_config"] = partial(look, device)
+    state = Scripted(9, contents(100 * KIB))
+    pair = settled(Pair([*source, paper, state], [*there, copy, Scripted(9)], models=models), vmsd=vmsd)
+    pair.workers = (workers, workers)
+
+    def write_late() -> None:
+        """These pages are the last to be sent."""
+        for page in range(300):
+            paper.write(0, page, b"late" * 9)
+
+    source[2].before["stop"] = write_late
+    sent, received = pair.run(tmp_path)
+    assert (sent.error, received.error) == ("", "")
+    assert seen["plain-0"]
+    assert seen["plain-1"]
+    assert [device.got_config for device in there] == [device.config for device in source]

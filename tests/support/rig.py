@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
+
+import pytest
 
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Pending, VerificationError
@@ -19,12 +22,28 @@ from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.precopy.rounds import Round
 from migpool.schedulers.base import Scheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler
+from migpool.schedulers.elastic import ElasticScheduler
+from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
+from migpool.schedulers.poll import PollScheduler
+from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.transport.address import Address
 
 LIMIT = 20.0
 KIB = 1024
+
+Models: TypeAlias = tuple[type[Scheduler], type[Scheduler]]
+"""The source's and the destination's threading model."""
+MODELS = [
+    pytest.param((InlineScheduler, InlineScheduler), id="inline"),
+    pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
+    pytest.param((PoolScheduler, PoolScheduler), id="pool"),
+    pytest.param((ElasticScheduler, ReceiverScheduler), id="elastic+receiver"),
+    pytest.param((BlockingAwareScheduler, BlockingAwareScheduler), id="blocking-aware"),
+    pytest.param((PollScheduler, PollScheduler), id="poll"),
+]
 
 
 class Scripted(Device):
@@ -153,7 +172,18 @@ class Scripted(Device):
         return self._aborted.is_set()
 
 
-__all__ = ["KIB", "LIMIT", "OneAtATime", "Pair", "Scripted", "VerificationError", "contents", "migrate"]
+__all__ = [
+    "KIB",
+    "LIMIT",
+    "MODELS",
+    "Models",
+    "OneAtATime",
+    "Pair",
+    "Scripted",
+    "VerificationError",
+    "contents",
+    "migrate",
+]
 
 
 def contents(size: int, seed: int = 1) -> bytes:
@@ -238,6 +268,20 @@ class Pair:
         """Run the source, and return both reports."""
         sent = self.sender.run(self.through(self.where) if self.through else self.where)
         return sent, self.ended()
+
+    def cancelled_at(self, folder: Path, reached: threading.Event) -> tuple[SideReport, SideReport]:
+        """Run both ends, and cancel at the source once ``reached`` is set."""
+        self.prepare(folder)
+
+        def cancel_then() -> None:
+            reached.wait(LIMIT)
+            self.sender.cancel()
+
+        watcher = threading.Thread(target=cancel_then)
+        watcher.start()
+        reports = self.go()
+        watcher.join()
+        return reports
 
     def ended(self) -> SideReport:
         """The destination's report, once it has ended."""
