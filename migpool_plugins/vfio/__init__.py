@@ -6,7 +6,7 @@
     backend.py     what a backend is asked, and the end of every wait; migration.py: states, arcs, features
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
     emulated.py    devices of a device process of our own; the default
-    tagged.py      devices with engines: parts with tags, several at once
+    tagged.py      devices with engines: parts with tags, several at once; engineclient.py: by descriptors
 
     the migrating process                              the device process (one a side)
       emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
