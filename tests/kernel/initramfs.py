@@ -33,6 +33,7 @@ CODE: Final = ("migpool", "migpool_plugins", "tests/kernel")
 FILES: Final = (
     "pyproject.toml",
     *("tests/__init__.py", "tests/conftest.py", "tests/support/__init__.py", "tests/support/rig.py"),
+    "tests/support/forking.py",
 )
 _WITHOUT: Final = frozenset(
     {"__pycache__", "test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "tkinter", "turtledemo"}
