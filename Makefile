@@ -1,7 +1,7 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
 # make soak    a thousand migrations in a row, in one pair of processes
-# make lab     decide the twelve claims about threading models, half an hour; lab-quick: a look, three minutes
+# make lab     decide the sixteen claims about threading models, forty minutes; lab-quick: a look, five minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it

@@ -9,16 +9,21 @@ One object an experiment::
     reason            why, with the numbers
     preliminary       whether an interval covers less than 95 %: too few rounds for a last word
     quick             whether it was a quick look
-    ended             why no further round was made: "narrow", "time", "cancelled", "failures", or "counted"
+    ended             why no further round was made: "narrow", "time", "cancelled", "failures", "counted" or
+                      "simulated" (nothing was to be run)
     precision         the half width of an interval, as a share of its ratio, that was wanted
     rounds, seconds   how many rounds there were, and how long they took
     machine           where it ran: system, cpus, python, migpool (the versions)
     load              the load average of the last minute when it began: near 0 on a quiet machine
+    note              what its maker says of the machine (--note); may be empty
     variants          name, model, set (the scenario's keys that were different), downtime_ms and total_ms of each round
                       (null where a run failed), threads at the source and the destination, memory_share (the most of
-                      the budget that a run had in use), where (milliseconds of the downtime by kind, mean)
+                      the budget that a run had in use), where (milliseconds of the downtime by kind, mean); run and
+                      simulated as in the file, simulated_ms, and simulated_held and simulated_early: bytes at the
+                      destination, at most, and those of them that came before an earlier chunk; null if not simulated
     comparisons       name, of, to, measure, least, most, decides, ratios of each round, median, low, high, coverage
-                      (of the interval), outcome ("holds", "fails" or "open")
+                      (of the interval), outcome ("holds", "fails" or "open"), simulated (the ratio in virtual time,
+                      or null)
     counts            model (empty: of all runs), what, total, wrong, outcome, examples (of what was wrong, a few)
     growing           where variants differ in their models alone, a fixed pool and one that grows among them: best (a
                       variant), model, set, worse (the fixed pools that are, as comparisons with the best), grown
@@ -41,7 +46,7 @@ from migpool.lab.run.result import MachineFacts, ThreadCounts
 EXAMPLES: Final = 3
 """Of what was wrong, how many are told."""
 
-Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted"]
+Ended: TypeAlias = Literal["narrow", "time", "cancelled", "failures", "counted", "simulated"]
 
 
 class VariantFinding(Variant):
@@ -50,6 +55,9 @@ class VariantFinding(Variant):
     threads: ThreadCounts
     memory_share: float | None
     where: dict[str, float]
+    simulated_ms: float | None = None
+    simulated_held: int | None = None
+    simulated_early: int | None = None
 
 
 class ComparisonFinding(Comparison):
@@ -61,6 +69,7 @@ class ComparisonFinding(Comparison):
     high: float | None = None
     coverage: float | None = None
     outcome: Outcome
+    simulated: float | None = None
 
     @property
     def interval(self) -> str:
@@ -135,6 +144,7 @@ class Finding(Form):
     seconds: float
     machine: MachineFacts
     load: float
+    note: str = ""
     variants: list[VariantFinding] = Field(default=[])
     comparisons: list[ComparisonFinding] = Field(default=[])
     counts: list[CountFinding] = Field(default=[])

@@ -16,6 +16,8 @@
     name = "one worker"
     model = "pool:1"
     set = {"devices.0.count" = 2}     # keys of the scenario that are different here, with dots; lists by number
+    run = true                        # false: it is only simulated, since this host cannot show it
+    simulated = {savers = 1}          # the same in virtual time; with [simulation], see simulated.py
 
     [[comparisons]]
     name = "one worker against four"
@@ -52,10 +54,12 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from migpool.errors import ScenarioError, UsageError
+from migpool.experiments.simulated import world_of
 from migpool.scenario import shipped
 from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, Table, parse_scenario
+from migpool.sim.world import World
 
 Measure: TypeAlias = Literal["downtime", "total"]
 
@@ -70,6 +74,8 @@ class Variant(Table):
     name: _Name
     model: _Name
     set: dict[str, JsonValue] = Field(default={})
+    run: bool = True
+    simulated: dict[str, JsonValue] | None = None
 
 
 class Comparison(Table):
@@ -122,6 +128,7 @@ class Experiment(Table):
     method: Annotated[str, Field(min_length=1)]
     depends: str = ""
     scenario: dict[str, JsonValue]
+    simulation: dict[str, JsonValue] = Field(default={})
     variants: list[Variant] = Field(default=[])
     comparisons: list[Comparison] = Field(default=[])
     limits: list[Limit] = Field(default=[])
@@ -146,7 +153,24 @@ class Experiment(Table):
                     raise ValueError(
                         f"comparison {comparison.name!r}: there is no variant {name!r}; there are {', '.join(names)}"
                     )
+        for variant in self.variants:
+            if not variant.run and variant.simulated is None:
+                raise ValueError(f"variant {variant.name!r} is neither run nor simulated: give it one of the two")
+        wrong = [one.name for one in self.comparisons if one.decides and one not in self.measured]
+        if wrong and self.runs:
+            raise ValueError(f"comparison {wrong[0]!r} decides, but has a variant that is only simulated")
         return self
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything is run; else all of it is simulated, which decides nothing."""
+        return self.cancels is not None or any(variant.run for variant in self.variants)
+
+    @property
+    def measured(self) -> list[Comparison]:
+        """The comparisons of which both variants are run."""
+        run = {variant.name for variant in self.variants if variant.run}
+        return [one for one in self.comparisons if {one.of, one.to} <= run]
 
     def scenario_of(self, variant: Variant | None, where: str) -> Scenario:
         """The scenario as a variant has it; ``None`` for the scenario itself.
@@ -158,6 +182,16 @@ class Experiment(Table):
         for path, value in (variant.set if variant is not None else {}).items():
             _set(table, path, value, where)
         return parse_scenario(table, f"{where}: scenario{f' of variant {variant.name!r}' if variant else ''}")
+
+    def world_of(self, variant: Variant, where: str) -> World | None:
+        """What is simulated of a variant, if anything is.
+
+        Raises:
+            ScenarioError: a key of it is wrong.
+        """
+        if variant.simulated is None:
+            return None
+        return world_of(self.simulation, variant.simulated, f"{where}: simulated of variant {variant.name!r}")
 
 
 def parse_experiment(text: str, where: str) -> Experiment:
@@ -177,6 +211,7 @@ def parse_experiment(text: str, where: str) -> Experiment:
     models = [(name, "cancels") for name in (experiment.cancels.models if experiment.cancels is not None else ())]
     for variant in experiment.variants:
         experiment.scenario_of(variant, where)
+        experiment.world_of(variant, where)
         models.append((variant.model, f"variant {variant.name!r}"))
     for model, whose in models:
         try:

@@ -17,7 +17,7 @@ from migpool.experiments.plot import plot
 from migpool.experiments.verdict import expected
 from migpool.lab.report.table import markdown_table
 from migpool.lab.run.form import read_form
-from migpool.units import format_duration
+from migpool.units import format_duration, format_size
 
 SHOWN_KINDS = 3
 
@@ -27,6 +27,7 @@ ENDED = {
     "cancelled": "it was cancelled",
     "failures": "too many runs failed",
     "counted": "everything was counted, or the time was up",
+    "simulated": "everything was simulated",
 }
 
 
@@ -72,7 +73,8 @@ def page(finding: Finding, picture: str) -> str:
         *_comparisons(finding.comparisons),
         *_counts(finding.counts),
         *(["## Pools that grow", "", *growing, ""] if growing else ()),
-        *_variants(finding.variants),
+        *_variants([one for one in finding.variants if one.run]),
+        *_simulated(finding),
         "## Circumstances",
         "",
         _machine(finding),
@@ -96,6 +98,7 @@ def _comparisons(comparisons: Sequence[ComparisonFinding]) -> list[str]:
             one.outcome if one.decides else f"{one.outcome}, decides nothing",
         )
         for one in comparisons
+        if one.ratios or one.simulated is None
     ]
     heading = "| ratio | of | to | median | interval | covers | rounds | expected | |"
     return ["## Ratios", "", *markdown_table(heading, rows), ""] if rows else []
@@ -123,8 +126,52 @@ def _variants(variants: Sequence[VariantFinding]) -> list[str]:
     return ["## Runs", "", *markdown_table(heading, rows), ""] if rows else []
 
 
+def _simulated(finding: Finding) -> list[str]:
+    """Reality beside virtual time, and what only the latter shows."""
+    ratios = [
+        (
+            one.name,
+            "-" if one.median is None else f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})",
+            f"{one.simulated:.2f}",
+            "-" if one.median is None else f"{one.simulated / one.median - 1:+.0%}",
+        )
+        for one in finding.comparisons
+        if one.simulated is not None
+    ]
+    if not ratios:
+        return []
+    times = []
+    for one in finding.variants:
+        if one.simulated_ms is not None:
+            measured = [time for time in one.downtime_ms if time is not None]
+            middle = median(measured) if measured else None
+            times.append(
+                (
+                    one.name,
+                    "-" if middle is None else format_duration(middle / 1e3),
+                    format_duration(one.simulated_ms / 1e3),
+                    "-" if not middle else f"{one.simulated_ms / middle - 1:+.0%}",
+                    format_size(one.simulated_held or 0),
+                    format_size(one.simulated_early or 0),
+                )
+            )
+    return [
+        "## Simulated",
+        "",
+        "The same jobs in virtual time, with the costs that the experiment's file gives, on hosts where nobody else "
+        "runs. Where nothing stands for measured, it was not run here, and the simulation alone says something. What "
+        "is held is counted in rooms of a chunk each.",
+        "",
+        *markdown_table("| ratio | measured | simulated | off |", ratios),
+        "",
+        *markdown_table("| variant | measured | simulated | off | held at the destination | came early |", times),
+        "",
+    ]
+
+
 def _machine(finding: Finding) -> str:
-    return f"{finding.machine}; load average at the beginning of {finding.id}: {finding.load:.1f}."
+    told = f"{finding.machine}; load average at the beginning of {finding.id}: {finding.load:.1f}."
+    return f"{told} {finding.note}" if finding.note else told
 
 
 def _effort(finding: Finding) -> str:

@@ -81,7 +81,8 @@ def make_rounds(
     Raises:
         UsageError: a scenario or a model cannot be used here.
     """
-    scenarios = {one.name: experiment.scenario_of(one, experiment.id) for one in experiment.variants}
+    variants = [one for one in experiment.variants if one.run]
+    scenarios = {one.name: experiment.scenario_of(one, experiment.id) for one in variants}
     rounds: list[Round] = []
     failures: list[str] = []
     longest = 0.0
@@ -90,7 +91,7 @@ def make_rounds(
     while ended is None:
         begin = clock()
         runs: Round = {}
-        for variant in experiment.variants[:: -1 if len(rounds) % 2 else 1]:
+        for variant in variants[:: -1 if len(rounds) % 2 else 1]:
             run = make(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
             if run is None or stop():
                 ended = "cancelled"
@@ -136,7 +137,7 @@ def _over(experiment: Experiment, rounds: Sequence[Round], failed: int, late: bo
         return "failures"
     intervals = [median_interval(found) for found in _all_ratios(experiment, rounds) if found]
     narrow = [one for one in intervals if one.sure and one.spread <= experiment.effort.precision]
-    if len(narrow) == len(experiment.comparisons):
+    if len(narrow) == len(experiment.measured):
         return "narrow"
     return "time" if late and len(rounds) >= LEAST_ROUNDS else None
 

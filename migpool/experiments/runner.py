@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from migpool.experiments.cancels import cancel_everywhere
-from migpool.experiments.finding import CountFinding, Finding, VariantFinding
+from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
 from migpool.experiments.form import Experiment, Variant
 from migpool.experiments.growing_pools import fields
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
-from migpool.experiments.verdict import WANTED, Piece, counted, expected, verdict_of
+from migpool.experiments.simulated import InVirtualTime, in_virtual_time
+from migpool.experiments.verdict import WANTED, Piece, Verdict, counted, expected, verdict_of
 from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.result import RunResult, ThreadCounts
@@ -24,6 +25,7 @@ def run_experiment(
     stop: Callable[[], bool],
     say: Callable[[str], None],
     make: Migrate = migrate,
+    note: str = "",
 ) -> Finding:
     """Make an experiment's runs, and say what they show.
 
@@ -31,6 +33,7 @@ def run_experiment(
         quick: whether to take the effort for a quick look.
         stop: asked several times a second; once it says true, the run under way is cancelled and no other is made.
         say: shows a line now and then.
+        note: what to say of the machine; it stands in the finding.
 
     Raises:
         UsageError: a scenario or a model cannot be used here.
@@ -39,9 +42,11 @@ def run_experiment(
     load = os.getloadavg()[0]
     seconds = experiment.effort.quick if quick else experiment.effort.seconds
     cancels = experiment.cancels
+    if not experiment.runs:
+        return found_in(experiment, Measured([], "simulated", 0.0, []), quick=quick, load=load, note=note)
     if cancels is None:
         measured = make_rounds(experiment, seconds, stop=stop, say=say, make=make)
-        return found_in(experiment, measured, quick=quick, load=load)
+        return found_in(experiment, measured, quick=quick, load=load, note=note)
     begin = time.monotonic()
     found = cancel_everywhere(
         experiment.scenario_of(None, experiment.id),
@@ -53,22 +58,46 @@ def run_experiment(
     )
     counts = list(found)
     measured = Measured([], "cancelled" if stop() else "counted", time.monotonic() - begin, [])
-    return found_in(experiment, measured, counts, quick=quick, load=load)
+    return found_in(experiment, measured, counts, quick=quick, load=load, note=note)
 
 
 def found_in(
-    experiment: Experiment, measured: Measured, counts: Sequence[CountFinding] = (), *, quick: bool, load: float
+    experiment: Experiment,
+    measured: Measured,
+    counts: Sequence[CountFinding] = (),
+    *,
+    quick: bool,
+    load: float,
+    note: str = "",
 ) -> Finding:
-    """What an experiment's rounds show, and ``counts``; ``load`` is the load average when it began."""
+    """What an experiment's rounds and its simulation show, and ``counts``.
+
+    Arguments:
+        load: the load average when it began.
+        note: what to say of the machine.
+    """
     rounds = measured.rounds
-    comparisons = [found_of(one, rounds) for one in experiment.comparisons]
+    simulated = {
+        one.name: found
+        for one in experiment.variants
+        if (world := experiment.world_of(one, experiment.id)) is not None
+        and (found := in_virtual_time(world)) is not None
+    }
+    comparisons = [_beside(found_of(one, rounds), simulated) for one in experiment.comparisons]
     counts = [*counts, *(_within(limit.name, limit.most, rounds) for limit in experiment.limits)]
     deciding = [one for one in comparisons if one.decides]
     pieces = []
     for one in deciding:
+        if not experiment.runs and one.simulated is not None:
+            told = f"{one.simulated:.2f}; expected {expected(one.least, one.most)}"
+            pieces.append(Piece(one.name, "open", told))
+            continue
         told = one.interval if one.median is None else f"{one.interval}; expected {expected(one.least, one.most)}"
         pieces.append(Piece(one.name, one.outcome, told))
     verdict = verdict_of([*pieces, *_never(counts)], experiment.depends)
+    if not experiment.runs:
+        listed = "; ".join(f"{one.name} ({one.told})" for one in pieces)
+        verdict = Verdict("depends", f"Nothing was run, so nothing is decided. Simulated: {listed}.")
     return Finding(
         schema=1,
         **experiment.model_dump(include={"id", "title", "claim", "by"}),
@@ -83,12 +112,21 @@ def found_in(
         seconds=measured.seconds,
         machine=machine_facts(),
         load=load,
-        variants=[_variant(one, rounds) for one in experiment.variants],
+        note=note,
+        variants=[_variant(one, rounds, simulated.get(one.name)) for one in experiment.variants],
         comparisons=comparisons,
         counts=counts,
         growing=fields(experiment.variants, rounds),
         failures=list(measured.failures),
     )
+
+
+def _beside(found: ComparisonFinding, simulated: Mapping[str, InVirtualTime]) -> ComparisonFinding:
+    """A comparison with its ratio in virtual time; that of downtimes alone is simulated."""
+    of, to = simulated.get(found.of), simulated.get(found.to)
+    if found.measure != "downtime" or of is None or to is None or not to.downtime_ms:
+        return found
+    return found.model_copy(update={"simulated": of.downtime_ms / to.downtime_ms})
 
 
 def _never(counts: Sequence[CountFinding]) -> Iterator[Piece]:
@@ -117,7 +155,7 @@ def _memory_share(run: RunResult) -> float | None:
     return None if used is None or not budget else used / budget
 
 
-def _variant(variant: Variant, rounds: Sequence[Round]) -> VariantFinding:
+def _variant(variant: Variant, rounds: Sequence[Round], simulated: InVirtualTime | None) -> VariantFinding:
     runs = [found for one in rounds if (found := one.get(variant.name)) is not None]
     summaries = summarize(runs)
     threads = summaries[0].threads if summaries else (None, None)
@@ -126,9 +164,14 @@ def _variant(variant: Variant, rounds: Sequence[Round]) -> VariantFinding:
         name=variant.name,
         model=variant.model,
         set=variant.set,
+        run=variant.run,
+        simulated=variant.simulated,
         downtime_ms=[run.downtime_ms if run.verified else None for run in runs],
         total_ms=[run.total_ms if run.verified else None for run in runs],
         threads=ThreadCounts(source=threads[0], destination=threads[1]),
         memory_share=max(shares, default=None),
         where=dict(summaries[0].kinds) if summaries else {},
+        simulated_ms=None if simulated is None else simulated.downtime_ms,
+        simulated_held=None if simulated is None else simulated.held,
+        simulated_early=None if simulated is None else simulated.early,
     )

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from math import log
 from typing import Final
 
-from migpool.sim.simulate import Profile, Shared, World, downtime
+from migpool.sim.simulate import Profile, World, downtime
+from migpool.sim.world import Shared
 from migpool.units import MIB, format_rate
 
 SIZE: Final = 100 * MIB
@@ -145,8 +146,7 @@ def _world(hypothesis: Hypothesis, values: Mapping[str, float], devices: int, ch
         shared=hypothesis.shared,
     )
     return World(
-        profile=profile,
-        devices=devices,
+        devices=(profile,) * devices,
         savers=devices if channels else 1,
         loaders=devices if channels else 1,
         channels=channels or 1,

@@ -7,20 +7,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import count, islice
 from pathlib import Path
 
-from migpool.device import Device, DeviceContext, OptionValue
+from migpool.device import ConfigLock, Device, DeviceContext, DeviceError, OptionValue
 from migpool.errors import DescriptionError, UsageError
 from migpool.vmsd.description import Description
+from migpool_plugins.options import Options
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
 from migpool_plugins.vmsd.device import CapturedDevice, DescribedDevice
 from migpool_plugins.vmsd.needs import after, needs_of
 
 __all__ = ["CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
 
-_OPTIONS = ("exclude", "include", "machine", "stream")
+_OPTIONS = ("config_lock", "config_time", "copies", "exclude", "include", "machine", "stream")
+_MOST_COPIES = 4096
 
 
 def devices(context: DeviceContext) -> list[Device]:
@@ -32,6 +36,11 @@ def devices(context: DeviceContext) -> list[Device]:
     * ``stream``: the path of a recorded stream.
     * ``include``, ``exclude``: patterns (``*``, ``?``) or lists of them for the idstr of a device; the first one keeps
       only what it matches, the second one drops what it matches.
+
+    * ``copies``: how many of each device there are; the others have the next instance ids that are free.
+    * ``config_lock``: ``"big"``, ``"own"`` or ``"none"``: what their configs need, whatever is known of them.
+    * ``config_time``: how long each save and each load of a config takes besides ("1ms"), as work of a kernel or of
+      hardware would.
 
     Both ends must be given the same capture. The source's devices hold the captured values, the destination's start
     without any. See :class:`CapturedDevice` for what a capture cannot know. What lock a config needs, and what it is
@@ -50,18 +59,42 @@ def devices(context: DeviceContext) -> list[Device]:
     options = context.options
     if unknown := sorted(set(options) - set(_OPTIONS)):
         raise UsageError(f"vmsd: unknown option {unknown[0]!r}; known: {', '.join(_OPTIONS)}")
+    try:
+        read = Options("vmsd", options, _OPTIONS)
+        copies = read.whole("copies", 1, 1, _MOST_COPIES)
+        locks: tuple[ConfigLock, ...] = ("big", "own", "none")
+        lock = read.one_of("config_lock", locks) if "config_lock" in options else None
+        seconds = read.seconds("config_time")
+    except DeviceError as error:
+        raise UsageError(str(error)) from None
     if context.count != 1:
         raise UsageError(f"vmsd: count is {context.count}, but a capture holds every device once; leave it at 1")
     include, exclude = _patterns(options, "include"), _patterns(options, "exclude")
-    found = _captured(options)
-    made: list[Device] = [
+    found = list(_copied(_captured(options), copies))
+    made = [
         CapturedDevice(section, context.side, needs_of(section), after(section, found[:place]))
         for place, section in enumerate(found)
         if (include is None or _matches(section, include)) and not _matches(section, exclude or ())
     ]
     if not made:
         raise UsageError("vmsd: include and exclude leave no device of the capture")
-    return made
+    for device in made:
+        device.config_time = seconds
+        if lock is not None:
+            device.save_lock = device.load_lock = lock
+    return [*made]
+
+
+def _copied(sections: Sequence[CapturedSection], copies: int) -> Iterator[CapturedSection]:
+    """Each section, and as many more with other instance ids as there are to be copies of it."""
+    taken = {(section.name, section.instance_id) for section in sections}
+    for section in sections:
+        yield section
+        free = (number for number in count() if (section.name, number) not in taken)
+        for number in islice(free, copies - 1):
+            taken.add((section.name, number))
+            entry = {**section.entry, "instance_id": number}
+            yield replace(section, instance_id=number, entry=entry)
 
 
 def _captured(options: Mapping[str, OptionValue]) -> list[CapturedSection]:

@@ -7,6 +7,7 @@ streams have them. So these devices answer ``exact_config`` with true and measur
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -58,6 +59,7 @@ class CapturedDevice(_Abortable):
         after: names of the devices that it is loaded after.
 
     Attributes:
+        config_time: for how many seconds ``save_config`` and ``load_config`` wait besides.
         state: the values by field name; ``None`` at the destination before they have come. See
             :data:`~migpool.vmsd.access.Record`.
         description: how they stand in the stream.
@@ -66,6 +68,8 @@ class CapturedDevice(_Abortable):
         DescriptionError: the stream's description contradicts itself.
         DeviceError: the captured bytes do not fit their description.
     """
+
+    config_time = 0.0
 
     def __init__(self, section: CapturedSection, side: Side, needs: Needs = UNKNOWN, after: Sequence[str] = ()) -> None:
         self.idstr = section.name
@@ -83,6 +87,8 @@ class CapturedDevice(_Abortable):
     def save_config(self) -> bytes:
         """Encode the fields."""
         self._go_on()
+        if self.config_time:
+            time.sleep(self.config_time)
         return self.description.save(self._held())
 
     def check_version(self, version: int) -> None:
@@ -93,6 +99,8 @@ class CapturedDevice(_Abortable):
     def load_config(self, data: bytes) -> None:
         """Decode the fields; on an error the device stays as it was."""
         self._go_on()
+        if self.config_time:
+            time.sleep(self.config_time)
         self.state = self._decoded(data)
 
     def fingerprint(self) -> bytes | None:

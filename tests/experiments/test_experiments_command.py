@@ -19,7 +19,7 @@ from migpool.scenario.model_names import parse_model
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-CLAIMS = [f"C{number}" for number in range(1, 13)]
+CLAIMS = [f"C{number}" for number in (*range(1, 13), *range(15, 19))]
 
 
 def test_there_is_an_experiment_for_each_claim_in_order() -> None:
@@ -48,7 +48,8 @@ def test_every_experiment_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
     found = load_experiment(name)
-    scenarios = [found.scenario_of(variant, name) for variant in found.variants] or [found.scenario_of(None, name)]
+    variants = [variant for variant in found.variants if variant.run]
+    scenarios = [found.scenario_of(variant, name) for variant in variants] or [found.scenario_of(None, name)]
     made: list[object] = []
     for scenario in scenarios:
         if scenario.devices not in made:
@@ -58,10 +59,10 @@ def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
             machine.close()
 
 
-def test_all_of_them_take_less_than_half_an_hour_and_a_quick_look_three_minutes() -> None:
+def test_all_of_them_take_less_than_forty_minutes_and_a_quick_look_five() -> None:
     efforts = [load_experiment(name).effort for name in CLAIMS]
-    assert sum(effort.seconds for effort in efforts) <= 30 * 60
-    assert sum(effort.quick for effort in efforts) <= 3 * 60
+    assert sum(effort.seconds for effort in efforts) <= 40 * 60
+    assert sum(effort.quick for effort in efforts) <= 5 * 60
 
 
 def test_the_list_has_every_claim() -> None:
@@ -83,12 +84,13 @@ def test_an_experiment_of_ones_own_runs_from_end_to_end(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(FILE)
     results = tmp_path / "new" / "results"
-    ended = migpool("lab", "run", str(own), "--quick", "--results", str(results))
+    ended = migpool("lab", "run", str(own), "--quick", "--results", str(results), "--note", "Shared by two.")
     assert ended.code == 0, ended.err
     assert "T1, round 1: slow against fast" in ended.err
     found = json.loads((results / "T1.json").read_text())
     assert found["verdict"] in ("supported", "refuted", "depends")
     assert found["rounds"] >= 1
+    assert found["note"] == "Shared by two."
     assert len(found["comparisons"][0]["ratios"]) == found["rounds"]
     assert found["variants"][1]["set"] == {"devices.0.count": 1}
     assert all(time > 0 for variant in found["variants"] for time in variant["downtime_ms"])

@@ -18,13 +18,12 @@ from tests.support.commandline import here
 
 CONFIG = 0.5
 PROFILE = Profile(size=4, read=4.0, write=0.0, stop=0.0, load_config=CONFIG)
-WORLD = World(
-    profile=PROFILE, devices=1, savers=1, loaders=1, channels=8, channel_rate=1e18, link_rate=1e18, chunk=1, rooms=99
-)
+WORLD = World(devices=(PROFILE,), savers=1, loaders=1, channels=8, channel_rate=1e18, link_rate=1e18, chunk=1, rooms=99)
 
 
-def many(devices: int, **more: object) -> World:
-    return replace(WORLD, devices=devices, **{"savers": devices, "loaders": devices, **more})  # type: ignore[arg-type]
+def many(devices: int, profile: Profile = PROFILE, **more: object) -> World:
+    more = {"savers": devices, "loaders": devices, **more}
+    return replace(WORLD, devices=(profile,) * devices, **more)  # type: ignore[arg-type]
 
 
 def test_one_device_takes_its_reads_and_its_config() -> None:
@@ -32,8 +31,8 @@ def test_one_device_takes_its_reads_and_its_config() -> None:
 
 
 def test_writes_overlap_with_reads_but_for_the_last() -> None:
-    assert downtime(replace(WORLD, profile=replace(PROFILE, write=4.0))) == pytest.approx(5.0 + CONFIG)
-    assert downtime(replace(WORLD, profile=replace(PROFILE, write=8.0))) == pytest.approx(1.0 + 8.0 + CONFIG)
+    assert downtime(many(1, replace(PROFILE, write=4.0))) == pytest.approx(5.0 + CONFIG)
+    assert downtime(many(1, replace(PROFILE, write=8.0))) == pytest.approx(1.0 + 8.0 + CONFIG)
 
 
 def test_devices_with_a_thread_each_queue_for_the_big_lock_alone() -> None:
@@ -78,7 +77,7 @@ def test_the_same_world_has_the_same_downtime() -> None:
 
 
 def test_jobs_that_wait_for_each_other_are_named() -> None:
-    with pytest.raises(MigpoolError, match="the simulated jobs wait for each other: save device-0"):
+    with pytest.raises(MigpoolError, match="the simulated jobs wait for each other: load device-0, save device-0"):
         downtime(replace(WORLD, loaders=0, rooms=2))
 
 

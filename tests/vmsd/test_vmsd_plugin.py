@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 
@@ -79,7 +80,10 @@ def test_patterns_choose_devices(options: dict[str, OptionValue], names: list[st
         ({"machine": "q35-rich", "stream": "x.mig"}, 1, "give either machine"),
         ({"machine": 7}, 1, "give either machine"),
         ({"machine": "pc"}, 1, "no machine 'pc'; known"),
-        ({"machine": "q35-min", "includes": "*"}, 1, "unknown option 'includes'; known: exclude, include, machine"),
+        ({"machine": "q35-min", "includes": "*"}, 1, "unknown option 'includes'; known: config_lock, config_"),
+        ({"machine": "q35-min", "copies": 0}, 1, "copies is 0: use a whole number from 1 to 4096"),
+        ({"machine": "q35-min", "config_lock": "small"}, 1, 'config_lock is \'small\': use "big", "own" or "none"'),
+        ({"machine": "q35-min", "config_time": "soon"}, 1, "config_time is 'soon': use seconds from 0 on"),
         ({"machine": "q35-min", "include": [7]}, 1, "must be a pattern or a list of patterns"),
         ({"machine": "q35-min", "exclude": "*"}, 1, "leave no device"),
         ({"machine": "q35-min"}, 2, "count is 2"),
@@ -90,6 +94,30 @@ def test_a_wrong_option_is_named(options: dict[str, OptionValue], count: int, me
     with pytest.raises(UsageError, match=message) as caught:
         devices(DeviceContext("source", options, count))
     assert "\n" not in str(caught.value)
+
+
+def test_copies_are_devices_of_their_own_with_free_instance_ids() -> None:
+    found = made("source", {"machine": "q35-rich", "copies": 3})
+    assert len(found) == 3 * 39
+    assert len({(one.idstr, one.instance_id) for one in found}) == 3 * 39
+    whole = {(one.idstr, one.instance_id): one.save_config() for one in made("source", {"machine": "q35-rich"})}
+    assert {key: one.save_config() for one in found if (key := (one.idstr, one.instance_id)) in whole} == whole
+    first, second, _ = found[:3]
+    assert (first.idstr, first.save_config()) == (second.idstr, second.save_config())
+    (there,) = [one for one in made("destination", {"machine": "q35-rich", "copies": 2}) if one.instance_id == 1][:1]
+    there.load_config(second.save_config())
+    assert there.fingerprint() == second.fingerprint()
+
+
+def test_the_lock_and_the_time_of_a_config_are_what_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, OptionValue] = {"machine": "q35-rich", "include": "hpet", "config_lock": "own"}
+    (own,) = made("source", options)
+    assert (own.save_lock, own.load_lock) == ("own", "own")
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    (slow,) = made("source", {**options, "config_time": "20ms"})
+    slow.save_config()
+    assert slept == [0.02]
 
 
 def test_only_the_captured_version_can_be_loaded() -> None:

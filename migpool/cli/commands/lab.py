@@ -79,13 +79,16 @@ def run(
             "--results", metavar="DIR", file_okay=False, help="Write a page, JSON and a picture for each, and an index."
         ),
     ] = None,
+    note: Annotated[
+        str, typer.Option("--note", metavar="TEXT", help="What to say of the machine: whether it is shared, and so on.")
+    ] = "",
     _: Debug = False,
 ) -> None:
     """Make an experiment's runs, and say whether the claim is supported, refuted, or what it depends on.
 
     The variants take turns, round by round, until the intervals of the compared ratios are
-    narrow or the experiment's time is up. Use a quiet machine: all of them take under half an
-    hour there, and three minutes with [cyan]--quick[/].
+    narrow or the experiment's time is up. Use a quiet machine: all of them take under forty
+    minutes there, and five with [cyan]--quick[/].
 
     Exit codes: 0 all runs completed, whatever the verdicts; 1 a run failed; 2 wrong usage.
 
@@ -98,7 +101,7 @@ def run(
     claims = [name for name in experiments if name.lower() != "published"]
     if len(claims) < len(experiments):
         import migpool.sim.published  # noqa: F401 -- needs SimPy, which is to be found out before the runs
-    code = _run_claims(claims, quick=quick, results=results) if claims else 0
+    code = _run_claims(claims, quick=quick, results=results, note=note) if claims else 0
     if len(claims) < len(experiments) and code in (0, 1):
         _run_published(results)
     raise typer.Exit(code)
@@ -139,7 +142,7 @@ def compare(
     raise typer.Exit(1 if fallen else 0)
 
 
-def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> int:
+def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None, note: str) -> int:
     from migpool.cli.invocation import Interrupt, write
     from migpool.experiments.form import chosen
     from migpool.experiments.page import prepare, write_finding
@@ -158,7 +161,7 @@ def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None) -> 
     failed: list[str] = []
     with Interrupt(lambda line: tell(f"migpool: {line}")) as interrupt:
         for number, experiment in enumerate(experiments):
-            finding = run_experiment(experiment, quick=quick, stop=interrupt, say=tell)
+            finding = run_experiment(experiment, quick=quick, stop=interrupt, say=tell, note=note)
             if interrupt():
                 tell(f"migpool: cancelled in {experiment.id}; {number} were complete")
                 return interrupt.exit_code

@@ -1,0 +1,150 @@
+"""What is simulated: devices, two hosts, and what lies between them.
+
+Times are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from migpool.core.machine import Machine
+from migpool.device import Device, Part, TaggedDevice
+
+Shared: TypeAlias = Literal["nothing", "reads", "writes", "reads and writes"]
+"""For which calls the devices of one host hold one lock, besides the big lock for configs."""
+Way: TypeAlias = Literal["iterable", "tagged", "described", "section"]
+"""How a device's state crosses: in chunks; in parts with tags; as a config over the multifd channels, or over the main
+channel."""
+ConfigLock: TypeAlias = Literal["big", "own", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One device.
+
+    Arguments:
+        size: of its state in chunks or parts.
+        read: how long all of it takes to be read, in chunks of equal cost, by one caller.
+        write: how long all of it takes to be written.
+        stop: from running to stopped; devices stop one after the other.
+        load_config: of its config, under ``load_lock``.
+        shared: what devices of one host do one at a time.
+        way: how its state crosses.
+        lanes: how many jobs save it at once; of a tagged device, its engines, which load it at once, too.
+        after: the places, from 0, of the devices that must be loaded before it.
+        save_config: how long its config takes to be saved, under ``save_lock``.
+        config_size: of its config.
+        save_lock, load_lock: what its config needs.
+        in_python: whether its configs are made by Python code, of which a process runs one thread at a time.
+        live: how much of its state goes in each round while the machine runs, besides ``size``.
+    """
+
+    size: int = 0
+    read: float = 0.0
+    write: float = 0.0
+    stop: float = 0.0
+    load_config: float = 0.0
+    shared: Shared = "nothing"
+    way: Way = "iterable"
+    lanes: int = 1
+    after: Sequence[int] = ()
+    save_config: float = 0.0
+    config_size: int = 0
+    save_lock: ConfigLock = "big"
+    load_lock: ConfigLock = "big"
+    in_python: bool = False
+    live: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A machine, and two hosts.
+
+    Arguments:
+        devices: in the order in which they are stopped and saved.
+        savers: workers at the source, which take up jobs in the order in which they are submitted.
+        loaders: workers at the destination.
+        channels: of multifd; the main channel is one more.
+        channel_rate: how fast one thread can put state into one channel.
+        link_rate: of all channels together.
+        chunk: what one read returns.
+        rooms: the destination's budget in chunks, at least one a device with chunks.
+        base: what the downtime has besides devices: memory, vCPUs, everything else.
+        step: what a wait costs besides the wait, in Python code, of which a process runs one thread at a time.
+        slow_channel: how many times slower the first channel is than the others.
+        rounds: how many rounds of ``live`` state go before the machine stops.
+    """
+
+    devices: Sequence[Profile]
+    savers: int
+    loaders: int
+    channels: int
+    channel_rate: float
+    link_rate: float
+    chunk: int
+    rooms: int
+    base: float = 0.0
+    step: float = 0.0
+    slow_channel: float = 1.0
+    rounds: int = 0
+
+
+class _Simulated(Device):
+    """What the machine and the jobs ask of a device."""
+
+    def __init__(self, number: int, profile: Profile) -> None:
+        self.idstr = f"device-{number}"
+        self.iterable = profile.way == "iterable"
+        self.in_flight = profile.lanes
+        self.config_channel = "multifd" if profile.way == "described" else "main-channel"
+        self.after = [f"device-{other}" for other in profile.after]
+        self.save_lock = profile.save_lock
+        self.load_lock = profile.load_lock
+        self._config = bytes(profile.config_size)
+
+    def save_config(self) -> bytes:
+        return self._config
+
+    def load_config(self, data: bytes) -> None:
+        del data
+
+
+class _SimulatedParts(TaggedDevice, _Simulated):
+    """A device that gives its parts in order, to whoever asks."""
+
+    def __init__(self, number: int, profile: Profile, parts: int, length: int) -> None:
+        super().__init__(number, profile)
+        self.iterable = True
+        self.engines = profile.lanes
+        self._parts = iter([Part(tag, length) for tag in range(parts)])
+
+    def save_part(self, buffer: memoryview) -> Part | None:
+        del buffer
+        return next(self._parts, None)
+
+    def load_part(self, tag: int, data: memoryview) -> None:
+        del tag, data
+
+
+def chunks_of(profile: Profile, chunk: int) -> int:
+    """How many chunks or parts a device's state is, each ``chunk`` bytes."""
+    return -(-profile.size // chunk)
+
+
+def machine_of(world: World) -> Machine:
+    """The devices of a world as a machine.
+
+    Raises:
+        UsageError: devices must be loaded before each other, or one with chunks after another.
+    """
+    return Machine(
+        "simulated",
+        [
+            _SimulatedParts(number, profile, chunks_of(profile, world.chunk), world.chunk)
+            if profile.way == "tagged"
+            else _Simulated(number, profile)
+            for number, profile in enumerate(world.devices)
+        ],
+    )
