@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING
@@ -97,6 +98,8 @@ class LoadHandlers:
         self._open_lock = threading.Lock()
         # A count for each channel, which its thread alone adds to: two threads that add to one lose some.
         self._received: list[int] = []
+        # By slot, those that came on the main channel, which one thread reads.
+        self._tags: defaultdict[int, set[int]] = defaultdict(set)
 
     def handlers(self) -> Handlers:
         """What each effect means here; ``NextChunk`` is answered by :attr:`chunk_queues`."""
@@ -111,7 +114,7 @@ class LoadHandlers:
         handlers.on(LoadConfig, _load_config)
         LoadOrder(self._switch).handle(handlers)
         handlers.on(LoadSetup, _load_setup)
-        handlers.on(LoadIterated, _load_iterated)
+        handlers.on(LoadIterated, self._load_iterated)
         if self._memory is not None:
             self._memory.handle(handlers, self._liveness.idle)
         return handlers
@@ -128,6 +131,17 @@ class LoadHandlers:
         assert isinstance(device, TaggedDevice)
         device.load_part(effect.index, effect.chunk.payload)
         self._liveness.moved = True
+
+    def _load_iterated(self, effect: LoadIterated) -> None:
+        device, data = effect.slot.device, effect.data
+        if not isinstance(device, TaggedDevice):
+            device.load_state(data)
+            return
+        tag, part = tag_within(data)
+        if tag in (tags := self._tags[effect.slot.number]):
+            raise DeviceError(f"the part with the tag {tag} has come twice").located_index(tag)
+        tags.add(tag)
+        device.load_part(tag, part)
 
     def _move_state(self, effect: WriteState) -> None:
         spliced = self.chunk_queues.by_slot[effect.slot.number].spliced
@@ -290,14 +304,6 @@ def _load_setup(effect: LoadSetup) -> None:
     if effect.version is not None:
         device.check_version(effect.version)
     device.load_setup(effect.data)
-
-
-def _load_iterated(effect: LoadIterated) -> None:
-    device, data = effect.slot.device, effect.data
-    if isinstance(device, TaggedDevice):
-        device.load_part(*tag_within(data))
-    else:
-        device.load_state(data)
 
 
 def _load_config(effect: LoadConfig) -> None:

@@ -6,6 +6,7 @@
     backend.py     what a backend is asked, and the end of every wait; migration.py: states, arcs, features
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
     emulated.py    devices of a device process of our own; the default
+    tagged.py      devices with engines: parts with tags, several at once; engineclient.py: by descriptors
 
     the migrating process                              the device process (one a side)
       emulated.py  vfio-user, or a descriptor         -> vfiouser/session.py    one connection in vfio-user
@@ -13,6 +14,7 @@
       options.py   the scenario's options                state.py               migration states, config, digests
                                                          transfer.py            one save or load: rates and locks;
                                                          transferkinds.py         in messages, or by a descriptor
+                                                         engines.py               or in parts, to several at once
                                                          content.py             the state's bytes
       profiles.py: the values that both know
 

@@ -14,14 +14,17 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
-from migpool_plugins.vfio.backend import Backend, BackendError
+from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
 from migpool_plugins.vfio.device import VfioDevice
+from migpool_plugins.vfio.engineclient import DescriptorEngine
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.tagged import TaggedVfioDevice
 from migpool_plugins.vfio.transferkinds import ACK_HEADER, ACK_KINDS, WRITE_HEADER
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import Connection
@@ -39,7 +42,8 @@ def open_emulated(context: DeviceContext) -> list[Device]:
         opened.callback(process.end)
         for device in settings:
             connection = process.attach(device, context.side, context.seed)
-            made.append(EmulatedVfioDevice(process, connection, device, context.side, settings))
+            kind = TaggedEmulatedDevice if device.profile.engines else EmulatedVfioDevice
+            made.append(kind(process, connection, device, context.side, settings))
             opened.callback(made[-1].close)
         opened.pop_all()
     return made
@@ -72,7 +76,7 @@ class EmulatedVfioDevice(VfioDevice):
         data_limit = settings.time_limit + longest
         self._limit = data_limit + profile.stop_time + profile.save_config_time
         self._client: DeviceClient
-        backend: Backend
+        backend: ServedBackend | DescriptorBackend
         if profile.transport == "vfio-user":
             self._client = DeviceClient(process, connection, data_limit)
             backend = ServedBackend(self._client, profile, self._limit)
@@ -80,13 +84,15 @@ class EmulatedVfioDevice(VfioDevice):
             self._client = backend = DescriptorBackend(process, connection, data_limit, profile, self._limit)
         # Nobody can find the device after its process has ended, so it need not be left in order.
         super().__init__(settings.idstr, backend, side, read_size=profile.chunk, outlives=False)
+        self._engine_backend = backend
         self._estimate = profile.size
 
     def save_setup(self) -> bytes:
         """Wait until the state has been made, and describe the device for the other side."""
         self._client.ask(object, "prepare", MAKING_LIMIT)
         super().save_setup()
-        return json.dumps({"size": self.profile.size, "config_size": self.profile.config_size}).encode()
+        described = {"size": self.profile.size, "config_size": self.profile.config_size}
+        return json.dumps(described | ({"tags": True} if self.profile.engines else {})).encode()
 
     def _read(self, buffer: memoryview, recovery: MigrationState) -> int:
         length = min(len(buffer), self.profile.chunk)
@@ -117,6 +123,11 @@ class EmulatedVfioDevice(VfioDevice):
                 raise DeviceError(
                     f"{key} is {theirs.get(key)!r} at the source and {ours} here: give both sides the same options"
                 )
+
+        if theirs.get("tags", False) != bool(self.profile.engines):
+            raise DeviceError(
+                "one side's device gives parts with tags, the other's does not: give both engines or none"
+            )
 
     def load_config(self, data: bytes) -> None:
         """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
@@ -153,6 +164,30 @@ class EmulatedVfioDevice(VfioDevice):
         """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds."""
         came = self._client.ask(list, "record", self._limit, last)
         return [(begin, end) for begin, end in came]
+
+
+class TaggedEmulatedDevice(TaggedVfioDevice, EmulatedVfioDevice):
+    """One device of the device process, with engines; as :class:`EmulatedVfioDevice` otherwise."""
+
+    def __init__(
+        self,
+        process: DeviceProcess,
+        connection: socket.socket,
+        settings: DeviceSettings,
+        side: Side,
+        siblings: Sequence[DeviceSettings],
+    ) -> None:
+        super().__init__(process, connection, settings, side, siblings)
+        self.serve_with(self.profile.engines, self._engine_backend)
+
+    def costs(self) -> StateCosts:
+        """What the engines need together; of the last write no more is known than the least that a part takes."""
+        alone, profile = super().costs(), self.profile
+        at_once = min(profile.engines, profile.chunks)
+        last = profile.size - (profile.chunks - 1) * profile.chunk
+        return replace(
+            alone, read=alone.read / at_once, write=alone.write / at_once, write_chunk=profile.write_cost(last)
+        )
 
 
 class DescriptorBackend(DeviceClient):
@@ -261,6 +296,20 @@ class DescriptorBackend(DeviceClient):
             return reason
         return BackendError("the device closed its data descriptor" + (f": {error.strerror}" if error else ""))
 
+    def open_engine(self) -> DescriptorEngine:
+        """Make a descriptor for one more engine."""
+        self.ask(object, "engine", self._limit)
+        return DescriptorEngine(self.take_data(), self.data_limit)
+
+    def explain(self, error: BackendError) -> DeviceError:
+        """What to say of an engine's failure: if the process has ended, that it has."""
+        if error.errno == errno.EPIPE:
+            try:
+                self.ask(object, "prepare", self.data_limit)
+            except DeviceError as reason:
+                return reason
+        return error
+
     def reset(self) -> None:
         """Reset the device; what it has begun by itself, a stop say, it finishes first."""
         self.ask(object, "reset", self._limit)
@@ -277,7 +326,13 @@ class ServedBackend(VfioUserBackend):
         self._client = client
         self._limit = limit
         self._connect_limit = MAKING_LIMIT
-        super().__init__(lambda _: self._connected(), "emulated device", flags=profile.flags, reason=self._why)
+        super().__init__(
+            lambda _: self._connected(),
+            "emulated device",
+            flags=profile.flags,
+            reason=self._why,
+            engines=profile.engines,
+        )
         self.note = "emulated VFIO"
 
     def _connected(self) -> Connection:

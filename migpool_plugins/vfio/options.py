@@ -14,6 +14,8 @@
     p2p = true                       whether the device can be quiet towards its peers before it stops
     precopy = false                  whether it gives state while the machine runs:
     initial_size, dirty_rate         first so many bytes, then so many a second that it makes dirty
+    engines = 0                      1 to 64: the state comes as parts with tags, so many at once, each at the rates
+                                     and latencies above; no precopy, no pollable, and chunk in multiples of 4 KiB
     bus = 1                          PCI bus of the first device; the others count up from it
     time_limit = 30                  seconds that the device process may answer later than its profile says
     devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
@@ -28,7 +30,7 @@ from typing import Any, Final, get_args
 
 from migpool.device import DeviceContext, DeviceError, Side
 from migpool_plugins.options import Options
-from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, PROFILES, DeviceProfile, Fault, FaultKind
+from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, MAX_ENGINES, PROFILES, DeviceProfile, Fault, FaultKind
 
 MAX_DEVICES: Final = 255
 _FIELDS: Final = {field.name: field.type for field in fields(DeviceProfile)}
@@ -125,6 +127,8 @@ def _field(options: Options, key: str) -> object:
     match _FIELDS[key]:
         case "bool":
             return options.flag(key, default=False)
+        case "int" if key == "engines":
+            return options.whole(key, 0, 0, MAX_ENGINES)
         case "int":
             return options.size(key)
         case "float" if key.endswith("_rate"):
@@ -163,4 +167,6 @@ def _fault(options: Options, context: DeviceContext, profiles: Sequence[DevicePr
     kind = fault.one_of("kind", kinds)
     if kind == "short-read" and (side == "destination" or at == 0):
         raise fault.wrong("kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
+    if kind == "short-read" and profiles[device].engines:
+        raise fault.wrong("kind", kind, "another one: a device with engines gives whole parts")
     return device, Fault(at, kind) if side == context.side else None

@@ -20,6 +20,8 @@ from migpool_plugins.vfio.migration import Flags
 
 KIB: Final = 1 << 10  # not migpool's: the device process loads nothing of it
 MIB: Final = 1 << 20
+PAGE: Final = 4 * KIB
+"""What the tags of parts count in; see ``engines.py``."""
 
 SharedLockUse: TypeAlias = Literal["", "read", "write", "both"]
 Transport: TypeAlias = Literal["descriptor", "vfio-user"]
@@ -32,6 +34,7 @@ MAX_MESSAGE: Final = 128 * KIB
 MAX_CONFIG: Final = 64 * KIB
 """A config crosses the control connection as one message, which bounds it."""
 MAX_TIME: Final = 3600.0
+MAX_ENGINES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class DeviceProfile:
     precopy: bool = False
     initial_size: int = 0
     dirty_rate: float = 0.0
+    engines: int = 0
 
     def __post_init__(self) -> None:
         self._check("size", self.size, 1, MAX_SIZE, "bytes")
@@ -83,9 +87,19 @@ class DeviceProfile:
             raise ValueError('pollable is True: use it with transport "descriptor", vfio-user has nothing to wait on')
         if self.precopy and self.transport != "vfio-user":
             raise ValueError('precopy is True: use it with transport "vfio-user", a descriptor cannot say "not now"')
+        self._check("engines", self.engines, 0, MAX_ENGINES, "engines")
+        if self.engines:
+            self._check_engines()
         if not self.precopy and (self.initial_size or self.dirty_rate):
             name = "initial_size" if self.initial_size else "dirty_rate"
             raise ValueError(f"{name} is {getattr(self, name):g}: use it with precopy = true")
+
+    def _check_engines(self) -> None:
+        for name in ("precopy", "pollable"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is True: a device with engines has none of it, leave one of the two out")
+        if self.chunk % PAGE:
+            raise ValueError(f"chunk is {self.chunk}: with engines use a multiple of {PAGE} bytes")
 
     @staticmethod
     def _check(name: str, value: float, least: float, most: float, unit: str) -> None:

@@ -18,7 +18,8 @@ answered in order::
 
 The device speaks either through a data descriptor, or vfio-user: then the request ``connect``, which is no method of
 the device, brings a connection for it, and the others are only what that protocol has no word for (the config, digests,
-why something was refused).
+why something was refused). A device with engines has a connection in vfio-user for each as well, or a descriptor for
+each, which the request ``engine`` brings.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ import marshal
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from migpool_plugins.vfio.content import BaseBlock
+from migpool_plugins.vfio.engines import serve_engine
 from migpool_plugins.vfio.profiles import MAX_MESSAGE, DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
@@ -88,21 +91,23 @@ def _serve_device(connection: socket.socket, made: tuple[Any, ...], base: BaseBl
 def _answer(device: DeviceState, op: str, arguments: tuple[Any, ...]) -> tuple[Any, socket.socket | None]:
     """Carry out one request; returns the answer and the descriptor that goes with it, if any."""
     if op == "connect":
-        return None, _connect(device)
+        return None, _connect(lambda ours: _serve_session(ours, device))
+    if op == "engine":
+        return None, _connect(lambda ours: serve_engine(ours, device.saving_parts, device.loading_parts))
     if op not in _REQUESTS:
         raise Refusal(f"the device process knows no request {op!r}")
     return getattr(device, op)(*arguments), device.take_descriptor()
 
 
-def _connect(device: DeviceState) -> socket.socket:
+def _connect(serve_connection: Callable[[socket.socket], None]) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-
-    def serve_connection() -> None:
-        with ours:
-            Session(ours, device).run()
-
-    threading.Thread(target=serve_connection, daemon=True).start()
+    threading.Thread(target=serve_connection, args=(ours,), daemon=True).start()
     return theirs
+
+
+def _serve_session(connection: socket.socket, device: DeviceState) -> None:
+    with connection:
+        Session(connection, device).run()
 
 
 def _send(connection: socket.socket, message: bytes, opened: socket.socket | None) -> None:

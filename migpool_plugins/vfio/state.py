@@ -22,6 +22,7 @@ from typing import Final
 
 from migpool_plugins.memory import Memory
 from migpool_plugins.vfio.content import BaseBlock, StateContent
+from migpool_plugins.vfio.engines import PartsLoad, PartsSave
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
 from migpool_plugins.vfio.profiles import DeviceProfile, Fault
 from migpool_plugins.vfio.transfer import Emulated, Load, Refusal, SharedLock, Transfer
@@ -93,7 +94,7 @@ class DeviceState:
     def prepare(self) -> None:
         """Make what the next save needs ahead of time, as a driver allocates it: the descriptor and its thread."""
         with self._lock:
-            if self._source and self.profile.transport == "descriptor" and self._prepared is None:
+            if self._source and self._by_descriptor and self._prepared is None:
                 self._prepared = DescriptorSave(self._device)
 
     def set_state(self, number: int) -> None:
@@ -172,6 +173,8 @@ class DeviceState:
     def saving(self) -> RequestedSave:
         """Return the save in progress; a :class:`Refusal` in a state in which no state can be read."""
         with self._lock:
+            if isinstance(self._transfer, PartsSave):
+                raise Refusal("the device gives its state as parts with tags only", errno=EINVAL)
             if self.state not in READABLE or not isinstance(self._transfer, RequestedSave):
                 raise Refusal(
                     f"state is read in PRE_COPY and STOP_COPY: the device is in {self.state.name}", errno=EINVAL
@@ -181,9 +184,28 @@ class DeviceState:
     def loading(self) -> RequestedLoad:
         """Return the load in progress; a :class:`Refusal` outside RESUMING."""
         with self._lock:
+            if isinstance(self._transfer, PartsLoad):
+                raise Refusal("the device takes its state as parts with tags only", errno=EINVAL)
             if self.state not in WRITABLE or not isinstance(self._transfer, RequestedLoad):
                 raise Refusal(f"state is written in RESUMING: the device is in {self.state.name}", errno=EINVAL)
             return self._transfer
+
+    def saving_parts(self) -> PartsSave:
+        """Return the save in parts in progress; a :class:`Refusal` if there is none."""
+        with self._lock:
+            if not isinstance(self._transfer, PartsSave):
+                raise Refusal(f"no parts are read: {self._engines_and_state()}", errno=EINVAL)
+            return self._transfer
+
+    def loading_parts(self) -> PartsLoad:
+        """Return the load in parts in progress; a :class:`Refusal` if there is none."""
+        with self._lock:
+            if not isinstance(self._transfer, PartsLoad):
+                raise Refusal(f"no parts are written: {self._engines_and_state()}", errno=EINVAL)
+            return self._transfer
+
+    def _engines_and_state(self) -> str:
+        return f"the device has {self.profile.engines} engines and is in {self.state.name}"
 
     def data_size(self) -> int:
         """How many bytes a stop-copy would read now."""
@@ -191,7 +213,7 @@ class DeviceState:
             transfer = self._transfer
             if isinstance(transfer, RequestedSave):
                 return transfer.total - transfer.offset
-            return self.profile.size - (transfer.offset if isinstance(transfer, DescriptorSave) else 0)
+            return self.profile.size - (transfer.offset if isinstance(transfer, DescriptorSave | PartsSave) else 0)
 
     def interrupt(self) -> None:
         """End a stall, since the client that waited for it has gone."""
@@ -289,7 +311,13 @@ class DeviceState:
         if isinstance(transfer, DescriptorLoad):
             transfer.begin()
 
+    @property
+    def _by_descriptor(self) -> bool:
+        return self.profile.transport == "descriptor" and not self.profile.engines
+
     def _save(self, running: bool) -> Transfer:
+        if self.profile.engines:
+            return PartsSave(self._device)
         if self.profile.transport == "vfio-user":
             return RequestedSave(self._device, running)
         prepared, self._prepared = self._prepared, None
@@ -299,6 +327,8 @@ class DeviceState:
         if self._source:
             raise Refusal("a source's device cannot load state", errno=ENODEV)
         self._config_loaded = False
+        if self.profile.engines:
+            return PartsLoad(self._device)
         return RequestedLoad(self._device) if self.profile.transport == "vfio-user" else DescriptorLoad(self._device)
 
     def _end_transfer(self) -> None:

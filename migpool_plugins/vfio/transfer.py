@@ -175,13 +175,21 @@ class Transfer:
         self._faults = device.faults[self._direction]
         self._cancelled = threading.Event()
         self._interrupted = threading.Event()
-        reads = self._direction == "read"
-        self.pacer = Pacer(
+        self._shared = device.shared if profile.locks(self._direction) else None
+        self._record: list[tuple[float, float]] = []
+        self.pacer = self._new_pacer()
+
+    def _new_pacer(self) -> Pacer:
+        """The pace of one engine, all of which write one record."""
+        profile, reads = self._profile, self._direction == "read"
+        pacer = Pacer(
             profile.read_latency if reads else profile.write_latency,
             profile.read_rate if reads else profile.write_rate,
-            device.shared if profile.locks(self._direction) else None,
+            self._shared,
             self._cancelled,
         )
+        pacer.record = self._record
+        return pacer
 
     def begin(self) -> None:
         """The device stands still and may work, from now on."""

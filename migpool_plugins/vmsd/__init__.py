@@ -70,7 +70,7 @@ def devices(context: DeviceContext) -> list[Device]:
     if context.count != 1:
         raise UsageError(f"vmsd: count is {context.count}, but a capture holds every device once; leave it at 1")
     include, exclude = _patterns(options, "include"), _patterns(options, "exclude")
-    found = [*_copied(_captured(options), copies)]
+    found = list(_copied(_captured(options), copies))
     made = [
         CapturedDevice(section, context.side, needs_of(section), after(section, found[:place]))
         for place, section in enumerate(found)

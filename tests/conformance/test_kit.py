@@ -13,14 +13,15 @@ from ringnic import devices as ring_devices
 
 from migpool.conformance.check import Check, CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
-from migpool.device import Device, DeviceContext, DeviceError
+from migpool.device import Device, DeviceContext, DeviceError, OptionValue
 from migpool.scenario.plugins import load_device_plugin
 from tests.support.commandline import here, migpool
 from tests.support.new_package import announce, run_pytest
 
 MODEL = "per-device+receiver"
+TAGGED = ("part-tags", "parts-in-any-order", "parts-at-once", "aborts-several")
 LIMIT = 100.0
-NOT_OF_A_RING = {"spliced", "config-locks"}
+NOT_OF_A_RING = {"spliced", "config-locks", "live-jobs", *TAGGED}
 """Checks that have nothing to look at in it: it has no descriptor, and its config is under the big lock."""
 
 
@@ -56,11 +57,12 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
         ("vcpu", {}),
         ("vmsd", {"machine": "microvm-smp2"}),
         ("vfio", {"profile": "tiny"}),
+        ("vfio", {"profile": "tiny", "engines": 3}),
     ],
-    ids=["vcpu", "vmsd", "vfio"],
+    ids=["vcpu", "vmsd", "vfio", "vfio with engines"],
 )
 @pytest.mark.parametrize("check", checks(MODEL), ids=str)
-def test_migpools_own_devices_conform(plugin: str, options: dict[str, str], check: Check[Subject]) -> None:
+def test_migpools_own_devices_conform(plugin: str, options: dict[str, OptionValue], check: Check[Subject]) -> None:
     finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, LIMIT)
     assert finding.outcome is not Outcome.FAILED, finding.text
 
@@ -201,7 +203,7 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
         str(as_json),
     )
     assert done.code == 0, done.err
-    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 12 checks passed")
+    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 13 checks passed")
     assert "| round-trip | pool | passed | state verified |" in markdown.read_text()
     read = json.loads(as_json.read_text())
     assert read["conforms"]
@@ -234,7 +236,7 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
     announce(package)
     done = run_pytest(package, "--migpool-models", "pool:1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 passed" in done.stdout
+    assert "13 passed" in done.stdout
     again = here("new-device", "fast-nic", "--into", str(tmp_path))
     assert again.code == 2
     assert "is there already" in again.err

@@ -24,12 +24,20 @@ class Line:
         path: where to listen.
         packets: changes a device state packet.
         main: changes what passes on the main channel, given all of it so far and the new piece.
+        indices: changes the index of a device state packet, given the device's idstr and that index.
     """
 
-    def __init__(self, path: Path, packets: Tamper | None = None, main: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        packets: Tamper | None = None,
+        main: Callable[[bytes], bytes] | None = None,
+        indices: Callable[[str, int], int] | None = None,
+    ) -> None:
         self.path = path
         self._packets = packets or (lambda _idstr, _index, payload: payload)
         self._main = main or (lambda data: data)
+        self._indices = indices or (lambda _idstr, index: index)
         self._threads: list[threading.Thread] = []
         self._socks: list[socket.socket] = []
 
@@ -94,7 +102,8 @@ class Line:
         payload = near.recv(size, socket.MSG_WAITALL)
         changed = self._packets(idstr, index, payload)
         if changed is not None:
-            far.sendall(header + changed)
+            said = self._indices(idstr, index).to_bytes(4, "big")
+            far.sendall(header[:280] + said + header[284:] + changed)
 
     @staticmethod
     def _back(far: socket.socket, near: socket.socket) -> None:

@@ -466,6 +466,15 @@ def test_a_device_that_cannot_migrate_is_refused_when_it_is_opened(
             connect(server)
 
 
+def test_a_server_that_knows_no_parts_is_refused_in_one_line(directory: Path) -> None:
+    with hand_server(directory, device=Device()) as server:
+        with pytest.raises(BackendError) as refused:
+            VfioUserBackend(connector(server.path, 20.0, 1.0), "server at s", engines=4)
+        assert str(refused.value) == (
+            "the server at s knows no parts with tags: leave engines out, or take a server that announces them"
+        )
+
+
 @pytest.mark.parametrize("what", ["read", "write", "set", "connect"])
 def test_abort_ends_every_wait_from_another_thread(what: str, directory: Path, connect: Connect) -> None:
     def stall(_s: HandServer, _c: socket.socket, _n: int, command: int, _f: int, payload: bytes) -> bool:

@@ -58,16 +58,16 @@ def directory() -> Iterator[Path]:
         yield Path(made)
 
 
-def serve(directory: Path, side: Side, fault: Fault, count: int) -> ServedDevices:
-    options: dict[str, OptionValue] = {"profile": "tiny", "size": SIZE, "chunk": 4 * KIB}
+def serve(directory: Path, side: Side, fault: Fault, count: int, **more: OptionValue) -> ServedDevices:
+    options: dict[str, OptionValue] = {"profile": "tiny", "size": SIZE, "chunk": 4 * KIB, **more}
     if fault:
         options["fault"] = fault
     return ServedDevices(options, count, 1, str(directory / side), lambda _: None)
 
 
-def run(directory: Path, models: Models, count: int) -> tuple[State, State, str, str]:
+def run(directory: Path, models: Models, count: int, **more: OptionValue) -> tuple[State, State, str, str]:
     def opened(side: Side) -> list[Device]:
-        options = {"backend": "vfio-user", "socket": str(directory / side)}
+        options = {"backend": "vfio-user", "socket": str(directory / side), **more}
         return list(devices(DeviceContext(side, options, count)))
 
     source, destination = opened("source"), opened("destination")
@@ -107,6 +107,29 @@ def test_one_of_many_devices_fails_and_all_run_on(failing: str, models: Models, 
                 client = RawClient(where)
                 assert client.state == "RUNNING"
                 client.close()
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@pytest.mark.parametrize("failing", ENDINGS)
+@pytest.mark.parametrize("models", MODELS)
+def test_devices_with_engines_move_part_by_part_and_one_that_fails_is_named(
+    models: Models, failing: str, directory: Path
+) -> None:
+    fault: Fault = {"device": 1, "side": failing, "at": 9 * KIB, "kind": "error"} if failing else None
+    servers = [serve(directory, "source", fault, 3, engines=3), serve(directory, "destination", fault, 3, engines=2)]
+    try:
+        for server in servers:
+            server.start()
+        sent, got, sent_error, got_error = run(directory, models, 3, engines=4)
+        if failing:
+            assert (sent, got) == (State.FAILED, State.FAILED)
+            said = sent_error if failing == "source" else got_error
+            assert "0000:02:00.0/vfio" in said
+            assert "was refused: Input/output error (EIO); the device was in " in said
+        else:
+            assert (sent, got, sent_error, got_error) == (State.COMPLETED, State.COMPLETED, "", "")
     finally:
         for server in servers:
             server.stop()

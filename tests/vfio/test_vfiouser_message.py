@@ -49,6 +49,7 @@ def test_a_size_that_cannot_be_is_refused(size: int) -> None:
         max_write=st.integers(1, 1 << 40),
         sticky_errors=st.booleans(),
         precopy_info=st.booleans(),
+        parts=st.integers(0, 1 << 40),
     )
 )
 def test_capabilities_come_back_as_they_were_said(capabilities: Capabilities) -> None:

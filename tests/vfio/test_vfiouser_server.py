@@ -356,6 +356,34 @@ def test_a_short_read_is_no_fault_of_a_server(bench: Bench) -> None:
         bench.serve(fault={"at": 5, "kind": "short-read"})
 
 
+def test_parts_are_announced_to_who_asks_for_them_and_to_nobody_else(bench: Bench) -> None:
+    client = bench.one(engines=3)
+    assert "parts" not in str(client.capabilities)
+    assert client.ask(0xFF01, struct.pack("=III", 4108, 4096, 0))[0] == errno.ENOTSUP
+    assert client.go("STOP_COPY") == 0
+    assert client.read(4096)[0] == errno.EINVAL
+    assert bench.told[-1].endswith("the device gives its state as parts with tags only")
+    asking = bench.client(bench.serve("t", engines=3)[0], agree=False)
+    table = b'{"capabilities": {"migpool": {"parts": 9}}}\0'
+    _, answer = asking.ask(VERSION, struct.pack("=HH", 0, 2) + table)
+    assert b'"parts": 3' in answer
+    assert asking.go("STOP_COPY") == 0
+    size = struct.pack("=III", 12 + 4096, 4096, 0)
+    assert asking.ask(0xFF01, size)[1][:12] == struct.pack("=III", 12 + 4096, 4096, 0)
+    assert asking.ask(0xFF01, size)[1][:12] == struct.pack("=III", 12 + 4096, 4096, 1)
+    assert asking.ask(0xFF01, struct.pack("=III", 12 + 10, 10, 0))[0] == errno.EINVAL
+    assert asking.ask(0xFF01, b"")[0] == errno.EINVAL
+    assert asking.ask(0xFF02, struct.pack("=III", 13, 1, 0) + b"x")[0] == errno.EINVAL
+
+
+def test_as_many_connections_as_there_are_engines_and_one_are_served_at_once(bench: Bench) -> None:
+    (where,) = bench.serve(engines=2)
+    clients = [bench.client(where) for _ in range(3)]
+    with pytest.raises((Gone, OSError)):
+        bench.client(where).ask(VERSION, b"")
+    assert [client.state for client in clients] == ["RUNNING"] * 3
+
+
 def test_capabilities_are_json_that_ends_in_a_nul(bench: Bench) -> None:
     client = bench.client(bench.serve()[0], agree=False)
     _, answer = client.ask(VERSION, struct.pack("=HH", 0, 2))

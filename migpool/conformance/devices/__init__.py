@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from migpool.conformance.check import Check, CheckResult, check_name, check_of, run_check
-from migpool.conformance.devices import calling, locking, migrating
+from migpool.conformance.devices import calling, locking, migrating, parts
 from migpool.conformance.devices.subject import Subject
 from migpool.device import DeviceError
 from migpool.errors import UsageError
@@ -27,11 +27,17 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.missing_state,
     calling.aborts,
     locking.config_locks,
+    parts.part_tags,
+    parts.parts_in_any_order,
+    parts.parts_at_once,
+    parts.aborts_several,
 )
 _MIGRATING: Final[Sequence[Callable[..., str]]] = (
     migrating.round_trip,
     migrating.short_buffers,
     migrating.tight_window,
+    migrating.two_jobs,
+    migrating.live_jobs,
     migrating.spliced,
     migrating.cancels,
     migrating.errors,

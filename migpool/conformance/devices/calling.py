@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import SIDES
-from migpool.device import Device, DeviceError, Pending
+from migpool.device import Device, DeviceError, Part, Pending, TaggedDevice
 from migpool.flow.window import Reassembly
+from migpool.wire.devicestate import MAX_U32
 
 CHUNK: Final = 1 << 16
 ABORT_LIMIT: Final = 2.0
@@ -20,11 +21,18 @@ ABORT_LIMIT: Final = 2.0
 WINDOWS: Final = (1, 2, 8)
 
 
+class Chunk(NamedTuple):
+    """What one call gave: a part with its tag, or the next bytes of a device without tags, whose tag is -1."""
+
+    tag: int
+    data: bytes
+
+
 class Saved(NamedTuple):
     """What a device gave: for ``load_setup``, its chunks, its config."""
 
     setup: bytes
-    chunks: Sequence[bytes]
+    chunks: Sequence[Chunk]
     config: bytes
 
 
@@ -46,7 +54,7 @@ def out_of_order(subject: Subject) -> str:
     """Load chunks that arrived in the worst order a window allows: each window's last one first."""
     loaded = 0
     for window in WINDOWS:
-        with _pairs(subject) as pairs:
+        with pairs_of(subject) as pairs:
             for source, destination in pairs:
                 saved = save(source)
                 destination.load_setup(saved.setup)
@@ -66,21 +74,21 @@ def out_of_order(subject: Subject) -> str:
 
 def keeps_no_buffer(subject: Subject) -> str:
     """A buffer is the device's only during the call: no view of it may be kept."""
-    with _pairs(subject) as pairs:
+    with pairs_of(subject) as pairs:
         for source, destination in pairs:
             if not source.iterable:
                 continue
-            setup = _begin_saving(source)
+            setup = begin_saving(source)
             destination.load_setup(setup)
             room = bytearray(CHUNK)
-            with memoryview(room) as view:
-                length = source.save_state(view)
-            _must_be_free(room, source, "save_state")
-            if length:
-                part = bytearray(room[:length])
+            chunk = read_one(source, room)
+            tagged = isinstance(source, TaggedDevice)
+            _must_be_free(room, source, "save_part" if tagged else "save_state")
+            if chunk is not None:
+                part = bytearray(chunk.data)
                 with memoryview(part) as view:
-                    destination.load_state(view)
-                _must_be_free(part, destination, "load_state")
+                    load_one(destination, chunk.tag, view)
+                _must_be_free(part, destination, "load_part" if tagged else "load_state")
             return "given back after each call"
     raise NotApplicable("no device is iterable")
 
@@ -97,7 +105,7 @@ def damaged_config(subject: Subject) -> str:
     }
     refused = tried = 0
     for what, damage in damages.items():
-        with _pairs(subject) as pairs:
+        with pairs_of(subject) as pairs:
             for source, destination in pairs:
                 saved = save(source)
                 take_state(destination, saved)
@@ -108,14 +116,14 @@ def damaged_config(subject: Subject) -> str:
 
 def missing_state(subject: Subject) -> str:
     """A device that lacks its last chunk must say so, at the config or at its start; its state cannot be right."""
-    with _pairs(subject) as pairs:
+    with pairs_of(subject) as pairs:
         for source, destination in pairs:
             saved = save(source)
             if not saved.chunks:
                 continue
             destination.load_setup(saved.setup)
             for chunk in saved.chunks[:-1]:
-                destination.load_state(memoryview(chunk))
+                load_one(destination, chunk.tag, memoryview(chunk.data))
             if not _refuses(destination, "a config before the last chunk", lambda: _run(destination, saved.config)):  # noqa: B023
                 ours, theirs = source.fingerprint(), destination.fingerprint()
                 if ours is None or ours == theirs:
@@ -133,7 +141,7 @@ def aborts(subject: Subject) -> str:
     seen = 0
     with closing(subject.machine("source")) as machine:
         for device in [slot.device for slot in machine]:
-            _begin_saving(device)
+            begin_saving(device)
             ended = _in_thread(lambda: _read_all(device))  # noqa: B023
             began = time.monotonic()
             device.abort()
@@ -145,7 +153,7 @@ def aborts(subject: Subject) -> str:
             device.resume()
             again = save(device)
             device.resume()
-            if again.chunks != save(device).chunks and device.fingerprint() is None:
+            if sorted(again.chunks) != sorted(save(device).chunks) and device.fingerprint() is None:
                 raise Failure(f"{device.idstr}: after resume() it saves another state than before")
     return f"ended within {seen} ms"
 
@@ -154,7 +162,7 @@ def aborts(subject: Subject) -> str:
 
 
 @contextmanager
-def _pairs(subject: Subject) -> Iterator[list[tuple[Device, Device]]]:
+def pairs_of(subject: Subject) -> Iterator[list[tuple[Device, Device]]]:
     with subject.machines() as (source, destination):
         yield [(ours.device, theirs.device) for ours, theirs in zip(source, destination, strict=True)]
 
@@ -167,26 +175,53 @@ def _sane(device: Device) -> None:
         raise Failure(f"{device.idstr}: pending() says more initial bytes than pre-copy bytes: they are a part of them")
 
 
-def _begin_saving(device: Device) -> bytes:
+def begin_saving(device: Device) -> bytes:
     setup = device.save_setup()
     device.quiesce()
     device.stop()
     return setup
 
 
-def _read_all(device: Device) -> list[bytes]:
-    chunks: list[bytes] = []
+def read_one(device: Device, room: bytearray) -> Chunk | None:
+    """What one call fills ``room`` with; ``None`` at the end."""
+    with memoryview(room) as view:
+        if isinstance(device, TaggedDevice):
+            part = device.save_part(view)
+            if part is None:
+                return None
+            if not isinstance(part, Part) or not 0 <= part.tag <= MAX_U32:
+                raise Failure(
+                    f"{device.idstr}: save_part returned {part!r}: return a Part with a tag of 32 bits, or None"
+                )
+            tag, length, method = part.tag, part.length, "save_part"
+        else:
+            tag, length, method = -1, device.save_state(view), "save_state"
+            if length == 0:
+                return None
+        if not 0 < length <= len(room):
+            raise Failure(f"{device.idstr}: {method} says it filled {length} bytes of a buffer of {len(room)}")
+        return Chunk(tag, bytes(view[:length]))
+
+
+def load_one(device: Device, tag: int, data: memoryview) -> None:
+    """Have a device load what one call gave."""
+    if isinstance(device, TaggedDevice):
+        device.load_part(tag, data)
+    else:
+        device.load_state(data)
+
+
+def _read_all(device: Device) -> list[Chunk]:
+    chunks: list[Chunk] = []
     room = bytearray(CHUNK)
-    while device.iterable and (length := device.save_state(memoryview(room))):
-        if not 0 < length <= CHUNK:
-            raise Failure(f"{device.idstr}: save_state says it filled {length} bytes of a buffer of {CHUNK}")
-        chunks.append(bytes(room[:length]))
+    while device.iterable and (chunk := read_one(device, room)) is not None:
+        chunks.append(chunk)
     return chunks
 
 
 def save(device: Device) -> Saved:
     """All that a device gives from its set-up to its config; it stands afterwards."""
-    setup = _begin_saving(device)
+    setup = begin_saving(device)
     return Saved(setup, _read_all(device), device.save_config())
 
 
@@ -194,20 +229,23 @@ def take_state(device: Device, saved: Saved) -> None:
     """Load all of it but the config, in order."""
     device.load_setup(saved.setup)
     for chunk in saved.chunks:
-        device.load_state(memoryview(chunk))
+        load_one(device, chunk.tag, memoryview(chunk.data))
 
 
 def _load_backwards(device: Device, saved: Saved, window: int) -> int:
-    inbox: Reassembly[bytes] = Reassembly()
+    inbox: Reassembly[Chunk] = Reassembly()
     last = len(saved.chunks) - 1
     for begin in range(0, len(saved.chunks), window):
         end = min(begin + window, len(saved.chunks))
         for index in reversed(range(begin, end)):
+            if isinstance(device, TaggedDevice):
+                device.load_part(saved.chunks[index].tag, memoryview(saved.chunks[index].data))
+                continue
             inbox.put(index, saved.chunks[index], index == last, end)
         while inbox.available:
             chunk = inbox.take()
             assert chunk is not None
-            device.load_state(memoryview(chunk))
+            device.load_state(memoryview(chunk.data))
     return len(saved.chunks)
 
 

@@ -26,7 +26,7 @@ from migpool.conformance.pairing import (
     spread,
 )
 from migpool.core.machine import Machine
-from migpool.device import Side
+from migpool.device import Side, TaggedDevice
 from migpool.lab.run.side import Footprint, footprint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
@@ -48,9 +48,15 @@ ROOMY: Final = settings_with(MIB, 64)
 SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
 TURNS: Final = 5
 
+IN_FLIGHT: Final = replace(ROOMY, in_flight=2)
+LIVE: Final = replace(ROOMY, live="multifd")
+
 SAVING: Final = ("save_setup", "iterate", "quiesce", "stop", "save_state", "save_config")
 LOADING: Final = ("load_state", "load_config", "wake", "start")
-FAILING: Final[dict[Side, tuple[str, ...]]] = {"source": SAVING, "destination": ("load_setup", *LOADING)}
+FAILING: Final[dict[Side, tuple[str, ...]]] = {
+    "source": (*SAVING, "save_part"),
+    "destination": ("load_setup", "load_part", *LOADING),
+}
 
 
 def round_trip(subject: Subject, model: Model) -> str:
@@ -68,6 +74,24 @@ def tight_window(subject: Subject, model: Model) -> str:
     machine = subject.machine("source")
     machine.close()
     return _verified(subject, model, settings_with(16 * PAGE, 2 * max(1, len(machine.iterable)), channels=4))
+
+
+def two_jobs(subject: Subject, model: Model) -> str:
+    """Migrate with two save jobs for each device: its reads still come one at a time, in order, on changing threads."""
+    with closing(subject.machine("source")) as machine:
+        if all(isinstance(slot.device, TaggedDevice) for slot in machine.iterable):
+            raise NotApplicable("no device is iterable without tags")
+    return _verified(subject, model, IN_FLIGHT)
+
+
+def live_jobs(subject: Subject, model: Model) -> str:
+    """Migrate with what is saved before the stop going over the multifd channels, as jobs."""
+    with closing(subject.machine("source")) as machine:
+        for slot in machine:
+            slot.device.save_setup()
+        if not any(slot.device.pending().precopy for slot in machine.iterable):
+            raise NotApplicable("no device has anything to save before the stop")
+    return _verified(subject, model, LIVE)
 
 
 def spliced(subject: Subject, model: Model) -> str:
@@ -216,6 +240,8 @@ def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: in
     with subject.machines() as (source, destination):
         machine = source if side == "source" else destination
         slot = machine.iterable[0] if machine.iterable else machine.slots[0]
+        if not hasattr(slot.device, method):
+            return False
         with failing(slot.device, method, number) as raised:
             migrated = migrate(source, destination, model, ROOMY)
         if not raised:

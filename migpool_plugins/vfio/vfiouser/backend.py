@@ -14,7 +14,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from migpool.device import DeviceError
+from migpool.device import DeviceError, Part
 from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
@@ -26,9 +26,11 @@ from migpool_plugins.vfio.migration import (
     Flags,
     MigrationState,
 )
+from migpool_plugins.vfio.profiles import PAGE
 from migpool_plugins.vfio.vfiouser.connection import Connection, refusal
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
+    PART,
     PRECOPY_INFO,
     Capabilities,
     MessageError,
@@ -57,6 +59,7 @@ class VfioUserBackend:
         outstanding: writes that may wait for their answers at once, where each is answered.
         flags: what the device can do, where that is known: the connection is then made at the first request.
         reason: asked after a failure; what it returns is raised instead of what the protocol's error number says.
+        engines: how many parts with tags to read or write at once, each on a connection of its own; 0: none.
 
     Raises:
         BackendError: no connection, another protocol, or a device that cannot migrate.
@@ -71,6 +74,7 @@ class VfioUserBackend:
         outstanding: int = OUTSTANDING,
         flags: Flags | None = None,
         reason: Callable[[], DeviceError | None] | None = None,
+        engines: int = 0,
     ) -> None:
         self.note = server
         self._connect = connect
@@ -82,6 +86,7 @@ class VfioUserBackend:
         self._connection: Connection | None = None
         self._capabilities = Capabilities()
         self._knows_size = False
+        self._engines = engines
         self.flags = flags or Flags(0)
         self.write_size = SAFE_WRITE
         if flags is not None:
@@ -204,10 +209,33 @@ class VfioUserBackend:
             raise self._explained(error) from None
         return connection
 
+    @property
+    def served_at_once(self) -> int:
+        """How many parts with tags the server says that it serves at once."""
+        return self._capabilities.parts
+
+    def open_engine(self) -> UserEngine:
+        """Make a connection for one engine.
+
+        Raises:
+            BackendError: none can be made, or the server knows no parts.
+        """
+        connection = self._connect(self._interruption)
+        try:
+            self._agree(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return UserEngine(connection, self._capabilities)
+
+    def explain(self, error: BackendError) -> DeviceError:
+        """What to say of an engine's failure."""
+        return self._explained(error)
+
     def _agree(self, connection: Connection) -> None:
         """Exchange versions and capabilities, and ask what the device can do."""
         try:
-            ours = version(Capabilities(max_transfer=READ_SIZE))
+            ours = version(Capabilities(max_transfer=READ_SIZE, parts=self._engines))
             came = connection.ask(UserCommand.VERSION, ours, "version", f"the {self._server} refused our version")
         except BackendError as error:
             if error.errno != errno.ETIMEDOUT or not connection.over:
@@ -220,6 +248,10 @@ class VfioUserBackend:
             raise BackendError(f"the {self._server} does not speak vfio-user as we do: {error}") from None
         if not self._capabilities.migration:
             raise BackendError(f"the device of the {self._server} cannot migrate: it announces no migration")
+        if self._engines and not self._capabilities.parts:
+            raise BackendError(
+                f"the {self._server} knows no parts with tags: leave engines out, or take a server that announces them"
+            )
         most = self._asked_write_size or self._capabilities.max_write or SAFE_WRITE
         self.write_size = max(1, min(most, self._capabilities.max_transfer, MOST_WRITTEN))
         if self.write_size > SAFE_WRITE:
@@ -279,3 +311,43 @@ class VfioUserBackend:
     def _close_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+class UserEngine:
+    """One connection on which parts with tags are read and written, one at a time.
+
+    Arguments:
+        connection: the engine owns it.
+        capabilities: the server's.
+    """
+
+    def __init__(self, connection: Connection, capabilities: Capabilities) -> None:
+        self._connection = connection
+        self._read_size = min(capabilities.max_transfer, READ_SIZE)
+        most = min(capabilities.max_write or SAFE_WRITE, capabilities.max_transfer, MOST_WRITTEN)
+        # A part that is cut goes on at a tag of its own.
+        self._write_size = max(PAGE, most // PAGE * PAGE)
+
+    @property
+    def over(self) -> bool:
+        return self._connection.over
+
+    def read(self, buffer: memoryview) -> Part | None:
+        """Read the next part straight into ``buffer``; ``None`` if none is left."""
+        tag, length = self._connection.ask_for_part(min(len(buffer), self._read_size), buffer)
+        return Part(tag, length) if length else None
+
+    def write(self, tag: int, data: memoryview) -> None:
+        """Write a part, and wait until the device has taken all of it."""
+        for begin in range(0, max(1, len(data)), self._write_size):
+            piece = data[begin : begin + self._write_size]
+            head = PART.pack(PART.size + len(piece), len(piece), tag + begin // PAGE)
+            number = self._connection.send(UserCommand.MIG_PART_WRITE, head, "write", piece)
+            if refused := self._connection.answer(number, "write"):
+                raise refusal("the write was refused", refused)
+
+    def abort(self) -> None:
+        self._connection.abort()
+
+    def close(self) -> None:
+        self._connection.close()

@@ -21,6 +21,7 @@ import contextlib
 import errno
 import itertools
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,17 @@ from pathlib import Path
 from typing import Final
 
 from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
-from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, UserCommand, command, reply, words
+from migpool_plugins.vfio.vfiouser.message import (
+    DATA,
+    HEADER,
+    PART,
+    Header,
+    MessageError,
+    UserCommand,
+    command,
+    reply,
+    words,
+)
 
 _PAUSE: Final = 0.02
 _SCRATCH: Final = 64 << 10
@@ -63,6 +74,7 @@ class Connection:
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
+        self._part_head = memoryview(bytearray(PART.size))
         limit_waits(connected, limit)
 
     def widen(self, size: int) -> None:
@@ -89,22 +101,45 @@ class Connection:
         Returns:
             How many bytes came; raises as :meth:`ask` does.
         """
+        question = DATA.pack(DATA.size + size, size)
+        return self._ask_for(UserCommand.MIG_DATA_READ, question, self._data_head, DATA, size, buffer)[1]
+
+    def ask_for_part(self, size: int, buffer: memoryview) -> tuple[int, int]:
+        """Send a MIG_PART_READ, and receive as :meth:`ask_for_data` does.
+
+        Returns:
+            The part's tag, and how many bytes came; 0 if no part is left.
+        """
+        question = PART.pack(PART.size + size, size, 0)
+        _, came, tag = self._ask_for(UserCommand.MIG_PART_READ, question, self._part_head, PART, size, buffer)
+        return tag, came
+
+    def _ask_for(
+        self,
+        what: UserCommand,
+        question: bytes,
+        head: memoryview,
+        form: struct.Struct,
+        size: int,
+        buffer: memoryview,
+    ) -> tuple[int, ...]:
         name = "read"
-        header = self._await(self.send(UserCommand.MIG_DATA_READ, DATA.pack(DATA.size + size, size), name), name)
+        header = self._await(self.send(what, question, name), name)
         if header.refusal:
             self._drain(header.rest, name)
             raise refusal("the read was refused", header.refusal)
-        if header.rest < DATA.size:
+        if header.rest < form.size:
             raise self._lost(f"answered a {name} with {header.rest} bytes")
-        self._fill(self._data_head, name)
-        room = header.rest - DATA.size
-        came: int = DATA.unpack(self._data_head)[1]
+        self._fill(head, name)
+        room = header.rest - form.size
+        said: tuple[int, ...] = form.unpack(head)
+        came = said[1]
         if came > min(size, room):
             raise self._lost(f"answered a read of {size} bytes with {came}, in a message that has room for {room}")
         # A server may send as much as was asked for and say that less of it is data.
         self._fill(buffer[:came], name)
         self._drain(room - came, name)
-        return came
+        return said
 
     def send(
         self, what: UserCommand, payload: bytes, name: str, data: memoryview | None = None, ask: bool = True

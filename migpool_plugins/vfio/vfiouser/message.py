@@ -12,6 +12,10 @@ capabilities a server may announce ``migpool``, an object of which every key is 
                      that lose the framing over longer ones.
     sticky_errors    a failed MIG_DATA_WRITE fails all that follow, so that only the last one needs a reply
     precopy_info     whether DEVICE_FEATURE knows PRECOPY_INFO
+    parts            how many parts with tags the device serves at once. A client that wants such parts says how many;
+                     only then does a server announce it, and knows MIG_PART_READ and MIG_PART_WRITE. Each is as the
+                     command for data of the kind, with a tag after the size: where in the state the part begins, in
+                     pages of 4 KiB. A read that brings 0 bytes: no part is left.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ PRECOPY_INFO: Final = struct.Struct("=QQ")
 """Initial and dirty bytes."""
 DATA: Final = struct.Struct("=II")
 """Before migration data: argsz (at least 8 + size), size."""
+PART: Final = struct.Struct("=III")
+"""Before a part: argsz (at least 12 + size), size, tag."""
 INFO: Final = struct.Struct("=IIII")
 """Answer to GET_INFO: argsz, flags, regions, interrupts."""
 INFO_RESET: Final = 1
@@ -53,6 +59,8 @@ class UserCommand(enum.IntEnum):
     DEVICE_FEATURE = 16
     MIG_DATA_READ = 17
     MIG_DATA_WRITE = 18
+    MIG_PART_READ = 0xFF01
+    MIG_PART_WRITE = 0xFF02
 
 
 class MessageFlag(enum.IntFlag):
@@ -146,6 +154,7 @@ class Capabilities:
         max_write: see the module.
         sticky_errors: see the module.
         precopy_info: see the module.
+        parts: see the module.
     """
 
     max_transfer: int = MAX_TRANSFER
@@ -153,6 +162,7 @@ class Capabilities:
     max_write: int = 0
     sticky_errors: bool = False
     precopy_info: bool = False
+    parts: int = 0
 
 
 def version(ours: Capabilities) -> bytes:
@@ -160,12 +170,17 @@ def version(ours: Capabilities) -> bytes:
     table: dict[str, object] = {"max_msg_fds": 1, "max_data_xfer_size": ours.max_transfer}
     if ours.migration:
         table["migration"] = {"pgsize": _PAGE}
+    extension: dict[str, object] = {}
     if ours.max_write:
-        table["migpool"] = {
+        extension = {
             "max_write_size": ours.max_write,
             "sticky_errors": ours.sticky_errors,
             "precopy_info": ours.precopy_info,
         }
+    if ours.parts:
+        extension["parts"] = ours.parts
+    if extension:
+        table["migpool"] = extension
     return _NUMBERS.pack(MAJOR, MINOR) + json.dumps({"capabilities": table}).encode() + b"\0"
 
 
@@ -191,6 +206,7 @@ def parse_version(payload: bytes) -> Capabilities:
             max_write=_count(extension, "max_write_size", 0),
             sticky_errors=extension.get("sticky_errors") is True,
             precopy_info=extension.get("precopy_info") is True,
+            parts=_count(extension, "parts", 0),
         )
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise MessageError("the capabilities of a VERSION are no JSON of the right form") from None

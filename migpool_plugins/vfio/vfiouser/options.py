@@ -7,6 +7,8 @@
     socket = {source = "/run/a", destination = "/run/b"}       when both ends are on one host
     precopy = true                   whether to save while the machine runs, if the device can
     write_size = "32KiB"             bytes a write; without it what the server announces, or 32 KiB
+    engines = 0                      parts with tags to move at once, each on a connection of its own, with a
+                                     server that announces them; no precopy
     outstanding = 8                  writes that may wait for their answers at once
     bus = 1                          PCI bus of the first device in the stream; the others count up from it
     time_limit = 30                  seconds that one answer may take
@@ -22,10 +24,22 @@ from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.options import Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import device_names, each_device
+from migpool_plugins.vfio.profiles import MAX_ENGINES
+from migpool_plugins.vfio.tagged import TaggedVfioDevice
 from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connection import connector
 
-_KEYS: Final = ("backend", "bus", "connect_limit", "outstanding", "precopy", "socket", "time_limit", "write_size")
+_KEYS: Final = (
+    "backend",
+    "bus",
+    "connect_limit",
+    "engines",
+    "outstanding",
+    "precopy",
+    "socket",
+    "time_limit",
+    "write_size",
+)
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""
 
@@ -42,6 +56,7 @@ def open_served(context: DeviceContext) -> list[Device]:
     connect_limit = options.time_limit("connect_limit", 5.0)
     precopy = options.flag("precopy", default=True)
     outstanding = options.whole("outstanding", OUTSTANDING, 1, _MOST_OUTSTANDING)
+    engines = options.whole("engines", 0, 0, MAX_ENGINES)
     write_size = options.size("write_size") if "write_size" in options.table else None
     if write_size is not None and not 1 <= write_size <= MOST_WRITTEN:
         raise options.wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
@@ -52,11 +67,18 @@ def open_served(context: DeviceContext) -> list[Device]:
             connect = connector(path, limit, connect_limit)
             try:
                 backend = VfioUserBackend(
-                    connect, f"vfio-user server {path}", write_size=write_size, outstanding=outstanding
+                    connect,
+                    f"vfio-user server {path}",
+                    write_size=write_size,
+                    outstanding=outstanding,
+                    engines=engines,
                 )
             except DeviceError as error:
                 raise error.located(name) from None
-            made.append(VfioDevice(name, backend, context.side, precopy=precopy))
+            kind = TaggedVfioDevice if engines else VfioDevice
+            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines))
+            if isinstance(device, TaggedVfioDevice):
+                device.serve_with(min(engines, backend.served_at_once), backend)
             opened.callback(made[-1].close)
         opened.pop_all()
     return made

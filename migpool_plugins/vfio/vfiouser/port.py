@@ -1,8 +1,9 @@
 """Emulated devices at sockets of their own, for any vfio-user client: what ``migpool vfio serve`` runs.
 
 One client at a time is served at a socket, as by other servers: a second one can connect, and is answered when the
-first has gone. A device keeps its state between clients. A client that goes away while the device makes it wait is
-noticed at once.
+first has gone. At the socket of a device with engines as many connections are served at once as a client needs for
+them: one, and one for each engine. A device keeps its state between clients. A client that goes away while the device
+makes it wait is noticed at once.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class _Port:
         self.path = path
         self._device = device
         self._told = told
+        self._most = device.profile.engines + 1
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _remove_stale(path)
@@ -109,14 +111,27 @@ class _Port:
         waiting = select.poll()
         waiting.register(stop, select.POLLIN)
         waiting.register(self._listener, select.POLLIN)
+        living: list[threading.Thread] = []
         while not any(ready == stop for ready, _ in waiting.poll()):
             connection, _ = self._listener.accept()
-            with connection:
+            if self._most == 1:
                 self._attend(connection, stop)
+                continue
+            living = [thread for thread in living if thread.is_alive()]
+            if len(living) == self._most:
+                connection.close()
+                continue
+            living.append(threading.Thread(target=self._attend, args=(connection, stop), name=f"client at {self.path}"))
+            living[-1].start()
+        for thread in living:
+            thread.join()
 
     def _attend(self, connection: socket.socket, stop: int) -> None:
-        """Serve one client until it goes away, does what it must not, or ``stop`` is readable."""
+        """Serve one client until it goes away, does what it must not, or ``stop`` is readable; close its connection."""
+        with connection:
+            self._attend_open(connection, stop)
 
+    def _attend_open(self, connection: socket.socket, stop: int) -> None:
         def run() -> None:
             Session(connection, self._device, self._told).run()
             with contextlib.suppress(OSError):

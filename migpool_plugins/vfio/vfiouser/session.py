@@ -32,6 +32,7 @@ from migpool_plugins.vfio.vfiouser.message import (
     INFO,
     INFO_RESET,
     MAX_VERSION,
+    PART,
     PRECOPY_INFO,
     Capabilities,
     Header,
@@ -63,10 +64,12 @@ class Session:
         self._told = refused
         self._receive = partial(receive, connection)
         self._agreed = False
+        self._parts = 0
         self._most_read = 0
         self._left = 0
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
+        self._part_head = memoryview(bytearray(PART.size))
         self._answers: dict[int, Callable[[bytes], bytes]] = {
             UserCommand.VERSION: self._version,
             UserCommand.DEVICE_FEATURE: self._feature,
@@ -89,6 +92,10 @@ class Session:
                         whole = self._write(header)
                     elif header.command == UserCommand.MIG_DATA_READ:
                         whole = self._read(header)
+                    elif header.command == UserCommand.MIG_PART_WRITE and self._parts:
+                        whole = self._write_part(header)
+                    elif header.command == UserCommand.MIG_PART_READ and self._parts:
+                        whole = self._read_part(header)
                     else:
                         whole = self._answer(header)
                 except Refusal as refusal:
@@ -130,6 +137,7 @@ class Session:
             raise Refusal(f"the client's version was refused: {error}", errno=EINVAL) from None
         self._agreed = True
         self._most_read = min(theirs.max_transfer, MAX_TRANSFER)
+        self._parts = self._device.profile.engines if theirs.parts else 0
         return version(
             Capabilities(
                 max_transfer=MAX_TRANSFER,
@@ -137,6 +145,7 @@ class Session:
                 max_write=min(max(self._device.profile.chunk, 1 << 20), MAX_TRANSFER),
                 sticky_errors=True,
                 precopy_info=True,
+                parts=self._parts,
             )
         )
 
@@ -233,10 +242,41 @@ class Session:
         loading.answered()
         return True
 
-    def _check(self, argsz: int, size: int, most: int) -> None:
+    def _read_part(self, header: Header) -> bool:
+        if header.rest != PART.size or not header.wants_reply:
+            raise Refusal("a read of a part takes 12 bytes, and wants a reply", errno=EINVAL)
+        if not self._take(self._part_head):
+            return False
+        argsz, size, _ = PART.unpack(self._part_head)
+        self._check(argsz, size, self._most_read, PART)
+        with self._device.saving_parts().part(size) as (tag, view):
+            head = reply(header, PART.size + len(view)) + PART.pack(PART.size + len(view), len(view), tag)
+            sent = self._connection.sendmsg((head, view))
+            if sent < len(head) + len(view):
+                self._connection.sendall(b"".join((head, view))[sent:])
+        return True
+
+    def _write_part(self, header: Header) -> bool:
+        if header.rest < PART.size:
+            raise Refusal("a write of a part takes 12 bytes and its data", errno=EINVAL)
+        if not self._take(self._part_head):
+            return False
+        argsz, size, tag = PART.unpack(self._part_head)
+        self._check(argsz, size, self._left, PART)
+        if size != self._left:
+            raise Refusal(f"a write of {size} bytes came with {self._left}", errno=EINVAL)
+        loading = self._device.loading_parts()
+        self._left = 0  # The device takes all of it, or the connection is over.
+        if not loading.write(tag, size, self._receive):
+            return False
+        if header.wants_reply:
+            self._connection.sendall(reply(header, 0))
+        return True
+
+    def _check(self, argsz: int, size: int, most: int, form: struct.Struct = DATA) -> None:
         if not self._agreed:
             raise Refusal("VERSION comes first", errno=EPROTO)
-        if argsz < DATA.size + size or size > most:
+        if argsz < form.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
 
     def _refuse(self, header: Header, refusal: Refusal) -> bool:

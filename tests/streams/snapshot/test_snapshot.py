@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migpool.core.machine import Machine
-from migpool.device import Device
+from migpool.device import Device, Part
 from migpool.errors import Cancelled, DeviceError, MigpoolError, PeerError, ProtocolError
 from migpool.migration.settings import Settings
 from migpool.precopy.rounds import Round
@@ -24,6 +24,7 @@ from tests.support.guest_cancelling import Cancelling
 from tests.support.guests import guest, need, steps
 from tests.support.paper import PAGE, Paper, Writer
 from tests.support.rig import KIB, Scripted, contents
+from tests.support.tagging import PIECE, Tagged
 
 SETTINGS = Settings(chunk=64 * KIB)
 LIMIT = 60
@@ -96,6 +97,73 @@ def test_the_bytes_of_a_machine_that_writes_the_same_are_the_same(tmp_path: Path
     save([paper, much, Scripted(3, contents(70 * KIB, 2), piece=10_000), little, Scripted(4, None)], path)
     whole = path.read_bytes()
     assert (len(whole), sha256(whole).hexdigest()) == (GOLDEN_SIZE, GOLDEN_DIGEST)
+
+
+@pytest.mark.parametrize("model", [InlineScheduler, PoolScheduler])
+def test_a_device_with_tags_is_in_the_file_part_by_part(model: Callable[[], Scheduler], tmp_path: Path) -> None:
+    path = tmp_path / "machine.mig"
+    tagged, empty, plain = Tagged(1, contents(100 * KIB)), Tagged(2, b""), Scripted(3, contents(70 * KIB))
+    save([tagged, empty, plain], path, model=model)
+    copy, nothing, other = Tagged(1), Tagged(2), Scripted(3)
+    load([copy, nothing, other], path, model)
+    assert copy.whole() == tagged.state
+    assert copy.config == b"config of tagged-1"
+    assert copy.order[-1] == "config"
+    assert (nothing.whole(), nothing.config) == (b"", b"config of tagged-2")
+    assert bytes(other.got) == plain.state
+
+
+def test_a_part_as_long_as_a_chunk_is_in_the_file_with_its_tag(tmp_path: Path) -> None:
+    class Long(Tagged):
+        def save_part(self, buffer: memoryview) -> Part | None:
+            part = super().save_part(buffer)
+            return part and Part((1 << 32) - 1 - part.tag, len(buffer))
+
+    path = tmp_path / "machine.mig"
+    copy = Tagged(1)
+    save([Long(1, bytes(2 * PIECE))], path)
+    load([copy], path)
+    assert [(tag, len(data)) for tag, data in sorted(copy.got.items())] == [
+        ((1 << 32) - 2, 64 * KIB),
+        ((1 << 32) - 1, 64 * KIB),
+    ]
+
+
+@pytest.mark.parametrize("what", ["save_part", "load_part"])
+def test_a_part_that_fails_names_its_device_and_tag(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "machine.mig"
+    source, copy = Tagged(1, contents(30 * KIB)), Tagged(1)
+
+    def fails(tag: int) -> None:
+        if tag == 5:
+            raise DeviceError("told to fail")
+
+    (source if what == "save_part" else copy).before = fails
+    if what == "save_part":
+        with pytest.raises(DeviceError, match=r"tagged-1.*: told to fail"):
+            save([source], path)
+        assert source.running
+        return
+    save([source], path)
+    with pytest.raises(DeviceError, match=r"tagged-1.*: told to fail"):
+        load([copy], path)
+    assert copy.config is None
+
+
+def test_a_tag_that_stands_in_the_file_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "machine.mig"
+    save([Tagged(1, contents(30 * KIB))], path)
+    whole = path.read_bytes()
+    places = [
+        whole.index(b"\xff\xff\xff\xff\xef\x10\x00\x04" + (PIECE + 4).to_bytes(8, "big") + tag.to_bytes(4, "big"))
+        for tag in (3, 4)
+    ]
+    at = places[1] + 16
+    path.write_bytes(whole[:at] + (3).to_bytes(4, "big") + whole[at + 4 :])
+    copy = Tagged(1)
+    with pytest.raises(DeviceError, match=r"tagged-1.*the part with the tag 3 has come twice"):
+        load([copy], path)
+    assert copy.config is None
 
 
 @pytest.mark.parametrize("backend", ["kvm", "unicorn"])

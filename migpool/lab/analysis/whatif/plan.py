@@ -148,7 +148,7 @@ class Plan:
             self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
         holds = [span for job in destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
         self.held = {span.slot: self.add(Step("own", span.slot)) for span in holds}
-        ends = {job.slot: span.end for job in destination.jobs.values() for span in job.spans if _loads_config(span)}
+        ends = {span.slot: span.end for job in destination.jobs.values() for span in job.spans if _loads_config(span)}
         self.configs = {slot: self.add(Step("own", slot)) for slot in sorted(ends, key=ends.__getitem__)}
         self._config_ends = ends
         self.all_held = max((span.end for span in holds), default=0)
