@@ -216,11 +216,12 @@ class ChannelGroup:
 
     def abort(self) -> None:
         """End every wait for a channel and on one."""
-        for channel in self._channels:
-            shut(channel)
+        # First who waits for a channel: else one could be given a channel that is shut already, and blame the peer.
         with self._given_back:
             self._closed = True
             self._given_back.notify_all()
+        for channel in self._channels:
+            shut(channel)
 
     def close(self) -> None:
         """Close the channels: the destination sees their end after the last byte."""
