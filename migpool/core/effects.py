@@ -524,7 +524,7 @@ class IterateInto(Effect[int]):
         self.chunk = chunk
 
 
-class EndTurnAlive(Effect[None]):
+class EndLiveTurn(Effect[None]):
     """A device that runs has been saved for this round; the next chunk of it is ``index``. No answer.
 
     Arguments:

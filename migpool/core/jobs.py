@@ -17,9 +17,9 @@ from migpool.core.effects import (
     AfterOthers,
     Credit,
     EndLane,
+    EndLiveTurn,
     EndParts,
     EndTurn,
-    EndTurnAlive,
     IterateInto,
     KeepConfig,
     LoadConfig,
@@ -96,7 +96,7 @@ def save_live(slot: Slot, first: int, wanted: int) -> Steps:
         if not length:
             break
     yield Release(slot, chunk)
-    yield EndTurnAlive(slot, send.index, moved)
+    yield EndLiveTurn(slot, send.index, moved)
 
 
 def load_live(slot: Slot, first: int) -> Steps:
@@ -115,7 +115,7 @@ def load_live(slot: Slot, first: int) -> Steps:
         following.index = write.index = loaded.index = following.index + 1
         chunk = write.chunk = loaded.chunk = yield following
     yield loaded
-    yield EndTurnAlive(slot, following.index + 1)
+    yield EndLiveTurn(slot, following.index + 1)
 
 
 def save_lane(slot: Slot, lane: int) -> Steps:
@@ -139,12 +139,7 @@ def save_lane(slot: Slot, lane: int) -> Steps:
         yield credit
         yield send
     yield Release(slot, chunk)
-    last: int = yield EndLane(slot, turn)
-    if last >= 0:
-        config: bytes = yield SaveConfig(slot, last)
-        credit.index = last
-        yield credit
-        yield Send(slot, last, config, last=True)
+    yield from _end_lane(slot, turn, credit)
 
 
 def save_parts(slot: Slot, lane: int) -> Steps:
@@ -161,12 +156,17 @@ def save_parts(slot: Slot, lane: int) -> Steps:
         yield credit
         yield send
     yield Release(slot, chunk)
-    count: int = yield EndLane(slot, save)
-    if count >= 0:
-        config: bytes = yield SaveConfig(slot, count)
-        credit.index = count
+    yield from _end_lane(slot, save, credit)
+
+
+def _end_lane(slot: Slot, turn: Turn | SavePart, credit: Credit) -> Steps:
+    """One of several jobs has no more state to save; the last one saves the config."""
+    index: int = yield EndLane(slot, turn)
+    if index >= 0:
+        config: bytes = yield SaveConfig(slot, index)
+        credit.index = index
         yield credit
-        yield Send(slot, count, config, last=True)
+        yield Send(slot, index, config, last=True)
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:
@@ -231,10 +231,7 @@ def load_state(slot: Slot, first: int = 0, *, keep: bool = False) -> Steps:
     config = bytes(chunk.payload)
     loaded.last = True
     yield loaded
-    if keep:
-        yield KeepConfig(slot, config, loaded.index)
-    else:
-        yield from _load_config(LoadConfig(slot, config, loaded.index))
+    yield from _keep_or_load(LoadConfig(slot, config, loaded.index), keep=keep)
 
 
 def load_parts(slot: Slot, *, keep: bool = False) -> Steps:
@@ -253,10 +250,7 @@ def load_parts(slot: Slot, *, keep: bool = False) -> Steps:
     if last is not None:
         config = bytes(last.payload)
         yield Loaded(slot, last.index, last, last=True)
-        if keep:
-            yield KeepConfig(slot, config, last.index)
-        else:
-            yield from _load_config(LoadConfig(slot, config, last.index))
+        yield from _keep_or_load(LoadConfig(slot, config, last.index), keep=keep)
 
 
 def load_described(slot: Slot) -> Steps:
@@ -293,6 +287,14 @@ def load_section(slot: Slot, config: bytes) -> Steps:
     if slot.after:
         yield AfterOthers(slot)
     yield from _load_config(LoadConfig(slot, config))
+
+
+def _keep_or_load(load: LoadConfig, *, keep: bool) -> Steps:
+    """The end of a device's state: its config is loaded, or kept for :func:`load_config`."""
+    if keep:
+        yield KeepConfig(load.slot, load.config, load.index)
+    else:
+        yield from _load_config(load)
 
 
 def _load_config(load: LoadConfig) -> Steps:

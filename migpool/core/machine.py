@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from threading import Lock
 
 from migpool.device import ConfigChannel, Device, MemoryDevice
@@ -88,19 +90,24 @@ class Machine:
         Raises:
             UsageError: devices must be loaded before each other.
         """
-        left = {slot.number: set(slot.after) for slot in self.slots}
+        order = TopologicalSorter({slot.number: slot.after for slot in self.slots})
+        try:
+            order.prepare()
+        except CycleError as error:
+            circle = error.args[1][:0:-1]  # the first stands again at the end, and each comes before the next
+            begin = circle.index(min(circle))
+            names = " after ".join(self.slots[at].name for at in (*circle[begin:], *circle[:begin], circle[begin]))
+            raise UsageError(
+                f"no device of these can be loaded first: {names}: change what they are loaded after"
+            ) from None
+        able: list[tuple[bool, int]] = []
         ranked: list[Slot] = []
-        while left:
-            able = [self.slots[number] for number, others in left.items() if not others]
-            if not able:
-                round_about = _circle(left)
-                names = " after ".join(self.slots[number].name for number in round_about)
-                raise UsageError(f"no device of these can be loaded first: {names}: change what they are loaded after")
-            following = min(able, key=lambda slot: (slot.device.iterable, slot.number))
-            ranked.append(following)
-            del left[following.number]
-            for others in left.values():
-                others.discard(following.number)
+        while order.is_active():
+            for number in order.get_ready():
+                heappush(able, (self.slots[number].device.iterable, number))
+            _, following = heappop(able)
+            ranked.append(self.slots[following])
+            order.done(following)
         return tuple(ranked)
 
     def crossing(self, default: ConfigChannel) -> Crossing:
@@ -227,14 +234,19 @@ class NamedDevice(Device):
         del data
 
 
-def _circle(left: Mapping[int, Collection[int]]) -> list[int]:
-    """One way around among devices each of which waits for one of the others; the first again at the end."""
-    number = min(left)
-    passed: list[int] = []
-    while number not in passed:
-        passed.append(number)
-        number = min(left[number])
-    return [*passed[passed.index(number) :], number]
+def in_lanes(slots: Sequence[Slot], jobs: Callable[[Slot], int]) -> Iterator[tuple[Slot, int]]:
+    """The order in which devices' jobs are submitted: the first of each device, and then those that go beside it.
+
+    Arguments:
+        slots: the devices, in order.
+        jobs: how many jobs a device has.
+
+    Returns:
+        A device, and which of its jobs, from 0.
+    """
+    counted = [(slot, jobs(slot)) for slot in slots]
+    for lane in range(max((count for _, count in counted), default=0)):
+        yield from ((slot, lane) for slot, count in counted if lane < count)
 
 
 def per_device(slots: Iterable[Slot], call: Callable[[Slot], None]) -> Exception | None:

@@ -17,10 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import EndTurnAlive, Steps, Wait
+from migpool.core.effects import EndLiveTurn, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job, of
 from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Machine, Slot, in_lanes
 from migpool.core.stop_start import start
 from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
@@ -98,7 +98,6 @@ class Destination(Endpoint):
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
-        self._live = settings.live == "multifd" and settings.channels > 0
         # Atomic: each store and look-up; a device has one job a round.
         self._following: dict[int, int] = {}
         self._memory: RamDestination | None = None
@@ -168,7 +167,7 @@ class Destination(Endpoint):
         stack.callback(shut, self._main)
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
-        described = len(self._crossing.described)
+        described = len(self._described)
         in_need = len(self.machine.iterable) + bool(described)
         chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, in_need)
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
@@ -188,7 +187,7 @@ class Destination(Endpoint):
         )
         self._chunk = chunk
         handlers = self._load_handlers.handlers()
-        handlers.on(EndTurnAlive, self._end_round)
+        handlers.on(EndLiveTurn, self._end_round)
         KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
         chunks = self._load_handlers.chunk_queues
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, chunks)
@@ -199,7 +198,7 @@ class Destination(Endpoint):
             self._interpreter,
             self._return_path,
             channels=self.settings.channels,
-            described=self._crossing.described,
+            described=self._described,
             memory_complete=self._submit_late,
             live=LiveRounds(self._begin_round, self._scheduler.drain) if self._live else None,
         )
@@ -312,14 +311,14 @@ class Destination(Endpoint):
                 raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
-        self._return_path.extended = CREDITS_CAPABILITY in (item.capabilities or ())
+        named = item.capabilities or ()
+        self._return_path.extended = CREDITS_CAPABILITY in named
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
             )
-        named = item.capabilities or ()
         for capability, what, expected in (
-            (DESCRIBED_CAPABILITY, "devices", bool(self._crossing.described)),
+            (DESCRIBED_CAPABILITY, "devices", bool(self._described)),
             (LIVE_CAPABILITY, "what devices give while they run", self._live),
         ):
             if (capability in named) is not expected:
@@ -338,7 +337,7 @@ class Destination(Endpoint):
         if kind is CommandKind.OPEN_RETURN_PATH:
             if self._return_path.extended:
                 self._threads.start("source-watch", self._watch_the_source)
-                iterable, described = len(self.machine.iterable), len(self._crossing.described)
+                iterable, described = len(self.machine.iterable), len(self._described)
                 self._return_path.answer(Welcome(self._chunk, iterable + described))
                 if iterable or described:
                     windows = Windows(
@@ -362,17 +361,15 @@ class Destination(Endpoint):
 
     def _submit(self, slots: Sequence[Slot]) -> None:
         keep = self.settings.config_load == "after-iterables"
-        for lane in range(max(map(_jobs_of, slots), default=0)):
-            for slot in slots:
-                if lane < _jobs_of(slot):
-                    first = self._following.get(slot.number, 0)
-                    self._scheduler.take(Job("load", _loading(slot, first, keep=keep), slot, lane))
+        for slot, lane in in_lanes(slots, _jobs_of):
+            first = self._following.get(slot.number, 0)
+            self._scheduler.take(Job("load", _loading(slot, first, keep=keep), slot, lane))
 
     def _begin_round(self, slot: Slot) -> None:
         """The device runs, and has chunks in this round."""
         self._scheduler.take(Job("load live", load_live(slot, self._following.get(slot.number, 0)), slot))
 
-    def _end_round(self, effect: EndTurnAlive) -> None:
+    def _end_round(self, effect: EndLiveTurn) -> None:
         self._following[effect.slot.number] = effect.index
 
     def _submit_late(self) -> None:
@@ -404,7 +401,7 @@ class Destination(Endpoint):
     def _devices(self) -> Iterator[DeviceReport]:
         for slot in self.machine:
             device = slot.device
-            described = slot in self._crossing.described
+            described = slot in self._described
             held = self._load_handlers.chunk_queues.most_held(slot) if self._accepted else 0
             yield DeviceReport(
                 slot.name, device.note, device.iterable, remark=device.remark, described=described, high_water=held

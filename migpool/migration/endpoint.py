@@ -73,6 +73,10 @@ class Endpoint(ABC):
         self._threads.entered()  # the thread that calls run
         self._big_lock = threading.Lock()
         self._crossing = machine.crossing(settings.vmsd if settings.channels else "main-channel")
+        self._described = self._crossing.described
+        # The devices whose state crosses over the multifd channels, as both ends count them.
+        self._multifd_slots = (*machine.iterable, *self._described)
+        self._live = settings.live == "multifd" and settings.channels > 0
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
@@ -200,11 +204,6 @@ class Endpoint(ABC):
                 limit=self.settings.peer_limit,
             )
         )
-
-    @property
-    def _multifd_slots(self) -> tuple[Slot, ...]:
-        """The devices whose state crosses over the multifd channels, as both ends count them."""
-        return (*self.machine.iterable, *self._crossing.described)
 
     def _memory_slots(self) -> tuple[Slot, ...]:
         return ()

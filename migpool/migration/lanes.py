@@ -4,7 +4,7 @@ Guarantees:
 
 1. One job at a time reads a device, and the index of what it reads is given with the turn: so the order of the reads is
    the order of the indices, whichever job sends first.
-2. Who waits for a turn gets it in the order of asking, or hears that the state has ended; the switch ends every wait.
+2. Who waits for a turn gets one, or hears that the state has ended; the switch ends every wait.
 3. Parts with tags need no turn: each is counted when it is there, and no tag is sent twice.
 4. The config is saved by the last of the jobs that have read: when all state has been sent. One that begins only then
    has nothing to do, so nobody waits for a job that has no thread.

@@ -39,7 +39,7 @@ from migpool.core.buffers import BufferPool
 from migpool.core.effects import SaveSetup, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import keep_config, save_described, save_lane, save_parts, save_sections, save_state
-from migpool.core.machine import Machine, Slot
+from migpool.core.machine import Machine, Slot, in_lanes
 from migpool.core.stop_start import run_again, stop
 from migpool.device import TaggedDevice
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError
@@ -115,7 +115,6 @@ class Source(Endpoint):
         self._precopied = dict.fromkeys(self._bytes_of, 0)
         self._redone: Mapping[int, int] = {}
         self._following: Mapping[int, int] = {}
-        self._live = settings.live == "multifd" and settings.channels > 0
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._memory = None
@@ -129,7 +128,7 @@ class Source(Endpoint):
         self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
         crossing = self._crossing
-        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections), crossing.described)
+        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections), self._described)
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
             self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)
@@ -178,7 +177,7 @@ class Source(Endpoint):
     def _greet(self) -> None:
         asked_for = {
             CREDITS_CAPABILITY: self.settings.credits,
-            DESCRIBED_CAPABILITY: bool(self._crossing.described),
+            DESCRIBED_CAPABILITY: bool(self._described),
             LIVE_CAPABILITY: self._live,
         }
         capabilities = tuple(name for name, wanted in asked_for.items() if wanted)
@@ -340,12 +339,10 @@ class Source(Endpoint):
         self._interpreter.run(Job("sections", save_sections(self._crossing.late_sections)))
 
     def _submit(self, slots: Sequence[Slot]) -> None:
-        """Have jobs save the devices: the first job of each, in order, and then those that go beside it."""
+        """Have jobs save the devices."""
         self._shared_reads.begin_at(self._following)
-        for lane in range(max(map(self._lanes, slots), default=0)):
-            for slot in slots:
-                if lane < self._lanes(slot):
-                    self._scheduler.take(Job("save", self._saving(slot, lane), slot, lane))
+        for slot, lane in in_lanes(slots, self._lanes):
+            self._scheduler.take(Job("save", self._saving(slot, lane), slot, lane))
 
     def _saving(self, slot: Slot, lane: int) -> Steps:
         if not slot.device.iterable:
@@ -429,5 +426,5 @@ class Source(Endpoint):
                 bytes_before_stop=self._precopied[number],
                 redone=self._redone.get(number, 0),
                 config=self._config_of[number],
-                described=slot in self._crossing.described,
+                described=slot in self._described,
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import EndTurnAlive, Iterate, IterateInto
+from migpool.core.effects import EndLiveTurn, Iterate, IterateInto
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_live
 from migpool.core.machine import Slot
@@ -113,7 +113,7 @@ class LiveTurns(DeviceTurns):
         self._moved: dict[int, int] = {}
         self.following: dict[int, int] = {}
         interpreter.handlers.on(IterateInto, lambda effect: iterated(effect.slot, effect.chunk))
-        interpreter.handlers.on(EndTurnAlive, self._end_turn)
+        interpreter.handlers.on(EndLiveTurn, self._end_turn)
 
     def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Saved]:
         self._moved.clear()
@@ -127,7 +127,7 @@ class LiveTurns(DeviceTurns):
         self._run(jobs)
         return [Saved(moved, moved) for moved in (self._moved.get(slot.number, 0) for slot, _ in wanted)]
 
-    def _end_turn(self, effect: EndTurnAlive) -> None:
+    def _end_turn(self, effect: EndLiveTurn) -> None:
         # Atomic: each store; a device has one job a round.
         number = effect.slot.number
         self.following[number] = effect.index

@@ -26,9 +26,9 @@ from migpool.core.effects import (
     Credit,
     Effect,
     EndLane,
+    EndLiveTurn,
     EndParts,
     EndTurn,
-    EndTurnAlive,
     IterateInto,
     LoadConfig,
     Loaded,
@@ -63,7 +63,7 @@ from migpool.core.jobs import (
     save_sections,
     save_state,
 )
-from migpool.core.machine import Slot
+from migpool.core.machine import Slot, in_lanes
 from migpool.errors import MigpoolError, UsageError
 from migpool.flow.parts import Parts
 from migpool.flow.window import Grant, Reassembly, Windows
@@ -224,14 +224,11 @@ class _Simulation:
             raise MigpoolError(f"the simulated jobs wait for each other: {', '.join(sorted(self._waiting))}")
 
     def _submitted(self, slots: Sequence[Slot], side: _Side) -> list[tuple[str, Steps]]:
-        """The jobs in the order in which both ends submit them: the first of each device, then those beside it."""
-        found = []
-        for lane in range(max((self._jobs(slot, side) for slot in slots), default=0)):
-            for slot in slots:
-                if lane < self._jobs(slot, side):
-                    name = f"{side} {slot.name}" + (f", job {lane + 1}" if lane else "")
-                    found.append((name, self._job(slot, side, lane)))
-        return found
+        """The jobs in the order in which both ends submit them."""
+        return [
+            (f"{side} {slot.name}" + (f", job {lane + 1}" if lane else ""), self._job(slot, side, lane))
+            for slot, lane in in_lanes(slots, lambda slot: self._jobs(slot, side))
+        ]
 
     def _jobs(self, slot: Slot, side: _Side) -> int:
         profile = self._world.devices[slot.number]
@@ -331,7 +328,7 @@ class _Simulation:
                 return effect.slot.device.save_config()
             case LoadConfig():
                 yield from self._locked(effect, side, profile.load_config)
-            case EndTurnAlive(index=index):
+            case EndLiveTurn(index=index):
                 self._following[number] = index
             case Release():
                 pass
