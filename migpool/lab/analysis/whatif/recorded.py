@@ -139,7 +139,8 @@ def _tell_apart(found: Recorded, slot: int, spans: list[Span], first: int) -> No
     """Make a job of each of those that saved one device; one has the device's own number, the others new ones.
 
     What a job does for one chunk has the chunk's index. Which chunks one job saved no span says, and it does not
-    matter: each chunk is given to the job that had ended its last one most recently.
+    matter: each chunk is given to the job that had ended its last one most recently, on the same thread if there is
+    one. A job that is said to have changed its thread would hide that there are fewer threads than jobs.
     """
     queued = sorted((span for span in spans if span.wait is Wait.QUEUED), key=lambda span: span.end)
     passes: defaultdict[tuple[int, bool], list[Span]] = defaultdict(list)
@@ -155,7 +156,7 @@ def _tell_apart(found: Recorded, slot: int, spans: list[Span], first: int) -> No
         one.sort(key=lambda span: (span.begin, span.end))
         free = [lane for lane in lanes if lane[-1].end <= one[0].begin]
         if free:
-            max(free, key=lambda lane: lane[-1].end).extend(one)
+            max(free, key=lambda lane: (lane[-1].thread == one[0].thread, lane[-1].end)).extend(one)
         else:
             lanes.append(one)
     for number, (lane, wait) in enumerate(zip_longest(lanes, queued)):
