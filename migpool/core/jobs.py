@@ -84,12 +84,13 @@ def save_live(slot: Slot, first: int, wanted: int) -> Steps:
     """
     chunk: Chunk = yield Acquire(slot)
     iterate, credit, send = IterateInto(slot, first, chunk), Credit(slot, first), Send(slot, first, chunk)
-    moved = 0
+    moved = limit = 0
     while True:
         chunk.length = 0
         if moved < wanted:
             moved += yield iterate
-        yield credit
+        if credit.index >= limit:
+            limit = yield credit
         length = chunk.length
         yield send
         iterate.index = credit.index = send.index = send.index + 1
@@ -130,13 +131,15 @@ def save_lane(slot: Slot, lane: int) -> Steps:
     chunk: Chunk = yield Acquire(slot)
     turn, read, end = Turn(slot), ReadState(slot, 0, chunk), EndTurn(slot, 0, 0)
     credit, send = Credit(slot, 0), SendAhead(slot, 0, chunk, lane)
+    limit = 0
     while (index := (yield turn)) >= 0:
         read.index = end.index = credit.index = send.index = index
         end.length = yield read
         yield end
         if not end.length:
             break
-        yield credit
+        if index >= limit:
+            limit = yield credit
         yield send
     yield Release(slot, chunk)
     yield from _end_lane(slot, turn, credit)
@@ -151,9 +154,11 @@ def save_parts(slot: Slot, lane: int) -> Steps:
     """
     chunk: Chunk = yield Acquire(slot)
     save, credit, send = SavePart(slot, chunk), Credit(slot, 0), SendAhead(slot, 0, chunk, lane)
+    limit = 0
     while (yield save) is not None:
         credit.index, send.index = save.number, save.index
-        yield credit
+        if credit.index >= limit:
+            limit = yield credit
         yield send
     yield Release(slot, chunk)
     yield from _end_lane(slot, save, credit)
