@@ -20,6 +20,8 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import Slow, migrate
 from tests.support.attribution.waited import on_path, waited_behind
 
+pytestmark = pytest.mark.alone  # what is measured is compared with what was waited for
+
 SAVING: tuple[type[Scheduler], ...] = (InlineScheduler, PerDeviceScheduler, PoolScheduler, ElasticScheduler)
 LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
 
