@@ -126,6 +126,9 @@ class Device(ABC):
 
         May block. Called for every device before ``start`` (at the destination) or ``resume`` (at the source, after
         ``abort`` too, and whether or not ``quiesce`` was called) is called for any. Takes back an ``abort``.
+
+        Raises:
+            DeviceBusy: at the source only: the device does not answer yet; it is resumed after the others.
         """
         return None
 

@@ -327,7 +327,7 @@ class ServedBackend(VfioUserBackend):
         self._limit = limit
         self._connect_limit = MAKING_LIMIT
         super().__init__(
-            lambda _: self._connected(),
+            lambda _interruption, _again: self._connected(),
             "emulated device",
             flags=profile.flags,
             reason=self._why,
@@ -354,9 +354,9 @@ class ServedBackend(VfioUserBackend):
         super().abort()
         self._client.abort()
 
-    def renew(self) -> None:
+    def renew(self, patience: float | None = None) -> None:
         self._client.renew()
-        super().renew()
+        super().renew(patience)
 
     def close(self) -> None:
         super().close()

@@ -10,9 +10,10 @@ Guarantees:
 * ``abort`` ends every wait at once, from any thread; the connection is finished then. So it is after anything that
   leaves the framing in doubt: a time limit, an end of file, bytes that are no message. The device keeps its state; who
   wants it connects again.
-* A server makes its socket's file before it listens, so a refused connection is tried again for a while; a file that is
-  missing is too, since a server may just be starting. A second client is let in by the kernel and then not answered:
-  that shows as a time limit of the first request, with words that say so.
+* A server makes its socket's file before it listens, so a refused first connection is tried again for a while; a file
+  that is missing is too, since a server may just be starting. One that had been there and refuses is gone, and is not
+  waited for. A second client is let in by the kernel and then not answered: that shows as a time limit of the first
+  request, with words that say so.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer, limit_waits
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
@@ -81,11 +82,18 @@ class Connection:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
+    def limited(self, limit: float) -> float:
+        """Give each answer from now on so many seconds; returns how many it had."""
+        before, self._limit = self._limit, limit
+        limit_waits(self._socket, limit)
+        return before
+
     def ask(self, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
         """Send a command, which errors call ``name``, and return what its answer brings.
 
         Raises:
-            BackendError: the server refused, which ``refused`` says in words; or the connection is over.
+            BackendError: the server refused, which ``refused`` says in words.
+            NoAnswer: the connection is over.
         """
         header = self._await(self.send(what, payload, name), name)
         came = bytearray(min(header.rest, _SCRATCH))
@@ -233,18 +241,18 @@ class Connection:
                 if time.monotonic() - begun > self._limit:
                     raise self._late(name)
 
-    def _late(self, name: str) -> BackendError:
+    def _late(self, name: str) -> NoAnswer:
         self.abort()
         what = (
             f"the device's {name} did not return"
             if name in ("read", "write")
             else f"the device did not answer {name!r}"
         )
-        return BackendError(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
+        return NoAnswer(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
 
-    def _lost(self, how: str) -> BackendError:
+    def _lost(self, how: str) -> NoAnswer:
         self.abort()
-        return BackendError(f"the {self._server} {how}")
+        return NoAnswer(f"the {self._server} {how}")
 
     def abort(self) -> None:
         """End every wait at once; nothing can be asked here any more."""
@@ -263,18 +271,23 @@ class Connection:
                 self._socket.close()
 
 
-def connector(path: str, limit: float, connect_limit: float) -> Callable[[Interruption], Connection]:
-    """Return what connects to the server at ``path``, until it is interrupted.
+Connect: TypeAlias = Callable[[Interruption, bool], Connection]
+"""Makes a connection, until it is interrupted; raises :class:`NoAnswer`. The second argument says whether the server
+has been there before, and so is gone if it refuses."""
+
+
+def connector(path: str, limit: float, connect_limit: float) -> Connect:
+    """Return what connects to the server at ``path``.
 
     Arguments:
         limit: seconds that one answer may take.
-        connect_limit: seconds to go on trying.
+        connect_limit: seconds to go on trying, where the server may just be starting.
     """
     server = f"vfio-user server {path}"
-    return lambda interruption: Connection(_connected(path, connect_limit, interruption), server, limit)
+    return lambda interruption, again: Connection(_connected(path, connect_limit, interruption, again), server, limit)
 
 
-def _connected(path: str, limit: float, interruption: Interruption) -> socket.socket:
+def _connected(path: str, limit: float, interruption: Interruption, again: bool) -> socket.socket:
     deadline = time.monotonic() + limit
     while True:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -286,9 +299,12 @@ def _connected(path: str, limit: float, interruption: Interruption) -> socket.so
         except OSError as error:
             made.close()
             interruption.check()
-            again = isinstance(error, TimeoutError) or error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
-            if not again or time.monotonic() >= deadline:
-                raise BackendError(_why(path, error, limit), error.errno or 0) from None
+            nobody = error.errno in (errno.ECONNREFUSED, errno.ENOENT)
+            if nobody and again:
+                raise NoAnswer(f"the vfio-user server {path} is gone, start it again", error.errno or 0) from None
+            wait = nobody or isinstance(error, TimeoutError) or error.errno == errno.EAGAIN
+            if not wait or time.monotonic() >= deadline:
+                raise NoAnswer(_why(path, error, limit), error.errno or 0) from None
             interruption.wait(_PAUSE)
         else:
             return made

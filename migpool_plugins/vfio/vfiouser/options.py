@@ -5,6 +5,8 @@
     backend = "vfio-user"
     socket = "/run/vf"               with count over 1 the sockets are /run/vf.0, /run/vf.1 ...; or a list of paths
     socket = {source = "/run/a", destination = "/run/b"}       when both ends are on one host
+    peer_to_peer = true              false: it begins nothing towards other devices, so it need not be quiet before they
+                                     stop; the user answers for that. A foreign server's device has no states for it
     precopy = true                   whether to save while the machine runs, if the device can
     write_size = "32KiB"             bytes a write; without it what the server announces, or 32 KiB
     engines = 0                      parts with tags to move at once, each on a connection of its own, with a
@@ -35,6 +37,7 @@ _KEYS: Final = (
     "connect_limit",
     "engines",
     "outstanding",
+    "peer_to_peer",
     "precopy",
     "socket",
     "time_limit",
@@ -55,6 +58,7 @@ def open_served(context: DeviceContext) -> list[Device]:
     limit = options.time_limit("time_limit", 30.0)
     connect_limit = options.time_limit("connect_limit", 5.0)
     precopy = options.flag("precopy", default=True)
+    reaches = options.flag("peer_to_peer", default=True)
     outstanding = options.whole("outstanding", OUTSTANDING, 1, _MOST_OUTSTANDING)
     engines = options.whole("engines", 0, 0, MAX_ENGINES)
     write_size = options.size("write_size") if "write_size" in options.table else None
@@ -76,7 +80,7 @@ def open_served(context: DeviceContext) -> list[Device]:
             except DeviceError as error:
                 raise error.located(name) from None
             kind = TaggedVfioDevice if engines else VfioDevice
-            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines))
+            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines, reaches=reaches))
             if isinstance(device, TaggedVfioDevice):
                 device.serve_with(min(engines, backend.served_at_once), backend)
             opened.callback(made[-1].close)
