@@ -96,7 +96,7 @@ def run_models(
         console.print(Text("\nDevices", style="bold"), device_table(shown))
     if written is not None:
         console.print(f"\n{reported(written)}", markup=False, highlight=False, soft_wrap=True)
-    bad = [run for run in result.runs if not run.verified]
+    bad = [run for run in result.runs if not run.succeeded]
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)

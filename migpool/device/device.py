@@ -46,6 +46,8 @@ class Device(ABC):
         remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
             stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
+        comparable: whether there is a way to tell what state the device has (``fingerprint``). ``False`` where only
+            hardware, or somebody else's process, knows: a migration of it is completed, and not compared.
     """
 
     idstr: str
@@ -61,6 +63,7 @@ class Device(ABC):
     note: str = ""
     remark: str = ""
     peer_to_peer: bool | None = None
+    comparable: bool = True
 
     # ---------------------------------------------------------------- source
 

@@ -118,7 +118,7 @@ class Source(Endpoint):
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._memory = None
-        self._round_trip = 0
+        self._round_trip = self._sent = 0
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
@@ -138,6 +138,9 @@ class Source(Endpoint):
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
+        if self._linked:
+            self._return_path.expect_running()
+        self._sent = time.monotonic_ns()
         self._main.write([eof(), *vm_description(description)])
         self._hand_over()
 
@@ -163,6 +166,7 @@ class Source(Endpoint):
             settings.peer_limit,
             self._gates.grant,
             self._waiting,
+            len(self.machine),
             extension=settings.credits,
         )
         self._linked = True
@@ -373,6 +377,7 @@ class Source(Endpoint):
             self._end,
             credited=settings.credits,
             limit=settings.peer_limit,
+            sent=self._sent,
             round_trip=self._round_trip,
         )
         self._running, self._clock = completion.running(partial(self._states.happen, Event.DOUBT))

@@ -44,6 +44,8 @@ _M = MigrationState
 class VfioDevice(Device):
     """A device behind a backend, which it owns from now on.
 
+    What state it has only the device knows: no request of the interface tells.
+
     Arguments:
         idstr: the device's name in the stream.
         backend: the device.
@@ -57,6 +59,7 @@ class VfioDevice(Device):
     instance_id = 0
     version = 1
     iterable = True
+    comparable = False
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ def open_emulated(context: DeviceContext) -> list[Device]:
 
 
 class EmulatedVfioDevice(VfioDevice):
-    """One device of the device process.
+    """One device of the device process, which knows what state it has.
 
     Arguments:
         process: the process; its end is said in an error.
@@ -59,6 +59,8 @@ class EmulatedVfioDevice(VfioDevice):
         side: which end of the migration this is.
         siblings: the settings of all devices of the entry, which may have to be waited for under a shared lock.
     """
+
+    comparable = True
 
     def __init__(
         self,

@@ -195,14 +195,14 @@ def _verified(subject: Subject, model: Model, settings: Settings) -> str:
 def _proof(source: Machine) -> str:
     unproved = [slot.name for slot in source if slot.device.fingerprint() is None]
     if unproved:
-        return f"completed; {unproved[0]} has no fingerprint, so only its own checks say that the state is right"
+        return f"completed, not compared: {unproved[0]} has no fingerprint, only its own checks"
     return "state verified"
 
 
 def _must_complete(migrated: Migrated, when: str) -> None:
     if not migrated.completed:
         raise Failure(f"the migration{when} did not complete: {migrated.error or migrated.source.outcome.value}")
-    if not migrated.source.verified:
+    if migrated.source.verified is False:
         wrong = [device.name for device in migrated.source.devices if device.verified is False]
         raise Failure(f"the state at the destination{when} is not the source's: {', '.join(wrong)}")
 

@@ -172,6 +172,8 @@ class Connection:
                 self._socket.sendall(whole[sent:])
         except BlockingIOError:
             raise self._late(name) from None
+        except ConnectionError:
+            raise self._lost(f"went away before it had answered a {name}") from None
         except OSError as error:
             raise self._lost(f"took no {name}: {error.strerror}") from None
         return number
