@@ -340,7 +340,7 @@ class ServedBackend(VfioUserBackend):
     def _connected(self) -> Connection:
         self._client.ask(object, "connect", self._connect_limit)
         self._connect_limit = self._limit
-        return Connection(self._client.take_data(), "emulated device", self._limit)
+        return Connection(self._client.take_data(), "emulated device", self._limit, self._interruption)
 
     def _why(self) -> DeviceError | None:
         try:
@@ -353,8 +353,13 @@ class ServedBackend(VfioUserBackend):
         return None
 
     def abort(self) -> None:
-        super().abort()
+        """End any wait at once. The connection is given up: another one takes nothing but a question."""
+        self._interruption.interrupt(self._abort_connection)
         self._client.abort()
+
+    def _abort_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
 
     def renew(self, patience: float | None = None) -> None:
         self._client.renew()

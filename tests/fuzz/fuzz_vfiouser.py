@@ -48,12 +48,12 @@ def replies(data: bytes) -> None:
     made: list[ScriptedSocket] = []
 
     def connect(stopped: Interruption, again: bool) -> Connection:
-        del stopped, again
+        del again
         script = next(scripts, None)
         if script is None:
             raise NoAnswer("nobody listens any more")
         made.append(_scripted(script, how))
-        return Connection(made[-1], "server", 1.0)  # type: ignore[arg-type]  # all of a socket that it uses
+        return Connection(made[-1], "server", 1.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
 
     _use(connect, how)
     for each in made:
@@ -183,8 +183,8 @@ def _device() -> DeviceState:
     return DeviceState("d/vfio", PROFILE, _base(), False, SharedLock(), None, configured=False)
 
 
-def _connection(ours: NotingSocket, _: Interruption, _again: bool) -> Connection:
-    return Connection(ours, "server", 20.0)  # type: ignore[arg-type]  # all of a socket that it uses
+def _connection(ours: NotingSocket, stopped: Interruption, _again: bool) -> Connection:
+    return Connection(ours, "server", 20.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
 
 
 @cache

@@ -517,6 +517,42 @@ def test_abort_ends_every_wait_from_another_thread(what: str, directory: Path, c
             assert backend.state() in (M.RESUMING, M.STOP_COPY)
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["between messages", "in a message"])
+def test_an_abort_keeps_the_connection_unless_a_message_stands_still(
+    whole: bool, directory: Path, connect: Connect
+) -> None:
+    """What is owed comes late, and is no answer to what is asked then."""
+    came = b"0123456789"
+    aborted = threading.Event()
+
+    def late(server: HandServer, c: socket.socket, number: int, command: int, _f: int, _p: bytes) -> bool:
+        if command != READ:
+            return False
+        reply = struct.pack("=HHIII", number, command, 34, 1, 0) + struct.pack("=II", 18, 10) + came
+        c.sendall(reply[: 0 if whole else 20])
+        assert aborted.wait(20)
+        if whole:
+            c.sendall(struct.pack("=HHIII", 7, DMA_READ, 16, 0, 0))  # it may ask before it answers
+            assert server.exactly(c, 16)
+            c.sendall(reply)
+        return True
+
+    with hand_server(directory, late) as server:
+        backend = connect(server)
+        backend.set_state(M.STOP_COPY)
+        blocked = Blocked(lambda: backend.read(memoryview(bytearray(10))))
+        backend.abort()
+        assert str(blocked.ended()) == "the device's work was aborted"
+        backend.renew(0.01)
+        if whole:
+            with pytest.raises(NoAnswer, match="is busy with what was interrupted"):
+                backend.state()
+        aborted.set()
+        backend.renew()
+        assert backend.state() is M.STOP_COPY
+        assert server.clients == (1 if whole else 2)
+
+
 def test_a_socket_whose_server_comes_later_is_waited_for(directory: Path) -> None:
     path = directory / "s"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as early:

@@ -45,6 +45,8 @@ SAFE_WRITE: Final = 32 << 10
 """Bytes of data a write that every known server takes."""
 MOST_WRITTEN: Final = 64 << 20
 """Bytes of data a write at the most, whatever a server announces."""
+SETTLING: Final = 1.0
+"""Seconds that a server has to answer what was interrupted, before the connection is given up."""
 OUTSTANDING: Final = 8
 """Writes that may wait for their answers at once."""
 
@@ -202,7 +204,7 @@ class VfioUserBackend:
         """
         self._interruption.check()
         connection = self._connection
-        if connection is not None and not connection.over:
+        if connection is not None and not connection.over and (not connection.owes or self._settled(connection)):
             return connection
         if self._gone is not None:
             raise NoAnswer(self._gone)
@@ -216,14 +218,29 @@ class VfioUserBackend:
                 self._gone = str(error)
             raise
 
+    def _settled(self, connection: Connection) -> bool:
+        """Whether a connection whose last request was interrupted can be used again; else it is over.
+
+        Raises:
+            NoAnswer: not yet; nobody has the patience to wait for it.
+        """
+        try:
+            if connection.settle(SETTLING if self._patience is None else self._patience):
+                return True
+        except NoAnswer:
+            self._interruption.check()
+            return False
+        if self._patience is not None:
+            raise NoAnswer(f"the {self._server} is busy with what was interrupted", errno.ETIMEDOUT)
+        connection.abort()
+        return False
+
     def _new_session(self, again: bool) -> Connection:
         if self._connection is not None:
             self._connection.close()
         connection = self._connect(self._interruption, again)
         with self._interruption.lock:
             self._connection = connection
-            if self._interruption.raised or self._interruption.closed:
-                connection.abort()
         try:
             self._agree(connection, self._patience if again else None)
         except BackendError as error:
@@ -327,12 +344,8 @@ class VfioUserBackend:
         return reason or error
 
     def abort(self) -> None:
-        """End any wait at once; the connection is given up, and the next use after ``renew`` makes a new one."""
-        self._interruption.interrupt(self._abort_connection)
-
-    def _abort_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
+        """End any wait; the connection stays, if it was not in the middle of a message."""
+        self._interruption.interrupt()
 
     def renew(self, patience: float | None = None) -> None:
         self._patience = patience

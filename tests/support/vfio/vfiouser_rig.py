@@ -118,7 +118,7 @@ Handler = Callable[["HandServer", socket.socket, int, int, int, bytes], bool]
 class HandServer:
     """A server that does what a plain one does, after ``misbehave`` has had its way with a message.
 
-    Like other servers it serves one client at a time. ``seen`` has every command, in order.
+    Like other servers it serves one client at a time. ``seen`` has every command, in order; ``clients`` counts.
     """
 
     def __init__(self, path: Path, misbehave: Handler | None = None, device: Device | None = None) -> None:
@@ -126,6 +126,7 @@ class HandServer:
         self.misbehave = misbehave
         self.device = device or Device()
         self.seen: list[int] = []
+        self.clients = 0
         self.writes: list[int] = []
         self.capabilities: dict[str, object] = {"max_data_xfer_size": 1 << 20, "migration": {"pgsize": 4096}}
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -143,6 +144,7 @@ class HandServer:
                 connection.close()
                 return
             self.current = connection
+            self.clients += 1
             with connection, contextlib.suppress(OSError, Gone):
                 while True:
                     number, command, size, flags, _ = struct.unpack("=HHIII", self.exactly(connection, 16))
