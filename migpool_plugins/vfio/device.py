@@ -26,7 +26,7 @@ from typing import Final
 
 from migpool.device import Device, DeviceBusy, DeviceError, Pending, Side, VerificationError
 from migpool_plugins.vfio.backend import Backend, BackendError, NoAnswer
-from migpool_plugins.vfio.guard import Guard
+from migpool_plugins.vfio.guard import REMEDY, Guard
 from migpool_plugins.vfio.migration import Flags, MigrationState
 
 CONFIG: Final = struct.Struct("!8sQ")
@@ -252,7 +252,7 @@ class VfioDevice(Device):
         except BackendError as error:
             raise BackendError(f"{found}: {error}", error.errno) from None
         if not restored.emptied and self._side == "source" and state in (_M.RESUMING, _M.ERROR):
-            raise BackendError(f"{found}: {restored.said}, so it may hold half of a state: restart its server")
+            raise BackendError(f"{found}: {restored.said}, so it may hold half of a state: {REMEDY}")
         how = "reset" if restored.emptied else "led out of it"
         self.note = f"{self.backend.note}, {found} and {how}".removeprefix(", ")
 

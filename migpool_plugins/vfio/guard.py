@@ -18,13 +18,15 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from migpool.device import DeviceError
 from migpool_plugins.vfio.backend import Backend, BackendError, NoAnswer
 from migpool_plugins.vfio.migration import MigrationState
 
 _T = TypeVar("_T")
+REMEDY: Final = "rebind its driver or restart its server"
+"""What is left to do with a device that neither a reset nor a request brings to RUNNING."""
 
 
 class Restored(NamedTuple):
@@ -153,7 +155,7 @@ class Guard:
                 said.append(f"RUNNING was refused ({refused})" if refused else "it went to RUNNING")
         state = self._backend.state()
         if state is not MigrationState.RUNNING:
-            text = f"{', '.join(dict.fromkeys(said))}: it stays in {state.name} and cannot be used, restart its server"
+            text = f"{', '.join(dict.fromkeys(said))}: it stays in {state.name} and cannot be used, {REMEDY}"
             raise BackendError(text)
         return Restored(", ".join(said), emptied=False)
 

@@ -206,7 +206,7 @@ def test_a_reset_that_fails_is_told_too() -> None:
     assert str(caught.value) == (
         "read failed; the device was in STOP_COPY, STOP was refused (STOP_COPY to STOP: refused), "
         "a reset was refused (reset failed), RUNNING was refused (STOP_COPY to STOP: refused): "
-        "it stays in STOP_COPY and cannot be used, restart its server"
+        "it stays in STOP_COPY and cannot be used, rebind its driver or restart its server"
     )
 
 

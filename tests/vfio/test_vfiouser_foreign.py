@@ -148,7 +148,9 @@ def test_a_device_that_does_not_leave_resuming_takes_nothing_more(reset: Reset, 
             made.load_setup(b"")
             assert device.came == b""
         else:
-            with pytest.raises(DeviceError, match="it stays in RESUMING and cannot be used, restart its server"):
+            with pytest.raises(
+                DeviceError, match="it stays in RESUMING and cannot be used, rebind its driver or restart its server"
+            ):
                 made.load_setup(b"")
         made.close()
         assert WRITE not in server.seen
