@@ -77,7 +77,7 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
 
 
 def device_names(options: Options, count: int) -> list[str]:
-    """Return the names of ``count`` devices in the stream, by the bus of the first, in as many PCI domains as it takes."""
+    """The names of ``count`` devices in the stream, by the bus of the first, in as many PCI domains as they need."""
     if not 1 <= count <= MAX_DEVICES:
         raise options.wrong("count", count, f"a number from 1 to {MAX_DEVICES}")
     first = options.whole("bus", 1, 1, BUSES) - 1
