@@ -54,7 +54,7 @@ devices with tags, ``figures.py`` what a device says of itself in numbers, ``plu
 
 from __future__ import annotations
 
-from migpool.device.device import ConfigChannel, ConfigLock, Device
+from migpool.device.device import ConfigChannel, ConfigLock, Device, Priority
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
@@ -73,6 +73,7 @@ __all__ = [
     "OptionValue",
     "Part",
     "Pending",
+    "Priority",
     "Side",
     "StateCosts",
     "TaggedDevice",
