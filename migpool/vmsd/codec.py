@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Self, TypeAlias, TypeVar
 
-from migpool.errors import DeviceError
+from migpool.errors import DeviceError, MigpoolError
 
 SUBSECTION = 0x05
 _VERSION = Struct(">I")
@@ -67,13 +67,36 @@ class Fault(Exception):
         return DeviceError(f"{where}: {self.expected}")
 
 
+def told(error: Exception, what: str) -> Fault:
+    """What to raise for an exception out of a function that the author of a description gave.
+
+    Arguments:
+        error: the exception.
+        what: what the function is called in a description; the :class:`Fault` names it.
+    """
+    if isinstance(error, MigpoolError) and not isinstance(error, DeviceError):
+        raise error
+    text = " ".join(str(error).split())
+    if not isinstance(error, DeviceError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return Fault(text).under(f"{what}()")
+
+
+def ask(function: Callable[..., object], what: str, *arguments: object) -> object:
+    """Call a function that the author of a description gave: a condition, a count or a hook; see :func:`told`."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise told(error, what) from error
+
+
 class Reader:
     """A payload and a position in it.
 
     Arguments:
         data: the bytes; as a view they must be of format ``B``.
         complete: these are all the bytes of the payload; otherwise it is being measured and more may come.
-        skipping: no values are wanted: what has a fixed size is stepped over.
+        skipping: no values are wanted and nobody may be called: what has a fixed size is stepped over.
     """
 
     __slots__ = ("_empty", "complete", "data", "end", "pos", "skipping")
@@ -204,10 +227,10 @@ class Codec(ABC):
         kind: the type's name in the JSON description.
         size: how many bytes it always takes, or ``None``.
         least: the fewest bytes it can take.
-        static: its length follows from the bytes alone, without any object.
+        static: its length follows from the bytes alone, without any object: it can be read while skipping.
         compressible: an array of it may be described by its first element.
         resumes: reading wants the value that the object holds already.
-        silent: it has nothing to show.
+        carries: its bytes are a value of the object.
     """
 
     kind: str
@@ -216,7 +239,7 @@ class Codec(ABC):
     static: bool = True
     compressible: bool = True
     resumes: bool = False
-    silent: bool = False
+    carries: bool = True
 
     @abstractmethod
     def read(self, reader: Reader, holder: object, current: object) -> object:

@@ -139,9 +139,10 @@ class CapturedDevice(_Abortable):
 class DescribedDevice(_Abortable):
     """A device that declares its state instead of writing code to save and load it.
 
-    A subclass sets :attr:`description`; from it come ``version``, ``idstr`` (unless the subclass or an instance sets
-    its own), ``save_config``, ``load_config``, ``measure_config``, ``describe_config``, the version check, and a
-    fingerprint: the SHA-256 of the config as it was saved or, at the destination, saved again right after loading.
+    A subclass sets :attr:`description`; from it come ``version``, ``priority``, ``early``, ``optional`` and ``needed``,
+    ``idstr`` (unless the subclass or an instance sets its own), ``save_config``, ``load_config``, ``measure_config``,
+    ``describe_config``, the version check, and a fingerprint: the SHA-256 of the config as it was saved or, at the
+    destination, saved again right after loading.
 
     The fields are attributes of the device itself; override :meth:`described` to describe another object.
 
@@ -159,12 +160,19 @@ class DescribedDevice(_Abortable):
         super().__init_subclass__()
         if "description" in cls.__dict__:
             cls.version = cls.description.version
+            cls.priority = cls.description.priority
+            cls.early = cls.description.early
+            cls.optional = cls.description.needed is not None
             if "idstr" not in cls.__dict__:
                 cls.idstr = cls.description.name
 
     def described(self) -> object:
         """The object whose attributes are the fields."""
         return self
+
+    def needed(self) -> bool:
+        """Whether the description's ``needed`` says so."""
+        return self.description.is_needed(self.described())
 
     def save_config(self) -> bytes:
         """Write the state by its description."""
@@ -193,7 +201,7 @@ class DescribedDevice(_Abortable):
         return self._digest
 
     def measure_config(self, data: memoryview) -> int | None:
-        """Walk the description over ``data``. No hook is called, and the object is not changed."""
+        """Walk the description over ``data``, or load a copy of the object with it, hooks and all, if need be."""
         self._go_on()
         return self.description.measure(data, self.described(), self._loading)
 

@@ -112,6 +112,12 @@ def scenario(include: list[str]) -> Scenario:
     return Scenario.model_validate({"name": "made", "devices": [entry]})
 
 
+def test_an_entry_over_multifd_leaves_alone_what_is_early_or_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migpool_plugins.vmsd.CapturedDevice.early", True)
+    with pytest.raises(ScenarioError, match="hpet must stay on the main channel"):
+        build_machine(scenario(["hpet"]), "source", 1)
+
+
 def test_an_entry_over_multifd_leaves_on_the_main_channel_what_must_stay() -> None:
     built = build_machine(scenario(["PCIHost", "hpet"]), "source", 1)
     assert [find(built, name).config_channel for name in ("PCIHost", "hpet")] == ["main-channel", "multifd"]
