@@ -263,6 +263,8 @@ class Source(Endpoint):
 
     def _set_up_devices(self) -> None:
         self._interpreter.run(Job("sections", save_sections(self._crossing.early)))
+        for slot in self._crossing.early:
+            self._precopied[slot.number] = self._bytes_of[slot.number]
         if self._memory is not None:
             self._memory.set_up()
         # The iterable ones last: the destination is ready once it has heard of the last of them.

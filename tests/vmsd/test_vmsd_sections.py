@@ -150,6 +150,7 @@ def test_an_early_section_crosses_in_a_live_migration(tmp_path: Path, models: Mo
     sent, got = migrate(tmp_path, source, destination, settings=replace(SETTINGS, vmsd="multifd"), models=models)
     assert (sent.error, got.error, sent.outcome) == ("", "", State.COMPLETED)
     assert [vars(each)["value"] for each in destination[1:]] == [4, 2]
+    assert [(each.bytes, each.bytes_before_stop) for each in sent.devices[1:]] == [(1, 1), (1 + 4, 0)]
 
 
 @pytest.mark.parametrize(
