@@ -30,8 +30,8 @@ wrote, the next one sees, whichever thread it runs on. ``abort()`` alone may com
 
 An **iterable** device has much state: it is read in chunks and travels over the multifd channels, outside the main
 channel, while other devices do the same. A device that is not iterable has only its config; it crosses on the main
-channel, as one section, or over the multifd channels (``config_channel``). Its section is where its ``priority`` says; one
-that is ``early`` comes before everything else, while the machine runs, and one that is ``optional`` may have none.
+channel, as one section, or over the multifd channels (``config_channel``). Its section is where its ``priority`` says;
+one that is ``early`` comes before everything else, while the machine runs, and one that is ``optional`` may have none.
 
 A config is saved and loaded under the **big lock**, as in QEMU, unless the device declares that it needs less
 (``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``, which holds one config
