@@ -31,6 +31,11 @@ class NeedMore(Exception):
     """The bytes end before the payload does, and more may still come. Raised only while a payload is measured."""
 
 
+def one_line(text: str) -> str:
+    """The text without line breaks, which the names and values of others can bring into a message."""
+    return " ".join(text.split())
+
+
 class Fault(Exception):
     """Bytes or an object that do not fit their description; becomes a :class:`DeviceError` at the outermost level.
 
@@ -64,7 +69,7 @@ class Fault(Exception):
         where = f"{description}: field {path}" if path else description
         if self.offset is not None:
             where += f" at byte {self.offset} of the payload"
-        return DeviceError(f"{where}: {self.expected}")
+        return DeviceError(one_line(f"{where}: {self.expected}"))
 
 
 def told(error: Exception, what: str) -> Fault:
@@ -76,7 +81,7 @@ def told(error: Exception, what: str) -> Fault:
     """
     if isinstance(error, MigpoolError) and not isinstance(error, DeviceError):
         raise error
-    text = " ".join(str(error).split())
+    text = str(error)
     if not isinstance(error, DeviceError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return Fault(text).under(f"{what}()")

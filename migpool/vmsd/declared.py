@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.arrays import Array, Length, Part
-from migpool.vmsd.codec import Codec
+from migpool.vmsd.codec import Codec, one_line
 from migpool.vmsd.steps import Condition, Field
 from migpool.vmsd.structure import Nested, Structure
 
@@ -49,7 +49,7 @@ class Declaration:
 
     def wrong(self, message: str) -> DescriptionError:
         """The error about this declaration."""
-        return DescriptionError(f"{self.line}: {self._what}: {message}")
+        return DescriptionError(one_line(f"{self.line}: {self._what}: {message}"))
 
     def expect(self, argument: str, value: object, kinds: type | tuple[type, ...], accepts: str) -> None:
         """Refuse an argument of a wrong type; a truth value is no number.

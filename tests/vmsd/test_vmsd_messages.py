@@ -35,7 +35,17 @@ KINDS: list[Field] = [
     *(fields.unused(2), fields.unused(2, length="n"), fields.validate("v", lambda it, _: it.n == it.v)),
     *(fields.u8("v.w"), fields.u8("v", when=lambda it, _: it.n < it.v)),
 ]
+
+
+class Table:
+    """Shows itself in several lines, as arrays and tables do."""
+
+    def __repr__(self) -> str:
+        return "1 2\n3 4"
+
+
 VALUES = [
+    Table(),
     None,
     5,
     -1,
@@ -60,7 +70,7 @@ INNER = {
 
 def told(error: DeviceError) -> None:
     text = str(error)
-    assert text.startswith("d")
+    assert text.startswith(("d: ", "d at byte "))
     assert "\n" not in text
     assert "migpool" not in text
     assert not INNER.intersection(re.findall(r"\w+", text)), text
