@@ -1,7 +1,6 @@
-"""Runs of elements whose number is known before them: arrays and raw bytes.
+"""Runs of elements whose number is known before them.
 
-Of fixed length, counted by another field or by themselves, a part of something longer, behind pointers, or as a stream
-shows them.
+Of fixed length, counted by another field, a part of something longer, behind pointers, or as a stream shows them.
 """
 
 # ruff: noqa: ARG002 - all parts share one signature, and most need less than all of it
@@ -279,57 +278,3 @@ class Parts(Codec):
     def show(self, value: object, holder: object) -> Shown:
         values = _elements(value, self._length)
         return [each for array, part, _ in self._pieces for each in array.show(values[part], holder)]
-
-
-class Counted(Codec):
-    """A value that is as long as the object says.
-
-    Arguments:
-        length: how long: bytes, or bits of a bitmap.
-        made: its codec for each length.
-        kind: the type's name in the JSON.
-    """
-
-    size = None
-    least = 0
-    static = False
-
-    def __init__(self, length: Length, made: Callable[[int], Cell], kind: str) -> None:
-        self.kind = kind
-        self._length = length
-        self._made = made
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        return self._made(length_of(self._length, holder)).read(reader, holder, current)
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        self._made(length_of(self._length, holder)).write(value, holder, out, notes)
-
-    def show(self, value: object, holder: object) -> Shown:
-        return self._made(length_of(self._length, holder)).show(value, holder)
-
-
-class ByteArray(Codec):
-    """Raw bytes behind their number, which the stream has; a new one when loaded."""
-
-    kind = "GByteArray"
-    size = None
-    least = COUNT.size
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        count = COUNT.read(reader, holder, None)
-        assert isinstance(count, int)
-        start = reader.claim(count)
-        return bytes(reader.data[start : reader.pos])
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise Fault(f"expected bytes, the object has {value!r:.60}")
-        out += COUNT.pack(len(value)) + value
-        if notes is not None:
-            notes.add(self.kind, COUNT.size + len(value))
-
-    def show(self, value: object, holder: object) -> Shown:
-        out = bytearray()
-        self.write(value, holder, out, None)
-        return out.hex(" ")

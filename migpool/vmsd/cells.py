@@ -190,7 +190,6 @@ def _number(kind: str, code: str) -> Cell:
 NULL: Final = Cell("nullptr", "B", "None", _load_null, _save_null)
 POINTED_TIMER: Final = Cell("timer", "Q", "nanoseconds below 2**64 - 1, or OFF", _load_pointed_timer, _save_timer)
 """A timer behind a pointer, where ``None`` would be a null pointer."""
-DESCRIPTOR: Final = _number("fd", "i")
 
 SCALARS: Final = {
     cell.kind: cell

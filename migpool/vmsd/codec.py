@@ -10,7 +10,7 @@ name, so that the finished message names the whole path and the normal case pays
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from struct import Struct
 from typing import Self, TypeAlias, TypeVar
 
@@ -102,16 +102,25 @@ class Reader:
         data: the bytes; as a view they must be of format ``B``.
         complete: these are all the bytes of the payload; otherwise it is being measured and more may come.
         skipping: no values are wanted and nobody may be called: what has a fixed size is stepped over.
+        passed: the descriptors that came beside the bytes, in their order; ``None`` if the bytes have their numbers.
     """
 
-    __slots__ = ("_empty", "complete", "data", "end", "pos", "skipping")
+    __slots__ = ("_empty", "complete", "data", "end", "passed", "pos", "skipping")
 
-    def __init__(self, data: bytes | memoryview, *, complete: bool, skipping: bool = False) -> None:
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        *,
+        complete: bool,
+        skipping: bool = False,
+        passed: Iterator[int] | None = None,
+    ) -> None:
         self.data = data
         self.pos = 0
         self.end = len(data)
         self.complete = complete
         self.skipping = skipping
+        self.passed = passed
         self._empty = len(data) + 65536
 
     @property
@@ -185,6 +194,13 @@ class Reader:
         self.pos = pos + 2 + length + 4
         text = name.decode("ascii", "backslashreplace")
         return text, _VERSION.unpack_from(data, pos + 2 + length)[0]
+
+
+class Written(bytearray):
+    """Bytes that are written, with the descriptors that are to be passed beside them."""
+
+    def __init__(self) -> None:
+        self.passed: list[int] = []
 
 
 class Notes:

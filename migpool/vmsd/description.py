@@ -29,14 +29,14 @@ has for the same fields, so a destination of either kind can read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
 
 from migpool.device import Priority
 from migpool.errors import DescriptionError
 from migpool.vmsd.access import ATTRIBUTES
-from migpool.vmsd.codec import Entry, Fault, NeedMore, Reader, Shown, ask
+from migpool.vmsd.codec import Entry, Fault, NeedMore, Reader, Shown, Written, ask
 from migpool.vmsd.consistency import check_order, numbered
 from migpool.vmsd.declared import Declaration
 from migpool.vmsd.scratch import scratch
@@ -181,43 +181,59 @@ class Description:
         with self._faults():
             self.structure.accept(version)
 
-    def save(self, state: object) -> bytes:
+    def save(self, state: object, descriptors: list[int] | None = None) -> bytes:
         """Write ``state``.
+
+        Arguments:
+            state: what to save.
+            descriptors: gets the descriptors that must be passed beside the bytes, in their order; without it, the
+                bytes have their numbers.
 
         Raises:
             DeviceError: a value does not fit its field, or a hook says so; names the field.
         """
-        return self._save(state, None)
+        out = bytearray() if descriptors is None else Written()
+        self._write(state, out, None)
+        if isinstance(out, Written) and descriptors is not None:
+            descriptors += out.passed
+        return bytes(out)
 
     def save_described(self, state: object) -> tuple[bytes, Entry]:
         """Write ``state``, and describe what was written as a stream's JSON does."""
         entry: Entry = {}
-        return self._save(state, entry), entry
+        out = bytearray()
+        self._write(state, out, entry)
+        return bytes(out), entry
 
     def describe(self, state: object) -> Entry:
         """Describe what :meth:`save` would write: ``vmsd_name``, ``version``, ``fields``, perhaps ``subsections``."""
         return self.save_described(state)[1]
 
-    def _save(self, state: object, entry: Entry | None) -> bytes:
-        out = bytearray()
+    def _write(self, state: object, out: bytearray, entry: Entry | None) -> None:
         with self._faults():
             self.structure.write(state, self.version, out, entry)
-        return bytes(out)
 
-    def load(self, state: object, data: bytes | memoryview, version: int | None = None) -> None:
+    def load(
+        self,
+        state: object,
+        data: bytes | memoryview,
+        version: int | None = None,
+        descriptors: Iterable[int] | None = None,
+    ) -> None:
         """Read a whole payload into ``state``.
 
         Arguments:
             state: what to load into; with a description from a stream's JSON, a ``dict``.
             data: the payload, all of it.
             version: the version in the section's header; the description's own, if not given.
+            descriptors: those that came beside the bytes, in their order; without it, the bytes have their numbers.
 
         Raises:
             DeviceError: the payload is too short, too long or damaged, or has a version that cannot be read. ``state``
                 may hold a part of it then.
         """
         version = self.version if version is None else version
-        reader = Reader(data, complete=True)
+        reader = Reader(data, complete=True, passed=None if descriptors is None else iter(descriptors))
         with self._faults():
             self.structure.accept(version)
             self.structure.read(reader, state, version)

@@ -20,13 +20,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, Unpack
 
-from migpool.vmsd.arrays import AllocatedArray, ByteArray, Counted, Length, PointerArray
-from migpool.vmsd.cells import DESCRIPTOR, OFF, POINTED_TIMER, SCALARS, Blank, Cell, bitmap_cell, bytes_cell
+from migpool.vmsd.arrays import AllocatedArray, Length, PointerArray
+from migpool.vmsd.cells import OFF, POINTED_TIMER, SCALARS, Blank, Cell, bitmap_cell, bytes_cell
 from migpool.vmsd.codec import Codec, Fault
 from migpool.vmsd.declared import Declaration, Placing
 from migpool.vmsd.lists import Queue, Tree
 from migpool.vmsd.steps import Condition, Field
 from migpool.vmsd.structure import Temporary
+from migpool.vmsd.varying import ByteArray, Counted, Descriptor
 
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description
@@ -96,10 +97,6 @@ timer: Final = Scalar(SCALARS["timer"])
 """When a timer expires, in nanoseconds, or ``None`` (:data:`OFF` will do, too) while it is off: all bits one."""
 double: Final = Scalar(SCALARS["CPU_Double_U"])
 """A float of 64 bits: the upper half first, then the lower."""
-descriptor: Final = Scalar(DESCRIPTOR)
-"""The number of an open file, as a signed number of 32 bits: for a destination that is the same process and has it
-open, after an ``execv``. QEMU passes it beside the stream instead (SCM_RIGHTS) when another process is to have it; the
-byte that stands in the stream for it then is ``unused(1)``."""
 
 
 def equal(kind: Scalar, name: str, *, hint: str = "", **placing: Unpack[Placing]) -> Field:
@@ -169,6 +166,16 @@ def buffer(
     else:
         codec = Counted(size, lambda length: bytes_cell(length, kind), kind)
     return declared.field(declared.part(codec, start, size), placing, count=size)
+
+
+def descriptor(name: str, **placing: Unpack[Placing]) -> Field:
+    """An open file; as a value, its descriptor.
+
+    Whoever saves decides how it crosses, as QEMU's migration mode does: its number, of 32 bits, for a process that has
+    the file open already (cpr-exec); or a blank in its place, and the descriptor itself beside the bytes (SCM_RIGHTS),
+    see :meth:`Description.save <migpool.vmsd.description.Description.save>`.
+    """
+    return Declaration("field", name).field(Descriptor(), placing)
 
 
 def byte_array(name: str, **placing: Unpack[Placing]) -> Field:

@@ -159,12 +159,12 @@ class DescribedDevice(_Abortable):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "description" in cls.__dict__:
-            cls.version = cls.description.version
-            cls.priority = cls.description.priority
-            cls.early = cls.description.early
-            cls.optional = cls.description.needed is not None
+            described = cls.description
+            cls.version = described.version
+            cls.priority, cls.early = described.priority, described.early
+            cls.optional = described.needed is not None
             if "idstr" not in cls.__dict__:
-                cls.idstr = cls.description.name
+                cls.idstr = described.name
 
     def described(self) -> object:
         """The object whose attributes are the fields."""

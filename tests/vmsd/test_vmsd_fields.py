@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct as packing
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +17,7 @@ from migpool.vmsd.fields import (
     bitmap,
     boolean,
     buffer,
+    descriptor,
     double,
     equal,
     i8,
@@ -165,6 +169,36 @@ def test_a_part_of_a_buffer_leaves_the_rest_alone(kind: type) -> None:
     for attempt in (description.save, lambda short: description.load(short, b"dex")):
         with pytest.raises(DeviceError, match=r"field v.*: expected at least 5 elements in the object, it has b'abcd'"):
             attempt(SimpleNamespace(v=b"abcd", w=b"x"))
+
+
+def test_descriptors_are_passed_beside_the_bytes_or_by_number() -> None:
+    part = Description("part", fields=[descriptor("fd")])
+    description = Description("d", fields=[u8("n"), descriptor("fd"), struct("parts", part, length="n")])
+    with tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as two:
+        one.write(b"one")
+        one.flush()
+        first, second = one.fileno(), two.fileno()
+        state = SimpleNamespace(n=1, fd=first, parts=[SimpleNamespace(fd=second)])
+        assert description.save(state) == packing.pack(">Bii", 1, first, second)
+        passed: list[int] = []
+        data = description.save(state, passed)
+        assert (data, passed) == (b"\x01\x20\x20", [first, second])
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            socket.send_fds(ours, [data], passed)
+            got, descriptors, _, _ = socket.recv_fds(theirs, 100, 2)
+        try:
+            loaded = SimpleNamespace()
+            description.load(loaded, got, descriptors=descriptors)
+            assert [loaded.fd, loaded.parts[0].fd] == descriptors
+            assert os.pread(loaded.fd, 3, 0) == b"one"
+        finally:
+            for each in descriptors:
+                os.close(each)
+    with pytest.raises(DeviceError, match="field fd at byte 1 of the payload: expected another descriptor"):
+        description.load(SimpleNamespace(), b"\x00\x20", descriptors=[])
+    with pytest.raises(DeviceError, match=r"field fd at byte 1 .*: expected 0x20 for a descriptor .*, it is 0x00"):
+        description.load(SimpleNamespace(), b"\x00\x00", descriptors=[3])
 
 
 def test_two_fields_of_one_name_are_numbered_and_may_both_be_there() -> None:
