@@ -7,13 +7,13 @@ Of fixed length, counted by another field, a part of something longer, behind po
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from migpool.vmsd.access import ATTRIBUTES
 from migpool.vmsd.cells import NULL, SCALARS, Cell
 from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown, ask, read_each, write_each
 
-Length: TypeAlias = "int | str | Callable[..., int]"
+Length: TypeAlias = "int | str | Callable[[Any], int]"
 """How many: a number, the attribute that holds it, or a function of the object."""
 
 _NULL = 0x30

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from migpool.device import Priority
 from migpool.errors import DescriptionError
@@ -63,7 +63,8 @@ class Description:
         post_load: called with the object and the version that was loaded, after its subsections.
 
     A hook that finds the state wrong raises :class:`DeviceError` with a line about it, and returns nothing in any case.
-    Any other exception out of a hook, a condition or a count is told by its type and text.
+    Any other exception out of a hook, a condition or a count is told by its type and text. All of them go by the object
+    that they are given: to measure a payload that is a copy.
 
     Raises:
         DescriptionError: the description contradicts itself; the message begins with the file and line of what is
@@ -71,7 +72,7 @@ class Description:
     """
 
     structure: Structure
-    needed: Callable[..., object] | None = None
+    needed: Callable[[Any], object] | None = None
     priority: Priority = Priority.DEFAULT
     early: bool = False
     line: str = ""
@@ -84,13 +85,13 @@ class Description:
         minimum_version: int = 0,
         fields: Sequence[Field] = (),
         subsections: Sequence[Description] = (),
-        needed: Callable[..., object] | None = None,
+        needed: Callable[[Any], object] | None = None,
         priority: Priority = Priority.DEFAULT,
         early: bool = False,
-        pre_save: Callable[..., object] | None = None,
-        post_save: Callable[..., object] | None = None,
-        pre_load: Callable[..., object] | None = None,
-        post_load: Callable[..., object] | None = None,
+        pre_save: Callable[[Any], None] | None = None,
+        post_save: Callable[[Any], None] | None = None,
+        pre_load: Callable[[Any], None] | None = None,
+        post_load: Callable[[Any, int], None] | None = None,
     ) -> None:
         declared = Declaration("description", name)
         self.line = declared.line

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from migpool.vmsd.arrays import AllocatedArray, Length, PointerArray
 from migpool.vmsd.cells import OFF, POINTED_TIMER, SCALARS, Blank, Cell, bitmap_cell, bytes_cell
@@ -322,7 +322,7 @@ def tree(
 def temporary(
     description: Description,
     *,
-    new: Callable[..., object],
+    new: Callable[[Any], object],
     name: str = "tmp",
     since: int = 0,
     when: Condition | None = None,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from migpool.vmsd.access import Access
 from migpool.vmsd.cells import Cell
 from migpool.vmsd.codec import Codec, Entry, Fault, Notes, Reader, Shown, ask, told
 
-Condition: TypeAlias = Callable[..., object]
+Condition: TypeAlias = Callable[[Any, int], object]
 """Called with the object and the section's version; says whether a field is there."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
 from migpool.vmsd.access import Access
 from migpool.vmsd.codec import SUBSECTION, Codec, Entry, Fault, Notes, Reader, Shown, ask
@@ -24,10 +25,10 @@ _VERSION = Struct(">I")
 class Hooks:
     """What is called around saving and loading; ``post_load`` also gets the version that was loaded."""
 
-    pre_save: Callable[..., object] | None = None
-    post_save: Callable[..., object] | None = None
-    pre_load: Callable[..., object] | None = None
-    post_load: Callable[..., object] | None = None
+    pre_save: Callable[[Any], None] | None = None
+    post_save: Callable[[Any], None] | None = None
+    pre_load: Callable[[Any], None] | None = None
+    post_load: Callable[[Any, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Subsection:
     """
 
     structure: Structure
-    needed: Callable[..., object] | None = None
+    needed: Callable[[Any], object] | None = None
 
 
 @dataclass(slots=True)

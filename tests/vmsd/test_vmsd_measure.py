@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from migpool.device import DeviceError
+from migpool.migration.settings import Settings
 from migpool.vmsd.description import Description
 from migpool.vmsd.fields import boolean, buffer, pointers, queue, struct, temporary, tree, u8, u16, validate
+from migpool_plugins.vmsd import DescribedDevice
+from tests.support.rig import migrate
 
 
 def ns(**values: object) -> SimpleNamespace:
@@ -146,7 +150,8 @@ class Locked:
         self.lock = threading.Lock()
         self.callback: Callable[[], int] = lambda: 2
         self.log: list[int] = []
-        self.n = 0
+        self.n = self.last = 0
+        self.v: list[int] = []
 
     def begin(self) -> None:
         with self.lock:
@@ -162,6 +167,21 @@ def test_what_cannot_be_copied_is_shared() -> None:
     state = Locked()
     assert description.measure(b"\x02abc\x7e", state) == 4
     assert (state.n, state.log) == (0, [])
+
+
+def test_a_device_whose_hooks_decide_its_length_crosses(tmp_path: Path) -> None:
+    class Made(DescribedDevice, Locked):
+        description = Description(
+            "made", pre_load=Locked.begin, fields=[u8("n"), u8("v", length=Locked.count), u8("last")]
+        )
+
+    source, destination = Made(), Made()
+    source.n, source.v, source.last = 2, [5, 6, 7, 8], 9
+    source.log = [2, 2]
+    destination.log = [2]
+    sent, got = migrate(tmp_path, [source], [destination], settings=Settings(channels=1, peer_limit=5))
+    assert (sent.error, got.error) == ("", "")
+    assert (destination.v, destination.last, destination.log) == ([5, 6, 7, 8], 9, [2, 2])
 
 
 class Closing(Locked):
