@@ -77,6 +77,7 @@ class CapturedDevice(_Abortable):
         self.version = section.version
         self.note = "captured"
         self.save_lock, self.load_lock, self.config_channel = needs.save, needs.load, needs.channel
+        self.early = needs.early
         self.after = after
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
