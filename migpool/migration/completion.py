@@ -14,7 +14,7 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -105,11 +105,12 @@ class Completion:
             )
         return runs
 
-    def confirm(self, verified: dict[int, bool]) -> None:
+    def confirm(self, verified: dict[int, bool], omitted: Collection[int] = ()) -> None:
         """Hear the destination's last word, and compare every device's state with what was saved here.
 
         Arguments:
             verified: filled, by slot, with whether the state there is the one that was sent.
+            omitted: the slots of which nothing was sent, since their devices needed nothing.
 
         Raises:
             PeerError: something went wrong there after the machine ran.
@@ -127,7 +128,7 @@ class Completion:
             ours = of(slot, "fingerprint", partial(digest_of, slot.device))
             if any(ours) and any(theirs):
                 verified[slot.number] = ours == theirs
-            elif any(ours):
+            elif any(ours) and slot.number not in omitted:
                 kept_back.append(slot.name)
         wrong = [slot.name for slot in self._machine if verified.get(slot.number) is False]
         if wrong:

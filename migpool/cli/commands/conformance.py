@@ -78,7 +78,7 @@ def conformance(
         raise UsageError(
             "--option, --count, --models, --every-wait, --no-fingerprint are for devices: leave them out with --model"
         )
-    from migpool.cli.invocation import check_writable, write
+    from migpool.cli.output import check_writable, write
     from migpool.conformance.check import Outcome
     from migpool.conformance.devices import device_runs
     from migpool.conformance.models import FIRST
