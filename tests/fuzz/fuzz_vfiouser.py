@@ -20,7 +20,8 @@ from migpool_plugins.vfio.profiles import DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import SharedLock
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import Connect, Connection
+from migpool_plugins.vfio.vfiouser.connect import Connect
+from migpool_plugins.vfio.vfiouser.connection import Connection
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, MessageFlag, UserCommand
 from migpool_plugins.vfio.vfiouser.session import MAX_TRANSFER, Session
 from tests.fuzz.fuzz_socket import NotingSocket, ScriptedSocket

@@ -17,7 +17,7 @@ from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import Flags, MigrationState
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import connector
+from migpool_plugins.vfio.vfiouser.connect import connector
 from tests.support.vfio.vfio_rig import Blocked
 from tests.support.vfio.vfiouser_rig import (
     DMA_READ,

@@ -28,8 +28,9 @@ from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.profiles import MAX_ENGINES
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
-from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import connector
+from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
+from migpool_plugins.vfio.vfiouser.connect import connector
+from migpool_plugins.vfio.vfiouser.engine import MOST_WRITTEN
 
 _KEYS: Final = (
     "backend",
