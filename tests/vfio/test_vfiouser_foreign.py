@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migpool.conformance.check import Outcome, run_check
+from migpool.conformance.devices import Subject, checks
 from migpool.device import Device, DeviceContext, DeviceError, OptionValue, Side
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
@@ -231,6 +233,23 @@ def _load(server: ForeignServer, where: Path, turn: Turn, data: bytes) -> None:
 
 def config(saved: int) -> bytes:
     return b"vfiodone" + saved.to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("reset", ["refused in STOP", "refused"])
+@pytest.mark.parametrize(
+    "name", ["round-trip", "out-of-order", "missing-state", "fingerprints", "aborts", "cancels", "errors"]
+)
+def test_the_kit_for_authors_passes_on_foreign_servers(name: str, reset: Reset, directory: Path) -> None:
+    """Whatever one of its migrations leaves behind, the next finds the same two servers."""
+    ends = {end: str(directory / end) for end in ("source", "destination")}
+    given: dict[str, OptionValue] = {"backend": "vfio-user", "socket": ends, "time_limit": 2.0}
+    check = next(one for one in checks("pool") if one.name == name)
+    with (
+        foreign_server(directory / "source", ForeignDevice(contents(SIZE), reset=reset)),
+        foreign_server(directory / "destination", ForeignDevice(reset=reset)),
+    ):
+        finding = run_check(Subject("vfio", devices, given), check, 60.0)
+        assert finding.outcome is not Outcome.FAILED, finding.text
 
 
 # ---------------------------------------------------------------------- a server that goes away

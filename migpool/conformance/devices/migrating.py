@@ -216,8 +216,9 @@ def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
 
 
 def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> bool:
-    with subject.machines() as (source, destination):
-        migrated = cancelled_at(source, destination, model, ROOMY, side, position)
+    with closing(subject.machine("source")) as source:
+        with closing(subject.machine("destination")) as destination:
+            migrated = cancelled_at(source, destination, model, ROOMY, side, position)
         if migrated.source.outcome is State.COMPLETED:
             # It came too late: the machine had moved, and that must be as good as any.
             _must_complete(migrated, f" that was cancelled at wait {position} of the {side}, too late,")
@@ -237,13 +238,14 @@ def _resumed(migrated: Migrated, when: str) -> None:
 
 
 def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: int) -> bool:
-    with subject.machines() as (source, destination):
-        machine = source if side == "source" else destination
-        slot = machine.iterable[0] if machine.iterable else machine.slots[0]
-        if not hasattr(slot.device, method):
-            return False
-        with failing(slot.device, method, number) as raised:
-            migrated = migrate(source, destination, model, ROOMY)
+    with closing(subject.machine("source")) as source:
+        with closing(subject.machine("destination")) as destination:
+            machine = source if side == "source" else destination
+            slot = machine.iterable[0] if machine.iterable else machine.slots[0]
+            if not hasattr(slot.device, method):
+                return False
+            with failing(slot.device, method, number) as raised:
+                migrated = migrate(source, destination, model, ROOMY)
         if not raised:
             _must_complete(migrated, "")
             return False
