@@ -105,7 +105,6 @@ class StreamWalk:
                 found.eof = event.offset
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
-                found.described = bytes(text) if text and found.description.fault is None else None
             case Padding(size, offset):
                 self._padding = (
                     f"{size} zeros stand behind the stream's end at byte {offset}: of a block device, or padding"
@@ -165,6 +164,7 @@ class StreamWalk:
         found.footers = reader.footers if found.sections else None
         found.notes = [*notes, *self._notes()]
         found.description = found.description or self._boundaries.description
+        found.described = self._boundaries.text
         return found
 
     def _notes(self) -> list[str]:
