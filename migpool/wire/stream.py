@@ -141,6 +141,19 @@ class Padding:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """What a source with COLO sends behind the stream's end: messages, and the state of later checkpoints, not walked.
+
+    Arguments:
+        size: how many bytes.
+        offset: where they began.
+    """
+
+    size: int
+    offset: int = 0
+
+
 StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
@@ -157,6 +170,7 @@ StreamEvent: TypeAlias = (
     | Eof
     | VmDescription
     | Padding
+    | Checkpoints
 )
 
 
@@ -195,6 +209,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._known: dict[int, SectionHead] = {}
         self._older = older
         self._stored = stored
+        self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
         self._ram = ram.RamReader(page_size, False, batch, self._footers)
@@ -235,9 +250,13 @@ class StreamReader(PushReader[StreamEvent]):
             if not unread.available:
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = unread.peek(1)[0]
-            if self._stored and not kind and state in (StreamState.ENDED, StreamState.DESCRIBED):
-                yield (yield from _padding(unread))
-                continue
+            if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
+                if self._colo:
+                    yield (yield from _checkpoints(unread))
+                    continue
+                if not kind:
+                    yield (yield from _padding(unread))
+                    continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
             if kind not in ITEMS[state]:
@@ -250,6 +269,7 @@ class StreamReader(PushReader[StreamEvent]):
                 event = yield from read_command(unread, self._limit)
                 if isinstance(event, Command) and event.kind is CommandKind.POSTCOPY_ADVISE:
                     self._ram.host_pages = int.from_bytes(event.data[:8], "big")
+                self._colo |= isinstance(event, Command) and event.kind is CommandKind.ENABLE_COLO
                 yield event
             elif kind == CONFIGURATION:
                 yield (yield from self._configuration(unread))
@@ -309,6 +329,15 @@ def _padding(unread: Unread) -> Steps[Padding]:
         if not unread.available:
             yield Need(1, "end of the stream", clean=True, retry_at_end=True)
     return Padding(unread.offset - offset, offset)
+
+
+def _checkpoints(unread: Unread) -> Steps[Checkpoints]:
+    """Pass over all that follows."""
+    offset = unread.offset
+    while unread.available or not unread.ended:
+        unread.skip(unread.available)
+        yield Need(1, "checkpoints", clean=True, retry_at_end=True)
+    return Checkpoints(unread.offset - offset, offset)
 
 
 def begins_main_channel(first: Buffer) -> bool:
@@ -377,3 +406,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
+        case Checkpoints():
+            raise ValueError("what was passed over cannot be written again")

@@ -24,7 +24,25 @@ from migpool.wire.configuration import Configuration
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.records import payload_of
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
-from migpool.wire.stream import DeviceSection, Eof, FileHeader, Padding, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import (
+    Checkpoints,
+    DeviceSection,
+    Eof,
+    FileHeader,
+    Padding,
+    StreamEvent,
+    StreamReader,
+    VmDescription,
+)
+    Checkpoints,
+    DeviceSection,
+    Eof,
+    FileHeader,
+    Padding,
+    StreamEvent,
+    StreamReader,
+    VmDescription,
+)
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
@@ -105,6 +123,8 @@ class StreamWalk:
                 found.eof = event.offset
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
+            case Checkpoints(size, offset):
+                self._padding = f"{size} bytes of COLO's checkpoints follow at byte {offset}; they are not walked"
             case Padding(size, offset):
                 self._padding = (
                     f"{size} zeros stand behind the stream's end at byte {offset}: of a block device, or padding"
