@@ -34,15 +34,6 @@ from migpool.wire.stream import (
     StreamReader,
     VmDescription,
 )
-    Checkpoints,
-    DeviceSection,
-    Eof,
-    FileHeader,
-    Padding,
-    StreamEvent,
-    StreamReader,
-    VmDescription,
-)
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
