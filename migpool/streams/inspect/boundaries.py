@@ -54,7 +54,7 @@ class Boundaries(Schema):
         fault: why the description cannot be used.
         description: what was known of it beforehand.
         text: the description itself, if it can be used.
-        page_size: bytes of a page of RAM, as the description says.
+        page_size: bytes of a page of RAM, as the description says; ``None`` without one.
     """
 
     def __init__(self, text: bytes | None = None, offset: int = 0) -> None:
@@ -67,7 +67,7 @@ class Boundaries(Schema):
         self._sizes: dict[tuple[str, int], tuple[int, Framing]] = {}
         self._candidates: dict[bytes, list[int]] | None = None
         self._impatient = IMPATIENT_GUESSES
-        self.page_size = 4096
+        self.page_size: int | None = None
         self.text: bytes | None = None
         self.description: DescriptionSummary | None = None
         if text is not None:
