@@ -298,7 +298,7 @@ class StreamReader(PushReader[StreamEvent]):
                 yield (yield from _read_description(unread, self._limit))
 
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
-        config = yield from read_configuration(unread)
+        config = yield from read_configuration(unread, later=self._stored)
         mapped = MAPPED_RAM in (config.capabilities or ())
         if mapped and not self._stored:
             found = "found the capability mapped-ram: its pages stand at fixed places of a file"

@@ -234,30 +234,30 @@ def _packet(header: bytes, offset: int, page_size: int) -> Packet:
     return Packet(offset, end, sync=pages.sync, normal=len(pages.normal), zero=len(pages.zero), compression=way)
 
 
-def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int]:
-    """How many pages the preempt channel of a postcopy carried: with contents, and of zeros.
+def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int, str]:
+    """How many pages the preempt channel of a postcopy carried, with contents and of zeros, and what is wrong with it.
 
     It has entries of RAM and nothing else, from its first byte to its last.
 
     Arguments:
         path: what the source sent on it.
         summary: of the main channel, which has the list of blocks.
-
-    Raises:
-        ProtocolError: there is something else in it.
     """
     unread = Unread()
     reader = RamReader(summary.page_size, False, _BATCH, Footers())
     events = PushReader(unread, reader.beside(unread, summary.blocks))
     normal = zero = 0
-    with path.open("rb", buffering=0) as file:
-        for event in events.read(iter(lambda: file.read(_READ), b"")):
-            if isinstance(event, RamPages):
-                zeros = event.positions.count(ram.ZERO_PAGE)
-                normal, zero = normal + len(event.positions) - zeros, zero + zeros
-            elif isinstance(event, RamPacked):
-                normal += 1
-    return normal, zero
+    try:
+        with path.open("rb", buffering=0) as file:
+            for event in events.read(iter(lambda: file.read(_READ), b"")):
+                if isinstance(event, RamPages):
+                    zeros = event.positions.count(ram.ZERO_PAGE)
+                    normal, zero = normal + len(event.positions) - zeros, zero + zeros
+                elif isinstance(event, RamPacked):
+                    normal += 1
+    except ProtocolError as error:
+        return normal, zero, str(error)
+    return normal, zero, ""
 
 
 def _whole(header: bytes, size: int, offset: int) -> None:

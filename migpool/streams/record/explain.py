@@ -346,10 +346,7 @@ class _Explaining:
         if self._summary.postcopy and not first.startswith(_TLS):
             use.name = "preempt channel"
             if first:
-                try:
-                    use.pages, use.zero_pages = pages_beside(self._directory / one.source.file, self._summary)
-                except ProtocolError as error:
-                    use.trouble = str(error)
+                use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)
         elif first:
             use.trouble = f"this is {foreign(first)}"
         else:

@@ -40,6 +40,11 @@ def zstd(data: bytes) -> bytes:
     return packed
 
 
+def told(value: object) -> str:
+    """What a case is called: by what is said, not by its bytes."""
+    return value[:40] if isinstance(value, str) else "bytes"
+
+
 PACKS: dict[str, Pack] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
@@ -130,6 +135,7 @@ def test_an_offset_is_taken_as_it_is_given(tmp_path: Path) -> None:
         (bytes(3000), "3000 zeros"),
         (b"anything else", "something that is not known here (it begins with 61 6e 79"),
     ],
+    ids=told,
 )
 def test_what_is_no_stream_is_named_for_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -152,6 +158,7 @@ def test_what_is_no_stream_is_named_for_what_it_is(content: bytes, said: str, tm
         (image(1, b"no gzip"), "cannot be decompressed: the gzip data are cut or damaged near their byte"),
         (gzip.compress(b""), "is empty: there is no stream in it (compressed with gzip)"),
     ],
+    ids=told,
 )
 def test_a_wrapping_that_cannot_be_taken_off_is_named_with_what_to_do(
     content: bytes, said: str, tmp_path: Path

@@ -263,3 +263,32 @@ def test_zeros_behind_the_end_are_a_remark_and_anything_else_is_not_part_of_the_
     assert followed.problem is not None
     assert followed.problem.offset == len(stream) + 10
     assert [section.idstr for section in followed.sections] == ["timer"]
+
+
+def test_what_a_later_qemu_says_is_named_and_the_rest_is_shown() -> None:
+    later = b"\5\x14configuration/future\0\0\0\1" + bytes(11)
+    command_12 = struct.pack(">BHH", 8, 12, 3) + b"abc"
+    behind = joined(section_full(9, "timer", bytes(24)), described(("timer", 24)))
+    summary = both(joined(header(), configuration(Configuration("q")), later, ram_start(), command_12, behind))
+    assert summary.problem is None
+    assert any("configuration/future, version 1, 11 bytes at byte 14" in note for note in summary.notes)
+    assert [(one.name, one.size) for one in summary.commands] == [("command 12 (not known here)", 3)]
+    assert summary.sections[-1].idstr == "timer"
+
+
+def test_a_mark_of_a_later_qemu_is_named_with_its_byte() -> None:
+    summary = both(vfio(LATER, None))
+    assert summary.problem is None
+    (note,) = [note for note in summary.notes if "is not understood from byte" in note]
+    assert note.endswith("found ffffffffef1000ff")
+
+
+@pytest.mark.parametrize(("machine", "size"), [("clipper", 8192), ("sun4u", 8192), ("pc-q35-10.0", 4096)])
+def test_pages_of_another_size_are_known_from_the_machine_where_nothing_else_says_it(machine: str, size: int) -> None:
+    blocks = [block_list([RamBlock("a", 4 * size)]), *pages("a", [(0, bytes(size)), (size, None)]), EOS]
+    stream = joined(
+        header(), configuration(Configuration(machine)), section_start(RAM, "ram", blocks, version=4), eof()
+    )
+    summary = both(stream)
+    assert summary.problem is None
+    assert (summary.page_size, summary.blocks[0].pages) == (size, 2)
