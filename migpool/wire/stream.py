@@ -49,6 +49,7 @@ from migpool.wire.configuration import (
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
+from migpool.wire.ramreader import RamReader
 from migpool.wire.records import Record, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
@@ -63,6 +64,7 @@ from migpool.wire.sections import (
     read_head,
     section,
 )
+from migpool.wire.trailer import Checkpoints, Padding, checkpoints, padding
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 FILE_MAGIC: Final = b"QEVM"
@@ -144,32 +146,6 @@ class VmDescription:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Zeros behind the stream's end: it was stored on a block device, or in whole clusters.
-
-    Arguments:
-        size: how many bytes.
-        offset: where they began.
-    """
-
-    size: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoints:
-    """What a source with COLO sends behind the stream's end: messages, and the state of later checkpoints, not walked.
-
-    Arguments:
-        size: how many bytes.
-        offset: where they began.
-    """
-
-    size: int
-    offset: int = 0
-
-
 StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
@@ -230,7 +206,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = ram.RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
+        self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
         self.section: SectionHead | None = None
 
     @property
@@ -270,10 +246,10 @@ class StreamReader(PushReader[StreamEvent]):
             kind = unread.peek(1)[0]
             if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
                 if self._colo:
-                    yield (yield from _checkpoints(unread))
+                    yield (yield from checkpoints(unread))
                     continue
                 if not kind:
-                    yield (yield from _padding(unread))
+                    yield (yield from padding(unread))
                     continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
@@ -305,7 +281,7 @@ class StreamReader(PushReader[StreamEvent]):
             raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
-        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
+        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
@@ -332,30 +308,6 @@ def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
     return VmDescription((yield from take(unread, length, "VM description")), offset)
-
-
-def _padding(unread: Unread) -> Steps[Padding]:
-    """Pass over zeros, to the end of the input."""
-    offset = unread.offset
-    while not unread.ended or unread.available:
-        piece = bytes(unread.first())
-        zeros = len(piece) - len(piece.lstrip(b"\0"))
-        unread.skip(zeros)
-        if zeros < len(piece):
-            right = f"zeros or nothing behind the stream's end at byte {offset}"
-            raise ProtocolError(unread.offset, "end of the stream", f"{right}, found {piece[zeros]:02x}")
-        if not unread.available:
-            yield Need(1, "end of the stream", clean=True, retry_at_end=True)
-    return Padding(unread.offset - offset, offset)
-
-
-def _checkpoints(unread: Unread) -> Steps[Checkpoints]:
-    """Pass over all that follows."""
-    offset = unread.offset
-    while unread.available or not unread.ended:
-        unread.skip(unread.available)
-        yield Need(1, "checkpoints", clean=True, retry_at_end=True)
-    return Checkpoints(unread.offset - offset, offset)
 
 
 def begins_main_channel(first: Buffer) -> bool:

@@ -26,15 +26,14 @@ from migpool.wire.records import payload_of, records_in
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
 from migpool.wire.stream import (
     VFIO_SUFFIX,
-    Checkpoints,
     DeviceSection,
     Eof,
     FileHeader,
-    Padding,
     StreamEvent,
     StreamReader,
     VmDescription,
 )
+from migpool.wire.trailer import Checkpoints, Padding
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]

@@ -26,9 +26,10 @@ from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
 from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
-from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamReader, RamSectionEnd
+from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramheader import parse_ram_header
+from migpool.wire.ramreader import RamReader
 from migpool.wire.records import begins_with_record, end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
 from migpool.wire.sections import Footers, Kind, Section, SectionHead

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import MigpoolError
-from migpool.streams.record.explain import ChannelUse, Explanation
+from migpool.streams.record.explanation import ChannelUse, Explanation
 from migpool.svg import Drawing
 from migpool.units import format_moment, format_size
 
