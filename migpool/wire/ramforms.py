@@ -26,7 +26,7 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.wire.sections import ascii_text
-from migpool.wire.unread import Need, Steps, Unread, take
+from migpool.wire.unread import Need, Steps, Unread, skip, take
 
 XBZRLE: Final = 0x040
 COMPRESS: Final = 0x100
@@ -133,19 +133,10 @@ def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]
         left -= len(piece)
     if present > used // page_size:
         raise ProtocolError(start + _MAP.size, item, f"at most {used // page_size} pages, found {present}")
-    yield from _pass_over(unread, gap + used, f"pages of RAM block {name!r}")
+    yield from skip(unread, gap + used, f"pages of RAM block {name!r}")
     return present
 
 
 def _whole(unread: Unread, count: int, item: str) -> Steps[None]:
     if unread.available < count:
         yield Need(count, item)
-
-
-def _pass_over(unread: Unread, count: int, item: str) -> Steps[None]:
-    while count:
-        if not unread.available:
-            yield Need(1, item)
-        passed = min(count, unread.available)
-        unread.skip(passed)
-        count -= passed

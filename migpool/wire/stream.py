@@ -50,7 +50,7 @@ from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramreader import RamReader
-from migpool.wire.records import Record, payload_of, read_records
+from migpool.wire.records import Passed, Record, pass_records, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
     Footers,
@@ -127,6 +127,21 @@ class DeviceSection(Headed):
 
 
 @dataclass(frozen=True, slots=True)
+class PassedSection(Headed):
+    """A section of a VFIO device whose records were passed over: they may be as long as the device's whole state.
+
+    Arguments:
+        records: those of the payload, or of its beginning.
+        rest: what stands behind them, if the last one does not end the payload.
+        size: bytes of payload in all.
+    """
+
+    records: tuple[Passed, ...]
+    rest: Buffer
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Eof:
     """No more sections come."""
 
@@ -151,6 +166,7 @@ StreamEvent: TypeAlias = (
     | Configuration
     | Section
     | DeviceSection
+    | PassedSection
     | RamSection
     | RamBlocks
     | RamPages
@@ -290,9 +306,9 @@ class StreamReader(PushReader[StreamEvent]):
         self.section = head
         if head.idstr == ram.RAM_IDSTR:
             yield from self._ram.section(unread, head)
-        elif self._schema.iterable(head.idstr, head.instance_id) or (
-            head.idstr.endswith(VFIO_SUFFIX) and not self._stored
-        ):
+        elif self._stored and head.idstr.endswith(VFIO_SUFFIX):
+            yield (yield from self._passed(unread, head))
+        elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith(VFIO_SUFFIX):
             records = yield from read_records(unread, head, self._schema, self._limit)
             yield from self._footers.check(unread, head)
             yield DeviceSection(head, records)
@@ -300,6 +316,16 @@ class StreamReader(PushReader[StreamEvent]):
             payload = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
             yield from self._footers.check(unread, head)
             yield Section(head, payload)
+
+    def _passed(self, unread: Unread, head: SectionHead) -> Steps[PassedSection | Section]:
+        begin = unread.offset
+        records, ended = yield from pass_records(unread, head, self._limit)
+        rest: Buffer = b""
+        if not ended:
+            rest = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
+        size = unread.offset - begin
+        yield from self._footers.check(unread, head)
+        return PassedSection(head, tuple(records), rest, size) if records else Section(head, rest)
 
 
 def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
@@ -376,5 +402,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
-        case Checkpoints():
+        case Checkpoints() | PassedSection():
             raise ValueError("what was passed over cannot be written again")

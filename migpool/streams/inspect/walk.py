@@ -13,6 +13,7 @@ from migpool.streams.inspect.summary import (
     CommandSummary,
     Framing,
     KeptSection,
+    Piece,
     Problem,
     SectionSummary,
     StreamSummary,
@@ -22,13 +23,14 @@ from migpool.wire import ram
 from migpool.wire.commands import Command, LaterCommand, Packaged
 from migpool.wire.configuration import Configuration
 from migpool.wire.ramforms import RamPacked
-from migpool.wire.records import payload_of, records_in
+from migpool.wire.records import Passed, payload_of, records_in
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
 from migpool.wire.stream import (
     VFIO_SUFFIX,
     DeviceSection,
     Eof,
     FileHeader,
+    PassedSection,
     StreamEvent,
     StreamReader,
     VmDescription,
@@ -102,6 +104,8 @@ class StreamWalk:
                 found.flushes += 1
             case Section(head, payload):
                 self._device_section(head, [payload])
+            case PassedSection(head, records, rest, size):
+                self._passed_section(head, records, bytes(rest), size)
             case DeviceSection(head, records):
                 self._device_section(head, payload_of(records))
             case Command(kind, data):
@@ -139,6 +143,16 @@ class StreamWalk:
         elif pieces and summary.count <= _PIECES_KEPT:
             one = replace(summary, offset=head.offset, size=len(payload), count=1)
             self._found.kept.append(KeptSection(one, config, pieces))
+
+    def _passed_section(self, head: SectionHead, records: tuple[Passed, ...], rest: bytes, size: int) -> None:
+        if rest:
+            self._later_marks(replace(head, offset=head.offset + size - len(rest)), rest)
+        summary = self._section(head, size, self._boundaries.framing(head))
+        if not self._wanted(head.idstr, head.instance_id) or summary.count > _PIECES_KEPT:
+            return
+        more, config = pieces_of(replace(head, offset=head.offset + size - len(rest)), rest)
+        pieces = (*(Piece(one.mark.name, one.size, one.offset) for one in records), *more)
+        self._found.kept.append(KeptSection(replace(summary, offset=head.offset, size=size, count=1), config, pieces))
 
     def _later_marks(self, head: SectionHead, payload: bytes) -> None:
         """Note a record that is not known here."""

@@ -30,10 +30,10 @@ from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSec
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramheader import parse_ram_header
 from migpool.wire.ramreader import RamReader
-from migpool.wire.records import begins_with_record, end_payload
+from migpool.wire.records import Mark, begins_with_record, end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
 from migpool.wire.sections import Footers, Kind, Section, SectionHead
-from migpool.wire.stream import EOF, Eof, StreamEvent
+from migpool.wire.stream import EOF, Eof, PassedSection, StreamEvent
 from migpool.wire.unread import PushReader, Unread
 
 _READ: Final = 1 << 20
@@ -142,6 +142,11 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             if head.kind is Kind.START and begins_with_record(payload):
                 summary.iterable.append((head.idstr, head.instance_id))
             elif head.kind is Kind.PART and payload == end_payload():
+                _note_live_round(head, summary)
+        case PassedSection(head, records):
+            if head.kind is Kind.START:
+                summary.iterable.append((head.idstr, head.instance_id))
+            elif head.kind is Kind.PART and [record.mark for record in records] == [Mark.END]:
                 _note_live_round(head, summary)
         case RamPacked():
             summary.pages += 1
