@@ -93,9 +93,22 @@ FORMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("idstr", FORMS)
-def test_an_iterable_device_of_a_known_form_says_itself_where_its_sections_end(idstr: str) -> None:
-    payloads = FORMS[idstr]
+OLDER = {
+    "s390-storage_attributes": (
+        WORD.pack(1),
+        joined(WORD.pack(0x1002), WORD.pack(1), b"\1", WORD.pack(4)),
+        WORD.pack(8),
+    )
+}
+"""Without EOS behind the last word."""
+
+
+@pytest.mark.parametrize(
+    ("idstr", "payloads"), [*FORMS.items(), *OLDER.items()], ids=[*FORMS, *(f"{n}, older" for n in OLDER)]
+)
+def test_an_iterable_device_of_a_known_form_says_itself_where_its_sections_end(
+    idstr: str, payloads: tuple[bytes, ...]
+) -> None:
     summary = both(with_iterable(idstr, payloads))
     assert summary.problem is None
     found = [(one.kind, one.size, one.framing) for one in summary.sections if one.idstr == idstr]
@@ -165,10 +178,15 @@ def test_a_packed_page_that_cannot_be_is_named(word: bytes, said: str) -> None:
 def mapped(base: int) -> bytes:
     """A stream of two blocks with pages at fixed places, ``base`` bytes from the beginning of its file."""
     stream = header() + configuration(Configuration("q", None, ("mapped-ram",)))
-    blocks = [("a", 3, 0b101), ("b", 130, 1 << 129 | 1)]
+    blocks = [("a", 3, 0b101), ("shared", 7, 0), ("b", 130, 1 << 129 | 1)]
     word = WORD.pack(sum(count for _, count, _ in blocks) * PAGE | 4)
     stream += b"\1" + struct.pack(">I", RAM) + b"\3ram" + struct.pack(">II", 0, 4) + word
     for name, count, bits in blocks:
+        if not bits:  # shared
+            stream += (
+                bytes((len(name),)) + name.encode() + WORD.pack(count * PAGE) + struct.pack(">IQQQ", 1, PAGE, 0, 0)
+            )
+            continue
         stream += bytes((len(name),)) + name.encode() + WORD.pack(count * PAGE)
         bitmap = bits.to_bytes(-(-count // 64) * 8, "little")
         place = base + len(stream) + 28
@@ -183,7 +201,7 @@ def mapped(base: int) -> bytes:
 def test_pages_at_fixed_places_are_counted_wherever_in_its_file_the_stream_begins(base: int) -> None:
     summary = both(mapped(base))
     assert summary.problem is None
-    assert [(block.name, block.pages) for block in summary.blocks] == [("a", 2), ("b", 2)]
+    assert [(block.name, block.pages) for block in summary.blocks] == [("a", 2), ("shared", 0), ("b", 2)]
     assert [section.idstr for section in summary.sections] == ["ram", "ram", "timer"]
     cut = both(mapped(base)[: 8 * PAGE])
     assert cut.problem is not None
