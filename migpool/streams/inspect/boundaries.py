@@ -37,6 +37,7 @@ PATIENCE: Final = 16 << 20
 IMPATIENT_GUESSES: Final = 16
 """How often that may happen, since each looks through as many bytes."""
 
+_NOTES: Final = 8
 _LENGTH: Final = Struct(">I")
 _END_MARK: Final = Mark.END.to_bytes(8, "big")
 
@@ -54,6 +55,7 @@ class Boundaries(Schema):
         fault: why the description cannot be used.
         description: what was known of it beforehand.
         text: the description itself, if it can be used.
+        notes: what is wrong with it, a sentence each.
         page_size: bytes of a page of RAM, as the description says; ``None`` without one.
     """
 
@@ -69,6 +71,7 @@ class Boundaries(Schema):
         self._impatient = IMPATIENT_GUESSES
         self.page_size: int | None = None
         self.text: bytes | None = None
+        self.notes: list[str] = []
         self.description: DescriptionSummary | None = None
         if text is not None:
             self.description = self.learn(text, offset)
@@ -100,8 +103,7 @@ class Boundaries(Schema):
             if begins_with_record(data, config=True) and (kind is not Kind.FULL or idstr.endswith(VFIO_SUFFIX)):
                 return self._records(data, head, None if described is None else described[0])
         if described is not None:
-            self._framings[head.offset] = described[1]
-            return described[0]
+            return self._as_described(data, head, *described)
         size = self._counted(data, head) if kind is Kind.START else None
         if size is None:
             size = self._first_footer(data, head) if kind is not Kind.FULL else self._only_footer(data, head)
@@ -124,6 +126,27 @@ class Boundaries(Schema):
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
         over_multifd = len(description.over_multifd)
         return DescriptionSummary(offset, len(text), len(description.devices), over_multifd=over_multifd)
+
+    def _as_described(self, data: memoryview, head: SectionHead, size: int, framing: Framing) -> int | None:
+        """The length that the description says, if a footer stands there.
+
+        Descriptions of older QEMUs are wrong about arrays with null pointers. Then the section ends where its only
+        footer is; without one, it is damaged, and the footer that is missing will be named.
+        """
+        assert self.reader is not None
+        mark = footer(head.section_id)
+        there = data[size : size + len(mark)]
+        if len(there) < len(mark) and not self.ended and self.reader.footers is not False:
+            return None
+        found: int | None = size
+        if self.reader.footers and there != mark:
+            with suppress(ProtocolError):
+                found = self._only_footer(data, head)
+        if found is not None:
+            self._framings[head.offset] = framing if found == size else Framing.GUESSED
+            if found != size and len(self.notes) < _NOTES:
+                self.notes.append(f"{head} is described with {size} bytes and has {found}: the description is wrong")
+        return found
 
     def _look_for_description(self, data: memoryview) -> None:
         """Take the description out of what has come already."""
