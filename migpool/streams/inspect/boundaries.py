@@ -27,7 +27,7 @@ from migpool.streams.inspect.iterables import SIZES
 from migpool.streams.inspect.next_items import ANY_FOOTER, can_follow
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
 from migpool.wire.records import CONFIG_FRAME, Mark, begins_with_record, records_size
-from migpool.wire.sections import Kind, Schema, SectionHead, footer
+from migpool.wire.sections import FOOTER_SIZE, Kind, Schema, SectionHead, footer
 from migpool.wire.stream import VFIO_SUFFIX, StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import DESCRIPTION_FOLLOWS, DESCRIPTION_HEAD, parse, payload_size
@@ -99,7 +99,9 @@ class Boundaries(Schema):
         described = self._sizes.get((idstr, instance_id)) if kind is Kind.FULL else None
         with suppress(ProtocolError):  # another form than the one that is known, so it ends at its footer
             if idstr in SIZES:
-                return SIZES[idstr](data, kind)
+                size = SIZES[idstr](data, kind)
+                if size is None or not self._misses_footer(data, head, size):
+                    return size
             if begins_with_record(data, config=True) and (kind is not Kind.FULL or idstr.endswith(VFIO_SUFFIX)):
                 return self._records(data, head, None if described is None else described[0])
         if described is not None:
@@ -134,12 +136,10 @@ class Boundaries(Schema):
         footer is; without one, it is damaged, and the footer that is missing will be named.
         """
         assert self.reader is not None
-        mark = footer(head.section_id)
-        there = data[size : size + len(mark)]
-        if len(there) < len(mark) and not self.ended and self.reader.footers is not False:
+        if len(data) < size + FOOTER_SIZE and not self.ended and self.reader.footers is not False:
             return None
         found: int | None = size
-        if self.reader.footers and there != mark:
+        if self._misses_footer(data, head, size):
             with suppress(ProtocolError):
                 found = self._only_footer(data, head)
         if found is not None:
@@ -147,6 +147,14 @@ class Boundaries(Schema):
             if found != size and len(self.notes) < _NOTES:
                 self.notes.append(f"{head} is described with {size} bytes and has {found}: the description is wrong")
         return found
+
+    def _misses_footer(self, data: memoryview, head: SectionHead, size: int) -> bool:
+        """Whether it is certain that no footer stands behind so many bytes, though there must be one."""
+        assert self.reader is not None
+        there = data[size : size + FOOTER_SIZE]
+        return (
+            bool(self.reader.footers) and there != footer(head.section_id) and (self.ended or len(there) == FOOTER_SIZE)
+        )
 
     def _look_for_description(self, data: memoryview) -> None:
         """Take the description out of what has come already."""

@@ -322,3 +322,12 @@ def test_a_section_that_its_description_is_wrong_about_ends_at_its_footer(wrong:
         ("css", 40, Framing.GUESSED), ("timer", 24, Framing.OPAQUE)
     ]  # fmt: skip
     assert any(f"is described with {40 + wrong} bytes and has 40" in note for note in summary.notes)
+
+
+@pytest.mark.parametrize("idstr", FORMS)
+def test_a_known_device_of_another_form_is_walked_by_its_footers(idstr: str) -> None:
+    start, _, end = FORMS[idstr]
+    payloads = [start + b"of a later version", b"\1 of a later version", end + b"of a later version"]
+    summary = both(with_iterable(idstr, payloads))
+    assert summary.problem is None
+    assert [one.size for one in summary.sections if one.idstr == idstr] == list(map(len, payloads))
