@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from migpool.streams.compare.payloads import payload_hazards
 from migpool.streams.compare.pci import differences, space_of
+from migpool.streams.compare.processors import id_registers
 from migpool.streams.compare.virtio import read_state
 from migpool.streams.inspect.reading import inspect_bytes
 from migpool.vmsd.diff import Verdict
@@ -59,6 +60,29 @@ def test_a_value_that_must_be_equal() -> None:
     (hazard,) = payload_hazards(STREAM, described, other_stream, described)
     assert hazard.verdict is Verdict.BREAKS
     assert "takes only its own" in hazard.reason
+
+
+def test_id_registers_are_those_that_tell_models_apart() -> None:
+    names = {
+        0x603000000013C000: "MIDR_EL1",
+        0x603000000013C005: "MPIDR_EL1",
+        0x603000000013C028: "ID_AA64DFR0_EL1",
+        0x603000000013D801: "CTR_EL0",
+        0x603000000013D000: "CSSELR_EL1",
+        0x603000000013C082: "CPACR_EL1",
+        0x40200000000F0000: "MIDR",
+        0x40200000200F480A: "L2CTLR",
+        0x40200000000F0800: "SCTLR",
+    }
+    found = id_registers([index.to_bytes(8, "big") for index in names], [bytes(7) + b"\x01"] * len(names))
+    assert [names[index] for index in found] == [
+        "MIDR_EL1",
+        "MPIDR_EL1",
+        "ID_AA64DFR0_EL1",
+        "CTR_EL0",
+        "MIDR",
+        "L2CTLR",
+    ]
 
 
 @given(st.data())

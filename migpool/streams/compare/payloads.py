@@ -3,6 +3,7 @@
 * Fields of the types ``... equal`` must be the destination's, those of ``int32 le`` at most that.
 * Of a PCI device's configuration space what the guest cannot write must be the destination's (pci.py). It is a field of
   type ``pci config``, or in the opaque state of a virtio device (virtio.py).
+* ID registers of Arm's processors (processors.py): another model may refuse them.
 * A console must have the same ports, and a GPU as many outputs: in the opaque field ``virtio-gpu``, where the list of
   resources (u32 0 if there are none) and an i32 come before that u32.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
 from migpool.streams.compare.pci import SPACE, differences, subsystem
+from migpool.streams.compare.processors import INDEXES, VALUES, id_registers
 from migpool.streams.compare.virtio import read_state
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.vmsd.diff import Hazard, Verdict
@@ -26,6 +28,7 @@ Spot: TypeAlias = "tuple[str, str]"
 _ON_PCI: Final = re.compile(r"^[0-9a-f]{4}:")
 _SPACE_KIND: Final = "pci config"
 _FEATURES_KIND: Final = "features"
+_ID_KIND: Final = "ID register"
 _NUMBERED: Final = re.compile(r"\[\d+\]$")
 """There are two fields ``config``, of which a device has one."""
 _NO_RESOURCES: Final = bytes(4)
@@ -66,6 +69,9 @@ def _compared(path: str, kind: str, value: bytes, other: bytes) -> Iterator[Haza
         if own and loaded & ~own:
             reason = f"the source's driver has taken the features {loaded & ~own:#x}, which the destination's has not"
             yield Hazard(path, "features", Verdict.CANNOT_TELL, f"{reason}: they may not be offered there")
+    elif kind == _ID_KIND and value != other:
+        reason = f"{loaded:#x} is written, the destination has {own:#x}: another processor, which may refuse it"
+        yield Hazard(path, "register", Verdict.CANNOT_TELL, reason)
     elif value != other:
         reason = f"{loaded} is written, and the destination takes only its own, {own}"
         yield Hazard(path, "value", Verdict.BREAKS, reason)
@@ -79,8 +85,12 @@ def _values(stream: StreamSummary, described: Json) -> Iterator[tuple[Spot, tupl
         entries.setdefault(device_key(str(entry.get("name")), int(entry.get("instance_id", 0))), entry)
     for kept in stream.kept:
         device = device_key(kept.summary.idstr, kept.summary.instance_id)
+        registers: dict[str, list[bytes]] = {INDEXES: [], VALUES: []}
         for field, kind, value in _leaves(entries.get(device, {}), kept.payload, ""):
-            if kind == "virtio" and _ON_PCI.match(device):
+            name = field.partition("[")[0]
+            if name in registers:
+                registers[name].append(value)
+            elif kind == "virtio" and _ON_PCI.match(device):
                 for name, what in _virtio(value):
                     yield (device, f"{field}, {name}"), what
             elif kind == "virtio-gpu" and value.startswith(_NO_RESOURCES):
@@ -89,6 +99,8 @@ def _values(stream: StreamSummary, described: Json) -> Iterator[tuple[Spot, tupl
                 yield (device, _NUMBERED.sub("", field)), (kind, value)
             elif kind.endswith((" equal", "int32 le")):
                 yield (device, field), (kind, value)
+        for index, content in id_registers(*registers.values()).items():
+            yield (device, f"ID register {index:#x}"), (_ID_KIND, content.to_bytes(8, "big"))
 
 
 def _virtio(value: bytes) -> Iterator[tuple[str, tuple[str, bytes]]]:
