@@ -1,9 +1,9 @@
 """ID registers of Arm's processors: constants that say which model it is, and that a destination compares with its own.
 
 In the section ``cpu`` they are among the fields ``cpreg_vmstate_indexes`` and ``cpreg_vmstate_values``, two arrays of
-u64. An index is that of KVM's interface: bits 16 to 31 are 0x13 for a register of AArch64 (bits 14 and 15 op0, 11 to 13
-op1, 7 to 10 CRn), or 0x0f for one of AArch32 (bits 11 to 14 CRn, 3 to 6 op1). Those with CRn 0 are the ID registers, but
-for op1 2 and 4, which choose a cache or are a hypervisor's; and L2CTLR, which says how many processors there are.
+u64. An index is that of KVM's interface: bits 16 to 27 are 0x13 for a register of AArch64 (bits 14 and 15 op0, 11 to
+13 op1, 7 to 10 CRn), or 0x0f for one of AArch32 (bits 11 to 14 CRn, 3 to 6 op1). Those with CRn 0 are the ID registers,
+but for op1 2 and 4, which choose a cache or are a hypervisor's; and L2CTLR, which says how many processors there are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def id_registers(indexes: Iterable[bytes], values: Iterable[bytes]) -> Mapping[i
     found: dict[int, int] = {}
     for raw, value in zip(indexes, values, strict=False):
         index = int.from_bytes(raw, "big")
-        kind = index >> 16 & 0xFFFF
+        kind = index >> 16 & 0xFFF
         if kind == _AARCH64:
             is_id = index >> 14 & 0x3 == 3 and index >> 7 & 0xF == 0 and index >> 11 & 0x7 not in _WRITABLE
         else:
