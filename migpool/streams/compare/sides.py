@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,14 +12,13 @@ from typing import Final
 from migpool.errors import DescriptionError, UsageError
 from migpool.streams.compare.machines import machine_hazards
 from migpool.streams.compare.payloads import payload_hazards
-from migpool.streams.inspect.reading import inspect_file
+from migpool.streams.envelope.opening import open_path
+from migpool.streams.inspect.reading import Inspection
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.vmsd.diff import UNSTATED, Change, Hazard, Verdict, hazards, joined
 from migpool.vmsd.layout import Extent, FieldLayout, LayoutSet, from_json, read_layouts
 
 _SHOWN: Final = 5
-_BEGINNING: Final = 1 << 12
-_GZIP_WINDOW: Final = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +58,15 @@ def read_side(path: Path) -> Side:
         DescriptionError: it is none of these.
         UsageError: it cannot be read.
     """
-    if _is_json(path):
-        return Side(str(path), read_layouts(path))
-    summary = inspect_file(path, lambda *_: True)
+    file = path
+    if path.is_dir():
+        from migpool.streams.record.index import main_channel  # whose parser takes long to import
+
+        file = main_channel(path)
+    with open_path(file) as opened:
+        if opened.first.lstrip()[:1] in (b"{", b"[", b'"'):
+            return Side(str(path), read_layouts(file))
+        summary = Inspection(opened, lambda *_: True).summary()
     if summary.header_version is None:
         found = summary.problem or "nothing that a stream begins with"
         raise DescriptionError(f"{path}: is neither a migration stream nor JSON: {found}")
@@ -74,27 +76,13 @@ def read_side(path: Path) -> Side:
         layouts = from_json(described, str(path))
     else:
         with suppress(DescriptionError):  # behind what could not be walked, or nowhere
-            layouts = read_layouts(path)
+            layouts = read_layouts(file)
     machine_type = summary.configuration.machine if summary.configuration else None
     return Side(str(path), replace(layouts, machine_type=machine_type), summary, described)
 
 
 def _only_unstated(change: Change) -> bool:
     return change.reason == UNSTATED and change.forward is change.backward is Verdict.LOADS
-
-
-def _is_json(path: Path) -> bool:
-    """Whether a file begins as JSON does, also one that is compressed with gzip."""
-    try:
-        with path.open("rb") as file:
-            begins = file.read(_BEGINNING) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-        if begins[:2] == b"\x1f\x8b":
-            begins = zlib.decompressobj(_GZIP_WINDOW).decompress(begins, _BEGINNING)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except zlib.error:
-        return False
-    return begins.lstrip()[:1] in (b"{", b"[", b'"')
 
 
 def compare_sides(old: Side, new: Side) -> Comparison:
