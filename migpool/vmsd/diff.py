@@ -25,6 +25,8 @@ ALWAYS_READ: Final = frozenset({"globalstate"})
 """Sections that QEMU has on every machine, and sends only when there is something to say."""
 
 
+MACHINE_LEVEL: Final = "spapr/cap/"
+"""Subsections of POWER's machines, one for each level that is not the usual one; a higher one is refused."""
 UNSTATED: Final = "only one side states how many elements it has"
 """The reason of a change that is none: older QEMUs dump no counts."""
 
@@ -227,7 +229,11 @@ class _Reading:
         for name in destination.subsections:
             if name not in source.subsections:
                 reason = "the source does not send this subsection; it may be missing"
-                yield Hazard(f"{path}, subsection {name}", "subsection", Verdict.LOADS, reason)
+                verdict = Verdict.LOADS
+                if self._machine and name.startswith(MACHINE_LEVEL):
+                    verdict = Verdict.CANNOT_TELL
+                    reason = "the source does not send this level, and so has the usual one, which may be too high here"
+                yield Hazard(f"{path}, subsection {name}", "subsection", verdict, reason)
 
     def _field(self, path: str, source: FieldLayout, destination: FieldLayout) -> Iterator[Hazard]:
         """A field of the same name in the same place, in which no size is known to differ."""

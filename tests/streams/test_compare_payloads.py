@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from migpool.streams.compare.pci import differences, space_of
 from migpool.streams.compare.processors import id_registers
 from migpool.streams.compare.virtio import read_state
 from migpool.streams.inspect.reading import inspect_bytes
+from migpool.streams.inspect.summary import KeptSection
 from migpool.vmsd.diff import Verdict
 from tests.support.other_streams import other
 
@@ -51,15 +54,32 @@ def test_a_stream_is_no_hazard_to_itself() -> None:
     assert list(payload_hazards(STREAM, DESCRIBED, STREAM, DESCRIBED)) == []
 
 
-def test_a_value_that_must_be_equal() -> None:
-    fields = [{"name": "n", "type": "uint32 equal", "size": 4}]
-    described = {"devices": [{"name": STREAM.kept[0].summary.idstr, "instance_id": 0, "fields": fields}]}
-    other_stream = inspect_bytes(other("q35-virtio"), lambda *_: True)
-    first = STREAM.kept[0]
-    other_stream.kept[0] = type(first)(first.summary, changed(first.payload, 3, first.payload[3] ^ 1))
-    (hazard,) = payload_hazards(STREAM, described, other_stream, described)
-    assert hazard.verdict is Verdict.BREAKS
-    assert "takes only its own" in hazard.reason
+FIRST = STREAM.kept[0]
+
+
+def one_field(kind: str, name: str = "n", size: int = 4) -> dict[str, object]:
+    """A description of the first device as a field and nothing else."""
+    fields = [{"name": name, "type": kind, "size": size}]
+    return {"devices": [{"name": FIRST.summary.idstr, "instance_id": 0, "fields": fields}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "size", "up", "down"),
+    [
+        ("uint32 equal", "n", 4, True, True),
+        ("int32 le", "n", 4, False, True),
+        ("uint8", "spapr/cap/ibs.cap", 1, False, True),
+        ("uint32", "n", 4, False, False),
+    ],
+)
+def test_a_value_that_a_destination_compares(kind: str, name: str, size: int, up: bool, down: bool) -> None:
+    """From a lower value to a higher one, and back; it is the destination's kind of field that counts."""
+    lower, higher = copy(STREAM), copy(STREAM)
+    lower.kept, higher.kept = ([KeptSection(FIRST.summary, value.to_bytes(size, "big"))] for value in (2, 3))
+    checked, plain = one_field(kind, name, size), one_field("uint32" if size == 4 else kind, name, size)
+    for source, destination, refused in ((lower, higher, up), (higher, lower, down)):
+        found = list(payload_hazards(source, plain, destination, checked))
+        assert [hazard.verdict for hazard in found] == [Verdict.BREAKS] * refused
 
 
 def test_id_registers_are_those_that_tell_models_apart() -> None:
@@ -74,7 +94,7 @@ def test_id_registers_are_those_that_tell_models_apart() -> None:
         0x40200000200F480A: "L2CTLR",
         0x40200000000F0800: "SCTLR",
     }
-    found = id_registers([index.to_bytes(8, "big") for index in names], [bytes(7) + b"\x01"] * len(names))
+    found = id_registers(b"".join(index.to_bytes(8, "big") for index in names), bytes(8 * len(names)))
     assert [names[index] for index in found] == [
         "MIDR_EL1",
         "MPIDR_EL1",

@@ -293,6 +293,13 @@ def test_a_subsection_that_was_not_needed_is_known_by_the_machine_type_or_by_ano
     assert compatibility(compare(ours, from_json(other, "b"))).forward is LOADS
 
 
+def test_a_level_of_a_machine_that_the_source_does_not_send_may_be_too_high() -> None:
+    level = {"vmsd_name": "spapr/cap/ibs", "version": 1, "fields": [{"name": "cap", "type": "uint8", "size": 1}]}
+    device = {"name": "spapr", "instance_id": 0, "vmsd_name": "spapr", "version": 3, "fields": []}
+    usual, other = (from_json({"devices": [{**device, **more}]}, "s") for more in ({}, {"subsections": [level]}))
+    assert compatibility(compare(usual, other)) == Compatibility(CANNOT_TELL, CANNOT_TELL)
+
+
 def test_a_device_an_executable_lacks_matters_if_a_machine_has_it() -> None:
     (change,) = compare(dump_layouts(dumped()), dump_layouts({}))
     assert (change.forward, change.backward) == (CANNOT_TELL, LOADS)

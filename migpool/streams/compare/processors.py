@@ -8,30 +8,33 @@ but for op1 2 and 4, which choose a cache or are a hypervisor's; and L2CTLR, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from struct import Struct
 from typing import Final
 
 INDEXES: Final = "cpreg_vmstate_indexes"
 VALUES: Final = "cpreg_vmstate_values"
+_WORD: Final = Struct(">Q")
 _AARCH64, _AARCH32 = 0x13, 0x0F
 _WRITABLE: Final = frozenset({2, 4})
 _L2CTLR: Final = frozenset({(_AARCH64, 0xCD82), (_AARCH32, 0x480A)})
 
 
-def id_registers(indexes: Iterable[bytes], values: Iterable[bytes]) -> Mapping[int, int]:
+def id_registers(indexes: bytes, values: bytes) -> Mapping[int, int]:
     """The ID registers by their indexes.
 
     Arguments:
-        indexes, values: the two arrays, an element each.
+        indexes, values: the two arrays.
     """
     found: dict[int, int] = {}
-    for raw, value in zip(indexes, values, strict=False):
-        index = int.from_bytes(raw, "big")
+    for (index,), (value,) in zip(
+        *(_WORD.iter_unpack(each[: len(each) & ~7]) for each in (indexes, values)), strict=False
+    ):
         kind = index >> 16 & 0xFFF
         if kind == _AARCH64:
             is_id = index >> 14 & 0x3 == 3 and index >> 7 & 0xF == 0 and index >> 11 & 0x7 not in _WRITABLE
         else:
             is_id = kind == _AARCH32 and index >> 11 & 0xF == 0 and index >> 3 & 0xF not in _WRITABLE
         if is_id or (kind, index & 0xFFFF) in _L2CTLR:
-            found[index] = int.from_bytes(value, "big")
+            found[index] = value
     return found
