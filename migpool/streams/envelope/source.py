@@ -79,12 +79,15 @@ class SeekableSource(Source):
     Arguments:
         begin: where they begin.
         end: where they end.
+
+    Attributes:
+        begin: where they begin.
     """
 
     def __init__(self, begin: int, end: int) -> None:
         super().__init__()
-        self._begin = min(begin, end)
-        self._at = self._begin
+        self.begin = min(begin, end)
+        self._at = self.begin
         self._end = end
 
     @abstractmethod
@@ -97,12 +100,12 @@ class SeekableSource(Source):
         return piece
 
     def last(self, count: int) -> tuple[int, bytes] | None:
-        begin = max(self._begin, self._end - count)
+        begin = max(self.begin, self._end - count)
         parts, at = [], begin
         while at < self._end and (piece := self.at(at, self._end - at)):
             parts.append(piece)
             at += len(piece)
-        return begin - self._begin, b"".join(parts)
+        return begin - self.begin, b"".join(parts)
 
 
 class FileSource(SeekableSource):

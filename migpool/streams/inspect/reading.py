@@ -147,7 +147,7 @@ class Inspection:
         if self._error is None and self._damage:
             self._error = ProtocolError(reader.offset, "compressed data", self._damage[0])
         if self._error is not None and not opened.first.startswith(FILE_HEADER[: max(1, len(opened.first))]):
-            right = f"a migration stream (QEVM), found {foreign(opened.first)}"
+            right = f"a migration stream (QEVM), found {foreign(opened.beginning())}"
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
 

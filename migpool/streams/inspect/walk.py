@@ -212,7 +212,7 @@ class StreamWalk:
         found = self._found
         later = found.configuration.later if found.configuration is not None else ()
         notes = [f"the configuration has {one}, which is not known here" for one in later]
-        notes += [*self._later, *([self._padding] if self._padding else [])]
+        notes += [*self._boundaries.notes, *self._later, *([self._padding] if self._padding else [])]
         if found.header_version is not None and found.configuration is None and found.sections:
             notes.append("there is no CONFIGURATION: the machine's name is not known, pages are taken as described")
         if found.footers is False:

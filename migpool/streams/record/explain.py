@@ -43,6 +43,8 @@ BUCKETS: Final = 120
 MESSAGES: Final = 200
 _FIRST: Final = 512
 _TLS: Final = b"\x16\x03"
+_RESUMED: Final = b"\x08"
+"""With a command begins what is sent on a new connection after a break."""
 PACKETS: Final = 1000
 
 
@@ -153,7 +155,10 @@ class _Explaining:
         if one.source.recorded:
             with (self._directory / one.source.file).open("rb") as file:
                 first = file.read(_FIRST)
-        if self._summary.postcopy and not first.startswith(_TLS):
+        if self._summary.postcopy and first.startswith(_RESUMED):
+            use.name = "main channel, resumed"
+            use.trouble = "the postcopy was resumed here after a break; what came since then is not explained"
+        elif self._summary.postcopy and not first.startswith(_TLS):
             use.name = "preempt channel"
             if first:
                 use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)

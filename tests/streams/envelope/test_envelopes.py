@@ -118,8 +118,9 @@ def test_an_offset_is_taken_as_it_is_given(tmp_path: Path) -> None:
     assert here("inspect", str(path), "--offset", "4096").code == 0
     assert here("inspect", str(path), "--offset", "99999999").err.startswith(f"migpool: {path} ends before --offset")
     assert fed(path.read_bytes(), "inspect", "-", "--offset", "4096").code == 0
-    path.write_bytes(b"\1" * 100 + STREAM)
-    assert "--offset 100" in here("inspect", str(path)).err
+    for before in (100, 99_999):
+        path.write_bytes(b"\1" * before + STREAM)
+        assert f"--offset {before}" in here("inspect", str(path)).err
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_an_offset_is_taken_as_it_is_given(tmp_path: Path) -> None:
         (b"PK\3\4" + bytes(100), "a zip archive"),
         (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
         (b"QEVM\0\0\0\2" + bytes(30), "a stream of QEMU before 0.14"),
-        (bytes(3000), "3000 zeros"),
+        (bytes(3000), "zeros: if the stream begins further in"),
         (b"anything else", "something that is not known here (it begins with 61 6e 79"),
     ],
     ids=told,
@@ -142,7 +143,7 @@ def test_what_is_no_stream_is_named_for_what_it_is(content: bytes, said: str, tm
     path.write_bytes(content)
     ended = here("inspect", str(path))
     assert ended.code == 1
-    assert said.replace("3000 zeros", "zeros") in ended.err
+    assert said in ended.err
     assert "no migration stream" in ended.out
 
 
