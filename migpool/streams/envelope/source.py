@@ -53,6 +53,10 @@ class Source(ABC):
             self._ahead += piece
         return self._ahead[:size]
 
+    def left(self) -> int | None:
+        """How many bytes are still to be read; ``None`` if only reading them tells."""
+        return None
+
     def last(self, count: int) -> tuple[int, bytes] | None:
         """The last ``count`` bytes of all that is still to be read, and the place of the first of them.
 
@@ -98,6 +102,9 @@ class SeekableSource(Source):
         piece = self.at(self._at, min(size, self._end - self._at))
         self._at += len(piece)
         return piece
+
+    def left(self) -> int | None:
+        return self._end - self._at + len(self._ahead)
 
     def last(self, count: int) -> tuple[int, bytes] | None:
         begin = max(self.begin, self._end - count)

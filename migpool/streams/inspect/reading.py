@@ -135,6 +135,9 @@ class Inspection:
             if self._error is None:
                 reader.feed(piece)
                 yield from self._taken()
+            if self._error is not None and (left := opened.source.left()) is not None:
+                self._size += left  # which nobody will look at
+                break
         if self._error is None:
             self._boundaries.ended = True
             ended: ProtocolError | None = None

@@ -184,3 +184,13 @@ def test_a_way_of_compression_without_its_package_is_named_with_the_command(
     assert ended.code == 2
     assert "lz4 -dc | migpool inspect -" in ended.err
     assert "pip install 'migpool[compression]'" in ended.err
+
+
+def test_what_stands_behind_an_error_of_a_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.write(b"\1")
+        file.truncate(1 << 40)  # reading a TiB of holes would take minutes
+    ended = here("inspect", str(path))
+    assert ended.code == 1
+    assert f"no migration stream, {1 << 40} bytes" in ended.out
