@@ -1,9 +1,9 @@
 """The server's side of one vfio-user connection: reads commands, has the device carry them out, answers.
 
-The device is an emulated one (:class:`migpool_plugins.vfio.state.DeviceState`), which has no registers, no interrupts
-and no guest memory: what belongs to those is answered as by a device that has none, so that any client can come as far
-as the migration. Errors are answered with a bare header and the connection goes on; only bytes that are no message end
-it.
+The device is an emulated one (:class:`migpool_plugins.vfio.state.DeviceState`), and to a VMM a PCI function
+(:class:`migpool_plugins.vfio.vfiouser.pci.PciFunction`). It has no use for guest memory: what belongs to that is
+answered, and nothing else. Errors are answered with a bare header and the connection goes on; only bytes that are no
+message end it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
     INFO,
-    INFO_RESET,
+    INFO_FLAGS,
     MAX_VERSION,
     PART,
     PRECOPY_INFO,
@@ -42,28 +42,48 @@ from migpool_plugins.vfio.vfiouser.message import (
     reply,
     version,
 )
+from migpool_plugins.vfio.vfiouser.pci import INTERRUPTS, REGIONS, PciFunction
 
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
 _MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
 _SMALL: Final = 64 << 10
+_DMA_MAP: Final = struct.Struct("=IIQQQ")
 _DMA_UNMAP: Final = struct.Struct("=IIQQ")
 _NO_DESCRIPTOR: Final = -1
 
 
 class Session:
-    """One connection of one client, closed by who made it; ``refused`` is told of every refusal, in one line."""
+    """One connection of one client, closed by who made it.
+
+    Arguments:
+        connection: the client's.
+        device: whose migration it asks for.
+        function: the same device as a VMM sees it.
+        refused: is told of every refusal, in one line.
+        claim: is called before the migration's state changes or its data move; a :class:`Refusal` if that is not for
+            this client now.
+
+    Attributes:
+        agreed: whether the client has said which version it speaks.
+    """
 
     def __init__(
-        self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
+        self,
+        connection: socket.socket,
+        device: DeviceState,
+        function: PciFunction,
+        refused: Callable[[str], None] | None = None,
+        claim: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         # As much as the system allows: a MiB then takes fewer turns between the two processes.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_TRANSFER)
         self._device = device
         self._told = refused
+        self._claim = claim or (lambda: None)
         self._receive = partial(receive, connection)
-        self._agreed = False
+        self.agreed = False
         self._parts = 0
         self._most_read = 0
         self._left = 0
@@ -74,9 +94,10 @@ class Session:
             UserCommand.VERSION: self._version,
             UserCommand.DEVICE_FEATURE: self._feature,
             UserCommand.GET_INFO: self._info,
-            UserCommand.DMA_MAP: lambda _payload: b"",
+            UserCommand.DMA_MAP: self._dma_map,
             UserCommand.DMA_UNMAP: self._dma_unmap,
             UserCommand.RESET: self._reset,
+            **function.answers,
         }
 
     def run(self) -> None:
@@ -118,7 +139,7 @@ class Session:
         payload = bytearray(header.rest)
         if not self._take(memoryview(payload)):
             return False
-        if not self._agreed and header.command != UserCommand.VERSION:
+        if not self.agreed and header.command != UserCommand.VERSION:
             raise Refusal("VERSION comes first", errno=EPROTO)
         answer = self._answers.get(header.command)
         if answer is None:
@@ -129,13 +150,13 @@ class Session:
         return True
 
     def _version(self, payload: bytes) -> bytes:
-        if self._agreed or len(payload) > MAX_VERSION:
+        if self.agreed or len(payload) > MAX_VERSION:
             raise Refusal("a version was agreed on before, or is too long", errno=EINVAL)
         try:
             theirs = parse_version(payload)
         except MessageError as error:
             raise Refusal(f"the client's version was refused: {error}", errno=EINVAL) from None
-        self._agreed = True
+        self.agreed = True
         self._most_read = min(theirs.can.max_transfer, MAX_TRANSFER)
         self._parts = self._device.profile.engines if theirs.can.parts else 0
         return version(
@@ -166,6 +187,7 @@ class Session:
         if what == FeatureFlag.SET and settable:
             if len(body) < MIG_STATE.size or argsz < FEATURE_HEADER.size + MIG_STATE.size:
                 raise Refusal("a state that is set takes 16 bytes", errno=EINVAL)
+            self._claim()
             self._device.set_state(MIG_STATE.unpack_from(body)[0])
             return FEATURE_HEADER.pack(argsz, flags) + MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
         if what != FeatureFlag.GET:
@@ -191,7 +213,12 @@ class Session:
     def _info(self, payload: bytes) -> bytes:
         if len(payload) < INFO.size or INFO.unpack_from(payload)[0] < INFO.size:
             raise Refusal(f"argsz of the device's information is {INFO.size} at least", errno=EINVAL)
-        return INFO.pack(INFO.size, INFO_RESET, 0, 0)
+        return INFO.pack(INFO.size, INFO_FLAGS, REGIONS, INTERRUPTS)
+
+    def _dma_map(self, payload: bytes) -> bytes:
+        if len(payload) < _DMA_MAP.size:
+            raise Refusal("a DMA_MAP takes 32 bytes", errno=EINVAL)
+        return b""
 
     def _dma_unmap(self, payload: bytes) -> bytes:
         if len(payload) < _DMA_UNMAP.size:
@@ -199,6 +226,7 @@ class Session:
         return payload[: _DMA_UNMAP.size]
 
     def _reset(self, _payload: bytes) -> bytes:
+        self._claim()
         self._device.reset()
         return b""
 
@@ -211,6 +239,7 @@ class Session:
         self._check(argsz, size, self._most_read)
         if not header.wants_reply:
             raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
+        self._claim()
         saving = self._device.saving()
         views = saving.read(size)
         came = sum(len(view) for view in views)
@@ -230,6 +259,7 @@ class Session:
         self._check(argsz, size, self._left)
         if size != self._left:
             raise Refusal(f"a write of {size} bytes came with {self._left}", errno=EINVAL)
+        self._claim()
         loading = self._device.loading()
         self._left = 0  # The device takes all of it, or the connection is over.
         whole = loading.write(size, self._receive)
@@ -274,7 +304,7 @@ class Session:
         return True
 
     def _check(self, argsz: int, size: int, most: int, form: struct.Struct = DATA) -> None:
-        if not self._agreed:
+        if not self.agreed:
             raise Refusal("VERSION comes first", errno=EPROTO)
         if argsz < form.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
