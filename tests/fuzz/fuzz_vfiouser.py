@@ -24,8 +24,8 @@ from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connect import Connect
 from migpool_plugins.vfio.vfiouser.connection import Connection
 from migpool_plugins.vfio.vfiouser.message import (
-    DATA,
     HEADER,
+    PART,
     Capabilities,
     Header,
     MessageError,
@@ -158,7 +158,7 @@ def _wanted(script: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
     at = 0
     while at + HEADER.size <= len(script):
         try:
-            header = Header.parse(script[at : at + HEADER.size], HEADER.size + DATA.size + MAX_TRANSFER)
+            header = Header.parse(script[at : at + HEADER.size], HEADER.size + PART.size + MAX_TRANSFER)
         except MessageError:
             break
         if header.is_reply:

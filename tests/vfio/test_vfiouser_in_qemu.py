@@ -16,7 +16,7 @@ import pytest
 
 from migpool_plugins.vmsd.capture import sections
 from tests.support import ROOT
-from tests.support.commandline import Command, started
+from tests.support.commandline import Command, here, scenario_file, started
 from tests.support.vfio.vfiouser_rig import RawClient
 
 LIMIT: Final = 60.0
@@ -133,6 +133,13 @@ def test_qemu_attaches_the_device_and_another_client_migrates_it_meanwhile(progr
         assert len(client.read(4096)[1]) == 4096
         assert client.go("RUNNING") == 0
         client.close()
+        with started("vfio", "serve", "network-function", "--socket", "other"):
+            table = (
+                'plugin = "vfio"\noptions = {backend = "vfio-user", socket = {source = "nic", destination = "other"}}'
+            )
+            moved = here("run", scenario_file(Path("beside.toml"), [table]))
+        assert moved.code == 0, moved.err
+        assert qemu.words(bar + 4, 1) == [2]
         qemu.ask("system_reset")
         qemu.placed()
         assert qemu.quit() == (0, "")

@@ -367,6 +367,22 @@ def test_one_client_more_than_are_served_at_once_is_sent_away(engines: int, benc
     assert bench.told == [f"0000:01:00.0/vfio: a client was sent away: {most} are connected"]
 
 
+def test_a_part_may_be_as_long_as_any_data(bench: Bench) -> None:
+    most = 4 << 20
+    clients = []
+    for name in ("source", "destination"):
+        client = bench.client(bench.serve(name, engines=1, size=most, chunk=most)[0], agree=False)
+        table = {"capabilities": {"max_data_xfer_size": most, "migpool": {"parts": 1}}}
+        client.ask(VERSION, struct.pack("=HH", 0, 2) + json.dumps(table).encode() + b"\0")
+        clients.append(client)
+    source, destination = clients
+    assert (source.go("STOP_COPY"), destination.go("RESUMING")) == (0, 0)
+    error, part = source.ask(0xFF01, struct.pack("=III", 12 + most, most, 0))
+    assert (error, len(part)) == (0, 12 + most)
+    assert destination.ask(0xFF02, part) == (0, b"")
+    assert destination.go("RUNNING") == 0
+
+
 def test_capabilities_are_json_that_ends_in_a_nul(bench: Bench) -> None:
     client = bench.client(bench.serve()[0], agree=False)
     _, answer = client.ask(VERSION, struct.pack("=HH", 0, 2))

@@ -46,7 +46,7 @@ from migpool_plugins.vfio.vfiouser.pci import INTERRUPTS, REGIONS, PciFunction
 
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
-_MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
+_MOST: Final = HEADER.size + PART.size + MAX_TRANSFER
 _SMALL: Final = 64 << 10
 _DMA_MAP: Final = struct.Struct("=IIQQQ")
 _DMA_UNMAP: Final = struct.Struct("=IIQQ")
