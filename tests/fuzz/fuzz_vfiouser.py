@@ -136,7 +136,7 @@ def _clear(error: DeviceError) -> None:
 def commands(data: bytes) -> None:
     """What a client says to our server: whole messages are answered, each once and in order."""
     how, script = data[0] if data else 0, data[1:]
-    connection, device = _scripted(script, how), _device(ENGINES if how & PARTS else PROFILE)
+    connection, device = _scripted(script, how, patience=2), _device(ENGINES if how & PARTS else PROFILE)
     told: list[str] = []
     Session(connection, device, PciFunction(device), told.append).run()  # type: ignore[arg-type]  # all of a socket that it uses
     connection.close()
@@ -174,8 +174,9 @@ def _wanted(script: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
 # ---------------------------------------------------------------------- both
 
 
-def _scripted(script: bytes, how: int) -> ScriptedSocket:
-    return ScriptedSocket(script, silent=bool(how & SILENT), most=7 if how & DRIBBLES else 1 << 30)
+def _scripted(script: bytes, how: int, patience: int | None = None) -> ScriptedSocket:
+    most = 7 if how & DRIBBLES else 1 << 30
+    return ScriptedSocket(script, silent=bool(how & SILENT), most=most, patience=patience)
 
 
 def _messages(data: bytes | bytearray) -> list[Header]:

@@ -13,7 +13,7 @@ import pytest
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.migration import Flags, MigrationState, path
-from migpool_plugins.vfio.vfiouser import port
+from migpool_plugins.vfio.vfiouser import port, session
 from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfiouser_rig import (
     DMA_MAP,
@@ -283,6 +283,24 @@ def test_clients_that_are_silent_block_no_other_and_are_sent_away(
         late.exactly(1)
     assert bench.told[-1] == "0000:01:00.0/vfio: a client was sent away: it said no VERSION within 0.01 s"
     assert len(busy.read_all()) == SIZE
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x10", struct.pack("=II", 8 + 4096, 4096) + bytes(1000)])
+def test_a_message_that_does_not_come_whole_ends_its_connection(
+    rest: bytes, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MESSAGE_LIMIT", 0.05)
+    (where,) = bench.serve()
+    client = bench.client(where)
+    assert client.go("RESUMING") == 0
+    head = struct.pack("=HHIII", 1, WRITE, 16 + 8 + 4096, 0, 0)
+    client.socket.sendall(head + rest if rest else head[:5])
+    with pytest.raises((Gone, OSError)):
+        client.exactly(1)
+    assert bench.told == [
+        "0000:01:00.0/vfio: the client's connection is ended: a message did not come whole within 0.05 s"
+    ]
+    assert bench.client(where).ask(RESET) == (0, b"")
 
 
 def test_a_client_that_goes_away_from_a_stalled_device_frees_it_for_the_next(bench: Bench) -> None:

@@ -10,22 +10,14 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from errno import EINVAL, ENOTSUP, EPROTO
-from functools import partial
 from typing import Final
 
-from migpool_plugins.vfio.migration import (
-    FEATURE_HEADER,
-    MIG_DATA_SIZE,
-    MIG_STATE,
-    MIGRATION,
-    PRE_COPY,
-    Feature,
-    FeatureFlag,
-)
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import Refusal, drain, receive
+from migpool_plugins.vfio.transfer import Refusal, drain, limit_waits
+from migpool_plugins.vfio.vfiouser.features import feature
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
@@ -33,7 +25,6 @@ from migpool_plugins.vfio.vfiouser.message import (
     INFO_FLAGS,
     MAX_VERSION,
     PART,
-    PRECOPY_INFO,
     Capabilities,
     Header,
     MessageError,
@@ -47,10 +38,11 @@ from migpool_plugins.vfio.vfiouser.pci import INTERRUPTS, REGIONS, PciFunction
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
 _MOST: Final = HEADER.size + PART.size + MAX_TRANSFER
+MESSAGE_LIMIT: Final = 30.0
+"""Seconds that the rest of a message may take to come once it has begun, and an answer to be taken."""
 _SMALL: Final = 64 << 10
 _DMA_MAP: Final = struct.Struct("=IIQQQ")
 _DMA_UNMAP: Final = struct.Struct("=IIQQ")
-_NO_DESCRIPTOR: Final = -1
 
 
 class Session:
@@ -82,7 +74,7 @@ class Session:
         self._device = device
         self._told = refused
         self._claim = claim or (lambda: None)
-        self._receive = partial(receive, connection)
+        limit_waits(connection, MESSAGE_LIMIT)
         self.agreed = False
         self._parts = 0
         self._most_read = 0
@@ -103,7 +95,7 @@ class Session:
     def run(self) -> None:
         """Answer until the client goes away or sends what is no message."""
         try:
-            while self._receive(self._head):
+            while self._next():
                 header = Header.parse(self._head, _MOST)
                 if header.is_reply:
                     raise MessageError("a reply came, and nothing had been asked")
@@ -126,7 +118,38 @@ class Session:
         except MessageError as error:
             self._tell(f"the client's connection is ended: {error}")
         except OSError:
-            return  # The client is gone.
+            return  # The client is gone, or takes no answer.
+
+    def _next(self) -> bool:
+        """Receive a header, for which a client has any time; false at the end of the connection."""
+        while True:
+            try:
+                count = self._connection.recv_into(self._head, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                continue
+            return count > 0 and self._receive(self._head[count:])
+
+    def _receive(self, view: memoryview) -> bool:
+        """Fill ``view`` with more of a message that has begun; false at the end of the connection, or of its time."""
+        begun: float | None = None
+        while view:
+            try:
+                count = self._connection.recv_into(view, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                return self._late()
+            if not count:
+                return False
+            view = view[count:]
+            if view:
+                # A client that dribbles must not have the limit of a call again and again.
+                begun = begun or time.monotonic()
+                if time.monotonic() - begun > MESSAGE_LIMIT:
+                    return self._late()
+        return True
+
+    def _late(self) -> bool:
+        self._tell(f"the client's connection is ended: a message did not come whole within {MESSAGE_LIMIT:g} s")
+        return False
 
     def _take(self, view: memoryview) -> bool:
         """Receive the next bytes of the message, of which what is left is let go if it is refused; false at the end."""
@@ -171,44 +194,7 @@ class Session:
         )
 
     def _feature(self, payload: bytes) -> bytes:
-        if len(payload) < FEATURE_HEADER.size:
-            raise Refusal("a feature without its header", errno=EINVAL)
-        argsz, flags = FEATURE_HEADER.unpack_from(payload)
-        body = payload[FEATURE_HEADER.size :]
-        index, what = flags & FeatureFlag.INDEX, flags >> 16 << 16
-        settable = index == Feature.MIG_DEVICE_STATE
-        known = index in Feature.__members__.values()
-        if not known or what >= FeatureFlag.PROBE << 1:
-            raise Refusal(f"feature {index} is not known", errno=EINVAL)
-        if what & FeatureFlag.PROBE:
-            if (what & FeatureFlag.SET and not settable) or argsz < FEATURE_HEADER.size:
-                raise Refusal(f"feature {index} cannot be set", errno=EINVAL)
-            return payload[: FEATURE_HEADER.size]
-        if what == FeatureFlag.SET and settable:
-            if len(body) < MIG_STATE.size or argsz < FEATURE_HEADER.size + MIG_STATE.size:
-                raise Refusal("a state that is set takes 16 bytes", errno=EINVAL)
-            self._claim()
-            self._device.set_state(MIG_STATE.unpack_from(body)[0])
-            return FEATURE_HEADER.pack(argsz, flags) + MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
-        if what != FeatureFlag.GET:
-            raise Refusal(f"feature {index} can be got" + (" or set" if settable else ""), errno=EINVAL)
-        came = self._get(Feature(index))
-        if argsz < FEATURE_HEADER.size + len(came):
-            raise Refusal(f"argsz is {argsz}, the answer takes {FEATURE_HEADER.size + len(came)}", errno=EINVAL)
-        return FEATURE_HEADER.pack(FEATURE_HEADER.size + len(came), flags) + came
-
-    def _get(self, feature: Feature) -> bytes:
-        match feature:
-            case Feature.MIGRATION:
-                return MIGRATION.pack(self._device.profile.flags)
-            case Feature.MIG_DEVICE_STATE:
-                return MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
-            case Feature.MIG_DATA_SIZE:
-                return MIG_DATA_SIZE.pack(self._device.data_size())
-            case Feature.PRECOPY_INFO:
-                if self._device.where() not in PRE_COPY:
-                    raise Refusal("there is pre-copy information only in PRE_COPY", errno=EINVAL)
-                return PRECOPY_INFO.pack(*self._device.saving().left())
+        return feature(self._device, payload, self._claim)
 
     def _info(self, payload: bytes) -> bytes:
         if len(payload) < INFO.size or INFO.unpack_from(payload)[0] < INFO.size:
