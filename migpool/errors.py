@@ -89,6 +89,13 @@ class DeviceError(MigpoolError):
         return f"{where}: {self.message}"
 
 
+class BrokenDeviceError(DeviceError):
+    """A device's plug-in did what the interface does not allow: it raised something else, or returned what it must not.
+
+    The message says what came, what is allowed, and the plug-in's file and line.
+    """
+
+
 class VerificationError(DeviceError):
     """A device's state arrived, and is not the state that was sent."""
 

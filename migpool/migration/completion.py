@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
-from migpool.core.interpreter import of
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, VerificationError
 from migpool.migration.report import boot_id, digest_of
@@ -110,7 +108,7 @@ class Completion:
             raise PeerError(f"{RUNS_THERE}: {return_path.failure}")
         for slot in self._machine:
             theirs = return_path.digests.get(slot.number)
-            ours = of(slot, "fingerprint", partial(digest_of, slot.device))
+            ours = digest_of(slot)
             if theirs is not None and any(theirs) and any(ours):
                 verified[slot.number] = ours == theirs
         wrong = [slot.name for slot in self._machine if verified.get(slot.number) is False]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, TypedDict
 
 from migpool.core.buffers import BufferPool
+from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
@@ -182,7 +183,7 @@ class Endpoint(ABC):
     def _abort_devices(self) -> None:
         # Once the machine runs at the destination, its devices there are in use, and those here are done with.
         if self.state is not State.RUNNING:
-            per_device(self.machine, lambda slot: slot.device.abort())
+            per_device(self.machine, lambda slot: of(slot, "abort", slot.device.abort))
 
     def _undo_noting(self) -> None:
         try:

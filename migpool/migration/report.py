@@ -8,8 +8,11 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migpool.core import returned
+from migpool.core.calls import of
+from migpool.core.machine import Slot
 from migpool.core.trace import Span
-from migpool.device import Device, Side
+from migpool.device import Side
 from migpool.migration.states import State
 from migpool.wire.returnpath import DIGEST_SIZE
 
@@ -133,9 +136,9 @@ def peak_rss() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def digest_of(device: Device) -> bytes:
+def digest_of(slot: Slot) -> bytes:
     """A device's fingerprint as the return path carries it: 32 bytes, all zero without one."""
-    fingerprint = device.fingerprint()
+    fingerprint = of(slot, "fingerprint", lambda: returned.digest(slot, "fingerprint", slot.device.fingerprint()))
     if fingerprint is None:
         return bytes(DIGEST_SIZE)
     return fingerprint if len(fingerprint) == DIGEST_SIZE else hashlib.sha256(fingerprint).digest()

@@ -13,7 +13,9 @@ from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
 
-from migpool.core.machine import Machine
+from migpool.core import returned
+from migpool.core.calls import of
+from migpool.core.machine import Machine, Slot
 from migpool.device import Side, StateCosts
 from migpool.lab.run.result import SideTrace
 from migpool.migration.destination import Destination
@@ -155,7 +157,7 @@ class SideRun:
             if cancelled:
                 endpoint.cancel()
             report = endpoint.run(self.address)
-            costs = tuple(slot.device.costs() for slot in machine)
+            costs = tuple(of(slot, "costs", partial(_costs, slot)) for slot in machine)
         finally:
             try:
                 machine.close()
@@ -171,6 +173,10 @@ class SideRun:
             else partial(Destination, listening=self.listening)
         )
         return make(machine, self.scenario.settings(), part.make(), workers=part.workers, watch=self.watch)
+
+
+def _costs(slot: Slot) -> StateCosts | None:
+    return returned.costs(slot, "costs", slot.device.costs())
 
 
 @contextmanager
