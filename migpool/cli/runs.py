@@ -100,6 +100,10 @@ def run_models(
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
+        for pair in [run.pair for run in lab.runs if run.result is bad[0]] if invocation.debug else []:
+            screen.print(
+                pair.source.traceback + pair.destination.traceback, markup=False, highlight=False, soft_wrap=True
+            )
     return 1 if bad else 0
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
 from time import monotonic_ns
+from traceback import format_exception
 from types import CodeType, FrameType, TracebackType
 from typing import Final, Protocol, TypeVar
 
@@ -26,6 +27,8 @@ from migpool.device import Device
 from migpool.errors import BrokenDeviceError, DeviceError, MigpoolError
 
 T = TypeVar("T")
+OURS: Final = ("migpool/", "threading.py", "concurrent/")
+"""How the lines begin that are in the stack of any thread."""
 LONG: Final = 3.0
 """Seconds after which a call is worth telling of to whoever waits."""
 
@@ -75,15 +78,17 @@ class Seen:
     """A call that has lasted for long.
 
     Attributes:
-        stack: the plug-in's frames and those below, the outermost first, each ``file:line function``.
+        place: the plug-in's line that is executed, as ``file:line``.
+        stack: the plug-in's frames and what they call, the outermost first, each ``file:line function``.
     """
 
     call: Call
     seconds: float
+    place: str
     stack: tuple[str, ...]
 
     def __str__(self) -> str:
-        where = origin(self.call.owner, self.call.method, next(iter(self.stack[::-1]), "").partition(" ")[0])
+        where = origin(self.call.owner, self.call.method, self.place)
         return f"{self.call.owner.name} has been in {self.call.method} for {self.seconds:.0f} s{where}"
 
 
@@ -96,8 +101,9 @@ def under_way(longer_than: float = LONG) -> list[Seen]:
         call = noted.call()
         if call is None or (now - call.since) / 1e9 < longer_than:
             continue
-        if stack := _stack(frames.get(ident), files_of(call.owner.device)):
-            found.append(Seen(call, (now - call.since) / 1e9, stack))
+        place, stack = _stack(frames.get(ident), files_of(call.owner.device))
+        if place:
+            found.append(Seen(call, (now - call.since) / 1e9, place, stack))
     return sorted(found, key=lambda seen: -seen.seconds)
 
 
@@ -189,15 +195,36 @@ def shown(value: object) -> str:
 
 MOST_SHOWN: Final = 60
 
+
+def traceback_of(error: BaseException | None) -> str:
+    """The traceback of what a plug-in raised that it must not; empty for an error that says all itself."""
+    cause = error and error.__cause__
+    return "" if cause is None or isinstance(cause, MigpoolError) else "".join(format_exception(cause))
+
+
 # ------------------------------------------------------------------ where the plug-in's code is
 
 
 def origin(owner: Owner, method: str, place: str = "") -> str:
     """The plug-in and the line, in brackets; ``place``: instead of where the method is defined."""
-    device = owner.device
-    place = place or defined_at(getattr(type(device), method, None) if isinstance(device, Device) else device)
+    place = place or _defining(owner.device, method)
     told = ", ".join(filter(None, (owner.plugin and f"plug-in {owner.plugin}", place)))
     return told and f" ({told})"
+
+
+def place_of(device: object, method: str) -> str:
+    """Where a device's method is defined, in brackets."""
+    place = _defining(device, method)
+    return place and f" ({place})"
+
+
+def _defining(device: object, method: str) -> str:
+    """``file:line`` of a device's method, or of its class where it has none of its own; of a function itself."""
+    if not isinstance(device, Device):
+        return defined_at(device)
+    function = getattr(type(device), method, None)
+    own = function is not None and not getattr(function, "__module__", "").startswith("migpool.device")
+    return defined_at(function if own else type(device))
 
 
 def defined_at(function: object) -> str:
@@ -215,7 +242,7 @@ def files_of(made: object) -> tuple[str, ...]:
 
 
 def _places(module_name: str) -> Iterator[str]:
-    if not module_name or module_name == "builtins" or module_name.startswith(("migpool.", "abc")):
+    if module_name in ("", "abc", "builtins") or module_name.startswith("migpool."):
         return
     module = sys.modules.get(module_name.partition(".")[0])
     for folder in getattr(module, "__path__", ()):
@@ -244,17 +271,28 @@ def _place_of_error(error: BaseException, files: tuple[str, ...]) -> str:
     return place
 
 
-def _stack(frame: FrameType | None, files: tuple[str, ...]) -> tuple[str, ...]:
-    """From the plug-in's outermost frame on."""
+def _stack(frame: FrameType | None, files: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The plug-in's innermost line, and all frames from its outermost one on; nothing if it has none."""
     lines: list[str] = []
-    found = 0
+    innermost, outermost = "", 0
     while frame is not None:
         code = frame.f_code
-        lines.append(f"{_place(code.co_filename, frame.f_lineno)} {code.co_name}")
+        place = _place(code.co_filename, frame.f_lineno)
+        lines.append(f"{place} {code.co_name}")
         if files and code.co_filename.startswith(files):
-            found = len(lines)
+            innermost, outermost = innermost or place, len(lines)
         frame = frame.f_back
-    return tuple(reversed(lines[:found]))
+    return innermost, tuple(reversed(lines[:outermost]))
+
+
+def stack_of(frame: FrameType | None) -> tuple[str, ...]:
+    """All frames of a thread that are not Python's own or migpool's, or that were called by others; outermost first."""
+    lines: list[str] = []
+    while frame is not None:
+        lines.append(f"{_place(frame.f_code.co_filename, frame.f_lineno)} {frame.f_code.co_name}")
+        frame = frame.f_back
+    foreign = [at for at, line in enumerate(lines) if not line.startswith(OURS)]
+    return tuple(reversed(lines[: foreign[-1] + 1])) if foreign else ()
 
 
 def _of_the_user(error: BaseException) -> bool:

@@ -132,6 +132,7 @@ RETURNS: Final[Mapping[str, Callable[..., object]]] = {
 
 # ------------------------------------------------------------------ attributes
 
+_WORDS: Final = {"instance_id": "instance id"}
 _LOCKS: Final = ("big", "own", "none")
 _CHANNELS: Final = (None, "main-channel", "multifd")
 
@@ -153,9 +154,9 @@ def attributes(device: Any, plugin: str) -> None:
             value = getattr(device, name)
             fits = allowed(value)
         except Exception as error:
-            raise DeviceError(f"its {name} cannot be read: {type(error).__name__}: {error} ({where})") from error
+            raise DeviceError(f"has a {name} that cannot be read: {type(error).__name__}: {error} ({where})") from error
         if not fits:
-            raise ValueError(f"{name} {value!r:.60}: {right}{where and f' ({where})'}")
+            raise ValueError(f"has the {_WORDS.get(name, name)} {value!r:.60}: {right}{where and f' ({where})'}")
 
 
 def _text(value: object) -> bool:

@@ -84,6 +84,8 @@ class SideReport:
         threads_before: how many threads worked for the migration when its switchover began, the caller's included.
         remarks: what a reader should know of how the threading model went to work here, a sentence each.
         peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
+        waited: whether the error is that something did not come in time, or only shows that.
+        traceback: of what a device raised that it must not; empty without one.
     """
 
     side: Side
@@ -104,6 +106,8 @@ class SideReport:
     threads_before: int = 0
     remarks: tuple[str, ...] = ()
     peer_gone: bool = False
+    waited: bool = False
+    traceback: str = ""
 
     @property
     def precopied(self) -> int:
