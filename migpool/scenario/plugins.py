@@ -62,6 +62,12 @@ def describe() -> list[Plugin]:
     ]
 
 
+def distribution(kind: Kind, name: str) -> str:
+    """The package that announces a plug-in, with its version; empty if that is not known. Nothing is imported."""
+    found = next(iter(entry_points(group=_GROUPS[kind], name=name.partition(":")[0])), None)
+    return f"{found.dist.name} {found.dist.version}" if found is not None and found.dist is not None else ""
+
+
 def load_device_plugin(name: str) -> DevicePlugin:
     """Import the device plug-in of that name.
 
@@ -98,7 +104,7 @@ def made_by(name: str, plugin: DevicePlugin, context: DeviceContext) -> list[Dev
             devices = list(made) if isinstance(made, Iterable) else None
     except MigpoolError:
         raise  # it refuses, in its own words
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 -- whatever a plug-in raises
         found = located(error, maker, "function")
         raise found from found.__cause__
     if devices is None:
