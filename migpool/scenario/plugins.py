@@ -8,7 +8,6 @@ asked for, so a plug-in that is broken hurts only who uses it; :func:`describe` 
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Final, Literal, TypeAlias, cast
 from migpool.core.calls import located, noted, raised, said, wrong
 from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue
 from migpool.errors import MigpoolError, PluginError, UsageError
+from migpool.scenario.messages import parse_toml
 from migpool.schedulers.base import Scheduler
 
 Kind: TypeAlias = Literal["device", "scheduler"]
@@ -112,7 +112,7 @@ def made_by(name: str, plugin: DevicePlugin, context: DeviceContext) -> list[Dev
     if all(isinstance(device, Device) for device in devices):
         return devices
     other = next(thing for thing in devices if not isinstance(thing, Device))
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         for device in devices:
             if isinstance(device, Device):
                 device.close()
@@ -199,8 +199,8 @@ def read_options(texts: Sequence[str]) -> dict[str, OptionValue]:
         if not equals or not key.strip():
             raise UsageError(f"option {text!r} is no KEY=VALUE: write for example -o size=65536")
         try:
-            read = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            read = parse_toml(f"value = {value}")["value"]
+        except ValueError:
             read = value.strip()
         options[key.strip()] = cast("OptionValue", read)
     return options

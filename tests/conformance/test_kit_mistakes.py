@@ -17,7 +17,7 @@ LIMIT = "4"
 """Seconds for a check that hangs; far more than those before it take."""
 LENGTHS = ("iterate", "save_state")
 BYTES = ("save_setup", "save_config")
-OTHERS = ("pending", "fingerprint", "exact_config", "describe_config", "costs")
+OTHERS = ("pending", "fingerprint", "exact_config", "describe_config", "costs", "needed")
 SILENT = ("quiesce", "stop", "wake", "resume", "load_setup", "load_state", "load_config", "start", "verify", "abort")
 METHODS = (*LENGTHS, *BYTES, *OTHERS, *SILENT, "check_version", "close", "function")
 """All that migpool calls, whatever the threading model is; ``function`` is the plug-in itself."""
@@ -105,6 +105,9 @@ ATTRIBUTES = {
     "save_lock": ('"x"', "[1]"),
     "load_lock": ("true",),
     "after": ('"ram"', "[1]"),
+    "early": ("1",),
+    "optional": ('"yes"',),
+    "priority": ('"high"',),
     "note": ("1",),
     "remark": ("[1]",),
     "peer_to_peer": ("1",),

@@ -94,6 +94,9 @@ class Honest(Device):
     def exact_config(self) -> bool:
         return False
 
+    def needed(self) -> bool:
+        return True
+
     def describe_config(self) -> None: ...
 
     def costs(self) -> None: ...

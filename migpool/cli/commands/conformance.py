@@ -76,7 +76,8 @@ def conformance(
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
     if model and (option or models or every_wait or count != 1):
         raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
-    from migpool.cli.invocation import Invocation, check_writable, write
+    from migpool.cli.invocation import Invocation
+    from migpool.cli.output import check_writable, write
     from migpool.conformance.check import CheckResult
     from migpool.conformance.course import device_course, model_course
     from migpool.conformance.showing import Report, heading, lines

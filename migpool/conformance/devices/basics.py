@@ -60,6 +60,7 @@ def ask(device: Device) -> None:
     device.exact_config()
     device.describe_config()
     device.costs()
+    device.needed()
 
 
 def _whole_class(device: Device) -> None:

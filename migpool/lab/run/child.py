@@ -42,7 +42,7 @@ from typing import Any, Final
 
 from migpool.core.calls import exits_told, traceback_of
 from migpool.device import Side
-from migpool.errors import Cancelled, MigpoolError, UsageError
+from migpool.errors import BuildError, Cancelled, MigpoolError, UsageError
 from migpool.lab.run.long_calls import long_calls
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun, warnings_told
@@ -194,14 +194,16 @@ def main() -> None:
     faulthandler.enable(2)
 
     def tell_exit(text: str) -> None:
-        control.send({"error": text, "usage": False, "traceback": "".join(format_stack(sys._getframe(2)))})
+        control.send(
+            {"error": text, "usage": False, "unbuilt": False, "traceback": "".join(format_stack(sys._getframe(2)))}
+        )
 
     try:
         with warnings_told(lambda text: control.send({"warning": text})), exits_told(tell_exit):
             Child(control).serve()
     except MigpoolError as error:
-        usage = isinstance(error, UsageError)
-        control.send({"error": str(error), "usage": usage, "traceback": traceback_of(error)})
+        told = {"usage": isinstance(error, UsageError), "unbuilt": isinstance(error, BuildError)}
+        control.send({"error": str(error), "traceback": traceback_of(error), **told})
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ class ChildProcess:
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
         usage: why it refused to begin, if the scenario or the model is at fault.
+        unbuilt: whether its machine could not be made.
     """
 
     def __init__(self, side: Side, task: Message) -> None:
@@ -110,6 +111,7 @@ class ChildProcess:
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
         self.usage = ""
+        self.unbuilt = False
         self._learnt = self._freed = self.asked = False
         self._entered: list[tuple[Side, State]] = []
         with ExitStack() as undo:
@@ -162,9 +164,10 @@ class ChildProcess:
             case {"result": form}:
                 self.outcome = SideOutcome(SideResult.from_json(form), "")
                 self.bytes = self.outcome.result.report.bytes if self.outcome.result else self.bytes
-            case {"error": error, "usage": usage, "traceback": trace}:
+            case {"error": error, "usage": usage, "unbuilt": unbuilt, "traceback": trace}:
                 self.outcome = SideOutcome(None, error, trace=trace)
                 self.usage = error if usage else ""
+                self.unbuilt = unbuilt
 
     def learn(self, address: str) -> None:
         """Tell the source where the destination listens, once."""
@@ -243,8 +246,9 @@ class Observed:
 class PairResult:
     """How one run ended.
 
-    Attributes:
+    Arguments:
         cancelled: whether the run was cancelled from here.
+        unbuilt: whether a side could not make its machine.
         calls: of devices, those that lasted for long when the first side ended.
     """
 
@@ -252,6 +256,7 @@ class PairResult:
     destination: SideOutcome
     cancelled: bool
     rounds: tuple[RoundResult, ...] = ()
+    unbuilt: bool = False
     calls: tuple[LongCall, ...] = ()
 
     @property
@@ -346,7 +351,14 @@ class ProcessPair:
                     break
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
-        return PairResult(source.ending(), destination.ending(), bool(self._cancelled), tuple(source.rounds), calls)
+        return PairResult(
+            source.ending(),
+            destination.ending(),
+            bool(self._cancelled),
+            tuple(source.rounds),
+            source.unbuilt or destination.unbuilt,
+            calls,
+        )
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""
