@@ -11,6 +11,8 @@ import contextlib
 import faulthandler
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Final
 
+import migpool
 from migpool.conformance.check import Check, CheckResult, Details, Outcome, run_check
 from migpool.conformance.devices import Subject as Devices
 from migpool.conformance.devices import checks as checks_of_devices
@@ -32,12 +35,15 @@ from migpool.conformance.models.bench import subjects
 from migpool.core.calls import exits_told
 from migpool.scenario.plugins import Kind, load_device_plugin, read_options
 
-GRACE: Final = 15.0
-"""Seconds more than a check may take that the child has to answer; it has to be started in them."""
+GRACE: Final = 5.0
+"""Seconds more than a check may take that the child has to answer."""
+START: Final = 10.0
+"""Seconds more for one that has to be started first."""
 DUMPED: Final = 0.5
 """Seconds for a process that is asked where it stands."""
-WORDS: Final = 12
-"""Frames of what it says then."""
+FRAME: Final = re.compile(r'^  File "(.+)", line (\d+) in (\S+)', re.MULTILINE)
+OURS: Final = (f"{Path(migpool.__file__).parent}/", f"{Path(os.__file__).parent}/", "<frozen")
+"""How frames begin that are no plug-in's; packages that are installed into Python's own folder are none of its."""
 
 Answer = tuple[Outcome, str, Details]
 
@@ -91,16 +97,18 @@ class ChildRunner:
                 kill_with_children(process)
 
     def _ask(self, name: str, within: float) -> Answer:
+        grace = GRACE if self._child else START + GRACE
         process, connection, printed = self._child = self._child or self._start()
-        patience = min(self._task.limit + GRACE, within)
+        patience = min(self._task.limit + grace, within)
         with contextlib.suppress(OSError):
             connection.send(name)
         try:
             if not connection.poll(patience):
                 stack = _dumped(process, printed)
+                where = f": it stands at {stack[-1]}" if stack else ""
                 return (
                     Outcome.FAILED,
-                    f"the process has not answered within {patience:.0f} s",
+                    f"the process has not answered within {patience:.0f} s{where}",
                     Details(stack, held=True),
                 )
             answer: Answer = connection.recv()
@@ -155,11 +163,14 @@ def _dumped(process: subprocess.Popen[bytes], printed: IO[bytes]) -> tuple[str, 
 
 
 def _frames(printed: IO[bytes]) -> tuple[str, ...]:
-    """The frames of the last thread that was dumped, the outermost first, without those of migpool and Python."""
+    """The frames of the first thread that was dumped in a plug-in's own code, from there on, the outermost first."""
     printed.seek(0)
-    thread = printed.read().decode(errors="replace").rpartition("most recent call first")[2]
-    frames = [line.strip().removeprefix("File ") for line in thread.splitlines() if line.strip().startswith("File ")]
-    return tuple(frames[:WORDS][::-1])
+    for thread in printed.read().decode(errors="replace").split("most recent call first")[1:]:
+        frames = [match.expand(r"\1:\2 \3") for match in FRAME.finditer(thread)]
+        foreign = [at for at, frame in enumerate(frames) if not frame.startswith(OURS) or "site-packages" in frame]
+        if foreign:
+            return tuple(frames[: foreign[-1] + 1][::-1])
+    return ()
 
 
 def _serve(task: Task, kit: Connection) -> None:
@@ -229,11 +240,20 @@ class _Nothing:
 _NOTHING: Final[Any] = _Nothing()
 
 
+def _end_with(kit: Connection) -> None:
+    """End with the kit, whatever the check does; and all that came from it and stayed in the process group."""
+    watch = select.poll()
+    watch.register(kit, 0)  # nothing but the end of it
+    watch.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
     faulthandler.enable(2)
     faulthandler.register(signal.SIGUSR1, 2)
     kit = Connection(int(sys.argv[2]))
     form = json.loads(sys.argv[1])
+    threading.Thread(target=_end_with, args=(kit,), name="lifeline", daemon=True).start()
     really = os._exit
     with exits_told(lambda text: kit.send((Outcome.FAILED, text, Details(held=True)))):
         _serve(Task(**form | {"options": tuple(form["options"])}), kit)

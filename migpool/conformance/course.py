@@ -76,16 +76,16 @@ class Course:
         if time.monotonic() > self._deadline:
             self._ended[None] = f"the total time of {self.total:g} s is over: raise it with --total"
             found = replace(found, text=f"{self._ended[None]}; {found.text}")
-        cause = _cause(found)
-        if cause in self._told:
-            return _not_run(check, f"the same as in {self._told[cause]}: {found.text}")
-        self._told[cause] = str(check)
         if found.details.held:
             self._ended[None] = f"{check} has not ended as a check does"
         elif check.first:
             self._ended[check.under or None] = f"{check} has failed"
         elif not check.under:
             self._alone_failed = self._alone_failed or f"{check} has failed"
+        cause = _cause(found)
+        if cause in self._told:
+            return _not_run(check, f"it is the same as in {self._told[cause]}: {found.text}")
+        self._told[cause] = str(check)
         return found
 
     def _reason(self, check: Check[Any]) -> str:

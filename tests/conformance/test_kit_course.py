@@ -58,6 +58,7 @@ def outcomes(made: Course) -> str:
         ({"one": FAILED, "two": FAILED}, "PFFNNNN"),
         ({"one": HELD}, "PFNNNNN"),
         ({"trip[a]": FAILED}, "PPPFNPP"),
+        ({"trip[a]": FAILED, "trip[b]": FAILED}, "PPPFNNN"),
         ({"more[a]": FAILED}, "PPPPFPP"),
         ({"more[a]": FAILED, "more[b]": FAILED}, "PPPPFPN"),
         ({"more[a]": HELD}, "PPPPFNN"),

@@ -95,11 +95,10 @@ def conformance(
     width = console.width if console.is_terminal else 0
     findings: list[CheckResult] = []
     with closing(course), console.status("") as status:
+        console.print(heading(plugin or model, course), soft_wrap=True)
         for check in course.checks:
             status.update(f"{len(findings) + 1}/{len(course.checks)}  {check}: {check.about}")
             findings.append(course.run(check))
-            if len(findings) == 1:
-                console.print(heading(plugin or model, course))
             for line in lines(findings[-1], course.checks, width, debug=debug):
                 console.print(line, soft_wrap=True)
     package = distribution("scheduler" if model else "device", plugin or model)
