@@ -45,6 +45,18 @@ def complain(line: str) -> None:
     print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
+def noting() -> Callable[[str], None]:
+    """What tells the user of things that end nothing, on stderr: each line once, however often it comes."""
+    told: set[str] = set()
+
+    def note(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            complain(f"note: {line}")
+
+    return note
+
+
 def explain(error: BaseException) -> tuple[list[str], int]:
     """The lines to print for an error, and the exit code."""
     if isinstance(error, MigpoolError):

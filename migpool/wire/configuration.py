@@ -11,6 +11,7 @@ There is no footer: a subsection's first byte, 05, begins nothing else of the ma
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ _NAME_LIMIT: Final = 1024
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 10
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+_MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ class Configuration:
     def page_size(self) -> int:
         """Bytes of a page: 4096 unless the configuration says otherwise."""
         return 4096 if self.page_bits is None else 1 << self.page_bits
+
+    @property
+    def machine_version(self) -> tuple[int, int] | None:
+        """The version of QEMU that the machine's type is named after ("pc-q35-10.0": 10, 0).
+
+        None for a type without one ("microvm"), and for one of a distribution with numbers of its own.
+        """
+        found = _MACHINE_VERSION.search(self.machine)
+        return None if found is None else (int(found[1]), int(found[2]))
 
 
 def configuration(config: Configuration) -> bytes:

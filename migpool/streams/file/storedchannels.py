@@ -20,11 +20,14 @@ from migpool.wire.commands import Command, CommandKind, Packaged, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET, Compression, initial_packet
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.records import Mark
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead
-from migpool.wire.stream import StreamEvent, emit
+from migpool.wire.stream import DeviceSection, StreamEvent, emit
 
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
+_LAST_UNASKED: Final = (11, 0)
+"""The last version whose machine types take a SWITCHOVER_ACK that no device has called for."""
 _DEVICE_STATE_LIMIT: Final = 2 * BYTES_PER_RAM_PACKET
 
 
@@ -38,6 +41,9 @@ class StoredMainChannel:
             does not: who sends the file needs it to open multifd channels.
         multifd: whether there are multifd channels.
         answer: sends a message on the return path.
+        acknowledge: whether to say SWITCHOVER_ACK as soon as the return path is open, as sources up to QEMU 11.0 may
+            wait for; None: as the version in the name of the machine's type says, and without one not.
+        unversioned: told the name of a type without a version, about which nobody has said whether to acknowledge.
 
     Attributes:
         ram: RAM's section, once its blocks are known: pages may be written from then on.
@@ -56,18 +62,24 @@ class StoredMainChannel:
         uuid: bytes,
         multifd: bool,
         answer: Callable[[Message], None],
+        *,
+        acknowledge: bool | None = None,
+        unversioned: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.socket = sock
         self._file = file
         self._uuid = uuid
         self._multifd = multifd
         self._answer = answer
+        self._acknowledge = acknowledge
+        self._unversioned = unversioned
         self._front = Front()
         self._end: EndFinder | None = None
         self._head: SectionHead | None = None
         self.ram: SectionHead | None = None
         self.page_size = 4096
         self.machine = ""
+        self._version: tuple[int, int] | None = None
         self.pages = 0
         self.stopped = False
         self.closed = False
@@ -130,11 +142,14 @@ class StoredMainChannel:
                 raise _postcopy(offset)
             case Configuration(machine=machine, page_size=page_size):
                 self.machine, self.page_size = machine, page_size
+                self._version = event.machine_version
                 if event.uuid is None and any(self._uuid):
                     event = replace(event, uuid=self._uuid)
                 self._file.write(*emit(event))
             case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
                 self._ram_event(event)
+            case DeviceSection():
+                self._device(event)
             case _:
                 self._file.write(*emit(event))
 
@@ -170,7 +185,9 @@ class StoredMainChannel:
         match event.kind:
             case CommandKind.OPEN_RETURN_PATH:
                 self.return_path = True
-                self._answer(SwitchoverAck())
+                self._acknowledge = self._acknowledges_unasked()
+                if self._acknowledge:
+                    self._answer(SwitchoverAck())
             case CommandKind.PING:
                 if self.return_path:
                     self._answer(Pong(ping_value(event)))
@@ -178,6 +195,25 @@ class StoredMainChannel:
                 self._file.write(*emit(event))
             case kind:
                 raise _postcopy(event.offset, kind.name)
+
+    def _acknowledges_unasked(self) -> bool:
+        if self._acknowledge is not None:
+            return self._acknowledge
+        if self._version is None:
+            # A source that waits for it goes on for ever, and its machine runs there; one that does not wait would
+            # fail of it, and its machine would run there and be stored here.
+            self._unversioned(self.machine)
+            return False
+        return self._version <= _LAST_UNASKED
+
+    def _device(self, event: DeviceSection) -> None:
+        """Write an iterable device's section. A file has nobody who could hear that initial data has been loaded."""
+        *others, last = event.records
+        if last.mark is Mark.INITIAL_DATA_SENT:
+            event = replace(event, records=(*others, replace(last, mark=Mark.END)))
+            if self.return_path and not self._acknowledge:
+                self._answer(SwitchoverAck())
+        self._file.write(*emit(event))
 
 
 def _postcopy(offset: int, name: str = "PACKAGED") -> ProtocolError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,27 +18,30 @@ from migpool.wire.devicestate import DeviceStateHeader
 from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
+from migpool.wire.records import data_record, end_payload, initial_data_sent, setup_payload
 from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, SwitchoverAck
-from migpool.wire.sections import Kind, SectionHead, footer, head_bytes
-from migpool.wire.stream import eof, header
-from tests.support.made_machine import PAGE, page
+from migpool.wire.sections import Kind, SectionHead, footer, head_bytes, section
+from migpool.wire.stream import eof, header, vm_description
+from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
 from tests.support.storing_thread import LIMIT, Receiver
 from tests.support.wire_bytes import section_full
 
 RAM = SectionHead(Kind.START, 2, "ram", 0, 4)
 BLOCKS = head_bytes(RAM) + block_list([RamBlock("pc.ram", 64 * PAGE)])
-BEGINNING = header() + configuration(Configuration("made-up")) + open_return_path() + ping(7)
+BEGINNING = header() + configuration(Configuration("made-up-10.0")) + open_return_path() + ping(7)
+MADE_UP = len(header() + configuration(Configuration("made-up", uuid=bytes(16))))
+"""Where the first section of the made-up machine's stream begins."""
 END = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
 
 
 class Source:
     """Connections to a destination: a main channel and some for multifd."""
 
-    def __init__(self, path: Path, channels: int, stack: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, channels: int, stack: contextlib.ExitStack, beginning: bytes = BEGINNING) -> None:
         self._path = path
         self._stack = stack
         self.main = self.open()
-        self.main.sendall(BEGINNING)
+        self.main.sendall(beginning)
         self.channels = [self.open() for _ in range(channels)]
 
     def open(self) -> socket.socket:
@@ -118,10 +122,103 @@ def test_a_channel_that_never_comes_to_a_flush_is_named(tmp_path: Path) -> None:
 def test_one_connection_too_many_is_refused_at_any_time(tmp_path: Path) -> None:
     with migrating(tmp_path, 1) as (source, receiver):
         source.main.sendall(BLOCKS + ram_section_end(2))
-        source.open()
+        source.open().sendall(initial_packet(2))
         assert source.answers()[-1:] in ([Shut(1, 12)], [])
-    assert isinstance(receiver.error, ProtocolError)
-    assert "give --channels as the source has" in str(receiver.error)
+    assert isinstance(receiver.error, PeerError)
+    assert str(receiver.error) == (
+        "the destination took 1 of 3 multifd channels: both ends need the same number of channels; "
+        "give --channels as the source has"
+    )
+
+
+def test_strangers_while_it_is_stored_are_noted_and_end_nothing(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, 0) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", 0, stack)
+        stream = machine_stream()[MADE_UP:]
+        source.main.sendall(stream[: len(stream) // 2])
+        source.open().close()
+        source.open()
+        source.open().sendall(b"GET / HTTP/1.0")
+        source.open().sendall(b"QEVM")
+        source.main.sendall(stream[len(stream) // 2 :])
+        source.main.shutdown(socket.SHUT_WR)
+        assert source.answers()[-1:] == [Shut(0, 12)]
+    assert receiver.stored is not None
+    assert (tmp_path / "kept").stat().st_size == receiver.stored.size
+
+
+@pytest.mark.parametrize(
+    ("machine", "acknowledge", "said"),
+    [
+        ("pc-q35-11.0", None, True),
+        ("pc-i440fx-2.8", None, True),
+        ("pc-q35-9.2+pve1", None, True),
+        ("s390-ccw-virtio-11.1", None, False),
+        ("virt-12.0", None, False),
+        ("microvm", None, False),
+        ("pc-q35-rhel9.6.0", None, False),
+        ("microvm", True, True),
+        ("pc-q35-11.0", False, False),
+        ("pc-q35-11.1", True, True),
+    ],
+)
+def test_a_switchover_is_acknowledged_unasked_only_to_sources_that_wait_for_it(
+    tmp_path: Path, machine: str, acknowledge: bool | None, said: bool
+) -> None:
+    address = Address(path=str(tmp_path / "s"))
+    receiver = Receiver(tmp_path / "kept", address, 0, acknowledge=acknowledge)
+    with receiver, contextlib.ExitStack() as stack:
+        beginning = header() + configuration(Configuration(machine)) + open_return_path() + ping(7)
+        source = Source(tmp_path / "s", 0, stack, beginning)
+        source.main.shutdown(socket.SHUT_WR)
+        assert (SwitchoverAck() in source.answers()) == said
+    unclear = acknowledge is None and machine in ("microvm", "pc-q35-rhel9.6.0")
+    assert [f"machine {machine} has no version" in line for line in receiver.noted] == [True] * unclear
+
+
+@pytest.mark.parametrize(("machine", "acknowledgements"), [("q35-11.0", 1), ("q35-11.1", 2)])
+def test_initial_data_is_acknowledged_as_the_machine_wants_it_and_stored_without_its_mark(
+    tmp_path: Path, machine: str, acknowledgements: int
+) -> None:
+    """A file has no return path: QEMU would refuse the mark there."""
+    device = SectionHead(Kind.START, 7, "0000:00:01.0/vfio", 0, 1)
+    other = replace(device, section_id=8, idstr="0000:00:02.0/vfio")
+    part = replace(device, kind=Kind.PART)
+    sections = [
+        section(device, setup_payload()),
+        section(other, setup_payload()),
+        section(part, [*data_record(b"first"), initial_data_sent()]),
+        section(replace(part, section_id=8), [initial_data_sent()]),
+    ]
+    begins = b"".join(bytes(buffer) for buffers in sections for buffer in buffers)
+    end = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+    rest = eof() + b"".join(map(bytes, vm_description(DESCRIPTION)))
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, 0) as receiver, contextlib.ExitStack() as stack:
+        beginning = header() + configuration(Configuration(machine)) + open_return_path() + ping(7)
+        source = Source(tmp_path / "s", 0, stack, beginning)
+        source.main.sendall(BLOCKS + ram_section_end(2) + begins + end + rest)
+        source.main.shutdown(socket.SHUT_WR)
+        said = source.answers()
+    assert sum(isinstance(message, SwitchoverAck) for message in said) == acknowledgements
+    assert isinstance(said[-1], Shut)
+    assert receiver.stored is not None
+    stored = (tmp_path / "kept").read_bytes()
+    assert begins.replace(initial_data_sent(), end_payload()) in stored
+    assert initial_data_sent() not in stored
+
+
+def test_a_source_that_does_not_hear_the_end_may_have_gone_on(tmp_path: Path) -> None:
+    """The file is kept, as it may be the only one; but it is said that it may not be."""
+    with Receiver(tmp_path / "kept", Address(path=str(tmp_path / "s")), 0) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", 0, stack)
+        source.main.sendall(machine_stream()[MADE_UP:])
+        source.main.close()
+    assert receiver.stored is None
+    assert isinstance(receiver.error, PeerError)
+    assert "its machine may run on there" in str(receiver.error)
+    assert (tmp_path / "kept").exists()
 
 
 def test_multifd_where_none_was_expected_is_refused(tmp_path: Path) -> None:
