@@ -147,6 +147,18 @@ def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
     return Packaged((yield from take(unread, size, "package")), offset)
 
 
+def plausible_command(data: Buffer) -> bool:
+    """Whether a command may begin so: of a number that is known, with as much data as it may have.
+
+    Arguments:
+        data: from the type byte on; of what is missing nothing is said.
+    """
+    if len(data) < _HEAD.size:
+        return data[0] == COMMAND and not any(data[1:2]) and (len(data) < 3 or data[2] in _LENGTHS)
+    first, number, length = _HEAD.unpack_from(data)
+    return first == COMMAND and number in _LENGTHS and length in _LENGTHS[CommandKind(number)]
+
+
 def _wanted(kind: CommandKind) -> str:
     lengths = _LENGTHS[kind]
     if isinstance(lengths, range):

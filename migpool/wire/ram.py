@@ -3,12 +3,14 @@
 The payload is u64 words, big-endian, address | flags in the low bits of a page, until EOS (QEMU 10.0)::
 
     004 MEM_SIZE       the address part is the total; then per block u8 n, name[n], u64 used length
-                       (u64 guest-physical address with x-ignore-shared), until the total is used up
+                       (u64 size of the host's pages after POSTCOPY_ADVISE, if they are huge ones;
+                       u64 guest-physical address with x-ignore-shared), until the total is used up
     002 ZERO           [u8 n, name[n] unless CONTINUE], u8 00
     008 PAGE           [u8 n, name[n] unless CONTINUE], one page
     020 CONTINUE       with the two above: in the block of the entry before
     200 MULTIFD_FLUSH  nothing follows; every multifd channel carries one SYNC for it
     010 EOS            end of the payload
+    040, 100           packed pages, and pages at fixed places of a file: ramforms.py
 
 With multifd the pages travel elsewhere and only MEM_SIZE, MULTIFD_FLUSH and EOS stand here.
 
@@ -29,6 +31,7 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
+from migpool.wire.ramforms import PACKED, RamPacked, read_map, read_packed
 from migpool.wire.sections import Footers, Headed, SectionHead, ascii_text, counted, footer
 from migpool.wire.unread import Buffer, Need, Steps, Unread, take
 
@@ -40,6 +43,7 @@ MEM_SIZE: Final = 0x004
 PAGE: Final = 0x008
 EOS: Final = 0x010
 CONTINUE: Final = 0x020
+HOOK: Final = 0x080
 MULTIFD_FLUSH: Final = 0x200
 
 ZERO_PAGE: Final = -1
@@ -60,11 +64,15 @@ class RamBlock:
         name: the block's name, 1 to 255 bytes of ASCII.
         used_length: how many bytes of it are in use; a multiple of the page size.
         gpa: its guest-physical address; None unless the capability x-ignore-shared is on.
+        host_page: bytes of a page of the memory behind it, if the source says so: huge ones, with postcopy.
+        mapped: how many of its pages stand at fixed places of the file; None unless the capability mapped-ram is on.
     """
 
     name: str
     used_length: int
     gpa: int | None = None
+    host_page: int | None = None
+    mapped: int | None = None
 
 
 class RamSection(Headed):
@@ -130,16 +138,15 @@ class RamSectionEnd:
     offset: int = 0
 
 
-RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
+RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | RamPacked | MultifdFlush | RamSectionEnd
 
 
 def block_list(blocks: Sequence[RamBlock]) -> bytes:
-    """The MEM_SIZE word and the list of all blocks."""
+    """The MEM_SIZE word and the list of all blocks, whose pages follow as entries (not at fixed places)."""
     parts = [_U64.pack(sum(block.used_length for block in blocks) | MEM_SIZE)]
     for block in blocks:
         parts += [counted(block.name, "a block's name"), _U64.pack(block.used_length)]
-        if block.gpa is not None:
-            parts.append(_U64.pack(block.gpa))
+        parts += [_U64.pack(number) for number in (block.host_page, block.gpa) if number is not None]
     return b"".join(parts)
 
 
@@ -181,12 +188,19 @@ class RamReader:
         gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
         batch: how many pages one event may have.
         footers: whether sections have footers.
+        mapped: whether pages stand at fixed places of the file (the capability mapped-ram).
+
+    Attributes:
+        host_pages: the sizes of the pages of the source's memory, as POSTCOPY_ADVISE gives them: one bit each.
     """
 
-    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mask", "_page_size")
+    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_page_size",
+                 "host_pages")  # fmt: skip
 
-    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers) -> None:
+    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False) -> None:
         self._footers = footers
+        self._mapped = mapped
+        self.host_pages = 0
         self._page_size = page_size
         self._mask = page_size - 1
         self._gpa = gpa
@@ -200,8 +214,23 @@ class RamReader:
         if head.version != RAM_VERSION:
             raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
         yield RamSection(head)
-        item = f"word of {head}"
+        yield from self._words(unread, f"word of {head}", head)
+
+    def beside(self, unread: Unread, blocks: Sequence[RamBlock]) -> Generator[Need | RamEvent, None, None]:
+        """Read the pages on a channel of their own (postcopy's preempt channel): words without sections, to its end.
+
+        Arguments:
+            unread: at the channel's first byte.
+            blocks: the list, which stands on the main channel.
+        """
+        self._lengths = {block.name: block.used_length for block in blocks}
+        yield from self._words(unread, "word of the preempt channel", None)
+
+    def _words(self, unread: Unread, item: str, head: SectionHead | None) -> Generator[Need | RamEvent, None, None]:
+        """Read words up to the end of the section of ``head``, or to the end of the input."""
         while True:
+            if head is None and not unread.available:
+                yield Need(1, item, clean=True)
             if unread.available < _WORD:
                 yield Need(_WORD, item)
             offset = unread.offset
@@ -209,6 +238,12 @@ class RamReader:
             flags = word & self._mask
             if flags in _PAGE_KINDS:
                 yield (yield from self._pages(unread, flags))
+            elif (packing := flags & ~CONTINUE) in PACKED:
+                named = not flags & CONTINUE
+                where = word - flags, self._block
+                packed = yield from read_packed(unread, packing, named, *where, self._lengths, self._page_size)
+                self._block, self._end = packed.block, self._lengths[packed.block]
+                yield packed
             elif flags == MEM_SIZE:
                 yield (yield from self._block_list(unread, word - flags))
             elif word == MULTIFD_FLUSH:
@@ -216,11 +251,16 @@ class RamReader:
                 yield MultifdFlush(offset)
             elif word == EOS:
                 unread.skip(_WORD)
+                if head is None:
+                    continue
                 yield from self._footers.check(unread, head)
                 yield RamSectionEnd(head, offset)
                 return
+            elif flags == HOOK:
+                raise ProtocolError(offset, item, "pages in the stream; flag 080 says that they went over RDMA instead")
             else:
-                raise ProtocolError(offset, item, f"flags 002, 004, 008, 010, 022, 028 or 200, found {word:016x}")
+                right = "flags 002, 004, 008, 010, 022, 028, 040, 060, 100, 120 or 200"
+                raise ProtocolError(offset, item, f"{right}, found {word:016x}")
 
     def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
         """Read the list of blocks, from its word on."""
@@ -233,6 +273,7 @@ class RamReader:
             (length,) = yield from take(unread, 1, item)
             name = ascii_text((yield from take(unread, length, item)), offset + 1, item)
             (used,) = _U64.unpack((yield from take(unread, _WORD, item)))
+            host_page = yield from self._host_page(unread, item)
             gpa = int.from_bytes((yield from take(unread, _WORD, item)), "big") if self._gpa else None
             if name in blocks:
                 raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
@@ -241,11 +282,32 @@ class RamReader:
                 raise ProtocolError(offset, item, f"{right}, found {used} in block {name!r}")
             if len(blocks) == _BLOCK_LIMIT:
                 raise ProtocolError(offset, item, f"at most {_BLOCK_LIMIT} blocks, found more")
-            blocks[name] = RamBlock(name, used, gpa)
+            mapped = (yield from read_map(unread, name, used, self._page_size)) if self._mapped else None
+            blocks[name] = RamBlock(name, used, gpa, host_page, mapped)
             total -= used
         self._lengths = {block.name: block.used_length for block in blocks.values()}
         self._block, self._end = "", 0
         return RamBlocks(tuple(blocks.values()), start)
+
+    def _host_page(self, unread: Unread, item: str) -> Steps[int | None]:
+        """Read the size of the host's pages, if it stands here: of blocks with huge ones only.
+
+        Nothing says whether it does, so it is told from what else could stand here: a name's length (never 0), or a
+        word with flags. With guest-physical addresses in the list it cannot be told, and QEMU has not both.
+        """
+        if not self.host_pages & (self.host_pages - 1) or self._gpa:
+            return None
+        if not unread.available:
+            yield Need(1, item)
+        if unread.peek(1)[0]:
+            return None
+        if unread.available < _WORD:
+            yield Need(_WORD, item)
+        (size,) = _U64.unpack(unread.peek(_WORD))
+        if size & (size - 1) or size <= self._mask or not size & self.host_pages:
+            return None
+        unread.skip(_WORD)
+        return int(size)
 
     def _pages(self, unread: Unread, flags: int) -> Steps[RamPages]:
         """Read one batch, from the word of its first page on."""

@@ -21,17 +21,18 @@ What may follow what: :data:`ITEMS`. A stream may end after EOF or after VMDESC,
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
 from migpool.wire import ram
-from migpool.wire.commands import COMMAND, PACKAGE_AT, Command, Packaged, command, packaged, read_command
+from migpool.wire.commands import COMMAND, PACKAGE_AT, Command, CommandKind, Packaged, command, packaged, read_command
 from migpool.wire.configuration import CONFIGURATION, Configuration, configuration, read_configuration
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.ramforms import RamPacked
 from migpool.wire.records import Record, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
@@ -57,6 +58,8 @@ VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
+VFIO_SUFFIX: Final = "/vfio"
+"""With which the idstr of a VFIO device ends."""
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
 
@@ -125,6 +128,19 @@ class VmDescription:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Zeros behind the stream's end: it was stored on a block device, or in whole clusters.
+
+    Arguments:
+        size: how many bytes.
+        offset: where they began.
+    """
+
+    size: int
+    offset: int = 0
+
+
 StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
@@ -133,12 +149,14 @@ StreamEvent: TypeAlias = (
     | RamSection
     | RamBlocks
     | RamPages
+    | RamPacked
     | MultifdFlush
     | RamSectionEnd
     | Command
     | Packaged
     | Eof
     | VmDescription
+    | Padding
 )
 
 
@@ -151,6 +169,8 @@ class StreamReader(PushReader[StreamEvent]):
         batch: how many pages of RAM one event may have.
         older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
             (the first item decides) and the footers (the byte behind the first section decides).
+        stored: also take what only a file has: pages at fixed places (mapped-ram), and zeros behind the end. Sections
+            of VFIO devices are then what the schema says, too, as a file may have been written by a later QEMU.
         page_size: bytes of a page where the configuration does not say it.
 
     Attributes:
@@ -164,6 +184,7 @@ class StreamReader(PushReader[StreamEvent]):
         limit: int = DEFAULT_LIMIT,
         batch: int = 256,
         older: bool = False,
+        stored: bool = False,
         page_size: int = 4096,
     ) -> None:
         unread = Unread()
@@ -172,8 +193,8 @@ class StreamReader(PushReader[StreamEvent]):
         self._limit = limit
         self._batch = batch
         self._known: dict[int, SectionHead] = {}
-        self._mapped = False
         self._older = older
+        self._stored = stored
         self._page_size = page_size
         self._footers = Footers(None if older else True)
         self._ram = ram.RamReader(page_size, False, batch, self._footers)
@@ -183,6 +204,11 @@ class StreamReader(PushReader[StreamEvent]):
     def footers(self) -> bool | None:
         """Whether sections have footers; None: not known yet."""
         return self._footers.present
+
+    @property
+    def known(self) -> Mapping[int, SectionHead]:
+        """The sections that have begun, by their ids."""
+        return self._known
 
     def inside(self, package: Packaged) -> Iterator[StreamEvent]:
         """The events inside a package. Read them to the end before the events that come after it.
@@ -209,6 +235,9 @@ class StreamReader(PushReader[StreamEvent]):
             if not unread.available:
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = unread.peek(1)[0]
+            if self._stored and not kind and state in (StreamState.ENDED, StreamState.DESCRIBED):
+                yield (yield from _padding(unread))
+                continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
             if kind not in ITEMS[state]:
@@ -218,7 +247,10 @@ class StreamReader(PushReader[StreamEvent]):
             if kind in _KINDS:
                 yield from self._read_section(unread, _KINDS[kind])
             elif kind == COMMAND:
-                yield (yield from read_command(unread, self._limit))
+                event = yield from read_command(unread, self._limit)
+                if isinstance(event, Command) and event.kind is CommandKind.POSTCOPY_ADVISE:
+                    self._ram.host_pages = int.from_bytes(event.data[:8], "big")
+                yield event
             elif kind == CONFIGURATION:
                 yield (yield from self._configuration(unread))
             elif kind == EOF:
@@ -229,10 +261,13 @@ class StreamReader(PushReader[StreamEvent]):
 
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
         config = yield from read_configuration(unread)
-        self._mapped = MAPPED_RAM in (config.capabilities or ())
+        mapped = MAPPED_RAM in (config.capabilities or ())
+        if mapped and not self._stored:
+            found = "found the capability mapped-ram: its pages stand at fixed places of a file"
+            raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if config.page_bits is None else config.page_size
-        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers)
+        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
@@ -240,11 +275,10 @@ class StreamReader(PushReader[StreamEvent]):
         self._known.setdefault(head.section_id, head)
         self.section = head
         if head.idstr == ram.RAM_IDSTR:
-            if self._mapped:
-                found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"
-                raise ProtocolError(unread.offset, f"payload of {head}", f"RAM in the stream, {found}")
             yield from self._ram.section(unread, head)
-        elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith("/vfio"):
+        elif self._schema.iterable(head.idstr, head.instance_id) or (
+            head.idstr.endswith(VFIO_SUFFIX) and not self._stored
+        ):
             records = yield from read_records(unread, head, self._schema, self._limit)
             yield from self._footers.check(unread, head)
             yield DeviceSection(head, records)
@@ -260,6 +294,21 @@ def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
     return VmDescription((yield from take(unread, length, "VM description")), offset)
+
+
+def _padding(unread: Unread) -> Steps[Padding]:
+    """Pass over zeros, to the end of the input."""
+    offset = unread.offset
+    while not unread.ended or unread.available:
+        piece = bytes(unread.first())
+        zeros = len(piece) - len(piece.lstrip(b"\0"))
+        unread.skip(zeros)
+        if zeros < len(piece):
+            right = f"zeros or nothing behind the stream's end at byte {offset}"
+            raise ProtocolError(unread.offset, "end of the stream", f"{right}, found {piece[zeros]:02x}")
+        if not unread.available:
+            yield Need(1, "end of the stream", clean=True, retry_at_end=True)
+    return Padding(unread.offset - offset, offset)
 
 
 def begins_main_channel(first: Buffer) -> bool:
@@ -312,6 +361,8 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return [ram.block_list(blocks)]
         case RamPages(block):
             return ram.pages(block, event, named=event.named)
+        case RamPacked(data=data):
+            return [data]
         case MultifdFlush():
             return [ram.multifd_flush()]
         case RamSectionEnd(head):
@@ -324,3 +375,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return [eof()]
         case VmDescription(text):
             return vm_description(text)
+        case Padding(size):
+            return [bytes(size)]

@@ -2,8 +2,9 @@
 
 It reads the index, the time stamps, the main channel and the headers of the packets; of their payloads nothing but the
 four bytes of a config's version. All times are nanoseconds since the source opened its first connection. Memory is
-constant, whatever the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return
-path's messages the first :data:`MESSAGES` are kept; grants are only counted.
+constant, whatever the recording's size: series have a few more than :data:`BUCKETS` entries at most, of the return
+path's messages the first :data:`MESSAGES` are kept, and of each channel's packets with device state the first
+:data:`PACKETS`; grants are only counted.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
-from migpool.streams.record.configs import config_version
+from migpool.streams.envelope.foreign import foreign
+from migpool.streams.record.channels import (
+    DeviceKey,
+    MainSummary,
+    Packet,
+    answers,
+    packets,
+    pages_beside,
+    summarise,
+)
 from migpool.streams.record.index import Connection, Index, Role, Times, load
+from migpool.streams.record.over_multifd import config_version
 from migpool.units import format_size
 from migpool.wire import returnpath
 from migpool.wire.devicestate import CONFIG_VERSION_SIZE
@@ -24,6 +34,9 @@ from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, 
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
+_FIRST: Final = 512
+_TLS: Final = b"\x16\x03"
+PACKETS: Final = 1000
 
 
 @dataclass(slots=True)
@@ -32,7 +45,7 @@ class ChannelUse:
 
     Attributes:
         number: the connection's, in the order in which the source opened them.
-        name: "main channel", "channel 3".
+        name: "main channel", "channel 3", "preempt channel" (of a postcopy).
         channel: the multifd channel's number; ``None`` for others.
         bytes: how many passed, the return path not among them.
         answered: how many came back.
@@ -46,6 +59,7 @@ class ChannelUse:
         switchover_bytes: how many of the bytes passed from the beginning of the switchover on.
         bytes_over_time: bytes in each of the explanation's intervals.
         packets_over_time: packets that began in each of them; empty for the main channel.
+        compression: how the pages are packed; empty if they are not.
         trouble: what could not be understood, and where; empty if all could.
     """
 
@@ -64,7 +78,32 @@ class ChannelUse:
     switchover_bytes: int = 0
     bytes_over_time: list[int] = field(default_factory=list)
     packets_over_time: list[int] = field(default_factory=list)
+    compression: str = ""
     trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePacket:
+    """One DEVICE_STATE packet.
+
+    Attributes:
+        channel: the number of the channel that carried it.
+        offset: where in the channel it begins.
+        when: when it passed.
+        idstr, instance_id: the device.
+        index: of the chunk, or the tag of the part.
+        flags: 1: this is the config, or the last part of it.
+        size: bytes of state or config, without headers.
+    """
+
+    channel: int
+    offset: int
+    when: int
+    idstr: str
+    instance_id: int
+    index: int
+    flags: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -165,6 +204,8 @@ class Explanation:
         interval: how long each interval of the series is.
         channels: the main channel first, then the multifd channels by their numbers, then what is neither.
         devices: whose state went over multifd channels, in the order of their first packets.
+        device_packets: the packets of these, channel by channel, in the order in which they came on each; of every
+            channel the first :data:`PACKETS`.
         answers: what the destination said.
         answers_left_out: how many more messages there were.
         grants: how many grants there were; they are not among the answers.
@@ -186,6 +227,7 @@ class Explanation:
     interval: int
     channels: tuple[ChannelUse, ...]
     devices: tuple[DeviceUse, ...]
+    device_packets: tuple[DevicePacket, ...]
     answers: tuple[Answer, ...]
     answers_left_out: int
     grants: int
@@ -224,6 +266,7 @@ class _Explaining:
         self._series = self._duration // self._interval + 1
         self._begin = self._when(self._summary.switchover)
         self._devices: dict[DeviceKey, DeviceUse] = {}
+        self._packets: list[DevicePacket] = []
         self._iterable = frozenset(self._summary.iterable)
 
     def explanation(self) -> Explanation:
@@ -248,6 +291,7 @@ class _Explaining:
             interval=self._interval,
             channels=channels,
             devices=tuple(sorted(self._devices.values(), key=lambda one: one.first)),
+            device_packets=tuple(self._packets),
             answers=said,
             answers_left_out=left_out,
             grants=grants,
@@ -289,7 +333,27 @@ class _Explaining:
             use.trouble = known.trouble
         elif one.role is Role.MULTIFD:
             self._note_packets(one, use)
+        else:
+            self._note_other(one, use)
         return use
+
+    def _note_other(self, one: Connection, use: ChannelUse) -> None:
+        """Note what a connection is that is neither a main channel nor a multifd channel."""
+        first = b""
+        if one.source.recorded:
+            with (self._directory / one.source.file).open("rb") as file:
+                first = file.read(_FIRST)
+        if self._summary.postcopy and not first.startswith(_TLS):
+            use.name = "preempt channel"
+            if first:
+                try:
+                    use.pages, use.zero_pages = pages_beside(self._directory / one.source.file, self._summary)
+                except ProtocolError as error:
+                    use.trouble = str(error)
+        elif first:
+            use.trouble = f"this is {foreign(first)}"
+        else:
+            use.name = f"{use.name}, closed without a byte"
 
     def _note_packets(self, one: Connection, use: ChannelUse) -> None:
         """Note what a multifd channel's packets say."""
@@ -307,8 +371,14 @@ class _Explaining:
                 use.pages += packet.normal
                 use.zero_pages += packet.zero
                 use.syncs += packet.sync
+                if packet.compression:
+                    use.compression = packet.compression
                 if packet.device is not None:
                     use.device_packets += 1
+                    if use.device_packets <= PACKETS:
+                        what = packet.index, int(packet.config), packet.payload
+                        passed = DevicePacket(use.channel or 0, packet.offset, now - self._zero, *packet.device, *what)
+                        self._packets.append(passed)
                     self._note_device(packet, packet.device, one, now - self._zero)
         except ProtocolError as error:
             use.trouble = str(error)
