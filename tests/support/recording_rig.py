@@ -57,6 +57,7 @@ class Between:
         self._where: list[Address] = []
         self.stop = threading.Event()
         self.warnings: list[str] = []
+        self.notes: list[str] = []
 
         def listening(address: Address) -> None:
             self._where.append(address)
@@ -69,6 +70,7 @@ class Between:
             limits=limits,
             listening=listening,
             warn=self.warnings.append,
+            noted=self.notes.append,
             stop=self.stop.is_set,
         )
         self._running = Background(recorder.run)
@@ -101,11 +103,13 @@ def listener(family: str, folder: Path, name: str = "destination") -> Iterator[t
         yield sock, bound if bound.path else Address(host="127.0.0.1", port=sock.getsockname()[1])
 
 
-def dial(address: Address) -> socket.socket:
-    """A source's connection."""
+def dial(address: Address, says: bytes = b"") -> socket.socket:
+    """A source's connection, on which something has been said."""
     sock = socket.socket(address.family)
     sock.settimeout(LIMIT)
     sock.connect(address.name)
+    if says:
+        sock.sendall(says)
     return sock
 
 

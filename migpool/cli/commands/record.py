@@ -45,7 +45,7 @@ def record(
     """
     import structlog
 
-    from migpool.cli.invocation import Interrupt
+    from migpool.cli.invocation import Interrupt, noting
     from migpool.cli.logs import announce, configure
     from migpool.streams.record.index import Connection
     from migpool.streams.record.recorder import Recorder, RecorderLimits
@@ -67,6 +67,7 @@ def record(
             listening=lambda address: announce(invocation, "listening on", address=str(address)),
             opened=opened,
             warn=complain,
+            noted=noting(),
             stop=interrupt,
         ).run()
         cancelled = interrupt()
@@ -76,6 +77,8 @@ def record(
     if not index.complete:
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)
+    if index.main is None:
+        what += "; they are TLS (16 03), and cannot be read: record without tls-creds to inspect or replay"
     say(f"{directory}: complete: {what}")
 
 
