@@ -107,7 +107,7 @@ def playable(directory: Path, channels: int | None) -> Playable:
     shut = next((message.error for message in reversed(said) if isinstance(message, Shut)), None)
     if not index.complete and not _recorded(main, *index.multifd):
         raise UsageError(f"{directory} is not complete, and a destination could not tell: {index.reason}")
-    if not summary.whole and not (shut == 0 and summary.ram_end is not None):
+    if not summary.whole and shut != 0:  # a postcopy has devices in a package, and no description of them
         if not index.complete:
             raise UsageError(f"{directory} is not complete, and a destination could not tell: {index.reason}")
         raise UsageError(f"{directory}: the main channel was cut short: {summary.trouble or 'it has no end'}")
