@@ -15,10 +15,11 @@ from typing import Final
 from migpool.errors import PeerError, ProtocolError
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.front import EndFinder, Front
+from migpool.streams.file.storeddevices import StoredDevices
 from migpool.wire.channelreader import ChannelReader, DeviceStatePacket, RamPacket
 from migpool.wire.commands import Command, CommandKind, Packaged, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.multifd import BYTES_PER_RAM_PACKET, Compression, initial_packet
+from migpool.wire.multifd import Compression, initial_packet
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
@@ -28,7 +29,8 @@ from migpool.wire.stream import DeviceSection, StreamEvent, emit
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
 _LAST_UNASKED: Final = (11, 0)
 """The last version whose machine types take a SWITCHOVER_ACK that no device has called for."""
-_DEVICE_STATE_LIMIT: Final = 2 * BYTES_PER_RAM_PACKET
+_PACKET_LIMIT: Final = 64 << 20
+"""Bytes of one packet's payload. Chunks of QEMU's have 1 MiB and a header; a config, what its device needs."""
 
 
 class StoredMainChannel:
@@ -41,6 +43,7 @@ class StoredMainChannel:
             does not: who sends the file needs it to open multifd channels.
         multifd: whether there are multifd channels.
         answer: sends a message on the return path.
+        devices: takes what comes of VFIO devices.
         acknowledge: whether to say SWITCHOVER_ACK as soon as the return path is open, as sources up to QEMU 11.0 may
             wait for; None: as the version in the name of the machine's type says, and without one not.
         unversioned: told the name of a type without a version, about which nobody has said whether to acknowledge.
@@ -53,6 +56,8 @@ class StoredMainChannel:
         stopped: it has come to a MULTIFD_FLUSH.
         closed: the source has closed the connection.
         return_path: whether the source has opened the return path.
+        devices: the VFIO devices.
+        rest_begin: where in the file the devices' states begin, once RAM is over.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class StoredMainChannel:
         uuid: bytes,
         multifd: bool,
         answer: Callable[[Message], None],
+        devices: StoredDevices,
         *,
         acknowledge: bool | None = None,
         unversioned: Callable[[str], None] = lambda _: None,
@@ -71,6 +77,7 @@ class StoredMainChannel:
         self._uuid = uuid
         self._multifd = multifd
         self._answer = answer
+        self.devices = devices
         self._acknowledge = acknowledge
         self._unversioned = unversioned
         self._front = Front()
@@ -84,6 +91,7 @@ class StoredMainChannel:
         self.stopped = False
         self.closed = False
         self.return_path = False
+        self.rest_begin = 0
 
     @property
     def ram_is_over(self) -> bool:
@@ -115,7 +123,7 @@ class StoredMainChannel:
         if self._front.rest is not None and self._end is None:
             if self._multifd:
                 self._front.check_ram()
-            begin = self._file.size
+            self.rest_begin = begin = self._file.size
             self._end = EndFinder(lambda at, size: self._file.read(begin + at, size))
             self._pass_on(self._front.rest)
 
@@ -208,6 +216,8 @@ class StoredMainChannel:
 
     def _device(self, event: DeviceSection) -> None:
         """Write an iterable device's section. A file has nobody who could hear that initial data has been loaded."""
+        if event.head.kind is Kind.START:
+            self.devices.begin(event.head)
         *others, last = event.records
         if last.mark is Mark.INITIAL_DATA_SENT:
             event = replace(event, records=(*others, replace(last, mark=Mark.END)))
@@ -254,7 +264,7 @@ class StoredMultifdChannel:
             ProtocolError: they are no packets, or hold what cannot be stored.
         """
         if self._reader is None:
-            self._reader = ChannelReader(self._main.page_size, _DEVICE_STATE_LIMIT)
+            self._reader = ChannelReader(self._main.page_size, _PACKET_LIMIT)
             self._reader.feed(initial_packet(self.number))
         self._reader.feed(data)
         self.go_on()
@@ -264,9 +274,7 @@ class StoredMultifdChannel:
         self.stopped = False
         while not self.stopped and self._reader is not None and (packet := self._reader.next_event()) is not None:
             if isinstance(packet, DeviceStatePacket):
-                who = f"{packet.header.idstr!r} ({packet.header.instance_id})"
-                right = f"RAM, found state of {who}: switch x-multifd-transfer off for the device to store it"
-                raise ProtocolError(packet.offset, f"packet on multifd channel {self.number}", right)
+                self._main.devices.take(packet, f"packet on multifd channel {self.number}")
             if isinstance(packet, RamPacket):
                 self.stopped = packet.header.sync
                 self._write(packet)

@@ -26,6 +26,7 @@ from typing import Final
 from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
+from migpool.streams.file.storeddevices import StoredDevices
 from migpool.transport.accept import BACKLOG, TICK, Arrivals, Connections, accept_all
 from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, send_all
@@ -115,6 +116,7 @@ def receive_file(
         stack.enter_context(contextlib.closing(session))
         try:
             session.run(cancelled)
+            session.finish()
             file.keep()
         except MigpoolError:
             session.refuse()
@@ -130,6 +132,8 @@ class _Session:
         self, arrivals: Arrivals, arrived: Connections, file: StreamFile, limit: float, acknowledge: bool | None
     ) -> None:
         self._limit = limit
+        self._file = file
+        self._rest: bytes | None = None
         self._noted = arrived.noted
         self.main = StoredMainChannel(
             arrived.main_channel,
@@ -137,6 +141,7 @@ class _Session:
             arrived.uuid,
             bool(arrived.channels),
             self._answer,
+            StoredDevices(file.path.absolute().parent),
             acknowledge=acknowledge,
             unversioned=self._note_unversioned,
         )
@@ -149,8 +154,9 @@ class _Session:
         self._reading_channels = False
 
     def close(self) -> None:
-        """Stop watching the connections."""
+        """Stop watching the connections, and let go what waits for them."""
         self._selector.close()
+        self.main.devices.close()
 
     @property
     def pages(self) -> int:
@@ -161,7 +167,7 @@ class _Session:
         """Serve the connections until the stream is whole."""
         self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
         heard = time.monotonic()
-        while not self.main.closed and not self.main.described:
+        while not self._over():
             if cancelled():
                 raise Cancelled("cancelled: no file is kept, and the machine stays at the source")
             ready = self._selector.select(TICK)
@@ -172,6 +178,28 @@ class _Session:
             for key, _ in ready:
                 key.data()
             self._pass_barriers()
+
+    def _over(self) -> bool:
+        """Whether all has come: the main channel to its end, and the state of devices on the others."""
+        if not self.main.closed and not self.main.described:
+            return False
+        if self._rest is None:
+            begin = self.main.rest_begin
+            self._rest = self._file.read(begin, self._file.size - begin) if self._channels else b""
+            self.main.devices.expect(self._rest)
+        missing = self.main.devices.missing
+        if missing and all(channel.closed for channel in self._channels):
+            raise PeerError(f"the source closed the multifd channels too early: {missing}")
+        return not missing
+
+    def finish(self) -> None:
+        """Give the file what must be written last.
+
+        Raises:
+            ProtocolError: the stream is damaged.
+        """
+        assert self._rest is not None
+        self.main.devices.convert(self._file, self._rest, self.main.rest_begin)
 
     def refuse(self) -> None:
         """Tell the source, if it listens, that the machine is not here; it will go on there."""
@@ -254,6 +282,8 @@ class _Session:
         return not waiting
 
     def _silence(self) -> str:
+        if self._rest is not None:
+            return f"{self.main.devices.missing}; the source has sent nothing for {self._limit:g} s"
         if self.main.stopped:
             waiting = [str(channel.number) for channel in self._channels if not channel.stopped]
             return f"multifd channels {', '.join(waiting)} have not come to the flush within {self._limit:g} s"
