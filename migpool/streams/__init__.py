@@ -3,6 +3,9 @@
 :mod:`~migpool.streams.stream` is the part for programs, with an example at its top.
 """
 
+from migpool.streams.inspect.decoding import DecodedSection
+from migpool.streams.inspect.summary import SectionSummary, StreamSummary
 from migpool.streams.stream import Stream, diff, layouts, open  # noqa: A004 -- streams.open(), as there is gzip.open()
+from migpool.wire.stream import StreamEvent
 
-__all__ = ["Stream", "diff", "layouts", "open"]
+__all__ = ["DecodedSection", "SectionSummary", "Stream", "StreamEvent", "StreamSummary", "diff", "layouts", "open"]

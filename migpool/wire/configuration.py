@@ -28,6 +28,9 @@ UUID: Final = "configuration/uuid"
 
 _HEAD = struct.Struct(">BI")
 _U32 = struct.Struct(">I")
+DEFAULT_PAGE_SIZE: Final = 4096
+_PAGE_SIZES: Final = {"clipper": 8192, "sun4u": 8192, "sun4v": 8192, "niagara": 8192}
+"""Of machines whose processors have one size of page, which the configuration does not say: Alpha, SPARC64."""
 _NAME_LIMIT: Final = 1024
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 10
@@ -55,8 +58,10 @@ class Configuration:
 
     @property
     def page_size(self) -> int:
-        """Bytes of a page: 4096 unless the configuration says otherwise."""
-        return 4096 if self.page_bits is None else 1 << self.page_bits
+        """Bytes of a page: as the configuration says, else those of the machine; all but a few have 4096."""
+        if self.page_bits is None:
+            return _PAGE_SIZES.get(self.machine.lower(), DEFAULT_PAGE_SIZE)
+        return 1 << self.page_bits
 
     @property
     def machine_version(self) -> tuple[int, int] | None:

@@ -322,7 +322,7 @@ class RamReader:
             start = yield from self._named_page(unread, flags, addresses, positions)
         elif not self._block:
             raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
-        while len(addresses) < self._batch and (start or (yield from self._whole_page(unread))):
+        while len(addresses) < self._batch and (start or (yield from self._whole_page(unread, bool(addresses)))):
             view = unread.first()
             end = self._scan(view, start, offset, base, addresses, positions)
             parts.append(view[:end])
@@ -357,17 +357,24 @@ class RamReader:
         positions.append(at if flags & PAGE else ZERO_PAGE)
         return length
 
-    def _whole_page(self, unread: Unread) -> Steps[bool]:
-        """Wait until the next entry is there in one piece; False if it does not continue the batch."""
+    def _whole_page(self, unread: Unread, begun: bool) -> Steps[bool]:
+        """Wait until the next entry is there in one piece; False if it does not continue a batch that has begun.
+
+        At the end of an input that was cut, the batch is what there is.
+        """
         if unread.available < _WORD:
-            yield Need(_WORD, "RAM word")
+            yield Need(_WORD, "RAM word", retry_at_end=begun)
+            if unread.available < _WORD:
+                return False
         (word,) = _U64.unpack(unread.peek(_WORD))
         flags = word & self._mask
         if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
             return False
         length = _WORD + (self._page_size if flags & PAGE else 1)
         if unread.available < length:
-            yield Need(length, "RAM page")
+            yield Need(length, "RAM page", retry_at_end=begun)
+            if unread.available < length:
+                return False
         unread.peek(length)
         return True
 

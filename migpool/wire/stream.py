@@ -28,8 +28,24 @@ from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
 from migpool.wire import ram
-from migpool.wire.commands import COMMAND, PACKAGE_AT, Command, CommandKind, Packaged, command, packaged, read_command
-from migpool.wire.configuration import CONFIGURATION, Configuration, configuration, read_configuration
+from migpool.wire.commands import (
+    COMMAND,
+    PACKAGE_AT,
+    Command,
+    CommandKind,
+    LaterCommand,
+    Packaged,
+    command,
+    packaged,
+    read_command,
+)
+from migpool.wire.configuration import (
+    CONFIGURATION,
+    DEFAULT_PAGE_SIZE,
+    Configuration,
+    configuration,
+    read_configuration,
+)
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
@@ -141,6 +157,19 @@ class Padding:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """What a source with COLO sends behind the stream's end: messages, and the state of later checkpoints, not walked.
+
+    Arguments:
+        size: how many bytes.
+        offset: where they began.
+    """
+
+    size: int
+    offset: int = 0
+
+
 StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
@@ -153,10 +182,12 @@ StreamEvent: TypeAlias = (
     | MultifdFlush
     | RamSectionEnd
     | Command
+    | LaterCommand
     | Packaged
     | Eof
     | VmDescription
     | Padding
+    | Checkpoints
 )
 
 
@@ -170,8 +201,9 @@ class StreamReader(PushReader[StreamEvent]):
         older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
             (the first item decides) and the footers (the byte behind the first section decides).
         stored: also take what only a file has: pages at fixed places (mapped-ram), and zeros behind the end. Sections
-            of VFIO devices are then what the schema says, too, as a file may have been written by a later QEMU.
-        page_size: bytes of a page where the configuration does not say it.
+            of VFIO devices are then what the schema says, and commands may be unknown, as a file may have been written
+            by a later QEMU.
+        page_size: bytes of a page where the configuration does not say it; by default that of the machine.
 
     Attributes:
         section: the head of the section that is being read, or was read last.
@@ -185,7 +217,7 @@ class StreamReader(PushReader[StreamEvent]):
         batch: int = 256,
         older: bool = False,
         stored: bool = False,
-        page_size: int = 4096,
+        page_size: int | None = None,
     ) -> None:
         unread = Unread()
         super().__init__(unread, self._stream(unread))
@@ -195,9 +227,10 @@ class StreamReader(PushReader[StreamEvent]):
         self._known: dict[int, SectionHead] = {}
         self._older = older
         self._stored = stored
+        self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = ram.RamReader(page_size, False, batch, self._footers)
+        self._ram = ram.RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
         self.section: SectionHead | None = None
 
     @property
@@ -235,9 +268,13 @@ class StreamReader(PushReader[StreamEvent]):
             if not unread.available:
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = unread.peek(1)[0]
-            if self._stored and not kind and state in (StreamState.ENDED, StreamState.DESCRIBED):
-                yield (yield from _padding(unread))
-                continue
+            if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
+                if self._colo:
+                    yield (yield from _checkpoints(unread))
+                    continue
+                if not kind:
+                    yield (yield from _padding(unread))
+                    continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
             if kind not in ITEMS[state]:
@@ -247,9 +284,10 @@ class StreamReader(PushReader[StreamEvent]):
             if kind in _KINDS:
                 yield from self._read_section(unread, _KINDS[kind])
             elif kind == COMMAND:
-                event = yield from read_command(unread, self._limit)
+                event = yield from read_command(unread, self._limit, later=self._stored)
                 if isinstance(event, Command) and event.kind is CommandKind.POSTCOPY_ADVISE:
                     self._ram.host_pages = int.from_bytes(event.data[:8], "big")
+                self._colo |= isinstance(event, Command) and event.kind is CommandKind.ENABLE_COLO
                 yield event
             elif kind == CONFIGURATION:
                 yield (yield from self._configuration(unread))
@@ -266,7 +304,7 @@ class StreamReader(PushReader[StreamEvent]):
             found = "found the capability mapped-ram: its pages stand at fixed places of a file"
             raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
-        page_size = self._page_size if config.page_bits is None else config.page_size
+        page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
         self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
         return config
 
@@ -309,6 +347,15 @@ def _padding(unread: Unread) -> Steps[Padding]:
         if not unread.available:
             yield Need(1, "end of the stream", clean=True, retry_at_end=True)
     return Padding(unread.offset - offset, offset)
+
+
+def _checkpoints(unread: Unread) -> Steps[Checkpoints]:
+    """Pass over all that follows."""
+    offset = unread.offset
+    while unread.available or not unread.ended:
+        unread.skip(unread.available)
+        yield Need(1, "checkpoints", clean=True, retry_at_end=True)
+    return Checkpoints(unread.offset - offset, offset)
 
 
 def begins_main_channel(first: Buffer) -> bool:
@@ -367,7 +414,7 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return [ram.multifd_flush()]
         case RamSectionEnd(head):
             return [ram.ram_section_end(head.section_id, footers=footers)]
-        case Command():
+        case Command() | LaterCommand():
             return [command(event)]
         case Packaged(data):
             return packaged(data)
@@ -377,3 +424,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
+        case Checkpoints():
+            raise ValueError("what was passed over cannot be written again")

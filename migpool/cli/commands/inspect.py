@@ -124,7 +124,7 @@ def _report(
         from migpool.streams.inspect.document import document
 
         print(json.dumps(document(summary, decoded), indent=2))  # noqa: T201
-    elif decoded is None:
+    elif not decoded and (decoded is None or summary.problem is not None):
         from migpool.streams.inspect.outline import stream_outline
 
         _show([stream_outline(name, summary)])

@@ -164,10 +164,11 @@ class Unpacked(Source):
                 break
             parts.append(part)
             wanted -= len(part)
-        if not parts and self._damage:
-            raise DamagedData(f"the {self._how.name} data are cut or damaged near their byte {self._inner.position}: "
-                              f"{self._damage}")  # fmt: skip
-        return b"".join(parts)
+        found = b"".join(parts)
+        if not found and self._damage:
+            where = f"cut or damaged near their byte {self._inner.position}"
+            raise DamagedData(f"the {self._how.name} data are {where}: {self._damage}")
+        return found
 
     def _some(self, size: int) -> bytes | None:
         """Some bytes, perhaps none; ``None`` at the end."""

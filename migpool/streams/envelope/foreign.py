@@ -46,4 +46,4 @@ def foreign(first: bytes) -> str:
     if first and not any(first):
         return f"{len(first)} zeros and more: if the stream begins further in, say where with --offset"
     shown = first[:8].hex(" ") or "nothing"
-    return f"something that is not known here (it begins with {shown}); if the stream begins further in, --offset says where"
+    return f"something that is not known here (it begins with {shown}); --offset says where a stream in it begins"

@@ -96,6 +96,8 @@ def unwrapped(source: Source, where: str, *, offset: int | None = None, snapshot
             opened.first = opened.source.peek(_LOOK)
         except DamagedData as error:
             raise UsageError(f"{where} cannot be decompressed: {error}") from None
+        if not opened.first:
+            raise UsageError(f"{where} is empty: there is no stream in it ({', '.join(opened.envelope)})")
         if not _unwrap(opened, where, offset, snapshot):
             break
     opened.begin = opened.source.position

@@ -114,9 +114,7 @@ class Image:
         if not with_state:
             raise UsageError(f"{self._where} is a qcow2 image without a snapshot of a machine's state (savevm)")
         if len(with_state) > 1:
-            raise UsageError(
-                f"{self._where} is a qcow2 image with {len(with_state)} of them: --snapshot NAME of {names}"
-            )
+            raise UsageError(f"{self._where} has {len(with_state)} snapshots: --snapshot NAME of {names}")
         return with_state[0]
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from migpool.errors import PeerError, ProtocolError
+from migpool.streams.file.checking import check_devices
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.front import EndFinder, Front
 from migpool.streams.file.storeddevices import StoredDevices
@@ -86,7 +87,7 @@ class StoredMainChannel:
         self.ram: SectionHead | None = None
         self.page_size = 4096
         self.machine = ""
-        self._version: tuple[int, int] | None = None
+        self._configuration: Configuration | None = None
         self.pages = 0
         self.stopped = False
         self.closed = False
@@ -137,6 +138,18 @@ class StoredMainChannel:
             raise PeerError("the source closed the main channel before the end of the stream")
         self.closed = True
 
+    def check_devices(self, rest: bytes) -> None:
+        """See to it that the devices' states are whole, as far as the stream says how long they are.
+
+        Arguments:
+            rest: what follows the end of RAM.
+
+        Raises:
+            ProtocolError: they are damaged; the offset is that in the file.
+        """
+        assert self._configuration is not None  # what a stream begins with
+        check_devices(rest, self.rest_begin, self._configuration, self.ram, self.devices.heads)
+
     def _pass_on(self, data: bytes | memoryview) -> None:
         assert self._end is not None
         self._file.write(data)
@@ -150,7 +163,7 @@ class StoredMainChannel:
                 raise _postcopy(offset)
             case Configuration(machine=machine, page_size=page_size):
                 self.machine, self.page_size = machine, page_size
-                self._version = event.machine_version
+                self._configuration = event
                 if event.uuid is None and any(self._uuid):
                     event = replace(event, uuid=self._uuid)
                 self._file.write(*emit(event))
@@ -207,12 +220,13 @@ class StoredMainChannel:
     def _acknowledges_unasked(self) -> bool:
         if self._acknowledge is not None:
             return self._acknowledge
-        if self._version is None:
+        version = self._configuration.machine_version if self._configuration is not None else None
+        if version is None:
             # A source that waits for it goes on for ever, and its machine runs there; one that does not wait would
             # fail of it, and its machine would run there and be stored here.
             self._unversioned(self.machine)
             return False
-        return self._version <= _LAST_UNASKED
+        return version <= _LAST_UNASKED
 
     def _device(self, event: DeviceSection) -> None:
         """Write an iterable device's section. A file has nobody who could hear that initial data has been loaded."""

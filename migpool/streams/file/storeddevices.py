@@ -75,6 +75,11 @@ class StoredDevices:
             os.close(self._spool)
             self._spool = -1
 
+    @property
+    def heads(self) -> list[SectionHead]:
+        """Of the START sections that have come."""
+        return list(self._begun.values())
+
     def begin(self, head: SectionHead) -> None:
         """Note that a device's START section has come."""
         if head.idstr.endswith(VFIO_SUFFIX):
@@ -97,8 +102,10 @@ class StoredDevices:
         index, config = chunk_fields(packet.payload, len(packet.payload), packet.offset)
         chunk = memoryview(packet.payload)[CHUNK_HEADER_SIZE:]
         device = self._devices.setdefault(key, _Device(self._begun[key]))
-        last = device.config
-        if index in device.chunks or (last is not None and (config or index > last)):
+        behind = (
+            index < max(device.chunks, default=-1) if config else device.config is not None and index > device.config
+        )
+        if index in device.chunks or behind or (config and device.config is not None):
             raise ProtocolError(packet.offset, item, f"each chunk of {key[0]!r} once, the config last, found {index}")
         if config:
             config_within(chunk, packet.offset)

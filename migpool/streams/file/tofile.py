@@ -34,6 +34,9 @@ from migpool.wire.returnpath import Message, Shut, encode
 from migpool.wire.stream import FILE_MAGIC
 
 _PIECE: Final = 1 << 18
+_WALKED_AT_MOST: Final = 256 << 20
+"""Bytes behind the end of RAM that are walked before the source is told that all is well. There are more only if a
+device is sent before RAM, and RAM is among them."""
 _REMEDY: Final = "give --channels as the source has"
 
 
@@ -134,6 +137,7 @@ class _Session:
         self._limit = limit
         self._file = file
         self._rest: bytes | None = None
+        self._walked = True
         self._noted = arrived.noted
         self.main = StoredMainChannel(
             arrived.main_channel,
@@ -184,8 +188,9 @@ class _Session:
         if not self.main.closed and not self.main.described:
             return False
         if self._rest is None:
-            begin = self.main.rest_begin
-            self._rest = self._file.read(begin, self._file.size - begin) if self._channels else b""
+            begin, end = self.main.rest_begin, self._file.size
+            self._walked = bool(self._channels) or end - begin <= _WALKED_AT_MOST
+            self._rest = self._file.read(begin, end - begin) if self._walked else b""
             self.main.devices.expect(self._rest)
         missing = self.main.devices.missing
         if missing and all(channel.closed for channel in self._channels):
@@ -199,6 +204,13 @@ class _Session:
             ProtocolError: the stream is damaged.
         """
         assert self._rest is not None
+        if self._walked:
+            self.main.check_devices(self._rest)
+        else:
+            size = (self._file.size - self.main.rest_begin) >> 20
+            self._noted(
+                f"{size} MiB, from a device on that is sent before RAM, are stored as they came: walk them later"
+            )
         self.main.devices.convert(self._file, self._rest, self.main.rest_begin)
 
     def refuse(self) -> None:

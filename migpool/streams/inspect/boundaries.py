@@ -53,7 +53,8 @@ class Boundaries(Schema):
         ended: there is nothing behind the bytes that the reader has.
         fault: why the description cannot be used.
         description: what was known of it beforehand.
-        page_size: bytes of a page of RAM, as the description says.
+        text: the description itself, if it can be used.
+        page_size: bytes of a page of RAM, as the description says; ``None`` without one.
     """
 
     def __init__(self, text: bytes | None = None, offset: int = 0) -> None:
@@ -66,7 +67,8 @@ class Boundaries(Schema):
         self._sizes: dict[tuple[str, int], tuple[int, Framing]] = {}
         self._candidates: dict[bytes, list[int]] | None = None
         self._impatient = IMPATIENT_GUESSES
-        self.page_size = 4096
+        self.page_size: int | None = None
+        self.text: bytes | None = None
         self.description: DescriptionSummary | None = None
         if text is not None:
             self.description = self.learn(text, offset)
@@ -90,7 +92,7 @@ class Boundaries(Schema):
         assert self.reader.section is not None
         head = self.reader.section
         if self._looks_ahead:
-            self._look_for_description(data, head)
+            self._look_for_description(data)
         described = self._sizes.get((idstr, instance_id)) if kind is Kind.FULL else None
         with suppress(ProtocolError):  # another form than the one that is known, so it ends at its footer
             if idstr in SIZES:
@@ -116,15 +118,15 @@ class Boundaries(Schema):
         except ProtocolError as error:
             self.fault = error.expected
             return DescriptionSummary(offset, len(text), None, error.expected)
-        self.page_size = description.page_size
+        self.page_size, self.text = description.page_size, text
         for device in description.devices:
             framing = Framing.OPAQUE if device.layout is None else Framing.DESCRIBED
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
         over_multifd = len(description.over_multifd)
         return DescriptionSummary(offset, len(text), len(description.devices), over_multifd=over_multifd)
 
-    def _look_for_description(self, data: memoryview, head: SectionHead) -> None:
-        """Take the description out of what has come already, if it has this section's device."""
+    def _look_for_description(self, data: memoryview) -> None:
+        """Take the description out of what has come already."""
         assert self.reader is not None
         for found in DESCRIPTION_FOLLOWS.finditer(data, max(0, self._looked - self.reader.offset)):
             begin = found.end() - 1
@@ -132,10 +134,9 @@ class Boundaries(Schema):
             if len(text) < _LENGTH.unpack(found[1])[0]:
                 break
             with suppress(ProtocolError):
-                described = parse(text)
-                if any((one.name, one.instance_id) == (head.idstr, head.instance_id) for one in described.devices):
+                if parse(text).devices:
                     self._looks_ahead = False
-                    self.learn(text)
+                    self.description = self.learn(text, self.reader.offset + found.start() + 1)
                     return
         else:
             self._looked = self.reader.offset + max(0, len(data) - DESCRIPTION_HEAD)

@@ -22,9 +22,11 @@
     problem         {offset, item, expected}, or null: why the walk ended early
     notes           [sentences]
     devices         only with --device, also of a recording: [{kind, idstr, instance_id, version, offset, size, fields,
-                    exact, fault, bytes}]; fields: values by name as text, nested as in the description, or null with the fault
-                    and the bytes in hex; exact: the fields, encoded again, are the payload byte for byte. The offset of
-                    a device that crossed over a multifd channel is one of that channel
+                    exact, fault, bytes}]; fields: values by name as text, nested as in the description, or null with
+                    the fault and the bytes in hex; exact: the fields, encoded again, are the payload byte for byte. The
+                    offset of a device that crossed over a multifd channel is one of that channel. Of an iterable device
+                    each section is one, and its fields are the pieces of its state, and its config if it is known
+All offsets are bytes of the stream, which begins behind what it is wrapped in.
 """
 
 from __future__ import annotations

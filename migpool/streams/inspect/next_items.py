@@ -19,7 +19,7 @@ ANY_FOOTER: Final = re.compile(rb"\x7e([\s\S]{4})(?=[\x00-\x04\x08]|\Z)")
 _HEAD: Final = 6  # u8 type, u32 section id, u8 n
 _NUMBERS: Final = 8
 _PADDING: Final = 64
-_LARGEST_VERSION: Final = 0xFFFF
+_LARGEST_VERSION: Final = 99_999_999  # some are dates: 20061113
 _PRINTABLE: Final = re.compile(rb"[!-~ ]*")
 
 

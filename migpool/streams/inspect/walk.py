@@ -19,12 +19,22 @@ from migpool.streams.inspect.summary import (
 )
 from migpool.streams.inspect.vfiostate import pieces_of
 from migpool.wire import ram
-from migpool.wire.commands import Command, Packaged
+from migpool.wire.commands import Command, LaterCommand, Packaged
 from migpool.wire.configuration import Configuration
 from migpool.wire.ramforms import RamPacked
-from migpool.wire.records import payload_of
+from migpool.wire.records import payload_of, records_in
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
-from migpool.wire.stream import DeviceSection, Eof, FileHeader, Padding, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import (
+    VFIO_SUFFIX,
+    Checkpoints,
+    DeviceSection,
+    Eof,
+    FileHeader,
+    Padding,
+    StreamEvent,
+    StreamReader,
+    VmDescription,
+)
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
@@ -33,6 +43,7 @@ Wanted = Callable[[str, int], bool]
 _WORD: Final = 8
 _COMMAND_LIMIT: Final = 4096
 _PACKAGE_SHOWN: Final = 16
+_NOTES: Final = 8
 _PIECES_KEPT: Final = 256
 """Of how many PART sections of an iterable device the records are kept."""
 
@@ -53,6 +64,7 @@ class StreamWalk:
         self._blocks: dict[str, BlockSummary] = {}
         self._packages = 0
         self._padding = ""
+        self._later: list[str] = []
 
     def take(self, event: StreamEvent, reader: StreamReader) -> Iterator[StreamEvent]:
         """Add one event; gives it back, and those inside of it if it is a package.
@@ -95,6 +107,8 @@ class StreamWalk:
                 self._device_section(head, payload_of(records))
             case Command(kind, data):
                 self._command(kind.name, bytes(data), len(data), event.offset)
+            case LaterCommand(number, data):
+                self._command(f"command {number} (not known here)", bytes(data), len(data), event.offset)
             case Packaged(data):
                 self._command("PACKAGED", bytes(data[:_PACKAGE_SHOWN]), len(data), event.offset)
                 self._packages += 1
@@ -105,7 +119,8 @@ class StreamWalk:
                 found.eof = event.offset
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
-                found.described = bytes(text) if text and found.description.fault is None else None
+            case Checkpoints(size, offset):
+                self._padding = f"{size} bytes of COLO's checkpoints follow at byte {offset}; they are not walked"
             case Padding(size, offset):
                 self._padding = (
                     f"{size} zeros stand behind the stream's end at byte {offset}: of a block device, or padding"
@@ -113,6 +128,8 @@ class StreamWalk:
 
     def _device_section(self, head: SectionHead, parts: list[Buffer]) -> None:
         size = sum(map(len, parts))
+        if head.idstr.endswith(VFIO_SUFFIX):
+            self._later_marks(head, b"".join(parts))
         summary = self._section(head, size, self._boundaries.framing(head))
         if not self._wanted(head.idstr, head.instance_id):
             return
@@ -123,6 +140,16 @@ class StreamWalk:
         elif pieces and summary.count <= _PIECES_KEPT:
             one = replace(summary, offset=head.offset, size=len(payload), count=1)
             self._found.kept.append(KeptSection(one, config, pieces))
+
+    def _later_marks(self, head: SectionHead, payload: bytes) -> None:
+        """Note a record that is not known here."""
+        try:
+            records_in(payload)
+        except ProtocolError as error:
+            at = head.offset + len(head_bytes(head)) + error.offset
+            note = f"{head} is not understood from byte {at} on: {error.expected}"
+            if len(self._later) < _NOTES:
+                self._later.append(note)
 
     def _section(self, head: SectionHead, size: int, framing: Framing) -> SectionSummary:
         """Add a section to those of the same kind and id, of which there can be very many."""
@@ -165,11 +192,12 @@ class StreamWalk:
         found.footers = reader.footers if found.sections else None
         found.notes = [*notes, *self._notes()]
         found.description = found.description or self._boundaries.description
+        found.described = self._boundaries.text
         return found
 
     def _notes(self) -> list[str]:
         found = self._found
-        notes = [self._padding] if self._padding else []
+        notes = [*self._later, *([self._padding] if self._padding else [])]
         if found.header_version is not None and found.configuration is None and found.sections:
             notes.append("there is no CONFIGURATION: the machine's name is not known, pages are taken as described")
         if found.footers is False:

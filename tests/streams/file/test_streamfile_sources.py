@@ -80,7 +80,7 @@ def migrating(tmp_path: Path, channels: int, idle: float = LIMIT) -> Iterator[tu
 REFUSED = [SwitchoverAck(0), Pong(7, 4), Shut(1, 12)]
 
 
-def test_state_of_devices_on_multifd_channels_is_refused(tmp_path: Path) -> None:
+def test_state_of_a_device_that_has_not_begun_is_refused(tmp_path: Path) -> None:
     with migrating(tmp_path, 1) as (source, receiver):
         source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2))
         device = DeviceStateHeader("0000:01:00.0/vfio", 0)
@@ -88,7 +88,8 @@ def test_state_of_devices_on_multifd_channels_is_refused(tmp_path: Path) -> None
         source.channels[0].sendall(sync_header(1) + device.buffer + b"abc")
         assert source.answers() == REFUSED
     assert isinstance(receiver.error, ProtocolError)
-    assert "found state of '0000:01:00.0/vfio' (0)" in str(receiver.error)
+    assert "a VFIO device that has begun, found that of '0000:01:00.0/vfio' (0)" in str(receiver.error)
+    assert str(receiver.error).endswith("switch x-migration-multifd-transfer off for the device")
 
 
 def test_a_page_after_the_last_flush_is_refused(tmp_path: Path) -> None:
