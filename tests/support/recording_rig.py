@@ -177,6 +177,7 @@ class Waiting:
         budget: int = 256 * KIB,
         chunk: int = 16 * KIB,
         channels: int = 2,
+        connect_limit: float = 10.0,
     ) -> None:
         heard = threading.Event()
         where: list[Address] = []
@@ -185,7 +186,7 @@ class Waiting:
             where.append(address)
             heard.set()
 
-        settings = Settings(channels=channels, chunk=chunk, budget=budget, peer_limit=5)
+        settings = Settings(channels=channels, chunk=chunk, budget=budget, peer_limit=5, connect_limit=connect_limit)
         destination = Destination(Machine(name, machine), settings, ReceiverScheduler(), listening=listening)
         self._running = Background(lambda: destination.run(place(family, folder, "fresh")))
         assert heard.wait(LIMIT)
