@@ -35,6 +35,7 @@ _NAME_LIMIT: Final = 1024
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 10
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+_LAST_FLUSHING_EACH: Final = (8, 0)
 _MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
 
 
@@ -71,6 +72,11 @@ class Configuration:
         """
         found = _MACHINE_VERSION.search(self.machine)
         return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def flushes_each_section(self) -> bool:
+        """Whether the end of each section of RAM is a flush of multifd, and none is sent: machine types up to 8.0."""
+        return self.machine_version is not None and self.machine_version <= _LAST_FLUSHING_EACH
 
 
 def configuration(config: Configuration) -> bytes:

@@ -54,11 +54,13 @@ class StoredMainChannel:
         page_size: bytes of a page.
         machine: its type.
         pages: how many pages came on this channel.
-        stopped: it has come to a MULTIFD_FLUSH.
+        stopped: it has come to a flush: MULTIFD_FLUSH or, where RAM's START section has none, the end of each section
+            of RAM.
         closed: the source has closed the connection.
         return_path: whether the source has opened the return path.
         devices: the VFIO devices.
         rest_begin: where in the file the devices' states begin, once RAM is over.
+        barriers: how often it has come to a flush.
     """
 
     def __init__(
@@ -93,6 +95,9 @@ class StoredMainChannel:
         self.closed = False
         self.return_path = False
         self.rest_begin = 0
+        self.barriers = 0
+        self._flushes = False
+        self._flushed = False  # the section that is being read
 
     @property
     def ram_is_over(self) -> bool:
@@ -121,6 +126,10 @@ class StoredMainChannel:
         self.stopped = False
         while not self.stopped and (event := self._front.next_event()) is not None:
             self._take(event)
+        if self._flushes_each and not self.stopped and self._front.at_footer and not self._flushed:
+            # The footer may wait at the source behind the pages that come after the flush.
+            self._flushed = True
+            self._stop_here()
         if self._front.rest is not None and self._end is None:
             if self._multifd:
                 self._front.check_ram()
@@ -188,7 +197,8 @@ class StoredMainChannel:
                 if not self._multifd:
                     right = "none, as there are no multifd channels, found one: give --channels as the source has"
                     raise ProtocolError(offset, "MULTIFD_FLUSH", right)
-                self.stopped = True
+                self._flushes = True
+                self._stop_here()
                 return
             case RamPages(block, addresses=addresses):
                 self.pages += len(addresses)
@@ -199,8 +209,20 @@ class StoredMainChannel:
             case RamSectionEnd(head):
                 if self._multifd and head.kind is Kind.END:
                     self._file.ram_ended(head)
+                if self._flushes_each and not self._flushed:
+                    self._stop_here()
+                self._flushed = False
         if not self._multifd:
             self._file.write(*emit(event))
+
+    @property
+    def _flushes_each(self) -> bool:
+        """Whether the end of each section of RAM is a flush: of a source up to QEMU 8.0, or of such a machine type."""
+        return self._multifd and self.ram is not None and not self._flushes
+
+    def _stop_here(self) -> None:
+        self.stopped = True
+        self.barriers += 1
 
     def _command(self, event: Command) -> None:
         match event.kind:
@@ -257,6 +279,7 @@ class StoredMultifdChannel:
 
     Attributes:
         stopped: it has come to a SYNC.
+        syncs: how often it has.
         closed: the source has closed the connection.
         pages: how many pages came on this channel.
     """
@@ -268,6 +291,7 @@ class StoredMultifdChannel:
         self._main = main
         self._reader: ChannelReader | None = None
         self.stopped = False
+        self.syncs = 0
         self.closed = False
         self.pages = 0
 
@@ -291,6 +315,7 @@ class StoredMultifdChannel:
                 self._main.devices.take(packet, f"packet on multifd channel {self.number}")
             if isinstance(packet, RamPacket):
                 self.stopped = packet.header.sync
+                self.syncs += self.stopped
                 self._write(packet)
 
     def end(self) -> None:

@@ -23,7 +23,7 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
 from migpool.streams.file.storeddevices import StoredDevices
@@ -204,6 +204,10 @@ class _Session:
             ProtocolError: the stream is damaged.
         """
         assert self._rest is not None
+        for channel in self._channels:
+            if not channel.syncs == self.main.barriers > 0:
+                right = f"a SYNC for each of the main channel's {self.main.barriers} flushes, found {channel.syncs}"
+                raise ProtocolError(0, f"multifd channel {channel.number}", right)
         if self._walked:
             self.main.check_devices(self._rest)
         else:

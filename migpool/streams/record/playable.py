@@ -153,7 +153,8 @@ def _carried(summary: MainSummary, plans: Sequence[ChannelPlan]) -> bool:
     """Whether the channels have all that they have of a whole migration."""
     devices = frozenset[DeviceKey]().union(*(plan.devices for plan in plans))
     configs = frozenset[DeviceKey]().union(*(plan.configs for plan in plans))
-    return devices == configs and all(plan.syncs >= summary.flushes for plan in plans)
+    syncs = {plan.syncs for plan in plans}
+    return devices == configs and len(syncs) < 2 and all(count >= max(1, summary.flushes) for count in syncs)
 
 
 def _preempt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command, open_return_path, ping
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
-from migpool.wire.multifd import initial_packet
+from migpool.wire.multifd import SYNC, initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.records import data_record, end_payload, initial_data_sent, setup_payload
@@ -95,10 +96,71 @@ def test_state_of_a_device_that_has_not_begun_is_refused(tmp_path: Path) -> None
 def test_a_page_after_the_last_flush_is_refused(tmp_path: Path) -> None:
     with migrating(tmp_path, 1) as (source, receiver):
         packet = ram_header(RamPacketHeader(0, 9, "pc.ram", (PAGE,), (), PAGE)) + page(1)
-        source.main.sendall(BLOCKS + ram_section_end(2) + END)
-        source.channels[0].sendall(sync_header(1) + packet)
+        source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2) + END)
+        source.channels[0].sendall(sync_header(1) + sync_header(2) + packet)
         assert source.answers() == REFUSED
     assert "no page after the last flush, found one" in str(receiver.error)
+
+
+def early(*, barriers: int) -> bytes:
+    """A main channel up to its end as machine types up to 8.0 have it: no flush, but the end of each section."""
+    part = head_bytes(SectionHead(Kind.PART, 2, "ram", 0, 4)) + ram_section_end(2)
+    end = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+    rest = eof() + b"".join(map(bytes, vm_description(DESCRIPTION)))
+    return BLOCKS + ram_section_end(2) + part * (barriers - 2) + end + rest
+
+
+def ram_packet(number: int, content: bytes, *, sync: bool = False) -> bytes:
+    """One page at one place; a SYNC rides on it where QEMU 7.2 was the source."""
+    return ram_header(RamPacketHeader(SYNC if sync else 0, number, "pc.ram", (PAGE,), (), PAGE)) + content
+
+
+def test_without_flushes_the_end_of_each_section_is_one(tmp_path: Path) -> None:
+    """The last copy of a page counts, on whichever channel it comes, so none may be passed by an earlier one."""
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, 2) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", 2, stack)
+        source.greet()
+        source.channels[1].sendall(sync_header(1) + ram_packet(2, page(1), sync=True) + sync_header(3))
+        source.channels[0].sendall(sync_header(1) + sync_header(2) + ram_packet(3, page(2)) + sync_header(4))
+        source.main.sendall(early(barriers=3))
+        source.main.shutdown(socket.SHUT_WR)
+        assert source.answers()[-1:] == [Shut(0, 12)]
+    assert receiver.stored is not None
+    stored = (tmp_path / "kept").read_bytes()
+    assert 0 < stored.index(page(1)) < stored.index(page(2))
+
+
+def test_a_flush_does_not_wait_for_the_footer_behind_it(tmp_path: Path) -> None:
+    """A source keeps the footer in a buffer while it sends the pages that come next, more than sockets hold."""
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, 1) as receiver, contextlib.ExitStack() as stack:
+        source = Source(tmp_path / "s", 1, stack)
+        source.greet()
+        main = early(barriers=2)
+        eos = main.index(footer(2))
+        source.main.sendall(main[:eos])
+        source.channels[0].sendall(sync_header(1) + b"".join(ram_packet(n, page(n)) for n in range(2, 300)))
+        source.main.sendall(main[eos:])
+        source.channels[0].sendall(sync_header(300))
+        source.main.shutdown(socket.SHUT_WR)
+        assert source.answers()[-1:] == [Shut(0, 12)]
+    assert receiver.stored is not None
+    assert receiver.stored.pages == 298
+
+
+def test_more_syncs_than_flushes_are_pages_that_would_be_lost(tmp_path: Path) -> None:
+    with migrating(tmp_path, 1) as (source, receiver):
+        blocks = BLOCKS + multifd_flush() + ram_section_end(2)
+        end = head_bytes(SectionHead(Kind.END, 2, "ram", 0, 4)) + ram_section_end(2)
+        source.channels[0].sendall(sync_header(1) + ram_packet(2, page(1)) + sync_header(3))
+        source.main.sendall(blocks)
+        deadline = time.monotonic() + LIMIT
+        while (tmp_path / "kept.partial").stat().st_size < PAGE and time.monotonic() < deadline:
+            time.sleep(0.01)
+        source.main.sendall(end + eof() + b"".join(map(bytes, vm_description(DESCRIPTION))))
+        assert source.answers()[-1:] == [Shut(1, 12)]
+    assert "a SYNC for each of the main channel's 1 flushes, found 2" in str(receiver.error)
 
 
 def test_a_channel_that_is_closed_before_a_flush_ends_it(tmp_path: Path) -> None:
