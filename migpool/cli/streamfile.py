@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Interrupt, Invocation, check_writable, complain, noting, say
+from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.output import check_writable, complain, noting, say
 from migpool.errors import Cancelled, UsageError
 
 

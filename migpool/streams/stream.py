@@ -133,8 +133,8 @@ class Stream:
             patterns: which of them; all by default.
 
         Returns:
-            in the order of the stream, then those that crossed over the multifd channels of a recording. The first
-            exact name that is given excludes none: an empty list means that there is no such device.
+            in the order of the stream, then those that crossed over the multifd channels of a recording; none if there
+            is no such device. Of an iterable device each section is one.
         """
         wanted = wanted_by(patterns or ("*",))
         beside: list[KeptSection] = []

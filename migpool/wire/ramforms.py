@@ -11,6 +11,7 @@ With the capability ``mapped-ram`` the list of blocks is laid out over the file,
     u32 version 1, u64 page size, u64 place of the bitmap, u64 place of the pages
     the bitmap: a bit for each page, in words of 64 bits; set: the page is in the file
     the pages, each at its own place, from a multiple of 1 MiB on; behind the last one, the next block
+    of a block that is shared (x-ignore-shared), both places are 0, and the next block follows at once
 
 Both places are counted from the beginning of the file, which need not be that of the stream: the bitmap stands right
 behind the four numbers, so that difference is known. So a pipe can be walked as well, to its end and without keeping
@@ -26,7 +27,7 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.wire.sections import ascii_text
-from migpool.wire.unread import Need, Steps, Unread, take
+from migpool.wire.unread import Need, Steps, Unread, skip, take
 
 XBZRLE: Final = 0x040
 COMPRESS: Final = 0x100
@@ -121,6 +122,8 @@ def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]
         raise ProtocolError(start, item, f"version {_MAP_VERSION}, found {version}")
     if size != page_size:
         raise ProtocolError(start + 4, item, f"pages of {page_size} bytes, found {size}")
+    if not bitmap_at and not pages_at:
+        return 0
     bitmap = -(-(used // page_size) // 64) * 8
     gap = pages_at - bitmap_at - bitmap
     if gap < 0 or bitmap_at < unread.offset:
@@ -133,19 +136,10 @@ def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]
         left -= len(piece)
     if present > used // page_size:
         raise ProtocolError(start + _MAP.size, item, f"at most {used // page_size} pages, found {present}")
-    yield from _pass_over(unread, gap + used, f"pages of RAM block {name!r}")
+    yield from skip(unread, gap + used, f"pages of RAM block {name!r}")
     return present
 
 
 def _whole(unread: Unread, count: int, item: str) -> Steps[None]:
     if unread.available < count:
         yield Need(count, item)
-
-
-def _pass_over(unread: Unread, count: int, item: str) -> Steps[None]:
-    while count:
-        if not unread.available:
-            yield Need(1, item)
-        passed = min(count, unread.available)
-        unread.skip(passed)
-        count -= passed

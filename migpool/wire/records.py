@@ -23,7 +23,7 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.wire.sections import Schema, SectionHead, measured
-from migpool.wire.unread import Buffer, Steps, Unread, take
+from migpool.wire.unread import Buffer, Need, Steps, Unread, skip, take
 
 _U64 = struct.Struct(">Q")
 _PAIR = struct.Struct(">QQ")
@@ -221,6 +221,52 @@ def config_within(chunk: Buffer, offset: int = 0) -> memoryview:
         end = offset + len(view) - 8
         raise ProtocolError(end, "device config", f"the mark {_RAW[Mark.END].hex()} last, found {last.hex()}")
     return view[8:-8]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A record that was passed over.
+
+    Arguments:
+        mark: what it is.
+        size: bytes of its data.
+        offset: where its mark stood.
+    """
+
+    mark: Mark
+    size: int = 0
+    offset: int = 0
+
+
+def pass_records(unread: Unread, head: SectionHead, limit: int) -> Steps[tuple[list[Passed], bool]]:
+    """Pass over records without keeping what they hold, up to and with the one that ends the payload.
+
+    Arguments:
+        unread: at the payload.
+        head: of the section.
+        limit: how many bytes one record may have.
+
+    Returns:
+        the records, and whether the payload has ended: else a config follows, or what is no record.
+    """
+    item = f"record of {head}"
+    passed: list[Passed] = []
+    while True:
+        if unread.available < _U64.size:
+            yield Need(_U64.size, item)
+        offset, mark = unread.offset, _MARKS.get(_U64.unpack(unread.peek(_U64.size))[0])
+        if mark is None or mark is Mark.CONFIG:
+            return passed, False
+        unread.skip(_U64.size)
+        size = 0
+        if mark is Mark.DATA:
+            size = int.from_bytes((yield from take(unread, _U64.size, item)), "big")
+            if size > limit:
+                raise ProtocolError(offset + 8, item, f"at most {limit} bytes in one record, found {size}")
+            yield from skip(unread, size, item)
+        passed.append(Passed(mark, size, offset))
+        if mark in ENDING:
+            return passed, True
 
 
 def read_records(unread: Unread, head: SectionHead, schema: Schema, limit: int) -> Steps[tuple[Record, ...]]:

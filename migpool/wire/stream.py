@@ -49,7 +49,8 @@ from migpool.wire.configuration import (
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
-from migpool.wire.records import Record, payload_of, read_records
+from migpool.wire.ramreader import RamReader
+from migpool.wire.records import Passed, Record, pass_records, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
     Footers,
@@ -63,6 +64,7 @@ from migpool.wire.sections import (
     read_head,
     section,
 )
+from migpool.wire.trailer import Checkpoints, Padding, checkpoints, padding
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 FILE_MAGIC: Final = b"QEVM"
@@ -125,6 +127,21 @@ class DeviceSection(Headed):
 
 
 @dataclass(frozen=True, slots=True)
+class PassedSection(Headed):
+    """A section of a VFIO device whose records were passed over: they may be as long as the device's whole state.
+
+    Arguments:
+        records: those of the payload, or of its beginning.
+        rest: what stands behind them, if the last one does not end the payload.
+        size: bytes of payload in all.
+    """
+
+    records: tuple[Passed, ...]
+    rest: Buffer
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Eof:
     """No more sections come."""
 
@@ -144,37 +161,12 @@ class VmDescription:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Zeros behind the stream's end: it was stored on a block device, or in whole clusters.
-
-    Arguments:
-        size: how many bytes.
-        offset: where they began.
-    """
-
-    size: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoints:
-    """What a source with COLO sends behind the stream's end: messages, and the state of later checkpoints, not walked.
-
-    Arguments:
-        size: how many bytes.
-        offset: where they began.
-    """
-
-    size: int
-    offset: int = 0
-
-
 StreamEvent: TypeAlias = (
     FileHeader
     | Configuration
     | Section
     | DeviceSection
+    | PassedSection
     | RamSection
     | RamBlocks
     | RamPages
@@ -230,7 +222,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = ram.RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
+        self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
         self.section: SectionHead | None = None
 
     @property
@@ -270,10 +262,10 @@ class StreamReader(PushReader[StreamEvent]):
             kind = unread.peek(1)[0]
             if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
                 if self._colo:
-                    yield (yield from _checkpoints(unread))
+                    yield (yield from checkpoints(unread))
                     continue
                 if not kind:
-                    yield (yield from _padding(unread))
+                    yield (yield from padding(unread))
                     continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
@@ -298,14 +290,14 @@ class StreamReader(PushReader[StreamEvent]):
                 yield (yield from _read_description(unread, self._limit))
 
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
-        config = yield from read_configuration(unread)
+        config = yield from read_configuration(unread, later=self._stored)
         mapped = MAPPED_RAM in (config.capabilities or ())
         if mapped and not self._stored:
             found = "found the capability mapped-ram: its pages stand at fixed places of a file"
             raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
-        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
+        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
@@ -314,9 +306,9 @@ class StreamReader(PushReader[StreamEvent]):
         self.section = head
         if head.idstr == ram.RAM_IDSTR:
             yield from self._ram.section(unread, head)
-        elif self._schema.iterable(head.idstr, head.instance_id) or (
-            head.idstr.endswith(VFIO_SUFFIX) and not self._stored
-        ):
+        elif self._stored and head.idstr.endswith(VFIO_SUFFIX):
+            yield (yield from self._passed(unread, head))
+        elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith(VFIO_SUFFIX):
             records = yield from read_records(unread, head, self._schema, self._limit)
             yield from self._footers.check(unread, head)
             yield DeviceSection(head, records)
@@ -325,6 +317,16 @@ class StreamReader(PushReader[StreamEvent]):
             yield from self._footers.check(unread, head)
             yield Section(head, payload)
 
+    def _passed(self, unread: Unread, head: SectionHead) -> Steps[PassedSection | Section]:
+        begin = unread.offset
+        records, ended = yield from pass_records(unread, head, self._limit)
+        rest: Buffer = b""
+        if not ended:
+            rest = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
+        size = unread.offset - begin
+        yield from self._footers.check(unread, head)
+        return PassedSection(head, tuple(records), rest, size) if records else Section(head, rest)
+
 
 def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     offset = unread.offset
@@ -332,30 +334,6 @@ def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
     return VmDescription((yield from take(unread, length, "VM description")), offset)
-
-
-def _padding(unread: Unread) -> Steps[Padding]:
-    """Pass over zeros, to the end of the input."""
-    offset = unread.offset
-    while not unread.ended or unread.available:
-        piece = bytes(unread.first())
-        zeros = len(piece) - len(piece.lstrip(b"\0"))
-        unread.skip(zeros)
-        if zeros < len(piece):
-            right = f"zeros or nothing behind the stream's end at byte {offset}"
-            raise ProtocolError(unread.offset, "end of the stream", f"{right}, found {piece[zeros]:02x}")
-        if not unread.available:
-            yield Need(1, "end of the stream", clean=True, retry_at_end=True)
-    return Padding(unread.offset - offset, offset)
-
-
-def _checkpoints(unread: Unread) -> Steps[Checkpoints]:
-    """Pass over all that follows."""
-    offset = unread.offset
-    while unread.available or not unread.ended:
-        unread.skip(unread.available)
-        yield Need(1, "checkpoints", clean=True, retry_at_end=True)
-    return Checkpoints(unread.offset - offset, offset)
 
 
 def begins_main_channel(first: Buffer) -> bool:
@@ -424,5 +402,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
-        case Checkpoints():
+        case Checkpoints() | PassedSection():
             raise ValueError("what was passed over cannot be written again")

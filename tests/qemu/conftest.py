@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.qemu_guest import FILES, Guest, set_up
-from tests.qemu.qemuprocess import Qemu, QemuProcess, qemu
+from tests.qemu.qemuprocess import Qemu, QemuProcess, qemu_here
 
 HERE = Path(__file__).parent
 NEEDED = (FILES / "vmlinuz", FILES / "initramfs")
@@ -17,7 +17,7 @@ NEEDED = (FILES / "vmlinuz", FILES / "initramfs")
 
 def what_is_missing() -> str:
     """Why these tests cannot run here; empty if they can."""
-    if qemu() is None:
+    if qemu_here() is None:
         return "no qemu-system-x86_64 of version 10 or later: tests/qemu/setup installs it"
     missing = [str(file) for file in NEEDED if not file.exists()]
     return f"no {' and no '.join(missing)}: tests/qemu/setup builds the guest" if missing else ""
@@ -38,7 +38,7 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
     """The guest on a machine of some type, with a stream file from which every test's source begins."""
     reason = what_is_missing()
     assert not reason, reason
-    program = qemu()
+    program = qemu_here()
     assert program is not None
     guests: dict[str, Guest] = {}
 
@@ -69,7 +69,7 @@ def boot(program: Qemu, machine: str, directory: Path) -> Guest:
 @pytest.fixture
 def machine() -> str:
     """The type of the guest's machine: the newest that this QEMU has. Tests name others by parametrizing it."""
-    program = qemu()
+    program = qemu_here()
     return "" if program is None else program.machine()
 
 

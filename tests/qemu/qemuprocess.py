@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-__all__ = ["LIMIT", "OLDEST", "Json", "Qemu", "QemuProcess", "WaitedTooLong", "qemu"]
+__all__ = ["LIMIT", "OLDEST", "Json", "Qemu", "QemuProcess", "WaitedTooLong", "qemu_here"]
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
@@ -48,7 +48,7 @@ class Qemu:
         return f"{family}-{major}.{minor}"
 
 
-def qemu() -> Qemu | None:
+def qemu_here() -> Qemu | None:
     """The QEMU that the environment variable QEMU names, a command, or the installed one; None if it is too old."""
     command = tuple(shlex.split(os.environ.get("QEMU", "qemu-system-x86_64")))
     if shutil.which(command[0]) is None:

@@ -9,11 +9,11 @@ import pytest
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from tests.qemu.otherdestination import OtherDestination
 from tests.qemu.qemu_guest import continues, set_up
-from tests.qemu.qemuprocess import OLDEST, QemuProcess, WaitedTooLong, qemu
+from tests.qemu.qemuprocess import OLDEST, QemuProcess, WaitedTooLong, qemu_here
 
 ACKNOWLEDGED = ("return-path", "switchover-ack")
 SLOW = {"max-bandwidth": 8 << 20}
-PROGRAM = qemu()
+PROGRAM = qemu_here()
 NEW = PROGRAM is not None and PROGRAM.version >= (11, 1)
 
 

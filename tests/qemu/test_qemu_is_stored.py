@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.qemu_guest import Guest, continues, set_up
-from tests.qemu.qemuprocess import OLDEST, QemuProcess, qemu
+from tests.qemu.qemuprocess import OLDEST, QemuProcess, qemu_here
 from tests.qemu.tool import Tool, migpool
 
 RETURN_PATH = ("return-path",)
 ACKNOWLEDGED = ("return-path", "switchover-ack")
-PROGRAM = qemu()
+PROGRAM = qemu_here()
 MACHINES = sorted({PROGRAM.machine(), PROGRAM.machine(version=(OLDEST, 0))}) if PROGRAM is not None else ["none"]
 """The newest type that this QEMU has, and one that all have that run these tests."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from migpool import streams
-from migpool.cli.invocation import complain
 from migpool.cli.options import Debug
+from migpool.cli.output import check_writable, complain, write
 from migpool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,9 +159,8 @@ def inspect_recording(path: Path, as_json: bool, picture_file: Path | None) -> i
     from migpool.streams.record.picture import picture
     from migpool.streams.record.terminal import show as show_explanation
 
+    check_writable(picture_file)
     explanation = explain(path)
-    if picture_file is not None:
-        picture(explanation, picture_file)
     if as_json:
         from dataclasses import asdict
 
@@ -170,6 +169,8 @@ def inspect_recording(path: Path, as_json: bool, picture_file: Path | None) -> i
         from migpool.lab.report.table import console_for
 
         show_explanation(explanation, console_for(sys.stdout))
+    if picture_file is not None:
+        write(picture_file, picture(explanation))
     understood = not any(channel.trouble for channel in explanation.channels)
     return 0 if explanation.complete and understood else 1
 

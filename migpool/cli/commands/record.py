@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Invocation, complain, say
+from migpool.cli.invocation import Invocation
 from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
+from migpool.cli.output import complain, noting, say
 
 
 def record(
@@ -45,7 +46,7 @@ def record(
     """
     import structlog
 
-    from migpool.cli.invocation import Interrupt, noting
+    from migpool.cli.invocation import Interrupt
     from migpool.cli.logs import announce, configure
     from migpool.streams.record.index import Connection
     from migpool.streams.record.recorder import Recorder, RecorderLimits

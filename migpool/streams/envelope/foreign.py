@@ -44,6 +44,6 @@ def foreign(first: bytes) -> str:
     if within is not None:
         return f"something else before a stream that begins at byte {within.start()}: --offset {within.start()}"
     if first and not any(first):
-        return f"{len(first)} zeros and more: if the stream begins further in, say where with --offset"
+        return "zeros: if the stream begins further in, say where with --offset"
     shown = first[:8].hex(" ") or "nothing"
     return f"something that is not known here (it begins with {shown}); --offset says where a stream in it begins"

@@ -19,6 +19,7 @@ from migpool.wire.vmdesc import find
 
 _LAYERS: Final = 4
 _LOOK: Final = 512
+_BEGINNING: Final = 4 << 20
 _ZEROS: Final = 16 << 20
 """How many zeros may stand before a stream: where ``file:NAME,offset=N`` left room."""
 _TAIL: Final = 256 << 10
@@ -42,6 +43,13 @@ class Opened:
     xml: str | None = None
     first: bytes = b""
     begin: int = 0
+
+    def beginning(self) -> bytes:
+        """The first bytes, as many as can be had again."""
+        source = self.source
+        if isinstance(source, SeekableSource) and not self.envelope:
+            return source.at(source.begin, _BEGINNING)
+        return self.first
 
     def description(self) -> tuple[int, bytes] | None:
         """Where the description at the stream's end is and its text, if that can be had without reading all before it.

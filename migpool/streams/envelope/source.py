@@ -53,6 +53,10 @@ class Source(ABC):
             self._ahead += piece
         return self._ahead[:size]
 
+    def left(self) -> int | None:
+        """How many bytes are still to be read; ``None`` if only reading them tells."""
+        return None
+
     def last(self, count: int) -> tuple[int, bytes] | None:
         """The last ``count`` bytes of all that is still to be read, and the place of the first of them.
 
@@ -79,12 +83,15 @@ class SeekableSource(Source):
     Arguments:
         begin: where they begin.
         end: where they end.
+
+    Attributes:
+        begin: where they begin.
     """
 
     def __init__(self, begin: int, end: int) -> None:
         super().__init__()
-        self._begin = min(begin, end)
-        self._at = self._begin
+        self.begin = min(begin, end)
+        self._at = self.begin
         self._end = end
 
     @abstractmethod
@@ -96,13 +103,16 @@ class SeekableSource(Source):
         self._at += len(piece)
         return piece
 
+    def left(self) -> int | None:
+        return self._end - self._at + len(self._ahead)
+
     def last(self, count: int) -> tuple[int, bytes] | None:
-        begin = max(self._begin, self._end - count)
+        begin = max(self.begin, self._end - count)
         parts, at = [], begin
         while at < self._end and (piece := self.at(at, self._end - at)):
             parts.append(piece)
             at += len(piece)
-        return begin - self._begin, b"".join(parts)
+        return begin - self.begin, b"".join(parts)
 
 
 class FileSource(SeekableSource):

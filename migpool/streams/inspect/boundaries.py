@@ -27,7 +27,7 @@ from migpool.streams.inspect.iterables import SIZES
 from migpool.streams.inspect.next_items import ANY_FOOTER, can_follow
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
 from migpool.wire.records import CONFIG_FRAME, Mark, begins_with_record, records_size
-from migpool.wire.sections import Kind, Schema, SectionHead, footer
+from migpool.wire.sections import FOOTER_SIZE, Kind, Schema, SectionHead, footer
 from migpool.wire.stream import VFIO_SUFFIX, StreamReader
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import DESCRIPTION_FOLLOWS, DESCRIPTION_HEAD, parse, payload_size
@@ -37,6 +37,7 @@ PATIENCE: Final = 16 << 20
 IMPATIENT_GUESSES: Final = 16
 """How often that may happen, since each looks through as many bytes."""
 
+_NOTES: Final = 8
 _LENGTH: Final = Struct(">I")
 _END_MARK: Final = Mark.END.to_bytes(8, "big")
 
@@ -54,6 +55,7 @@ class Boundaries(Schema):
         fault: why the description cannot be used.
         description: what was known of it beforehand.
         text: the description itself, if it can be used.
+        notes: what is wrong with it, a sentence each.
         page_size: bytes of a page of RAM, as the description says; ``None`` without one.
     """
 
@@ -69,6 +71,7 @@ class Boundaries(Schema):
         self._impatient = IMPATIENT_GUESSES
         self.page_size: int | None = None
         self.text: bytes | None = None
+        self.notes: list[str] = []
         self.description: DescriptionSummary | None = None
         if text is not None:
             self.description = self.learn(text, offset)
@@ -96,12 +99,13 @@ class Boundaries(Schema):
         described = self._sizes.get((idstr, instance_id)) if kind is Kind.FULL else None
         with suppress(ProtocolError):  # another form than the one that is known, so it ends at its footer
             if idstr in SIZES:
-                return SIZES[idstr](data, kind)
+                size = SIZES[idstr](data, kind)
+                if size is None or not self._misses_footer(data, head, size):
+                    return size
             if begins_with_record(data, config=True) and (kind is not Kind.FULL or idstr.endswith(VFIO_SUFFIX)):
                 return self._records(data, head, None if described is None else described[0])
         if described is not None:
-            self._framings[head.offset] = described[1]
-            return described[0]
+            return self._as_described(data, head, *described)
         size = self._counted(data, head) if kind is Kind.START else None
         if size is None:
             size = self._first_footer(data, head) if kind is not Kind.FULL else self._only_footer(data, head)
@@ -124,6 +128,33 @@ class Boundaries(Schema):
             self._sizes[device.name, device.instance_id] = payload_size(device), framing
         over_multifd = len(description.over_multifd)
         return DescriptionSummary(offset, len(text), len(description.devices), over_multifd=over_multifd)
+
+    def _as_described(self, data: memoryview, head: SectionHead, size: int, framing: Framing) -> int | None:
+        """The length that the description says, if a footer stands there.
+
+        Descriptions of older QEMUs are wrong about arrays with null pointers. Then the section ends where its only
+        footer is; without one, it is damaged, and the footer that is missing will be named.
+        """
+        assert self.reader is not None
+        if len(data) < size + FOOTER_SIZE and not self.ended and self.reader.footers is not False:
+            return None
+        found: int | None = size
+        if self._misses_footer(data, head, size):
+            with suppress(ProtocolError):
+                found = self._only_footer(data, head)
+        if found is not None:
+            self._framings[head.offset] = framing if found == size else Framing.GUESSED
+            if found != size and len(self.notes) < _NOTES:
+                self.notes.append(f"{head} is described with {size} bytes and has {found}: the description is wrong")
+        return found
+
+    def _misses_footer(self, data: memoryview, head: SectionHead, size: int) -> bool:
+        """Whether it is certain that no footer stands behind so many bytes, though there must be one."""
+        assert self.reader is not None
+        there = data[size : size + FOOTER_SIZE]
+        return (
+            bool(self.reader.footers) and there != footer(head.section_id) and (self.ended or len(there) == FOOTER_SIZE)
+        )
 
     def _look_for_description(self, data: memoryview) -> None:
         """Take the description out of what has come already."""

@@ -16,7 +16,7 @@ flags say::
 ``s390-storage_attributes``: u64 words, an address and flags in its low bits, until EOS::
 
     02 MORE         u64 count, a byte for each page
-    01 EOS, 04 ERROR, 08 DONE: nothing; all but DONE end the payload
+    01 EOS, 04 ERROR, 08 DONE: nothing; EOS ends the payload, and so do the others if it does not follow
 
 ``spapr/htab`` (POWER's hash table): START is a u32, its size as a power of two; PART and END are a u32 of zeros, then
 runs of u32 index, u16 valid, u16 invalid, 16 bytes for each valid entry; a run of three zeros ends it. With a radix
@@ -36,7 +36,7 @@ from struct import Struct
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.wire.sections import Kind
+from migpool.wire.sections import FOOTER, Kind
 
 _U64: Final = Struct(">Q")
 _RUN: Final = Struct(">IHH")
@@ -44,7 +44,8 @@ _RECORD_LIMIT: Final = 1 << 16
 
 _EOS, _ZEROES, _BITMAP_NAME, _DEVICE_NAME, _START, _COMPLETE, _BITS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 _BITMAP_KINDS: Final = frozenset({_START, _COMPLETE, _BITS, _BITS | _ZEROES})
-_ATTRIBUTES_MORE, _ATTRIBUTES_DONE, _ATTRIBUTES_ENDS = 0x02, 0x08, (0x01, 0x04)
+_ATTRIBUTES_MORE, _ATTRIBUTES_EOS, _ATTRIBUTES_LAST = 0x02, 0x01, (0x04, 0x08)
+_FOOTER_BEGINS: Final = bytes((FOOTER,))
 _RADIX: Final = 0xFFFFFFFF
 _ENTRY: Final = 16
 _BLOCK_DEVICE, _BLOCK_EOS, _BLOCK_PROGRESS, _BLOCK_ZERO = 0x01, 0x02, 0x04, 0x08
@@ -92,13 +93,15 @@ def attributes_size(data: memoryview, kind: Kind) -> int | None:
     while at + _U64.size <= len(data):
         flags = int(_U64.unpack_from(data, at)[0]) & 0xFFF
         start, at = at, at + _U64.size
-        if flags in _ATTRIBUTES_ENDS:
+        if flags == _ATTRIBUTES_EOS:
+            return at
+        if flags in _ATTRIBUTES_LAST and data[at : at + 1] == _FOOTER_BEGINS:
             return at
         if flags == _ATTRIBUTES_MORE:
             if at + _U64.size > len(data):
                 return None
             at += _U64.size + int(_U64.unpack_from(data, at)[0])
-        elif flags != _ATTRIBUTES_DONE:
+        elif flags not in _ATTRIBUTES_LAST:
             raise ProtocolError(start, "word of storage attributes", f"flags 1, 2, 4 or 8, found {flags:x}")
     return None
 

@@ -135,6 +135,9 @@ class Inspection:
             if self._error is None:
                 reader.feed(piece)
                 yield from self._taken()
+            if self._error is not None and (left := opened.source.left()) is not None:
+                self._size += left  # which nobody will look at
+                break
         if self._error is None:
             self._boundaries.ended = True
             ended: ProtocolError | None = None
@@ -147,7 +150,7 @@ class Inspection:
         if self._error is None and self._damage:
             self._error = ProtocolError(reader.offset, "compressed data", self._damage[0])
         if self._error is not None and not opened.first.startswith(FILE_HEADER[: max(1, len(opened.first))]):
-            right = f"a migration stream (QEVM), found {foreign(opened.first)}"
+            right = f"a migration stream (QEVM), found {foreign(opened.beginning())}"
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
 

@@ -13,6 +13,7 @@ from migpool.streams.inspect.summary import (
     CommandSummary,
     Framing,
     KeptSection,
+    Piece,
     Problem,
     SectionSummary,
     StreamSummary,
@@ -22,19 +23,19 @@ from migpool.wire import ram
 from migpool.wire.commands import Command, LaterCommand, Packaged
 from migpool.wire.configuration import Configuration
 from migpool.wire.ramforms import RamPacked
-from migpool.wire.records import payload_of, records_in
+from migpool.wire.records import Passed, payload_of, records_in
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
 from migpool.wire.stream import (
     VFIO_SUFFIX,
-    Checkpoints,
     DeviceSection,
     Eof,
     FileHeader,
-    Padding,
+    PassedSection,
     StreamEvent,
     StreamReader,
     VmDescription,
 )
+from migpool.wire.trailer import Checkpoints, Padding
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
@@ -103,6 +104,8 @@ class StreamWalk:
                 found.flushes += 1
             case Section(head, payload):
                 self._device_section(head, [payload])
+            case PassedSection(head, records, rest, size):
+                self._passed_section(head, records, bytes(rest), size)
             case DeviceSection(head, records):
                 self._device_section(head, payload_of(records))
             case Command(kind, data):
@@ -140,6 +143,16 @@ class StreamWalk:
         elif pieces and summary.count <= _PIECES_KEPT:
             one = replace(summary, offset=head.offset, size=len(payload), count=1)
             self._found.kept.append(KeptSection(one, config, pieces))
+
+    def _passed_section(self, head: SectionHead, records: tuple[Passed, ...], rest: bytes, size: int) -> None:
+        if rest:
+            self._later_marks(replace(head, offset=head.offset + size - len(rest)), rest)
+        summary = self._section(head, size, self._boundaries.framing(head))
+        if not self._wanted(head.idstr, head.instance_id) or summary.count > _PIECES_KEPT:
+            return
+        more, config = pieces_of(replace(head, offset=head.offset + size - len(rest)), rest)
+        pieces = (*(Piece(one.mark.name, one.size, one.offset) for one in records), *more)
+        self._found.kept.append(KeptSection(replace(summary, offset=head.offset, size=size, count=1), config, pieces))
 
     def _later_marks(self, head: SectionHead, payload: bytes) -> None:
         """Note a record that is not known here."""
@@ -197,7 +210,9 @@ class StreamWalk:
 
     def _notes(self) -> list[str]:
         found = self._found
-        notes = [*self._later, *([self._padding] if self._padding else [])]
+        later = found.configuration.later if found.configuration is not None else ()
+        notes = [f"the configuration has {one}, which is not known here" for one in later]
+        notes += [*self._boundaries.notes, *self._later, *([self._padding] if self._padding else [])]
         if found.header_version is not None and found.configuration is None and found.sections:
             notes.append("there is no CONFIGURATION: the machine's name is not known, pages are taken as described")
         if found.footers is False:

@@ -25,13 +25,14 @@ from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
 from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
-from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamReader, RamSectionEnd
+from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramheader import parse_ram_header
-from migpool.wire.records import begins_with_record, end_payload
+from migpool.wire.ramreader import RamReader
+from migpool.wire.records import Mark, begins_with_record, end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
 from migpool.wire.sections import Footers, Kind, Section, SectionHead
-from migpool.wire.stream import EOF, Eof, StreamEvent
+from migpool.wire.stream import EOF, Eof, PassedSection, StreamEvent
 from migpool.wire.unread import PushReader, Unread
 
 _READ: Final = 1 << 20
@@ -136,6 +137,11 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
                 summary.iterable.append((head.idstr, head.instance_id))
             elif head.kind is Kind.PART and payload == end_payload():
                 _note_live_round(head, summary)
+        case PassedSection(head, records):
+            if head.kind is Kind.START:
+                summary.iterable.append((head.idstr, head.instance_id))
+            elif head.kind is Kind.PART and [record.mark for record in records] == [Mark.END]:
+                _note_live_round(head, summary)
         case RamPacked():
             summary.pages += 1
         case Command(CommandKind.POSTCOPY_ADVISE):
@@ -228,30 +234,30 @@ def _packet(header: bytes, offset: int, page_size: int) -> Packet:
     return Packet(offset, end, sync=pages.sync, normal=len(pages.normal), zero=len(pages.zero), compression=way)
 
 
-def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int]:
-    """How many pages the preempt channel of a postcopy carried: with contents, and of zeros.
+def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int, str]:
+    """How many pages the preempt channel of a postcopy carried, with contents and of zeros, and what is wrong with it.
 
     It has entries of RAM and nothing else, from its first byte to its last.
 
     Arguments:
         path: what the source sent on it.
         summary: of the main channel, which has the list of blocks.
-
-    Raises:
-        ProtocolError: there is something else in it.
     """
     unread = Unread()
     reader = RamReader(summary.page_size, False, _BATCH, Footers())
     events = PushReader(unread, reader.beside(unread, summary.blocks))
     normal = zero = 0
-    with path.open("rb", buffering=0) as file:
-        for event in events.read(iter(lambda: file.read(_READ), b"")):
-            if isinstance(event, RamPages):
-                zeros = event.positions.count(ram.ZERO_PAGE)
-                normal, zero = normal + len(event.positions) - zeros, zero + zeros
-            elif isinstance(event, RamPacked):
-                normal += 1
-    return normal, zero
+    try:
+        with path.open("rb", buffering=0) as file:
+            for event in events.read(iter(lambda: file.read(_READ), b"")):
+                if isinstance(event, RamPages):
+                    zeros = event.positions.count(ram.ZERO_PAGE)
+                    normal, zero = normal + len(event.positions) - zeros, zero + zeros
+                elif isinstance(event, RamPacked):
+                    normal += 1
+    except ProtocolError as error:
+        return normal, zero, str(error)
+    return normal, zero, ""
 
 
 def _whole(header: bytes, size: int, offset: int) -> None:

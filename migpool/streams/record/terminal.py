@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from migpool.streams.record.explain import Explanation
+from migpool.streams.record.explanation import Explanation
 from migpool.units import format_moment, format_size
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
