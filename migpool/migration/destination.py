@@ -79,7 +79,6 @@ class Destination(Endpoint):
     _remedy = "start both ends with the same scenario"
 
     _return_path: ReturnPathWriter
-    _door: contextlib.ExitStack
     _main: socket.socket
     _interpreter: Interpreter
     _load_handlers: LoadHandlers
@@ -97,6 +96,7 @@ class Destination(Endpoint):
     ) -> None:
         super().__init__(machine, settings, scheduler, **options)
         self._listening = listening
+        self._door = contextlib.ExitStack()
         self._arrivals: Arrivals | None = None
         self._schema = MachineSchema(machine)
         self._deciding = threading.Lock()
@@ -111,6 +111,7 @@ class Destination(Endpoint):
 
     def _migrate(self, stack: contextlib.ExitStack) -> None:
         channels = self._accept(stack)
+        self._items = self._read_items(StreamReader(self._schema))
         try:
             self._make_room(stack)
             self._start_receivers(channels, stack)
@@ -137,7 +138,7 @@ class Destination(Endpoint):
 
     def _accept(self, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
-        door = self._door = stack.enter_context(contextlib.ExitStack())
+        door = stack.enter_context(self._door)
         listener, bound = listen(self._address, BACKLOG)
         door.enter_context(listener)
         door.callback(bound.unlink)
@@ -157,6 +158,7 @@ class Destination(Endpoint):
         except MigpoolError as error:
             if connections.main is not None:
                 self._meet(connections.main)
+                self._items = self._read_items(StreamReader(self._schema))
                 self._refuse(error)
             raise
         main = self._meet(connections.main_channel)
@@ -167,7 +169,6 @@ class Destination(Endpoint):
     def _meet(self, main: socket.socket) -> socket.socket:
         self._main = main
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
-        self._items = self._read_items(StreamReader(self._schema))
         return main
 
     def _refuse(self, error: Exception) -> None:

@@ -131,6 +131,14 @@ class Connections:
                 watch.register(sock, select.POLLRDHUP)
         return bool(watch.poll(0))
 
+    def given_up(self) -> str:
+        """What has come of a source that has ended a connection before all had come, in words."""
+        return (
+            f"the source opened {len(self._found)} of {self.count} multifd channels and "
+            f"{'no' if self.main is None else 'the'} main channel, then ended one: it failed or was cancelled there; "
+            f"or {self.remedy or 'both ends need the same number of channels'}"
+        )
+
     def missing(self, unclear: int, limit: float) -> str:
         """What has not come in time, in words.
 
@@ -304,7 +312,7 @@ def accept_all(
             if not begun:
                 raise TimeLimitExceeded(f"no source has come within {first_limit:g} s")
             if ended:
-                raise PeerGone("the source ended a connection before it had opened all")
+                raise PeerGone(connections.given_up())
             raise TimeLimitExceeded(connections.missing(arrivals.unclear, limit))
         arrivals.take(min(TICK, left))
         if not begun and arrivals.begun:
