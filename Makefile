@@ -3,10 +3,9 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make lab     decide the sixteen claims about threading models, forty minutes; lab-quick: a look, five minutes
 # make bench   set up, build the C program to compare with, and measure
-# make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
-# make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot
+# make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
