@@ -56,7 +56,8 @@ class Task:
         kind, name: the plug-in.
         limit: seconds that one check may take.
         side: of a threading model.
-        options, count, models, every_wait: of devices; see :func:`~migpool.conformance.course.device_course`.
+        options, count, models, every_wait, comparable: of devices; as for
+            :func:`~migpool.conformance.course.device_course`.
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class Task:
     count: int = 1
     models: str = ""
     every_wait: bool = False
+    comparable: bool = True
 
 
 class ChildRunner:
@@ -216,7 +218,7 @@ def _imported(task: Task) -> tuple[Any, Mapping[str, Check[Any]]]:
             made.append(next(one for one in subjects(task.name, task.limit) if one.side == task.side))
         else:
             plugin = load_device_plugin(task.name)
-            made.append(Devices(task.name, plugin, read_options(task.options), task.count))
+            made.append(Devices(task.name, plugin, read_options(task.options), task.count, task.comparable))
         return ""
 
     finding = run_check(_NOTHING, Check("import", "", "", run), task.limit)

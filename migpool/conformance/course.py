@@ -113,6 +113,7 @@ def device_course(
     total: float | None = None,
     *,
     every_wait: bool = False,
+    comparable: bool = True,
 ) -> Course:
     """Every check of the device plug-in of that name.
 
@@ -123,6 +124,7 @@ def device_course(
         limit: seconds that one check may take.
         total: seconds that all may take together; ``None`` for ten times the limit.
         every_wait: cancel at every wait, not only at some that are evenly spread.
+        comparable: whether a device with state must have a fingerprint, unless it says itself that it can have none.
 
     Raises:
         UsageError: there is no such plug-in or model, or an option is wrong.
@@ -131,7 +133,7 @@ def device_course(
         raise UsageError(f"count is {count}: ask for 1 device or more")
     check_name("device", name)
     read_options(options)
-    runner = ChildRunner(Task("device", name, limit, "", tuple(options), count, models, every_wait))
+    runner = ChildRunner(Task("device", name, limit, "", tuple(options), count, models, every_wait, comparable))
     course = Course([(check, runner.run) for check in checks_of_devices(models, every_wait)], limit, total)
     course.on_close(runner.close)
     return course

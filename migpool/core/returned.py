@@ -185,5 +185,6 @@ _ALLOWED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("after", lambda it: not _text(it) and all(map(_text, it)), "it is a sequence of devices' names"),
     ("note", _text, "it is text"),
     ("remark", _text, "it is text"),
+    ("comparable", lambda it: isinstance(it, bool), "it is True or False"),
     ("peer_to_peer", lambda it: it is None or isinstance(it, bool), "it is None, True or False"),
 )

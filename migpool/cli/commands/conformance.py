@@ -39,6 +39,9 @@ def conformance(
     every_wait: Annotated[
         bool, typer.Option("--every-wait", help="Cancel at every wait, not at some.", show_default=False)
     ] = False,
+    no_fingerprint: Annotated[
+        bool, typer.Option("--no-fingerprint", help="Its devices can have none.", show_default=False)
+    ] = False,
     limit: Annotated[float, typer.Option("--limit", metavar="SECONDS", min=1, help="For one check.")] = 60.0,
     total: Annotated[
         float | None,
@@ -56,7 +59,8 @@ def conformance(
 
     A device plug-in's own devices are called one method after the other, migrated under every
     threading model, with short buffers and tight memory, cancelled at one wait after the other,
-    failed in one call after the other, and given damaged input.
+    failed in one call after the other, and given damaged input. One that has state and no
+    fingerprint has failed, unless it can have none.
 
     A threading model is given jobs at each end that it is for: they must run once, in order, all
     of them; errors, cancels and devices that ignore abort must end it; no thread may be left.
@@ -74,8 +78,10 @@ def conformance(
     """
     if bool(plugin) == bool(model):
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
-    if model and (option or models or every_wait or count != 1):
-        raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
+    if model and (option or models or every_wait or no_fingerprint or count != 1):
+        raise UsageError(
+            "--option, --count, --models, --every-wait, --no-fingerprint are for devices: leave them out with --model"
+        )
     from migpool.cli.invocation import Invocation
     from migpool.cli.output import check_writable, write
     from migpool.conformance.check import CheckResult
@@ -90,7 +96,9 @@ def conformance(
     course = (
         model_course(model, limit, total)
         if model
-        else device_course(plugin, option or [], count, models, limit, total, every_wait=every_wait)
+        else device_course(
+            plugin, option or [], count, models, limit, total, every_wait=every_wait, comparable=not no_fingerprint
+        )
     )
     width = console.width if console.is_terminal else 0
     findings: list[CheckResult] = []

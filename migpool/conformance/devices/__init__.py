@@ -27,6 +27,7 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.out_of_order,
     calling.keeps_no_buffer,
     calling.damaged_config,
+    calling.fingerprints,
     calling.missing_state,
     calling.changed_state,
     leftovers.gives_back,

@@ -19,6 +19,10 @@ ABORT_LIMIT: Final = 2.0
 """Seconds in which a call must have ended after ``abort``."""
 WINDOWS: Final = (1, 2, 8)
 POISON: Final = b"\xa5"
+NAME: Final = "fingerprint"
+NONE: Final = "no fingerprint"
+SAME: Final = "a fingerprint that is always the same"
+"""Causes of several findings."""
 KEPT: Final = 64
 """How many buffers are looked at again later."""
 ENDLESS: Final = 64 * MIB
@@ -157,10 +161,39 @@ def missing_state(subject: Subject) -> str:
                     raise Failure(
                         f"{destination.idstr}: it started without its last chunk and did not notice: "
                         "check in load_config that all state has come, or give it a fingerprint"
+                        f"{place_of(destination, 'load_config')}",
+                        cause=NONE if ours is None else SAME,
                     )
                 return "not refused, but its fingerprint tells"
             return "refused"
     raise NotApplicable("no device has state in chunks")
+
+
+def fingerprints(subject: Subject) -> str:
+    """A device with state has a fingerprint at both ends: else nobody can say that what arrived is what left."""
+    with pairs_of(subject) as pairs:
+        with_state = []
+        for source, destination in pairs:
+            saved = save(source)
+            take_state(destination, saved)
+            destination.load_config(saved.config)
+            if saved.chunks or saved.config:
+                with_state.append((source, destination))
+        for _, destination in pairs:
+            destination.wake()
+        for _, destination in reversed(pairs):
+            destination.start()
+        without = [one for pair in with_state for one in pair if one.fingerprint() is None]
+    if not without:
+        return f"{len(with_state)} compared"
+    names = ", ".join(dict.fromkeys(one.idstr for one in without))
+    if subject.comparable and any(one.comparable for one in without):
+        raise Failure(
+            f"{names}: state and no fingerprint, so that no migration of it is ever verified: return one, or say that "
+            f"there can be none (comparable = False in the class, --no-fingerprint here){place_of(without[0], NAME)}",
+            cause=NONE,
+        )
+    return f"not compared: {names} can have none"
 
 
 def changed_state(subject: Subject) -> str:
@@ -180,20 +213,24 @@ def changed_state(subject: Subject) -> str:
                 refused += 1
                 continue
             ours, theirs = source.fingerprint(), destination.fingerprint()
+            if (ours is None or theirs is None) and not (subject.comparable and destination.comparable):
+                continue
             if ours is None or theirs is None:
                 raise Failure(
                     f"{destination.idstr}: nobody noticed that chunk {at} had come changed, and it has no fingerprint: "
                     "nothing proves that what arrived is what left; return a digest of the state in fingerprint"
-                    f"{place_of(destination, 'fingerprint')}"
+                    f"{place_of(destination, NAME)}",
+                    cause=NONE,
                 )
             if ours == theirs:
                 raise Failure(
                     f"{destination.idstr}: chunk {at} had come changed, and its fingerprint is the source's all the "
-                    f"same: make it a digest of all the state{place_of(destination, 'fingerprint')}"
+                    f"same: make it a digest of all the state{place_of(destination, NAME)}",
+                    cause=SAME,
                 )
             told += 1
     if not refused + told:
-        raise NotApplicable("no device has state in chunks")
+        raise NotApplicable("no device has state in chunks that can be compared")
     return f"{refused} refused it, {told} fingerprints told"
 
 
