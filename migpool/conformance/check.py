@@ -56,11 +56,13 @@ class Failure(Exception):
     Arguments:
         cause: what is the same in all that follows from this one mistake; empty for the whole text.
         trace: the traceback of what a plug-in raised, where it did that elsewhere.
+        stack: where a call stands that went on for too long.
     """
 
-    def __init__(self, text: str, cause: str = "", trace: str = "") -> None:
+    def __init__(self, text: str, cause: str = "", trace: str = "", stack: tuple[str, ...] = ()) -> None:
         super().__init__(text)
         self.cause = cause
+        self.stack = stack
         self.trace = trace
 
 
@@ -194,7 +196,8 @@ def _verdict(check: Check[S], subject: S) -> tuple[Outcome, str, Details]:
     except Refused as error:
         return Outcome.FAILED, str(error), Details(trace=_trace(error), refused=1)
     except Failure as failure:
-        return Outcome.FAILED, str(failure), Details(trace=failure.trace or _trace(failure), cause=failure.cause)
+        trace = failure.trace or _trace(failure)
+        return Outcome.FAILED, str(failure), Details(failure.stack, trace, failure.cause)
     except MigpoolError as error:
         return Outcome.FAILED, str(error), Details(trace=_trace(error))
     except NotApplicable as reason:

@@ -233,11 +233,11 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
         str(as_json),
     )
     assert done.code == 0, done.err
-    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 19 checks passed")
+    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 20 checks passed")
     assert "| round-trip | pool | passed | state verified |" in markdown.read_text()
     read = json.loads(as_json.read_text())
     assert read["conforms"]
-    assert [one["check"] for one in read["checks"]][:2] == ["identity", "saves-and-loads"]
+    assert [one["check"] for one in read["checks"]][:2] == ["identity", "ends-when-aborted"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
     announce(package)
     done = run_pytest(package, "--migpool-models", "pool:1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "19 passed" in done.stdout
+    assert "20 passed" in done.stdout
     again = here("new-device", "fast-nic", "--into", str(tmp_path))
     assert again.code == 2
     assert "is there already" in again.err

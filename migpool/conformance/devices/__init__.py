@@ -17,6 +17,7 @@ __all__ = ["Subject", "checks"]
 
 _FIRST: Final[Sequence[Callable[[Subject], str]]] = (
     basics.identity,
+    basics.ends_when_aborted,
     basics.saves_and_loads,
     basics.any_thread,
     basics.aborts,

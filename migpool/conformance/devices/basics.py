@@ -176,6 +176,19 @@ def compare(pairs: Sequence[tuple[Device, Device]], when: str) -> None:
 # ------------------------------------------------------------------ aborts
 
 
+def ends_when_aborted(subject: Subject) -> str:
+    """An abort ends the first read, however long the device would take; what else goes wrong is not looked at here."""
+    with closing(subject.machine("source")) as machine:
+        for slot in machine:
+            try:
+                begin_saving(slot.device)
+                reading = _begun(partial(read_all, slot.device))
+                _aborted(slot, reading, "save_part" if _tagged(slot.device) else "save_state")
+            except DeviceError:
+                continue
+    return f"each within {ABORT_LIMIT:g} s"
+
+
 def aborts(subject: Subject) -> str:
     """An abort ends a call at once, may come twice and at any time; afterwards the device resumes and saves again."""
     seen = 0.0
@@ -260,7 +273,7 @@ def _begun(call: Callable[[], object]) -> threading.Event:
 
     def run() -> None:
         begun.set()
-        with suppress(DeviceError):
+        with suppress(DeviceError, Failure):
             call()
         ended.set()
 
@@ -274,6 +287,7 @@ def _aborted(slot: Slot, ended: threading.Event, method: str) -> float:
     slot.device.abort()
     slot.device.abort()
     if not ended.wait(ABORT_LIMIT):
-        where = next((f": {seen}" for seen in under_way(0) if seen.call.owner is slot), place_of(slot.device, "abort"))
-        raise Failure(f"{slot.name}: {method} went on for {ABORT_LIMIT:g} s after abort(){where}")
+        seen = next((one for one in under_way(0) if one.call.owner is slot), None)
+        where, stack = (f": {seen}", seen.stack) if seen else (place_of(slot.device, "abort"), ())
+        raise Failure(f"{slot.name}: {method} went on for {ABORT_LIMIT:g} s after abort(){where}", stack=stack)
     return time.monotonic() - began
