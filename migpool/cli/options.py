@@ -100,6 +100,16 @@ TraceFile = Annotated[Path | None, _file("--trace", "FILE", "a Chrome trace; htt
 PictureFile = Annotated[Path | None, _file("--picture", "FILE.svg", "the table as an SVG picture.")]
 ReportFile = Annotated[Path | None, _file("--report", "FILE.html", "the report, one HTML file, to FILE.")]
 
+FailAbove = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-above",
+        metavar="DURATION",
+        help='Exit with 1 if the downtime was longer than this: "300ms".',
+        show_default=False,
+    ),
+]
+
 
 def _noted(name: str) -> Callable[[typer.Context, Any], Any]:
     """A callback that adds a common option to the call's; it may stand before the command and after it."""

@@ -18,7 +18,7 @@ from migpool.errors import UsageError
 from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.page.document import document
-from migpool.lab.report.summary import reason_line
+from migpool.lab.report.summary import limit_line
 from migpool.lab.report.table import console_for, device_table, picture, render, run_line
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.processes import Observed
@@ -88,7 +88,7 @@ def run_models(
         return interrupt.exit_code
     console = console_for(sys.stdout)
     console.print(render(result, console.width))
-    if len(names) > 1 and (why := reason_line(result)):
+    if why := limit_line(result):
         console.print(Text(why))
     if len(names) == 1 and (drawn := switchover(result, console.width)) is not None:
         console.print(drawn)

@@ -53,22 +53,27 @@ def analyse(source: SideReport, destination: SideReport, chunk: int) -> Analysis
             )
             for one in (() if found is None else found.freed)
         ],
-        path=[
-            LinkResult(
-                begin_ms=(link.begin - zero) / 1e6,
-                end_ms=(link.end - zero) / 1e6,
-                kind=link.kind,
-                side=link.side,
-                device=link.device,
-                thread=link.thread,
-                chunk=link.index,
-                behind=link.behind,
-            )
-            for link in whole.links
-        ],
+        path=path_of(whole, zero),
         trace=TraceResult(source=SideTrace.of(source.spans, zero), destination=SideTrace.of(destination.spans, zero)),
         memory=budget_use(destination, chunk, zero),
     )
+
+
+def path_of(whole: Attribution, zero: int) -> list[LinkResult]:
+    """The critical path as the result has it; ``zero`` is the time to count from, in nanoseconds."""
+    return [
+        LinkResult(
+            begin_ms=(link.begin - zero) / 1e6,
+            end_ms=(link.end - zero) / 1e6,
+            kind=link.kind,
+            side=link.side,
+            device=link.device,
+            thread=link.thread,
+            chunk=link.index,
+            behind=link.behind,
+        )
+        for link in whole.links
+    ]
 
 
 def budget_use(destination: SideReport, chunk: int, zero: int) -> list[tuple[int, int]]:
@@ -105,19 +110,21 @@ NAMED = 4
 
 
 def because(found: Replays | None, attribution: Attribution) -> str:
-    """What the downtime is so long for: a clause without a full stop."""
+    """What limits the downtime, in a sentence or two; what is not sure is called so."""
     kind, spent = next(iter(attribution.nanoseconds.items()), ("other", 0))
     share = 100 * spent / max(1, attribution.downtime)
-    largest = f"{kind} is {share:.0f} % of it"
-    if found is None:
+    largest = f"no one thing. The largest part is {kind}, {_time(spent)} ({share:.0f} %)."
+    first = None if found is None else reason(found.freed)
+    if found is None or first is None or first.shorter < WORTH_NAMING * found.downtime:
         return largest
-    first = reason(found.freed)
-    if first is None or first.shorter < WORTH_NAMING * found.downtime:
-        return f"{largest}, and no shared resource alone would make it {100 * WORTH_NAMING:.0f} % shorter"
-    percent = 100 * first.shorter / found.replayed
-    said = f"{named(first)}; replayed without that it is {_time(first.shorter)} ({percent:.0f} %) shorter"
+    said = f"{named(first)}. {instead(max(0, found.downtime - first.shorter), found.downtime)}"
     away = found.replayed / found.downtime - 1
-    return said if abs(away) <= TRUSTED else f"{said}, but the replay itself is off by {100 * away:+.0f} %"
+    return said if abs(away) <= TRUSTED else f"{said} Not sure: the replay is {100 * away:+.0f} % off."
+
+
+def instead(without: int, downtime: int) -> str:
+    """What the downtime would be without the reason, in nanoseconds, as a sentence."""
+    return f"Without that: {_time(without)} instead of {_time(downtime)}."
 
 
 def reason(freed: Sequence[Freed]) -> Freed | None:
@@ -139,32 +146,27 @@ def reason(freed: Sequence[Freed]) -> Freed | None:
 
 def named(one: Freed) -> str:
     """A resource as a reason, in a clause."""
-    at = f" at the {one.side}" if one.side else ""
+    at = f"at the {one.side}" if one.side else "at both sides"
     match one.resource:
         case "shared by reads" | "shared by writes" | "shared by reads and writes":
             what = one.resource.removeprefix("shared by ")
             return (
-                f"the {what} of {listed(one.devices)} never run at the same time, though their threads wait for them "
-                f"at once ({_time(one.turn)} of work each, {_time(one.wait)} with the waiting): these devices share "
-                "a lock or something like it, outside of migpool"
+                f"the {what} of {listed(one.devices)} never run at the same time: these devices share a lock, or "
+                "something like it, outside of migpool"
             )
         case "slow device":
-            return (
-                f"one device is slow: {one.devices[0]} is read and written for {_time(one.turn)}, "
-                f"the next slowest for {_time(one.wait)}"
-            )
+            return f"{one.devices[0]} is slow: it takes {_time(one.turn)}, the next slowest {_time(one.wait)}"
         case "big lock":
-            doing = {"source": "saved", "destination": "loaded"}.get(one.side, "saved and loaded")
-            return f"the big lock{at or ' at either side'} has the devices' configs {doing} one after the other"
+            doing = {"source": "are saved", "destination": "load"}.get(one.side, "are saved, and load,")
+            return f"the devices' configs {doing} one after the other under the big lock"
         case "workers":
-            return f"there are too few threads{at or ' at both sides'}: jobs wait for one that works for another device"
+            return f"there are too few threads {at}: jobs wait for one that works for another device"
         case "receiving threads":
-            return (
-                "there are too few channels: their threads load at the destination too, and what comes meanwhile "
-                "lies in the sockets"
-            )
+            return "there are too few channels: their threads load, too, and what comes meanwhile lies in the sockets"
         case "channels":
             return "there are too few channels: chunks wait for an idle one"
+        case "pre-copied":
+            return "the destination is still loading what was sent before the stop"
         case "link":
             return "state takes its time on the way through the sockets"
         case "memory budget":

@@ -1,0 +1,77 @@
+"""``migpool explain``: where the downtime of a real QEMU's migration went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migpool.cli.options import Debug, FailAbove, JsonFile, LogFormatOption, ReportFile, TraceFile, Verbose
+
+
+def explain(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE.log [DESTINATION.log]",
+            help="The trace logs of both QEMUs, also packed (gzip, xz); or of one of them.",
+            show_default=False,
+        ),
+    ],
+    json_file: JsonFile = None,
+    trace_file: TraceFile = None,
+    report_file: ReportFile = None,
+    fail_above: FailAbove = None,
+    _verbose: Verbose = 0,
+    _format: LogFormatOption = None,
+    _: Debug = False,
+) -> None:
+    """Say where the downtime of a real QEMU's migration went, and what would make it shorter.
+
+    Reads what QEMU 8.2 or later logs of itself on both sides: start each with
+    -msg timestamp=on -D FILE, and before the migration switch tracepoints on,
+    in QMP by trace-event-set-state with "vmstate_downtime*" (that is enough),
+    "vfio_*", "multifd_*", "qemu_loadvm*", "savevm_*", "migration_*", "loadvm_*"
+    and "source_return_path*"; in HMP by: trace-event vmstate_downtime* on
+
+      [cyan]migpool explain source.log destination.log[/]
+
+      [cyan]migpool explain source.log destination.log --report why.html --json why.json[/]
+
+      [cyan]migpool explain source.log destination.log --fail-above 300ms[/]   exit code 1 if it was longer
+    """
+    import json
+    import sys
+
+    from migpool.cli.invocation import check_writable, complain, reported, write
+    from migpool.errors import UsageError
+    from migpool.lab.qemu.explain import explain as explained_by
+    from migpool.lab.report.chrome_trace import chrome_trace
+    from migpool.lab.report.explained import render_explained
+    from migpool.lab.report.page.document import document
+    from migpool.lab.report.table import console_for
+    from migpool.units import format_duration, parse_duration
+
+    if len(logs) > 2:
+        raise UsageError(f"{len(logs)} logs are too many: give the source's and the destination's, or one of them")
+    try:
+        limit = None if fail_above is None else parse_duration(fail_above)
+    except ValueError as error:
+        raise UsageError(f"--fail-above: {error}") from None
+    check_writable(json_file, trace_file, report_file)
+    found = explained_by(*logs)
+    if json_file is not None:
+        write(json_file, found.result.to_json())
+    if trace_file is not None:
+        write(trace_file, json.dumps(chrome_trace([found.traced])))
+    if report_file is not None:
+        write(report_file, document([found.result], f"migpool: {found.result.scenario}"))
+    console = console_for(sys.stdout)
+    console.print(render_explained(found.result, console.width))
+    if report_file is not None:
+        console.print(reported(report_file), markup=False, highlight=False, soft_wrap=True)
+    downtime = (found.result.runs[0].downtime_ms or 0.0) / 1e3
+    if limit is not None and downtime > limit:
+        complain(f"the downtime is {format_duration(downtime)}: more than the {format_duration(limit)} of --fail-above")
+        raise typer.Exit(1)
