@@ -1,8 +1,8 @@
 """How much shorter a QEMU's downtime would have been with something out of the way.
 
-The pieces of all threads become the steps of a replay (``migpool/lab/analysis/whatif/plan.py``): work takes as long as it took, a wait ends
-when what it was for has, and what was left of it then is left again. Played as they are they end exactly when they did.
-Then once for each of these:
+The pieces of all threads become the steps of a replay (``migpool/lab/analysis/whatif/plan.py``): work takes as long as
+it took, a wait ends when what it was for has, and what was left of it then is left again. Played as they are they end
+exactly when they did. Then once for each of these:
 
 =============  ====================================================================================================
 in parallel    devices of one kind, or all, are saved, or loaded, at once, from the moment at which it was their turn;

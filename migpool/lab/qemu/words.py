@@ -40,7 +40,7 @@ def because(found: Sequence[Without], whole: Attribution) -> str:
     first = culprit(found, whole.downtime)
     if first is not None:
         said = says(first, whole)
-        return f"{said}. {instead(whole.downtime - first.shorter, whole.downtime)}"
+        return f"{said}. {instead((whole.downtime - first.shorter) / 1e6, whole.downtime / 1e6)}"
     kind, spent = next(iter(whole.nanoseconds.items()), ("other", 0))
     share = 100 * spent / max(1, whole.downtime)
     return f"no one thing. The largest part is {kind}, {format_duration(spent / 1e9)} ({share:.0f} %)."
