@@ -108,7 +108,8 @@ def read_lines(path: Path, wanted: frozenset[str], counts: Counts) -> Iterator[L
                 except ValueError:
                     counts.strange += 1  # no calendar has that day
                     continue
-                yield Line(time, thread, event, (found[12] or b"").decode("utf-8", "replace").strip())
+                text = (found[12] or b"").decode("utf-8", "replace").strip()
+                yield Line(time, thread, event, text if text.isprintable() else _printable(text))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, lzma.LZMAError, zlib.error) as error:
@@ -122,6 +123,11 @@ def _open(path: Path) -> io.BufferedIOBase:
         head = file.read(5)
     opener = next((opener for magic, opener in _PACKED.items() if head.startswith(magic)), None)
     return path.open("rb") if opener is None else opener(path)
+
+
+def _printable(text: str) -> str:
+    """The text as it may stand on a terminal."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 class _Clock:
