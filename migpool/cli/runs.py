@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import structlog
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from migpool.cli.invocation import REPORT, Interrupt, Invocation, check_writable, reported, write
 from migpool.cli.logs import configure
-from migpool.cli.options import Tuning
+from migpool.cli.options import Tuning, too_long
 from migpool.errors import UsageError
 from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
@@ -41,6 +42,7 @@ def run_models(
     default_report: bool = False,
     tuning: Tuning,
     variants: Sequence[Variant] = (Variant(),),
+    allowed: float = inf,
 ) -> int:
     """Make the runs and return the exit code.
 
@@ -49,6 +51,7 @@ def run_models(
         repeats: how often each; ``None`` for the scenario's number.
         tuning: what of the scenario is to be otherwise.
         variants: in what ways each model is to be run.
+        allowed: how long a downtime may be, in seconds, for the exit code to be 0.
         default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
@@ -100,7 +103,9 @@ def run_models(
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if bad else 0
+    if long := too_long(max((run.downtime_ms or 0.0 for run in result.runs), default=0.0) / 1e3, allowed):
+        screen.print(f"migpool: {long}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if bad or long else 0
 
 
 def _write_report(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:

@@ -61,6 +61,14 @@ def test_a_limit_decides_the_exit_code(limit: str, code: int) -> None:
     assert ended.err.startswith("migpool: the downtime is 39.0 ms: more than the ") is bool(code)
 
 
+@pytest.mark.parametrize(("limit", "code"), [("1h", 2), ("0.1us", 1), ("100s", 0)])
+def test_run_takes_the_same_limit(limit: str, code: int) -> None:
+    ended = here("run", "small", "--fail-above", limit)
+    assert ended.code == code, ended.err
+    assert ("of --fail-above" in ended.err) is (code == 1)
+    assert ("is no duration" in ended.err) is (code == 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

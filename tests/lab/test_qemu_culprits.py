@@ -99,6 +99,19 @@ def test_what_one_device_less_would_save_is_what_it_saves(tmp_path: Path) -> Non
     assert promised.shorter_ms == pytest.approx((took - less) / 1e3)
 
 
+def test_cards_that_take_longer_and_longer_are_told_and_one_that_was_held_up_is_not(tmp_path: Path) -> None:
+    def growth(*loads: int) -> list[float]:
+        cards = [(f"0000:02:{at:02x}.0/card", 10, load) for at, load in enumerate(loads)]
+        source, destination, _ = Downtime([("ram", 10, 10), *cards]).logs(tmp_path)
+        (run,) = explain(source, destination).result.runs
+        assert run.analysis is not None
+        return [one.shorter_ms for one in run.analysis.resources if one.resource == "each card like the first"]
+
+    assert growth(*(1000 + 200 * at for at in range(8))) == [pytest.approx(0.2 * sum(range(8)))]
+    assert growth(*[1000] * 7, 40_000) == []
+    assert growth(*[1000] * 8) == []
+
+
 def test_side_by_side_is_as_long_as_the_longest(tmp_path: Path) -> None:
     cards = [(f"0000:02:{at:02x}.0/card", 10, 1000 + 100 * at) for at in range(4)]
     source, destination, _ = Downtime([("ram", 10, 10), *cards]).logs(tmp_path)

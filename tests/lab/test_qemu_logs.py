@@ -6,6 +6,7 @@ import gzip
 import random
 import re
 import tracemalloc
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +27,12 @@ TOOK = re.compile(r"vmstate_downtime_(save|load) type=(\S+) idstr=(.*) instance_
 def run_of(*logs: Path) -> RunResult:
     (run,) = explain(*logs).result.runs
     return run
+
+
+@cache
+def as_it_is(name: str) -> LabResult:
+    """What is said of a real downtime."""
+    return explain(*real(name)).result
 
 
 def microseconds(line: str) -> int:
@@ -141,7 +148,7 @@ def test_lines_that_are_not_known_are_passed_over_and_counted(
         lines.insert(int(place * len(lines)), text)
     changed = tmp_path_factory.mktemp("logs") / "changed.log"
     changed.write_text("\n".join(lines) + "\n")
-    before, after = explain(source, destination).result, explain(source, changed).result
+    before, after = as_it_is(which), explain(source, changed).result
     assert after.runs[0].attribution == before.runs[0].attribution
     assert after.runs[0].analysis == before.runs[0].analysis
     counted = after.settings["destination"]
@@ -171,14 +178,14 @@ def test_a_log_that_was_cut_is_explained_or_refused_in_a_line(
     assert str(cut) in str(caught.value)
 
 
-@given(ahead=st.integers(-(10**10), 10**10), which=st.sampled_from(["e1000e-16", "e1000e-3-qemu-11", "vfio-2"]))
+@given(ahead=st.integers(-(10**10), 10**10), which=st.sampled_from(["e1000e-3-qemu-11", "vfio-2"]))
 def test_two_hosts_clocks_are_aligned_within_what_is_stated(
     tmp_path_factory: pytest.TempPathFactory, ahead: int, which: str
 ) -> None:
     source, destination = real(which)
     shifted = tmp_path_factory.mktemp("logs") / "shifted.log"
     shifted.write_text("".join(f"{moved(line, ahead)}\n" for line in lines_of(destination)))
-    true = run_of(source, destination).downtime_ms
+    true = as_it_is(which).runs[0].downtime_ms
     result = explain(source, shifted).result
     (run,), clocks = result.runs, result.settings["clocks"]
     assert run.downtime_ms is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 REAL = Path(__file__).parent.parent / "data" / "qemu-traces"
@@ -20,7 +21,13 @@ def real(name: str) -> tuple[Path, Path]:
 
 def lines_of(path: Path) -> list[str]:
     """The lines of a real log."""
-    return lzma.open(path, "rt").read().splitlines()
+    return _text(path).splitlines()
+
+
+@cache
+def _text(path: Path) -> str:
+    with lzma.open(path, "rt") as file:
+        return file.read()
 
 
 @dataclass(slots=True)

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.options import Debug, FailAbove, JsonFile, LogFormatOption, ReportFile, TraceFile, Verbose
+from migpool.cli.options import (
+    Debug,
+    FailAbove,
+    JsonFile,
+    LogFormatOption,
+    ReportFile,
+    TraceFile,
+    Verbose,
+    longest_allowed,
+    too_long,
+)
 
 
 def explain(
@@ -51,14 +61,10 @@ def explain(
     from migpool.lab.report.explained import render_explained
     from migpool.lab.report.page.document import document
     from migpool.lab.report.table import console_for
-    from migpool.units import format_duration, parse_duration
 
     if len(logs) > 2:
         raise UsageError(f"{len(logs)} logs are too many: give the source's and the destination's, or one of them")
-    try:
-        limit = None if fail_above is None else parse_duration(fail_above)
-    except ValueError as error:
-        raise UsageError(f"--fail-above: {error}") from None
+    allowed = longest_allowed(fail_above)
     check_writable(json_file, trace_file, report_file)
     found = explained_by(*logs)
     if json_file is not None:
@@ -71,7 +77,6 @@ def explain(
     console.print(render_explained(found.result, console.width))
     if report_file is not None:
         console.print(reported(report_file), markup=False, highlight=False, soft_wrap=True)
-    downtime = (found.result.runs[0].downtime_ms or 0.0) / 1e3
-    if limit is not None and downtime > limit:
-        complain(f"the downtime is {format_duration(downtime)}: more than the {format_duration(limit)} of --fail-above")
+    if said := too_long((found.result.runs[0].downtime_ms or 0.0) / 1e3, allowed):
+        complain(said)
         raise typer.Exit(1)

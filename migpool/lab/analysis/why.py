@@ -111,7 +111,7 @@ TRUSTED = 0.15
 UNSPECIFIC = ("link", "CPU", "memory budget")
 ENOUGH = 0.95
 """The share of what both sides of a resource are good for from which on one side is the reason by itself."""
-NAMED = 4
+NAMED = 2
 
 
 def because(
@@ -220,8 +220,8 @@ def named(one: Freed) -> str:
         case "shared by reads" | "shared by writes" | "shared by reads and writes":
             what = one.resource.removeprefix("shared by ")
             return (
-                f"the {what} of {listed(one.devices)} never run at the same time: these devices share a lock, or "
-                "something like it, outside of migpool"
+                f"the {what} of {listed(one.devices)} never run at the same time: they share a lock, or something "
+                "like it, outside of migpool"
             )
         case "slow device":
             return f"{one.devices[0]} is slow: it takes {_time(one.turn)}, the next slowest {_time(one.wait)}"

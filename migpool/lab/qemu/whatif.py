@@ -27,6 +27,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 from migpool.device import Side
@@ -42,6 +43,8 @@ OF_A_DEVICE = frozenset(
 MOST_DEVICES = 6
 GROWS = 1.3
 """How much longer than the first third of its kind the last third of devices must take to load to be said to grow."""
+IN_ORDER = 0.75
+"""The share of all pairs of them of which the later one must take longer: else one or two were held up by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ def _growing(group: Sequence[str], loads: defaultdict[str, list[int]], made: Seq
     if not third or not times[0]:
         return None
     first, last = sum(times[:third]) / third, sum(times[-third:]) / third
-    return min(times[:third]) if last > GROWS * first else None
+    pairs = [sooner < later for sooner, later in combinations(times, 2)]
+    return min(times[:third]) if last > GROWS * first and sum(pairs) >= IN_ORDER * len(pairs) else None
 
 
 def _at_most(group: Sequence[str], first: int) -> Callable[[_Made], _Made]:
