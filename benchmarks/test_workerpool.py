@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -24,8 +25,35 @@ BATCH = 5000
 ROUND_TRIPS = 400
 SUBMITTERS = 4
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 Work = Callable[[Executor], int]
 """Work for a pool; returns how many tasks that was."""
+
+
+class WithSemaphore(ThreadPoolExecutor):
+    """What is usually written where ``submit`` is to block: a place is taken before it, and given back at the end.
+
+    Arguments:
+        workers: how many threads.
+        places: how many tasks may wait or run.
+    """
+
+    def __init__(self, workers: int, places: int) -> None:
+        super().__init__(workers)
+        self._places = threading.BoundedSemaphore(places)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Wait for a place, and submit."""
+        self._places.acquire()
+        try:
+            future = super().submit(fn, *args, **kwargs)
+        except BaseException:
+            self._places.release()
+            raise
+        future.add_done_callback(lambda _: self._places.release())
+        return future
 
 
 def nothing() -> None:
@@ -66,7 +94,7 @@ def contended(pool: Executor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table.
+    """One line of the table. Where the WorkerPool has a bound, the other has a semaphore.
 
     Arguments:
         work: what the pools do.
@@ -115,7 +143,9 @@ def table() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_ratio(row: Row, table: list[str]) -> None:
-    with ThreadPoolExecutor(row.workers) as standard, WorkerPool(row.workers, max_pending=row.max_pending) as ours:
+    bound = row.max_pending
+    standard = ThreadPoolExecutor(row.workers) if bound is None else WithSemaphore(row.workers, row.workers + bound)
+    with standard, WorkerPool(row.workers, max_pending=bound) as ours:
         for pool in (standard, ours):
             row.work(pool)
         pairs = [(microseconds(row.work, standard), microseconds(row.work, ours)) for _ in range(ROUNDS)]

@@ -35,6 +35,10 @@ class PluginError(MigpoolError):
     """A plug-in could not be found, imported or used. The message names the plug-in."""
 
 
+class BuildError(MigpoolError):
+    """A scenario's machine cannot be made on this host, whatever the threading model: a device's plug-in says why."""
+
+
 class ProtocolError(MigpoolError):
     """The bytes of a stream are not what the format allows.
 

@@ -17,6 +17,9 @@ def main() -> NoReturn:
     0: done, and verified where that is meant. 1: failed, or not verified. 2: wrong usage, a wrong scenario included.
     130, 143: cancelled by Ctrl-C or SIGTERM.
     """
+    from migpool.cli.output import end_stdout, open_standard_streams
+
+    open_standard_streams()
     from migpool.cli.app import app
     from migpool.cli.invocation import Invocation, explain
 
@@ -27,6 +30,11 @@ def main() -> NoReturn:
         if invocation.debug and isinstance(error, Exception):
             raise
         lines, code = explain(error)
+        if isinstance(error, OSError) and end_stdout():
+            lines, code = [], 1  # said below
         for line in lines:
             print(line, file=sys.stderr)  # noqa: T201
+    if problem := end_stdout():
+        print(f"migpool: {problem}", file=sys.stderr)  # noqa: T201
+        code = code or 1
     sys.exit(code)

@@ -77,7 +77,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def common(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version and exit.", show_default=False)
+    ] = False,
     _verbose: Verbose = 0,
     _format: LogFormatOption = None,
     _: Debug = False,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -32,17 +30,6 @@ class Invocation:
     verbose: int = 0
     log_format: LogFormat = LogFormat.PRETTY
     debug: bool = False
-
-
-def say(line: str) -> None:
-    """One line on stdout, at once."""
-    print(line, flush=True)  # noqa: T201
-
-
-def complain(line: str) -> None:
-    """One line on stderr, after what stands on stdout."""
-    sys.stdout.flush()
-    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def explain(error: BaseException) -> tuple[list[str], int]:
@@ -108,40 +95,3 @@ class Interrupt:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._first = self._first or number
         self._came += 1
-
-
-REPORT: Final = Path("migpool-report.html")
-"""Where ``compare`` writes the report, and ``report`` unless it is told otherwise."""
-
-
-def check_writable(*paths: Path | None) -> None:
-    """Find out before the work begins whether the files can be written, and not after it.
-
-    Raises:
-        UsageError: one cannot.
-    """
-    for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory: name a file")
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path} cannot be written: there is no directory {path.absolute().parent}")
-        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: no permission")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file.
-
-    Raises:
-        MigpoolError: it cannot be written.
-    """
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def reported(path: Path) -> str:
-    return f"Report       {path} (a page for the browser)"

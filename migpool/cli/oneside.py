@@ -10,9 +10,10 @@ from pathlib import Path
 
 import structlog
 
-from migpool.cli.invocation import Interrupt, Invocation, check_writable, complain, say, write
+from migpool.cli.invocation import Interrupt, Invocation
 from migpool.cli.logs import announce, configure
 from migpool.cli.options import Tuning
+from migpool.cli.output import STDOUT, check_writable, complain, say, write_all
 from migpool.device import Side
 from migpool.lab.findings import lab_result, source_result, traced_source
 from migpool.lab.report.chrome_trace import chrome_trace
@@ -132,11 +133,13 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
                 complain(run_line(run))
                 code = 1
                 break
-            say(run_line(run))
+            (complain if STDOUT in (json_file, trace_file) else say)(run_line(run))
+    files: dict[Path, str] = {}
     if json_file is not None:
-        write(json_file, lab_result(side.scenario, runs, None).to_json())
+        files[json_file] = lab_result(side.scenario, runs, None).to_json()
     if trace_file is not None and last is not None:
-        write(trace_file, json.dumps(chrome_trace([traced_source(side.model.name, last)])))
+        files[trace_file] = json.dumps(chrome_trace([traced_source(side.model.name, last)]))
+    write_all(files)
     return code
 
 

@@ -12,9 +12,10 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.invocation import REPORT, Interrupt, Invocation, check_writable, reported, write
+from migpool.cli.invocation import Interrupt, Invocation
 from migpool.cli.logs import configure
 from migpool.cli.options import Tuning, too_long
+from migpool.cli.output import REPORT, STDOUT, check_writable, reported, write_all
 from migpool.errors import UsageError
 from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
@@ -78,38 +79,58 @@ def run_models(
         lab.make(planned, _Logging(watcher), interrupt)
         came = interrupt()
     result = lab.result()
-    if json_file is not None:
-        write(json_file, result.to_json())
-    if trace_file is not None:
-        write(trace_file, json.dumps(chrome_trace(lab.last_of_each_model())))
-    if picture_file is not None and result.runs:
-        write(picture_file, picture(result, f"migpool: {scenario.name}"))
-    written = _write_report(result, report_file, default_report and not came, screen)
+    console = screen if STDOUT in (json_file, trace_file, picture_file, report_file) else console_for(sys.stdout)
+    try:
+        # First of all: what was measured is seen also where a file cannot be written.
+        if not came or any(run.outcome == "completed" for run in result.runs):
+            _show(result, console, whole=not came, one=len(names) == 1)
+    finally:
+        report = _report_path(result, report_file, default_report and not came, screen)
+        files: dict[Path, str] = {}
+        if json_file is not None:
+            files[json_file] = result.to_json()
+        if trace_file is not None:
+            files[trace_file] = json.dumps(chrome_trace(lab.last_of_each_model()))
+        if picture_file is not None and result.runs:
+            files[picture_file] = picture(result, f"migpool: {scenario.name}")
+        if report is not None:
+            files[report] = document([result], f"migpool: {result.scenario}")
+        write_all(files)
+    if report is not None and report != STDOUT:
+        console.print(f"\n{reported(report)}", markup=False, highlight=False, soft_wrap=True)
     if came:
         made = sum(run.outcome == "completed" for run in result.runs)
         screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)
         return interrupt.exit_code
-    console = console_for(sys.stdout)
-    console.print(render(result, console.width))
-    if why := limit_line(result):
-        console.print(Text(why))
-    if len(names) == 1 and (drawn := switchover(result, console.width)) is not None:
-        console.print(drawn)
-        shown = next(run for run in reversed(result.runs) if run.analysis is not None)
-        console.print(Text("\nDevices", style="bold"), device_table(shown))
-    if written is not None:
-        console.print(f"\n{reported(written)}", markup=False, highlight=False, soft_wrap=True)
     bad = [run for run in result.runs if not run.verified]
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
+        if (unmade := len(planned) - len(result.runs)) > 0:
+            more += f"; {unmade} {'run' if unmade == 1 else 'runs'} not made, since it is alike under every model"
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
     if long := too_long(max((run.downtime_ms or 0.0 for run in result.runs), default=0.0) / 1e3, allowed):
         screen.print(f"migpool: {long}", markup=False, highlight=False, soft_wrap=True)
     return 1 if bad or long else 0
 
 
-def _write_report(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:
-    """Write the report if it is wanted and there is something to tell; returns where it is."""
+def _show(result: LabResult, console: Console, *, whole: bool, one: bool) -> None:
+    """Print the table and what it means.
+
+    Arguments:
+        whole: nothing was cancelled.
+        one: it is of one model.
+    """
+    console.print(render(result, console.width))
+    if whole and (why := limit_line(result)):
+        console.print(Text(why))
+    if one and (drawn := switchover(result, console.width)) is not None:
+        console.print(drawn)
+        shown = next(run for run in reversed(result.runs) if run.analysis is not None)
+        console.print(Text("\nDevices", style="bold"), device_table(shown))
+
+
+def _report_path(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:
+    """Where the report is to be, if it is wanted and there is something to tell."""
     if not any(run.outcome == "completed" for run in result.runs) or (path is None and not default):
         return None
     if path is None:
@@ -120,7 +141,6 @@ def _write_report(result: LabResult, path: Path | None, default: bool, screen: C
             # Nobody asked for it: that it cannot be had here is no reason to fail.
             screen.print(f"migpool: no report: {error}; --report says where else", markup=False, highlight=False)
             return None
-    write(path, document([result], f"migpool: {result.scenario}"))
     return path
 
 

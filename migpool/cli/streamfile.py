@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Interrupt, Invocation, check_writable, complain, say
+from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.output import check_writable, complain, say
 from migpool.errors import Cancelled, UsageError
 
 _option = partial(typer.Option, rich_help_panel="Stream files")

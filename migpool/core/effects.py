@@ -367,8 +367,8 @@ class Loaded(Effect[None]):
         self.last = last
 
 
-class SaveConfig(Locked[bytes]):
-    """The device's config has been saved. The answer is its bytes."""
+class SaveConfig(Locked[bytes | None]):
+    """The device's config has been saved. The answer is its bytes; ``None`` if an optional device needs none."""
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
@@ -406,19 +406,19 @@ class KeepConfig(Effect[None]):
     """The device's config is kept for another job, which takes it by :class:`TakeConfig`. No answer.
 
     Arguments:
-        config: what ``save_config`` returned.
+        config: the answer to :class:`SaveConfig`.
     """
 
     __slots__ = ("config",)
     wait = Wait.HOLD
 
-    def __init__(self, slot: Slot, config: bytes, index: int = -1) -> None:
+    def __init__(self, slot: Slot, config: bytes | None, index: int = -1) -> None:
         super().__init__(slot, index)
         self.config = config
 
 
-class TakeConfig(Effect[bytes]):
-    """Another job has kept the device's config. The answer is its bytes."""
+class TakeConfig(Effect[bytes | None]):
+    """Another job has kept the device's config. The answer is what it kept."""
 
     __slots__ = ()
     wait = Wait.JOIN

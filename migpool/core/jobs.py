@@ -177,11 +177,13 @@ def _end_lane(slot: Slot, turn: Turn | SavePart, credit: Credit) -> Steps:
 def save_sections(slots: Iterable[Slot]) -> Steps:
     """Save the devices that are not iterable, one after the other, as sections of the main channel.
 
-    What has a job of its own is only waited for and sent.
+    What has a job of its own is only waited for and sent. An optional device that needs no section has none.
     """
     for slot in slots:
-        config: bytes = yield TakeConfig(slot) if slot.device.config_job else SaveConfig(slot)
-        yield SendSection(slot, config)
+        kept = slot.device.config_job and not slot.device.early
+        config: bytes | None = yield TakeConfig(slot) if kept else SaveConfig(slot)
+        if config is not None:
+            yield SendSection(slot, config)
 
 
 def save_described(slot: Slot, size: int) -> Steps:
@@ -214,7 +216,7 @@ def save_pages(slot: Slot) -> Steps:
 
 def keep_config(slot: Slot) -> Steps:
     """Save one device that is not iterable, and keep its config for :func:`save_sections` to send."""
-    config: bytes = yield SaveConfig(slot)
+    config: bytes | None = yield SaveConfig(slot)
     yield KeepConfig(slot, config)
 
 

@@ -82,10 +82,22 @@ class Machine:
                 self.slots[number].awaited = True
             if slot.after and slot not in self.sections:
                 raise UsageError(f"{slot.name} is to be loaded after others, which only a device's section can be")
+            self._check_section(slot)
         self._ranked = self._in_order()
 
+    def _check_section(self, slot: Slot) -> None:
+        """Refuse an early or optional device whose config could not be a section, or would come too late."""
+        device = slot.device
+        what = "early" if device.early else "optional"
+        if not (device.early or device.optional):
+            return
+        if slot not in self.sections or device.config_channel == "multifd":
+            raise UsageError(f"{slot.name} is {what}, which only a device with a section on the main channel can be")
+        if device.early and (others := [number for number in slot.after if not self.slots[number].device.early]):
+            raise UsageError(f"{slot.name} is early, but to be loaded after {self.slots[others[0]].name}, which is not")
+
     def _in_order(self) -> tuple[Slot, ...]:
-        """Every device behind those that must be loaded before it, the iterable ones as late as that allows.
+        """Every device behind those that must be loaded before it: by priority, the iterable ones as late as possible.
 
         Raises:
             UsageError: devices must be loaded before each other.
@@ -100,12 +112,13 @@ class Machine:
             raise UsageError(
                 f"no device of these can be loaded first: {names}: change what they are loaded after"
             ) from None
-        able: list[tuple[bool, int]] = []
+        able: list[tuple[bool, int, int]] = []
         ranked: list[Slot] = []
         while order.is_active():
             for number in order.get_ready():
-                heappush(able, (self.slots[number].device.iterable, number))
-            _, following = heappop(able)
+                device = self.slots[number].device
+                heappush(able, (device.iterable, -device.priority, number))
+            _, _, following = heappop(able)
             ranked.append(self.slots[following])
             order.done(following)
         return tuple(ranked)
@@ -120,24 +133,23 @@ class Machine:
             UsageError: the memory would have to wait for something.
         """
         stays: set[int] = set()
+        early = tuple(slot for slot in self._ranked if slot.device.early)
         late: set[int] = set() if self.memory is None else {self.memory.number}
         for slot in self._ranked:
             # Whoever waits for a section is one: the thread that reads sections must not wait for a job that does.
-            if slot in self.sections and (
-                (slot.device.config_channel or default) == "main-channel" or stays.intersection(slot.after)
-            ):
+            channel = "main-channel" if slot.device.optional else slot.device.config_channel or default
+            if slot in self.sections and (channel == "main-channel" or stays.intersection(slot.after)):
                 stays.add(slot.number)
             if late.intersection(slot.after):
                 late.add(slot.number)
-        jobs = [slot for slot in self._ranked if slot.number not in stays and slot is not self.memory]
-        sections = [slot for slot in self._ranked if slot.number in stays]
-        return Crossing(
-            *(
-                tuple(slot for slot in slots if (slot.number in late) is end)
-                for end in (False, True)
-                for slots in (jobs, sections)
-            )
-        )
+        others = [slot for slot in self._ranked if slot not in early and slot is not self.memory]
+        jobs = [slot for slot in others if slot.number not in stays]
+        sections = [slot for slot in others if slot.number in stays]
+
+        def cut(slots: Sequence[Slot], end: bool) -> tuple[Slot, ...]:
+            return tuple(slot for slot in slots if (slot.number in late) is end)
+
+        return Crossing(cut(jobs, False), cut(sections, False), cut(jobs, True), cut(sections, True), early)
 
     def _add(self, slot: Slot) -> None:
         idstr, instance_id = slot.device.idstr, slot.device.instance_id
@@ -202,12 +214,14 @@ class Crossing:
         sections: on the main channel.
         late_jobs: over the multifd channels once the memory has all its pages.
         late_sections: on the main channel, after that.
+        early: on the main channel, before all others and the memory, while the machine runs.
     """
 
     jobs: tuple[Slot, ...]
     sections: tuple[Slot, ...]
     late_jobs: tuple[Slot, ...]
     late_sections: tuple[Slot, ...]
+    early: tuple[Slot, ...] = ()
 
     @property
     def described(self) -> tuple[Slot, ...]:

@@ -12,6 +12,7 @@ The order of calls, and the thread they come from::
       quiesce()                                     the migration's       the downtime begins
       stop()                                        the migration's       every device is quiet
       save_state(buffer) ... until it returns 0     the model's choice    only if it is iterable
+      needed()                                      as save_config        only if it is optional; save_lock held
       save_config()                                 the model's choice    save_lock held
       wake(), resume()                              the migration's       only after a failure or cancel
       close()                                       the migration's       always, last
@@ -29,7 +30,8 @@ wrote, the next one sees, whichever thread it runs on. ``abort()`` alone may com
 
 An **iterable** device has much state: it is read in chunks and travels over the multifd channels, outside the main
 channel, while other devices do the same. A device that is not iterable has only its config; it crosses on the main
-channel, as one section, or over the multifd channels (``config_channel``).
+channel, as one section, or over the multifd channels (``config_channel``). Its section is where its ``priority`` says;
+one that is ``early`` comes before everything else, while the machine runs, and one that is ``optional`` may have none.
 
 A config is saved and loaded under the **big lock**, as in QEMU, unless the device declares that it needs less
 (``save_lock``, ``load_lock``). One that declares too little is found by ``migpool conformance``, which holds one config
@@ -54,7 +56,7 @@ devices with tags, ``figures.py`` what a device says of itself in numbers, ``plu
 
 from __future__ import annotations
 
-from migpool.device.device import ConfigChannel, ConfigLock, Device
+from migpool.device.device import ConfigChannel, ConfigLock, Device, Priority
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
@@ -73,6 +75,7 @@ __all__ = [
     "OptionValue",
     "Part",
     "Pending",
+    "Priority",
     "Side",
     "StateCosts",
     "TaggedDevice",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Literal, TypeAlias
 
 from migpool.device.figures import Pending, StateCosts
@@ -13,6 +14,21 @@ ConfigLock: TypeAlias = Literal["big", "own", "none"]
 """What must be held while a device's config is saved or loaded."""
 ConfigChannel: TypeAlias = Literal["main-channel", "multifd"]
 """Where the config of a device that is not iterable crosses."""
+
+
+class Priority(IntEnum):
+    """In which order configs are saved and loaded: the highest first. The names are QEMU's."""
+
+    LOW = 1
+    DEFAULT = 2
+    IOMMU = 3
+    """Whatever reaches into memory goes through it."""
+    PCI_BUS = 4
+    VIRTIO_MEM = 5
+    """Says which of the memory there is."""
+    APIC = 6
+    GICV3_ITS = 7
+    GICV3 = 8
 
 
 class Device(ABC):
@@ -38,6 +54,12 @@ class Device(ABC):
         after: for a device that is not iterable, the names (``idstr``, with ``#`` and the instance id if that is not 0)
             of the devices whose config must be loaded before its own; ``"ram"`` for one whose ``load_config`` reads the
             guest's memory. Names of devices that the machine does not have mean nothing.
+        priority: for a device that is not iterable: those of a higher one are saved and loaded first, as far as
+            ``after`` allows.
+        early: for a device that is not iterable: its config is a section of the main channel that is saved while the
+            machine still runs, before the memory, and loaded as soon as it comes.
+        optional: for a device that is not iterable: there may be no config to send, see :meth:`needed`. It crosses on
+            the main channel.
         save_lock: what ``save_config`` needs: the big lock, which every other device's may need too; the device's own,
             which keeps its calls of ``save_config`` and ``load_config`` apart; or none, if two calls of one device may
             be at the same time, too.
@@ -56,6 +78,9 @@ class Device(ABC):
     config_job: bool = False
     config_channel: ConfigChannel | None = None
     after: Sequence[str] = ()
+    priority: Priority = Priority.DEFAULT
+    early: bool = False
+    optional: bool = False
     save_lock: ConfigLock = "big"
     load_lock: ConfigLock = "big"
     note: str = ""
@@ -120,6 +145,13 @@ class Device(ABC):
 
         Should not block for long: every other device's config waits for the same lock, if that is the big one.
         """
+
+    def needed(self) -> bool:
+        """Whether there is a config to send; asked right before ``save_config``, of an ``optional`` device.
+
+        If not, its section is left out: the device at the destination stays as it was made.
+        """
+        return True
 
     def wake(self) -> None:
         """Answer other devices, but begin nothing towards them yet: the first half of running again.

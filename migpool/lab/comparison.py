@@ -117,7 +117,7 @@ class Lab:
         self.cancelled = False
 
     def make(self, planned: Sequence[Planned], watcher: Watcher, stop: Callable[[], bool]) -> None:
-        """Make the runs, one after the other, until all are made or ``stop`` says true.
+        """Make the runs, one after the other, until all are made, ``stop`` says true, or all that follow would fail.
 
         Raises:
             UsageError: the scenario or a model cannot be used.
@@ -136,6 +136,8 @@ class Lab:
             run = Run(one, pair, run_result(one.label, one.repeat, one.seed, pair))
             self.runs.append(run)
             watcher.ended(run)
+            if pair.unbuilt:
+                return  # so it would be under every model
 
     def _bound(self) -> LowerBound | None:
         """The lower bound over all runs so far; ``None`` if none completed."""

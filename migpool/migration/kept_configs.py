@@ -59,7 +59,7 @@ class KeptConfigs:
         if complete is not None:
             complete()
 
-    def take(self, effect: TakeConfig) -> bytes:
+    def take(self, effect: TakeConfig) -> bytes | None:
         """Wait for a device's config. The effect's index becomes that of the chunk that the config came in."""
         number = effect.slot.number
         with self._changed:

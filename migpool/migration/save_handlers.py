@@ -167,6 +167,7 @@ class SaveHandlers:
         pool: the buffers that devices read into: one a running job.
         bytes_of: counts the bytes of each slot's state and config as they go.
         config_of: notes how many of them are its config.
+        omitted: notes the slots of optional devices that needed no config.
         splice: whether state moves into the channels by splice(2) where a device allows it.
         lanes: by slot number, how many jobs save a device at once, where that is more than one.
     """
@@ -180,6 +181,7 @@ class SaveHandlers:
         pool: BufferPool,
         bytes_of: dict[int, int],
         config_of: dict[int, int],
+        omitted: set[int],
         *,
         splice: bool,
         lanes: Mapping[int, int] | None = None,
@@ -192,6 +194,7 @@ class SaveHandlers:
         self._gates = gates.of
         self._bytes_of = bytes_of
         self._config_of = config_of
+        self._omitted = omitted
         self._outlets = {slot.number: _Outlet(slot) for slot in slots}
         self._lanes = lanes or {}
         self._lane_outlets = {
@@ -306,8 +309,12 @@ class SaveHandlers:
             self._main.write(section_end(number, [*config_record(b"".join(counted(chunk))), end_payload()]))
             self._bytes_of[number] += len(chunk)
 
-    def _save_config(self, effect: SaveConfig) -> bytes:
-        config = effect.slot.device.save_config()
+    def _save_config(self, effect: SaveConfig) -> bytes | None:
+        device = effect.slot.device
+        if device.optional and not device.needed():
+            self._omitted.add(effect.slot.number)
+            return None
+        config = device.save_config()
         self._config_of[effect.slot.number] = len(config)
         return config
 

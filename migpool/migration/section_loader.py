@@ -169,6 +169,11 @@ class SectionLoader:
         self._load_config(slot, data)
 
     def _load_config(self, slot: Slot, config: bytes) -> None:
+        for number in slot.after:
+            other = self._machine.slots[number]
+            if other.device.optional and number not in self._seen:  # it would have come before, so it never does
+                self._seen.add(number)
+                self._interpreter.once(SayLoaded(other))
         self._seen.add(slot.number)
         self.bytes += len(config)
         self._interpreter.run(Job("section", load_section(slot, config), slot))
@@ -208,7 +213,7 @@ class SectionLoader:
     def absent(self) -> list[str]:
         """What has not come of what a whole stream has, by name."""
         seen = self._seen | self._described  # who has jobs is waited for there
-        absent = [slot.name for slot in self._machine if slot.number not in seen]
+        absent = [slot.name for slot in self._machine if not (slot.number in seen or slot.device.optional)]
         if self._memory is not None and not self._memory.complete:
             absent.insert(0, "the last pages of the memory")
         return absent

@@ -6,6 +6,7 @@
       |  main channel: header, configuration, PING             |
       |  N channels: initial packet                            |
       |<------------------------------- PONG, WELCOME, GRANTs  |   room for one chunk a device
+      |  FULL of each early device                             |   load_config
       |  START of each iterable device                         |   load_setup
       |<------------------------------------- SWITCHOVER_ACK   |
       |  PART ... while the machine runs                       |   load_state
@@ -112,6 +113,7 @@ class Source(Endpoint):
         self._number_of = {slot.name: slot.number for slot in machine}
         self._bytes_of = dict.fromkeys((slot.number for slot in self.machine), 0)
         self._config_of = dict.fromkeys(self._bytes_of, 0)
+        self._omitted: set[int] = set()
         self._precopied = dict.fromkeys(self._bytes_of, 0)
         self._redone: Mapping[int, int] = {}
         self._following: Mapping[int, int] = {}
@@ -127,8 +129,9 @@ class Source(Endpoint):
         self._greet()
         self._prepare_jobs(self._agree_on_chunk(), stack)
         self._set_up_devices()
-        crossing = self._crossing
-        description = describe(self.machine.name, (*crossing.sections, *crossing.late_sections), self._described)
+        # Of an optional device it is known only after the stop whether it has a section.
+        optional = any(slot.device.optional for slot in self.machine)
+        description = b"" if optional else self._describe()
         self._set_up_scheduler(self._interpreter, stack)
         if self.settings.credits:
             self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)
@@ -138,8 +141,17 @@ class Source(Endpoint):
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
+        if optional:
+            description = self._describe()
         self._main.write([eof(), *vm_description(description)])
         self._hand_over()
+
+    def _describe(self) -> bytes:
+        crossing = self._crossing
+        sections = (*crossing.early, *crossing.sections, *crossing.late_sections)
+        return describe(
+            self.machine.name, [slot for slot in sections if slot.number not in self._omitted], self._described
+        )
 
     def _connect(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
@@ -223,6 +235,7 @@ class Source(Endpoint):
             self._pool,
             self._bytes_of,
             self._config_of,
+            self._omitted,
             splice=self.settings.splice,
             lanes=lanes,
         )
@@ -249,6 +262,9 @@ class Source(Endpoint):
         return () if self.machine.memory is None else (self.machine.memory,)
 
     def _set_up_devices(self) -> None:
+        self._interpreter.run(Job("sections", save_sections(self._crossing.early)))
+        for slot in self._crossing.early:
+            self._precopied[slot.number] = self._bytes_of[slot.number]
         if self._memory is not None:
             self._memory.set_up()
         # The iterable ones last: the destination is ready once it has heard of the last of them.

@@ -48,7 +48,11 @@ def _place(devices: Sequence[Device], entry: DeviceEntry, where: str) -> None:
         if entry.in_flight is not None:
             device.in_flight = entry.in_flight
     described = [device for device in devices if not device.iterable]
-    free = [device for device in described if device.config_channel != "main-channel"]
+    free = [
+        device
+        for device in described
+        if device.config_channel != "main-channel" and not (device.early or device.optional)
+    ]
     if entry.vmsd is None:
         return
     if entry.vmsd == "multifd" and described and not free:

@@ -7,14 +7,23 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel
 
 from migpool.errors import ScenarioError
+from migpool.units import format_size
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+MOST_BYTES: Final = 1 << 20
+"""Of a file. ``tomllib`` reads as much in a second or two."""
+
+MOST_PARTS: Final = 100
+"""Of a dotted key: ``tomllib`` takes a time that grows with the square of them."""
+
+_LONG_KEY: Final = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""")
 
 _KINDS = {
     "string_type": "text in quotes",
@@ -36,7 +45,11 @@ def file_text(path: str) -> str:
         ScenarioError: it cannot be read.
     """
     try:
-        return Path(path).read_text("utf-8")
+        with Path(path).open("rb") as file:
+            read = file.read(MOST_BYTES + 1)
+        if len(read) > MOST_BYTES:
+            raise ScenarioError(f"{path}: it is longer than {format_size(MOST_BYTES)}, which no file of this kind is")
+        return read.decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         raise
     except UnicodeDecodeError as error:
@@ -52,9 +65,23 @@ def toml_table(text: str, where: str) -> dict[str, Any]:
         ScenarioError: it is not TOML.
     """
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise ScenarioError(f"{where}: this is not TOML: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """As ``tomllib.loads``, but what would take it an age or all of the stack is an error as well.
+
+    Raises:
+        ValueError: it cannot be read; it says where.
+    """
+    if long := _LONG_KEY.search(text):
+        raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {text.count(chr(10), 0, long.start()) + 1})")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its arrays or tables are nested too deeply") from None
 
 
 def explain(errors: Iterable[ErrorDetails], where: str, model: type[BaseModel]) -> Iterator[str]:

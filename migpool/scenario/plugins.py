@@ -8,7 +8,6 @@ asked for, so a plug-in that is broken hurts only who uses it; :func:`describe` 
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +15,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 from migpool.device import DevicePlugin, OptionValue
 from migpool.errors import PluginError, UsageError
+from migpool.scenario.messages import parse_toml
 from migpool.schedulers.base import Scheduler
 
 Kind: TypeAlias = Literal["device", "scheduler"]
@@ -143,8 +143,8 @@ def read_options(texts: Sequence[str]) -> dict[str, OptionValue]:
         if not equals or not key.strip():
             raise UsageError(f"option {text!r} is no KEY=VALUE: write for example -o size=65536")
         try:
-            read = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            read = parse_toml(f"value = {value}")["value"]
+        except ValueError:
             read = value.strip()
         options[key.strip()] = cast("OptionValue", read)
     return options

@@ -7,13 +7,11 @@ stands in it under its name. With objects a subsection is about the same object 
 # ruff: noqa: ARG002 - both ways share one signature, and each needs less than all of it
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from operator import attrgetter, itemgetter
-from types import FunctionType, MethodType
 from typing import Any, Final, TypeAlias, cast
 
-from migpool.vmsd.codec import Fault
+from migpool.vmsd.codec import Fault, told
 
 Record: TypeAlias = dict[str, object]
 """Values by field name, as decoded by a description that came with a stream."""
@@ -25,7 +23,8 @@ class Access:
     A dotted name walks from object to object.
     """
 
-    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", attrgetter))
+    getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", attrgetter))
+    """A function that takes one value or several out of a holder, by their names."""
 
     def get(self, holder: object, name: str) -> object:
         """The value under ``name``; raises :class:`Fault` if there is none."""
@@ -33,6 +32,8 @@ class Access:
             return attrgetter(name)(holder)
         except AttributeError:
             raise Fault(f"{type(holder).__name__} has no attribute {name}") from None
+        except Exception as error:
+            raise told(error, "get") from error
 
     def current(self, holder: object, name: str) -> object:
         """The value under ``name`` before it is loaded, or ``None``."""
@@ -43,27 +44,23 @@ class Access:
 
     def put(self, holder: object, name: str, value: object) -> None:
         """Set the value under ``name``."""
-        if isinstance(holder, Overlay):
-            holder.put(name.split("."), value)
-            return
         path, _, last = name.rpartition(".")
         try:
             setattr(attrgetter(path)(holder) if path else holder, last, value)
         except AttributeError as error:
             raise Fault(f"{type(holder).__name__} cannot take a value for {name}: {error}") from None
+        except Exception as error:
+            raise told(error, "set") from error
 
     def gather(self, names: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
         """A function that takes all values of ``names`` out of a holder, or fails with the error of a missing one."""
-        get = self._getter(*names)
+        get = self.getter(*names)
         return get if len(names) > 1 else lambda holder: (get(holder),)
 
     def fill(self, holder: object, names: Sequence[str], values: Sequence[object]) -> None:
         """Set many values."""
         for name, value in zip(names, values, strict=True):
-            try:
-                self.put(holder, name, value)
-            except Fault as fault:
-                raise fault.under(name) from None
+            self.put(holder, name, value)
 
     def present(self, holder: object, subsections: Sequence[str]) -> Sequence[str]:
         """Which subsections the holder itself says are there, in their order."""
@@ -81,7 +78,7 @@ class Access:
 class RecordAccess(Access):
     """Values in a :data:`Record`."""
 
-    _getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", itemgetter))
+    getter = staticmethod(cast("Callable[..., Callable[[object], Any]]", itemgetter))
 
     def get(self, holder: object, name: str) -> object:
         try:
@@ -111,50 +108,6 @@ class RecordAccess(Access):
         inner: Record = {}
         cast("Record", holder)[subsection] = inner
         return inner
-
-
-class Overlay:
-    """Looks like an object, but keeps what is written to it to itself.
-
-    A payload must be measured before it is loaded, and how long it is can depend on values in it and in the object.
-    So measuring loads into an overlay: conditions and counts see the values that have come, the object sees nothing.
-    Methods and properties of the object's class work on the overlay; hooks are not called.
-    """
-
-    __slots__ = ("_base", "_own")
-
-    def __init__(self, base: object) -> None:
-        object.__setattr__(self, "_base", base)
-        object.__setattr__(self, "_own", {})
-
-    def __getattr__(self, name: str) -> object:
-        own = cast("Record", object.__getattribute__(self, "_own"))
-        if name in own:
-            return own[name]
-        base: object = object.__getattribute__(self, "_base")
-        static = inspect.getattr_static(type(base), name, None)
-        if isinstance(static, FunctionType):
-            return MethodType(static, self)
-        if isinstance(static, property) and static.fget is not None:
-            return static.fget(self)
-        value: object = getattr(base, name)
-        return value
-
-    def __setattr__(self, name: str, value: object) -> None:
-        self.put([name], value)
-
-    def put(self, path: Sequence[str], value: object) -> None:
-        """Keep ``value`` for the attribute at the end of ``path``."""
-        own = cast("Record", object.__getattribute__(self, "_own"))
-        first, *rest = path
-        if not rest:
-            own[first] = value
-            return
-        inner = own.get(first)
-        if not isinstance(inner, Overlay):
-            inner = Overlay(inner if first in own else getattr(self, first))
-            own[first] = inner
-        inner.put(rest, value)
 
 
 RECORDS: Final = RecordAccess()

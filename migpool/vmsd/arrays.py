@@ -1,34 +1,32 @@
-"""Runs of elements.
+"""Runs of elements whose number is known before them.
 
-Arrays are of fixed length, counted by another field, behind pointers, or as a stream shows them. Queues, lists and
-trees have a 01 before each element and a 00 after the last; a tree has its number of nodes in front.
+Of fixed length, counted by another field, a part of something longer, behind pointers, or as a stream shows them.
 """
 
 # ruff: noqa: ARG002 - all parts share one signature, and most need less than all of it
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, cast
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from typing import Any, TypeAlias, cast
 
 from migpool.vmsd.access import ATTRIBUTES
 from migpool.vmsd.cells import NULL, SCALARS, Cell
-from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown, read_each, write_each
+from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown, ask, read_each, write_each
 
-Length: TypeAlias = "int | str | Callable[..., int]"
+Length: TypeAlias = "int | str | Callable[[Any], int]"
 """How many: a number, the attribute that holds it, or a function of the object."""
 
-
-_MORE = b"\x01"
-_END = b"\x00"
-_COUNT = SCALARS["uint32"]
-_KEY = SCALARS["uint64"]
+_NULL = 0x30
+_THERE = 0x31
+COUNT = SCALARS["uint32"]
+"""A count that stands in the stream before what it counts."""
 
 
 def length_of(length: Length, holder: object) -> int:
     """How many elements there are, for this object."""
     if isinstance(length, int):
         return length
-    count = ATTRIBUTES.get(holder, length) if isinstance(length, str) else length(holder)
+    count = ATTRIBUTES.get(holder, length) if isinstance(length, str) else ask(length, "length", holder)
     if not isinstance(count, int) or count < 0:
         raise Fault(f"expected a count of elements, it is {count!r:.60}")
     return count
@@ -77,7 +75,7 @@ class Array(Codec):
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
         element = self.element
         length = length_of(self.length, holder)
-        values = _elements(value, length)
+        values = _elements(value, length) if element.carries else (None,) * length
         if isinstance(element, Cell):
             element.write_many(values, out, self._first)
             if notes is not None:
@@ -92,7 +90,55 @@ class Array(Codec):
                 raise fault.under(f"[{self._first + index}]") from fault.__cause__
 
     def show(self, value: object, holder: object) -> list[Shown]:
-        return [self.element.show(item, holder) for item in _elements(value, length_of(self.length, holder))]
+        length = length_of(self.length, holder)
+        values = _elements(value, length) if self.element.carries else (None,) * length
+        return [self.element.show(item, holder) for item in values]
+
+
+class Part(Codec):
+    """Some elements of a list, or bytes of a buffer; the others stay as they are.
+
+    Arguments:
+        codec: these elements or bytes.
+        start: the index of the first one.
+        length: how many there are.
+    """
+
+    resumes = True
+
+    def __init__(self, codec: Codec, start: int, length: int) -> None:
+        self.kind = codec.kind
+        self.size = codec.size
+        self.least = codec.least
+        self.static = codec.static
+        self.compressible = codec.compressible
+        self.element = codec.element if isinstance(codec, Array) else codec
+        self.length = length
+        self._codec = codec
+        self._part = slice(start, start + length)
+
+    def read(self, reader: Reader, holder: object, current: object) -> object:
+        if reader.skipping:
+            return self._codec.read(reader, holder, None)
+        whole = self._whole(current)
+        values = self._codec.read(reader, holder, whole[self._part])
+        assert isinstance(values, list | bytes)
+        if isinstance(whole, MutableSequence):
+            whole[self._part] = values
+            return whole
+        changed = (*whole[: self._part.start], *values, *whole[self._part.stop :])
+        return bytes(cast("tuple[int, ...]", changed)) if isinstance(values, bytes) else changed
+
+    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        self._codec.write(self._whole(value)[self._part], holder, out, notes)
+
+    def show(self, value: object, holder: object) -> Shown:
+        return self._codec.show(self._whole(value)[self._part], holder)
+
+    def _whole(self, value: object) -> Sequence[object]:
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) < self._part.stop:
+            raise Fault(f"expected at least {self._part.stop} elements in the object, it has {value!r:.60}")
+        return value
 
 
 class PointerArray(Codec):
@@ -151,6 +197,53 @@ class PointerArray(Codec):
         return NULL if item is None else self.element
 
 
+class AllocatedArray(Codec):
+    """Elements behind pointers, and before each a byte that says whether it is there: 0x31, or 0x30 for a null.
+
+    So nobody need know which ones are: loading makes every element that has come.
+
+    Arguments:
+        element: what a pointer that is not null points to.
+        length: how many pointers there are.
+    """
+
+    size = None
+    compressible = False
+
+    def __init__(self, element: Codec, length: Length) -> None:
+        self.kind = element.kind
+        self.least = length if isinstance(length, int) else 0
+        self.static = isinstance(length, int) and element.static
+        self.element = element
+        self.length = length
+
+    def read(self, reader: Reader, holder: object, current: object) -> object:
+        length = length_of(self.length, holder)
+        reader.allow(length, 1)
+
+        def read(_: int) -> object:
+            start = reader.claim(1)
+            if (marker := reader.data[start]) not in (_NULL, _THERE):
+                raise Fault(f"expected 0x31 before an element or 0x30 for none, it is 0x{marker:02x}", start)
+            return self.element.read(reader, holder, None) if marker == _THERE else None
+
+        return read_each(reader, read, range(length))
+
+    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
+        def write(_: int, item: object) -> None:
+            out.append(_NULL if item is None else _THERE)
+            if notes is not None:
+                notes.add("ptr-marker", 1)
+            if item is not None:
+                self.element.write(item, holder, out, notes)
+
+        write_each(_elements(value, length_of(self.length, holder)), write)
+
+    def show(self, value: object, holder: object) -> Shown:
+        items = _elements(value, length_of(self.length, holder))
+        return [NULL.show(item, holder) if item is None else self.element.show(item, holder) for item in items]
+
+
 class Parts(Codec):
     """An array whose elements differ, as the JSON of a stream shows it: several entries under one name.
 
@@ -185,161 +278,3 @@ class Parts(Codec):
     def show(self, value: object, holder: object) -> Shown:
         values = _elements(value, self._length)
         return [each for array, part, _ in self._pieces for each in array.show(values[part], holder)]
-
-
-class CountedBytes(Codec):
-    """Raw bytes, as many as an attribute of the object says.
-
-    Arguments:
-        length: how many.
-        kind: the type's name in the JSON.
-    """
-
-    size = None
-    least = 0
-    static = False
-
-    def __init__(self, length: Length, kind: str) -> None:
-        self.kind = kind
-        self._length = length
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        start = reader.claim(length_of(self._length, holder))
-        return bytes(reader.data[start : reader.pos])
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        length = length_of(self._length, holder)
-        if not isinstance(value, bytes | bytearray | memoryview) or len(value) != length:
-            raise Fault(f"expected {length} bytes, the object has {value!r:.60}")
-        out += value
-        if notes is not None:
-            notes.add(self.kind, length)
-
-    def show(self, value: object, holder: object) -> Shown:
-        return bytes(value).hex(" ") if isinstance(value, bytes | bytearray | memoryview) else repr(value)
-
-
-def _another(reader: Reader) -> bool:
-    start = reader.claim(1)
-    marker = reader.data[start]
-    if marker > 1:
-        raise Fault(f"expected 01 before an element or 00 at the end, it is {marker:02x}", start)
-    return marker == 1
-
-
-class Queue(Codec):
-    """A tail queue (``qtailq``) or a list (``qlist``); as a value, a list of objects.
-
-    Loading replaces the list. The JSON of real streams cannot show the elements (each overwrites the one before), so
-    the entry holds the total size alone.
-
-    Arguments:
-        element: what each element is.
-        kind: the type's name in the JSON.
-    """
-
-    size = None
-    least = 1
-    static = False
-
-    def __init__(self, element: Codec, kind: str) -> None:
-        self.kind = kind
-        self._element = element
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        another = iter(lambda: _another(reader), False)
-        return read_each(reader, lambda _: self._element.read(reader, holder, None), another)
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        def node(_: int, item: object) -> None:
-            out.extend(_MORE)
-            self._element.write(item, holder, out, None)
-
-        start = len(out)
-        items = self._items(value)
-        out += self._head(len(items))
-        write_each(items, node)
-        out += _END
-        if notes is not None:
-            notes.add(self.kind, len(out) - start)
-
-    def show(self, value: object, holder: object) -> Shown:
-        return [self._element.show(item, holder) for item in self._items(value)]
-
-    def _items(self, value: object) -> Sequence[object]:
-        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-            raise Fault(f"expected a list of elements, the object has {value!r:.60}")
-        return value
-
-    def _head(self, count: int) -> bytes:
-        """What stands before the first node."""
-        return b""
-
-
-class _Node(Codec):
-    """A key and its value; as a value, a tuple of both."""
-
-    kind = "node"
-    size = None
-
-    def __init__(self, key: Codec, value: Codec) -> None:
-        self._parts = key, value
-        self.least = key.least + value.least
-
-    def read(self, reader: Reader, holder: object, current: object) -> tuple[object, ...]:
-        return tuple([part.read(reader, holder, None) for part in self._parts])
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        for part, item in zip(self._parts, cast("tuple[object, ...]", value), strict=True):
-            part.write(item, holder, out, None)
-
-    def show(self, value: object, holder: object) -> Shown:
-        items = zip(("key", "value"), self._parts, cast("tuple[object, ...]", value), strict=True)
-        return {name: part.show(item, holder) for name, part, item in items}
-
-
-class Tree(Queue):
-    """A balanced tree (``gtree``); loading replaces it.
-
-    With whole numbers as keys its value is a ``dict`` and it is written in ascending order; with structures as keys it
-    is a list of pairs (key, value) in the order of the tree.
-
-    Arguments:
-        key: what the keys are; ``None`` for numbers of 64 bits.
-        value: what the values are.
-    """
-
-    least = 5
-
-    def __init__(self, key: Codec | None, value: Codec) -> None:
-        super().__init__(_Node(key or _KEY, value), "gtree")
-        self._numbered = key is None
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        start = reader.pos
-        count = _COUNT.read(reader, holder, None)
-        assert isinstance(count, int)
-        reader.allow(count, 1 + self._element.least)
-        pairs = cast("list[tuple[object, object]]", super().read(reader, holder, None))
-        if len(pairs) != count:
-            raise Fault(f"expected {count} nodes as announced, {len(pairs)} have come", start)
-        if not self._numbered:
-            return pairs
-        if len(values := dict(pairs)) != count:
-            raise Fault("expected every key once", start)
-        return values
-
-    def _items(self, value: object) -> Sequence[object]:
-        if self._numbered and isinstance(value, Mapping):
-            try:
-                return sorted(value.items())
-            except TypeError:
-                raise Fault("expected whole numbers as keys") from None
-        if not self._numbered and isinstance(value, Sequence):
-            if all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
-                return value
-            raise Fault("expected pairs of key and value")
-        raise Fault(f"expected {'a dict' if self._numbered else 'a list of pairs'}, the object has {value!r:.60}")
-
-    def _head(self, count: int) -> bytes:
-        return _COUNT.pack(count)

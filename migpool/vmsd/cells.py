@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from migpool.vmsd.codec import Codec, Fault, Notes, Reader, Shown
+
+OFF: Final = -1
+"""A timer that is off."""
 
 _OFF: Final = 2**64 - 1
 _NULL_BYTE: Final = 0x30
@@ -27,8 +31,6 @@ class Cell(Codec):
         load: turns what :mod:`struct` read into the value; raises :class:`Fault` if it may not stand there.
         save: the opposite; raises :class:`Fault`.
     """
-
-    carries = True
 
     def __init__(
         self,
@@ -127,40 +129,18 @@ class Blank(Cell):
         reader.claim(self.size)
         return None
 
+    def read_many(self, reader: Reader, length: int, first: int = 0) -> list[object]:
+        reader.claim(self.size * length)
+        return [None] * length
+
+    def write_many(self, values: Sequence[object], out: bytearray, first: int = 0) -> None:
+        out += bytes(self.size * len(values))
+
     def pack(self, value: object) -> bytes:
         return bytes(self.size)
 
     def show(self, value: object, holder: object) -> Shown:
         return bytes(self.size).hex(" ")
-
-
-class Check(Codec):
-    """No bytes, but a condition on the object that must hold here, both when saving and when loading.
-
-    Arguments:
-        condition: called with the object.
-    """
-
-    kind = "validate"
-    size = 0
-    least = 0
-    compressible = False
-    silent = True
-
-    def __init__(self, condition: Callable[..., object]) -> None:
-        self._condition = condition
-
-    def read(self, reader: Reader, holder: object, current: object) -> object:
-        if not self._condition(holder):
-            raise Fault("the condition does not hold", reader.pos)
-        return None
-
-    def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
-        if not self._condition(holder):
-            raise Fault("the condition does not hold")
-
-    def show(self, value: object, holder: object) -> Shown:
-        return ""
 
 
 def _load_bool(value: object) -> object:
@@ -179,10 +159,14 @@ def _load_timer(value: object) -> object:
     return None if value == _OFF else value
 
 
+def _load_pointed_timer(value: object) -> object:
+    return OFF if value == _OFF else value
+
+
 def _save_timer(value: object) -> object:
     if value == _OFF:
         raise ValueError
-    return _OFF if value is None else value
+    return _OFF if value is None or value == OFF else value
 
 
 def _load_null(value: object) -> object:
@@ -204,6 +188,8 @@ def _number(kind: str, code: str) -> Cell:
 
 
 NULL: Final = Cell("nullptr", "B", "None", _load_null, _save_null)
+POINTED_TIMER: Final = Cell("timer", "Q", "nanoseconds below 2**64 - 1, or OFF", _load_pointed_timer, _save_timer)
+"""A timer behind a pointer, where ``None`` would be a null pointer."""
 
 SCALARS: Final = {
     cell.kind: cell
@@ -215,7 +201,7 @@ SCALARS: Final = {
         _number("int32 le", "i"),
         _number("int64 equal", "Q"),
         Cell("bool", "B", "True or False", _load_bool, _save_bool),
-        Cell("timer", "Q", "nanoseconds below 2**64 - 1, or None", _load_timer, _save_timer),
+        Cell("timer", "Q", "nanoseconds below 2**64 - 1, or None or OFF", _load_timer, _save_timer),
         Cell("CPU_Double_U", "d", "a floating-point number", lambda value: value, lambda value: value),
         NULL,
     )
@@ -223,6 +209,7 @@ SCALARS: Final = {
 """The scalars by their type's name in a stream's JSON. There, ``int64 equal`` is the name of an unsigned one."""
 
 
+@lru_cache
 def bytes_cell(size: int, kind: str = "buffer") -> Cell:
     """``size`` raw bytes, under the type's name that the JSON has for them."""
 
@@ -234,6 +221,7 @@ def bytes_cell(size: int, kind: str = "buffer") -> Cell:
     return Cell(kind, f"{size}s", f"{size} bytes", save=save)
 
 
+@lru_cache
 def bitmap_cell(bits: int) -> Cell:
     """A bitmap as a whole number whose bit ``n`` is bit ``n`` of the map: 64 bits a word, the lowest word first."""
     words = (bits + 63) // 64

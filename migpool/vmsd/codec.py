@@ -10,11 +10,11 @@ name, so that the finished message names the whole path and the normal case pays
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from struct import Struct
 from typing import Self, TypeAlias, TypeVar
 
-from migpool.errors import DeviceError
+from migpool.errors import DeviceError, MigpoolError
 
 SUBSECTION = 0x05
 _VERSION = Struct(">I")
@@ -29,6 +29,11 @@ Shown: TypeAlias = "str | bool | list[Shown] | dict[str, Shown]"
 
 class NeedMore(Exception):
     """The bytes end before the payload does, and more may still come. Raised only while a payload is measured."""
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, which the names and values of others can bring into a message."""
+    return " ".join(text.split())
 
 
 class Fault(Exception):
@@ -64,7 +69,30 @@ class Fault(Exception):
         where = f"{description}: field {path}" if path else description
         if self.offset is not None:
             where += f" at byte {self.offset} of the payload"
-        return DeviceError(f"{where}: {self.expected}")
+        return DeviceError(one_line(f"{where}: {self.expected}"))
+
+
+def told(error: Exception, what: str) -> Fault:
+    """What to raise for an exception out of a function that the author of a description gave.
+
+    Arguments:
+        error: the exception.
+        what: what the function is called in a description; the :class:`Fault` names it.
+    """
+    if isinstance(error, MigpoolError) and not isinstance(error, DeviceError):
+        raise error
+    text = str(error)
+    if not isinstance(error, DeviceError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return Fault(text).under(f"{what}()")
+
+
+def ask(function: Callable[..., object], what: str, *arguments: object) -> object:
+    """Call a function that the author of a description gave: a condition, a count or a hook; see :func:`told`."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise told(error, what) from error
 
 
 class Reader:
@@ -73,17 +101,26 @@ class Reader:
     Arguments:
         data: the bytes; as a view they must be of format ``B``.
         complete: these are all the bytes of the payload; otherwise it is being measured and more may come.
-        skipping: no values are wanted: what has a fixed size is stepped over.
+        skipping: no values are wanted and nobody may be called: what has a fixed size is stepped over.
+        passed: the descriptors that came beside the bytes, in their order; ``None`` if the bytes have their numbers.
     """
 
-    __slots__ = ("_empty", "complete", "data", "end", "pos", "skipping")
+    __slots__ = ("_empty", "complete", "data", "end", "passed", "pos", "skipping")
 
-    def __init__(self, data: bytes | memoryview, *, complete: bool, skipping: bool = False) -> None:
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        *,
+        complete: bool,
+        skipping: bool = False,
+        passed: Iterator[int] | None = None,
+    ) -> None:
         self.data = data
         self.pos = 0
         self.end = len(data)
         self.complete = complete
         self.skipping = skipping
+        self.passed = passed
         self._empty = len(data) + 65536
 
     @property
@@ -159,6 +196,13 @@ class Reader:
         return text, _VERSION.unpack_from(data, pos + 2 + length)[0]
 
 
+class Written(bytearray):
+    """Bytes that are written, with the descriptors that are to be passed beside them."""
+
+    def __init__(self) -> None:
+        self.passed: list[int] = []
+
+
 class Notes:
     """Where a part that writes itself also leaves its entry for the JSON description.
 
@@ -204,10 +248,10 @@ class Codec(ABC):
         kind: the type's name in the JSON description.
         size: how many bytes it always takes, or ``None``.
         least: the fewest bytes it can take.
-        static: its length follows from the bytes alone, without any object.
+        static: its length follows from the bytes alone, without any object: it can be read while skipping.
         compressible: an array of it may be described by its first element.
         resumes: reading wants the value that the object holds already.
-        silent: it has nothing to show.
+        carries: its bytes are a value of the object.
     """
 
     kind: str
@@ -216,7 +260,7 @@ class Codec(ABC):
     static: bool = True
     compressible: bool = True
     resumes: bool = False
-    silent: bool = False
+    carries: bool = True
 
     @abstractmethod
     def read(self, reader: Reader, holder: object, current: object) -> object:

@@ -6,75 +6,62 @@ What they have in common:
   dotted path.
 * ``length``: makes it an array (a list in Python): a number, or the name of the attribute that holds the number. If
   that is a field too it must come earlier. A function of the object will also do.
+* ``start``: the array is only a part of the list, which begins at this index; the rest is neither saved nor loaded.
 * ``since``: the version of the description in which the field appeared; it is there if the section's version is that
   or newer. ``when`` is called with the object and the section's version and decides alone, ``since`` or not.
 
-Whole numbers are big-endian. Where JSON names are given below they are those of QEMU's streams.
+Whole numbers are big-endian. Where JSON names are given below they are those of QEMU's streams. ``docs/vmsd-macros.md``
+says which of these functions stands for which macro of QEMU.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from migpool.errors import DescriptionError
-from migpool.vmsd.arrays import Array, CountedBytes, Length, PointerArray, Queue, Tree
-from migpool.vmsd.cells import SCALARS, Blank, Cell, Check, bitmap_cell, bytes_cell
+from migpool.vmsd.arrays import AllocatedArray, Length, PointerArray
+from migpool.vmsd.cells import OFF, POINTED_TIMER, SCALARS, Blank, Cell, bitmap_cell, bytes_cell
 from migpool.vmsd.codec import Codec, Fault
-from migpool.vmsd.steps import Condition, Field, declared_at
-from migpool.vmsd.structure import Nested, Temporary
+from migpool.vmsd.declared import Declaration, Placing
+from migpool.vmsd.lists import Queue, Tree
+from migpool.vmsd.steps import Condition, Field
+from migpool.vmsd.structure import Temporary
+from migpool.vmsd.varying import ByteArray, Counted, Descriptor
 
 if TYPE_CHECKING:
     from migpool.vmsd.description import Description
 
-
-class Placing(TypedDict, total=False):
-    """What a declaration of any kind may say of its place; the top of this file says what each means."""
-
-    since: int
-    when: Condition | None
-    attribute: str | None
-
-
-def _placed(
-    name: str,
-    codec: Codec,
-    line: str,
-    *,
-    check: Callable[[object, object], None] | None = None,
-    count: str | None = None,
-    **placing: Unpack[Placing],
-) -> Field:
-    """A field in its place; its attribute is called as it is, unless the declaration says otherwise."""
-    attribute = placing.get("attribute")
-    since, when = placing.get("since", 0), placing.get("when")
-    return Field(name, codec, line, name if attribute is None else attribute, since, when, check, count)
-
-
-def _with_length(line: str, name: str, codec: Codec, length: Length | None) -> tuple[Codec, str | None]:
-    """The codec with its length around it, and the attribute it is counted by."""
-    if length is None:
-        return codec, None
-    _check_elements(line, name, codec, length)
-    return Array(codec, length), length if isinstance(length, str) else None
-
-
-def _check_elements(line: str, name: str, codec: Codec, length: Length) -> None:
-    """Refuse an array that cannot be, or whose subsections could not be told apart.
-
-    Raises:
-        DescriptionError: the length is negative, or an element may have no bytes before its subsections: nothing
-            would then say to which element a subsection belongs.
-    """
-    if isinstance(length, int) and length < 0:
-        raise DescriptionError(f"{line}: field {name}: its length is {length}")
-    if isinstance(codec, Nested) and not codec.least and codec.structure.subsections:
-        raise DescriptionError(
-            f"{line}: field {name}: an array of {codec.structure.name}, which has subsections, but no bytes that are "
-            f"always before them"
-        )
+__all__ = [
+    "OFF",
+    "Scalar",
+    "bitmap",
+    "boolean",
+    "buffer",
+    "byte_array",
+    "descriptor",
+    "double",
+    "equal",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "linked_list",
+    "not_above",
+    "pointers",
+    "queue",
+    "struct",
+    "temporary",
+    "timer",
+    "tree",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "unused",
+    "validate",
+    "vstruct",
+]
 
 
 class Scalar:
@@ -85,11 +72,15 @@ class Scalar:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
 
-    def __call__(self, name: str, *, length: Length | None = None, **placing: Unpack[Placing]) -> Field:
+    def __repr__(self) -> str:
+        return f"the kind {self.cell.kind}"
+
+    def __call__(
+        self, name: str, *, length: Length | None = None, start: int | None = None, **placing: Unpack[Placing]
+    ) -> Field:
         """Declare a field; see the module for the arguments."""
-        line = declared_at(sys._getframe(1))
-        codec, count = _with_length(line, name, self.cell, length)
-        return _placed(name, codec, line, count=count, **placing)
+        declared = Declaration("field", name)
+        return declared.field(declared.array(self.cell, length, start), placing, count=length)
 
 
 boolean: Final = Scalar(SCALARS["bool"])
@@ -103,22 +94,30 @@ u16: Final = Scalar(SCALARS["uint16"])
 u32: Final = Scalar(SCALARS["uint32"])
 u64: Final = Scalar(SCALARS["uint64"])
 timer: Final = Scalar(SCALARS["timer"])
-"""When a timer expires, in nanoseconds, or ``None`` while it is off (all bits one)."""
+"""When a timer expires, in nanoseconds, or ``None`` (:data:`OFF` will do, too) while it is off: all bits one."""
 double: Final = Scalar(SCALARS["CPU_Double_U"])
 """A float of 64 bits: the upper half first, then the lower."""
 
 
-def equal(kind: Scalar, name: str, **placing: Unpack[Placing]) -> Field:
+def equal(kind: Scalar, name: str, *, hint: str = "", **placing: Unpack[Placing]) -> Field:
     """A number that must be the same at both ends; what comes is compared with what the object has.
 
     Arguments:
         kind: ``u8``, ``u16``, ``u32``, ``u64`` or ``i32``.
+        hint: what to do if it is not the same, for the message.
     """
-    line = declared_at(sys._getframe(1))
-    json_kind = "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
+    declared = Declaration("field", name)
+    json_kind = "" if not isinstance(kind, Scalar) else "int64 equal" if kind is u64 else f"{kind.cell.kind} equal"
     if json_kind not in SCALARS:
-        raise DescriptionError(f"{line}: field {name}: a field that must be equal is u8, u16, u32, u64 or i32")
-    return _placed(name, SCALARS[json_kind], line, check=_same, **placing)
+        raise declared.wrong("a field that must be equal is u8, u16, u32, u64 or i32")
+    declared.expect("hint", hint, str, "a string")
+
+    def same(value: object, current: object) -> None:
+        if value != current:
+            what = f"expected {current}, as it is at this end, the payload has {value}"
+            raise Fault(f"{what}: {hint}" if hint else what)
+
+    return declared.field(SCALARS[json_kind], placing, check=same)
 
 
 def not_above(name: str, **placing: Unpack[Placing]) -> Field:
@@ -126,13 +125,7 @@ def not_above(name: str, **placing: Unpack[Placing]) -> Field:
 
     Real descriptions have it for versions of a part inside of a structure.
     """
-    line = declared_at(sys._getframe(1))
-    return _placed(name, SCALARS["int32 le"], line, check=_at_most, **placing)
-
-
-def _same(value: object, current: object) -> None:
-    if value != current:
-        raise Fault(f"expected {current}, as it is at this end, the payload has {value}")
+    return Declaration("field", name).field(SCALARS["int32 le"], placing, check=_at_most)
 
 
 def _at_most(value: object, current: object) -> None:
@@ -140,48 +133,78 @@ def _at_most(value: object, current: object) -> None:
         raise Fault(f"expected 0 to {current}, the payload has {value}")
 
 
-def bitmap(name: str, bits: int, **placing: Unpack[Placing]) -> Field:
+def bitmap(name: str, bits: Length, **placing: Unpack[Placing]) -> Field:
     """A bitmap, as a whole number whose bit ``n`` is bit ``n`` of the map.
 
     Arguments:
-        bits: how many; on the wire it is rounded up to words of 64, the lowest word first.
+        bits: how many, as for ``length``; on the wire it is rounded up to words of 64, the lowest word first.
     """
-    line = declared_at(sys._getframe(1))
-    if bits < 1:
-        raise DescriptionError(f"{line}: field {name}: a bitmap of {bits} bits")
-    return _placed(name, bitmap_cell(bits), line, **placing)
+    declared = Declaration("field", name)
+    declared.counts("bits", bits)
+    if bits == 0:
+        raise declared.wrong("a bitmap of 0 bits")
+    codec = bitmap_cell(bits) if isinstance(bits, int) else Counted(bits, bitmap_cell, "bitmap")
+    return declared.field(codec, placing, count=bits)
 
 
-def buffer(name: str, size: Length, *, kind: str = "buffer", **placing: Unpack[Placing]) -> Field:
+def buffer(
+    name: str, size: Length, *, start: int | None = None, kind: str = "buffer", **placing: Unpack[Placing]
+) -> Field:
     """Raw bytes.
 
     Arguments:
         size: how many; a number, or as for ``length``.
+        start: where they begin in the object's buffer, which is longer.
         kind: the type's name in the JSON, for bytes whose format the author knows.
     """
-    line = declared_at(sys._getframe(1))
-    if isinstance(size, int) and size < 0:
-        raise DescriptionError(f"{line}: field {name}: its size is {size}")
-    codec = bytes_cell(size, kind) if isinstance(size, int) else CountedBytes(size, kind)
-    count = size if isinstance(size, str) else None
-    return _placed(name, codec, line, count=count, **placing)
+    declared = Declaration("field", name)
+    declared.counts("size", size)
+    declared.expect("kind", kind, str, "a string")
+    codec: Codec
+    if isinstance(size, int):
+        codec = bytes_cell(size, kind)
+    else:
+        codec = Counted(size, lambda length: bytes_cell(length, kind), kind)
+    return declared.field(declared.part(codec, start, size), placing, count=size)
+
+
+def descriptor(name: str, **placing: Unpack[Placing]) -> Field:
+    """An open file; as a value, its descriptor.
+
+    Whoever saves decides how it crosses, as QEMU's migration mode does: its number, of 32 bits, for a process that has
+    the file open already (cpr-exec); or a blank in its place, and the descriptor itself beside the bytes (SCM_RIGHTS),
+    see :meth:`Description.save <migpool.vmsd.description.Description.save>`.
+    """
+    return Declaration("field", name).field(Descriptor(), placing)
+
+
+def byte_array(name: str, **placing: Unpack[Placing]) -> Field:
+    """Raw bytes behind their number, which is in the stream and need not be in the object (``GByteArray``)."""
+    return Declaration("field", name).field(ByteArray(), placing)
 
 
 def validate(name: str, condition: Condition) -> Field:
-    """No bytes at all, but a check: saving and loading fail unless ``condition`` (of the object) is true here.
+    """No bytes at all, but a check: saving and loading fail unless ``condition`` (of object and version) is true here.
 
     It sees the fields before it, so it can guard a count before the array that uses it.
     """
-    line = declared_at(sys._getframe(1))
-    return Field(name, Check(condition), line, "")
+    declared = Declaration("field", name)
+    declared.calls("condition", condition, "the object", "the version")
+    return Field(name, Blank(0), declared.line, "", when=condition, must=True)
 
 
-def unused(size: int, *, since: int = 0, when: Condition | None = None) -> Field:
-    """Bytes that mean nothing (any more): zeros when written, skipped when read. They have no attribute."""
-    line = declared_at(sys._getframe(1))
-    if size < 1:
-        raise DescriptionError(f"{line}: {size} unused bytes")
-    return Field("unused", Blank(size), line, "", since, when)
+def unused(size: int, *, length: Length | None = None, since: int = 0, when: Condition | None = None) -> Field:
+    """Bytes that mean nothing (any more): zeros when written, skipped when read. They have no attribute.
+
+    Arguments:
+        size: how many; with a ``length``, of each element.
+    """
+    declared = Declaration("field", "unused")
+    declared.whole("size", size)
+    if size == 0:
+        raise declared.wrong("0 unused bytes")
+    codec = declared.array(Blank(size), length)
+    return declared.field(codec, {"since": since, "when": when, "attribute": ""}, count=length)
 
 
 def struct(
@@ -189,6 +212,7 @@ def struct(
     description: Description,
     *,
     length: Length | None = None,
+    start: int | None = None,
     new: Callable[[], object] = SimpleNamespace,
     **placing: Unpack[Placing],
 ) -> Field:
@@ -200,9 +224,9 @@ def struct(
         description: what it consists of; its own version says which layout.
         new: makes an object to load into.
     """
-    line = declared_at(sys._getframe(1))
-    codec, count = _with_length(line, name, Nested(description.structure, new), length)
-    return _placed(name, codec, line, count=count, **placing)
+    declared = Declaration("field", name)
+    codec = declared.array(declared.nested("description", description, new), length, start)
+    return declared.field(codec, placing, count=length)
 
 
 def vstruct(
@@ -215,14 +239,15 @@ def vstruct(
     **placing: Unpack[Placing],
 ) -> Field:
     """A structure in the layout of ``version``, whatever its description's newest is. Otherwise like :func:`struct`."""
-    line = declared_at(sys._getframe(1))
+    declared = Declaration("field", name)
+    declared.structure("description", description)
+    declared.whole("version", version)
     if not description.minimum_version <= version <= description.version:
-        raise DescriptionError(
-            f"{line}: field {name}: {description.name} has versions {description.minimum_version} to "
-            f"{description.version}, not {version}"
+        raise declared.wrong(
+            f"{description.name} has versions {description.minimum_version} to {description.version}, not {version}"
         )
-    codec, count = _with_length(line, name, Nested(description.structure, new, version), length)
-    return _placed(name, codec, line, count=count, **placing)
+    codec = declared.array(declared.nested("description", description, new, version), length)
+    return declared.field(codec, placing, count=length)
 
 
 def pointers(
@@ -230,37 +255,48 @@ def pointers(
     target: Description | Scalar,
     *,
     length: Length,
+    allocate: bool = False,
     new: Callable[[], object] = SimpleNamespace,
     **placing: Unpack[Placing],
 ) -> Field:
     """An array of pointers, where ``None`` is a null pointer: the byte 0x30 in its place.
 
-    The bytes do not say which ones are null; the object that is loaded into has ``None`` in the same places.
+    The bytes do not say which ones are null; the object that is loaded into has ``None`` in the same places. A timer
+    that is off is :data:`OFF` here.
 
     Arguments:
         target: what they point to.
+        allocate: the bytes do say which ones are null: there is a 0x31 before each of the others, and loading makes
+            every element anew (the newer ``..._AUTO_ALLOC`` of QEMU).
     """
-    line = declared_at(sys._getframe(1))
-    element: Codec = target.cell if isinstance(target, Scalar) else Nested(target.structure, new)
-    _check_elements(line, name, element, length)
-    count = length if isinstance(length, str) else None
-    return _placed(name, PointerArray(element, length), line, count=count, **placing)
+    declared = Declaration("field", name)
+    element: Codec
+    if isinstance(target, Scalar):
+        element = POINTED_TIMER if target is timer else target.cell
+    else:
+        element = declared.nested("target", target, new)
+    declared.counts("length", length)
+    declared.truth("allocate", allocate)
+    if allocate:
+        return declared.field(AllocatedArray(element, length), placing, count=length)
+    declared.elements(element)
+    return declared.field(PointerArray(element, length), placing, count=length)
 
 
 def queue(
     name: str, description: Description, *, new: Callable[[], object] = SimpleNamespace, **placing: Unpack[Placing]
 ) -> Field:
     """A tail queue: 01 before each element, 00 at the end. A list of objects, replaced by a new one when loaded."""
-    codec = Queue(Nested(description.structure, new), "qtailq")
-    return _placed(name, codec, declared_at(sys._getframe(1)), **placing)
+    declared = Declaration("field", name)
+    return declared.field(Queue(declared.nested("description", description, new), "qtailq"), placing)
 
 
 def linked_list(
     name: str, description: Description, *, new: Callable[[], object] = SimpleNamespace, **placing: Unpack[Placing]
 ) -> Field:
     """A list; on the wire as a :func:`queue`, in the JSON a ``qlist``."""
-    codec = Queue(Nested(description.structure, new), "qlist")
-    return _placed(name, codec, declared_at(sys._getframe(1)), **placing)
+    declared = Declaration("field", name)
+    return declared.field(Queue(declared.nested("description", description, new), "qlist"), placing)
 
 
 def tree(
@@ -278,15 +314,15 @@ def tree(
         key: what the keys are; then the attribute is a list of pairs (key, value). Without it the keys are numbers of
             64 bits, and it is a ``dict``.
     """
-    line = declared_at(sys._getframe(1))
-    codec = Tree(None if key is None else Nested(key.structure, new_key), Nested(value.structure, new))
-    return _placed(name, codec, line, **placing)
+    declared = Declaration("field", name)
+    keys = None if key is None else declared.nested("key", key, new_key)
+    return declared.field(Tree(keys, declared.nested("value", value, new)), placing)
 
 
 def temporary(
     description: Description,
     *,
-    new: Callable[..., object],
+    new: Callable[[Any], object],
     name: str = "tmp",
     since: int = 0,
     when: Condition | None = None,
@@ -297,5 +333,8 @@ def temporary(
         description: the values; its ``pre_save`` computes them, its ``post_load`` takes them apart again.
         new: called with the object that is saved or loaded, which it should keep a reference to.
     """
-    line = declared_at(sys._getframe(1))
-    return Field(name, Temporary(description.structure, new), line, "", since, when)
+    declared = Declaration("field", name)
+    structure = declared.structure("description", description)
+    declared.calls("new", new, "the object")
+    codec = Temporary(structure, new)
+    return declared.field(codec, {"since": since, "when": when, "attribute": ""})

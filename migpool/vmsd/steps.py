@@ -5,21 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from migpool.vmsd.access import Access
 from migpool.vmsd.cells import Cell
-from migpool.vmsd.codec import Codec, Entry, Fault, Notes, Reader, Shown
+from migpool.vmsd.codec import Codec, Entry, Fault, Notes, Reader, Shown, ask, told
 
-_NOT_GATHERED = (struct.error, TypeError, ValueError, OverflowError, LookupError, AttributeError, Fault)
-
-
-Condition: TypeAlias = Callable[..., object]
+Condition: TypeAlias = Callable[[Any, int], object]
 """Called with the object and the section's version; says whether a field is there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Field:
     """One field of a structure; declared ones are made by the functions of :mod:`~migpool.vmsd.fields`.
 
@@ -32,6 +28,7 @@ class Field:
         when: called with the object and the version; decides alone whether the field is there.
         check: called with what was read and what the object had; raises :class:`Fault` if it must not be loaded.
         count: the attribute that holds its length.
+        must: it has no bytes and no value: ``when`` must be true here.
         number: which one it is of those with its name, if there are several: the JSON shows ``name[number]``.
     """
 
@@ -43,7 +40,11 @@ class Field:
     when: Condition | None = None
     check: Callable[[object, object], None] | None = None
     count: str | None = None
+    must: bool = False
     number: int | None = None
+
+    def __repr__(self) -> str:
+        return f"the field {self.name}"
 
     @property
     def label(self) -> str:
@@ -66,11 +67,6 @@ class Field:
         return self.when is None and self.codec.compressible
 
 
-def declared_at(frame: FrameType) -> str:
-    """The place of a declaration, ``file:line``."""
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
 class FieldStep:
     """One field that needs care of its own.
 
@@ -80,11 +76,12 @@ class FieldStep:
         version: the version of the structure that the plan is for.
     """
 
-    __slots__ = ("_access", "_compressible", "_field", "_label", "_resumes", "_version")
+    __slots__ = ("_access", "_compressible", "_field", "_getter", "_label", "_resumes", "_version")
 
     def __init__(self, field: Field, access: Access, version: int) -> None:
         self._field = field
         self._access = access
+        self._getter = access.getter(field.attribute) if field.attribute else lambda _: None
         self._version = version
         self._label = field.label
         self._compressible = field.compressible
@@ -93,14 +90,17 @@ class FieldStep:
     def read(self, reader: Reader, holder: object) -> None:
         """Read into ``holder``."""
         field = self._field
-        if field.when is not None and not field.when(holder, self._version):
-            return
         codec = field.codec
-        if reader.skipping and codec.size is not None:
-            reader.claim(codec.size)
-            return
         start = reader.pos
         try:
+            if field.when is not None and not self._there(holder):
+                return
+            if reader.skipping:
+                if codec.size is None:
+                    codec.read(reader, holder, None)
+                else:
+                    reader.claim(codec.size)
+                return
             current = self._access.current(holder, field.attribute) if self._resumes else None
             value = codec.read(reader, holder, current)
             if field.check is not None:
@@ -113,25 +113,48 @@ class FieldStep:
     def write(self, holder: object, out: bytearray, entries: list[Entry] | None) -> None:
         """Write from ``holder``, and describe what was written."""
         field = self._field
-        if field.when is not None and not field.when(holder, self._version):
-            return
         try:
-            value = self._access.get(holder, field.attribute) if field.attribute else None
+            if field.when is not None and not self._there(holder):
+                return
+            try:
+                value = self._getter(holder)
+            except Exception:  # noqa: BLE001 -- this way it says what is wrong
+                value = self._access.get(holder, field.attribute)
             notes = None if entries is None else Notes(entries, self._label, self._compressible, {})
             field.codec.write(value, holder, out, notes)
         except Fault as fault:
+            if fault.__cause__ is not None:
+                fault.at(len(out))
             raise fault.under(field.name) from fault.__cause__
 
     def show(self, holder: object, shown: dict[str, Shown]) -> None:
         """Print the values of ``holder``."""
         field = self._field
-        if field.codec.silent or (field.when is not None and not field.when(holder, self._version)):
-            return
         try:
+            if field.when is not None and not self._there(holder):
+                return
             value = self._access.get(holder, field.attribute) if field.attribute else None
             shown[self._label] = field.codec.show(value, holder)
         except Fault as fault:
             raise fault.under(field.name) from fault.__cause__
+
+    def _there(self, holder: object) -> object:
+        """Whether the field has a place among the bytes."""
+        try:
+            return self._field.when(holder, self._version)  # type: ignore[misc]  # asked only of one with a condition
+        except Exception as error:
+            raise told(error, "when") from error
+
+
+class CheckStep(FieldStep):
+    """A condition that must hold here; there are no bytes for it."""
+
+    __slots__ = ()
+
+    def _there(self, holder: object) -> object:
+        if self._field.when is not None and not ask(self._field.when, "condition", holder, self._version):
+            raise Fault("the condition does not hold")
+        return False
 
 
 class RunStep:
@@ -171,8 +194,11 @@ class RunStep:
                 except Fault:
                     self._read_each(reader, holder)
                 values = changed
+            try:
+                self._access.fill(holder, self._names, values)
+            except Fault:
+                self._read_each(reader, holder)
             reader.pos = start + self._size
-            self._access.fill(holder, self._names, values)
 
     def _read_each(self, reader: Reader, holder: object) -> None:
         """Find the field at which the bytes end or go wrong: this raises."""
@@ -190,7 +216,7 @@ class RunStep:
                         changed[index] = save(changed[index])
                     values = changed
                 out += self._layout.pack(*values)
-            except _NOT_GATHERED:
+            except Exception:  # noqa: BLE001 -- one by one it shows which field is to blame
                 pass
             else:
                 return

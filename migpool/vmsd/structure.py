@@ -8,27 +8,27 @@ finds the field to blame.
 # ruff: noqa: ARG002 - all codecs share one signature, and most need less than all of it
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
-from migpool.errors import DeviceError
-from migpool.vmsd.access import Access, Overlay
-from migpool.vmsd.codec import SUBSECTION, Codec, Entry, Fault, Notes, Reader, Shown
-from migpool.vmsd.steps import Field, FieldStep, RunStep
+from migpool.vmsd.access import Access
+from migpool.vmsd.codec import SUBSECTION, Codec, Entry, Fault, Notes, Reader, Shown, ask
+from migpool.vmsd.steps import CheckStep, Field, FieldStep, RunStep
 
 _VERSION = Struct(">I")
-_HOOK_FAILURES = (ArithmeticError, LookupError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What is called around saving and loading; ``post_load`` also gets the version that was loaded."""
 
-    pre_save: Callable[..., object] | None = None
-    post_save: Callable[..., object] | None = None
-    pre_load: Callable[..., object] | None = None
-    post_load: Callable[..., object] | None = None
+    pre_save: Callable[[Any], None] | None = None
+    post_save: Callable[[Any], None] | None = None
+    pre_load: Callable[[Any], None] | None = None
+    post_load: Callable[[Any, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Subsection:
     """
 
     structure: Structure
-    needed: Callable[..., object] | None = None
+    needed: Callable[[Any], object] | None = None
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Structure:
             if run:
                 steps.append(RunStep(run, self.access))
                 run = []
-            steps.append(FieldStep(field, self.access, version))
+            steps.append((CheckStep if field.must else FieldStep)(field, self.access, version))
         if run:
             steps.append(RunStep(run, self.access))
         return _Plan(steps, size, least)
@@ -147,10 +147,16 @@ class Structure:
             raise Fault(f"the state has version {version}, this description reads from {self.minimum_version} on")
 
     def read(self, reader: Reader, holder: object, version: int) -> None:
-        """Read the fields of ``version`` and whatever subsections have come into ``holder``."""
-        measuring = not reader.complete
-        if self._hooks.pre_load is not None and not measuring:
-            self._call(self._hooks.pre_load, "pre_load", holder)
+        """Read the fields of ``version`` and whatever subsections have come into ``holder``; call its hooks."""
+        start = reader.pos
+        self.read_parts(reader, holder, version)
+        if self._hooks.post_load is not None and not reader.skipping:
+            self._call("post_load", start, holder, version)
+
+    def read_parts(self, reader: Reader, holder: object, version: int) -> None:
+        """As :meth:`read`, without ``post_load``: nothing in the bytes can depend on that."""
+        if self._hooks.pre_load is not None and not reader.skipping:
+            self._call("pre_load", reader.pos, holder)
         for step in self.plan(version).steps:
             step.read(reader, holder)
         seen: list[str] = []
@@ -161,8 +167,6 @@ class Structure:
             except Fault as fault:
                 raise fault.at(start) from fault.__cause__
             start = reader.pos
-        if self._hooks.post_load is not None and not measuring:
-            self._call(self._hooks.post_load, "post_load", holder, version)
 
     def _read_subsection(self, reader: Reader, holder: object, name: str, version: int, seen: list[str]) -> None:
         subsection = self._subsections.get(name)
@@ -175,7 +179,7 @@ class Structure:
         structure = subsection.structure
         try:
             structure.accept(version)
-            structure.read(reader, self.access.open(holder, name), version)
+            structure.read(reader, holder if reader.skipping else self.access.open(holder, name), version)
         except Fault as fault:
             raise fault.under(name) from fault.__cause__
 
@@ -191,7 +195,7 @@ class Structure:
             entry: where to put the JSON description of what is written, if that is wanted.
         """
         if self._hooks.pre_save is not None:
-            self._call(self._hooks.pre_save, "pre_save", holder)
+            self._call("pre_save", len(out), holder)
         try:
             entries: list[Entry] | None = None
             if entry is not None:
@@ -201,14 +205,17 @@ class Structure:
                 step.write(holder, out, entries)
             if self._subsections:
                 self._write_subsections(holder, out, entry)
-        finally:
+        except Exception:
             if self._hooks.post_save is not None:
-                self._call(self._hooks.post_save, "post_save", holder)
+                with suppress(Fault):  # what went wrong first is what matters
+                    self._call("post_save", len(out), holder)
+            raise
+        if self._hooks.post_save is not None:
+            self._call("post_save", len(out), holder)
 
     def _write_subsections(self, holder: object, out: bytearray, entry: Entry | None) -> None:
         written: list[Entry] = []
-        for subsection, target in self._needed(holder):
-            structure = subsection.structure
+        for structure, target in self._needed(holder, out):
             name = structure.name.encode("ascii")
             out += bytes((SUBSECTION, len(name))) + name + _VERSION.pack(structure.version)
             detail: Entry | None = None if entry is None else {}
@@ -221,14 +228,18 @@ class Structure:
         if entry is not None and written:
             entry["subsections"] = written
 
-    def _needed(self, holder: object) -> list[tuple[Subsection, object]]:
-        needed: list[tuple[Subsection, object]] = []
+    def _needed(self, holder: object, out: bytearray | None = None) -> Iterator[tuple[Structure, object]]:
+        """The subsections that are there, and what they are about; each is asked when the one before is written."""
         for name in self.access.present(holder, self._subsection_names):
             subsection = self._subsections[name]
             target = self.access.inner(holder, name)
-            if subsection.needed is None or subsection.needed(target):
-                needed.append((subsection, target))
-        return needed
+            try:
+                if subsection.needed is not None and not ask(subsection.needed, "needed", target):
+                    continue
+            except Fault as fault:
+                fault.offset = None if out is None else len(out)
+                raise fault.under(name) from fault.__cause__
+            yield subsection.structure, target
 
     # ------------------------------------------------------------------ rest
 
@@ -237,20 +248,20 @@ class Structure:
         shown: dict[str, Shown] = {}
         for step in self.plan(version).steps:
             step.show(holder, shown)
-        if self._subsections:
-            for subsection, target in self._needed(holder):
-                structure = subsection.structure
-                shown[structure.name] = structure.show(target, structure.version)
+        for structure, target in self._needed(holder):
+            shown[structure.name] = structure.show(target, structure.version)
         return shown
 
-    def _call(self, hook: Callable[..., object], name: str, *arguments: object) -> None:
-        """Call a hook; what it says about the data gets the path of where it happened."""
+    def _call(self, name: str, start: int, *arguments: object) -> None:
+        """Call a hook; what it finds wrong gets the path, and the place where the structure begins."""
         try:
-            hook(*arguments)
-        except DeviceError as error:
-            raise Fault(error.message).under(f"{name}()") from error
-        except _HOOK_FAILURES as error:
-            raise Fault(f"{type(error).__name__}: {error}").under(f"{name}()") from error
+            returned = ask(getattr(self._hooks, name), name, *arguments)
+            if returned is not None:
+                raise Fault(
+                    f"it returned {returned!r:.60}: a hook raises an error if something is wrong, and returns nothing"
+                ).under(f"{name}()")
+        except Fault as fault:
+            raise fault.at(start) from fault.__cause__
 
 
 class Nested(Codec):
@@ -276,10 +287,10 @@ class Nested(Codec):
         self._version = structure.version if version is None else version
 
     def read(self, reader: Reader, holder: object, current: object) -> object:
-        if current is None:
-            target = self._fresh()
+        if reader.skipping:
+            target = None
         else:
-            target = current if reader.complete else Overlay(current)
+            target = ask(self._fresh, "new") if current is None else current
         self.structure.read(reader, target, self._version)
         return target
 
@@ -320,14 +331,14 @@ class Temporary(Codec):
         self._kept = kept
 
     def read(self, reader: Reader, holder: object, current: object) -> object:
-        target = self._fresh(holder)
+        target = None if reader.skipping else ask(self._fresh, "new", holder)
         self._structure.read(reader, target, self._structure.version)
         return target
 
     def write(self, value: object, holder: object, out: bytearray, notes: Notes | None) -> None:
         start = len(out)
         detail: Entry | None = None if notes is None else {}
-        target = value if self._kept else self._fresh(holder)
+        target = value if self._kept else ask(self._fresh, "new", holder)
         self._structure.write(target, self._structure.version, out, detail)
         if notes is not None:
             notes.add(self.kind, len(out) - start, detail)

@@ -139,6 +139,16 @@ def take(unread: Unread, count: int, item: str) -> Steps[memoryview]:
     return unread.take(count)
 
 
+def skip(unread: Unread, count: int, item: str) -> Steps[None]:
+    """Pass over ``count`` bytes as they come, without keeping them."""
+    while count:
+        if not unread.available:
+            yield Need(1, item)
+        passed = min(count, unread.available)
+        unread.skip(passed)
+        count -= passed
+
+
 class PushReader(Generic[E]):
     """Feed bytes, get events: the loop around one parser.
 

@@ -31,12 +31,12 @@ from concurrent.futures.thread import BrokenThreadPool
 from migpool.workers.crew import Crew
 from migpool.workers.exitandfork import EXIT_AND_FORK
 from migpool.workers.lock import ConvoyFreeLock
-from migpool.workers.submitter import Submitter
+from migpool.workers.submitter import LoopGate, Submitter
+from migpool.workers.taskqueue import TaskQueue
 from migpool.workers.thread import WorkerThread
 from migpool.workers.worker import Task, Worker
 
 UNBOUNDED = sys.maxsize
-WITHDRAWN_KEPT = 64  # cancelled futures that may stay in a bounded queue before their number is compared with the rest
 
 
 class Dispatcher:
@@ -76,34 +76,34 @@ class Dispatcher:
     def _begin(self) -> None:
         """The state of a pool that never had a task or a thread."""
         self.lock = ConvoyFreeLock()
-        self.tasks: deque[Task] = deque()
-        self.express: deque[Task] | None = None  # ``tasks``, while a task may be appended without the lock
-        self.withdrawn = 0  # how many in ``tasks`` are cancelled and no longer count
+        self.tasks = TaskQueue()
+        self.express: deque[Task] | None = None  # the queue's back, while a task may be appended without the lock
         self.blocked: deque[Submitter] = deque()
         self.running = 0  # workers that have a task, or are about to get one
         self.idle: list[Worker] = []
         self.crew = Crew()
-        self.completed = self.most_queued = self.most_running = self.most_blocked = 0
+        self.completed = self.most_running = self.most_blocked = 0
 
     # What the pool asks.
 
     def offer(self, task: Task, over: bool = False) -> bool:
         """Give ``task`` to a worker or to the queue; False if there is no room. ``over``: exceed the bound."""
         worker = None
+        tasks = self.tasks
         try:
             with self.lock:
                 if self.refusal is not None:
                     self.check()
                 # Something waits although a worker is missing only where a thread could not be had.
-                if self.running < self.max_workers and not self.tasks and not self.blocked:
+                if self.running < self.max_workers and not (tasks.back or tasks.ahead or self.blocked):
                     if not self.idle:
                         worker = Worker(self, self.crew.free_number(), task)
                     begins = self.hand_over(task, worker)
-                elif len(self.tasks) - self.withdrawn >= self.max_pending and not over:
+                elif len(tasks.ahead) + len(tasks.back) - tasks.withdrawn >= self.max_pending and not over:
                     return False
                 else:
                     task.queued = True
-                    self.tasks.append(task)
+                    tasks.back.append(task)
                     return True
             # Without the lock: a thread takes long to make, and the interpreter lock is often lost over it. Under the
             # lock, every worker that ended a task meanwhile stood before it: 64 jobs of no length, a thread for each,
@@ -127,26 +127,51 @@ class Dispatcher:
         with self.lock:
             if task.queued:
                 self.tasks.remove(task)
-                task.queued = False
                 self.offer(task)
 
     def submit(self, task: Task, seconds: float | None) -> bool:
         """As :meth:`offer`, but wait in line for ``seconds`` (None: without a limit, and not at all in a worker)."""
         submitter = Submitter(task)
         try:
-            with self.lock:
-                # Again, and now under the same lock as the place in line: room may have appeared since the first offer.
-                if self.offer(task, over=seconds is None and self.crew.includes_current_thread()):
-                    return True
-                self.blocked.append(submitter)
-                self.most_blocked = max(self.most_blocked, len(self.blocked))
+            if self._offer_or_line_up(submitter, over=seconds is None):
+                return True
             submitter.wait(seconds)
             self.leave_line(submitter)
         except BaseException:
-            # An interrupt: the caller will never see the future, so nobody else could cancel it.
-            self.leave_line(submitter)
-            task.cancel()
+            self._leave_for_good(submitter)
             raise
+        return self._served(submitter)
+
+    async def submit_async(self, task: Task) -> None:
+        """As :meth:`submit` without a limit, for a coroutine: it gives up the event loop meanwhile, and no thread."""
+        submitter = Submitter(task, gate := LoopGate())
+        try:
+            if self._offer_or_line_up(submitter, over=True):
+                return
+            await gate.opened
+            self.leave_line(submitter)
+        except BaseException:
+            self._leave_for_good(submitter)
+            raise
+        self._served(submitter)
+
+    def _offer_or_line_up(self, submitter: Submitter, over: bool) -> bool:
+        """Offer its task once more, else have it stand in line. ``over``: that of a worker exceeds the bound."""
+        with self.lock:
+            # Under the same lock as the place in line: room may have appeared since the first offer.
+            if self.offer(submitter.task, over=over and self.crew.includes_current_thread()):
+                return True
+            self.blocked.append(submitter)
+            self.most_blocked = max(self.most_blocked, len(self.blocked))
+        return False
+
+    def _leave_for_good(self, submitter: Submitter) -> None:
+        """It was interrupted: its caller will never see the future, so nobody else could cancel it."""
+        self.leave_line(submitter)
+        submitter.task.cancel()
+
+    def _served(self, submitter: Submitter) -> bool:
+        """Whether its task was accepted while it stood in line; raises if none is accepted any more."""
         if not submitter.admitted:
             self.check()
         return submitter.admitted
@@ -192,35 +217,28 @@ class Dispatcher:
     # What a future asks.
 
     def withdraw(self, task: Task) -> None:
-        """``task`` was cancelled: its place is free. It stays in the queue until a worker meets it, unless many do."""
+        """``task`` was cancelled: its place is free."""
         stale: list[Task] = []
         with self.lock:
             if task.queued:
-                self.note_length()
-                task.queued = False
-                self.withdrawn += 1
+                stale = self.tasks.withdraw(task)
                 self.admit()
-                # Taking one out of the middle costs the length of the queue; taking all out once they are the half of
-                # it costs a constant in the mean, and bounds the memory of a queue whose live tasks are bounded.
-                mostly_withdrawn = self.withdrawn > max(WITHDRAWN_KEPT, len(self.tasks) // 2)
-                if mostly_withdrawn and self.max_pending != UNBOUNDED:
-                    stale = self.sort_out_withdrawn()
-        for task in stale:
-            task.begin()
+        for each in stale:
+            each.begin()
 
     # What a worker asks.
 
     def following(self, worker: Worker) -> Task | None:
         """The next task from the queue or the line; None: there is none, and the worker is idle. Lock held."""
-        self.note_length()
-        if not self.tasks:
+        tasks = self.tasks
+        if not (tasks.back or tasks.ahead):
             # A submitter appends and then looks at ``express``; this ends ``express`` and then looks at the queue. One
             # of the two sees the other, so no task is left behind with the worker that is about to be idle.
             express, self.express = self.express, None
-            if self.tasks:
+            if tasks.back:
                 self.express = express
-        if self.tasks:
-            task = self.first()
+        if tasks.back or tasks.ahead:
+            task = tasks.take()
             if self.blocked:
                 self.admit()
             return task
@@ -315,11 +333,11 @@ class Dispatcher:
             begins = True
         else:
             task.queued = True
-            self.tasks.append(task)
+            self.tasks.back.append(task)
         if self.running > self.most_running:
             self.most_running = self.running
         if self.running == self.max_workers and self.max_pending == UNBOUNDED and self.refusal is None:
-            self.express = self.tasks
+            self.express = self.tasks.back
         return begins
 
     def begin(self, task: Task) -> None:
@@ -348,52 +366,22 @@ class Dispatcher:
         if not self.closed:
             self.crew.strike_off(worker)
 
-    def note_length(self) -> None:
-        """Before each step that shortens the queue: so its greatest length is seen though no append is counted."""
-        waiting = len(self.tasks) - self.withdrawn
-        if waiting > self.most_queued:
-            self.most_queued = waiting
-
-    def first(self) -> Task:
-        """Take the first task out of the queue, which is not empty."""
-        task = self.tasks[0]
-        del self.tasks[0]
-        if task.queued:
-            task.queued = False
-        else:
-            self.withdrawn -= 1
-        return task
-
     def drain(self) -> Iterator[Task]:
         """Empty the queue, task by task: the lock is not held while the caller deals with one."""
         while True:
             with self.lock:
-                self.note_length()
                 if not self.tasks:
                     return
-                task = self.first()
+                task = self.tasks.take()
             yield task
-
-    def sort_out_withdrawn(self) -> list[Task]:
-        """Take the cancelled tasks out of the queue, which goes round once for it."""
-        withdrawn = []
-        for _ in range(len(self.tasks)):
-            task = self.tasks[0]
-            del self.tasks[0]
-            if task.queued:
-                self.tasks += (task,)
-            else:
-                self.withdrawn -= 1
-                withdrawn.append(task)
-        return withdrawn
 
     def admit(self) -> None:
         """Let blocked submitters in, first come first served."""
-        while self.blocked and len(self.tasks) - self.withdrawn < self.max_pending:
+        while self.blocked and self.tasks.waiting() < self.max_pending:
             submitter = self.blocked[0]
             del self.blocked[0]
             submitter.task.queued = True
-            self.tasks += (submitter.task,)
+            self.tasks.back += (submitter.task,)
             submitter.admitted = True
             submitter.gate.release()
 
@@ -411,7 +399,13 @@ class Dispatcher:
     def restart_in_child(self) -> None:
         """After a fork, in the child: no tasks, and no thread but the one that forked, if that is a worker of ours."""
         survivor = self.crew.workers.get(threading.current_thread())
+        lost = [*self.tasks, *(submitter.task for submitter in self.blocked)]
+        for worker in self.crew:
+            if worker is not survivor:
+                lost += worker.tasks()
         self._begin()
+        for task in lost:
+            task.stay_with_parent()
         if survivor is not None:
             self.crew.enter(survivor)
             self.running = 1

@@ -40,7 +40,8 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = "CANCELLED"
 FINISHED = "FINISHED"
-CANCELLED_STATES = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+CANCELLED_AND_NOTIFIED = "CANCELLED_AND_NOTIFIED"
+CANCELLED_STATES = (CANCELLED, CANCELLED_AND_NOTIFIED)
 FINAL_STATES = ("FINISHED", *CANCELLED_STATES)
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -156,6 +157,18 @@ class TaskFuture(Future[T]):
                 self.set_exception(error)
         except InvalidStateError:
             LOGGER.critical("the result of a task was set by somebody else than its worker: %r", self)
+
+    def stay_with_parent(self) -> None:
+        """This is the child of a fork, where its call will not be made: whoever looks at it here finds it cancelled.
+
+        Only one thread is here, and none that waits: it has just forked. Callbacks are the parent's.
+        """
+        self._call = None
+        self._gates = None
+        if self._watch is not None:
+            self._watch = threading.Condition()  # a thread that is not here may have held the old one
+        if self._state != FINISHED:
+            self._state = CANCELLED_AND_NOTIFIED
 
     # What everybody else does with it.
 

@@ -23,8 +23,9 @@ What it guarantees; the numbers are those that the tests refer to.
 9. **Nothing outlives the pool.** When ``shutdown(wait=True)`` returns, every thread of the pool's own has ended. A pool
    that is collected finishes its tasks and lets its threads end. A worker holds on to no task, argument, result or
    exception while it is idle.
-10. **A fork leaves the child a working, empty pool**: the threads and the tasks stay with the parent, and the futures
-    of those tasks never finish in the child. If a task forks, its thread is the child's first worker.
+10. **A fork leaves the child a working, empty pool**: the threads and the tasks stay with the parent. In the child the
+    futures of those tasks are cancelled (their callbacks are the parent's, and who had begun to wait for several of
+    them is not told). If a task forks, its thread is the child's first worker, and that task goes on.
 11. **An interrupt leaves the pool intact.** A signal handler may raise in any method here, and a finalizer or a signal
     handler may call any; at worst the interrupted submission is lost.
 """
@@ -32,21 +33,26 @@ What it guarantees; the numbers are those that the tests refer to.
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from numbers import Real
+from typing import TYPE_CHECKING, ParamSpec, SupportsIndex, TypeVar
 
 from migpool.errors import PoolFull
 from migpool.workers.boundedmap import BoundedMap
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
 from migpool.workers.thread import WorkerThread
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,8 +81,11 @@ class PoolStatistics:
     most_blocked: int
 
 
-class WorkerPool(Executor):
+class WorkerPool(ThreadPoolExecutor):
     """A thread pool whose threads and whose queue are both bounded. See the top of this file for what it guarantees.
+
+    It is a ``ThreadPoolExecutor`` by name, since an event loop takes nothing else for its default executor, and shares
+    no code with it.
 
     Arguments:
         max_workers: at most this many threads; None: four more than there are CPUs, at most 32.
@@ -92,10 +101,10 @@ class WorkerPool(Executor):
 
     Raises:
         ValueError: a bound that is negative, or no worker at all.
-        TypeError: ``initializer`` cannot be called.
+        TypeError: ``initializer`` cannot be called, or what should be a number is none.
 
-    In an event loop, ``run_in_executor`` calls ``submit`` in the loop's own thread, which then blocks while a bounded
-    pool is full. Use ``asyncio.wrap_future(pool.try_submit(...))`` there, or a pool without a bound.
+    In a coroutine use :meth:`submit_async`. ``asyncio.to_thread`` and ``run_in_executor`` call ``submit`` in the event
+    loop's own thread, which then blocks while a bounded pool is full: give ``loop.set_default_executor`` one without.
     """
 
     # Numbers the pools that have no name, as in the standard library.
@@ -112,21 +121,18 @@ class WorkerPool(Executor):
         idle_timeout: float | None = 10.0,
         thread: Callable[[Callable[[], object], str], WorkerThread] | None = None,
     ) -> None:
-        if max_workers is None:
-            max_workers = _default_workers()
+        max_workers = _default_workers() if max_workers is None else _integer("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        if max_pending is not None and max_pending < 0:
+        if max_pending is not None and _integer("max_pending", max_pending) < 0:
             raise ValueError("max_pending must not be negative; None is for no bound")
-        if idle_timeout is not None and not idle_timeout >= 0:
+        if idle_timeout is not None and not _seconds("idle_timeout", idle_timeout) >= 0:
             raise ValueError("idle_timeout must not be negative; None is for no limit")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._max_workers = max_workers
         self._max_pending = UNBOUNDED if max_pending is None else max_pending
         self._thread_name_prefix = thread_name_prefix or f"{type(self).__name__}-{self._counter()}"
-        self._initializer = initializer
-        self._initargs = initargs
         self._dispatcher = Dispatcher(
             max_workers,
             self._max_pending,
@@ -138,18 +144,18 @@ class WorkerPool(Executor):
         # The threads hold the dispatcher alone, so the pool can be collected while they live; this tells them.
         self._dispatcher.pool = weakref.ref(self, self._dispatcher.abandon)
 
-    # What tests and debuggers of the standard library's pool look at.
+    # What tests and debuggers of the standard library's pool look at; plain attributes there.
 
     @property
-    def _threads(self) -> set[threading.Thread]:
+    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]
         return set(self._dispatcher.crew.workers)
 
     @property
-    def _shutdown(self) -> bool:
+    def _shutdown(self) -> bool:  # type: ignore[override]
         return self._dispatcher.closed
 
     @property
-    def _broken(self) -> str | bool:
+    def _broken(self) -> str | bool:  # type: ignore[override]
         refusal = self._dispatcher.refusal
         return str(refusal) if isinstance(refusal, BrokenThreadPool) else False
 
@@ -192,7 +198,7 @@ class WorkerPool(Executor):
             PoolFull: there was no room in that time.
             ValueError: ``seconds`` is negative.
         """
-        if not seconds >= 0:
+        if not _seconds("seconds", seconds) >= 0:
             raise ValueError(f"seconds must not be negative: {seconds}")
         task = TaskFuture(self._dispatcher, fn, args, kwargs)
         if not (self._dispatcher.offer(task) or self._dispatcher.submit(task, seconds)):
@@ -200,6 +206,20 @@ class WorkerPool(Executor):
                 f"{self._thread_name_prefix}: {self._fullness()} for {seconds} s; wait longer, or add workers"
             )
         return task
+
+    async def submit_async(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """As :meth:`submit`, for a coroutine: its event loop runs on while it waits for room, in line with the threads.
+
+        Returns:
+            The event loop's future of the call. To cancel it cancels the call, if that has not begun; so does to cancel
+            the coroutine while it waits for room.
+        """
+        from asyncio import wrap_future  # which a program without a loop need not pay for
+
+        task = TaskFuture(self._dispatcher, fn, args, kwargs)
+        if not self._dispatcher.offer(task):
+            await self._dispatcher.submit_async(task)
+        return wrap_future(task)
 
     def _fullness(self) -> str:
         return f"all {self._max_workers} workers were busy and {self._max_pending} tasks queued"
@@ -248,14 +268,14 @@ class WorkerPool(Executor):
         """What the pool does now and the most it has done; all numbers of the same instant."""
         dispatcher = self._dispatcher
         with dispatcher.lock:
-            queued = len(dispatcher.tasks) - dispatcher.withdrawn
+            queued = dispatcher.tasks.waiting()
             return PoolStatistics(
                 queued=queued,
                 running=dispatcher.running,
                 threads=dispatcher.crew.alive(),
                 blocked=len(dispatcher.blocked),
                 completed=dispatcher.completed,
-                most_queued=max(dispatcher.most_queued, queued),
+                most_queued=max(dispatcher.tasks.most, queued),
                 most_running=dispatcher.most_running,
                 most_threads=dispatcher.crew.most_ever(),
                 most_blocked=dispatcher.most_blocked,
@@ -271,6 +291,27 @@ class WorkerPool(Executor):
         self._dispatcher.close(RuntimeError("cannot schedule new futures after shutdown"), cancel_futures)
         if wait:
             self._dispatcher.join()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        bound = "" if self._max_pending == UNBOUNDED else f" of {self._max_pending}"
+        state = "broken" if self._broken else "shut down" if self._shutdown else "open"
+        return (
+            f"<{type(self).__name__} {self._thread_name_prefix!r}: {now.running} of {self._max_workers} workers busy, "
+            f"{now.queued}{bound} tasks queued, {now.blocked} submitters blocked, {state}>"
+        )
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    return operator.index(value)
+
+
+def _seconds(name: str, value: object) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    return float(value)
 
 
 def _default_workers() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from migpool.workers.future import TaskFuture
@@ -53,11 +53,12 @@ class Worker:
         task: what it begins with.
     """
 
-    __slots__ = ("_unclaimed", "dispatcher", "inbox", "number", "thread")
+    __slots__ = ("_unclaimed", "dispatcher", "inbox", "number", "task", "thread")
 
     def __init__(self, dispatcher: Orders, number: int, task: Task) -> None:
         self.dispatcher = dispatcher
         self.number = number
+        self.task: Task | None = None  # what it runs: a child of a fork has to know
         self._unclaimed = threading.Lock()
         # By the inbox and not as an argument: a thread keeps its arguments, and with them the first result, all its
         # life.
@@ -113,7 +114,7 @@ class Worker:
             return False
         following = task if task.begin() else self.next_begun()
         while following is not None:
-            task = following
+            task = self.task = following
             result, error = task.run()
             lock = self.dispatcher.lock
             if not lock.acquire(False):
@@ -135,7 +136,17 @@ class Worker:
             elif not begun and following is not None and not following.begin():
                 following = self.next_begun()
             del task, result, error  # nothing of this task is kept while the next one runs
+            self.task = None
         return True
+
+    def tasks(self) -> Iterator[Task]:
+        """What it runs and what it was handed, for who owns the worker alone: the child of a fork."""
+        if self.task is not None:
+            yield self.task
+        while not self.inbox.empty():
+            task = self.inbox.get_nowait()
+            if task is not None:
+                yield task
 
     def next_begun(self) -> Task | None:
         """The next task that was not cancelled; None: there is none, and the worker is idle."""

@@ -107,6 +107,7 @@ class StateFormat:
         self._program = hashlib.sha256(program_bytes()).digest()[:16]
         self._description = Description(
             name,
+            version=1,
             fields=[
                 buffer("magic", 4),
                 u16("layout"),
@@ -116,7 +117,7 @@ class StateFormat:
                 *(struct(form.name, _describe(form)) for form in self._always),
             ],
             subsections=[
-                Description(f"{name}/{form.name}", fields=_subsection(form), needed=_needed(form.name))
+                Description(f"{name}/{form.name}", version=1, fields=_subsection(form), needed=_needed(form.name))
                 for form in self._optional
             ],
         )
@@ -216,7 +217,7 @@ def _pack(form: RegisterFormat, value: SimpleNamespace | list[SimpleNamespace]) 
 
 
 def _describe(form: RegisterFormat) -> Description:
-    return Description(f"cpu/{form.name}", fields=list(_declare(form.fields, _codes(form.struct))))
+    return Description(f"cpu/{form.name}", version=1, fields=list(_declare(form.fields, _codes(form.struct))))
 
 
 def _codes(form: Struct) -> Iterator[str]:

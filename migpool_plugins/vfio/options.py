@@ -16,7 +16,7 @@
     initial_size, dirty_rate         first so many bytes, then so many a second that it makes dirty
     engines = 0                      1 to 64: the state comes as parts with tags, so many at once, each at the rates
                                      and latencies above; no precopy, no pollable, and chunk in multiples of 4 KiB
-    bus = 1                          PCI bus of the first device; the others count up from it
+    bus = 1                          PCI bus of the first device; the others count up from it, and on in the next domain
     time_limit = 30                  seconds that the device process may answer later than its profile says
     devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
     fault = {device = 2, side = "source", at = "1MiB", kind = "error"}      device counts from 0
@@ -32,7 +32,9 @@ from migpool.device import DeviceContext, DeviceError, Side
 from migpool_plugins.options import Options
 from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, MAX_ENGINES, PROFILES, DeviceProfile, Fault, FaultKind
 
-MAX_DEVICES: Final = 255
+MAX_DEVICES: Final = 4096
+BUSES: Final = 255
+"""That a PCI domain has for devices; those behind them are in the next domain."""
 _FIELDS: Final = {field.name: field.type for field in fields(DeviceProfile)}
 _FAULT_KEYS: Final = ("device", "side", "at", "kind")
 
@@ -75,12 +77,12 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
 
 
 def device_names(options: Options, count: int) -> list[str]:
-    """Return the names of ``count`` devices in the stream, by the bus of the first."""
+    """The names of ``count`` devices in the stream, by the bus of the first, in as many PCI domains as they need."""
     if not 1 <= count <= MAX_DEVICES:
         raise options.wrong("count", count, f"a number from 1 to {MAX_DEVICES}")
-    most = MAX_DEVICES - count + 1
-    first = options.whole("bus", 1, 1, most, f", so that the last device's bus is at most {MAX_DEVICES}")
-    return [f"0000:{bus:02x}:00.0/vfio" for bus in range(first, first + count)]
+    first = options.whole("bus", 1, 1, BUSES) - 1
+    places = (divmod(at, BUSES) for at in range(first, first + count))
+    return [f"{domain:04x}:{bus + 1:02x}:00.0/vfio" for domain, bus in places]
 
 
 def each_device(

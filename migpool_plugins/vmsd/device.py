@@ -77,6 +77,7 @@ class CapturedDevice(_Abortable):
         self.version = section.version
         self.note = "captured"
         self.save_lock, self.load_lock, self.config_channel = needs.save, needs.load, needs.channel
+        self.early = needs.early
         self.after = after
         self.description = Description.from_structure(section_structure(section.entry, section.version))
         self.state: Record | None = None
@@ -139,9 +140,10 @@ class CapturedDevice(_Abortable):
 class DescribedDevice(_Abortable):
     """A device that declares its state instead of writing code to save and load it.
 
-    A subclass sets :attr:`description`; from it come ``version``, ``idstr`` (unless the subclass or an instance sets
-    its own), ``save_config``, ``load_config``, ``measure_config``, ``describe_config``, the version check, and a
-    fingerprint: the SHA-256 of the config as it was saved or, at the destination, saved again right after loading.
+    A subclass sets :attr:`description`; from it come ``version``, ``priority``, ``early``, ``optional`` and ``needed``,
+    ``idstr`` (unless the subclass or an instance sets its own), ``save_config``, ``load_config``, ``measure_config``,
+    ``describe_config``, the version check, and a fingerprint: the SHA-256 of the config as it was saved or, at the
+    destination, saved again right after loading.
 
     The fields are attributes of the device itself; override :meth:`described` to describe another object.
 
@@ -158,13 +160,20 @@ class DescribedDevice(_Abortable):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "description" in cls.__dict__:
-            cls.version = cls.description.version
+            described = cls.description
+            cls.version = described.version
+            cls.priority, cls.early = described.priority, described.early
+            cls.optional = described.needed is not None
             if "idstr" not in cls.__dict__:
-                cls.idstr = cls.description.name
+                cls.idstr = described.name
 
     def described(self) -> object:
         """The object whose attributes are the fields."""
         return self
+
+    def needed(self) -> bool:
+        """Whether the description's ``needed`` says so."""
+        return self.description.is_needed(self.described())
 
     def save_config(self) -> bytes:
         """Write the state by its description."""
@@ -193,7 +202,7 @@ class DescribedDevice(_Abortable):
         return self._digest
 
     def measure_config(self, data: memoryview) -> int | None:
-        """Walk the description over ``data``. No hook is called, and the object is not changed."""
+        """Walk the description over ``data``, or load a copy of the object with it, hooks and all, if need be."""
         self._go_on()
         return self.description.measure(data, self.described(), self._loading)
 

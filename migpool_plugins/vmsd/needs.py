@@ -33,6 +33,7 @@ class Needs:
             memory.
         same: the same, but only those of the same instance id.
         channel: where it must cross, if that is not free.
+        early: it is saved before the memory, while the machine runs.
     """
 
     save: ConfigLock
@@ -41,6 +42,7 @@ class Needs:
     after: Sequence[str] = ()
     same: Sequence[str] = ()
     channel: ConfigChannel | None = None
+    early: bool = False
 
 
 UNKNOWN: Final = Needs("big", "big", "Nothing is known of it.")
@@ -79,6 +81,7 @@ KNOWN: Final[Mapping[str, Needs]] = MappingProxyType(
             "big",
             "Saved before the memory, since it says which of it there is (priority VIRTIO_MEM, early set-up).",
             channel="main-channel",
+            early=True,
         ),
         # --- processors, clocks, interrupts
         "timer": Needs("big", "big", "The clock and its ticks, which every timer reads."),

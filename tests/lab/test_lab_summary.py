@@ -100,5 +100,24 @@ def test_what_failed_is_told_below_the_table() -> None:
     assert any("blocking-aware, run 1: failed: source: gpu, chunk 3: it broke" in line for line in shown(200))
 
 
-def test_a_stream_that_is_no_terminal_has_a_width_of_its_own() -> None:
+def test_a_stream_that_is_no_terminal_has_a_width_of_its_own_or_that_of_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert console_for(io.StringIO()).width == 100
+    monkeypatch.setenv("COLUMNS", "40")
+    assert console_for(io.StringIO()).width == 40
+
+
+@pytest.mark.parametrize("width", [40, 47, 48, 59, 60, 79])
+def test_a_narrow_table_leaves_columns_out_and_cuts_none(width: int) -> None:
+    lines = shown(width)
+    table = lines[: next(at for at, line in enumerate(lines) if line.startswith("Host"))]
+    assert not any("…" in line for line in table)
+    assert any("Downtime" in line for line in table)
+    assert any("yes" in line for line in table)
+
+
+def test_runs_that_failed_alike_are_told_once() -> None:
+    lines = shown(200)
+    assert sum("gpu, chunk 3: it broke" in line for line in lines) == 1

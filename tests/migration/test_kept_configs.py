@@ -17,7 +17,7 @@ from tests.support.rig import LIMIT, Scripted
 def test_the_last_config_that_is_expected_completes_them_once_and_then_nobody_waits() -> None:
     machine = Machine("m", [Scripted(0), Scripted(1)])
     first, second = machine
-    completed: list[list[bytes]] = []
+    completed: list[list[bytes | None]] = []
 
     def complete() -> None:
         # In the job that keeps the last one: what is asked for here is there, or this would not come back.
@@ -45,7 +45,7 @@ def test_who_asks_too_early_waits_until_it_is_kept_or_the_switch_is_thrown() -> 
     first, second = Machine("m", [Scripted(0), Scripted(1)])
     switch = CancelSwitch()
     kept = KeptConfigs(switch)
-    taken: list[bytes] = []
+    taken: list[bytes | None] = []
 
     def take() -> None:
         taken.append(kept.take(TakeConfig(first)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from migpool.errors import ScenarioError
+from migpool.scenario.messages import parse_toml
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import builtin_names, load_scenario, parse_scenario, scenario_text
 
@@ -136,3 +138,25 @@ def test_the_default_scenario_has_less_memory_than_one_device_has_state() -> Non
     assert [(entry.plugin, entry.count) for entry in found.devices] == [("vcpu", 2), ("vmsd", 1), ("vfio", 4)]
     assert found.memory.budget < 64 << 20
     assert found.channels.count == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        (".".join(["a"] * 200_000) + " = 1", "a key of more than 100 parts (at line 1)"),
+        ("x = 1\n[" + " . ".join(['"a"'] * 5000) + "]", "a key of more than 100 parts (at line 2)"),
+        ("x" * 2_000_000, "longer than 1.0 MiB"),
+    ],
+    ids=["deep", "dots", "table", "long"],
+)
+def test_what_would_take_an_age_to_read_is_refused_at_once(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match=re.escape(why)):
+        load_scenario(str(path))
+
+
+def test_numbers_and_texts_with_many_dots_are_none_of_that() -> None:
+    numbers = ", ".join(["1.5"] * 500)
+    assert parse_toml(f"a = [{numbers}]\nb = {'.' * 500!r}\nc = {'x' * 300_000!r}")["a"] == [1.5] * 500

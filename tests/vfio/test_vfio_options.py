@@ -93,8 +93,8 @@ def test_a_fault_belongs_to_one_device_of_one_side() -> None:
         ({"shared_lock": "reads"}, 'shared_lock is \'reads\': use "", "read", "write" or "both"'),
         ({"shared_lock": 1}, 'shared_lock is 1: use "", "read", "write" or "both"'),
         ({"pollable": "yes"}, "pollable is 'yes': use true or false"),
-        ({"bus": 0}, "bus is 0: use a whole number from 1 to 254, so that"),
-        ({"bus": 255}, "bus is 255: use a whole number from 1 to 254"),
+        ({"bus": 0}, "bus is 0: use a whole number from 1 to 255"),
+        ({"bus": 256}, "bus is 256: use a whole number from 1 to 255"),
         ({"bus": "1"}, "bus is '1': use a whole number"),
         ({"time_limit": 0}, r"time_limit is 0\.0: use seconds over 0"),
         ({"devices": "all"}, "devices is 'all': use a list of tables"),
@@ -126,7 +126,14 @@ def test_a_wrong_option_is_one_line_that_says_what_to_do(options: dict[str, Opti
     assert str(caught.value).startswith("vfio option")
 
 
-@pytest.mark.parametrize("count", [0, 256])
+@pytest.mark.parametrize("count", [0, 4097])
 def test_a_count_out_of_range_is_refused(count: int) -> None:
-    with pytest.raises(DeviceError, match=f"count is {count}: use a number from 1 to 255"):
+    with pytest.raises(DeviceError, match=f"count is {count}: use a number from 1 to 4096"):
         parse(count)
+
+
+def test_devices_beyond_the_last_bus_are_in_the_next_domain() -> None:
+    names = [one.idstr for one in parse(600, bus=200)]
+    assert len(set(names)) == 600
+    assert names[55:57] == ["0000:ff:00.0/vfio", "0001:01:00.0/vfio"]
+    assert names[-1] == "0003:22:00.0/vfio"

@@ -5,12 +5,24 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from migpool.errors import DescriptionError, UsageError
+from migpool.vmsd import fields
 from migpool.vmsd.description import Description
-from migpool.vmsd.fields import bitmap, buffer, double, equal, pointers, struct, u8, u16, unused, vstruct
+from migpool.vmsd.fields import (
+    bitmap,
+    buffer,
+    double,
+    equal,
+    pointers,
+    struct,
+    u8,
+    unused,
+    vstruct,
+)
 
 PART = Description("part", version=2, minimum_version=1, fields=[u8("x")])
 
@@ -33,26 +45,6 @@ def size_after_its_buffer() -> object:
         fields=[
             buffer("items", "used"),  # wrong
             u8("used"),
-        ],
-    )
-
-
-def a_name_twice() -> object:
-    return Description(
-        "d",
-        fields=[
-            u8("x"),
-            u16("x"),  # wrong
-        ],
-    )
-
-
-def a_name_twice_with_one_condition() -> object:
-    return Description(
-        "d",
-        fields=[
-            u8("x", when=lambda *_: True),
-            u16("x"),  # wrong
         ],
     )
 
@@ -155,8 +147,6 @@ def version_that_a_structure_does_not_have() -> object:
 MISTAKES = [
     (count_after_its_array, "field items of d: its count used comes after it; it must be read before"),
     (size_after_its_buffer, "field items of d: its count used comes after it"),
-    (a_name_twice, r"field x of d: the name is taken by .*\.py:\d+; only conditional fields may share one"),
-    (a_name_twice_with_one_condition, "field x of d: the name is taken by"),
     (field_newer_than_the_description, "field x of d: it appears in version 3, the description ends with 2"),
     (minimum_over_the_version, "minimum_version 2 of d is not from 0 to its 1"),
     (negative_version, "the version of d is -1"),
@@ -207,11 +197,93 @@ def test_subsections_may_be_similar_where_none_can_be_mistaken() -> None:
     assert [part.structure.name for part in made.structure.subsections] == ["net_card/tx_queue", "net_card/tx"]
 
 
-def test_names_may_repeat_under_conditions() -> None:
-    fields = [u8("x", when=lambda *_: True), u16("x", when=lambda *_: False), unused(1), unused(2)]
-    assert Description("d", fields=fields).version == 1
+def test_the_default_versions_are_those_of_qemu() -> None:
+    assert (Description("d").version, Description("d").minimum_version) == (0, 0)
+    assert Description("d", version=4).minimum_version == 0
 
 
-def test_without_a_minimum_only_the_newest_version_is_read() -> None:
-    assert Description("d", version=4).minimum_version == 4
-    assert Description("d", fields=[struct("part", PART)]).minimum_version == 1
+D = Description("d")
+loose: Any = fields  # what a type checker would have told
+described: Any = Description
+WRONG: list[tuple[Callable[[], object], str]] = [
+    (lambda: loose.u8(5), "expected a string as name, it is 5"),
+    (
+        lambda: loose.u8("x", length=1.5),
+        "field x: expected a whole number, the name of an attribute or a function of the obj",
+    ),
+    (lambda: loose.u8("x", length=True), "field x: expected a whole number, the name of an attribute"),
+    (
+        lambda: loose.u8("x", length=lambda: 1),
+        "field x: expected a function of the object as length: too many positional",
+    ),
+    (lambda: loose.u8("x", since="1"), "field x: expected a whole number as since, it is '1'"),
+    (lambda: loose.u8("x", since=-1), "field x: its since is -1, not 0 or more"),
+    (lambda: loose.u8("x", when=5), "field x: expected a function of the object and the version as when, it is 5"),
+    (
+        lambda: loose.u8("x", when=lambda device: device),
+        "field x: expected a function of the object and the version as when: ",
+    ),
+    (lambda: loose.u8("x", attribute=7), "field x: expected a string as attribute, it is 7"),
+    (lambda: loose.u8("x", start=1), "field x: it has a start, but no length"),
+    (lambda: loose.u8("x", start=-1, length=1), "field x: its start is -1"),
+    (
+        lambda: loose.u8("x", start=1, length="n"),
+        "field x: a part that begins somewhere must have a length that is a number",
+    ),
+    (lambda: loose.buffer("x", "n", start=1), "field x: a part that begins somewhere"),
+    (lambda: loose.buffer("x", None), "field x: expected a whole number, the name of an attribute or a function"),
+    (lambda: loose.buffer("x", 1, kind=1), "field x: expected a string as kind, it is 1"),
+    (lambda: loose.bitmap("x", 1.0), "field x: expected a whole number, the name"),
+    (lambda: loose.unused("4"), "field unused: expected a whole number as size, it is '4'"),
+    (lambda: loose.equal("u8", "x"), "field x: a field that must be equal is u8, u16"),
+    (lambda: loose.equal(u8, "x", hint=1), "field x: expected a string as hint, it is 1"),
+    (
+        lambda: loose.validate("x", None),
+        "field x: expected a function of the object and the version as condition, it is None",
+    ),
+    (
+        lambda: loose.validate("x", lambda device: device),
+        "field x: expected a function of the object and the version as cond",
+    ),
+    (lambda: loose.struct("x", "d"), "field x: expected a Description as description, it is 'd'"),
+    (lambda: loose.struct("x", D, new=5), "field x: expected a function without arguments as new, it is 5"),
+    (
+        lambda: loose.struct("x", D, new=lambda parent: parent),
+        "field x: expected a function without arguments as new: missing",
+    ),
+    (lambda: loose.vstruct("x", None, version=1), "field x: expected a Description as description, it is None"),
+    (lambda: loose.vstruct("x", D, version="1"), "field x: expected a whole number as version, it is '1'"),
+    (lambda: loose.pointers("x", u8("y"), length=1), "field x: expected a Description as target, it is the field y"),
+    (lambda: loose.pointers("x", u8, length=None), "field x: expected a whole number, the name of an attribute"),
+    (lambda: loose.queue("x", u8), "field x: expected a Description as description"),
+    (lambda: loose.tree("x", D, key="k"), "field x: expected a Description as key, it is 'k'"),
+    (lambda: loose.temporary(D, new=lambda: 1), "field tmp: expected a function of the object as new: too many"),
+    (lambda: loose.u8("x", lenght=1), "field x: there is no argument lenght; known besides: since, when, attribute"),
+    (lambda: loose.struct("x", D, check=None), "field x: there is no argument check"),
+    (lambda: loose.pointers("x", D, length=1, allocate=1), "field x: expected True or False as allocate, it is 1"),
+    (lambda: described("d", early="no"), "description d: expected True or False as early, it is 'no'"),
+    (lambda: described(5), "description: expected a string as name, it is 5"),
+    (lambda: described("d", version="1"), "description d: expected a whole number as version, it is '1'"),
+    (lambda: described("d", version=True), "description d: expected a whole number as version, it is True"),
+    (lambda: described("d", minimum_version=None), "description d: expected a whole number as minimum_version"),
+    (lambda: described("d", fields=u8("x")), r"description d: expected a list of fields as fields, it is the field x"),
+    (lambda: described("d", fields=[u8]), "description d: expected a list of fields as fields, it is the kind uint8"),
+    (lambda: described("d", fields=["x"]), "description d: expected a list of fields as fields, it is 'x'"),
+    (lambda: described("d", subsections=D), "description d: expected a list of Descriptions as subsections"),
+    (lambda: described("d", subsections=[u8("x")]), "description d: expected a list of Descriptions as subsections"),
+    (lambda: described("d", needed=True), "description d: expected a function of the object as needed, it is True"),
+    (lambda: described("d", pre_save="f"), "description d: expected a function of the object as pre_save"),
+    (
+        lambda: described("d", post_load=lambda it: it),
+        "description d: expected a function of the object and the vers",
+    ),
+    (lambda: described("d", priority=3), "description d: expected a Priority as priority, it is 3"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[str(at) for at in range(len(WRONG))])
+def test_a_wrong_type_is_told_with_the_line_of_the_definition(wrong: Callable[[], object], message: str) -> None:
+    with pytest.raises(DescriptionError, match=message) as caught:
+        wrong()
+    assert str(caught.value).startswith(f"{__file__}:{wrong.__code__.co_firstlineno}: ")
+    assert "\n" not in str(caught.value)

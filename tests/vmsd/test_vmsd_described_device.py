@@ -36,7 +36,7 @@ class Buzzer(DescribedDevice):
             u32("volume", since=3),
         ],
         subsections=[
-            Description("buzzer/mute", fields=[u8("muted")], needed=lambda buzzer: buzzer.muted != 0),
+            Description("buzzer/mute", version=1, fields=[u8("muted")], needed=lambda buzzer: buzzer.muted != 0),
         ],
     )
 

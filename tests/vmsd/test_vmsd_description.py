@@ -66,7 +66,9 @@ def test_a_nested_structure_has_the_version_of_its_own_description() -> None:
 
 def test_hooks_are_called_around_saving_and_loading() -> None:
     calls: list[object] = []
-    inner = Description("inner", fields=[u8("x")], post_load=lambda _, version: calls.append(("inner", version)))
+    inner = Description(
+        "inner", version=1, fields=[u8("x")], post_load=lambda _, version: calls.append(("inner", version))
+    )
     description = Description(
         "d",
         version=2,
@@ -108,8 +110,8 @@ def test_what_a_hook_finds_wrong_names_the_place(error: Exception) -> None:
 
 
 MORE = Description("d/more", version=2, minimum_version=1, needed=lambda s: s.more > 0, fields=[u8("more")])
-DEEP = Description("d/deep/er", fields=[u8("deeper")])
-DEEP_PARENT = Description("d/deep", needed=lambda s: s.deep > 0, fields=[u8("deep")], subsections=[DEEP])
+DEEP = Description("d/deep/er", version=1, fields=[u8("deeper")])
+DEEP_PARENT = Description("d/deep", version=1, needed=lambda s: s.deep > 0, fields=[u8("deep")], subsections=[DEEP])
 PARENT = Description("d", fields=[u8("x")], subsections=[MORE, DEEP_PARENT])
 
 
@@ -138,6 +140,18 @@ def test_subsections_are_sent_if_needed_and_nest() -> None:
         }
     ]
     assert "subsections" not in PARENT.describe(hold())
+
+
+def test_a_subsection_is_asked_for_when_the_one_before_has_been_written() -> None:
+    def fill(state: SimpleNamespace) -> None:
+        state.y = 7
+
+    parts = [
+        Description("d/a", fields=[u8("x")], pre_save=fill),
+        Description("d/b", fields=[u8("y")], needed=lambda state: state.y),
+    ]
+    data = Description("d", subsections=parts).save(SimpleNamespace(x=1, y=0))
+    assert data == b"\x05\x03d/a\0\0\0\0\x01\x05\x03d/b\0\0\0\0\x07"
 
 
 def test_subsections_may_come_in_any_order_and_older() -> None:
@@ -192,7 +206,9 @@ class Packed:
 
 
 def test_temporaries_are_computed_for_the_wire() -> None:
-    wire = Description("packed", fields=[u8("high"), u8("low")], pre_save=Packed.pack, post_load=Packed.unpack)
+    wire = Description(
+        "packed", version=1, fields=[u8("high"), u8("low")], pre_save=Packed.pack, post_load=Packed.unpack
+    )
     description = Description("d", fields=[temporary(wire, new=Packed), u8("x")])
     data, described = description.save_described(SimpleNamespace(value=0x1234, x=1))
     assert data == bytes.fromhex("1234 01")

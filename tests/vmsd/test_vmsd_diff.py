@@ -20,11 +20,11 @@ def sometimes(*_: object) -> bool:
     return True
 
 
-PART = Description("part", fields=[u8("x"), u16("y")])
+PART = Description("part", version=1, fields=[u8("x"), u16("y")])
 BASE = Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")])
 
 PAIRS = [
-    ("nothing", BASE, Description("d", fields=[u8("a"), u32("b"), u64("c")]), SAFE, SAFE, ""),
+    ("nothing", BASE, Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")]), SAFE, SAFE, ""),
     (
         "a field with a new version that still reads the old one",
         BASE,
@@ -36,7 +36,7 @@ PAIRS = [
     (
         "a field with a new version that reads no old one",
         BASE,
-        Description("d", version=2, fields=[u8("a"), u32("b"), u64("c"), u8("e", since=2)]),
+        Description("d", version=2, minimum_version=2, fields=[u8("a"), u32("b"), u64("c"), u8("e", since=2)]),
         BREAKS,
         BREAKS,
         "forward: the source writes version 1, the destination reads from 2 on; backward: the source writes version 2",
@@ -44,7 +44,7 @@ PAIRS = [
     (
         "a field without a new version",
         BASE,
-        Description("d", fields=[u8("a"), u32("b"), u64("c"), u8("e")]),
+        Description("d", version=1, fields=[u8("a"), u32("b"), u64("c"), u8("e")]),
         BREAKS,
         BREAKS,
         "forward: the source does not write it; backward: the destination does not read it",
@@ -52,7 +52,7 @@ PAIRS = [
     (
         "a field under a condition",
         BASE,
-        Description("d", fields=[u8("a"), u32("b"), u64("c"), u8("e", when=sometimes)]),
+        Description("d", version=1, fields=[u8("a"), u32("b"), u64("c"), u8("e", when=sometimes)]),
         DEPENDS,
         DEPENDS,
         "it breaks whenever the field's condition holds",
@@ -60,7 +60,7 @@ PAIRS = [
     (
         "a condition on a field",
         BASE,
-        Description("d", fields=[u8("a"), u32("b", when=sometimes), u64("c")]),
+        Description("d", version=1, fields=[u8("a"), u32("b", when=sometimes), u64("c")]),
         DEPENDS,
         DEPENDS,
         "only the destination makes it depend on a condition",
@@ -68,7 +68,7 @@ PAIRS = [
     (
         "another size",
         BASE,
-        Description("d", fields=[u8("a"), u64("b"), u64("c")]),
+        Description("d", version=1, fields=[u8("a"), u64("b"), u64("c")]),
         BREAKS,
         BREAKS,
         "forward: 4 bytes are written, 8 are read; backward: 8 bytes are written, 4 are read",
@@ -76,7 +76,7 @@ PAIRS = [
     (
         "fields that changed places",
         BASE,
-        Description("d", fields=[u32("b"), u8("a"), u64("c")]),
+        Description("d", version=1, fields=[u32("b"), u8("a"), u64("c")]),
         BREAKS,
         BREAKS,
         "it stands in another place among the fields",
@@ -84,16 +84,16 @@ PAIRS = [
     (
         "a field that became unused",
         BASE,
-        Description("d", fields=[u8("a"), unused(4), u64("c")]),
+        Description("d", version=1, fields=[u8("a"), unused(4), u64("c")]),
         SAFE,
         SAFE,
         "forward: 4 bytes of fields became unused; they are skipped; backward: 4 unused bytes became fields",
     ),
-    ("a new name", BASE, Description("d", fields=[u8("a"), u32("z"), u64("c")]), SAFE, SAFE, "renamed"),
+    ("a new name", BASE, Description("d", version=1, fields=[u8("a"), u32("z"), u64("c")]), SAFE, SAFE, "renamed"),
     (
         "a field cut in two",
         BASE,
-        Description("d", fields=[u8("a"), u32("b"), u32("low"), u32("high")]),
+        Description("d", version=1, fields=[u8("a"), u32("b"), u32("low"), u32("high")]),
         DEPENDS,
         DEPENDS,
         "the same 8 bytes are cut into other fields",
@@ -101,39 +101,50 @@ PAIRS = [
     (
         "a new subsection",
         BASE,
-        Description("d", fields=[u8("a"), u32("b"), u64("c")], subsections=[Description("d/s", fields=[u8("e")])]),
+        Description(
+            "d",
+            version=1,
+            fields=[u8("a"), u32("b"), u64("c")],
+            subsections=[Description("d/s", version=1, fields=[u8("e")])],
+        ),
         SAFE,
         DEPENDS,
         "forward: the source does not send this subsection; it may be missing; backward: the destination does not know",
     ),
     (
         "a structure that grew",
-        Description("d", fields=[struct("p", PART)]),
-        Description("d", fields=[struct("p", Description("part", version=2, fields=[u8("x"), u16("y"), u8("z")]))]),
+        Description("d", version=1, fields=[struct("p", PART)]),
+        Description(
+            "d",
+            version=1,
+            fields=[
+                struct("p", Description("part", version=2, minimum_version=2, fields=[u8("x"), u16("y"), u8("z")]))
+            ],
+        ),
         BREAKS,
         BREAKS,
         "the source does not write it",
     ),
     (
         "a longer array of structures",
-        Description("d", fields=[struct("p", PART, length=2)]),
-        Description("d", fields=[struct("p", PART, length=3)]),
+        Description("d", version=1, fields=[struct("p", PART, length=2)]),
+        Description("d", version=1, fields=[struct("p", PART, length=3)]),
         BREAKS,
         BREAKS,
         "forward: 2 elements are written, 3 are read",
     ),
     (
         "a longer array",
-        Description("d", fields=[u16("p", length=2)]),
-        Description("d", fields=[u16("p", length=3)]),
+        Description("d", version=1, fields=[u16("p", length=2)]),
+        Description("d", version=1, fields=[u16("p", length=3)]),
         BREAKS,
         BREAKS,
         "forward: 4 bytes are written, 6 are read",
     ),
     (
         "a buffer that became a queue",
-        Description("d", fields=[buffer("p", 4)]),
-        Description("d", fields=[queue("p", PART)]),
+        Description("d", version=1, fields=[buffer("p", 4)]),
+        Description("d", version=1, fields=[queue("p", PART)]),
         DEPENDS,
         DEPENDS,
         "its size is fixed at one end and varies at the other",

@@ -19,6 +19,7 @@ from migpool.vmsd.fields import (
     bitmap,
     boolean,
     buffer,
+    byte_array,
     linked_list,
     pointers,
     queue,
@@ -28,6 +29,7 @@ from migpool.vmsd.fields import (
     u8,
     u16,
     u32,
+    unused,
 )
 from migpool.vmsd.jsonform import stream_description
 from migpool.vmsd.layout import from_json
@@ -107,6 +109,11 @@ EVERYTHING = Description(
         buffer("raw", "many"),
         pointers("pointers", ITEM, length=2),
         bitmap("bits", 70),
+        bitmap("bits_of_few", "few"),
+        byte_array("bytes"),
+        pointers("made", ITEM, length="few", allocate=True),
+        unused(2, length="few"),
+        u16("part", start=1, length=1),
         timer("timers", length="few"),
         u8("more", when=lambda state, _: state.few % 2 == 1),
         struct("maybe", MAYBE, length="few"),
@@ -130,6 +137,10 @@ def everything() -> SimpleNamespace:
         raw=b"raw",
         pointers=[item(8), None],
         bits=2**69,
+        bits_of_few=1,
+        bytes=b"bytes",
+        made=[item(11)],
+        part=[1, 2, 3],
         timers=[None],
         more=9,
         maybe=[SimpleNamespace()],
@@ -137,18 +148,22 @@ def everything() -> SimpleNamespace:
     )
 
 
+def empty() -> SimpleNamespace:
+    return SimpleNamespace(pointers=[SimpleNamespace(), None], part=[0, 0, 0])
+
+
 @given(damaged(EVERYTHING.save(everything())) | st.binary(max_size=200))
 def test_damaged_state_of_every_kind_is_refused_or_loaded(data: bytes) -> None:
-    state = SimpleNamespace(pointers=[SimpleNamespace(), None])
+    state = empty()
     if not refused(lambda: EVERYTHING.load(state, data)):
-        again = SimpleNamespace(pointers=[SimpleNamespace(), None])
+        again = empty()
         EVERYTHING.load(again, EVERYTHING.save(state))
         assert EVERYTHING.show(again) == EVERYTHING.show(state)
-    scratch = SimpleNamespace(pointers=[SimpleNamespace(), None])
+    scratch = empty()
     lengths: list[int | None] = []
     if not refused(lambda: lengths.append(EVERYTHING.measure(data, scratch))):
         assert lengths[0] is None or 0 <= lengths[0] <= len(data)
-    assert scratch == SimpleNamespace(pointers=[SimpleNamespace(), None])
+    assert scratch == empty()
 
 
 @pytest.mark.parametrize(
@@ -160,10 +175,27 @@ def test_damaged_state_of_every_kind_is_refused_or_loaded(data: bytes) -> None:
         Description("d", fields=[u32("n"), struct("x", ITEM, length="n")]),
         Description("d", fields=[u32("n"), struct("x", MAYBE, length="n")]),
         Description("d", fields=[u32("n"), pointers("x", ITEM, length="n")]),
+        Description("d", fields=[u32("n"), pointers("x", ITEM, length="n", allocate=True)]),
+        Description("d", fields=[u32("n"), unused(4, length="n")]),
+        Description("d", fields=[u32("n"), bitmap("x", "n")]),
+        Description("d", fields=[byte_array("x")]),
         Description("d", fields=[tree("x", ITEM)]),
         Description("d", fields=[struct("x", Description("nothing"), length=2**32)]),
     ],
-    ids=["u8", "timer", "buffer", "struct", "maybe-empty", "pointers", "tree", "empty"],
+    ids=[
+        "u8",
+        "timer",
+        "buffer",
+        "struct",
+        "maybe-empty",
+        "pointers",
+        "made",
+        "unused",
+        "bitmap",
+        "bytes",
+        "tree",
+        "empty",
+    ],
 )
 def test_a_count_is_checked_before_anything_is_made_for_it(description: Description) -> None:
     data = b"\xff\xff\xff\xff" + bytes(64)

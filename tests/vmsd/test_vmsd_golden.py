@@ -8,15 +8,19 @@ import pytest
 
 from migpool.vmsd.description import Description
 from migpool.vmsd.fields import (
+    OFF,
     bitmap,
     boolean,
     buffer,
+    byte_array,
+    descriptor,
     double,
     i8,
     i16,
     i32,
     i64,
     linked_list,
+    pointers,
     queue,
     struct,
     timer,
@@ -71,6 +75,28 @@ GOLDEN = [
         ["ff ff ff ff ff ff ff ff", "00 00 00 00 00 00 00 00"],
     ),
     (double("v", length=1), [2.5], "4004000000000000", ["40 04 00 00 00 00 00 00"]),
+    (descriptor("v"), 7, "00000007", "0x00000007"),
+    (descriptor("v"), -1, "ffffffff", "0xffffffff (-1)"),
+    (byte_array("v"), b"", "00000000", "00 00 00 00"),
+    (byte_array("v"), b"abc", "00000003616263", "00 00 00 03 61 62 63"),
+    (
+        pointers("v", u16, length=3, allocate=True),
+        [1, None, 0x3031],
+        "31000130313031",
+        ["0x0001", "30", "0x3031"],
+    ),
+    (
+        pointers("v", timer, length=4, allocate=True),
+        [OFF, None, 2**64 - 2, 0],
+        "31ffffffffffffffff3031fffffffffffffffe310000000000000000",
+        ["ff ff ff ff ff ff ff ff", "30", "ff ff ff ff ff ff ff fe", "00 00 00 00 00 00 00 00"],
+    ),
+    (
+        pointers("v", POINT, length=2, allocate=True),
+        [None, point(1, 2)],
+        "3031010002",
+        ["30", {"x": "0x01", "y": "0x0002"}],
+    ),
     (struct("v", POINT), point(1, 2), "010002", {"x": "0x01", "y": "0x0002"}),
     (
         struct("v", KEY, length=2),

@@ -17,7 +17,7 @@ from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import all_models, parse_model
 from migpool.scenario.schema import Scenario
 from migpool.units import KIB
-from migpool_plugins.vmsd import devices
+from migpool_plugins.vmsd import CapturedDevice, devices
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine
 from migpool_plugins.vmsd.needs import KNOWN, UNKNOWN, Needs, after, needs_of
 
@@ -90,6 +90,17 @@ def test_what_is_set_up_early_stays_on_the_main_channel(name: str) -> None:
     assert needs_of(section(name)).channel == "main-channel"
 
 
+def test_what_says_which_memory_there_is_comes_before_the_memory() -> None:
+    early = section("0000:00:04.0/virtio-mem-device-early")
+    captured = replace(early, entry={"name": early.name, "vmsd_name": "m", "version": 1, "fields": []})
+    bus = section("PCIBUS")
+    bus = replace(bus, entry={**captured.entry, "name": bus.name})
+    made = [CapturedDevice(each, "source", needs_of(each)) for each in (bus, captured)]
+    crossing = Machine("m", made).crossing("multifd")
+    assert [slot.name for slot in crossing.early] == [early.name]
+    assert crossing.sections == ()
+
+
 def test_an_unknown_device_keeps_the_big_lock() -> None:
     needs = needs_of(section("0000:00:09.0/toaster"))
     assert (needs.save, needs.load, needs.channel) == ("big", "big", None)
@@ -110,6 +121,12 @@ def test_a_machine_crosses_over_multifd_under_every_model(model: str) -> None:
 def scenario(include: list[str]) -> Scenario:
     entry = {"plugin": "vmsd", "vmsd": "multifd", "options": {"machine": "q35-min", "include": include}}
     return Scenario.model_validate({"name": "made", "devices": [entry]})
+
+
+def test_an_entry_over_multifd_leaves_alone_what_is_early_or_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migpool_plugins.vmsd.needs_of", lambda _: replace(UNKNOWN, early=True))
+    with pytest.raises(ScenarioError, match="hpet must stay on the main channel"):
+        build_machine(scenario(["hpet"]), "source", 1)
 
 
 def test_an_entry_over_multifd_leaves_on_the_main_channel_what_must_stay() -> None:

@@ -41,6 +41,7 @@ class Hpet:
 
 HPET_TIMER = Description(
     "hpet_timer",
+    version=1,
     fields=[
         u8("tn"),
         u64("config"),

@@ -59,7 +59,7 @@ def samples(draw: st.DrawFn, name: str = "d", depth: int = 2) -> Sample:
 @st.composite
 def any_field(draw: st.DrawFn, name: str, depth: int, full: SimpleNamespace, empty: SimpleNamespace) -> list[Field]:
     """One field (with its count, if it needs one), its value set in ``full``."""
-    kind = draw(st.integers(0, 10 if depth else 6))
+    kind = draw(st.integers(0, 15 if depth else 10))
     if kind <= 1:
         scalar, values = draw(st.sampled_from(SCALARS))
         setattr(full, name, draw(values))
@@ -91,8 +91,27 @@ def any_field(draw: st.DrawFn, name: str, depth: int, full: SimpleNamespace, emp
             fields.boolean(f"{name}_there"),
             fields.u8(name, when=lambda device, _: getattr(device, f"{name}_there")),
         ]
-    inner = draw(samples(f"{name}_{depth}", depth - 1))
     if kind == 7:
+        setattr(full, name, draw(st.binary(max_size=20)))
+        return [fields.byte_array(name)]
+    if kind == 8:
+        bits = draw(st.integers(0, 130))
+        setattr(full, f"{name}_bits", bits)
+        setattr(full, name, draw(whole(bits, False)) if bits else 0)
+        return [fields.u16(f"{name}_bits"), fields.bitmap(name, f"{name}_bits")]
+    if kind == 9:
+        items = draw(st.lists(whole(16, False), min_size=3, max_size=6))
+        setattr(full, name, items)
+        setattr(empty, name, items[:])
+        return [fields.u16(name, start=1, length=len(items) - 2)]
+    if kind == 10:
+        times = draw(st.lists(st.none() | st.just(fields.OFF) | st.integers(0, 2**64 - 2), max_size=4))
+        setattr(full, name, times)
+        setattr(empty, name, [None if each is None else 0 for each in times])
+        allocate = draw(st.booleans())
+        return [fields.unused(2, length=1), fields.pointers(name, fields.timer, length=len(times), allocate=allocate)]
+    inner = draw(samples(f"{name}_{depth}", depth - 1))
+    if kind == 12:
         setattr(full, name, inner.full)
         setattr(empty, name, inner.empty)
         return [fields.struct(name, inner.description)]
@@ -100,13 +119,17 @@ def any_field(draw: st.DrawFn, name: str, depth: int, full: SimpleNamespace, emp
     def fresh() -> object:
         return deepcopy(inner.empty)
 
-    if kind == 8:
+    if kind == 13:
         setattr(full, name, [inner.full] * draw(st.integers(0, 3)))
         return [fields.queue(name, inner.description, new=fresh)]
-    if kind == 9:
+    if kind == 14:
         keys = draw(st.lists(whole(64, False), unique=True, max_size=3))
         setattr(full, name, dict.fromkeys(keys, inner.full))
         return [fields.tree(name, inner.description, new=fresh)]
+    if kind == 11:
+        setattr(full, name, [inner.full if there else None for there in draw(st.lists(st.booleans(), max_size=4))])
+        allocated = fields.pointers(name, inner.description, length=len(getattr(full, name)), allocate=True, new=fresh)
+        return [allocated]
     assume(inner.description.structure.least > 0)
     nulls = draw(st.lists(st.booleans(), max_size=4))
     setattr(full, name, [None if null else inner.full for null in nulls])

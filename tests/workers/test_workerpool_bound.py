@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from concurrent.futures import Future, wait
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migpool.errors import PoolFull
 from migpool.workers.pool import WorkerPool
@@ -160,20 +163,60 @@ def test_a_watched_future_frees_its_place_when_cancelled_too() -> None:
         gate.open()
 
 
-def test_cancelled_tasks_do_not_pile_up_behind_a_busy_worker() -> None:
-    with WorkerPool(1, max_pending=2) as pool:
+@pytest.mark.parametrize("max_pending", [2, None])
+def test_cancelled_tasks_do_not_pile_up_behind_a_busy_worker(max_pending: int | None) -> None:
+    with WorkerPool(1, max_pending=max_pending) as pool:
         gate = occupy(pool, 1)
         kept = pool.submit(abs, -7)
         cancelled = []
         for _ in range(5000):
-            cancelled.append(pool.try_submit(abs, -1))
+            cancelled.append(pool.try_submit(abs, -1) if max_pending else pool.submit(abs, -1))
             assert cancelled[-1].cancel()
         # Those taken out of the queue were told, and with them those who wait for them.
         assert len(wait(cancelled, timeout=0).done) > 4800
+        forgotten = [weakref.ref(future) for future in cancelled]
+        cancelled.clear()
+        assert sum(each() is not None for each in forgotten) < 200
         gate.open()
         assert kept.result(LIMIT) == 7
     assert pool.statistics().queued == 0
     assert pool.statistics().most_queued <= 2
+
+
+@given(st.data())
+def test_whatever_is_cancelled_the_others_run_in_the_order_of_their_submission(data: st.DataObject) -> None:
+    made: list[int] = []
+    with WorkerPool(1) as pool:
+        gate = occupy(pool, 1)
+        waiting: dict[int, Future[None]] = {}
+        for number in range(data.draw(st.integers(0, 400))):
+            waiting[number] = pool.submit(made.append, number)
+            # Mostly the newest and the oldest: so the cancelled ones become many on either side of the living.
+            if len(waiting) > 3 and number % 5:
+                waiting.pop(data.draw(st.sampled_from([min(waiting), max(waiting)]))).cancel()
+        assert pool.statistics().queued == len(waiting)
+        gate.open()
+    assert made == list(waiting)
+
+
+def test_who_submits_while_others_cancel_is_served_in_his_own_order() -> None:
+    made: list[int] = []
+    with WorkerPool(1) as pool:
+        gate = occupy(pool, 1)
+        done = threading.Event()
+
+        def cancel_many() -> None:
+            while not done.is_set():
+                for future in [pool.submit(abs, -1) for _ in range(100)]:
+                    future.cancel()
+
+        canceller = Caller(cancel_many)
+        for number in range(5000):
+            pool.submit(made.append, number)
+        done.set()
+        canceller.outcome()
+        gate.open()
+    assert made == list(range(5000))
 
 
 def test_shutdown_refuses_those_who_wait_for_room() -> None:

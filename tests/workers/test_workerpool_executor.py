@@ -6,11 +6,14 @@ import asyncio
 import contextvars
 import logging
 import os
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, as_completed, wait
 from concurrent.futures.thread import BrokenThreadPool
+from pathlib import Path
 
 import pytest
 
@@ -306,6 +309,10 @@ def test_the_number_of_workers_follows_the_number_of_cpus() -> None:
         ({"idle_timeout": -0.5}, ValueError, "idle_timeout must not be negative"),
         ({"idle_timeout": float("nan")}, ValueError, "idle_timeout must not be negative"),
         ({"initializer": 3}, TypeError, "initializer must be a callable"),
+        ({"max_workers": "4"}, TypeError, "max_workers must be an integer, not '4'"),
+        ({"max_workers": 2.5}, TypeError, "max_workers must be an integer, not 2.5"),
+        ({"max_pending": "all"}, TypeError, "max_pending must be an integer, not 'all'"),
+        ({"idle_timeout": "10"}, TypeError, "idle_timeout must be a number of seconds, not '10'"),
     ],
 )
 def test_arguments_that_make_no_pool_are_refused(
@@ -354,3 +361,28 @@ class TestContext:
             until(lambda: pool.statistics().blocked == 1)
             gate.open()
             assert caller.outcome() == "blocked"
+
+
+def test_its_repr_says_what_it_does_now() -> None:
+    with WorkerPool(1, "crew", max_pending=2) as pool:
+        assert repr(pool) == (
+            "<WorkerPool 'crew': 0 of 1 workers busy, 0 of 2 tasks queued, 0 submitters blocked, open>"
+        )
+        gate = occupy(pool, 1)
+        pool.submit(abs, -1)
+        assert "1 of 1 workers busy, 1 of 2 tasks queued" in repr(pool)
+        gate.open()
+    assert repr(pool).endswith("shut down>")
+    assert "0 tasks queued" in repr(WorkerPool(1))
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    # Without the packages of this environment: whatever else was imported would be missing.
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from migpool import WorkerPool; " + (
+        "print(WorkerPool(2).submit(abs, -7).result(20))"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, root], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")

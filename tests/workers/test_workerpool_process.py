@@ -16,6 +16,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     """Run a program with the prologue that all of these need."""
     prologue = """
         import os, signal, sys, threading, time
+        from concurrent.futures import wait
         from migpool.workers.pool import WorkerPool
         signal.alarm(50)
     """
@@ -141,7 +142,8 @@ def test_a_child_finds_the_pool_empty_and_working_and_the_parent_is_not_disturbe
         def check():
             assert pool.statistics().threads == pool.statistics().queued == pool.statistics().running == 0
             assert [f.result(20) for f in [pool.submit(abs, -n) for n in range(5)]] == list(range(5))
-            assert not futures[4].done()
+            assert all(f.cancelled() for f in futures)
+            assert wait(futures, 20).not_done == set()
             pool.shutdown()
         in_child(check)
         gate.set()
@@ -183,6 +185,67 @@ def test_a_child_forked_by_a_task_goes_on_as_the_only_worker() -> None:
         pool.submit(in_child, check).result(20)
     """
     assert outcome(program) == (0, "", "")
+
+
+def test_a_child_finds_the_futures_of_its_parents_tasks_cancelled_in_whatever_state_they_were() -> None:
+    program = f"""
+        {CHILD}
+        import asyncio
+        from concurrent.futures import CancelledError, as_completed
+        pool = WorkerPool(1, max_pending=3)
+        gate, begun = threading.Event(), threading.Event()
+        running = pool.submit(lambda: begun.set() or gate.wait())
+        begun.wait(20)
+        done_before = pool.submit_within(20, abs, -1)
+        watched, plain = (pool.try_submit(abs, -1) for _ in range(2))
+        called = []
+        watched.add_done_callback(called.append)
+        done_before.cancel()
+        blocked = []
+        line = threading.Thread(target=lambda: blocked.append([pool.submit(abs, -n) for n in range(9)]))
+        line.start()
+        while not pool.statistics().blocked:
+            time.sleep(0.001)
+        def check():
+            for future in (running, watched, plain, done_before):
+                try:
+                    future.result(20)
+                except CancelledError:
+                    assert future.done() and future.cancelled() and not future.cancel() is None
+                else:
+                    raise AssertionError(future)
+            assert len(list(as_completed([running, watched, plain], 20))) == 3
+            async def loop():
+                try:
+                    await asyncio.wait_for(asyncio.wrap_future(running), 20)
+                except asyncio.CancelledError:
+                    return "cancelled"
+            assert asyncio.run(loop()) == "cancelled"
+            assert not called
+        in_child(check)
+        gate.set()
+        assert (running.result(20), watched.result(20), plain.result(20)) == (True, 1, 1)
+        line.join(20)
+    """
+    assert outcome(program) == (0, "", "")
+
+
+def test_a_task_that_forks_goes_on_in_the_child_and_its_future_with_it() -> None:
+    program = """
+        pool = WorkerPool(2)
+        def fork():
+            read, write = os.pipe()
+            if os.fork() == 0:
+                tell = lambda: os.write(write, str(future.result(20)).encode()) and os._exit(0)
+                threading.Thread(target=tell).start()
+                return "of the child"
+            return os.read(read, 100).decode()
+        gate = threading.Event()
+        future = pool.submit(lambda: gate.wait(20) and fork())
+        gate.set()
+        print(future.result(20))
+    """
+    assert outcome(program) == (0, "of the child\n", "")
 
 
 def test_a_child_of_multiprocessing_exits_although_the_parent_has_busy_workers() -> None:

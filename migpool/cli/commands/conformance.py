@@ -72,7 +72,7 @@ def conformance(
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
     if model and (option or models or every_wait or count != 1):
         raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
-    from migpool.cli.invocation import check_writable, write
+    from migpool.cli.output import check_writable, write
     from migpool.conformance.check import Outcome
     from migpool.conformance.devices import device_runs
     from migpool.conformance.models import FIRST

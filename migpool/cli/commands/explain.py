@@ -54,7 +54,7 @@ def explain(
     import json
     import sys
 
-    from migpool.cli.invocation import check_writable, complain, reported, write
+    from migpool.cli.output import STDOUT, check_writable, complain, reported, write_all
     from migpool.errors import UsageError
     from migpool.lab.qemu.explain import explain as explained_by
     from migpool.lab.report.chrome_trace import chrome_trace
@@ -67,15 +67,19 @@ def explain(
     allowed = longest_allowed(fail_above)
     check_writable(json_file, trace_file, report_file)
     found = explained_by(*logs)
-    if json_file is not None:
-        write(json_file, found.result.to_json())
-    if trace_file is not None:
-        write(trace_file, json.dumps(chrome_trace([found.traced])))
-    if report_file is not None:
-        write(report_file, document([found.result], f"migpool: {found.result.scenario}"))
-    console = console_for(sys.stdout)
-    console.print(render_explained(found.result, console.width))
-    if report_file is not None:
+    console = console_for(sys.stderr if STDOUT in (json_file, trace_file, report_file) else sys.stdout)
+    try:
+        console.print(render_explained(found.result, console.width))
+    finally:
+        files: dict[Path, str] = {}
+        if json_file is not None:
+            files[json_file] = found.result.to_json()
+        if trace_file is not None:
+            files[trace_file] = json.dumps(chrome_trace([found.traced]))
+        if report_file is not None:
+            files[report_file] = document([found.result], f"migpool: {found.result.scenario}")
+        write_all(files)
+    if report_file is not None and report_file != STDOUT:
         console.print(reported(report_file), markup=False, highlight=False, soft_wrap=True)
     if said := too_long((found.result.runs[0].downtime_ms or 0.0) / 1e3, allowed):
         complain(said)

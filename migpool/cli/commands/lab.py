@@ -143,7 +143,8 @@ def compare(
 
 
 def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None, note: str) -> int:
-    from migpool.cli.invocation import Interrupt, write
+    from migpool.cli.invocation import Interrupt
+    from migpool.cli.output import write
     from migpool.experiments.form import chosen
     from migpool.experiments.page import prepare, write_finding
     from migpool.experiments.runner import run_experiment
@@ -179,7 +180,7 @@ def _run_published(results: Path | None) -> None:
     """Fit every hypothesis to the published downtimes, print them side by side, and write them."""
     from rich.text import Text
 
-    from migpool.cli.invocation import write
+    from migpool.cli.output import write
     from migpool.experiments.page import prepare
     from migpool.lab.report.table import console_for, plain_table
     from migpool.sim import published

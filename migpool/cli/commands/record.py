@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Invocation, complain, say
+from migpool.cli.invocation import Invocation
 from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
+from migpool.cli.output import complain, say
 
 
 def record(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import REPORT, check_writable, reported, write
 from migpool.cli.options import Debug, LogFormatOption, Verbose
+from migpool.cli.output import REPORT, check_writable, reported, write
 
 
 def report(

@@ -16,7 +16,7 @@ def run(
     context: typer.Context,
     scenario: options.ScenarioArgument = "default",
     model: options.ModelOption = "pool",
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="How many migrations.")] = 1,
+    repeat: Annotated[int, typer.Option("--repeat", "--repeats", metavar="N", min=1, help="How many migrations.")] = 1,
     json_file: options.JsonFile = None,
     trace_file: options.TraceFile = None,
     picture_file: options.PictureFile = None,
@@ -67,7 +67,7 @@ def compare(
     scenario: options.ScenarioArgument = "default",
     models: options.ModelsOption = "",
     repeats: Annotated[
-        int | None, typer.Option("--repeats", metavar="N", min=1, help="Migrations under each model.")
+        int | None, typer.Option("--repeat", "--repeats", metavar="N", min=1, help="Migrations under each model.")
     ] = None,
     json_file: options.JsonFile = None,
     trace_file: options.TraceFile = None,

@@ -21,12 +21,22 @@ Name = Annotated[
 
 
 @app.command("list")
-def list_builtin(_: Debug = False) -> None:
+def list_builtin(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.", show_default=False)] = False,
+    _: Debug = False,
+) -> None:
     """List the built-in scenarios."""
+    from migpool.scenario.schema import builtin_names, load_scenario
+
+    if as_json:
+        import json
+
+        builtin = [{**load_scenario(name).model_dump(mode="json"), "name": name} for name in builtin_names()]
+        typer.echo(json.dumps(builtin, indent=2))
+        return
     from rich.text import Text
 
     from migpool.lab.report.table import console_for, plain_table
-    from migpool.scenario.schema import builtin_names, load_scenario
 
     table = plain_table()
     table.add_column("Name", no_wrap=True)

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Interrupt, complain, say
+from migpool.cli.invocation import Interrupt
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, SeedOption, complete_scenario
+from migpool.cli.output import complain, say
 from migpool.core.machine import Machine
 from migpool.device import Side
 from migpool.errors import Cancelled

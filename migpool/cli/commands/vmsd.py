@@ -25,9 +25,9 @@ import typer
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
+from migpool.streams import layouts
 from migpool.streams.inspect.outline import printable
 from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
-from migpool.vmsd.layout import read_layouts
 
 app = group((__doc__ or "").partition("\n")[0])
 
@@ -93,7 +93,7 @@ def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: b
     Raises:
         UsageError: a file cannot be used, or they are not of the same form.
     """
-    ours, theirs = read_layouts(old), read_layouts(new)
+    ours, theirs = layouts(old), layouts(new)
     if ours.machine != theirs.machine:
         stream, dump = (old, new) if ours.machine else (new, old)
         raise UsageError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TextIO, TypeAlias
 
@@ -28,14 +29,28 @@ ROOMY: Final = 90
 PLAIN_WIDTH: Final = 100
 """Columns where there is no terminal to ask: wide enough that nothing is cut."""
 
+_HEADINGS: Final = (
+    ("Model", False, 0),
+    ("Downtime\n(range)", True, 0),
+    ("Eff.", True, 60),
+    ("Total", True, 80),
+    ("Threads\nsrc+dst", True, 60),
+    ("Where the\ndowntime went", False, 48),
+    ("Memory of\nbudget", True, 80),
+    ("State\nverified", False, 0),
+)
+"""Of the table: the heading, whether it is a number, and how wide the console must be for it to be shown."""
+
 _FONT_FACES = re.compile(r"@font-face\s*{[^}]*}")
 _COLOURS = [(40, 44, 52), (200, 60, 60), (60, 150, 80), (180, 130, 30), (70, 110, 190), (140, 80, 170), (40, 140, 150)]
 _THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)], [*_COLOURS, (40, 44, 52)])
 
 
 def console_for(stream: TextIO) -> Console:
-    """A console as wide as the terminal, or wide enough where there is none."""
-    return Console(file=stream) if stream.isatty() else Console(file=stream, width=PLAIN_WIDTH)
+    """A console as wide as the terminal, or as ``COLUMNS`` says, or wide enough where neither is there."""
+    if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return Console(file=stream)
+    return Console(file=stream, width=PLAIN_WIDTH)
 
 
 def plain_table(*headings: str) -> Table:
@@ -52,14 +67,24 @@ def markdown_table(heading: str, rows: Iterable[Sequence[object]]) -> list[str]:
 def render(result: LabResult, width: int) -> RenderableType:
     """The table, what it rests on, and the answer. ``width``: how many columns there are; from 80 on nothing is cut."""
     summaries = summarize(result.runs)
-    parts: list[RenderableType] = [_table(summaries, 1 if width >= ROOMY else 0), Text()]
+    parts: list[RenderableType] = [_table(summaries, width), Text()]
     parts += [
         Text(f"{term:<12} {text}", style="yellow" if term == "Warning" else "") for term, text in foundations(result)
     ]
-    parts += [Text(f"{'Failed':<12} {run_line(run)}", style="red") for run in result.runs if run.error]
+    parts += [Text(f"{'Failed':<12} {line}", style="red") for line in _failures(result.runs)]
     if said := answer(summaries):
         parts += [Text(), Text(said, style="bold")]
     return Group(*parts)
+
+
+def _failures(runs: Iterable[RunResult]) -> Iterator[str]:
+    """A line for each error, however many runs had it."""
+    alike: dict[str, list[RunResult]] = {}
+    for run in runs:
+        if run.error:
+            alike.setdefault(run.error, []).append(run)
+    for first, *more in alike.values():
+        yield run_line(first) + (f" ({len(more)} more alike)" if more else "")
 
 
 def run_line(run: RunResult, *, reason: bool = True) -> str:
@@ -70,14 +95,15 @@ def run_line(run: RunResult, *, reason: bool = True) -> str:
     return f"{run.model}, run {run.repeat}: completed, downtime {format_duration(run.downtime_ms / 1e3)}, {state}"
 
 
-def _table(summaries: Sequence[ModelSummary], padding: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
-    words = ("Model", "Where the\ndowntime went", "State\nverified")
-    numbers = ("Downtime\n(range)", "Eff.", "Total", "Threads\nsrc+dst", "Memory of\nbudget")
-    for heading in (words[0], *numbers[:4], words[1], numbers[4], words[2]):
-        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
+def _table(summaries: Sequence[ModelSummary], width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1 if width >= ROOMY else 0, 0, 0), pad_edge=False, show_edge=False)
+    shown = [at for at, (_, _, least) in enumerate(_HEADINGS) if width >= least]
+    for at in shown:
+        heading, is_number, _ = _HEADINGS[at]
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
     for number, one in enumerate(summaries):
-        table.add_row(*_cells(one), end_section=number + 1 < len(summaries))
+        cells = _cells(one)
+        table.add_row(*(cells[at] for at in shown), end_section=number + 1 < len(summaries))
     return table
 
 

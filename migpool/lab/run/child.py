@@ -37,7 +37,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from migpool.errors import Cancelled, MigpoolError, UsageError
+from migpool.errors import BuildError, Cancelled, MigpoolError, UsageError
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun, warnings_told
 from migpool.scenario.model_names import parse_model
@@ -172,7 +172,8 @@ def main() -> None:
         with warnings_told(lambda text: control.send({"warning": text})):
             Child(control).serve()
     except MigpoolError as error:
-        control.send({"error": str(error), "usage": isinstance(error, UsageError)})
+        told = {"usage": isinstance(error, UsageError), "unbuilt": isinstance(error, BuildError)}
+        control.send({"error": str(error), **told})
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class ChildProcess:
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
         usage: why it refused to begin, if the scenario or the model is at fault.
+        unbuilt: whether its machine could not be made.
     """
 
     def __init__(self, side: Side, task: Message) -> None:
@@ -97,6 +98,7 @@ class ChildProcess:
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
         self.usage = ""
+        self.unbuilt = False
         self._learnt = self._asked = self._freed = False
         self._entered: list[tuple[Side, State]] = []
         with ExitStack() as undo:
@@ -147,9 +149,10 @@ class ChildProcess:
             case {"result": form}:
                 self.outcome = SideOutcome(SideResult.from_json(form), "")
                 self.bytes = self.outcome.result.report.bytes if self.outcome.result else self.bytes
-            case {"error": error, "usage": usage}:
+            case {"error": error, "usage": usage, "unbuilt": unbuilt}:
                 self.outcome = SideOutcome(None, error)
                 self.usage = error if usage else ""
+                self.unbuilt = unbuilt
 
     def learn(self, address: str) -> None:
         """Tell the source where the destination listens, once."""
@@ -223,12 +226,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """How one run ended. ``cancelled``: whether the run was cancelled from here."""
+    """How one run ended.
+
+    Arguments:
+        cancelled: whether the run was cancelled from here.
+        unbuilt: whether a side could not make its machine.
+    """
 
     source: SideOutcome
     destination: SideOutcome
     cancelled: bool
     rounds: tuple[RoundResult, ...] = ()
+    unbuilt: bool = False
 
     @property
     def both(self) -> tuple[SideResult, SideResult] | None:
@@ -314,7 +323,13 @@ class ProcessPair:
                     break
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
-        return PairResult(source.ending(), destination.ending(), bool(self._cancelled), tuple(source.rounds))
+        return PairResult(
+            source.ending(),
+            destination.ending(),
+            bool(self._cancelled),
+            tuple(source.rounds),
+            source.unbuilt or destination.unbuilt,
+        )
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""

@@ -15,6 +15,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from migpool.core.machine import Machine
 from migpool.device import Side, StateCosts
+from migpool.errors import BuildError, MigpoolError, UsageError
 from migpool.lab.run.result import SideTrace
 from migpool.migration.destination import Destination
 from migpool.migration.endpoint import Endpoint
@@ -130,7 +131,7 @@ class SideRun:
         """How it went, once it is over.
 
         Raises:
-            MigpoolError: the machine could not be built.
+            UsageError, BuildError: the machine could not be built.
         """
         if self._failure is not None:
             raise self._failure
@@ -140,10 +141,17 @@ class SideRun:
     def _run(self) -> None:
         """What the migration's thread does."""
         try:
-            machine = build_machine(self.scenario, self.side, self.seed, self.where)
-            self._result = self._migrate(machine)
+            self._result = self._migrate(self._built())
         except BaseException as error:  # noqa: BLE001 -- raised by result(), on the thread that asks
             self._failure = error
+
+    def _built(self) -> Machine:
+        try:
+            return build_machine(self.scenario, self.side, self.seed, self.where)
+        except UsageError:
+            raise
+        except MigpoolError as error:
+            raise BuildError(str(error)) from error
 
     def _migrate(self, machine: Machine) -> SideResult:
         closing = ""

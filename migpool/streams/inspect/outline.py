@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from migpool.streams.inspect.summary import OVER_MULTIFD, Framing, SectionSummary, StreamSummary
+from migpool.streams.inspect.summary import OVER_MULTIFD, BlockSummary, Framing, SectionSummary, StreamSummary
 from migpool.units import KIB, format_size
 from migpool.wire.returnpath import CAPABILITIES
 
@@ -56,7 +56,10 @@ def stream_outline(name: str, summary: StreamSummary) -> Node:
         summary: what is in it.
     """
     whole = "walked to the last byte" if summary.problem is None else f"walked to byte {summary.walked}"
-    root = Node(printable(name), f"migration stream, {size_text(summary.size)}, {whole}")
+    kind = "migration stream" if summary.header_version is not None else "no migration stream"
+    root = Node(printable(name), f"{kind}, {size_text(summary.size)}, {whole}")
+    for wrapped in summary.envelope:
+        root.add("envelope", printable(wrapped))
     if summary.header_version is not None:
         root.add("header", f"QEVM, version {summary.header_version}")
     if summary.configuration is not None:
@@ -102,19 +105,20 @@ def _configuration(root: Node, config: Configuration, page_size: int) -> None:
 def _ram(root: Node, summary: StreamSummary) -> None:
     if not summary.blocks and not summary.flushes:
         return
-    normal, zero = sum(block.normal for block in summary.blocks), sum(block.zero for block in summary.blocks)
+    total = BlockSummary("", 0, None)
+    for block in summary.blocks:
+        total.add(block)
     used = sum(block.used_length for block in summary.blocks)
     flushes = f", {summary.flushes} multifd flushes" if summary.flushes else ""
-    below = root.add(
-        "ram", f"{len(summary.blocks)} blocks, {size_text(used)}; in the stream {_pages(normal, zero)}{flushes}"
-    )
+    below = root.add("ram", f"{len(summary.blocks)} blocks, {size_text(used)}; in the stream {_pages(total)}{flushes}")
     for block in summary.blocks:
         gpa = "" if block.gpa is None else f" at {block.gpa:#x}"
-        below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block.normal, block.zero)}")
+        below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block)}")
 
 
-def _pages(normal: int, zero: int) -> str:
-    return f"{normal + zero} pages ({normal} normal, {zero} zero)"
+def _pages(block: BlockSummary) -> str:
+    packed = [f", {count} {name}" for name, count in (("xbzrle", block.xbzrle), ("zlib", block.zlib)) if count]
+    return f"{block.pages} pages ({block.normal} normal, {block.zero} zero{''.join(packed)})"
 
 
 def _sections(root: Node, summary: StreamSummary) -> None:
@@ -149,7 +153,8 @@ def _section(section: SectionSummary) -> str:
 def _description(root: Node, summary: StreamSummary) -> None:
     found = summary.description
     if found is None:
-        root.add("description", "none")
+        if summary.header_version is not None:
+            root.add("description", "none")
     elif found.fault is not None:
         root.add(
             "description", f"{found.size} bytes at byte {found.offset}, unusable: {printable(found.fault)}", bad=True
@@ -164,7 +169,8 @@ def _description(root: Node, summary: StreamSummary) -> None:
 def device_outline(device: DecodedSection) -> Node:
     """The fields of one device."""
     exact = "" if device.fields is None or device.exact else "; encoded again, these fields are OTHER bytes"
-    root = Node(section_name(device.section), _section(device.section) + exact)
+    kind = "" if device.section.kind in ("FULL", OVER_MULTIFD) else f"{device.section.kind} section, "
+    root = Node(section_name(device.section), kind + _section(device.section) + exact)
     if device.fields is not None:
         for name, value in device.fields.items():
             _value(root, printable(name), value)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from migpool.errors import MigpoolError
-from migpool.streams.record.explain import ChannelUse, Explanation
+from migpool.streams.record.explanation import ChannelUse, Explanation
 from migpool.svg import Drawing
 from migpool.units import format_moment, format_size
 
@@ -25,22 +23,8 @@ _DARK: Final = """.main { fill: #ab7df8 } .multifd { fill: #4493f8 } .other { fi
 .over { fill: #f85149; fill-opacity: .2 } .mark { stroke: #f85149 } .marked { fill: #f85149 }"""
 
 
-def picture(explanation: Explanation, path: Path) -> None:
-    """Write the picture.
-
-    Arguments:
-        path: the SVG file; replaced if it is there.
-
-    Raises:
-        MigpoolError: it cannot be written.
-    """
-    try:
-        path.write_text(_document(explanation), "utf-8")
-    except OSError as error:
-        raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _document(explanation: Explanation) -> str:
+def picture(explanation: Explanation) -> str:
+    """The picture, as SVG."""
     drawing = Drawing(_WIDTH, _LIGHT, _DARK)
     bottom = _TOP + len(explanation.channels) * (_LANE + _GAP)
     most = max((max(one.bytes_over_time, default=0) for one in explanation.channels), default=0)
