@@ -106,7 +106,7 @@
     if (!run) { about.textContent = "The result has no trace of this model."; Plotly.purge(chart); return; }
     const lanes = run.lanes[state.by];
     about.textContent = (model.downtimes.length > 1 ? `Run ${run.repeat} of ${model.name}, the one with the median downtime, ${ms(run.downtime)}. ` : "") +
-      (part.models.length > 1 && run.why ? `What limits it: ${run.why} ` : "") + "Time 0 is the stop at the source." +
+      (state.model > 0 && run.why ? `What limits it: ${run.why} ` : "") + "Time 0 is the stop at the source." +
       (lanes.leftOut ? ` ${lanes.leftOut} of the shortest spans are not drawn.` : "");
     const by = {};
     const add = (kind, lane, begin, end, words) => {
