@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.lab.qemu.explain import explain
-from tests.support.qemu_logs import Downtime
+from tests.support.qemu_logs import Downtime, Threaded
 
 SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
 CULPRITS = (
@@ -121,3 +121,29 @@ def test_side_by_side_is_as_long_as_the_longest(tmp_path: Path) -> None:
         one for one in run.analysis.resources if (one.resource, one.side) == ("card in parallel", "destination")
     )
     assert found.shorter_ms == pytest.approx((1000 + 1100 + 1200 + 1300 - 1300) / 1e3)
+
+
+def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Path) -> None:
+    source, destination, took = Threaded(count=4, config=70_000).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    assert run.downtime_ms == pytest.approx(took / 1e3)
+    assert sum(run.attribution.values()) == pytest.approx(took / 1e3)
+    assert run.attribution["lock"] == pytest.approx(210, abs=1)  # of the last one, behind the three before
+    assert run.analysis.why.startswith("configs of VFIO devices wait for the big lock. Without that: ")
+    lock = next(one for one in run.analysis.resources if one.resource == "big lock")
+    assert lock.shorter_ms == pytest.approx(210, abs=1)
+
+
+@pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])
+def test_the_path_goes_through_vfios_threads_of_both_sides(tmp_path: Path, slow: dict[str, int], kind: str) -> None:
+    source, destination, took = Threaded(**slow).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert next(iter(run.attribution)) == kind
+    assert run.attribution[kind] == pytest.approx(90, abs=2)
+    assert sum(run.attribution.values()) == pytest.approx(took / 1e3)
+    assert run.analysis is not None
+    assert run.analysis.replayed_ms == pytest.approx(took / 1e3)
+    assert {link.device for link in run.analysis.path if link.kind == kind} <= {
+        f"0000:0{number}:00.0/vfio" for number in range(1, 5)
+    }

@@ -125,3 +125,60 @@ class Downtime:
         ours.say(end + 10, "source_return_path_thread_shut 0x0")
         ours.say(end + 12, "vmstate_downtime_checkpoint src-downtime-end")
         return ours.write(directory / "source.log"), theirs.write(directory / "destination.log"), end
+
+
+@dataclass(frozen=True, slots=True)
+class Threaded:
+    """VFIO devices whose state comes over the multifd channels, each with a thread of its own at both sides; times are
+    microseconds.
+
+    Arguments:
+        count: how many devices.
+        read: how long a thread at the source saves its device.
+        load: how long a thread at the destination loads a buffer.
+        config: how long it loads the config, one device at a time.
+    """
+
+    count: int = 4
+    read: int = 1000
+    load: int = 1000
+    config: int = 1000
+
+    def logs(self, directory: Path) -> tuple[Path, Path, int]:
+        """Both logs, and how long the downtime is."""
+        ours, theirs = Log(), Log()
+        ours.say(-100, "multifd_send_fill channel 0 packet_num 1 flags 0x0 next packet size 0", 5)
+        theirs.say(-90, "multifd_recv_unfill channel 0 packet_num 1 flags 0x0 next packet size 0", 5)
+        ours.say(0, "vmstate_downtime_checkpoint src-downtime-start")
+        ours.say(100, "vmstate_downtime_checkpoint src-vm-stopped")
+        theirs.say(150, "loadvm_process_command com=SWITCHOVER_START len=0")
+        saved, free, ends = 200 + self.read, 0, []
+        for number in range(self.count):
+            device, name = f"0000:0{number + 1}:00.0/vfio", f"(0000:{number:02x}:00.0)"
+            theirs.say(-50, f"qemu_loadvm_state_section_startfull {number + 7}({device}) 0 4")
+            theirs.say(-49, f"vfio_load_state  {name} data 0xffffffffef100003")
+            ours.say(200, f"vfio_save_complete_precopy_thread_start  {name} idstr {device} instance 0", 10 + number)
+            ours.say(saved, f"vfio_save_complete_precopy_thread_end  {name} ret 1", 10 + number)
+            thread = 20 + number
+            theirs.say(160, f"vfio_load_bufs_thread_start  {name}", thread)
+            theirs.say(161, f"vfio_load_state_device_buffer_starved  {name} idx 0", thread)
+            came = saved + 10
+            theirs.say(came, f"vfio_load_state_device_buffer_incoming  {name} idx 0", 5)
+            theirs.say(came, f"vfio_load_state_device_buffer_load_start  {name} idx 0", thread)
+            loaded = came + self.load
+            theirs.say(loaded, f"vfio_load_state_device_buffer_load_end  {name} idx 0", thread)
+            begin = max(loaded, free)
+            free = begin + self.config
+            theirs.say(begin, f"vfio_load_device_config_state_start  {name}", thread)
+            theirs.say(free, f"vfio_load_device_config_state_end  {name}", thread)
+            theirs.say(free, f"vfio_load_bufs_thread_end  {name}", thread)
+            ends.append(free)
+        ours.say(saved + 5, "vmstate_downtime_checkpoint src-iterable-saved")
+        ours.say(saved + 6, "vmstate_downtime_checkpoint src-non-iterable-saved")
+        theirs.say(saved + 20, "vmstate_downtime_load type=non-iterable idstr=timer instance_id=0 downtime=3")
+        theirs.say(saved + 21, "qemu_loadvm_state_post_main 0")
+        end = max(ends) + 10
+        theirs.say(end, "vmstate_downtime_checkpoint dst-precopy-loadvm-completed")
+        theirs.say(end + 100, "vmstate_downtime_checkpoint dst-precopy-bh-vm-started")
+        ours.say(end + 200, "vmstate_downtime_checkpoint src-downtime-end")
+        return ours.write(directory / "source.log"), theirs.write(directory / "destination.log"), end + 100

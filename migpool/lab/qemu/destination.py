@@ -27,7 +27,8 @@ from migpool.lab.qemu.source import MAIN, RAM, states
 NOTICED = 20_000
 """Nanoseconds from which on a section that was not read at once had not come; less is the time of reading."""
 A_LOCK = 1_000_000
-"""Nanoseconds from which on a thread that has everything waits for the big lock, as far as a log can tell."""
+"""Nanoseconds from which on a thread that has everything waits for the big lock: QEMU says that it loads the config when
+it has it. Less may be anything."""
 
 BEHIND = 1_000_000
 """Nanoseconds after which a section that had been written was not read since the destination was behind: less is the
@@ -43,14 +44,12 @@ class DestinationActors:
     Attributes:
         main: the migration's own.
         threads: VFIO's, which load a device.
-        arrivals: when each buffer came, by device and number.
         joined: between which moments the migration's own thread waits for VFIO's.
         heard: when it had heard of the stop.
     """
 
     main: Actor
     threads: list[Actor]
-    arrivals: dict[tuple[str, int], int]
     joined: tuple[int, int]
     heard: int
 
@@ -71,7 +70,7 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     }
     completed = log.checkpoints.get("dst-precopy-loadvm-completed", end)
     last = max((event.time for event in log.events if event.event in _LOADING and event.time <= completed), default=0)
-    return DestinationActors(main, _threads(log, arrivals, begin, end), arrivals, (last, completed), switched(log))
+    return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), switched(log))
 
 
 _LOADING = frozenset({"vmstate_downtime_load", "qemu_loadvm_state_post_main"})

@@ -38,7 +38,6 @@ from migpool.units import format_duration
 
 NOTABLE_TRACING = 0.1
 """The share of the downtime from which on it is said what the lines of the trace themselves took."""
-MOST_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,12 @@ from migpool.lab.qemu.log import Event, SideLog, device_name
 
 MAIN = "migration"
 RAM = "ram"
-CHANGES = {"vfio_migration_set_state": "vfio_migration_set_device_state"}
 
 
 def source_actors(log: SideLog, begin: int, end: int) -> tuple[Actor, list[Actor], list[Actor]]:
     """The migration's own thread, those of VFIO's devices, those of the channels."""
     points = log.checkpoints
-    pieces = [*_states(log, "quiesce", "device stop"), *_saves(log), *_memory(log)]
+    pieces = [*states(log, "quiesce", "device stop"), *_saves(log), *_memory(log)]
     main = Actor("source", MAIN, partition(pieces, _phases(points, log), begin, end))
     return main, _threads(log, begin, end), _channels(log, begin, end)
 
@@ -55,7 +54,7 @@ def _phases(points: dict[str, int], log: SideLog) -> list[tuple[int, str]]:
     return sorted((time, kind) for time, kind in known if time is not None)
 
 
-def _states(log: SideLog, towards_others: str, whole: str) -> list[Piece]:
+def states(log: SideLog, towards_others: str, whole: str) -> list[Piece]:
     """Each change of a device's state."""
     begun: dict[str, Event] = {}
     found = []
@@ -68,9 +67,6 @@ def _states(log: SideLog, towards_others: str, whole: str) -> list[Piece]:
                 kind = towards_others if "P2P" in event.said["state"] else whole
                 found.append(Piece(began.time, event.time, kind, log.device(event.said["name"])))
     return found
-
-
-states = _states
 
 
 def _saves(log: SideLog) -> list[Piece]:
