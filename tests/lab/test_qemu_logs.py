@@ -229,6 +229,18 @@ def test_a_large_log_takes_no_memory_for_what_is_not_of_the_downtime(tmp_path: P
     assert len(log.packets) == 4096
 
 
+def test_packets_have_the_names_that_they_had_before_qemu_10_too(tmp_path: Path) -> None:
+    source, destination = real("e1000e-16")
+    older = []
+    for path, event, before in ((source, "multifd_send_fill", "send"), (destination, "multifd_recv_unfill", "recv")):
+        text = "\n".join(lines_of(path)).replace(f"{event} channel", f"multifd_{before} channel")
+        (tmp_path / before).write_text(
+            re.sub(r"(multifd_\w+ channel \d+ packet_num \d+) ", r"\1 normal pages 3 ", text)
+        )
+        older.append(tmp_path / before)
+    assert explain(*older).result.runs == as_it_is("e1000e-16").runs
+
+
 def test_of_a_log_with_several_migrations_the_last_counts(tmp_path: Path) -> None:
     source, destination, took = Downtime([("ram", 100, 100), ("a", 50, 70)]).logs(tmp_path)
     failed = "5@1600000000.000001:vmstate_downtime_checkpoint src-downtime-start\n"

@@ -27,8 +27,8 @@ from migpool.lab.qemu.source import MAIN, RAM, states
 NOTICED = 20_000
 """Nanoseconds from which on a section that was not read at once had not come; less is the time of reading."""
 A_LOCK = 1_000_000
-"""Nanoseconds from which on a thread that has everything waits for the big lock: QEMU says that it loads the config when
-it has it. Less may be anything."""
+"""Nanoseconds from which on a thread that has everything waits for the big lock: that it loads the config QEMU says
+once it has it. Less may be anything."""
 
 BEHIND = 1_000_000
 """Nanoseconds after which a section that had been written was not read since the destination was behind: less is the

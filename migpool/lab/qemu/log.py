@@ -32,7 +32,8 @@ NAMES: Final = 65536
 """How many sections and devices are told apart at the most."""
 
 _NAME = r"\((?P<name>.*)\)"
-_PACKET = r"channel (?P<channel>\d+) packet_num (?P<packet>\d+) flags (?P<flags>0x[0-9a-f]+) .*"
+_CHANNEL = r"(?:channel|id|iter) (?P<channel>\d+)"
+_PACKET = rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) .*"
 _DOWNTIME = r"type=(?P<type>[a-z-]+) idstr=(?P<idstr>.*) instance_id=(?P<instance>\d+) downtime=(?P<took>\d+)"
 _FORMS: Final = {
     "vmstate_downtime_checkpoint": r"(?P<point>\S+)",
@@ -41,12 +42,12 @@ _FORMS: Final = {
     "migration_bitmap_sync_start": r"",
     "migration_bitmap_sync_end": r"dirty_pages (?P<pages>\d+)",
     "migration_return_path_end_before": r"",
-    "multifd_send_sync_main_signal": r"channel (?P<channel>\d+)",
-    "multifd_send_sync_main_wait": r"channel (?P<channel>\d+)",
+    "multifd_send_sync_main_signal": _CHANNEL,
+    "multifd_send_sync_main_wait": _CHANNEL,
     "multifd_send_sync_main": r"packet num (?P<packet>\d+)",
     "multifd_send_fill": _PACKET,
     "multifd_recv_unfill": _PACKET,
-    "multifd_recv_sync_main_wait": r"(?:iter|channel) (?P<channel>\d+)",
+    "multifd_recv_sync_main_wait": _CHANNEL,
     "multifd_recv_sync_main": r"packet num (?P<packet>\d+)",
     "qemu_loadvm_state_section": r"(?P<kind>\d+)",
     "qemu_loadvm_state_section_startfull": r"(?P<id>\d+)\((?P<idstr>.*)\) (?P<instance>\d+) \d+",
@@ -74,7 +75,7 @@ _FORMS: Final = {
         ),
         r".*",  # only counted: a line takes time to be written
     ),
-    "vfio_migration_set_state": rf"{_NAME} new state (?P<state>\w+),? .*",
+    "vfio_migration_set_state": rf"{_NAME} (?:new )?state (?P<state>\w+).*",
     "vfio_migration_set_device_state": rf"{_NAME} state (?P<state>\w+)",
     "vfio_save_complete_precopy_start": _NAME,
     "vfio_save_complete_precopy": rf"{_NAME}.*",
@@ -92,7 +93,10 @@ _FORMS: Final = {
     "vfio_load_device_config_state_start": _NAME,
     "vfio_load_device_config_state_end": _NAME,
 }
-FORMS: Final = {event: re.compile(form) for event, form in _FORMS.items()}
+_OLDER: Final = {"multifd_send": "multifd_send_fill", "multifd_recv": "multifd_recv_unfill"}
+"""What QEMU called an event before 10.0."""
+_COMPILED = {event: re.compile(form) for event, form in _FORMS.items()}
+FORMS: Final = _COMPILED | {older: _COMPILED[event] for older, event in _OLDER.items()}
 """The events that are needed, and what they say."""
 
 _BEFORE = frozenset({"multifd_recv_unfill", "multifd_send_fill", "flatview_new"})
@@ -186,7 +190,7 @@ def read_log(path: Path) -> SideLog:
         if found is None:
             counts.strange += 1
         else:
-            reading.take(Event(line.time, line.thread, line.event, found.groupdict()))
+            reading.take(Event(line.time, line.thread, _OLDER.get(line.event, line.event), found.groupdict()))
     return reading.whole()
 
 
