@@ -61,12 +61,13 @@ from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.device.tagged import Part, TaggedDevice
-from migpool.errors import DeviceError, VerificationError
+from migpool.errors import DeviceBusy, DeviceError, VerificationError
 
 __all__ = [
     "ConfigChannel",
     "ConfigLock",
     "Device",
+    "DeviceBusy",
     "DeviceContext",
     "DeviceError",
     "DevicePlugin",

@@ -101,7 +101,6 @@ class Destination(Endpoint):
         # Atomic: each store and look-up; a device has one job a round.
         self._following: dict[int, int] = {}
         self._memory: RamDestination | None = None
-        self._verified: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 

@@ -5,7 +5,7 @@
 
 from migpool.streams.inspect.decoding import DecodedSection
 from migpool.streams.inspect.summary import SectionSummary, StreamSummary
-from migpool.streams.stream import Stream, diff, layouts, open  # noqa: A004 -- streams.open(), as there is gzip.open()
+from migpool.streams.stream import Stream, diff, open  # noqa: A004 -- streams.open(), as there is gzip.open()
 from migpool.wire.stream import StreamEvent
 
-__all__ = ["DecodedSection", "SectionSummary", "Stream", "StreamEvent", "StreamSummary", "diff", "layouts", "open"]
+__all__ = ["DecodedSection", "SectionSummary", "Stream", "StreamEvent", "StreamSummary", "diff", "open"]

@@ -25,13 +25,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from migpool.errors import UsageError
+from migpool.streams.compare.sides import compare_sides, read_side
 from migpool.streams.envelope.opening import Opened, open_descriptor, open_path
 from migpool.streams.inspect.decoding import DecodedSection, decode, wanted_by
 from migpool.streams.inspect.reading import Inspection, nothing_wanted
 from migpool.streams.inspect.summary import KeptSection, SectionSummary, StreamSummary
-from migpool.vmsd.diff import Change, compare
-from migpool.vmsd.layout import LayoutSet, from_json, read_layouts
+from migpool.vmsd.diff import Change
 from migpool.wire.stream import StreamEvent
 
 STANDARD_INPUT = "-"
@@ -156,32 +155,13 @@ def open(  # noqa: A001 -- streams.open() is to a stream what open() is to a fil
     return Stream(source, keep=keep, offset=offset, snapshot=snapshot)
 
 
-def layouts(source: str | os.PathLike[str]) -> LayoutSet:
-    """The descriptions in a stream, whatever it is wrapped in, or in JSON, for a comparison.
-
-    Raises:
-        UsageError: it cannot be read.
-        DescriptionError: it has none.
-    """
-    path = Path(source)
-    if not path.is_dir():
-        with open_path(path) as opened:
-            if opened.first.lstrip()[:1] in (b"{", b"["):
-                return read_layouts(path)
-    with Stream(source, keep=()) as stream:
-        summary = stream.summary
-    if summary.described is None:
-        why = f": {summary.problem}" if summary.problem is not None else "; record it without suppress-vmdesc"
-        raise UsageError(f"{stream.name}: the stream has no description (VMDESC) that can be used{why}")
-    import json
-
-    return from_json(json.loads(summary.described), stream.name)
-
-
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Sequence[Change]:
-    """What differs between the state of two machines as their streams describe it, and what that does to a migration.
+    """What differs between two machines as their streams tell it, and what that does to a migration.
 
     Arguments:
         old, new: streams, recordings, or JSON of one form.
+
+    Raises:
+        UsageError: one cannot be read, or they are not of one form.
     """
-    return compare(layouts(old), layouts(new))
+    return compare_sides(read_side(Path(old)), read_side(Path(new))).changes

@@ -94,7 +94,7 @@ def _phases(log: SideLog, begin: int) -> list[tuple[int, str]]:
         (switched(log), "load config"),
         (completed if completed is not None else entered, "start"),
     ]
-    return sorted((time, kind) for time, kind in known if time is not None)
+    return sorted(((time, kind) for time, kind in known if time is not None), key=lambda phase: phase[0])
 
 
 def _loads(log: SideLog, written: int | None) -> list[Piece]:

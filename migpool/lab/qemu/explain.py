@@ -113,6 +113,7 @@ class _Explaining:
             repeat=1,
             seed=0,
             outcome="completed",
+            verified=None,
             downtime_ms=(end - begin) / 1e6,
             clock=str(self._clocks) if self._source and self._destination else "",
             attribution=path.kinds,

@@ -51,7 +51,7 @@ def _phases(points: dict[str, int], log: SideLog) -> list[tuple[int, str]]:
         (points.get("src-non-iterable-saved"), "section"),
         (written(log), "other"),
     ]
-    return sorted((time, kind) for time, kind in known if time is not None)
+    return sorted(((time, kind) for time, kind in known if time is not None), key=lambda phase: phase[0])
 
 
 def states(log: SideLog, towards_others: str, whole: str) -> list[Piece]:

@@ -6,6 +6,8 @@ The ``options`` table of such an entry::
     device = "0000:01:00.0"          a PCI address, a mediated device's UUID or a directory of sysfs; for some, a list
     device = {source = "0000:01:00.0", destination = "0000:02:00.0"}       when both ends are on one host
     way = "group"                    or "iommufd"; without it the group, if there is one
+    peer_to_peer = true              false: it begins nothing towards other devices, so it need not be quiet before they
+                                     stop; the user answers for that
     precopy = true                   whether to save while the machine runs, if the device can
     bus = 1                          PCI bus of the first device in the stream; the others count up from it
     time_limit = 30                  seconds that a wait for a device may take
@@ -27,7 +29,7 @@ from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
 from migpool_plugins.vfio.options import device_names, each_device
 
-_KEYS = ("backend", "bus", "device", "precopy", "time_limit", "way")
+_KEYS = ("backend", "bus", "device", "peer_to_peer", "precopy", "time_limit", "way")
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
 
@@ -74,6 +76,7 @@ def open_devices(context: DeviceContext) -> list[Device]:
     options = Options("vfio", context.options, _KEYS, to='backend "kernel"')
     names = device_names(options, context.count)
     precopy = options.flag("precopy", default=True)
+    reaches = options.flag("peer_to_peer", default=True)
     limit = options.time_limit("time_limit", TIME_LIMIT)
     ways: tuple[Way, Way] = ("group", "iommufd")
     way = options.one_of("way", ways) if "way" in options.table else None
@@ -82,7 +85,8 @@ def open_devices(context: DeviceContext) -> list[Device]:
         each_device(options, "device", context, like, lambda name, _count: [name]), time_limit=limit, way=way
     )
     return [
-        VfioDevice(name, backend, context.side, precopy=precopy) for name, backend in zip(names, opened, strict=True)
+        VfioDevice(name, backend, context.side, precopy=precopy, reaches=reaches)
+        for name, backend in zip(names, opened, strict=True)
     ]
 
 

@@ -5,6 +5,8 @@
     backend = "vfio-user"
     socket = "/run/vf"               with count over 1 the sockets are /run/vf.0, /run/vf.1 ...; or a list of paths
     socket = {source = "/run/a", destination = "/run/b"}       when both ends are on one host
+    peer_to_peer = true              false: it begins nothing towards other devices, so it need not be quiet before they
+                                     stop; the user answers for that. A foreign server's device has no states for it
     precopy = true                   whether to save while the machine runs, if the device can
     write_size = "32KiB"             bytes a write; without it what the server announces, or 32 KiB
     engines = 0                      parts with tags to move at once, each on a connection of its own, with a
@@ -26,8 +28,9 @@ from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.options import device_names, each_device
 from migpool_plugins.vfio.profiles import MAX_ENGINES
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
-from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import connector
+from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
+from migpool_plugins.vfio.vfiouser.connect import connector
+from migpool_plugins.vfio.vfiouser.engine import MOST_WRITTEN
 
 _KEYS: Final = (
     "backend",
@@ -35,6 +38,7 @@ _KEYS: Final = (
     "connect_limit",
     "engines",
     "outstanding",
+    "peer_to_peer",
     "precopy",
     "socket",
     "time_limit",
@@ -55,6 +59,7 @@ def open_served(context: DeviceContext) -> list[Device]:
     limit = options.time_limit("time_limit", 30.0)
     connect_limit = options.time_limit("connect_limit", 5.0)
     precopy = options.flag("precopy", default=True)
+    reaches = options.flag("peer_to_peer", default=True)
     outstanding = options.whole("outstanding", OUTSTANDING, 1, _MOST_OUTSTANDING)
     engines = options.whole("engines", 0, 0, MAX_ENGINES)
     write_size = options.size("write_size") if "write_size" in options.table else None
@@ -76,7 +81,7 @@ def open_served(context: DeviceContext) -> list[Device]:
             except DeviceError as error:
                 raise error.located(name) from None
             kind = TaggedVfioDevice if engines else VfioDevice
-            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines))
+            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines, reaches=reaches))
             if isinstance(device, TaggedVfioDevice):
                 device.serve_with(min(engines, backend.served_at_once), backend)
             opened.callback(made[-1].close)

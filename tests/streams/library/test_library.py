@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migpool import streams
-from migpool.errors import DescriptionError, UsageError
+from migpool.errors import UsageError
 from migpool.streams.record.index import Role
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamBlocks, RamPages
@@ -84,7 +84,7 @@ def test_a_recording_is_its_main_channel_with_its_devices(tmp_path: Path) -> Non
 
 def test_two_machines_are_compared_whatever_they_are_wrapped_in() -> None:
     assert any(change.path.startswith("0000:00:01.0/e1000e") for change in streams.diff(RICH, SMALL))
-    with pytest.raises((UsageError, DescriptionError), match="has no description"):
-        streams.diff(other_path("none-no-description"), SMALL)
+    undescribed = streams.diff(other_path("none-no-description"), SMALL)
+    assert any("a stream has no description" in change.reason for change in undescribed)
     with pytest.raises(UsageError, match="cannot be read"):
         streams.open("/nowhere/vm.mig")

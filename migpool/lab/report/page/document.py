@@ -106,7 +106,10 @@ def _models(summaries: Sequence[ModelSummary]) -> Iterator[str]:
     heads = ("Model", "Downtime", "Range", "Efficiency", "Threads", "Memory of budget", "Verified")
     yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     for one in summaries:
-        good = one.verified == one.runs
+        good, said, style = one.verified == one.runs, f"{one.verified} of {one.runs}", "good"
+        if not good:
+            compared = one.verified + one.uncompared < one.runs
+            said, style = (f"{said}, NOT all", "bad") if compared else (f"{said}, others not compared", "")
         cells = (
             f"<b>{escape(one.model)}</b>",
             "none" if one.downtime is None else format_duration(one.downtime / 1e3),
@@ -116,9 +119,7 @@ def _models(summaries: Sequence[ModelSummary]) -> Iterator[str]:
             "" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",
             f"{sum(one.threads)} ({one.threads[0]} + {one.threads[1]})",
             format_share(one.high_water, one.budget) if one.budget else "",
-            f'<span class="good">{one.verified} of {one.runs}</span>'
-            if good
-            else f'<span class="bad">{one.verified} of {one.runs}, NOT all</span>',
+            f'<span class="{style}">{said}</span>',
         )
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table></div>"
