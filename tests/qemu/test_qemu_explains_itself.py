@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.qemu.qemu_guest import set_up
-from tests.qemu.qemuprocess import QemuProcess, qemu_program
+from tests.qemu.qemuprocess import QemuProcess, qemu_here
 from tests.qemu.tool import migpool
 
 CARDS = 4
@@ -26,10 +27,22 @@ ALL = (
 
 
 def machine(directory: Path, side: str, *more: str) -> QemuProcess:
-    program = qemu_program()
-    assert program is not None
+    found = qemu_here()
+    assert found is not None
     cards = [word for _ in range(CARDS) for word in ("-device", "e1000e")]
-    arguments = [program, "-accel", "tcg", "-machine", "q35", "-m", "64", "-nodefaults", "-display", "none", *cards]
+    arguments = [
+        *found.command,
+        "-accel",
+        "tcg",
+        "-machine",
+        "q35",
+        "-m",
+        "64",
+        "-nodefaults",
+        "-display",
+        "none",
+        *cards,
+    ]
     log = ("-msg", "timestamp=on", "-D", str(directory / f"{side}.log"))
     return QemuProcess([*arguments, *log, *more], directory / f"{side}.err")
 
@@ -50,10 +63,14 @@ def migrated(directory: Path, channels: int, tracepoints: tuple[str, ...]) -> tu
 
 
 def checkpoint(log: Path, name: str) -> float:
-    """When it was, in milliseconds."""
-    found = re.search(rf"@(\d+)\.(\d+):vmstate_downtime_checkpoint {name}", log.read_text())
-    assert found, log.read_text()[-2000:]
-    return int(found[1]) * 1e3 + int(found[2]) / 1e3
+    """When it was, in milliseconds: QEMU 11 writes a date."""
+    text = log.read_text()
+    found = re.search(
+        rf"(?:@(\d+)|^(\S{{19}}))\.(\d{{6}})(?::|Z )vmstate_downtime_checkpoint {name}$", text, re.MULTILINE
+    )
+    assert found, text[-2000:]
+    seconds = int(found[1]) if found[1] else datetime.fromisoformat(f"{found[2]}+00:00").timestamp()
+    return seconds * 1e3 + int(found[3]) / 1e3
 
 
 @pytest.mark.parametrize("channels", [0, 2])

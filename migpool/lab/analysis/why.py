@@ -144,6 +144,8 @@ def consistent(runs: Sequence[RunResult]) -> list[RunResult]:
     That a pool has too few threads is told as what it follows from where it has as many as there are channels. That
     threads are too few at all is contradicted by a model that has more of them and is not shorter by half of what was
     promised: the replay knows how many threads there were, not what the processors, and what the threads share, allow.
+    That devices share something, or that one is slow, would be so under every model: it is contradicted by one that is
+    shorter by half of that without.
     """
     return [_reconsidered(run, runs) for run in runs]
 
@@ -166,6 +168,10 @@ def _reconsidered(run: RunResult, runs: Sequence[RunResult]) -> RunResult:
 
 
 def _contradicted(one: ResourceResult, run: RunResult, runs: Sequence[RunResult]) -> bool:
+    promised = (run.downtime_ms or 0.0) - one.shorter_ms / 2
+    if one.resource.startswith("shared by ") or one.resource == "slow device":
+        others = [other for other in runs if other.model != run.model and other.outcome == "completed"]
+        return any(other.downtime_ms is not None and other.downtime_ms < promised for other in others)
     if one.resource not in ("workers", "receiving threads") or one.shorter_ms < WORTH_NAMING * (run.downtime_ms or 0.0):
         return False
     sides = [one.side] if one.side else ["source", "destination"]
@@ -175,7 +181,7 @@ def _contradicted(one: ResourceResult, run: RunResult, runs: Sequence[RunResult]
         if other.model != run.model and other.outcome == "completed" and other.downtime_ms is not None and has_more:
             more[other.model].append(other.downtime_ms)
     best = min((median(times) for times in more.values()), default=None)
-    return best is not None and best > (run.downtime_ms or 0.0) - one.shorter_ms / 2
+    return best is not None and best > promised
 
 
 class _Resource(Protocol):
