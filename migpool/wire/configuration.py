@@ -37,6 +37,8 @@ _LATER_LIMIT: Final = 4096
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 10
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+_LAST_FLUSHING_EACH: Final = (8, 0)
+_MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,20 @@ class Configuration:
         if self.page_bits is None:
             return _PAGE_SIZES.get(self.machine.lower(), DEFAULT_PAGE_SIZE)
         return 1 << self.page_bits
+
+    @property
+    def machine_version(self) -> tuple[int, int] | None:
+        """The version of QEMU that the machine's type is named after ("pc-q35-10.0": 10, 0).
+
+        None for a type without one ("microvm"), and for one of a distribution with numbers of its own.
+        """
+        found = _MACHINE_VERSION.search(self.machine)
+        return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def flushes_each_section(self) -> bool:
+        """Whether the end of each section of RAM is a flush of multifd, and none is sent: machine types up to 8.0."""
+        return self.machine_version is not None and self.machine_version <= _LAST_FLUSHING_EACH
 
 
 def configuration(config: Configuration) -> bytes:

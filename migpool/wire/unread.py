@@ -176,6 +176,11 @@ class PushReader(Generic[E]):
         """How many bytes were fed and are not yet understood."""
         return self._unread.available
 
+    @property
+    def waits_for(self) -> str:
+        """What it was reading when the input gave out, once there is no event left."""
+        return self._need.item
+
     def feed(self, data: Buffer) -> None:
         """Add input. Read-only input is kept by reference and shows through in events; other input is copied.
 

@@ -11,7 +11,7 @@ import pytest
 
 from migpool import streams
 from tests.qemu.qemu_guest import set_up
-from tests.qemu.qemuprocess import LIMIT, Json, QemuProcess, qemu_program
+from tests.qemu.qemuprocess import LIMIT, Json, QemuProcess, qemu_here
 from tests.support.commandline import here
 
 MACHINE = ("-accel", "tcg", "-machine", "q35", "-m", "32", "-nodefaults", "-display", "none", "-S")
@@ -19,9 +19,9 @@ MACHINE = ("-accel", "tcg", "-machine", "q35", "-m", "32", "-nodefaults", "-disp
 
 def machine(tmp_path: Path, *more: str) -> QemuProcess:
     """A machine that does not run: its firmware has been put into its memory, and that is all."""
-    program = qemu_program()
+    program = qemu_here()
     assert program is not None
-    return QemuProcess([program, *MACHINE, *more], tmp_path / "log")
+    return QemuProcess([*program.command, *MACHINE, *more], tmp_path / "log")
 
 
 def whole(path: Path, *options: str) -> dict[str, object]:

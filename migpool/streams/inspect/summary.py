@@ -142,6 +142,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.item} at byte {self.offset}: {self.expected}"
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the walk ended because more than one length of a payload was possible: nothing need be wrong."""
+        return self.item.startswith("payload of ") and self.expected.endswith("of them")
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

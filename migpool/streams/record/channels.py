@@ -19,7 +19,6 @@ from typing import Final, TypeAlias
 from migpool.errors import ProtocolError
 from migpool.streams.envelope.opening import open_path
 from migpool.streams.inspect.reading import Inspection
-from migpool.streams.inspect.summary import Problem
 from migpool.streams.record.index import Connection, Times
 from migpool.wire import ram
 from migpool.wire.commands import Command, CommandKind
@@ -106,16 +105,11 @@ def summarise(path: Path) -> MainSummary:
     summary.whole = found.problem is None
     if found.problem is not None:
         summary.trouble = str(found.problem)
-        if summary.ram_end is not None and _unknown_length(found.problem):
+        if summary.ram_end is not None and found.problem.ambiguous:
             # A section whose length is known to nobody: what comes behind it is there all the same.
             summary.whole = described is not None or (last is not None and last[1] == bytes((EOF,)))
             summary.eof = None if described is None else described[0] - 1
     return summary
-
-
-def _unknown_length(problem: Problem) -> bool:
-    """Whether the walk ended because more than one length was possible."""
-    return problem.item.startswith("payload of ") and problem.expected.endswith("of them")
 
 
 def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
