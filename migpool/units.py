@@ -64,6 +64,12 @@ def parse_duration(value: object) -> float:
     return float(match[1] + _SECONDS[match[2]])
 
 
+def written_size(count: int) -> str:
+    """A whole number of bytes as a scenario would have it, exact: "64MiB", "1000"."""
+    exact = (f"{count // unit}{name}" for unit, name in _LARGEST_FIRST if unit > 1 and not count % unit)
+    return next(exact, f"{count}") if count else "0"
+
+
 def format_size(count: float) -> str:
     """A number of bytes: "512 B", "3.0 MiB"."""
     unit, name = next((pair for pair in _LARGEST_FIRST if count >= pair[0]), (1, "B"))

@@ -12,9 +12,9 @@ from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.backend import choose_backend
 from migpool_plugins.vcpu.device import BoardDevice, VcpuDevice, VcpuGroup
-from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.options import OPTIONS, VcpuOptions
 
-__all__ = ["devices"]
+__all__ = ["OPTIONS", "devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:

@@ -26,7 +26,7 @@ def said(options: Mapping[str, OptionValue], count: int = 1, side: Side = "sourc
         ({"bus": 0}, "vfio option bus is 0: use a whole number from 1 to 255"),
         ({"bus": True}, "vfio option bus is True: "),
         ({"precopy": "no"}, "vfio option precopy is 'no': use true or false"),
-        ({"time_limit": 0}, "vfio option time_limit is 0.0: use seconds over 0"),
+        ({"time_limit": 0}, "vfio option time_limit is 0: use seconds over 0"),
         ({"time_limit": "1h"}, "vfio option time_limit is '1h': "),
         ({}, "vfio option device is None: use a device, such as "),
         ({"device": 7}, "vfio option device is 7: use a device"),
