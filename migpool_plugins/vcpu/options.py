@@ -50,7 +50,13 @@ _SAVE: Final = Option[SaveChoice].one_of(
     "threading model. Only the source's counts",
     _SAVES,
 )
-OPTIONS: Final = Options("vcpu", BACKEND, _BATCH, _HALT, LIMIT, _CPU, _SAVE)
+_OPTIONAL: Final = Option.flag(
+    "optional",
+    False,
+    "whether, with backend auto, the vCPUs are left out with a warning where neither KVM nor Unicorn works; both ends "
+    "must come to the same",
+)
+OPTIONS: Final = Options("vcpu", BACKEND, _BATCH, _HALT, LIMIT, _CPU, _SAVE, _OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class VcpuOptions:
     limit_s: float = LIMIT.default
     cpu: CpuChoice = _CPU.default
     save: SaveChoice = _SAVE.default
+    optional: bool = _OPTIONAL.default
 
     @classmethod
     def parse(cls, options: Mapping[str, OptionValue]) -> Self:

@@ -289,8 +289,9 @@ def commands_page() -> str:
     parts = [
         "`migpool COMMAND --help` says the same, with examples. `--debug`, which shows the traceback of an error, "
         "stands before or after every command; so do, where something runs, `-v` and `-vv` (log changes of state, or "
-        "everything) and `--log-format pretty|json`. `migpool --install-completion` has the shell complete commands, scenarios, models "
-        "and files. `NO_COLOR` and `COLUMNS` are honoured. How commands end: [exit codes](exit-codes.md)."
+        "everything) and `--log-format pretty|json`. `migpool --install-completion` has the shell complete commands, "
+        "scenarios, models and files. `NO_COLOR` and `COLUMNS` are honoured. How commands end: "
+        "[exit codes](exit-codes.md).",
     ]
     for name, function in commands():
         told = [marked(part) for part in paragraphs(function) if not part.startswith(("[cyan]", "Exit codes"))]

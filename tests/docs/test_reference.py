@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migpool.core import effects
-from migpool.scenario.schema import Scenario
+from migpool.scenario.schema import Scenario, Table
 from tests.docs.reference import DIRECTORY, PAGES, attribute_docstrings, commands, keys_of, parameters
 
 
@@ -20,8 +20,9 @@ def test_there_is_no_page_that_is_not_made() -> None:
 
 
 def test_every_key_kind_of_wait_and_option_says_what_it_is() -> None:
-    tables = map(keys_of, Scenario.model_fields)
-    for model in (Scenario, *(table for table in tables if table is not None)):
+    models: list[type[Table]] = [Scenario]
+    models += [table for table in map(keys_of, Scenario.model_fields) if table is not None]
+    for model in models:
         keys = {key for key in model.model_fields if model is not Scenario or keys_of(key) is None}
         assert keys <= attribute_docstrings(model).keys()
     assert {wait.name for wait in effects.Wait} <= attribute_docstrings(effects.Wait).keys()
