@@ -96,6 +96,11 @@ def format_duration(seconds: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} ms"
 
 
+def count_of(count: int, thing: str) -> str:
+    """A number of things: "1 device", "3 devices". ``thing``: one of them, to which an s is added for more."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def format_moment(nanoseconds: int) -> str:
     """When something was, among moments that are to be told apart: "3.2 ms", "12.345 s"."""
     return f"{nanoseconds / 1e6:.1f} ms" if nanoseconds < 10**9 else f"{nanoseconds / 1e9:.3f} s"

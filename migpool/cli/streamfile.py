@@ -13,6 +13,7 @@ import typer
 from migpool.cli.invocation import Interrupt, Invocation
 from migpool.cli.output import check_writable, complain, say
 from migpool.errors import Cancelled, UsageError
+from migpool.units import count_of
 
 _option = partial(typer.Option, rich_help_panel="Stream files")
 
@@ -98,7 +99,8 @@ def receive_stream_file(invocation: Invocation, path: Path, listen: str, channel
             listening=lambda where: announce(invocation, "listening on", address=str(where)),
         )
     told = "the source knows" if stored.acknowledged else "the source has no return path"
-    say(f"{path}: machine {stored.machine}, {stored.pages} pages received, {stored.size} bytes stored; {told}")
+    pages = count_of(stored.pages, "page")
+    say(f"{path}: machine {stored.machine}, {pages} received, {stored.size} bytes stored; {told}")
 
 
 def send_stream_file(
@@ -119,4 +121,4 @@ def send_stream_file(
     with interruptible() as interrupt:
         sent = send_file(path, address, channels, uuid=number, return_path=return_path, limit=idle, cancelled=interrupt)
     ends = "it runs at the destination" if sent.confirmed else "nobody has asked whether it runs at the destination"
-    say(f"{path}: machine {sent.machine} sent, {sent.pages} pages; {ends}")
+    say(f"{path}: machine {sent.machine} sent, {count_of(sent.pages, 'page')}; {ends}")

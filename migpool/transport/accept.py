@@ -17,6 +17,7 @@ from typing import Final
 
 from migpool.errors import PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import Idle
+from migpool.units import count_of
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
@@ -84,10 +85,11 @@ class Connections:
     def missing(self, opened: int, limit: float) -> str:
         """What has not come in time, in words, when so many connections were opened."""
         silent = opened - len(self._found) - (self._main is not None)
+        unknown = f", and {count_of(silent, 'connection')} that did not say what for" if silent else ""
         return (
             f"the source opened {len(self._found)} of {self.count} multifd channels and "
             f"{'no' if self._main is None else 'the'} main channel within {limit:g} s"
-            f"{f', and {silent} connections that have not said what they are' if silent else ''}: {self.remedy}"
+            f"{unknown}: {self.remedy}"
         )
 
 

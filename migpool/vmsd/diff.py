@@ -171,7 +171,7 @@ def _field(path: str, source: FieldLayout, destination: FieldLayout) -> Iterator
         yield _Hazard(path, "condition", Risk.DEPENDS, reason)
     if source.inner and destination.inner:
         if source.length != destination.length:
-            reason = f"{source.length} elements are written, {destination.length} are read"
+            reason = _written(source.length, destination.length, "element")
             yield _Hazard(path, "length", Risk.BREAKS, reason)
         inner, other_inner = source.inner, destination.inner
         yield from _contents(path, inner, other_inner, inner.version, other_inner.version)
@@ -180,8 +180,13 @@ def _field(path: str, source: FieldLayout, destination: FieldLayout) -> Iterator
             reason = "its size is fixed at one end and varies at the other"
             yield _Hazard(path, "size", Risk.DEPENDS, reason)
     elif source.total != destination.total:
-        reason = f"{source.total} bytes are written, {destination.total} are read"
+        reason = _written(source.total, destination.total, "byte")
         yield _Hazard(path, "size", Risk.BREAKS, reason)
+
+
+def _written(written: int | None, read: int | None, thing: str) -> str:
+    things = f"{thing} is" if written == 1 else f"{thing}s are"
+    return f"{written} {things} written, {read} {'is' if read == 1 else 'are'} read"
 
 
 def _block(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
 from migpool.device import DeviceContext, DeviceError, GivenOptions, Option, Options, Side
+from migpool.units import count_of
 from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, MAX_ENGINES, PROFILES, DeviceProfile, Fault, FaultKind
 
 MAX_DEVICES: Final = 4096
@@ -161,7 +162,9 @@ def each_device(
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
         raise options.wrong(key, value, f"{like}, or a list of them")
     if len(value) != context.count:
-        raise DeviceError(f"vfio option {key} has {len(value)} for {context.count} devices: give a list, one for each")
+        raise DeviceError(
+            f"vfio option {key} has {len(value)} for {count_of(context.count, 'device')}: give a list, one for each"
+        )
     return [str(text) for text in value]
 
 
@@ -187,7 +190,8 @@ def _overrides(options: GivenOptions, count: int) -> list[GivenOptions]:
         raise options.wrong("devices", value, _DEVICES.values)
     if len(value) > count:
         raise DeviceError(
-            f"vfio option devices has {len(value)} tables for {count} devices: remove some, or raise count"
+            f"vfio option devices has {count_of(len(value), 'table')} for {count_of(count, 'device')}: remove some, or "
+            "raise count"
         )
     return [
         options.within(f"devices[{number}]", table, _OVERRIDES, '{size = "1MiB"}') for number, table in enumerate(value)
@@ -199,7 +203,7 @@ def _fault(
 ) -> tuple[int, Fault | None]:
     """The number of the device and its fault; ``None`` if that belongs to the other side."""
     fault = options.within("fault", options[_FAULT], _FAULTS, _LIKE_FAULT)
-    most, why = context.count - 1, f", since there are {context.count} devices"
+    most, why = context.count - 1, f", since the entry makes {count_of(context.count, 'device')}"
     device = fault[Option.whole("device", 0, "", least=0, most=most, why=why)]
     side, at = fault[_SIDE], fault[_AT]
     state = profiles[device].size

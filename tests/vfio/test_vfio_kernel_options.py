@@ -32,7 +32,7 @@ def said(options: Mapping[str, OptionValue], count: int = 1, side: Side = "sourc
         ({"device": 7}, "vfio option device is 7: use a device"),
         ({"device": [1]}, "vfio option device is [1]: use a device"),
         ({"device": {"source": ABSENT}}, "vfio option device is {'source': 'ffff:ff:1f.7'}: use a table with "),
-        ({"device": ["a", "b"]}, "vfio option device has 2 for 1 devices: give a list, one for each"),
+        ({"device": ["a", "b"]}, "vfio option device has 2 for 1 device: give a list, one for each"),
         ({"device": ABSENT, "way": "vfio-user"}, 'vfio option way is \'vfio-user\': use "group" or "iommufd"'),
         ({"device": ABSENT}, f"there is no device {ABSENT}: "),
         ({"device": "eth0"}, "'eth0' names no device: "),

@@ -26,6 +26,7 @@ from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
 from migpool.streams.inspect.outline import printable
+from migpool.units import count_of
 from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
 from migpool.vmsd.layout import read_layouts
 
@@ -134,7 +135,8 @@ def _lines(changes: Sequence[Change], worst: Compatibility) -> list[str]:
         Risk.DEPENDS in (change.forward, change.backward) and Risk.BREAKS not in (change.forward, change.backward)
         for change in changes
     )
-    said = f"{len(changes)} differences, {breaks} that break, {depends} that break in some states"
+    does = {one: f"{one} that {'breaks' if one == 1 else 'break'}" for one in (breaks, depends)}
+    said = f"{count_of(len(changes), 'difference')}, {does[breaks]}, {does[depends]} in some states"
     return [*lines, f"{said}; forward: {worst.forward.name.lower()}, backward: {worst.backward.name.lower()}"]
 
 

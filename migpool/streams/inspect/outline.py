@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from migpool.streams.inspect.summary import OVER_MULTIFD, Framing, SectionSummary, StreamSummary
-from migpool.units import KIB, format_size
+from migpool.units import KIB, count_of, format_size
 from migpool.wire.returnpath import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -104,9 +104,10 @@ def _ram(root: Node, summary: StreamSummary) -> None:
         return
     normal, zero = sum(block.normal for block in summary.blocks), sum(block.zero for block in summary.blocks)
     used = sum(block.used_length for block in summary.blocks)
-    flushes = f", {summary.flushes} multifd flushes" if summary.flushes else ""
+    flushes = f", {summary.flushes} multifd {'flush' if summary.flushes == 1 else 'flushes'}" if summary.flushes else ""
     below = root.add(
-        "ram", f"{len(summary.blocks)} blocks, {size_text(used)}; in the stream {_pages(normal, zero)}{flushes}"
+        "ram",
+        f"{count_of(len(summary.blocks), 'block')}, {size_text(used)}; in the stream {_pages(normal, zero)}{flushes}",
     )
     for block in summary.blocks:
         gpa = "" if block.gpa is None else f" at {block.gpa:#x}"
@@ -114,7 +115,7 @@ def _ram(root: Node, summary: StreamSummary) -> None:
 
 
 def _pages(normal: int, zero: int) -> str:
-    return f"{normal + zero} pages ({normal} normal, {zero} zero)"
+    return f"{count_of(normal + zero, 'page')} ({normal} normal, {zero} zero)"
 
 
 def _sections(root: Node, summary: StreamSummary) -> None:
@@ -133,7 +134,7 @@ def section_name(section: SectionSummary) -> str:
 
 def _section(section: SectionSummary) -> str:
     if section.kind == OVER_MULTIFD:
-        parts = f"{section.count} packets" if section.count > 1 else "1 packet"
+        parts = count_of(section.count, "packet")
         return (
             f"over the multifd channels, instance {section.instance_id}, version {section.version}, "
             f"{section.size} bytes in {parts}, the first at byte {section.offset} of its channel"
@@ -158,7 +159,8 @@ def _description(root: Node, summary: StreamSummary) -> None:
         root.add("description", f"empty, at byte {found.offset}")
     else:
         more = f" and {found.over_multifd} over the multifd channels" if found.over_multifd else ""
-        root.add("description", f"{found.devices} devices{more}, {size_text(found.size)} at byte {found.offset}")
+        devices = count_of(found.devices or 0, "device")
+        root.add("description", f"{devices}{more}, {size_text(found.size)} at byte {found.offset}")
 
 
 def device_outline(device: DecodedSection) -> Node:
@@ -184,7 +186,7 @@ def _value(root: Node, name: str, value: object) -> None:
         if all(isinstance(each, str) and len(each) <= _ROW for each in value) and value:
             root.add(name, f"[{', '.join(map(str, value))}]")
             return
-        below = root.add(name, f"{len(value)} elements")
+        below = root.add(name, count_of(len(value), "element"))
         for index, each in enumerate(value):
             _value(below, f"[{index}]", each)
     elif isinstance(value, bool):

@@ -75,7 +75,7 @@ def test_each_change_is_a_line_with_its_direction_and_reason(pair: tuple[Path, P
     assert ended.out.splitlines() == [
         "breaks backward: dev: the source writes version 2, the destination reads up to 1",
         "safe: dev, subsection dev/s: the source does not send this subsection; it may be missing",
-        "2 differences, 1 that break, 0 that break in some states; forward: safe, backward: breaks",
+        "2 differences, 1 that breaks, 0 that break in some states; forward: safe, backward: breaks",
     ]
 
 
