@@ -270,14 +270,24 @@ def command_rows(function: Callable[..., object]) -> Iterator[tuple[str, str, st
             continue  # one of the common options
         metavar = "" if bool in (kind, *typing.get_args(kind)) else f" {told.metavar or choices(kind)}"
         if isinstance(told, OptionInfo):
-            # The first of them is taken for the default, as typer reads a declaration within Annotated.
-            what = ", ".join(f"`{word}{metavar}`" for word in (told.default, *(told.param_decls or ())))
+            what = ", ".join(f"`{word}{metavar}`" for word in names_of(told))
         else:
             what = f"`{metavar.strip()}`"
         empty = default in (None, "", False) or default is inspect.Parameter.empty or told.show_default is False
         value = default.value if isinstance(default, Enum) else default
         required = default is inspect.Parameter.empty
         yield what, "required" if required else "" if empty else f"`{value}`", marked(told.help or "")
+
+
+def names_of(told: OptionInfo) -> tuple[str, ...]:
+    """``--long``, ``-s``. The first is taken for the default, as typer reads a declaration within ``Annotated``."""
+    return (str(told.default), *(told.param_decls or ()))
+
+
+def option_words(function: Callable[..., object]) -> set[str]:
+    """Every option of a command, as it is typed."""
+    found = [told for _, told, _ in parameters(function) if isinstance(told, OptionInfo)]
+    return {word for told in found for name in names_of(told) for word in name.split("/")}
 
 
 def choices(kind: type) -> str:
