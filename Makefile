@@ -3,7 +3,9 @@
 # make soak    a thousand migrations in a row, in one pair of processes
 # make lab     decide the sixteen claims about threading models, forty minutes; lab-quick: a look, five minutes
 # make bench   set up, build the C program to compare with, and measure
-# make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it
+# make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
+#              then the same with the newest QEMU of Debian, in a chroot
+# make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
@@ -29,7 +31,7 @@ DEPENDENCIES ?= newest
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -86,6 +88,12 @@ bench-quick: $(READY)
 qemu: $(READY)
 	tests/qemu/setup
 	$(BIN)/pytest -m qemu tests/qemu
+	tests/debian/chroot sid qemu-system-x86
+	QEMU='build/debian/in-sid qemu-system-x86_64' $(BIN)/pytest -m qemu --basetemp build/qemu/tmp tests/qemu
+
+qemu-matrix: $(READY)
+	tests/qemu/matrix/setup
+	$(BIN)/python -m tests.qemu.matrix $(WRITE)
 
 browser: $(READY)
 	tests/browser/setup

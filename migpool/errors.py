@@ -93,6 +93,11 @@ class DeviceError(MigpoolError):
         return f"{where}: {self.message}"
 
 
+class DeviceBusy(DeviceError):
+    """The device does not answer yet. A plug-in raises it from ``wake``, which must not keep the other devices waiting:
+    it is resumed after them, and nothing is wrong with it if that succeeds."""
+
+
 class VerificationError(DeviceError):
     """A device's state arrived, and is not the state that was sent."""
 

@@ -33,7 +33,8 @@ out which thread should do which part of the work.
 
   [cyan]migpool send default --to tcp:HOST:4444 --json result.json[/]
 
-Exit codes: 0 completed and verified, 1 failed, 2 wrong usage, 130 cancelled.
+Exit codes: 0 completed, with every state verified that has a fingerprint at both ends
+(what says "not compared" has none), 1 failed or not confirmed, 2 wrong usage, 130 cancelled.
 """
 
 COMMANDS = "migpool.cli.commands"

@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     """Failed, or not verified, compatible or conforming; or what was printed could not be written."""
     USAGE = 2
     """Wrong usage: an option, a name, a scenario's key, a file that cannot be used. Nothing was done."""
+    CANNOT_TELL = 3
+    """`vmsd diff`: one cannot tell whether something breaks."""
     CANCELLED = 130
     """Cancelled by Ctrl-C (SIGINT), in order."""
     TERMINATED = 143

@@ -25,6 +25,7 @@ from migpool.scenario.schema import load_scenario
 from migpool.transport.address import Address
 
 TICK = 0.25
+LATE = "cancelled after the migration had completed"
 
 
 class OneSide:
@@ -126,10 +127,10 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
             if json_file is not None or not runs:
                 runs.append(run)
             if interrupt():
-                complain(f"cancelled: {last.error}" if last.error else "cancelled after the migration had completed")
+                complain(f"cancelled: {last.error}" if last.error else LATE)
                 code = interrupt.exit_code
                 break
-            if not run.verified:
+            if not run.succeeded:
                 complain(run_line(run))
                 code = 1
                 break
@@ -151,14 +152,18 @@ def receive_machines(side: OneSide) -> int:
     with Interrupt(complain) as interrupt:
         for number in side.numbers():
             result = side.migrate(number, interrupt)
+            begin, report = f"{side.model.name}, run {number}: {result.report.outcome.value}", result.report
+            if result.succeeded:
+                say(f"{begin}, {report.bytes} bytes received, the machine runs here")
+            elif report.running:
+                complain(f"{begin}: the machine runs here, but {result.error}")
+            elif not interrupt():
+                complain(f"{begin}: {result.error}")
             if interrupt():
-                complain(f"cancelled: {result.error}" if result.error else "cancelled between two migrations")
+                complain(LATE if result.succeeded else f"cancelled: {result.error}")
                 return interrupt.exit_code
-            if result.verified:
-                told = f"completed, {result.report.bytes} bytes received, the machine runs here"
-                say(f"{side.model.name}, run {number}: {told}")
+            if result.succeeded:
                 continue
-            complain(f"{side.model.name}, run {number}: {result.report.outcome.value}: {result.error}")
             if side.count or not side.listened:
                 return 1
     return 0

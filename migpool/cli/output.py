@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +32,18 @@ def complain(line: str) -> None:
     """One line on stderr, after what stands on stdout."""
     sys.stdout.flush()
     print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def noting() -> Callable[[str], None]:
+    """What tells the user of things that end nothing, on stderr: each line once, however often it comes."""
+    told: set[str] = set()
+
+    def note(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            complain(f"note: {line}")
+
+    return note
 
 
 def reported(path: Path) -> str:

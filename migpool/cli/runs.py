@@ -100,7 +100,7 @@ def run_models(
         made = sum(run.outcome == "completed" for run in result.runs)
         screen.print(f"migpool: cancelled; {made} of {count_of(len(planned), 'run')} had completed", highlight=False)
         return interrupt.exit_code
-    bad = [run for run in result.runs if not run.verified]
+    bad = [run for run in result.runs if not run.succeeded]
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
         if (unmade := len(planned) - len(result.runs)) > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,18 @@ from typing import Annotated
 import typer
 
 from migpool.cli.invocation import Interrupt, Invocation
-from migpool.cli.output import check_writable, complain, say
+from migpool.cli.output import check_writable, complain, noting, say
 from migpool.errors import Cancelled, UsageError
 from migpool.units import count_of
+
+
+class SwitchoverAck(StrEnum):
+    """Whether a destination that stores acknowledges a switchover that no device asks for."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
 
 _option = partial(typer.Option, rich_help_panel="Stream files")
 
@@ -38,6 +48,15 @@ ChannelsOption = Annotated[
 IdleOption = Annotated[
     float, _option("--idle", metavar="SECONDS", min=0.1, help="How long the other side may take or say nothing.")
 ]
+SwitchoverAckOption = Annotated[
+    SwitchoverAck,
+    _option(
+        "--switchover-ack",
+        help="With --store, acknowledge a switchover that no device asks for: auto as the version in the machine's "
+        "type says (up to 11.0 yes; later, or without one, no). A source with the capability switchover-ack waits for "
+        "it; one of QEMU 11.1 or later fails of it.",
+    ),
+]
 UuidOption = Annotated[
     str | None,
     _option("--uuid", metavar="UUID", help="The machine's uuid, if the file does not say it: multifd needs it."),
@@ -46,6 +65,9 @@ NoReturnPath = Annotated[
     bool,
     _option("--no-return-path", help="Do not ask the destination whether the machine runs.", show_default=False),
 ]
+
+
+_ACKNOWLEDGES = {SwitchoverAck.AUTO: None, SwitchoverAck.YES: True, SwitchoverAck.NO: False}
 
 
 @contextmanager
@@ -80,7 +102,9 @@ def is_stream_file(name: str) -> bool:
     return begins_as_a_stream(path)
 
 
-def receive_stream_file(invocation: Invocation, path: Path, listen: str, channels: int, idle: float) -> None:
+def receive_stream_file(
+    invocation: Invocation, path: Path, listen: str, channels: int, idle: float, switchover_ack: SwitchoverAck
+) -> None:
     """Store one machine."""
     from migpool.cli.logs import announce, configure
     from migpool.streams.file.tofile import receive_file
@@ -97,6 +121,8 @@ def receive_stream_file(invocation: Invocation, path: Path, listen: str, channel
             limit=idle,
             cancelled=interrupt,
             listening=lambda where: announce(invocation, "listening on", address=str(where)),
+            acknowledge=_ACKNOWLEDGES[switchover_ack],
+            noted=noting(),
         )
     told = "the source knows" if stored.acknowledged else "the source has no return path"
     pages = count_of(stored.pages, "page")

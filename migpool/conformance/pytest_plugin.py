@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--migpool-count", metavar="N", type=int, default=1, help="how many devices (default: 1)")
     group.addoption("--migpool-models", metavar="MODELS", default="", help="check devices under these (default: all)")
+    group.addoption("--migpool-no-fingerprint", action="store_true", help="its devices can have no fingerprint")
     group.addoption("--migpool-limit", metavar="SECONDS", type=float, default=60.0, help="for one check (default: 60)")
 
 
@@ -46,7 +47,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     try:
         if device:
             made = config.getoption("--migpool-option"), config.getoption("--migpool-count")
-            of_device = device_runs(device, *made, config.getoption("--migpool-models"), limit)
+            comparable = not config.getoption("--migpool-no-fingerprint")
+            models = config.getoption("--migpool-models")
+            of_device = device_runs(device, *made, models, limit, comparable=comparable)
             found += [(f"{device}::{check}", run) for check, run in of_device]
         if model:
             found += [(f"{model}::{check}", run) for check, run in model_runs(model, limit, config.add_cleanup)]

@@ -183,7 +183,8 @@ class Machine:
             raise UsageError(
                 f"{', '.join(not_quiet)} cannot be quiet before stopping, and so could still reach into one of the "
                 f"{len(reaching)} devices with peer-to-peer access that has stopped already: migrate with one such "
-                "device alone, or with drivers that all support a peer-to-peer state"
+                "device alone, or with drivers that all support a peer-to-peer state; VFIO devices that reach no other "
+                "have the option peer_to_peer = false"
             )
 
     def find(self, idstr: str, instance_id: int) -> Slot | None:

@@ -15,8 +15,9 @@ from threading import Lock
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Quiesce, Start, Stop, Wake
 from migpool.core.interpreter import Handlers, Interpreter, of
-from migpool.core.machine import Machine, per_device
+from migpool.core.machine import Machine, Slot, per_device
 from migpool.core.trace import Tracer
+from migpool.errors import DeviceBusy
 
 
 def stop(machine: Machine, tracer: Tracer, check: Callable[[], None]) -> None:
@@ -59,10 +60,19 @@ def start(machine: Machine, tracer: Tracer) -> None:
 def run_again(machine: Machine) -> Exception | None:
     """Let every device run on where it was saved, whether or not it had stopped; returns the first error.
 
-    A device that cannot does not keep the others from it.
+    A device that cannot does not keep the others from it; one that does not answer yet is waited for after them.
     """
-    woken = per_device(machine, lambda slot: of(slot, "wake", slot.device.wake))
-    resumed = per_device(machine, lambda slot: of(slot, "resume", slot.device.resume))
+    busy: list[Slot] = []
+
+    def wake(slot: Slot) -> None:
+        try:
+            of(slot, "wake", slot.device.wake)
+        except DeviceBusy:
+            busy.append(slot)
+
+    woken = per_device(machine, wake)
+    in_order = (*(slot for slot in machine if slot not in busy), *busy)
+    resumed = per_device(in_order, lambda slot: of(slot, "resume", slot.device.resume))
     return woken or resumed
 
 

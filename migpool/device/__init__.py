@@ -64,12 +64,13 @@ from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.options import GivenOptions, Option, Options
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.device.tagged import Part, TaggedDevice
-from migpool.errors import DeviceError, VerificationError
+from migpool.errors import DeviceBusy, DeviceError, VerificationError
 
 __all__ = [
     "ConfigChannel",
     "ConfigLock",
     "Device",
+    "DeviceBusy",
     "DeviceContext",
     "DeviceError",
     "DevicePlugin",

@@ -68,6 +68,8 @@ class Device(ABC):
         remark: what there is to say of it after ``verify`` ("stood still for 31 ms"), in a few words; may be empty.
         peer_to_peer: for a device that reaches into other devices by itself (DMA), whether it can be quiet before it
             stops; ``None`` for one that does not. A machine in which one of several such devices cannot is refused.
+        comparable: whether there is a way to tell what state the device has (``fingerprint``). ``False`` where only
+            hardware, or somebody else's process, knows: a migration of it is completed, and not compared.
     """
 
     idstr: str
@@ -86,6 +88,7 @@ class Device(ABC):
     note: str = ""
     remark: str = ""
     peer_to_peer: bool | None = None
+    comparable: bool = True
 
     # ---------------------------------------------------------------- source
 
@@ -158,6 +161,9 @@ class Device(ABC):
 
         May block. Called for every device before ``start`` (at the destination) or ``resume`` (at the source, after
         ``abort`` too, and whether or not ``quiesce`` was called) is called for any. Takes back an ``abort``.
+
+        Raises:
+            DeviceBusy: at the source only: the device does not answer yet; it is resumed after the others.
         """
         return None
 

@@ -14,11 +14,14 @@ class Pending:
         stopcopy: bytes that can be saved only after it has stopped. An estimate is enough.
         initial: the part of ``precopy`` that should be loaded before the machine stops, since the destination needs it
             to be quick afterwards. The switchover waits until it is 0 and the destination has said that it has it.
+        guessed: whether the device cannot say what ``precopy`` is, which is then as much as to read of it in a round.
+            It is read until it has nothing, and then says 0; or for the most rounds that there may be.
     """
 
     precopy: int = 0
     stopcopy: int = 0
     initial: int = 0
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

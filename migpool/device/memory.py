@@ -46,6 +46,7 @@ class MemoryDevice(Device):
 
     idstr = "ram"
     version = 4
+    comparable = False  # it is written from the start on
     page_size: int = 4096
 
     @property

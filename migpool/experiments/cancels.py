@@ -91,7 +91,7 @@ def _cancel_under(
             if cancelled.source.outcome is not State.COMPLETED:
                 with _machine(scenario, "destination") as destination:
                     again = migrate(source, destination, model, scenario.settings())
-                good = again.completed and again.source.verified
+                good = again.completed and again.source.succeeded
                 dead.append("" if good else f"{when}: {again.error or 'its state is wrong'}")
         left.append(_left_since(before, when))
     return left, dead

@@ -55,7 +55,7 @@ def fields(variants: Sequence[Variant], rounds: Sequence[Round]) -> list[FieldFi
         timed = [
             (median(times), one)
             for one in field
-            if (times := [run.downtime_ms for run in _verified(one.name, rounds) if run.downtime_ms is not None])
+            if (times := [run.downtime_ms for run in _succeeded(one.name, rounds) if run.downtime_ms is not None])
         ]
         if timed:
             _, best = min(timed, key=lambda pair: pair[0])
@@ -86,8 +86,8 @@ def _grown(variant: Variant) -> str:
     return next((name for name in _models(variant) if name in GROWN), "")
 
 
-def _verified(name: str, rounds: Sequence[Round]) -> list[RunResult]:
-    return [run for runs in rounds if (run := runs.get(name)) is not None and run.verified]
+def _succeeded(name: str, rounds: Sequence[Round]) -> list[RunResult]:
+    return [run for runs in rounds if (run := runs.get(name)) is not None and run.succeeded]
 
 
 def _field(field: Sequence[Variant], best: Variant, rounds: Sequence[Round]) -> FieldFinding:
@@ -108,8 +108,8 @@ def _field(field: Sequence[Variant], best: Variant, rounds: Sequence[Round]) -> 
 
 
 def _reason(of: str, to: str, rounds: Sequence[Round]) -> str:
-    both = [runs for runs in rounds if all((run := runs.get(name)) is not None and run.verified for name in (of, to))]
-    ours, theirs = (_verified(name, both) for name in (of, to))
+    both = [runs for runs in rounds if all((run := runs.get(name)) is not None and run.succeeded for name in (of, to))]
+    ours, theirs = (_succeeded(name, both) for name in (of, to))
     more = {
         kind: fmean(run.attribution.get(kind, 0.0) for run in ours)
         - fmean(run.attribution.get(kind, 0.0) for run in theirs)

@@ -97,7 +97,7 @@ def make_rounds(
                 ended = "cancelled"
                 break
             runs[variant.name] = run
-            if not run.verified:
+            if not run.succeeded:
                 failures.append(f"{variant.name}, round {len(rounds) + 1}: {run.error or run.outcome}")
         rounds.append(runs)
         longest = max(longest, clock() - begin)
@@ -127,7 +127,7 @@ def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFindi
 
 
 def _value(run: RunResult | None, measure: Measure) -> float | None:
-    if run is None or not run.verified:
+    if run is None or not run.succeeded:
         return None
     return run.downtime_ms if measure == "downtime" else run.total_ms
 

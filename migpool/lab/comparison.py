@@ -230,7 +230,7 @@ class LiveProgress:
         self._say(planned, said)
 
     def ended(self, run: Run) -> None:
-        if not run.result.verified:
+        if not run.result.succeeded:
             self._progress.console.print(run_line(run.result, reason=False), markup=False, highlight=False)
         self._progress.advance(self._task)
 

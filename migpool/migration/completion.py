@@ -4,21 +4,27 @@ Guarantees:
 
 1. Everything has been sent: whether the machine moves is the destination's decision. The source takes it back only
    after the destination has said, or shown by ending the connection without RUNNING, that it does not run there.
-2. A destination that says nothing leaves the machine stopped here, and the error says so: never two run.
-3. A device's state is called verified only where both ends gave a fingerprint.
+2. A destination that says nothing, or what makes no sense, leaves the machine stopped here, and the error says so:
+   never two run.
+3. A device's state is called verified only where both ends gave a fingerprint. A destination that keeps back the one
+   that this end has too, has not confirmed what it runs.
+4. The machine runs there at the earliest when everything has been sent, whatever the destination's clock says.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
+from typing import Final
 
 from migpool.core.interpreter import of
 from migpool.core.machine import Machine
-from migpool.errors import Cancelled, PeerError, TimeLimitExceeded, VerificationError
+from migpool.errors import Cancelled, PeerError, ProtocolError, TimeLimitExceeded, VerificationError
 from migpool.migration.report import boot_id, digest_of
 from migpool.migration.return_path import RUNS_THERE, ReturnPath
+
+_LOOK: Final = "it stays stopped here; look there before you resume it"
 
 
 class Completion:
@@ -30,6 +36,7 @@ class Completion:
         end: ends the main channel, which asks the destination to give up; its answers still come.
         credited: whether the destination speaks this project's own messages; else its last word is all there is.
         limit: how long it may be silent, in seconds.
+        sent: when everything but the stream's end had been sent, CLOCK_MONOTONIC in nanoseconds.
         round_trip: of a message to it and back, in nanoseconds.
     """
 
@@ -41,6 +48,7 @@ class Completion:
         *,
         credited: bool,
         limit: float,
+        sent: int,
         round_trip: int,
     ) -> None:
         self._machine = machine
@@ -48,6 +56,7 @@ class Completion:
         self._end = end
         self._credited = credited
         self._limit = limit
+        self._sent = sent
         self._round_trip = round_trip
 
     def running(self, doubt: Callable[[], object]) -> tuple[int, str]:
@@ -74,10 +83,13 @@ class Completion:
         except (Cancelled, TimeLimitExceeded):
             if not self._ask_for_verdict(doubt):
                 raise
-        running = return_path.running
-        if running is not None and running.boot_id == boot_id():
+        except ProtocolError as error:
+            doubt()
+            raise PeerError(f"{error}; whether the machine runs there nobody can say: {_LOOK}") from None
+        running, heard = return_path.running, return_path.running_at or time.monotonic_ns()
+        if running is not None and running.boot_id == boot_id() and self._sent <= running.nanoseconds <= heard:
             return running.nanoseconds, "monotonic"
-        return (return_path.running_at or time.monotonic_ns()) - self._round_trip // 2, "return-path"
+        return max(self._sent, heard - self._round_trip // 2), "return-path"
 
     def _ask_for_verdict(self, doubt: Callable[[], object]) -> bool:
         """Ask the destination to give up, by the end of the main channel; whether the machine runs there.
@@ -89,30 +101,38 @@ class Completion:
         if runs is None:
             doubt()
             raise PeerError(
-                f"the destination has not said within {self._limit:g} s whether the machine runs there: "
-                "it stays stopped here; look there before you resume it"
+                f"the destination has not said within {self._limit:g} s whether the machine runs there: {_LOOK}"
             )
         return runs
 
-    def confirm(self, verified: dict[int, bool]) -> None:
+    def confirm(self, verified: dict[int, bool], omitted: Collection[int] = ()) -> None:
         """Hear the destination's last word, and compare every device's state with what was saved here.
 
         Arguments:
             verified: filled, by slot, with whether the state there is the one that was sent.
+            omitted: the slots of which nothing was sent, since their devices needed nothing.
 
         Raises:
             PeerError: something went wrong there after the machine ran.
-            VerificationError: a device's state is not what was sent.
+            VerificationError: a device's state is not what was sent, or there is nothing to compare it with.
         """
         return_path = self._return_path
         return_path.wait("the destination's last word", lambda: return_path.shut is not None)
         if return_path.failure:
             raise PeerError(f"{RUNS_THERE}: {return_path.failure}")
+        if not self._credited:
+            return
+        kept_back = []
         for slot in self._machine:
-            theirs = return_path.digests.get(slot.number)
+            theirs = return_path.digests.get(slot.number, b"")
             ours = of(slot, "fingerprint", partial(digest_of, slot.device))
-            if theirs is not None and any(theirs) and any(ours):
+            if any(ours) and any(theirs):
                 verified[slot.number] = ours == theirs
+            elif any(ours) and slot.number not in omitted:
+                kept_back.append(slot.name)
         wrong = [slot.name for slot in self._machine if verified.get(slot.number) is False]
         if wrong:
             raise VerificationError(f"{RUNS_THERE} its state is not what was sent: {', '.join(wrong)}")
+        if kept_back:
+            text = f"{RUNS_THERE} it gives no fingerprint to compare with the one here: {', '.join(kept_back)}"
+            raise VerificationError(text)

@@ -8,6 +8,7 @@ and the source is told why; an error after the start is told too, but the machin
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 import threading
@@ -36,7 +37,7 @@ from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
-from migpool.transport.accept import accept_all
+from migpool.transport.accept import BACKLOG, Arrivals, Connections, accept_all
 from migpool.transport.address import Address
 from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
@@ -59,6 +60,7 @@ from migpool.wire.stream import FILE_MAGIC, DeviceSection, Eof, FileHeader, Stre
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
 
+LOGGER = logging.getLogger(__name__)
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
 GOODBYE = 2.0
@@ -94,6 +96,8 @@ class Destination(Endpoint):
     ) -> None:
         super().__init__(machine, settings, scheduler, **options)
         self._listening = listening
+        self._door = contextlib.ExitStack()
+        self._arrivals: Arrivals | None = None
         self._schema = MachineSchema(machine)
         self._deciding = threading.Lock()
         self._decided = False
@@ -101,7 +105,6 @@ class Destination(Endpoint):
         # Atomic: each store and look-up; a device has one job a round.
         self._following: dict[int, int] = {}
         self._memory: RamDestination | None = None
-        self._verified: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
@@ -116,9 +119,7 @@ class Destination(Endpoint):
             self._start_machine()
             self._confirm()
         except Exception as error:
-            self._hear_greeting()
-            self._switch.cancel(error)
-            self._return_path.fail(self._switch.reason or error)
+            self._refuse(error)
             raise
         self._say_goodbye()
 
@@ -136,26 +137,44 @@ class Destination(Endpoint):
 
     def _accept(self, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
-        with contextlib.ExitStack() as door:
-            listener, bound = listen(self._address, settings.channels + 1)
-            door.enter_context(listener)
-            door.callback(bound.unlink)
-            if self._listening is not None:
-                self._listening(bound)
-            connections = accept_all(
+        door = stack.enter_context(self._door)
+        listener, bound = listen(self._address, BACKLOG)
+        door.enter_context(listener)
+        door.callback(bound.unlink)
+        if self._listening is not None:
+            self._listening(bound)
+        connections = Connections(settings.channels, noted=LOGGER.warning)
+        try:
+            self._arrivals = accept_all(
                 listener,
-                settings.channels,
+                connections,
                 first_limit=settings.accept_limit,
                 limit=settings.connect_limit,
                 prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
                 check=self._switch.check,
                 stack=stack,
             )
-        main = self._main = connections.main_channel
-        self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
+        except MigpoolError as error:
+            if connections.main is not None:
+                self._meet(connections.main)
+                self._items = self._read_items(StreamReader(self._schema))
+                self._refuse(error)
+            raise
+        main = self._meet(connections.main_channel)
         for sock in (main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
+
+    def _meet(self, main: socket.socket) -> socket.socket:
+        self._main = main
+        self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
+        return main
+
+    def _refuse(self, error: Exception) -> None:
+        """Tell the source why, as well as it understands."""
+        self._hear_greeting()
+        self._switch.cancel(error)
+        self._return_path.fail(self._switch.reason or error)
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
         self._accepted = True
@@ -313,6 +332,7 @@ class Destination(Endpoint):
     def _configure(self, item: Configuration) -> None:
         named = item.capabilities or ()
         self._return_path.extended = CREDITS_CAPABILITY in named
+        self._close_door()
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
@@ -332,6 +352,12 @@ class Destination(Endpoint):
                 item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
             )
         self._states.happen(Event.CONNECTED)
+
+    def _close_door(self) -> None:
+        """The source opened all its connections before it said what it says now: see whether there are too many."""
+        with self._door.pop_all():
+            if self._arrivals is not None:
+                self._arrivals.take_pending()
 
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:

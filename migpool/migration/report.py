@@ -108,9 +108,21 @@ class SideReport:
         return sum(device.bytes_before_stop for device in self.devices)
 
     @property
-    def verified(self) -> bool:
-        """Whether the machine runs at the destination, and every device's state is the one that was sent."""
+    def succeeded(self) -> bool:
+        """Whether the machine runs at the destination, and no device's state is known to be another one."""
         return self.outcome is State.COMPLETED and not any(device.verified is False for device in self.devices)
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether the fingerprints of both ends say that every device's state at the destination is the one sent.
+
+        ``None`` if the machine runs there and not every state was compared: a device has no fingerprint, or this is the
+        destination, which compares nothing.
+        """
+        if not self.succeeded:
+            return False
+        compared = [device.verified for device in self.devices if device.bytes]
+        return True if compared and all(compared) else None
 
 
 def boot_id() -> bytes:

@@ -6,6 +6,8 @@ Guarantees:
 2. The destination's own reason for a failure is kept, also when another thread noticed the failure first.
 3. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
    chunk.
+4. A message that cannot come yet, or not once more, is a protocol error: RUNNING (and SHUT 0 of a destination that
+   knows no RUNNING) before everything has been sent, DIGEST or SHUT 0 before RUNNING, anything after SHUT.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class ReturnPath:
         limit: how long an answer may take, in seconds.
         grant: takes a grant: an iterable device's place and its limit; says whether there is such a device.
         waiting: what waits for room just now, in words; empty if nothing does.
+        devices: how many devices the machine has.
         extension: whether the destination speaks this project's own messages.
 
     Attributes:
@@ -58,6 +61,7 @@ class ReturnPath:
         limit: float,
         grant: Callable[[int, int], bool],
         waiting: Callable[[], str],
+        devices: int,
         *,
         extension: bool,
     ) -> None:
@@ -66,6 +70,9 @@ class ReturnPath:
         self._limit = limit
         self._grant = grant
         self._waiting = waiting
+        self._devices = devices
+        self._extension = extension
+        self._all_sent = False
         self._reader = ReturnPathReader(extension)
         self._news = threading.Condition(threading.Lock())
         self._stopped = False
@@ -103,6 +110,11 @@ class ReturnPath:
     def stop(self) -> None:
         """Have ``listen`` end at its next tick."""
         self._stopped = True
+
+    def expect_running(self) -> None:
+        """Everything but the stream's end has been sent: from now on the machine may run at the destination."""
+        with self._news:
+            self._all_sent = True
 
     def wait(self, what: str, answered: Callable[[], bool]) -> None:
         """Wait until ``answered``.
@@ -142,7 +154,7 @@ class ReturnPath:
 
         Returns:
             ``True`` if it does, ``False`` if the destination gave up or ended the connection without starting it,
-            ``None`` if it has not said within ``patience`` seconds.
+            ``None`` if it has not said within ``patience`` seconds, or nothing that can be understood.
         """
         deadline = time.monotonic() + patience
         with self._news:
@@ -150,6 +162,8 @@ class ReturnPath:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
             if self.running is not None or self.shut == 0:
                 return True
+            if isinstance(self._over, ProtocolError):
+                return None
             return False if self.shut is not None or self._over is not None else None
 
     def _take(self, message: Message) -> None:
@@ -167,6 +181,8 @@ class ReturnPath:
                 self._switch.cancel(PeerGone(NO_REASON))
 
     def _note(self, message: Message) -> None:
+        if right := self._out_of_place(message):
+            raise ProtocolError(message.offset, type(message).__name__.upper(), right)
         match message:
             case Welcome():
                 self.welcome = message
@@ -188,6 +204,27 @@ class ReturnPath:
                     message.offset, "return path", f"no request for pages or bitmaps, found {type(message).__name__}"
                 )
 
+    def _out_of_place(self, message: Message) -> str:
+        """What would have been right instead of a message that cannot come now; empty if it can."""
+        if self.shut is not None:
+            return "nothing after SHUT, which is the last message"
+        match message:
+            case Running() if self.running is not None:
+                return "one RUNNING, found another"
+            case Running() if not self._all_sent:
+                return "not before everything has been sent: the machine has not left the source"
+            case Shut(0) if self._extension and self.running is None:
+                return "RUNNING before it"
+            case Shut(0) if not self._all_sent:
+                return "not before everything has been sent: the machine has not left the source"
+            case Digest() if self.running is None:
+                return "RUNNING before it"
+            case Digest(place) if place >= self._devices or place in self.digests:
+                return f"the place of one of {self._devices} devices, each once, found {place}"
+            case Welcome() if self.welcome is not None:
+                return "one WELCOME, found another"
+        return ""
+
     def _idle(self) -> None:
         if self._stopped:
             raise Cancelled("the return path is no longer needed")
@@ -199,7 +236,10 @@ class ReturnPath:
         with self._news:
             self._over = self._over or error
             self._news.notify_all()
-        if self.running is None and not self._stopped:
+        if self.running is not None or self._stopped:
+            return
+        # Once everything has been sent, what makes no sense leaves open whose the machine is: whoever waits decides.
+        if not (self._all_sent and isinstance(error, ProtocolError)):
             self._switch.cancel(error)
 
     def _wake(self) -> None:

@@ -121,7 +121,7 @@ class Source(Endpoint):
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._memory = None
-        self._round_trip = 0
+        self._round_trip = self._sent = 0
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
@@ -144,6 +144,9 @@ class Source(Endpoint):
         self._save()
         if optional:
             description = self._describe()
+        if self._linked:
+            self._return_path.expect_running()
+        self._sent = time.monotonic_ns()
         self._main.write([eof(), *vm_description(description)])
         self._hand_over()
 
@@ -176,6 +179,7 @@ class Source(Endpoint):
             settings.peer_limit,
             self._gates.grant,
             self._waiting,
+            len(self.machine),
             extension=settings.credits,
         )
         self._linked = True
@@ -390,11 +394,12 @@ class Source(Endpoint):
             self._end,
             credited=settings.credits,
             limit=settings.peer_limit,
+            sent=self._sent,
             round_trip=self._round_trip,
         )
         self._running, self._clock = completion.running(partial(self._states.happen, Event.DOUBT))
         self._states.happen(Event.RUNNING)
-        completion.confirm(self._verified)
+        completion.confirm(self._verified, self._omitted)
 
     def _submit_configs(self) -> None:
         """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""

@@ -122,8 +122,10 @@ class RoundMeasure:
 
     @property
     def expected_downtime(self) -> float | None:
-        """How long what is left takes at that rate, in seconds; ``None`` if no rate is known."""
-        return (self.left.precopy + self.left.stopcopy) / self.rate if self.rate else None
+        """How long what is left takes at that rate, in seconds; ``None`` if the rate, or what is left, is not known."""
+        if self.left.guessed or not self.rate:
+            return None
+        return (self.left.precopy + self.left.stopcopy) / self.rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,8 @@ class Precopy:
                 self._turns.pause(PAUSE)
             pending, measured = self._look()
             for over, (slot, left) in zip(left_over, pending, strict=True):
-                self.redone[slot.number] += max(0, left.precopy - max(0, over))
+                if not left.guessed:
+                    self.redone[slot.number] += max(0, left.precopy - max(0, over))
             if self._watch is not None:
                 self._watch(Round(self._rounds, moved, took / 1e9, before, measured, sent))
         if verdict is Decision.GIVE_UP:
@@ -274,6 +277,7 @@ class Precopy:
             precopy=sum(left.precopy for _, left in pending),
             stopcopy=sum(left.stopcopy for _, left in pending),
             initial=sum(left.initial for _, left in pending),
+            guessed=any(left.guessed for _, left in pending),
         )
         now = time.monotonic_ns()
         if self._least_initial is None or together.initial < self._least_initial:

@@ -3,11 +3,15 @@
 Each says what it is by its first bytes. Exactly these are read here, 4 of the main channel and 64 of a multifd channel:
 what follows is still in the socket for those who understand it. All connections are listened to at once, as a source
 may first open all of them and only then speak.
+
+Where a port can be reached, others connect too: what watches over a network connects and closes. So a connection counts
+from its first byte on, and one that is closed without any is noted and forgotten.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 import time
@@ -15,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import PeerGone, ProtocolError, TimeLimitExceeded
+from migpool.errors import PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import Idle
 from migpool.units import count_of
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
@@ -23,6 +27,19 @@ from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
 TICK: Final = 0.2
 """How long a wait lasts at most before it is looked whether to go on, in seconds."""
+BACKLOG: Final = 256
+"""How many connections may wait to be accepted: more than a source opens, so that one too many is seen here."""
+SETTLING: Final = 0.2
+"""Seconds without a new connection after which a source is taken to have opened all of them."""
+GONE: Final = 1.0
+"""Seconds in which all connections of a source must have come that has ended one of them."""
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""What a connection begins with whose ends have agreed on TLS."""
+SILENT: Final = "a connection was closed without a byte, as health checks do: ignored"
+
+
+class Stranger(Exception):
+    """A connection is none of the source's; the message says what it was."""
 
 
 @dataclass(slots=True)
@@ -31,23 +48,33 @@ class Connections:
 
     Arguments:
         count: how many multifd channels there must be.
-        remedy: what to do when it opens another number of them.
+        remedy: what else to say of another number of them.
+        noted: told, in a line, of a connection that is none of the source's.
 
     Attributes:
+        main: the main channel, once it has come.
+        most: how many multifd channels the source has, if it has shown more than there must be; else 0.
         uuid: the machine's uuid as each multifd channel said it; zeros if it has none, or there is no channel.
     """
 
     count: int
-    remedy: str
+    remedy: str = ""
+    noted: Callable[[str], object] = lambda _: None
+    most: int = 0
     uuid: bytes = bytes(16)
-    _main: socket.socket | None = None
+    main: socket.socket | None = None
     _found: dict[int, socket.socket] = field(default_factory=dict)
 
     @property
     def main_channel(self) -> socket.socket:
         """The main channel, once all have come; its first four bytes, the magic, have been read."""
-        assert self._main is not None
-        return self._main
+        assert self.main is not None
+        return self.main
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of the source has come."""
+        return self.main is not None or bool(self._found or self.most)
 
     @property
     def channels(self) -> tuple[socket.socket, ...]:
@@ -57,105 +84,246 @@ class Connections:
     @property
     def complete(self) -> bool:
         """Whether all of the source has come."""
-        return self._main is not None and len(self._found) == self.count
+        return self.main is not None and len(self._found) == self.count
 
     def add(self, sock: socket.socket, first: bytes) -> bool:
         """Take what a connection has said so far; returns whether it has said what it is.
 
+        A connection of the source's takes the place of an earlier one of the same kind: that one was a stranger's, or
+        the source has begun again. Once all have come, it is the later one that belongs to nobody here.
+
         Raises:
-            ProtocolError: it belongs to no migration, or to one with other channels.
+            ProtocolError: the channels are not those of one machine.
+            Stranger: it belongs to no migration, or to no other than the one that is under way.
         """
-        if len(first) == MAIN_MAGIC_SIZE and begins_main_channel(first):
-            if self._main is not None:
-                raise ProtocolError(0, "connection", "one main channel, found a second")
-            self._main = sock
+        try:
+            if len(first) == MAIN_MAGIC_SIZE and begins_main_channel(first):
+                self._replace(self.main, "main channel")
+                self.main = sock
+                return True
+            if len(first) < INITIAL_SIZE:
+                return False
+            packet = parse_initial_packet(first)
+        except ProtocolError as error:
+            raise Stranger(f"a connection that is no migration's was closed: {foreign(first) or error}") from None
+        if packet.channel >= self.count:
+            self.most = max(self.most, packet.channel + 1)
             return True
-        if len(first) < INITIAL_SIZE:
-            return False
-        packet = parse_initial_packet(first)
-        if packet.channel >= self.count or packet.channel in self._found:
-            right = f"channels 0 to {self.count - 1}, each once" if self.count else "no multifd channel"
-            raise ProtocolError(0, "multifd initial packet", f"{right}, found {packet.channel}: {self.remedy}")
-        if self._found and packet.uuid != self.uuid:
-            raise ProtocolError(8, "multifd initial packet", "the same uuid on each channel, found two")
+        self._replace(self._found.get(packet.channel), f"multifd channel {packet.channel}")
         self._found[packet.channel] = sock
+        if packet.uuid != self.uuid and len(self._found) > 1:
+            raise ProtocolError(8, "multifd initial packet", "the same uuid on each channel, found two")
         self.uuid = packet.uuid
         return True
 
-    def missing(self, opened: int, limit: float) -> str:
-        """What has not come in time, in words, when so many connections were opened."""
-        silent = opened - len(self._found) - (self._main is not None)
-        unknown = f", and {count_of(silent, 'connection')} that did not say what for" if silent else ""
+    def _replace(self, earlier: socket.socket | None, what: str) -> None:
+        if self.complete:
+            raise Stranger(f"a connection was closed that says it is the {what}, which the migration under way has")
+        if earlier is not None:
+            self.noted(f"a second connection says that it is the {what}: the first one is closed")
+            earlier.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source has ended one of them already, as it does when it has said everything, or has gone."""
+        watch = select.poll()
+        for sock in (self.main, *self._found.values()):
+            if sock is not None:
+                watch.register(sock, select.POLLRDHUP)
+        return bool(watch.poll(0))
+
+    def given_up(self) -> str:
+        """What has come of a source that has ended a connection before all had come, in words."""
         return (
             f"the source opened {len(self._found)} of {self.count} multifd channels and "
-            f"{'no' if self._main is None else 'the'} main channel within {limit:g} s"
-            f"{unknown}: {self.remedy}"
+            f"{'no' if self.main is None else 'the'} main channel, then ended one: it failed or was cancelled there; "
+            f"or {self.remedy or 'both ends need the same number of channels'}"
+        )
+
+    def missing(self, unclear: int, limit: float) -> str:
+        """What has not come in time, in words.
+
+        Arguments:
+            unclear: how many connections have not said what they are.
+            limit: the time, in seconds.
+        """
+        unknown = count_of(unclear, "connection")
+        return (
+            f"the source opened {len(self._found)} of {self.count} multifd channels and "
+            f"{'no' if self.main is None else 'the'} main channel within {limit:g} s"
+            f"{f', and {unknown} that did not say what for' if unclear else ''}: "
+            f"{self.remedy or 'both ends need the same number of channels'}"
         )
 
 
-def one_too_many(channels: int, remedy: str) -> ProtocolError:
-    """The error for a connection beyond the main channel and ``channels`` multifd channels."""
-    return ProtocolError(0, "connection", f"a main channel and {channels} for multifd, found one more: {remedy}")
+def foreign(first: bytes) -> str:
+    """What a connection is that begins with these bytes and is no migration's; empty if it is not known here."""
+    return "it is TLS (16 03), so let the source migrate without tls-creds" if first[:2] == TLS_HANDSHAKE else ""
+
+
+def took(number: int, channels: int) -> str:
+    """What is said at both ends when the source has more multifd channels than the destination."""
+    return f"the destination took {number} of {channels} multifd channels: both ends need the same number of channels"
+
+
+class Arrivals:
+    """Accepts a source's connections, and listens to each until it has said what it is.
+
+    Arguments:
+        listener: where they come.
+        connections: takes those that have said it.
+        prepare: sets a connection's options.
+        stack: closes the connections.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        connections: Connections,
+        prepare: Callable[[socket.socket], None],
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._listener = listener
+        self._connections = connections
+        self._prepare = prepare
+        self._stack = stack
+        self._said: dict[socket.socket, bytes] = {}
+        self._selector = stack.enter_context(contextlib.closing(selectors.DefaultSelector()))
+        listener.settimeout(TICK)  # a connection may be gone again before it is accepted
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been said."""
+        return self._connections.begun or any(self._said.values())
+
+    @property
+    def unclear(self) -> int:
+        """How many connections have not said what they are, and are still open."""
+        return len(self._said)
+
+    def fileno(self) -> int:
+        """What to wait for until there is something to :meth:`take`."""
+        return self._selector.fileno()
+
+    def take(self, wait: float) -> None:
+        """Accept who comes, and hear what they say, for ``wait`` seconds at most.
+
+        Raises:
+            PeerError: the source has more channels than there must be, or broke one that was saying what it is.
+            ProtocolError: the channels are not those of one machine.
+        """
+        self._hear_all(wait)
+        self._count_them()
+
+    def take_pending(self) -> None:
+        """Hear all who have connected by now; raises as :meth:`take`. Who has said nothing is given a moment."""
+        for _ in range(2 * BACKLOG):
+            if not self._hear_all(0) and not (self._said and self._hear_all(SETTLING)):
+                break
+        self._count_them()
+
+    def _count_them(self) -> None:
+        connections = self._connections
+        if connections.most:
+            for _ in range(2 * BACKLOG):  # the others are on their way
+                if not self._hear_all(SETTLING):
+                    break
+            told = took(connections.count, connections.most)
+            raise PeerError(f"{told}; {connections.remedy}" if connections.remedy else told)
+
+    def _hear_all(self, wait: float) -> bool:
+        """Do so once; returns whether there was anything."""
+        ready = self._selector.select(wait)
+        for key, _ in ready:
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            try:
+                if sock is self._listener:
+                    self._accept()
+                else:
+                    self._hear(sock)
+            except Stranger as stranger:
+                self._connections.noted(str(stranger))
+        return bool(ready)
+
+    def _accept(self) -> None:
+        try:
+            sock = self._stack.enter_context(self._listener.accept()[0])
+            self._prepare(sock)
+        except TimeoutError:
+            return
+        except OSError:
+            raise Stranger(SILENT) from None  # it has been reset since
+        self._said[sock] = b""
+        self._selector.register(sock, selectors.EVENT_READ)
+
+    def _hear(self, sock: socket.socket) -> None:
+        said = self._said[sock]
+        try:
+            said += _read(sock, said)
+            self._said[sock] = said
+            if self._connections.add(sock, said):
+                self._forget(sock)
+        except (Stranger, PeerGone) as gone:
+            self._forget(sock)
+            sock.close()
+            if isinstance(gone, PeerGone) and self._connections.complete:
+                raise Stranger(f"{gone}: ignored") from None
+            raise
+
+    def _forget(self, sock: socket.socket) -> None:
+        self._selector.unregister(sock)
+        del self._said[sock]
 
 
 def accept_all(
     listener: socket.socket,
-    channels: int,
+    connections: Connections,
     *,
     first_limit: float,
     limit: float,
     prepare: Callable[[socket.socket], None],
     check: Idle,
     stack: contextlib.ExitStack,
-    remedy: str = "both ends need the same number of channels",
-) -> Connections:
-    """Accept one main channel and ``channels`` multifd channels.
+) -> Arrivals:
+    """Accept a source's main channel and multifd channels.
 
     Arguments:
+        connections: how many there must be; takes them as they come.
         first_limit: how long to wait for the first connection, in seconds.
-        limit: how long the others may take after it, and each to say what it is.
+        limit: how long the others may take after its first byte, and each to say what it is.
         prepare: sets a connection's options.
         check: called several times a second; raises to give up.
         stack: closes the connections.
-        remedy: what to do about another number of channels, for the error.
+
+    Returns:
+        What goes on listening: whatever comes later, and speaks, is one connection too many.
 
     Raises:
         TimeLimitExceeded: a source did not come, or not all of it.
-        ProtocolError: what came is no migration, or not one with this number of channels.
-        PeerGone: a connection was closed, or broke, before it said what it is.
+        PeerError: it has more channels, or went away.
+        ProtocolError: its channels are not those of one machine.
     """
-    arrived = Connections(channels, remedy)
-    said: dict[socket.socket, bytes] = {}
+    arrivals = Arrivals(listener, connections, prepare, stack)
     deadline = time.monotonic() + first_limit
-    listener.settimeout(TICK)  # a connection may be gone again before it is accepted
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while not arrived.complete:
-            check()
-            if (left := deadline - time.monotonic()) <= 0:
-                if not said:
-                    raise TimeLimitExceeded(f"no source has come within {first_limit:g} s")
-                raise TimeLimitExceeded(arrived.missing(len(said), limit))
-            for key, _ in selector.select(min(TICK, left)):
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                if sock is not listener:
-                    said[sock] += _read(sock, said[sock])
-                    if arrived.add(sock, said[sock]):
-                        selector.unregister(sock)
-                    continue
-                try:
-                    sock = stack.enter_context(listener.accept()[0])
-                except TimeoutError:
-                    continue
-                if len(said) > channels:
-                    raise one_too_many(channels, remedy)
-                if not said:
-                    deadline = time.monotonic() + limit
-                prepare(sock)
-                said[sock] = b""
-                selector.register(sock, selectors.EVENT_READ)
-    return arrived
+    begun = ended = False
+    while not connections.complete:
+        check()
+        if (left := deadline - time.monotonic()) <= 0:
+            if not begun:
+                raise TimeLimitExceeded(f"no source has come within {first_limit:g} s")
+            if ended:
+                raise PeerGone(connections.given_up())
+            raise TimeLimitExceeded(connections.missing(arrivals.unclear, limit))
+        arrivals.take(min(TICK, left))
+        if not begun and arrivals.begun:
+            begun = True
+            deadline = time.monotonic() + limit
+        if not ended and connections.ended:  # it has opened them all, or will open no more
+            ended = True
+            deadline = min(deadline, time.monotonic() + GONE)
+    return arrivals
 
 
 def _read(sock: socket.socket, said: bytes) -> bytes:
@@ -164,8 +332,10 @@ def _read(sock: socket.socket, said: bytes) -> bytes:
         more = sock.recv((MAIN_MAGIC_SIZE if len(said) < MAIN_MAGIC_SIZE else INITIAL_SIZE) - len(said))
     except BlockingIOError:
         return b""
-    except OSError as error:
-        raise PeerGone(f"a connection of the source broke ({error.strerror or error})") from None
-    if not more:
+    except OSError:
+        more = b""
+    if not more and said:
         raise PeerGone("a connection was closed before it said what it is")
+    if not more:
+        raise Stranger(SILENT)
     return more

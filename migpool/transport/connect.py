@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from migpool.transport.accept import took
 from migpool.transport.address import Address
 from migpool.transport.sockets import Idle, connect, send_all
 from migpool.wire.multifd import initial_packet
@@ -36,14 +37,14 @@ def connect_all(
         of which its initial packet has.
 
     Raises:
-        PeerError: nobody listened there in that time, or went away.
+        PeerError: nobody listened there in that time, or went away, or took fewer channels.
         UsageError: the address does not exist.
     """
     deadline = time.monotonic() + limit
 
-    def opened() -> socket.socket:
+    def opened(taken: str = "") -> socket.socket:
         check()
-        sock = stack.enter_context(connect(address, deadline, limit))
+        sock = stack.enter_context(connect(address, deadline, limit, taken=taken))
         prepare(sock)
         return sock
 
@@ -52,7 +53,7 @@ def connect_all(
     send_all(main, [header()], "main channel")
     found = []
     for number in range(channels):
-        sock = opened()
+        sock = opened(took(number, channels))
         send_all(sock, [initial_packet(number)], f"channel {number}")
         found.append(sock)
     return main, tuple(found)

@@ -27,20 +27,23 @@ MAIN_READ_SIZE = 256 * 1024
 RETURN_PATH_READ_SIZE = 4096
 """Most bytes of the return path that are read at once."""
 RETRY = 0.02
+_NOBODY = (errno.ECONNREFUSED, errno.ENOENT)
 WAIT_FOR_ALL = int(socket.MSG_WAITALL)
 MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
 """How many buffers one call of writev or sendmsg may have."""
 
 
-def connect(address: Address, deadline: float, limit: float) -> socket.socket:
+def connect(address: Address, deadline: float, limit: float, *, taken: str = "") -> socket.socket:
     """Connect, trying again while nobody listens yet.
 
     Arguments:
         deadline: until when to try, by CLOCK_MONOTONIC in seconds.
         limit: the whole limit that it is the end of, for the error.
+        taken: for a peer that has taken connections already, what it took, for the error: it has been started, so a
+            refusal is its last word.
 
     Raises:
-        PeerError: nobody listened there in that time.
+        PeerError: nobody listened there in that time, or nobody does any more.
         UsageError: the address does not exist.
     """
     while True:
@@ -55,6 +58,8 @@ def connect(address: Address, deadline: float, limit: float) -> socket.socket:
             raise UsageError(f"{address}: {error.strerror}: check the host's name") from None
         except OSError as error:
             sock.close()
+            if taken and (error.errno in _NOBODY or time.monotonic() >= deadline):
+                raise PeerError(f"{address}: {taken}") from None
             if time.monotonic() >= deadline:
                 raise PeerError(
                     f"{address}: nobody answered within {limit:g} s ({error.strerror or error}): "

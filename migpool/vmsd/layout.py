@@ -1,7 +1,8 @@
 """What two descriptions are compared by: names, versions, sizes, conditions. Read from any of the forms they come in.
 
 Two forms are known: the JSON at the end of a stream (exactly what was in that stream, without conditions and minimum
-versions), and the JSON that ``-dump-vmstate`` writes (all that an executable knows, whatever a machine has).
+versions), and the JSON that ``-dump-vmstate`` writes (all that an executable knows, whatever a machine has; a count
+that another field holds is not stated, and neither is that a field is a single one).
 """
 
 from __future__ import annotations
@@ -10,14 +11,29 @@ import gzip
 import json
 import mmap
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from migpool.errors import DescriptionError
+from migpool.vmsd.cells import SCALARS
 from migpool.vmsd.jsonform import stream_description
 
-_DUMP_MACHINE = "vmschkmachine"
+_DUMP_MACHINE: Final = "vmschkmachine"
+_NULL: Final = "(null)"
+
+
+class Extent(Enum):
+    """What decides how many bytes a field takes."""
+
+    FIXED = "the description"
+    COUNTED = "the description, or a count in the state or of the machine: the form does not tell"
+    OPAQUE = "the code that writes it, and the state of that day"
+
+
+_COUNTED_KINDS: Final = frozenset({"struct", "vstruct", "tmp", "buffer", "unused_buffer", "bitmap"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +45,18 @@ class FieldLayout:
         size: how many bytes one element takes on the wire; ``None`` if that varies or is not known.
         length: how many elements there are; ``None`` if that varies or is not known.
         since: the version in which it appeared.
-        conditional: something besides the version decides whether it is there.
+        conditional: whether something besides the version decides if it is there; ``None`` if the form does not tell.
         inner: what it consists of, for a structure.
+        extent: what decides how many bytes it takes.
     """
 
     name: str
     size: int | None
     length: int | None
     since: int
-    conditional: bool
+    conditional: bool | None
     inner: Layout | None
+    extent: Extent = Extent.FIXED
 
     @property
     def unused(self) -> bool:
@@ -47,8 +65,14 @@ class FieldLayout:
 
     @property
     def total(self) -> int | None:
-        """How many bytes it takes on the wire, if known."""
-        return None if self.size is None or self.length is None else self.size * self.length
+        """How many bytes it takes on the wire, if known; one element, where a fixed field does not state how many."""
+        if self.inner is not None and self.size is None:
+            sizes = [field.total for field in self.inner.fields]
+            size = None if None in sizes or self.inner.subsections else sum(filter(None, sizes))
+        else:
+            size = self.size
+        length = 1 if self.length is None and self.extent is Extent.FIXED else self.length
+        return None if size is None or length is None or self.extent is Extent.OPAQUE else size * length
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +101,25 @@ class LayoutSet:
     Arguments:
         devices: by idstr (and instance id, other than 0), or by the device's type in a ``-dump-vmstate`` file.
         machine: these are the devices of a machine; otherwise those an executable knows, which no machine need have.
+        machine_type: of which machine type they are, if the form says it.
     """
 
     devices: Mapping[str, Layout]
     machine: bool
+    machine_type: str | None = None
+
+    def subsections(self) -> frozenset[tuple[str, str]]:
+        """Every subsection that is in here, with the description that it belongs to."""
+        return frozenset(pair for layout in self.devices.values() for pair in _subsections(layout))
+
+
+def _subsections(layout: Layout) -> Iterator[tuple[str, str]]:
+    for field in layout.fields:
+        if field.inner is not None:
+            yield from _subsections(field.inner)
+    for name, part in layout.subsections.items():
+        yield layout.name, name
+        yield from _subsections(part)
 
 
 def read_layouts(path: Path) -> LayoutSet:
@@ -124,29 +163,49 @@ def from_json(document: object, where: str) -> LayoutSet:
         if "devices" in document:
             return LayoutSet(dict(_stream_device(entry) for entry in document["devices"]), machine=True)
         devices = {name: _dumped(entry) for name, entry in document.items() if name != _DUMP_MACHINE}
-        return LayoutSet(devices, machine=False)
+        machine_type = document.get(_DUMP_MACHINE, {}).get("Name")
+        return LayoutSet(devices, machine=False, machine_type=None if machine_type is None else str(machine_type))
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DescriptionError(f"{where}: is no description of a stream or of -dump-vmstate: {what}") from None
 
 
+def device_key(idstr: str, instance_id: int) -> str:
+    """How a device of a machine is called: by its idstr, and its instance id if that is not 0."""
+    return f"{idstr} ({instance_id})" if instance_id else idstr
+
+
 def _stream_device(entry: Mapping[str, object]) -> tuple[str, Layout]:
-    instance = _int(entry, "instance_id")
-    name = str(entry["name"])
-    return f"{name} ({instance})" if instance else name, _stream_layout(entry)
+    return device_key(str(entry["name"]), _int(entry, "instance_id")), _stream_layout(entry)
 
 
 def _stream_layout(entry: Mapping[str, object]) -> Layout:
     fields: list[FieldLayout] = []
+    last, count = "", 0
     for item in _objects(entry, "fields"):
-        inner = item.get("struct")
-        layout = _stream_layout(inner) if isinstance(inner, dict) else None
-        length = _int(item, "array_len") if "array_len" in item else 1
-        name = f"{item['name']}[{item['index']}]" if "index" in item else str(item["name"])
-        fields.append(FieldLayout(name, _int(item, "size"), length, 0, False, layout))
-    subsections = {str(part["vmsd_name"]): _stream_layout(part) for part in _objects(entry, "subsections", True)}
+        name = str(item["name"])
+        # The last element of an array whose elements stand one by one may have no index.
+        element = "index" in item or (name == last and count > 0)
+        count = count + 1 if element and name == last else int(element)
+        last = name
+        fields.append(_stream_field(item, f"{name}[{count - 1}]" if element else name))
+    subsections: dict[str, Layout] = {}
+    for part in _objects(entry, "subsections", True):
+        subsections.setdefault(str(part["vmsd_name"]), _stream_layout(part))
     version = _int(entry, "version") if "version" in entry else 0
     return Layout(str(entry.get("vmsd_name", "")), version, None, tuple(fields), subsections)
+
+
+def _stream_field(item: Mapping[str, object], name: str) -> FieldLayout:
+    kind = item.get("type")
+    inner = item.get("struct") if kind == "struct" else item if "fields" in item else None
+    layout = _stream_layout(inner) if isinstance(inner, dict) else None
+    length = _int(item, "array_len") if "array_len" in item else 1
+    if "array_len" not in item and (kind in SCALARS or layout is not None):
+        extent = Extent.FIXED
+    else:
+        extent = Extent.COUNTED if kind in SCALARS or kind in _COUNTED_KINDS else Extent.OPAQUE
+    return FieldLayout(name, _int(item, "size"), length, 0, None, layout, extent)
 
 
 def _dumped(entry: Mapping[str, object]) -> Layout:
@@ -157,19 +216,17 @@ def _dumped(entry: Mapping[str, object]) -> Layout:
     for item in _objects(inner, "Fields", True):
         layout = _dumped(item) if "Description" in item else None
         size = None if layout else _int(item, "size")
-        length = _int(item, "num") if "num" in item else 1
+        extent = Extent.FIXED if layout or size else Extent.OPAQUE
+        length = _int(item, "num") if "num" in item else None
         conditional = item.get("field_exists") is True
         since = _int(item, "version_id")
-        fields.append(FieldLayout(str(item["field"]), size, length, since, conditional, layout))
-    parts = [_dumped(part) for part in _objects(inner, "Subsections", True)]
-    name = inner.get("vmsd_name", inner.get("Name", entry.get("Name")))
-    return Layout(
-        str(name),
-        _int(inner, "version_id"),
-        _int(inner, "minimum_version_id"),
-        tuple(fields),
-        {part.name: part for part in parts},
-    )
+        fields.append(FieldLayout(str(item["field"]), size, length, since, conditional, layout, extent))
+    subsections: dict[str, Layout] = {}
+    for part in _objects(inner, "Subsections", True):
+        read = _dumped(part)
+        subsections.setdefault(read.name, read)  # of two with one name QEMU loads the first
+    name = inner.get("name", inner.get("vmsd_name", inner.get("Name", entry.get("Name", _NULL))))
+    return Layout(str(name), _int(inner, "version_id"), _int(inner, "minimum_version_id"), tuple(fields), subsections)
 
 
 def _objects(entry: Mapping[str, object], key: str, optional: bool = False) -> Sequence[Mapping[str, object]]:

@@ -95,10 +95,10 @@ class ChannelReader(PushReader[ChannelEvent]):
                 yield (yield from self._device_state(unread))
                 continue
             packet = yield from self._ram(unread, flags)
-            if packet.header.packet_number <= number:
-                found = packet.header.packet_number
+            found, empty = packet.header.packet_number, not (packet.header.normal or packet.header.zero)
+            if found < number or (found == number and not empty):  # one without pages had none of its own before 8.2
                 raise ProtocolError(packet.offset + 24, "RAM packet", f"a number above {number}, found {found}")
-            number = packet.header.packet_number
+            number = found
             yield packet
 
     def _ram(self, unread: Unread, flags: int) -> Steps[RamPacket]:

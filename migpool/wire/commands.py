@@ -20,6 +20,7 @@ COMMAND: Final = 0x08
 _HEAD = struct.Struct(">BHH")
 _U32 = struct.Struct(">I")
 
+_LARGEST: Final = 0xFF
 PACKAGE_AT: Final = _HEAD.size + _U32.size
 """How far behind its command a package begins, in bytes."""
 
@@ -84,12 +85,29 @@ class Packaged:
     offset: int = 0
 
 
-def command(event: Command) -> bytes:
+@dataclass(frozen=True, slots=True)
+class LaterCommand:
+    """A command that is not known here: of a later QEMU.
+
+    Arguments:
+        number: its number.
+        data: its data.
+        offset: where in the channel it began.
+    """
+
+    number: int
+    data: Buffer = b""
+    offset: int = 0
+
+
+def command(event: Command | LaterCommand) -> bytes:
     """The bytes of a command.
 
     Raises:
         ValueError: the data has a length that the command cannot have.
     """
+    if isinstance(event, LaterCommand):
+        return _HEAD.pack(COMMAND, event.number, len(event.data)) + event.data
     if len(event.data) not in _LENGTHS[event.kind] or event.kind is CommandKind.PACKAGED:
         raise ValueError(f"the command {event.kind.name} cannot have {len(event.data)} bytes of data")
     return _HEAD.pack(COMMAND, event.kind, len(event.data)) + event.data
@@ -120,12 +138,13 @@ def packaged(data: Buffer) -> list[Buffer]:
     return [_HEAD.pack(COMMAND, CommandKind.PACKAGED, _U32.size) + _U32.pack(len(data)), data]
 
 
-def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
+def read_command(unread: Unread, limit: int, *, later: bool = False) -> Steps[Command | Packaged | LaterCommand]:
     """Read a command; the unread is at its type byte.
 
     Arguments:
         unread: where from.
         limit: how many bytes a package may have.
+        later: also take a command that is not known here.
 
     Raises:
         ProtocolError: an unknown command, data of a length that it cannot have, a package over the limit.
@@ -135,6 +154,8 @@ def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
     try:
         kind = CommandKind(number)
     except ValueError:
+        if later and CommandKind.SWITCHOVER_START < number <= _LARGEST:
+            return LaterCommand(number, (yield from take(unread, length, f"command {number}")), offset)
         raise ProtocolError(offset + 1, "command", f"a number of 1 to 11, found {number}") from None
     if length not in _LENGTHS[kind]:
         raise ProtocolError(offset + 3, f"command {kind.name}", f"data of {_wanted(kind)} bytes, found {length}")
@@ -145,6 +166,18 @@ def read_command(unread: Unread, limit: int) -> Steps[Command | Packaged]:
     if size > limit:
         raise ProtocolError(offset + _HEAD.size, "package", f"at most {limit} bytes, found {size}")
     return Packaged((yield from take(unread, size, "package")), offset)
+
+
+def plausible_command(data: Buffer) -> bool:
+    """Whether a command may begin so: of a number that is known, with as much data as it may have.
+
+    Arguments:
+        data: from the type byte on; of what is missing nothing is said.
+    """
+    if len(data) < _HEAD.size:
+        return data[0] == COMMAND and not any(data[1:2]) and (len(data) < 3 or data[2] in _LENGTHS)
+    first, number, length = _HEAD.unpack_from(data)
+    return first == COMMAND and number in _LENGTHS and length in _LENGTHS[CommandKind(number)]
 
 
 def _wanted(kind: CommandKind) -> str:

@@ -11,6 +11,7 @@ There is no footer: a subsection's first byte, 05, begins nothing else of the ma
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,10 +28,17 @@ UUID: Final = "configuration/uuid"
 
 _HEAD = struct.Struct(">BI")
 _U32 = struct.Struct(">I")
+DEFAULT_PAGE_SIZE: Final = 4096
+_PAGE_SIZES: Final = {"clipper": 8192, "sun4u": 8192, "sun4v": 8192, "niagara": 8192}
+"""Of machines whose processors have one size of page, which the configuration does not say: Alpha, SPARC64."""
 _NAME_LIMIT: Final = 1024
+_AFTER: Final = re.compile(rb"\x05[\x0f-\xff]configuration/|\x08\x00\x01\x00\x00|\x01[\s\S]{4}\x03ram\x00{7}\x04")
+_LATER_LIMIT: Final = 4096
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 10
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+_LAST_FLUSHING_EACH: Final = (8, 0)
+_MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Configuration:
         capabilities: names of migration capabilities; None means that the subsection is not there.
         uuid: the machine's uuid, 16 bytes; None means that the subsection is not there.
         offset: where in the channel it began.
+        later: subsections that are not known here, with their places; of a later QEMU.
     """
 
     machine: str
@@ -50,11 +59,28 @@ class Configuration:
     capabilities: tuple[str, ...] | None = None
     uuid: bytes | None = None
     offset: int = 0
+    later: tuple[str, ...] = ()
 
     @property
     def page_size(self) -> int:
-        """Bytes of a page: 4096 unless the configuration says otherwise."""
-        return 4096 if self.page_bits is None else 1 << self.page_bits
+        """Bytes of a page: as the configuration says, else those of the machine; all but a few have 4096."""
+        if self.page_bits is None:
+            return _PAGE_SIZES.get(self.machine.lower(), DEFAULT_PAGE_SIZE)
+        return 1 << self.page_bits
+
+    @property
+    def machine_version(self) -> tuple[int, int] | None:
+        """The version of QEMU that the machine's type is named after ("pc-q35-10.0": 10, 0).
+
+        None for a type without one ("microvm"), and for one of a distribution with numbers of its own.
+        """
+        found = _MACHINE_VERSION.search(self.machine)
+        return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def flushes_each_section(self) -> bool:
+        """Whether the end of each section of RAM is a flush of multifd, and none is sent: machine types up to 8.0."""
+        return self.machine_version is not None and self.machine_version <= _LAST_FLUSHING_EACH
 
 
 def configuration(config: Configuration) -> bytes:
@@ -79,8 +105,13 @@ def configuration(config: Configuration) -> bytes:
     return b"".join(parts)
 
 
-def read_configuration(unread: Unread) -> Steps[Configuration]:
+def read_configuration(unread: Unread, *, later: bool = False) -> Steps[Configuration]:
     """Read a configuration; the unread is at its type byte.
+
+    Arguments:
+        unread: where from.
+        later: pass over a subsection that is not known here. Nothing says how long it is, so it ends where another
+            subsection, the command that opens the return path or the START section of RAM begins.
 
     Raises:
         ProtocolError: a subsection that is unknown, or stands there twice, or has another version; a name that is
@@ -96,7 +127,7 @@ def read_configuration(unread: Unread) -> Steps[Configuration]:
     name = yield from take(unread, length, "machine name")
     config = Configuration(ascii_text(name, offset + _HEAD.size, "machine name"), offset=offset)
     while (yield from _at_subsection(unread)):
-        config = yield from _read_subsection(unread, config)
+        config = yield from _read_subsection(unread, config, later)
     return config
 
 
@@ -106,13 +137,17 @@ def _at_subsection(unread: Unread) -> Steps[bool]:
     return unread.peek(1)[0] == SUBSECTION
 
 
-def _read_subsection(unread: Unread, config: Configuration) -> Steps[Configuration]:
+def _read_subsection(unread: Unread, config: Configuration, later: bool) -> Steps[Configuration]:
     """Read one subsection and return ``config`` with what it says."""
     offset = unread.offset
     _, length = yield from take(unread, 2, "configuration subsection")
     raw = yield from take(unread, length + _U32.size, "configuration subsection")
     name = ascii_text(raw[:length], offset + 2, "configuration subsection")
     (version,) = _U32.unpack(raw[length:])
+    if name not in _SUBSECTIONS and later:
+        size = yield from _pass_over(unread, name)
+        said = f"{name}, version {version}, {size} bytes at byte {offset}"
+        return replace(config, later=(*config.later, said))
     if name not in _SUBSECTIONS:
         raise ProtocolError(offset, "configuration subsection", f"one of {', '.join(_SUBSECTIONS)}; found {name!r}")
     if version != 1:
@@ -121,6 +156,19 @@ def _read_subsection(unread: Unread, config: Configuration) -> Steps[Configurati
     if getattr(config, what) is not None:
         raise ProtocolError(offset, "configuration subsection", f"each name once, found a second {name}")
     return replace(config, **{what: (yield from read(unread))})
+
+
+def _pass_over(unread: Unread, name: str) -> Steps[int]:
+    """Pass over a subsection's fields; how many bytes they had."""
+    while True:
+        found = _AFTER.search(unread.peek(unread.available))
+        if found is not None:
+            unread.skip(found.start())
+            return found.start()
+        if unread.ended or unread.available > _LATER_LIMIT:
+            right = f"one of {', '.join(_SUBSECTIONS)}; found {name!r}, and not where it ends"
+            raise ProtocolError(unread.offset, "configuration subsection", right)
+        yield Need(unread.available + 1, f"subsection {name}", retry_at_end=True)
 
 
 def _read_page_bits(unread: Unread) -> Steps[int]:

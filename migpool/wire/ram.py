@@ -1,36 +1,32 @@
-"""The payload of RAM sections (idstr ``ram``, version 4): its events, its writers and its reader.
+"""The payload of RAM sections (idstr ``ram``, version 4): its events and its writers.
 
 The payload is u64 words, big-endian, address | flags in the low bits of a page, until EOS (QEMU 10.0)::
 
     004 MEM_SIZE       the address part is the total; then per block u8 n, name[n], u64 used length
-                       (u64 guest-physical address with x-ignore-shared), until the total is used up
+                       (u64 size of the host's pages after POSTCOPY_ADVISE, if they are huge ones;
+                       u64 guest-physical address with x-ignore-shared), until the total is used up
     002 ZERO           [u8 n, name[n] unless CONTINUE], u8 00
     008 PAGE           [u8 n, name[n] unless CONTINUE], one page
     020 CONTINUE       with the two above: in the block of the entry before
     200 MULTIFD_FLUSH  nothing follows; every multifd channel carries one SYNC for it
     010 EOS            end of the payload
+    040, 100           packed pages, and pages at fixed places of a file: ramforms.py
 
 With multifd the pages travel elsewhere and only MEM_SIZE, MULTIFD_FLUSH and EOS stand here.
 
-What a reader gives:
-
-* Pages come in batches, one event for up to ``batch`` pages of one block. Where a batch ends depends on the stream
-  alone, never on the pieces in which it arrived.
-* A batch that lies within one piece of input is a view of it; only one that straddles pieces is joined.
-* What is kept between batches is the list of blocks: a recording of any size is walked in constant memory.
+Here are the events and what writes them; :mod:`migpool.wire.ramreader` makes events of bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeAlias
 
-from migpool.errors import ProtocolError
-from migpool.wire.sections import Footers, Headed, SectionHead, ascii_text, counted, footer
-from migpool.wire.unread import Buffer, Need, Steps, Unread, take
+from migpool.wire.ramforms import RamPacked
+from migpool.wire.sections import Headed, SectionHead, counted, footer
+from migpool.wire.unread import Buffer
 
 RAM_IDSTR: Final = "ram"
 RAM_VERSION: Final = 4
@@ -40,16 +36,13 @@ MEM_SIZE: Final = 0x004
 PAGE: Final = 0x008
 EOS: Final = 0x010
 CONTINUE: Final = 0x020
+HOOK: Final = 0x080
 MULTIFD_FLUSH: Final = 0x200
 
 ZERO_PAGE: Final = -1
 """The position of a page that is not in the stream because it holds zeros alone."""
 
 _U64 = struct.Struct(">Q")
-_WORD: Final = 8
-_BLOCK_LIMIT: Final = 4096
-_NAMES_SHOWN: Final = 8
-_PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +53,15 @@ class RamBlock:
         name: the block's name, 1 to 255 bytes of ASCII.
         used_length: how many bytes of it are in use; a multiple of the page size.
         gpa: its guest-physical address; None unless the capability x-ignore-shared is on.
+        host_page: bytes of a page of the memory behind it, if the source says so: huge ones, with postcopy.
+        mapped: how many of its pages stand at fixed places of the file; None unless the capability mapped-ram is on.
     """
 
     name: str
     used_length: int
     gpa: int | None = None
+    host_page: int | None = None
+    mapped: int | None = None
 
 
 class RamSection(Headed):
@@ -130,16 +127,15 @@ class RamSectionEnd:
     offset: int = 0
 
 
-RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | MultifdFlush | RamSectionEnd
+RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | RamPacked | MultifdFlush | RamSectionEnd
 
 
 def block_list(blocks: Sequence[RamBlock]) -> bytes:
-    """The MEM_SIZE word and the list of all blocks."""
+    """The MEM_SIZE word and the list of all blocks, whose pages follow as entries (not at fixed places)."""
     parts = [_U64.pack(sum(block.used_length for block in blocks) | MEM_SIZE)]
     for block in blocks:
         parts += [counted(block.name, "a block's name"), _U64.pack(block.used_length)]
-        if block.gpa is not None:
-            parts.append(_U64.pack(block.gpa))
+        parts += [_U64.pack(number) for number in (block.host_page, block.gpa) if number is not None]
     return b"".join(parts)
 
 
@@ -171,179 +167,3 @@ def multifd_flush() -> bytes:
 def ram_section_end(section_id: int, *, footers: bool = True) -> bytes:
     """The end of a RAM section's payload, and its footer if sections have one."""
     return _U64.pack(EOS) + (footer(section_id) if footers else b"")
-
-
-class RamReader:
-    """What must be remembered from one RAM section to the next.
-
-    Arguments:
-        page_size: bytes of a page, a power of two.
-        gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
-        batch: how many pages one event may have.
-        footers: whether sections have footers.
-    """
-
-    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mask", "_page_size")
-
-    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers) -> None:
-        self._footers = footers
-        self._page_size = page_size
-        self._mask = page_size - 1
-        self._gpa = gpa
-        self._batch = batch
-        self._lengths: dict[str, int] = {}
-        self._block = ""
-        self._end = 0
-
-    def section(self, unread: Unread, head: SectionHead) -> Generator[Need | RamEvent, None, None]:
-        """Read a RAM section from behind its head to behind its footer, as events."""
-        if head.version != RAM_VERSION:
-            raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
-        yield RamSection(head)
-        item = f"word of {head}"
-        while True:
-            if unread.available < _WORD:
-                yield Need(_WORD, item)
-            offset = unread.offset
-            (word,) = _U64.unpack(unread.peek(_WORD))
-            flags = word & self._mask
-            if flags in _PAGE_KINDS:
-                yield (yield from self._pages(unread, flags))
-            elif flags == MEM_SIZE:
-                yield (yield from self._block_list(unread, word - flags))
-            elif word == MULTIFD_FLUSH:
-                unread.skip(_WORD)
-                yield MultifdFlush(offset)
-            elif word == EOS:
-                unread.skip(_WORD)
-                yield from self._footers.check(unread, head)
-                yield RamSectionEnd(head, offset)
-                return
-            else:
-                raise ProtocolError(offset, item, f"flags 002, 004, 008, 010, 022, 028 or 200, found {word:016x}")
-
-    def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
-        """Read the list of blocks, from its word on."""
-        item = "RAM block list"
-        start = unread.offset
-        unread.skip(_WORD)
-        blocks: dict[str, RamBlock] = {}
-        while total:
-            offset = unread.offset
-            (length,) = yield from take(unread, 1, item)
-            name = ascii_text((yield from take(unread, length, item)), offset + 1, item)
-            (used,) = _U64.unpack((yield from take(unread, _WORD, item)))
-            gpa = int.from_bytes((yield from take(unread, _WORD, item)), "big") if self._gpa else None
-            if name in blocks:
-                raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
-            if used > total or used & self._mask:
-                right = f"whole pages of {self._page_size} bytes, at most {total} bytes as is left of the total"
-                raise ProtocolError(offset, item, f"{right}, found {used} in block {name!r}")
-            if len(blocks) == _BLOCK_LIMIT:
-                raise ProtocolError(offset, item, f"at most {_BLOCK_LIMIT} blocks, found more")
-            blocks[name] = RamBlock(name, used, gpa)
-            total -= used
-        self._lengths = {block.name: block.used_length for block in blocks.values()}
-        self._block, self._end = "", 0
-        return RamBlocks(tuple(blocks.values()), start)
-
-    def _pages(self, unread: Unread, flags: int) -> Steps[RamPages]:
-        """Read one batch, from the word of its first page on."""
-        offset = unread.offset
-        named = not flags & CONTINUE
-        addresses: list[int] = []
-        positions: list[int] = []
-        parts: list[memoryview] = []
-        base = 0
-        start = 0
-        if named:
-            start = yield from self._named_page(unread, flags, addresses, positions)
-        elif not self._block:
-            raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
-        while len(addresses) < self._batch and (start or (yield from self._whole_page(unread))):
-            view = unread.first()
-            end = self._scan(view, start, offset, base, addresses, positions)
-            parts.append(view[:end])
-            unread.skip(end)
-            base += end
-            start = 0
-        if start:
-            parts.append(unread.take(start))
-        data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
-        return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
-
-    def _named_page(self, unread: Unread, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
-        """Read a page that names its block; leave it in the unread, in one piece, and return its length there."""
-        item = "RAM page"
-        if unread.available < _WORD + 1:
-            yield Need(_WORD + 1, item)
-        at = _WORD + 1 + unread.peek(_WORD + 1)[_WORD]
-        length = at + (self._page_size if flags & PAGE else 1)
-        if unread.available < length:
-            yield Need(length, item)
-        view = unread.peek(length)
-        self._block = ascii_text(view[_WORD + 1 : at], unread.offset + _WORD + 1, "RAM block name")
-        if self._block not in self._lengths:
-            names = [repr(name) for name in islice(self._lengths, _NAMES_SHOWN)]
-            more = [f"{len(self._lengths) - len(names)} more"] if len(self._lengths) > len(names) else []
-            known = ", ".join(names + more) or "none, as there was no list of blocks"
-            raise ProtocolError(unread.offset, item, f"a block of the list ({known}), found {self._block!r}")
-        self._end = self._lengths[self._block]
-        (word,) = _U64.unpack_from(view)
-        self._check(word - flags, flags, view[at], unread.offset)
-        addresses.append(word - flags)
-        positions.append(at if flags & PAGE else ZERO_PAGE)
-        return length
-
-    def _whole_page(self, unread: Unread) -> Steps[bool]:
-        """Wait until the next entry is there in one piece; False if it does not continue the batch."""
-        if unread.available < _WORD:
-            yield Need(_WORD, "RAM word")
-        (word,) = _U64.unpack(unread.peek(_WORD))
-        flags = word & self._mask
-        if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
-            return False
-        length = _WORD + (self._page_size if flags & PAGE else 1)
-        if unread.available < length:
-            yield Need(length, "RAM page")
-        unread.peek(length)
-        return True
-
-    def _scan(
-        self, view: memoryview, at: int, offset: int, base: int, addresses: list[int], positions: list[int]
-    ) -> int:
-        """Gather what continues the batch and lies whole within ``view``; return where it ends. The hot loop."""
-        size, mask, limit, unpack = self._page_size, self._mask, self._end, _U64.unpack_from
-        last = len(view) - _WORD
-        room = self._batch - len(addresses)
-        while room and at <= last:
-            (word,) = unpack(view, at)
-            flags = word & mask
-            if flags == PAGE | CONTINUE:
-                end = at + _WORD + size
-                if end > len(view):
-                    break
-                positions.append(base + at + _WORD)
-            elif flags == ZERO | CONTINUE:
-                end = at + _WORD + 1
-                if end > len(view):
-                    break
-                if view[at + _WORD]:
-                    self._check(word - flags, flags, view[at + _WORD], offset + base + at)
-                positions.append(ZERO_PAGE)
-            else:
-                break
-            address = word - flags
-            if address >= limit:
-                self._check(address, flags, 0, offset + base + at)
-            addresses.append(address)
-            room -= 1
-            at = end
-        return at
-
-    def _check(self, address: int, flags: int, fill: int, offset: int) -> None:
-        if address >= self._end:
-            right = f"an address below {self._end:#x}, the used length of block {self._block!r}"
-            raise ProtocolError(offset, "RAM page", f"{right}, found {address:#x}")
-        if flags & ZERO and fill:
-            raise ProtocolError(offset, "RAM page of zeros", f"a zero byte, found {fill:#04x}")

@@ -1,4 +1,7 @@
-"""The header of a RAM packet on a multifd channel; SYNC packets have the same header and no pages.
+"""The header of a RAM packet on a multifd channel; SYNC packets have the same header.
+
+A SYNC of QEMU 8.2 and later has no pages. Of older ones it rides on the last packet of a round, which may have some.
+They also leave the payload size of the packet before in one without pages, and nothing stands behind that.
 
 Layout (QEMU 10.0; all integers big-endian), 320 bytes and 8 for every page that 512 KiB hold, 1344 for 4 KiB pages::
 
@@ -47,7 +50,7 @@ class RamPacketHeader:
         block: the RAM block of all its pages; empty if there are none.
         normal: where in the block each page of the payload belongs, in bytes.
         zero: where in the block pages of zeros are, in bytes.
-        payload_size: bytes of payload.
+        payload_size: bytes of payload; 0 without normal pages, whatever the field says.
         allocated: how many pages a packet of this source can hold.
     """
 
@@ -117,8 +120,8 @@ def parse_ram_header(
         limit: how long the payload may be, in bytes.
 
     Raises:
-        ProtocolError: wrong magic, version or flags; more pages than fit; a SYNC with pages; a payload over the limit
-            or, without compression, of another size than its pages; an offset inside a page; a name that is none.
+        ProtocolError: wrong magic, version or flags; more pages than fit; a payload over the limit or, without
+            compression, of another size than its pages; an offset inside a page; a name that is none.
     """
     flags = packet_flags(buffer, offset)
     if flags & DEVICE_STATE:
@@ -136,15 +139,13 @@ def parse_ram_header(
         if address & (page_size - 1):
             at = offset + RAM_HEADER_FIXED + 8 * n
             raise ProtocolError(at, _ITEM, f"the offset of a page of {page_size} bytes, found {address:#x}")
-    _check_payload(flags, normal, zero, size, page_size, offset, limit)
+    size = size if normal else 0
+    _check_payload(flags, normal, size, page_size, offset, limit)
     block = _block_name(raw, bool(offsets), offset)
     return RamPacketHeader(flags, number, block, offsets[:normal], offsets[normal:], size, allocated)
 
 
-def _check_payload(flags: int, normal: int, zero: int, size: int, page_size: int, offset: int, limit: int) -> None:
-    if flags & SYNC and (normal or zero or size):
-        found = f"{normal} pages, {zero} of zeros, {size} bytes of payload"
-        raise ProtocolError(offset + 16, "SYNC packet", f"no pages and no payload, found {found}")
+def _check_payload(flags: int, normal: int, size: int, page_size: int, offset: int, limit: int) -> None:
     if not flags & COMPRESSION_MASK and size != normal * page_size:
         raise ProtocolError(offset + 20, _ITEM, f"a payload of {normal} pages of {page_size} bytes, found {size} bytes")
     if size > limit:

@@ -191,6 +191,9 @@ class RamPacketParser(Generic[B]):
 
     def _refuse(self, buffer: Buffer, offset: int) -> None:
         header = parse_ram_header(buffer, self._page_size, offset)
+        if header.sync and (header.normal or header.zero):
+            found = f"{len(header.normal)} pages, {len(header.zero)} of zeros"
+            raise ProtocolError(offset + 16, "SYNC packet", f"no pages, found {found}")
         if header.flags & ~SYNC:
             raise ProtocolError(offset + 8, "RAM packet", f"no compression, found {header.compression.name.lower()}")
 

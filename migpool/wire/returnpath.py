@@ -10,7 +10,9 @@ Each is u16 type, u16 length, data; at most 512 bytes of data; big-endian. QEMU 
     6 RESUME_ACK      u32 value
     7 SWITCHOVER_ACK  nothing: the destination is ready for the machine to stop
 
-A destination of a plain migration says SWITCHOVER_ACK, PONG 1, SHUT 0. These are this project's own, with type numbers
+A destination of a plain migration says SWITCHOVER_ACK, PONG 1, SHUT 0 if the machine's type is of QEMU 11.0 or before,
+and PONG 1, SHUT 0 if it is of a later one: there only a device's initial data calls for SWITCHOVER_ACK, one for each
+device, and one that nobody waits for is an error at the source. These are this project's own, with type numbers
 ("MP") far from QEMU's::
 
     4d50 GRANT    u32 device, u32 limit       the first index of the device that may not be sent yet

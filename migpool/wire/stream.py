@@ -21,18 +21,36 @@ What may follow what: :data:`ITEMS`. A stream may end after EOF or after VMDESC,
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
 from migpool.wire import ram
-from migpool.wire.commands import COMMAND, PACKAGE_AT, Command, Packaged, command, packaged, read_command
-from migpool.wire.configuration import CONFIGURATION, Configuration, configuration, read_configuration
+from migpool.wire.commands import (
+    COMMAND,
+    PACKAGE_AT,
+    Command,
+    CommandKind,
+    LaterCommand,
+    Packaged,
+    command,
+    packaged,
+    read_command,
+)
+from migpool.wire.configuration import (
+    CONFIGURATION,
+    DEFAULT_PAGE_SIZE,
+    Configuration,
+    configuration,
+    read_configuration,
+)
 from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
-from migpool.wire.records import Record, payload_of, read_records
+from migpool.wire.ramforms import RamPacked
+from migpool.wire.ramreader import RamReader
+from migpool.wire.records import Passed, Record, pass_records, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
     Footers,
@@ -46,6 +64,7 @@ from migpool.wire.sections import (
     read_head,
     section,
 )
+from migpool.wire.trailer import Checkpoints, Padding, checkpoints, padding
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 FILE_MAGIC: Final = b"QEVM"
@@ -57,6 +76,8 @@ VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
+VFIO_SUFFIX: Final = "/vfio"
+"""With which the idstr of a VFIO device ends."""
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
 
@@ -106,6 +127,21 @@ class DeviceSection(Headed):
 
 
 @dataclass(frozen=True, slots=True)
+class PassedSection(Headed):
+    """A section of a VFIO device whose records were passed over: they may be as long as the device's whole state.
+
+    Arguments:
+        records: those of the payload, or of its beginning.
+        rest: what stands behind them, if the last one does not end the payload.
+        size: bytes of payload in all.
+    """
+
+    records: tuple[Passed, ...]
+    rest: Buffer
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Eof:
     """No more sections come."""
 
@@ -130,15 +166,20 @@ StreamEvent: TypeAlias = (
     | Configuration
     | Section
     | DeviceSection
+    | PassedSection
     | RamSection
     | RamBlocks
     | RamPages
+    | RamPacked
     | MultifdFlush
     | RamSectionEnd
     | Command
+    | LaterCommand
     | Packaged
     | Eof
     | VmDescription
+    | Padding
+    | Checkpoints
 )
 
 
@@ -151,7 +192,10 @@ class StreamReader(PushReader[StreamEvent]):
         batch: how many pages of RAM one event may have.
         older: also take what machine types before 2.4 leave out, and the migration's properties can: the configuration
             (the first item decides) and the footers (the byte behind the first section decides).
-        page_size: bytes of a page where the configuration does not say it.
+        stored: also take what only a file has: pages at fixed places (mapped-ram), and zeros behind the end. Sections
+            of VFIO devices are then what the schema says, and commands may be unknown, as a file may have been written
+            by a later QEMU.
+        page_size: bytes of a page where the configuration does not say it; by default that of the machine.
 
     Attributes:
         section: the head of the section that is being read, or was read last.
@@ -164,7 +208,8 @@ class StreamReader(PushReader[StreamEvent]):
         limit: int = DEFAULT_LIMIT,
         batch: int = 256,
         older: bool = False,
-        page_size: int = 4096,
+        stored: bool = False,
+        page_size: int | None = None,
     ) -> None:
         unread = Unread()
         super().__init__(unread, self._stream(unread))
@@ -172,17 +217,23 @@ class StreamReader(PushReader[StreamEvent]):
         self._limit = limit
         self._batch = batch
         self._known: dict[int, SectionHead] = {}
-        self._mapped = False
         self._older = older
+        self._stored = stored
+        self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = ram.RamReader(page_size, False, batch, self._footers)
+        self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
         self.section: SectionHead | None = None
 
     @property
     def footers(self) -> bool | None:
         """Whether sections have footers; None: not known yet."""
         return self._footers.present
+
+    @property
+    def known(self) -> Mapping[int, SectionHead]:
+        """The sections that have begun, by their ids."""
+        return self._known
 
     def inside(self, package: Packaged) -> Iterator[StreamEvent]:
         """The events inside a package. Read them to the end before the events that come after it.
@@ -209,6 +260,13 @@ class StreamReader(PushReader[StreamEvent]):
             if not unread.available:
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = unread.peek(1)[0]
+            if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
+                if self._colo:
+                    yield (yield from checkpoints(unread))
+                    continue
+                if not kind:
+                    yield (yield from padding(unread))
+                    continue
             if state is StreamState.CONFIGURATION and self._older and kind != CONFIGURATION:
                 state = StreamState.BODY
             if kind not in ITEMS[state]:
@@ -218,7 +276,11 @@ class StreamReader(PushReader[StreamEvent]):
             if kind in _KINDS:
                 yield from self._read_section(unread, _KINDS[kind])
             elif kind == COMMAND:
-                yield (yield from read_command(unread, self._limit))
+                event = yield from read_command(unread, self._limit, later=self._stored)
+                if isinstance(event, Command) and event.kind is CommandKind.POSTCOPY_ADVISE:
+                    self._ram.host_pages = int.from_bytes(event.data[:8], "big")
+                self._colo |= isinstance(event, Command) and event.kind is CommandKind.ENABLE_COLO
+                yield event
             elif kind == CONFIGURATION:
                 yield (yield from self._configuration(unread))
             elif kind == EOF:
@@ -228,11 +290,14 @@ class StreamReader(PushReader[StreamEvent]):
                 yield (yield from _read_description(unread, self._limit))
 
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
-        config = yield from read_configuration(unread)
-        self._mapped = MAPPED_RAM in (config.capabilities or ())
+        config = yield from read_configuration(unread, later=self._stored)
+        mapped = MAPPED_RAM in (config.capabilities or ())
+        if mapped and not self._stored:
+            found = "found the capability mapped-ram: its pages stand at fixed places of a file"
+            raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
-        page_size = self._page_size if config.page_bits is None else config.page_size
-        self._ram = ram.RamReader(page_size, gpa, self._batch, self._footers)
+        page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
+        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
@@ -240,11 +305,10 @@ class StreamReader(PushReader[StreamEvent]):
         self._known.setdefault(head.section_id, head)
         self.section = head
         if head.idstr == ram.RAM_IDSTR:
-            if self._mapped:
-                found = "found the capability mapped-ram: pages stand at fixed places of the file, not in the stream"
-                raise ProtocolError(unread.offset, f"payload of {head}", f"RAM in the stream, {found}")
             yield from self._ram.section(unread, head)
-        elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith("/vfio"):
+        elif self._stored and head.idstr.endswith(VFIO_SUFFIX):
+            yield (yield from self._passed(unread, head))
+        elif self._schema.iterable(head.idstr, head.instance_id) or head.idstr.endswith(VFIO_SUFFIX):
             records = yield from read_records(unread, head, self._schema, self._limit)
             yield from self._footers.check(unread, head)
             yield DeviceSection(head, records)
@@ -252,6 +316,16 @@ class StreamReader(PushReader[StreamEvent]):
             payload = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
             yield from self._footers.check(unread, head)
             yield Section(head, payload)
+
+    def _passed(self, unread: Unread, head: SectionHead) -> Steps[PassedSection | Section]:
+        begin = unread.offset
+        records, ended = yield from pass_records(unread, head, self._limit)
+        rest: Buffer = b""
+        if not ended:
+            rest = yield from measured(unread, head, self._schema, self._limit, self._footers.mark(head.section_id))
+        size = unread.offset - begin
+        yield from self._footers.check(unread, head)
+        return PassedSection(head, tuple(records), rest, size) if records else Section(head, rest)
 
 
 def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
@@ -312,11 +386,13 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return [ram.block_list(blocks)]
         case RamPages(block):
             return ram.pages(block, event, named=event.named)
+        case RamPacked(data=data):
+            return [data]
         case MultifdFlush():
             return [ram.multifd_flush()]
         case RamSectionEnd(head):
             return [ram.ram_section_end(head.section_id, footers=footers)]
-        case Command():
+        case Command() | LaterCommand():
             return [command(event)]
         case Packaged(data):
             return packaged(data)
@@ -324,3 +400,7 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return [eof()]
         case VmDescription(text):
             return vm_description(text)
+        case Padding(size):
+            return [bytes(size)]
+        case Checkpoints() | PassedSection():
+            raise ValueError("what was passed over cannot be written again")

@@ -139,6 +139,16 @@ def take(unread: Unread, count: int, item: str) -> Steps[memoryview]:
     return unread.take(count)
 
 
+def skip(unread: Unread, count: int, item: str) -> Steps[None]:
+    """Pass over ``count`` bytes as they come, without keeping them."""
+    while count:
+        if not unread.available:
+            yield Need(1, item)
+        passed = min(count, unread.available)
+        unread.skip(passed)
+        count -= passed
+
+
 class PushReader(Generic[E]):
     """Feed bytes, get events: the loop around one parser.
 
@@ -165,6 +175,11 @@ class PushReader(Generic[E]):
     def pending(self) -> int:
         """How many bytes were fed and are not yet understood."""
         return self._unread.available
+
+    @property
+    def waits_for(self) -> str:
+        """What it was reading when the input gave out, once there is no event left."""
+        return self._need.item
 
     def feed(self, data: Buffer) -> None:
         """Add input. Read-only input is kept by reference and shows through in events; other input is copied.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
@@ -28,8 +29,13 @@ from migpool.errors import ProtocolError
 from migpool.wire.stream import VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
+DESCRIPTION_FOLLOWS: Final = re.compile(rb"\x00\x06([\s\S]{4})\{")
+"""EOF, and the beginning of a description with its length."""
+DESCRIPTION_HEAD: Final = 1 + VMDESC_HEAD.size
+"""Bytes of that, without the brace."""
 MULTIFD_DEVICES: Final = "multifd_devices"
 _ITEM: Final = "VM description"
+_PIECE: Final = 1 << 20
 T = TypeVar("T")
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -105,7 +111,8 @@ def find(stream: bytes | mmap.mmap, limit: int = 64 << 20) -> tuple[int, bytes]:
     """Find the description at the end of a whole stream, without walking the stream.
 
     Arguments:
-        stream: the whole stream; of a mapped file no more is read than its end.
+        stream: the whole stream, perhaps with zeros behind it (of a block device, or a cluster); of a mapped file no
+            more is read than its end. It may be a part of the stream, up to its end.
         limit: how long the description may be, in bytes.
 
     Returns:
@@ -114,15 +121,27 @@ def find(stream: bytes | mmap.mmap, limit: int = 64 << 20) -> tuple[int, bytes]:
     Raises:
         ProtocolError: the stream does not end with a description.
     """
-    size = len(stream)
+    size = _end_of_text(stream)
     lowest = max(0, size - limit - VMDESC_HEAD.size)
     # JSON has no byte 06, so the item's type byte is the last 06 of all, or one of its length bytes is.
     last = stream.rfind(bytes((VMDESC,)), lowest)
     for at in range(last, max(lowest, last - VMDESC_HEAD.size + 1) - 1, -1):
         text = at + VMDESC_HEAD.size
-        if text <= size and VMDESC_HEAD.unpack_from(stream, at) == (VMDESC, size - text):
-            return at, stream[text:]
+        if text > len(stream):
+            continue
+        kind, length = VMDESC_HEAD.unpack_from(stream, at)
+        if kind == VMDESC and (text + length == size or (not length and size <= text)):
+            return at, stream[text : text + length]
     raise ProtocolError(size, _ITEM, "06, u32 length, JSON to the end of the stream; found none")
+
+
+def _end_of_text(stream: bytes | mmap.mmap) -> int:
+    """Where the zeros begin with which a stream may be padded."""
+    end = len(stream)
+    while end and not stream[end - 1]:
+        begin = max(0, end - _PIECE)
+        end = begin + len(stream[begin:end].rstrip(b"\0"))
+    return end
 
 
 def parse(text: Buffer, offset: int = 0) -> Description:

@@ -12,7 +12,9 @@ What holds for every backend:
 * ``read`` blocks until there is data, and returns 0 at the end of what the present state has to give: in PRE_COPY that
   is "nothing more just now".
 * A write that failed has left the device in an unknown condition, even if it takes later ones.
-* Closing does not leave the migration state: reset first.
+* Closing does not leave the migration state.
+* ``reset`` returns when the device, or its server, has said that it is done. That proves nothing: ``state`` must be
+  asked afterwards.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ class BackendError(DeviceError):
     def __init__(self, text: str, errno: int = 0) -> None:
         super().__init__(text)
         self.errno = errno
+
+
+class NoAnswer(BackendError):
+    """Nobody answers: the server went away, or has not answered in time. To ask it at once again is to wait again."""
 
 
 class Backend(Protocol):
@@ -83,7 +89,7 @@ class Backend(Protocol):
         """Write a part of the state, of any length; returns when the device has taken all of it."""
 
     def reset(self) -> None:
-        """Reset the device: it runs, with no state of its own left; the last resort from any state, ERROR included."""
+        """Reset the device; the last resort from any state, ERROR included. The migration state may stay as it is."""
 
     def poll_fd(self) -> int | None:
         """A descriptor that a selector can really wait on before ``read``; ``None`` if there is no such thing."""
@@ -91,8 +97,12 @@ class Backend(Protocol):
     def abort(self) -> None:
         """End any wait in another call at once, from any thread; later calls fail until ``renew``."""
 
-    def renew(self) -> None:
-        """Take back an abort, so that the device can be recovered or used again."""
+    def renew(self, patience: float | None = None) -> None:
+        """Take back an abort, so that the device can be recovered or used again.
+
+        Arguments:
+            patience: seconds that the first answer on a new connection may take; ``None``: as long as any.
+        """
 
     def close(self) -> None:
         """Give back every descriptor; harmless when it has been done."""

@@ -213,7 +213,7 @@ class DeviceClient:
         if self._data is not None:
             self._data.shutdown(socket.SHUT_RDWR)
 
-    def renew(self) -> None:
+    def renew(self, patience: float | None = None) -> None:  # noqa: ARG002 - nothing is connected anew here
         """Take back an abort and drop the data descriptor: the device is used again."""
         self._drop_data()
         self._interruption.take_back()

@@ -13,8 +13,10 @@ Guarantees:
 * What fails is seen to by ``guard.py``, with the state that fits the call.
 * What can go wrong with loaded state goes wrong in ``load_config``: the device leaves RESUMING there, which is where a
   driver judges what it was given, and not when the machine is about to run.
-* A device that an earlier user left in the middle of a migration is reset before it is used, and says so in ``note``;
-  one that is closed outside RUNNING is reset first, since closing alone does not leave the state.
+* A device that an earlier user left in the middle of a migration is brought back to RUNNING before it is used, and says
+  so in ``note``; one that is closed elsewhere is brought there first, since closing alone does not leave the state. One
+  that cannot be, or that is to be saved and may hold half of what it was given, is refused.
+* At the source a server that has not answered does not keep the other devices waiting.
 """
 
 from __future__ import annotations
@@ -22,21 +24,27 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from migpool.device import Device, DeviceError, Pending, Side, VerificationError
-from migpool_plugins.vfio.backend import Backend, BackendError
-from migpool_plugins.vfio.guard import Guard
+from migpool.device import Device, DeviceBusy, DeviceError, Pending, Side, VerificationError
+from migpool_plugins.vfio.backend import Backend, BackendError, NoAnswer
+from migpool_plugins.vfio.guard import REMEDY, Guard
 from migpool_plugins.vfio.migration import Flags, MigrationState
 
 CONFIG: Final = struct.Struct("!8sQ")
 """migpool's config of a VFIO device, whose migration data has none of its own: a magic, and how many bytes of state
 were saved, so that a tail that is missing is found whatever the driver thinks of it."""
 CONFIG_MAGIC: Final = b"vfiodone"
+UNKNOWN_ROUND: Final = 256 << 20
+"""Bytes to read in a round from a device that cannot say what it has for pre-copy."""
+WAKE_PATIENCE: Final = 0.25
+"""Seconds for a server to answer again at the source, before the other devices run without it."""
 
 _M = MigrationState
 
 
 class VfioDevice(Device):
     """A device behind a backend, which it owns from now on.
+
+    What state it has only the device knows: no request of the interface tells.
 
     Arguments:
         idstr: the device's name in the stream.
@@ -45,11 +53,13 @@ class VfioDevice(Device):
         precopy: whether to read state while the machine runs, if the device can.
         read_size: bytes to ask for in one read at the most; 0: as much as the buffer holds.
         outlives: whether the device goes on to exist when it is closed, and so must be left in RUNNING.
+        reaches: whether it begins something towards other devices by itself.
     """
 
     instance_id = 0
     version = 1
     iterable = True
+    comparable = False
 
     def __init__(
         self,
@@ -60,12 +70,13 @@ class VfioDevice(Device):
         precopy: bool = True,
         read_size: int = 0,
         outlives: bool = True,
+        reaches: bool = True,
     ) -> None:
         self.idstr = idstr
         self.backend = backend
         self._guard = Guard(backend, self._forget)
         self.note = backend.note
-        self.peer_to_peer = Flags.P2P in backend.flags
+        self.peer_to_peer = Flags.P2P in backend.flags if reaches else None
         self._side = side
         self._precopy = precopy and Flags.PRE_COPY in backend.flags
         self._read_size = read_size
@@ -91,13 +102,15 @@ class VfioDevice(Device):
     def pending(self) -> Pending:
         """What is left, by the device's own account, or by its estimate where it cannot say.
 
-        A device that cannot say what is left to pre-copy is asked to give until it has nothing, once.
+        A device that cannot say what is left to pre-copy is read until it has nothing, once.
         """
         if not self._in_precopy:
             return Pending(stopcopy=max(0, self._estimate - self._saved))
         info = self._guard.ask(self.backend.precopy_info, _M.RUNNING)
         if info is None:
-            return Pending(precopy=0 if self._exhausted else max(1, self._estimate), stopcopy=self._estimate)
+            if self._exhausted:
+                return Pending(stopcopy=max(0, self._estimate - self._saved))
+            return Pending(precopy=max(UNKNOWN_ROUND, self._estimate), stopcopy=self._estimate, guessed=True)
         initial, dirty = info
         return Pending(initial + dirty, max(0, self._estimate - initial - dirty), initial)
 
@@ -186,9 +199,12 @@ class VfioDevice(Device):
 
         At the source a device that was not even quiet stays as it is.
         """
-        self._renew()
+        self._renew(WAKE_PATIENCE if self._side == "source" else None)
         if self._side == "source":
-            state = self._guard.ask(self.backend.state, None)
+            try:
+                state = self._guard.ask(self.backend.state, None)
+            except NoAnswer as error:
+                raise DeviceBusy(str(error)) from None
             if not self.peer_to_peer or state in (_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.ERROR):
                 return
         elif not self.peer_to_peer:
@@ -228,9 +244,17 @@ class VfioDevice(Device):
         self._guard.check()
         self._forget()
         state = self._guard.ask(self.backend.state, None)
-        if state is not _M.RUNNING:
-            self._guard.ask(self.backend.reset, None)
-            self.note = f"{self.backend.note}, found in {state.name} and reset".removeprefix(", ")
+        if state is _M.RUNNING:
+            return
+        found = f"found in {state.name}"
+        try:
+            restored = self._guard.restore()
+        except BackendError as error:
+            raise BackendError(f"{found}: {error}", error.errno) from None
+        if not restored.emptied and self._side == "source" and state in (_M.RESUMING, _M.ERROR):
+            raise BackendError(f"{found}: {restored.said}, so it may hold half of a state: {REMEDY}")
+        how = "reset" if restored.emptied else "led out of it"
+        self.note = f"{self.backend.note}, {found} and {how}".removeprefix(", ")
 
     def _forget(self) -> None:
         self._in_precopy = self._stopped = self._loading = self._exhausted = False
@@ -254,7 +278,7 @@ class VfioDevice(Device):
             self._loading = False
         return reason
 
-    def _renew(self) -> None:
-        self._guard.renew()
+    def _renew(self, patience: float | None = None) -> None:
+        self._guard.renew(patience)
         if self._side == "source":
             self._guard.failure = None

@@ -50,7 +50,7 @@ def open_emulated(context: DeviceContext) -> list[Device]:
 
 
 class EmulatedVfioDevice(VfioDevice):
-    """One device of the device process.
+    """One device of the device process, which knows what state it has.
 
     Arguments:
         process: the process; its end is said in an error.
@@ -59,6 +59,8 @@ class EmulatedVfioDevice(VfioDevice):
         side: which end of the migration this is.
         siblings: the settings of all devices of the entry, which may have to be waited for under a shared lock.
     """
+
+    comparable = True
 
     def __init__(
         self,
@@ -327,7 +329,7 @@ class ServedBackend(VfioUserBackend):
         self._limit = limit
         self._connect_limit = MAKING_LIMIT
         super().__init__(
-            lambda _: self._connected(),
+            lambda _interruption, _again: self._connected(),
             "emulated device",
             flags=profile.flags,
             reason=self._why,
@@ -338,7 +340,7 @@ class ServedBackend(VfioUserBackend):
     def _connected(self) -> Connection:
         self._client.ask(object, "connect", self._connect_limit)
         self._connect_limit = self._limit
-        return Connection(self._client.take_data(), "emulated device", self._limit)
+        return Connection(self._client.take_data(), "emulated device", self._limit, self._interruption)
 
     def _why(self) -> DeviceError | None:
         try:
@@ -351,12 +353,17 @@ class ServedBackend(VfioUserBackend):
         return None
 
     def abort(self) -> None:
-        super().abort()
+        """End any wait at once. The connection is given up: another one takes nothing but a question."""
+        self._interruption.interrupt(self._abort_connection)
         self._client.abort()
 
-    def renew(self) -> None:
+    def _abort_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+    def renew(self, patience: float | None = None) -> None:
         self._client.renew()
-        super().renew()
+        super().renew(patience)
 
     def close(self) -> None:
         super().close()

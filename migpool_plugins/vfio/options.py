@@ -29,6 +29,11 @@ BUS: Final = Option.whole(
     most=BUSES,
 )
 PRECOPY: Final = Option.flag("precopy", True, "whether to save while the machine runs, if the device can")
+PEER_TO_PEER: Final = Option.flag(
+    "peer_to_peer",
+    True,
+    "false: it begins nothing towards other devices, so it need not be quiet before they stop; you answer for that",
+)
 
 
 def per_device(name: str, meaning: str, like: str) -> Option[object]:

@@ -207,8 +207,8 @@ class TaggedVfioDevice(VfioDevice, TaggedDevice):
         super().abort()
         self._engines.abort()
 
-    def _renew(self) -> None:
-        super()._renew()
+    def _renew(self, patience: float | None = None) -> None:
+        super()._renew(patience)
         self._engines.renew()
         self._failed_first = None
 

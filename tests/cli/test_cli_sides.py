@@ -55,6 +55,19 @@ def test_migrations_in_a_row_leave_no_thread_and_no_descriptor_at_the_destinatio
     assert counts[0] == counts[1]
 
 
+def test_a_receiver_that_is_stopped_when_the_machine_runs_says_that_it_runs_here(holding: MakeHolding) -> None:
+    held = holding("verify", "destination", seconds=0.5)
+    with started("receive", held.scenario, "--listen", "tcp:127.0.0.1:0", extra=held.environment) as destination:
+        address = destination.complained_of("listening on").split()[-1]
+        with started("send", held.scenario, "--to", address, extra=held.environment) as source:
+            held.fifo.holds()
+            destination.process.terminate()
+            sent, received = source.wait(), destination.wait()
+    assert (sent.code, received.code) == (0, 143)
+    assert "the machine runs here" in received.out
+    assert received.err.splitlines()[-1] == "migpool: cancelled after the migration had completed"
+
+
 def test_a_receiver_without_a_count_outlives_a_migration_that_fails(tmp_path: Path) -> None:
     fault = '{device = 0, side = "source", at = 0, kind = "error"}'
     bad = scenario_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,28 @@ def test_a_broken_promise_is_caught(name: str, kind: type[RingNic], words: str) 
     assert "\n" not in finding.text
 
 
+class Dark(RingNic):
+    def fingerprint(self) -> bytes | None:  # type: ignore[override]
+        return None
+
+
+class SaysThatItIsDark(Dark):
+    comparable = False
+
+
+def test_a_device_without_a_fingerprint_has_failed_unless_it_can_have_none() -> None:
+    (check,) = (one for one in checks(MODEL) if one.name == "fingerprints")
+    dark = Subject("dark", broken(Dark), {"ring": 5000}, 2)
+    finding = run_check(dark, check, LIMIT)
+    assert finding.outcome is Outcome.FAILED
+    assert "state and no fingerprint, so that no migration of it is ever verified" in finding.text
+    for told in (replace(dark, comparable=False), replace(dark, plugin=broken(SaysThatItIsDark))):
+        finding = run_check(told, check, LIMIT)
+        assert finding.outcome is Outcome.PASSED
+        assert finding.text.startswith("not compared: ")
+    assert found("round-trip", broken(Dark)).text.startswith("completed, not compared: ")
+
+
 class Hangs(RingNic):
     def save_config(self) -> bytes:
         self._ended.wait(LIMIT)
@@ -203,7 +226,7 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
         str(as_json),
     )
     assert done.code == 0, done.err
-    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 13 checks passed")
+    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 14 checks passed")
     assert "| round-trip | pool | passed | state verified |" in markdown.read_text()
     read = json.loads(as_json.read_text())
     assert read["conforms"]
@@ -236,7 +259,7 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
     announce(package)
     done = run_pytest(package, "--migpool-models", "pool:1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 passed" in done.stdout
+    assert "14 passed" in done.stdout
     again = here("new-device", "fast-nic", "--into", str(tmp_path))
     assert again.code == 2
     assert "is there already" in again.err

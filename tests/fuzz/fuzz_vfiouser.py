@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Final
 
 from migpool.device import DeviceError
-from migpool_plugins.vfio.backend import BackendError, Interruption
+from migpool_plugins.vfio.backend import Interruption, NoAnswer
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import MigrationState
@@ -21,6 +20,7 @@ from migpool_plugins.vfio.profiles import DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import SharedLock
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
+from migpool_plugins.vfio.vfiouser.connect import Connect
 from migpool_plugins.vfio.vfiouser.connection import Connection
 from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, MessageFlag, UserCommand
 from migpool_plugins.vfio.vfiouser.session import MAX_TRANSFER, Session
@@ -48,13 +48,13 @@ def replies(data: bytes) -> None:
     how, scripts = data[0] if data else 0, iter(data[1:].split(AGAIN)[:CONNECTIONS])
     made: list[ScriptedSocket] = []
 
-    def connect(stopped: Interruption) -> Connection:
-        del stopped
+    def connect(stopped: Interruption, again: bool) -> Connection:
+        del again
         script = next(scripts, None)
         if script is None:
-            raise BackendError("nobody listens any more")
+            raise NoAnswer("nobody listens any more")
         made.append(_scripted(script, how))
-        return Connection(made[-1], "server", 1.0)  # type: ignore[arg-type]  # all of a socket that it uses
+        return Connection(made[-1], "server", 1.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
 
     _use(connect, how)
     for each in made:
@@ -62,7 +62,7 @@ def replies(data: bytes) -> None:
         _messages(each.sent)
 
 
-def _use(connect: Callable[[Interruption], Connection], how: int, state: bytes = b"") -> bytes:
+def _use(connect: Connect, how: int, state: bytes = b"") -> bytes:
     """Open a device, and save or load it; returns what was saved."""
     state = state or bytes(SIZE)
     saved = bytearray()
@@ -184,8 +184,8 @@ def _device() -> DeviceState:
     return DeviceState("d/vfio", PROFILE, _base(), False, SharedLock(), None, configured=False)
 
 
-def _connection(ours: NotingSocket, _: Interruption) -> Connection:
-    return Connection(ours, "server", 20.0)  # type: ignore[arg-type]  # all of a socket that it uses
+def _connection(ours: NotingSocket, stopped: Interruption, _again: bool) -> Connection:
+    return Connection(ours, "server", 20.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
 
 
 @cache

@@ -140,7 +140,8 @@ def test_with_processes_of_their_own(hosts: Hosts, tmp_path: Path) -> None:
     )
     arguments = ["run", str(scenario), "--model", "pool+receiver", "--json", str(tmp_path / "result.json")]
     ended = migpool(*arguments)
-    assert (ended.returncode, "state verified" in ended.stderr) == (0, True), ended
+    # What state a driver's device has, only the driver knows: compared is here, by the UARTs' registers.
+    assert (ended.returncode, "completed, not compared" in ended.stderr) == (0, True), ended
     assert states(hosts.there) == before
 
 

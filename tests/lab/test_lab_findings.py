@@ -24,7 +24,7 @@ def test_a_result_crosses_between_processes_as_it_is() -> None:
 
 def test_a_completed_run_has_every_number() -> None:
     run = run_result("pool", 2, 7, pair(result("source"), result("destination")))
-    assert (run.model, run.repeat, run.seed, run.outcome, run.verified) == ("pool", 2, 7, "completed", True)
+    assert (run.model, run.repeat, run.seed, run.outcome, run.verified) == ("pool", 2, 7, "completed", None)
     assert run.downtime_ms == pytest.approx(20)
     assert run.total_ms == pytest.approx(40)
     assert run.bytes == 3 * MIB
@@ -32,6 +32,7 @@ def test_a_completed_run_has_every_number() -> None:
     assert run.memory.high_water_bytes == 2 * MIB
     assert sum(run.attribution.values()) == pytest.approx(20)
     assert [device.verified for device in run.devices] == [True, None]
+    assert (run.succeeded, run.uncompared) == (True, ["rtc"])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,8 @@ def test_a_completed_run_has_every_number() -> None:
 def test_the_outcome_and_the_error_of_a_run(ended: object, outcome: str, error: str) -> None:
     run = run_result("pool", 1, 1, ended)  # type: ignore[arg-type]
     assert (run.outcome, run.error) == (outcome, error)
-    assert run.verified is (outcome == "completed")
+    assert run.succeeded is (outcome == "completed")
+    assert run.verified is (None if outcome == "completed" else False)
 
 
 def test_devices_that_cannot_be_closed_fail_the_run() -> None:
@@ -88,7 +90,7 @@ def test_devices_that_cannot_be_closed_fail_the_run() -> None:
 
 def test_a_source_alone_leaves_out_what_the_destination_knows() -> None:
     run = source_result("pool", 1, 1, result("source"))
-    assert run.verified
+    assert run.succeeded
     assert run.threads.destination is None
     assert run.memory.budget_bytes is None
     assert run.attribution == {}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from migpool.lab.comparison import plan
+from migpool.lab.report.page.document import document
 from migpool.lab.report.summary import answer, summarize
-from migpool.lab.report.table import console_for, render
+from migpool.lab.report.table import console_for, render, run_line
+from migpool.migration.report import DeviceReport
 from tests.support.lab_reports import lab_result_of, run
 
 
@@ -20,6 +23,27 @@ def test_a_summary_has_the_median_and_the_range_of_the_completed_runs() -> None:
     assert (summary.runs, summary.verified) == (4, 3)
     assert [kind for kind, _ in summary.kinds] == ["device read", "send"]
     assert [part for _, part in summary.kinds] == pytest.approx([15.0, 5.0])
+
+
+def test_what_was_not_compared_is_not_called_verified() -> None:
+    dark = [DeviceReport("card", "kernel", iterable=True, bytes=9), DeviceReport("nothing", "", iterable=False)]
+    runs = [run("pool", number, 9.0, verified=None, devices=dark) for number in (1, 2)]
+    (summary,) = summarize(runs)
+    assert (summary.verified, summary.uncompared) == (0, 2)
+    assert run_line(runs[0]) == "pool, run 1: completed, not compared, downtime 9.00 ms (no fingerprint: card)"
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(render(lab_result_of(*runs), 80))
+    assert "not" in screen.getvalue()
+    assert "compared" in screen.getvalue()
+    assert "Not compared card: no fingerprint" in screen.getvalue()
+    assert "0/2 NO" not in screen.getvalue()
+    assert json.loads(lab_result_of(*runs).to_json())["runs"][0]["verified"] is None
+    page = document([lab_result_of(*runs)], "page")
+    assert "0 of 2, others not compared" in page
+    # One that failed is another matter.
+    (summary,) = summarize([*runs, run("pool", 3, None, verified=False)])
+    assert (summary.runs, summary.verified, summary.uncompared) == (3, 0, 2)
+    assert "NOT all" in document([lab_result_of(*runs, run("pool", 3, None, verified=False))], "page")
 
 
 def test_the_fastest_model_comes_first_and_one_that_never_completed_last() -> None:

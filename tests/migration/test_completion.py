@@ -15,6 +15,9 @@ from migpool.migration.return_path import ReturnPath
 from migpool.migration.states import Event, State, StateMachine
 from migpool.wire.returnpath import Running
 
+SENT = 1_000
+"""When everything had been sent, in nanoseconds."""
+
 
 class Said:
     """A return path on which all has been said that will be, and a main channel.
@@ -48,7 +51,9 @@ class Said:
 
 
 def handover(said: Said) -> Completion:
-    return Completion(Machine("m", []), cast("ReturnPath", said), said.end, credited=True, limit=7.0, round_trip=600)
+    return Completion(
+        Machine("m", []), cast("ReturnPath", said), said.end, credited=True, limit=7.0, sent=SENT, round_trip=600
+    )
 
 
 def never() -> None:
@@ -63,13 +68,24 @@ def test_the_clock_of_another_boot_says_nothing_here_and_the_answer_was_half_a_r
     assert handover(Said(Running(bytes(16), 1_234))).running(never) == (4_700, "return-path")
 
 
+@pytest.mark.parametrize("claimed", [0, SENT - 1, 5_001, 1 << 63])
+def test_a_clock_that_says_what_cannot_be_is_not_believed(claimed: int) -> None:
+    assert handover(Said(Running(boot_id(), claimed))).running(never) == (4_700, "return-path")
+
+
+def test_a_round_trip_that_was_longer_at_first_does_not_put_the_start_before_the_end_of_the_sending() -> None:
+    said = Said(Running(bytes(16), 1_234))
+    said.running_at = SENT + 10
+    assert handover(said).running(never) == (SENT, "return-path")
+
+
 @pytest.mark.parametrize(("verdict", "ends"), [(True, "runs"), (False, "cancelled"), (None, "in doubt")])
 def test_a_cancel_asks_the_destination_to_give_up_and_takes_its_word(verdict: bool | None, ends: str) -> None:
-    said = Said(Running(boot_id(), 9) if verdict else None, cancelled=True, verdict=verdict)
+    said = Said(Running(boot_id(), SENT + 9) if verdict else None, cancelled=True, verdict=verdict)
     doubts: list[str] = []
     source = handover(said)
     if ends == "runs":
-        assert source.running(never) == (9, "monotonic")
+        assert source.running(never) == (SENT + 9, "monotonic")
     elif ends == "cancelled":
         with pytest.raises(Cancelled):
             source.running(never)

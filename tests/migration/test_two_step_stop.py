@@ -109,7 +109,7 @@ def test_a_device_that_could_reach_into_a_stopped_one_is_refused_before_anything
     assert report.error == (
         "device-0 cannot be quiet before stopping, and so could still reach into one of the 2 devices with "
         "peer-to-peer access that has stopped already: migrate with one such device alone, or with drivers that all "
-        "support a peer-to-peer state"
+        "support a peer-to-peer state; VFIO devices that reach no other have the option peer_to_peer = false"
     )
     assert all("setup" not in call for device in (*source, *destination) for call in device.calls)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.qemu.qemuprocess import Json, QemuProcess
+from tests.qemu.qemuprocess import Json, Qemu, QemuProcess
 
 __all__ = ["FILES", "UUID", "Guest", "continues", "set_up"]
 
@@ -22,19 +22,21 @@ class Guest:
     """Starts QEMUs with the same machine.
 
     Arguments:
-        program: QEMU.
+        qemu: the program.
         directory: for logs.
+        machine: its type.
         base: the stream file of the guest after it has booted; empty to boot it.
     """
 
-    program: str
+    qemu: Qemu
     directory: Path
+    machine: str
     base: Path | None = None
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def _arguments(self, incoming: str | None, uuid: str | None, machine: str) -> list[str]:
         return [
-            *(self.program, "-accel", "tcg", "-machine", machine, "-m", "128", "-nodefaults", "-display", "none"),
+            *(*self.qemu.command, "-accel", "tcg", "-machine", machine, "-m", "128", "-nodefaults", "-display", "none"),
             *("-no-reboot", "-kernel", str(FILES / "vmlinuz"), "-initrd", str(FILES / "initramfs"), "-append", KERNEL),
             *(() if uuid is None else ("-uuid", uuid)),
             *(() if incoming is None else ("-incoming", incoming)),
@@ -45,7 +47,7 @@ class Guest:
 
     def boot(self) -> QemuProcess:
         """A QEMU that boots the guest."""
-        return self._start(self._arguments(None, None, "q35"))
+        return self._start(self._arguments(None, None, self.machine))
 
     def source(self, uuid: str | None = None) -> QemuProcess:
         """A QEMU in which the guest runs on from the base; enter it, then wait for a tick."""
@@ -53,11 +55,16 @@ class Guest:
 
     def loading(self, uri: str, console: bytes = b"", uuid: str | None = None) -> QemuProcess:
         """A QEMU that loads the guest from somewhere."""
-        return self._start(self._arguments(uri, uuid, "q35"), console)
+        return self._start(self._arguments(uri, uuid, self.machine), console)
 
-    def destination(self, console: bytes = b"", uuid: str | None = None, machine: str = "q35") -> QemuProcess:
-        """A QEMU that waits to be told where to listen."""
-        return self._start(self._arguments("defer", uuid, machine), console)
+    def destination(self, console: bytes = b"", uuid: str | None = None, machine: str = "") -> QemuProcess:
+        """A QEMU that waits to be told where to listen; with another type of machine, if one is named."""
+        return self._start(self._arguments("defer", uuid, machine or self.machine), console)
+
+    @property
+    def other_machine(self) -> str:
+        """A type that the guest's stream does not fit."""
+        return self.qemu.machine("pc-i440fx")
 
 
 def continues(ticks: list[int]) -> bool:

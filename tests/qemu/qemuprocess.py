@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-__all__ = ["LIMIT", "Json", "QemuProcess", "WaitedTooLong", "qemu_program"]
+__all__ = ["LIMIT", "OLDEST", "Json", "Qemu", "QemuProcess", "WaitedTooLong", "qemu_here"]
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
@@ -27,14 +30,33 @@ class WaitedTooLong(AssertionError):
     """QEMU did not do in time what was waited for."""
 
 
-def qemu_program() -> str | None:
-    """Where QEMU is, if it is new enough."""
-    program = shutil.which("qemu-system-x86_64")
-    if program is None:
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU that can be run.
+
+    Arguments:
+        command: how it is started.
+        version: its version's first two numbers.
+    """
+
+    command: tuple[str, ...]
+    version: tuple[int, int]
+
+    def machine(self, family: str = "pc-q35", version: tuple[int, int] | None = None) -> str:
+        """The name of a machine's type: the one that belongs to this version, or to an older one."""
+        major, minor = version or self.version
+        return f"{family}-{major}.{minor}"
+
+
+def qemu_here() -> Qemu | None:
+    """The QEMU that the environment variable QEMU names, a command, or the installed one; None if it is too old."""
+    command = tuple(shlex.split(os.environ.get("QEMU", "qemu-system-x86_64")))
+    if shutil.which(command[0]) is None:
         return None
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
-    found = re.match(r"QEMU emulator version (\d+)\.", said)
-    return program if found and int(found[1]) >= OLDEST else None
+    arguments = [*command, "--version"]
+    said = subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT, check=False).stdout
+    found = re.match(r"QEMU emulator version (\d+)\.(\d+)", said)
+    return Qemu(command, (int(found[1]), int(found[2]))) if found and int(found[1]) >= OLDEST else None
 
 
 class QemuProcess:
@@ -145,6 +167,10 @@ class QemuProcess:
         found = self.execute("query-migrate")
         assert isinstance(found, dict)
         return found
+
+    def reason(self) -> str:
+        """Why the migration failed, as the monitor and stderr say together: which says what differs by version."""
+        return f"{self.migration().get('error-desc', '')}\n{self.stderr}"
 
     def running(self) -> bool:
         """Whether the guest runs here."""

@@ -9,10 +9,18 @@ import pytest
 from migpool.wire.returnpath import Pong, Shut, SwitchoverAck
 from tests.qemu.otherdestination import OtherDestination
 from tests.qemu.qemu_guest import continues, set_up
-from tests.qemu.qemuprocess import QemuProcess, WaitedTooLong
+from tests.qemu.qemuprocess import OLDEST, QemuProcess, WaitedTooLong, qemu_here
 
 ACKNOWLEDGED = ("return-path", "switchover-ack")
 SLOW = {"max-bandwidth": 8 << 20}
+PROGRAM = qemu_here()
+NEW = PROGRAM is not None and PROGRAM.version >= (11, 1)
+
+
+@pytest.fixture
+def machine() -> str:
+    """A type whose sources wait for an acknowledgement; types from 11.1 on have tests of their own."""
+    return "" if PROGRAM is None else PROGRAM.machine(version=(OLDEST, 0))
 
 
 def test_without_return_path_it_completes_when_all_is_read(source: QemuProcess, tmp_path: Path) -> None:
@@ -87,4 +95,34 @@ def test_acknowledged_but_never_told_the_end_it_waits_with_the_guest_stopped(
             source.wait_for_status("completed", "failed", limit=3)
         assert not source.running()
         other.answer(Shut(0))
+        assert source.wait_for_status("completed", "failed") == "completed"
+
+
+of_its_own = pytest.mark.parametrize("machine", [PROGRAM.machine() if PROGRAM is not None else ""])
+
+
+@of_its_own
+@pytest.mark.skipif(not NEW, reason="types of machines before 11.1 take any acknowledgement")
+@pytest.mark.parametrize("capabilities", [("return-path",), ACKNOWLEDGED])
+def test_from_11_1_on_it_fails_of_an_acknowledgement_that_no_device_asks_for(
+    source: QemuProcess, tmp_path: Path, capabilities: tuple[str, ...]
+) -> None:
+    set_up(source, channels=2, capabilities=capabilities, parameters={**SLOW})
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        other.wait_for_all()
+        other.answer(SwitchoverAck())
+        other.close(main=False)
+        assert source.wait_for_status("completed", "failed") == "failed"
+    assert continues(source.wait_for_ticks(2))
+
+
+@of_its_own
+@pytest.mark.skipif(not NEW, reason="types of machines before 11.1 wait for an acknowledgement")
+def test_from_11_1_on_it_completes_without_one(source: QemuProcess, tmp_path: Path) -> None:
+    set_up(source, channels=2, capabilities=ACKNOWLEDGED)
+    with OtherDestination(tmp_path / "o", 2) as other:
+        source.execute("migrate", {"uri": other.uri})
+        source.wait_for_status("device")
+        other.answer(Pong(1), Shut(0))
         assert source.wait_for_status("completed", "failed") == "completed"

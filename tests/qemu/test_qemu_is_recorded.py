@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,49 @@ def test_the_guest_goes_on_at_the_destination_and_again_when_replayed(
         assert continues(fresh.wait_for_ticks(2))
 
 
+@pytest.mark.parametrize("preempt", [False, True], ids=["plain", "with a preempt channel"])
+def test_a_postcopy_is_recorded_and_replayed_in_another_order(
+    guest: Guest, source: QemuProcess, tmp_path: Path, preempt: bool
+) -> None:
+    capabilities = (*RETURN_PATH, "postcopy-ram", *(["postcopy-preempt"] if preempt else []))
+    arguments = ("record", str(tmp_path / "rec"), "--listen", f"unix:{tmp_path}/s", "--to", f"unix:{tmp_path}/d")
+    with guest.destination() as destination, Tool(*arguments) as tool:
+        waiting(destination, f"unix:{tmp_path}/d", 0, capabilities)
+        set_up(source, channels=0, capabilities=capabilities, parameters={"max-bandwidth": 8 << 20})
+        source.execute("migrate", {"uri": tool.address()})
+        source.wait_for_status("active")
+        source.execute("migrate-start-postcopy")
+        assert source.wait_for_status("completed", "failed", limit=60) == "completed"
+        assert destination.wait_for_status("completed", "failed") == "completed"
+        moved = source.drain_console()
+        assert tool.wait().code == 0
+    with guest.destination(moved) as fresh:
+        waiting(fresh, f"unix:{tmp_path}/r", 0, capabilities)
+        speed = ("--speed", "full", "--order", "seed:3")
+        ended = migpool("replay", str(tmp_path / "rec"), "--to", f"unix:{tmp_path}/r", *speed)
+        assert (ended.code, ended.err) == (0, "")
+        assert fresh.wait_for_status("completed", "failed") == "completed"
+        assert continues(fresh.wait_for_ticks(2))
+
+
+def test_strangers_are_kept_from_the_destination(guest: Guest, source: QemuProcess, tmp_path: Path) -> None:
+    arguments = ("record", str(tmp_path / "rec"), "--listen", "tcp:127.0.0.1:0", "--to", f"unix:{tmp_path}/d")
+    with guest.destination() as destination, Tool(*arguments) as tool:
+        waiting(destination, f"unix:{tmp_path}/d", 2, RETURN_PATH)
+        set_up(source, channels=2, capabilities=RETURN_PATH, parameters={"max-bandwidth": 8 << 20})
+        host, _, port = tool.address().removeprefix("tcp:").rpartition(":")
+        socket.create_connection((host, int(port))).close()
+        source.execute("migrate", {"uri": tool.address()})
+        source.wait_for_status("active")
+        with socket.create_connection((host, int(port))):
+            source.execute("migrate-set-parameters", {"max-bandwidth": 1 << 32})
+            assert source.wait_for_status("completed", "failed") == "completed"
+            assert destination.wait_for_status("completed", "failed") == "completed"
+            assert tool.wait().code == 0
+        destination.console = source.drain_console()
+        assert continues(destination.wait_for_ticks(2))
+
+
 def test_a_replay_with_another_number_of_channels_is_refused(guest: Guest, source: QemuProcess, tmp_path: Path) -> None:
     with guest.destination() as destination:
         assert record(source, destination, tmp_path, 2, ()).code == 0
@@ -69,7 +113,7 @@ def test_a_replay_with_another_number_of_channels_is_refused(guest: Guest, sourc
 def test_a_destination_that_refuses_the_replay_ends_it(guest: Guest, source: QemuProcess, tmp_path: Path) -> None:
     with guest.destination() as destination:
         assert record(source, destination, tmp_path, 2, RETURN_PATH).code == 0
-    with guest.destination(machine="pc") as other:
+    with guest.destination(machine=guest.other_machine) as other:
         waiting(other, f"unix:{tmp_path}/r", 2, RETURN_PATH)
         ended = migpool("replay", str(tmp_path / "rec"), "--to", f"unix:{tmp_path}/r", "--limit", "10")
         assert other.wait_for_status("completed", "failed") == "failed"
@@ -80,7 +124,7 @@ def test_a_destination_that_refuses_the_replay_ends_it(guest: Guest, source: Qem
 def test_a_migration_that_fails_is_told_to_both_ends_and_the_guest_goes_on(
     guest: Guest, source: QemuProcess, tmp_path: Path
 ) -> None:
-    with guest.destination(machine="pc") as other:
+    with guest.destination(machine=guest.other_machine) as other:
         waiting(other, f"unix:{tmp_path}/d", 2, RETURN_PATH)
         set_up(source, channels=2, capabilities=RETURN_PATH)
         arguments = ("record", str(tmp_path / "rec"), "--listen", f"unix:{tmp_path}/s", "--to", f"unix:{tmp_path}/d")

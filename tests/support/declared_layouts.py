@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from migpool.vmsd.arrays import Array, PointerArray
 from migpool.vmsd.cells import Blank
 from migpool.vmsd.description import Description
-from migpool.vmsd.layout import FieldLayout, Layout, LayoutSet
+from migpool.vmsd.layout import Extent, FieldLayout, Layout, LayoutSet
 from migpool.vmsd.steps import Field
 from migpool.vmsd.structure import Nested, Structure
 
@@ -35,4 +35,5 @@ def _member(member: Field) -> FieldLayout:
         codec = codec.element
     inner = _declared(codec.structure) if isinstance(codec, Nested) else None
     name = "unused" if isinstance(codec, Blank) else member.label
-    return FieldLayout(name, codec.size, length, member.since, member.when is not None, inner)
+    extent = Extent.COUNTED if length is None else Extent.FIXED
+    return FieldLayout(name, codec.size, length, member.since, member.when is not None, inner, extent)

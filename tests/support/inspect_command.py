@@ -10,8 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 
-from tests.support.commandline import Ended
+import pytest
+
+from tests.support.commandline import Ended, here
 
 LIMIT = 60.0
 
@@ -39,3 +42,21 @@ def on_terminal(columns: int, *arguments: str) -> Ended:
         while part := screen.read(1 << 16):
             shown += part
     return Ended(process.wait(LIMIT), shown.decode(), "")
+
+
+def fed(stream: bytes, *arguments: str) -> Ended:
+    """Run a command in this process, with ``stream`` coming through a pipe on its standard input."""
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=_write, args=(writing, stream))
+    writer.start()
+    try:
+        with open(reading) as pipe, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123 -- it is open already
+            patch.setattr(sys, "stdin", pipe)
+            return here(*arguments)
+    finally:
+        writer.join(LIMIT)
+
+
+def _write(descriptor: int, stream: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as pipe:
+        pipe.write(stream)

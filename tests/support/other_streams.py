@@ -14,7 +14,7 @@ OTHERS: tuple[str, ...] = tuple(json.loads((DATA / "other-streams" / "commands.j
 BARE = ("none-bare", "microvm-bare", "i440fx-2.4-bare")
 UNDESCRIBED = ("none-no-configuration", "i440fx-no-configuration", "none-no-description", "microvm-no-description")
 MAPPED = "microvm-mapped-ram"
-DESCRIBED = tuple(name for name in OTHERS if name not in (*BARE, *UNDESCRIBED, MAPPED))
+DESCRIBED = tuple(name for name in OTHERS if name not in (*BARE, *UNDESCRIBED))
 
 
 def other_path(name: str) -> Path:

@@ -57,6 +57,7 @@ class Between:
         self._where: list[Address] = []
         self.stop = threading.Event()
         self.warnings: list[str] = []
+        self.notes: list[str] = []
 
         def listening(address: Address) -> None:
             self._where.append(address)
@@ -69,6 +70,7 @@ class Between:
             limits=limits,
             listening=listening,
             warn=self.warnings.append,
+            noted=self.notes.append,
             stop=self.stop.is_set,
         )
         self._running = Background(recorder.run)
@@ -101,11 +103,13 @@ def listener(family: str, folder: Path, name: str = "destination") -> Iterator[t
         yield sock, bound if bound.path else Address(host="127.0.0.1", port=sock.getsockname()[1])
 
 
-def dial(address: Address) -> socket.socket:
-    """A source's connection."""
+def dial(address: Address, says: bytes = b"") -> socket.socket:
+    """A source's connection, on which something has been said."""
     sock = socket.socket(address.family)
     sock.settimeout(LIMIT)
     sock.connect(address.name)
+    if says:
+        sock.sendall(says)
     return sock
 
 
@@ -173,6 +177,7 @@ class Waiting:
         budget: int = 256 * KIB,
         chunk: int = 16 * KIB,
         channels: int = 2,
+        connect_limit: float = 10.0,
     ) -> None:
         heard = threading.Event()
         where: list[Address] = []
@@ -181,7 +186,7 @@ class Waiting:
             where.append(address)
             heard.set()
 
-        settings = Settings(channels=channels, chunk=chunk, budget=budget, peer_limit=5)
+        settings = Settings(channels=channels, chunk=chunk, budget=budget, peer_limit=5, connect_limit=connect_limit)
         destination = Destination(Machine(name, machine), settings, ReceiverScheduler(), listening=listening)
         self._running = Background(lambda: destination.run(place(family, folder, "fresh")))
         assert heard.wait(LIMIT)

@@ -16,12 +16,16 @@ LIMIT = 10.0
 class Receiver(threading.Thread):
     """Stores one machine, beside the test."""
 
-    def __init__(self, path: Path, address: Address, channels: int, idle: float = LIMIT) -> None:
+    def __init__(
+        self, path: Path, address: Address, channels: int, idle: float = LIMIT, *, acknowledge: bool | None = None
+    ) -> None:
         super().__init__(name="receiver")
         self._idle = idle
         self._arguments = (path, address, channels)
         self._listening = threading.Event()
         self._cancel = threading.Event()
+        self._acknowledge = acknowledge
+        self.noted: list[str] = []
         self.stored: Stored | None = None
         self.error: MigpoolError | None = None
 
@@ -45,6 +49,8 @@ class Receiver(threading.Thread):
                 limit=self._idle,
                 cancelled=self._cancel.is_set,
                 listening=lambda _: self._listening.set(),
+                acknowledge=self._acknowledge,
+                noted=self.noted.append,
             )
         except MigpoolError as error:
             self.error = error

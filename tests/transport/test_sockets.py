@@ -1,4 +1,4 @@
-"""Sockets that stall, dribble, break or say something else; and who may connect to a destination."""
+"""Sockets that stall, dribble, break or are refused."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import contextlib
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from migpool.core.cancel import CancelSwitch
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded, UsageError
-from migpool.transport.accept import Connections, accept_all
+from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded, UsageError
+from migpool.transport.accept import took
 from migpool.transport.address import Address
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
-from migpool.wire.multifd import initial_packet
-from migpool.wire.stream import header
 from tests.support.pool_gates import until_blocked
 
 LIMIT = 20.0
@@ -218,68 +217,15 @@ def test_a_favourite_that_is_busy_is_not_waited_for() -> None:
         sender.join(LIMIT)
 
 
-# ---------------------------------------------------------------------- who connects
+# ---------------------------------------------------------------------- nobody there
 
 
-@pytest.fixture
-def accepting(tmp_path: Path) -> Iterator[Callable[..., Connections]]:
-    """Accept 2 channels while connections that begin with the given bytes come, in the given order."""
-    address = Address(path=str(tmp_path / "door"))
-    listener, _ = listen(address, 8)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(listener)
-
-        def run(*firsts: bytes, limit: float = LIMIT) -> Connections:
-            for first in firsts:
-                sock = stack.enter_context(connect(address, LIMIT, LIMIT))
-                sock.sendall(first)
-            return accept_all(
-                listener,
-                2,
-                first_limit=limit,
-                limit=limit,
-                prepare=lambda sock: prepare(sock, limit=limit, tick=0.05),
-                check=never,
-                stack=stack,
-            )
-
-        yield run
-
-
-def test_connections_are_told_apart_by_their_first_bytes(accepting: Callable[..., Connections]) -> None:
-    found = accepting(initial_packet(1), header(), initial_packet(0))
-    assert found.main_channel.recv(4) == header()[4:]
-    assert len(found.channels) == 2
-
-
-@pytest.mark.parametrize(
-    ("firsts", "words"),
-    [
-        pytest.param([b"GET / HTTP/1.1\r\n\r\n"], "474554", id="a browser"),
-        pytest.param([header(), header()], "one main channel, found a second", id="two main channels"),
-        pytest.param([header(), initial_packet(0), initial_packet(0)], "each once, found 0", id="a channel twice"),
-        pytest.param([header(), initial_packet(2)], "channels 0 to 1, each once, found 2", id="one channel too many"),
-    ],
-)
-def test_a_stranger_is_refused(accepting: Callable[..., Connections], firsts: list[bytes], words: str) -> None:
-    with pytest.raises(ProtocolError, match=words):
-        accepting(*firsts)
-
-
-@pytest.mark.parametrize(
-    ("firsts", "words"),
-    [
-        pytest.param([], "no source has come within 0.2 s", id="nobody"),
-        pytest.param([header(), initial_packet(0)], "opened 1 of 2 multifd channels and the main channel", id="some"),
-        pytest.param(
-            [b"QE"],
-            "and 1 connection that did not say what for",
-            id="half a word",
-        ),
-    ],
-)
-def test_what_does_not_come_is_not_waited_for_without_end(
-    accepting: Callable[..., Connections], firsts: list[bytes], words: str
-) -> None:
-    with pytest.raises(TimeLimitExceeded, match=words):
-        accepting(*firsts, limit=0.2)
+@pytest.mark.parametrize("family", ["unix", "tcp"])
+def test_a_destination_that_refuses_one_more_channel_has_been_started(tmp_path: Path, family: str) -> None:
+    listener, address = listen(Address(path=str(tmp_path / "d")) if family == "unix" else Address(host="127.0.0.1"), 8)
+    listener.close()
+    begin = time.monotonic()
+    with pytest.raises(PeerError) as caught:
+        connect(address, begin + LIMIT, LIMIT, taken=took(2, 4))
+    assert "the destination took 2 of 4 multifd channels" in str(caught.value)
+    assert "start the destination" not in str(caught.value)

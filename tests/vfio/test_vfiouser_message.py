@@ -15,11 +15,16 @@ from migpool_plugins.vfio.vfiouser.message import (
     MessageError,
     MessageFlag,
     UserCommand,
+    Version,
     command,
     parse_version,
     reply,
     version,
 )
+
+SIZES = ("max_msg_fds", "max_data_xfer_size")
+NAMES = (*SIZES, "migration", "migpool")
+"""The capabilities that we name."""
 
 
 def test_a_command_and_its_reply_share_number_and_command() -> None:
@@ -45,7 +50,6 @@ def test_a_size_that_cannot_be_is_refused(size: int) -> None:
     st.builds(
         Capabilities,
         max_transfer=st.integers(1, 1 << 40),
-        migration=st.booleans(),
         max_write=st.integers(1, 1 << 40),
         sticky_errors=st.booleans(),
         precopy_info=st.booleans(),
@@ -53,21 +57,32 @@ def test_a_size_that_cannot_be_is_refused(size: int) -> None:
     )
 )
 def test_capabilities_come_back_as_they_were_said(capabilities: Capabilities) -> None:
-    assert parse_version(version(capabilities)) == capabilities
+    assert parse_version(version(capabilities)).can == capabilities
+
+
+@given(st.integers(0, 0xFFFF), st.frozensets(st.sampled_from([*NAMES, "twin_socket", "x"])))
+def test_an_answer_is_at_most_what_was_proposed(minor: int, names: frozenset[str]) -> None:
+    proposed = struct.pack("=HH", 0, minor)
+    if names:
+        proposed += json.dumps({"capabilities": {name: 9 if name in SIZES else {} for name in names}}).encode()
+    answer = parse_version(version(Capabilities(max_write=5, parts=3), parse_version(proposed)))
+    assert answer.minor == min(minor, 2)
+    assert answer.names == names & set(NAMES)
+    assert answer.can.max_write == (5 if "migpool" in names else 0)
 
 
 def test_what_is_not_said_has_the_protocols_default_and_what_is_unknown_is_passed_over() -> None:
     bare = struct.pack("=HH", 0, 1)
-    assert parse_version(bare) == Capabilities(max_transfer=1 << 20, migration=False)
+    assert parse_version(bare) == Version(1, Capabilities(max_transfer=1 << 20), frozenset())
     said = {"capabilities": {"pgsizes": 4096, "max_msg_fds": 8, "migration": {"pgsize": 4096}}, "other": 1}
-    assert parse_version(bare + json.dumps(said).encode() + b"\0rest") == Capabilities()
+    assert parse_version(bare + json.dumps(said).encode() + b"\0rest").can == Capabilities()
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_version_or_one_kind_of_error(payload: bytes) -> None:
     for data in (payload, struct.pack("=HH", 0, 2) + payload):
         try:
-            assert isinstance(parse_version(data), Capabilities)
+            assert isinstance(parse_version(data), Version)
         except MessageError:
             pass
 
@@ -88,7 +103,7 @@ _JSON = st.recursive(
 )
 def test_any_json_is_capabilities_or_one_kind_of_error(said: object) -> None:
     try:
-        assert isinstance(parse_version(struct.pack("=HH", 0, 2) + json.dumps(said).encode()), Capabilities)
+        assert isinstance(parse_version(struct.pack("=HH", 0, 2) + json.dumps(said).encode()), Version)
     except MessageError:
         pass
 

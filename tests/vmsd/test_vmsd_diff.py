@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from migpool.vmsd.description import Description
-from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
+from migpool.vmsd.diff import Change, Compatibility, Verdict, compare, compatibility
 from migpool.vmsd.fields import buffer, queue, struct, u8, u16, u32, u64, unused
 from tests.support.declared_layouts import from_descriptions
 
-SAFE, DEPENDS, BREAKS = Risk.SAFE, Risk.DEPENDS, Risk.BREAKS
+LOADS, CANNOT_TELL, BREAKS = Verdict.LOADS, Verdict.CANNOT_TELL, Verdict.BREAKS
 
 
 def changes(old: Description, new: Description) -> list[Change]:
@@ -24,12 +24,12 @@ PART = Description("part", version=1, fields=[u8("x"), u16("y")])
 BASE = Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")])
 
 PAIRS = [
-    ("nothing", BASE, Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")]), SAFE, SAFE, ""),
+    ("nothing", BASE, Description("d", version=1, fields=[u8("a"), u32("b"), u64("c")]), LOADS, LOADS, ""),
     (
         "a field with a new version that still reads the old one",
         BASE,
         Description("d", version=2, minimum_version=1, fields=[u8("a"), u32("b"), u64("c"), u8("e", since=2)]),
-        SAFE,
+        LOADS,
         BREAKS,
         "the source writes version 2, the destination reads up to 1",
     ),
@@ -53,16 +53,16 @@ PAIRS = [
         "a field under a condition",
         BASE,
         Description("d", version=1, fields=[u8("a"), u32("b"), u64("c"), u8("e", when=sometimes)]),
-        DEPENDS,
-        DEPENDS,
+        CANNOT_TELL,
+        CANNOT_TELL,
         "it breaks whenever the field's condition holds",
     ),
     (
         "a condition on a field",
         BASE,
         Description("d", version=1, fields=[u8("a"), u32("b", when=sometimes), u64("c")]),
-        DEPENDS,
-        DEPENDS,
+        CANNOT_TELL,
+        CANNOT_TELL,
         "only the destination makes it depend on a condition",
     ),
     (
@@ -85,18 +85,18 @@ PAIRS = [
         "a field that became unused",
         BASE,
         Description("d", version=1, fields=[u8("a"), unused(4), u64("c")]),
-        SAFE,
-        SAFE,
+        LOADS,
+        LOADS,
         "forward: 4 bytes of fields became unused; they are skipped; backward: 4 unused bytes became fields",
     ),
-    ("a new name", BASE, Description("d", version=1, fields=[u8("a"), u32("z"), u64("c")]), SAFE, SAFE, "renamed"),
+    ("a new name", BASE, Description("d", version=1, fields=[u8("a"), u32("z"), u64("c")]), LOADS, LOADS, "renamed"),
     (
         "a field cut in two",
         BASE,
         Description("d", version=1, fields=[u8("a"), u32("b"), u32("low"), u32("high")]),
-        DEPENDS,
-        DEPENDS,
-        "the same 8 bytes are cut into other fields",
+        LOADS,
+        LOADS,
+        "the same 8 bytes, cut into other fields",
     ),
     (
         "a new subsection",
@@ -107,9 +107,9 @@ PAIRS = [
             fields=[u8("a"), u32("b"), u64("c")],
             subsections=[Description("d/s", version=1, fields=[u8("e")])],
         ),
-        SAFE,
-        DEPENDS,
-        "forward: the source does not send this subsection; it may be missing; backward: the destination does not know",
+        LOADS,
+        CANNOT_TELL,
+        "forward: the source does not send this subsection; it may be missing; backward: the destination did not send",
     ),
     (
         "a structure that grew",
@@ -145,8 +145,8 @@ PAIRS = [
         "a buffer that became a queue",
         Description("d", version=1, fields=[buffer("p", 4)]),
         Description("d", version=1, fields=[queue("p", PART)]),
-        DEPENDS,
-        DEPENDS,
+        CANNOT_TELL,
+        CANNOT_TELL,
         "its size is fixed at one end and varies at the other",
     ),
 ]
@@ -156,7 +156,7 @@ PAIRS = [
     ("old", "new", "forward", "backward", "reason"), [pair[1:] for pair in PAIRS], ids=[pair[0] for pair in PAIRS]
 )
 def test_a_change_and_its_verdict(
-    old: Description, new: Description, forward: Risk, backward: Risk, reason: str
+    old: Description, new: Description, forward: Verdict, backward: Verdict, reason: str
 ) -> None:
     found = changes(old, new)
     assert compatibility(found) == Compatibility(forward, backward)
@@ -170,10 +170,10 @@ def test_a_subsection_is_compared_by_its_own_version() -> None:
         return Description("d", subsections=[Description("d/s", version=version, minimum_version=minimum)])
 
     (change,) = changes(with_part(1, 1), with_part(2, 1))
-    assert (change.path, change.forward, change.backward) == ("d, subsection d/s", SAFE, BREAKS)
+    assert (change.path, change.forward, change.backward) == ("d, subsection d/s", LOADS, BREAKS)
 
 
 def test_a_missing_device_breaks_the_way_to_where_it_is_missing() -> None:
     (change,) = compare(from_descriptions({"d": BASE, "e": PART}), from_descriptions({"d": BASE}))
-    assert (change.path, change.forward, change.backward) == ("e", BREAKS, SAFE)
+    assert (change.path, change.forward, change.backward) == ("e", BREAKS, LOADS)
     assert change.reason == "the destination has no such device"

@@ -30,6 +30,7 @@ from migpool.wire.multifd import (
     ram_header_size,
 )
 from migpool.wire.ramheader import RamPacketHeader, parse_ram_header, ram_header, sync_header
+from migpool.wire.rampacket import RamPacketParser
 from migpool.wire.records import CONFIG_FRAME, config_within, frame_config
 from migpool.wire.stream import begins_main_channel
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
@@ -165,7 +166,6 @@ def ram_changed(at: int, value: str, header: RamPacketHeader | None = None) -> b
         (ram_changed(0, "00"), 0, "magic"),
         (ram_changed(8, "00000006"), 8, "one way of compression at most, found 0x6"),
         (ram_changed(8, "00000040"), 8, "found the flag DEVICE_STATE"),
-        (ram_changed(8, "00000001"), 16, "no pages and no payload, found 1 pages"),
         (ram_changed(12, "00000081"), 12, "at most 128 pages allocated, found 129"),
         (ram_changed(12, "00000000"), 16, "at most 0 pages, found 1 and 0 of zeros"),
         (ram_changed(16, "ffffffff"), 16, "at most 128 pages, found 4294967295"),
@@ -308,8 +308,19 @@ def test_a_channel_cut_inside_a_packet_is_an_error_and_between_packets_is_not() 
 
 def test_packet_numbers_rise_on_a_channel() -> None:
     with pytest.raises(ProtocolError, match="a number above 5, found 5") as caught:
-        read(initial_packet(0) + sync_header(5) + sync_header(5))
+        read(initial_packet(0) + sync_header(5) + ram_header(RamPacketHeader(0, 5, "a", (0,), (), 4096)) + bytes(4096))
     assert caught.value.offset == 64 + 1344 + 24
+
+
+def test_an_older_source_has_pages_in_a_sync_and_stale_fields_in_a_packet_without_pages() -> None:
+    riding = ram_header(RamPacketHeader(SYNC, 7, "a", (0x1000,), (), 4096)) + bytes(4096)
+    stale = ram_header(RamPacketHeader(0, 7, "a", (), (), 4096))
+    last = ram_header(RamPacketHeader(SYNC, 9, "a", (), (), 4096))
+    packets = read(initial_packet(0) + riding + stale + last)[1:]
+    seen = [(len(packet.payload), packet.header.sync) for packet in packets if isinstance(packet, RamPacket)]
+    assert seen == [(4096, True), (0, False), (0, True)]
+    with pytest.raises(ProtocolError, match="SYNC packet at byte 16: no pages, found 1 pages, 0 of zeros"):
+        RamPacketParser({"a": (8192, None)}).parse(riding)  # migpool's own sources have none
 
 
 def test_a_channel_begins_with_its_initial_packet() -> None:

@@ -93,7 +93,7 @@ def test_the_size_of_a_page_is_the_configurations_or_else_the_given_one() -> Non
 
 
 def test_pages_at_fixed_places_of_a_file_are_refused_by_name() -> None:
-    with pytest.raises(ProtocolError, match="RAM in the stream, found the capability mapped-ram"):
+    with pytest.raises(ProtocolError, match="a stream of pages, found the capability mapped-ram"):
         read(header() + configuration(Configuration("q", None, ("mapped-ram",))) + RAM + eof())
 
 

@@ -125,7 +125,11 @@ GOOD = block_list(BLOCKS)
 @pytest.mark.parametrize(
     ("payload", "at", "message"),
     [
-        ("0000000000000040", 0, "flags 002, 004, 008, 010, 022, 028 or 200, found 0000000000000040"),
+        (
+            "0000000000000400",
+            0,
+            "flags 002, 004, 008, 010, 022, 028, 040, 060, 100, 120 or 200, found 0000000000000400",
+        ),
         ("0000000000001010", 0, "found 0000000000001010"),
         ("0000000000000022 00", 0, "the name of a block before the first CONTINUE"),
         ("0000000000000002 01 62 00", 0, "a block of the list ('pc.ram', 'vga'), found 'b'"),

@@ -246,7 +246,7 @@ def test_a_small_stream_cut_at_any_byte_is_an_error_but_for_its_two_ends() -> No
         (PROLOGUE + b"\x08\0\x0c\0\0", 18, "a number of 1 to 11, found 12"),
         (PROLOGUE + b"\x08\0\x02\0\5", 20, "data of 4 bytes, found 5"),
         (PROLOGUE + b"\x04\0\0\0\1\1d" + bytes(8) + b"\0\x7e\0\0\0\2", 33, "7e00000001, found 7e00000002"),
-        (PROLOGUE + b"\x04\0\0\0\1\1r" + bytes(8) + b"\0\0\0\0\0\0\0\1", 32, "a mark of ffffffffef100001 to 5"),
+        (PROLOGUE + b"\x04\0\0\0\1\1r" + bytes(8) + b"\0\0\0\0\0\0\0\1", 32, "a mark of ffffffffef100001 to 6"),
         (PROLOGUE + b"\x04\0\0\0\1\3ram" + bytes(7) + b"\5", 17, "version 4, found 5"),
         (PROLOGUE + b"\0\x01", 18, "06, found 01"),
         (PROLOGUE + b"\0\x06\0\0\0\0\0", 23, "the end of the input, found 00"),

@@ -43,6 +43,9 @@ def conformance(
     every_wait: Annotated[
         bool, typer.Option("--every-wait", help="Cancel at every wait, not at some.", show_default=False)
     ] = False,
+    no_fingerprint: Annotated[
+        bool, typer.Option("--no-fingerprint", help="Its devices can have none.", show_default=False)
+    ] = False,
     limit: Annotated[float, typer.Option("--limit", metavar="SECONDS", min=1, help="For one check.")] = 60.0,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report for a review.")
@@ -54,7 +57,8 @@ def conformance(
 
     A device plug-in's own devices are migrated in this process under every threading model,
     with short buffers and tight memory, cancelled at one wait after the other, failed in one
-    call after the other, and given damaged input.
+    call after the other, and given damaged input. One that has state and no fingerprint has
+    failed, unless it can have none.
 
     A threading model is given jobs at each end that it is for, in a process of its own: they
     must run once, in order, all of them; errors, cancels and devices that ignore abort must
@@ -70,8 +74,10 @@ def conformance(
     """
     if bool(plugin) == bool(model):
         raise UsageError("name one thing to check: a device plug-in, or a threading model with --model NAME")
-    if model and (option or models or every_wait or count != 1):
-        raise UsageError("--option, --count, --models and --every-wait are for devices: leave them out with --model")
+    if model and (option or models or every_wait or no_fingerprint or count != 1):
+        raise UsageError(
+            "--option, --count, --models, --every-wait, --no-fingerprint are for devices: leave them out with --model"
+        )
     from migpool.cli.output import check_writable, write
     from migpool.conformance.check import Outcome
     from migpool.conformance.devices import device_runs
@@ -89,7 +95,8 @@ def conformance(
         if model:
             runs = model_runs(model, limit, stack.callback)
         else:
-            runs = device_runs(plugin, option or [], count, models, limit, every_wait=every_wait)
+            given = {"every_wait": every_wait, "comparable": not no_fingerprint}
+            runs = device_runs(plugin, option or [], count, models, limit, **given)
         for check, run in runs:
             if check.under not in broken:
                 status.update(f"{len(findings) + 1}/{len(runs)}  {check}: {check.about}")

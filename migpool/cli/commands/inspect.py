@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from migpool import streams
 from migpool.cli.options import Debug
 from migpool.cli.output import check_writable, complain, write
 from migpool.errors import UsageError
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
     from migpool.streams.inspect.outline import Node
     from migpool.streams.inspect.summary import StreamSummary
-    from migpool.streams.inspect.walk import Wanted
 
 _NAMES_SHOWN: Final = 12
 
@@ -33,7 +31,8 @@ def inspect(
         str,
         typer.Argument(
             metavar="FILE|-|DIR",
-            help="A stream: a file (gzip too), a named pipe, [cyan]-[/] for standard input; or a recording.",
+            help="A stream: a file, a named pipe, [cyan]-[/] for standard input; also compressed, in a save image of "
+            "libvirt, or in a snapshot of a qcow2 image; or a recording.",
         ),
     ],
     device: Annotated[
@@ -47,6 +46,18 @@ def inspect(
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw a recording, as SVG.", dir_okay=False)
     ] = None,
+    offset: Annotated[
+        int | None,
+        typer.Option(
+            "--offset", metavar="BYTES", min=0, help="Where in the file the stream begins (file:...,offset=)."
+        ),
+    ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", metavar="NAME", help="Which snapshot of a qcow2 image.")
+    ] = None,
+    xml: Annotated[
+        bool, typer.Option("--xml", help="Print the XML of a libvirt save image, and no more.", show_default=False)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
     _: Debug = False,
 ) -> None:
@@ -59,42 +70,50 @@ def inspect(
 
       [cyan]migpool inspect vm.mig --device '*ahci*' --json[/]
 
-      [cyan]zcat vm.mig.gz | migpool inspect -[/]
+      [cyan]virsh save guest guest.save && migpool inspect guest.save[/]
 
       [cyan]migpool inspect recording --picture recording.svg[/]
     """
-    if source != "-" and Path(source).is_dir():
-        raise typer.Exit(inspect_recording(Path(source), device or [], as_json, picture))
+    if not (source == "-" or device) and Path(source).is_dir():
+        raise typer.Exit(inspect_recording(Path(source), as_json, picture))
     if picture is not None:
         raise UsageError("--picture draws a recording: name its directory")
-    raise typer.Exit(inspect_stream(source, device or [], as_json))
+    if xml:
+        raise typer.Exit(print_xml(source, offset))
+    raise typer.Exit(inspect_stream(source, device or [], as_json, offset=offset, snapshot=snapshot))
 
 
-def inspect_stream(source: str, devices: Sequence[str], as_json: bool) -> int:
+def inspect_stream(
+    source: str, devices: Sequence[str], as_json: bool, *, offset: int | None = None, snapshot: str | None = None
+) -> int:
     """Inspect one stream, print what was found, and return the exit code.
 
     Arguments:
-        source: a path, or ``-``.
+        source: a path, ``-``, or a recording, of which only devices are shown.
         devices: patterns of the devices to decode; empty for the overview.
         as_json: print the document instead.
+        offset: where in the file the stream begins.
+        snapshot: which one of a qcow2 image.
 
     Raises:
         UsageError: it cannot be read, or a pattern matches nothing.
     """
-    from migpool.streams.inspect.reading import nothing_wanted
+    with streams.open(source, keep=devices, offset=offset, snapshot=snapshot) as stream:
+        decoded = stream.devices() if devices else None
+        return _report(stream.name, stream.summary, decoded, devices, as_json)
 
-    wanted: Wanted = nothing_wanted
-    if devices:
-        from migpool.streams.inspect.decoding import wanted_by
 
-        wanted = wanted_by(devices)
-    summary = _read(source, wanted)
-    decoded = None
-    if devices:
-        from migpool.streams.inspect.decoding import decode
+def print_xml(source: str, offset: int | None) -> int:
+    """Print a libvirt save image's XML, and return the exit code.
 
-        decoded = decode(summary)
-    return _report("standard input" if source == "-" else source, summary, decoded, devices, as_json)
+    Raises:
+        UsageError: it is no such image.
+    """
+    with streams.open(source, keep=(), offset=offset) as stream:
+        if stream.xml is None:
+            raise UsageError(f"{stream.name} has no XML: it is no save image of libvirt")
+        print(stream.xml.rstrip())  # noqa: T201
+    return 0
 
 
 def _report(
@@ -105,7 +124,7 @@ def _report(
         from migpool.streams.inspect.document import document
 
         print(json.dumps(document(summary, decoded), indent=2))  # noqa: T201
-    elif decoded is None:
+    elif not decoded and (decoded is None or summary.problem is not None):
         from migpool.streams.inspect.outline import stream_outline
 
         _show([stream_outline(name, summary)])
@@ -126,26 +145,16 @@ def _report(
     return 0
 
 
-def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture_file: Path | None) -> int:
+def inspect_recording(path: Path, as_json: bool, picture_file: Path | None) -> int:
     """Explain a recording, and return the exit code: 1 if it is not complete or not understood.
 
     Arguments:
-        devices: patterns of the devices to decode, of the main channel and of the multifd channels; empty for the
-            explanation.
         as_json: print the explanation as JSON.
         picture_file: where to draw it, as SVG.
 
     Raises:
-        UsageError: there is no recording in it, or a pattern matches nothing.
+        UsageError: there is no recording in it.
     """
-    from migpool.streams.record.index import INDEX
-
-    if not (path / INDEX).is_file():
-        raise UsageError(
-            f"{path} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
-        )
-    if devices:
-        return _inspect_devices_of(path, devices, as_json)
     from migpool.streams.record.explain import explain
     from migpool.streams.record.picture import picture
     from migpool.streams.record.terminal import show as show_explanation
@@ -164,25 +173,6 @@ def inspect_recording(path: Path, devices: Sequence[str], as_json: bool, picture
         write(picture_file, picture(explanation))
     understood = not any(channel.trouble for channel in explanation.channels)
     return 0 if explanation.complete and understood else 1
-
-
-def _inspect_devices_of(path: Path, devices: Sequence[str], as_json: bool) -> int:
-    """Decode devices of a recording: from sections of its main channel, and from packets of its other channels."""
-    from migpool.streams.inspect.decoding import decode, wanted_by
-    from migpool.streams.inspect.reading import inspect_file
-    from migpool.streams.record.channels import summarise
-    from migpool.streams.record.configs import configs
-    from migpool.streams.record.index import load
-
-    index = load(path)
-    if index.main is None or not index.main.source.recorded:
-        raise UsageError(f"{path}: the recording has no main channel, which describes the devices")
-    wanted = wanted_by(devices)
-    file = path / index.main.source.file
-    summary = inspect_file(file, wanted)
-    iterable = frozenset(summarise(file).iterable)
-    beside = configs(path, index, iterable, summary.page_size, wanted)
-    return _report(str(path), summary, decode(summary, beside), devices, as_json)
 
 
 def _show(roots: Sequence[Node]) -> None:
@@ -210,18 +200,6 @@ def _plain(node: Node, depth: int, lines: list[str]) -> None:
     for below in node.below:
         lines.append(f"{'  ' * (depth + 1)}{below.label:{width}}  {below.detail}".rstrip())
         _plain(below, depth + 1, lines)
-
-
-def _read(source: str, wanted: Wanted) -> StreamSummary:
-    from migpool.streams.inspect.reading import LIMIT, inspect_file, inspect_mapped, inspect_pipe
-
-    if source != "-":
-        return inspect_file(Path(source), wanted)
-    descriptor = sys.stdin.fileno()
-    regular = stat.S_ISREG(os.fstat(descriptor).st_mode) and not os.lseek(descriptor, 0, os.SEEK_CUR)
-    if regular:
-        return inspect_mapped(descriptor, "standard input", wanted, LIMIT)
-    return inspect_pipe(sys.stdin.buffer, wanted)
 
 
 def _complain(line: str) -> None:

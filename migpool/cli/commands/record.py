@@ -10,7 +10,7 @@ import typer
 
 from migpool.cli.invocation import Invocation
 from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
-from migpool.cli.output import complain, say
+from migpool.cli.output import complain, noting, say
 from migpool.units import count_of
 
 
@@ -69,6 +69,7 @@ def record(
             listening=lambda address: announce(invocation, "listening on", address=str(address)),
             opened=opened,
             warn=complain,
+            noted=noting(),
             stop=interrupt,
         ).run()
         cancelled = interrupt()
@@ -80,6 +81,8 @@ def record(
     if not index.complete:
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)
+    if index.main is None:
+        what += "; they are TLS (16 03), and cannot be read: record without tls-creds to inspect or replay"
     say(f"{directory}: complete: {what}")
 
 

@@ -69,6 +69,7 @@ def receive(
     store: streamfile.StoreOption = None,
     channels: streamfile.ChannelsOption = 0,
     idle: streamfile.IdleOption = 60,
+    switchover_ack: streamfile.SwitchoverAckOption = streamfile.SwitchoverAck.AUTO,
     model: options.ModelOption = "pool",
     count: options.Count = 1,
     seed: options.SeedOption = None,
@@ -95,7 +96,7 @@ def receive(
     if (store is None) == (scenario is None):
         raise UsageError("receive needs a SCENARIO to run, or --store FILE to store a machine of any kind")
     if store is not None:
-        streamfile.receive_stream_file(invocation, store, listen, channels, idle)
+        streamfile.receive_stream_file(invocation, store, listen, channels, idle, switchover_ack)
         return
     assert scenario is not None
     streamfile.check_scenario_options(channels)

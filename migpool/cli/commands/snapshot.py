@@ -87,7 +87,7 @@ def load(
         for slot in machine:
             if slot.device.remark:
                 say(f"{slot.name} {slot.device.remark}")
-        say(f"{file}: loaded, the machine runs and every device is verified")
+        say(f"{file}: loaded, the machine runs and every device that checks itself finds nothing wrong")
 
 
 @contextmanager

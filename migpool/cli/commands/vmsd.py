@@ -1,15 +1,16 @@
-"""Descriptions of device state (VMSD): whether one version can read what another wrote.
+"""Descriptions of device state (VMSD): whether one machine or version can read what another wrote.
 
-The JSON (schema 1)::
+The JSON (schema 2)::
 
-    schema      1
-    a, b        the two files
+    schema      2
+    a, b        the two files, or the two programs
     direction   "forward", "backward" or "both": which counts
-    strict      whether "depends" counts as a break
-    compatible  whether nothing that counts breaks: the exit code is 0
-    forward     the worst verdict on a migration from a to b: "safe", "depends" or "breaks"
+    strict      whether "cannot tell" counts as a break
+    compatible  whether the exit code is 0: it loads in the direction that counts, as far as descriptions tell
+    forward     the worst verdict on a migration from a to b: "loads", "cannot tell" or "breaks"
     backward    the same from b to a
     changes     [{path, forward, backward, reason}], in the order of the devices
+    not_looked_at  [sentences]: what the two do not tell, so that "loads" is said as far as descriptions tell
 """
 
 from __future__ import annotations
@@ -22,21 +23,20 @@ from typing import Annotated, Final
 
 import typer
 
+from migpool.cli.invocation import ExitCode
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
+from migpool.streams.compare.dumping import dumped_side
+from migpool.streams.compare.sides import Comparison, compare_sides, read_side
 from migpool.streams.inspect.outline import printable
 from migpool.units import count_of
-from migpool.vmsd.diff import Change, Compatibility, Risk, compare, compatibility
-from migpool.vmsd.layout import read_layouts
+from migpool.vmsd.diff import Change, Compatibility, Verdict, compatibility
 
 app = group((__doc__ or "").partition("\n")[0])
 
-_BOTH: Final = {
-    (True, True): "breaks both ways",
-    (True, False): "breaks forward",
-    (False, True): "breaks backward",
-}
+_WAYS: Final = {(True, True): "both ways", (True, False): "forward", (False, True): "backward"}
+_NAMES: Final = {Verdict.LOADS: "loads", Verdict.CANNOT_TELL: "cannot tell", Verdict.BREAKS: "breaks"}
 
 
 class Direction(StrEnum):
@@ -47,104 +47,99 @@ class Direction(StrEnum):
 
 @app.command()
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="A", help="The old description; forward is from A to B.")],
-    new: Annotated[Path, typer.Argument(metavar="B", help="The new one, of the same form.")],
+    old: Annotated[Path | None, typer.Argument(metavar="A", help="The old side; forward is from A to B.")] = None,
+    new: Annotated[Path | None, typer.Argument(metavar="B", help="The new one, of the same form.")] = None,
+    qemu: Annotated[
+        list[str] | None,
+        typer.Option("--qemu", metavar="PROGRAM", help="Compare two QEMUs instead: given twice, old and new."),
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option("--machine", metavar="TYPE", help="With --qemu: for which machine type.")
+    ] = None,
     direction: Annotated[
-        Direction, typer.Option("--direction", help="Which breaks count for the exit code.", show_default=True)
+        Direction, typer.Option("--direction", help="Which direction counts for the exit code.", show_default=True)
     ] = Direction.FORWARD,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Count what breaks in some states only, too.", show_default=False)
+        bool, typer.Option("--strict", help="Count what cannot be told as a break.", show_default=False)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 1).", show_default=False)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout (schema 2).", show_default=False)] = False,
     _: Debug = False,
 ) -> None:
-    """Say which differences of two descriptions break a migration, in which direction, and why.
+    """Say which differences of two machines or versions break a migration, in which direction, and why.
 
     A and B are streams (gzip too), the JSON at a stream's end, or files that
-    [cyan]-dump-vmstate[/] wrote. Forward is a migration from A to B, backward one from B to A.
+    [cyan]-dump-vmstate[/] wrote; --qemu runs two programs with that option.
+    Forward is a migration from A to B, backward one from B to A. A stream of B
+    stands for the machine that is to load: make it on that machine.
 
-    Exit codes: 0 compatible in the direction that counts, 1 something breaks,
-    2 wrong usage.
+    Exit codes: 0 loads, as far as descriptions tell; 1 something breaks; 3 cannot
+    tell (with --strict 1); 2 wrong usage. docs/vmsd-diff.md has the rules, and
+    how they fare against real loads.
 
       [cyan]migpool vmsd diff old.json new.json[/]
 
       [cyan]migpool vmsd diff 9.2.mig 10.0.mig --direction both --strict[/]
+
+      [cyan]migpool vmsd diff --qemu ./old/qemu-system-x86_64 --qemu qemu-system-x86_64 --machine pc-q35-9.2[/]
     """
-    raise typer.Exit(
-        print_diff(
-            old,
-            new,
-            forward=direction is not Direction.BACKWARD,
-            backward=direction is not Direction.FORWARD,
-            strict=strict,
-            as_json=as_json,
-        )
-    )
-
-
-def print_diff(old: Path, new: Path, *, forward: bool, backward: bool, strict: bool, as_json: bool) -> int:
-    """Compare two files, print the changes, and return the exit code.
-
-    Arguments:
-        old, new: what is compared; forward is from the old one to the new one.
-        forward, backward: which directions count.
-        strict: also what breaks in some states only counts.
-        as_json: print the document instead.
-
-    Raises:
-        UsageError: a file cannot be used, or they are not of the same form.
-    """
-    ours, theirs = read_layouts(old), read_layouts(new)
-    if ours.machine != theirs.machine:
-        stream, dump = (old, new) if ours.machine else (new, old)
-        raise UsageError(
-            f"{stream} describes the devices of one machine and {dump} all that an executable knows: "
-            f"compare two streams, or two files that -dump-vmstate wrote"
-        )
-    changes = compare(ours, theirs)
-    worst = compatibility(changes)
-    counting = max([worst.forward] * forward + [worst.backward] * backward)
-    compatible = counting < (Risk.DEPENDS if strict else Risk.BREAKS)
-    if as_json:
-        name = "both" if forward and backward else "forward" if forward else "backward"
-        head = {
-            "schema": 1,
-            "a": str(old),
-            "b": str(new),
-            "direction": name,
-            "strict": strict,
-            "compatible": compatible,
-        }
-        told = [{"path": one.path, **_risks(one), "reason": one.reason} for one in changes]
-        print(json.dumps({**head, **_risks(worst), "changes": told}, indent=2))  # noqa: T201
+    if qemu:
+        if len(qemu) != 2 or machine is None or old is not None:
+            raise UsageError("--qemu is given twice, for the old program and the new one, with --machine and no files")
+        sides = [dumped_side(program, machine) for program in qemu]
     else:
-        for line in _lines(changes, worst):
+        if old is None or new is None or machine is not None:
+            raise UsageError("compare two files, A and B; or two programs: --qemu OLD --qemu NEW --machine TYPE")
+        sides = [read_side(path) for path in (old, new)]
+    found = compare_sides(*sides)
+    worst = compatibility(found.changes)
+    forward, backward = direction is not Direction.BACKWARD, direction is not Direction.FORWARD
+    counting = max([worst.forward] * forward + [worst.backward] * backward)
+    breaks = counting >= (Verdict.CANNOT_TELL if strict else Verdict.BREAKS)
+    code = ExitCode.FAILED if breaks else ExitCode.CANNOT_TELL if counting is Verdict.CANNOT_TELL else ExitCode.DONE
+    if as_json:
+        head = {"schema": 2, "a": sides[0].where, "b": sides[1].where, "direction": direction.value, "strict": strict}
+        told = [{"path": one.path, **_verdicts(one), "reason": one.reason} for one in found.changes]
+        rest = {"compatible": code == 0, **_verdicts(worst), "changes": told, "not_looked_at": found.unseen}
+        print(json.dumps({**head, **rest}, indent=2))  # noqa: T201
+    else:
+        for line in _lines(found, worst):
             print(printable(line))  # noqa: T201
-    return 0 if compatible else 1
+    raise typer.Exit(code)
 
 
-def _risks(one: Change | Compatibility) -> dict[str, str]:
-    return {"forward": one.forward.name.lower(), "backward": one.backward.name.lower()}
+def _verdicts(one: Change | Compatibility) -> dict[str, str]:
+    return {"forward": _NAMES[one.forward], "backward": _NAMES[one.backward]}
 
 
-def _lines(changes: Sequence[Change], worst: Compatibility) -> list[str]:
-    worst_first = sorted(changes, key=lambda change: -max(change.forward, change.backward))
+def _lines(found: Comparison, worst: Compatibility) -> list[str]:
+    """Every change, the worst first; what was not looked at; and the verdicts."""
+    worst_first = sorted(found.changes, key=lambda change: -max(change.forward, change.backward))
     lines = [f"{_verdict(change)}: {change.path}: {change.reason}" for change in worst_first]
-    breaks = sum(Risk.BREAKS in (change.forward, change.backward) for change in changes)
-    depends = sum(
-        Risk.DEPENDS in (change.forward, change.backward) and Risk.BREAKS not in (change.forward, change.backward)
-        for change in changes
+    lines += [f"not looked at: {sentence}" for sentence in found.unseen]
+    return [
+        *lines,
+        f"{_counted(found.changes)}; {_said('forward', worst.forward)}, {_said('backward', worst.backward)}",
+    ]
+
+
+def _counted(changes: Sequence[Change]) -> str:
+    worst = [max(change.forward, change.backward) for change in changes]
+    breaks, unclear = worst.count(Verdict.BREAKS), worst.count(Verdict.CANNOT_TELL)
+    return (
+        f"{count_of(len(changes), 'difference')}, {breaks} that {'breaks' if breaks == 1 else 'break'}, "
+        f"{unclear} of which one cannot tell"
     )
-    does = {one: f"{one} that {'breaks' if one == 1 else 'break'}" for one in (breaks, depends)}
-    said = f"{count_of(len(changes), 'difference')}, {does[breaks]}, {does[depends]} in some states"
-    return [*lines, f"{said}; forward: {worst.forward.name.lower()}, backward: {worst.backward.name.lower()}"]
+
+
+def _said(way: str, verdict: Verdict) -> str:
+    return f"{way}: {_NAMES[verdict]}" + (" as far as descriptions tell" if verdict is Verdict.LOADS else "")
 
 
 def _verdict(change: Change) -> str:
     """What a change does, in few words; what breaks for certain comes before what may."""
     parts = []
-    for level, suffix in ((Risk.BREAKS, ""), (Risk.DEPENDS, " in some states")):
+    for level in (Verdict.BREAKS, Verdict.CANNOT_TELL):
         which = change.forward is level, change.backward is level
         if any(which):
-            parts.append(_BOTH[which] + suffix)
-    return ", ".join(parts) or "safe"
+            parts.append(f"{_NAMES[level]} {_WAYS[which]}")
+    return ", ".join(parts) or _NAMES[Verdict.LOADS]

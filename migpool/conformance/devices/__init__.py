@@ -25,6 +25,7 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.keeps_no_buffer,
     calling.damaged_config,
     calling.missing_state,
+    calling.fingerprints,
     calling.aborts,
     locking.config_locks,
     parts.part_tags,
@@ -64,7 +65,14 @@ def checks(models: str = "", *, every_wait: bool = False) -> list[Check[Subject]
 
 
 def device_runs(
-    name: str, options: Sequence[str], count: int, models: str, limit: float, *, every_wait: bool = False
+    name: str,
+    options: Sequence[str],
+    count: int,
+    models: str,
+    limit: float,
+    *,
+    every_wait: bool = False,
+    comparable: bool = True,
 ) -> list[tuple[Check[Subject], Callable[[], CheckResult]]]:
     """Every check of the plug-in of that name, and what runs it.
 
@@ -73,6 +81,7 @@ def device_runs(
         count: how many devices it is to make.
         models, every_wait: as for :func:`checks`.
         limit: seconds that one check may take.
+        comparable: as in :class:`Subject`.
 
     Raises:
         UsageError: there is no such plug-in, an option is wrong, or one is missing without which it makes no devices.
@@ -81,7 +90,7 @@ def device_runs(
     if count < 1:
         raise UsageError(f"count is {count}: ask for 1 device or more")
     check_name("device", name)
-    subject = Subject(name, load_device_plugin(name), read_options(options), count)
+    subject = Subject(name, load_device_plugin(name), read_options(options), count, comparable)
     try:
         devices = subject.devices("source")
     except DeviceError as error:

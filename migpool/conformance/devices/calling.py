@@ -136,6 +136,32 @@ def missing_state(subject: Subject) -> str:
     raise NotApplicable("no device has state in chunks")
 
 
+def fingerprints(subject: Subject) -> str:
+    """A device with state has a fingerprint at both ends: else nobody can say that what arrived is what left."""
+    with pairs_of(subject) as pairs:
+        with_state = []
+        for source, destination in pairs:
+            saved = save(source)
+            take_state(destination, saved)
+            destination.load_config(saved.config)
+            if saved.chunks or saved.config:
+                with_state.append((source, destination))
+        for _, destination in pairs:
+            destination.wake()
+        for _, destination in reversed(pairs):
+            destination.start()
+        without = [one for pair in with_state for one in pair if one.fingerprint() is None]
+    if not without:
+        return f"{len(with_state)} compared"
+    names = ", ".join(dict.fromkeys(one.idstr for one in without))
+    if subject.comparable and any(one.comparable for one in without):
+        raise Failure(
+            f"{names}: state and no fingerprint, so that no migration of it is ever verified: return one, or say that "
+            "there can be none (comparable = False in the class, --no-fingerprint here)"
+        )
+    return f"not compared: {names} can have none"
+
+
 def aborts(subject: Subject) -> str:
     """An abort ends a call at once, may come twice and at any time; afterwards the device resumes and saves again."""
     seen = 0

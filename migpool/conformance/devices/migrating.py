@@ -195,14 +195,14 @@ def _verified(subject: Subject, model: Model, settings: Settings) -> str:
 def _proof(source: Machine) -> str:
     unproved = [slot.name for slot in source if slot.device.fingerprint() is None]
     if unproved:
-        return f"completed; {unproved[0]} has no fingerprint, so only its own checks say that the state is right"
+        return f"completed, not compared: {unproved[0]} has no fingerprint, only its own checks"
     return "state verified"
 
 
 def _must_complete(migrated: Migrated, when: str) -> None:
     if not migrated.completed:
         raise Failure(f"the migration{when} did not complete: {migrated.error or migrated.source.outcome.value}")
-    if not migrated.source.verified:
+    if migrated.source.verified is False:
         wrong = [device.name for device in migrated.source.devices if device.verified is False]
         raise Failure(f"the state at the destination{when} is not the source's: {', '.join(wrong)}")
 
@@ -216,8 +216,9 @@ def _again(subject: Subject, source: Machine, model: Model, when: str) -> None:
 
 
 def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> bool:
-    with subject.machines() as (source, destination):
-        migrated = cancelled_at(source, destination, model, ROOMY, side, position)
+    with closing(subject.machine("source")) as source:
+        with closing(subject.machine("destination")) as destination:
+            migrated = cancelled_at(source, destination, model, ROOMY, side, position)
         if migrated.source.outcome is State.COMPLETED:
             # It came too late: the machine had moved, and that must be as good as any.
             _must_complete(migrated, f" that was cancelled at wait {position} of the {side}, too late,")
@@ -237,13 +238,14 @@ def _resumed(migrated: Migrated, when: str) -> None:
 
 
 def _fail_in(subject: Subject, model: Model, side: Side, method: str, number: int) -> bool:
-    with subject.machines() as (source, destination):
-        machine = source if side == "source" else destination
-        slot = machine.iterable[0] if machine.iterable else machine.slots[0]
-        if not hasattr(slot.device, method):
-            return False
-        with failing(slot.device, method, number) as raised:
-            migrated = migrate(source, destination, model, ROOMY)
+    with closing(subject.machine("source")) as source:
+        with closing(subject.machine("destination")) as destination:
+            machine = source if side == "source" else destination
+            slot = machine.iterable[0] if machine.iterable else machine.slots[0]
+            if not hasattr(slot.device, method):
+                return False
+            with failing(slot.device, method, number) as raised:
+                migrated = migrate(source, destination, model, ROOMY)
         if not raised:
             _must_complete(migrated, "")
             return False

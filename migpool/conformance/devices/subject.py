@@ -20,12 +20,15 @@ class Subject(Checked):
 
     Arguments:
         options: the options it is given, as in a scenario.
+        count: how many devices it makes.
+        comparable: whether a device with state must have a fingerprint, unless it says itself that it can have none.
     """
 
     name: str
     plugin: DevicePlugin
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     count: int = 1
+    comparable: bool = True
 
     def devices(self, side: Side, seed: int = 1) -> list[Device]:
         """Have the plug-in make the devices of one side. The caller closes them.

@@ -12,6 +12,9 @@ from migpool.lab.analysis.why import representatives
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration, format_share
 
+MOST_NAMED: Final = 3
+"""Devices that a line names."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
@@ -19,6 +22,7 @@ class ModelSummary:
 
     Attributes:
         verified: how many of them completed with every state verified.
+        uncompared: how many completed without that every state could be compared.
         downtime: median in milliseconds.
         efficiency: the lower bound divided by the median downtime.
         total: median of the total time in milliseconds.
@@ -32,6 +36,7 @@ class ModelSummary:
     model: str
     runs: int
     verified: int
+    uncompared: int
     downtime: float | None
     least: float
     most: float
@@ -66,7 +71,8 @@ def _summary(model: str, runs: Sequence[RunResult]) -> ModelSummary:
     return ModelSummary(
         model=model,
         runs=len(runs),
-        verified=sum(run.verified for run in runs),
+        verified=sum(run.verified is True for run in runs),
+        uncompared=sum(run.succeeded and run.verified is None for run in runs),
         downtime=median(downtimes) if downtimes else None,
         least=min(downtimes, default=0.0),
         most=max(downtimes, default=0.0),
@@ -140,6 +146,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
     facts = [
         ("Devices", _devices(runs)),
         ("Remarks", _remarks(runs)),
+        ("Not compared", _uncompared(runs)),
         ("Host", str(result.machine)),
         ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
         ("Pre-copy", _precopied(runs)),
@@ -163,6 +170,17 @@ _CLOCKS: Final = {
 def _remarks(runs: Sequence[RunResult]) -> str:
     devices = next((run.devices for run in reversed(runs) if run.devices), [])
     return "; ".join(f"{device.name} {device.remark}" for device in devices if device.remark)
+
+
+def _uncompared(runs: Sequence[RunResult]) -> str:
+    """Which devices' state was not compared in runs that completed, and why; empty if all was."""
+    names = dict.fromkeys(name for run in runs if run.succeeded and run.verified is None for name in run.uncompared)
+    return f"{some_of(list(names))}: no fingerprint" if names else ""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
 
 
 def _precopied(runs: Sequence[RunResult]) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from migpool.lab.report.summary import ModelSummary, answer, foundations, summarize
+from migpool.lab.report.summary import ModelSummary, answer, foundations, some_of, summarize
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_share, format_size
@@ -89,8 +89,11 @@ def run_line(run: RunResult, *, reason: bool = True) -> str:
     """One run in a line. ``reason``: whether to say why it failed, if it did."""
     if run.outcome != "completed" or run.downtime_ms is None:
         return f"{run.model}, run {run.repeat}: {run.outcome}{f': {run.error}' if run.error and reason else ''}"
-    state = "state verified" if run.verified else "state NOT verified"
-    return f"{run.model}, run {run.repeat}: completed, downtime {format_duration(run.downtime_ms / 1e3)}, {state}"
+    begin = f"{run.model}, run {run.repeat}: completed"
+    downtime = f"downtime {format_duration(run.downtime_ms / 1e3)}"
+    if run.verified is None:
+        return f"{begin}, not compared, {downtime} (no fingerprint: {some_of(run.uncompared)})"
+    return f"{begin}, {downtime}, {'state verified' if run.verified else 'state NOT verified'}"
 
 
 def _table(summaries: Sequence[ModelSummary], width: int) -> Table:
@@ -112,8 +115,12 @@ def _cells(one: ModelSummary) -> tuple[RenderableType, ...]:
     kinds = [f"{kind} {100 * part / whole:.0f}%" for kind, part in one.kinds[:SHOWN_KINDS] if whole]
     memory = format_share(one.high_water, one.budget) if one.budget else ""
     rss = f"RSS {format_size(one.rss)}" if one.rss else ""
-    good = one.verified == one.runs
-    verified = Text(f"{one.verified}/{one.runs} {'yes' if good else 'NO'}", style="green" if good else "bold red")
+    good, said, style = one.verified == one.runs, "NO", "bold red"
+    if good:
+        said, style = "yes", "green"
+    elif one.verified + one.uncompared == one.runs:
+        said, style = "not\ncompared", "yellow"
+    verified = Text(f"{one.verified}/{one.runs} {said}", style=style)
     return (
         Text(_folded(one.model), style="bold"),
         "\n".join(filter(None, (downtime, spread))),
@@ -158,7 +165,7 @@ LEAST = 0.05
 def _verified(told: DeviceReport, path_ms: float) -> Cell:
     del path_ms
     if told.verified is None:
-        return "no fingerprint", ""
+        return "not compared", ""
     return ("yes", "") if told.verified else ("NO", "bad")
 
 

@@ -246,9 +246,15 @@ class PairResult:
         return None if source is None or destination is None else (source, destination)
 
     @property
-    def verified(self) -> bool:
-        """Whether both sides completed, and the state that runs at the destination is proven to be the one sent."""
-        return all(side.result is not None and side.result.verified for side in (self.source, self.destination))
+    def verified(self) -> bool | None:
+        """Whether both sides completed, and the state that runs at the destination is proven to be the one sent.
+
+        ``None`` if they completed and not every state was compared.
+        """
+        source, destination = self.source.result, self.destination.result
+        if source is None or destination is None or not destination.succeeded:
+            return False
+        return source.verified
 
     @property
     def error(self) -> str:

@@ -13,8 +13,8 @@ The file holds one object::
       seed            what the made-up state was made from
       outcome         "completed", "failed", "cancelled", or "unconfirmed" (it runs at the destination, but that side
                       could not confirm what it has)
-      verified        whether every device's state at the destination is proven to be the one sent, as far as the device
-                      can tell
+      verified        whether the fingerprints of both ends say that every device's state at the destination is the one
+                      sent; null if the run completed and not every state was compared (a device has no fingerprint)
       downtime_ms     from the stop at the source until the machine runs at the destination; null if it did not come
                       to that
       total_ms        from the begin at the source until everything is over there
@@ -203,7 +203,7 @@ class RunResult(Form):
     repeat: int = Field(ge=1)
     seed: int
     outcome: Literal["completed", "failed", "cancelled", "unconfirmed"]
-    verified: bool
+    verified: bool | None
     downtime_ms: float | None = None
     total_ms: float | None = None
     bytes: int = 0
@@ -224,6 +224,16 @@ class RunResult(Form):
     rounds: list[RoundResult] = Field(default=[])
     error: str = ""
     analysis: AnalysisResult | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it completed, and no device's state is known to be another one than was sent."""
+        return self.outcome == "completed" and self.verified is not False
+
+    @property
+    def uncompared(self) -> list[str]:
+        """The devices with state that was not compared."""
+        return [device.name for device in self.devices if device.bytes and device.verified is None]
 
     @field_serializer("devices")
     def _with_the_rest(self, devices: list[DeviceReport]) -> list[dict[str, JsonValue]]:

@@ -48,9 +48,14 @@ class SideResult:
         return self.report.error or self.closing
 
     @property
-    def verified(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether everything went well here, to the end."""
-        return self.report.verified and not self.closing
+        return self.report.succeeded and not self.closing
+
+    @property
+    def verified(self) -> bool | None:
+        """As the report's, and false if the devices could not be closed."""
+        return False if self.closing else self.report.verified
 
     def to_json(self) -> dict[str, JsonValue]:
         """What ``json.dumps`` takes and :meth:`from_json` gives back: it crosses to the process that compares."""

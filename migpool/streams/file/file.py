@@ -81,6 +81,12 @@ class StreamFile:
         """Bytes that were written before."""
         return os.pread(self._fd, size, offset)
 
+    def cut(self, offset: int) -> None:
+        """Take back what was written from ``offset`` on."""
+        os.ftruncate(self._fd, offset)
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        self.size = offset
+
     def blocks(self, head: SectionHead, blocks: RamBlocks) -> None:
         """Append RAM's START section with the list of blocks and no pages."""
         self.write(head_bytes(head), block_list(blocks.blocks), ram_section_end(head.section_id))

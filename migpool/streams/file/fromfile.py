@@ -10,7 +10,8 @@ Without multifd the file goes out as it is; with multifd its pages go out in pac
       END ram: MULTIFD_FLUSH, EOS                             SYNC
       the devices' states, EOF, VMDESC
 
-The destination loads no page before it has the list of blocks, and no device before it has all pages.
+The destination loads no page before it has the list of blocks, and no device before it has all pages. For machine types
+up to 8.0 it takes the end of each section of RAM for a flush, so none is sent.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class _Sender:
         configuration = self._next_event()
         assert isinstance(configuration, Configuration)  # what a reader finds there, or it raises
         self.configuration = configuration
+        self._flush = b"" if configuration.flushes_each_section else multifd_flush()
 
     def send(self, peer: Peer) -> None:
         """Send the whole file, and wait for the destination's word."""
@@ -211,7 +213,7 @@ class _Sender:
             case RamBlocks(blocks):
                 assert self._ram is not None
                 begin, end = head_bytes(self._ram), ram_section_end(self._ram.section_id)
-                peer.send_main([begin, block_list(blocks), multifd_flush(), end])
+                peer.send_main([begin, block_list(blocks), self._flush, end])
                 packets.sync()
             case RamPages():
                 packets.add(event)
@@ -225,7 +227,7 @@ class _Sender:
         self._ram_ended = True
         packets.sync()
         begin, end = head_bytes(replace(head, kind=Kind.END)), ram_section_end(head.section_id)
-        peer.send_main([begin, multifd_flush(), end])
+        peer.send_main([begin, self._flush, end])
 
 
 @dataclass(slots=True)

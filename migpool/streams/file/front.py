@@ -83,6 +83,11 @@ class Front:
         """How many bytes have been understood."""
         return self._reader.offset
 
+    @property
+    def at_footer(self) -> bool:
+        """Whether nothing but the footer of a section is missing, once there is no event left."""
+        return self.rest is None and self._reader.waits_for.startswith("footer of ")
+
     def feed(self, data: bytes) -> None:
         """Add input.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
-from migpool.transport.accept import TICK
+from migpool.transport.accept import TICK, took
 from migpool.transport.address import Address
 from migpool.transport.sockets import MOST_BUFFERS, behind, connect
 from migpool.wire.multifd import initial_packet
@@ -54,16 +54,13 @@ class Peer:
         self._main = self._open(address, deadline, stack)
         self._channels: list[socket.socket] = []
         for number in range(channels):
-            try:
-                self._channels.append(self._open(address, deadline, stack))
-            except PeerError:
-                took = f"the destination took the main channel and {number} of {channels} multifd channels"
-                raise PeerError(f"{took} within {limit:g} s: give --channels as it has") from None
+            taken = f"{took(number, channels)}; give --channels as it has"
+            self._channels.append(self._open(address, deadline, stack, taken))
         for number in range(channels):
             self.send_channel(number, [initial_packet(number, uuid)])
 
-    def _open(self, address: Address, deadline: float, stack: contextlib.ExitStack) -> socket.socket:
-        sock = stack.enter_context(connect(address, deadline, self._limit))
+    def _open(self, address: Address, deadline: float, stack: contextlib.ExitStack, taken: str = "") -> socket.socket:
+        sock = stack.enter_context(connect(address, deadline, self._limit, taken=taken))
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

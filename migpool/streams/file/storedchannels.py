@@ -13,19 +13,25 @@ from dataclasses import replace
 from typing import Final
 
 from migpool.errors import PeerError, ProtocolError
+from migpool.streams.file.checking import check_devices
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.front import EndFinder, Front
+from migpool.streams.file.storeddevices import StoredDevices
 from migpool.wire.channelreader import ChannelReader, DeviceStatePacket, RamPacket
 from migpool.wire.commands import Command, CommandKind, Packaged, ping_value
 from migpool.wire.configuration import Configuration
-from migpool.wire.multifd import BYTES_PER_RAM_PACKET, Compression, initial_packet
+from migpool.wire.multifd import Compression, initial_packet
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.records import Mark
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
 from migpool.wire.sections import Kind, SectionHead
-from migpool.wire.stream import StreamEvent, emit
+from migpool.wire.stream import DeviceSection, StreamEvent, emit
 
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
-_DEVICE_STATE_LIMIT: Final = 2 * BYTES_PER_RAM_PACKET
+_LAST_UNASKED: Final = (11, 0)
+"""The last version whose machine types take a SWITCHOVER_ACK that no device has called for."""
+_PACKET_LIMIT: Final = 64 << 20
+"""Bytes of one packet's payload. Chunks of QEMU's have 1 MiB and a header; a config, what its device needs."""
 
 
 class StoredMainChannel:
@@ -38,15 +44,23 @@ class StoredMainChannel:
             does not: who sends the file needs it to open multifd channels.
         multifd: whether there are multifd channels.
         answer: sends a message on the return path.
+        devices: takes what comes of VFIO devices.
+        acknowledge: whether to say SWITCHOVER_ACK as soon as the return path is open, as sources up to QEMU 11.0 may
+            wait for; None: as the version in the name of the machine's type says, and without one not.
+        unversioned: told the name of a type without a version, about which nobody has said whether to acknowledge.
 
     Attributes:
         ram: RAM's section, once its blocks are known: pages may be written from then on.
         page_size: bytes of a page.
         machine: its type.
         pages: how many pages came on this channel.
-        stopped: it has come to a MULTIFD_FLUSH.
+        stopped: it has come to a flush: MULTIFD_FLUSH or, where RAM's START section has none, the end of each section
+            of RAM.
         closed: the source has closed the connection.
         return_path: whether the source has opened the return path.
+        devices: the VFIO devices.
+        rest_begin: where in the file the devices' states begin, once RAM is over.
+        barriers: how often it has come to a flush.
     """
 
     def __init__(
@@ -56,22 +70,34 @@ class StoredMainChannel:
         uuid: bytes,
         multifd: bool,
         answer: Callable[[Message], None],
+        devices: StoredDevices,
+        *,
+        acknowledge: bool | None = None,
+        unversioned: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.socket = sock
         self._file = file
         self._uuid = uuid
         self._multifd = multifd
         self._answer = answer
+        self.devices = devices
+        self._acknowledge = acknowledge
+        self._unversioned = unversioned
         self._front = Front()
         self._end: EndFinder | None = None
         self._head: SectionHead | None = None
         self.ram: SectionHead | None = None
         self.page_size = 4096
         self.machine = ""
+        self._configuration: Configuration | None = None
         self.pages = 0
         self.stopped = False
         self.closed = False
         self.return_path = False
+        self.rest_begin = 0
+        self.barriers = 0
+        self._flushes = False
+        self._flushed = False  # the section that is being read
 
     @property
     def ram_is_over(self) -> bool:
@@ -100,10 +126,14 @@ class StoredMainChannel:
         self.stopped = False
         while not self.stopped and (event := self._front.next_event()) is not None:
             self._take(event)
+        if self._flushes_each and not self.stopped and self._front.at_footer and not self._flushed:
+            # The footer may wait at the source behind the pages that come after the flush.
+            self._flushed = True
+            self._stop_here()
         if self._front.rest is not None and self._end is None:
             if self._multifd:
                 self._front.check_ram()
-            begin = self._file.size
+            self.rest_begin = begin = self._file.size
             self._end = EndFinder(lambda at, size: self._file.read(begin + at, size))
             self._pass_on(self._front.rest)
 
@@ -116,6 +146,18 @@ class StoredMainChannel:
         if self._end is None or not self._end.whole:
             raise PeerError("the source closed the main channel before the end of the stream")
         self.closed = True
+
+    def check_devices(self, rest: bytes) -> None:
+        """See to it that the devices' states are whole, as far as the stream says how long they are.
+
+        Arguments:
+            rest: what follows the end of RAM.
+
+        Raises:
+            ProtocolError: they are damaged; the offset is that in the file.
+        """
+        assert self._configuration is not None  # what a stream begins with
+        check_devices(rest, self.rest_begin, self._configuration, self.ram, self.devices.heads)
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         assert self._end is not None
@@ -130,11 +172,14 @@ class StoredMainChannel:
                 raise _postcopy(offset)
             case Configuration(machine=machine, page_size=page_size):
                 self.machine, self.page_size = machine, page_size
+                self._configuration = event
                 if event.uuid is None and any(self._uuid):
                     event = replace(event, uuid=self._uuid)
                 self._file.write(*emit(event))
             case RamSection() | RamBlocks() | RamPages() | MultifdFlush() | RamSectionEnd():
                 self._ram_event(event)
+            case DeviceSection():
+                self._device(event)
             case _:
                 self._file.write(*emit(event))
 
@@ -152,7 +197,8 @@ class StoredMainChannel:
                 if not self._multifd:
                     right = "none, as there are no multifd channels, found one: give --channels as the source has"
                     raise ProtocolError(offset, "MULTIFD_FLUSH", right)
-                self.stopped = True
+                self._flushes = True
+                self._stop_here()
                 return
             case RamPages(block, addresses=addresses):
                 self.pages += len(addresses)
@@ -163,14 +209,28 @@ class StoredMainChannel:
             case RamSectionEnd(head):
                 if self._multifd and head.kind is Kind.END:
                     self._file.ram_ended(head)
+                if self._flushes_each and not self._flushed:
+                    self._stop_here()
+                self._flushed = False
         if not self._multifd:
             self._file.write(*emit(event))
+
+    @property
+    def _flushes_each(self) -> bool:
+        """Whether the end of each section of RAM is a flush: of a source up to QEMU 8.0, or of such a machine type."""
+        return self._multifd and self.ram is not None and not self._flushes
+
+    def _stop_here(self) -> None:
+        self.stopped = True
+        self.barriers += 1
 
     def _command(self, event: Command) -> None:
         match event.kind:
             case CommandKind.OPEN_RETURN_PATH:
                 self.return_path = True
-                self._answer(SwitchoverAck())
+                self._acknowledge = self._acknowledges_unasked()
+                if self._acknowledge:
+                    self._answer(SwitchoverAck())
             case CommandKind.PING:
                 if self.return_path:
                     self._answer(Pong(ping_value(event)))
@@ -178,6 +238,28 @@ class StoredMainChannel:
                 self._file.write(*emit(event))
             case kind:
                 raise _postcopy(event.offset, kind.name)
+
+    def _acknowledges_unasked(self) -> bool:
+        if self._acknowledge is not None:
+            return self._acknowledge
+        version = self._configuration.machine_version if self._configuration is not None else None
+        if version is None:
+            # A source that waits for it goes on for ever, and its machine runs there; one that does not wait would
+            # fail of it, and its machine would run there and be stored here.
+            self._unversioned(self.machine)
+            return False
+        return version <= _LAST_UNASKED
+
+    def _device(self, event: DeviceSection) -> None:
+        """Write an iterable device's section. A file has nobody who could hear that initial data has been loaded."""
+        if event.head.kind is Kind.START:
+            self.devices.begin(event.head)
+        *others, last = event.records
+        if last.mark is Mark.INITIAL_DATA_SENT:
+            event = replace(event, records=(*others, replace(last, mark=Mark.END)))
+            if self.return_path and not self._acknowledge:
+                self._answer(SwitchoverAck())
+        self._file.write(*emit(event))
 
 
 def _postcopy(offset: int, name: str = "PACKAGED") -> ProtocolError:
@@ -197,6 +279,7 @@ class StoredMultifdChannel:
 
     Attributes:
         stopped: it has come to a SYNC.
+        syncs: how often it has.
         closed: the source has closed the connection.
         pages: how many pages came on this channel.
     """
@@ -208,6 +291,7 @@ class StoredMultifdChannel:
         self._main = main
         self._reader: ChannelReader | None = None
         self.stopped = False
+        self.syncs = 0
         self.closed = False
         self.pages = 0
 
@@ -218,7 +302,7 @@ class StoredMultifdChannel:
             ProtocolError: they are no packets, or hold what cannot be stored.
         """
         if self._reader is None:
-            self._reader = ChannelReader(self._main.page_size, _DEVICE_STATE_LIMIT)
+            self._reader = ChannelReader(self._main.page_size, _PACKET_LIMIT)
             self._reader.feed(initial_packet(self.number))
         self._reader.feed(data)
         self.go_on()
@@ -228,11 +312,10 @@ class StoredMultifdChannel:
         self.stopped = False
         while not self.stopped and self._reader is not None and (packet := self._reader.next_event()) is not None:
             if isinstance(packet, DeviceStatePacket):
-                who = f"{packet.header.idstr!r} ({packet.header.instance_id})"
-                right = f"RAM, found state of {who}: switch x-multifd-transfer off for the device to store it"
-                raise ProtocolError(packet.offset, f"packet on multifd channel {self.number}", right)
+                self._main.devices.take(packet, f"packet on multifd channel {self.number}")
             if isinstance(packet, RamPacket):
                 self.stopped = packet.header.sync
+                self.syncs += self.stopped
                 self._write(packet)
 
     def end(self) -> None:

@@ -6,15 +6,15 @@ One thread serves all connections. What a real destination guarantees by threads
     multifd channel i   ... SYNC          |  all of them have come to this point
 
 so that a page that is sent again after a flush is also written again after it. Answers on the return path: PONG to
-each PING; SWITCHOVER_ACK at once, as there is nothing to prepare; SHUT 0 only when the file is on the disk, for from
-then on the machine is here and nowhere else; SHUT 1 if it cannot be stored: then it runs on at the source.
+each PING; SWITCHOVER_ACK where the source waits for one, as there is nothing to prepare; SHUT 0 only when the file is
+on the disk, for from then on the machine is here and nowhere else; SHUT 1 if it cannot be stored: then it runs on at
+the source.
 """
 
 from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +23,27 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
-from migpool.transport.accept import TICK, Connections, accept_all, one_too_many
+from migpool.streams.file.storeddevices import StoredDevices
+from migpool.transport.accept import BACKLOG, TICK, Arrivals, Connections, accept_all
 from migpool.transport.address import Address
 from migpool.transport.sockets import listen, prepare, send_all
 from migpool.wire.returnpath import Message, Shut, encode
 from migpool.wire.stream import FILE_MAGIC
 
 _PIECE: Final = 1 << 18
+_WALKED_AT_MOST: Final = 256 << 20
+"""Bytes behind the end of RAM that are walked before the source is told that all is well. There are more only if a
+device is sent before RAM, and RAM is among them."""
 _REMEDY: Final = "give --channels as the source has"
+
+
+_UNHEARD: Final = (
+    "the file is whole, but the source ended the connection before it was told so, and its machine may run on there: "
+    "see there before you load the file"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,8 @@ def receive_file(
     limit: float,
     cancelled: Callable[[], bool],
     listening: Callable[[Address], None],
+    acknowledge: bool | None = None,
+    noted: Callable[[str], object] = lambda _: None,
 ) -> Stored:
     """Receive one migration into a file.
 
@@ -71,17 +83,20 @@ def receive_file(
         limit: how long the source may say nothing, in seconds; its first connection is waited for until cancelled.
         cancelled: called several times a second; True ends the migration, and the machine stays at the source.
         listening: told the address, with the port that the system chose.
+        acknowledge: whether to say SWITCHOVER_ACK unasked, as sources up to QEMU 11.0 may wait for and later ones fail
+            of; None: as the version in the machine's type says, and without one not.
+        noted: told, in a line, what is worth knowing and ends nothing.
 
     Raises:
         UsageError: the file or the address cannot be had.
         ProtocolError: what came is no stream, or not one that can be stored.
-        PeerError: the source went away before the end.
+        PeerError: the source went away before the end, or before it was told that the machine is here.
         TimeLimitExceeded: the source said nothing more.
         Cancelled: ``cancelled`` said so.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(StreamFile(path))
-        listener, actual = listen(address, channels + 2)
+        listener, actual = listen(address, BACKLOG)
         stack.callback(actual.unlink)
         stack.enter_context(listener)
         listening(actual)
@@ -90,19 +105,21 @@ def receive_file(
             if cancelled():
                 raise Cancelled("cancelled before the migration began")
 
-        arrived = accept_all(
+        connections = Connections(channels, _REMEDY, noted)
+        arrivals = accept_all(
             listener,
-            channels,
+            connections,
             first_limit=inf,
             limit=limit,
             prepare=partial(prepare, limit=limit, tick=TICK),
             check=check,
             stack=stack,
-            remedy=_REMEDY,
         )
-        session = stack.enter_context(contextlib.closing(_Session(listener, arrived, file, limit)))
+        session = _Session(arrivals, connections, file, limit, acknowledge)
+        stack.enter_context(contextlib.closing(session))
         try:
             session.run(cancelled)
+            session.finish()
             file.keep()
         except MigpoolError:
             session.refuse()
@@ -114,20 +131,36 @@ def receive_file(
 class _Session:
     """The connections of one migration, and the loop that serves them."""
 
-    def __init__(self, listener: socket.socket, arrived: Connections, file: StreamFile, limit: float) -> None:
+    def __init__(
+        self, arrivals: Arrivals, arrived: Connections, file: StreamFile, limit: float, acknowledge: bool | None
+    ) -> None:
         self._limit = limit
-        self.main = StoredMainChannel(arrived.main_channel, file, arrived.uuid, bool(arrived.channels), self._answer)
+        self._file = file
+        self._rest: bytes | None = None
+        self._walked = True
+        self._noted = arrived.noted
+        self.main = StoredMainChannel(
+            arrived.main_channel,
+            file,
+            arrived.uuid,
+            bool(arrived.channels),
+            self._answer,
+            StoredDevices(file.path.absolute().parent),
+            acknowledge=acknowledge,
+            unversioned=self._note_unversioned,
+        )
         self._channels = [
             StoredMultifdChannel(number, sock, file, self.main) for number, sock in enumerate(arrived.channels)
         ]
         self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ, self._refuse_one_more)
+        self._selector.register(arrivals, selectors.EVENT_READ, partial(arrivals.take, 0))
         self._watch(self.main)
         self._reading_channels = False
 
     def close(self) -> None:
-        """Stop watching the connections."""
+        """Stop watching the connections, and let go what waits for them."""
         self._selector.close()
+        self.main.devices.close()
 
     @property
     def pages(self) -> int:
@@ -138,7 +171,7 @@ class _Session:
         """Serve the connections until the stream is whole."""
         self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
         heard = time.monotonic()
-        while not self.main.closed and not self.main.described:
+        while not self._over():
             if cancelled():
                 raise Cancelled("cancelled: no file is kept, and the machine stays at the source")
             ready = self._selector.select(TICK)
@@ -150,6 +183,40 @@ class _Session:
                 key.data()
             self._pass_barriers()
 
+    def _over(self) -> bool:
+        """Whether all has come: the main channel to its end, and the state of devices on the others."""
+        if not self.main.closed and not self.main.described:
+            return False
+        if self._rest is None:
+            begin, end = self.main.rest_begin, self._file.size
+            self._walked = bool(self._channels) or end - begin <= _WALKED_AT_MOST
+            self._rest = self._file.read(begin, end - begin) if self._walked else b""
+            self.main.devices.expect(self._rest)
+        missing = self.main.devices.missing
+        if missing and all(channel.closed for channel in self._channels):
+            raise PeerError(f"the source closed the multifd channels too early: {missing}")
+        return not missing
+
+    def finish(self) -> None:
+        """Give the file what must be written last.
+
+        Raises:
+            ProtocolError: the stream is damaged.
+        """
+        assert self._rest is not None
+        for channel in self._channels:
+            if not channel.syncs == self.main.barriers > 0:
+                right = f"a SYNC for each of the main channel's {self.main.barriers} flushes, found {channel.syncs}"
+                raise ProtocolError(0, f"multifd channel {channel.number}", right)
+        if self._walked:
+            self.main.check_devices(self._rest)
+        else:
+            size = (self._file.size - self.main.rest_begin) >> 20
+            self._noted(
+                f"{size} MiB, from a device on that is sent before RAM, are stored as they came: walk them later"
+            )
+        self.main.devices.convert(self._file, self._rest, self.main.rest_begin)
+
     def refuse(self) -> None:
         """Tell the source, if it listens, that the machine is not here; it will go on there."""
         if self.main.return_path:
@@ -157,24 +224,39 @@ class _Session:
                 self._answer(Shut(1))
 
     def confirm(self, cancelled: Callable[[], bool]) -> None:
-        """Tell the source, if it listens, that the machine is here, and leave it time to close the connections."""
-        with contextlib.suppress(MigpoolError):
-            if self.main.return_path:
-                self._answer(Shut(0))
-        deadline = time.monotonic() + self._limit
-        while not self.main.closed and not cancelled() and time.monotonic() < deadline:
+        """Tell the source, if it listens, that the machine is here, and leave it time to close the connections.
+
+        Raises:
+            PeerError: it had gone before it could hear that, so the machine may run on there.
+        """
+        main = self.main
+        if main.return_path:
             try:
-                self.main.closed = not self.main.socket.recv(_PIECE)
+                self._answer(Shut(0))
+            except MigpoolError as error:
+                raise PeerError(f"{_UNHEARD}: {error}") from None
+        deadline = time.monotonic() + self._limit
+        ended = main.closed and not main.return_path
+        while not ended and not cancelled() and time.monotonic() < deadline:
+            try:
+                ended = not main.socket.recv(_PIECE)
             except BlockingIOError:
                 continue
+            except ConnectionResetError:
+                if main.return_path:
+                    raise PeerError(f"{_UNHEARD}: the connection was reset") from None
+                return
             except OSError:
                 return
 
     def _answer(self, message: Message) -> None:
         send_all(self.main.socket, [encode(message)], "return path")
 
-    def _refuse_one_more(self) -> None:
-        raise one_too_many(len(self._channels), _REMEDY)
+    def _note_unversioned(self, machine: str) -> None:
+        self._noted(
+            f"machine {machine} has no version of QEMU in its name: no switchover is acknowledged; if the source has "
+            "the capability switchover-ack and comes to no end, cancel it and give --switchover-ack yes"
+        )
 
     def _watch(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._read, channel))
@@ -216,6 +298,8 @@ class _Session:
         return not waiting
 
     def _silence(self) -> str:
+        if self._rest is not None:
+            return f"{self.main.devices.missing}; the source has sent nothing for {self._limit:g} s"
         if self.main.stopped:
             waiting = [str(channel.number) for channel in self._channels if not channel.stopped]
             return f"multifd channels {', '.join(waiting)} have not come to the flush within {self._limit:g} s"

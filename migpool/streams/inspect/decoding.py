@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from migpool.errors import DescriptionError, DeviceError
 from migpool.streams.inspect.summary import OVER_MULTIFD, KeptSection, SectionSummary, StreamSummary
+from migpool.streams.inspect.vfiostate import shown
 from migpool.streams.inspect.walk import Wanted
 from migpool.vmsd.codec import Shown
 from migpool.vmsd.description import Description
@@ -22,7 +23,8 @@ class DecodedSection:
 
     Arguments:
         section: whose they are.
-        fields: by name, as a decoder prints them; None if they cannot be decoded.
+        fields: by name, as a decoder prints them; None if they cannot be decoded. Of an iterable device, the pieces in
+            which its state crossed, and its config as far as it is known.
         exact: whether the fields, encoded again, are the payload byte for byte.
         fault: why they cannot be decoded.
         payload: the bytes.
@@ -67,6 +69,8 @@ def decode(summary: StreamSummary, over_multifd: Sequence[KeptSection] = ()) -> 
 
 def _decoded(kept: KeptSection, entries: Mapping[tuple[str, object, object], Mapping[str, object]]) -> DecodedSection:
     section = kept.summary
+    if kept.pieces:
+        return DecodedSection(section, shown(kept.pieces, kept.payload), True, None, kept.payload)
     entry = entries.get((section.kind, section.idstr, section.instance_id))
     if entry is None:
         return DecodedSection(section, None, False, "the stream has no description of it", kept.payload)

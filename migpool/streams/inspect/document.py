@@ -4,6 +4,7 @@
 
     schema          1
     kind            "stream"
+    envelope        [sentences]: what the stream was wrapped in, from the outside in
     size            bytes that were there
     walked          bytes that were understood; complete: whether these are all
     header          {version}, or null
@@ -11,7 +12,8 @@
     page_size       bytes of a page of RAM
     footers         whether sections have footers; null if there was no section
     commands        [{name, data (hex), size, offset, count}]; equal ones in a row are one entry
-    ram             {pages, normal, zero, multifd_flushes, blocks: [{name, used_length, gpa, pages, normal, zero}]}
+    ram             {pages, normal, zero, xbzrle, zlib, multifd_flushes,
+                    blocks: [{name, used_length, gpa, pages, normal, zero, xbzrle, zlib}]}
     sections        [{kind, section_id, idstr, instance_id, version, offset, size, count, framing}]; all PART sections
                     of a device are one entry; framing: self-delimiting, described, opaque or guessed
     eof             where the EOF item stands, or null
@@ -19,10 +21,12 @@
                     over_multifd: how many more devices it describes, which crossed over the multifd channels
     problem         {offset, item, expected}, or null: why the walk ended early
     notes           [sentences]
-    devices         only with --device, also of a recording: [{idstr, instance_id, version, offset, size, fields, exact,
-                    fault, bytes}]; fields: values by name as text, nested as in the description, or null with the fault
-                    and the bytes in hex; exact: the fields, encoded again, are the payload byte for byte. The offset of
-                    a device that crossed over a multifd channel is one of that channel
+    devices         only with --device, also of a recording: [{kind, idstr, instance_id, version, offset, size, fields,
+                    exact, fault, bytes}]; fields: values by name as text, nested as in the description, or null with
+                    the fault and the bytes in hex; exact: the fields, encoded again, are the payload byte for byte. The
+                    offset of a device that crossed over a multifd channel is one of that channel. Of an iterable device
+                    each section is one, and its fields are the pieces of its state, and its config if it is known
+All offsets are bytes of the stream, which begins behind what it is wrapped in.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeAlias
 
-from migpool.streams.inspect.summary import StreamSummary
+from migpool.streams.inspect.summary import BlockSummary, StreamSummary
 
 if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
@@ -52,6 +56,7 @@ def document(summary: StreamSummary, devices: Sequence[DecodedSection] | None = 
     found: Json = {
         "schema": SCHEMA,
         "kind": "stream",
+        "envelope": list(summary.envelope),
         "size": summary.size,
         "walked": summary.walked,
         "complete": summary.problem is None,
@@ -82,21 +87,21 @@ def _configuration(config: Configuration) -> Json:
 
 
 def _ram(summary: StreamSummary) -> Json:
-    normal = sum(block.normal for block in summary.blocks)
-    zero = sum(block.zero for block in summary.blocks)
+    total = BlockSummary("", 0, None)
+    for block in summary.blocks:
+        total.add(block)
     return {
-        "pages": normal + zero,
-        "normal": normal,
-        "zero": zero,
+        "pages": total.pages,
+        **{key: value for key, value in asdict(total).items() if key not in ("name", "used_length", "gpa")},
         "multifd_flushes": summary.flushes,
-        "blocks": [{**asdict(block), "pages": block.normal + block.zero} for block in summary.blocks],
+        "blocks": [{**asdict(block), "pages": block.pages} for block in summary.blocks],
     }
 
 
 def _device(device: DecodedSection) -> Json:
     section = asdict(device.section)
     return {
-        **{key: section[key] for key in ("idstr", "instance_id", "version", "offset", "size")},
+        **{key: section[key] for key in ("kind", "idstr", "instance_id", "version", "offset", "size")},
         "fields": device.fields,
         "exact": device.exact,
         "fault": device.fault,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from migpool.streams.inspect.summary import OVER_MULTIFD, Framing, SectionSummary, StreamSummary
+from migpool.streams.inspect.summary import OVER_MULTIFD, BlockSummary, Framing, SectionSummary, StreamSummary
 from migpool.units import KIB, count_of, format_size
 from migpool.wire.returnpath import CAPABILITIES
 
@@ -56,7 +56,10 @@ def stream_outline(name: str, summary: StreamSummary) -> Node:
         summary: what is in it.
     """
     whole = "walked to the last byte" if summary.problem is None else f"walked to byte {summary.walked}"
-    root = Node(printable(name), f"migration stream, {size_text(summary.size)}, {whole}")
+    kind = "migration stream" if summary.header_version is not None else "no migration stream"
+    root = Node(printable(name), f"{kind}, {size_text(summary.size)}, {whole}")
+    for wrapped in summary.envelope:
+        root.add("envelope", printable(wrapped))
     if summary.header_version is not None:
         root.add("header", f"QEVM, version {summary.header_version}")
     if summary.configuration is not None:
@@ -102,20 +105,22 @@ def _configuration(root: Node, config: Configuration, page_size: int) -> None:
 def _ram(root: Node, summary: StreamSummary) -> None:
     if not summary.blocks and not summary.flushes:
         return
-    normal, zero = sum(block.normal for block in summary.blocks), sum(block.zero for block in summary.blocks)
+    total = BlockSummary("", 0, None)
+    for block in summary.blocks:
+        total.add(block)
     used = sum(block.used_length for block in summary.blocks)
-    flushes = f", {summary.flushes} multifd {'flush' if summary.flushes == 1 else 'flushes'}" if summary.flushes else ""
+    flushes = f", {summary.flushes} multifd flushes" if summary.flushes else ""
     below = root.add(
-        "ram",
-        f"{count_of(len(summary.blocks), 'block')}, {size_text(used)}; in the stream {_pages(normal, zero)}{flushes}",
+        "ram", f"{count_of(len(summary.blocks), 'block')}, {size_text(used)}; in the stream {_pages(total)}{flushes}"
     )
     for block in summary.blocks:
         gpa = "" if block.gpa is None else f" at {block.gpa:#x}"
-        below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block.normal, block.zero)}")
+        below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block)}")
 
 
-def _pages(normal: int, zero: int) -> str:
-    return f"{count_of(normal + zero, 'page')} ({normal} normal, {zero} zero)"
+def _pages(block: BlockSummary) -> str:
+    packed = [f", {count} {name}" for name, count in (("xbzrle", block.xbzrle), ("zlib", block.zlib)) if count]
+    return f"{count_of(block.pages, 'page')} ({block.normal} normal, {block.zero} zero{''.join(packed)})"
 
 
 def _sections(root: Node, summary: StreamSummary) -> None:
@@ -150,7 +155,8 @@ def _section(section: SectionSummary) -> str:
 def _description(root: Node, summary: StreamSummary) -> None:
     found = summary.description
     if found is None:
-        root.add("description", "none")
+        if summary.header_version is not None:
+            root.add("description", "none")
     elif found.fault is not None:
         root.add(
             "description", f"{found.size} bytes at byte {found.offset}, unusable: {printable(found.fault)}", bad=True
@@ -159,14 +165,17 @@ def _description(root: Node, summary: StreamSummary) -> None:
         root.add("description", f"empty, at byte {found.offset}")
     else:
         more = f" and {found.over_multifd} over the multifd channels" if found.over_multifd else ""
-        devices = count_of(found.devices or 0, "device")
-        root.add("description", f"{devices}{more}, {size_text(found.size)} at byte {found.offset}")
+        root.add(
+            "description",
+            f"{count_of(found.devices or 0, 'device')}{more}, {size_text(found.size)} at byte {found.offset}",
+        )
 
 
 def device_outline(device: DecodedSection) -> Node:
     """The fields of one device."""
     exact = "" if device.fields is None or device.exact else "; encoded again, these fields are OTHER bytes"
-    root = Node(section_name(device.section), _section(device.section) + exact)
+    kind = "" if device.section.kind in ("FULL", OVER_MULTIFD) else f"{device.section.kind} section, "
+    root = Node(section_name(device.section), kind + _section(device.section) + exact)
     if device.fields is not None:
         for name, value in device.fields.items():
             _value(root, printable(name), value)

@@ -1,46 +1,33 @@
-"""Reads a stream from a file or a pipe into its summary.
+"""Reads a stream, whatever it is wrapped in, into its summary.
 
-A file is mapped into memory and fed in slices without a copy; what has been walked is given back to the system, so a
-recording of any size takes constant memory. Of a pipe, pages of RAM are let go at once and the device sections behind
-them are kept until the description has come: at most ``limit`` bytes.
+Of a file, the description is looked for at its end first, and then it is read once, in pieces that are let go when they
+have been walked: a recording of any size takes constant memory. Of a pipe, and of what is compressed, pages of RAM are
+let go at once and the device sections behind them are kept until the description has come: at most ``limit`` bytes.
 """
 
 from __future__ import annotations
 
-import gzip
-import mmap
-import os
-import stat
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from migpool.errors import ProtocolError, UsageError
+from migpool.streams.envelope.compression import DamagedData
+from migpool.streams.envelope.foreign import foreign
+from migpool.streams.envelope.opening import Opened, open_path
+from migpool.streams.envelope.source import PIECE, BytesSource, PipeSource, Readable
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
-from migpool.wire.stream import StreamReader
-from migpool.wire.unread import Buffer
-from migpool.wire.vmdesc import find
+from migpool.wire.stream import StreamEvent, StreamReader, header
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
 
-_SLICE: Final = 8 << 20
-_CHUNK: Final = 1 << 20
 _BATCH: Final = 1024
-_GZIP: Final = b"\x1f\x8b"
+FILE_HEADER: Final = header()
 MULTIFD_MAGIC: Final = bytes.fromhex("11223344")
 _CHANNEL: Final = "this begins as a multifd channel does: inspect the main channel's file, or the whole recording"
-
-
-class Readable(Protocol):
-    """A pipe."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
-        ...
 
 
 def nothing_wanted(idstr: str, instance_id: int) -> bool:
@@ -49,131 +36,135 @@ def nothing_wanted(idstr: str, instance_id: int) -> bool:
     return False
 
 
-def inspect_file(path: Path, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> StreamSummary:
-    """Inspect a file, a named pipe, or a file compressed with gzip.
+def inspect_file(
+    path: Path,
+    wanted: Wanted = nothing_wanted,
+    *,
+    limit: int = LIMIT,
+    offset: int | None = None,
+    snapshot: str | None = None,
+) -> StreamSummary:
+    """Inspect a file or a named pipe.
 
     Arguments:
         path: where it is.
         wanted: which sections' payloads to keep.
         limit: how many bytes one payload may have.
+        offset: where in the file the stream begins; by default behind zeros, if there are any.
+        snapshot: which one of a qcow2 image.
 
     Raises:
-        UsageError: it cannot be read, or is empty. Wrong bytes raise nothing: the summary has the problem.
+        UsageError: it cannot be read, is empty, or is wrapped in what cannot be undone. Wrong bytes raise nothing: the
+            summary has the problem.
     """
-    try:
-        with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return inspect_pipe(file, wanted, limit=limit)
-            return inspect_mapped(file.fileno(), str(path), wanted, limit)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def inspect_mapped(descriptor: int, where: str, wanted: Wanted, limit: int) -> StreamSummary:
-    """Inspect an open regular file from its beginning on.
-
-    Raises:
-        UsageError: it is empty, or not what gzip makes although it begins so.
-    """
-    size = os.fstat(descriptor).st_size
-    if not size:
-        raise UsageError(f"{where} is empty: there is no stream in it")
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped:
-        if mapped[:2] == _GZIP:
-            try:
-                with os.fdopen(os.dup(descriptor), "rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
-                    return inspect_pipe(unpacked, wanted, limit=limit)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise UsageError(f"{where} cannot be decompressed: {error}") from None
-        with memoryview(mapped) as view:
-            return _inspect(mapped, _slices(view, mapped), wanted, limit)
+    with open_path(path, offset=offset, snapshot=snapshot) as opened:
+        try:
+            return Inspection(opened, wanted, limit=limit).summary()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def inspect_bytes(stream: bytes, wanted: Wanted = nothing_wanted) -> StreamSummary:
-    """Inspect a whole stream that is in memory."""
-    return _inspect(stream, iter([stream]), wanted, LIMIT)
+    """Inspect a whole stream that is in memory, wrapped in nothing."""
+    return Inspection(Opened(BytesSource(stream), first=stream[:512]), wanted).summary()
 
 
 def inspect_pipe(pipe: Readable, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> StreamSummary:
-    """Inspect what comes out of a pipe, to its end.
+    """Inspect what comes out of a pipe, to its end, wrapped in nothing.
 
     Arguments:
         pipe: where from. It has no time limit: its writer's end is the stream's.
         wanted: which sections' payloads to keep.
         limit: how many bytes one payload may have, and how many are kept until the description comes.
     """
-    return _walk(Boundaries(), iter(lambda: pipe.read(_CHUNK), b""), wanted, limit)
+    source = PipeSource(pipe)
+    return Inspection(Opened(source, first=source.peek(8)), wanted, limit=limit).summary()
 
 
-def _inspect(stream: bytes | mmap.mmap, slices: Iterator[Buffer], wanted: Wanted, limit: int) -> StreamSummary:
-    """Look for the description at the end, then walk."""
-    try:
-        offset, text = find(stream)
-        boundaries = Boundaries(text, offset)
-    except ProtocolError:
-        boundaries = Boundaries()
-    return _walk(boundaries, slices, wanted, limit)
+class Inspection:
+    """A walk through a stream that has been unwrapped, to its end or to the first error.
 
+    Arguments:
+        opened: the stream.
+        wanted: which sections' payloads to keep.
+        limit: how many bytes one payload may have, and how many are kept of a pipe.
+    """
 
-def _slices(view: memoryview, mapped: mmap.mmap) -> Iterator[Buffer]:
-    """The file in slices; what was handed out two slices ago has been walked, and its memory is given back."""
-    for at in range(0, len(view), _SLICE):
-        if at >= 2 * _SLICE:
-            mapped.madvise(mmap.MADV_DONTNEED, at - 2 * _SLICE, _SLICE)
-        with view[at : at + _SLICE] as part:
-            yield part
+    def __init__(self, opened: Opened, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> None:
+        self._opened = opened
+        known = opened.description()
+        boundaries = Boundaries() if known is None else Boundaries(known[1], known[0])
+        page_size = boundaries.page_size
+        if page_size is not None and (not 1 << 10 <= page_size <= 1 << 19 or page_size & (page_size - 1)):
+            page_size = None  # no page is of the size that is stated
+        reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, stored=True, page_size=page_size)
+        boundaries.reader = reader
+        self._boundaries, self._reader = boundaries, reader
+        self._walk = StreamWalk(boundaries, wanted)
+        self._size = 0
+        self._damage: list[str] = []
+        self._error: ProtocolError | None = None
+        self._items = self._events()
 
+    @property
+    def offset(self) -> int:
+        """How many bytes have been understood so far."""
+        return self._reader.offset
 
-def _walk(boundaries: Boundaries, pieces: Iterator[Buffer], wanted: Wanted, limit: int) -> StreamSummary:
-    page_size = boundaries.page_size
-    if not 1 << 10 <= page_size <= 1 << 19 or page_size & (page_size - 1):
-        page_size = 4096  # no page is of the size that is stated
-    reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, page_size=page_size)
-    boundaries.reader = reader
-    walk = StreamWalk(boundaries, wanted)
-    size = 0
-    error: ProtocolError | None = None
-    begins = b""
-    for piece in pieces:
-        size += len(piece)
-        begins = begins or bytes(piece[:4])
-        if error is None:
-            reader.feed(piece)
-            error = _take(reader, walk)
-    if error is None:
-        boundaries.ended = True
-        error = _end(reader, walk)
-    summary = walk.summary(reader, size, error, [_CHANNEL] if begins == MULTIFD_MAGIC else [])
-    boundaries.reader = None
-    return summary
+    def __iter__(self) -> Iterator[StreamEvent]:
+        """Every event that has not been had yet, in the order of the stream; those of a package behind it.
 
+        An error ends it, and stands in the summary.
+        """
+        return self._items
 
-def _take(reader: StreamReader, walk: StreamWalk) -> ProtocolError | None:
-    try:
-        for event in reader.events():
-            walk.take(event, reader)
-    except ProtocolError as error:
-        return _freed(error)
-    return None
+    def summary(self) -> StreamSummary:
+        """What is in the stream; what has not been walked yet is walked now."""
+        for _ in self._items:
+            pass
+        opened, error = self._opened, self._error
+        notes = [_CHANNEL] if opened.first.startswith(MULTIFD_MAGIC) else self._damage
+        summary = self._walk.summary(self._reader, self._size, error, [*notes])
+        summary.envelope, summary.xml = list(opened.envelope), opened.xml
+        return summary
 
+    def _events(self) -> Iterator[StreamEvent]:
+        opened, reader = self._opened, self._reader
+        for piece in self._pieces():
+            self._size += len(piece)
+            if self._error is None:
+                reader.feed(piece)
+                yield from self._taken()
+            if self._error is not None and (left := opened.source.left()) is not None:
+                self._size += left  # which nobody will look at
+                break
+        if self._error is None:
+            self._boundaries.ended = True
+            ended: ProtocolError | None = None
+            try:
+                reader.end()
+            except ProtocolError as error:
+                ended = error
+            yield from self._taken()  # what can be had only now
+            self._error = ended or self._error
+        if self._error is None and self._damage:
+            self._error = ProtocolError(reader.offset, "compressed data", self._damage[0])
+        if self._error is not None and not opened.first.startswith(FILE_HEADER[: max(1, len(opened.first))]):
+            right = f"a migration stream (QEVM), found {foreign(opened.beginning())}"
+            self._error = ProtocolError(0, "file header", right)
+        self._boundaries.reader = None
 
-def _end(reader: StreamReader, walk: StreamWalk) -> ProtocolError | None:
-    """Declare the end, and take the events that only then can be had."""
-    ended: ProtocolError | None = None
-    try:
-        reader.end()
-    except ProtocolError as error:
-        ended = _freed(error)
-    again = _take(reader, walk)
-    return ended or again
+    def _pieces(self) -> Iterator[bytes]:
+        """What there is to read; why no more can be read is kept."""
+        try:
+            while piece := self._opened.source.read(PIECE):
+                yield piece
+        except DamagedData as error:
+            self._damage.append(str(error))
 
-
-def _freed(error: ProtocolError) -> ProtocolError:
-    """Without the frames that it came through: they have views of the mapped file, which then could not be closed."""
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is not None:
-            waiting += [each.__cause__, each.__context__]
-            each.__traceback__ = each.__cause__ = each.__context__ = None
-    return error
+    def _taken(self) -> Iterator[StreamEvent]:
+        try:
+            for event in self._reader.events():
+                yield from self._walk.take(event, self._reader)
+        except ProtocolError as error:
+            self._error = error

@@ -20,7 +20,8 @@ class Framing(StrEnum):
     DESCRIBED = "described"
     """The stream's description names every field."""
     OPAQUE = "opaque"
-    """The stream's description knows the size alone: the device was registered in the old style."""
+    """The stream's description knows the size alone: the device was registered in the old style. Or it is an iterable
+    device whose form is not known, and the section ends at its footer."""
     GUESSED = "guessed"
     """Nothing describes it. Its footer was found, with a plausible item behind it, in exactly one place."""
 
@@ -33,8 +34,11 @@ class BlockSummary:
         name: the block's name.
         used_length: its size in bytes.
         gpa: its guest-physical address, if the stream says it.
-        normal: how many of its pages are in the stream with their content, repetitions counted.
+        normal: how many of its pages are in the stream with their content, repetitions counted; with mapped-ram, how
+            many its bitmap says are in the file.
         zero: how many are there as pages of zeros.
+        xbzrle: how many are there as a difference from what was sent before.
+        zlib: how many are there compressed, one by one.
     """
 
     name: str
@@ -42,6 +46,20 @@ class BlockSummary:
     gpa: int | None
     normal: int = 0
     zero: int = 0
+    xbzrle: int = 0
+    zlib: int = 0
+
+    @property
+    def pages(self) -> int:
+        """How many of its pages are in the stream, of all kinds."""
+        return self.normal + self.zero + self.xbzrle + self.zlib
+
+    def add(self, other: BlockSummary) -> None:
+        """Count the pages of another summary, too."""
+        self.normal += other.normal
+        self.zero += other.zero
+        self.xbzrle += other.xbzrle
+        self.zlib += other.zlib
 
 
 @dataclass(slots=True)
@@ -124,6 +142,28 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.item} at byte {self.offset}: {self.expected}"
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the walk ended because more than one length of a payload was possible: nothing need be wrong."""
+        return self.item.startswith("payload of ") and self.expected.endswith("of them")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One record of an iterable device's section, or one of its packets on a multifd channel.
+
+    Arguments:
+        what: which mark it has; of a packet, its index and flags.
+        size: bytes of state, without marks and headers.
+        offset: where it begins in its channel.
+        channel: the multifd channel's number; ``None``: the main channel.
+    """
+
+    what: str
+    size: int
+    offset: int
+    channel: int | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class KeptSection:
@@ -131,11 +171,13 @@ class KeptSection:
 
     Arguments:
         summary: whose it is.
-        payload: a copy.
+        payload: a copy; of an iterable device, its config, if it is here.
+        pieces: of an iterable device, what its state consists of; its state itself is not kept.
     """
 
     summary: SectionSummary
     payload: bytes
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(slots=True)
@@ -158,6 +200,8 @@ class StreamSummary:
         kept: the sections whose payloads were asked for.
         problem: why the walk ended early; None if it came to the last byte.
         notes: what is unusual without being wrong, a sentence each.
+        envelope: what the stream was wrapped in, from the outside in.
+        xml: the machine's definition, if a libvirt save image had it.
     """
 
     size: int = 0
@@ -176,3 +220,5 @@ class StreamSummary:
     kept: list[KeptSection] = field(default_factory=list)
     problem: Problem | None = None
     notes: list[str] = field(default_factory=list)
+    envelope: list[str] = field(default_factory=list)
+    xml: str | None = None

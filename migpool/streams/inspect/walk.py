@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -13,17 +13,30 @@ from migpool.streams.inspect.summary import (
     CommandSummary,
     Framing,
     KeptSection,
+    Piece,
     Problem,
     SectionSummary,
     StreamSummary,
 )
+from migpool.streams.inspect.vfiostate import pieces_of
 from migpool.units import count_of
 from migpool.wire import ram
-from migpool.wire.commands import Command, Packaged
+from migpool.wire.commands import Command, LaterCommand, Packaged
 from migpool.wire.configuration import Configuration
-from migpool.wire.records import payload_of
+from migpool.wire.ramforms import RamPacked
+from migpool.wire.records import Passed, payload_of, records_in
 from migpool.wire.sections import Kind, Section, SectionHead, head_bytes
-from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import (
+    VFIO_SUFFIX,
+    DeviceSection,
+    Eof,
+    FileHeader,
+    PassedSection,
+    StreamEvent,
+    StreamReader,
+    VmDescription,
+)
+from migpool.wire.trailer import Checkpoints, Padding
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
@@ -32,6 +45,9 @@ Wanted = Callable[[str, int], bool]
 _WORD: Final = 8
 _COMMAND_LIMIT: Final = 4096
 _PACKAGE_SHOWN: Final = 16
+_NOTES: Final = 8
+_PIECES_KEPT: Final = 256
+"""Of how many PART sections of an iterable device the records are kept."""
 
 
 class StreamWalk:
@@ -39,7 +55,7 @@ class StreamWalk:
 
     Arguments:
         boundaries: the schema with which they were read.
-        wanted: of which devices to keep the payload of their FULL section.
+        wanted: of which devices to keep the payloads.
     """
 
     def __init__(self, boundaries: Boundaries, wanted: Wanted) -> None:
@@ -49,13 +65,16 @@ class StreamWalk:
         self._sections: dict[tuple[int, str], SectionSummary] = {}
         self._blocks: dict[str, BlockSummary] = {}
         self._packages = 0
+        self._padding = ""
+        self._later: list[str] = []
 
-    def take(self, event: StreamEvent, reader: StreamReader) -> None:
-        """Add one event.
+    def take(self, event: StreamEvent, reader: StreamReader) -> Iterator[StreamEvent]:
+        """Add one event; gives it back, and those inside of it if it is a package.
 
         Raises:
             ProtocolError: it is a package, and what is inside of it is wrong.
         """
+        yield event
         found = self._found
         match event:
             case ram.RamPages(name):
@@ -64,15 +83,21 @@ class StreamWalk:
                 block.zero += zero
                 block.normal += len(event.positions) - zero
                 found.page_size = event.page_size
+            case RamPacked(name, form=form):
+                block = self._blocks[name]
+                block.xbzrle += form == "xbzrle"
+                block.zlib += form == "zlib"
             case FileHeader(version):
                 found.header_version = version
             case Configuration():
                 found.configuration, found.page_size = event, event.page_size
             case ram.RamBlocks(blocks):
                 before = self._blocks
-                self._blocks = {one.name: BlockSummary(one.name, one.used_length, one.gpa) for one in blocks}
+                self._blocks = {
+                    one.name: BlockSummary(one.name, one.used_length, one.gpa, one.mapped or 0) for one in blocks
+                }
                 for name in before.keys() & self._blocks:
-                    self._blocks[name].normal, self._blocks[name].zero = before[name].normal, before[name].zero
+                    self._blocks[name].add(before[name])
                 found.blocks = list(self._blocks.values())
             case ram.RamSectionEnd(head, end):
                 self._section(head, end + _WORD - head.offset - len(head_bytes(head)), Framing.SELF)
@@ -80,27 +105,65 @@ class StreamWalk:
                 found.flushes += 1
             case Section(head, payload):
                 self._device_section(head, [payload])
+            case PassedSection(head, records, rest, size):
+                self._passed_section(head, records, bytes(rest), size)
             case DeviceSection(head, records):
                 self._device_section(head, payload_of(records))
             case Command(kind, data):
                 self._command(kind.name, bytes(data), len(data), event.offset)
+            case LaterCommand(number, data):
+                self._command(f"command {number} (not known here)", bytes(data), len(data), event.offset)
             case Packaged(data):
                 self._command("PACKAGED", bytes(data[:_PACKAGE_SHOWN]), len(data), event.offset)
                 self._packages += 1
                 with self._boundaries.package():
                     for inner in reader.inside(event):
-                        self.take(inner, reader)
+                        yield from self.take(inner, reader)
             case Eof():
                 found.eof = event.offset
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
-                found.described = bytes(text) if text and found.description.fault is None else None
+            case Checkpoints(size, offset):
+                self._padding = f"{size} bytes of COLO's checkpoints follow at byte {offset}; they are not walked"
+            case Padding(size, offset):
+                self._padding = (
+                    f"{size} zeros stand behind the stream's end at byte {offset}: of a block device, or padding"
+                )
 
     def _device_section(self, head: SectionHead, parts: list[Buffer]) -> None:
         size = sum(map(len, parts))
+        if head.idstr.endswith(VFIO_SUFFIX):
+            self._later_marks(head, b"".join(parts))
         summary = self._section(head, size, self._boundaries.framing(head))
-        if summary.count == 1 and head.kind is Kind.FULL and self._wanted(head.idstr, head.instance_id):
-            self._found.kept.append(KeptSection(replace(summary), b"".join(parts)))
+        if not self._wanted(head.idstr, head.instance_id):
+            return
+        payload = b"".join(parts)
+        pieces, config = pieces_of(head, payload)
+        if head.kind is Kind.FULL and summary.count == 1:
+            self._found.kept.append(KeptSection(replace(summary), config if pieces else payload, pieces))
+        elif pieces and summary.count <= _PIECES_KEPT:
+            one = replace(summary, offset=head.offset, size=len(payload), count=1)
+            self._found.kept.append(KeptSection(one, config, pieces))
+
+    def _passed_section(self, head: SectionHead, records: tuple[Passed, ...], rest: bytes, size: int) -> None:
+        if rest:
+            self._later_marks(replace(head, offset=head.offset + size - len(rest)), rest)
+        summary = self._section(head, size, self._boundaries.framing(head))
+        if not self._wanted(head.idstr, head.instance_id) or summary.count > _PIECES_KEPT:
+            return
+        more, config = pieces_of(replace(head, offset=head.offset + size - len(rest)), rest)
+        pieces = (*(Piece(one.mark.name, one.size, one.offset) for one in records), *more)
+        self._found.kept.append(KeptSection(replace(summary, offset=head.offset, size=size, count=1), config, pieces))
+
+    def _later_marks(self, head: SectionHead, payload: bytes) -> None:
+        """Note a record that is not known here."""
+        try:
+            records_in(payload)
+        except ProtocolError as error:
+            at = head.offset + len(head_bytes(head)) + error.offset
+            note = f"{head} is not understood from byte {at} on: {error.expected}"
+            if len(self._later) < _NOTES:
+                self._later.append(note)
 
     def _section(self, head: SectionHead, size: int, framing: Framing) -> SectionSummary:
         """Add a section to those of the same kind and id, of which there can be very many."""
@@ -138,15 +201,19 @@ class StreamWalk:
         found = self._found
         found.size = found.walked = size
         if error is not None:
-            found.problem, found.walked = Problem(error.offset, error.item, error.expected), reader.offset
+            found.problem = Problem(error.offset, error.item, error.expected)
+            found.walked = reader.offset if found.header_version is not None else 0
         found.footers = reader.footers if found.sections else None
         found.notes = [*notes, *self._notes()]
         found.description = found.description or self._boundaries.description
+        found.described = self._boundaries.text
         return found
 
     def _notes(self) -> list[str]:
         found = self._found
-        notes = []
+        later = found.configuration.later if found.configuration is not None else ()
+        notes = [f"the configuration has {one}, which is not known here" for one in later]
+        notes += [*self._boundaries.notes, *self._later, *([self._padding] if self._padding else [])]
         if found.header_version is not None and found.configuration is None and found.sections:
             notes.append("there is no CONFIGURATION: the machine's name is not known, pages are taken as described")
         if found.footers is False:

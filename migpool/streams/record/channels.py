@@ -1,42 +1,43 @@
 """What a recording's channels say: the main channel as far as it can be understood without the machine, the headers of
 the multifd channels' packets, and the destination's answers.
 
-On the main channel a section's length is known only to who knows its device. What is known here: RAM; sections that
-consist of records; sections that the description at the stream's end gives the sizes of; sections of this project's own
-sources. At the first other one the walk ends. It comes after END of RAM in every stream that QEMU makes, so what a
-replay must know has been seen by then; the end of the stream is found from the description.
+The main channel is walked as ``migpool inspect`` walks any stream. Where a section's length is known only to who knows
+its device, the walk ends. It comes after END of RAM in every stream that QEMU makes, so what a replay must know has
+been seen by then; the end of the stream is found from the description.
 
 Of a multifd channel only headers are read. So a recording of any size is walked quickly, in constant memory.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from struct import Struct
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
+from migpool.streams.envelope.opening import open_path
+from migpool.streams.inspect.reading import Inspection
 from migpool.streams.record.index import Connection, Times
-from migpool.wire import vmdesc
+from migpool.wire import ram
 from migpool.wire.commands import Command, CommandKind
 from migpool.wire.configuration import Configuration
 from migpool.wire.devicestate import HEADER_SIZE, PACKET_HEADER_SIZE, chunk_fields, parse_device_packet_header
 from migpool.wire.multifd import DEVICE_STATE, INITIAL_SIZE, PREFIX_SIZE, header_rest, packet_flags
-from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSectionEnd
+from migpool.wire.ram import MultifdFlush, RamBlock, RamBlocks, RamPages, RamSectionEnd
+from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramheader import parse_ram_header
-from migpool.wire.records import Mark, begins_with_record, end_payload, records_size
+from migpool.wire.ramreader import RamReader
+from migpool.wire.records import Mark, begins_with_record, end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
-from migpool.wire.sections import Kind, Schema, Section, SectionHead
-from migpool.wire.stream import DeviceSection, Eof, StreamEvent, StreamReader, VmDescription
+from migpool.wire.sections import Footers, Kind, Section, SectionHead
+from migpool.wire.stream import EOF, Eof, PassedSection, StreamEvent
+from migpool.wire.unread import PushReader, Unread
 
 _READ: Final = 1 << 20
 _PAYLOAD_LIMIT: Final = 64 << 20
-_U32: Final = Struct(">I")
+_BATCH: Final = 1024
 
 DeviceKey: TypeAlias = tuple[str, int]
 """A device's idstr and instance id."""
@@ -53,6 +54,8 @@ class MainSummary:
         credited: whether the source offers credits, and so waits for grants.
         iterable: the iterable devices, in the order of their START sections.
         live_rounds: for each of these, how many rounds of it the multifd channels carried while the machine ran.
+        blocks: RAM's list of blocks.
+        postcopy: the source said that it may finish by postcopy.
         blocks_end: where RAM's list of blocks ends; 0 without one.
         switchover: where SWITCHOVER_START begins; ``None`` without it.
         switchover_end: where it ends; 0 without it.
@@ -71,6 +74,8 @@ class MainSummary:
     credited: bool = False
     iterable: list[DeviceKey] = field(default_factory=list)
     live_rounds: dict[DeviceKey, int] = field(default_factory=dict)
+    blocks: tuple[RamBlock, ...] = ()
+    postcopy: bool = False
     blocks_end: int = 0
     switchover: int | None = None
     switchover_end: int = 0
@@ -83,48 +88,6 @@ class MainSummary:
     trouble: str = ""
 
 
-class _Unknown(Exception):
-    """Nothing here says how long this section is."""
-
-
-class _Lengths(Schema):
-    """The schema of a recorded stream: measures by marks, by the stream's own description, by this project's form."""
-
-    def __init__(self, description: vmdesc.Description | None, summary: MainSummary) -> None:
-        self._summary = summary
-        self._sizes: dict[DeviceKey, int | None] = {}
-        for device in description.devices if description is not None else ():
-            self._sizes[device.name, device.instance_id] = _described_size(device)
-
-    def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        """The payload's length; whether a device is iterable is told from it too."""
-        del version
-        size = self._sizes.get((idstr, instance_id))
-        if kind is Kind.FULL and size is not None:
-            return size
-        if self._summary.credited and kind in (Kind.START, Kind.FULL) and not begins_with_record(data):
-            if kind is Kind.FULL and (idstr, instance_id) not in self._sizes:
-                raise _Unknown(idstr)
-            return 4 + _U32.unpack_from(data)[0] if len(data) >= 4 else None
-        return _measure_records(data, idstr)
-
-
-def _described_size(device: vmdesc.DeviceDescription) -> int | None:
-    """The size that the description states; ``None`` for a section of this project's that begins with its length."""
-    if device.layout is not None:
-        names = [entry.name for entry in device.layout.fields]
-        if names == ["length", "config"] and device.layout.fields[1].size == 0:
-            return None
-    return vmdesc.payload_size(device)
-
-
-def _measure_records(data: memoryview, idstr: str) -> int | None:
-    try:
-        return records_size(data)
-    except ProtocolError:
-        raise _Unknown(idstr) from None
-
-
 def summarise(path: Path) -> MainSummary:
     """Walk a recorded main channel.
 
@@ -132,21 +95,20 @@ def summarise(path: Path) -> MainSummary:
         path: what the source sent on it.
     """
     summary = MainSummary()
-    described, description = _description(path)
-    reader = StreamReader(_Lengths(description, summary))
-    try:
-        with path.open("rb", buffering=0) as file:
-            for event in reader.read(iter(partial(file.read, _READ), b"")):
-                _note(event, summary, reader.offset)
-        summary.whole = summary.eof is not None
-    except _Unknown as unknown:
-        summary.trouble = f"section of {unknown} at byte {reader.offset}: its length is known only to its device"
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            summary.whole = described is not None or file.read(1) == b"\0"
-        summary.eof = None if described is None else described - 1
-    except ProtocolError as error:
-        summary.trouble = str(error)
+    with open_path(path) as opened:
+        inspection = Inspection(opened)
+        for event in inspection:
+            _note(event, summary, inspection.offset)
+        found = inspection.summary()
+        described = opened.description()
+        last = opened.source.last(1)
+    summary.whole = found.problem is None
+    if found.problem is not None:
+        summary.trouble = str(found.problem)
+        if summary.ram_end is not None and found.problem.ambiguous:
+            # A section whose length is known to nobody: what comes behind it is there all the same.
+            summary.whole = described is not None or (last is not None and last[1] == bytes((EOF,)))
+            summary.eof = None if described is None else described[0] - 1
     return summary
 
 
@@ -164,6 +126,7 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             summary.credited = CREDITS_CAPABILITY in summary.capabilities
         case RamBlocks():
             summary.blocks_end = summary.blocks_end or end
+            summary.blocks = event.blocks
         case MultifdFlush():
             summary.flushes += 1
         case RamSectionEnd(head, offset):
@@ -174,17 +137,19 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
                 summary.iterable.append((head.idstr, head.instance_id))
             elif head.kind is Kind.PART and payload == end_payload():
                 _note_live_round(head, summary)
-        case DeviceSection(head, records):
+        case PassedSection(head, records):
             if head.kind is Kind.START:
                 summary.iterable.append((head.idstr, head.instance_id))
             elif head.kind is Kind.PART and [record.mark for record in records] == [Mark.END]:
                 _note_live_round(head, summary)
+        case RamPacked():
+            summary.pages += 1
+        case Command(CommandKind.POSTCOPY_ADVISE):
+            summary.postcopy = True
         case Command(CommandKind.SWITCHOVER_START):
             summary.switchover, summary.switchover_end = event.offset, summary.switchover_end or end
         case Eof(offset):
             summary.eof = offset
-        case VmDescription():
-            summary.whole = True
         case _:
             pass
 
@@ -193,17 +158,6 @@ def _note_live_round(head: SectionHead, summary: MainSummary) -> None:
     if LIVE_CAPABILITY in summary.capabilities:
         device = head.idstr, head.instance_id
         summary.live_rounds[device] = summary.live_rounds.get(device, 0) + 1
-
-
-def _description(path: Path) -> tuple[int | None, vmdesc.Description | None]:
-    """Where the description is, and what it says; ``None`` for what is not there."""
-    offset = None
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-            offset, text = vmdesc.find(stream)
-        return offset, vmdesc.parse(text, offset)
-    except (ProtocolError, ValueError):  # an empty file cannot be mapped
-        return offset, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +173,7 @@ class Packet:
         sync: whether it is a SYNC.
         normal: pages of RAM with contents.
         zero: pages of zeros.
+        compression: how its pages are packed; empty if they are not.
     """
 
     offset: int
@@ -229,6 +184,7 @@ class Packet:
     sync: bool = False
     normal: int = 0
     zero: int = 0
+    compression: str = ""
 
     @property
     def payload(self) -> int:
@@ -272,9 +228,36 @@ def _packet(header: bytes, offset: int, page_size: int) -> Packet:
         except ProtocolError:
             index, config = 0, False
         return Packet(offset, offset + size + head.size, (head.idstr, head.instance_id), index, config)
-    ram = parse_ram_header(header, page_size, offset, _PAYLOAD_LIMIT)
-    end = offset + size + ram.payload_size
-    return Packet(offset, end, sync=ram.sync, normal=len(ram.normal), zero=len(ram.zero))
+    pages = parse_ram_header(header, page_size, offset, _PAYLOAD_LIMIT)
+    end = offset + size + pages.payload_size
+    way = pages.compression.name.lower() if pages.compression else ""
+    return Packet(offset, end, sync=pages.sync, normal=len(pages.normal), zero=len(pages.zero), compression=way)
+
+
+def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int, str]:
+    """How many pages the preempt channel of a postcopy carried, with contents and of zeros, and what is wrong with it.
+
+    It has entries of RAM and nothing else, from its first byte to its last.
+
+    Arguments:
+        path: what the source sent on it.
+        summary: of the main channel, which has the list of blocks.
+    """
+    unread = Unread()
+    reader = RamReader(summary.page_size, False, _BATCH, Footers())
+    events = PushReader(unread, reader.beside(unread, summary.blocks))
+    normal = zero = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            for event in events.read(iter(lambda: file.read(_READ), b"")):
+                if isinstance(event, RamPages):
+                    zeros = event.positions.count(ram.ZERO_PAGE)
+                    normal, zero = normal + len(event.positions) - zeros, zero + zeros
+                elif isinstance(event, RamPacked):
+                    normal += 1
+    except ProtocolError as error:
+        return normal, zero, str(error)
+    return normal, zero, ""
 
 
 def _whole(header: bytes, size: int, offset: int) -> None:

@@ -2,196 +2,50 @@
 
 It reads the index, the time stamps, the main channel and the headers of the packets; of their payloads nothing but the
 four bytes of a config's version. All times are nanoseconds since the source opened its first connection. Memory is
-constant, whatever the recording's size: series have a few more than :data:`BUCKETS` entries at most, and of the return
-path's messages the first :data:`MESSAGES` are kept; grants are only counted.
+constant, whatever the recording's size: series have a few more than :data:`BUCKETS` entries at most, of the return
+path's messages the first :data:`MESSAGES` are kept, and of each channel's packets with device state the first
+:data:`PACKETS`; grants are only counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.streams.record.channels import DeviceKey, MainSummary, Packet, answers, packets, summarise
-from migpool.streams.record.configs import config_version
+from migpool.streams.envelope.foreign import foreign
+from migpool.streams.record.channels import (
+    DeviceKey,
+    MainSummary,
+    Packet,
+    answers,
+    packets,
+    pages_beside,
+    summarise,
+)
+from migpool.streams.record.explanation import (
+    Answer,
+    ChannelUse,
+    DevicePacket,
+    DeviceUse,
+    Explanation,
+    Switchover,
+)
 from migpool.streams.record.index import Connection, Index, Role, Times, load
-from migpool.units import format_size
+from migpool.streams.record.over_multifd import config_version
 from migpool.wire import returnpath
 from migpool.wire.devicestate import CONFIG_VERSION_SIZE
 from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, GrantMessage, Shut
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
-
-
-@dataclass(slots=True)
-class ChannelUse:
-    """What one connection carried from source to destination.
-
-    Attributes:
-        number: the connection's, in the order in which the source opened them.
-        name: "main channel", "channel 3".
-        channel: the multifd channel's number; ``None`` for others.
-        bytes: how many passed, the return path not among them.
-        answered: how many came back.
-        begin: when it was opened.
-        end: when its last byte from the source passed.
-        packets: multifd packets, SYNCs among them.
-        pages: pages of RAM with contents.
-        zero_pages: pages of zeros.
-        syncs: SYNC packets; on the main channel, MULTIFD_FLUSHes.
-        device_packets: packets with device state.
-        switchover_bytes: how many of the bytes passed from the beginning of the switchover on.
-        bytes_over_time: bytes in each of the explanation's intervals.
-        packets_over_time: packets that began in each of them; empty for the main channel.
-        trouble: what could not be understood, and where; empty if all could.
-    """
-
-    number: int
-    name: str
-    channel: int | None
-    bytes: int
-    answered: int
-    begin: int
-    end: int
-    packets: int = 0
-    pages: int = 0
-    zero_pages: int = 0
-    syncs: int = 0
-    device_packets: int = 0
-    switchover_bytes: int = 0
-    bytes_over_time: list[int] = field(default_factory=list)
-    packets_over_time: list[int] = field(default_factory=list)
-    trouble: str = ""
-
-
-@dataclass(slots=True)
-class DeviceUse:
-    """The state of one device on the multifd channels.
-
-    Attributes:
-        idstr: its name.
-        instance_id: its number.
-        packets: how many.
-        bytes: of state and config, without headers.
-        channels: the numbers of the channels that carried it.
-        first: when its first packet passed.
-        last: when its last packet passed.
-        kind: "state" of an iterable device, whose chunks have an order; "parts" with tags, which need none; or the
-            "config" of one that is not iterable. Parts whose tags are those of chunks cannot be told from them.
-        version: of a config.
-        length: of a config, in bytes, without the version before it.
-        live_rounds: in how many rounds it gave something while the machine ran.
-        highest: the highest index of a packet, or tag of a part; the config's is not counted.
-        count: the index of the last packet, which says how many parts there are; ``None`` if it has not come.
-    """
-
-    idstr: str
-    instance_id: int
-    packets: int
-    bytes: int
-    channels: list[int]
-    first: int
-    last: int
-    kind: Literal["state", "parts", "config"] = "state"
-    version: int | None = None
-    length: int | None = None
-    live_rounds: int = 0
-    highest: int = -1
-    count: int | None = None
-
-    @property
-    def what(self) -> str:
-        """What these packets are, in a few words."""
-        if self.kind == "config":
-            said = "no version" if self.version is None else f"v{self.version}"
-            return f"config, {said}, {format_size(self.length or 0)}"
-        words = f"parts, tags up to {self.highest}" if self.kind == "parts" else "state in order"
-        return f"{words}; {self.live_rounds} live rounds" if self.live_rounds else words
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A message of the return path.
-
-    Attributes:
-        when: when it passed.
-        text: what it says: "PONG 1", "SHUT 0".
-    """
-
-    when: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Switchover:
-    """The switchover's milestones as they passed; ``None`` for those that the recording does not have.
-
-    Attributes:
-        begin: SWITCHOVER_START, sent when the machine has stopped.
-        ram_end: the end of RAM.
-        eof: the end of the devices' sections.
-        shut: the destination's last word.
-    """
-
-    begin: int | None
-    ram_end: int | None
-    eof: int | None
-    shut: int | None
-
-    @property
-    def end(self) -> int | None:
-        """The last milestone: SHUT if there is one, else EOF."""
-        return self.shut if self.shut is not None else self.eof
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What a recording shows.
-
-    Attributes:
-        directory: the recording.
-        listen: where the source connected to.
-        to: where the destination was.
-        began: when the recorder began, UTC, in ISO 8601.
-        duration: how long it took until the last byte had passed.
-        complete: whether the recording is.
-        reason: why not; empty if it is.
-        machine: the machine's type; empty if the recording does not say.
-        page_size: bytes of a page.
-        capabilities: what the source asked for, by name, with what it means if that is known here.
-        interval: how long each interval of the series is.
-        channels: the main channel first, then the multifd channels by their numbers, then what is neither.
-        devices: whose state went over multifd channels, in the order of their first packets.
-        answers: what the destination said.
-        answers_left_out: how many more messages there were.
-        grants: how many grants there were; they are not among the answers.
-        switchover: when it was.
-        evenness: what the busiest multifd channel carried, divided by the mean of all; 1 is even. 0 without channels.
-        switchover_evenness: the same for the bytes of the switchover; 0 if there were none.
-    """
-
-    directory: str
-    listen: str
-    to: str
-    began: str
-    duration: int
-    complete: bool
-    reason: str
-    machine: str
-    page_size: int
-    capabilities: Mapping[str, str]
-    interval: int
-    channels: tuple[ChannelUse, ...]
-    devices: tuple[DeviceUse, ...]
-    answers: tuple[Answer, ...]
-    answers_left_out: int
-    grants: int
-    switchover: Switchover
-    evenness: float
-    switchover_evenness: float
+_FIRST: Final = 512
+_TLS: Final = b"\x16\x03"
+_RESUMED: Final = b"\x08"
+"""With a command begins what is sent on a new connection after a break."""
+PACKETS: Final = 1000
 
 
 def explain(directory: Path) -> Explanation:
@@ -224,6 +78,7 @@ class _Explaining:
         self._series = self._duration // self._interval + 1
         self._begin = self._when(self._summary.switchover)
         self._devices: dict[DeviceKey, DeviceUse] = {}
+        self._packets: list[DevicePacket] = []
         self._iterable = frozenset(self._summary.iterable)
 
     def explanation(self) -> Explanation:
@@ -248,6 +103,7 @@ class _Explaining:
             interval=self._interval,
             channels=channels,
             devices=tuple(sorted(self._devices.values(), key=lambda one: one.first)),
+            device_packets=tuple(self._packets),
             answers=said,
             answers_left_out=left_out,
             grants=grants,
@@ -289,7 +145,27 @@ class _Explaining:
             use.trouble = known.trouble
         elif one.role is Role.MULTIFD:
             self._note_packets(one, use)
+        else:
+            self._note_other(one, use)
         return use
+
+    def _note_other(self, one: Connection, use: ChannelUse) -> None:
+        """Note what a connection is that is neither a main channel nor a multifd channel."""
+        first = b""
+        if one.source.recorded:
+            with (self._directory / one.source.file).open("rb") as file:
+                first = file.read(_FIRST)
+        if self._summary.postcopy and first.startswith(_RESUMED):
+            use.name = "main channel, resumed"
+            use.trouble = "the postcopy was resumed here after a break; what came since then is not explained"
+        elif self._summary.postcopy and not first.startswith(_TLS):
+            use.name = "preempt channel"
+            if first:
+                use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)
+        elif first:
+            use.trouble = f"this is {foreign(first)}"
+        else:
+            use.name = f"{use.name}, closed without a byte"
 
     def _note_packets(self, one: Connection, use: ChannelUse) -> None:
         """Note what a multifd channel's packets say."""
@@ -307,8 +183,14 @@ class _Explaining:
                 use.pages += packet.normal
                 use.zero_pages += packet.zero
                 use.syncs += packet.sync
+                if packet.compression:
+                    use.compression = packet.compression
                 if packet.device is not None:
                     use.device_packets += 1
+                    if use.device_packets <= PACKETS:
+                        what = packet.index, int(packet.config), packet.payload
+                        passed = DevicePacket(use.channel or 0, packet.offset, now - self._zero, *packet.device, *what)
+                        self._packets.append(passed)
                     self._note_device(packet, packet.device, one, now - self._zero)
         except ProtocolError as error:
             use.trouble = str(error)

@@ -193,6 +193,10 @@ def load(directory: Path) -> Index:
     path = directory / INDEX
     try:
         text = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(
+            f"{directory} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
+        ) from None
     except OSError as error:
         raise UsageError(f"{directory} is no recording: {path} cannot be read: {error.strerror or error}") from None
     try:
@@ -205,6 +209,18 @@ def load(directory: Path) -> Index:
         for flow in (connection.source, connection.destination):
             _check_file(directory, flow)
     return index
+
+
+def main_channel(directory: Path) -> Path:
+    """The file of a recording's main channel.
+
+    Raises:
+        UsageError: it is no recording, or has no main channel.
+    """
+    main = load(directory).main
+    if main is None or not main.source.recorded:
+        raise UsageError(f"{directory}: the recording has no main channel, which describes the devices")
+    return directory / main.source.file
 
 
 def _check_file(directory: Path, flow: Flow) -> None:

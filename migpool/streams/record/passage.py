@@ -29,7 +29,9 @@ from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
+from migpool.transport.accept import TLS_HANDSHAKE
 from migpool.transport.sockets import shut
+from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
@@ -40,6 +42,8 @@ DELIVERY: Final = 2.0
 SMALL: Final = 1 << 16
 _WAITED: Final = (errno.EAGAIN, errno.EINTR)
 _PIPE_SIZE: Final = 1 << 20
+_COMMANDS_WITHIN: Final = 4096
+_ADVISE: Final = command(Command(CommandKind.POSTCOPY_ADVISE))[:3]
 _tee: Final = ctypes.CDLL(None, use_errno=True).tee
 _tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _tee.restype = ctypes.c_ssize_t
@@ -165,6 +169,16 @@ class Passage:
         return self._source.passed + self._destination.passed
 
     @property
+    def tls(self) -> bool:
+        """Whether its two ends have agreed on TLS."""
+        return self._head[: len(TLS_HANDSHAKE)] == TLS_HANDSHAKE
+
+    @property
+    def postcopy(self) -> bool:
+        """Whether it is a main channel whose source has said by now that it may finish by postcopy."""
+        return self._known.role is Role.MAIN and _ADVISE in self._head
+
+    @property
     def connection(self) -> Connection:
         """What the index says of it."""
         return replace(self._known, source=self._source.flow(), destination=self._destination.flow())
@@ -213,12 +227,16 @@ class Passage:
 
     def _pass_head(self, origin: socket.socket, target: socket.socket) -> None:
         """Pass on the first bytes, and see from them what the connection is."""
-        while not self._recognised():
-            data = self._pass_some(origin, target, self._source, INITIAL_SIZE - len(self._head))
+        enough = INITIAL_SIZE
+        while len(self._head) < enough:
+            data = self._pass_some(origin, target, self._source, enough - len(self._head))
             if not data:
                 return
             self._head += data
-        self._changed()
+            if enough == INITIAL_SIZE and self._recognised():
+                # Of a main channel a little more: the source's commands, which stand before RAM.
+                enough = _COMMANDS_WITHIN if self._known.role is Role.MAIN else len(self._head)
+                self._changed()
 
     def _recognised(self) -> bool:
         if len(self._head) < MAIN_MAGIC_SIZE:

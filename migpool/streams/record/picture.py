@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from migpool.streams.record.explain import ChannelUse, Explanation
+from migpool.streams.record.explanation import ChannelUse, Explanation
 from migpool.svg import Drawing
 from migpool.units import count_of, format_moment, format_size
 

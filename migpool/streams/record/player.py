@@ -66,8 +66,9 @@ class Player:
 
     def greet(self, size: int) -> None:
         """Send the first ``size`` bytes, by which the destination sees what the connection is."""
-        with self._path.open("rb", buffering=0) as file:
-            self._send(file.fileno(), 0, min(size, self.total))
+        if size:
+            with self._path.open("rb", buffering=0) as file:
+                self._send(file.fileno(), 0, min(size, self.total))
 
     def play_main(self) -> None:
         """Send the rest of a main channel."""
@@ -78,6 +79,12 @@ class Player:
                 if self._recording.acknowledged:
                     self._stage.wait_for_acknowledgement()
             self._send_timed(file.fileno(), self.sent, self.total, main=True)
+
+    def play_preempt(self) -> None:
+        """Send all of a preempt channel. What comes too early waits at the destination until it runs."""
+        if self.total:
+            with self._path.open("rb", buffering=0) as file:
+                self._send_timed(file.fileno(), self.sent, self.total)
 
     def play_channel(self, plan: ChannelPlan) -> None:
         """Send the rest of a multifd channel in the recorded order."""

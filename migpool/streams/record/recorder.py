@@ -3,6 +3,9 @@
 It accepts the source's connections one by one, opens one to the destination for each, in the same order, and lets
 :class:`~migpool.streams.record.passage.Passage` do the rest. It ends when every connection has ended, the main channel
 among them. A recording that was cut short is valid as far as it goes, and its index says why it is not complete.
+
+Where a port can be reached, others connect too, and a destination may die of them. So nothing is opened to the
+destination before a connection has begun as one of a migration does (:mod:`migpool.streams.record.doorway`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Final
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import MigpoolError, PeerError, UsageError
+from migpool.streams.record.doorway import Begins, Doorway
 from migpool.streams.record.index import Connection, Ended, Index, Moment, Role
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
@@ -58,6 +62,7 @@ class Recorder:
         listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
         opened: called when it is known what a connection is.
         warn: called with a line at once when the disk takes no more; the migration goes on.
+        noted: called with a line about a connection that was none of the source's.
         stop: asked four times a second whether to end now.
     """
 
@@ -71,6 +76,7 @@ class Recorder:
         listening: Callable[[Address], None] = lambda _: None,
         opened: Callable[[Connection], None] = lambda _: None,
         warn: Callable[[str], None] = lambda _: None,
+        noted: Callable[[str], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listen = listen
@@ -80,8 +86,10 @@ class Recorder:
         self._listening = listening
         self._opened = opened
         self._warn = warn
+        self._noted = noted
         self._stop = stop
         self._passages: list[Passage] = []
+        self._main: Passage | None = None
         self._lock = threading.Lock()
         self._announced: set[int] = set()
         self._reason = ""
@@ -109,7 +117,7 @@ class Recorder:
             stack.callback(threads.close)
             stack.callback(self._cut)
             self._listening(self._bound)
-            self._serve(listener, threads)
+            self._serve(listener, threads, stack.enter_context(contextlib.closing(Doorway(self._noted))))
             self._cut()
             threads.close()
             self._end = _now()
@@ -120,10 +128,11 @@ class Recorder:
 
     # ------------------------------------------------------------------ while it runs
 
-    def _serve(self, listener: socket.socket, threads: ThreadGroup) -> None:
+    def _serve(self, listener: socket.socket, threads: ThreadGroup, doorway: Doorway) -> None:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
         poll.register(self._news, select.POLLIN)
+        poll.register(doorway, select.POLLIN)
         moved = (0, time.monotonic())
         warned = False
         while not self._over():
@@ -133,8 +142,13 @@ class Recorder:
                     os.eventfd_read(self._news)
                 self._announce()
             if listener.fileno() in ready:
-                self._accept(listener, threads)
-                moved = (moved[0], time.monotonic())
+                doorway.accept(listener)
+            for near, begins in doorway.come(postcopy=self._may_be_preempted()):
+                if self._belongs(begins):
+                    self._open(near, begins, threads)
+                    moved = (moved[0], time.monotonic())
+                else:
+                    near.close()
             if self._stop():
                 self._reason = self._reason or "it was cancelled"
                 return
@@ -163,24 +177,39 @@ class Recorder:
     def _over(self) -> bool:
         if not self._passages or not all(passage.over for passage in self._passages):
             return bool(self._reason) and not self._passages
-        main = any(passage.connection.role is Role.MAIN for passage in self._passages)
+        main = any(passage.connection.role is Role.MAIN or passage.tls for passage in self._passages)
         return main or bool(self._reason)
 
-    def _accept(self, listener: socket.socket, threads: ThreadGroup) -> None:
+    def _belongs(self, begins: Begins) -> bool:
+        """Whether a connection that begins so can belong to the migration under way; it is noted if not."""
+        if begins is Begins.MAIN and self._main is not None and not self._main.over:
+            self._noted("a second source came during the migration, and was turned away")
+            return False
+        return True
+
+    def _may_be_preempted(self) -> bool:
+        """Whether a connection may come on which the source says nothing until it is asked for pages."""
+        return any(passage.postcopy for passage in self._passages)
+
+    def _open(self, near: socket.socket, begins: Begins, threads: ThreadGroup) -> None:
         with contextlib.ExitStack() as stack:
+            stack.callback(near.close)
             try:
-                near, _ = listener.accept()
-                stack.callback(near.close)
                 far = self._connect()
                 stack.callback(far.close)
                 for sock in (near, far):
                     sock.setblocking(True)
                     prepare(sock, limit=TICK, tick=TICK)
             except (MigpoolError, OSError) as error:
-                self._reason = self._reason or str(error)
+                if begins is Begins.SILENT:
+                    self._noted(f"a connection on which nothing was said could not be passed on: {error}")
+                else:
+                    self._reason = self._reason or str(error)
                 return
             stack.pop_all()
         passage = Passage(len(self._passages), near, far, self._store, self._wake)
+        if begins is Begins.MAIN:
+            self._main = passage
         with self._lock:
             self._passages.append(passage)
         passage.start(threads)
@@ -191,14 +220,23 @@ class Recorder:
         while True:
             now = time.monotonic()
             try:
-                return connect(self._to, min(deadline, now + TICK), self._limits.connect)
+                return connect(self._to, min(deadline, now + TICK), self._limits.connect, taken=self._taken())
             except UsageError:
                 raise
             except PeerError:
                 if self._stop():
                     raise PeerError("it was cancelled before the destination had answered") from None
-                if time.monotonic() >= deadline:
+                if self._passages or time.monotonic() >= deadline:
                     raise
+
+    def _taken(self) -> str:
+        """What the destination has taken already; empty if nothing."""
+        if not self._passages:
+            return ""
+        channels = sum(passage.connection.role is Role.MULTIFD for passage in self._passages)
+        return (
+            f"the destination took {channels} multifd channels and no more: both ends need the same number of channels"
+        )
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -21,6 +21,7 @@ from migpool.streams.record.index import Role
 from migpool.streams.record.playable import Playable
 from migpool.streams.record.player import Player
 from migpool.streams.record.stage import Stage
+from migpool.transport.accept import took
 from migpool.transport.address import Address
 from migpool.transport.sockets import connect, prepare, shut
 from migpool.wire.multifd import INITIAL_SIZE
@@ -31,6 +32,8 @@ TICK: Final = 0.25
 PATIENCE: Final = 2.0
 """Seconds that a destination which closed a connection is given to say why."""
 _READ: Final = 1 << 16
+_GREETINGS: Final = {Role.MULTIFD: INITIAL_SIZE, Role.MAIN: len(header()), Role.UNKNOWN: 0}
+"""By how many bytes a destination sees what a connection is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,13 @@ class Replay:
     ) -> None:
         self._recording = recording
         self._to = to
-        self.order = list(recording.index.connections)
+        self.order = recording.connections
         if seed is not None:
             random.Random(seed).shuffle(self.order)
+        if recording.preempt is not None:
+            # Nothing is said on it at first: a destination knows it by its coming after the main channel.
+            self.order.remove(recording.preempt)
+            self.order.insert(self.order.index(recording.main) + 1, recording.preempt)
         self._speed = speed
         self._limit = limit
         self._connect_limit = connect_limit
@@ -119,13 +126,18 @@ class Replay:
         for connection in self.order:
             if self._stop():
                 raise Cancelled("cancelled")
-            sock = connect(self._to, time.monotonic() + self._connect_limit, self._connect_limit)
+            sock = connect(self._to, time.monotonic() + self._connect_limit, self._connect_limit, taken=self._taken())
             stack.callback(sock.close)
             prepare(sock, limit=self._limit, tick=TICK)
             player = Player(self._recording, connection, sock, self._stage, begin)
             self._players.append(player)
             # A destination waits for the first bytes of one connection before it takes the next.
-            player.greet(INITIAL_SIZE if connection.role is Role.MULTIFD else len(header()))
+            player.greet(_GREETINGS[connection.role])
+
+    def _taken(self) -> str:
+        """What the destination has taken already; empty if nothing."""
+        channels = [player for player in self._players if player.connection.role is Role.MULTIFD]
+        return took(len(channels), len(self._recording.channels)) if self._players else ""
 
     # ------------------------------------------------------------------ threads
 
@@ -133,6 +145,8 @@ class Replay:
         try:
             if player.connection.role is Role.MAIN:
                 player.play_main()
+            elif player.connection is self._recording.preempt:
+                player.play_preempt()
             else:
                 plan = next(one for one in self._recording.channels if one.connection is player.connection)
                 if self._recording.summary.credited:

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from migpool.streams.record.explain import Explanation
+from migpool.streams.record.explanation import Explanation
 from migpool.units import format_moment, format_size
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _WIDTH: Final = 24
+_PACKETS_SHOWN: Final = 16
+"""Of each channel."""
 
 
 def show(explanation: Explanation, console: Console) -> None:
@@ -37,11 +39,15 @@ def show(explanation: Explanation, console: Console) -> None:
         print_line(console, line)
     if explanation.devices:
         console.print(_devices(explanation))
+    for line in _packets(explanation):
+        print_line(console, line)
     for line in _switchover(explanation):
         print_line(console, line)
     for line in _answers(explanation):
         print_line(console, line)
     for one in explanation.channels:
+        if one.compression:
+            print_line(console, f"{one.name}: pages are packed by {one.compression}")
         if one.trouble:
             print_line(console, f"{one.name}: not understood from here on: {one.trouble}")
 
@@ -97,6 +103,23 @@ def _devices(explanation: Explanation) -> Table:
             one.what,
         )
     return table
+
+
+def _packets(explanation: Explanation) -> list[str]:
+    """The packets with device state, channel by channel, in the order in which they came."""
+    lines = []
+    for channel in explanation.channels:
+        found = [one for one in explanation.device_packets if one.channel == channel.channel]
+        for one in found[:_PACKETS_SHOWN]:
+            name = f"{one.idstr}#{one.instance_id}" if one.instance_id else one.idstr
+            flags = ", config" if one.flags else ""
+            lines.append(
+                f"{channel.name}: {format_moment(one.when)} {name} index {one.index}, flags {one.flags}{flags}, "
+                f"{one.size} bytes at byte {one.offset}"
+            )
+        if channel.device_packets > _PACKETS_SHOWN:
+            lines.append(f"{channel.name}: and {channel.device_packets - _PACKETS_SHOWN} packets more (--json)")
+    return lines
 
 
 def _switchover(explanation: Explanation) -> list[str]:

@@ -238,7 +238,7 @@ class KernelBackend:
     def abort(self) -> None:
         self._interruption.interrupt()
 
-    def renew(self) -> None:
+    def renew(self, patience: float | None = None) -> None:  # noqa: ARG002 - no driver is connected to anew
         self._interruption.take_back()
 
     def close(self) -> None:

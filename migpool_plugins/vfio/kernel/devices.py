@@ -13,7 +13,7 @@ from migpool_plugins.vfio.kernel.access import Way, open_access, way_to
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
-from migpool_plugins.vfio.options import BACKEND, BUS, PRECOPY, device_names, each_device, per_device
+from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
 
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
@@ -23,7 +23,7 @@ _DEVICE = per_device(
 )
 _WAY = Option[Way | None].one_of("way", None, "how it is opened; without it by the group, if there is one", _WAYS)
 _LIMIT = Option.time_limit("time_limit", TIME_LIMIT, "how long a wait for a device may take")
-OPTIONS = Options("vfio", BACKEND, _DEVICE, _WAY, PRECOPY, BUS, _LIMIT, to='backend "kernel"')
+OPTIONS = Options("vfio", BACKEND, _DEVICE, _WAY, PEER_TO_PEER, PRECOPY, BUS, _LIMIT, to='backend "kernel"')
 
 
 def open_kernel(
@@ -70,7 +70,8 @@ def open_devices(context: DeviceContext) -> list[Device]:
     precopy, limit, way = options[PRECOPY], options[_LIMIT], options[_WAY]
     opened = open_kernel(each_device(options, _DEVICE, context, lambda name, _count: [name]), time_limit=limit, way=way)
     return [
-        VfioDevice(name, backend, context.side, precopy=precopy) for name, backend in zip(names, opened, strict=True)
+        VfioDevice(name, backend, context.side, precopy=precopy, reaches=options[PEER_TO_PEER])
+        for name, backend in zip(names, opened, strict=True)
     ]
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from migpool.device import DeviceError, Part
-from migpool_plugins.vfio.backend import BackendError, Interruption
+from migpool.device import DeviceError
+from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer
 from migpool_plugins.vfio.migration import (
     FEATURE_HEADER,
     MIG_DATA_SIZE,
@@ -26,11 +26,11 @@ from migpool_plugins.vfio.migration import (
     Flags,
     MigrationState,
 )
-from migpool_plugins.vfio.profiles import PAGE
+from migpool_plugins.vfio.vfiouser.connect import Connect
 from migpool_plugins.vfio.vfiouser.connection import Connection, refusal
+from migpool_plugins.vfio.vfiouser.engine import MOST_WRITTEN, READ_SIZE, SAFE_WRITE, UserEngine
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
-    PART,
     PRECOPY_INFO,
     Capabilities,
     MessageError,
@@ -39,12 +39,8 @@ from migpool_plugins.vfio.vfiouser.message import (
     version,
 )
 
-READ_SIZE: Final = 1 << 20
-"""Bytes of data a message that are proposed to a server."""
-SAFE_WRITE: Final = 32 << 10
-"""Bytes of data a write that every known server takes."""
-MOST_WRITTEN: Final = 64 << 20
-"""Bytes of data a write at the most, whatever a server announces."""
+SETTLING: Final = 1.0
+"""Seconds that a server has to answer what was interrupted, before the connection is given up."""
 OUTSTANDING: Final = 8
 """Writes that may wait for their answers at once."""
 
@@ -53,7 +49,7 @@ class VfioUserBackend:
     """One device of a vfio-user server.
 
     Arguments:
-        connect: makes a new connection, and gives up when what it gets is interrupted; raises :class:`BackendError`.
+        connect: makes a new connection.
         server: what to call the server in an error and in ``note``.
         write_size: bytes a write; ``None``: what the server announces, or 32 KiB.
         outstanding: writes that may wait for their answers at once, where each is answered.
@@ -67,7 +63,7 @@ class VfioUserBackend:
 
     def __init__(
         self,
-        connect: Callable[[Interruption], Connection],
+        connect: Connect,
         server: str,
         *,
         write_size: int | None = None,
@@ -84,6 +80,8 @@ class VfioUserBackend:
         self._reason = reason
         self._interruption = Interruption()
         self._connection: Connection | None = None
+        self._patience: float | None = None
+        self._gone: str | None = None
         self._capabilities = Capabilities()
         self._knows_size = False
         self._engines = engines
@@ -105,9 +103,13 @@ class VfioUserBackend:
             raise BackendError(f"the {self._server} says that its device is in state {number}, which is none") from None
 
     def set_state(self, target: MigrationState) -> None:
+        """Bring the device to ``target``, and ask whether it is there: a server may say yes and change nothing."""
         flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
         payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
         self._ask(UserCommand.DEVICE_FEATURE, payload, "set-state", f"{target.name} was refused")
+        state = self.state()
+        if state is not target:
+            raise BackendError(f"the {self._server} took {target.name}, but its device is in {state.name}")
 
     def reset(self) -> None:
         self._ask(UserCommand.RESET, b"", "reset", "the reset was refused")
@@ -190,20 +192,51 @@ class VfioUserBackend:
         return None
 
     def _session(self) -> Connection:
-        """Return the connection, or a new one where the last was lost: the device keeps its state meanwhile."""
+        """Return the connection, or a new one where the last was lost: the device keeps its state meanwhile.
+
+        A server that was not there for a new one is not looked for once more.
+        """
         self._interruption.check()
         connection = self._connection
-        if connection is not None and not connection.over:
+        if connection is not None and not connection.over and (not connection.owes or self._settled(connection)):
             return connection
-        if connection is not None:
-            connection.close()
-        connection = self._connect(self._interruption)
+        if self._gone is not None:
+            raise NoAnswer(self._gone)
+        again = connection is not None
+        try:
+            return self._new_session(again)
+        except NoAnswer as error:
+            self._interruption.check()
+            hasty = self._patience is not None and error.errno == errno.ETIMEDOUT
+            if again and not hasty:
+                self._gone = str(error)
+            raise
+
+    def _settled(self, connection: Connection) -> bool:
+        """Whether a connection whose last request was interrupted can be used again; else it is over.
+
+        Raises:
+            NoAnswer: not yet; nobody has the patience to wait for it.
+        """
+        try:
+            if connection.settle(SETTLING if self._patience is None else self._patience):
+                return True
+        except NoAnswer:
+            self._interruption.check()
+            return False
+        if self._patience is not None:
+            raise NoAnswer(f"the {self._server} is busy with what was interrupted", errno.ETIMEDOUT)
+        connection.abort()
+        return False
+
+    def _new_session(self, again: bool) -> Connection:
+        if self._connection is not None:
+            self._connection.close()
+        connection = self._connect(self._interruption, again)
         with self._interruption.lock:
             self._connection = connection
-            if self._interruption.raised or self._interruption.closed:
-                connection.abort()
         try:
-            self._agree(connection)
+            self._agree(connection, self._patience if again else None)
         except BackendError as error:
             connection.abort()
             raise self._explained(error) from None
@@ -220,7 +253,7 @@ class VfioUserBackend:
         Raises:
             BackendError: none can be made, or the server knows no parts.
         """
-        connection = self._connect(self._interruption)
+        connection = self._connect(self._interruption, True)
         try:
             self._agree(connection)
         except BaseException:
@@ -232,22 +265,26 @@ class VfioUserBackend:
         """What to say of an engine's failure."""
         return self._explained(error)
 
-    def _agree(self, connection: Connection) -> None:
-        """Exchange versions and capabilities, and ask what the device can do."""
+    def _agree(self, connection: Connection, patience: float | None = None) -> None:
+        """Exchange versions and capabilities, and ask what the device can do; each answer may take ``patience``."""
+        if patience is not None:
+            usual = connection.limited(patience)
+            self._agree(connection)
+            connection.limited(usual)
+            return
         try:
             ours = version(Capabilities(max_transfer=READ_SIZE, parts=self._engines))
-            came = connection.ask(UserCommand.VERSION, ours, "version", f"the {self._server} refused our version")
-        except BackendError as error:
-            if error.errno != errno.ETIMEDOUT or not connection.over:
+            refused = f"the {self._server} refused our version"
+            came = connection.ask(UserCommand.VERSION, ours, "version", refused)
+        except NoAnswer as error:
+            if error.errno != errno.ETIMEDOUT:
                 raise
             text = f"the {self._server} let us in, but {error}: it may be serving somebody else"
-            raise BackendError(text, error.errno) from None
+            raise NoAnswer(text, error.errno) from None
         try:
-            self._capabilities = parse_version(came)
+            self._capabilities = parse_version(came).can
         except MessageError as error:
             raise BackendError(f"the {self._server} does not speak vfio-user as we do: {error}") from None
-        if not self._capabilities.migration:
-            raise BackendError(f"the device of the {self._server} cannot migrate: it announces no migration")
         if self._engines and not self._capabilities.parts:
             raise BackendError(
                 f"the {self._server} knows no parts with tags: leave engines out, or take a server that announces them"
@@ -256,7 +293,13 @@ class VfioUserBackend:
         self.write_size = max(1, min(most, self._capabilities.max_transfer, MOST_WRITTEN))
         if self.write_size > SAFE_WRITE:
             connection.widen(self.write_size)
-        self.flags = Flags(self._get(Feature.MIGRATION, MIGRATION)[0] & 7)
+        try:
+            self.flags = Flags(self._get(Feature.MIGRATION, MIGRATION)[0] & 7)
+        except NoAnswer:
+            raise
+        except BackendError as error:
+            text = f"the device of the {self._server} cannot migrate: {error}"
+            raise BackendError(text, error.errno) from None
         if Flags.STOP_COPY not in self.flags:
             raise BackendError(f"the device of the {self._server} cannot migrate: it knows no STOP_COPY")
         flags = FeatureFlag.PROBE | FeatureFlag.GET | Feature.MIG_DATA_SIZE
@@ -295,14 +338,11 @@ class VfioUserBackend:
         return reason or error
 
     def abort(self) -> None:
-        """End any wait at once; the connection is given up, and the next use after ``renew`` makes a new one."""
-        self._interruption.interrupt(self._abort_connection)
+        """End any wait; the connection stays, if it was not in the middle of a message."""
+        self._interruption.interrupt()
 
-    def _abort_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-
-    def renew(self) -> None:
+    def renew(self, patience: float | None = None) -> None:
+        self._patience = patience
         self._interruption.take_back()
 
     def close(self) -> None:
@@ -311,43 +351,3 @@ class VfioUserBackend:
     def _close_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-class UserEngine:
-    """One connection on which parts with tags are read and written, one at a time.
-
-    Arguments:
-        connection: the engine owns it.
-        capabilities: the server's.
-    """
-
-    def __init__(self, connection: Connection, capabilities: Capabilities) -> None:
-        self._connection = connection
-        self._read_size = min(capabilities.max_transfer, READ_SIZE)
-        most = min(capabilities.max_write or SAFE_WRITE, capabilities.max_transfer, MOST_WRITTEN)
-        # A part that is cut goes on at a tag of its own.
-        self._write_size = max(PAGE, most // PAGE * PAGE)
-
-    @property
-    def over(self) -> bool:
-        return self._connection.over
-
-    def read(self, buffer: memoryview) -> Part | None:
-        """Read the next part straight into ``buffer``; ``None`` if none is left."""
-        tag, length = self._connection.ask_for_part(min(len(buffer), self._read_size), buffer)
-        return Part(tag, length) if length else None
-
-    def write(self, tag: int, data: memoryview) -> None:
-        """Write a part, and wait until the device has taken all of it."""
-        for begin in range(0, max(1, len(data)), self._write_size):
-            piece = data[begin : begin + self._write_size]
-            head = PART.pack(PART.size + len(piece), len(piece), tag + begin // PAGE)
-            number = self._connection.send(UserCommand.MIG_PART_WRITE, head, "write", piece)
-            if refused := self._connection.answer(number, "write"):
-                raise refusal("the write was refused", refused)
-
-    def abort(self) -> None:
-        self._connection.abort()
-
-    def close(self) -> None:
-        self._connection.close()

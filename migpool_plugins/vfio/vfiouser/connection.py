@@ -7,12 +7,11 @@ Guarantees:
 * The server's own commands (it may ask for guest memory at any time) are answered while a reply is waited for: there is
   no guest memory behind this client, so the answer is an error, never silence.
 * Data is received straight into the caller's buffer.
-* ``abort`` ends every wait at once, from any thread; the connection is finished then. So it is after anything that
-  leaves the framing in doubt: a time limit, an end of file, bytes that are no message. The device keeps its state; who
-  wants it connects again.
-* A server makes its socket's file before it listens, so a refused connection is tried again for a while; a file that is
-  missing is too, since a server may just be starting. A second client is let in by the kernel and then not answered:
-  that shows as a time limit of the first request, with words that say so.
+* An interruption ends every wait within a tick, from any thread, and the connection stays: there are servers that reset
+  a device whose client goes away. What is still owed to an interrupted request is received by ``settle``.
+* Anything that leaves the framing in doubt finishes the connection: a time limit, an end of file, bytes that are no
+  message, an interruption in the middle of a message that does not go on. So does ``abort``, at once and from any
+  thread. Who wants the device connects again.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
-from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer, limit_waits
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
@@ -41,7 +40,8 @@ from migpool_plugins.vfio.vfiouser.message import (
     words,
 )
 
-_PAUSE: Final = 0.02
+_TICK: Final = 0.1
+"""Seconds of a wait in the kernel, after which an interruption is looked for."""
 _SCRATCH: Final = 64 << 10
 _MOST: Final = 64 << 20
 """Bytes that a message may have: more is no message, but framing that was lost."""
@@ -59,15 +59,18 @@ class Connection:
         connected: the socket; the connection owns it.
         server: what to call the server in an error.
         limit: seconds that one answer may take, and one message to be taken.
+        interruption: ends what waits here.
 
     Attributes:
         over: whether nothing can be asked here any more.
     """
 
-    def __init__(self, connected: socket.socket, server: str, limit: float) -> None:
+    def __init__(self, connected: socket.socket, server: str, limit: float, interruption: Interruption) -> None:
         self._socket = connected
         self._server = server
         self._limit = limit
+        self._interruption = interruption
+        self._unanswered: deque[int] = deque()
         self._lock = threading.Lock()
         self._closed = False
         self.over = False
@@ -75,17 +78,23 @@ class Connection:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
-        limit_waits(connected, limit)
+        limit_waits(connected, min(limit, _TICK))
 
     def widen(self, size: int) -> None:
         """Make room for messages of ``size`` bytes: each then takes fewer turns between the two processes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
+    def limited(self, limit: float) -> float:
+        """Give each answer from now on so many seconds; returns how many it had."""
+        before, self._limit = self._limit, limit
+        return before
+
     def ask(self, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
         """Send a command, which errors call ``name``, and return what its answer brings.
 
         Raises:
-            BackendError: the server refused, which ``refused`` says in words; or the connection is over.
+            BackendError: the server refused, which ``refused`` says in words.
+            NoAnswer: the connection is over.
         """
         header = self._await(self.send(what, payload, name), name)
         came = bytearray(min(header.rest, _SCRATCH))
@@ -156,17 +165,35 @@ class Connection:
         number = next(self._numbers)
         length = len(payload) + (len(data) if data is not None else 0)
         front = command(number, what, length, no_reply=not ask) + payload
+        if ask:
+            self._unanswered.append(number)
+        begun = time.monotonic()
+        sent = self._sent((front,) if data is None else (front, data), name)
+        if sent < HEADER.size + length:
+            # The server takes it slowly: the kernel gave up after a tick, or a signal came.
+            rest = memoryview(front + bytes(data or b""))[sent:]
+            while rest:
+                self._check_wait(begun, name)
+                rest = rest[self._sent((rest,), name) :]
+        return number
+
+    def _sent(self, parts: Sequence[bytes | memoryview], name: str) -> int:
         try:
-            sent = self._socket.sendmsg((front,) if data is None else (front, data))
-            if sent < HEADER.size + length:
-                # The server takes it slowly: the kernel gave up after its limit, or a signal came.
-                whole = front + bytes(data or b"")
-                self._socket.sendall(whole[sent:])
+            return self._socket.sendmsg(parts)
         except BlockingIOError:
-            raise self._late(name) from None
+            return 0
+        except ConnectionError:
+            raise self._lost(f"went away before it had answered a {name}") from None
         except OSError as error:
             raise self._lost(f"took no {name}: {error.strerror}") from None
-        return number
+
+    def _check_wait(self, begun: float, name: str) -> None:
+        """A wait in the middle of a message has lasted since ``begun``, and goes on unless this raises."""
+        if self._interruption.raised or self._interruption.closed:
+            self.abort()
+            self._interruption.check()
+        if time.monotonic() - begun > self._limit:
+            raise self._late(name)
 
     def answer(self, number: int, name: str) -> int:
         """Wait for a reply without payload to be looked at; returns its error number, 0 without an error."""
@@ -178,19 +205,59 @@ class Connection:
         """Return the header of the reply to a command; what the server itself asks meanwhile is answered."""
         deadline = time.monotonic() + self._limit
         while True:
-            self._fill(self._head, name)
-            try:
-                header = Header.parse(self._head, _MOST)
-            except MessageError as error:
-                raise self._lost(f"lost the framing: {error}") from None
+            header = self._next_header(deadline, name)
+            if header is None:
+                raise self._late(name)
             if header.is_reply:
                 if header.number != number:
                     raise self._lost(f"answered message {header.number}, while {number} waits for its answer")
+                self._unanswered.remove(number)
                 return header
             self._drain(header.rest, name)
             self._refuse(header, name)
             if time.monotonic() > deadline:
                 raise self._late(name)
+
+    def _next_header(self, deadline: float, name: str) -> Header | None:
+        """Receive a header; ``None`` if none has begun by then.
+
+        An interruption before its first byte raises, and leaves the connection as it is.
+        """
+        while not (count := self._received(self._head, name)):
+            self._interruption.check()
+            if time.monotonic() > deadline:
+                return None
+        self._fill(self._head[count:], name)
+        try:
+            return Header.parse(self._head, _MOST)
+        except MessageError as error:
+            raise self._lost(f"lost the framing: {error}") from None
+
+    @property
+    def owes(self) -> bool:
+        """Whether answers have still to come to requests that were interrupted."""
+        return bool(self._unanswered)
+
+    def settle(self, limit: float) -> bool:
+        """Receive what is owed to interrupted requests.
+
+        Returns:
+            Whether all has come within ``limit`` seconds; what has not is still owed.
+        """
+        name = "request that was interrupted"
+        deadline = time.monotonic() + limit
+        while self._unanswered:
+            header = self._next_header(deadline, name)
+            if header is None:
+                return False
+            self._drain(header.rest, name)
+            if not header.is_reply:
+                self._refuse(header, name)
+            elif header.number in self._unanswered:
+                self._unanswered.remove(header.number)
+            else:
+                raise self._lost(f"answered message {header.number}, which nobody had sent")
+        return True
 
     def _refuse(self, asked: Header, name: str) -> None:
         """Answer a command of the server's: there is no guest memory here, and nothing else it could ask for."""
@@ -218,33 +285,36 @@ class Connection:
     def _fill(self, view: memoryview, name: str) -> None:
         begun: float | None = None
         while view:
-            try:
-                count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
-            except BlockingIOError:
-                raise self._late(name) from None
-            except OSError as error:
-                raise self._lost(f"went away before it answered a {name}: {error.strerror}") from None
-            if not count:
-                raise self._lost(f"went away before it had answered a {name}")
-            view = view[count:]
+            view = view[self._received(view, name) :]
             if view:
                 # A peer that dribbles must not have the limit of a call again and again.
                 begun = begun or time.monotonic()
-                if time.monotonic() - begun > self._limit:
-                    raise self._late(name)
+                self._check_wait(begun, name)
 
-    def _late(self, name: str) -> BackendError:
+    def _received(self, view: memoryview, name: str) -> int:
+        """Receive into a view, for a tick at the most; returns how many bytes came."""
+        try:
+            count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(f"went away before it answered a {name}: {error.strerror}") from None
+        if not count:
+            raise self._lost(f"went away before it had answered a {name}")
+        return count
+
+    def _late(self, name: str) -> NoAnswer:
         self.abort()
         what = (
             f"the device's {name} did not return"
             if name in ("read", "write")
             else f"the device did not answer {name!r}"
         )
-        return BackendError(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
+        return NoAnswer(f"{what} within {self._limit:.3g} s", errno.ETIMEDOUT)
 
-    def _lost(self, how: str) -> BackendError:
+    def _lost(self, how: str) -> NoAnswer:
         self.abort()
-        return BackendError(f"the {self._server} {how}")
+        return NoAnswer(f"the {self._server} {how}")
 
     def abort(self) -> None:
         """End every wait at once; nothing can be asked here any more."""
@@ -261,44 +331,3 @@ class Connection:
             if not self._closed:
                 self._closed = True
                 self._socket.close()
-
-
-def connector(path: str, limit: float, connect_limit: float) -> Callable[[Interruption], Connection]:
-    """Return what connects to the server at ``path``, until it is interrupted.
-
-    Arguments:
-        limit: seconds that one answer may take.
-        connect_limit: seconds to go on trying.
-    """
-    server = f"vfio-user server {path}"
-    return lambda interruption: Connection(_connected(path, connect_limit, interruption), server, limit)
-
-
-def _connected(path: str, limit: float, interruption: Interruption) -> socket.socket:
-    deadline = time.monotonic() + limit
-    while True:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # A server whose backlog is full would block the call; the kernel's limit on sending bounds it.
-            made.settimeout(max(0.001, deadline - time.monotonic()))
-            made.connect(path)
-            made.settimeout(None)
-        except OSError as error:
-            made.close()
-            interruption.check()
-            again = isinstance(error, TimeoutError) or error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
-            if not again or time.monotonic() >= deadline:
-                raise BackendError(_why(path, error, limit), error.errno or 0) from None
-            interruption.wait(_PAUSE)
-        else:
-            return made
-
-
-def _why(path: str, error: OSError, limit: float) -> str:
-    if error.errno == errno.ENOENT:
-        return f"there is no vfio-user server at {path}: start one (migpool vfio serve), or correct socket"
-    if error.errno == errno.ECONNREFUSED:
-        if not Path(path).is_socket():
-            return f"{path} is not a socket: give the path of a vfio-user server's"
-        return f"the socket {path} is there, but nobody listens on it ({limit:.3g} s were waited): start its server"
-    return f"no connection to the vfio-user server {path}: {error.strerror or error}"

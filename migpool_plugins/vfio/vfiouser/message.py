@@ -5,15 +5,19 @@ All integers are in the host's byte order and without padding, since both ends a
 protocol's specification, version 0.2, and of the kernel's user interface, which it embeds
 (``migpool_plugins/vfio/migration.py``).
 
-The payload of VERSION is two numbers, and what each end can do, as JSON that ends in a NUL. Besides the protocol's own
-capabilities a server may announce ``migpool``, an object of which every key is optional::
+The payload of VERSION is two numbers, and what each end can do, as JSON that ends in a NUL; the JSON may be missing. A
+server answers at most what was proposed: the lower minor number, and of the capabilities those that the client named.
+Whether a device can migrate is no capability (``migration`` among them is of earlier days): DEVICE_FEATURE tells.
+
+Besides the protocol's own capabilities a client may propose ``migpool``, an object; in a server's answer every key of
+it is optional::
 
     max_write_size   bytes of data that one MIG_DATA_WRITE may carry. Without it migpool sends 32 KiB: there are servers
                      that lose the framing over longer ones.
     sticky_errors    a failed MIG_DATA_WRITE fails all that follow, so that only the last one needs a reply
     precopy_info     whether DEVICE_FEATURE knows PRECOPY_INFO
-    parts            how many parts with tags the device serves at once. A client that wants such parts says how many;
-                     only then does a server announce it, and knows MIG_PART_READ and MIG_PART_WRITE. Each is as the
+    parts            how many parts with tags the device serves at once. A client that wants such parts says how many
+                     it wants; only then does a server know MIG_PART_READ and MIG_PART_WRITE. Each is as the
                      command for data of the kind, with a tag after the size: where in the state the part begins, in
                      pages of 4 KiB. A read that brings 0 bytes: no part is left.
 """
@@ -150,7 +154,6 @@ class Capabilities:
 
     Arguments:
         max_transfer: bytes of data that one message to this end, or one answer from it, may carry.
-        migration: whether the device can migrate; a server says so.
         max_write: see the module.
         sticky_errors: see the module.
         precopy_info: see the module.
@@ -158,18 +161,29 @@ class Capabilities:
     """
 
     max_transfer: int = MAX_TRANSFER
-    migration: bool = True
     max_write: int = 0
     sticky_errors: bool = False
     precopy_info: bool = False
     parts: int = 0
 
 
-def version(ours: Capabilities) -> bytes:
-    """Return the payload of a VERSION message."""
-    table: dict[str, object] = {"max_msg_fds": 1, "max_data_xfer_size": ours.max_transfer}
-    if ours.migration:
-        table["migration"] = {"pgsize": _PAGE}
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a VERSION message says.
+
+    Arguments:
+        minor: the minor number.
+        can: what its sender can do.
+        names: the capabilities that it names.
+    """
+
+    minor: int
+    can: Capabilities
+    names: frozenset[str]
+
+
+def version(ours: Capabilities, to: Version | None = None) -> bytes:
+    """Return the payload of a VERSION message: a proposal, or the answer ``to`` one."""
     extension: dict[str, object] = {}
     if ours.max_write:
         extension = {
@@ -179,20 +193,27 @@ def version(ours: Capabilities) -> bytes:
         }
     if ours.parts:
         extension["parts"] = ours.parts
-    if extension:
-        table["migpool"] = extension
-    return _NUMBERS.pack(MAJOR, MINOR) + json.dumps({"capabilities": table}).encode() + b"\0"
+    table: dict[str, object] = {
+        "max_msg_fds": 1,
+        "max_data_xfer_size": ours.max_transfer,
+        "migration": {"pgsize": _PAGE},
+        "migpool": extension,
+    }
+    if to is not None:
+        table = {name: value for name, value in table.items() if name in to.names}
+    numbers = _NUMBERS.pack(MAJOR, MINOR if to is None else min(MINOR, to.minor))
+    return numbers + json.dumps({"capabilities": table}).encode() + b"\0"
 
 
-def parse_version(payload: bytes) -> Capabilities:
-    """Return what the other end can do. What is missing has the protocol's default; what is unknown is passed over.
+def parse_version(payload: bytes) -> Version:
+    """Return what the other end says. What is missing has the protocol's default; what is unknown is passed over.
 
     Raises:
         MessageError: another major version, no capabilities that can be read, or none with which data can move.
     """
     if len(payload) < _NUMBERS.size:
         raise MessageError(f"a VERSION of {len(payload)} bytes has no version")
-    major, _ = _NUMBERS.unpack_from(payload)
+    major, minor = _NUMBERS.unpack_from(payload)
     if major != MAJOR:
         raise MessageError(f"version {major} is not spoken here, only {MAJOR}.{MINOR}")
     text = payload[_NUMBERS.size :].partition(b"\0")[0]
@@ -202,7 +223,6 @@ def parse_version(payload: bytes) -> Capabilities:
         extension = table.get("migpool", {})
         found = Capabilities(
             max_transfer=_count(table, "max_data_xfer_size", MAX_TRANSFER),
-            migration="migration" in table,
             max_write=_count(extension, "max_write_size", 0),
             sticky_errors=extension.get("sticky_errors") is True,
             precopy_info=extension.get("precopy_info") is True,
@@ -212,7 +232,7 @@ def parse_version(payload: bytes) -> Capabilities:
         raise MessageError("the capabilities of a VERSION are no JSON of the right form") from None
     if not found.max_transfer:
         raise MessageError("the capabilities of a VERSION have a max_data_xfer_size of 0, with which no data can move")
-    return found
+    return Version(minor, found, frozenset(table))
 
 
 def _count(table: dict[str, object], key: str, default: int) -> int:

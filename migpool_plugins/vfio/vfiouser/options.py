@@ -8,11 +8,12 @@ from typing import Final
 from migpool.device import Device, DeviceContext, DeviceError, Option, Options
 from migpool.units import parse_size
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.options import BACKEND, BUS, PRECOPY, device_names, each_device, per_device
+from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
 from migpool_plugins.vfio.profiles import MAX_ENGINES
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
-from migpool_plugins.vfio.vfiouser.backend import MOST_WRITTEN, OUTSTANDING, VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import connector
+from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
+from migpool_plugins.vfio.vfiouser.connect import connector
+from migpool_plugins.vfio.vfiouser.engine import MOST_WRITTEN
 
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""
@@ -53,7 +54,7 @@ _LIMIT: Final = Option.time_limit("time_limit", 30.0, "how long one answer may t
 _CONNECT: Final = Option.time_limit("connect_limit", 5.0, "how long to go on trying while nobody listens on a socket")
 OPTIONS: Final = Options(
     "vfio",
-    *(BACKEND, _SOCKET, PRECOPY, _WRITE_SIZE, _ENGINES, _OUTSTANDING, BUS, _LIMIT, _CONNECT),
+    *(BACKEND, _SOCKET, PEER_TO_PEER, PRECOPY, _WRITE_SIZE, _ENGINES, _OUTSTANDING, BUS, _LIMIT, _CONNECT),
     to='backend "vfio-user"',
 )
 
@@ -66,7 +67,8 @@ def open_served(context: DeviceContext) -> list[Device]:
     """
     options = OPTIONS.read(context.options)
     names = device_names(options, context.count)
-    limit, connect_limit, precopy = options[_LIMIT], options[_CONNECT], options[PRECOPY]
+    limit, connect_limit = options[_LIMIT], options[_CONNECT]
+    precopy, reaches = options[PRECOPY], options[PEER_TO_PEER]
     outstanding, engines, write_size = options[_OUTSTANDING], options[_ENGINES], options[_WRITE_SIZE]
     paths = each_device(options, _SOCKET, context, socket_paths)
     made: list[Device] = []
@@ -84,7 +86,7 @@ def open_served(context: DeviceContext) -> list[Device]:
             except DeviceError as error:
                 raise error.located(name) from None
             kind = TaggedVfioDevice if engines else VfioDevice
-            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines))
+            made.append(device := kind(name, backend, context.side, precopy=precopy and not engines, reaches=reaches))
             if isinstance(device, TaggedVfioDevice):
                 device.serve_with(min(engines, backend.served_at_once), backend)
             opened.callback(made[-1].close)

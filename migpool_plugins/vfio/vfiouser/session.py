@@ -136,17 +136,17 @@ class Session:
         except MessageError as error:
             raise Refusal(f"the client's version was refused: {error}", errno=EINVAL) from None
         self._agreed = True
-        self._most_read = min(theirs.max_transfer, MAX_TRANSFER)
-        self._parts = self._device.profile.engines if theirs.parts else 0
+        self._most_read = min(theirs.can.max_transfer, MAX_TRANSFER)
+        self._parts = self._device.profile.engines if theirs.can.parts else 0
         return version(
             Capabilities(
                 max_transfer=MAX_TRANSFER,
-                migration=True,
                 max_write=min(max(self._device.profile.chunk, 1 << 20), MAX_TRANSFER),
                 sticky_errors=True,
                 precopy_info=True,
                 parts=self._parts,
-            )
+            ),
+            theirs,
         )
 
     def _feature(self, payload: bytes) -> bytes:

@@ -15,7 +15,8 @@ from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect
 from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.ram import RamBlock, block_list, pages
-from migpool.wire.sections import section_end, section_part
+from migpool.wire.records import data_record, end_payload, setup_payload
+from migpool.wire.sections import footer, section_end, section_part
 from migpool.wire.stream import eof, header
 from tests.support.wire_bytes import section_full, section_start
 
@@ -81,3 +82,33 @@ def test_no_more_is_kept_of_a_pipe_than_is_allowed(tmp_path_factory: pytest.Temp
     path: Path = tmp_path_factory.mktemp("limit") / "d.mig"
     path.write_bytes(stream)
     assert inspect_file(path, limit=4 * MIB) == allowed
+
+
+def test_the_state_of_a_vfio_device_in_one_section_is_not_kept() -> None:
+    record = b"".join(map(bytes, data_record(bytes(MIB))))
+    marks = b"".join(map(bytes, setup_payload()))
+
+    def pieces() -> Iterator[bytes]:
+        yield PROLOGUE + b"".join(map(bytes, section_start(3, "0000:01:00.0/vfio", marks)))
+        yield bytes((3,)) + (3).to_bytes(4, "big")
+        for _ in range(40):
+            yield record
+        yield end_payload() + footer(3) + eof()
+
+    with at_most(8 * MIB):
+        summary = inspect_pipe(Pipe(pieces()), limit=2 * MIB)
+    assert summary.problem is None
+    assert [(one.kind, one.size) for one in summary.sections] == [("START", 16), ("END", 40 * (MIB + 16) + 8)]
+
+
+class Pipe:
+    """Gives what comes in pieces."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        self._left = self._left or next(self._pieces, b"")
+        part, self._left = self._left[:size], self._left[size:]
+        return part

@@ -85,7 +85,18 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
 def test_the_document_has_the_documented_keys_and_says_what_is_missing() -> None:
     document = json.loads(here("inspect", str(other_path("none-bare")), "--json").out)
     assert list(document) == [
-        *("schema", "kind", "size", "walked", "complete", "header", "configuration", "page_size", "footers"),
+        *(
+            "schema",
+            "kind",
+            "envelope",
+            "size",
+            "walked",
+            "complete",
+            "header",
+            "configuration",
+            "page_size",
+            "footers",
+        ),
         *("commands", "ram", "sections", "eof", "description", "problem", "notes"),
     ]
     assert (document["schema"], document["kind"], document["complete"]) == (1, "stream", False)

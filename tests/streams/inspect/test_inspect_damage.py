@@ -7,8 +7,8 @@ import io
 import pytest
 
 from migpool.errors import UsageError
-from migpool.streams.inspect.boundaries import bitmaps_size
 from migpool.streams.inspect.decoding import decode
+from migpool.streams.inspect.iterables import bitmaps_size
 from migpool.streams.inspect.outline import device_outline, printable, stream_outline
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
 from migpool.wire.commands import packaged

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from migpool.streams.record.index import Ended, Role, Times, load
 from migpool.streams.record.passage import Passage
 from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
+from migpool.wire.commands import Command, CommandKind, command
+from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 from migpool.wire.stream import header
 from tests.support.forking import as_a_user_does
@@ -59,11 +61,12 @@ def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: s
         door, to = stack.enter_context(listener(far, tmp_path))
         between = Between(place(near, tmp_path, "near"), to, tmp_path / "recording")
         pairs_of_ends = [
-            (stack.enter_context(dial(between.address)), stack.enter_context(accept(door))) for _ in range(3)
+            (stack.enter_context(dial(between.address, data[:64])), stack.enter_context(accept(door)))
+            for data in (main, first, second)
         ]
         for (source, destination), data in zip(pairs_of_ends, (main, first, second), strict=True):
             received = Background(partial(read_all, destination))
-            source.sendall(data)
+            source.sendall(data[64:])
             source.shutdown(socket.SHUT_WR)
             assert received.result() == data
             destination.sendall(data[:5])
@@ -113,8 +116,7 @@ def test_times_say_when_a_byte_came(tmp_path: Path) -> None:
 def test_a_half_closed_source_still_hears_the_answer(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source, accept(door) as destination:
-            source.sendall(header())
+        with dial(between.address, header()) as source, accept(door) as destination:
             source.shutdown(socket.SHUT_WR)
             assert read_all(destination) == header()
             destination.sendall(b"late answer")
@@ -126,10 +128,10 @@ def test_a_half_closed_source_still_hears_the_answer(tmp_path: Path, family: str
 def test_a_destination_that_has_no_more_to_say_still_receives(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source, accept(door) as destination:
+        with dial(between.address, header()) as source, accept(door) as destination:
             destination.shutdown(socket.SHUT_WR)
             assert read_all(source) == b""
-            source.sendall(header() + b"more")
+            source.sendall(b"more")
             source.close()
             assert read_all(destination) == header() + b"more"
         assert between.index().complete
@@ -138,9 +140,8 @@ def test_a_destination_that_has_no_more_to_say_still_receives(tmp_path: Path, fa
 def test_a_source_that_dies_is_a_reset_for_the_destination_after_all_its_bytes(tmp_path: Path) -> None:
     with listener("tcp", tmp_path) as (door, to):
         between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
-        source = dial(between.address)
+        source = dial(between.address, header() + b"all of it")
         with accept(door) as destination:
-            source.sendall(header() + b"all of it")
             assert read(destination, 17) == header() + b"all of it"
             reset(source)
             with pytest.raises(ConnectionResetError):
@@ -156,9 +157,8 @@ def test_a_source_that_dies_is_a_reset_for_the_destination_after_all_its_bytes(t
 def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source:
+        with dial(between.address, header()) as source:
             destination = accept(door)
-            source.sendall(header())
             read(destination, 8)
             reset(destination)
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -171,8 +171,9 @@ def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: 
 def test_no_destination_is_said_in_time_and_ends_the_recording(tmp_path: Path) -> None:
     to = Address(path=str(tmp_path / "nobody"))
     between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(connect=0.3))
-    with dial(between.address) as source:
-        assert read_all(source) == b""
+    with dial(between.address, header()) as source:
+        with suppress(ConnectionResetError):
+            assert read_all(source) == b""
         index = between.index()
     assert "nobody answered within 0.3 s" in index.reason
     assert not load(tmp_path / "recording").complete
@@ -188,8 +189,7 @@ def test_no_source_is_said_in_time(tmp_path: Path) -> None:
 def test_a_migration_that_stands_still_is_ended_after_the_limit(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(idle=0.4))
-        with dial(between.address) as source, accept(door) as destination:
-            source.sendall(header())
+        with dial(between.address, header()), accept(door) as destination:
             assert read_all(destination) == header()
             assert between.index().reason == "nothing has passed on any connection for 0.4 s"
 
@@ -197,44 +197,132 @@ def test_a_migration_that_stands_still_is_ended_after_the_limit(tmp_path: Path) 
 def test_a_source_without_a_main_channel_ends_the_recording_too(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source, accept(door) as destination:
-            source.sendall(initial_packet(0))
+        with dial(between.address, initial_packet(0)) as source, accept(door) as destination:
             source.close()
             assert read_all(destination) == initial_packet(0)
         assert between.index().reason == "the source opened no main channel"
 
 
-def test_what_is_no_migration_passes_all_the_same(tmp_path: Path) -> None:
+def stranger(address: Address, says: bytes, ends: str) -> socket.socket:
+    """Somebody who is no source."""
+    sock = dial(address)
+    if says:
+        sock.sendall(says)
+    if ends == "reset":
+        reset(sock)
+    elif ends == "closed":
+        sock.close()
+    return sock
+
+
+STRANGERS = [
+    pytest.param(b"", "closed", "without a byte", id="a health check"),
+    pytest.param(b"", "reset", "without a byte", id="a port scan"),
+    pytest.param(b"", "", None, id="one that says nothing"),
+    pytest.param(b"GET / HTTP/1.0\r\n\r\n", "", "47455420", id="a browser"),
+]
+
+
+@pytest.mark.parametrize(("says", "ends", "noted"), STRANGERS)
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_stranger_is_not_passed_on_and_makes_no_recording_incomplete(
+    tmp_path: Path, says: bytes, ends: str, noted: str | None, when: str
+) -> None:
+    """The destination would die of it, and one that takes no more connections must not be asked for one."""
+    with listener("tcp", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
+        if when == "before":
+            stack.enter_context(stranger(between.address, says, ends))
+        source = stack.enter_context(dial(between.address))
+        source.sendall(header() + b"one")
+        destination = stack.enter_context(accept(door))
+        assert read(destination, 11) == header() + b"one"
+        door.close()
+        if when == "during":
+            stack.enter_context(stranger(between.address, says, ends))
+        while noted is not None and not between.notes:
+            time.sleep(0.01)
+        source.sendall(b"two")
+        source.shutdown(socket.SHUT_WR)
+        assert read_all(destination) == b"two"
+        destination.close()
+        index = between.index()
+    assert index.complete, index.reason
+    assert [one.role for one in index.connections] == [Role.MAIN]
+    assert [noted in note for note in between.notes if noted is not None] == [True] * len(between.notes)
+
+
+def test_a_second_source_is_turned_away(tmp_path: Path) -> None:
+    with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        source = stack.enter_context(dial(between.address))
+        source.sendall(header())
+        destination = stack.enter_context(accept(door))
+        assert read(destination, 8) == header()
+        other = stack.enter_context(dial(between.address))
+        other.sendall(header())
+        with suppress(ConnectionResetError):
+            assert read_all(other) == b""
+        source.close()
+        assert read_all(destination) == b""
+        destination.close()
+        assert between.index().complete
+    assert ["second source" in note for note in between.notes] == [True]
+
+
+def test_tls_passes_and_is_a_whole_recording(tmp_path: Path) -> None:
+    hello = bytes.fromhex("160301020001000001fc0303")
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        with (
-            dial(between.address) as main,
-            accept(door) as main_there,
-            dial(between.address) as other,
-            accept(door) as there,
-        ):
-            main.sendall(header())
-            assert read(main_there, 8) == header()
-            other.sendall(b"GET / HTTP/1.0\r\n")
-            assert read(there, 16) == b"GET / HTTP/1.0\r\n"
-            other.sendall(b"\r\n")
-            assert read(there, 2) == b"\r\n"
+        with dial(between.address, hello) as source, accept(door) as destination:
+            source.shutdown(socket.SHUT_WR)
+            assert read_all(destination) == hello
+            destination.sendall(hello)
         index = between.index()
-    assert [one.role for one in index.connections] == [Role.MAIN, Role.UNKNOWN]
+    assert index.complete, index.reason
+    assert [one.role for one in index.connections] == [Role.UNKNOWN]
+    assert (tmp_path / "recording" / index.connections[0].source.file).read_bytes() == hello
+
+
+def test_a_preempt_channel_is_opened_before_anything_is_said_on_it(tmp_path: Path) -> None:
+    """A destination waits for it before a source has anything to say there."""
+    beginning = header() + configuration(Configuration("m")) + command(Command(CommandKind.POSTCOPY_ADVISE))
+    with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        main = stack.enter_context(dial(between.address))
+        main.sendall(beginning)
+        main_there = stack.enter_context(accept(door))
+        assert read(main_there, len(beginning)) == beginning
+        preempt = stack.enter_context(dial(between.address))
+        there = stack.enter_context(accept(door))
+        preempt.sendall(b"pages")
+        assert read(there, 5) == b"pages"
+        preempt.close()
+        main.close()
+        assert read_all(there) == read_all(main_there) == b""
+        there.close()
+        main_there.close()
+        index = between.index()
+    assert index.complete, index.reason
+    assert [(one.role, one.source.bytes) for one in index.connections] == [
+        (Role.MAIN, len(beginning)),
+        (Role.UNKNOWN, 5),
+    ]
 
 
 def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:
     with listener("tcp", tmp_path) as (door, to):
         between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
         with (
-            dial(between.address) as main,
+            dial(between.address, header()) as main,
             accept(door) as main_there,
-            dial(between.address) as source,
+            dial(between.address, initial_packet(3)[:1]) as source,
             accept(door) as there,
         ):
-            main.sendall(header())
             assert read(main_there, 8) == header()
-            for number in range(INITIAL_SIZE):
+            assert main.fileno() >= 0
+            assert read(there, 1) == initial_packet(3)[:1]
+            for number in range(1, INITIAL_SIZE):
                 source.sendall(initial_packet(3)[number : number + 1])
                 assert read(there, 1) == initial_packet(3)[number : number + 1]
         index = between.index()
@@ -244,8 +332,7 @@ def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:
 def test_cancelling_ends_both_sides_and_leaves_a_recording(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source, accept(door) as destination:
-            source.sendall(header())
+        with dial(between.address, header()) as source, accept(door) as destination:
             read(destination, 8)
             between.stop.set()
             assert read_all(destination) == b""
@@ -273,9 +360,9 @@ def test_a_full_disk_ends_the_recording_and_not_the_migration(tmp_path: Path, fa
     data = header() + contents(2_000_000)
     with files_of_at_most(100_000), listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address) as source, accept(door) as destination:
+        with dial(between.address, data[:8]) as source, accept(door) as destination:
             received = Background(lambda: read_all(destination))
-            source.sendall(data)
+            source.sendall(data[8:])
             source.shutdown(socket.SHUT_WR)
             assert received.result() == data
         index = between.index()
@@ -319,8 +406,7 @@ def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
         with process:
             assert process.stderr is not None
             assert process.stderr.readline() == f"listening on unix:{tmp_path / 'near'}\n"
-            with dial(Address(path=str(tmp_path / "near"))) as source, accept(door) as destination:
-                source.sendall(header())
+            with dial(Address(path=str(tmp_path / "near")), header()), accept(door) as destination:
                 read(destination, 8)
                 process.send_signal(signal.SIGINT)
                 assert process.wait(LIMIT) == 130
@@ -365,9 +451,8 @@ def test_an_end_after_a_long_silence_is_no_missing_main_channel(
         )
         running = Background(recorder.run)
         assert heard.wait(LIMIT)
-        source = stack.enter_context(dial(place("unix", tmp_path, "near")))
+        source = stack.enter_context(dial(place("unix", tmp_path, "near"), header()))
         destination = stack.enter_context(accept(door))
-        source.sendall(header())
         assert read(destination, len(header())) == header()
         assert end.wait(LIMIT)
         source.close()

@@ -13,9 +13,10 @@ import pytest
 from migpool.device import Device, DeviceContext, Part, Pending, Side, TaggedDevice
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.streams.record.configs import configs
-from migpool.streams.record.explain import DeviceUse, explain
+from migpool.streams.record.explain import explain
+from migpool.streams.record.explanation import DeviceUse
 from migpool.streams.record.index import load
+from migpool.streams.record.over_multifd import configs
 from migpool.transport.address import Address
 from migpool.wire.devicestate import DeviceStateHeader
 from migpool_plugins.vmsd import CapturedDevice

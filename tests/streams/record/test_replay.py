@@ -132,12 +132,6 @@ def copied(recorded: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_an_incomplete_recording_is_refused(tmp_path: Path, recorded: Path) -> None:
-    copy = copied(recorded, tmp_path)
-    store(copy, replace(load(copy), complete=False, reason="the disk was full"))
-    refused(copy, "is not complete, and a destination could not tell: the disk was full")
-
-
 def test_a_recording_without_one_of_its_channels_is_refused(tmp_path: Path, recorded: Path) -> None:
     copy = copied(recorded, tmp_path)
     index = load(copy)

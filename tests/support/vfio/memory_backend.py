@@ -102,7 +102,7 @@ class MemoryBackend:
     def abort(self) -> None:
         self.aborted = True
 
-    def renew(self) -> None:
+    def renew(self, patience: float | None = None) -> None:  # noqa: ARG002
         self.aborted = False
 
     def close(self) -> None:

@@ -32,7 +32,8 @@ class RawClient:
         self.number = 0
         self.capabilities: dict[str, object] = {}
         if agree:
-            table = json.dumps({"capabilities": {"max_data_xfer_size": most}}).encode() + b"\0"
+            proposed = {"max_msg_fds": 1, "max_data_xfer_size": most, "migration": {"pgsize": 4096}, "migpool": {}}
+            table = json.dumps({"capabilities": proposed}).encode() + b"\0"
             error, answer = self.ask(VERSION, struct.pack("=HH", 0, 2) + table)
             assert not error
             self.capabilities = json.loads(answer[4:].rstrip(b"\0"))["capabilities"]
@@ -100,7 +101,8 @@ class RawClient:
 
 @dataclass
 class Device:
-    """The device of a :class:`HandServer`: one that takes every state, and has ten bytes."""
+    """The device of a :class:`HandServer`: one that takes every state, and has ten bytes; that cannot migrate at all if
+    its flags are negative."""
 
     flags: int = 1
     state: int = 2
@@ -116,7 +118,7 @@ Handler = Callable[["HandServer", socket.socket, int, int, int, bytes], bool]
 class HandServer:
     """A server that does what a plain one does, after ``misbehave`` has had its way with a message.
 
-    Like other servers it serves one client at a time. ``seen`` has every command, in order.
+    Like other servers it serves one client at a time. ``seen`` has every command, in order; ``clients`` counts.
     """
 
     def __init__(self, path: Path, misbehave: Handler | None = None, device: Device | None = None) -> None:
@@ -124,6 +126,7 @@ class HandServer:
         self.misbehave = misbehave
         self.device = device or Device()
         self.seen: list[int] = []
+        self.clients = 0
         self.writes: list[int] = []
         self.capabilities: dict[str, object] = {"max_data_xfer_size": 1 << 20, "migration": {"pgsize": 4096}}
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -135,12 +138,13 @@ class HandServer:
         self.thread.start()
 
     def _serve(self) -> None:
-        while True:
+        while not self.ended.is_set():
             connection, _ = self.listener.accept()
             if self.ended.is_set():
                 connection.close()
                 return
             self.current = connection
+            self.clients += 1
             with connection, contextlib.suppress(OSError, Gone):
                 while True:
                     number, command, size, flags, _ = struct.unpack("=HHIII", self.exactly(connection, 16))
@@ -181,7 +185,7 @@ class HandServer:
             return 0, b""
         if command == FEATURE:
             argsz, flags = struct.unpack("=II", payload[:8])
-            if flags == GET | 1:
+            if flags == GET | 1 and device.flags >= 0:
                 return 0, struct.pack("=IIQ", argsz, flags, device.flags)
             if flags == GET | 2:
                 return 0, struct.pack("=IIIi", argsz, flags, device.state, -1)
@@ -199,6 +203,12 @@ class HandServer:
             self.writes.append(len(payload) - 8)
             return 0, b""
         return errno.EINVAL, b""
+
+    def die(self, connection: socket.socket) -> None:
+        """Go away as a process does that ends; for ``misbehave`` to call."""
+        self.ended.set()
+        self.listener.close()
+        connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         self.ended.set()

@@ -92,7 +92,10 @@ def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[st
     yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     for one in summaries:
         why = why_not_less(result, one.model)
-        good = one.verified == one.runs
+        good, said, style = one.verified == one.runs, f"{one.verified} of {one.runs}", "good"
+        if not good:
+            compared = one.verified + one.uncompared < one.runs
+            said, style = (f"{said}, NOT all", "bad") if compared else (f"{said}, others not compared", "")
         cells = (
             f"<b>{escape(one.model)}</b>",
             "none" if one.downtime is None else format_duration(one.downtime / 1e3),
@@ -102,9 +105,7 @@ def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[st
             "" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",
             f"{sum(one.threads)} ({one.threads[0]} + {one.threads[1]})",
             format_share(one.high_water, one.budget) if one.budget else "",
-            f'<span class="good">{one.verified} of {one.runs}</span>'
-            if good
-            else f'<span class="bad">{one.verified} of {one.runs}, NOT all</span>',
+            f'<span class="{style}">{said}</span>',
             escape(f"{why[0].upper()}{why[1:]}." if why else ""),
         )
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

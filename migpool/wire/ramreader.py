@@ -1,0 +1,283 @@
+"""Reads the payload of RAM sections, and what else consists of its words; :mod:`migpool.wire.ram` has the layout.
+
+What a reader gives:
+
+* Pages come in batches, one event for up to ``batch`` pages of one block. Where a batch ends depends on the stream
+  alone, never on the pieces in which it arrived; only the end of an input that was cut ends one, too.
+* A batch that lies within one piece of input is a view of it; only one that straddles pieces is joined.
+* What is kept between batches is the list of blocks: a recording of any size is walked in constant memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Sequence
+from itertools import islice
+from typing import Final
+
+from migpool.errors import ProtocolError
+from migpool.wire.ram import (
+    CONTINUE,
+    EOS,
+    HOOK,
+    MEM_SIZE,
+    MULTIFD_FLUSH,
+    PAGE,
+    RAM_VERSION,
+    ZERO,
+    ZERO_PAGE,
+    MultifdFlush,
+    RamBlock,
+    RamBlocks,
+    RamEvent,
+    RamPages,
+    RamSection,
+    RamSectionEnd,
+)
+from migpool.wire.ramforms import PACKED, read_map, read_packed
+from migpool.wire.sections import Footers, SectionHead, ascii_text
+from migpool.wire.unread import Need, Steps, Unread, take
+
+_U64 = struct.Struct(">Q")
+_WORD: Final = 8
+_BLOCK_LIMIT: Final = 4096
+_NAMES_SHOWN: Final = 8
+_PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
+
+
+class RamReader:
+    """What must be remembered from one RAM section to the next.
+
+    Arguments:
+        page_size: bytes of a page, a power of two.
+        gpa: whether the block list gives guest-physical addresses (the capability x-ignore-shared).
+        batch: how many pages one event may have.
+        footers: whether sections have footers.
+        mapped: whether pages stand at fixed places of the file (the capability mapped-ram).
+
+    Attributes:
+        host_pages: the sizes of the pages of the source's memory, as POSTCOPY_ADVISE gives them: one bit each.
+    """
+
+    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_page_size",
+                 "host_pages")  # fmt: skip
+
+    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False) -> None:
+        self._footers = footers
+        self._mapped = mapped
+        self.host_pages = 0
+        self._page_size = page_size
+        self._mask = page_size - 1
+        self._gpa = gpa
+        self._batch = batch
+        self._lengths: dict[str, int] = {}
+        self._block = ""
+        self._end = 0
+
+    def section(self, unread: Unread, head: SectionHead) -> Generator[Need | RamEvent, None, None]:
+        """Read a RAM section from behind its head to behind its footer, as events."""
+        if head.version != RAM_VERSION:
+            raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
+        yield RamSection(head)
+        yield from self._words(unread, f"word of {head}", head)
+
+    def beside(self, unread: Unread, blocks: Sequence[RamBlock]) -> Generator[Need | RamEvent, None, None]:
+        """Read the pages on a channel of their own (postcopy's preempt channel): words without sections, to its end.
+
+        Arguments:
+            unread: at the channel's first byte.
+            blocks: the list, which stands on the main channel.
+        """
+        self._lengths = {block.name: block.used_length for block in blocks}
+        yield from self._words(unread, "word of the preempt channel", None)
+
+    def _words(self, unread: Unread, item: str, head: SectionHead | None) -> Generator[Need | RamEvent, None, None]:
+        """Read words up to the end of the section of ``head``, or to the end of the input."""
+        while True:
+            if head is None and not unread.available:
+                yield Need(1, item, clean=True)
+            if unread.available < _WORD:
+                yield Need(_WORD, item)
+            offset = unread.offset
+            (word,) = _U64.unpack(unread.peek(_WORD))
+            flags = word & self._mask
+            if flags in _PAGE_KINDS:
+                yield (yield from self._pages(unread, flags))
+            elif (packing := flags & ~CONTINUE) in PACKED:
+                named = not flags & CONTINUE
+                where = word - flags, self._block
+                packed = yield from read_packed(unread, packing, named, *where, self._lengths, self._page_size)
+                self._block, self._end = packed.block, self._lengths[packed.block]
+                yield packed
+            elif flags == MEM_SIZE:
+                yield (yield from self._block_list(unread, word - flags))
+            elif word == MULTIFD_FLUSH:
+                unread.skip(_WORD)
+                yield MultifdFlush(offset)
+            elif word == EOS:
+                unread.skip(_WORD)
+                if head is None:
+                    continue
+                yield from self._footers.check(unread, head)
+                yield RamSectionEnd(head, offset)
+                return
+            elif flags == HOOK:
+                raise ProtocolError(offset, item, "pages in the stream; flag 080 says that they went over RDMA instead")
+            else:
+                right = "flags 002, 004, 008, 010, 022, 028, 040, 060, 100, 120 or 200"
+                raise ProtocolError(offset, item, f"{right}, found {word:016x}")
+
+    def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
+        """Read the list of blocks, from its word on."""
+        item = "RAM block list"
+        start = unread.offset
+        unread.skip(_WORD)
+        blocks: dict[str, RamBlock] = {}
+        while total:
+            offset = unread.offset
+            (length,) = yield from take(unread, 1, item)
+            name = ascii_text((yield from take(unread, length, item)), offset + 1, item)
+            (used,) = _U64.unpack((yield from take(unread, _WORD, item)))
+            host_page = yield from self._host_page(unread, item)
+            gpa = int.from_bytes((yield from take(unread, _WORD, item)), "big") if self._gpa else None
+            if name in blocks:
+                raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
+            if used > total or used & self._mask:
+                right = f"whole pages of {self._page_size} bytes, at most {total} bytes as is left of the total"
+                raise ProtocolError(offset, item, f"{right}, found {used} in block {name!r}")
+            if len(blocks) == _BLOCK_LIMIT:
+                raise ProtocolError(offset, item, f"at most {_BLOCK_LIMIT} blocks, found more")
+            mapped = (yield from read_map(unread, name, used, self._page_size)) if self._mapped else None
+            blocks[name] = RamBlock(name, used, gpa, host_page, mapped)
+            total -= used
+        self._lengths = {block.name: block.used_length for block in blocks.values()}
+        self._block, self._end = "", 0
+        return RamBlocks(tuple(blocks.values()), start)
+
+    def _host_page(self, unread: Unread, item: str) -> Steps[int | None]:
+        """Read the size of the host's pages, if it stands here: of blocks with huge ones only.
+
+        Nothing says whether it does, so it is told from what else could stand here: a name's length (never 0), or a
+        word with flags. With guest-physical addresses in the list it cannot be told, and QEMU has not both.
+        """
+        if not self.host_pages & (self.host_pages - 1) or self._gpa:
+            return None
+        if not unread.available:
+            yield Need(1, item)
+        if unread.peek(1)[0]:
+            return None
+        if unread.available < _WORD:
+            yield Need(_WORD, item)
+        (size,) = _U64.unpack(unread.peek(_WORD))
+        if size & (size - 1) or size <= self._mask or not size & self.host_pages:
+            return None
+        unread.skip(_WORD)
+        return int(size)
+
+    def _pages(self, unread: Unread, flags: int) -> Steps[RamPages]:
+        """Read one batch, from the word of its first page on."""
+        offset = unread.offset
+        named = not flags & CONTINUE
+        addresses: list[int] = []
+        positions: list[int] = []
+        parts: list[memoryview] = []
+        base = 0
+        start = 0
+        if named:
+            start = yield from self._named_page(unread, flags, addresses, positions)
+        elif not self._block:
+            raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
+        while len(addresses) < self._batch and (start or (yield from self._whole_page(unread, bool(addresses)))):
+            view = unread.first()
+            end = self._scan(view, start, offset, base, addresses, positions)
+            parts.append(view[:end])
+            unread.skip(end)
+            base += end
+            start = 0
+        if start:
+            parts.append(unread.take(start))
+        data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
+
+    def _named_page(self, unread: Unread, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
+        """Read a page that names its block; leave it in the unread, in one piece, and return its length there."""
+        item = "RAM page"
+        if unread.available < _WORD + 1:
+            yield Need(_WORD + 1, item)
+        at = _WORD + 1 + unread.peek(_WORD + 1)[_WORD]
+        length = at + (self._page_size if flags & PAGE else 1)
+        if unread.available < length:
+            yield Need(length, item)
+        view = unread.peek(length)
+        self._block = ascii_text(view[_WORD + 1 : at], unread.offset + _WORD + 1, "RAM block name")
+        if self._block not in self._lengths:
+            names = [repr(name) for name in islice(self._lengths, _NAMES_SHOWN)]
+            more = [f"{len(self._lengths) - len(names)} more"] if len(self._lengths) > len(names) else []
+            known = ", ".join(names + more) or "none, as there was no list of blocks"
+            raise ProtocolError(unread.offset, item, f"a block of the list ({known}), found {self._block!r}")
+        self._end = self._lengths[self._block]
+        (word,) = _U64.unpack_from(view)
+        self._check(word - flags, flags, view[at], unread.offset)
+        addresses.append(word - flags)
+        positions.append(at if flags & PAGE else ZERO_PAGE)
+        return length
+
+    def _whole_page(self, unread: Unread, begun: bool) -> Steps[bool]:
+        """Wait until the next entry is there in one piece; False if it does not continue a batch that has begun.
+
+        At the end of an input that was cut, the batch is what there is.
+        """
+        if unread.available < _WORD:
+            yield Need(_WORD, "RAM word", retry_at_end=begun)
+            if unread.available < _WORD:
+                return False
+        (word,) = _U64.unpack(unread.peek(_WORD))
+        flags = word & self._mask
+        if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
+            return False
+        length = _WORD + (self._page_size if flags & PAGE else 1)
+        if unread.available < length:
+            yield Need(length, "RAM page", retry_at_end=begun)
+            if unread.available < length:
+                return False
+        unread.peek(length)
+        return True
+
+    def _scan(
+        self, view: memoryview, at: int, offset: int, base: int, addresses: list[int], positions: list[int]
+    ) -> int:
+        """Gather what continues the batch and lies whole within ``view``; return where it ends. The hot loop."""
+        size, mask, limit, unpack = self._page_size, self._mask, self._end, _U64.unpack_from
+        last = len(view) - _WORD
+        room = self._batch - len(addresses)
+        while room and at <= last:
+            (word,) = unpack(view, at)
+            flags = word & mask
+            if flags == PAGE | CONTINUE:
+                end = at + _WORD + size
+                if end > len(view):
+                    break
+                positions.append(base + at + _WORD)
+            elif flags == ZERO | CONTINUE:
+                end = at + _WORD + 1
+                if end > len(view):
+                    break
+                if view[at + _WORD]:
+                    self._check(word - flags, flags, view[at + _WORD], offset + base + at)
+                positions.append(ZERO_PAGE)
+            else:
+                break
+            address = word - flags
+            if address >= limit:
+                self._check(address, flags, 0, offset + base + at)
+            addresses.append(address)
+            room -= 1
+            at = end
+        return at
+
+    def _check(self, address: int, flags: int, fill: int, offset: int) -> None:
+        if address >= self._end:
+            right = f"an address below {self._end:#x}, the used length of block {self._block!r}"
+            raise ProtocolError(offset, "RAM page", f"{right}, found {address:#x}")
+        if flags & ZERO and fill:
+            raise ProtocolError(offset, "RAM page of zeros", f"a zero byte, found {fill:#04x}")
