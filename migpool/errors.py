@@ -93,6 +93,13 @@ class DeviceError(MigpoolError):
         return f"{where}: {self.message}"
 
 
+class BrokenDeviceError(DeviceError):
+    """A device's plug-in did what the interface does not allow: it raised something else, or returned what it must not.
+
+    The message says what came, what is allowed, and the plug-in's file and line.
+    """
+
+
 class DeviceBusy(DeviceError):
     """The device does not answer yet. A plug-in raises it from ``wake``, which must not keep the other devices waiting:
     it is resumed after them, and nothing is wrong with it if that succeeds."""

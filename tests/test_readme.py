@@ -30,6 +30,7 @@ from tests.support.commandline import Command, announced, here, scenario_file, s
 from tests.support.making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN
 from tests.support.new_package import announce
 from tests.support.rig import migrate
+from tests.support.save_image import image
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(?:python|toml)\n(.*?)```", README, re.DOTALL)
@@ -41,8 +42,10 @@ NOT_RUN: Final = {
     "make": "sets up, and runs these tests",
     "pip install": "needs a package index: the package is made known as an installer would",
     "migpool conformance my-device": "a minute of checks; tests/conformance has such a package checked under one model",
+    "migpool vmsd diff --qemu": "needs two QEMUs: tests/streams/test_compare_programs.py has programs in their place",
     "migpool lab run": "takes from a minute to forty on a quiet machine; tests/experiments runs smaller experiments",
 }
+STREAM: Final = ROOT / "tests" / "data" / "qemu-streams" / "q35-rich.mig"
 TINY: Final = 'plugin = "vfio"\noptions = {profile = "tiny"}'
 GUEST: Final = 'plugin = "guest"\noptions = {memory = "16MiB", rate = 50}'
 FEW: Final = '[channels]\ncount = 2\n[compare]\nmodels = ["pool", "inline"]\nrepeats = 1\n[limits]\npeer = 20'
@@ -78,7 +81,8 @@ class World:
         for name, devices in (("small", [TINY]), ("default", [f"{TINY}\ncount = 2"]), ("guest", [GUEST, TINY])):
             scenario_file(path / name, devices, FEW)
         for name in ("vm.mig", "old.mig", "new.mig"):
-            shutil.copy(ROOT / "tests" / "data" / "qemu-streams" / "q35-rich.mig", path / name)
+            shutil.copy(STREAM, path / name)
+        (path / "guest.save").write_bytes(image(0, STREAM.read_bytes()))
         for name in ("docs/results/2026-11-26", "results"):
             shutil.copytree(ROOT / "docs" / "results" / "2026-11-26", path / name)
         (path / "my.toml").write_text(block("# my.toml"))
@@ -100,17 +104,21 @@ class World:
             self._install(self._path / words[-1] / "src")
         if reason(words):
             return
-        there = self._source if words[1] == "send" else self._destination
+        there = self._source if self._waiting else self._destination
         where = {"tcp:0.0.0.0:4444": f"tcp:0.0.0.0:{self._source}", "tcp:HOST:4444": f"tcp:127.0.0.1:{there}"}
         program, *arguments = [where.get(word, word) for word in words]
         assert program == "migpool"
         if arguments[0] in ("record", "replay"):
             self._wait("receive", "small", "--listen", f"tcp:127.0.0.1:{self._destination}")
+        if arguments[:3] == ["send", "stored.mig", "--to"]:
+            store = ["--store", "another.mig", "--channels", arguments[-1]]
+            self._wait("receive", *store, "--listen", f"tcp:127.0.0.1:{self._destination}")
         if arguments[0] in ("record", "receive"):
             self._wait(*arguments)
-            arguments = ["send", "small", "--to", f"tcp:127.0.0.1:{self._source}"]
-        if words[1] == "receive":
-            return  # the README sends to it itself
+            if arguments[0] == "receive" and "--store" not in arguments:
+                return  # the README sends to it itself
+            what = "small" if arguments[0] == "record" else "vm.mig"
+            arguments = ["send", what, "--to", f"tcp:127.0.0.1:{self._source}"]
         ended = here(*arguments, extra=self._environment)
         assert ended.code == 0, f"{words}: {ended.err}"
         while self._waiting:

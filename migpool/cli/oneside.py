@@ -18,6 +18,7 @@ from migpool.device import Side
 from migpool.lab.findings import lab_result, source_result, traced_source
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.table import run_line
+from migpool.lab.run.long_calls import Told, long_calls
 from migpool.lab.run.result import RunResult
 from migpool.lab.run.side import SideResult, SideRun, footprint, warnings_told
 from migpool.scenario.model_names import parse_model
@@ -94,7 +95,10 @@ class OneSide:
         cancelled = False
         with warnings_told(self._warned):
             run.start()
+            calls = Told()
             while not run.join(TICK):
+                for call in calls.due(long_calls(self._side)):
+                    complain(str(call))
                 if interrupt() and not cancelled:
                     cancelled = True
                     run.cancel()
@@ -102,6 +106,12 @@ class OneSide:
         if left is not None:
             self._log.info("left behind", migration=number, side=self._side, **asdict(left))
         return run.result()
+
+    def show_traceback(self, result: SideResult) -> None:
+        """With ``--debug``, of what a plug-in raised that it must not."""
+        if self._invocation.debug:
+            for line in result.traceback.splitlines():
+                complain(line)
 
     def _warned(self, text: str) -> None:
         self.warnings.append(f"at the {self._side}, {text}")
@@ -132,6 +142,7 @@ def send_machines(side: OneSide, *, json_file: Path | None, trace_file: Path | N
                 break
             if not run.succeeded:
                 complain(run_line(run))
+                side.show_traceback(last)
                 code = 1
                 break
             (complain if STDOUT in (json_file, trace_file) else say)(run_line(run))
@@ -164,6 +175,7 @@ def receive_machines(side: OneSide) -> int:
                 return interrupt.exit_code
             if result.succeeded:
                 continue
+            side.show_traceback(result)
             if side.count or not side.listened:
                 return 1
     return 0

@@ -106,6 +106,10 @@ def run_models(
         if (unmade := len(planned) - len(result.runs)) > 0:
             more += f"; {count_of(unmade, 'run')} not made, since it is alike under every model"
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
+        for pair in [run.pair for run in lab.runs if run.result is bad[0]] if invocation.debug else []:
+            screen.print(
+                pair.source.traceback + pair.destination.traceback, markup=False, highlight=False, soft_wrap=True
+            )
     return 1 if bad else 0
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import enum
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeVar
 
+from migpool.core.calls import stack_of, traceback_of, under_way
 from migpool.errors import MigpoolError, UsageError
 from migpool.scenario.plugins import Kind, names
 
-AFTER_ABORT = 5.0
-"""Seconds for a check to end after what it was about was aborted."""
+AFTER_ABORT: Final = 2.0
+"""Seconds of a check's time, a quarter of it at most, that it is given to end after what it is about was aborted."""
+STANDING: Final = 0.5
+"""The part of a check's time that one call must have lasted to be what the check hangs in."""
 
 _COMMANDS: Final[dict[Kind, str]] = {
     "device": "a device plug-in: migpool conformance {name}, or pytest --migpool-plugin {name}, checks it",
@@ -46,7 +51,23 @@ S = TypeVar("S", bound=Checked)
 
 
 class Failure(Exception):
-    """The plug-in does not do what the check is about; one line that says what it did and what would be right."""
+    """The plug-in does not do what the check is about; one line that says what it did and what would be right.
+
+    Arguments:
+        cause: what is the same in all that follows from this one mistake; empty for the whole text.
+        trace: the traceback of what a plug-in raised, where it did that elsewhere.
+        stack: where a call stands that went on for too long.
+    """
+
+    def __init__(self, text: str, cause: str = "", trace: str = "", stack: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.cause = cause
+        self.stack = stack
+        self.trace = trace
+
+
+class Refused(UsageError):
+    """The plug-in makes nothing with the options that it was given; one line that says why."""
 
 
 class NotApplicable(Exception):
@@ -57,6 +78,7 @@ class Outcome(enum.Enum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "does not apply"
+    NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +90,47 @@ class Check(Generic[S]):
         under: under which threading model, or at which end; empty if that means nothing to it.
         about: what it does, in a sentence.
         run: does it; returns what was seen, in a few words.
+        first: whether the others under the same mean nothing once it has failed.
     """
 
     name: str
     under: str
     about: str
     run: Callable[[S], str]
+    first: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}[{self.under}]" if self.under else self.name
 
 
-def check_of(run: Callable[..., str], under: str = "", **given: object) -> Check[Any]:
+def check_of(run: Callable[..., str], under: str = "", *, first: bool = False, **given: object) -> Check[Any]:
     """The check that a function does: named like it, told of by the first line of its docstring.
 
     Arguments:
-        under: as in :class:`Check`.
+        under, first: as in :class:`Check`.
         given: arguments of ``run`` besides what is checked.
     """
-    return Check(run.__name__.replace("_", "-"), under, (run.__doc__ or "").partition("\n")[0], partial(run, **given))
+    about = (run.__doc__ or "").partition("\n")[0]
+    return Check(run.__name__.replace("_", "-"), under, about, partial(run, **given), first)
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a finding says besides its line.
+
+    Attributes:
+        stack: where a call stands that does not return, the plug-in's outermost frame first.
+        trace: the traceback of what a plug-in raised; empty without one.
+        cause: what tells findings of one mistake; empty for the finding's text.
+        held: whether the check has not ended, or has ended the process.
+        refused: 1 if the plug-in refused its options, 2 if it cannot be had at all.
+    """
+
+    stack: tuple[str, ...] = ()
+    trace: str = ""
+    cause: str = ""
+    held: bool = False
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +142,7 @@ class CheckResult:
         outcome: how it ended.
         text: what was seen, or what is wrong and what to do, in one line.
         seconds: how long it took.
+        details: what there is to say beyond the line.
     """
 
     name: str
@@ -106,39 +151,63 @@ class CheckResult:
     outcome: Outcome
     text: str
     seconds: float
+    details: Details = Details()
 
 
 def run_check(subject: S, check: Check[S], limit: float) -> CheckResult:
     """Run one check on what is made for it alone.
 
     Arguments:
-        limit: seconds that it may take; then what was made is aborted, and the check has failed.
+        limit: seconds that it may take. Shortly before, what was made is aborted, and the check has failed.
     """
     fresh = subject.fresh()
-    verdict: list[tuple[Outcome, str]] = []
+    verdict: list[tuple[Outcome, str, Details]] = []
     thread = threading.Thread(target=lambda: verdict.append(_verdict(check, fresh)), name=str(check), daemon=True)
     began = time.monotonic()
     thread.start()
-    thread.join(limit)
+    spare = min(AFTER_ABORT, limit / 4)
+    thread.join(limit - spare)
     if thread.is_alive():
-        fresh.abort()
-        thread.join(AFTER_ABORT)
+        held, stack = _held(thread, limit - spare)
+        threading.Thread(target=fresh.abort, name="abort", daemon=True).start()  # which may hang, too
+        thread.join(spare)
         ending = "abort() ended it" if not thread.is_alive() else "not even abort() ended it"
-        verdict.insert(0, (Outcome.FAILED, f"it did not end within {limit:g} s; {ending}"))
-    outcome, text = verdict[0]
+        text = f"it did not end within {limit - spare:g} s{held}; {ending}"
+        verdict.insert(0, (Outcome.FAILED, text, Details(stack, held=True)))
+    outcome, text, details = verdict[0]
     seconds = time.monotonic() - began
-    return CheckResult(check.name, check.under, check.about, outcome, " ".join(text.split()), seconds)
+    return CheckResult(check.name, check.under, check.about, outcome, " ".join(text.split()), seconds, details)
 
 
-def _verdict(check: Check[S], subject: S) -> tuple[Outcome, str]:
+def _held(thread: threading.Thread, limit: float) -> tuple[str, tuple[str, ...]]:
+    """What a check hangs in, in words, and the stack."""
+    calls = under_way(0)
+    if calls and calls[0].seconds >= limit * STANDING:
+        return f": {calls[0]}", calls[0].stack
+    what = f": just now {calls[0]}" if calls else ""
+    return f"{what}; raise --limit if it is only slow", calls[0].stack if calls else stack_of(
+        sys._current_frames().get(thread.ident or 0)
+    )
+
+
+def _verdict(check: Check[S], subject: S) -> tuple[Outcome, str, Details]:
     try:
-        return Outcome.PASSED, check.run(subject)
-    except (Failure, MigpoolError) as failure:
-        return Outcome.FAILED, str(failure)
+        return Outcome.PASSED, check.run(subject), Details()
+    except Refused as error:
+        return Outcome.FAILED, str(error), Details(trace=_trace(error), refused=1)
+    except Failure as failure:
+        trace = failure.trace or _trace(failure)
+        return Outcome.FAILED, str(failure), Details(failure.stack, trace, failure.cause)
+    except MigpoolError as error:
+        return Outcome.FAILED, str(error), Details(trace=_trace(error))
     except NotApplicable as reason:
-        return Outcome.SKIPPED, str(reason)
-    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises is a finding
-        return Outcome.FAILED, f"{type(error).__name__}: {error}"
+        return Outcome.SKIPPED, str(reason), Details()
+    except BaseException as error:  # noqa: BLE001 -- whatever a plug-in raises is a finding
+        return Outcome.FAILED, f"{type(error).__name__}: {error}", Details(trace=_trace(error))
+
+
+def _trace(error: BaseException) -> str:
+    return traceback_of(error) or "".join(traceback.format_exception(error))
 
 
 def check_name(kind: Kind, name: str) -> None:

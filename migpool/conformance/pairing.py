@@ -190,7 +190,7 @@ def failing(device: Device, method: str, number: int) -> Iterator[list[str]]:
     Yields:
         A list that holds the error's text once it was raised.
     """
-    call = getattr(device, method)
+    call, own = getattr(device, method), vars(device).get(method)
     counter = itertools.count()
     raised: list[str] = []
 
@@ -204,4 +204,7 @@ def failing(device: Device, method: str, number: int) -> Iterator[list[str]]:
     try:
         yield raised
     finally:
-        delattr(device, method)
+        if own is None:
+            delattr(device, method)
+        else:
+            setattr(device, method, own)

@@ -12,13 +12,13 @@ Installed with migpool; without the options it does nothing, and imports nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from migpool.conformance.check import CheckResult
+    from migpool.conformance.check import Check
+    from migpool.conformance.course import Course
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,39 +38,49 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     device, model = config.getoption("--migpool-plugin"), config.getoption("--migpool-model")
     if not (device or model):
         return
-    from migpool.conformance.devices import device_runs
-    from migpool.conformance.models.child import model_runs
+    from migpool.conformance.course import device_course, model_course
     from migpool.errors import MigpoolError
 
     limit = config.getoption("--migpool-limit")
-    found: list[tuple[str, Callable[[], CheckResult]]] = []
+    courses: list[tuple[str, Course]] = []
     try:
         if device:
             made = config.getoption("--migpool-option"), config.getoption("--migpool-count")
             comparable = not config.getoption("--migpool-no-fingerprint")
             models = config.getoption("--migpool-models")
-            of_device = device_runs(device, *made, models, limit, comparable=comparable)
-            found += [(f"{device}::{check}", run) for check, run in of_device]
+            courses.append((device, device_course(device, *made, models, limit, comparable=comparable)))
         if model:
-            found += [(f"{model}::{check}", run) for check, run in model_runs(model, limit, config.add_cleanup)]
+            courses.append((model, model_course(model, limit)))
     except MigpoolError as error:
         raise pytest.UsageError(f"migpool: {error}") from None
-    items.extend(ConformanceItem.from_parent(session, name=name, check=check) for name, check in found)
+    for name, course in courses:
+        config.add_cleanup(course.close)
+        items.extend(
+            ConformanceItem.from_parent(session, name=f"{name}::{check}", check=check, course=course)
+            for check in course.checks
+        )
 
 
 class ConformanceItem(pytest.Item):
-    def __init__(self, *, check: Callable[[], CheckResult], **rest: object) -> None:
+    def __init__(self, *, check: Check[Any], course: Course, **rest: object) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]  # pytest's own arguments, passed on
         self._check = check
+        self._course = course
 
     def runtest(self) -> None:
         from migpool.conformance.check import Outcome
+        from migpool.errors import MigpoolError
 
-        finding = self._check()
+        try:
+            finding = self._course.run(self._check)
+        except MigpoolError as error:
+            pytest.fail(str(error), pytrace=False)
         if finding.outcome is Outcome.SKIPPED:
             pytest.skip(finding.text)
+        if finding.outcome is Outcome.NOT_RUN:
+            pytest.skip(f"not run since {finding.text}")
         if finding.outcome is Outcome.FAILED:
-            pytest.fail(finding.text, pytrace=False)
+            pytest.fail("\n  at ".join((finding.text, *finding.details.stack)), pytrace=False)
 
     def reportinfo(self) -> tuple[str, None, str]:
         return ("migpool.conformance", None, self.name)

@@ -99,7 +99,7 @@ class Effect(Generic[A_co]):
     __slots__ = ("index", "slot")
     wait: ClassVar[Wait]
     doing: ClassVar[str] = ""
-    """What the device is asked to do, for errors, where the kind of wait does not say it."""
+    """The device's method that performs it, for errors and for whoever asks what is under way; empty for all else."""
 
     def __init__(self, slot: Slot, index: int = -1) -> None:
         self.slot = slot
@@ -154,6 +154,7 @@ class ReadState(Effect[int]):
 
     __slots__ = ("chunk",)
     wait = Wait.READ
+    doing = "save_state"
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
         super().__init__(slot, index)
@@ -343,6 +344,7 @@ class WriteState(Effect[None]):
 
     __slots__ = ("chunk",)
     wait = Wait.WRITE
+    doing = "load_state"
 
     def __init__(self, slot: Slot, index: int, chunk: Chunk) -> None:
         super().__init__(slot, index)
@@ -370,6 +372,7 @@ class SaveConfig(Locked[bytes | None]):
 
     __slots__ = ()
     wait = Wait.SAVE_CONFIG
+    doing = "save_config"
 
     @property
     def lock(self) -> ConfigLock:
@@ -432,6 +435,7 @@ class LoadConfig(Locked[None]):
 
     __slots__ = ("config", "version")
     wait = Wait.LOAD_CONFIG
+    doing = "load_config"
 
     def __init__(self, slot: Slot, config: bytes, index: int = -1, version: int | None = None) -> None:
         super().__init__(slot, index)
@@ -455,6 +459,7 @@ class Quiesce(Effect[None]):
 
     __slots__ = ()
     wait = Wait.QUIESCE
+    doing = "quiesce"
 
 
 class Stop(Effect[None]):
@@ -462,6 +467,7 @@ class Stop(Effect[None]):
 
     __slots__ = ()
     wait = Wait.STOP
+    doing = "stop"
 
 
 class Wake(Effect[None]):
@@ -469,6 +475,7 @@ class Wake(Effect[None]):
 
     __slots__ = ()
     wait = Wait.WAKE
+    doing = "wake"
 
 
 class Start(Effect[None]):
@@ -476,6 +483,7 @@ class Start(Effect[None]):
 
     __slots__ = ()
     wait = Wait.START
+    doing = "start"
 
 
 class SaveSetup(Effect[bytes]):

@@ -23,13 +23,15 @@ What the migration's own thread does besides jobs is performed by ``once``, an e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from inspect import GEN_CLOSED, getgeneratorstate
-from threading import Lock
+from threading import Lock, get_ident
 from time import monotonic_ns
 from types import GeneratorType
 from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from migpool.core.buffers import Chunk
+from migpool.core.calls import NOTES, Call, forget, located, noted, raised, said
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Effect, Locked, NextChunk, Steps, Wait
 from migpool.core.machine import Slot
@@ -45,7 +47,6 @@ E_co = TypeVar("E_co", covariant=True)
 A_contra = TypeVar("A_contra", contravariant=True)
 E_contra = TypeVar("E_contra", contravariant=True)
 A_co = TypeVar("A_co", covariant=True)
-T = TypeVar("T")
 
 
 class Ready(Protocol):
@@ -135,6 +136,11 @@ class Job:
         self.begun = False
         self.effect: Effect[object] | None = None
 
+    def call(self) -> Call | None:
+        """The call of the device that it is in; ``None`` if it waits for something else."""
+        effect, since = self.effect, self.since
+        return None if effect is None or not effect.doing else Call(effect.slot, effect.doing, effect.index, since)
+
     def __repr__(self) -> str:
         return f"<Job {self.name} {self.slot.name if self.slot else ''}>"
 
@@ -202,6 +208,9 @@ class Interpreter:
         effect = job.effect or self.begin(job)
         if effect is None:
             return None
+        ident = get_ident()
+        before = NOTES.get(ident)
+        NOTES[ident] = job
         # The data path: nothing here may allocate, log or look anything up twice.
         at_once = self._ways.get(until)
         if at_once is None:
@@ -232,6 +241,8 @@ class Interpreter:
                     job.since = begin
                     return effect
                 else:
+                    job.effect = effect
+                    job.since = begin
                     answer = self._under_lock(effect, begin)
                     end = monotonic_ns()
                 begin = end
@@ -244,6 +255,8 @@ class Interpreter:
             if not ended and kind in at_once:
                 record(pack_span(effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             _end(job, effect, error)
+        finally:
+            forget(ident, before)
 
     def perform(self, job: Job, effect: Effect[object]) -> Effect[object] | None:
         """Perform what ``job`` waits for, on the calling thread.
@@ -255,12 +268,17 @@ class Interpreter:
         Returns:
             What it waits for next; ``None`` when it has ended.
         """
+        ident = get_ident()
+        before = NOTES.get(ident)
+        NOTES[ident] = job
         try:
             answer = self._waited_for(effect, job.since)
             job.since = monotonic_ns()
             return _go_on(job, answer)
         except BaseException as error:  # noqa: BLE001 -- the same
             _end(job, effect, error)
+        finally:
+            forget(ident, before)
 
     def try_perform(self, job: Job, effect: Effect[object], on_ready: Ready, *, leave: bool = False) -> bool:
         """Perform what ``job`` waits for if that is there; else leave it, and have ``on_ready`` called when it is.
@@ -297,7 +315,8 @@ class Interpreter:
             The effect's answer.
         """
         try:
-            return cast("A", self._waited_for(effect, monotonic_ns()))
+            with noted(effect.slot, effect.doing) if effect.doing else nullcontext():
+                return cast("A", self._waited_for(effect, monotonic_ns()))
         except BaseException as error:  # noqa: BLE001 -- the same
             _raise_located(error, effect)
 
@@ -364,35 +383,15 @@ def _end(job: Job, effect: Effect[object], error: BaseException) -> NoReturn:
 
 
 def _raise_located(error: BaseException, effect: Effect[object]) -> NoReturn:
-    doing = effect.doing or effect.wait.name.lower().replace("_", " ")
-    found = located(error, effect.slot, doing, effect.index if effect.index >= 0 else None)
+    index = effect.index if effect.index >= 0 else None
+    if effect.doing or isinstance(error, MigpoolError) or not isinstance(error, Exception):
+        found = located(error, effect.slot, effect.doing, index)
+    else:
+        waiting = effect.wait.name.lower().replace("_", " ")
+        found = DeviceError(f"{raised(error)} in its {waiting}{said(error)}").located(effect.slot.name, index)
+        found.__cause__ = error
     try:
         raise found from found.__cause__
     finally:
         # An error that its own frame holds would keep all that the job held, until the collector runs.
         del found, error
-
-
-def located(error: BaseException, slot: Slot, doing: str, index: int | None = None) -> BaseException:
-    """Add the device and the chunk to an error; a plug-in's unexpected exception becomes one line, itself the cause.
-
-    Arguments:
-        doing: what the device was asked to do.
-        index: the chunk that it was about.
-    """
-    if isinstance(error, DeviceError):
-        return error.located(slot.name, index)
-    if isinstance(error, MigpoolError) or not isinstance(error, Exception):
-        return error
-    found = DeviceError(f"{type(error).__name__} in its {doing}: {error}")
-    found.__cause__ = error
-    return found.located(slot.name, index)
-
-
-def of(slot: Slot, doing: str, call: Callable[[], T]) -> T:
-    """Call a device outside of a job; an error says which device it was, and what it was doing."""
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001 -- whatever a plug-in raises becomes an error that names the device
-        found = located(error, slot, doing)
-        raise found from found.__cause__

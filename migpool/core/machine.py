@@ -8,8 +8,10 @@ from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from threading import Lock
 
+from migpool.core.calls import of
+from migpool.core.returned import attributes
 from migpool.device import ConfigChannel, Device, MemoryDevice
-from migpool.errors import UsageError
+from migpool.errors import DeviceError, UsageError
 from migpool.wire.sections import Kind, SectionHead
 
 RAM_IDSTR = "ram"
@@ -22,6 +24,7 @@ class Slot:
     Arguments:
         number: the place in the machine's order, from 0; the same at both ends for the same machine.
         device: the device.
+        plugin: the name of the plug-in that made it, for errors; may be empty.
 
     Attributes:
         lock: the device's own, for a config that does not need the big one.
@@ -29,10 +32,11 @@ class Slot:
         awaited: whether another slot's config is loaded after this one's.
     """
 
-    __slots__ = ("after", "awaited", "device", "lock", "name", "number")
+    __slots__ = ("after", "awaited", "device", "lock", "name", "number", "plugin")
 
-    def __init__(self, number: int, device: Device) -> None:
+    def __init__(self, number: int, device: Device, plugin: str = "") -> None:
         self.number = number
+        self.plugin = plugin
         self.device = device
         self.lock = Lock()
         self.after: tuple[int, ...] = ()
@@ -54,6 +58,7 @@ class Machine:
     Arguments:
         name: the machine's type, as it stands in the stream's configuration; both ends must agree.
         devices: in the order in which they are stopped, saved and loaded.
+        plugins: for each of them the name of the plug-in that made it, for errors; empty for none.
 
     Raises:
         UsageError: a device has no usable identity, or two have the same; there is more than one memory, or it is not
@@ -66,9 +71,11 @@ class Machine:
         sections: all the others.
     """
 
-    def __init__(self, name: str, devices: Sequence[Device]) -> None:
+    def __init__(self, name: str, devices: Sequence[Device], plugins: Sequence[str] = ()) -> None:
         self.name = name
-        self.slots = tuple(Slot(number, device) for number, device in enumerate(devices))
+        self.slots = tuple(
+            _slot(number, device, plugins[number] if plugins else "") for number, device in enumerate(devices)
+        )
         self.memory = self._find_memory()
         self.iterable = tuple(slot for slot in self.slots if slot.device.iterable)
         self.sections = tuple(slot for slot in self.slots if not slot.device.iterable and slot is not self.memory)
@@ -153,10 +160,6 @@ class Machine:
 
     def _add(self, slot: Slot) -> None:
         idstr, instance_id = slot.device.idstr, slot.device.instance_id
-        if not idstr or not idstr.isascii() or len(idstr) > 255:
-            raise UsageError(f"device {slot.number} has the idstr {idstr!r}: give it 1 to 255 ASCII characters")
-        if not 0 <= instance_id < 1 << 32:
-            raise UsageError(f"device {idstr} has the instance id {instance_id}: it must fit in 32 bits")
         if idstr == RAM_IDSTR and slot is not self.memory:
             raise UsageError(f"device {slot.number} is called {RAM_IDSTR}, but is no memory: give it another idstr")
         if self._by_identity.setdefault((idstr, instance_id), slot) is not slot:
@@ -193,7 +196,7 @@ class Machine:
 
     def close(self) -> None:
         """Close every device, whatever goes wrong in one of them; the first error is raised at the end."""
-        first = per_device(reversed(self.slots), lambda slot: slot.device.close())
+        first = per_device(reversed(self.slots), lambda slot: of(slot, "close", slot.device.close))
         if first is not None:
             raise first
 
@@ -228,6 +231,19 @@ class Crossing:
     def described(self) -> tuple[Slot, ...]:
         """The devices that are not iterable and cross over the multifd channels, in the order of their loading."""
         return tuple(slot for slot in (*self.jobs, *self.late_jobs) if not slot.device.iterable)
+
+
+def _slot(number: int, device: Device, plugin: str) -> Slot:
+    """The device's slot, if what it says of itself can be used.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        attributes(device, plugin)
+    except (DeviceError, ValueError) as error:
+        raise UsageError(f"device {number} {error}") from error
+    return Slot(number, device, plugin)
 
 
 class NamedDevice(Device):

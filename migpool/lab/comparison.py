@@ -20,6 +20,7 @@ from migpool.lab.analysis.why import analyse, representatives
 from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
+from migpool.lab.run.long_calls import Told
 from migpool.lab.run.processes import Observed, PairResult, ProcessPair
 from migpool.lab.run.result import LabResult, LowerBound, RunResult, round_line
 from migpool.migration.states import State
@@ -177,18 +178,22 @@ class Lab:
 
 
 class PlainProgress:
-    """One line for each round of pre-copy, and for each run that has ended."""
+    """One line for each round of pre-copy, each call of a device that lasts for long, and each run that has ended."""
 
     def __init__(self, console: Console, runs: int) -> None:
         self._console = console
         self._runs = runs
         self._ended = 0
         self._told = 0
+        self._calls = Told()
 
     def began(self, planned: Planned) -> None:
         """Nothing to say yet."""
 
     def observed(self, planned: Planned, now: Observed) -> None:
+        for call in self._calls.due(now.calls):
+            line = f"{planned.label}, run {planned.repeat}: {call}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         for told in now.rounds[self._told :]:
             self._console.print(f"{planned.label}, {round_line(told)}", markup=False, highlight=False)
         self._told = len(now.rounds)
@@ -227,6 +232,8 @@ class LiveProgress:
             said += f", {format_size(now.bytes)}{rate}"
         if now.rounds and now.source is State.ACTIVE:
             said = round_line(now.rounds[-1])
+        if now.calls:
+            said = str(now.calls[0])
         self._say(planned, said)
 
     def ended(self, run: Run) -> None:

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Final
 
-from migpool.core.interpreter import of
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled, PeerError, ProtocolError, TimeLimitExceeded, VerificationError
 from migpool.migration.report import boot_id, digest_of
@@ -125,7 +123,7 @@ class Completion:
         kept_back = []
         for slot in self._machine:
             theirs = return_path.digests.get(slot.number, b"")
-            ours = of(slot, "fingerprint", partial(digest_of, slot.device))
+            ours = digest_of(slot)
             if any(ours) and any(theirs):
                 verified[slot.number] = ours == theirs
             elif any(ours) and slot.number not in omitted:

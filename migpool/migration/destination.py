@@ -18,8 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
+from migpool.core.calls import of
 from migpool.core.effects import EndLiveTurn, Steps, Wait
-from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state
 from migpool.core.machine import Machine, Slot, in_lanes
 from migpool.core.stop_start import start
@@ -306,7 +307,7 @@ class Destination(Endpoint):
         for slot in self.machine:
             of(slot, "verify", slot.device.verify)
         for slot in self.machine if self._return_path.extended else ():
-            digest = of(slot, "fingerprint", partial(digest_of, slot.device))
+            digest = digest_of(slot)
             self._return_path.answer(Digest(slot.number, digest))
         self._return_path.answer(Shut(0))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, TypedDict
 
 from migpool.core.buffers import BufferPool
+from migpool.core.calls import of, traceback_of, under_way
 from migpool.core.cancel import CancelSwitch
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
@@ -24,6 +25,9 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.transport.address import Address
+
+CALLS = 2
+"""Calls of devices that last for long that an error names."""
 
 
 class EndOptions(TypedDict, total=False):
@@ -174,15 +178,17 @@ class Endpoint(ABC):
         self._switch.cancel(error)
         # A wait that was ended by the switch is a consequence; what the switch was thrown for is the reason.
         self._error = self._reason(self._switch.reason or error)
-        if isinstance(self._error, PeerError | TimeLimitExceeded) and (hint := self._scheduler.hint):
-            self._also = f"; {hint}"
+        if isinstance(self._error, PeerError | TimeLimitExceeded):
+            # Of what waits is told only which thread it is: here is what the devices do.
+            told = [*filter(None, [self._scheduler.hint]), *map(str, under_way()[:CALLS])]
+            self._also = "".join(f"; {one}" for one in told)
         if self.state not in FINAL:
             self._states.happen(Event.CANCEL if isinstance(self._error, Cancelled) else Event.FAIL)
 
     def _abort_devices(self) -> None:
         # Once the machine runs at the destination, its devices there are in use, and those here are done with.
         if self.state is not State.RUNNING:
-            per_device(self.machine, lambda slot: slot.device.abort())
+            per_device(self.machine, lambda slot: of(slot, "abort", slot.device.abort))
 
     def _undo_noting(self) -> None:
         try:
@@ -230,6 +236,8 @@ class Endpoint(ABC):
             threads_before=self._threads_before,
             remarks=tuple(self._scheduler.remarks()),
             peer_gone=isinstance(error, PeerGone),
+            waited=isinstance(error, PeerError | TimeLimitExceeded),
+            traceback=traceback_of(error),
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

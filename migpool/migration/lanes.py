@@ -16,11 +16,11 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from migpool.core import returned
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import EndLane, EndTurn, SavePart, Turn
 from migpool.core.interpreter import Handlers, Ready
 from migpool.device import DeviceError, Part, TaggedDevice
-from migpool.wire.devicestate import MAX_U32
 
 ENDED = -1
 
@@ -118,12 +118,10 @@ class Lanes:
         reader = self._readers[slot.number]
         with reader.changed:
             reader.active.add(effect)
-        part = device.save_part(chunk.buffer)
+        part = returned.part(slot, "save_part", device.save_part(chunk.buffer), chunk.size)
         if part is None:
             effect.index = ENDED
             return None
-        if not 0 < part.length <= chunk.size or not 0 <= part.tag <= MAX_U32:
-            raise DeviceError(f"save_part returned {part}: a tag of 32 bits and 1 to {chunk.size} bytes are allowed")
         chunk.length = part.length
         effect.index = part.tag
         with reader.changed:

@@ -16,10 +16,13 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk
+from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import (
     EndParts,
@@ -32,7 +35,7 @@ from migpool.core.effects import (
     Wait,
     WriteState,
 )
-from migpool.core.interpreter import Caller, Handlers, of
+from migpool.core.interpreter import Caller, Handlers
 from migpool.core.machine import Slot
 from migpool.core.trace import Tracer, pack_span
 from migpool.device import TaggedDevice
@@ -260,8 +263,8 @@ class LoadHandlers:
         """
         if queue.ready is None or queue.order.next != chunk.index:
             return False
-        device = queue.slot.device
-        target = of(queue.slot, "splice_fd", device.splice_fd)
+        slot = queue.slot
+        target = of(slot, "splice_fd", lambda: returned.descriptor(slot, "splice_fd", slot.device.splice_fd()))
         if target is None:
             return False
         spliced.offer(queue.slot.name, chunk, target)
@@ -302,14 +305,14 @@ class LoadHandlers:
 def _load_setup(effect: LoadSetup) -> None:
     device = effect.slot.device
     if effect.version is not None:
-        device.check_version(effect.version)
+        of(effect.slot, "check_version", partial(device.check_version, effect.version))
     device.load_setup(effect.data)
 
 
 def _load_config(effect: LoadConfig) -> None:
     device = effect.slot.device
     if effect.version is not None:
-        device.check_version(effect.version)
+        of(effect.slot, "check_version", partial(device.check_version, effect.version))
     device.load_config(effect.config)
 
 

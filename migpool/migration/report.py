@@ -8,8 +8,11 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migpool.core import returned
+from migpool.core.calls import of
+from migpool.core.machine import Slot
 from migpool.core.trace import Span
-from migpool.device import Device, Side
+from migpool.device import Side
 from migpool.migration.states import State
 from migpool.wire.returnpath import DIGEST_SIZE
 
@@ -81,6 +84,8 @@ class SideReport:
         threads_before: how many threads worked for the migration when its switchover began, the caller's included.
         remarks: what a reader should know of how the threading model went to work here, a sentence each.
         peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
+        waited: whether the error is that something did not come in time, or only shows that.
+        traceback: of what a device raised that it must not; empty without one.
     """
 
     side: Side
@@ -101,6 +106,8 @@ class SideReport:
     threads_before: int = 0
     remarks: tuple[str, ...] = ()
     peer_gone: bool = False
+    waited: bool = False
+    traceback: str = ""
 
     @property
     def precopied(self) -> int:
@@ -145,9 +152,9 @@ def peak_rss() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def digest_of(device: Device) -> bytes:
+def digest_of(slot: Slot) -> bytes:
     """A device's fingerprint as the return path carries it: 32 bytes, all zero without one."""
-    fingerprint = device.fingerprint()
+    fingerprint = of(slot, "fingerprint", lambda: returned.digest(slot, "fingerprint", slot.device.fingerprint()))
     if fingerprint is None:
         return bytes(DIGEST_SIZE)
     return fingerprint if len(fingerprint) == DIGEST_SIZE else hashlib.sha256(fingerprint).digest()

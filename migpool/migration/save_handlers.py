@@ -15,7 +15,9 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
+from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk, Conduit
+from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import (
     Acquire,
@@ -215,11 +217,11 @@ class SaveHandlers:
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
-        handlers.on(SaveSetup, lambda effect: effect.slot.device.save_setup())
+        handlers.on(SaveSetup, _save_setup)
         return handlers
 
     def _acquire(self, effect: Acquire) -> Chunk | Conduit:
-        if self._splice and effect.slot.number not in self._lanes and effect.slot.device.splice_fd() is not None:
+        if self._splice and effect.slot.number not in self._lanes and _splice_fd(effect.slot) is not None:
             conduit = Conduit(self._pool.size)
             self._conduits.append(conduit)
             return conduit
@@ -232,16 +234,15 @@ class SaveHandlers:
     def _read_state(self, effect: ReadState) -> int:
         chunk = effect.chunk
         if isinstance(chunk, Conduit):
-            fd = effect.slot.device.splice_fd()
+            fd = _splice_fd(effect.slot)
             if fd is None:
                 raise DeviceError("its descriptor for splice has gone while its state was read")
             chunk.length = os.splice(fd, chunk.inlet, chunk.size)
             return chunk.length
-        length = effect.slot.device.save_state(chunk.buffer)
-        if not 0 <= length <= chunk.size:
-            raise DeviceError(f"save_state says it filled {length} bytes of a buffer of {chunk.size}")
-        chunk.length = length
-        return length
+        chunk.length = returned.filled(
+            effect.slot, "save_state", effect.slot.device.save_state(chunk.buffer), chunk.size
+        )
+        return chunk.length
 
     def _credit(self, effect: Credit) -> int:
         return self._gates[effect.slot.number].wait(effect.index)
@@ -310,11 +311,11 @@ class SaveHandlers:
             self._bytes_of[number] += len(chunk)
 
     def _save_config(self, effect: SaveConfig) -> bytes | None:
-        device = effect.slot.device
-        if device.optional and not device.needed():
-            self._omitted.add(effect.slot.number)
+        slot = effect.slot
+        if slot.device.optional and not returned.truth(slot, "needed", slot.device.needed()):
+            self._omitted.add(slot.number)
             return None
-        config = device.save_config()
+        config = returned.content(slot, "save_config", slot.device.save_config())
         self._config_of[effect.slot.number] = len(config)
         return config
 
@@ -327,3 +328,11 @@ class SaveHandlers:
         for conduit in self._conduits:
             conduit.close()
         self._conduits.clear()
+
+
+def _save_setup(effect: SaveSetup) -> bytes:
+    return returned.content(effect.slot, "save_setup", effect.slot.device.save_setup())
+
+
+def _splice_fd(slot: Slot) -> int | None:
+    return of(slot, "splice_fd", lambda: returned.descriptor(slot, "splice_fd", slot.device.splice_fd()))

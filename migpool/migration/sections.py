@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from struct import Struct
 
+from migpool.core import returned
+from migpool.core.calls import of, wrong
 from migpool.core.machine import Machine, Slot
-from migpool.errors import DeviceError, ProtocolError
+from migpool.errors import ProtocolError
 from migpool.wire.records import setup_payload
 from migpool.wire.sections import Kind, Section, section
 from migpool.wire.unread import Buffer
@@ -29,7 +32,7 @@ def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
 
 def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
     """The FULL section of a device that is not iterable; its section id is its slot's number."""
-    return section(slot.head(Kind.FULL), [config] if slot.device.exact_config() else counted(config))
+    return section(slot.head(Kind.FULL), [config] if _exact(slot) else counted(config))
 
 
 def counted(data: Buffer) -> list[Buffer]:
@@ -60,12 +63,14 @@ class MachineSchema:
             ProtocolError: there is no such device.
         """
         slot = self.slot(idstr, instance_id)
-        try:
-            slot.device.check_version(version)
-            if slot.device.exact_config() and kind is Kind.FULL:
-                return slot.device.measure_config(data)
-        except DeviceError as error:
-            raise error.located(slot.name) from None
+        device = slot.device
+        of(slot, "check_version", lambda: device.check_version(version))
+        if kind is Kind.FULL and _exact(slot):
+            return of(
+                slot,
+                "measure_config",
+                lambda: returned.measured(slot, "measure_config", device.measure_config(data)),
+            )
         if len(data) < _LENGTH.size:
             return None
         length: int = _LENGTH.unpack_from(data)[0]
@@ -73,7 +78,7 @@ class MachineSchema:
 
     def within(self, slot: Slot, section: Section) -> bytes:
         """The config inside a FULL section, or the set-up data inside a START section."""
-        exact = slot.device.exact_config() and section.head.kind is Kind.FULL
+        exact = section.head.kind is Kind.FULL and _exact(slot)
         return bytes(section.payload) if exact else uncounted(section.payload)
 
     def slot(self, idstr: str, instance_id: int, offset: int = 0) -> Slot:
@@ -123,5 +128,18 @@ def _descriptions(slots: Sequence[Slot]) -> list[dict[str, object]]:
     return [
         {"name": slot.device.idstr, "instance_id": slot.device.instance_id, **own}
         for slot in slots
-        if (own := slot.device.describe_config()) is not None
+        if (own := of(slot, "describe_config", partial(_description, slot))) is not None
     ]
+
+
+def _description(slot: Slot) -> Mapping[str, object] | None:
+    own = returned.description(slot, "describe_config", slot.device.describe_config())
+    try:
+        json.dumps(own)
+    except (TypeError, ValueError, RecursionError):
+        raise wrong(slot, "describe_config", own, "what JSON can say") from None
+    return own
+
+
+def _exact(slot: Slot) -> bool:
+    return of(slot, "exact_config", lambda: returned.truth(slot, "exact_config", slot.device.exact_config()))

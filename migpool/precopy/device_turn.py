@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from migpool.core import returned
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import EndLiveTurn, Iterate, IterateInto
@@ -12,7 +13,6 @@ from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_live
 from migpool.core.machine import Slot
 from migpool.device import Pending
-from migpool.errors import DeviceError
 from migpool.precopy.rounds import Saved
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.records import data_record, end_payload, initial_data_sent
@@ -54,7 +54,7 @@ class DeviceTurns:
 
     def pending(self, slot: Slot) -> Pending:
         """Ask the device."""
-        return slot.device.pending()
+        return returned.pending(slot, "pending", slot.device.pending())
 
     def save(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Saved]:
         """Save about as many bytes of each device as are given with it, or less if it has less just now."""
@@ -144,8 +144,5 @@ def iterated(slot: Slot, chunk: Chunk) -> int:
     Raises:
         DeviceError: it says that it has filled more than there is.
     """
-    length = slot.device.iterate(chunk.buffer)
-    if not 0 <= length <= chunk.size:
-        raise DeviceError(f"iterate says it filled {length} bytes of a buffer of {chunk.size}")
-    chunk.length = length
-    return length
+    chunk.length = returned.filled(slot, "iterate", slot.device.iterate(chunk.buffer), chunk.size)
+    return chunk.length

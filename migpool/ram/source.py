@@ -23,8 +23,9 @@ from itertools import zip_longest
 from struct import Struct
 from time import monotonic_ns
 
+from migpool.core.calls import of
 from migpool.core.effects import EndRound, LookForDirty, SaveSetup, SendPages, TakePages
-from migpool.core.interpreter import Interpreter, Job, of
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Machine, Slot
 from migpool.device import MemoryDevice, Pending
@@ -193,7 +194,7 @@ class RamSource:
     def close(self) -> None:
         """Take the throttle away, and log no more. Harmless at any time."""
         self._auto_converge.end()
-        self._device.stop_dirty_log()
+        of(self._slot, "stop_dirty_log", self._device.stop_dirty_log)
 
     def let_go(self) -> None:
         """Hold no view of the memory any more: its owner may close it. Every job has ended."""

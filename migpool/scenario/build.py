@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import cast
 
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext, OptionValue, Side
-from migpool.errors import MigpoolError, PluginError, ScenarioError, UsageError
+from migpool.errors import BrokenDeviceError, MigpoolError, PluginError, ScenarioError, UsageError
 from migpool.scenario.messages import dotted, key_in_message
-from migpool.scenario.plugins import load_device_plugin
+from migpool.scenario.plugins import load_device_plugin, made_by
 from migpool.scenario.schema import DeviceEntry, Scenario
 
 
@@ -28,18 +28,25 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
     """
     where = where or scenario.name
     made: list[Device] = []
+    plugins: list[str] = []
     with ExitStack() as undo:
         for number, entry in enumerate(scenario.devices):
             # What TOML can hold and the scenario lets through (no dates, no null) is just what an option may be.
             options = cast("dict[str, OptionValue]", entry.options)
             devices = _make(entry, number, DeviceContext(side, options, entry.count, seed), where)
             for device in devices:
-                undo.callback(device.close)
+                undo.callback(_closed, device)
             _place(devices, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
             made += devices
-        machine = Machine(scenario.machine.name, made)
+            plugins += [entry.plugin] * len(devices)
+        machine = Machine(scenario.machine.name, made, plugins)
         undo.pop_all()
     return machine
+
+
+def _closed(device: Device) -> None:
+    with suppress(Exception, SystemExit):  # why the machine cannot be made is the error to tell
+        device.close()
 
 
 def _place(devices: Sequence[Device], entry: DeviceEntry, where: str) -> None:
@@ -68,7 +75,9 @@ def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -
     except PluginError as error:
         raise PluginError(f"{where}: {dotted((*place, 'plugin'))}: {error}") from error
     try:
-        devices = list(plugin(context))
+        devices = made_by(entry.plugin, plugin, context)
+    except BrokenDeviceError as error:
+        raise PluginError(f"{where}: {dotted(place)}: {error}") from error.__cause__
     except MigpoolError as error:
         key = key_in_message(str(error), {**entry.options, "count": entry.count})
         if key == "count":
@@ -77,16 +86,4 @@ def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -
             path = (*place, "options", key) if key else (*place, "options")
             raise ScenarioError(f"{where}: {dotted(path)}: {error}") from error
         raise
-    except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(f"{where}: {dotted(place)}: the device plug-in {entry.plugin!r} failed: {what}") from error
-    wrong = next((thing for thing in devices if not isinstance(thing, Device)), None)
-    if wrong is not None:
-        for device in devices:
-            if isinstance(device, Device):
-                device.close()
-        raise PluginError(
-            f"{where}: {dotted(place)}: the device plug-in {entry.plugin!r} returned a {type(wrong).__name__}, "
-            "but must return devices (migpool.device.Device)"
-        )
     return devices

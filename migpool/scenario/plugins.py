@@ -10,13 +10,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from traceback import extract_tb
 from typing import Final, Literal, TypeAlias, cast
 
-from migpool.device import DevicePlugin, Options, OptionValue
-from migpool.errors import PluginError, UsageError
+from migpool.core.calls import located, noted, raised, said, wrong
+from migpool.device import Device, DeviceContext, DevicePlugin, Options, OptionValue
+from migpool.errors import MigpoolError, PluginError, UsageError
 from migpool.scenario.messages import parse_toml
 from migpool.schedulers.base import Scheduler
 
@@ -94,6 +97,12 @@ def options_of(name: str) -> list[Options]:
     return [one for one in declared if one.plugin == name]
 
 
+def distribution(kind: Kind, name: str) -> str:
+    """The package that announces a plug-in, with its version; empty if that is not known. Nothing is imported."""
+    found = next(iter(entry_points(group=_GROUPS[kind], name=name.partition(":")[0])), None)
+    return f"{found.dist.name} {found.dist.version}" if found is not None and found.dist is not None else ""
+
+
 def load_device_plugin(name: str) -> DevicePlugin:
     """Import the device plug-in of that name.
 
@@ -101,6 +110,48 @@ def load_device_plugin(name: str) -> DevicePlugin:
         PluginError: there is none, with the names that there are; or it is broken, with its error.
     """
     return cast("DevicePlugin", _load("device", name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """The plug-in's function, as who is called."""
+
+    name: str
+    plugin: str
+    device: DevicePlugin
+
+
+def made_by(name: str, plugin: DevicePlugin, context: DeviceContext) -> list[Device]:
+    """Have a plug-in make its devices. The caller closes them.
+
+    Arguments:
+        name: the plug-in's.
+        plugin: what makes them.
+
+    Raises:
+        BrokenDeviceError: it raises something else than an error of migpool's, or what it returned are no devices.
+        MigpoolError: it refuses.
+    """
+    maker = _Maker(f"the device plug-in {name!r}", "", plugin)
+    try:
+        with noted(maker, "function"):
+            made = plugin(context)
+            devices = list(made) if isinstance(made, Iterable) else None
+    except MigpoolError:
+        raise  # it refuses, in its own words
+    except BaseException as error:  # noqa: BLE001 -- whatever a plug-in raises
+        found = located(error, maker, "function")
+        raise found from found.__cause__
+    if devices is None:
+        raise wrong(maker, "function", made, "a list of devices (migpool.device.Device)")
+    if all(isinstance(device, Device) for device in devices):
+        return devices
+    other = next(thing for thing in devices if not isinstance(thing, Device))
+    with suppress(Exception, SystemExit):
+        for device in devices:
+            if isinstance(device, Device):
+                device.close()
+    raise wrong(maker, "function", other, "a list of devices (migpool.device.Device), and nothing else in it")
 
 
 def load_scheduler(name: str) -> type[Scheduler]:
@@ -129,9 +180,8 @@ def _import(kind: Kind, point: EntryPoint) -> object:
     where = f"{_WORDS[kind]} {point.name!r} ({point.value})"
     try:
         loaded: object = point.load()
-    except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(f"{where} cannot be imported: {what}") from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{where} cannot be imported: {raised(error)}{said(error)}{_line_of(error)}") from error
     if kind == "scheduler":
         if not (isinstance(loaded, type) and issubclass(loaded, Scheduler)):
             what = f"the class {loaded.__name__}" if isinstance(loaded, type) else f"a {type(loaded).__name__}"
@@ -141,6 +191,12 @@ def _import(kind: Kind, point: EntryPoint) -> object:
     elif not callable(loaded):
         raise PluginError(f"{where} cannot be called: it must be a function that takes a DeviceContext")
     return loaded
+
+
+def _line_of(error: BaseException) -> str:
+    """The line of the plug-in's that could not be executed, in brackets; nothing if it did not come to one."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if "importlib" not in frame.filename][1:]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def _described(kind: Kind, point: EntryPoint) -> Plugin:

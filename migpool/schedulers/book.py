@@ -177,7 +177,7 @@ def _doing(job: Job) -> str:
     elif isinstance(effect, Credit):
         what = f"waits for credit for{chunk}"
     else:
-        what = f"is in its {effect.wait.name.lower().replace('_', ' ')}{chunk and ' of' + chunk}"
+        what = f"is in its {effect.doing or effect.wait.name.lower().replace('_', ' ')}{chunk and ' of' + chunk}"
     elsewhere = f" of {effect.slot.name}" if effect.slot is not job.slot else ""
     return f"{_named(job)} {what}{elsewhere} for {seconds:.1f} s"
 

@@ -220,7 +220,7 @@ def test_an_error_in_an_effect_ends_the_job_and_names_the_chunk(way: Way, error:
             ended.append("ended")
 
     job = Job("save", steps(), slot)
-    with pytest.raises(DeviceError, match=rf"device-0, chunk 3: {type(error).__name__} in its read: {error}"):
+    with pytest.raises(DeviceError, match=rf"device-0, chunk 3: {type(error).__name__} in its save_state: {error}"):
         way(interpreter, job)
     assert ended == ["ended"]
     assert job.effect is None

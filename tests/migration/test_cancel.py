@@ -321,4 +321,4 @@ def test_a_device_that_ignores_abort_is_named_and_holds_nobody_but_its_thread(
     canceller.join(LIMIT)
     assert sent.outcome is State.CANCELLED
     assert "these threads still run" in sent.error
-    assert "device-1 (save) is in its read of chunk 0" in sent.error
+    assert "device-1 (save) is in its save_state of chunk 0" in sent.error

@@ -136,7 +136,7 @@ def test_a_device_that_overfills_its_buffer_is_refused(tmp_path: Path) -> None:
             return len(buffer) + 1
 
     sent, _ = migrate(tmp_path, [Liar(0, b"x")], [Scripted(0)])
-    assert "device-0, chunk 0: save_state says it filled 16385 bytes of a buffer of 16384" in sent.error
+    assert "device-0, chunk 0: its save_state returned 16385: it must return the number" in sent.error
 
 
 def test_a_config_longer_than_a_chunk_says_what_to_do(tmp_path: Path) -> None:
@@ -253,4 +253,6 @@ def test_a_device_that_says_it_filled_what_cannot_be_is_named(tmp_path: Path, le
             return length
 
     sent, _ = migrate(tmp_path, [Liar(0, contents(KIB))], [Scripted(0)])
-    assert sent.error.startswith(f"device-0, chunk 0: save_state says it filled {length} bytes of a buffer of 16384")
+    assert sent.error.startswith(
+        f"device-0, chunk 0: its save_state returned {length}: it must return the number of bytes"
+    )

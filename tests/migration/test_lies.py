@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,9 +50,11 @@ def machine() -> list[Scripted]:
     return [*(Scripted(number, state) for number, state in enumerate(STATES)), Scripted(9, None, name="plain")]
 
 
-def lied_to(script: Script) -> tuple[SideReport, list[Scripted]]:
-    """Send a machine to a destination that loads nothing and says this."""
+def lied_to(script: Script, *, held: bool = False) -> tuple[SideReport, list[Scripted]]:
+    """Send a machine to a destination that loads nothing and says this. ``held``: not all is sent before it is heard."""
     source = machine()
+    if held:
+        source[0].block_in("save_state", threading.Event())
     how = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=1)
     with tempfile.TemporaryDirectory() as folder:
         there = LyingDestination(Path(folder) / "s", machine(), how.channels, script)
@@ -83,7 +86,7 @@ def test_a_destination_that_says_all_that_it_should_is_believed() -> None:
 def test_what_comes_too_early_is_a_protocol_error_and_the_machine_stays(early: Message, phase: Phase) -> None:
     script: dict[Phase, list[bytes]] = {"greeted": WELCOMED, "end": [RUNS, encode(Shut(0))]}
     script[phase] = [*script.get(phase, []), encode(early)]
-    report, source = lied_to(script)
+    report, source = lied_to(script, held=phase == "switchover")
     assert report.outcome is State.FAILED
     assert f"return path: {type(early).__name__.upper()} at byte" in report.error
     assert all(device.running for device in source)

@@ -86,7 +86,7 @@ def test_a_tag_that_a_device_gives_twice_is_named(tmp_path: Path, models: Models
     ("part", "words"),
     [
         (Part(1, 0), "Part(tag=1, length=0)"),
-        (Part(1, 4 * KIB + 1), "1 to 4096 bytes are allowed"),
+        (Part(1, 4 * KIB + 1), "a length of 1 to 4096 bytes"),
         (Part(-1, 5), "a tag of 32 bits"),
         (Part(1 << 32, 5), "a tag of 32 bits"),
     ],

@@ -75,7 +75,11 @@ def test_a_plugin_is_told_what_the_scenario_says(plugins: Plugins) -> None:
         (UsageError("count is 3, too many"), ScenarioError, "f.toml: devices[1].count: count is 3"),
         (UsageError("give more"), ScenarioError, "f.toml: devices[1].options: give more"),
         (DeviceError("the process cannot be started"), DeviceError, "the process cannot be started"),
-        (KeyError("oops"), PluginError, "f.toml: devices[1]: the device plug-in 'bad' failed: KeyError: 'oops'"),
+        (
+            KeyError("a"),
+            PluginError,
+            "f.toml: devices[1]: the device plug-in 'bad': KeyError in its function: 'a': only a ",
+        ),
     ],
 )
 def test_a_plugin_that_fails_is_told_of_with_its_place_and_the_others_are_closed(
@@ -90,7 +94,7 @@ def test_a_plugin_that_fails_is_told_of_with_its_place_and_the_others_are_closed
 
 
 def test_what_is_no_device_is_refused(plugins: Plugins) -> None:
-    with pytest.raises(PluginError, match="returned a str, but must return devices"):
+    with pytest.raises(PluginError, match="its function returned 'a device': it must return a list of devices"):
         build_machine(scenario({"plugin": "wrong"}), "source", 1)
     assert plugins.closed == [9]
 

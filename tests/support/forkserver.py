@@ -37,7 +37,7 @@ IMPORTED: Final = (
     *("migpool.cli.app", "migpool.cli.oneside", "migpool.cli.runs"),
     *(f"migpool.cli.commands.{name}" for name in ("conformance", "plugins", "run", "send")),
     *(f"migpool.schedulers.{name}" for name in ("blocking_aware", "inline", "poll", "pool", "receiver")),
-    "migpool.conformance.models",
+    "migpool.conformance.course",
     *(f"migpool_plugins.{name}.device" for name in ("guest", "vcpu", "vfio", "vmsd")),
     *("migpool_plugins.vfio.emulated", "migpool_plugins.vfio.server", "migpool_plugins.vfio.vfiouser.backend"),
 )

@@ -1,11 +1,20 @@
-"""A package that ``migpool new-device`` or ``new-model`` wrote: made known to Python, and tested by its own tests."""
+"""Packages with plug-ins, made known to Python without a build: what ``migpool new-device`` wrote, or a made one."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.support.commandline import announced
 
 
 def announce(package: Path) -> None:
@@ -17,6 +26,24 @@ def announce(package: Path) -> None:
     ((group, points),) = project["entry-points"].items()
     lines = [f"{name} = {target}" for name, target in points.items()]
     (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+
+@contextlib.contextmanager
+def installed(module: ModuleType, name: str, folder: Path, entry_points: str) -> Iterator[None]:
+    """A copy of a module as a package of its own, as an installer would leave it; for this process and those it starts.
+
+    Arguments:
+        name: the copy's, and the package's.
+        entry_points: what it announces, as ``entry_points.txt`` has it.
+    """
+    assert module.__file__ is not None
+    shutil.copy(module.__file__, folder / f"{name.replace('-', '_')}.py")
+    announced(folder, name, entry_points)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder))
+        yield
+    importlib.invalidate_caches()
 
 
 def run_pytest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

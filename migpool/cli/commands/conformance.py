@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from migpool.cli.options import Debug, complete_model, complete_models
 from migpool.errors import UsageError
-
-if TYPE_CHECKING:
-    from migpool.conformance.check import Check, CheckResult
 
 
 def complete_plugin(incomplete: str) -> list[str]:
@@ -47,22 +43,30 @@ def conformance(
         bool, typer.Option("--no-fingerprint", help="Its devices can have none.", show_default=False)
     ] = False,
     limit: Annotated[float, typer.Option("--limit", metavar="SECONDS", min=1, help="For one check.")] = 60.0,
+    total: Annotated[
+        float | None,
+        typer.Option("--total", metavar="SECONDS", min=1, help="For all (default: 10 times the limit of one)."),
+    ] = None,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report for a review.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON.")] = None,
     _: Debug = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Check a device plug-in, or a threading model: does it keep what its interface promises?
 
-    A device plug-in's own devices are migrated in this process under every threading model,
-    with short buffers and tight memory, cancelled at one wait after the other, failed in one
-    call after the other, and given damaged input. One that has state and no fingerprint has
-    failed, unless it can have none.
+    A device plug-in's own devices are called one method after the other, migrated under every
+    threading model, with short buffers and tight memory, cancelled at one wait after the other,
+    failed in one call after the other, and given damaged input. One that has state and no
+    fingerprint has failed, unless it can have none.
 
-    A threading model is given jobs at each end that it is for, in a process of its own: they
-    must run once, in order, all of them; errors, cancels and devices that ignore abort must
-    end it; no thread may be left.
+    A threading model is given jobs at each end that it is for: they must run once, in order, all
+    of them; errors, cancels and devices that ignore abort must end it; no thread may be left.
+
+    Checks run in a process of their own, which is ended when one does not end in its time; what
+    could only follow from a mistake that was found is not run. --debug shows the traceback.
 
     Exit codes: 0 it conforms, 1 it does not, 2 wrong usage.
 
@@ -78,43 +82,38 @@ def conformance(
         raise UsageError(
             "--option, --count, --models, --every-wait, --no-fingerprint are for devices: leave them out with --model"
         )
+    from migpool.cli.invocation import Invocation
     from migpool.cli.output import check_writable, write
-    from migpool.conformance.check import Outcome
-    from migpool.conformance.devices import device_runs
-    from migpool.conformance.models import FIRST
-    from migpool.conformance.models.child import model_runs
-    from migpool.conformance.showing import Report
+    from migpool.conformance.check import CheckResult
+    from migpool.conformance.course import device_course, model_course
+    from migpool.conformance.showing import Report, heading, lines
     from migpool.lab.report.table import console_for
+    from migpool.scenario.plugins import distribution
 
     check_writable(markdown, json_file)
     console = console_for(sys.stdout)
+    debug = context.ensure_object(Invocation).debug
+    course = (
+        model_course(model, limit, total)
+        if model
+        else device_course(
+            plugin, option or [], count, models, limit, total, every_wait=every_wait, comparable=not no_fingerprint
+        )
+    )
+    width = console.width if console.is_terminal else 0
     findings: list[CheckResult] = []
-    broken: set[str] = set()
-    with ExitStack() as stack, console.status("") as status:
-        runs: Sequence[tuple[Check[Any], Callable[[], CheckResult]]]
-        if model:
-            runs = model_runs(model, limit, stack.callback)
-        else:
-            given = {"every_wait": every_wait, "comparable": not no_fingerprint}
-            runs = device_runs(plugin, option or [], count, models, limit, **given)
-        for check, run in runs:
-            if check.under not in broken:
-                status.update(f"{len(findings) + 1}/{len(runs)}  {check}: {check.about}")
-                findings.append(run())
-                if check.name == FIRST and findings[-1].outcome is Outcome.FAILED:
-                    broken.add(check.under)
-    report = Report(plugin or model, _package(plugin or model, bool(model)), ", ".join(option or []), findings)
-    console.print(report.table())
+    with closing(course), console.status("") as status:
+        console.print(heading(plugin or model, course), soft_wrap=True)
+        for check in course.checks:
+            status.update(f"{len(findings) + 1}/{len(course.checks)}  {check}: {check.about}")
+            findings.append(course.run(check))
+            for line in lines(findings[-1], course.checks, width, debug=debug):
+                console.print(line, soft_wrap=True)
+    package = distribution("scheduler" if model else "device", plugin or model)
+    report = Report(plugin or model, package, ", ".join(option or []), findings)
+    console.print(report.closing(), soft_wrap=True)
     if markdown is not None:
         write(markdown, report.markdown())
     if json_file is not None:
         write(json_file, report.to_json())
     raise typer.Exit(1 if report.failed else 0)
-
-
-def _package(name: str, model: bool) -> str:
-    from migpool.scenario.plugins import describe
-
-    plain, kind = name.partition(":")[0], "scheduler" if model else "device"
-    found = (one for one in describe() if one.kind == kind and one.name == plain)
-    return next((f"{one.distribution} {one.version}".strip() for one in found), "")

@@ -1,24 +1,32 @@
-"""Checks that call a device directly: its identity, what it keeps, damaged input, an abort."""
+"""Checks that call a device directly: the order of its chunks, what it keeps, damaged and missing state."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
-from migpool.conformance.pairing import SIDES
-from migpool.device import Device, DeviceError, Part, Pending, TaggedDevice
+from migpool.core.calls import place_of
+from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
+from migpool.errors import BrokenDeviceError
 from migpool.flow.window import Reassembly
-from migpool.wire.devicestate import MAX_U32
+from migpool.units import MIB
 
 CHUNK: Final = 1 << 16
 ABORT_LIMIT: Final = 2.0
 """Seconds in which a call must have ended after ``abort``."""
 WINDOWS: Final = (1, 2, 8)
+POISON: Final = b"\xa5"
+NAME: Final = "fingerprint"
+NONE: Final = "no fingerprint"
+SAME: Final = "a fingerprint that is always the same"
+"""Causes of several findings."""
+KEPT: Final = 64
+"""How many buffers are looked at again later."""
+ENDLESS: Final = 64 * MIB
+"""Bytes of state after which a device that said that it had far less is told to have no end."""
 
 
 class Chunk(NamedTuple):
@@ -36,25 +44,13 @@ class Saved(NamedTuple):
     config: bytes
 
 
-def identity(subject: Subject) -> str:
-    """The same devices at both ends, each with a name of its own; pending sizes make sense and do not block."""
-    names: list[list[tuple[str, int, bool]]] = []
-    for side in SIDES:
-        with closing(subject.machine(side)) as machine:  # which refuses a name that is wrong or there twice
-            devices = [slot.device for slot in machine]
-            names.append([(one.idstr, one.instance_id, one.iterable) for one in devices])
-            for device in devices:
-                _sane(device)
-    if names[0] != names[1]:
-        raise Failure(f"the source has {names[0]} and the destination {names[1]}: make the same devices at both ends")
-    return f"{len(names[0])} devices"
-
-
 def out_of_order(subject: Subject) -> str:
     """Load chunks that arrived in the worst order a window allows: each window's last one first."""
     loaded = 0
     for window in WINDOWS:
         with pairs_of(subject) as pairs:
+            if any(isinstance(source, MemoryDevice) for source, _ in pairs):
+                raise NotApplicable("the machine has a memory, whose pages cross in a whole migration only")
             for source, destination in pairs:
                 saved = save(source)
                 destination.load_setup(saved.setup)
@@ -72,25 +68,60 @@ def out_of_order(subject: Subject) -> str:
     return f"{loaded} chunks, windows of {', '.join(map(str, WINDOWS))}"
 
 
+def resumes(subject: Subject) -> str:
+    """A device that was saved and runs again saves all of its state at the next migration."""
+    with pairs_of(subject) as pairs:
+        for source, _ in pairs:
+            save(source)
+        for source, _ in pairs:
+            source.wake()
+        for source, _ in pairs:
+            source.resume()
+        for source, destination in pairs:
+            where = place_of(source, "resume")
+            try:
+                saved = save(source)
+                take_state(destination, saved)
+                if not isinstance(destination, MemoryDevice):
+                    destination.load_config(saved.config)
+            except DeviceError as error:
+                raise Failure(f"after resume() what it saves cannot be loaded: {error}{where}") from error
+            if source.iterable:
+                destination.wake()
+                destination.start()
+                if source.fingerprint() != destination.fingerprint():
+                    raise Failure(f"{source.idstr}: after resume() it does not save all of its state{where}")
+    return "saved and loaded after resume()"
+
+
 def keeps_no_buffer(subject: Subject) -> str:
-    """A buffer is the device's only during the call: no view of it may be kept."""
+    """A buffer is the device's only during the call: it is overwritten afterwards, and no view of it may be kept."""
+    moved = 0
     with pairs_of(subject) as pairs:
         for source, destination in pairs:
             if not source.iterable:
                 continue
-            setup = begin_saving(source)
-            destination.load_setup(setup)
-            room = bytearray(CHUNK)
-            chunk = read_one(source, room)
             tagged = isinstance(source, TaggedDevice)
-            _must_be_free(room, source, "save_part" if tagged else "save_state")
-            if chunk is not None:
+            destination.load_setup(begin_saving(source))
+            chunks, rooms = _read_into_many(source, "save_part" if tagged else "save_state")
+            config = source.save_config()
+            _must_be_untouched(rooms, source, "save_part" if tagged else "save_state")
+            rooms.clear()
+            for chunk in chunks:
                 part = bytearray(chunk.data)
-                with memoryview(part) as view:
-                    load_one(destination, chunk.tag, view)
-                _must_be_free(part, destination, "load_part" if tagged else "load_state")
-            return "given back after each call"
-    raise NotApplicable("no device is iterable")
+                load_one(destination, chunk.tag, memoryview(part))
+                _give_back(part, destination, "load_part" if tagged else "load_state", rooms)
+            _run(destination, config)
+            _must_be_untouched(rooms, destination, "load_part" if tagged else "load_state")
+            if source.fingerprint() != destination.fingerprint():
+                raise Failure(
+                    f"{destination.idstr}: its state is not the source's when each buffer is overwritten after its "
+                    f"call: copy what must outlast the call{place_of(destination, 'load_state')}"
+                )
+            moved += len(chunks)
+    if not moved:
+        raise NotApplicable("no device is iterable")
+    return f"{moved} buffers, given back after each call"
 
 
 def damaged_config(subject: Subject) -> str:
@@ -110,7 +141,7 @@ def damaged_config(subject: Subject) -> str:
                 saved = save(source)
                 take_state(destination, saved)
                 tried += 1
-                refused += _refuses(destination, what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
+                refused += _refuses(what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
     return f"{refused} of {tried} refused"
 
 
@@ -124,12 +155,14 @@ def missing_state(subject: Subject) -> str:
             destination.load_setup(saved.setup)
             for chunk in saved.chunks[:-1]:
                 load_one(destination, chunk.tag, memoryview(chunk.data))
-            if not _refuses(destination, "a config before the last chunk", lambda: _run(destination, saved.config)):  # noqa: B023
+            if not _refuses("a config before the last chunk", lambda: _run(destination, saved.config)):  # noqa: B023
                 ours, theirs = source.fingerprint(), destination.fingerprint()
                 if ours is None or ours == theirs:
                     raise Failure(
                         f"{destination.idstr}: it started without its last chunk and did not notice: "
                         "check in load_config that all state has come, or give it a fingerprint"
+                        f"{place_of(destination, 'load_config')}",
+                        cause=NONE if ours is None else SAME,
                     )
                 return "not refused, but its fingerprint tells"
             return "refused"
@@ -157,48 +190,62 @@ def fingerprints(subject: Subject) -> str:
     if subject.comparable and any(one.comparable for one in without):
         raise Failure(
             f"{names}: state and no fingerprint, so that no migration of it is ever verified: return one, or say that "
-            "there can be none (comparable = False in the class, --no-fingerprint here)"
+            f"there can be none (comparable = False in the class, --no-fingerprint here){place_of(without[0], NAME)}",
+            cause=NONE,
         )
     return f"not compared: {names} can have none"
 
 
-def aborts(subject: Subject) -> str:
-    """An abort ends a call at once, may come twice and at any time; afterwards the device resumes and saves again."""
-    seen = 0
-    with closing(subject.machine("source")) as machine:
-        for device in [slot.device for slot in machine]:
-            begin_saving(device)
-            ended = _in_thread(lambda: _read_all(device))  # noqa: B023
-            began = time.monotonic()
-            device.abort()
-            device.abort()
-            if not ended.wait(ABORT_LIMIT):
-                raise Failure(f"{device.idstr}: save_state went on for {ABORT_LIMIT:g} s after abort()")
-            seen = max(seen, int((time.monotonic() - began) * 1000))
-            device.wake()
-            device.resume()
-            again = save(device)
-            device.resume()
-            if sorted(again.chunks) != sorted(save(device).chunks) and device.fingerprint() is None:
-                raise Failure(f"{device.idstr}: after resume() it saves another state than before")
-    return f"ended within {seen} ms"
+def changed_state(subject: Subject) -> str:
+    """A chunk whose bytes were all changed on the way must be noticed, by the device or by its fingerprint."""
+    refused = told = 0
+    with pairs_of(subject) as pairs:
+        for source, destination in pairs:
+            saved = save(source)
+            if not saved.chunks:
+                continue
+            at = len(saved.chunks) // 2
+            changed = Chunk(saved.chunks[at].tag, bytes(byte ^ 0xFF for byte in saved.chunks[at].data))
+            try:
+                take_state(destination, saved._replace(chunks=[*saved.chunks[:at], changed, *saved.chunks[at + 1 :]]))
+                _run(destination, saved.config)
+            except DeviceError:
+                refused += 1
+                continue
+            ours, theirs = source.fingerprint(), destination.fingerprint()
+            if (ours is None or theirs is None) and not (subject.comparable and destination.comparable):
+                continue
+            if ours is None or theirs is None:
+                raise Failure(
+                    f"{destination.idstr}: nobody noticed that chunk {at} had come changed, and it has no fingerprint: "
+                    "nothing proves that what arrived is what left; return a digest of the state in fingerprint"
+                    f"{place_of(destination, NAME)}",
+                    cause=NONE,
+                )
+            if ours == theirs:
+                raise Failure(
+                    f"{destination.idstr}: chunk {at} had come changed, and its fingerprint is the source's all the "
+                    f"same: make it a digest of all the state{place_of(destination, NAME)}",
+                    cause=SAME,
+                )
+            told += 1
+    if not refused + told:
+        raise NotApplicable("no device has state in chunks that can be compared")
+    return f"{refused} refused it, {told} fingerprints told"
 
 
 # ------------------------------------------------------------------ steps
+
+
+def directly(made: Callable[[], object]) -> object:
+    """Make a call here."""
+    return made()
 
 
 @contextmanager
 def pairs_of(subject: Subject) -> Iterator[list[tuple[Device, Device]]]:
     with subject.machines() as (source, destination):
         yield [(ours.device, theirs.device) for ours, theirs in zip(source, destination, strict=True)]
-
-
-def _sane(device: Device) -> None:
-    pending = device.pending()
-    if not isinstance(pending, Pending) or min(pending.precopy, pending.stopcopy, pending.initial) < 0:
-        raise Failure(f"{device.idstr}: pending() returned {pending!r}: return a Pending with sizes of 0 or more")
-    if pending.initial > pending.precopy:
-        raise Failure(f"{device.idstr}: pending() says more initial bytes than pre-copy bytes: they are a part of them")
 
 
 def begin_saving(device: Device) -> bytes:
@@ -209,24 +256,13 @@ def begin_saving(device: Device) -> bytes:
 
 
 def read_one(device: Device, room: bytearray) -> Chunk | None:
-    """What one call fills ``room`` with; ``None`` at the end."""
-    with memoryview(room) as view:
-        if isinstance(device, TaggedDevice):
-            part = device.save_part(view)
-            if part is None:
-                return None
-            if not isinstance(part, Part) or not 0 <= part.tag <= MAX_U32:
-                raise Failure(
-                    f"{device.idstr}: save_part returned {part!r}: return a Part with a tag of 32 bits, or None"
-                )
-            tag, length, method = part.tag, part.length, "save_part"
-        else:
-            tag, length, method = -1, device.save_state(view), "save_state"
-            if length == 0:
-                return None
-        if not 0 < length <= len(room):
-            raise Failure(f"{device.idstr}: {method} says it filled {length} bytes of a buffer of {len(room)}")
-        return Chunk(tag, bytes(view[:length]))
+    """What one call fills ``room`` with; ``None`` at the end. The call itself is checked by the guard."""
+    view = memoryview(room)  # not released here: who keeps it is found
+    if isinstance(device, TaggedDevice):
+        part = device.save_part(view)
+        return None if part is None else Chunk(part.tag, bytes(room[: part.length]))
+    length = device.save_state(view)
+    return Chunk(-1, bytes(room[:length])) if length else None
 
 
 def load_one(device: Device, tag: int, data: memoryview) -> None:
@@ -237,18 +273,41 @@ def load_one(device: Device, tag: int, data: memoryview) -> None:
         device.load_state(data)
 
 
-def _read_all(device: Device) -> list[Chunk]:
+def read_all(device: Device, on: Callable[[Callable[[], object]], object] = directly) -> list[Chunk]:
+    """All state of a device that stands, to its end.
+
+    Arguments:
+        on: makes each call.
+
+    Raises:
+        Failure: it does not come to its end.
+    """
     chunks: list[Chunk] = []
+    if not device.iterable:
+        return chunks
     room = bytearray(CHUNK)
-    while device.iterable and (chunk := read_one(device, room)) is not None:
+    left = device.pending()
+    most = ENDLESS + 16 * (left.precopy + left.stopcopy)
+    method, end = ("save_part", "None") if isinstance(device, TaggedDevice) else ("save_state", "0")
+    given = 0
+    read: list[Chunk | None] = []
+    while given <= most:
+        read.clear()
+        on(lambda: read.append(read_one(device, room)))
+        if (chunk := read[0]) is None:
+            return chunks
         chunks.append(chunk)
-    return chunks
+        given += len(chunk.data)
+    raise Failure(
+        f"{device.idstr}: {method} has given {given} bytes and has not come to an end, where pending said "
+        f"{left.precopy + left.stopcopy}: return {end} when all state has been saved{place_of(device, method)}"
+    )
 
 
 def save(device: Device) -> Saved:
     """All that a device gives from its set-up to its config; it stands afterwards."""
     setup = begin_saving(device)
-    return Saved(setup, _read_all(device), device.save_config())
+    return Saved(setup, read_all(device), device.save_config())
 
 
 def take_state(device: Device, saved: Saved) -> None:
@@ -275,24 +334,46 @@ def _load_backwards(device: Device, saved: Saved, window: int) -> int:
     return len(saved.chunks)
 
 
-def _must_be_free(room: bytearray, device: Device, method: str) -> None:
+def _read_into_many(device: Device, method: str) -> tuple[list[Chunk], list[bytearray]]:
+    """All state, each chunk read into a buffer of its own; and the last of these, overwritten."""
+    chunks: list[Chunk] = []
+    rooms: list[bytearray] = []
+    while True:
+        room = bytearray(CHUNK)
+        chunk = read_one(device, room)
+        _give_back(room, device, method, rooms)
+        if chunk is None:
+            return chunks, rooms[-KEPT:]
+        chunks.append(chunk)
+
+
+def _give_back(room: bytearray, device: Device, method: str, rooms: list[bytearray]) -> None:
     try:
         room.append(0)  # cannot be done while somebody holds a view
     except BufferError:
         raise Failure(
             f"{device.idstr}: {method} keeps a view of the buffer it was given: copy what must outlast the call"
+            f"{place_of(device, method)}"
         ) from None
+    room[:] = POISON * len(room)
+    rooms.append(room)
 
 
-def _refuses(device: Device, what: str, call: Callable[[], None]) -> bool:
+def _must_be_untouched(rooms: Sequence[bytearray], device: Device, method: str) -> None:
+    if any(room.count(POISON) != len(room) for room in rooms):
+        raise Failure(
+            f"{device.idstr}: its buffer was written after {method} had returned: fill it during the call"
+            f"{place_of(device, method)}"
+        )
+
+
+def _refuses(what: str, call: Callable[[], None]) -> bool:
     try:
         call()
+    except BrokenDeviceError as error:
+        raise Failure(f"{what}: {error}") from error.__cause__
     except DeviceError:
         return True
-    except Exception as error:
-        raise Failure(
-            f"{device.idstr}: {what} raises {type(error).__name__} ({error}): raise DeviceError with one line"
-        ) from error
     return False
 
 
@@ -301,17 +382,3 @@ def _run(device: Device, config: bytes) -> None:
     device.wake()
     device.start()
     device.verify()
-
-
-def _in_thread(call: Callable[[], object]) -> threading.Event:
-    begun, ended = threading.Event(), threading.Event()
-
-    def run() -> None:
-        begun.set()
-        with suppress(DeviceError):
-            call()
-        ended.set()
-
-    threading.Thread(target=run, name="conformance", daemon=True).start()
-    begun.wait()
-    return ended

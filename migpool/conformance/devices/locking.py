@@ -17,10 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from migpool.conformance.check import Failure, NotApplicable
+from migpool.conformance.check import Failure, NotApplicable, Refused
 from migpool.conformance.devices.calling import Saved, save, take_state
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import spread
+from migpool.core.calls import files_of
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceError, Side
 
@@ -68,11 +69,11 @@ def _saves(devices: Sequence[Device], saved: Sequence[Saved]) -> int:
         if again[first] is None or again[second] is None:
             continue
         ours, theirs = devices[first], devices[second]
-        count = _Held(ours.save_config, _files(ours)).run_through()
+        count = _Held(ours.save_config, files_of(ours)).run_through()
         for step in _some(count, STEPS):
             if time.monotonic() > deadline:
                 return meetings
-            held = _Held(ours.save_config, _files(ours), step + 1)
+            held = _Held(ours.save_config, files_of(ours), step + 1)
             found = _meet(held, _Call(theirs.save_config), grace, ours, theirs, "save")
             for device, before, now in zip((ours, theirs), (alone[first], alone[second]), found, strict=True):
                 if before is not None and now != before:
@@ -100,13 +101,13 @@ def _loads(
         if before is None:
             continue
         with _all_but(subject, saved, before) as devices:
-            count = _Held(_loading(devices[first], saved[first]), _files(devices[first])).run_through()
+            count = _Held(_loading(devices[first], saved[first]), files_of(devices[first])).run_through()
         for step in _some(count, STEPS):
             if time.monotonic() > deadline:
                 return meetings
             with _all_but(subject, saved, before) as devices:
                 ours, theirs = devices[first], devices[second]
-                held = _Held(_loading(ours, saved[first]), _files(ours), step + 1)
+                held = _Held(_loading(ours, saved[first]), files_of(ours), step + 1)
                 _meet(held, _Call(_loading(theirs, saved[second])), grace, ours, theirs, "load")
                 _start(devices, saved, {first, second, *before})
                 for place, device in ((first, ours), (second, theirs)):
@@ -151,7 +152,7 @@ def _machines(subject: Subject, side: Side, stack: ExitStack) -> list[Device]:
     if len(machines[0].slots) == 1:
         try:
             machines.append(stack.enter_context(closing(subject.machine(side, seed=2))))
-        except DeviceError as error:
+        except Refused as error:
             why = f"there is one device, and no second one can be made ({error}): try --count 2"
             raise NotApplicable(why) from None
     return [slot.device for machine in machines for slot in machine]
@@ -313,20 +314,3 @@ def _fail(device: Device, ours: Device, theirs: Device, what: str, held: _Held[A
         f"{_name(device)}: with {other} while {what}_config of {_name(ours)} stood at {held.where}, its {what}_config "
         f'{wrong}: they share something; {what}_lock = "{declared}" is too little, or each needs its own'
     )
-
-
-def _files(device: Device) -> tuple[str, ...]:
-    """The folder of the package, or the file of the module, of each class that the device is made of."""
-    return tuple(_places(device))
-
-
-def _places(device: Device) -> Iterator[str]:
-    for kind in type(device).__mro__:
-        top = kind.__module__.partition(".")[0]
-        if kind in (object, Device) or kind.__module__.startswith("migpool.device"):
-            continue
-        module = sys.modules.get(top)
-        for folder in getattr(module, "__path__", ()):
-            yield f"{folder}/"
-        if (file := getattr(module, "__file__", None)) is not None:
-            yield file

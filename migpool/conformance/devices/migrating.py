@@ -25,6 +25,7 @@ from migpool.conformance.pairing import (
     settings_with,
     spread,
 )
+from migpool.core.calls import place_of
 from migpool.core.machine import Machine
 from migpool.device import Side, TaggedDevice
 from migpool.lab.run.side import Footprint, footprint
@@ -149,16 +150,18 @@ def leaves_nothing(subject: Subject, model: Model) -> str:
         _verified(subject, model, ROOMY)
     after, holds = _held()
     tracemalloc.stop()
+    with closing(subject.machine("source")) as machine:
+        where = place_of(machine.slots[0].device, "close")
     if before is not None and after is not None:
         for what in ("threads", "descriptors"):
             if (more := getattr(after, what) - getattr(before, what)) > 0:
-                raise Failure(f"{more} more {what} after {REPEATS} migrations: give them back in close()")
+                raise Failure(f"{more} more {what} after {REPEATS} migrations: give them back in close(){where}")
         grown = after.resident_bytes - before.resident_bytes
         if grown > GROWTH:
             raise Failure(f"the process grew by {grown >> 20} MiB in {REPEATS} migrations: something keeps the state")
     if holds - held > KEPT:
         raise Failure(
-            f"{(holds - held) // REPEATS >> 10} KiB more for each migration: close() does not give up everything"
+            f"{(holds - held) // REPEATS >> 10} KiB more for each migration: close() does not give up everything{where}"
         )
     return f"{REPEATS} migrations, nothing left of them"
 
@@ -231,7 +234,8 @@ def _cancel_at(subject: Subject, model: Model, side: Side, position: int) -> boo
 
 def _resumed(migrated: Migrated, when: str) -> None:
     if "; and then: " in migrated.source.error:
-        raise Failure(f"{when} a device did not resume: {migrated.source.error.partition('; and then: ')[2]}")
+        why = migrated.source.error.partition("; and then: ")[2]
+        raise Failure(f"{when} a device did not resume: {why}", cause=why)
 
 
 # ------------------------------------------------------------------ errors

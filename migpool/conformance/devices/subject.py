@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import ReferenceType, ref
 
-from migpool.conformance.check import Checked
+from migpool.conformance.check import Checked, Failure, Refused
+from migpool.conformance.devices.guard import guard
 from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue, Side
-from migpool.errors import UsageError
+from migpool.errors import BrokenDeviceError, MigpoolError
+from migpool.scenario.plugins import made_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,35 @@ class Subject(Checked):
             seed: of what they are filled with.
 
         Raises:
-            UsageError: what it returned are no devices.
+            Refused: it makes none with these options.
+            Failure: it makes none at all.
+            BrokenDeviceError: it fails, or what it returned are no devices.
         """
-        made = list(self.plugin(DeviceContext(side, self.options, self.count, seed)))
-        if not made or not all(isinstance(device, Device) for device in made):
-            raise UsageError(f"the plug-in {self.name!r} returned {made!r}: it must return a list of migpool devices")
+        try:
+            made = made_by(self.name, self.plugin, DeviceContext(side, self.options, self.count, seed))
+        except BrokenDeviceError:
+            raise
+        except MigpoolError as error:
+            raise Refused(f"no devices to check: {error}; options are given as KEY=VALUE") from error
+        if not made:
+            raise Failure(
+                f"the device plug-in {self.name!r} made no devices: it must make as many as context.count says"
+            )
         # Not to keep them: a check looks for what is kept.
         self.living.extend(partial(_abort, ref(device)) for device in made)
         return made
 
     def machine(self, side: Side, seed: int = 1) -> Machine:
         """A machine of those devices. The caller closes it."""
-        return Machine("conformance", self.devices(side, seed))
+        made = self.devices(side, seed)
+        with ExitStack() as undo:
+            for device in made:
+                undo.callback(device.close)
+            machine = Machine("conformance", made, [self.name] * len(made))
+            undo.pop_all()
+        for slot in machine:
+            guard(slot)
+        return machine
 
     @contextmanager
     def machines(self) -> Iterator[tuple[Machine, Machine]]:

@@ -33,9 +33,8 @@ _ALL: Final[Sequence[Callable[[Subject], str]]] = (
     order.migrates,
     order.cancelled_migrations,
 )
-FIRST: Final = check_of(order.runs).name
-"""The check without which no other means anything."""
 
 
 def checks(subject: Subject) -> list[Check[Subject]]:
-    return [check_of(run, str(subject)) for run in _ALL]
+    """Every check of a model at an end; none means anything without the first."""
+    return [check_of(run, str(subject), first=run is order.runs) for run in _ALL]

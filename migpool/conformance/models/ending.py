@@ -30,7 +30,7 @@ def unexpected_error(subject: Subject) -> str:
     """Whatever else a device raises comes out of drain as one error that names the device and the chunk."""
     with benched(subject) as bench:
         _failing(bench, ZeroDivisionError("by zero"))
-        _must_raise(bench, DeviceError, "device-0, chunk 0: ZeroDivisionError in its write: by zero")
+        _must_raise(bench, DeviceError, "device-0, chunk 0: ZeroDivisionError in its load_state: by zero")
     return "drain raised it"
 
 

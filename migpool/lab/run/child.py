@@ -12,8 +12,9 @@ JSON object a line::
                                        <-        {"bytes": 1048576}      a few times a second
                                        <-        {"round": {...}}        of pre-copy, when it is over
                                        <-        {"warning": "..."}      what Python or a library warns of
+                                       <-        {"calls": [...]}        of devices, that last for long; once a second
                                        <-        {"result": {...}}       the side's result, and the end
-                                       <-        {"error": "...", "usage": true}        there was no migration
+                                       <-        {"error": "...", "usage": true, "traceback": ""} no migration at all
 
 Each end reads the other's death as the end of the connection. The child prints nothing, unless it breaks.
 
@@ -25,6 +26,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -35,18 +37,27 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from traceback import format_stack
 from typing import Any, Final
 
+from migpool.core.calls import exits_told, traceback_of
+from migpool.device import Side
 from migpool.errors import BuildError, Cancelled, MigpoolError, UsageError
+from migpool.lab.run.long_calls import long_calls
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun, warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
 
+REALLY_EXIT: Final = os._exit
+"""Not told of as a device's call of it would be."""
 ORPHAN_LIMIT: Final = 20.0
 TICK: Final = 0.1
 """Seconds between two reports of progress."""
+
+SECOND: Final = 1.0
+"""Seconds between two looks for calls that last for long."""
 
 Message = dict[str, Any]
 READ_SIZE = 1 << 18
@@ -91,6 +102,8 @@ class Child:
         self._signalled = False
         self._cancelled = threading.Event()
         self._run: SideRun | None = None
+        self._looked = 0.0
+        self._calls_told = False
 
     def serve(self) -> None:
         """Do what the parent says, until the migration is over."""
@@ -109,10 +122,20 @@ class Child:
             told = 0
             while not run.join(TICK):
                 self._cancel_if_signalled()
+                self._tell_long_calls(run.side)
                 if run.bytes != told:
                     told = run.bytes
                     self._control.send({"bytes": told})
             self._control.send({"result": run.result().to_json()})
+
+    def _tell_long_calls(self, side: Side) -> None:
+        if (now := time.monotonic()) < self._looked + SECOND:
+            return
+        self._looked = now
+        calls = [call.to_json() for call in long_calls(side)]
+        if calls or self._calls_told:
+            self._control.send({"calls": calls})
+        self._calls_told = bool(calls)
 
     def _note_signal(self, *_: object) -> None:
         # Only noted: cancelling takes locks, which this very thread may hold just now.
@@ -133,7 +156,7 @@ class Child:
         self._cancel()
         # An orphan that cannot end in order ends all the same: nobody is left to end it.
         time.sleep(ORPHAN_LIMIT)
-        os._exit(1)
+        REALLY_EXIT(1)
 
     def _cancel(self) -> None:
         self._cancelled.set()
@@ -168,12 +191,19 @@ def main() -> None:
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     control = ControlChannel(socket.socket(fileno=descriptor))
+    faulthandler.enable(2)
+
+    def tell_exit(text: str) -> None:
+        control.send(
+            {"error": text, "usage": False, "unbuilt": False, "traceback": "".join(format_stack(sys._getframe(2)))}
+        )
+
     try:
-        with warnings_told(lambda text: control.send({"warning": text})):
+        with warnings_told(lambda text: control.send({"warning": text})), exits_told(tell_exit):
             Child(control).serve()
     except MigpoolError as error:
         told = {"usage": isinstance(error, UsageError), "unbuilt": isinstance(error, BuildError)}
-        control.send({"error": str(error), **told})
+        control.send({"error": str(error), "traceback": traceback_of(error), **told})
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child import ControlChannel, Message
+from migpool.lab.run.long_calls import LongCall
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
@@ -43,6 +44,8 @@ CANCEL_ALONE: Final = 1.0
 """Seconds that the destination has to notice by itself that the source was cancelled, before it is cancelled too."""
 PATIENCE: Final = 5.0
 """Seconds between asking and telling, and between telling and killing."""
+CALLS: Final = 3
+"""Calls that last for long that an error names."""
 LAST_WORDS: Final = 3
 """Lines of what a process printed before it broke that are repeated."""
 
@@ -53,6 +56,7 @@ class SideOutcome:
 
     Attributes:
         result: what it said of its migration; ``None`` if it did not come to that.
+        trace: the traceback of what a plug-in raised before there was a migration.
         failure: why there is no result, in one line; empty if there is one.
         freed: whether it was ended only because the other side had ended: then that one's error is the reason.
     """
@@ -61,6 +65,12 @@ class SideOutcome:
     failure: str
     freed: bool = False
     warnings: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def traceback(self) -> str:
+        """Of what a plug-in raised that it must not; empty without one."""
+        return self.trace if self.result is None else self.result.traceback
 
     @property
     def error(self) -> str:
@@ -81,6 +91,8 @@ class ChildProcess:
 
     Attributes:
         state, bytes, rounds, warnings: what it told of so far; the state is the last one.
+        calls: of its devices, those that last for long now.
+        asked: whether it was asked to cancel.
         listening: the destination's address; empty until it listens.
         outcome: how it ended; ``None`` until then.
         ended: when that was, on ``time.monotonic``; 0 until then.
@@ -95,11 +107,12 @@ class ChildProcess:
         self.rounds: list[RoundResult] = []
         self.warnings: list[str] = []
         self.listening = ""
+        self.calls: list[LongCall] = []
         self.outcome: SideOutcome | None = None
         self.ended = 0.0
         self.usage = ""
         self.unbuilt = False
-        self._learnt = self._asked = self._freed = False
+        self._learnt = self._freed = self.asked = False
         self._entered: list[tuple[Side, State]] = []
         with ExitStack() as undo:
             ours, theirs = socket.socketpair()
@@ -142,6 +155,8 @@ class ChildProcess:
                 self.bytes = count
             case {"round": form}:
                 self.rounds.append(RoundResult(**form))
+            case {"calls": forms}:
+                self.calls = [LongCall.from_json(form) for form in forms]
             case {"warning": text}:
                 self.warnings.append(text)
             case {"listening": address}:
@@ -149,8 +164,8 @@ class ChildProcess:
             case {"result": form}:
                 self.outcome = SideOutcome(SideResult.from_json(form), "")
                 self.bytes = self.outcome.result.report.bytes if self.outcome.result else self.bytes
-            case {"error": error, "usage": usage, "unbuilt": unbuilt}:
-                self.outcome = SideOutcome(None, error)
+            case {"error": error, "usage": usage, "unbuilt": unbuilt, "traceback": trace}:
+                self.outcome = SideOutcome(None, error, trace=trace)
                 self.usage = error if usage else ""
                 self.unbuilt = unbuilt
 
@@ -162,16 +177,17 @@ class ChildProcess:
 
     def cancel(self, *, freed: bool = False) -> None:
         """Ask it to cancel, once. ``freed``: the other side has ended, which is the reason."""
-        if not self._asked and self.outcome is None:
-            self._asked = True
+        if not self.asked and self.outcome is None:
+            self.asked = True
             self._freed = freed
             self.control.send({"cancel": True})
 
     def give_up(self, limit: float) -> None:
         """It has not ended, and nothing moves any more."""
         if self.outcome is None:
+            calls = "".join(f"; {call}" for call in self.calls[:CALLS])
             self.outcome = SideOutcome(
-                None, f"nothing has moved for {limit:g} s in state {self.state.value}: the process was ended"
+                None, f"nothing has moved for {limit:g} s in state {self.state.value}: the process was ended{calls}"
             )
 
     def ending(self) -> SideOutcome:
@@ -215,6 +231,7 @@ class Observed:
         changes: the states that were entered since the last time, with the side that did; a state that was left again
             at once is among them.
         rounds: of pre-copy, all so far.
+        calls: of devices at either end, those that last for long.
     """
 
     source: State
@@ -222,6 +239,7 @@ class Observed:
     bytes: int
     changes: tuple[tuple[Side, State], ...] = ()
     rounds: tuple[RoundResult, ...] = ()
+    calls: tuple[LongCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +249,7 @@ class PairResult:
     Arguments:
         cancelled: whether the run was cancelled from here.
         unbuilt: whether a side could not make its machine.
+        calls: of devices, those that lasted for long when the first side ended.
     """
 
     source: SideOutcome
@@ -238,6 +257,7 @@ class PairResult:
     cancelled: bool
     rounds: tuple[RoundResult, ...] = ()
     unbuilt: bool = False
+    calls: tuple[LongCall, ...] = ()
 
     @property
     def both(self) -> tuple[SideResult, SideResult] | None:
@@ -263,7 +283,12 @@ class PairResult:
         # than that peer. Otherwise the source knows both sides' words.
         sides = [(self.source, "source"), (self.destination, "destination")]
         sides.sort(key=lambda pair: (pair[0].freed, pair[0].result is not None, pair[0].lost_its_peer))
-        return next((f"{name}: {side.error}" for side, name in sides if side.error), "")
+        for side, name in sides:
+            if side.error:
+                waited = side.result is not None and side.result.report.waited
+                calls = [f"; {call}" for call in self.calls[:CALLS] if waited and call.what not in side.error]
+                return "".join((f"{name}: {side.error}", *calls))
+        return ""
 
 
 class ProcessPair:
@@ -305,6 +330,7 @@ class ProcessPair:
             for process in (source, destination):
                 selector.register(process.control.sock, selectors.EVENT_READ, process)
             seen: object = None
+            calls: tuple[LongCall, ...] = ()
             moved = time.monotonic()
             while selector.get_map():
                 for key, _ in selector.select(TICK):
@@ -314,7 +340,9 @@ class ProcessPair:
                         selector.unregister(key.fileobj)
                 source.learn(destination.listening)
                 changes = (*source.entered(), *destination.entered())
-                observe(Observed(source.state, destination.state, source.bytes, changes, tuple(source.rounds)))
+                if source.outcome is None and destination.outcome is None:
+                    calls = (*source.calls, *destination.calls)
+                observe(Observed(source.state, destination.state, source.bytes, changes, tuple(source.rounds), calls))
                 if stop() and not self._cancelled:
                     self._cancelled = time.monotonic()
                     source.cancel()
@@ -322,7 +350,7 @@ class ProcessPair:
                 now = (source.state, destination.state, source.bytes, destination.bytes, self._cancelled)
                 if now != seen:
                     seen, moved = now, time.monotonic()
-                limit = CANCEL_LIMIT if self._cancelled else self._limit
+                limit = CANCEL_LIMIT if self._cancelled or source.asked or destination.asked else self._limit
                 if time.monotonic() - moved > limit:
                     source.give_up(limit)
                     destination.give_up(limit)
@@ -335,6 +363,7 @@ class ProcessPair:
             bool(self._cancelled),
             tuple(source.rounds),
             source.unbuilt or destination.unbuilt,
+            calls,
         )
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:

@@ -13,7 +13,9 @@ from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
 
-from migpool.core.machine import Machine
+from migpool.core import returned
+from migpool.core.calls import of, traceback_of
+from migpool.core.machine import Machine, Slot
 from migpool.device import Side, StateCosts
 from migpool.errors import BuildError, MigpoolError, UsageError
 from migpool.lab.run.result import SideTrace
@@ -36,11 +38,18 @@ class SideResult:
     Attributes:
         costs: what each device's own work takes, in the machine's order; ``None`` for one that does not know.
         closing: what went wrong when the devices were closed, in one line; empty if nothing did.
+        closing_traceback: of that, if a plug-in raised it.
     """
 
     report: SideReport
     costs: tuple[StateCosts | None, ...] = ()
     closing: str = ""
+    closing_traceback: str = ""
+
+    @property
+    def traceback(self) -> str:
+        """Of what a plug-in raised that it must not; empty without one."""
+        return self.report.traceback or self.closing_traceback
 
     @property
     def error(self) -> str:
@@ -159,7 +168,7 @@ class SideRun:
             raise BuildError(str(error)) from error
 
     def _migrate(self, machine: Machine) -> SideResult:
-        closing = ""
+        closing = trace = ""
         try:
             endpoint = self._make(machine)
             with self._lock:
@@ -168,13 +177,14 @@ class SideRun:
             if cancelled:
                 endpoint.cancel()
             report = endpoint.run(self.address)
-            costs = tuple(slot.device.costs() for slot in machine)
+            costs = tuple(of(slot, "costs", partial(_costs, slot)) for slot in machine)
         finally:
             try:
                 machine.close()
             except Exception as error:  # noqa: BLE001 -- a plug-in's; it must not hide how the migration went
                 closing = " ".join(f"closing the devices: {error}".split())
-        return SideResult(report, costs, closing)
+                trace = traceback_of(error)
+        return SideResult(report, costs, closing, trace)
 
     def _make(self, machine: Machine) -> Endpoint:
         part = self.model.part(self.side)
@@ -184,6 +194,10 @@ class SideRun:
             else partial(Destination, listening=self.listening)
         )
         return make(machine, self.scenario.settings(), part.make(), workers=part.workers, watch=self.watch)
+
+
+def _costs(slot: Slot) -> StateCosts | None:
+    return returned.costs(slot, "costs", slot.device.costs())
 
 
 @contextmanager

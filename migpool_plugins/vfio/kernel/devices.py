@@ -67,10 +67,10 @@ def open_devices(context: DeviceContext) -> list[Device]:
     """Open the devices of an entry; raises :class:`DeviceError` for a wrong option too."""
     options = OPTIONS.read(context.options)
     names = device_names(options, context.count)
-    precopy, limit, way = options[PRECOPY], options[_LIMIT], options[_WAY]
+    precopy, limit, way, reaches = options[PRECOPY], options[_LIMIT], options[_WAY], options[PEER_TO_PEER]
     opened = open_kernel(each_device(options, _DEVICE, context, lambda name, _count: [name]), time_limit=limit, way=way)
     return [
-        VfioDevice(name, backend, context.side, precopy=precopy, reaches=options[PEER_TO_PEER])
+        VfioDevice(name, backend, context.side, precopy=precopy, reaches=reaches)
         for name, backend in zip(names, opened, strict=True)
     ]
 
