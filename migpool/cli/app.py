@@ -27,6 +27,8 @@ out which thread should do which part of the work.
 
   [cyan]migpool lab list[/]                 what was claimed about them, as experiments
 
+  [cyan]migpool explain source.log destination.log[/]    where a real QEMU's downtime went
+
 [bold]Between two processes or hosts of your own[/]
 
   [cyan]migpool receive default --listen tcp:0.0.0.0:4444[/]
@@ -51,6 +53,7 @@ class Commands(LazyGroup):
         "record": f"{COMMANDS}.record:record",
         "replay": f"{COMMANDS}.record:replay",
         "report": f"{COMMANDS}.report:report",
+        "explain": f"{COMMANDS}.explain:explain",
         "inspect": f"{COMMANDS}.inspect:inspect",
         "plugins": f"{COMMANDS}.plugins:plugins",
         "conformance": f"{COMMANDS}.conformance:conformance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from migpool.cli.invocation import Invocation, LogFormat
 from migpool.errors import UsageError
-from migpool.units import parse_rate
+from migpool.units import format_duration, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from migpool.scenario.schema import Scenario  # pydantic takes its time
@@ -99,6 +100,35 @@ JsonFile = Annotated[Path | None, _file("--json", "FILE", "the result as JSON (s
 TraceFile = Annotated[Path | None, _file("--trace", "FILE", "a Chrome trace; https://ui.perfetto.dev opens it.")]
 PictureFile = Annotated[Path | None, _file("--picture", "FILE.svg", "the table as an SVG picture.")]
 ReportFile = Annotated[Path | None, _file("--report", "FILE.html", "the report, one HTML file, to FILE.")]
+
+FailAbove = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-above",
+        metavar="DURATION",
+        help='Exit with 1 if the downtime was longer than this: "300ms".',
+        show_default=False,
+    ),
+]
+
+
+def longest_allowed(value: str | None) -> float:
+    """The duration of ``--fail-above`` in seconds; infinite without one.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    try:
+        return inf if value is None else parse_duration(value)
+    except ValueError as error:
+        raise UsageError(f"--fail-above: {error}") from None
+
+
+def too_long(downtime: float, allowed: float) -> str:
+    """What to say of a downtime, in seconds, that is longer than allowed; empty if it is not."""
+    if downtime <= allowed:
+        return ""
+    return f"the downtime is {format_duration(downtime)}: more than the {format_duration(allowed)} of --fail-above"
 
 
 def _noted(name: str) -> Callable[[typer.Context, Any], Any]:

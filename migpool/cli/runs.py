@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import structlog
@@ -13,13 +14,13 @@ from rich.text import Text
 
 from migpool.cli.invocation import Interrupt, Invocation
 from migpool.cli.logs import configure
-from migpool.cli.options import Tuning
+from migpool.cli.options import Tuning, too_long
 from migpool.cli.output import REPORT, STDOUT, check_writable, reported, write_all
 from migpool.errors import UsageError
 from migpool.lab.comparison import Lab, Planned, Run, Variant, Watcher, plan, watching
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.page.document import document
-from migpool.lab.report.summary import reason_line
+from migpool.lab.report.summary import limit_line
 from migpool.lab.report.table import console_for, device_table, picture, render, run_line
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.processes import Observed
@@ -43,6 +44,7 @@ def run_models(
     default_report: bool = False,
     tuning: Tuning,
     variants: Sequence[Variant] = (Variant(),),
+    allowed: float = inf,
 ) -> int:
     """Make the runs and return the exit code.
 
@@ -51,6 +53,7 @@ def run_models(
         repeats: how often each; ``None`` for the scenario's number.
         tuning: what of the scenario is to be otherwise.
         variants: in what ways each model is to be run.
+        allowed: how long a downtime may be, in seconds, for the exit code to be 0.
         default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
@@ -110,7 +113,9 @@ def run_models(
             screen.print(
                 pair.source.traceback + pair.destination.traceback, markup=False, highlight=False, soft_wrap=True
             )
-    return 1 if bad else 0
+    if long := too_long(max((run.downtime_ms or 0.0 for run in result.runs), default=0.0) / 1e3, allowed):
+        screen.print(f"migpool: {long}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if bad or long else 0
 
 
 def _show(result: LabResult, console: Console, *, whole: bool, one: bool) -> None:
@@ -121,7 +126,7 @@ def _show(result: LabResult, console: Console, *, whole: bool, one: bool) -> Non
         one: it is of one model.
     """
     console.print(render(result, console.width))
-    if not one and whole and (why := reason_line(result)):
+    if whole and (why := limit_line(result)):
         console.print(Text(why))
     if one and (drawn := switchover(result, console.width)) is not None:
         console.print(drawn)

@@ -83,6 +83,8 @@ class Wait(IntEnum):
     """Another call of the device holds the device's own lock."""
     TURN = 25
     """Another job of the same device reads it."""
+    PRECOPIED = 26
+    """The device takes state that was sent while the machine ran."""
 
 
 A_co = TypeVar("A_co", covariant=True)
@@ -551,7 +553,7 @@ class LoadIterated(Effect[None]):
     """The device has taken state that was saved while it ran. No answer."""
 
     __slots__ = ("data",)
-    wait = Wait.SETUP
+    wait = Wait.PRECOPIED
     doing = "load_state"
 
     def __init__(self, slot: Slot, data: memoryview) -> None:

@@ -16,7 +16,7 @@ from rich.table import Column
 
 from migpool.flow.window import rooms_for
 from migpool.lab.analysis.bound import lower_bound
-from migpool.lab.analysis.why import analyse, representatives
+from migpool.lab.analysis.why import analyse, consistent, representatives
 from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
@@ -165,7 +165,7 @@ class Lab:
                 chunk, _ = rooms_for(int(memory.budget), int(memory.chunk), in_need)
                 found = analyse(source.report, destination.report, chunk)
                 runs[place] = runs[place].model_copy(update={"analysis": found})
-        return lab_result(self._scenario, runs, bound)
+        return lab_result(self._scenario, consistent(runs), bound)
 
     def last_of_each_model(self) -> list[TracedRun]:
         """The last run of each model that both sides have told of, for a trace."""

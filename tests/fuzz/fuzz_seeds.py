@@ -29,6 +29,7 @@ from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
 from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds
 from tests.support import DATA
+from tests.support.qemu_logs import NAMES, lines_of, real
 from tests.support.wire_bytes import section_full, section_start
 
 __all__ = ["SEEDS", "sections_of"]
@@ -118,6 +119,10 @@ def _dumps() -> list[bytes]:
     ]
 
 
+def _traces() -> list[bytes]:
+    return ["\0".join("\n".join(lines_of(path)) for path in real(name)).encode() for name in NAMES]
+
+
 SEEDS: Final[Mapping[str, Callable[[], list[bytes]]]] = {
     "stream": _mains,
     "inspection": _mains,
@@ -131,5 +136,6 @@ SEEDS: Final[Mapping[str, Callable[[], list[bytes]]]] = {
     "captures": lambda: list(_streams()),
     "replies": client_seeds,
     "commands": server_seeds,
+    "traces": _traces,
 }
 """For each target, inputs from which to begin."""

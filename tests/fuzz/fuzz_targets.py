@@ -9,9 +9,12 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
-from migpool.errors import DescriptionError, DeviceError, MigpoolError, ProtocolError
+from migpool.errors import DescriptionError, DeviceError, MigpoolError, ProtocolError, UsageError
+from migpool.lab.qemu.explain import explain
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.document import document
 from migpool.streams.inspect.outline import stream_outline
@@ -177,11 +180,27 @@ def captures(data: bytes) -> None:
         _one_line(error, len(data))
 
 
+def traces(data: bytes) -> None:
+    """QEMU's trace logs of both sides, separated by a NUL byte."""
+    with TemporaryDirectory() as directory:
+        logs = [Path(directory, name) for name in ("source", "destination")]
+        for path, text in zip(logs, data.partition(b"\0")[::2], strict=True):
+            path.write_bytes(text)
+        try:
+            (run,) = explain(*logs).result.runs
+        except UsageError as error:
+            _one_line(error, len(data))
+            return
+    spent, downtime = sum(run.attribution.values()), run.downtime_ms
+    assert downtime is not None
+    assert abs(spent - downtime) <= 1e-6 * downtime
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
         *(stream, inspection, channel, answers, chunks),
         *(description, structures, payloads, layouts, captures),
-        *(replies, commands),
+        *(replies, commands, traces),
     )
 }

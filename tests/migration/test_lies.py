@@ -51,7 +51,7 @@ def machine() -> list[Scripted]:
 
 
 def lied_to(script: Script, *, held: bool = False) -> tuple[SideReport, list[Scripted]]:
-    """Send a machine to a destination that loads nothing and says this. ``held``: not all is sent before it is heard."""
+    """Send a machine to a destination that loads nothing and says this. ``held``: before all is sent."""
     source = machine()
     if held:
         source[0].block_in("save_state", threading.Event())
@@ -86,7 +86,7 @@ def test_a_destination_that_says_all_that_it_should_is_believed() -> None:
 def test_what_comes_too_early_is_a_protocol_error_and_the_machine_stays(early: Message, phase: Phase) -> None:
     script: dict[Phase, list[bytes]] = {"greeted": WELCOMED, "end": [RUNS, encode(Shut(0))]}
     script[phase] = [*script.get(phase, []), encode(early)]
-    report, source = lied_to(script, held=phase == "switchover")
+    report, source = lied_to(script, held=True)
     assert report.outcome is State.FAILED
     assert f"return path: {type(early).__name__.upper()} at byte" in report.error
     assert all(device.running for device in source)

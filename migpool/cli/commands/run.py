@@ -25,6 +25,7 @@ def run(
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
+    fail_above: options.FailAbove = None,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
     _: options.Debug = False,
@@ -56,6 +57,7 @@ def run(
         report_file=report_file,
         seed=seed,
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        allowed=options.longest_allowed(fail_above),
     )
     raise typer.Exit(code)
 

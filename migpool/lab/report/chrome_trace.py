@@ -40,11 +40,13 @@ class TracedRun:
 
     Arguments:
         label: what to call the run ("per-device+receiver, run 3"); stands before each of its processes.
+        links: the critical path; ``None`` to have it found in the spans.
     """
 
     source: SideReport
     destination: SideReport
     label: str = ""
+    links: tuple[Link, ...] | None = None
 
 
 def chrome_trace(runs: Sequence[TracedRun]) -> dict[str, object]:
@@ -96,7 +98,7 @@ class _Drawing:
         if run.destination.running:
             yield self._event("i", "running", self._destination, 1, run.destination.running, s="p")
         try:
-            links = attribute(run.source, run.destination).links
+            links = attribute(run.source, run.destination).links if run.links is None else run.links
         except UsageError:
             return  # it failed: there is no downtime
         yield from self._named(self._path, "critical path", ["critical path"])

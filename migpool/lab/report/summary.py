@@ -146,8 +146,8 @@ def foundations(result: LabResult) -> Iterator[Fact]:
     facts = [
         ("Devices", _devices(runs)),
         ("Remarks", _remarks(runs)),
-        ("Not compared", _uncompared(runs)),
-        ("Host", str(result.machine)),
+        ("Not compared", "" if result.machine is None else _uncompared(runs)),
+        ("Host", "" if result.machine is None else str(result.machine)),
         ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
         ("Pre-copy", _precopied(runs)),
     ]
@@ -199,34 +199,29 @@ def _precopied(runs: Sequence[RunResult]) -> str:
 
 def _devices(runs: Sequence[RunResult]) -> str:
     devices = next((run.devices for run in runs if run.devices), [])
-    counts = Counter(device.note or ("iterable" if device.iterable else "device") for device in devices)
+    counts = Counter(device.note or ("iterable" if device.iterable else "not iterable") for device in devices)
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def headline(result: LabResult) -> str:
-    """The page's first sentence: which model, how much, and why; empty if no run completed."""
+    """The first sentences: which model, how much, and what limits it; empty if no run completed."""
     done = [(one, one.downtime) for one in summarize(result.runs) if one.downtime is not None]
     if not done:
         return ""
     (first, downtime), *others = done
     level = any(one.least <= first.most for one, _ in others)
-    place = "is the only model that was tried" if not others else "is among the fastest" if level else "is the fastest"
-    said = f"{first.model} {place}, with {format_duration(downtime / 1e3)} of downtime"
-    why = why_not_less(result, first.model)
-    return f"{said}; it is not less because {why}." if why else f"{said}."
+    time = f"{format_duration(downtime / 1e3)} of downtime"
+    said = f"{first.model} {'is among the fastest' if level else 'is the fastest'}, with {time}."
+    return " ".join(filter(None, (said if others else f"{first.model}: {time}.", limit_line(result))))
 
 
-def reason_line(result: LabResult) -> str:
-    """Why the downtime of the fastest model is not less; empty if that is not known."""
+def limit_line(result: LabResult) -> str:
+    """What limits the fastest model; empty if that is not known."""
     model = next((one.model for one in summarize(result.runs) if one.downtime is not None), "")
-    why = why_not_less(result, model)
-    return f"Of {model} it is not less because {why}." if why else ""
-
-
-def why_not_less(result: LabResult, model: str) -> str:
-    """The reason that the analysis of a model's run gives, as a clause; empty if it has none."""
     run = looked_into(result.runs).get(model)
-    return run.analysis.why if run is not None and run.analysis is not None else ""
+    if run is None or run.analysis is None or not run.analysis.why:
+        return ""
+    return f"What limits it: {run.analysis.why}"
 
 
 def looked_into(runs: Sequence[RunResult]) -> dict[str, RunResult]:
@@ -238,3 +233,13 @@ def looked_into(runs: Sequence[RunResult]) -> dict[str, RunResult]:
         if of_it:
             found[model] = min(of_it, key=lambda run: abs((run.downtime_ms or 0.0) - middle))
     return found
+
+
+def checkpoint_rows(run: RunResult) -> list[tuple[str, str, str]]:
+    """QEMU's checkpoints, when each was, and how long after the one before."""
+    before = 0.0
+    rows = []
+    for point, at in run.checkpoints.items():
+        rows.append((point, format_duration(at / 1e3), format_duration((at - before) / 1e3)))
+        before = at
+    return rows

@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, TextIO, TypeAlias
 
 from rich import box
@@ -15,8 +16,9 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from migpool.core.effects import Wait
 from migpool.lab.report.summary import ModelSummary, answer, foundations, some_of, summarize
-from migpool.lab.run.result import LabResult, RunResult
+from migpool.lab.run.result import AnalysisResult, LabResult, RunResult
 from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_share, format_size
 
@@ -162,46 +164,89 @@ LEAST = 0.05
 """Milliseconds on the critical path from which on a device that is not iterable has a row."""
 
 
-def _verified(told: DeviceReport, path_ms: float) -> Cell:
-    del path_ms
+@dataclass(slots=True)
+class DeviceTimes:
+    """What a device took in a run, in milliseconds.
+
+    Attributes:
+        path: on the critical path.
+        saved: at the source, in reads and in saving its config.
+        loaded: at the destination, in writes and in loading its config.
+    """
+
+    path: float = 0.0
+    saved: float = 0.0
+    loaded: float = 0.0
+
+
+def _time(milliseconds: float) -> Cell:
+    return (format_duration(milliseconds / 1e3) if milliseconds else ""), "number"
+
+
+def _verified(told: DeviceReport, times: DeviceTimes) -> Cell:
+    del times
     if told.verified is None:
         return "not compared", ""
     return ("yes", "") if told.verified else ("NO", "bad")
 
 
-COLUMNS: Mapping[str, Callable[[DeviceReport, float], Cell]] = {
+COLUMNS: Mapping[str, Callable[[DeviceReport, DeviceTimes], Cell]] = {
     "Device": lambda told, _: (told.name, ""),
     "What it is": lambda told, _: (told.note or ("iterable" if told.iterable else ""), ""),
     "State sent": lambda told, _: (format_size(told.bytes), "number"),
-    "On the critical path": lambda _, path_ms: (format_duration(path_ms / 1e3), "number"),
+    "Saved in": lambda _, times: _time(times.saved),
+    "Loaded in": lambda _, times: _time(times.loaded),
+    "On the critical path": lambda _, times: (format_duration(times.path / 1e3), "number"),
     "Verified": _verified,
 }
-"""By heading, what a cell says of what the sides reported of a device, and of its milliseconds on the critical path."""
+"""By heading, what a cell says of what the sides reported of a device, and of its times."""
+
+_NOTHING: Final = ("", "not compared", "0 B")
 
 
-def device_rows(run: RunResult) -> list[list[Cell]]:
-    """A row for each device that is worth one, those longest on the critical path first; and one for all others.
+def device_rows(run: RunResult) -> tuple[list[str], list[list[Cell]]]:
+    """The headings under which there is something to say of this run, and the rows.
+
+    Each device that is worth one has a row, those longest on the critical path first; all others have one together.
 
     Arguments:
         run: one with an ``analysis``.
     """
     assert run.analysis is not None
-    path: defaultdict[str, float] = defaultdict(float)
-    for link in run.analysis.path:
-        path[link.device] += link.end_ms - link.begin_ms
-    shown = [one for one in run.devices if one.iterable or path[one.name] >= LEAST or one.verified is False]
-    shown.sort(key=lambda one: -path[one.name])
-    rows = [[cell(one, path[one.name]) for cell in COLUMNS.values()] for one in shown]
+    times = device_times(run.analysis, run.devices)
+    shown = [one for one in run.devices if one.iterable or times[one.name].path >= LEAST or one.verified is False]
+    shown.sort(key=lambda one: -times[one.name].path)
+    every = [[cell(one, times[one.name]) for cell in COLUMNS.values()] for one in shown]
+    said = [at for at in range(len(COLUMNS)) if not at or any(row[at][0] not in _NOTHING for row in every)]
+    rows = [[row[at] for at in said] for row in every]
     if len(shown) < len(run.devices):
-        rest = (f"and {len(run.devices) - len(shown)} more", "not on the critical path")
-        rows.append([(text, "") for text in (*rest, *[""] * (len(COLUMNS) - len(rest)))])
-    return rows
+        rest = f"and {len(run.devices) - len(shown)} more"
+        rows.append([(text, "") for text in (rest, *[""] * (len(said) - 1))])
+    return [list(COLUMNS)[at] for at in said], rows
+
+
+def device_times(analysis: AnalysisResult, devices: Sequence[DeviceReport]) -> defaultdict[str, DeviceTimes]:
+    """What each device took, by name, as far as it was within the downtime."""
+    times: defaultdict[str, DeviceTimes] = defaultdict(DeviceTimes)
+    for link in analysis.path:
+        times[link.device].path += link.end_ms - link.begin_ms
+    for wait, slot, _, begin, end, _ in analysis.trace.source.spans:
+        if wait in _SAVES and 0 <= slot < len(devices):
+            times[devices[slot].name].saved += max(0, end - max(0, begin)) / 1e6
+    for wait, slot, _, begin, end, _ in analysis.trace.destination.spans:
+        if wait in _LOADS and 0 <= slot < len(devices):
+            times[devices[slot].name].loaded += max(0, end - max(0, begin)) / 1e6
+    return times
+
+
+_SAVES: Final = frozenset(wait.name.lower() for wait in (Wait.READ, Wait.SCAN, Wait.SAVE_CONFIG))
+_LOADS: Final = frozenset(wait.name.lower() for wait in (Wait.WRITE, Wait.PRECOPIED, Wait.LOAD_CONFIG))
 
 
 def device_table(run: RunResult) -> Table:
     table = plain_table()
-    rows = device_rows(run)
-    for at, heading in enumerate(COLUMNS):
+    head, rows = device_rows(run)
+    for at, heading in enumerate(head):
         number = any(row[at][1] == "number" for row in rows)
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:

@@ -59,12 +59,10 @@ def _lines(run: RunResult, lanes: Lanes, label: int, columns: int) -> list[Text]
     axis = Text(" " * (label + 2) + _axis(run.downtime_ms, columns), style="dim", no_wrap=True)
     lines.append(axis)
     if len(wanted) < len(lanes.names):
-        lines.append(Text(f"{len(lanes.names) - len(wanted)} more lanes are not shown"))
+        more = len(lanes.names) - len(wanted)
+        lines.append(Text(f"{more} more {'lane is' if more == 1 else 'lanes are'} not shown"))
     words = [f"{kind.mark} {kind.name}" for kind in BY_NAME.values() if kind.name in shown and kind.mark.strip()]
     lines.append(Text("; ".join(words), style="dim"))
-    if run.analysis.why:
-        why = run.analysis.why
-        lines.append(Text(f"Why          {why[0].upper()}{why[1:]}."))
     return lines
 
 

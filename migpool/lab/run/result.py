@@ -5,7 +5,7 @@ The file holds one object::
     schema            1; a later form that a reader of this one would misunderstand has another number
     scenario          the scenario's name
     settings          the whole scenario as it was understood, sizes in bytes and times in seconds
-    machine           where it ran: system, cpus, python, migpool (the versions)
+    machine           where it ran: system, cpus, python, migpool (the versions); null where that is not known
     lower_bound       what no threading model can undercut: milliseconds, limited_by, parts; null if it is not known
     runs              an object for each run, in the order in which they were made:
       model           the threading model's name, as on the command line
@@ -41,17 +41,21 @@ The file holds one object::
                       them crossed (a page of zeros does not); seconds; dirtied, bytes that had to be sent anew after
                       it; left, bytes that were left after it, what can be saved only after the stop among them;
                       expected_ms, how long that would have taken, null if it was not known
+      checkpoints     of a downtime that was explained by QEMU's logs: each checkpoint of QEMU's, in milliseconds from
+                      the begin of the downtime; else empty
       error           why it failed, in one line; empty if it did not
       analysis        why the downtime is what it is, with the run's trace, see below: of each model the run with the
                       median downtime has one, the others null
 
 Where only one side's report is there (``migpool send``), what the other one knows is null or empty. An analysis::
 
-    why           the reason in a clause: the resource that the replay finds best to have out of the way
+    why           what limits the downtime: the resource that the replay finds best to have out of the way, and what the
+                  downtime would be then
     replayed_ms   the downtime as the replay has it with everything as it was: near downtime_ms, or do not trust it
     resources     an object for each resource, the one that shortens the downtime most first:
       resource      "big lock", "shared by reads", "shared by writes", "slow device", "workers", "receiving threads",
-                    "channels", "link", "memory budget", "CPU"
+                    "channels", "link", "memory budget", "CPU", "pre-copied", "sections"; of QEMU's logs those that
+                    ``migpool/lab/qemu/whatif.py`` names
       side          "source", "destination", or empty
       devices       those that share it, or the slow one
       shorter_ms    how much shorter the downtime would be with it out of the way
@@ -129,6 +133,11 @@ class ResourceResult(Form):
     devices: list[str]
     shorter_ms: float
     says: str
+
+    @property
+    def shorter(self) -> float:
+        """Milliseconds."""
+        return self.shorter_ms
 
 
 class LinkResult(Form):
@@ -222,6 +231,7 @@ class RunResult(Form):
     remarks: list[str] = Field(default=[])
     warnings: list[str] = Field(default=[])
     rounds: list[RoundResult] = Field(default=[])
+    checkpoints: dict[str, float] = Field(default={})
     error: str = ""
     analysis: AnalysisResult | None = None
 
@@ -278,6 +288,6 @@ class LabResult(Form):
     schema_number: Literal[1] = Field(alias="schema")
     scenario: str
     settings: dict[str, JsonValue]
-    machine: MachineFacts
+    machine: MachineFacts | None
     lower_bound: LowerBound | None = None
     runs: list[RunResult]

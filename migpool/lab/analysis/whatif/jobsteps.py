@@ -101,6 +101,9 @@ class JobSteps:
         step.delay = max(0, span.begin - before)
         loads = self._plan.destination.loaded.get(span.slot, [])
         given = bisect_right([load.end for load in loads], span.end)
+        if not given or loads[given - 1].end <= span.begin:
+            # The word leaves before the span of giving room back ends.
+            given = bisect_right([load.begin for load in loads], span.end)
         if span.duration > NOTICED and given and loads[given - 1].end > span.begin:
             load = loads[given - 1]
             word = Step("word", span.slot, causes=[self._plan.loads[load.slot, load.index]], lag=span.end - load.end)

@@ -52,13 +52,23 @@ class OwnSteps:
         before = stopped = max((span.end for span in plan.source.own if span.wait is Wait.STOP), default=0)
         sections = {span.slot: span.end for span in plan.source.own if span.wait is Wait.SECTION}
         drained = max((span.end for span in plan.source.own), default=0)
+        behind, read = -1, 0  # what was sent before the stop and is loaded after it
         for event in events(side):
             if isinstance(event, RecordedJob):
+                if behind >= 0:
+                    last, behind = plan.add(Step("own", causes=[last, behind])), -1
                 last, before = self._submit(side, event, last, before)
+                continue
+            if event.wait is Wait.PRECOPIED:
+                # It had been sent before the stop, which it does not wait for.
+                step = Step("own", causes=[] if behind < 0 else [behind])
+                plan.work(step, side, event, 0 if behind < 0 else read)
+                behind, read = plan.add(step), event.end
+                before = max(before, read)
                 continue
             if event.end <= stopped:
                 continue  # the end of a round from before the stop: it waits for nothing of this
-            step = Step("own", event.slot, causes=[last])
+            step = Step("own", event.slot, causes=[last, *([] if behind < 0 else [behind])])
             if event.wait is Wait.JOIN and event.slot < 0:
                 if joined >= 0 and drained <= event.end:
                     # What follows in the main channel is written when the source has joined its jobs.

@@ -181,7 +181,7 @@ class Plan:
         step.work = span.duration
         step.slot = span.slot
         rule = WAITS[span.wait].replay
-        if rule in ("stop", "start", "read", "write", "config"):
+        if rule in ("stop", "start", "read", "write", "config", "pre-copied"):
             step.part = rule
         if rule == "config":
             # From its last step to the config's begin the job waited for the lock; the wait began at its own span.

@@ -11,8 +11,12 @@ shared by reads        the reads of devices that are read one after the other by
 slow device            the reads and writes of the one that takes by far the longest take as long as the next one's
 workers                every job has a thread at once, at one side or at both
 receiving threads      where the channels' threads load too: they do not keep a chunk in its socket, nor a job waiting
-channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel
+channels               a chunk never waits for an idle channel, nor, at the other end, behind others of its channel;
+                       where there are as many threads as channels, as a pool has them, every job has one, too
 link                   sending takes no time and chunks arrive at once
+pre-copied             what was sent before the stop has been loaded by then
+sections               of the devices that are saved and loaded one after the other as sections, all but the one that
+                       takes longest take no time for their configs
 memory budget          the destination always has room for chunks; pages go where they belong and never wait for room
 CPU                    no thread has to compute or to be woken between two waits
 =====================  ==============================================================================================
@@ -53,6 +57,8 @@ from migpool.lab.analysis.whatif.recorded import Recorded, recorded
 from migpool.lab.analysis.whatif.serial import InTurn, in_turn
 from migpool.migration.report import SideReport
 
+HOLDS = 0.04
+"""How far from the downtime a replay with a lock that no span shows may be: one that is not there changes it."""
 SLOW = 1.5
 """How many times as long as the next one's a device's work must be for it to count as slow."""
 
@@ -63,7 +69,7 @@ class Freed:
 
     Attributes:
         resource: "big lock", "shared by reads", "shared by writes", "shared by reads and writes", "slow device",
-            "workers", "receiving threads", "channels", "link", "memory budget" or "CPU".
+            "workers", "receiving threads", "channels", "link", "memory budget", "pre-copied", "sections" or "CPU".
         side: "source" or "destination"; empty if it is both's.
         shorter: how much shorter the downtime is in the replay, in nanoseconds; never under 0.
         devices: those that share it, or the one that is slow.
@@ -107,8 +113,10 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
     ours = recorded(source, begin, end)
     theirs = recorded(destination, begin, end)
     reads, writes = _in_turn(ours, Wait.READ), _in_turn(theirs, Wait.WRITE)
-    turns = {wait: {} if found is None else found.turns for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes))}
-    recording = recording_of(ours, theirs, end - begin, turns)
+    recording = _recording(ours, theirs, end - begin, reads, writes)
+    if (reads or writes) and not _comes_to(recording, end - begin):
+        reads = writes = None
+        recording = _recording(ours, theirs, end - begin, None, None)
     names = [device.name for device in source.devices]
     try:
         whole = play(recording.steps, recording.places)[-1]
@@ -119,6 +127,19 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
     except Unplayable:
         return None
     return Replays(end - begin, whole, tuple(sorted(freed, key=lambda one: -one.shorter)))
+
+
+def _recording(ours: Recorded, theirs: Recorded, end: int, reads: InTurn | None, writes: InTurn | None) -> Recording:
+    turns = {wait: {} if found is None else found.turns for wait, found in ((Wait.READ, reads), (Wait.WRITE, writes))}
+    return recording_of(ours, theirs, end, turns)
+
+
+def _comes_to(recording: Recording, downtime: int) -> bool:
+    """Whether devices that take turns as they seem to come to the downtime that was measured: else they do not."""
+    try:
+        return abs(play(recording.steps, recording.places)[-1] - downtime) <= HOLDS * downtime
+    except Unplayable:
+        return False
 
 
 def _in_turn(side: Recorded, wait: Wait) -> InTurn | None:
@@ -150,8 +171,14 @@ def _ways(
         one = _told(Freed("shared by reads and writes", "", 0), shared[0][1], names)
         yield one, _without(recording, [turns_of(wait) for wait, _ in shared])
     receiving = [name for name in recording.places if name.startswith(RECEIVER)]
-    unbounded = _without(recording, [CHANNELS, *receiving])
-    yield Freed("channels", "", 0), _changed(unbounded, lambda step: replace(step, overtaken=[]))
+    unbounded = _changed(_without(recording, [CHANNELS, *receiving]), lambda step: replace(step, overtaken=[]))
+    if any(recording.places.get(workers_of(side)) == recording.places.get(CHANNELS, 0) for side in sides):
+        unbounded = _with_threads(unbounded, ["source", "destination"])  # a pool has as many threads as channels
+    yield Freed("channels", "", 0), unbounded
+    yield Freed("pre-copied", "destination", 0), _changed(recording, _loaded_before)
+    sections = _sections(recording.steps)
+    if len(sections) > 1:
+        yield Freed("sections", "", 0, tuple(names[slot] for slot in sections)), _changed(recording, _beside(sections))
     yield Freed("link", "", 0), _changed(recording, _sent_at_once)
     yield Freed("memory budget", "destination", 0), _changed(recording, lambda step: replace(step, room=[]))
     yield Freed("CPU", "", 0), _changed(recording, lambda step: replace(step, delay=0))
@@ -194,6 +221,28 @@ def _sent_at_once(step: Step) -> Step:
     if step.part == "send":
         return replace(step, work=0)
     return replace(step, lag=0, work=0) if step.part in ("arrive", "word") else step
+
+
+def _loaded_before(step: Step) -> Step:
+    return replace(step, work=0, delay=0) if step.part == "pre-copied" else step
+
+
+def _sections(steps: list[Step]) -> dict[int, int]:
+    """The devices that are saved and loaded as sections, and how long their configs take."""
+    with_job = {step.slot for step in steps if step.part in ("begin", "end")}
+    work: defaultdict[int, int] = defaultdict(int)
+    for step in steps:
+        if step.part == "config" and step.slot not in with_job:
+            work[step.slot] += step.work
+    return dict(work)
+
+
+def _beside(sections: Mapping[int, int]) -> Callable[[Step], Step]:
+    """As if all sections took the time of the longest alone."""
+    longest = max(sections, key=lambda slot: sections[slot])
+    return lambda step: (
+        replace(step, work=0) if step.part == "config" and step.slot in sections and step.slot != longest else step
+    )
 
 
 def _scaled(step: Step, slot: int, factor: float) -> Step:

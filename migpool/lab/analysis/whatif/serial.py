@@ -20,6 +20,7 @@ Devices are taken to share something if all of this holds:
 * if it is about some of the devices only: ``AMONG`` of the turns are alike, and the medians of the devices' reads,
   waiting included, agree within ``FAIR``, since of many pairs one is in step by chance. (A lock need not be fair: who
   gives it back may have it again at once. So among all of them nothing is said of how long each one waits.)
+* a turn takes ``SHORTEST`` at least;
 * the turns fill the time: there is no more than ``IDLE`` of it in which all the threads waited and no turn ran.
 
 Limits: two devices that work by themselves but keep in step, always half a read apart, look the same; the third rule
@@ -47,6 +48,8 @@ AMONG = 0.7
 SHORT = 0.1
 LONG = 1.6
 IDLE = 0.25
+SHORTEST = 250_000
+"""Nanoseconds that a turn must last: less is what threads of one process take from each other, whoever computes."""
 FEWEST = 4
 """Reads of each device that there must be: fewer say nothing."""
 MOST_TRIED = 12
@@ -127,7 +130,7 @@ class _Turns:
 
     def one_server(self) -> bool:
         """Whether the rules for all of the devices hold."""
-        if self.alike < MOST or not self._sooner or self.wait < LONG * self.turn:
+        if self.turn < SHORTEST or self.alike < MOST or not self._sooner or self.wait < LONG * self.turn:
             return False
         by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for (slot, _), turn in self.turns.items():

@@ -13,7 +13,7 @@ from migpool.core.effects import Wait
 from migpool.core.machine import RAM_IDSTR
 from migpool.lab.analysis.kinds import BY_NAME, WAITS
 from migpool.lab.report.summary import ModelSummary, looked_into, summarize
-from migpool.lab.report.table import COLUMNS, device_rows
+from migpool.lab.report.table import device_rows
 from migpool.lab.run.result import LabResult, LinkResult, RunResult, SideTrace
 from migpool.migration.report import DeviceReport
 
@@ -64,10 +64,12 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
     analysis = run.analysis
     downtime = run.downtime_ms or 0.0
     drawn = {by: lanes_of(run, by) for by in ("thread", "device")}
+    head, rows = device_rows(run)
     kept = thinned([(link.begin_ms, link.end_ms) for link in analysis.path], downtime)
     return {
         "repeat": run.repeat,
         "downtime": run.downtime_ms,
+        "why": analysis.why,
         "replayed": analysis.replayed_ms,
         "resources": [one.model_dump() for one in analysis.resources],
         "path": [{**analysis.path[at].model_dump(), "end_ms": end} for at, end in kept],
@@ -75,8 +77,8 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
         "devices": {
-            "head": list[JsonValue](COLUMNS),
-            "rows": [[list(cell) for cell in row] for row in device_rows(run)],
+            "head": list[JsonValue](head),
+            "rows": [[list(cell) for cell in row] for row in rows],
         },
     }
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from string import Template
 
 from migpool.lab.report.page.contents import contents
-from migpool.lab.report.summary import ModelSummary, answer, foundations, headline, summarize, why_not_less
+from migpool.lab.report.summary import ModelSummary, answer, checkpoint_rows, foundations, headline, summarize
 from migpool.lab.run.result import LabResult
 from migpool.units import format_duration, format_share
 
@@ -68,11 +68,15 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
     """One part of the page. ``name``: the script looks for its charts by it."""
     summaries = summarize(result.runs)
     yield f'<section class="part" id="{name}">'
-    yield f'<p class="scenario">Scenario <b>{escape(result.scenario)}</b></p>'
+    explained = next((run for run in result.runs if run.checkpoints), None)
+    yield f'<p class="scenario">{"Scenario" if explained is None else "Trace of"} <b>{escape(result.scenario)}</b></p>'
     first = headline(result)
     yield f'<h2 class="headline">{escape(first or "No run completed.")}</h2>'
-    yield f'<p class="rest">{escape(answer(summaries))}</p>'
-    yield from _models(result, summaries)
+    if explained is None:
+        yield f'<p class="rest">{escape(answer(summaries))}</p>'
+        yield from _models(summaries)
+    else:
+        yield from _table(("Checkpoint", "At", "Since the one before"), checkpoint_rows(explained))
     for run in result.runs:
         if run.error:
             yield f'<p class="bad">{escape(f"{run.model}, run {run.repeat}: {run.outcome}: {run.error}")}</p>'
@@ -80,18 +84,28 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         done = [one.model for one in summaries if one.downtime is not None]
         models = "".join(f'<option value="{at}">{escape(model)}</option>' for at, model in enumerate(done))
         yield Template(_own("charts.html")).substitute(part=name, models=models).rstrip("\n")
+        if any(run.analysis is not None and run.analysis.memory for run in result.runs):
+            yield f'<h3>The destination\'s memory</h3><div class="chart" id="{name}-memory"></div>'
+        yield f'<h3>Devices</h3><div class="scroll"><table class="devices" id="{name}-devices"></table></div>'
     yield "<h3>What it rests on</h3><dl>"
-    facts = [*foundations(result), ("Runs", str(len(result.runs)))]
+    facts = [*foundations(result), *([("Runs", str(len(result.runs)))] if explained is None else [])]
     yield "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in facts) + "</dl>"
     yield "</section>"
 
 
-def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[str]:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield '<div class="scroll"><table class="models"><thead><tr>'
-    heads = ("Model", "Downtime", "Range", "Efficiency", "Threads", "Memory of budget", "Verified", "Why not less")
+    yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
+    for row in rows:
+        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+    yield "</tbody></table></div>"
+
+
+def _models(summaries: Sequence[ModelSummary]) -> Iterator[str]:
+    yield '<div class="scroll"><table class="models"><thead><tr>'
+    heads = ("Model", "Downtime", "Range", "Efficiency", "Threads", "Memory of budget", "Verified")
     yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     for one in summaries:
-        why = why_not_less(result, one.model)
         good, said, style = one.verified == one.runs, f"{one.verified} of {one.runs}", "good"
         if not good:
             compared = one.verified + one.uncompared < one.runs
@@ -106,7 +120,6 @@ def _models(result: LabResult, summaries: Sequence[ModelSummary]) -> Iterator[st
             f"{sum(one.threads)} ({one.threads[0]} + {one.threads[1]})",
             format_share(one.high_water, one.budget) if one.budget else "",
             f'<span class="{style}">{said}</span>',
-            escape(f"{why[0].upper()}{why[1:]}." if why else ""),
         )
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table></div>"

@@ -105,7 +105,8 @@
     const chart = document.getElementById(name + "-switchover");
     if (!run) { about.textContent = "The result has no trace of this model."; Plotly.purge(chart); return; }
     const lanes = run.lanes[state.by];
-    about.textContent = `Run ${run.repeat} of ${model.name}, the one with the median downtime, ${ms(run.downtime)}. Time 0 is the stop at the source.` +
+    about.textContent = (model.downtimes.length > 1 ? `Run ${run.repeat} of ${model.name}, the one with the median downtime, ${ms(run.downtime)}. ` : "") +
+      (state.model > 0 && run.why ? `What limits it: ${run.why} ` : "") + "Time 0 is the stop at the source." +
       (lanes.leftOut ? ` ${lanes.leftOut} of the shortest spans are not drawn.` : "");
     const by = {};
     const add = (kind, lane, begin, end, words) => {
@@ -146,7 +147,7 @@
       `again without it. With everything as it was, the replay comes to ${ms(run.replayed)} for the ${ms(run.downtime)} that were measured. The parts do not add up.`;
     const found = run.resources.filter(one => one.shorter_ms >= .005 * run.downtime).slice(0, 8).reverse();
     if (!found.length) { about.textContent += " No resource by itself makes it noticeably shorter."; Plotly.purge(id); return; }
-    const label = one => one.resource + (one.side ? ", " + one.side : one.resource === "workers" || one.resource === "big lock" ? ", both sides" : "");
+    const label = one => one.resource + (one.side ? ", " + one.side : one.resource === "workers" || one.resource === "big lock" || one.resource.endsWith(" in parallel") ? ", both sides" : "");
     draw(id, [{
       type: "bar", orientation: "h", width: .6, marker: {color: css("--accent"), opacity: .75},
       x: found.map(one => one.shorter_ms), y: found.map(label), customdata: found.map(one => text(one.says).replace(/(.{50,70}) /g, "$1<br>")),

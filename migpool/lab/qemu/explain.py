@@ -1,0 +1,309 @@
+"""From the trace logs of a QEMU migration to a result, of the form that our own runs have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import quantiles
+
+from pydantic import JsonValue
+
+from migpool.core.trace import Span
+from migpool.device import Side
+from migpool.errors import UsageError
+from migpool.lab.analysis.attribution import Attribution
+from migpool.lab.analysis.why import path_of
+from migpool.lab.qemu.actors import Actor
+from migpool.lab.qemu.clocks import Clocks, align
+from migpool.lab.qemu.destination import DestinationActors, destination_actors, switched
+from migpool.lab.qemu.log import Event, SideLog, device_name, read_log
+from migpool.lab.qemu.path import Threads, join_of, syncs_said, walk
+from migpool.lab.qemu.source import source_actors, written
+from migpool.lab.qemu.whatif import Without, without
+from migpool.lab.qemu.words import because, says
+from migpool.lab.report.chrome_trace import TracedRun
+from migpool.lab.run.result import (
+    AnalysisResult,
+    LabResult,
+    ResourceResult,
+    RunResult,
+    SideTrace,
+    TraceResult,
+)
+from migpool.migration.report import DeviceReport, SideReport
+from migpool.migration.states import State
+from migpool.units import format_duration
+
+NOTABLE_TRACING = 0.1
+"""The share of the downtime from which on it is said what the lines of the trace themselves took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What the logs say.
+
+    Attributes:
+        result: of the form of ``--json``, with one run.
+        traced: the same with spans, for a trace; a side without a log has none.
+    """
+
+    result: LabResult
+    traced: TracedRun
+
+
+def explain(first: Path, second: Path | None = None) -> Explained:
+    """Explain the downtime of a migration by its trace logs.
+
+    Arguments:
+        first: the source's log; alone it may be the destination's.
+        second: the destination's.
+
+    Raises:
+        UsageError: a log cannot be used, or they are swapped, or not of one migration.
+    """
+    logs = [read_log(path) for path in (first, second) if path is not None]
+    source = next((log for log in logs if log.side == "source"), None)
+    destination = next((log for log in logs if log.side == "destination"), None)
+    if len(logs) == 2:
+        if logs[0].side == logs[1].side:
+            raise UsageError(f"{first} and {second} are both the {logs[0].side}'s: give the log of the other side, too")
+        if logs[0].side == "destination":
+            raise UsageError(f"{first} is the destination's log and {second} the source's: give the source's first")
+    return _Explaining(source, destination).whole()
+
+
+class _Explaining:
+    """Explains one downtime."""
+
+    def __init__(self, source: SideLog | None, destination: SideLog | None) -> None:
+        self._source, self._destination = source, destination
+        self._clocks = Clocks()
+        if source is not None and destination is not None:
+            self._clocks = align(source, destination)
+            _shift(destination, -self._clocks.ahead)
+        self._begin, self._end = self._interval()
+        if self._end <= self._begin:
+            raise UsageError(
+                f"the machine ran at the destination {format_duration((self._begin - self._end) / 1e9)} before it was "
+                "stopped at the source: the logs are not of one migration, or nothing in them ties the clocks together"
+            )
+
+    def whole(self) -> Explained:
+        begin, end = self._begin, self._end
+        actors: dict[Side, list[Actor]] = {"source": [], "destination": []}
+        ours, theirs, done = None, None, None
+        if self._source is not None:
+            main, savers, channels = source_actors(self._source, begin, end)
+            done = written(self._source)
+            ours = (main, savers)
+            actors["source"] = [main, *savers, *channels]
+        if self._destination is not None:
+            theirs = destination_actors(self._destination, begin, end, done)
+            actors["destination"] = [theirs.main, *theirs.threads]
+        threads = self._threads(ours, theirs, done)
+        path = walk(threads, begin, end)
+        replayed, found = without(threads, begin, end)
+        names = self._devices(actors)
+        slots = {device.name: at for at, device in enumerate(names)}
+        spans = {side: _spans(of_it, slots) for side, of_it in actors.items()}
+        run = RunResult(
+            model="QEMU",
+            repeat=1,
+            seed=0,
+            outcome="completed",
+            verified=None,
+            downtime_ms=(end - begin) / 1e6,
+            clock=str(self._clocks) if self._source and self._destination else "",
+            attribution=path.kinds,
+            devices=names,
+            checkpoints={point: (time - begin) / 1e6 for point, time in self._checkpoints()},
+            remarks=list(self._remarks(path)),
+            analysis=self._analysis(path, replayed, found, spans),
+        )
+        result = LabResult(schema=1, scenario=self._name(), settings=self._settings(), machine=None, runs=[run])
+        sides = (
+            _report("source", names, spans["source"], begin, end),
+            _report("destination", names, spans["destination"], begin, end),
+        )
+        return Explained(result, TracedRun(*sides, "", path.links))
+
+    def _threads(
+        self, ours: tuple[Actor, list[Actor]] | None, theirs: DestinationActors | None, done: int | None
+    ) -> Threads:
+        if self._source is None:
+            return Threads(None, theirs)
+        saved = self._source.checkpoints["src-non-iterable-saved"]
+        return Threads(ours, theirs, done or 0, syncs_said(self._source), join_of(self._source), saved)
+
+    def _interval(self) -> tuple[int, int]:
+        """The downtime, as far as the logs know."""
+        source, destination = self._source, self._destination
+        if destination is not None:
+            end = next(time for point, time in destination.checkpoints.items() if point.endswith("-vm-started"))
+            return (switched(destination) if source is None else source.checkpoints["src-downtime-start"]), end
+        assert source is not None
+        points = source.checkpoints
+        return points["src-downtime-start"], points.get("src-downtime-end", points["src-non-iterable-saved"])
+
+    def _checkpoints(self) -> list[tuple[str, int]]:
+        logs = [log for log in (self._source, self._destination) if log is not None]
+        return sorted(
+            ((point, time) for log in logs for point, time in log.checkpoints.items()), key=lambda one: one[1]
+        )
+
+    def _devices(self, actors: dict[Side, list[Actor]]) -> list[DeviceReport]:
+        """Every device that is named, in the order in which they were saved, or loaded."""
+        iterable: dict[str, bool] = {}
+        for log in (self._source, self._destination):
+            for event in log.events if log is not None else ():
+                if event.event in ("vmstate_downtime_save", "vmstate_downtime_load"):
+                    name = device_name(event.said)
+                    iterable[name] = iterable.get(name, False) or event.said["type"] == "iterable"
+        for actor in (*actors["source"], *actors["destination"]):
+            for piece in actor.pieces:
+                if piece.device:
+                    iterable.setdefault(piece.device, bool(actor.device))
+        return [DeviceReport(name, "", one) for name, one in iterable.items()]
+
+    def _analysis(
+        self, path: Attribution, replayed: int, found: list[Without], spans: dict[Side, tuple[Span, ...]]
+    ) -> AnalysisResult:
+        begin = self._begin
+        return AnalysisResult(
+            why=because(found, path),
+            replayed_ms=replayed / 1e6 if replayed else None,
+            resources=[
+                ResourceResult(
+                    resource=_resource(one),
+                    side=one.side,
+                    devices=list(one.devices),
+                    shorter_ms=one.shorter / 1e6,
+                    says=says(one, path),
+                )
+                for one in found
+            ],
+            path=path_of(path, begin),
+            trace=TraceResult(
+                source=SideTrace.of(spans["source"], begin), destination=SideTrace.of(spans["destination"], begin)
+            ),
+            memory=[],
+        )
+
+    def _remarks(self, path: Attribution) -> Iterator[str]:
+        """What a reader must know of the logs before the numbers are believed."""
+        for side, log, other in (
+            ("source", self._source, "from the destination's switchover on"),
+            ("destination", self._destination, "until the source had heard of its end"),
+        ):
+            if log is None:
+                yield f"without the {side}'s log this is only the time {other}, and not all of the downtime"
+                continue
+            counts = log.counts
+            if counts.strange:
+                yield (
+                    f"{side}'s log: {counts.strange} of {counts.lines} lines have a form that is not known, and were "
+                    "passed over"
+                )
+            if log.left_out:
+                yield f"{side}'s log: the last {log.left_out} lines of the downtime were too many, and left out"
+        took, lines = self._tracing(path)
+        if took >= NOTABLE_TRACING * path.downtime:
+            yield (
+                f"about {format_duration(took / 1e9)} of it are the tracing itself, {lines} lines on the path: "
+                'switch on "vmstate_downtime*" alone for a truer number'
+            )
+        if self._source is not None and (rounds := self._source.rounds):
+            pages = ", ".join(str(pages) for _, pages in rounds)
+            yield f"dirty pages found in the last rounds of RAM before the stop: {pages}"
+        for log in (self._source, self._destination):
+            views = sum(event.event == "flatview_new" for event in log.events) if log is not None else 0
+            if log is not None and views:
+                yield f"at the {log.side}, {views} flat views of the memory were built in that time"
+
+    def _tracing(self, path: Attribution) -> tuple[int, int]:
+        """What lines of the own threads on the critical path took, at the least, and how many they are."""
+        took = lines = 0
+        for log in (self._source, self._destination):
+            if log is None:
+                continue
+            times = [event.time for event in log.own()]
+            gaps = sorted(later - sooner for sooner, later in pairwise(times))
+            if len(gaps) < 10:
+                continue
+            each = quantiles(gaps, n=10)[0]
+            own = [link for link in path.links if link.side == log.side and link.thread == "migration"]
+            on_path = sum(any(link.begin < time <= link.end for link in own) for time in times)
+            took, lines = took + int(each * on_path), lines + on_path
+        return took, lines
+
+    def _name(self) -> str:
+        return " and ".join(log.path.name for log in (self._source, self._destination) if log is not None)
+
+    def _settings(self) -> dict[str, JsonValue]:
+        logs = [log for log in (self._source, self._destination) if log is not None]
+        return {
+            **{
+                log.side: {
+                    "log": log.path.name,
+                    "lines": log.counts.lines,
+                    "events": log.counts.events,
+                    "not needed": sum(log.counts.others.values()),
+                    "no events": log.counts.lines - log.counts.events,
+                    "forms not known": log.counts.strange,
+                }
+                for log in logs
+            },
+            "clocks": {
+                "ahead_ms": self._clocks.ahead / 1e6,
+                "uncertainty_ms": None if (off := self._clocks.uncertainty) is None else off / 1e6,
+            },
+        }
+
+
+def _report(side: Side, devices: list[DeviceReport], spans: tuple[Span, ...], begin: int, end: int) -> SideReport:
+    """A side as if it had reported itself, as far as its log tells."""
+    return SideReport(
+        side=side,
+        outcome=State.COMPLETED,
+        error="",
+        began=begin,
+        stopped=begin,
+        running=end,
+        ended=end,
+        clock="",
+        bytes=0,
+        threads_peak=0,
+        budget=0,
+        high_water=0,
+        rss_peak=0,
+        devices=tuple(devices),
+        spans=spans,
+    )
+
+
+def _resource(one: Without) -> str:
+    """What the chart calls it."""
+    if one.resource == "in parallel":
+        return f"{one.kind or 'all devices'} in parallel"
+    if one.resource == "all like the first":
+        return f"each {one.kind} like the first"
+    if one.resource == "step":
+        return {"device stop": "the machine's stop", "start": "the machine's start"}.get(
+            one.kind, "after the last load"
+        )
+    return f"{one.resource} {one.devices[0]}" if one.devices else one.resource
+
+
+def _spans(actors: list[Actor], slots: dict[str, int]) -> tuple[Span, ...]:
+    spans = [span for actor in actors for span in actor.spans(slots)]
+    return tuple(sorted(spans, key=lambda span: (span.begin, span.end)))
+
+
+def _shift(log: SideLog, by: int) -> None:
+    """Move all times of a log."""
+    if not by:
+        return
+    log.events = [Event(event.time + by, *event[1:]) for event in log.events]
+    log.checkpoints = {point: time + by for point, time in log.checkpoints.items()}

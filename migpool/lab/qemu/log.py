@@ -1,0 +1,313 @@
+"""What is kept of one side's trace log: the lines of its last downtime, and what names and clocks need of the rest.
+
+Memory is bounded by the lines of one downtime, whatever the log is: of what came before only names, the last packets
+and the last rounds are kept; of a downtime no more than ``MOST`` lines, the packets of RAM first to be left out.
+
+What is wanted of a line stands in ``FORMS``: an event with other arguments, as another version may have it, is counted
+and passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from migpool.device import Side
+from migpool.errors import UsageError
+from migpool.lab.qemu.lines import Counts, read_lines
+
+V = TypeVar("V")
+
+MOST: Final = 300_000
+PACKETS: Final = 4096
+"""How many of the last packets each side keeps: those that both kept tie the clocks together."""
+EARLIER: Final = 4096
+"""How many lines a destination keeps of the time before it heard of the switchover: its downtime begins there."""
+ROUNDS: Final = 8
+NAMES: Final = 65536
+"""How many sections and devices are told apart at the most."""
+
+_NAME = r"\((?P<name>.*)\)"
+_CHANNEL = r"(?:channel|id|iter) (?P<channel>\d+)"
+_PACKET = rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) .*"
+_DOWNTIME = r"type=(?P<type>[a-z-]+) idstr=(?P<idstr>.*) instance_id=(?P<instance>\d+) downtime=(?P<took>\d+)"
+_FORMS: Final = {
+    "vmstate_downtime_checkpoint": r"(?P<point>\S+)",
+    "vmstate_downtime_save": _DOWNTIME,
+    "vmstate_downtime_load": _DOWNTIME,
+    "migration_bitmap_sync_start": r"",
+    "migration_bitmap_sync_end": r"dirty_pages (?P<pages>\d+)",
+    "migration_return_path_end_before": r"",
+    "multifd_send_sync_main_signal": _CHANNEL,
+    "multifd_send_sync_main_wait": _CHANNEL,
+    "multifd_send_sync_main": r"packet num (?P<packet>\d+)",
+    "multifd_send_fill": _PACKET,
+    "multifd_recv_unfill": _PACKET,
+    "multifd_recv_sync_main_wait": _CHANNEL,
+    "multifd_recv_sync_main": r"packet num (?P<packet>\d+)",
+    "qemu_loadvm_state_section": r"(?P<kind>\d+)",
+    "qemu_loadvm_state_section_startfull": r"(?P<id>\d+)\((?P<idstr>.*)\) (?P<instance>\d+) \d+",
+    "qemu_loadvm_state_section_partend": r"(?P<id>\d+)",
+    "qemu_loadvm_state_post_main": r".*",
+    "loadvm_process_command": r"com=(?P<command>\w+) .*",
+    "loadvm_process_command_ping": r"(?P<value>0x[0-9a-f]+)",
+    "source_return_path_thread_pong": r"(?P<value>0x[0-9a-f]+)",
+    "source_return_path_thread_shut": r".*",
+    "migrate_send_rp_message": r"(?P<message>\d+): len \d+",
+    "flatview_new": r".*",
+    **dict.fromkeys(
+        (
+            "savevm_section_start",
+            "savevm_section_end",
+            "savevm_section_skip",
+            "vmstate_save",
+            "vmstate_load",
+            "multifd_recv_sync_main_signal",
+            "vfio_get_dirty_bitmap",
+            "vfio_listener_region_add_ram",
+            "vfio_listener_region_del",
+            "vfio_vmstate_change",
+            "vfio_vmstate_change_prepare",
+        ),
+        r".*",  # only counted: a line takes time to be written
+    ),
+    "vfio_migration_set_state": rf"{_NAME} (?:new )?state (?P<state>\w+).*",
+    "vfio_migration_set_device_state": rf"{_NAME} state (?P<state>\w+)",
+    "vfio_save_complete_precopy_start": _NAME,
+    "vfio_save_complete_precopy": rf"{_NAME}.*",
+    "vfio_save_complete_precopy_thread_start": rf"{_NAME} idstr (?P<idstr>.*) instance (?P<instance>\d+)",
+    "vfio_save_complete_precopy_thread_end": rf"{_NAME} .*",
+    "vfio_save_device_config_state": _NAME,
+    "vfio_load_state": rf"{_NAME} .*",
+    "vfio_load_state_device_data": rf"{_NAME} .*",
+    "vfio_load_bufs_thread_start": _NAME,
+    "vfio_load_bufs_thread_end": _NAME,
+    "vfio_load_state_device_buffer_incoming": rf"{_NAME} idx (?P<index>\d+)",
+    "vfio_load_state_device_buffer_starved": rf"{_NAME} idx (?P<index>\d+)",
+    "vfio_load_state_device_buffer_load_start": rf"{_NAME} idx (?P<index>\d+)",
+    "vfio_load_state_device_buffer_load_end": rf"{_NAME} idx (?P<index>\d+)",
+    "vfio_load_device_config_state_start": _NAME,
+    "vfio_load_device_config_state_end": _NAME,
+}
+_OLDER: Final = {"multifd_send": "multifd_send_fill", "multifd_recv": "multifd_recv_unfill"}
+"""What QEMU called an event before 10.0."""
+_COMPILED = {event: re.compile(form) for event, form in _FORMS.items()}
+FORMS: Final = _COMPILED | {older: _COMPILED[event] for older, event in _OLDER.items()}
+"""The events that are needed, and what they say."""
+
+_BEFORE = frozenset({"multifd_recv_unfill", "multifd_send_fill", "flatview_new"})
+"""What is of no interest before the machine stops but for the clocks."""
+
+
+_OWN = frozenset({"vmstate_downtime_checkpoint", "vmstate_downtime_save", "vmstate_downtime_load"})
+_OTHERS = (
+    "multifd_send_fill",
+    "multifd_recv_unfill",
+    "source_return_path",
+    "vfio_save_complete_precopy_thread",
+    "vfio_load_bufs_thread",
+    "vfio_load_state_device_buffer",
+)
+
+
+class Event(NamedTuple):
+    """A line that is understood; ``said`` by the names in ``FORMS``."""
+
+    time: int
+    thread: str
+    event: str
+    said: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class SideLog:
+    """What one side said.
+
+    Attributes:
+        side: found by its checkpoints.
+        events: of its last downtime, by time.
+        checkpoints: of that downtime, in its order, in nanoseconds of the host's clock.
+        sections: the devices' names by the number of their section.
+        devices: the names by which VFIO calls its devices, and what the stream calls them.
+        packets: when multifd packets were sent, or received, by number: the last ones.
+        words: when the peer was told, or heard, what only one can have said first.
+        rounds: of RAM before the stop, the last ones: when each ended, and how many pages were dirty.
+        left_out: how many lines of the downtime were too many.
+    """
+
+    path: Path
+    side: Side
+    counts: Counts
+    events: list[Event] = field(default_factory=list)
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    sections: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+    packets: dict[int, int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+    rounds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=ROUNDS))
+    left_out: int = 0
+
+    def own(self) -> list[Event]:
+        """The events of the migration's own thread: that of the checkpoints; without ids, what no other says."""
+        threads = {event.thread for event in self.events if event.event in _OWN}
+        return [
+            event
+            for event in self.events
+            if event.thread in threads and not (event.thread == "" and event.event.startswith(_OTHERS))
+        ]
+
+    def device(self, name: str) -> str:
+        """What the stream calls a device of VFIO; its own name, if the log does not say it."""
+        return self.devices.get(name, name)
+
+
+def device_name(said: Mapping[str, str]) -> str:
+    """A device's name as everywhere in migpool: its idstr, with the instance if that is not 0."""
+    return said["idstr"] if int(said["instance"]) == 0 else f"{said['idstr']}#{said['instance']}"
+
+
+ON: Final = (
+    'before the migration, QMP {"execute": "trace-event-set-state", "arguments": {"name": "vmstate_downtime*", '
+    '"enable": true}} or HMP "trace-event vmstate_downtime* on" (QEMU 8.2 or later)'
+)
+
+
+def read_log(path: Path) -> SideLog:
+    """Read one side's log.
+
+    Raises:
+        UsageError: it cannot be read; it is no such log, has no times or no checkpoints, or its migration did not come
+            to its end.
+    """
+    counts = Counts()
+    reading = _Reading(path, counts)
+    for line in read_lines(path, frozenset(FORMS), counts):
+        found = FORMS[line.event].fullmatch(line.text)
+        if found is None:
+            counts.strange += 1
+        else:
+            reading.take(Event(line.time, line.thread, _OLDER.get(line.event, line.event), found.groupdict()))
+    return reading.whole()
+
+
+class _Reading:
+    """Takes events in the log's order."""
+
+    def __init__(self, path: Path, counts: Counts) -> None:
+        self._log = SideLog(path, "source", counts)
+        self._sides: set[Side] = set()
+        self._before: deque[Event] = deque(maxlen=EARLIER)
+        self._open = False
+        self._section = self._saved = ""
+        self._all_rounds: deque[tuple[int, int]] = deque(maxlen=ROUNDS)
+
+    def take(self, event: Event) -> None:
+        self._note(event)
+        said = event.said
+        if event.event == "vmstate_downtime_checkpoint":
+            point = said["point"]
+            self._sides.add("source" if point.startswith("src") else "destination")
+            if point == "src-downtime-start":
+                self._begin(with_earlier=False)
+        elif not self._open and (event.event == "vmstate_downtime_load" or said.get("command") == "SWITCHOVER_START"):
+            self._begin(with_earlier=True)
+        if self._open:
+            self._keep(event)
+        elif event.event not in _BEFORE:
+            self._before.append(event)
+
+    def _begin(self, *, with_earlier: bool) -> None:
+        """A downtime begins; of a log with several the last one counts."""
+        log = self._log
+        log.events = list(self._before) if with_earlier else []
+        log.checkpoints, log.left_out, self._open = {}, 0, True
+        log.rounds = deque(self._all_rounds, maxlen=ROUNDS)
+        self._before.clear()
+
+    def _keep(self, event: Event) -> None:
+        log = self._log
+        if len(log.events) >= MOST or (event.event in _BEFORE and len(log.events) >= MOST // 2):
+            log.left_out += 1
+        else:
+            log.events.append(event)
+        if event.event == "vmstate_downtime_checkpoint":
+            point = event.said["point"]
+            log.checkpoints[point] = event.time
+            if point == "src-downtime-end" or point.endswith("-vm-started"):
+                self._open = False
+
+    def _note(self, event: Event) -> None:
+        """What names and clocks need, whenever it comes."""
+        log, said = self._log, event.said
+        match event.event:
+            case "multifd_send_fill" | "multifd_recv_unfill":
+                log.packets.pop(int(said["packet"]), None)
+                log.packets[int(said["packet"])] = event.time
+                if len(log.packets) > PACKETS:
+                    del log.packets[next(iter(log.packets))]
+            case "qemu_loadvm_state_section_startfull":
+                self._section = device_name(said)
+                _put(log.sections, said["id"], self._section)
+            case "qemu_loadvm_state_section_partend":
+                self._section = log.sections.get(said["id"], "")
+            case "vfio_load_state" | "vfio_load_device_config_state_start":
+                # With a thread of its own the device's config is loaded within no section of it.
+                if self._section.rpartition("#")[0].endswith("vfio") or self._section.endswith("vfio"):
+                    log.devices.setdefault(said["name"], self._section)
+            case "vfio_save_complete_precopy_thread_start":
+                _put(log.devices, said["name"], device_name(said))
+            case "vfio_save_complete_precopy":
+                self._saved = said["name"]
+            case "vmstate_downtime_save" if self._saved:
+                # Without a thread of its own a device's state is saved just before this is said of it.
+                _put(log.devices, self._saved, device_name(said))
+                self._saved = ""
+            case "loadvm_process_command_ping" | "source_return_path_thread_pong":
+                _put(log.words, f"ping {said['value']}", event.time)
+            case "source_return_path_thread_shut":
+                log.words["shut"] = event.time
+            case "migrate_send_rp_message" if said["message"] == "1":
+                log.words["shut"] = event.time
+            case "migration_bitmap_sync_end" if not self._open:
+                self._all_rounds.append((event.time, int(said["pages"])))
+            case _:
+                pass
+
+    def whole(self) -> SideLog:
+        """What was kept, if it is the log of a migration that ended.
+
+        Raises:
+            UsageError: it is not.
+        """
+        log, path, counts = self._log, self._log.path, self._log.counts
+        if not counts.lines:
+            raise UsageError(
+                f'{path} is empty: start QEMU with -msg timestamp=on -D {path.name}, or say HMP "logfile", and {ON}'
+            )
+        if not counts.events:
+            if counts.untimed:
+                raise UsageError(f"{path} has no times: start QEMU with -msg timestamp=on")
+            raise UsageError(f"{path} has no line of QEMU's trace: give what -D wrote with -msg timestamp=on; {ON}")
+        if not self._sides:
+            raise UsageError(f"{path} has no checkpoint of a downtime: {ON}")
+        if len(self._sides) > 1:
+            raise UsageError(f"{path} has checkpoints of both sides: give each QEMU a log of its own with -D")
+        (log.side,) = self._sides
+        last = next(reversed(log.checkpoints), "none")
+        ends = "src-non-iterable-saved" if log.side == "source" else "-vm-started"
+        if not any(point.endswith(ends) for point in log.checkpoints):
+            raise UsageError(
+                f"{path} has no whole downtime, its last checkpoint is {last}: the migration did not come to its end, "
+                "or the log was cut"
+            )
+        log.events.sort(key=lambda event: event.time)
+        return log
+
+
+def _put(names: dict[str, V], key: str, value: V) -> None:
+    if len(names) < NAMES:
+        names[key] = value

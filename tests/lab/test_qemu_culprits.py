@@ -1,0 +1,149 @@
+"""Made logs of which one thing alone limits the downtime: the first sentence names it, and what it promises is true."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migpool.lab.qemu.explain import explain
+from tests.support.qemu_logs import Downtime, Threaded
+
+SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
+CULPRITS = (
+    "slow save",
+    "slow load",
+    "cards load",
+    "cards save",
+    "RAM",
+    "channel",
+    "behind",
+    "stop",
+    "start",
+    "tail",
+    "network",
+    "none",
+)
+
+
+def made(culprit: str, size: int, count: int) -> tuple[Downtime, str]:
+    """A downtime with one culprit of about ``size`` microseconds, and what must be said of it."""
+    each = size // count
+    match culprit:
+        case "slow save":
+            return Downtime([*SMALL, ("0000:01:00.0/slow", size, 50)]), "0000:01:00.0/slow takes"
+        case "slow load":
+            return Downtime([*SMALL, ("0000:01:00.0/slow", 50, size)]), "0000:01:00.0/slow takes"
+        case "cards load":
+            cards = [(f"0000:02:{at:02x}.0/card", 20, each) for at in range(count)]
+            return Downtime([*SMALL, *cards]), f"the {count} card are loaded one after the other"
+        case "cards save":
+            cards = [(f"0000:02:{at:02x}.0/card", each, 20) for at in range(count)]
+            return Downtime([*SMALL, *cards]), f"the {count} card are saved one after the other"
+        case "RAM":
+            return Downtime([("ram", size, 60), *SMALL[1:]]), "the last round of RAM takes"
+        case "channel":
+            return Downtime(
+                SMALL, channel=size
+            ), "the last round of RAM waits for multifd channel 0|the last round of RAM"
+        case "behind":
+            return Downtime(SMALL, behind=size + 3000), "the destination is still loading what was sent before the stop"
+        case "stop":
+            return Downtime(SMALL, stop=size), "the machine as a whole takes long to stop"
+        case "start":
+            return Downtime(SMALL, start=size), "the machine as a whole takes long to start"
+        case "tail":
+            return Downtime(SMALL, tail=size), "after the last device QEMU is not done with loading"
+        case "network":
+            return Downtime(
+                SMALL, network=size
+            ), "what is sent takes its time to arrive|.*largest part is network|still load"
+        case _:
+            even = [(f"0000:00:{at:02x}.0/x{at}", 100, 100) for at in range(2)]
+            return Downtime(
+                [("ram", 30, 30), *even], stop=100, start=100
+            ), "all 2 devices|no one thing|0000:00:0[01].0/x[01] takes"
+
+
+@given(
+    culprit=st.sampled_from(CULPRITS),
+    size=st.integers(20_000, 400_000),
+    count=st.integers(4, 20),
+    ahead=st.sampled_from([0, 0, 5_000_000, -80_000]),
+    dated=st.booleans(),
+)
+def test_the_first_sentence_names_the_one_culprit(
+    tmp_path_factory: pytest.TempPathFactory, culprit: str, size: int, count: int, ahead: int, dated: bool
+) -> None:
+    downtime, said = made(culprit, size, count)
+    downtime = replace(downtime, ahead=ahead, dated=dated)
+    source, destination, took = downtime.logs(tmp_path_factory.mktemp("logs"))
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    assert run.downtime_ms == pytest.approx(took / 1e3, abs=0.2)  # so far can shifted clocks be off
+    assert re.match(said, run.analysis.why), (run.analysis.why, run.attribution)
+    assert len(run.analysis.why) < 200
+
+
+def test_what_one_device_less_would_save_is_what_it_saves(tmp_path: Path) -> None:
+    devices = [*SMALL, ("0000:01:00.0/slow", 7000, 9000)]
+    source, destination, took = Downtime(devices).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    _, _, less = Downtime(SMALL).logs(tmp_path)
+    assert run.analysis is not None
+    promised = next(one for one in run.analysis.resources if one.devices == ["0000:01:00.0/slow"])
+    assert promised.shorter_ms == pytest.approx((took - less) / 1e3)
+
+
+def test_cards_that_take_longer_and_longer_are_told_and_one_that_was_held_up_is_not(tmp_path: Path) -> None:
+    def growth(*loads: int) -> list[float]:
+        cards = [(f"0000:02:{at:02x}.0/card", 10, load) for at, load in enumerate(loads)]
+        source, destination, _ = Downtime([("ram", 10, 10), *cards]).logs(tmp_path)
+        (run,) = explain(source, destination).result.runs
+        assert run.analysis is not None
+        return [one.shorter_ms for one in run.analysis.resources if one.resource == "each card like the first"]
+
+    assert growth(*(1000 + 200 * at for at in range(8))) == [pytest.approx(0.2 * sum(range(8)))]
+    assert growth(*[1000] * 7, 40_000) == []
+    assert growth(*[1000] * 8) == []
+
+
+def test_side_by_side_is_as_long_as_the_longest(tmp_path: Path) -> None:
+    cards = [(f"0000:02:{at:02x}.0/card", 10, 1000 + 100 * at) for at in range(4)]
+    source, destination, _ = Downtime([("ram", 10, 10), *cards]).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    found = next(
+        one for one in run.analysis.resources if (one.resource, one.side) == ("card in parallel", "destination")
+    )
+    assert found.shorter_ms == pytest.approx((1000 + 1100 + 1200 + 1300 - 1300) / 1e3)
+
+
+def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Path) -> None:
+    source, destination, took = Threaded(count=4, config=70_000).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    assert run.downtime_ms == pytest.approx(took / 1e3)
+    assert sum(run.attribution.values()) == pytest.approx(took / 1e3)
+    assert run.attribution["lock"] == pytest.approx(210, abs=1)  # of the last one, behind the three before
+    assert run.analysis.why.startswith("configs of VFIO devices wait for the big lock. Without that: ")
+    lock = next(one for one in run.analysis.resources if one.resource == "big lock")
+    assert lock.shorter_ms == pytest.approx(210, abs=1)
+
+
+@pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])
+def test_the_path_goes_through_vfios_threads_of_both_sides(tmp_path: Path, slow: dict[str, int], kind: str) -> None:
+    source, destination, took = Threaded(**slow).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert next(iter(run.attribution)) == kind
+    assert run.attribution[kind] == pytest.approx(90, abs=2)
+    assert sum(run.attribution.values()) == pytest.approx(took / 1e3)
+    assert run.analysis is not None
+    assert run.analysis.replayed_ms == pytest.approx(took / 1e3)
+    assert {link.device for link in run.analysis.path if link.kind == kind} <= {
+        f"0000:0{number}:00.0/vfio" for number in range(1, 5)
+    }

@@ -1,0 +1,318 @@
+"""A QEMU's trace logs: what is read of them, whatever else is in them; and what is refused, in one line."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+import tracemalloc
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migpool.errors import UsageError
+from migpool.lab.qemu.explain import explain
+from migpool.lab.qemu.log import read_log
+from migpool.lab.run.result import LabResult, RunResult
+from tests.support.qemu_logs import NAMES, Downtime, lines_of, real
+
+CHECKPOINT = re.compile(r"vmstate_downtime_checkpoint (\S+)")
+TOOK = re.compile(r"vmstate_downtime_(save|load) type=(\S+) idstr=(.*) instance_id=(\d+) downtime=(\d+)")
+
+
+def run_of(*logs: Path) -> RunResult:
+    (run,) = explain(*logs).result.runs
+    return run
+
+
+@cache
+def as_it_is(name: str) -> LabResult:
+    """What is said of a real downtime."""
+    return explain(*real(name)).result
+
+
+def microseconds(line: str) -> int:
+    """The time of a line, read in another way than the product does."""
+    old = re.match(r"\d+@(\d+)\.(\d+):", line)
+    if old:
+        return int(old[1]) * 10**6 + int(old[2])
+    from datetime import datetime
+
+    stamp, _, rest = line.partition(" ")[0].rstrip("Z").partition(".")
+    return int(datetime.fromisoformat(f"{stamp}+00:00").timestamp()) * 10**6 + int(rest)
+
+
+def checkpoints(path: Path) -> dict[str, int]:
+    return {found[1]: microseconds(line) for line in lines_of(path) if (found := CHECKPOINT.search(line))}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_downtime_is_that_of_the_checkpoints_and_its_parts_add_up(name: str) -> None:
+    source, destination = real(name)
+    expected = checkpoints(destination)["dst-precopy-bh-vm-started"] - checkpoints(source)["src-downtime-start"]
+    run = run_of(source, destination)
+    assert run.analysis is not None
+    assert run.downtime_ms == pytest.approx(expected / 1e3, abs=1e-6)
+    assert sum(run.attribution.values()) == pytest.approx(expected / 1e3, abs=1e-6)
+    assert run.analysis.replayed_ms == pytest.approx(expected / 1e3, abs=1e-6)
+    path = run.analysis.path
+    assert (path[0].begin_ms, path[-1].end_ms) == (0.0, run.downtime_ms)
+    assert all(before.end_ms == after.begin_ms for before, after in pairwise(path))
+    assert not any(one.shorter_ms > expected / 1e3 for one in run.analysis.resources)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_device_took_is_what_qemu_says(name: str) -> None:
+    source, destination = real(name)
+    run = run_of(source, destination)
+    assert run.analysis is not None
+    names = [device.name for device in run.devices]
+    for path, verb, trace in (
+        (source, "save", run.analysis.trace.source),
+        (destination, "load", run.analysis.trace.destination),
+    ):
+        for line in lines_of(path):
+            found = TOOK.search(line)
+            if not found or found[1] != verb or found[2] == "iterable" or int(found[5]) < 100 or found[3] == "ram":
+                continue
+            device = found[3] if found[4] == "0" else f"{found[3]}#{found[4]}"
+            spent = sum(
+                span[4] - span[3]
+                for span in trace.spans
+                if span[0] == f"{verb}_config"
+                and span[1] == names.index(device)
+                and trace.threads[span[5]] == "migration"
+            )
+            assert spent == pytest.approx(int(found[5]) * 1000, abs=2000), device
+
+
+def test_the_first_sentence_names_the_sixteen_cards() -> None:
+    run = run_of(*real("e1000e-16"))
+    assert run.analysis is not None
+    assert run.analysis.why == (
+        "the 16 e1000e are loaded one after the other. Without that: 13.2 ms instead of 39.0 ms."
+    )
+    growing = next(one for one in run.analysis.resources if one.resource == "each e1000e like the first")
+    assert 10 < growing.shorter_ms < 20
+
+
+def test_devices_of_vfio_have_threads_of_their_own() -> None:
+    run = run_of(*real("vfio-2"))
+    assert run.analysis is not None
+    for side, doing in ((run.analysis.trace.source, "save"), (run.analysis.trace.destination, "load")):
+        for device in ("0000:00:01.0/vfio", "0000:00:02.0/vfio"):
+            assert f"{doing} {device}" in side.threads
+    kinds = {span[0] for span in run.analysis.trace.destination.spans}
+    assert {"write", "load_config", "starved", "wake", "start"} <= kinds
+    assert any("are the tracing itself" in remark for remark in run.remarks)
+
+
+def test_a_packed_log_is_read_as_it_is_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    source, destination = real("checkpoints-alone")
+    text = "\n".join(lines_of(source)) + "\n"
+    (tmp_path / "plain").write_text(text)
+    (tmp_path / "packed").write_bytes(gzip.compress(text.encode()))
+    found = [run_of(one, destination).attribution for one in (source, tmp_path / "plain", tmp_path / "packed")]
+    assert found[0] == found[1] == found[2]
+    for name, data in (("short", source.read_bytes()[:-40]), ("bad", gzip.compress(text.encode())[:-30])):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match="damaged") as caught:
+            explain(tmp_path / name, destination)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+OTHERS = (
+    "",
+    "char device redirected to /dev/pts/4 (label charserial0)",
+    "2026-11-30 05:42:10.614+0000: starting up libvirt version: 10.0",
+    "77@1700000000.000001:some_event_of_tomorrow with 3 arguments",
+    "77@1700000000.000001:vmstate_downtime_load in another form",
+    "1@99:vmstate_downtime_load",
+    "2026-99-99T99:99:99.123456Z vmstate_downtime_checkpoint src-downtime-start",
+    "\x00\ufffd" * 40,
+    "x" * 70000,
+)
+
+
+@given(places=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(OTHERS)), max_size=12), which=st.sampled_from(NAMES))
+def test_lines_that_are_not_known_are_passed_over_and_counted(
+    tmp_path_factory: pytest.TempPathFactory, places: list[tuple[float, str]], which: str
+) -> None:
+    source, destination = real(which)
+    lines = lines_of(destination)
+    for place, text in places:
+        lines.insert(int(place * len(lines)), text)
+    changed = tmp_path_factory.mktemp("logs") / "changed.log"
+    changed.write_text("\n".join(lines) + "\n")
+    before, after = as_it_is(which), explain(source, changed).result
+    assert after.runs[0].attribution == before.runs[0].attribution
+    assert after.runs[0].analysis == before.runs[0].analysis
+    counted = after.settings["destination"]
+    assert isinstance(counted, dict)
+    strange = sum("in another form" in text or text.startswith("2026-99") for _, text in places)
+    assert counted["forms not known"] == strange
+    assert any("a form that is not known" in remark for remark in after.runs[0].remarks) is bool(strange)
+
+
+@given(place=st.floats(0, 1), which=st.sampled_from(NAMES), whose=st.sampled_from([0, 1]))
+def test_a_log_that_was_cut_is_explained_or_refused_in_a_line(
+    tmp_path_factory: pytest.TempPathFactory, place: float, which: str, whose: int
+) -> None:
+    logs = list(real(which))
+    lines = lines_of(logs[whose])
+    cut = tmp_path_factory.mktemp("logs") / "cut.log"
+    cut.write_text("\n".join(lines[: int(place * len(lines))]))
+    logs[whose] = cut
+    whole = ("src-non-iterable-saved", "-vm-started")[whose] in cut.read_text()
+    if whole:
+        run = run_of(*logs)
+        assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)
+        return
+    with pytest.raises(UsageError) as caught:
+        explain(*logs)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(cut) in str(caught.value)
+
+
+@given(ahead=st.integers(-(10**10), 10**10), which=st.sampled_from(["e1000e-3-qemu-11", "vfio-2"]))
+def test_two_hosts_clocks_are_aligned_within_what_is_stated(
+    tmp_path_factory: pytest.TempPathFactory, ahead: int, which: str
+) -> None:
+    source, destination = real(which)
+    shifted = tmp_path_factory.mktemp("logs") / "shifted.log"
+    shifted.write_text("".join(f"{moved(line, ahead)}\n" for line in lines_of(destination)))
+    true = as_it_is(which).runs[0].downtime_ms
+    result = explain(source, shifted).result
+    (run,), clocks = result.runs, result.settings["clocks"]
+    assert run.downtime_ms is not None
+    assert true is not None
+    assert isinstance(clocks, dict)
+    stated = clocks["uncertainty_ms"]
+    assert isinstance(stated, float)
+    assert abs(run.downtime_ms - true) <= stated + 1e-6
+    assert stated < 4
+    assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)
+
+
+def moved(line: str, by: int) -> str:
+    """A line whose clock is so many microseconds ahead."""
+    from datetime import UTC, datetime
+
+    seconds, rest = divmod(microseconds(line) + by, 10**6)
+    if line.partition(":")[0].find("@") > 0:
+        thread, _, said = line.partition("@")
+        return f"{thread}@{seconds}.{rest:06d}:{said.partition(':')[2]}"
+    stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{stamp}.{rest:06d}Z {line.partition(' ')[2]}"
+
+
+def test_a_large_log_takes_no_memory_for_what_is_not_of_the_downtime(tmp_path: Path) -> None:
+    source, _ = real("checkpoints-alone")
+    large = tmp_path / "large.log"
+    packet = "9@1700000000.{:06d}:multifd_send_fill channel 1 packet_num {} flags 0x0 next packet size 4096\n"
+    other = f"9@1700000000.000001:migration_transferred_bytes qemu_file {'9' * 2000}\n"
+    with large.open("w") as file:
+        for number in range(10_000):
+            file.write(other + packet.format(number, number))
+        file.write("\n".join(lines_of(source)) + "\n")
+    assert large.stat().st_size > 15 << 20
+    tracemalloc.start()
+    log = read_log(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 << 20
+    assert log.counts.lines > 20_000
+    assert len(log.packets) == 4096
+
+
+def test_packets_have_the_names_that_they_had_before_qemu_10_too(tmp_path: Path) -> None:
+    source, destination = real("e1000e-16")
+    older = []
+    for path, event, before in ((source, "multifd_send_fill", "send"), (destination, "multifd_recv_unfill", "recv")):
+        text = "\n".join(lines_of(path)).replace(f"{event} channel", f"multifd_{before} channel")
+        (tmp_path / before).write_text(
+            re.sub(r"(multifd_\w+ channel \d+ packet_num \d+) ", r"\1 normal pages 3 ", text)
+        )
+        older.append(tmp_path / before)
+    assert explain(*older).result.runs == as_it_is("e1000e-16").runs
+
+
+def test_of_a_log_with_several_migrations_the_last_counts(tmp_path: Path) -> None:
+    source, destination, took = Downtime([("ram", 100, 100), ("a", 50, 70)]).logs(tmp_path)
+    failed = "5@1600000000.000001:vmstate_downtime_checkpoint src-downtime-start\n"
+    source.write_text(failed + failed.replace("downtime-start", "vm-stopped") + source.read_text())
+    assert run_of(source, destination).downtime_ms == pytest.approx(took / 1e3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty: start QEMU with -msg timestamp=on"),
+        ("no trace\nat all\n", "no line of QEMU's trace"),
+        ("vmstate_downtime_checkpoint src-downtime-start\n", "has no times: start QEMU with -msg timestamp=on"),
+        ("1@1700000000.000001:migrate_set_state new state setup\n", 'trace-event vmstate_downtime* on" (QEMU 8.2'),
+        ("1@1700000000.000001:vmstate_downtime_checkpoint src-downtime-start\n", "did not come to its end"),
+        (
+            "1@1700000000.000001:vmstate_downtime_checkpoint src-downtime-start\n"
+            "1@1700000000.000002:vmstate_downtime_checkpoint dst-precopy-bh-vm-started\n",
+            "checkpoints of both sides",
+        ),
+    ],
+)
+def test_what_is_no_log_of_a_downtime_is_refused_in_a_line(tmp_path: Path, text: str, said: str) -> None:
+    bad = tmp_path / "bad.log"
+    bad.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        explain(bad)
+    assert said in str(caught.value)
+    assert str(bad) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_logs_that_do_not_belong_together_are_refused_in_a_line(tmp_path: Path) -> None:
+    source, destination = real("e1000e-16")
+    other = real("vfio-2")[1]
+    for logs, said in (
+        ((destination, source), "give the source's first"),
+        ((source, source), "are both the source's"),
+        ((source, other), "are not of one migration"),
+        ((tmp_path / "none", destination), "cannot be read"),
+        ((tmp_path, destination), "is a directory"),
+    ):
+        with pytest.raises(UsageError, match=said) as caught:
+            explain(*logs)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("whose", [0, 1])
+def test_one_side_alone_is_explained_and_said_to_be_a_part(name: str, whose: int) -> None:
+    result: LabResult = explain(real(name)[whose]).result
+    (run,) = result.runs
+    both = run_of(*real(name)).downtime_ms
+    assert run.downtime_ms is not None
+    assert both is not None
+    assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)
+    assert whose == 0 or run.downtime_ms <= both
+    missing = ("destination", "source")[whose]
+    assert any(f"without the {missing}'s log" in remark for remark in run.remarks)
+
+
+def test_made_logs_in_either_form_say_the_same(tmp_path: Path) -> None:
+    random.seed(1)
+    devices = [
+        ("ram", 300, 200),
+        *((f"d{at}/nic", random.randrange(1, 900), random.randrange(1, 900)) for at in range(9)),
+    ]
+    found = []
+    for dated in (False, True):
+        (directory := tmp_path / str(dated)).mkdir()
+        source, destination, took = Downtime(devices, dated=dated).logs(directory)
+        run = run_of(source, destination)
+        assert run.downtime_ms == pytest.approx(took / 1e3)
+        found.append(run.attribution)
+    assert found[0] == found[1]

@@ -1,0 +1,93 @@
+"""Two real QEMUs migrate with their tracepoints on; ``migpool explain`` says what their own checkpoints say."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.qemu_guest import set_up
+from tests.qemu.qemuprocess import QemuProcess, qemu_here
+from tests.qemu.tool import migpool
+
+CARDS = 4
+ALL = (
+    "vmstate_downtime*",
+    "savevm_*",
+    "qemu_loadvm*",
+    "loadvm_*",
+    "multifd_*",
+    "migrat*",
+    "source_return_path*",
+    "vfio_*",
+)
+
+
+def machine(directory: Path, side: str, *more: str) -> QemuProcess:
+    found = qemu_here()
+    assert found is not None
+    cards = [word for _ in range(CARDS) for word in ("-device", "e1000e")]
+    arguments = [
+        *found.command,
+        "-accel",
+        "tcg",
+        "-machine",
+        "q35",
+        "-m",
+        "64",
+        "-nodefaults",
+        "-display",
+        "none",
+        *cards,
+    ]
+    log = ("-msg", "timestamp=on", "-D", str(directory / f"{side}.log"))
+    return QemuProcess([*arguments, *log, *more], directory / f"{side}.err")
+
+
+def migrated(directory: Path, channels: int, tracepoints: tuple[str, ...]) -> tuple[Path, Path]:
+    """Migrate once; the logs of both sides."""
+    with machine(directory, "source") as source, machine(directory, "destination", "-incoming", "defer") as destination:
+        for qemu in (source, destination):
+            for name in tracepoints:
+                qemu.execute("trace-event-set-state", {"name": name, "enable": True, "ignore-unavailable": True})
+            set_up(qemu, channels=channels, capabilities=["return-path"])
+        address = f"unix:{directory}/migration"
+        destination.execute("migrate-incoming", {"uri": address})
+        source.execute("migrate", {"uri": address})
+        assert source.wait_for_status("completed", "failed") == "completed"
+        assert destination.wait_for_status("completed", "failed") == "completed"
+    return directory / "source.log", directory / "destination.log"
+
+
+def checkpoint(log: Path, name: str) -> float:
+    """When it was, in milliseconds: QEMU 11 writes a date."""
+    text = log.read_text()
+    found = re.search(
+        rf"(?:@(\d+)|^(\S{{19}}))\.(\d{{6}})(?::|Z )vmstate_downtime_checkpoint {name}$", text, re.MULTILINE
+    )
+    assert found, text[-2000:]
+    seconds = int(found[1]) if found[1] else datetime.fromisoformat(f"{found[2]}+00:00").timestamp()
+    return seconds * 1e3 + int(found[3]) / 1e3
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+@pytest.mark.parametrize("tracepoints", [ALL, ALL[:1]], ids=["all", "checkpoints alone"])
+def test_the_downtime_is_that_of_its_checkpoints_and_adds_up(
+    tmp_path: Path, channels: int, tracepoints: tuple[str, ...]
+) -> None:
+    source, destination = migrated(tmp_path, channels, tracepoints)
+    ended = migpool("explain", str(source), str(destination), "--json", str(tmp_path / "result.json"))
+    assert (ended.code, ended.err) == (0, "")
+    (run,) = json.loads((tmp_path / "result.json").read_text())["runs"]
+    expected = checkpoint(destination, "dst-precopy-bh-vm-started") - checkpoint(source, "src-downtime-start")
+    assert run["downtime_ms"] == pytest.approx(expected, abs=0.01)
+    assert sum(run["attribution"].values()) == pytest.approx(expected, abs=0.01)
+    assert run["analysis"]["replayed_ms"] == pytest.approx(expected, abs=0.01)
+    loaded = {
+        run["devices"][span[1]]["name"] for span in run["analysis"]["trace"]["destination"]["spans"] if span[1] >= 0
+    }
+    assert sum("e1000e" in name for name in loaded) == CARDS
+    assert not any("form that is not known" in remark for remark in run["remarks"])
