@@ -8,6 +8,7 @@ options.
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import shlex
@@ -46,6 +47,7 @@ NOT_RUN: Final = {
     "migpool lab run": "takes from a minute to forty on a quiet machine; tests/experiments runs smaller experiments",
 }
 STREAM: Final = ROOT / "tests" / "data" / "qemu-streams" / "q35-rich.mig"
+TRACES: Final = ROOT / "tests" / "data" / "qemu-traces" / "e1000e-3-qemu-11"
 TINY: Final = 'plugin = "vfio"\noptions = {profile = "tiny"}'
 GUEST: Final = 'plugin = "guest"\noptions = {memory = "16MiB", rate = 50}'
 FEW: Final = '[channels]\ncount = 2\n[compare]\nmodels = ["pool", "inline"]\nrepeats = 1\n[limits]\npeer = 20'
@@ -83,6 +85,8 @@ class World:
         for name in ("vm.mig", "old.mig", "new.mig"):
             shutil.copy(STREAM, path / name)
         (path / "guest.save").write_bytes(image(0, STREAM.read_bytes()))
+        for name in ("source.log", "destination.log"):
+            (path / name).write_bytes(lzma.decompress((TRACES / f"{name}.xz").read_bytes()))
         for name in ("docs/results/2026-11-26", "results"):
             shutil.copytree(ROOT / "docs" / "results" / "2026-11-26", path / name)
         (path / "my.toml").write_text(block("# my.toml"))

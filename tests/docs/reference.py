@@ -221,7 +221,7 @@ def answer_of(effect: type) -> str:
             if isinstance(answer, typing.TypeVar):
                 continue
             name = answer.__forward_arg__ if isinstance(answer, typing.ForwardRef) else inspect.formatannotation(answer)
-            return "" if name == "None" else f"`{re.sub(r'[a-z_]+[.]', '', name)}`"
+            return "" if name == "NoneType" else f"`{re.sub(r'[a-z_]+[.]', '', name)}`"
     return ""
 
 
