@@ -56,9 +56,20 @@ def probe(
     console_for(sys.stdout).print(table)
 
 
+def complete_profile(incomplete: str) -> list[str]:
+    from migpool_plugins.vfio.profiles import PROFILES
+
+    return [name for name in PROFILES if name.startswith(incomplete)]
+
+
 @app.command()
 def serve(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A device profile: network-function, tiny ...")],
+    profile: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROFILE", help="A device profile: network-function, tiny ...", autocompletion=complete_profile
+        ),
+    ],
     path: Annotated[str, typer.Option("--socket", metavar="PATH", help="Where to listen.")],
     devices: Annotated[
         int, typer.Option("--devices", "-n", help="How many; with more than one at PATH.0, PATH.1 ...")
