@@ -20,6 +20,8 @@
     count = 4
     transport = "tcp"                 # or "unix"; for `run` and `compare`
     congestion = ""                   # TCP congestion control; empty: cubic on loopback, else the system's
+    tls = ""                          # a directory with certificates or a key: every connection is encrypted
+    tls_hostname = ""                 # what the destination's certificate is for, if not for the host in the address
 
     [memory]
     budget = "32MiB"                  # what the destination may hold
@@ -99,6 +101,8 @@ class ChannelsTable(Table):
     count: Annotated[int, Field(ge=1, le=255)] = 2
     transport: Literal["tcp", "unix"] = "tcp"
     congestion: str = ""
+    tls: str = ""
+    tls_hostname: str = ""
 
 
 class MemoryTable(Table):
@@ -176,6 +180,8 @@ class Scenario(Table):
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,
             congestion=self.channels.congestion,
+            tls=self.channels.tls,
+            tls_hostname=self.channels.tls_hostname,
             **{**self.migration.model_dump(), "max_bandwidth": self.migration.max_bandwidth or 0},
         )
 
