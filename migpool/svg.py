@@ -7,12 +7,19 @@ light or dark theme by a media query. Every text is escaped, and nothing is fetc
 from __future__ import annotations
 
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax import saxutils
+
+from migpool.untrusted.text import printable
 
 _LIGHT: Final = """svg { background: #ffffff; font: 13px system-ui, sans-serif }
 text { fill: #1f2328 } .quiet { fill: #59636e } .lane { fill: #f3f4f6 } .line { stroke: #8b949e; stroke-width: 1 }"""
 _DARK: Final = """svg { background: #0d1117 }
 text { fill: #e6edf3 } .quiet { fill: #9198a1 } .lane { fill: #161b22 } .line { stroke: #656c76 }"""
+
+
+def escape(text: str) -> str:
+    """Text that is no markup, and is read as it stands."""
+    return saxutils.escape(printable(text))
 
 
 class Drawing:
@@ -63,7 +70,7 @@ class Drawing:
         """
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self._width} {height}" width="{self._width}" '
-            f'height="{height}" role="img" aria-label={quoteattr(title)}>'
+            f'height="{height}" role="img" aria-label={saxutils.quoteattr(printable(title))}>'
         )
         named = f'<text x="{at[0]}" y="{at[1]}" font-size="17" font-weight="600">{escape(title)}</text>'
         return "\n".join([head, f"<style>{self._style}</style>", named, *self._shapes, "</svg>"]) + "\n"

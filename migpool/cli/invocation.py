@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from migpool.errors import MigpoolError, UsageError
+from migpool.untrusted.text import printable
 
 
 class ExitCode(IntEnum):
@@ -54,7 +55,7 @@ def explain(error: BaseException) -> tuple[list[str], int]:
     """The lines to print for an error, and the exit code."""
     if isinstance(error, MigpoolError):
         code = ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED
-        return [f"migpool: {line}" for line in str(error).splitlines()], code
+        return [f"migpool: {printable(line)}" for line in str(error).split("\n")], code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return ["migpool: cancelled"], ExitCode.CANCELLED
     if isinstance(error, SystemExit):
@@ -67,11 +68,11 @@ def explain(error: BaseException) -> tuple[list[str], int]:
         text = " ".join(str(message()).split()).rstrip(".").replace(". Did you mean", "; did you mean")
         text = re.sub(r" \(Possible options: (.+)\)$", r"; did you mean \1?", text)
         see = " See" if text.endswith("?") else "; see"
-        return [f"migpool: {text}{see} {command} --help"], ExitCode.USAGE
+        return [f"migpool: {printable(text)}{see} {command} --help"], ExitCode.USAGE
     if isinstance(error, BrokenPipeError):
         return [], ExitCode.FAILED
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    return [f"migpool: this should not have happened: {what}; --debug shows where"], ExitCode.FAILED
+    return [f"migpool: this should not have happened: {printable(what)}; --debug shows where"], ExitCode.FAILED
 
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

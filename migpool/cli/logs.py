@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
 
 from migpool.cli.invocation import Invocation, LogFormat
+from migpool.untrusted.text import printable
 
 WARNING, INFO, DEBUG = 30, 20, 10
 
@@ -38,7 +40,7 @@ def announce(invocation: Invocation, event: str, **values: object) -> None:
         )
         logger.info(event, **values)
     else:
-        print(event, *values.values(), file=sys.stderr, flush=True)  # noqa: T201
+        print(event, *(printable(str(value)) for value in values.values()), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _rendering(log_format: LogFormat) -> list[Any]:
@@ -50,6 +52,7 @@ def _rendering(log_format: LogFormat) -> list[Any]:
         ]
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
+        _printable,
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=0),
     ]
 
@@ -63,6 +66,11 @@ class _OwnLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().info(record.getMessage())
+
+
+def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor: what a peer wrote does nothing to the terminal."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 class _Stderr:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from migpool.errors import MigpoolError, UsageError
+from migpool.untrusted.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -24,14 +25,14 @@ STDOUT: Final = Path("-")
 
 
 def say(line: str) -> None:
-    """One line on stdout, at once."""
-    print(line, flush=True)  # noqa: T201
+    """One line on stdout, at once, whatever names are in it."""
+    print(printable(line), flush=True)  # noqa: T201
 
 
 def complain(line: str) -> None:
-    """One line on stderr, after what stands on stdout."""
+    """One line on stderr, after what stands on stdout, whatever names are in it."""
     sys.stdout.flush()
-    print(f"migpool: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"migpool: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def noting() -> Callable[[str], None]:

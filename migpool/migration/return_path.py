@@ -7,8 +7,9 @@ Guarantees:
 3. Where connections are encrypted, an end that the destination has not said is no answer: it may have been cut.
 4. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
    chunk.
-5. A message that cannot come yet, or not once more, is a protocol error: RUNNING (and SHUT 0 of a destination that
-   knows no RUNNING) before everything has been sent, DIGEST or SHUT 0 before RUNNING, anything after SHUT.
+5. A message that cannot come yet, or not once more, is a protocol error: GRANT before WELCOME, a PONG that answers no
+   PING, RUNNING (and SHUT 0 of a destination that knows no RUNNING) before everything has been sent, DIGEST or SHUT 0
+   before RUNNING, anything after SHUT.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from migpool.wire.returnpath import (
     Welcome,
 )
 
+PING_VALUE = 1
+"""Of the one PING that a source sends."""
 NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"
 
@@ -150,7 +153,7 @@ class ReturnPath:
             while not self.failure and not self.shut and self._over is None and time.monotonic() < deadline:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
         if not self.failure:
-            if isinstance(self._over, Untrusted | ProtocolError):
+            if isinstance(self._over, Untrusted):
                 return self._over
             return PeerGone(NO_REASON) if self.shut else None
         return PeerError(f"{RUNS_THERE if self.running else 'the destination failed'}: {self.failure}")
@@ -180,6 +183,9 @@ class ReturnPath:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, GrantMessage):  # by far the most frequent
+            if self.welcome is None or self.shut is not None:
+                right = "WELCOME before it" if self.welcome is None else "nothing after SHUT, which is the last message"
+                raise ProtocolError(message.offset, "GRANT", right)
             if not self._grant(message.device, message.limit):
                 raise ProtocolError(message.offset, "GRANT", f"a device's place, found {message.device}")
             return
@@ -235,6 +241,12 @@ class ReturnPath:
                 return f"the place of one of {self._devices} devices, each once, found {place}"
             case Welcome() if self.welcome is not None:
                 return "one WELCOME, found another"
+            case Pong(value) if value != PING_VALUE or self.pong_at:
+                return f"one answer to the PING {PING_VALUE}, found PONG {value}"
+            case SwitchoverAck() if self.acknowledged > self._devices:
+                return f"one at the set-up and one a device, found more than {self._devices + 1}"
+            case Failed() if self.failure:
+                return "one reason, found another"
         return ""
 
     def _idle(self) -> None:

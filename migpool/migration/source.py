@@ -49,7 +49,7 @@ from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.report import DeviceReport
-from migpool.migration.return_path import ReturnPath
+from migpool.migration.return_path import PING_VALUE, ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY
 from migpool.migration.save_handlers import Gates, SaveHandlers
 from migpool.migration.sections import describe, setup_section
@@ -206,7 +206,7 @@ class Source(Endpoint):
             [
                 configuration(Configuration(self.machine.name, capabilities=capabilities or None)),
                 open_return_path(),
-                ping(1),
+                ping(PING_VALUE),
             ]
         )
         self._return_path.wait("the first answer", lambda: bool(self._return_path.pong_at))

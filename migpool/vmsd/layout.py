@@ -7,19 +7,13 @@ that another field holds is not stated, and neither is that a field is a single 
 
 from __future__ import annotations
 
-import gzip
-import json
-import mmap
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 from migpool.errors import DescriptionError
 from migpool.vmsd.cells import SCALARS
-from migpool.vmsd.jsonform import stream_description
 
 _DUMP_MACHINE: Final = "vmschkmachine"
 _NULL: Final = "(null)"
@@ -120,31 +114,6 @@ def _subsections(layout: Layout) -> Iterator[tuple[str, str]]:
     for name, part in layout.subsections.items():
         yield layout.name, name
         yield from _subsections(part)
-
-
-def read_layouts(path: Path) -> LayoutSet:
-    """Read the descriptions in a file: a recorded stream (also gzipped), its JSON, or a ``-dump-vmstate`` file.
-
-    Raises:
-        DescriptionError: it cannot be read, or is none of these.
-    """
-    try:
-        with path.open("rb") as file:
-            if file.read(4) == b"QEVM":
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-                    return from_json(stream_description(stream, str(path))[1], str(path))
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DescriptionError(f"{path}: cannot be read: {error}") from None
-    if data[:4] == b"QEVM":
-        return from_json(stream_description(data, str(path))[1], str(path))
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DescriptionError(f"{path}: is neither a migration stream nor JSON: {error}") from None
-    return from_json(document, str(path))
 
 
 def from_json(document: object, where: str) -> LayoutSet:

@@ -16,7 +16,7 @@ device, and one that nobody waits for is an error at the source. These are this 
 ("MP") far from QEMU's::
 
     4d50 GRANT    u32 device, u32 limit       the first index of the device that may not be sent yet
-    4d51 WELCOME  u32 chunk, u32 devices      the longest chunk in bytes, and how many devices are expected
+    4d51 WELCOME  u32 chunk, u32 devices      the longest chunk, 4 KiB to 64 MiB, and how many devices are expected
     4d52 RUNNING  boot id[16], u64 ns         when the machine ran, by the CLOCK_MONOTONIC of that boot
     4d53 FAILED   UTF-8 text, 1 to 480 bytes  the destination's reason in one line; SHUT 1 follows
     4d54 DIGEST   u32 place, digest[32]       what a device's state is at the destination, after RUNNING; all zero: none
@@ -56,6 +56,9 @@ DATA_LIMIT: Final = 512
 FAILED_LIMIT: Final = 480
 DIGEST_SIZE: Final = 32
 
+SMALLEST_CHUNK: Final = 4096
+LONGEST_CHUNK: Final = 64 << 20
+MOST_DEVICES: Final = 65535
 _OWN: Final = 0x4D50
 _TLS_ALERT: Final = 0x1503
 _HEAD = struct.Struct(">HH")
@@ -334,8 +337,28 @@ _FIXED: Final[Mapping[type[Message], tuple[_Kind, struct.Struct, tuple[str, ...]
 _Reader: TypeAlias = Callable[[Buffer, int], Message]
 
 
+_RANGES: Final[Mapping[Callable[..., Message], tuple[tuple[str, int, int, int], ...]]] = {
+    ResumeAck: (("value", 0, 1, 1),),
+    GrantMessage: (("device", 0, 0, MOST_DEVICES),),
+    Welcome: (("chunk", 0, SMALLEST_CHUNK, LONGEST_CHUNK), ("devices", 4, 0, MOST_DEVICES)),
+    Running: (("nanoseconds", 16, 1, (1 << 63) - 1),),
+    Digest: (("place", 0, 0, MOST_DEVICES),),
+}
+"""The fields that cannot have every value: the name, where in the data it stands, the least and the greatest value."""
+
+
 def _fixed(layout: struct.Struct, make: Callable[..., Message]) -> tuple[int | None, _Reader]:
-    return layout.size, lambda data, offset: make(*layout.unpack(data), offset)
+    ranges = _RANGES.get(make, ())
+
+    def read(data: Buffer, offset: int) -> Message:
+        message = make(*layout.unpack(data), offset)
+        for name, at, least, most in ranges:
+            if not least <= (found := getattr(message, name)) <= most:
+                item = f"{name} of {type(message).__name__}"
+                raise ProtocolError(offset + _HEAD.size + at, item, f"{least} to {most}, found {found}")
+        return message
+
+    return layout.size, read
 
 
 _READERS: Final[Mapping[int, tuple[int | None, _Reader]]] = {

@@ -76,6 +76,8 @@ TLS_HANDSHAKE: Final = b"\x16\x03"
 EOF: Final = 0x00
 VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
+TEXT_LIMIT: Final = 16 << 20
+"""Bytes that a description may have: that of hundreds of devices has a few MiB, and JSON takes much memory."""
 IGNORE_SHARED: Final = "x-ignore-shared"
 MAPPED_RAM: Final = "mapped-ram"
 VFIO_SUFFIX: Final = "/vfio"
@@ -333,6 +335,7 @@ class StreamReader(PushReader[StreamEvent]):
 def _read_description(unread: Unread, limit: int) -> Steps[VmDescription]:
     offset = unread.offset
     _, length = VMDESC_HEAD.unpack((yield from take(unread, VMDESC_HEAD.size, "VM description")))
+    limit = min(limit, TEXT_LIMIT)
     if length > limit:
         raise ProtocolError(offset + 1, "VM description", f"at most {limit} bytes, found {length}")
     return VmDescription((yield from take(unread, length, "VM description")), offset)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from migpool.errors import ProtocolError
-from migpool.wire.stream import VMDESC, VMDESC_HEAD
+from migpool.wire.stream import TEXT_LIMIT, VMDESC, VMDESC_HEAD
 from migpool.wire.unread import Buffer
 
 DESCRIPTION_FOLLOWS: Final = re.compile(rb"\x00\x06([\s\S]{4})\{")
@@ -130,7 +130,7 @@ def find(stream: bytes | mmap.mmap, limit: int = 64 << 20) -> tuple[int, bytes]:
         if text > len(stream):
             continue
         kind, length = VMDESC_HEAD.unpack_from(stream, at)
-        if kind == VMDESC and (text + length == size or (not length and size <= text)):
+        if kind == VMDESC and length <= TEXT_LIMIT and (text + length == size or (not length and size <= text)):
             return at, stream[text : text + length]
     raise ProtocolError(size, _ITEM, "06, u32 length, JSON to the end of the stream; found none")
 
@@ -154,6 +154,8 @@ def parse(text: Buffer, offset: int = 0) -> Description:
     Raises:
         ProtocolError: it is not JSON, or not of the shape above.
     """
+    if len(text) > TEXT_LIMIT:
+        raise ProtocolError(offset, _ITEM, f"at most {TEXT_LIMIT} bytes, found {len(text)}")
     try:
         return _description(json.loads(bytes(text)), offset)
     except RecursionError:

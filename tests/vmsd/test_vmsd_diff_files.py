@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from migpool.errors import DescriptionError
+from migpool.errors import DescriptionError, UsageError
+from migpool.streams.compare.sides import read_side
 from migpool.vmsd.diff import Compatibility, Verdict, compare, compatibility
 from migpool.vmsd.jsonform import stream_description
-from migpool.vmsd.layout import LayoutSet, from_json, read_layouts
+from migpool.vmsd.layout import LayoutSet, from_json
 from tests.support.vmsd_captures import stream_path
 
 LOADS, CANNOT_TELL, BREAKS = Verdict.LOADS, Verdict.CANNOT_TELL, Verdict.BREAKS
@@ -26,14 +27,18 @@ def recorded(name: str) -> dict[str, object]:
     return dict(stream_description(stream_path(name).read_bytes(), name)[1])
 
 
+def layouts_in(path: Path) -> LayoutSet:
+    return read_side(path).layouts
+
+
 def test_a_stream_is_compatible_with_itself() -> None:
-    layouts = read_layouts(stream_path("q35-rich"))
+    layouts = layouts_in(stream_path("q35-rich"))
     assert len(layouts.devices) == 39
     assert compare(layouts, layouts) == []
 
 
 def test_another_machine_lacks_devices() -> None:
-    found = compare(read_layouts(stream_path("q35-rich")), read_layouts(stream_path("q35-min")))
+    found = compare(layouts_in(stream_path("q35-rich")), layouts_in(stream_path("q35-min")))
     assert compatibility(found) == Compatibility(BREAKS, LOADS)
     by_path = {each.path: each for each in found}
     assert by_path["0000:00:01.0/e1000e"].forward is BREAKS
@@ -309,28 +314,31 @@ def test_files_of_every_form_are_read(tmp_path: Path) -> None:
     (tmp_path / "dump.json").write_text(json.dumps(dumped()))
     (tmp_path / "stream.json").write_text(json.dumps(recorded("none")))
     (tmp_path / "stream.mig.gz").write_bytes(gzip.compress(stream_path("none").read_bytes()))
-    assert list(read_layouts(tmp_path / "dump.json").devices) == ["mc146818rtc"]
-    assert read_layouts(tmp_path / "stream.json") == read_layouts(tmp_path / "stream.mig.gz")
-    assert list(read_layouts(tmp_path / "stream.json").devices) == ["timer", "slirp", "globalstate"]
+    assert list(layouts_in(tmp_path / "dump.json").devices) == ["mc146818rtc"]
+    assert layouts_in(tmp_path / "stream.json").devices == layouts_in(tmp_path / "stream.mig.gz").devices
+    assert list(layouts_in(tmp_path / "stream.json").devices) == ["timer", "slirp", "globalstate"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot be read"),
         ("[", "is neither a migration stream nor JSON"),
         ("[]", "is no description .*: expected an object"),
         ('{"devices": [{"name": "d"}]}', "is no description .*: no 'instance_id'"),
         ('{"d": {"Name": "d", "version_id": "2"}}', "is no description .*: expected a number as version_id"),
         ('{"d": {"version_id": 2, "minimum_version_id": 2, "Fields": 1}}', "expected a list of objects as Fields"),
-        ("QEVM" + "x" * 40, "no description at its end"),
+        ("QEVM" + "x" * 40, "is neither a migration stream nor JSON"),
     ],
 )
-def test_a_file_that_holds_no_descriptions_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+def test_a_file_that_holds_no_descriptions_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.json"
-    if text is not None:
-        path.write_text(text)
+    path.write_text(text)
     with pytest.raises(DescriptionError, match=message) as caught:
-        read_layouts(path)
+        layouts_in(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x\.json cannot be read: No such file or directory"):
+        layouts_in(tmp_path / "x.json")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,21 +25,23 @@ from migpool.wire.returnpath import (
     Welcome,
     encode,
 )
+from tests.support import LONG
 from tests.support.made_streams import in_pieces, names, read_in_pieces, u32
 
+u16 = st.integers(0, 2**16 - 1)
 u64 = st.integers(0, 2**64 - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Shut, u32),
     st.builds(Pong, u32),
     st.builds(RequestPages, u64, u32, st.none() | names),
     st.builds(RecvBitmap, names),
-    st.builds(ResumeAck, u32),
+    st.builds(ResumeAck, st.just(1)),
     st.builds(SwitchoverAck),
-    st.builds(GrantMessage, u32, u32),
-    st.builds(Welcome, u32, u32),
-    st.builds(Running, st.binary(min_size=16, max_size=16), u64),
+    st.builds(GrantMessage, u16, u32),
+    st.builds(Welcome, st.integers(4096, 64 << 20), u16),
+    st.builds(Running, st.binary(min_size=16, max_size=16), st.integers(1, 2**63 - 1)),
     st.builds(Failed, names),
-    st.builds(Digest, u32, st.binary(min_size=32, max_size=32)),
+    st.builds(Digest, u16, st.binary(min_size=32, max_size=32)),
 )
 
 
@@ -141,3 +145,56 @@ def test_a_cut_at_any_byte_inside_a_message_is_an_error() -> None:
         with pytest.raises(ProtocolError, match="the end of the input"):
             read(data[:length])
     assert len(read(data[:between])) == 1
+
+
+def fixed(kind: int, data: bytes) -> bytes:
+    return kind.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
+
+
+RANGES = {
+    "value of ResumeAck": (6, 0, 4, 4, 1, 1),
+    "device of GrantMessage": (0x4D50, 0, 4, 8, 0, 65535),
+    "chunk of Welcome": (0x4D51, 0, 4, 8, 4096, 64 << 20),
+    "devices of Welcome": (0x4D51, 4, 4, 8, 0, 65535),
+    "nanoseconds of Running": (0x4D52, 16, 8, 24, 1, 2**63 - 1),
+    "place of Digest": (0x4D54, 0, 4, 36, 0, 65535),
+}
+"""The type, where the field stands in the data, its size, the data's, and what it may be."""
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_a_field_beyond_its_range_is_refused_with_its_place(field: str) -> None:
+    kind, at, size, whole, least, most = RANGES[field]
+    good = bytearray((8192).to_bytes(4, "big") if field == "devices of Welcome" else bytes(4)).ljust(whole, b"\0")
+    for value in sorted({0, 1, 2**31, 2 ** (8 * size) - 1, least, most, max(0, least - 1), most + 1}):
+        good[at : at + size] = value.to_bytes(size, "big")
+        if field == "chunk of Welcome":
+            good[4:8] = bytes(4)
+        data = fixed(2, bytes(4)) + fixed(kind, bytes(good))
+        if least <= value <= most:
+            assert len(read(data)) == 2
+            continue
+        with pytest.raises(ProtocolError) as caught:
+            read(data)
+        assert (caught.value.item, caught.value.offset) == (field, 8 + 4 + at)
+
+
+def test_a_hundred_thousand_random_messages_are_messages_or_protocol_errors() -> None:
+    chosen = random.Random(18)
+    kinds = [*range(9), *range(0x4D4F, 0x4D57)]
+    sizes = {1: 4, 2: 4, 4: 12, 6: 4, 7: 0, 0x4D50: 8, 0x4D51: 8, 0x4D52: 24, 0x4D54: 36}
+    values = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\x10\0", b"\0\0\0\1"]
+    taken = 0
+    places = []
+    for _ in range(1_000_000 if LONG else 100_000):
+        kind = chosen.choice(kinds)
+        size = sizes.get(kind, chosen.randrange(40)) if chosen.random() < 0.9 else chosen.randrange(600)
+        words = b"".join(chosen.choices(values, k=size // 4)) if chosen.random() < 0.7 else chosen.randbytes(size)
+        reader = ReturnPathReader(True)
+        reader.feed(fixed(kind, words.ljust(size, b"a")))
+        try:
+            taken += len(list(reader.events()))
+        except ProtocolError as error:
+            places.append(error.offset - size)
+    assert taken > 10_000 < len(places)
+    assert max(places) <= 4

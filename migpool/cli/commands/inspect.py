@@ -14,6 +14,7 @@ from migpool import streams
 from migpool.cli.options import Debug
 from migpool.cli.output import check_writable, complain, write
 from migpool.errors import UsageError
+from migpool.untrusted.text import printable_lines
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -112,7 +113,7 @@ def print_xml(source: str, offset: int | None) -> int:
     with streams.open(source, keep=(), offset=offset) as stream:
         if stream.xml is None:
             raise UsageError(f"{stream.name} has no XML: it is no save image of libvirt")
-        print(stream.xml.rstrip())  # noqa: T201
+        print(printable_lines(stream.xml.rstrip()))  # noqa: T201
     return 0
 
 
@@ -133,14 +134,14 @@ def _report(
 
         _show([device_outline(device) for device in decoded])
     if summary.problem is not None:
-        _complain(str(summary.problem))
+        complain(str(summary.problem))
         return 1
     if decoded is not None:
         if not decoded:
             raise UsageError(f"no device matches {' or '.join(devices)}; there are {_names(summary)}")
         wrong = [device for device in decoded if device.fields is not None and not device.exact]
         if wrong:
-            _complain(f"the fields of {wrong[0].section.idstr}, encoded again, are not what the stream has")
+            complain(f"the fields of {wrong[0].section.idstr}, encoded again, are not what the stream has")
             return 1
     return 0
 
@@ -200,12 +201,6 @@ def _plain(node: Node, depth: int, lines: list[str]) -> None:
     for below in node.below:
         lines.append(f"{'  ' * (depth + 1)}{below.label:{width}}  {below.detail}".rstrip())
         _plain(below, depth + 1, lines)
-
-
-def _complain(line: str) -> None:
-    from migpool.streams.inspect.outline import printable
-
-    complain(printable(line))
 
 
 def _names(summary: StreamSummary) -> str:

@@ -29,8 +29,8 @@ from migpool.cli.options import Debug
 from migpool.errors import UsageError
 from migpool.streams.compare.dumping import dumped_side
 from migpool.streams.compare.sides import Comparison, compare_sides, read_side
-from migpool.streams.inspect.outline import printable
 from migpool.units import count_of
+from migpool.untrusted.text import printable
 from migpool.vmsd.diff import Change, Compatibility, Verdict, compatibility
 
 app = group((__doc__ or "").partition("\n")[0])

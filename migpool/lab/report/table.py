@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TextIO, TypeAlias
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -21,6 +22,7 @@ from migpool.lab.report.summary import ModelSummary, answer, foundations, some_o
 from migpool.lab.run.result import AnalysisResult, LabResult, RunResult
 from migpool.migration.report import DeviceReport
 from migpool.units import format_duration, format_share, format_size
+from migpool.untrusted.text import printable_lines
 
 SHOWN_KINDS: Final = 3
 LONGEST_NAME: Final = 12
@@ -49,8 +51,17 @@ _THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)]
 def console_for(stream: TextIO) -> Console:
     """A console as wide as the terminal, or as ``COLUMNS`` says, or wide enough where neither is there."""
     if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return Console(file=stream)
-    return Console(file=stream, width=PLAIN_WIDTH)
+        return _Console(file=stream)
+    return _Console(file=stream, width=PLAIN_WIDTH)
+
+
+class _Console(Console):
+    """A console on which text does nothing but stand there: names and reasons come from peers and files too."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control or text.isprintable() else Segment(printable_lines(text), style)
 
 
 def plain_table(*headings: str) -> Table:

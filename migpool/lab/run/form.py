@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from migpool.errors import UsageError
+from migpool.units import MIB
+from migpool.untrusted.files import read_bounded
+from migpool.untrusted.text import printable_values
+
+LIMIT: Final = 64 * MIB
+"""Bytes that such a file may have."""
 
 F = TypeVar("F", bound="Form")
 
@@ -38,19 +44,19 @@ def read_form(path: Path, form: type[F], name: str, writer: str) -> F:
     """
     remedy = f"give a file that {writer} wrote"
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, LIMIT).decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no {name}: {remedy}") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        found = json.loads(text)
+        found = printable_values(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON ({error}): {remedy}") from None
     if isinstance(found, dict) and found.get("schema", 1) != 1:
         raise UsageError(f"{path} has schema {found['schema']!r}: this version reads schema 1, a newer one wrote it")
     try:
-        return form.model_validate_json(text)
+        return form.model_validate_json(json.dumps(found))  # in JSON a list may be a tuple
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "at its top"

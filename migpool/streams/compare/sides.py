@@ -9,16 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from migpool.errors import DescriptionError, UsageError
+from migpool.errors import DescriptionError, ProtocolError, UsageError
 from migpool.streams.compare.machines import machine_hazards
 from migpool.streams.compare.payloads import payload_hazards
+from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.opening import open_path
+from migpool.streams.envelope.source import Source
 from migpool.streams.inspect.reading import Inspection
 from migpool.streams.inspect.summary import StreamSummary
+from migpool.units import format_size
 from migpool.vmsd.diff import UNSTATED, Change, Hazard, Verdict, hazards, joined
-from migpool.vmsd.layout import Extent, FieldLayout, LayoutSet, from_json, read_layouts
+from migpool.vmsd.layout import Extent, FieldLayout, LayoutSet, from_json
+from migpool.wire.vmdesc import parse
 
 _SHOWN: Final = 5
+_JSON_LIMIT: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def read_side(path: Path) -> Side:
         file = main_channel(path)
     with open_path(file) as opened:
         if opened.first.lstrip()[:1] in (b"{", b"[", b'"'):
-            return Side(str(path), read_layouts(file))
+            return Side(str(path), from_json(_json(opened.source, path), str(path)))
+        known = opened.description()
         summary = Inspection(opened, lambda *_: True).summary()
     if summary.header_version is None:
         found = summary.problem or "nothing that a stream begins with"
@@ -74,11 +80,25 @@ def read_side(path: Path) -> Side:
     if summary.described is not None:
         described = json.loads(summary.described)
         layouts = from_json(described, str(path))
-    else:
-        with suppress(DescriptionError):  # behind what could not be walked, or nowhere
-            layouts = read_layouts(file)
+    elif known is not None:
+        with suppress(DescriptionError, ProtocolError):  # behind what could not be walked
+            layouts = from_json(parse(known[1]), str(path))
     machine_type = summary.configuration.machine if summary.configuration else None
     return Side(str(path), replace(layouts, machine_type=machine_type), summary, described)
+
+
+def _json(source: Source, path: Path) -> object:
+    """What JSON has, in any wrapping."""
+    try:
+        text = source.exactly(_JSON_LIMIT + 1)
+    except DamagedData as error:
+        raise DescriptionError(f"{path}: cannot be read: {error}") from None
+    if len(text) > _JSON_LIMIT:
+        raise DescriptionError(f"{path}: is longer than {format_size(_JSON_LIMIT)}, which no description of state is")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DescriptionError(f"{path}: is neither a migration stream nor JSON: {error}") from None
 
 
 def _only_unstated(change: Change) -> bool:

@@ -12,6 +12,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from migpool.errors import UsageError
@@ -20,6 +21,8 @@ from migpool.streams.envelope.source import Source
 _INPUT: Final = 2048
 """How many bytes are undone at once: what comes of them is lost if one of them is damaged."""
 _OUTPUT: Final = 1 << 20
+_MEMORY: Final = 128 << 20
+"""Bytes that may be taken to undo xz data, which choose it: xz -9 needs 65 MiB. zstd has as many by itself."""
 
 
 class DamagedData(Exception):
@@ -98,7 +101,7 @@ COMPRESSIONS: Final[Mapping[str, Compression]] = {
     for each in (
         Compression("gzip", b"\x1f\x8b", "gzip -dc", _Gzip),
         Compression("bzip2", b"BZh", "bzip2 -dc", bz2.BZ2Decompressor),
-        Compression("xz", b"\xfd7zXZ\0", "xz -dc", lzma.LZMADecompressor),
+        Compression("xz", b"\xfd7zXZ\0", "xz -dc", partial(lzma.LZMADecompressor, memlimit=_MEMORY)),
         Compression(
             "zstd", b"\x28\xb5\x2f\xfd", "zstd -dc",
             _from("compression.zstd", "backports.zstd", name="ZstdDecompressor"),

@@ -180,6 +180,8 @@ def open_path(path: Path, *, offset: int | None = None, snapshot: str | None = N
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            raise UsageError(f"{path} is a device that gives bytes without end: name a file, or pipe it into -")
         try:
             opened = open_descriptor(descriptor, str(path), offset=offset, snapshot=snapshot)
         except OSError as error:

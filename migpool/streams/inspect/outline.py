@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from migpool.streams.inspect.summary import OVER_MULTIFD, BlockSummary, Framing, SectionSummary, StreamSummary
 from migpool.units import KIB, count_of, format_size
+from migpool.untrusted.text import printable
 from migpool.wire.returnpath import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -41,11 +42,6 @@ class Node:
         node = Node(label, detail, bad=bad)
         self.below.append(node)
         return node
-
-
-def printable(text: str) -> str:
-    """Text from a stream without what would do something to a terminal."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def stream_outline(name: str, summary: StreamSummary) -> Node:

@@ -135,8 +135,8 @@ class Inspection:
             if self._error is None:
                 reader.feed(piece)
                 yield from self._taken()
-            if self._error is not None and (left := opened.source.left()) is not None:
-                self._size += left  # which nobody will look at
+            if self._error is not None and not isinstance(opened.source, PipeSource):
+                self._size += opened.source.left() or 0  # which nobody will look at, and of what is packed nobody knows
                 break
         if self._error is None:
             self._boundaries.ended = True

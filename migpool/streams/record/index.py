@@ -18,16 +18,21 @@ stamps is passed over.
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from struct import Struct
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from migpool.errors import UsageError
+from migpool.units import MIB
+from migpool.untrusted.files import read_bounded
+from migpool.untrusted.text import printable
 
 INDEX: Final = "index.json"
 VERSION: Final = 1
@@ -35,7 +40,16 @@ PAIR: Final = Struct("<QQ")
 """One time stamp."""
 _PAIRS_AT_ONCE: Final = 4096
 
+_INDEX_LIMIT: Final = 4 * MIB
+_NAME: Final = re.compile(r"[0-9]{3,9}-(source|destination)\.(bytes|times)")
+_MOST: Final = 4096
+"""Connections of a recording."""
+
 Side = Literal["source", "destination"]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""Bytes, nanoseconds, or a number in a row."""
+Shown = Annotated[str, AfterValidator(printable)]
+"""Text that is shown."""
 
 
 class Role(StrEnum):
@@ -70,8 +84,8 @@ class Moment:
         wall: UTC, in ISO 8601.
     """
 
-    monotonic: int
-    wall: str
+    monotonic: Count
+    wall: Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +100,8 @@ class Flow:
         times: the name of the file with its time stamps; empty if there is none.
     """
 
-    bytes: int = 0
-    recorded: int = 0
+    bytes: Count = 0
+    recorded: Count = 0
     ended: Ended = Ended.OPEN
     file: str = ""
     times: str = ""
@@ -108,12 +122,12 @@ class Connection:
         destination: what the destination sent.
     """
 
-    number: int
+    number: Count
     role: Role
-    channel: int | None
-    uuid: str
-    begin: int
-    end: int | None
+    channel: Annotated[int, Field(ge=0, le=255)] | None
+    uuid: Shown
+    begin: Count
+    end: Count | None
     source: Flow
     destination: Flow
 
@@ -139,13 +153,13 @@ class Index:
         connections: in the order in which they were opened.
     """
 
-    listen: str
-    to: str
+    listen: Shown
+    to: Shown
     begin: Moment
     end: Moment | None
     complete: bool
-    reason: str
-    connections: tuple[Connection, ...]
+    reason: Shown
+    connections: Annotated[tuple[Connection, ...], Field(max_length=_MOST)]
     format: Literal["migpool-recording"] = "migpool-recording"
     version: Literal[1] = 1
 
@@ -188,11 +202,12 @@ def load(directory: Path) -> Index:
     """Read the index of a recording.
 
     Raises:
-        UsageError: the directory is no recording, or one of a later version, or a file of it is missing or short.
+        UsageError: the directory is no recording, or one of a later version, or a file of it is missing, short, or no
+            file in this directory.
     """
     path = directory / INDEX
     try:
-        text = path.read_bytes()
+        text = read_bounded(path, _INDEX_LIMIT, links=False)
     except FileNotFoundError:
         raise UsageError(
             f"{directory} is no recording, as it has no {INDEX}: name a stream's file, or a recording's directory"
@@ -205,9 +220,13 @@ def load(directory: Path) -> Index:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UsageError(f"{path} is no index of version {VERSION}: {where}: {first['msg']}") from None
+    before = -1
     for connection in index.connections:
+        if connection.number <= before or (connection.role is Role.MULTIFD) != (connection.channel is not None):
+            raise UsageError(f"{path} is no index of version {VERSION}: {connection.name} is none of a recording's")
+        before = connection.number
         for flow in (connection.source, connection.destination):
-            _check_file(directory, flow)
+            _check_files(directory, flow)
     return index
 
 
@@ -223,19 +242,25 @@ def main_channel(directory: Path) -> Path:
     return directory / main.source.file
 
 
-def _check_file(directory: Path, flow: Flow) -> None:
+def _check_files(directory: Path, flow: Flow) -> None:
+    """Look at both files before one of them is opened: a named pipe would wait, a link lead anywhere."""
+    sizes = []
     for name in (flow.file, flow.times):
-        if Path(name).name != name:
+        if not name and not flow.recorded:
+            continue
+        if not _NAME.fullmatch(name):
             raise UsageError(f"{directory / INDEX}: {name!r} is no name of a file in the recording's own directory")
-    if not flow.recorded:
-        return
-    try:
-        size = (directory / flow.file).stat().st_size
-    except OSError as error:
-        raise UsageError(f"{directory / flow.file} of the recording is missing: {error.strerror or error}") from None
-    if size < flow.recorded:
+        path = directory / name
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise UsageError(f"{path} of the recording is missing: {error.strerror or error}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"{path} of the recording is no file: a link, a named pipe or a device is not followed")
+        sizes.append(found.st_size)
+    if flow.recorded > flow.bytes or (sizes and sizes[0] < flow.recorded):
         raise UsageError(
-            f"{directory / flow.file} has {size} bytes, and {flow.recorded} were recorded: copy the recording again"
+            f"{directory / flow.file} has {sizes[0]} bytes, and {flow.recorded} were recorded: copy the recording again"
         )
 
 
@@ -250,16 +275,25 @@ class Times:
         self._path = path
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Every pair (nanoseconds, offset)."""
+        """Every pair (nanoseconds, offset).
+
+        Raises:
+            UsageError: they do not rise.
+        """
         if self._path is None:
             return
+        now = covered = 0
         with self._path.open("rb", buffering=0) as file:
             rest = b""
             while data := file.read(PAIR.size * _PAIRS_AT_ONCE):
                 data = rest + data
                 whole = len(data) // PAIR.size * PAIR.size
                 rest = data[whole:]
-                yield from PAIR.iter_unpack(memoryview(data)[:whole])
+                for when, offset in PAIR.iter_unpack(memoryview(data)[:whole]):
+                    if when < now or offset <= covered:
+                        raise UsageError(f"{self._path}: the times of the recording do not rise: copy it again")
+                    now, covered = when, offset
+                    yield now, covered
 
     def when(self, offset: int) -> int | None:
         """When the byte at ``offset`` came, in nanoseconds; ``None`` if no stamp covers it."""

@@ -99,6 +99,8 @@ def playable(directory: Path, channels: int | None) -> Playable:
     numbers = [one.channel for one in index.multifd]
     if numbers != list(range(len(numbers))):
         raise UsageError(f"{directory} has the multifd channels {numbers}: there must be each from 0 on, once")
+    if lost := [one.name for one in index.multifd if not one.source.recorded]:
+        raise UsageError(f"{directory}: nothing of {lost[0]} was recorded: {index.reason or 'nothing passed'}")
     if channels is not None and channels != len(numbers):
         raise UsageError(
             f"{directory} has {len(numbers)} multifd channels and the destination {channels}: it would wait for ever "

@@ -9,8 +9,9 @@ import pytest
 from migpool.errors import UsageError
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.iterables import bitmaps_size
-from migpool.streams.inspect.outline import device_outline, printable, stream_outline
+from migpool.streams.inspect.outline import device_outline, stream_outline
 from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.untrusted.text import printable
 from migpool.wire.commands import packaged
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.ram import RamBlock, block_list, pages

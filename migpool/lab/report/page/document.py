@@ -8,9 +8,9 @@ labels.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator, Sequence
-from html import escape
 from importlib.resources import files
 from string import Template
 
@@ -18,6 +18,7 @@ from migpool.lab.report.page.contents import contents
 from migpool.lab.report.summary import ModelSummary, answer, checkpoint_rows, foundations, headline, summarize
 from migpool.lab.run.result import LabResult
 from migpool.units import format_duration, format_share
+from migpool.untrusted.text import printable, printable_values
 
 
 def document(results: Sequence[LabResult], title: str) -> str:
@@ -41,6 +42,11 @@ def document(results: Sequence[LabResult], title: str) -> str:
     )
 
 
+def escape(text: str) -> str:
+    """Text that is no markup, and is read as it stands."""
+    return html.escape(printable(text))
+
+
 def _own(name: str) -> str:
     return files("migpool.lab.report.page").joinpath(name).read_text("utf-8")
 
@@ -60,7 +66,7 @@ def joined(results: Sequence[LabResult]) -> list[LabResult]:
 
 def _values(parts: Sequence[LabResult]) -> str:
     """JSON that may stand within a script element, whatever the names in it are."""
-    text = json.dumps(contents(parts), ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(printable_values(contents(parts)), ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
