@@ -56,6 +56,7 @@ class Commands(LazyGroup):
         "replay": f"{COMMANDS}.record:replay",
         "report": f"{COMMANDS}.report:report",
         "explain": f"{COMMANDS}.explain:explain",
+        "advise": f"{COMMANDS}.advise:advise",
         "observe": f"{COMMANDS}.observe:observe",
         "inspect": f"{COMMANDS}.inspect:inspect",
         "plugins": f"{COMMANDS}.plugins:plugins",

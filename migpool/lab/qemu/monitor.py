@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from migpool.device import Side
 from migpool.errors import MigpoolError, UsageError
 
 try:
-    from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, QMPError
+    from qemu.qmp import ConnectError, EventListener, ExecuteError, QMPClient, QMPError
 except ImportError as error:
     raise UsageError("migpool observe needs the library qemu.qmp: pip install 'migpool[observe]'") from error
 
@@ -66,7 +67,7 @@ class Monitor:
             raise MigpoolError(
                 f"the {self.side}'s QEMU does not answer {command} for {ANSWERS:g} s: does it hang, or is it stopped?"
             ) from None
-        except (QMPError, ExecInterruptedError, OSError):
+        except (QMPError, OSError, EOFError):
             raise MigpoolError(f"the {self.side}'s QEMU closed its monitor at {command}: it has ended") from None
         return found
 
@@ -120,7 +121,7 @@ async def opened(side: Side, address: str) -> AsyncIterator[Monitor]:
                 taking.cancel()
                 await asyncio.wait([taking])
     finally:
-        with suppress(QMPError, OSError, TimeoutError):
+        with suppress(QMPError, OSError, EOFError):  # what ended the connection is raised here again
             async with asyncio.timeout(CLOSES):
                 await client.disconnect()
 
@@ -149,6 +150,6 @@ async def _connect(client: QMPClient, side: Side, address: str) -> None:
     except ConnectError as error:
         cause = error.exc
         if isinstance(cause, OSError):
-            reason = (cause.strerror or str(cause)).lower()
+            reason = (os.strerror(cause.errno) if cause.errno else str(cause)).lower()
             raise MigpoolError(f"{address}: {reason}: no QEMU has its monitor there that this user may use") from None
         raise MigpoolError(f"{address} speaks no QMP: give the {side}'s -qmp socket, and not another") from None

@@ -82,8 +82,10 @@ async def observe(wanted: Observation) -> Explained:
             await _start(monitors, before, wanted.uri)
         try:
             async with asyncio.timeout(wanted.limit):
+                begun = False
                 for side, monitor in monitors.items():
-                    await _completed(monitor, before[side], wanted.told)
+                    await _completed(monitor, before[side], wanted.told, begun=begun)
+                    begun = True
         except TimeoutError:
             raise MigpoolError(
                 f"the migration did not end within the {wanted.limit:g} s of --limit, and goes on unobserved"
@@ -172,13 +174,18 @@ async def _start(monitors: Mapping[Side, Monitor], before: Mapping[Side, dict[st
     await monitors["source"].execute("migrate", {"uri": uri})
 
 
-async def _completed(monitor: Monitor, before: dict[str, JsonValue], told: Callable[[str], None]) -> None:
+async def _completed(
+    monitor: Monitor, before: dict[str, JsonValue], told: Callable[[str], None], *, begun: bool
+) -> None:
     """Wait until its migration has ended.
+
+    Arguments:
+        before: what it said of a migration before this one.
+        begun: whether this one has begun, as the other side says.
 
     Raises:
         MigpoolError: it did not complete.
     """
-    begun = False
     while True:
         now = await _status(monitor)
         status = str(now.get("status", ""))
