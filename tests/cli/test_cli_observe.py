@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from migpool.lab.qemu import monitor, tracing
-from tests.support.commandline import Ended, here, started
-from tests.support.monitors import FakeQemu
+from tests.support.commandline import Ended, here
+from tests.support.monitors import FakeQemu, observing
 from tests.support.qemu_logs import real
 
 SOURCE, DESTINATION = real("checkpoints-alone")
@@ -141,8 +141,7 @@ def test_a_signal_ends_it_and_switches_off_what_it_switched_on(
     pair: tuple[FakeQemu, FakeQemu], number: signal.Signals, code: int
 ) -> None:
     source, destination = pair
-    with started("observe", "--source", str(source.path), "--destination", str(destination.path)) as command:
-        command.complained_of("waiting for the migration to begin")
+    with observing(source.path, destination.path) as command:
         assert "vmstate_downtime_checkpoint" in source.on & destination.on
         command.interrupt(number)
         ended = command.wait()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.commandline import Command, started
 from tests.support.qemu_logs import lines_of
 
 NAMES = ("vmstate_downtime_checkpoint", "vmstate_downtime_load", "migration_bitmap_sync_end", "handle_qmp_command")
@@ -142,3 +143,11 @@ def _requests(client: socket.socket) -> Iterator[dict[str, Any]]:
                 request, end = decoder.raw_decode(said)
                 said = said[end:]
                 yield request
+
+
+@contextlib.contextmanager
+def observing(source: Path, destination: Path) -> Iterator[Command]:
+    """The command, once it waits for a migration."""
+    with started("observe", "--source", str(source), "--destination", str(destination)) as command:
+        command.complained_of("waiting for the migration to begin")
+        yield command
