@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,13 @@ import pytest
 
 from migpool.lab.qemu import monitor, tracing
 from tests.support.commandline import Ended, here
-from tests.support.monitors import FakeQemu, observing
-from tests.support.qemu_logs import real
-
-SOURCE, DESTINATION = real("checkpoints-alone")
+from tests.support.monitors import FakeQemu, fake_pair, observing
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[FakeQemu, FakeQemu]]:
-    """A source and a destination that loads what the source sends."""
-    source = FakeQemu(tmp_path / "s", SOURCE)
-    destination = FakeQemu(tmp_path / "d", DESTINATION, state="inmigrate")
-    migrate = source.migrate
-
-    def both() -> None:
-        migrate()
-        destination.migrate()
-
-    source.migrate = both  # type: ignore[method-assign]
-    with source.serving(), destination.serving():
-        yield source, destination
+    with fake_pair(tmp_path / "s", tmp_path / "d") as both:
+        yield both
 
 
 def observed(pair: tuple[FakeQemu, FakeQemu], *more: str) -> Ended:
@@ -148,3 +136,13 @@ def test_a_signal_ends_it_and_switches_off_what_it_switched_on(
     assert (ended.code, ended.out) == (code, "")
     assert "Traceback" not in ended.err
     assert (source.on, destination.on) == (set(), set())
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qemu.qmp", None)
+    for name in ("monitor", "tracing", "observe"):
+        monkeypatch.delitem(sys.modules, f"migpool.lab.qemu.{name}", raising=False)
+    ended = here("observe", "--source", "a")
+    assert (ended.code, ended.out) == (2, "")
+    assert "pip install 'migpool[observe]'" in ended.err
+    assert len(ended.err.splitlines()) == 1

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from migpool.lab.qemu.advise import Advised, advise
+from migpool.lab.qemu.advise_recording import advise_recording
 from migpool.lab.qemu.explain import explain
+from migpool.wire.commands import switchover_start
+from tests.support.made_recordings import Made, Role, begin, end, first, ram_end, recording, state
 from tests.support.qemu_logs import Downtime, Threaded, real
 
 EVEN = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 60, 60) for at in range(40))]
@@ -91,3 +94,23 @@ def test_of_real_logs_no_more_is_promised_than_there_was(name: str) -> None:
     assert [one.worth_ms for one in found.advice] == sorted((one.worth_ms for one in found.advice), reverse=True)
     # These machines were idle: no limit would have left less RAM for the last round.
     assert not any("downtime-limit" in one.do for one in found.advice)
+
+
+@pytest.mark.parametrize(("one", "other", "named"), [(900, 10, "channel 0"), (0, 900, "channel 1"), (900, 900, "")])
+def test_a_recording_tells_of_channels_that_carry_more_than_others(
+    one: int, other: int, named: str, tmp_path: Path
+) -> None:
+    main = Made(
+        Role.MAIN,
+        None,
+        [(0, begin()), (500, switchover_start()), (501, ram_end()), (700, end())],
+    )
+    channels = [
+        Made(Role.MULTIFD, at, [(1 + at, first(at)), (550, state(f"d{at}", 0, 1 + size * 4096))])
+        for at, size in enumerate((one, other))
+    ]
+    found = advise_recording(recording(tmp_path / "made", [main, *channels]))
+    assert found.downtime_ms == 200
+    uneven = [advice for advice in found.advice if advice.about == "channels"]
+    assert [named in advice.do for advice in uneven] == ([True] if named else [])
+    assert all(0 < advice.worth_ms <= 900 * 0.1 / 2 + 0.1 for advice in uneven)  # half of it is the other channel's

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.commandline import Command, started
-from tests.support.qemu_logs import lines_of
+from tests.support.qemu_logs import lines_of, real
 
 NAMES = ("vmstate_downtime_checkpoint", "vmstate_downtime_load", "migration_bitmap_sync_end", "handle_qmp_command")
 
@@ -31,6 +31,7 @@ class FakeQemu:
         version: its first two numbers.
         ends: the status with which its migration ends; empty: it does not end.
         mute: it takes connections and says nothing.
+        peer: loads what this one sends.
         on: which tracepoints are on.
         asked: the commands that came.
     """
@@ -49,6 +50,7 @@ class FakeQemu:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     dies_at: str = ""
     migration: dict[str, Any] = field(default_factory=dict)
+    peer: FakeQemu | None = None
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[FakeQemu]:
@@ -124,6 +126,8 @@ class FakeQemu:
             with self.log.open("a") as file:
                 file.writelines(f"{line}\n" for line in lines_of(self.real))
         self.migration = {"status": self.ends or "active", "downtime": 41, "ram": {"transferred": 1 << 20, "mbps": 8.0}}
+        if self.peer is not None:
+            self.peer.migrate()
         if self.ends == "failed":
             self.migration["error-desc"] = "the link\nwent away"
 
@@ -151,3 +155,13 @@ def observing(source: Path, destination: Path) -> Iterator[Command]:
     with started("observe", "--source", str(source), "--destination", str(destination)) as command:
         command.complained_of("waiting for the migration to begin")
         yield command
+
+
+@contextlib.contextmanager
+def fake_pair(source: Path, destination: Path) -> Iterator[tuple[FakeQemu, FakeQemu]]:
+    """The monitors of a source and of a destination that loads what the source sends."""
+    ours, theirs = real("checkpoints-alone")
+    first, second = FakeQemu(source, ours), FakeQemu(destination, theirs, state="inmigrate")
+    first.peer = second
+    with first.serving(), second.serving():
+        yield first, second
