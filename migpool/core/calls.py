@@ -100,7 +100,7 @@ def under_way(longer_than: float = LONG) -> list[Seen]:
         call = noted.call()
         if call is None or (now - call.since) / 1e9 < longer_than:
             continue
-        # Of one thread, and kept by nobody: the frame of this call, kept in itself, would keep all that its callers hold.
+        # Of one thread, and not kept: the frame of this call, kept in itself, would keep all that its callers hold.
         place, stack = _stack(sys._current_frames().get(ident), files_of(call.owner.device))
         if place:
             found.append(Seen(call, (now - call.since) / 1e9, place, stack))
