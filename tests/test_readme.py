@@ -29,6 +29,7 @@ from tests.docs.reference import commands, option_words
 from tests.support import ROOT
 from tests.support.commandline import Command, announced, here, scenario_file, started
 from tests.support.making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN
+from tests.support.monitors import fake_pair
 from tests.support.new_package import announce
 from tests.support.rig import migrate
 from tests.support.save_image import image
@@ -118,6 +119,8 @@ class World:
             assert here("tls", "new", "pki", "--name", "127.0.0.1").code == 0
         if arguments[0] in ("record", "replay"):
             self._wait("receive", "small", "--listen", f"tcp:127.0.0.1:{self._destination}")
+        if arguments[0] == "observe":
+            self._stack.enter_context(fake_pair(*(self._path / arguments[at] for at in (2, 4))))
         if arguments[:3] == ["send", "stored.mig", "--to"]:
             store = ["--store", "another.mig", "--channels", arguments[-1]]
             self._wait("receive", *store, "--listen", f"tcp:127.0.0.1:{self._destination}")

@@ -29,6 +29,8 @@ out which thread should do which part of the work.
 
   [cyan]migpool explain source.log destination.log[/]    where a real QEMU's downtime went
 
+  [cyan]migpool observe --source a.qmp --destination b.qmp[/]    the same of two that run
+
 [bold]Between two processes or hosts of your own[/]
 
   [cyan]migpool receive default --listen tcp:0.0.0.0:4444 --tls pki[/]
@@ -54,6 +56,8 @@ class Commands(LazyGroup):
         "replay": f"{COMMANDS}.record:replay",
         "report": f"{COMMANDS}.report:report",
         "explain": f"{COMMANDS}.explain:explain",
+        "advise": f"{COMMANDS}.advise:advise",
+        "observe": f"{COMMANDS}.observe:observe",
         "inspect": f"{COMMANDS}.inspect:inspect",
         "plugins": f"{COMMANDS}.plugins:plugins",
         "conformance": f"{COMMANDS}.conformance:conformance",

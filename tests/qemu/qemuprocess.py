@@ -73,6 +73,7 @@ class QemuProcess:
         self._log = log
         self._replies = b""
         self._events: list[dict[str, Json]] = []
+        self._times: dict[str, int] = {}
         self._monitor, monitor = socket.socketpair()
         self._serial, serial = socket.socketpair()
         with monitor, serial, log.open("wb") as output:
@@ -162,6 +163,10 @@ class QemuProcess:
             except WaitedTooLong:
                 raise WaitedTooLong(f"the migration did not {what} within {limit:g} s; {self.stderr}") from None
 
+    def time_of(self, event: str) -> int:
+        """When an event was that has been seen, the last one of this name; in microseconds of the host's clock."""
+        return self._times[event]
+
     def migration(self) -> dict[str, Json]:
         """What the monitor says of the migration."""
         found = self.execute("query-migrate")
@@ -227,4 +232,6 @@ class QemuProcess:
             self._replies += data
         line, _, self._replies = self._replies.partition(b"\n")
         message: dict[str, Json] = json.loads(line)
+        if isinstance(stamp := message.get("timestamp"), dict):
+            self._times[str(message["event"])] = int(str(stamp["seconds"])) * 10**6 + int(str(stamp["microseconds"]))
         return message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from migpool.cli.options import (
     longest_allowed,
     too_long,
 )
+
+if TYPE_CHECKING:
+    from migpool.lab.qemu.explain import Explained
 
 
 def explain(
@@ -51,22 +54,34 @@ def explain(
 
       [cyan]migpool explain source.log destination.log --fail-above 300ms[/]   exit code 1 if it was longer
     """
-    import json
-    import sys
-
-    from migpool.cli.output import STDOUT, check_writable, complain, reported, write_all
+    from migpool.cli.output import check_writable
     from migpool.errors import UsageError
     from migpool.lab.qemu.explain import explain as explained_by
-    from migpool.lab.report.chrome_trace import chrome_trace
-    from migpool.lab.report.explained import render_explained
-    from migpool.lab.report.page.document import document
-    from migpool.lab.report.table import console_for
 
     if len(logs) > 2:
         raise UsageError(f"{len(logs)} logs are too many: give the source's and the destination's, or one of them")
     allowed = longest_allowed(fail_above)
     check_writable(json_file, trace_file, report_file)
-    found = explained_by(*logs)
+    show(explained_by(*logs), json_file, trace_file, report_file, allowed)
+
+
+def show(
+    found: Explained, json_file: Path | None, trace_file: Path | None, report_file: Path | None, allowed: float
+) -> None:
+    """Print what the logs say of a downtime, and write it into files.
+
+    Arguments:
+        allowed: the longest downtime in seconds; a longer one ends the command with 1.
+    """
+    import json
+    import sys
+
+    from migpool.cli.output import STDOUT, complain, reported, write_all
+    from migpool.lab.report.chrome_trace import chrome_trace
+    from migpool.lab.report.explained import render_explained
+    from migpool.lab.report.page.document import document
+    from migpool.lab.report.table import console_for
+
     console = console_for(sys.stderr if STDOUT in (json_file, trace_file, report_file) else sys.stdout)
     try:
         console.print(render_explained(found.result, console.width))

@@ -47,10 +47,12 @@ class Explained:
     Attributes:
         result: of the form of ``--json``, with one run.
         traced: the same with spans, for a trace; a side without a log has none.
+        rounds: how many pages were dirty in the last rounds of RAM before the stop; empty if the log does not say it.
     """
 
     result: LabResult
     traced: TracedRun
+    rounds: tuple[int, ...] = ()
 
 
 def explain(first: Path, second: Path | None = None) -> Explained:
@@ -127,7 +129,8 @@ class _Explaining:
             _report("source", names, spans["source"], begin, end),
             _report("destination", names, spans["destination"], begin, end),
         )
-        return Explained(result, TracedRun(*sides, "", path.links))
+        rounds = () if self._source is None else tuple(pages for _, pages in self._source.rounds)
+        return Explained(result, TracedRun(*sides, "", path.links), rounds)
 
     def _threads(
         self, ours: tuple[Actor, list[Actor]] | None, theirs: DestinationActors | None, done: int | None

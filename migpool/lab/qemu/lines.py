@@ -77,6 +77,11 @@ class Counts:
 MOST_KINDS: Final = 1000
 
 
+def has_time(line: bytes) -> bool:
+    """Whether a line is an event with the time at which it was."""
+    return _LINE.match(line) is not None
+
+
 def read_lines(path: Path, wanted: frozenset[str], counts: Counts) -> Iterator[Line]:
     """The events of a log that are wanted, in its order. A file packed by gzip or xz is unpacked.
 

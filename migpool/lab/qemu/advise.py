@@ -1,0 +1,220 @@
+"""What to change so that a downtime is shorter: what each change is worth at the most, and how sure that is.
+
+Of trace logs the what-ifs of ``explain`` say it, and for the order of the devices Johnson's rule: all are saved by one
+thread, and loaded by one, each after it was saved, and of two machines in a row the rule finds the shortest plan (S. M.
+Johnson, "Optimal two- and three-stage production schedules with setup times included", 1954).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, Field
+
+from migpool.lab.analysis.why import WORTH_NAMING
+from migpool.lab.qemu.explain import Explained
+from migpool.lab.qemu.source import RAM
+from migpool.lab.qemu.whatif import kind_of
+from migpool.lab.report.table import device_times, markdown_table
+from migpool.lab.run.result import AnalysisResult, RunResult
+from migpool.units import format_duration
+
+VFIO: Final = "vfio"
+PAGE_MS: Final = 0.1
+"""What a page takes at the most, on a link of 40 MB/s: what RAM's last round takes besides no limit shortens."""
+OWN_THREAD: Final = "migration"
+
+SAYS: Final = {
+    "measured": "QEMU timed each step that would be gone",
+    "upper bound": "what the devices need of each other is not known",
+    "untried": "no log shows what such a change does: try it, and measure",
+}
+
+
+class Advice(BaseModel):
+    """One change.
+
+    Attributes:
+        about: what is to be changed.
+        do: how, as a sentence.
+        worth_ms: by how much the downtime would be shorter, at the most.
+        sure: as in ``SAYS``.
+    """
+
+    about: Literal["channels", "multifd transfer", "downtime limit", "load order", "device", "machine"]
+    do: str
+    worth_ms: float
+    sure: Literal["measured", "upper bound", "untried"]
+
+
+class Advised(BaseModel):
+    """What is said of one downtime.
+
+    Attributes:
+        why: what limits it.
+        advice: what is worth the most first; empty where nothing is worth a twentieth of the downtime.
+        shares: where it went, in milliseconds; empty if that is not known.
+        remarks: what it rests on.
+    """
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    downtime_ms: float
+    why: str
+    advice: list[Advice]
+    shares: dict[str, float] = {}
+    remarks: list[str] = []
+
+    def lines(self) -> Iterator[str]:
+        """As text."""
+        yield f"{format_duration(self.downtime_ms / 1e3)} of downtime. {self.why}"
+        if not self.advice:
+            yield "No change that this shows would make it a twentieth shorter."
+        for number, one in enumerate(self.advice, 1):
+            yield f"{number}. {one.do}"
+            yield f"   {one.about}: {format_duration(one.worth_ms / 1e3)} at the most ({one.sure}: {SAYS[one.sure]})"
+
+    def markdown(self) -> str:
+        """For the report of a bug."""
+        lines = [f"**Downtime** {format_duration(self.downtime_ms / 1e3)}. {self.why}", ""]
+        if self.advice:
+            rows = [(one.about, one.do, format_duration(one.worth_ms / 1e3), one.sure) for one in self.advice]
+            lines += [*markdown_table("| about | what to change | worth at the most | how sure |", rows), ""]
+        else:
+            lines += ["No change that the logs show would make it a twentieth shorter.", ""]
+        if self.shares:
+            rows_ = [(kind, format_duration(spent / 1e3)) for kind, spent in self.shares.items() if spent > 0]
+            lines += [*markdown_table("| on the critical path | time |", rows_), ""]
+        return "\n".join([*lines, *(f"* {remark}" for remark in self.remarks), ""])
+
+
+def advise(found: Explained) -> Advised:
+    """What the trace logs advise."""
+    (run,) = found.result.runs
+    assert run.analysis is not None
+    downtime = run.downtime_ms or 0.0
+    advice = [*_of_ram(found, run.analysis), *_of_vfio(run, run.analysis), *_of_devices(run, run.analysis)]
+    return Advised(
+        schema=1,
+        downtime_ms=downtime,
+        why=f"What limits it: {run.analysis.why}",
+        advice=ranked(advice, downtime),
+        shares=run.attribution,
+        remarks=[*([f"Clocks: {run.clock}"] if run.clock else []), *run.remarks],
+    )
+
+
+def ranked(advice: Sequence[Advice], downtime: float) -> list[Advice]:
+    """What is worth naming, the most first."""
+    return sorted((one for one in advice if one.worth_ms >= WORTH_NAMING * downtime), key=lambda one: -one.worth_ms)
+
+
+def _worth(analysis: AnalysisResult, resource: str, side: str | None = None) -> float:
+    """Milliseconds that a what-if found, the most of all sides."""
+    found = [
+        one.shorter_ms for one in analysis.resources if one.resource == resource and (side is None or one.side == side)
+    ]
+    return max(found, default=0.0)
+
+
+def _of_ram(found: Explained, analysis: AnalysisResult) -> Iterator[Advice]:
+    """Its last round: how much is left for it, and over which channels it goes."""
+    dirty = found.rounds[-1] if found.rounds else 0
+    if dirty:
+        do = f"Lower downtime-limit, so that the last round of RAM has less than these {dirty} dirty pages to send."
+        worth = min(_worth(analysis, f"device {RAM}"), dirty * PAGE_MS)
+        yield Advice(about="downtime limit", do=do, worth_ms=worth, sure="untried")
+    behind = _worth(analysis, "pre-copied")
+    if behind:
+        do = (
+            "Have the destination keep up: it was still loading what was sent before the stop; give it CPUs, lower "
+            "max-bandwidth, or ask for return-path and switchover-ack where devices have it."
+        )
+        yield Advice(about="downtime limit", do=do, worth_ms=behind, sure="measured")
+    channels = {one.resource: one.shorter_ms for one in analysis.resources if one.resource.startswith("channel ")}
+    if channels:
+        slowest = max(channels, key=lambda name: channels[name])
+        do = f"See why RAM's last round waits for multifd {slowest}, one of {len(channels)}: its CPU, or their number."
+        yield Advice(about="channels", do=do, worth_ms=channels[slowest], sure="untried")
+
+
+def _of_vfio(run: RunResult, analysis: AnalysisResult) -> Iterator[Advice]:
+    devices = [at for at, one in enumerate(run.devices) if kind_of(one.name) == VFIO]
+    if not devices:
+        return
+    trace = analysis.trace
+    own_threads = {
+        side.threads[thread] != OWN_THREAD
+        for side in (trace.source, trace.destination)
+        for _, slot, _, _, _, thread in side.spans
+        if slot in devices
+    }
+    if True not in own_threads:
+        times = device_times(analysis, run.devices)
+        kinds = _worth(analysis, f"{VFIO} in parallel")
+        # One device alone gains by it, too: its state and the rest go side by side.
+        alone = max((_worth(analysis, f"device {run.devices[at].name}") for at in devices), default=0.0)
+        taken = sum(times[run.devices[at].name].path for at in devices)
+        yield Advice(
+            about="multifd transfer",
+            do="Set x-migration-multifd-transfer=on for VFIO devices, with multifd: each has a thread of its own then.",
+            worth_ms=min(taken, kinds + alone),
+            sure="upper bound",
+        )
+    elif lock := _worth(analysis, "big lock"):
+        do = "Shorten the config loads of VFIO devices: for these their threads wait for the big lock, in turn."
+        yield Advice(about="device", do=do, worth_ms=lock, sure="measured")
+
+
+def _of_devices(run: RunResult, analysis: AnalysisResult) -> Iterator[Advice]:
+    times = device_times(analysis, run.devices)
+    for one in analysis.resources:
+        (name, *others) = one.devices or [""]
+        if one.resource == f"device {name}" and name != RAM and not others:
+            took = times[name]
+            side = "load" if took.loaded >= took.saved else "save"
+            do = f"Fix {name} first: its {side} takes {format_duration(max(took.loaded, took.saved) / 1e3)}."
+            yield Advice(about="device", do=do, worth_ms=one.shorter_ms, sure="measured")
+            break
+    for one in analysis.resources:
+        if one.resource.endswith(" like the first"):
+            do = (
+                f"Have QEMU build the flat views of memory once for all {len(one.devices)} {kind_of(one.devices[0])}, "
+                "or use fewer: each takes longer to load than the one before."
+            )
+            yield Advice(about="device", do=do, worth_ms=one.shorter_ms, sure="upper bound")
+    for resource, side, do in (
+        ("the machine's stop", "source", "Look at what stops with the machine: vCPUs, disks with writes under way."),
+        (
+            "the machine's start",
+            "destination",
+            "Look at what starts with the machine: disks, clocks, networks.",
+        ),
+    ):
+        if worth := _worth(analysis, resource, side):
+            yield Advice(about="machine", do=do, worth_ms=worth, sure="measured")
+    once = [
+        (one.name, times[one.name].saved, times[one.name].loaded)
+        for one in run.devices
+        if not one.iterable and times[one.name].saved and times[one.name].loaded
+    ]
+    now, best = _makespan(once), sorted(once, key=_johnson)
+    first = next((name for (name, *_), (before, *_) in zip(best, once, strict=True) if name != before), "")
+    if first:
+        do = f"Save and load devices in another order, first what is saved faster than loaded: {first}."
+        yield Advice(about="load order", do=do, worth_ms=max(0.0, now - _makespan(best)), sure="upper bound")
+
+
+def _johnson(device: tuple[str, float, float]) -> tuple[bool, float]:
+    """The rule's order: what is saved faster than loaded by the time to save, then the rest, the longest load first."""
+    _, save, load = device
+    return (True, -load) if save >= load else (False, save)
+
+
+def _makespan(devices: Sequence[tuple[str, float, float]]) -> float:
+    """Milliseconds until all are loaded, one at a time at each side."""
+    saved = loaded = 0.0
+    for _, save, load in devices:
+        saved += save
+        loaded = max(loaded, saved) + load
+    return loaded

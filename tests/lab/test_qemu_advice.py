@@ -1,0 +1,116 @@
+"""What is advised: of made downtimes with one cause each what removes it, of those without one nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from migpool.lab.qemu.advise import Advised, advise
+from migpool.lab.qemu.advise_recording import advise_recording
+from migpool.lab.qemu.explain import explain
+from migpool.wire.commands import switchover_start
+from tests.support.made_recordings import Made, Role, begin, end, first, ram_end, recording, state
+from tests.support.qemu_logs import Downtime, Threaded, real
+
+EVEN = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 60, 60) for at in range(40))]
+"""Nothing of it is worth a twentieth."""
+QUIET = Downtime(EVEN, stop=50, start=50, network=50, tail=10)
+
+
+def advised(made: Downtime | Threaded, directory: Path) -> Advised:
+    source, destination, _ = made.logs(directory)
+    return advise(explain(source, destination))
+
+
+def test_where_nothing_helps_nothing_is_advised(tmp_path: Path) -> None:
+    found = advised(QUIET, tmp_path)
+    assert found.advice == []
+    assert "No change that" in "\n".join(found.lines())
+    assert "No change that" in found.markdown()
+
+
+@pytest.mark.parametrize(
+    ("made", "about", "named", "worth"),
+    [
+        (replace(QUIET, devices=[*EVEN, ("0000:01:00.0/slow", 50, 4000)]), "device", "0000:01:00.0/slow", 4.0),
+        (replace(QUIET, devices=[*EVEN, ("0000:01:00.0/slow", 4000, 50)]), "device", "its save takes", 4.0),
+        (replace(QUIET, stop=3000), "machine", "stops with the machine", 3.0),
+        (replace(QUIET, start=3000), "machine", "starts with the machine", 3.0),
+        (replace(QUIET, behind=9000), "downtime limit", "keep up", 9.0),
+        (replace(QUIET, channel=3000), "channels", "channel 0", 3.0),
+        (Threaded(count=4, config=2000), "device", "big lock", 6.0),
+    ],
+)
+def test_what_limits_it_comes_first_with_what_it_is_worth(
+    made: Downtime | Threaded, about: str, named: str, worth: float, tmp_path: Path
+) -> None:
+    found = advised(made, tmp_path)
+    first = found.advice[0]
+    assert (first.about, named in first.do) == (about, True), found.advice
+    assert 0.5 * worth <= first.worth_ms <= 1.05 * worth
+    assert all(0.05 * found.downtime_ms <= one.worth_ms <= found.downtime_ms for one in found.advice)
+    assert f"| {about} | " in found.markdown()
+
+
+def test_vfio_devices_on_the_migrations_own_thread_are_told_of_multifd_transfer_and_others_are_not(
+    tmp_path: Path,
+) -> None:
+    devices = [*EVEN, *((f"0000:0{at}:00.0/vfio", 2000, 2000) for at in range(1, 5))]
+    (off,) = [one for one in advised(replace(QUIET, devices=devices), tmp_path).advice if one.about.startswith("multi")]
+    assert 6.0 <= off.worth_ms <= 16.0
+    assert not any(one.about == "multifd transfer" for one in advised(Threaded(), tmp_path).advice)
+
+
+def test_the_order_is_worth_what_the_best_of_all_orders_is(tmp_path: Path) -> None:
+    """The rule, against every order."""
+    times = [(3000, 200), (200, 3000), (1000, 900), (400, 2000)]
+    devices = [(f"d{at}", save, load) for at, (save, load) in enumerate(times)]
+    (order,) = [
+        one
+        for one in advised(replace(QUIET, devices=[("ram", 10, 10), *devices]), tmp_path).advice
+        if one.about == "load order"
+    ]
+
+    def takes(plan: tuple[tuple[int, int], ...]) -> int:
+        saved = loaded = 0
+        for save, load in plan:
+            saved += save
+            loaded = max(loaded, saved) + load
+        return loaded
+
+    shortest = min(takes(plan) for plan in permutations(times))
+    assert order.worth_ms == pytest.approx((takes(tuple(times)) - shortest) / 1e3, abs=0.01)
+    assert "d1" in order.do
+
+
+@pytest.mark.parametrize("name", ["e1000e-16", "vfio-2", "checkpoints-alone", "e1000e-3-qemu-11"])
+def test_of_real_logs_no_more_is_promised_than_there_was(name: str) -> None:
+    found = advise(explain(*real(name)))
+    assert found.advice
+    assert all(0 < one.worth_ms < found.downtime_ms for one in found.advice)
+    assert [one.worth_ms for one in found.advice] == sorted((one.worth_ms for one in found.advice), reverse=True)
+    # These machines were idle: no limit would have left less RAM for the last round.
+    assert not any("downtime-limit" in one.do for one in found.advice)
+
+
+@pytest.mark.parametrize(("one", "other", "named"), [(900, 10, "channel 0"), (0, 900, "channel 1"), (900, 900, "")])
+def test_a_recording_tells_of_channels_that_carry_more_than_others(
+    one: int, other: int, named: str, tmp_path: Path
+) -> None:
+    main = Made(
+        Role.MAIN,
+        None,
+        [(0, begin()), (500, switchover_start()), (501, ram_end()), (700, end())],
+    )
+    channels = [
+        Made(Role.MULTIFD, at, [(1 + at, first(at)), (550, state(f"d{at}", 0, 1 + size * 4096))])
+        for at, size in enumerate((one, other))
+    ]
+    found = advise_recording(recording(tmp_path / "made", [main, *channels]))
+    assert found.downtime_ms == 200
+    uneven = [advice for advice in found.advice if advice.about == "channels"]
+    assert [named in advice.do for advice in uneven] == ([True] if named else [])
+    assert all(0 < advice.worth_ms <= 900 * 0.1 / 2 + 0.1 for advice in uneven)  # half of it is the other channel's
