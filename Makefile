@@ -4,7 +4,7 @@
 # make lab     decide the sixteen claims about threading models, forty minutes; lab-quick: a look, five minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
-#              then the same with the newest QEMU of Debian, in a chroot
+#              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
@@ -91,6 +91,7 @@ qemu: $(READY)
 	$(BIN)/pytest -m qemu tests/qemu
 	tests/debian/chroot sid qemu-system-x86
 	QEMU='build/debian/in-sid qemu-system-x86_64' $(BIN)/pytest -m qemu --basetemp build/qemu/tmp tests/qemu
+	$(BIN)/pytest -m qemu tests/vfio
 
 qemu-matrix: $(READY)
 	tests/qemu/matrix/setup

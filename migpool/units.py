@@ -64,6 +64,12 @@ def parse_duration(value: object) -> float:
     return float(match[1] + _SECONDS[match[2]])
 
 
+def written_size(count: int) -> str:
+    """A whole number of bytes as a scenario would have it, exact: "64MiB", "1000"."""
+    exact = (f"{count // unit}{name}" for unit, name in _LARGEST_FIRST if unit > 1 and not count % unit)
+    return next(exact, f"{count}") if count else "0"
+
+
 def format_size(count: float) -> str:
     """A number of bytes: "512 B", "3.0 MiB"."""
     unit, name = next((pair for pair in _LARGEST_FIRST if count >= pair[0]), (1, "B"))
@@ -88,6 +94,11 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     value = seconds * 1e3
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} ms"
+
+
+def count_of(count: int, thing: str) -> str:
+    """A number of things: "1 device", "3 devices". ``thing``: one of them, to which an s is added for more."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def format_moment(nanoseconds: int) -> str:

@@ -59,5 +59,5 @@ def test_its_own_words_name_what_is_wrong(tmp_path: Path) -> None:
     scenario.write_text(RING_SCENARIO.replace("300000", '"much"'))
     run = here("run", str(scenario))
     assert run.code != 0
-    assert "the option 'ring' is a number of bytes, not 'much'" in run.err
+    assert "ringnic option ring is 'much': use a whole number of bytes" in run.err
     assert "Traceback" not in run.err

@@ -14,8 +14,7 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """The entry point of ``migpool``: run a command and end with its exit code.
 
-    0: done, and as it was meant. 1: failed, or a state is not what was sent. 2: wrong usage, a wrong scenario included.
-    130, 143: cancelled by Ctrl-C or SIGTERM.
+    What the codes mean stands at :class:`migpool.cli.invocation.ExitCode`.
     """
     from migpool.cli.output import end_stdout, open_standard_streams
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -52,6 +53,13 @@ class LazyGroup(TyperGroup):
         if target is None:
             return None
         return TyperCommand(cmd_name, help=_summary(target)) if self._listing else _imported(cmd_name, target)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called. Of one that is none, the parser would know nothing near: it knows no names."""
+        if args and args[0] not in self._all and not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = ", ".join(f"{name!r}" for name in get_close_matches(args[0], self._all))
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with self._only_listed():

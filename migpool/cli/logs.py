@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, TextIO, cast
 
@@ -45,7 +46,7 @@ def _rendering(log_format: LogFormat) -> list[Any]:
         ]
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=0),
     ]
 
 

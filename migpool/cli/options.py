@@ -24,7 +24,7 @@ def complete_scenario(incomplete: str) -> list[str]:
     from migpool.scenario import shipped
 
     names = list(shipped("scenario", "shipped"))
-    paths = sorted(str(path) for path in Path().glob(f"{glob_safe(incomplete)}*.toml"))
+    paths = sorted(str(path) for path in Path().glob(f"{glob_safe(incomplete)}*") if path.suffix == ".toml")
     return [name for name in names + paths if name.startswith(incomplete)]
 
 

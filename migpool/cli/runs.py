@@ -27,6 +27,7 @@ from migpool.lab.run.processes import Observed
 from migpool.lab.run.result import LabResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
+from migpool.units import count_of
 
 
 def run_models(
@@ -100,13 +101,13 @@ def run_models(
         console.print(f"\n{reported(report)}", markup=False, highlight=False, soft_wrap=True)
     if came:
         made = sum(run.outcome == "completed" for run in result.runs)
-        screen.print(f"migpool: cancelled; {made} of {len(planned)} runs had completed", highlight=False)
+        screen.print(f"migpool: cancelled; {made} of {count_of(len(planned), 'run')} had completed", highlight=False)
         return interrupt.exit_code
     bad = [run for run in result.runs if not run.succeeded]
     if bad:
         more = f" (and {len(bad) - 1} more of {len(result.runs)} runs)" if bad[1:] else ""
         if (unmade := len(planned) - len(result.runs)) > 0:
-            more += f"; {unmade} {'run' if unmade == 1 else 'runs'} not made, since it is alike under every model"
+            more += f"; {count_of(unmade, 'run')} not made, since it is alike under every model"
         screen.print(f"migpool: {run_line(bad[0])}{more}", markup=False, highlight=False, soft_wrap=True)
         for pair in [run.pair for run in lab.runs if run.result is bad[0]] if invocation.debug else []:
             screen.print(

@@ -14,6 +14,7 @@ import typer
 from migpool.cli.invocation import Interrupt, Invocation
 from migpool.cli.output import check_writable, complain, noting, say
 from migpool.errors import Cancelled, UsageError
+from migpool.units import count_of
 
 
 class SwitchoverAck(StrEnum):
@@ -124,7 +125,8 @@ def receive_stream_file(
             noted=noting(),
         )
     told = "the source knows" if stored.acknowledged else "the source has no return path"
-    say(f"{path}: machine {stored.machine}, {stored.pages} pages received, {stored.size} bytes stored; {told}")
+    pages = count_of(stored.pages, "page")
+    say(f"{path}: machine {stored.machine}, {pages} received, {stored.size} bytes stored; {told}")
 
 
 def send_stream_file(
@@ -145,4 +147,4 @@ def send_stream_file(
     with interruptible() as interrupt:
         sent = send_file(path, address, channels, uuid=number, return_path=return_path, limit=idle, cancelled=interrupt)
     ends = "it runs at the destination" if sent.confirmed else "nobody has asked whether it runs at the destination"
-    say(f"{path}: machine {sent.machine} sent, {sent.pages} pages; {ends}")
+    say(f"{path}: machine {sent.machine} sent, {count_of(sent.pages, 'page')}; {ends}")

@@ -16,6 +16,7 @@ from rich.text import Text
 from migpool.conformance.check import Check, CheckResult, Outcome
 from migpool.conformance.course import Course
 from migpool.lab.report.table import markdown_table
+from migpool.units import count_of
 
 _MARKS: Final = {
     Outcome.PASSED: ("passed", "green"),
@@ -32,7 +33,7 @@ NARROW: Final = 30
 def heading(name: str, course: Course) -> Text:
     """What is about to be checked, and how long that takes at most."""
     one = f"none longer than {course.limit:g} s, all of them at most {course.total:g} s"
-    return Text(f"{name}: {len(course.checks)} checks, {one}")
+    return Text(f"{name}: {count_of(len(course.checks), 'check')}, {one}")
 
 
 def lines(found: CheckResult, checks: Sequence[Check[Any]], width: int, *, debug: bool) -> list[Text]:
@@ -95,8 +96,8 @@ class Report:
         left = self.count(Outcome.NOT_RUN)
         if self.failed:
             more = f", {left} not run" if left else ""
-            return f"{what} does not conform: {self.count(Outcome.FAILED)} of {ran} checks failed{more}"
-        return f"{what} conforms: {ran} checks passed"
+            return f"{what} does not conform: {self.count(Outcome.FAILED)} of {count_of(ran, 'check')} failed{more}"
+        return f"{what} conforms: {count_of(ran, 'check')} passed"
 
     def closing(self) -> RenderableType:
         """What was not run and why, and the verdict."""

@@ -48,10 +48,12 @@ A plug-in is found by its entry point in the group ``migpool.devices``: a functi
 
     def devices(context: DeviceContext) -> list[Device]: ...
 
-Its docstring's first line is what ``migpool plugins`` shows.
+Its docstring's first line is what ``migpool plugins`` shows, and what is called ``OPTIONS`` beside it, an
+:class:`Options`, what ``migpool plugins NAME`` does.
 
 All names are imported from here. Within, ``device.py`` has the class, ``memory.py`` the memory's, ``tagged.py`` that of
-devices with tags, ``figures.py`` what a device says of itself in numbers, ``plugin.py`` the entry point's side.
+devices with tags, ``figures.py`` what a device says of itself in numbers, ``plugin.py`` the entry point's side, and
+``options.py`` a scenario's options.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ from __future__ import annotations
 from migpool.device.device import ConfigChannel, ConfigLock, Device, Priority
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
+from migpool.device.options import GivenOptions, Option, Options
 from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.device.tagged import Part, TaggedDevice
 from migpool.errors import DeviceBusy, DeviceError, VerificationError
@@ -71,9 +74,12 @@ __all__ = [
     "DeviceContext",
     "DeviceError",
     "DevicePlugin",
+    "GivenOptions",
     "MemoryBlock",
     "MemoryDevice",
+    "Option",
     "OptionValue",
+    "Options",
     "Part",
     "Pending",
     "Priority",

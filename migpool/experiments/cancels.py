@@ -27,6 +27,7 @@ from migpool.migration.states import State
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario
+from migpool.units import count_of
 
 SETTLED: Final = 1.0
 
@@ -56,7 +57,7 @@ def cancel_everywhere(
         left, dead = _cancel_under(scenario, parse_model(name), waits, seconds / len(models), stop)
         late = len(left) - len(dead)
         note = f", {late} of them after the machine had moved" if late else ""
-        say(f"{name}: {len(left)} cancels{note}; something left after {sum(map(bool, left))}")
+        say(f"{name}: {count_of(len(left), 'cancel')}{note}; something left after {sum(map(bool, left))}")
         yield CountFinding.of(name, "cancels that left a thread, a descriptor or a process", left)
         yield CountFinding.of(name, "machines that could not migrate after a cancel", dead)
 

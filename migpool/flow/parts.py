@@ -13,6 +13,7 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from migpool.errors import DeviceError
+from migpool.units import count_of
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Parts(Generic[T]):
         """
         if self.received >= limit:
             raise DeviceError(
-                f"the source sent it with room granted for {limit} parts only: it breaks the credit protocol"
+                f"the source sent it with room granted for {count_of(limit, 'part')}: it breaks the credit protocol"
             ).located_index(tag)
         if last:
             if self.config is not None:
@@ -72,7 +73,7 @@ class Parts(Generic[T]):
             self._tags.add(tag)
             self._waiting.append(part)
         if self._count is not None and len(self._tags) > self._count:
-            raise DeviceError(f"{len(self._tags)} parts have come, of {self._count}").located_index(tag)
+            raise DeviceError(f"{count_of(len(self._tags), 'part')} came, of {self._count}").located_index(tag)
 
     def take(self) -> T | None:
         """A part if one is here, else ``None``."""
@@ -86,4 +87,4 @@ class Parts(Generic[T]):
         if self._count is None:
             return f"its config has not come, which says how many parts there are; {len(self._tags)} have"
         left = self._count - len(self._tags)
-        return f"{left} of {self._count} parts have not come" if left else ""
+        return f"{left} of {count_of(self._count, 'part')} did not come" if left else ""

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from migpool.errors import DeviceError, UsageError
+from migpool.units import count_of
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class Reassembly(Generic[T]):
             raise DeviceError("the chunk has come twice").located_index(index)
         if index >= limit:
             raise DeviceError(
-                f"the source sent it with room granted for the first {limit} chunks only: it breaks the credit protocol"
+                f"the source sent it with room granted for {count_of(limit, 'chunk')}: it breaks the credit protocol"
             ).located_index(index)
         if self._final is not None and (last or index > self._final):
             raise DeviceError(f"a chunk has come after the last one, {self._final}").located_index(index)

@@ -63,6 +63,7 @@ from migpool.transport.connect import connect_all
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
+from migpool.units import count_of
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.records import end_payload
@@ -216,7 +217,7 @@ class Source(Endpoint):
             if welcome is not None:
                 if welcome.devices != len(self._multifd_slots):
                     raise UsageError(
-                        f"the destination has {welcome.devices} devices on its multifd channels, "
+                        f"the destination has {count_of(welcome.devices, 'device')} on its multifd channels, "
                         f"this machine {len(self._multifd_slots)}: start both ends with the same scenario"
                     )
                 chunk = min(chunk, welcome.chunk)

@@ -12,6 +12,7 @@ from migpool.core.calls import of
 from migpool.core.machine import Machine, per_device
 from migpool.errors import NotConverging
 from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure
+from migpool.units import count_of
 
 FIRST = 0.2
 STEP = 0.1
@@ -60,8 +61,8 @@ class AutoConverge:
             after = f", with the vCPUs asleep for {self.share:.0%} of the time" if self.share else ""
             shown = "an unknown time" if expected is None else f"{expected * 1000:.0f} ms"
             raise NotConverging(
-                f"the memory does not converge: after {measured.rounds} rounds{after} what is left would take "
-                f"{shown}, more than the downtime limit of {limits.downtime * 1000:.0f} ms: "
+                f"the memory does not converge: after {count_of(measured.rounds, 'round')}{after} what is left would "
+                f"take {shown}, more than the downtime limit of {limits.downtime * 1000:.0f} ms: "
                 "raise the downtime limit, the bandwidth or the number of rounds"
             )
 

@@ -28,6 +28,7 @@ from migpool.core.trace import Recorder, pack_span
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import PeerError, ProtocolError
 from migpool.transport.sockets import read_exactly, read_into
+from migpool.units import count_of
 from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
 from migpool.wire.rampacket import RamPacketParser, packet_number, runs_of
@@ -130,7 +131,7 @@ class RamDestination:
             while self._arrived < self._channels:
                 self._switch.check()
                 if not self._synced.wait(self._tick):
-                    idle(f"{self._slot.name}: {self._channels - self._arrived} channels have not come to their SYNC")
+                    idle(f"{self._slot.name}: no SYNC yet on {count_of(self._channels - self._arrived, 'channel')}")
             self._arrived = 0
             self._flushed += 1
             self._synced.notify_all()

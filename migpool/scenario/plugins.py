@@ -7,7 +7,9 @@ asked for, so a plug-in that is broken hurts only who uses it; :func:`describe` 
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from traceback import extract_tb
 from typing import Final, Literal, TypeAlias, cast
 
 from migpool.core.calls import located, noted, raised, said, wrong
-from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue
+from migpool.device import Device, DeviceContext, DevicePlugin, Options, OptionValue
 from migpool.errors import MigpoolError, PluginError, UsageError
 from migpool.scenario.messages import parse_toml
 from migpool.schedulers.base import Scheduler
@@ -60,6 +62,39 @@ def describe() -> list[Plugin]:
         for kind, group in _GROUPS.items()
         for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
     ]
+
+
+def named(name: str) -> list[Plugin]:
+    """What is known of the plug-ins of a name: a device, a threading model, or one of each.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [plugin for plugin in describe() if plugin.name == name]
+    if not found:
+        there = [*names("device"), *names("scheduler")]
+        near = difflib.get_close_matches(name, there, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f": there are {', '.join(there)}"
+        raise UsageError(f"there is no plug-in {name!r}{hint}")
+    return found
+
+
+def options_of(name: str) -> list[Options]:
+    """The options that a device plug-in declares: ``OPTIONS`` beside its function, of which there may be several.
+
+    Raises:
+        PluginError: there is no such plug-in, it is broken, or what it declares are no options.
+    """
+    load_device_plugin(name)
+    (module,) = {point.module for point in entry_points(group=_GROUPS["device"], name=name)}
+    found: object = getattr(sys.modules[module], "OPTIONS", ())
+    tables = found if isinstance(found, list | tuple) else [found]
+    declared = [one for one in tables if isinstance(one, Options)]
+    if len(declared) < len(tables):
+        raise PluginError(
+            f"device plug-in {name!r}: {module}.OPTIONS must be migpool.device.Options, or a list of them"
+        )
+    return [one for one in declared if one.plugin == name]
 
 
 def distribution(kind: Kind, name: str) -> str:

@@ -3,54 +3,16 @@
 ::
 
     name = "two-functions"
-    description = "what this scenario is for"
-    seed = 1                          # made-up state depends on it; each repetition adds its number
-
-    [machine]
-    name = "pc-q35-10.0"
 
     [[devices]]                       # in the order in which they are stopped, saved and loaded
-    plugin = "vfio"                   # a name that `migpool plugins` shows
+    plugin = "vfio"
     count = 2
-    options = {size = "64MiB"}        # the plug-in's own
-    vmsd = "multifd"                  # as [migration] vmsd, for these devices
-    in_flight = 2                     # as [migration] in_flight, for these devices
+    options = {size = "64MiB"}
 
     [channels]
     count = 4
-    transport = "tcp"                 # or "unix"; for `run` and `compare`
-    congestion = ""                   # TCP congestion control; empty: cubic on loopback, else the system's
 
-    [memory]
-    budget = "32MiB"                  # what the destination may hold
-    chunk = "1MiB"
-    device_budget = "8MiB"            # how much of it one device may hold; without it there is no limit of its own
-
-    [limits]                          # seconds
-    peer = 30
-    connect = 10
-    accept = 300
-
-    [link]
-    rate = "1.25GiB/s"                # declared, for the lower bound; without it the link is taken as it is
-
-    [migration]
-    downtime_limit = 0.3
-    rounds = 30
-    max_bandwidth = "1GiB/s"          # for memory, while the machine runs; without it there is no limit
-    auto_converge = true              # slow the vCPUs down when they write faster than can be sent
-    together = true                   # memory, iterable devices and the rest at once, or one after the other
-    splice = false                    # move state past the buffers, where a device has a descriptor for that
-    credits = true
-    vmsd = "main-channel"             # or "multifd": devices that are not iterable as jobs, over the multifd channels
-    live = "main-channel"             # or "multifd": what iterable devices give while the machine runs
-    in_flight = 1                     # jobs that save an iterable device at once: one reads while another sends
-    config_load = "as-loaded"         # or "after-iterables": once every iterable device has all its state
-
-    [compare]
-    models = ["pool", "per-device"]   # empty: all that are installed
-    repeats = 3
-
+What each key is stands below it here, and for readers in ``docs/reference/scenario.md``, which is made from this.
 Every key but ``name`` and one device has a default. Sizes are whole numbers of bytes or text such as "64MiB".
 """
 
@@ -69,10 +31,11 @@ from migpool.scenario import shipped
 from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.units import MIB, parse_rate, parse_size
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
-Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1)]
+# The unit is for who reads the schema.
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1, json_schema_extra={"unit": "bytes"})]
+Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1, json_schema_extra={"unit": "bytes per second"})]
 InFlight = Annotated[int, Field(ge=1, le=64)]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 
 
 class Table(BaseModel):
@@ -82,64 +45,101 @@ class Table(BaseModel):
 
 
 class MachineTable(Table):
+    """``[machine]``: what both ends must agree on."""
+
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] = "pc-q35-10.0"
+    """The machine's type; a destination takes no other one."""
 
 
 class DeviceEntry(Table):
-    """One of ``[[devices]]``: what a plug-in is asked for."""
+    """``[[devices]]``, an entry each, in the order in which they are stopped, saved and loaded."""
 
     plugin: Annotated[str, Field(min_length=1)]
+    """Which plug-in makes the devices: a name that `migpool plugins` shows."""
     count: Annotated[int, Field(ge=1, le=4096)] = 1
+    """How many."""
     options: dict[str, JsonValue] = {}
+    """The plug-in's own: `migpool plugins NAME` shows them."""
     vmsd: ConfigChannel | None = None
+    """As `vmsd` of `[migration]`, for these devices."""
     in_flight: InFlight | None = None
+    """As `in_flight` of `[migration]`, for these devices."""
 
 
 class ChannelsTable(Table):
+    """``[channels]``: the multifd channels, which carry device state and pages."""
+
     count: Annotated[int, Field(ge=1, le=255)] = 2
+    """How many channels."""
     transport: Literal["tcp", "unix"] = "tcp"
+    """What joins the two processes of `run` and `compare`."""
     congestion: str = ""
+    """TCP's congestion control; empty: cubic on loopback, else the system's."""
 
 
 class MemoryTable(Table):
-    """``[memory]``, in bytes."""
+    """``[memory]``: what the destination may hold."""
 
     budget: Size = 64 * MIB
+    """How much state the destination may hold that cannot be loaded yet."""
     device_budget: Size | None = None
+    """How much of the budget one device may hold; without it there is no limit of its own."""
     chunk: Annotated[Size, Field(ge=4096, le=64 * MIB, multiple_of=4096)] = MIB
+    """In pieces of what size the state of iterable devices is read and sent."""
 
 
 class LimitsTable(Table):
-    """``[limits]``, in seconds."""
+    """``[limits]``: how long something may take that is waited for."""
 
     peer: Seconds = 30.0
+    """For the other end to answer, or to show that it goes on."""
     connect: Seconds = 10.0
+    """For the source to find the destination."""
     accept: Seconds = 300.0
+    """For the destination to be found."""
 
 
 class LinkTable(Table):
-    """``[link]``: bytes per second, ``None`` if it was not declared."""
+    """``[link]``: what is known of the connection."""
 
     rate: Rate | None = None
+    """How fast it is, for the lower bound; without it the link is taken as it is."""
 
 
 class MigrationTable(Table):
+    """``[migration]``: how the machine is moved."""
+
     downtime_limit: Seconds = 0.3
+    """The machine is stopped once what is left takes no longer than this."""
     rounds: Annotated[int, Field(ge=1, le=1000)] = 30
+    """Rounds of pre-copy at most; a machine whose memory would then take longer than `downtime_limit` is not moved."""
     max_bandwidth: Rate | None = None
+    """What the memory may send while the machine runs; without it there is no limit."""
     auto_converge: bool = True
+    """Slow the vCPUs down when they write memory faster than it can be sent."""
     together: bool = True
+    """After the stop: memory, iterable devices and the rest at once, or one after the other."""
     splice: bool = False
+    """Move state past the buffers, where a device has a descriptor for that."""
     credits: bool = True
+    """Send a chunk only when the destination has room for it."""
     vmsd: ConfigChannel = "main-channel"
+    """Where the configs of devices that are not iterable cross: as sections, or as jobs over the multifd channels."""
     live: ConfigChannel = "main-channel"
+    """Where what iterable devices give while the machine runs crosses."""
     in_flight: InFlight = 1
+    """Jobs that save an iterable device at once: one reads while another sends."""
     config_load: ConfigLoad = "as-loaded"
+    """When an iterable device's config is loaded: with its own state, or once all of them have theirs."""
 
 
 class CompareTable(Table):
+    """``[compare]``: what ``migpool compare`` does unless it is told otherwise."""
+
     models: list[Annotated[str, Field(min_length=1)]] = []
+    """The threading models, each as for `run --model`; empty: all that are installed."""
     repeats: Annotated[int, Field(ge=1, le=10000)] = 3
+    """Migrations under each model."""
 
     @field_validator("models")
     @classmethod
@@ -151,13 +151,17 @@ class CompareTable(Table):
 
 
 class Scenario(Table):
-    """A scenario, every value of it; the top of this file shows how it is written."""
+    """The keys at the top; the others stand in tables."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
+    """What results call it."""
     description: str = ""
+    """What it is for, in a line."""
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] = 1
+    """Made-up state depends on it; each repetition adds its number."""
     machine: MachineTable = MachineTable()
     devices: Annotated[list[DeviceEntry], Field(min_length=1)]
+    """What is migrated: one entry at least."""
     channels: ChannelsTable = ChannelsTable()
     memory: MemoryTable = MemoryTable()
     limits: LimitsTable = LimitsTable()

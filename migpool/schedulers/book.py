@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from migpool.core.effects import Brought, Credit, NextChunk
 from migpool.core.interpreter import Job
 from migpool.errors import PluginError, UsageError
+from migpool.units import count_of
 
 WAITING, CREDIT = 0.5, 0.75
 """The part of the limit that a job may stay without a thread while others wait for the peer; and while one of them
@@ -145,7 +146,7 @@ class Book:
             ("accepted and never begun: ", [job for job in jobs if not _has_begun(job)], _named),
             ("run, and not reported as ended: ", [job for job in jobs if _state(job) == inspect.GEN_CLOSED], _named),
         )
-        ended = f"{self._ended} of {self._ended + len(jobs)} jobs have ended"
+        ended = f"{self._ended} of {count_of(self._ended + len(jobs), 'job')} ended"
         return "; ".join([ended, *(_listed(*kind) for kind in kinds if kind[1])])
 
     def _jobs(self) -> list[Job]:
@@ -182,5 +183,5 @@ def _doing(job: Job) -> str:
 
 
 def _listed(heading: str, jobs: Sequence[Job], words: Callable[[Job], str]) -> str:
-    more = f" and {len(jobs) - NAMED} others" if len(jobs) > NAMED else ""
+    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
     return heading + ", ".join(map(words, jobs[:NAMED])) + more

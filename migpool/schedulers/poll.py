@@ -49,6 +49,7 @@ from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
+from migpool.units import count_of
 
 IN_TURN: tuple[type[Effect[object]], ...] = (Locked, *READS, *WRITES)
 MAY_BLOCK = (*IN_TURN, *SENDS)
@@ -118,8 +119,8 @@ class PollScheduler(Scheduler):
     def remarks(self) -> Sequence[str]:
         """Which devices were not polled, and why."""
         return [
-            f"{len(names)} of {self._devices} devices were not polled, since they {reason}: {', '.join(names[:NAMED])}"
-            f"{' and others' if len(names) > NAMED else ''}"
+            f"{len(names)} of {count_of(self._devices, 'device')} not polled, since they {reason}: "
+            f"{', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''}"
             for reason, names in self._not_polled.items()
         ]
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from migpool.errors import PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.sockets import Idle
+from migpool.units import count_of
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
 
@@ -146,10 +147,11 @@ class Connections:
             unclear: how many connections have not said what they are.
             limit: the time, in seconds.
         """
+        unknown = count_of(unclear, "connection")
         return (
             f"the source opened {len(self._found)} of {self.count} multifd channels and "
             f"{'no' if self.main is None else 'the'} main channel within {limit:g} s"
-            f"{f', and {unclear} connections that have not said what they are' if unclear else ''}: "
+            f"{f', and {unknown} that did not say what for' if unclear else ''}: "
             f"{self.remedy or 'both ends need the same number of channels'}"
         )
 

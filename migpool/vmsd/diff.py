@@ -274,12 +274,17 @@ def _made_up_for(found: Sequence[Hazard]) -> Iterator[Hazard]:
             yield hazard
 
 
+def _written(written: int | None, read: int | None, thing: str) -> str:
+    things = f"{thing} is" if written == 1 else f"{thing}s are"
+    return f"{written} {things} written, {read} {'is' if read == 1 else 'are'} read"
+
+
 def _lengths(path: str, source: FieldLayout, destination: FieldLayout) -> Hazard:
     """Arrays of other lengths."""
     if source.length is None or destination.length is None:
         verdict = Verdict.LOADS if source.extent is destination.extent is Extent.FIXED else Verdict.CANNOT_TELL
         return Hazard(path, "length", verdict, UNSTATED)
-    reason = f"{source.length} elements are written, {destination.length} are read"
+    reason = _written(source.length, destination.length, "element")
     if Extent.COUNTED in (source.extent, destination.extent):
         reason = f"{reason}; the count may be in the state, or the machine's own"
         return Hazard(path, "length", Verdict.CANNOT_TELL, reason)
@@ -306,7 +311,7 @@ def _block(
     others = {field.name: field for field in destination}
     differing = {field.name: (field, others[field.name]) for field in source if field.name in others}
     for name, (field, other) in differing.items():
-        reason = f"{field.total} bytes are written, {other.total} are read"
+        reason = _written(field.total, other.total, "byte")
         verdict = Verdict.BREAKS
         if Extent.FIXED not in (field.extent, other.extent):
             verdict, reason = Verdict.CANNOT_TELL, f"{reason}; the size may be in the state, or the machine's own"

@@ -46,6 +46,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, ParamSpec, SupportsIndex, TypeVar
 
 from migpool.errors import PoolFull
+from migpool.units import count_of
 from migpool.workers.boundedmap import BoundedMap
 from migpool.workers.dispatcher import UNBOUNDED, Dispatcher
 from migpool.workers.future import TaskFuture
@@ -222,7 +223,7 @@ class WorkerPool(ThreadPoolExecutor):
         return wrap_future(task)
 
     def _fullness(self) -> str:
-        return f"all {self._max_workers} workers were busy and {self._max_pending} tasks queued"
+        return f"no worker of {self._max_workers} was free, and {count_of(self._max_pending, 'task')} queued"
 
     def map(
         self,
@@ -294,11 +295,13 @@ class WorkerPool(ThreadPoolExecutor):
 
     def __repr__(self) -> str:
         now = self.statistics()
-        bound = "" if self._max_pending == UNBOUNDED else f" of {self._max_pending}"
+        most, waiting = self._max_pending, now.queued
+        queued = count_of(waiting, "task") if most == UNBOUNDED else f"{waiting} of {count_of(most, 'task')}"
         state = "broken" if self._broken else "shut down" if self._shutdown else "open"
+        busy, blocked = count_of(self._max_workers, "worker"), count_of(now.blocked, "submitter")
         return (
-            f"<{type(self).__name__} {self._thread_name_prefix!r}: {now.running} of {self._max_workers} workers busy, "
-            f"{now.queued}{bound} tasks queued, {now.blocked} submitters blocked, {state}>"
+            f"<{type(self).__name__} {self._thread_name_prefix!r}: {now.running} of {busy} busy, {queued} queued, "
+            f"{blocked} blocked, {state}>"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.guest.device import GuestGroup, GuestVcpu
 from migpool_plugins.guest.layout import ADDRESS, BLOCK, MAX_VCPUS, OUT_BY_DOORBELL, OUT_BY_HALT, GuestLayout
-from migpool_plugins.guest.options import GuestOptions
+from migpool_plugins.guest.options import OPTIONS, GuestOptions
 from migpool_plugins.memory import Memory
 from migpool_plugins.ram.logs import RING_SIZE, HookDirtyLog, KvmDirtyBitmap, KvmDirtyRing
 from migpool_plugins.ram.memory import DirtyLog, RamDevice
@@ -23,7 +23,7 @@ from migpool_plugins.vcpu.device import BoardDevice
 from migpool_plugins.vcpu.kvm_machine import KvmMachine, MemoryRegion
 from migpool_plugins.vcpu.options import VcpuOptions
 
-__all__ = ["devices"]
+__all__ = ["OPTIONS", "devices"]
 
 _SLOT: Final = 1
 """The first region that a KVM machine is given."""

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from migpool.device import VerificationError
+from migpool.units import count_of
 from migpool_plugins.guest.pattern import FACTOR, Pattern, Words, contents, differing
 from migpool_plugins.vcpu import program as small
 from migpool_plugins.vcpu.state import REGS, Sets, checksum
@@ -189,7 +190,7 @@ class GuestLayout:
             VerificationError: one line with the vCPU, its step, and the first thing that is not right.
         """
         step, found = steps_in(state), checksum(state)
-        where = f"vCPU {index} after {step} steps"
+        where = f"vCPU {index} after {count_of(step, 'step')}"
         if step <= more_than:
             raise VerificationError(f"{where}: it has not gone on, {more_than} had been done when its state was saved")
         pattern = self.pattern(index)
@@ -207,7 +208,7 @@ class GuestLayout:
             )
         control = Control.read(memory, self.control(index))
         if control.went_back:
-            raise VerificationError(f"{where}: its clock went back {control.went_back} times")
+            raise VerificationError(f"{where}: its clock went back {count_of(control.went_back, 'time')}")
         if not more_than <= control.step_at_clock <= step:
             raise VerificationError(f"{where}: its clock was read last at step {control.step_at_clock}")
 

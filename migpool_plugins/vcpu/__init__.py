@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 
 from migpool.device import Device, DeviceContext, DeviceError
 from migpool_plugins.vcpu import program
 from migpool_plugins.vcpu.backend import choose_backend
 from migpool_plugins.vcpu.device import BoardDevice, VcpuDevice, VcpuGroup
-from migpool_plugins.vcpu.options import VcpuOptions
+from migpool_plugins.vcpu.options import OPTIONS, VcpuOptions
 
-__all__ = ["devices"]
+__all__ = ["OPTIONS", "devices"]
 
 
 def devices(context: DeviceContext) -> list[Device]:
@@ -22,7 +23,7 @@ def devices(context: DeviceContext) -> list[Device]:
 
     After the vCPUs comes one device more, the board: interrupt controllers, timer and clock, as the backend has them.
     At the source every vCPU runs from now on; at the destination it stands, without state. The options are those of
-    :class:`~migpool_plugins.vcpu.options.VcpuOptions`.
+    :class:`~migpool_plugins.vcpu.options.VcpuOptions`: if they are optional, there may be none, which is logged.
 
     Arguments:
         context: ``count`` is the number of vCPUs, 1 to 256.
@@ -33,8 +34,15 @@ def devices(context: DeviceContext) -> list[Device]:
     options = VcpuOptions.parse(context.options)
     if not 1 <= context.count <= program.MAX_VCPUS:
         raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+    try:
+        kind = choose_backend(options.backend, options.cpu)
+    except DeviceError as error:
+        if not options.optional or options.backend != "auto":
+            raise
+        logging.getLogger(__name__).warning("the vCPUs are left out: %s", error)
+        return []
     with ExitStack() as opened:
-        machine = choose_backend(options.backend, options.cpu)(context.count, cpu=options.cpu)
+        machine = kind(context.count, cpu=options.cpu)
         opened.callback(machine.close)
         if context.side == "source":
             batch = options.batch or machine.batch

@@ -27,18 +27,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from migpool.device import Device, DeviceContext
+    from migpool.device import Device, DeviceContext, Options
 
 __all__ = ["devices"]
+
+
+def __getattr__(name: str) -> tuple[Options, ...]:
+    """``OPTIONS``, of which nothing is loaded before it is asked for."""
+    if name != "OPTIONS":
+        raise AttributeError(name)
+    from migpool_plugins.vfio import options
+    from migpool_plugins.vfio.kernel import devices as kernel
+    from migpool_plugins.vfio.vfiouser import options as served
+
+    return options.OPTIONS, served.OPTIONS, kernel.OPTIONS
 
 
 def devices(context: DeviceContext) -> list[Device]:
     """VFIO devices: emulated ones of 64 MiB of incompressible state by default, a vfio-user server's, or this host's.
 
     Arguments:
-        context: the option ``backend`` says which: "emulated", whose options are described in
-            :mod:`migpool_plugins.vfio.options`, "vfio-user" (:mod:`migpool_plugins.vfio.vfiouser.options`) or "kernel"
-            (:mod:`migpool_plugins.vfio.kernel.devices`). ``count`` devices are made, and ``seed`` decides what the
+        context: the option ``backend`` says which: "emulated", "vfio-user" or "kernel"; each has options of its own,
+            as ``migpool plugins vfio`` shows. ``count`` devices are made, and ``seed`` decides what the
             state of emulated ones is.
 
     Raises:

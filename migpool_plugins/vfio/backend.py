@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -170,10 +168,3 @@ class Interruption:
             if also is not None:
                 also()
         return True
-
-
-def limit_waits(connection: socket.socket, seconds: float) -> None:
-    """Let no read or write of a socket take longer, by the kernel's own limits: one of Python's costs a poll a call."""
-    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, Side, VerificationError
-from migpool_plugins.vfio.backend import BackendError, Interruption, limit_waits
+from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.options import DeviceSettings
 from migpool_plugins.vfio.profiles import MAX_MESSAGE
+from migpool_plugins.vfio.transfer import limit_waits
 
 END_LIMIT: Final = 5.0
 _ROOT: Final = Path(__file__).resolve().parents[2]

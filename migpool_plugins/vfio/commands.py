@@ -56,9 +56,20 @@ def probe(
     console_for(sys.stdout).print(table)
 
 
+def complete_profile(incomplete: str) -> list[str]:
+    from migpool_plugins.vfio.profiles import PROFILES
+
+    return [name for name in PROFILES if name.startswith(incomplete)]
+
+
 @app.command()
 def serve(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A device profile: network-function, tiny ...")],
+    profile: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROFILE", help="A device profile: network-function, tiny ...", autocompletion=complete_profile
+        ),
+    ],
     path: Annotated[str, typer.Option("--socket", metavar="PATH", help="Where to listen.")],
     devices: Annotated[
         int, typer.Option("--devices", "-n", help="How many; with more than one at PATH.0, PATH.1 ...")
@@ -68,12 +79,17 @@ def serve(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of a vfio entry, as in a scenario."),
     ] = None,
+    pci_id: Annotated[
+        str,
+        typer.Option("--pci-id", metavar="VENDOR:DEVICE", help="What a VMM's guest sees, in hexadecimal digits."),
+    ] = "1af4:10f0",
     _: Debug = False,
 ) -> None:
     """Serve emulated VFIO devices over vfio-user, until SIGINT or SIGTERM.
 
-    A line on stdout for each device says that it listens; a line on stderr says why a
-    device refused something, since a client is told but a number.
+    Each is a PCI device that a VMM can attach, QEMU's vfio-user-pci say. A line on stdout
+    for each says that it listens; a line on stderr says why one refused something, since a
+    client is told but a number.
 
       [cyan]migpool vfio serve tiny --socket /tmp/vf[/]
 
@@ -81,20 +97,28 @@ def serve(
 
       [cyan]migpool vfio serve tiny --socket /tmp/vf -o 'fault={at=70000, kind="error"}'[/]
     """
+    import re
     import signal
 
     from migpool.device import DeviceError
     from migpool.errors import UsageError
     from migpool.scenario.plugins import read_options
+    from migpool_plugins.vfio.vfiouser.pci import PciId
     from migpool_plugins.vfio.vfiouser.port import ServedDevices
 
+    numbers = re.fullmatch("([0-9a-f]{1,4}):([0-9a-f]{1,4})", pci_id, re.IGNORECASE)
+    if numbers is None:
+        raise UsageError(
+            f"--pci-id is {pci_id!r}: give vendor and device as up to four hexadecimal digits each, 1af4:10f0"
+        )
+    identity = PciId(int(numbers[1], 16), int(numbers[2], 16))
     options = {**read_options(option or []), "profile": profile}
     ending = {signal.SIGINT, signal.SIGTERM}
     # Before any thread is started, so that all of them have it blocked and only sigwait sees it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         try:
-            served = ServedDevices(options, devices, seed, path, lambda text: typer.echo(text, err=True))
+            served = ServedDevices(options, devices, seed, path, lambda text: typer.echo(text, err=True), identity)
         except DeviceError as error:
             raise UsageError(str(error)) from error
         try:

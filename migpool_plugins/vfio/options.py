@@ -1,42 +1,107 @@
-"""The ``options`` table of a vfio entry with emulated devices, as validated values.
-
-::
-
-    backend = "emulated"             the default; others: vfiouser/options.py, kernel/devices.py
-    profile = "network-function"     a name of profiles.PROFILES; every key below overrides one of its values
-    size, chunk, config_size         bytes, or "64MiB"
-    read_rate, write_rate            bytes per second, or "400MiB"; 0 is as fast as it goes
-    read_latency, write_latency      seconds for each chunk, or "100us"
-    stop_time, save_config_time, load_config_time        seconds, or "5ms"
-    shared_lock = ""                 "read", "write" or "both": one lock for all devices of the entry
-    pollable = false                 a descriptor to wait on before a read; makes transport "descriptor"
-    transport = "vfio-user"          or "descriptor": how state moves
-    p2p = true                       whether the device can be quiet towards its peers before it stops
-    precopy = false                  whether it gives state while the machine runs:
-    initial_size, dirty_rate         first so many bytes, then so many a second that it makes dirty
-    engines = 0                      1 to 64: the state comes as parts with tags, so many at once, each at the rates
-                                     and latencies above; no precopy, no pollable, and chunk in multiples of 4 KiB
-    bus = 1                          PCI bus of the first device; the others count up from it, and on in the next domain
-    time_limit = 30                  seconds that the device process may answer later than its profile says
-    devices = [{size = "128MiB"}]    overrides (profile included) for the first, second ... device
-    fault = {device = 2, side = "source", at = "1MiB", kind = "error"}      device counts from 0
-"""
+"""The options of a vfio entry with emulated devices, as validated values; and what other backends have in common with
+it (``vfiouser/options.py``, ``kernel/devices.py``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
-from migpool.device import DeviceContext, DeviceError, Side
-from migpool_plugins.options import Options
+from migpool.device import DeviceContext, DeviceError, GivenOptions, Option, Options, Side
+from migpool.units import count_of
 from migpool_plugins.vfio.profiles import DEFAULT_PROFILE, MAX_ENGINES, PROFILES, DeviceProfile, Fault, FaultKind
 
 MAX_DEVICES: Final = 4096
 BUSES: Final = 255
 """That a PCI domain has for devices; those behind them are in the next domain."""
-_FIELDS: Final = {field.name: field.type for field in fields(DeviceProfile)}
-_FAULT_KEYS: Final = ("device", "side", "at", "kind")
+
+BACKEND: Final = Option.one_of(
+    "backend",
+    "emulated",
+    "emulated devices, those of vfio-user servers that run already, or devices of this host",
+    ("emulated", "vfio-user", "kernel"),
+)
+BUS: Final = Option.whole(
+    "bus",
+    1,
+    "PCI bus of the first device in the stream; the others count up from it, and on in the next domain",
+    least=1,
+    most=BUSES,
+)
+PRECOPY: Final = Option.flag("precopy", True, "whether to save while the machine runs, if the device can")
+PEER_TO_PEER: Final = Option.flag(
+    "peer_to_peer",
+    True,
+    "false: it begins nothing towards other devices, so it need not be quiet before they stop; you answer for that",
+)
+
+
+def per_device(name: str, meaning: str, like: str) -> Option[object]:
+    """An option that gives each device a text; see :func:`each_device`. ``like``: what that is, with an example."""
+    more = "; for some devices a list; when both ends are on one host a table with source and destination"
+    return Option(name, "text, list or table", None, meaning + more, like)
+
+
+_FIELDS: Final[tuple[Option[Any], ...]] = (
+    Option.size("size", 0, "the device's state"),
+    Option.size("chunk", 0, "in how large pieces it is produced; no read returns more"),
+    Option.rate("read_rate", 0.0, "how fast it is read; 0: as fast as it goes"),
+    Option.rate("write_rate", 0.0, "how fast it is written; 0: as fast as it goes"),
+    Option.seconds("read_latency", 0.0, "what each read of a chunk takes besides"),
+    Option.seconds("write_latency", 0.0, "what each write takes besides"),
+    Option.seconds("stop_time", 0.0, "how long it takes to stop"),
+    Option.seconds("save_config_time", 0.0, "how long it takes to save its config"),
+    Option.size("config_size", 0, "its config"),
+    Option.seconds("load_config_time", 0.0, "how long it takes to load its config, under the big lock"),
+    Option("shared_lock", "one of", "", "one lock for all devices of the entry", '"", "read", "write" or "both"'),
+    Option.flag("pollable", False, 'a descriptor to wait on before a read; makes transport "descriptor"'),
+    Option("transport", "one of", "", "how state moves", '"vfio-user" or "descriptor"'),
+    Option.flag("p2p", False, "whether it can be quiet towards its peers before it stops"),
+    Option.flag("precopy", False, "whether it gives state while the machine runs"),
+    Option.size("initial_size", 0, "with precopy: so much of it at first"),
+    Option.rate("dirty_rate", 0.0, "with precopy: and then so much more that it makes dirty"),
+    Option.whole(
+        "engines",
+        0,
+        "if not 0, the state comes as parts with tags, so many at once, each at these rates and latencies; no precopy, "
+        "no pollable, and chunk in multiples of 4 KiB",
+        least=0,
+        most=MAX_ENGINES,
+    ),
+)
+"""Those of a :class:`DeviceProfile`, which has the defaults and refuses what is out of range."""
+_PROFILE: Final = Option(
+    "profile",
+    "one of",
+    DEFAULT_PROFILE,
+    "the device's size and pace; the options of a profile override its values",
+    f"one of {', '.join(sorted(PROFILES))}",
+)
+_LIMIT: Final = Option.time_limit(
+    "time_limit", 30.0, "how much later than its profile says the device process may answer"
+)
+_DEVICES: Final = Option(
+    "devices",
+    "list of tables",
+    None,
+    "overrides, profile included, for the first, second ... device",
+    'a list of tables, such as [{size = "1MiB"}]',
+)
+_LIKE_FAULT: Final = '{device = 0, side = "source", at = 0, kind = "error"}'
+_FAULT: Final = Option("fault", "table", None, "what goes wrong: a device, from 0 on, a side, where", _LIKE_FAULT)
+_OVERRIDES: Final = Options("vfio", *_FIELDS, _PROFILE)
+_SIDE: Final = Option[Side].one_of("side", "source", "of which end", ("source", "destination"))
+_AT: Final = Option.size("at", 0, "the first byte of the state that is not read or written any more")
+_KIND: Final = Option[FaultKind | None].one_of("kind", None, "what happens", get_args(FaultKind))
+_FAULTS: Final = Options("vfio", Option("device", "", 0, ""), _SIDE, _AT, _KIND)
+
+_USUAL: Final = PROFILES[DEFAULT_PROFILE]
+OPTIONS: Final = Options(
+    "vfio",
+    *(BACKEND, _PROFILE),
+    *(replace(option, default=getattr(_USUAL, option.name)) for option in _FIELDS),
+    *(BUS, _LIMIT, _DEVICES, _FAULT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +127,10 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
     Raises:
         DeviceError: one line that names the key, what is wrong with it and what would be right.
     """
-    keys = (*_FIELDS, "backend", "profile", "bus", "time_limit", "devices", "fault")
-    options = Options("vfio", context.options, keys)
+    options = OPTIONS.read(context.options)
     names = device_names(options, context.count)
-    time_limit = options.time_limit("time_limit", 30.0)
-    base = _profile(options, PROFILES[DEFAULT_PROFILE], "")
+    time_limit = options[_LIMIT]
+    base = _profile(options, _USUAL, "")
     profiles = [_profile(table, base, f"devices[{n}].") for n, table in enumerate(_overrides(options, context.count))]
     profiles += [base] * (context.count - len(profiles))
     faulty, fault = _fault(options, context, profiles) if "fault" in context.options else (0, None)
@@ -76,25 +140,24 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
     ]
 
 
-def device_names(options: Options, count: int) -> list[str]:
+def device_names(options: GivenOptions, count: int) -> list[str]:
     """The names of ``count`` devices in the stream, by the bus of the first, in as many PCI domains as they need."""
     if not 1 <= count <= MAX_DEVICES:
         raise options.wrong("count", count, f"a number from 1 to {MAX_DEVICES}")
-    first = options.whole("bus", 1, 1, BUSES) - 1
+    first = options[BUS] - 1
     places = (divmod(at, BUSES) for at in range(first, first + count))
     return [f"{domain:04x}:{bus + 1:02x}:00.0/vfio" for domain, bus in places]
 
 
 def each_device(
-    options: Options, key: str, context: DeviceContext, like: str, numbered: Callable[[str, int], list[str]]
+    options: GivenOptions, option: Option[object], context: DeviceContext, numbered: Callable[[str, int], list[str]]
 ) -> list[str]:
     """Return what an option gives for each device: a text, a list of them, or a table with either for each side.
 
     Arguments:
-        like: what the text is, with an example.
         numbered: makes the texts for a number of devices from a single one.
     """
-    value = options.table.get(key)
+    value, key, like = options[option], option.name, option.values
     if isinstance(value, Mapping):
         if set(value) != {"source", "destination"}:
             raise options.wrong(key, dict(value), f'a table with "source" and "destination", each {like}')
@@ -104,17 +167,19 @@ def each_device(
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
         raise options.wrong(key, value, f"{like}, or a list of them")
     if len(value) != context.count:
-        raise DeviceError(f"vfio option {key} has {len(value)} for {context.count} devices: give a list, one for each")
+        raise DeviceError(
+            f"vfio option {key} has {len(value)} for {count_of(context.count, 'device')}: give a list, one for each"
+        )
     return [str(text) for text in value]
 
 
-def _profile(options: Options, base: DeviceProfile, where: str) -> DeviceProfile:
-    name = options.table.get("profile")
-    if name is not None:
+def _profile(options: GivenOptions, base: DeviceProfile, where: str) -> DeviceProfile:
+    if _PROFILE in options:
+        name = options[_PROFILE]
         if not isinstance(name, str) or name not in PROFILES:
-            raise options.wrong("profile", name, f"one of {', '.join(sorted(PROFILES))}")
+            raise options.wrong("profile", name, _PROFILE.values)
         base = PROFILES[name]
-    changes: dict[str, Any] = {key: _field(options, key) for key in _FIELDS if key in options.table}
+    changes: dict[str, Any] = {field.name: options[field] for field in _FIELDS if field in options}
     if "transport" not in changes and (changes.get("pollable") or changes.get("precopy")):
         # Each of the two is possible in one way only, so nobody need say which.
         changes["transport"] = "descriptor" if changes.get("pollable") else "vfio-user"
@@ -124,49 +189,34 @@ def _profile(options: Options, base: DeviceProfile, where: str) -> DeviceProfile
         raise DeviceError(f"vfio option {where}{error}") from None
 
 
-def _field(options: Options, key: str) -> object:
-    """Return the value of a profile's field, as its type and name say."""
-    match _FIELDS[key]:
-        case "bool":
-            return options.flag(key, default=False)
-        case "int" if key == "engines":
-            return options.whole(key, 0, 0, MAX_ENGINES)
-        case "int":
-            return options.size(key)
-        case "float" if key.endswith("_rate"):
-            return options.rate(key)
-        case "float":
-            return options.seconds(key)
-        case _:
-            return options.table[key]  # One of some words: the profile says which.
-
-
-def _overrides(options: Options, count: int) -> list[Options]:
+def _overrides(options: GivenOptions, count: int) -> list[GivenOptions]:
     value = options.table.get("devices", ())
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise options.wrong("devices", value, 'a list of tables, such as [{size = "1MiB"}]')
+        raise options.wrong("devices", value, _DEVICES.values)
     if len(value) > count:
         raise DeviceError(
-            f"vfio option devices has {len(value)} tables for {count} devices: remove some, or raise count"
+            f"vfio option devices has {count_of(len(value), 'table')} for {count_of(count, 'device')}: remove some, or "
+            "raise count"
         )
     return [
-        options.within(f"devices[{number}]", table, (*_FIELDS, "profile"), '{size = "1MiB"}')
-        for number, table in enumerate(value)
+        options.within(f"devices[{number}]", table, _OVERRIDES, '{size = "1MiB"}') for number, table in enumerate(value)
     ]
 
 
-def _fault(options: Options, context: DeviceContext, profiles: Sequence[DeviceProfile]) -> tuple[int, Fault | None]:
+def _fault(
+    options: GivenOptions, context: DeviceContext, profiles: Sequence[DeviceProfile]
+) -> tuple[int, Fault | None]:
     """The number of the device and its fault; ``None`` if that belongs to the other side."""
-    like = '{device = 0, side = "source", at = 0, kind = "error"}'
-    fault = options.within("fault", options.table["fault"], _FAULT_KEYS, like)
-    device = fault.whole("device", 0, 0, context.count - 1, f", since there are {context.count} devices")
-    side: Side = fault.one_of("side", ("source", "destination"), "source")
-    at = fault.size("at")
+    fault = options.within("fault", options[_FAULT], _FAULTS, _LIKE_FAULT)
+    most, why = context.count - 1, f", since the entry makes {count_of(context.count, 'device')}"
+    device = fault[Option.whole("device", 0, "", least=0, most=most, why=why)]
+    side, at = fault[_SIDE], fault[_AT]
     state = profiles[device].size
     if at >= state:
         raise fault.wrong("at", at, f"less than the device's state of {state} bytes")
-    kinds: tuple[FaultKind, ...] = get_args(FaultKind)
-    kind = fault.one_of("kind", kinds)
+    kind = fault[_KIND]
+    if kind is None:
+        raise fault.wrong("kind", kind, _KIND.values)
     if kind == "short-read" and (side == "destination" or at == 0):
         raise fault.wrong("kind", kind, 'it only at the source, with "at" over 0: a read of 0 bytes is the end')
     if kind == "short-read" and profiles[device].engines:

@@ -41,7 +41,7 @@ MAX_ENGINES: Final = 64
 class DeviceProfile:
     """One device's size and pace.
 
-    The fields are the options of the same names, and are described there (``options.py``): sizes in bytes, rates in
+    The fields are the options of the same names, which say what they are (``options.py``): sizes in bytes, rates in
     bytes per second with 0 for no limit, times in seconds. The device produces and paces its state in pieces of
     ``chunk``, and no read returns more.
 

@@ -37,6 +37,7 @@ from migpool_plugins.vfio.engines import serve_engine
 from migpool_plugins.vfio.profiles import MAX_MESSAGE, DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
+from migpool_plugins.vfio.vfiouser.pci import PciFunction
 from migpool_plugins.vfio.vfiouser.session import Session
 
 _REQUESTS: Final = frozenset(
@@ -107,7 +108,7 @@ def _connect(serve_connection: Callable[[socket.socket], None]) -> socket.socket
 
 def _serve_session(connection: socket.socket, device: DeviceState) -> None:
     with connection:
-        Session(connection, device).run()
+        Session(connection, device, PciFunction(device)).run()
 
 
 def _send(connection: socket.socket, message: bytes, opened: socket.socket | None) -> None:

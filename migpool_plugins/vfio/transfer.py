@@ -28,6 +28,7 @@ import contextlib
 import ctypes
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -326,3 +327,10 @@ def receive(connection: socket.socket, view: memoryview) -> bool:
             return False
         view = view[count:]
     return True
+
+
+def limit_waits(connection: socket.socket, seconds: float) -> None:
+    """Let no read or write of a socket take longer, by the kernel's own limits: one of Python's costs a poll a call."""
+    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -7,40 +7,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import count, islice
 from pathlib import Path
 
-from migpool.device import ConfigLock, Device, DeviceContext, DeviceError, OptionValue
+from migpool.device import ConfigLock, Device, DeviceContext, DeviceError, GivenOptions, Option, Options
 from migpool.errors import DescriptionError, UsageError
 from migpool.vmsd.description import Description
-from migpool_plugins.options import Options
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
 from migpool_plugins.vmsd.device import CapturedDevice, DescribedDevice
 from migpool_plugins.vmsd.needs import after, needs_of
 
-__all__ = ["CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
+__all__ = ["OPTIONS", "CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
 
-_OPTIONS = ("config_lock", "config_time", "copies", "exclude", "include", "machine", "stream")
-_MOST_COPIES = 4096
+
+def _patterns(value: object) -> list[str]:
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError
+    return [str(pattern) for pattern in patterns]
+
+
+def _choice(name: str, meaning: str) -> Option[list[str] | None]:
+    values = "a pattern or a list of patterns"
+    return Option(name, "text or list", None, f"{meaning}: * and ? stand for others", values, parse=_patterns)
+
+
+_LOCKS: tuple[ConfigLock, ...] = ("big", "own", "none")
+_MACHINE: Option[object] = Option("machine", "text", None, "a captured machine that comes with the plug-in", "its name")
+_STREAM: Option[object] = Option("stream", "text", None, "instead of it, a recorded stream", "the path of its file")
+_INCLUDE = _choice("include", "keep the devices alone whose idstr matches one")
+_EXCLUDE = _choice("exclude", "drop the devices whose idstr matches one")
+_COPIES = Option.whole(
+    "copies", 1, "how many of each device there are, each with the next instance id that is free", least=1, most=4096
+)
+_LOCK = Option[ConfigLock | None].one_of("config_lock", None, "what configs need, whatever is known of them", _LOCKS)
+_TIME = Option.seconds(
+    "config_time",
+    0.0,
+    "how long each save and each load of a config takes besides, as work of a kernel or of hardware would",
+)
+OPTIONS = Options("vmsd", _MACHINE, _STREAM, _INCLUDE, _EXCLUDE, _COPIES, _LOCK, _TIME)
 
 
 def devices(context: DeviceContext) -> list[Device]:
     """The devices of a real machine, from a recorded migration stream with its own description.
-
-    Options, of which one of the first two is needed:
-
-    * ``machine``: the name of a captured machine that comes with the plug-in, such as ``"q35-rich"``.
-    * ``stream``: the path of a recorded stream.
-    * ``include``, ``exclude``: patterns (``*``, ``?``) or lists of them for the idstr of a device; the first one keeps
-      only what it matches, the second one drops what it matches.
-
-    * ``copies``: how many of each device there are; the others have the next instance ids that are free.
-    * ``config_lock``: ``"big"``, ``"own"`` or ``"none"``: what their configs need, whatever is known of them.
-    * ``config_time``: how long each save and each load of a config takes besides ("1ms"), as work of a kernel or of
-      hardware would.
 
     Both ends must be given the same capture. The source's devices hold the captured values, the destination's start
     without any. See :class:`CapturedDevice` for what a capture cannot know. What lock a config needs, and what it is
@@ -56,21 +69,15 @@ def devices(context: DeviceContext) -> list[Device]:
         UsageError: an option is wrong, or nothing is left by the patterns.
         DescriptionError: the stream cannot be used.
     """
-    options = context.options
-    if unknown := sorted(set(options) - set(_OPTIONS)):
-        raise UsageError(f"vmsd: unknown option {unknown[0]!r}; known: {', '.join(_OPTIONS)}")
     try:
-        read = Options("vmsd", options, _OPTIONS)
-        copies = read.whole("copies", 1, 1, _MOST_COPIES)
-        locks: tuple[ConfigLock, ...] = ("big", "own", "none")
-        lock = read.one_of("config_lock", locks) if "config_lock" in options else None
-        seconds = read.seconds("config_time")
+        given = OPTIONS.read(context.options)
+        copies, lock, seconds = given[_COPIES], given[_LOCK], given[_TIME]
+        include, exclude = given[_INCLUDE], given[_EXCLUDE]
     except DeviceError as error:
         raise UsageError(str(error)) from None
     if context.count != 1:
         raise UsageError(f"vmsd: count is {context.count}, but a capture holds every device once; leave it at 1")
-    include, exclude = _patterns(options, "include"), _patterns(options, "exclude")
-    found = list(_copied(_captured(options), copies))
+    found = list(_copied(_captured(given), copies))
     made = [
         CapturedDevice(section, context.side, needs_of(section), after(section, found[:place]))
         for place, section in enumerate(found)
@@ -97,8 +104,8 @@ def _copied(sections: Sequence[CapturedSection], copies: int) -> Iterator[Captur
             yield replace(section, instance_id=number, entry=entry)
 
 
-def _captured(options: Mapping[str, OptionValue]) -> list[CapturedSection]:
-    machine, stream = options.get("machine"), options.get("stream")
+def _captured(given: GivenOptions) -> list[CapturedSection]:
+    machine, stream = given[_MACHINE], given[_STREAM]
     if isinstance(machine, str) and stream is None:
         return read_machine(machine)
     if isinstance(stream, str) and machine is None:
@@ -106,16 +113,6 @@ def _captured(options: Mapping[str, OptionValue]) -> list[CapturedSection]:
     raise UsageError(
         f"vmsd: give either machine (one of {', '.join(machine_names())}) or stream (the path of a recorded stream)"
     )
-
-
-def _patterns(options: Mapping[str, OptionValue], key: str) -> list[str] | None:
-    value = options.get(key)
-    if value is None:
-        return None
-    patterns = [value] if isinstance(value, str) else value
-    if isinstance(patterns, Sequence) and all(isinstance(pattern, str) for pattern in patterns):
-        return [str(pattern) for pattern in patterns]
-    raise UsageError(f"vmsd: {key} is {value!r}; it must be a pattern or a list of patterns")
 
 
 def _matches(section: CapturedSection, patterns: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The built site in a real browser, off the disk: it fetches nothing, and is searched, read in the dark and on a phone."""
+"""The built site in a real browser, off the disk: fetches nothing, is searched, and read in the dark and on a phone."""
 
 from __future__ import annotations
 

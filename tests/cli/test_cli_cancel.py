@@ -28,7 +28,7 @@ def test_ctrl_c_cancels_a_run_in_order(method: str, side: str, holding: MakeHold
         command.interrupt()
         ended = command.wait()
         assert ended.code == 130
-        assert "migpool: cancelled; 0 of 1 runs had completed" in ended.err
+        assert "migpool: cancelled; 0 of 1 run had completed" in ended.err
         assert "Traceback" not in ended.err
         assert ended.out == ""
         assert command.all_gone()
@@ -50,7 +50,7 @@ def test_ctrl_c_once_the_machine_runs_lets_the_migration_complete(holding: MakeH
         command.interrupt()
         ended = command.wait()
         assert ended.code == 130
-        assert "1 of 1 runs had completed" in ended.err
+        assert "1 of 1 run had completed" in ended.err
         assert command.all_gone()
 
 

@@ -142,12 +142,36 @@ def test_help_tells_of_every_command_and_imports_none(tmp_path: Path) -> None:
         ("migpool compare small --models pool,per", "pool,per-device"),
         ("migpool scenario show de", "default"),
         ("migpool sen", "send"),
+        ("migpool plugins vf", "vfio"),
+        ("migpool conformance --model one-th", "one-thread"),
+        ("migpool lab run C1", "C12"),
+        ("migpool vfio serve ti", "tiny"),
+        ("migpool run mine.to", "mine.toml"),
     ],
 )
 def test_the_shell_completes_scenarios_models_and_commands(
-    words: str, offered: str, monkeypatch: pytest.MonkeyPatch
+    words: str, offered: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").touch()
+    assert offered in completed(words, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "words", ["report re", "run small --json re", "inspect re", "send re", "vmsd diff re", "run /tmp/x", "replay re"]
+)
+def test_files_are_left_to_the_shell(words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It completes them itself where nothing is offered (``complete -o default``)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result.json").touch()
+    assert completed(f"migpool {words}", monkeypatch) == []
+    monkeypatch.setenv("_MIGPOOL_COMPLETE", "source_bash")
+    assert "complete -o default" in here().out
+
+
+def completed(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What bash is offered for the last of some words."""
     monkeypatch.setenv("_MIGPOOL_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
-    assert offered in here().out.split()
+    return here().out.split()

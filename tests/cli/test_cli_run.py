@@ -197,7 +197,12 @@ def test_states_are_logged_as_json_on_request_and_not_otherwise() -> None:
         (["run", "small", "--repeat", "0"], "see migpool run --help"),
         (["run", "--nonsense"], "No such option: --nonsense"),
         (["send", "small", "--to", "nowhere"], "write tcp:HOST:PORT or unix:PATH"),
-        (["send", "small"], "Missing option '--to'"),
+        (["send", "small"], "Missing option '--to'; see migpool send --help"),
+        (["rnu"], "No such command 'rnu'; did you mean 'run'? See migpool --help"),
+        (["scenario", "lst"], "No such command 'lst'; did you mean 'list'? See migpool scenario --help"),
+        (["vfio", "prob"], "did you mean 'probe'? See migpool vfio --help"),
+        (["xyzzy"], "No such command 'xyzzy'; see migpool --help"),
+        (["run", "--modle", "pool"], "No such option: --modle; did you mean --model? See migpool run --help"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:

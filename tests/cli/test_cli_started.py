@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.commandline import LIMIT, MakeHolding, migpool, started
 from tests.support.forking import Fork, as_a_user_does
 
@@ -37,6 +40,42 @@ def test_a_comparison_of_two_models(tmp_path: Path) -> None:
     )
     assert (ended.code, ended.err.count("state verified")) == (0, 2)
     assert [run["verified"] for run in json.loads((tmp_path / "json").read_text())["runs"]] == [True, True]
+
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+WITHOUT_KVM = "from migpool_plugins.vcpu import kvm_machine\nkvm_machine.DEVICE_NODE = '/nowhere/kvm'\n"
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Python starts as after a plain ``pip install migpool``, on a host without KVM."""
+    names = {re.split(r"[^\w-]", need)[0].replace("-", "_") for extra in EXTRAS.values() for need in extra} - {
+        "migpool"
+    }
+    code = f"import sys\nsys.modules.update(dict.fromkeys({sorted(names)}))\n{WITHOUT_KVM}"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_the_default_scenario_runs_without_extras_and_without_kvm_and_says_so(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
+    ended = migpool("run", "--json", str(tmp_path / "result.json"), extra=plain)
+    assert (ended.code, ended.err.count("state verified")) == (0, 1), ended.err
+    (run,) = json.loads((tmp_path / "result.json").read_text())["runs"]
+    (said,) = run["warnings"]
+    assert said.startswith("at both sides, the vCPUs are left out: no backend for vCPUs: /nowhere/kvm does not exist")
+    assert said.endswith("pip install 'migpool[unicorn]'")
+    assert " ".join(ended.out.split()).count("the vCPUs are left out") == 1
+    assert {device["name"] for device in run["devices"]} & {"vcpu", "vcpu-board"} == set()
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_what_cannot_do_without_vcpus_says_what_it_needs(plain: dict[str, str]) -> None:
+    ended = migpool("run", "guest", extra=plain)
+    assert ended.code == 1
+    assert "pip install 'migpool[unicorn]'" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("as_a_user")

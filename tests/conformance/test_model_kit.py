@@ -48,8 +48,8 @@ def found(name: str, check_name: str) -> CheckResult:
 @pytest.mark.parametrize(
     ("name", "check", "words"),
     [
-        ("Drops", "runs", "0 of 4 jobs have ended; accepted and never begun: device-0 (load), device-1 (load)"),
-        ("DropsOne", "runs", "3 of 4 jobs have ended; accepted and never begun: device-2 (load)"),
+        ("Drops", "runs", "0 of 4 jobs ended; accepted and never begun: device-0 (load), device-1 (load)"),
+        ("DropsOne", "runs", "3 of 4 jobs ended; accepted and never begun: device-2 (load)"),
         ("ForgetsAccept", "runs", "accept"),
         ("ForgetsSuper", "runs", "its setup does not call super().setup(setup)"),
         ("Raises", "runs", "submit raised ValueError: oops"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,11 +93,19 @@ def test_the_command_says_what_stands_and_what_does_not(tmp_path: Path) -> None:
     before = written(tmp_path, "before", found(HOLDS))
     same = here("lab", "compare", str(before), str(written(tmp_path, "same", found([21.0]))))
     assert same.code == 0
-    assert "1 of 1 verdicts stand" in same.out
+    assert "1 of 1 verdict stands" in same.out
     other = here("lab", "compare", str(before), str(written(tmp_path, "other", found(FAILS)) / "T1.json"))
     assert other.code == 1
     assert "T1: slow against fast is contradicted: 2.000 (2.000 to 2.000), holds before, 1.100" in other.out
-    assert "0 of 1 verdicts stand; contradicted: T1" in other.out
+    assert "0 of 1 verdict stands; contradicted: T1" in other.out
+
+
+def test_what_stands_as_json(tmp_path: Path) -> None:
+    before, now = written(tmp_path, "before", found(HOLDS)), written(tmp_path, "now", found(FAILS))
+    ended = here("lab", "compare", str(before), str(now), "--json")
+    assert ended.code == 1
+    (told,) = json.loads(ended.out)
+    assert (told["id"], told["stands"], told["moved"][0]["fate"]) == ("T1", False, "contradicted")
 
 
 def test_another_machine_is_told(tmp_path: Path) -> None:

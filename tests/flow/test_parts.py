@@ -38,8 +38,8 @@ def test_every_part_comes_out_once_and_the_end_is_known(data: st.DataObject) -> 
     [
         ([(4, False), (4, False)], "the part with the tag 4 has come twice"),
         ([(1, True), (1, True)], "its config has come twice"),
-        ([(1, True), (7, False), (8, False)], "2 parts have come, of 1"),
-        ([(7, False), (8, False), (1, True)], "2 parts have come, of 1"),
+        ([(1, True), (7, False), (8, False)], "2 parts came, of 1"),
+        ([(7, False), (8, False), (1, True)], "2 parts came, of 1"),
     ],
 )
 def test_what_must_not_come_is_told_by_its_tag(coming: list[tuple[int, bool]], words: str) -> None:
@@ -54,7 +54,7 @@ def test_what_must_not_come_is_told_by_its_tag(coming: list[tuple[int, bool]], w
 def test_a_part_beyond_the_room_that_was_granted_is_refused() -> None:
     parts: Parts[bool] = Parts()
     parts.put(9, False, False, 1)
-    with pytest.raises(DeviceError, match="room granted for 1 parts only"):
+    with pytest.raises(DeviceError, match="room granted for 1 part: it"):
         parts.put(3, False, False, 1)
 
 
@@ -63,4 +63,4 @@ def test_what_has_not_come_is_counted() -> None:
     parts.put(9, False, False, PLENTY)
     assert "its config has not come" in parts.missing()
     parts.put(3, True, True, PLENTY)
-    assert parts.missing() == "2 of 3 parts have not come"
+    assert parts.missing() == "2 of 3 parts did not come"

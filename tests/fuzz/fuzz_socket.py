@@ -16,6 +16,7 @@ class ScriptedSocket:
     Arguments:
         script: what the peer says.
         silent: whether it then says nothing, so that the time limit passes; else it has gone away.
+        patience: after how many such limits it goes away, too; ``None``: never.
         most: bytes that one call receives or sends at the most.
 
     Attributes:
@@ -23,9 +24,10 @@ class ScriptedSocket:
         closed: whether the connection was closed.
     """
 
-    def __init__(self, script: bytes, *, silent: bool, most: int) -> None:
+    def __init__(self, script: bytes, *, silent: bool, most: int, patience: int | None = None) -> None:
         self._script = memoryview(script)
         self._silent = silent
+        self._patience = patience
         self._most = most
         self._over = False
         self._options = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -41,6 +43,9 @@ class ScriptedSocket:
         if self._over or (not count and not self._silent):
             return 0
         if not count:
+            if self._patience is not None:
+                self._patience -= 1
+                self._silent = self._patience > 0
             raise BlockingIOError("the time limit has passed")
         buffer[:count] = self._script[:count]
         self._script = self._script[count:]

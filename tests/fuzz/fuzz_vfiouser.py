@@ -7,8 +7,9 @@ input for the server: a byte likewise, then what the client says.
 from __future__ import annotations
 
 import socket
+import struct
 import threading
-from functools import cache, partial
+from functools import cache
 from typing import Final
 
 from migpool.device import DeviceError
@@ -22,7 +23,18 @@ from migpool_plugins.vfio.transfer import SharedLock
 from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connect import Connect
 from migpool_plugins.vfio.vfiouser.connection import Connection
-from migpool_plugins.vfio.vfiouser.message import DATA, HEADER, Header, MessageError, MessageFlag, UserCommand
+from migpool_plugins.vfio.vfiouser.message import (
+    HEADER,
+    PART,
+    Capabilities,
+    Header,
+    MessageError,
+    MessageFlag,
+    UserCommand,
+    command,
+    version,
+)
+from migpool_plugins.vfio.vfiouser.pci import PciFunction
 from migpool_plugins.vfio.vfiouser.session import MAX_TRANSFER, Session
 from tests.fuzz.fuzz_socket import NotingSocket, ScriptedSocket
 
@@ -30,12 +42,13 @@ __all__ = ["client_seeds", "commands", "replies", "server_seeds"]
 
 AGAIN: Final = b"<again>"
 """Between what a server says in one connection and in the next."""
-LOADS, SILENT, CUTS, DRIBBLES = 1, 2, 4, 8
+LOADS, SILENT, CUTS, DRIBBLES, PARTS = 1, 2, 4, 8, 16
 """What the first byte chooses: loading instead of saving, a server that is silent at the end instead of gone, writes
-of 64 bytes, and calls that move 7 bytes at the most."""
+of 64 bytes, calls that move 7 bytes at the most, and for the server a device with engines."""
 CONNECTIONS: Final = 8
 SIZE: Final = 300
 PROFILE: Final = DeviceProfile(SIZE, 128, precopy=True, initial_size=100)
+ENGINES: Final = DeviceProfile(9000, 4096, engines=2)
 LONGEST: Final = 500
 """Characters of an error: one line that a person reads."""
 
@@ -123,16 +136,18 @@ def _clear(error: DeviceError) -> None:
 def commands(data: bytes) -> None:
     """What a client says to our server: whole messages are answered, each once and in order."""
     how, script = data[0] if data else 0, data[1:]
-    connection, device = _scripted(script, how), _device()
+    connection, device = _scripted(script, how, patience=2), _device(ENGINES if how & PARTS else PROFILE)
     told: list[str] = []
-    Session(connection, device, told.append).run()  # type: ignore[arg-type]  # all of a socket that it uses
+    Session(connection, device, PciFunction(device), told.append).run()  # type: ignore[arg-type]  # all of a socket that it uses
     connection.close()
     device.reset()
     assert device.where() == MigrationState.RUNNING
     for text in told:
         assert text.isprintable(), f"more than one line is told: {text!r}"
         assert len(text) <= LONGEST
-    answered = [(each.number, each.command) for each in _messages(connection.sent)]
+    said = _messages(connection.sent)
+    assert sum(bool(each.refusal) for each in said) <= len(told), "a request was refused without a line"
+    answered = [(each.number, each.command) for each in said]
     whole, cut = _wanted(script)
     assert answered in (whole, whole + cut), "not every command was answered, once and in order"
 
@@ -143,7 +158,7 @@ def _wanted(script: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
     at = 0
     while at + HEADER.size <= len(script):
         try:
-            header = Header.parse(script[at : at + HEADER.size], HEADER.size + DATA.size + MAX_TRANSFER)
+            header = Header.parse(script[at : at + HEADER.size], HEADER.size + PART.size + MAX_TRANSFER)
         except MessageError:
             break
         if header.is_reply:
@@ -159,8 +174,9 @@ def _wanted(script: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
 # ---------------------------------------------------------------------- both
 
 
-def _scripted(script: bytes, how: int) -> ScriptedSocket:
-    return ScriptedSocket(script, silent=bool(how & SILENT), most=7 if how & DRIBBLES else 1 << 30)
+def _scripted(script: bytes, how: int, patience: int | None = None) -> ScriptedSocket:
+    most = 7 if how & DRIBBLES else 1 << 30
+    return ScriptedSocket(script, silent=bool(how & SILENT), most=most, patience=patience)
 
 
 def _messages(data: bytes | bytearray) -> list[Header]:
@@ -180,12 +196,35 @@ def _base() -> BaseBlock:
     return BaseBlock(1)
 
 
-def _device() -> DeviceState:
-    return DeviceState("d/vfio", PROFILE, _base(), False, SharedLock(), None, configured=False)
+def _device(profile: DeviceProfile = PROFILE) -> DeviceState:
+    return DeviceState("d/vfio", profile, _base(), False, SharedLock(), None, configured=False)
 
 
-def _connection(ours: NotingSocket, stopped: Interruption, _again: bool) -> Connection:
-    return Connection(ours, "server", 20.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
+class _Server:
+    """Our server, at as many connections as are asked for.
+
+    Attributes:
+        ends: of the connections, the client's and the server's, each of which notes what it receives.
+    """
+
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
+        self._threads: list[threading.Thread] = []
+        self.ends: list[tuple[NotingSocket, NotingSocket]] = []
+
+    def connect(self, stopped: Interruption, _again: bool) -> Connection:
+        ours, theirs = (NotingSocket(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+        session = Session(theirs, self._device, PciFunction(self._device))  # type: ignore[arg-type]  # likewise
+        self._threads.append(threading.Thread(target=session.run))
+        self._threads[-1].start()
+        self.ends.append((ours, theirs))
+        return Connection(ours, "server", 20.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
+
+    def end(self) -> None:
+        """Wait until every client has gone."""
+        for thread, (_, theirs) in zip(self._threads, self.ends, strict=True):
+            thread.join()
+            theirs.close()
 
 
 @cache
@@ -195,15 +234,61 @@ def _recorded() -> tuple[tuple[int, bytes, bytes], ...]:
     device = _device()
     state = b""
     for how in (0, CUTS, LOADS, LOADS | CUTS):
-        ours, theirs = (NotingSocket(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-        serving = threading.Thread(target=Session(theirs, device).run)  # type: ignore[arg-type]  # likewise
-        serving.start()
-        state = _use(partial(_connection, ours), how, state) or state
-        serving.join()
-        theirs.close()
+        server = _Server(device)
+        state = _use(server.connect, how, state) or state
+        server.end()
+        ((ours, theirs),) = server.ends
         found.append((how, bytes(ours.received), bytes(theirs.received)))
     assert len(state) == SIZE
     return tuple(found)
+
+
+@cache
+def _recorded_parts() -> bytes:
+    """What our client says to a device with engines, saved and loaded: its connections one after the other in one."""
+    server = _Server(_device(ENGINES))
+    backend = VfioUserBackend(server.connect, "server", engines=2)
+    said, seen = bytearray(), 0
+    buffer = memoryview(bytearray(ENGINES.chunk))
+    parts: list[tuple[int, bytes]] = []
+    for target in (MigrationState.STOP_COPY, MigrationState.RESUMING):
+        backend.set_state(target)
+        control = bytes(server.ends[0][1].received)
+        said += control[seen:]
+        seen = len(control)
+        engine = backend.open_engine()
+        if target is MigrationState.STOP_COPY:
+            while part := engine.read(buffer):
+                parts.append((part.tag, bytes(buffer[: part.length])))
+        else:
+            for tag, data in parts:
+                engine.write(tag, memoryview(data))
+        engine.close()
+        moved = bytes(server.ends[-1][1].received)
+        said += moved[_frame(moved, 1) :]
+    backend.set_state(MigrationState.RUNNING)
+    backend.close()
+    server.end()
+    assert len(parts) == 3
+    return bytes(said + server.ends[0][1].received[seen:])
+
+
+def _function_requests() -> bytes:
+    """What a VMM asks of a PCI function: sizes, the header, the BAR, and interrupts."""
+    asked = (
+        (UserCommand.GET_INFO, "IIII", (16, 0, 0, 0)),
+        *((UserCommand.GET_REGION_INFO, "IIIIQQ", (32, 0, index, 0, 0, 0)) for index in range(10)),
+        *((UserCommand.GET_IRQ_INFO, "IIII", (16, 0, index, 0)) for index in range(6)),
+        (UserCommand.SET_IRQS, "IIIII", (20, 0x24, 3, 0, 1)),
+        (UserCommand.SET_IRQS, "IIIII", (20, 0x21, 0, 0, 0)),
+        (UserCommand.REGION_WRITE, "QIII", (0x10, 7, 4, 0xFFFFFFFF)),
+        (UserCommand.REGION_READ, "QII", (0, 7, 256)),
+        (UserCommand.REGION_READ, "QII", (0, 0, 16)),
+        (UserCommand.DMA_MAP, "IIQQQ", (32, 3, 0, 0, 4096)),
+        (UserCommand.DMA_UNMAP, "IIQQ", (24, 0, 0, 4096)),
+    )
+    payloads = [(what, struct.pack(f"={form}", *values)) for what, form, values in asked]
+    return b"".join(command(n, what, len(payload)) + payload for n, (what, payload) in enumerate(payloads, 2))
 
 
 def client_seeds() -> list[bytes]:
@@ -243,5 +328,11 @@ def _renumbered(said: bytes) -> bytes:
 
 
 def server_seeds() -> list[bytes]:
-    """For the server: what our client says, at once and in pieces."""
-    return [bytes([choice]) + said for _, _, said in _recorded() for choice in (0, SILENT | DRIBBLES)]
+    """For the server: what our client says, to a device with engines too, and a VMM; at once and in pieces."""
+    vmm = version(Capabilities())
+    scripts = [
+        *((0, said) for _, _, said in _recorded()),
+        (PARTS, _recorded_parts()),
+        (0, command(1, UserCommand.VERSION, len(vmm)) + vmm + _function_requests()),
+    ]
+    return [bytes([how | choice]) + said for how, said in scripts for choice in (0, SILENT | DRIBBLES)]

@@ -81,7 +81,7 @@ QUICK_CONFIG = replace(NETWORK_FUNCTION, load_config=0.001)
 def test_a_lock_that_devices_share() -> None:
     bound = bound_of(four(replace(QUICK_CONFIG, read_lock="driver")))
     assert bound.milliseconds == pytest.approx(5 + 4 * 250 + 2.5 + 1)
-    assert bound.limited_by == "lock driver: 4 devices' reads, 1000 ms together"
+    assert bound.limited_by == "lock driver: reads of 4 devices, 1000 ms together"
 
 
 def test_a_lock_that_nobody_else_has_is_none() -> None:
@@ -335,7 +335,7 @@ def test_runs_and_costs_must_be_of_one_machine() -> None:
     other = replace(run[0], devices=run[0].devices[1:]), run[1]
     with pytest.raises(UsageError, match="the runs are of different machines"):
         lower_bound([run, other])
-    with pytest.raises(UsageError, match="costs of 1 devices, but the machine has 5"):
+    with pytest.raises(UsageError, match="costs of 1 device, but the machine has 5"):
         lower_bound([run], [None])
 
 

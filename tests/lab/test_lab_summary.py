@@ -111,7 +111,7 @@ def test_the_table_fits_and_cuts_nothing(width: int) -> None:
 
 
 def test_a_remark_stands_once_below_the_table_however_many_runs_made_it() -> None:
-    remark = "at the source, 1 of 2 devices were not polled, since they have no descriptor to poll: gpu"
+    remark = "at the source, 1 of 2 devices not polled, since they have no descriptor to poll: gpu"
     runs = [run("poll", number, 10.0, remarks=[remark]) for number in (1, 2)]
     stream = io.StringIO()
     Console(file=stream, width=200).print(render(lab_result_of(*runs), 200))

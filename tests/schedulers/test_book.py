@@ -86,9 +86,7 @@ def test_jobs_that_nobody_begins_are_told_with_the_models_name(benches: list[Ben
     with pytest.raises(TimeLimitExceeded) as error:
         bench.model.drain()
     assert str(error.value).startswith("threading model 'Drops' at the source: no headway for 0.")
-    assert str(error.value).endswith(
-        "0 of 2 jobs have ended; accepted and never begun: device-0 (save), device-1 (save)"
-    )
+    assert str(error.value).endswith("0 of 2 jobs ended; accepted and never begun: device-0 (save), device-1 (save)")
 
 
 def test_a_job_that_waits_for_the_peer_while_others_are_not_begun_is_told(benches: list[Bench]) -> None:

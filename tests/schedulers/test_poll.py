@@ -129,7 +129,7 @@ def test_two_polls_with_one_worker_each_get_devices_through_that_cannot_be_polle
     source = [Scripted(number, contents(3 * CHUNK, seed=number), piece=CHUNK // 2) for number in range(6)]
     sent, _ = migrate(tmp_path, source, "poll:1")
     (remark,) = sent.remarks
-    assert remark.startswith("6 of 6 devices were not polled, since they have no descriptor to poll: device-")
+    assert remark.startswith("6 of 6 devices not polled, since they have no descriptor to poll: device-")
     assert remark.endswith(" and others")
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_polled_is_read_by_a_worker_and_named_with_the_reason(
     ]
     sent, _ = migrate(tmp_path, source)
     assert list(sent.remarks) == [
-        f"1 of 6 devices were not polled, since they {reason}: {name}"
+        f"1 of 6 devices not polled, since they {reason}: {name}"
         for reason, name in [
             ("have no descriptor to poll", "device-1"),
             ("have a descriptor that epoll refuses (Operation not permitted)", "device-2"),
@@ -179,7 +179,7 @@ def test_a_descriptor_that_says_ready_although_reads_block_is_found_out(
     slow = Odd(0, contents(20 * CHUNK if polled > 1 else CHUNK), ready.fileno, wait)
     sent, _ = migrate(tmp_path, [slow, Odd(1, contents(CHUNK), lambda: None)])
     assert [remark for remark in sent.remarks if "device-0" in remark] == [
-        "1 of 2 devices were not polled, since they say that they are readable although a read blocks: device-0"
+        "1 of 2 devices not polled, since they say that they are readable although a read blocks: device-0"
     ]
     assert 1 <= slow.readers.count("poll") <= polled
     assert slow.readers[-1] == "source-worker-0"

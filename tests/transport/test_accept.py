@@ -173,7 +173,7 @@ def test_more_channels_than_there_must_be_are_counted(door: Door, late: bool) ->
         pytest.param([header(), initial_packet(0)], "opened 1 of 2 multifd channels and the main channel", id="some"),
         pytest.param(
             [b"QE"],
-            "and 1 connections that have not said what they are",
+            "and 1 connection that did not say what for",
             id="half a word",
         ),
     ],

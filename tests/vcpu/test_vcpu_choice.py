@@ -70,6 +70,22 @@ def test_without_either_both_reasons_and_the_remedy_are_given(
     assert "\n" not in message
 
 
+def test_optional_vcpus_are_left_out_where_neither_works_and_a_warning_says_why(
+    make_vcpus: MakeVcpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kvm_machine, "DEVICE_NODE", str(tmp_path / "kvm"))
+    forbid_unicorn(monkeypatch)
+    assert make_vcpus("source", "auto", optional=True) == []
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("the vCPUs are left out: no backend for vCPUs: ")
+    with pytest.raises(DeviceError, match="does not exist"):
+        make_vcpus("source", "kvm", optional=True)  # what is asked for by name must be there
+
+
+def test_optional_vcpus_are_there_where_they_can_be(backend: str, make_vcpus: MakeVcpus) -> None:
+    assert len(make_vcpus("source", backend, optional=True)) == len(make_vcpus("source", "auto", optional=True)) == 2
+
+
 def test_an_old_unicorn_is_refused(unicorn: str, make_vcpus: MakeVcpus, monkeypatch: pytest.MonkeyPatch) -> None:
     library = importlib.import_module("unicorn")
 

@@ -21,7 +21,7 @@ def test_options_are_taken_as_written() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bakend": "kvm"}, "vcpu option bakend is unknown: use backend, batch, cpu, halt_ms, limit_s, save"),
+        ({"bakend": "kvm"}, "vcpu option bakend is unknown: use backend, batch, cpu, halt_ms, limit_s, optional, save"),
         ({"backend": "xen"}, 'vcpu option backend is \'xen\': use "auto", "kvm" or "unicorn"'),
         ({"backend": ["kvm"]}, 'vcpu option backend is [\'kvm\']: use "auto", "kvm" or "unicorn"'),
         ({"cpu": "big"}, 'vcpu option cpu is \'big\': use "small" or "avx"'),

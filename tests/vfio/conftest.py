@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from migpool.device import DeviceContext, OptionValue, Side
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
+from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfio_rig import CHUNK, OpenSide, Saver
 
 
@@ -75,3 +77,12 @@ def tiny_chunks(open_side: OpenSide, save: Saver) -> list[bytes]:
     chunks = save(open_side("source")[0])
     assert [len(chunk) for chunk in chunks] == [CHUNK] * 4
     return chunks
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory() as directory:
+        made = Bench(Path(directory))
+        yield made
+        made.stop()
+        assert list(made.directory.iterdir()) == []

@@ -96,7 +96,7 @@ def test_a_fault_belongs_to_one_device_of_one_side() -> None:
         ({"bus": 0}, "bus is 0: use a whole number from 1 to 255"),
         ({"bus": 256}, "bus is 256: use a whole number from 1 to 255"),
         ({"bus": "1"}, "bus is '1': use a whole number"),
-        ({"time_limit": 0}, r"time_limit is 0\.0: use seconds over 0"),
+        ({"time_limit": 0}, r"time_limit is 0: use seconds over 0"),
         ({"devices": "all"}, "devices is 'all': use a list of tables"),
         ({"devices": [1]}, r"devices\[0\] is 1: use a table"),
         ({"devices": [{}, {}, {}]}, "devices has 3 tables for 2 devices"),

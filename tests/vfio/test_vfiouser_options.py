@@ -40,14 +40,14 @@ def test_sockets_of_several_devices_are_numbered() -> None:
         ({"socket": "a", "size": 5}, 1, 'size is unknown to backend "vfio-user": use backend, bus, connect_limit'),
         ({"socket": "a", "bus": 0}, 1, "option bus is 0: use a whole number from 1 to 255"),
         ({"socket": "a", "outstanding": 0}, 1, "option outstanding is 0: use a whole number from 1 to 128"),
-        ({"socket": "a", "write_size": "1GiB"}, 1, "option write_size is 1073741824: use 1 to"),
+        ({"socket": "a", "write_size": "1GiB"}, 1, "option write_size is '1GiB': use 1 to"),
         ({"socket": "a", "write_size": 0}, 1, "option write_size is 0: use 1 to"),
         ({"socket": "a", "precopy": 1}, 1, "option precopy is 1: use true or false"),
-        ({"socket": "a", "time_limit": 0}, 1, "option time_limit is 0.0: use seconds over 0"),
+        ({"socket": "a", "time_limit": 0}, 1, "option time_limit is 0: use seconds over 0"),
         (
             {"socket": "a", "connect_limit": "1h"},
             1,
-            "connect_limit is '1h': use seconds from 0 on, or text with us",
+            "connect_limit is '1h': use seconds over 0, at most 3600, or text with us",
         ),
     ],
 )

@@ -7,15 +7,14 @@ import hashlib
 import itertools
 import json
 import struct
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.migration import Flags, MigrationState, path
-from migpool_plugins.vfio.vfiouser.port import ServedDevices
+from migpool_plugins.vfio.vfiouser import port, session
+from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfiouser_rig import (
     DMA_MAP,
     DMA_UNMAP,
@@ -30,51 +29,9 @@ from tests.support.vfio.vfiouser_rig import (
     VERSION,
     WRITE,
     Gone,
-    RawClient,
 )
 
 SIZE = 256 << 10
-
-
-class Bench:
-    """Servers in this process, and clients of theirs; all gone when the test ends."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.served: list[ServedDevices] = []
-        self.clients: list[RawClient] = []
-        self.told: list[str] = []
-
-    def serve(self, name: str = "s", count: int = 1, seed: int = 1, /, **options: OptionValue) -> list[str]:
-        served = ServedDevices(
-            {"profile": "tiny", **options}, count, seed, str(self.directory / name), self.told.append
-        )
-        self.served.append(served)
-        served.start()
-        return served.paths
-
-    def client(self, where: str, agree: bool = True, most: int = 1 << 20) -> RawClient:
-        client = RawClient(where, agree, most)
-        self.clients.append(client)
-        return client
-
-    def one(self, **options: OptionValue) -> RawClient:
-        return self.client(self.serve(**options)[0])
-
-    def stop(self) -> None:
-        for client in self.clients:
-            client.close()
-        for served in self.served:
-            served.stop()
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory() as directory:
-        made = Bench(Path(directory))
-        yield made
-        made.stop()
-        assert list(made.directory.iterdir()) == []
 
 
 def test_the_version_tells_what_the_server_can_do(bench: Bench) -> None:
@@ -222,11 +179,11 @@ def test_what_is_no_message_ends_the_connection_and_the_device_stays_as_it_was(b
         client.close()
 
 
-def test_a_device_without_registers_answers_what_belongs_to_them(bench: Bench) -> None:
+def test_a_device_that_uses_no_guest_memory_answers_what_belongs_to_it(bench: Bench) -> None:
     client = bench.one()
-    assert client.ask(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0)) == (0, struct.pack("=IIII", 16, 1, 0, 0))
     assert client.ask(DMA_MAP, b"\0" * 32) == (0, b"")
     assert client.ask(DMA_UNMAP, b"\0" * 24) == (0, b"\0" * 24)
+    assert client.ask(DMA_MAP, b"\0" * 31)[0] == errno.EINVAL
 
 
 @pytest.mark.parametrize("cut", [1000, 32 << 10, 100_000])
@@ -290,19 +247,60 @@ def test_initial_bytes_come_first_then_dirty_ones_and_the_rest_after_the_stop(be
     assert dirty <= SIZE
 
 
-def test_a_second_client_is_answered_when_the_first_has_gone(bench: Bench) -> None:
+def test_several_clients_are_answered_and_one_alone_migrates(bench: Bench) -> None:
     (where,) = bench.serve()
-    first = bench.client(where)
+    first, second = bench.client(where), bench.client(where)
     assert first.go("STOP_COPY") == 0
-    second = bench.client(where, agree=False)
-    second.send(VERSION, struct.pack("=HH", 0, 2))
-    second.socket.settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        second.socket.recv(1)
-    second.socket.settimeout(20)
-    first.close()
-    assert second.answer(VERSION)[0] == 0
     assert second.state == "STOP_COPY"
+    assert (second.go("RUNNING"), second.ask(RESET)[0], second.read(10)[0]) == (errno.EBUSY,) * 3
+    assert bench.told[-3:] == ["0000:01:00.0/vfio: another client migrates the device, which is in STOP_COPY"] * 3
+    state = first.read(1000)[1]
+    first.close()
+    assert second.state == "STOP_COPY"
+    state += second.read_all()
+    assert len(state) == SIZE
+    assert second.go("RUNNING") == 0
+    third = bench.client(where)
+    assert third.go("STOP_COPY") == 0
+    assert third.read_all() == state
+    assert second.write(b"x") == errno.EBUSY
+
+
+def test_clients_that_are_silent_block_no_other_and_are_sent_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (where,) = bench.serve()
+    busy = bench.client(where)
+    assert busy.go("STOP_COPY") == 0
+    for word in (b"", b"\1", struct.pack("=HHIII", 1, VERSION, 20, 0, 0), struct.pack("=HHIII", 1, VERSION, 16, 0, 0)):
+        silent = bench.client(where, agree=False)
+        silent.socket.sendall(word)
+        assert bench.client(where).state == "STOP_COPY"
+    monkeypatch.setattr(port, "VERSION_LIMIT", 0.01)
+    late = bench.client(where, agree=False)
+    late.socket.sendall(b"\1")
+    with pytest.raises((Gone, OSError)):
+        late.exactly(1)
+    assert bench.told[-1] == "0000:01:00.0/vfio: a client was sent away: it said no VERSION within 0.01 s"
+    assert len(busy.read_all()) == SIZE
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x10", struct.pack("=II", 8 + 4096, 4096) + bytes(1000)])
+def test_a_message_that_does_not_come_whole_ends_its_connection(
+    rest: bytes, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MESSAGE_LIMIT", 0.05)
+    (where,) = bench.serve()
+    client = bench.client(where)
+    assert client.go("RESUMING") == 0
+    head = struct.pack("=HHIII", 1, WRITE, 16 + 8 + 4096, 0, 0)
+    client.socket.sendall(head + rest if rest else head[:5])
+    with pytest.raises((Gone, OSError)):
+        client.exactly(1)
+    assert bench.told == [
+        "0000:01:00.0/vfio: the client's connection is ended: a message did not come whole within 0.05 s"
+    ]
+    assert bench.client(where).ask(RESET) == (0, b"")
 
 
 def test_a_client_that_goes_away_from_a_stalled_device_frees_it_for_the_next(bench: Bench) -> None:
@@ -376,12 +374,31 @@ def test_parts_are_announced_to_who_asks_for_them_and_to_nobody_else(bench: Benc
     assert asking.ask(0xFF02, struct.pack("=III", 13, 1, 0) + b"x")[0] == errno.EINVAL
 
 
-def test_as_many_connections_as_there_are_engines_and_one_are_served_at_once(bench: Bench) -> None:
-    (where,) = bench.serve(engines=2)
-    clients = [bench.client(where) for _ in range(3)]
+@pytest.mark.parametrize("engines", [0, 2])
+def test_one_client_more_than_are_served_at_once_is_sent_away(engines: int, bench: Bench) -> None:
+    (where,) = bench.serve(engines=engines)
+    most = port.MOST_CLIENTS + engines
+    clients = [bench.client(where) for _ in range(most)]
     with pytest.raises((Gone, OSError)):
         bench.client(where).ask(VERSION, b"")
-    assert [client.state for client in clients] == ["RUNNING"] * 3
+    assert [client.state for client in clients] == ["RUNNING"] * most
+    assert bench.told == [f"0000:01:00.0/vfio: a client was sent away: {most} are connected"]
+
+
+def test_a_part_may_be_as_long_as_any_data(bench: Bench) -> None:
+    most = 4 << 20
+    clients = []
+    for name in ("source", "destination"):
+        client = bench.client(bench.serve(name, engines=1, size=most, chunk=most)[0], agree=False)
+        table = {"capabilities": {"max_data_xfer_size": most, "migpool": {"parts": 1}}}
+        client.ask(VERSION, struct.pack("=HH", 0, 2) + json.dumps(table).encode() + b"\0")
+        clients.append(client)
+    source, destination = clients
+    assert (source.go("STOP_COPY"), destination.go("RESUMING")) == (0, 0)
+    error, part = source.ask(0xFF01, struct.pack("=III", 12 + most, most, 0))
+    assert (error, len(part)) == (0, 12 + most)
+    assert destination.ask(0xFF02, part) == (0, b"")
+    assert destination.go("RUNNING") == 0
 
 
 def test_capabilities_are_json_that_ends_in_a_nul(bench: Bench) -> None:

@@ -366,11 +366,11 @@ class TestContext:
 def test_its_repr_says_what_it_does_now() -> None:
     with WorkerPool(1, "crew", max_pending=2) as pool:
         assert repr(pool) == (
-            "<WorkerPool 'crew': 0 of 1 workers busy, 0 of 2 tasks queued, 0 submitters blocked, open>"
+            "<WorkerPool 'crew': 0 of 1 worker busy, 0 of 2 tasks queued, 0 submitters blocked, open>"
         )
         gate = occupy(pool, 1)
         pool.submit(abs, -1)
-        assert "1 of 1 workers busy, 1 of 2 tasks queued" in repr(pool)
+        assert "1 of 1 worker busy, 1 of 2 tasks queued" in repr(pool)
         gate.open()
     assert repr(pool).endswith("shut down>")
     assert "0 tasks queued" in repr(WorkerPool(1))

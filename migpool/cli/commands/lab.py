@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
+from migpool.units import count_of
 
 app = group(__doc__ or "")
 
@@ -111,6 +113,7 @@ def run(
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A directory of results, or one finding's JSON.")],
     now: Annotated[Path, typer.Argument(metavar="NOW", help="The later one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.", show_default=False)] = False,
     _: Debug = False,
 ) -> None:
     """Say whether earlier verdicts stand: which comparisons came out the same, which did not.
@@ -131,13 +134,21 @@ def compare(
     found = standings(findings_in(before), findings_in(now))
     if not found:
         raise UsageError(f"{before} and {now} have no experiment in common: compare two results of one experiment")
+    fallen = [one.now.id for one in found if not one.stands]
+    if as_json:
+        told = [
+            {"id": one.now.id, "stands": one.stands, "elsewhere": one.elsewhere, "missing": one.missing}
+            | {"moved": [asdict(moved) for moved in one.moved]}
+            for one in found
+        ]
+        typer.echo(json.dumps(told, indent=2))
+        raise typer.Exit(1 if fallen else 0)
     console = console_for(sys.stdout)
     console.print(standing_table(found))
     for one in found:
         for line in standing_lines(one):
             console.print(f"{one.now.id}: {line}", markup=False, highlight=False, soft_wrap=True)
-    fallen = [one.now.id for one in found if not one.stands]
-    said = f"{len(found) - len(fallen)} of {len(found)} verdicts stand"
+    said = f"{len(found) - len(fallen)} of {count_of(len(found), 'verdict')} {'stands' if len(found) == 1 else 'stand'}"
     console.print(said + (f"; contradicted: {', '.join(fallen)}" if fallen else ""), highlight=False)
     raise typer.Exit(1 if fallen else 0)
 

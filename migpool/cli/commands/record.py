@@ -11,6 +11,7 @@ import typer
 from migpool.cli.invocation import Invocation
 from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
 from migpool.cli.output import complain, noting, say
+from migpool.units import count_of
 
 
 def record(
@@ -74,7 +75,9 @@ def record(
         cancelled = interrupt()
     there = sum(one.source.bytes for one in index.connections)
     back = sum(one.destination.bytes for one in index.connections)
-    what = f"{len(index.connections)} connections, {there} bytes from the source, {back} from the destination"
+    what = (
+        f"{count_of(len(index.connections), 'connection')}, {there} bytes from the source, {back} from the destination"
+    )
     if not index.complete:
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)

@@ -9,6 +9,7 @@ import typer
 
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, complete_scenario
+from migpool.units import count_of
 
 app = group(__doc__ or "")
 
@@ -78,7 +79,7 @@ def check(name: Name, _: Debug = False) -> None:
         machine = build_machine(found, side, found.seed, name)
         machine.close()
     typer.echo(
-        f"{name}: right: machine {machine.name} with {len(machine)} devices, "
-        f"{len(machine.iterable)} of them iterable; {found.channels.count} channels, "
+        f"{name}: right: machine {machine.name} with {count_of(len(machine), 'device')}, "
+        f"{len(machine.iterable)} of them iterable; {count_of(found.channels.count, 'channel')}, "
         f"memory budget {found.memory.budget} bytes"
     )

@@ -23,16 +23,16 @@ from typing import Annotated, Final
 
 import typer
 
+from migpool.cli.invocation import ExitCode
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError
 from migpool.streams.compare.dumping import dumped_side
 from migpool.streams.compare.sides import Comparison, compare_sides, read_side
 from migpool.streams.inspect.outline import printable
+from migpool.units import count_of
 from migpool.vmsd.diff import Change, Compatibility, Verdict, compatibility
 
-CANNOT_TELL: Final = 3
-"""The exit code for it."""
 app = group((__doc__ or "").partition("\n")[0])
 
 _WAYS: Final = {(True, True): "both ways", (True, False): "forward", (False, True): "backward"}
@@ -95,7 +95,7 @@ def diff(
     forward, backward = direction is not Direction.BACKWARD, direction is not Direction.FORWARD
     counting = max([worst.forward] * forward + [worst.backward] * backward)
     breaks = counting >= (Verdict.CANNOT_TELL if strict else Verdict.BREAKS)
-    code = 1 if breaks else CANNOT_TELL if counting is Verdict.CANNOT_TELL else 0
+    code = ExitCode.FAILED if breaks else ExitCode.CANNOT_TELL if counting is Verdict.CANNOT_TELL else ExitCode.DONE
     if as_json:
         head = {"schema": 2, "a": sides[0].where, "b": sides[1].where, "direction": direction.value, "strict": strict}
         told = [{"path": one.path, **_verdicts(one), "reason": one.reason} for one in found.changes]
@@ -125,7 +125,10 @@ def _lines(found: Comparison, worst: Compatibility) -> list[str]:
 def _counted(changes: Sequence[Change]) -> str:
     worst = [max(change.forward, change.backward) for change in changes]
     breaks, unclear = worst.count(Verdict.BREAKS), worst.count(Verdict.CANNOT_TELL)
-    return f"{len(changes)} differences, {breaks} that break, {unclear} of which one cannot tell"
+    return (
+        f"{count_of(len(changes), 'difference')}, {breaks} that {'breaks' if breaks == 1 else 'break'}, "
+        f"{unclear} of which one cannot tell"
+    )
 
 
 def _said(way: str, verdict: Verdict) -> str:

@@ -28,7 +28,7 @@ from migpool.conformance.pairing import SIDES
 from migpool.core.calls import place_of, under_way
 from migpool.core.machine import Slot
 from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
-from migpool.units import MIB
+from migpool.units import MIB, count_of
 
 HEADWAY: Final = 1.0
 """Seconds for which a device may say that it has something to save while it runs, and give nothing."""
@@ -50,7 +50,7 @@ def identity(subject: Subject) -> str:
                 _whole_class(device)
     if names[0] != names[1]:
         raise Failure(f"the source has {names[0]} and the destination {names[1]}: make the same devices at both ends")
-    return f"{len(names[0])} devices"
+    return count_of(len(names[0]), "device")
 
 
 def ask(device: Device) -> None:

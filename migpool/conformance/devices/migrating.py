@@ -32,7 +32,7 @@ from migpool.lab.run.side import Footprint, footprint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import Model
-from migpool.units import MIB
+from migpool.units import MIB, count_of
 
 PAGE: Final = 4096
 POSITIONS: Final = 6
@@ -138,7 +138,7 @@ def errors(subject: Subject, model: Model) -> str:
         for method in methods:
             for number in (0, 1):
                 done += _fail_in(subject, model, side, method, number)
-    return f"{done} calls failed, and migrated again after each"
+    return f"{count_of(done, 'call')} failed, and migrated again after each"
 
 
 def leaves_nothing(subject: Subject, model: Model) -> str:

@@ -35,7 +35,7 @@ from migpool.lab.analysis.device_costs import DeviceCosts, device_costs
 from migpool.lab.run.result import LowerBound
 from migpool.migration.report import SideReport
 from migpool.migration.settings import ConfigLoad
-from migpool.units import format_duration, format_rate, format_size
+from migpool.units import count_of, format_duration, format_rate, format_size
 
 NOTICEABLE = 1.05
 """A lock that lengthens the longest chain by less than a twentieth is not what limits."""
@@ -155,7 +155,7 @@ class _Scenario:
             rest = min(self._after_read(device) + device.load_config for _, device in members)
             found[part] = max(self._stops, _in_turn(reads)) + rest + self._starts
             whole = format_duration(sum(device.read for _, device in members))
-            self.words[part] = f"lock {lock}: {len(members)} devices' reads, {whole} together"
+            self.words[part] = f"lock {lock}: reads of {count_of(len(members), 'device')}, {whole} together"
         return found
 
     def link(self, rate: float) -> float:
@@ -223,5 +223,5 @@ def _in_turn(tasks: Iterable[tuple[float, float]]) -> float:
 def _configs(what: str, seconds: Sequence[float]) -> str:
     some = [one for one in seconds if one >= 5e-5]
     if some and max(some) - min(some) < 0.05 * max(some):
-        return f"big lock: {len(some)} config {what}s of {format_duration(max(some))}"
-    return f"big lock: {len(some)} config {what}s, {format_duration(sum(seconds))} together"
+        return f"big lock: {count_of(len(some), f'config {what}')} of {format_duration(max(some))}"
+    return f"big lock: {count_of(len(some), f'config {what}')}, {format_duration(sum(seconds))} together"

@@ -15,6 +15,7 @@ from migpool.lab.analysis.page_jobs import memory_of
 from migpool.lab.analysis.span_index import covered
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
+from migpool.units import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def device_costs(
     if any([device.name for device in report.devices] != names for run in completed for report in run):
         raise UsageError("the runs are of different machines: give those of one scenario")
     if costs and len(costs) != len(names):
-        raise UsageError(f"costs of {len(costs)} devices, but the machine has {len(names)}")
+        raise UsageError(f"costs of {count_of(len(costs), 'device')}, but the machine has {len(names)}")
     shown = [_Shown(source, destination) for source, destination in completed]
     found = []
     for slot, name in enumerate(names):

@@ -85,7 +85,7 @@ from migpool.device import Side
 from migpool.lab.run.form import Form
 from migpool.migration.report import DeviceReport
 from migpool.precopy.rounds import Round
-from migpool.units import format_rate, format_size
+from migpool.units import count_of, format_rate, format_size
 
 PAGE = 4096
 
@@ -116,7 +116,7 @@ def round_line(told: RoundResult) -> str:
     seconds = told.seconds or 1e-9
     expected = "" if told.expected_ms is None else f", {told.expected_ms:.0f} ms of downtime expected"
     return (
-        f"round {told.number}: {told.bytes // PAGE} pages, {format_rate((told.sent or 0) / seconds)} sent, "
+        f"round {told.number}: {count_of(told.bytes // PAGE, 'page')}, {format_rate((told.sent or 0) / seconds)} sent, "
         f"written {format_rate(told.dirtied / seconds)}, {format_size(told.left)} left{expected}"
     )
 
@@ -279,7 +279,7 @@ class MachineFacts(Form):
     migpool: str
 
     def __str__(self) -> str:
-        return f"{self.cpus} CPUs, {self.python}, {self.system}, migpool {self.migpool}"
+        return f"{count_of(self.cpus, 'CPU')}, {self.python}, {self.system}, migpool {self.migpool}"
 
 
 class LabResult(Form):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from migpool.streams.inspect.summary import OVER_MULTIFD, BlockSummary, Framing, SectionSummary, StreamSummary
-from migpool.units import KIB, format_size
+from migpool.units import KIB, count_of, format_size
 from migpool.wire.returnpath import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def _ram(root: Node, summary: StreamSummary) -> None:
         total.add(block)
     used = sum(block.used_length for block in summary.blocks)
     flushes = f", {summary.flushes} multifd flushes" if summary.flushes else ""
-    below = root.add("ram", f"{len(summary.blocks)} blocks, {size_text(used)}; in the stream {_pages(total)}{flushes}")
+    below = root.add(
+        "ram", f"{count_of(len(summary.blocks), 'block')}, {size_text(used)}; in the stream {_pages(total)}{flushes}"
+    )
     for block in summary.blocks:
         gpa = "" if block.gpa is None else f" at {block.gpa:#x}"
         below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block)}")
@@ -118,7 +120,7 @@ def _ram(root: Node, summary: StreamSummary) -> None:
 
 def _pages(block: BlockSummary) -> str:
     packed = [f", {count} {name}" for name, count in (("xbzrle", block.xbzrle), ("zlib", block.zlib)) if count]
-    return f"{block.pages} pages ({block.normal} normal, {block.zero} zero{''.join(packed)})"
+    return f"{count_of(block.pages, 'page')} ({block.normal} normal, {block.zero} zero{''.join(packed)})"
 
 
 def _sections(root: Node, summary: StreamSummary) -> None:
@@ -137,7 +139,7 @@ def section_name(section: SectionSummary) -> str:
 
 def _section(section: SectionSummary) -> str:
     if section.kind == OVER_MULTIFD:
-        parts = f"{section.count} packets" if section.count > 1 else "1 packet"
+        parts = count_of(section.count, "packet")
         return (
             f"over the multifd channels, instance {section.instance_id}, version {section.version}, "
             f"{section.size} bytes in {parts}, the first at byte {section.offset} of its channel"
@@ -163,7 +165,10 @@ def _description(root: Node, summary: StreamSummary) -> None:
         root.add("description", f"empty, at byte {found.offset}")
     else:
         more = f" and {found.over_multifd} over the multifd channels" if found.over_multifd else ""
-        root.add("description", f"{found.devices} devices{more}, {size_text(found.size)} at byte {found.offset}")
+        root.add(
+            "description",
+            f"{count_of(found.devices or 0, 'device')}{more}, {size_text(found.size)} at byte {found.offset}",
+        )
 
 
 def device_outline(device: DecodedSection) -> Node:
@@ -190,7 +195,7 @@ def _value(root: Node, name: str, value: object) -> None:
         if all(isinstance(each, str) and len(each) <= _ROW for each in value) and value:
             root.add(name, f"[{', '.join(map(str, value))}]")
             return
-        below = root.add(name, f"{len(value)} elements")
+        below = root.add(name, count_of(len(value), "element"))
         for index, each in enumerate(value):
             _value(below, f"[{index}]", each)
     elif isinstance(value, bool):

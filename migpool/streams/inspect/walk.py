@@ -19,6 +19,7 @@ from migpool.streams.inspect.summary import (
     StreamSummary,
 )
 from migpool.streams.inspect.vfiostate import pieces_of
+from migpool.units import count_of
 from migpool.wire import ram
 from migpool.wire.commands import Command, LaterCommand, Packaged
 from migpool.wire.configuration import Configuration
@@ -224,7 +225,7 @@ class StreamWalk:
         guessed = sum(section.framing is Framing.GUESSED for section in found.sections)
         if guessed:
             notes.append(
-                f"the ends of {guessed} sections are a guess: nothing describes them, and their footers, with an "
-                f"item behind, stand in one place each"
+                f"where {count_of(guessed, 'section')} ended is a guess: nothing describes that, and a footer, with an "
+                f"item behind, stands in one place"
             )
         return notes

@@ -6,7 +6,7 @@ from typing import Final
 
 from migpool.streams.record.explanation import ChannelUse, Explanation
 from migpool.svg import Drawing
-from migpool.units import format_moment, format_size
+from migpool.units import count_of, format_moment, format_size
 
 _LEFT: Final = 150
 _RIGHT: Final = 130
@@ -50,7 +50,7 @@ def _lane(drawing: Drawing, one: ChannelUse, explanation: Explanation, top: int,
     drawing.rect("lane", _LEFT, top, _PLOT, _LANE)
     drawing.text(_LEFT - 10, top + _LANE / 2 + 5, one.name, anchor="end")
     drawing.text(_WIDTH - _RIGHT + 10, top + _LANE / 2 - 3, format_size(one.bytes))
-    count = f"{one.packets} packets" if one.packets else ""
+    count = count_of(one.packets, "packet") if one.packets else ""
     drawing.text(_WIDTH - _RIGHT + 10, top + _LANE / 2 + 14, count, "quiet")
     steps = [f"M{_LEFT} {top + _LANE}"]
     for number, amount in enumerate(one.bytes_over_time):

@@ -1,17 +1,4 @@
-"""The host's devices: opened by name, through an entry of a scenario or from code, and asked whether they can migrate.
-
-The ``options`` table of such an entry::
-
-    backend = "kernel"
-    device = "0000:01:00.0"          a PCI address, a mediated device's UUID or a directory of sysfs; for some, a list
-    device = {source = "0000:01:00.0", destination = "0000:02:00.0"}       when both ends are on one host
-    way = "group"                    or "iommufd"; without it the group, if there is one
-    peer_to_peer = true              false: it begins nothing towards other devices, so it need not be quiet before they
-                                     stop; the user answers for that
-    precopy = true                   whether to save while the machine runs, if the device can
-    bus = 1                          PCI bus of the first device in the stream; the others count up from it
-    time_limit = 30                  seconds that a wait for a device may take
-"""
+"""The host's devices: opened by name, for a scenario's entry or from code, and asked whether they can migrate."""
 
 from __future__ import annotations
 
@@ -19,19 +6,24 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from migpool.device import Device, DeviceContext, DeviceError
-from migpool_plugins.options import Options
+from migpool.device import Device, DeviceContext, DeviceError, Option, Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.kernel.abi import Calls, get_flags, get_state
 from migpool_plugins.vfio.kernel.access import Way, open_access, way_to
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
-from migpool_plugins.vfio.options import device_names, each_device
+from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
 
-_KEYS = ("backend", "bus", "device", "peer_to_peer", "precopy", "time_limit", "way")
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
+_WAYS: tuple[Way, Way] = ("group", "iommufd")
+_DEVICE = per_device(
+    "device", "a PCI address, a mediated device's UUID or a directory of sysfs", 'a device, such as "0000:01:00.0"'
+)
+_WAY = Option[Way | None].one_of("way", None, "how it is opened; without it by the group, if there is one", _WAYS)
+_LIMIT = Option.time_limit("time_limit", TIME_LIMIT, "how long a wait for a device may take")
+OPTIONS = Options("vfio", BACKEND, _DEVICE, _WAY, PEER_TO_PEER, PRECOPY, BUS, _LIMIT, to='backend "kernel"')
 
 
 def open_kernel(
@@ -73,17 +65,10 @@ def open_kernel(
 
 def open_devices(context: DeviceContext) -> list[Device]:
     """Open the devices of an entry; raises :class:`DeviceError` for a wrong option too."""
-    options = Options("vfio", context.options, _KEYS, to='backend "kernel"')
+    options = OPTIONS.read(context.options)
     names = device_names(options, context.count)
-    precopy = options.flag("precopy", default=True)
-    reaches = options.flag("peer_to_peer", default=True)
-    limit = options.time_limit("time_limit", TIME_LIMIT)
-    ways: tuple[Way, Way] = ("group", "iommufd")
-    way = options.one_of("way", ways) if "way" in options.table else None
-    like = 'a device, such as "0000:01:00.0"'
-    opened = open_kernel(
-        each_device(options, "device", context, like, lambda name, _count: [name]), time_limit=limit, way=way
-    )
+    precopy, limit, way, reaches = options[PRECOPY], options[_LIMIT], options[_WAY], options[PEER_TO_PEER]
+    opened = open_kernel(each_device(options, _DEVICE, context, lambda name, _count: [name]), time_limit=limit, way=way)
     return [
         VfioDevice(name, backend, context.side, precopy=precopy, reaches=reaches)
         for name, backend in zip(names, opened, strict=True)

@@ -27,7 +27,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer, limit_waits
+from migpool_plugins.vfio.backend import BackendError, Interruption, NoAnswer
+from migpool_plugins.vfio.transfer import limit_waits
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,

@@ -42,8 +42,8 @@ PART: Final = struct.Struct("=III")
 """Before a part: argsz (at least 12 + size), size, tag."""
 INFO: Final = struct.Struct("=IIII")
 """Answer to GET_INFO: argsz, flags, regions, interrupts."""
-INFO_RESET: Final = 1
-"""In the flags of INFO: the device can be reset."""
+INFO_FLAGS: Final = 3
+"""Of INFO: the device can be reset, and is a PCI device."""
 
 
 class MessageError(ValueError):
@@ -51,12 +51,17 @@ class MessageError(ValueError):
 
 
 class UserCommand(enum.IntEnum):
-    """What a message is about; those with which a migration has nothing to do are left out."""
+    """What a message is about; those that are neither sent nor answered here are left out."""
 
     VERSION = 1
     DMA_MAP = 2
     DMA_UNMAP = 3
     GET_INFO = 4
+    GET_REGION_INFO = 5
+    GET_IRQ_INFO = 7
+    SET_IRQS = 8
+    REGION_READ = 9
+    REGION_WRITE = 10
     DMA_READ = 11
     DMA_WRITE = 12
     RESET = 13

@@ -1,51 +1,62 @@
-"""The ``options`` table of a vfio entry whose devices are those of vfio-user servers that run already.
-
-::
-
-    backend = "vfio-user"
-    socket = "/run/vf"               with count over 1 the sockets are /run/vf.0, /run/vf.1 ...; or a list of paths
-    socket = {source = "/run/a", destination = "/run/b"}       when both ends are on one host
-    peer_to_peer = true              false: it begins nothing towards other devices, so it need not be quiet before they
-                                     stop; the user answers for that. A foreign server's device has no states for it
-    precopy = true                   whether to save while the machine runs, if the device can
-    write_size = "32KiB"             bytes a write; without it what the server announces, or 32 KiB
-    engines = 0                      parts with tags to move at once, each on a connection of its own, with a
-                                     server that announces them; no precopy
-    outstanding = 8                  writes that may wait for their answers at once
-    bus = 1                          PCI bus of the first device in the stream; the others count up from it
-    time_limit = 30                  seconds that one answer may take
-    connect_limit = 5                seconds to go on trying while nobody listens on a socket
-"""
+"""The ``options`` table of a vfio entry whose devices are those of vfio-user servers that run already."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Final
 
-from migpool.device import Device, DeviceContext, DeviceError
-from migpool_plugins.options import Options
+from migpool.device import Device, DeviceContext, DeviceError, Option, Options
+from migpool.units import parse_size
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.options import device_names, each_device
+from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
 from migpool_plugins.vfio.profiles import MAX_ENGINES
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
 from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
 from migpool_plugins.vfio.vfiouser.connect import connector
 from migpool_plugins.vfio.vfiouser.engine import MOST_WRITTEN
 
-_KEYS: Final = (
-    "backend",
-    "bus",
-    "connect_limit",
-    "engines",
-    "outstanding",
-    "peer_to_peer",
-    "precopy",
-    "socket",
-    "time_limit",
-    "write_size",
-)
 _MOST_OUTSTANDING: Final = 128
 """More answers than this might not fit into a socket while nobody reads them."""
+
+
+def _write_size(value: object) -> int:
+    size = parse_size(value)
+    if not 1 <= size <= MOST_WRITTEN:
+        raise ValueError
+    return size
+
+
+_SOCKET: Final = per_device(
+    "socket",
+    "where the server listens; one path with count over 1 stands for PATH.0, PATH.1 and so on",
+    'the path of a server\'s socket, such as "/run/vf"',
+)
+_WRITE_SIZE: Final[Option[int | None]] = Option(
+    "write_size",
+    "size",
+    None,
+    "how much a write has; without it what the server announces, or 32 KiB",
+    f"1 to {MOST_WRITTEN} bytes",
+    "bytes",
+    _write_size,
+)
+_ENGINES: Final = Option.whole(
+    "engines",
+    0,
+    "parts with tags to move at once, each on a connection of its own, with a server that announces them; no precopy",
+    least=0,
+    most=MAX_ENGINES,
+)
+_OUTSTANDING: Final = Option.whole(
+    "outstanding", OUTSTANDING, "writes that may wait for their answers at once", least=1, most=_MOST_OUTSTANDING
+)
+_LIMIT: Final = Option.time_limit("time_limit", 30.0, "how long one answer may take")
+_CONNECT: Final = Option.time_limit("connect_limit", 5.0, "how long to go on trying while nobody listens on a socket")
+OPTIONS: Final = Options(
+    "vfio",
+    *(BACKEND, _SOCKET, PEER_TO_PEER, PRECOPY, _WRITE_SIZE, _ENGINES, _OUTSTANDING, BUS, _LIMIT, _CONNECT),
+    to='backend "vfio-user"',
+)
 
 
 def open_served(context: DeviceContext) -> list[Device]:
@@ -54,18 +65,12 @@ def open_served(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option is wrong, a server is not there, or its device cannot migrate; none stays connected.
     """
-    options = Options("vfio", context.options, _KEYS, to='backend "vfio-user"')
+    options = OPTIONS.read(context.options)
     names = device_names(options, context.count)
-    limit = options.time_limit("time_limit", 30.0)
-    connect_limit = options.time_limit("connect_limit", 5.0)
-    precopy = options.flag("precopy", default=True)
-    reaches = options.flag("peer_to_peer", default=True)
-    outstanding = options.whole("outstanding", OUTSTANDING, 1, _MOST_OUTSTANDING)
-    engines = options.whole("engines", 0, 0, MAX_ENGINES)
-    write_size = options.size("write_size") if "write_size" in options.table else None
-    if write_size is not None and not 1 <= write_size <= MOST_WRITTEN:
-        raise options.wrong("write_size", write_size, f"1 to {MOST_WRITTEN} bytes")
-    paths = each_device(options, "socket", context, 'the path of a server\'s socket, such as "/run/vf"', socket_paths)
+    limit, connect_limit = options[_LIMIT], options[_CONNECT]
+    precopy, reaches = options[PRECOPY], options[PEER_TO_PEER]
+    outstanding, engines, write_size = options[_OUTSTANDING], options[_ENGINES], options[_WRITE_SIZE]
+    paths = each_device(options, _SOCKET, context, socket_paths)
     made: list[Device] = []
     with ExitStack() as opened:
         for name, path in zip(names, paths, strict=True):

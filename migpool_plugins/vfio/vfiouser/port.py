@@ -1,9 +1,9 @@
 """Emulated devices at sockets of their own, for any vfio-user client: what ``migpool vfio serve`` runs.
 
-One client at a time is served at a socket, as by other servers: a second one can connect, and is answered when the
-first has gone. At the socket of a device with engines as many connections are served at once as a client needs for
-them: one, and one for each engine. A device keeps its state between clients. A client that goes away while the device
-makes it wait is noticed at once.
+Several clients are served at a socket at once: a VMM that has the device as its PCI function, say, and who migrates its
+state. One of them alone migrates: who sets a state, or moves data, keeps the others from it until the device runs again
+or the client has gone; see :class:`Turn`. A device keeps its state between clients. A client that goes away while the
+device makes it wait is noticed at once, and one that says no VERSION is sent away.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from typing import Final
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
 from migpool_plugins.vfio.content import BaseBlock
+from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.options import parse_options
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import SharedLock, sharpen_timers
+from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
 from migpool_plugins.vfio.vfiouser.options import socket_paths
+from migpool_plugins.vfio.vfiouser.pci import EXPERIMENTAL, PciFunction, PciId
 from migpool_plugins.vfio.vfiouser.session import Session
 
 _MOST_WAITING: Final = 16
+MOST_CLIENTS: Final = 16
+"""Connections at one socket, beside one for each engine."""
+VERSION_LIMIT: Final = 5.0
+"""Seconds that a client may take for its VERSION."""
 
 
 class ServedDevices:
@@ -38,13 +44,20 @@ class ServedDevices:
         seed: decides what their state is; a client's other end must have the same.
         path: the socket's, or the beginning of theirs; see :func:`socket_paths`.
         told: is given a line for every request that a device refuses, since a client sees but a number.
+        identity: the vendor and device that each is as a PCI function.
 
     Raises:
         DeviceError: an option is wrong, or makes no sense for a foreign client; a socket cannot be made.
     """
 
     def __init__(
-        self, options: dict[str, OptionValue], count: int, seed: int, path: str, told: Callable[[str], None]
+        self,
+        options: dict[str, OptionValue],
+        count: int,
+        seed: int,
+        path: str,
+        told: Callable[[str], None],
+        identity: PciId = EXPERIMENTAL,
     ) -> None:
         loading = parse_options(DeviceContext("destination", options, count, seed))
         # Whatever the profile says: a client knows no other.
@@ -62,7 +75,7 @@ class ServedDevices:
                 device = DeviceState(
                     save.idstr, save.profile, base, False, shared, save.fault, configured=False, load_fault=load.fault
                 )
-                self._ports.append(_Port(where, device, _named(told, save.idstr)))
+                self._ports.append(_Port(where, device, PciFunction(device, identity), _named(told, save.idstr)))
         except BaseException:
             self.stop()
             raise
@@ -88,14 +101,58 @@ def _named(told: Callable[[str], None], name: str) -> Callable[[str], None]:
     return lambda text: told(f"{name}: {text}")
 
 
+class Turn:
+    """Which of a device's clients migrates it.
+
+    A client of a device with engines has a connection for each, which nothing tells from another client's: there all
+    may migrate.
+    """
+
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
+        self._owner: socket.socket | None = None
+        self._left = threading.Condition()
+
+    def claim(self, client: socket.socket) -> None:
+        """Migrate from here on; a :class:`Refusal` while another client does, and is there."""
+        if self._device.profile.engines:
+            return
+        with self._left:
+            while self._owner not in (None, client) and self._device.state is not MigrationState.RUNNING:
+                if not _gone(self._owner):
+                    state = self._device.state.name
+                    raise Refusal(f"another client migrates the device, which is in {state}", errno=errno.EBUSY)
+                self._left.wait()
+            self._owner = client
+
+    def is_of(self, client: socket.socket) -> bool:
+        """Whether the device may be making this client wait."""
+        return self._owner is client or bool(self._device.profile.engines)
+
+    def leave(self, client: socket.socket) -> None:
+        """The client has gone."""
+        with self._left:
+            if self._owner is client:
+                self._owner = None
+                self._left.notify_all()
+
+
+def _gone(client: socket.socket) -> bool:
+    waiting = select.poll()
+    waiting.register(client, select.POLLRDHUP)
+    return bool(waiting.poll(0))
+
+
 class _Port:
     """One device's socket; a file at its path that nobody listens on is replaced."""
 
-    def __init__(self, path: str, device: DeviceState, told: Callable[[str], None]) -> None:
+    def __init__(self, path: str, device: DeviceState, function: PciFunction, told: Callable[[str], None]) -> None:
         self.path = path
         self._device = device
+        self._function = function
         self._told = told
-        self._most = device.profile.engines + 1
+        self._turn = Turn(device)
+        self._most = device.profile.engines + MOST_CLIENTS
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _remove_stale(path)
@@ -106,7 +163,7 @@ class _Port:
             raise DeviceError(f"no socket can be made at {path}: {error.strerror or error}") from None
 
     def serve(self, stop: int) -> None:
-        """Serve one client after the other until the descriptor ``stop`` is readable."""
+        """Serve clients until the descriptor ``stop`` is readable."""
         sharpen_timers()
         waiting = select.poll()
         waiting.register(stop, select.POLLIN)
@@ -114,12 +171,10 @@ class _Port:
         living: list[threading.Thread] = []
         while not any(ready == stop for ready, _ in waiting.poll()):
             connection, _ = self._listener.accept()
-            if self._most == 1:
-                self._attend(connection, stop)
-                continue
             living = [thread for thread in living if thread.is_alive()]
             if len(living) == self._most:
                 connection.close()
+                self._told(f"a client was sent away: {self._most} are connected")
                 continue
             living.append(threading.Thread(target=self._attend, args=(connection, stop), name=f"client at {self.path}"))
             living[-1].start()
@@ -132,8 +187,12 @@ class _Port:
             self._attend_open(connection, stop)
 
     def _attend_open(self, connection: socket.socket, stop: int) -> None:
+        session = Session(
+            connection, self._device, self._function, self._told, claim=lambda: self._turn.claim(connection)
+        )
+
         def run() -> None:
-            Session(connection, self._device, self._told).run()
+            session.run()
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # The poll below sees it.
 
@@ -142,11 +201,17 @@ class _Port:
         waiting = select.poll()
         waiting.register(stop, select.POLLIN)
         waiting.register(connection, select.POLLRDHUP)
-        waiting.poll()
+        if not waiting.poll(VERSION_LIMIT * 1000):
+            if session.agreed:
+                waiting.poll()
+            else:
+                self._told(f"a client was sent away: it said no VERSION within {VERSION_LIMIT:g} s")
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-        self._device.interrupt()
+        if self._turn.is_of(connection):
+            self._device.interrupt()
         thread.join()
+        self._turn.leave(connection)
 
     def close(self) -> None:
         self._listener.close()

@@ -1,39 +1,30 @@
 """The server's side of one vfio-user connection: reads commands, has the device carry them out, answers.
 
-The device is an emulated one (:class:`migpool_plugins.vfio.state.DeviceState`), which has no registers, no interrupts
-and no guest memory: what belongs to those is answered as by a device that has none, so that any client can come as far
-as the migration. Errors are answered with a bare header and the connection goes on; only bytes that are no message end
-it.
+The device is an emulated one (:class:`migpool_plugins.vfio.state.DeviceState`), and to a VMM a PCI function
+(:class:`migpool_plugins.vfio.vfiouser.pci.PciFunction`). It has no use for guest memory: what belongs to that is
+answered, and nothing else. Errors are answered with a bare header and the connection goes on; only bytes that are no
+message end it.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from errno import EINVAL, ENOTSUP, EPROTO
-from functools import partial
 from typing import Final
 
-from migpool_plugins.vfio.migration import (
-    FEATURE_HEADER,
-    MIG_DATA_SIZE,
-    MIG_STATE,
-    MIGRATION,
-    PRE_COPY,
-    Feature,
-    FeatureFlag,
-)
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import Refusal, drain, receive
+from migpool_plugins.vfio.transfer import Refusal, drain, limit_waits
+from migpool_plugins.vfio.vfiouser.features import feature
 from migpool_plugins.vfio.vfiouser.message import (
     DATA,
     HEADER,
     INFO,
-    INFO_RESET,
+    INFO_FLAGS,
     MAX_VERSION,
     PART,
-    PRECOPY_INFO,
     Capabilities,
     Header,
     MessageError,
@@ -42,28 +33,49 @@ from migpool_plugins.vfio.vfiouser.message import (
     reply,
     version,
 )
+from migpool_plugins.vfio.vfiouser.pci import INTERRUPTS, REGIONS, PciFunction
 
 MAX_TRANSFER: Final = 4 << 20
 """Bytes of data that one message may carry here; a client may propose less for what it is sent."""
-_MOST: Final = HEADER.size + DATA.size + MAX_TRANSFER
+_MOST: Final = HEADER.size + PART.size + MAX_TRANSFER
+MESSAGE_LIMIT: Final = 30.0
+"""Seconds that the rest of a message may take to come once it has begun, and an answer to be taken."""
 _SMALL: Final = 64 << 10
+_DMA_MAP: Final = struct.Struct("=IIQQQ")
 _DMA_UNMAP: Final = struct.Struct("=IIQQ")
-_NO_DESCRIPTOR: Final = -1
 
 
 class Session:
-    """One connection of one client, closed by who made it; ``refused`` is told of every refusal, in one line."""
+    """One connection of one client, closed by who made it.
+
+    Arguments:
+        connection: the client's.
+        device: whose migration it asks for.
+        function: the same device as a VMM sees it.
+        refused: is told of every refusal, in one line.
+        claim: is called before the migration's state changes or its data move; a :class:`Refusal` if that is not for
+            this client now.
+
+    Attributes:
+        agreed: whether the client has said which version it speaks.
+    """
 
     def __init__(
-        self, connection: socket.socket, device: DeviceState, refused: Callable[[str], None] | None = None
+        self,
+        connection: socket.socket,
+        device: DeviceState,
+        function: PciFunction,
+        refused: Callable[[str], None] | None = None,
+        claim: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         # As much as the system allows: a MiB then takes fewer turns between the two processes.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_TRANSFER)
         self._device = device
         self._told = refused
-        self._receive = partial(receive, connection)
-        self._agreed = False
+        self._claim = claim or (lambda: None)
+        limit_waits(connection, MESSAGE_LIMIT)
+        self.agreed = False
         self._parts = 0
         self._most_read = 0
         self._left = 0
@@ -74,15 +86,16 @@ class Session:
             UserCommand.VERSION: self._version,
             UserCommand.DEVICE_FEATURE: self._feature,
             UserCommand.GET_INFO: self._info,
-            UserCommand.DMA_MAP: lambda _payload: b"",
+            UserCommand.DMA_MAP: self._dma_map,
             UserCommand.DMA_UNMAP: self._dma_unmap,
             UserCommand.RESET: self._reset,
+            **function.answers,
         }
 
     def run(self) -> None:
         """Answer until the client goes away or sends what is no message."""
         try:
-            while self._receive(self._head):
+            while self._next():
                 header = Header.parse(self._head, _MOST)
                 if header.is_reply:
                     raise MessageError("a reply came, and nothing had been asked")
@@ -105,7 +118,38 @@ class Session:
         except MessageError as error:
             self._tell(f"the client's connection is ended: {error}")
         except OSError:
-            return  # The client is gone.
+            return  # The client is gone, or takes no answer.
+
+    def _next(self) -> bool:
+        """Receive a header, for which a client has any time; false at the end of the connection."""
+        while True:
+            try:
+                count = self._connection.recv_into(self._head, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                continue
+            return count > 0 and self._receive(self._head[count:])
+
+    def _receive(self, view: memoryview) -> bool:
+        """Fill ``view`` with more of a message that has begun; false at the end of the connection, or of its time."""
+        begun: float | None = None
+        while view:
+            try:
+                count = self._connection.recv_into(view, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                return self._late()
+            if not count:
+                return False
+            view = view[count:]
+            if view:
+                # A client that dribbles must not have the limit of a call again and again.
+                begun = begun or time.monotonic()
+                if time.monotonic() - begun > MESSAGE_LIMIT:
+                    return self._late()
+        return True
+
+    def _late(self) -> bool:
+        self._tell(f"the client's connection is ended: a message did not come whole within {MESSAGE_LIMIT:g} s")
+        return False
 
     def _take(self, view: memoryview) -> bool:
         """Receive the next bytes of the message, of which what is left is let go if it is refused; false at the end."""
@@ -118,7 +162,7 @@ class Session:
         payload = bytearray(header.rest)
         if not self._take(memoryview(payload)):
             return False
-        if not self._agreed and header.command != UserCommand.VERSION:
+        if not self.agreed and header.command != UserCommand.VERSION:
             raise Refusal("VERSION comes first", errno=EPROTO)
         answer = self._answers.get(header.command)
         if answer is None:
@@ -129,13 +173,13 @@ class Session:
         return True
 
     def _version(self, payload: bytes) -> bytes:
-        if self._agreed or len(payload) > MAX_VERSION:
+        if self.agreed or len(payload) > MAX_VERSION:
             raise Refusal("a version was agreed on before, or is too long", errno=EINVAL)
         try:
             theirs = parse_version(payload)
         except MessageError as error:
             raise Refusal(f"the client's version was refused: {error}", errno=EINVAL) from None
-        self._agreed = True
+        self.agreed = True
         self._most_read = min(theirs.can.max_transfer, MAX_TRANSFER)
         self._parts = self._device.profile.engines if theirs.can.parts else 0
         return version(
@@ -150,48 +194,17 @@ class Session:
         )
 
     def _feature(self, payload: bytes) -> bytes:
-        if len(payload) < FEATURE_HEADER.size:
-            raise Refusal("a feature without its header", errno=EINVAL)
-        argsz, flags = FEATURE_HEADER.unpack_from(payload)
-        body = payload[FEATURE_HEADER.size :]
-        index, what = flags & FeatureFlag.INDEX, flags >> 16 << 16
-        settable = index == Feature.MIG_DEVICE_STATE
-        known = index in Feature.__members__.values()
-        if not known or what >= FeatureFlag.PROBE << 1:
-            raise Refusal(f"feature {index} is not known", errno=EINVAL)
-        if what & FeatureFlag.PROBE:
-            if (what & FeatureFlag.SET and not settable) or argsz < FEATURE_HEADER.size:
-                raise Refusal(f"feature {index} cannot be set", errno=EINVAL)
-            return payload[: FEATURE_HEADER.size]
-        if what == FeatureFlag.SET and settable:
-            if len(body) < MIG_STATE.size or argsz < FEATURE_HEADER.size + MIG_STATE.size:
-                raise Refusal("a state that is set takes 16 bytes", errno=EINVAL)
-            self._device.set_state(MIG_STATE.unpack_from(body)[0])
-            return FEATURE_HEADER.pack(argsz, flags) + MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
-        if what != FeatureFlag.GET:
-            raise Refusal(f"feature {index} can be got" + (" or set" if settable else ""), errno=EINVAL)
-        came = self._get(Feature(index))
-        if argsz < FEATURE_HEADER.size + len(came):
-            raise Refusal(f"argsz is {argsz}, the answer takes {FEATURE_HEADER.size + len(came)}", errno=EINVAL)
-        return FEATURE_HEADER.pack(FEATURE_HEADER.size + len(came), flags) + came
-
-    def _get(self, feature: Feature) -> bytes:
-        match feature:
-            case Feature.MIGRATION:
-                return MIGRATION.pack(self._device.profile.flags)
-            case Feature.MIG_DEVICE_STATE:
-                return MIG_STATE.pack(self._device.where(), _NO_DESCRIPTOR)
-            case Feature.MIG_DATA_SIZE:
-                return MIG_DATA_SIZE.pack(self._device.data_size())
-            case Feature.PRECOPY_INFO:
-                if self._device.where() not in PRE_COPY:
-                    raise Refusal("there is pre-copy information only in PRE_COPY", errno=EINVAL)
-                return PRECOPY_INFO.pack(*self._device.saving().left())
+        return feature(self._device, payload, self._claim)
 
     def _info(self, payload: bytes) -> bytes:
         if len(payload) < INFO.size or INFO.unpack_from(payload)[0] < INFO.size:
             raise Refusal(f"argsz of the device's information is {INFO.size} at least", errno=EINVAL)
-        return INFO.pack(INFO.size, INFO_RESET, 0, 0)
+        return INFO.pack(INFO.size, INFO_FLAGS, REGIONS, INTERRUPTS)
+
+    def _dma_map(self, payload: bytes) -> bytes:
+        if len(payload) < _DMA_MAP.size:
+            raise Refusal("a DMA_MAP takes 32 bytes", errno=EINVAL)
+        return b""
 
     def _dma_unmap(self, payload: bytes) -> bytes:
         if len(payload) < _DMA_UNMAP.size:
@@ -199,6 +212,7 @@ class Session:
         return payload[: _DMA_UNMAP.size]
 
     def _reset(self, _payload: bytes) -> bytes:
+        self._claim()
         self._device.reset()
         return b""
 
@@ -211,6 +225,7 @@ class Session:
         self._check(argsz, size, self._most_read)
         if not header.wants_reply:
             raise Refusal("a read wants no reply, which is where the data would be", errno=EINVAL)
+        self._claim()
         saving = self._device.saving()
         views = saving.read(size)
         came = sum(len(view) for view in views)
@@ -230,6 +245,7 @@ class Session:
         self._check(argsz, size, self._left)
         if size != self._left:
             raise Refusal(f"a write of {size} bytes came with {self._left}", errno=EINVAL)
+        self._claim()
         loading = self._device.loading()
         self._left = 0  # The device takes all of it, or the connection is over.
         whole = loading.write(size, self._receive)
@@ -274,7 +290,7 @@ class Session:
         return True
 
     def _check(self, argsz: int, size: int, most: int, form: struct.Struct = DATA) -> None:
-        if not self._agreed:
+        if not self.agreed:
             raise Refusal("VERSION comes first", errno=EPROTO)
         if argsz < form.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)

@@ -6,7 +6,6 @@ import bz2
 import gzip
 import importlib
 import lzma
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from migpool.errors import UsageError
 from tests.support import DATA
 from tests.support.commandline import here
 from tests.support.inspect_command import fed
+from tests.support.save_image import XML, image
 
 STREAM = (DATA / "qemu-streams" / "none.mig").read_bytes()
-XML = "<domain type='kvm'><name>guest</name></domain>"
 Pack = Callable[[bytes], bytes]
 
 
@@ -52,15 +51,6 @@ PACKS: dict[str, Pack] = {
     "zstd": zstd,
     "lz4": packed_by("lz4.frame"),
 }
-
-
-def image(
-    form: int, data: bytes, *, magic: bytes = b"LibvirtQemudSave", order: str = "<", cookie: bytes = b""
-) -> bytes:
-    """libvirt's save image, as it writes it on a host of this byte order."""
-    text = XML.encode() + b"\0"
-    at = len(text) if cookie else 0
-    return magic + struct.pack(f"{order}5I", 2, len(text) + len(cookie), 1, form, at) + bytes(56) + text + cookie + data
 
 
 def members(data: bytes) -> bytes:

@@ -72,7 +72,7 @@ def test_without_a_description_the_ends_of_sections_are_found_by_their_footers_a
     assert summary.description is None
     full = [section for section in summary.sections if section.kind == "FULL"]
     assert {section.framing for section in full} == {Framing.GUESSED}
-    assert any("are a guess" in note for note in summary.notes)
+    assert any("ended is a guess" in note for note in summary.notes)
 
 
 def test_the_guesses_are_what_the_description_of_the_same_machine_says() -> None:

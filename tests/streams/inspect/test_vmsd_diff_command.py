@@ -78,7 +78,7 @@ def test_each_change_is_a_line_with_its_direction_and_reason(pair: tuple[Path, P
         "breaks backward: dev: the source writes version 2, the destination reads up to 1",
         "loads: dev, subsection dev/s: the source does not send this subsection; it may be missing",
         *(f"not looked at: {sentence}" for sentence in UNSEEN_OF_DUMPS),
-        "2 differences, 1 that break, 0 of which one cannot tell; forward: loads as far as descriptions tell, "
+        "2 differences, 1 that breaks, 0 of which one cannot tell; forward: loads as far as descriptions tell, "
         "backward: breaks",
     ]
 

@@ -412,7 +412,7 @@ def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
                 assert process.wait(LIMIT) == 130
             told = process.stderr.read().splitlines()
     assert told[0] == "migpool: cancelling ..."
-    assert "is not complete: it was cancelled (1 connections, 8 bytes from the source" in told[1]
+    assert "is not complete: it was cancelled (1 connection, 8 bytes from the source" in told[1]
     assert len(told) == 2
     assert not (tmp_path / "near").exists()
 

@@ -134,7 +134,7 @@ def test_the_stream_describes_them_so_that_their_fields_are_shown(tmp_path: Path
     printed = here("inspect", str(directory), "--device", "hpet").out
     assert printed.startswith("hpet: over the multifd channels, instance 0, version 2, 151 bytes in 1 packet")
     main = here("inspect", str(directory / "000-source.bytes")).out
-    assert "1 devices and 4 over the multifd channels" in main
+    assert "1 device and 4 over the multifd channels" in main
     assert "x-migpool-multifd-vmsd  configs of devices" in main
 
 

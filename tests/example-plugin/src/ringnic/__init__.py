@@ -10,11 +10,13 @@ import hashlib
 import random
 import struct
 
-from migpool.device import Device, DeviceContext, DeviceError
+from migpool.device import Device, DeviceContext, DeviceError, Option, Options
 
-__all__ = ["RingNic", "devices"]
+__all__ = ["OPTIONS", "RingNic", "devices"]
 
 REGISTERS = struct.Struct(">QQQ")
+RING = Option.size("ring", 65536, "the ring of each card")
+OPTIONS = Options("ringnic", RING)
 
 
 class RingNic(Device):
@@ -70,10 +72,8 @@ class RingNic(Device):
 
 
 def devices(context: DeviceContext) -> list[Device]:
-    """A network card's descriptor rings (an example). Options: ring, the ring's size in bytes."""
-    size = context.options.get("ring", 65536)
-    if not isinstance(size, int) or size < 0:
-        raise DeviceError(f"ringnic: the option 'ring' is a number of bytes, not {size!r}")
+    """A network card's descriptor rings (an example)."""
+    size = OPTIONS.read(context.options)[RING]
     dice = random.Random(context.seed)
     return [
         RingNic(number, bytearray(dice.randbytes(size) if context.side == "source" else size))
