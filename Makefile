@@ -97,10 +97,10 @@ qemu-matrix: $(READY)
 	tests/qemu/matrix/setup
 	$(BIN)/python -m tests.qemu.matrix $(WRITE)
 
-# A warning is an error: a link that leads nowhere, a heading that is not there, a page that stands in no section.
+# A warning is an error: a link that leads nowhere, a heading that is not there. All is read anew: a new page changes others.
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
 		--builder html . build/site
 	$(BIN)/pytest -q -m site tests/site
 	@echo "Open $(CURDIR)/build/site/index.html in a browser"

@@ -7,6 +7,7 @@ leads there on the site, and one that leads nowhere fails the build. What sectio
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -60,8 +61,11 @@ class Drawing(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         number = self.env.new_serialno("drawing")
         drawn = mermaidx.render("\n".join(self.content)).svg().replace("my-svg", f"drawing-{number}")
+        # Its words are to be read, as what they are; the roles that it comes with are known to no reader.
+        drawn = re.sub(r' (role|aria-roledescription)="[^"]*"', "", drawn, count=2)
         wide = " wide" if "flowchart LR" in self.content[0] else ""
-        return [nodes.raw("", f'<div class="drawing{wide}" tabindex="0">{drawn}</div>', format="html")]
+        frame = f'<div class="drawing{wide}" role="group" aria-label="drawing" tabindex="0">'
+        return [nodes.raw("", f"{frame}{drawn}</div>", format="html")]
 
 
 def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
@@ -74,6 +78,12 @@ def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += toctree(found)
 
 
+def say_levels(_app: Sphinx, _name: str, _template: str, context: dict[str, object], _tree: object) -> None:
+    """Sphinx calls a section's name a heading and does not say of which level, which a reader of screens needs."""
+    for key in ("body", "furo_navigation_tree"):
+        context[key] = str(context.get(key, "")).replace(' role="heading">', ' role="heading" aria-level="2">')
+
+
 def toctree(names: list[str], caption: str = "") -> str:
     option = f"caption: {caption}" if caption else "hidden:"
     lines = "".join(f"/{name}\n" for name in names)
@@ -83,3 +93,4 @@ def toctree(names: list[str], caption: str = "") -> str:
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Drawing)
     app.connect("source-read", add_navigation)
+    app.connect("html-page-context", say_levels, priority=900)
