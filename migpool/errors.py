@@ -117,6 +117,10 @@ class PeerGone(PeerError):
     """The other side is gone, or has failed, and has not said why: whoever knows that side knows more."""
 
 
+class Untrusted(PeerError):
+    """The other side has not proven who it is, or does not accept this side's proof."""
+
+
 class TimeLimitExceeded(MigpoolError):
     """A wait on a peer, a device or a thread lasted longer than its limit. The message names the wait and the limit."""
 

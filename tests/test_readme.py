@@ -109,9 +109,13 @@ class World:
         if reason(words):
             return
         there = self._source if self._waiting else self._destination
-        where = {"tcp:0.0.0.0:4444": f"tcp:0.0.0.0:{self._source}", "tcp:HOST:4444": f"tcp:127.0.0.1:{there}"}
+        here_and_there = {f"tcp:{host}:4444": f"tcp:{host}:{self._source}" for host in ("0.0.0.0", "127.0.0.1")}
+        where = here_and_there | {"tcp:HOST:4444": f"tcp:127.0.0.1:{there}", "HOST": "127.0.0.1"}
         program, *arguments = [where.get(word, word) for word in words]
         assert program == "migpool"
+        tls = ["--tls", "pki"] if "--tls" in words else []
+        if tls and not (self._path / "pki").exists():
+            assert here("tls", "new", "pki", "--name", "127.0.0.1").code == 0
         if arguments[0] in ("record", "replay"):
             self._wait("receive", "small", "--listen", f"tcp:127.0.0.1:{self._destination}")
         if arguments[:3] == ["send", "stored.mig", "--to"]:
@@ -122,7 +126,7 @@ class World:
             if arguments[0] == "receive" and "--store" not in arguments:
                 return  # the README sends to it itself
             what = "small" if arguments[0] == "record" else "vm.mig"
-            arguments = ["send", what, "--to", f"tcp:127.0.0.1:{self._source}"]
+            arguments = ["send", what, "--to", f"tcp:127.0.0.1:{self._source}", *tls]
         ended = here(*arguments, extra=self._environment)
         assert ended.code == 0, f"{words}: {ended.err}"
         while self._waiting:

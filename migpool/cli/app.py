@@ -31,9 +31,9 @@ out which thread should do which part of the work.
 
 [bold]Between two processes or hosts of your own[/]
 
-  [cyan]migpool receive default --listen tcp:0.0.0.0:4444[/]
+  [cyan]migpool receive default --listen tcp:0.0.0.0:4444 --tls pki[/]
 
-  [cyan]migpool send default --to tcp:HOST:4444 --json result.json[/]
+  [cyan]migpool send default --to tcp:HOST:4444 --tls pki[/]
 
 Exit codes: 0 completed, with every state verified that has a fingerprint at both ends
 (what says "not compared" has none), 1 failed or not confirmed, 2 wrong usage, 130 cancelled.
@@ -61,6 +61,7 @@ class Commands(LazyGroup):
         "new-model": f"{COMMANDS}.plugins:new_model",
         "scenario": f"{COMMANDS}.scenario:app",
         "snapshot": f"{COMMANDS}.snapshot:app",
+        "tls": f"{COMMANDS}.tls:app",
         "vmsd": f"{COMMANDS}.vmsd:app",
         "lab": f"{COMMANDS}.lab:app",
     }

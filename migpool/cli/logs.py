@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -24,6 +25,9 @@ def configure(invocation: Invocation) -> None:
         logger_factory=structlog.PrintLoggerFactory(_stderr()),
         cache_logger_on_first_use=False,
     )
+    own = logging.getLogger("migpool")
+    own.handlers = [_OwnLog()] if invocation.verbose else []
+    own.setLevel(INFO if invocation.verbose else WARNING)
 
 
 def announce(invocation: Invocation, event: str, **values: object) -> None:
@@ -48,6 +52,17 @@ def _rendering(log_format: LogFormat) -> list[Any]:
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=0),
     ]
+
+
+class _OwnLog(logging.Handler):
+    """What migpool's lower floors log in Python's own way: at INFO, as warnings are told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(lambda record: record.levelno == INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().info(record.getMessage())
 
 
 class _Stderr:

@@ -24,6 +24,8 @@ from migpool.lab.run.side import SideResult, SideRun, footprint, warnings_told
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import load_scenario
 from migpool.transport.address import Address
+from migpool.transport.credentials import End, credentials
+from migpool.transport.listener import check_exposure
 
 TICK = 0.25
 LATE = "cancelled after the migration had completed"
@@ -38,6 +40,7 @@ class OneSide:
         count: how many; 0 until cancelled.
         seed: instead of the scenario's.
         tuning: what of the scenario is to be otherwise.
+        insecure: listen where strangers can connect, and take whatever process is at the other end.
 
     Attributes:
         warnings: of the last migration, a line each.
@@ -56,6 +59,8 @@ class OneSide:
         count: int,
         seed: int | None,
         tuning: Tuning,
+        *,
+        insecure: bool = False,
     ) -> None:
         configure(invocation)
         self.scenario = tuning.applied(load_scenario(scenario_name))
@@ -67,6 +72,12 @@ class OneSide:
         self._invocation = invocation
         self._side: Side = side
         self._address = Address.parse(address)
+        self._insecure = insecure
+        trust = self.scenario.channels
+        end: End = "server" if side == "destination" else "client"
+        encrypted = credentials(trust.tls, end, trust.tls_hostname) is not None
+        if side == "destination":
+            check_exposure(self._address, exposed=encrypted or insecure)
         self._where = scenario_name
         self._log = structlog.get_logger()
 
@@ -88,6 +99,7 @@ class OneSide:
             self.seed,
             self._address,
             where=self._where,
+            insecure=self._insecure,
             watch=lambda state: self._log.info("state", migration=number, side=self._side, state=state.value),
             listening=self._say_where,
         )

@@ -83,6 +83,30 @@ DestinationOption = Annotated[
 ConnectOption = Annotated[
     float, typer.Option("--connect", metavar="SECONDS", min=0, help="How long the destination is looked for.")
 ]
+TlsOption = Annotated[
+    str,
+    typer.Option(
+        "--tls",
+        metavar="DIR",
+        help="Encrypt every connection, with the certificates or the key in DIR ([cyan]migpool tls[/] makes some).",
+    ),
+]
+TlsHostnameOption = Annotated[
+    str,
+    typer.Option(
+        "--tls-hostname",
+        metavar="NAME",
+        help="What the destination's certificate is for, if not for the host in the address.",
+    ),
+]
+InsecureOption = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Without TLS, too, listen where strangers can connect; take any user at the other end of a UNIX socket.",
+        show_default=False,
+    ),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, help="Seed of the made-up state, instead of the scenario's."),
@@ -198,11 +222,15 @@ class Tuning:
         downtime_limit: in seconds.
         max_bandwidth: as it was written.
         in_turn: the opposite of ``together``.
+        tls: a directory with credentials; empty leaves it.
+        tls_hostname: what the destination's certificate is for; empty leaves it.
     """
 
     downtime_limit: float | None = None
     max_bandwidth: str | None = None
     in_turn: bool | None = None
+    tls: str = ""
+    tls_hostname: str = ""
 
     def applied(self, scenario: Scenario) -> Scenario:
         """The scenario with these changes.
@@ -222,4 +250,10 @@ class Tuning:
                 raise UsageError("--max-bandwidth: it must be over 0; leave it out for no limit")
         if self.in_turn is not None:
             changes["together"] = not self.in_turn
-        return scenario.model_copy(update={"migration": scenario.migration.model_copy(update=changes)})
+        trust = {name: value for name in ("tls", "tls_hostname") if (value := getattr(self, name))}
+        return scenario.model_copy(
+            update={
+                "migration": scenario.migration.model_copy(update=changes),
+                "channels": scenario.channels.model_copy(update=trust),
+            }
+        )

@@ -27,6 +27,7 @@ from migpool.lab.run.processes import Observed
 from migpool.lab.run.result import LabResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
+from migpool.transport.credentials import ENDS, credentials
 from migpool.units import count_of
 
 
@@ -71,6 +72,8 @@ def run_models(
         scenario.seed if seed is None else seed,
         variants,
     )
+    for end in ENDS:
+        credentials(scenario.channels.tls, end, scenario.channels.tls_hostname)
     lab = Lab(scenario, scenario_name)
     screen = console_for(sys.stderr)
     with (

@@ -103,15 +103,29 @@ def is_stream_file(name: str) -> bool:
 
 
 def receive_stream_file(
-    invocation: Invocation, path: Path, listen: str, channels: int, idle: float, switchover_ack: SwitchoverAck
+    invocation: Invocation,
+    path: Path,
+    listen: str,
+    channels: int,
+    idle: float,
+    switchover_ack: SwitchoverAck,
+    *,
+    tls: str,
+    insecure: bool,
 ) -> None:
-    """Store one machine."""
+    """Store one machine.
+
+    Raises:
+        UsageError: the address is none, or should not be listened on; the credentials cannot be used.
+    """
     from migpool.cli.logs import announce, configure
     from migpool.streams.file.tofile import receive_file
     from migpool.transport.address import Address
+    from migpool.transport.credentials import credentials
 
     configure(invocation)
     address = Address.parse(listen)
+    ours = credentials(tls, "server")
     check_writable(path)
     with interruptible() as interrupt:
         stored = receive_file(
@@ -121,6 +135,8 @@ def receive_stream_file(
             limit=idle,
             cancelled=interrupt,
             listening=lambda where: announce(invocation, "listening on", address=str(where)),
+            credentials=ours,
+            insecure=insecure,
             acknowledge=_ACKNOWLEDGES[switchover_ack],
             noted=noting(),
         )
@@ -130,21 +146,43 @@ def receive_stream_file(
 
 
 def send_stream_file(
-    invocation: Invocation, path: Path, to: str, channels: int, *, uuid: str | None, return_path: bool, idle: float
+    invocation: Invocation,
+    path: Path,
+    to: str,
+    channels: int,
+    *,
+    uuid: str | None,
+    return_path: bool,
+    idle: float,
+    tls: str,
+    tls_hostname: str,
+    insecure: bool,
 ) -> None:
     """Send a file.
 
     Raises:
-        UsageError: the address or the uuid is none.
+        UsageError: the address or the uuid is none; the credentials cannot be used.
     """
     from migpool.cli.logs import configure
     from migpool.streams.file.fromfile import parse_uuid, send_file
     from migpool.transport.address import Address
+    from migpool.transport.credentials import credentials
 
     configure(invocation)
     address = Address.parse(to)
+    ours = credentials(tls, "client", tls_hostname)
     number = None if uuid is None else parse_uuid(uuid)
     with interruptible() as interrupt:
-        sent = send_file(path, address, channels, uuid=number, return_path=return_path, limit=idle, cancelled=interrupt)
+        sent = send_file(
+            path,
+            address,
+            channels,
+            uuid=number,
+            return_path=return_path,
+            limit=idle,
+            cancelled=interrupt,
+            credentials=ours,
+            anybody=insecure,
+        )
     ends = "it runs at the destination" if sent.confirmed else "nobody has asked whether it runs at the destination"
     say(f"{path}: machine {sent.machine} sent, {count_of(sent.pages, 'page')}; {ends}")

@@ -96,12 +96,12 @@ def under_way(longer_than: float = LONG) -> list[Seen]:
     """The calls that have lasted for so many seconds, the longest first; only those that run the plug-in's own code."""
     now = monotonic_ns()
     found: list[Seen] = []
-    frames = sys._current_frames()
     for ident, noted in list(NOTES.items()):
         call = noted.call()
         if call is None or (now - call.since) / 1e9 < longer_than:
             continue
-        place, stack = _stack(frames.get(ident), files_of(call.owner.device))
+        # Of one thread, and not kept: the frame of this call, kept in itself, would keep all that its callers hold.
+        place, stack = _stack(sys._current_frames().get(ident), files_of(call.owner.device))
         if place:
             found.append(Seen(call, (now - call.since) / 1e9, place, stack))
     return sorted(found, key=lambda seen: -seen.seconds)

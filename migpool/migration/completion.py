@@ -5,7 +5,7 @@ Guarantees:
 1. Everything has been sent: whether the machine moves is the destination's decision. The source takes it back only
    after the destination has said, or shown by ending the connection without RUNNING, that it does not run there.
 2. A destination that says nothing, or what makes no sense, leaves the machine stopped here, and the error says so:
-   never two run.
+   never two run. Nor does an encrypted connection say anything by its end, if somebody else may have cut it.
 3. A device's state is called verified only where both ends gave a fingerprint. A destination that keeps back the one
    that this end has too, has not confirmed what it runs.
 4. The machine runs there at the earliest when everything has been sent, whatever the destination's clock says.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from migpool.core.machine import Machine
-from migpool.errors import Cancelled, PeerError, ProtocolError, TimeLimitExceeded, VerificationError
+from migpool.errors import Cancelled, PeerError, PeerGone, ProtocolError, TimeLimitExceeded, VerificationError
 from migpool.migration.report import boot_id, digest_of
 from migpool.migration.return_path import RUNS_THERE, ReturnPath
 
@@ -78,7 +78,7 @@ class Completion:
                 return_path.wait("the machine to run at the destination", lambda: return_path.running is not None)
             else:
                 return_path.wait("the destination's last word", lambda: return_path.shut is not None)
-        except (Cancelled, TimeLimitExceeded):
+        except (Cancelled, TimeLimitExceeded, PeerGone):
             if not self._ask_for_verdict(doubt):
                 raise
         except ProtocolError as error:
@@ -98,9 +98,8 @@ class Completion:
         runs = self._return_path.verdict(self._limit)
         if runs is None:
             doubt()
-            raise PeerError(
-                f"the destination has not said within {self._limit:g} s whether the machine runs there: {_LOOK}"
-            )
+            when = "before its connection was cut" if self._return_path.cut else f"within {self._limit:g} s"
+            raise PeerError(f"the destination has not said {when} whether the machine runs there: {_LOOK}")
         return runs
 
     def confirm(self, verified: dict[int, bool], omitted: Collection[int] = ()) -> None:

@@ -40,7 +40,9 @@ from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
 from migpool.transport.accept import BACKLOG, Arrivals, Connections, accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import MAIN_READ_SIZE, listen, prepare, read_some, send_all, shut
+from migpool.transport.credentials import credentials
+from migpool.transport.listener import listen
+from migpool.transport.sockets import MAIN_READ_SIZE, prepare, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
@@ -138,8 +140,9 @@ class Destination(Endpoint):
 
     def _accept(self, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
         settings = self.settings
+        ours = credentials(settings.tls, "server")
         door = stack.enter_context(self._door)
-        listener, bound = listen(self._address, BACKLOG)
+        listener, bound = listen(self._address, BACKLOG, exposed=settings.insecure or ours is not None)
         door.enter_context(listener)
         door.callback(bound.unlink)
         if self._listening is not None:
@@ -154,6 +157,8 @@ class Destination(Endpoint):
                 prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
                 check=self._switch.check,
                 stack=stack,
+                credentials=ours,
+                anybody=settings.insecure,
             )
         except MigpoolError as error:
             if connections.main is not None:
@@ -203,7 +208,7 @@ class Destination(Endpoint):
             self._switch,
             self._liveness,
             memory,
-            splice=self.settings.splice,
+            splice=self.settings.splice and not self.settings.tls,
         )
         self._chunk = chunk
         handlers = self._load_handlers.handlers()

@@ -4,9 +4,10 @@ Guarantees:
 
 1. Whoever waits here is woken by the answer, by the destination's failure or end, or by the time limit; never later.
 2. The destination's own reason for a failure is kept, also when another thread noticed the failure first.
-3. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
+3. Where connections are encrypted, an end that the destination has not said is no answer: it may have been cut.
+4. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
    chunk.
-4. A message that cannot come yet, or not once more, is a protocol error: RUNNING (and SHUT 0 of a destination that
+5. A message that cannot come yet, or not once more, is a protocol error: RUNNING (and SHUT 0 of a destination that
    knows no RUNNING) before everything has been sent, DIGEST or SHUT 0 before RUNNING, anything after SHUT.
 """
 
@@ -18,8 +19,9 @@ import time
 from collections.abc import Callable
 
 from migpool.core.cancel import CancelSwitch
-from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded, Untrusted
 from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some
+from migpool.transport.tls import TlsSocket
 from migpool.wire.returnpath import (
     Digest,
     Failed,
@@ -78,6 +80,7 @@ class ReturnPath:
         self._stopped = False
         self._heard = time.monotonic()
         self._over: MigpoolError | None = None
+        self._said_end = not isinstance(sock, TlsSocket)
         self.welcome: Welcome | None = None
         self.pong_at = 0
         self.acknowledged = 0
@@ -94,6 +97,7 @@ class ReturnPath:
             while not self._stopped:
                 data = read_some(self._sock, RETURN_PATH_READ_SIZE, self._idle)
                 if not data:
+                    self._said_end = True
                     self._reader.end()
                     raise PeerGone("the destination closed the connection")
                 self._heard = time.monotonic()
@@ -146,15 +150,23 @@ class ReturnPath:
             while not self.failure and not self.shut and self._over is None and time.monotonic() < deadline:
                 self._news.wait(max(0.0, deadline - time.monotonic()))
         if not self.failure:
+            if isinstance(self._over, Untrusted | ProtocolError):
+                return self._over
             return PeerGone(NO_REASON) if self.shut else None
         return PeerError(f"{RUNS_THERE if self.running else 'the destination failed'}: {self.failure}")
+
+    @property
+    def cut(self) -> bool:
+        """Whether the return path has ended in a way that proves nothing about the destination."""
+        return self._over is not None and not self._said_end
 
     def verdict(self, patience: float) -> bool | None:
         """Whether the machine runs at the destination, once everything has been sent there and it is too late to ask.
 
         Returns:
             ``True`` if it does, ``False`` if the destination gave up or ended the connection without starting it,
-            ``None`` if it has not said within ``patience`` seconds, or nothing that can be understood.
+            ``None`` if it has not said within ``patience`` seconds, or before it was cut, or nothing that can be
+            understood.
         """
         deadline = time.monotonic() + patience
         with self._news:
@@ -164,7 +176,7 @@ class ReturnPath:
                 return True
             if isinstance(self._over, ProtocolError):
                 return None
-            return False if self.shut is not None or self._over is not None else None
+            return False if self.shut is not None or (self._over is not None and not self.cut) else None
 
     def _take(self, message: Message) -> None:
         if isinstance(message, GrantMessage):  # by far the most frequent

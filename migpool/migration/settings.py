@@ -45,6 +45,10 @@ class Settings:
             another reads the next. Without multifd channels there is one.
         config_load: when the destination loads the config of an iterable device: as soon as that device has all its
             state, or only after every iterable device has.
+        tls: the directory of this end's credentials; empty for connections that are not encrypted. Nothing is spliced
+            then.
+        tls_hostname: what the destination's certificate must be for, if not for the host that is connected to.
+        insecure: whether to listen where strangers can connect, and take whatever process is at the other end.
     """
 
     channels: int = 2
@@ -67,6 +71,9 @@ class Settings:
     live: ConfigChannel = "main-channel"
     in_flight: int = 1
     config_load: ConfigLoad = "as-loaded"
+    tls: str = ""
+    tls_hostname: str = ""
+    insecure: bool = False
 
     @property
     def tick(self) -> float:

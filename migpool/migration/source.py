@@ -60,6 +60,7 @@ from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, RoundMeasure
 from migpool.schedulers.base import Scheduler
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.connect import connect_all
+from migpool.transport.credentials import credentials
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
@@ -166,6 +167,8 @@ class Source(Endpoint):
             prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
             check=self._switch.check,
             stack=stack,
+            credentials=credentials(settings.tls, "client", settings.tls_hostname),
+            anybody=settings.insecure,
         )
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
@@ -241,7 +244,7 @@ class Source(Endpoint):
             self._bytes_of,
             self._config_of,
             self._omitted,
-            splice=self.settings.splice,
+            splice=self.settings.splice and not self.settings.tls,
             lanes=lanes,
         )
         stack.callback(save_handlers.close)

@@ -75,6 +75,10 @@ class ChannelsTable(Table):
     """What joins the two processes of `run` and `compare`."""
     congestion: str = ""
     """TCP's congestion control; empty: cubic on loopback, else the system's."""
+    tls: str = ""
+    """A directory with certificates or a key, as for QEMU's ``tls-creds``: every connection is encrypted."""
+    tls_hostname: str = ""
+    """What the destination's certificate is for, if not for the host in the address."""
 
 
 class MemoryTable(Table):
@@ -180,6 +184,8 @@ class Scenario(Table):
             connect_limit=self.limits.connect,
             accept_limit=self.limits.accept,
             congestion=self.channels.congestion,
+            tls=self.channels.tls,
+            tls_hostname=self.channels.tls_hostname,
             **{**self.migration.model_dump(), "max_bandwidth": self.migration.max_bandwidth or 0},
         )
 

@@ -11,6 +11,7 @@ from its first byte on, and one that is closed without any is noted and forgotte
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import selectors
 import socket
@@ -19,8 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import PeerError, PeerGone, ProtocolError, TimeLimitExceeded
+from migpool.errors import PeerError, PeerGone, ProtocolError, TimeLimitExceeded, Untrusted
+from migpool.transport.credentials import Credentials
+from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
+from migpool.transport.tls import TlsSocket
 from migpool.units import count_of
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
@@ -158,7 +162,11 @@ class Connections:
 
 def foreign(first: bytes) -> str:
     """What a connection is that begins with these bytes and is no migration's; empty if it is not known here."""
-    return "it is TLS (16 03), so let the source migrate without tls-creds" if first[:2] == TLS_HANDSHAKE else ""
+    return (
+        "it is TLS (16 03): give --tls here, too, or let the source migrate without tls-creds"
+        if first[:2] == TLS_HANDSHAKE
+        else ""
+    )
 
 
 def took(number: int, channels: int) -> str:
@@ -174,6 +182,8 @@ class Arrivals:
         connections: takes those that have said it.
         prepare: sets a connection's options.
         stack: closes the connections.
+        credentials: this end's, if the connections are to be encrypted.
+        anybody: take whatever process connects to a UNIX socket.
     """
 
     def __init__(
@@ -182,8 +192,13 @@ class Arrivals:
         connections: Connections,
         prepare: Callable[[socket.socket], None],
         stack: contextlib.ExitStack,
+        credentials: Credentials | None = None,
+        anybody: bool = False,
     ) -> None:
         self._listener = listener
+        self._credentials = credentials
+        self._anybody = anybody
+        self._greeting: set[socket.socket] = set()
         self._connections = connections
         self._prepare = prepare
         self._stack = stack
@@ -255,16 +270,31 @@ class Arrivals:
             return
         except OSError:
             raise Stranger(SILENT) from None  # it has been reset since
+        try:
+            if not self._anybody:
+                check_process(sock, "the source", _owner(self._listener))
+        except Untrusted as error:
+            sock.close()
+            raise Stranger(f"a connection was closed: {error}") from None
+        if self._credentials is not None:
+            sock = self._stack.enter_context(self._credentials.accepted(sock))
+            self._greeting.add(sock)
         self._said[sock] = b""
         self._selector.register(sock, selectors.EVENT_READ)
 
     def _hear(self, sock: socket.socket) -> None:
         said = self._said[sock]
         try:
-            said += _read(sock, said)
-            self._said[sock] = said
-            if self._connections.add(sock, said):
-                self._forget(sock)
+            if sock in self._greeting and not self._is_trusted(sock):
+                return
+            while more := _read(sock, said):
+                said += more
+                self._said[sock] = said
+                if self._connections.add(sock, said):
+                    self._forget(sock)
+                    return
+                if not isinstance(sock, TlsSocket) or not sock.unread:
+                    return
         except (Stranger, PeerGone) as gone:
             self._forget(sock)
             sock.close()
@@ -272,7 +302,19 @@ class Arrivals:
                 raise Stranger(f"{gone}: ignored") from None
             raise
 
+    def _is_trusted(self, sock: socket.socket) -> bool:
+        """Go on with a handshake; whether it is over."""
+        assert isinstance(sock, TlsSocket)
+        try:
+            if not sock.shake_hands():
+                return False
+        except (Untrusted, PeerGone) as error:
+            raise Stranger(f"a connection was closed: {error}") from None
+        self._greeting.remove(sock)
+        return True
+
     def _forget(self, sock: socket.socket) -> None:
+        self._greeting.discard(sock)
         self._selector.unregister(sock)
         del self._said[sock]
 
@@ -286,6 +328,8 @@ def accept_all(
     prepare: Callable[[socket.socket], None],
     check: Idle,
     stack: contextlib.ExitStack,
+    credentials: Credentials | None = None,
+    anybody: bool = False,
 ) -> Arrivals:
     """Accept a source's main channel and multifd channels.
 
@@ -296,6 +340,8 @@ def accept_all(
         prepare: sets a connection's options.
         check: called several times a second; raises to give up.
         stack: closes the connections.
+        credentials: this end's, if the connections are to be encrypted; who is not trusted is noted and forgotten.
+        anybody: take whatever process connects to a UNIX socket.
 
     Returns:
         What goes on listening: whatever comes later, and speaks, is one connection too many.
@@ -305,7 +351,7 @@ def accept_all(
         PeerError: it has more channels, or went away.
         ProtocolError: its channels are not those of one machine.
     """
-    arrivals = Arrivals(listener, connections, prepare, stack)
+    arrivals = Arrivals(listener, connections, prepare, stack, credentials, anybody)
     deadline = time.monotonic() + first_limit
     begun = ended = False
     while not connections.complete:
@@ -326,13 +372,21 @@ def accept_all(
     return arrivals
 
 
+def _owner(listener: socket.socket) -> int | None:
+    """Whose the file of a UNIX socket is; ``None`` if there is none."""
+    try:
+        return os.stat(listener.getsockname()).st_uid if listener.family == socket.AF_UNIX else None  # noqa: PTH116
+    except OSError:
+        return None
+
+
 def _read(sock: socket.socket, said: bytes) -> bytes:
     """What more a connection says of itself, if it has said this so far."""
     try:
         more = sock.recv((MAIN_MAGIC_SIZE if len(said) < MAIN_MAGIC_SIZE else INITIAL_SIZE) - len(said))
     except BlockingIOError:
         return b""
-    except OSError:
+    except (OSError, Untrusted, PeerGone):
         more = b""
     if not more and said:
         raise PeerGone("a connection was closed before it said what it is")

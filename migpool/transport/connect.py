@@ -7,9 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 
+from migpool.errors import PeerError
 from migpool.transport.accept import took
 from migpool.transport.address import Address
+from migpool.transport.credentials import Credentials
+from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle, connect, send_all
+from migpool.transport.tls import look
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
 
@@ -22,6 +26,8 @@ def connect_all(
     prepare: Callable[[socket.socket], None],
     check: Idle,
     stack: contextlib.ExitStack,
+    credentials: Credentials | None = None,
+    anybody: bool = False,
 ) -> tuple[socket.socket, tuple[socket.socket, ...]]:
     """Open one main channel and ``channels`` multifd channels.
 
@@ -31,29 +37,47 @@ def connect_all(
         prepare: sets a connection's options.
         check: called before each; raises to give up.
         stack: closes the connections.
+        credentials: this end's, if the connections are to be encrypted.
+        anybody: take whatever process listens on a UNIX socket.
 
     Returns:
         The main channel, on which the stream's header has been sent, and the multifd channels by their numbers, on each
         of which its initial packet has.
 
     Raises:
-        PeerError: nobody listened there in that time, or went away, or took fewer channels.
+        PeerError: nobody listened there in that time, or went away, or took fewer channels, or is not to be trusted.
         UsageError: the address does not exist.
     """
     deadline = time.monotonic() + limit
 
-    def opened(taken: str = "") -> socket.socket:
+    first: list[socket.socket] = []
+
+    def heard() -> None:
         check()
-        sock = stack.enter_context(connect(address, deadline, limit, taken=taken))
+        # A destination that refuses this end says so on the first connection, and then listens no more.
+        for sock in first:
+            look(sock)
+
+    def opened(taken: str = "") -> socket.socket:
+        sock = stack.enter_context(connect(address, deadline, limit, heard, taken=taken))
+        if not anybody:
+            check_process(sock, f"who listens on {address}")
+        if credentials is not None:
+            sock = stack.enter_context(credentials.connected(sock, address, deadline, limit, heard))
         prepare(sock)
         return sock
 
     main = opened()
+    first.append(main)
     # The destination must know how the stream begins before it can make sense of a channel.
     send_all(main, [header()], "main channel")
     found = []
     for number in range(channels):
-        sock = opened(took(number, channels))
-        send_all(sock, [initial_packet(number)], f"channel {number}")
+        try:
+            sock = opened(took(number, channels))
+            send_all(sock, [initial_packet(number)], f"channel {number}")
+        except PeerError:
+            look(main)
+            raise
         found.append(sock)
     return main, tuple(found)

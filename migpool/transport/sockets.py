@@ -33,12 +33,15 @@ MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
 """How many buffers one call of writev or sendmsg may have."""
 
 
-def connect(address: Address, deadline: float, limit: float, *, taken: str = "") -> socket.socket:
+def connect(
+    address: Address, deadline: float, limit: float, check: Idle = lambda: None, *, taken: str = ""
+) -> socket.socket:
     """Connect, trying again while nobody listens yet.
 
     Arguments:
         deadline: until when to try, by CLOCK_MONOTONIC in seconds.
         limit: the whole limit that it is the end of, for the error.
+        check: called before each try; raises to give up.
         taken: for a peer that has taken connections already, what it took, for the error: it has been started, so a
             refusal is its last word.
 
@@ -47,6 +50,7 @@ def connect(address: Address, deadline: float, limit: float, *, taken: str = "")
         UsageError: the address does not exist.
     """
     while True:
+        check()
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             sock.settimeout(max(RETRY, deadline - time.monotonic()))
@@ -66,26 +70,6 @@ def connect(address: Address, deadline: float, limit: float, *, taken: str = "")
                     "start the destination first"
                 ) from None
             time.sleep(RETRY)
-
-
-def listen(address: Address, backlog: int) -> tuple[socket.socket, Address]:
-    """Listen, and say where: the port that the system chose stands in the returned address.
-
-    Raises:
-        UsageError: the address cannot be listened on.
-    """
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        if not address.path:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address.name)
-        sock.listen(backlog)
-    except OSError as error:
-        sock.close()
-        raise UsageError(f"{address}: cannot listen there: {error.strerror or error}") from None
-    if address.path:
-        return sock, address
-    return sock, Address(host=address.host, port=sock.getsockname()[1])
 
 
 def prepare(sock: socket.socket, *, limit: float, tick: float, congestion: str = "") -> None:

@@ -57,6 +57,7 @@ FAILED_LIMIT: Final = 480
 DIGEST_SIZE: Final = 32
 
 _OWN: Final = 0x4D50
+_TLS_ALERT: Final = 0x1503
 _HEAD = struct.Struct(">HH")
 _PAGES = struct.Struct(">QI")
 
@@ -275,6 +276,8 @@ class ReturnPathReader(PushReader[Message]):
             kind, length = _HEAD.unpack(unread.peek(_HEAD.size))
             if kind not in _READERS or (kind >= _OWN and not self.extension):
                 why = " (an own message of migpool's, which was not agreed on)" if kind in _READERS else ""
+                if kind == _TLS_ALERT and not offset:
+                    why = ", an alert of TLS: the destination uses it, so give --tls here, too"
                 raise ProtocolError(offset, "return path message", f"a type of 1 to 7, found {kind:#x}{why}")
             wanted, parse = _READERS[kind]
             if length > DATA_LIMIT or wanted not in (None, length):

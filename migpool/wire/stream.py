@@ -70,6 +70,8 @@ from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 FILE_MAGIC: Final = b"QEVM"
 FILE_VERSION: Final = 3
 MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""How a connection begins that uses TLS (RFC 8446, 5.1)."""
 """How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
 EOF: Final = 0x00
 VMDESC: Final = 0x06
@@ -248,7 +250,7 @@ class StreamReader(PushReader[StreamEvent]):
     def _stream(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
         magic = bytes((yield from take(unread, 4, "file header")))
         if magic != FILE_MAGIC:
-            raise ProtocolError(0, "file header", f"magic {FILE_MAGIC.hex()} ('QEVM'), found {magic.hex()}")
+            raise ProtocolError(0, "file header", f"magic {FILE_MAGIC.hex()} ('QEVM'), found {_told(magic)}")
         version = int.from_bytes((yield from take(unread, 4, "file header")), "big")
         if version != FILE_VERSION:
             raise ProtocolError(4, "file header", f"version {FILE_VERSION}, found {version}")
@@ -345,8 +347,14 @@ def begins_main_channel(first: Buffer) -> bool:
     magic, multifd = bytes(memoryview(first)[:MAIN_MAGIC_SIZE]), MAGIC.to_bytes(4, "big")
     if magic not in (FILE_MAGIC, multifd):
         right = f"{FILE_MAGIC.hex()} (main channel) or {multifd.hex()} (multifd channel)"
-        raise ProtocolError(0, "first bytes of a connection", f"{right}, found {magic.hex() or 'nothing'}")
+        raise ProtocolError(0, "first bytes of a connection", f"{right}, found {_told(magic)}")
     return magic == FILE_MAGIC
+
+
+def _told(magic: bytes) -> str:
+    if magic[:2] == TLS_HANDSHAKE:
+        return f"{magic.hex()}, which is TLS: give --tls at both ends or at none; what was recorded so cannot be read"
+    return magic.hex() or "nothing"
 
 
 def header() -> bytes:

@@ -28,6 +28,8 @@ class Said:
         verdict: what the destination answers when it is asked to give up.
     """
 
+    cut = False
+
     def __init__(self, running: Running | None, *, cancelled: bool = False, verdict: bool | None = None) -> None:
         self.running = running
         self.running_at = 5_000

@@ -14,7 +14,8 @@ import pytest
 from migpool.errors import PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.accept import Arrivals, Connections, accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import connect, listen, prepare
+from migpool.transport.listener import listen
+from migpool.transport.sockets import connect, prepare
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
 

@@ -17,7 +17,8 @@ from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded
 from migpool.transport.accept import took
 from migpool.transport.address import Address
 from migpool.transport.channel_group import ChannelGroup
-from migpool.transport.sockets import connect, listen, prepare, read_exactly, read_some, send_all
+from migpool.transport.listener import listen
+from migpool.transport.sockets import connect, prepare, read_exactly, read_some, send_all
 from tests.support.pool_gates import until_blocked
 
 LIMIT = 20.0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.invocation import Invocation
-from migpool.cli.options import ConnectOption, Debug, DestinationOption, LogFormatOption, Verbose
+from migpool.cli.options import ConnectOption, Debug, DestinationOption, InsecureOption, LogFormatOption, Verbose
 from migpool.cli.output import complain, noting, say
 from migpool.units import count_of
 
@@ -28,6 +28,7 @@ def record(
     idle: Annotated[
         float, typer.Option("--idle", metavar="SECONDS", min=0, help="How long nothing at all may pass.")
     ] = 3600,
+    insecure: InsecureOption = False,
     _verbose: Verbose = 0,
     _format: LogFormatOption = None,
     _: Debug = False,
@@ -66,6 +67,7 @@ def record(
             Address.parse(to),
             directory,
             limits=RecorderLimits(wait, connect, idle),
+            exposed=insecure,
             listening=lambda address: announce(invocation, "listening on", address=str(address)),
             opened=opened,
             warn=complain,

@@ -25,6 +25,8 @@ def run(
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
+    tls: options.TlsOption = "",
+    tls_hostname: options.TlsHostnameOption = "",
     fail_above: options.FailAbove = None,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
@@ -56,7 +58,7 @@ def run(
         picture_file=picture_file,
         report_file=report_file,
         seed=seed,
-        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn, tls, tls_hostname),
         allowed=options.longest_allowed(fail_above),
     )
     raise typer.Exit(code)
@@ -78,6 +80,8 @@ def compare(
     downtime_limit: DowntimeLimitOption = None,
     max_bandwidth: MaxBandwidthOption = None,
     in_turn: InTurnOption = None,
+    tls: options.TlsOption = "",
+    tls_hostname: options.TlsHostnameOption = "",
     both_ways: Annotated[
         bool,
         typer.Option("--both-ways", help="Each model [cyan]--together[/] and [cyan]--in-turn[/].", show_default=False),
@@ -133,7 +137,7 @@ def compare(
         report_file=report_file,
         default_report=not no_report,
         seed=seed,
-        tuning=Tuning(downtime_limit, max_bandwidth, in_turn),
+        tuning=Tuning(downtime_limit, max_bandwidth, in_turn, tls, tls_hostname),
         variants=[way.also(wire) for way in ways for wire in wires],
     )
     raise typer.Exit(code)

@@ -94,6 +94,7 @@ class SideRun:
         seed: the same at both ends.
         address: where to connect to, or to listen.
         where: the scenario's file, for errors.
+        insecure: see :class:`~migpool.migration.settings.Settings`.
         watch: called with each new state, on the migration's thread.
         listening: called at the destination with the address, once a source can connect; same thread.
         progress: called at the source after each round of pre-copy, same thread.
@@ -106,6 +107,7 @@ class SideRun:
     address: Address
     _: KW_ONLY
     where: str = ""
+    insecure: bool = False
     watch: Callable[[State], None] | None = None
     listening: Callable[[Address], None] | None = None
     progress: Callable[[Round], None] | None = None
@@ -193,7 +195,13 @@ class SideRun:
             if self.side == "source"
             else partial(Destination, listening=self.listening)
         )
-        return make(machine, self.scenario.settings(), part.make(), workers=part.workers, watch=self.watch)
+        return make(
+            machine,
+            replace(self.scenario.settings(), insecure=self.insecure),
+            part.make(),
+            workers=part.workers,
+            watch=self.watch,
+        )
 
 
 def _costs(slot: Slot) -> StateCosts | None:

@@ -29,6 +29,7 @@ from migpool.errors import MigpoolError, ProtocolError, UsageError
 from migpool.streams.file.front import EndFinder, Front
 from migpool.streams.file.peer import Peer
 from migpool.transport.address import Address
+from migpool.transport.credentials import Credentials
 from migpool.wire.commands import Command, CommandKind, open_return_path, ping
 from migpool.wire.configuration import Configuration
 from migpool.wire.multifd import BYTES_PER_RAM_PACKET
@@ -96,6 +97,8 @@ def send_file(
     return_path: bool,
     limit: float,
     cancelled: Callable[[], bool],
+    credentials: Credentials | None = None,
+    anybody: bool = False,
 ) -> Sent:
     """Send a stream file to a destination.
 
@@ -107,6 +110,8 @@ def send_file(
         return_path: ask the destination to say that the machine runs. Without, nobody knows whether it has loaded.
         limit: how long the destination may take nothing, and how long it may take to load the devices, in seconds.
         cancelled: called several times a second; True ends the migration.
+        credentials: this end's, if the connections are to be encrypted.
+        anybody: take whatever process listens on a UNIX socket.
 
     Raises:
         UsageError: the file or the address is not there.
@@ -124,7 +129,17 @@ def send_file(
         sender = _Sender(fd, path, channels, return_path)
         configuration = sender.configuration
         number = uuid.bytes if uuid is not None else configuration.uuid or bytes(16)
-        sender.send(Peer(address, channels, number, limit=limit, cancelled=cancelled, stack=stack))
+        peer = Peer(
+            address,
+            channels,
+            number,
+            limit=limit,
+            cancelled=cancelled,
+            stack=stack,
+            credentials=credentials,
+            anybody=anybody,
+        )
+        sender.send(peer)
         return Sent(configuration.machine, sender.pages, return_path)
 
 

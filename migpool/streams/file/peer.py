@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, PeerError, PeerGone, TimeLimitExceeded
 from migpool.transport.accept import TICK, took
 from migpool.transport.address import Address
+from migpool.transport.credentials import Credentials
+from migpool.transport.listener import check_process
 from migpool.transport.sockets import MOST_BUFFERS, behind, connect
+from migpool.transport.tls import look
 from migpool.wire.multifd import initial_packet
 from migpool.wire.returnpath import ReturnPathReader, Shut
 from migpool.wire.unread import Buffer
 
-_PIECE: Final = 4096
+_PIECE: Final = 1 << 17
 
 
 class Peer:
@@ -30,6 +33,8 @@ class Peer:
         limit: how long it may take nothing, or say nothing, in seconds.
         cancelled: called several times a second.
         stack: closes the connections.
+        credentials: this end's, if the connections are to be encrypted.
+        anybody: take whatever process listens on a UNIX socket.
 
     Raises:
         PeerError: nobody listens there.
@@ -45,26 +50,45 @@ class Peer:
         limit: float,
         cancelled: Callable[[], bool],
         stack: contextlib.ExitStack,
+        credentials: Credentials | None = None,
+        anybody: bool = False,
     ) -> None:
         self._limit = limit
+        self._credentials = credentials
+        self._anybody = anybody
         self._cancelled = cancelled
         self._answers = ReturnPathReader()
         self._shut: Shut | None = None
         deadline = time.monotonic() + limit
+        self._opened: list[socket.socket] = []
         self._main = self._open(address, deadline, stack)
         self._channels: list[socket.socket] = []
         for number in range(channels):
             taken = f"{took(number, channels)}; give --channels as it has"
             self._channels.append(self._open(address, deadline, stack, taken))
-        for number in range(channels):
+            # At once: a QEMU waits for it, and meanwhile takes part in no other channel's handshake.
             self.send_channel(number, [initial_packet(number, uuid)])
 
     def _open(self, address: Address, deadline: float, stack: contextlib.ExitStack, taken: str = "") -> socket.socket:
-        sock = stack.enter_context(connect(address, deadline, self._limit, taken=taken))
+        sock = stack.enter_context(connect(address, deadline, self._limit, self._check, taken=taken))
+        if not self._anybody:
+            check_process(sock, f"who listens on {address}")
+        if self._credentials is not None:
+            made = self._credentials.connected(sock, address, deadline, self._limit, self._check)
+            sock = stack.enter_context(made)
+        self._opened.append(sock)
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
+
+    def _check(self) -> None:
+        """While the connections are opened: whether to give up, or the destination has."""
+        if self._cancelled():
+            raise Cancelled("cancelled before the destination had anything of the machine")
+        # One that refuses this end says so on the first connection, and then listens no more.
+        for sock in self._opened[:1]:
+            look(sock)
 
     def send_main(self, buffers: Sequence[Buffer]) -> None:
         """Send on the main channel.
@@ -117,6 +141,8 @@ class Peer:
             if self._wait_for(channel, reading=True, deadline=deadline):
                 try:
                     channel.recv(_PIECE)
+                except PeerGone:
+                    continue  # it has closed, only not as TLS wants it
                 except OSError:
                     raise PeerError(
                         f"the destination has not read all of multifd channel {number}, and so lacks pages of the "
@@ -156,7 +182,7 @@ class Peer:
             data = self._main.recv(_PIECE)
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, PeerGone):
             return False
         self._answers.feed(data)
         for message in self._answers.events():

@@ -23,13 +23,16 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from migpool.errors import Cancelled, MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
 from migpool.streams.file.storeddevices import StoredDevices
 from migpool.transport.accept import BACKLOG, TICK, Arrivals, Connections, accept_all
 from migpool.transport.address import Address
-from migpool.transport.sockets import listen, prepare, send_all
+from migpool.transport.credentials import Credentials
+from migpool.transport.listener import listen
+from migpool.transport.sockets import prepare, send_all
+from migpool.transport.tls import TlsSocket
 from migpool.wire.returnpath import Message, Shut, encode
 from migpool.wire.stream import FILE_MAGIC
 
@@ -71,6 +74,8 @@ def receive_file(
     limit: float,
     cancelled: Callable[[], bool],
     listening: Callable[[Address], None],
+    credentials: Credentials | None = None,
+    insecure: bool = False,
     acknowledge: bool | None = None,
     noted: Callable[[str], object] = lambda _: None,
 ) -> Stored:
@@ -83,6 +88,8 @@ def receive_file(
         limit: how long the source may say nothing, in seconds; its first connection is waited for until cancelled.
         cancelled: called several times a second; True ends the migration, and the machine stays at the source.
         listening: told the address, with the port that the system chose.
+        credentials: this end's, if the connections are to be encrypted.
+        insecure: listen where strangers can connect, and take whoever does.
         acknowledge: whether to say SWITCHOVER_ACK unasked, as sources up to QEMU 11.0 may wait for and later ones fail
             of; None: as the version in the machine's type says, and without one not.
         noted: told, in a line, what is worth knowing and ends nothing.
@@ -96,9 +103,9 @@ def receive_file(
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(StreamFile(path))
-        listener, actual = listen(address, BACKLOG)
-        stack.callback(actual.unlink)
+        listener, actual = listen(address, BACKLOG, exposed=insecure or credentials is not None)
         stack.enter_context(listener)
+        stack.callback(actual.unlink)
         listening(actual)
 
         def check() -> None:
@@ -114,6 +121,8 @@ def receive_file(
             prepare=partial(prepare, limit=limit, tick=TICK),
             check=check,
             stack=stack,
+            credentials=credentials,
+            anybody=insecure,
         )
         session = _Session(arrivals, connections, file, limit, acknowledge)
         stack.enter_context(contextlib.closing(session))
@@ -154,7 +163,6 @@ class _Session:
         ]
         self._selector = selectors.DefaultSelector()
         self._selector.register(arrivals, selectors.EVENT_READ, partial(arrivals.take, 0))
-        self._watch(self.main)
         self._reading_channels = False
 
     def close(self) -> None:
@@ -170,6 +178,7 @@ class _Session:
     def run(self, cancelled: Callable[[], bool]) -> None:
         """Serve the connections until the stream is whole."""
         self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
+        self._watch(self.main)
         heard = time.monotonic()
         while not self._over():
             if cancelled():
@@ -246,7 +255,7 @@ class _Session:
                 if main.return_path:
                     raise PeerError(f"{_UNHEARD}: the connection was reset") from None
                 return
-            except OSError:
+            except (OSError, PeerGone):
                 return
 
     def _answer(self, message: Message) -> None:
@@ -260,6 +269,8 @@ class _Session:
 
     def _watch(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._read, channel))
+        if isinstance(channel.socket, TlsSocket) and channel.socket.unread:
+            self._read(channel)
 
     def _read(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
         try:

@@ -29,7 +29,8 @@ from migpool.streams.record.index import Connection, Ended, Index, Moment, Role
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
 from migpool.transport.address import Address
-from migpool.transport.sockets import connect, listen, prepare
+from migpool.transport.listener import listen
+from migpool.transport.sockets import connect, prepare
 
 BACKLOG: Final = 256
 GRACE: Final = 2.0
@@ -59,6 +60,7 @@ class Recorder:
         to: where the destination is.
         directory: for the recording; made if it is not there, and empty if it is.
         limits: how long to wait.
+        exposed: listen where strangers can connect, too.
         listening: called with the address, once a source can connect; a TCP port of 0 has become a real one in it.
         opened: called when it is known what a connection is.
         warn: called with a line at once when the disk takes no more; the migration goes on.
@@ -73,6 +75,7 @@ class Recorder:
         directory: Path,
         *,
         limits: RecorderLimits | None = None,
+        exposed: bool = False,
         listening: Callable[[Address], None] = lambda _: None,
         opened: Callable[[Connection], None] = lambda _: None,
         warn: Callable[[str], None] = lambda _: None,
@@ -82,6 +85,7 @@ class Recorder:
         self._listen = listen
         self._to = to
         self._directory = directory
+        self._exposed = exposed
         self._limits = limits or RecorderLimits()
         self._listening = listening
         self._opened = opened
@@ -105,7 +109,7 @@ class Recorder:
             UsageError: it cannot listen there, or the directory cannot be used.
         """
         with contextlib.ExitStack() as stack:
-            listener, self._bound = listen(self._listen, BACKLOG)
+            listener, self._bound = listen(self._listen, BACKLOG, exposed=self._exposed)
             stack.enter_context(listener)
             stack.callback(self._bound.unlink)
             self._store = Store(self._directory)

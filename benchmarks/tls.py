@@ -1,0 +1,126 @@
+"""What TLS costs, and what Python's own TLS socket would: ``python -m benchmarks.tls [ROUNDS] [MIB]``.
+
+One process sends chunks of 1 MiB with their headers over TCP on loopback, another receives them into one buffer: in
+turns in clear, with migpool's sockets, and with ``ssl.SSLSocket``. Ratios are taken within a round, so that whatever
+else the machine does falls on all. CPU is the receiver's.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import ssl
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from migpool.transport.address import Address
+from migpool.transport.authority import new_authority
+from migpool.transport.credentials import credentials
+from migpool.transport.sockets import prepare, read_exactly, send_all
+from migpool.transport.tls import shake_hands
+
+CHUNK = 1 << 20
+HEADER = 288
+LIMIT = 30.0
+WAYS = ("clear", "migpool", "SSLSocket")
+
+
+def transfer(way: str, directory: str, chunks: int) -> tuple[float, float]:
+    """Send and receive; returns the seconds that it took, and those of the receiver's CPU."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = os.fork()
+        if not child:
+            try:
+                _send(way, directory, listener.getsockname(), chunks)
+            finally:
+                os._exit(0)
+        sock = listener.accept()[0]
+    try:
+        with _accepted(way, directory, sock) as ready:
+            return _receive(ready, chunks)
+    finally:
+        os.waitpid(child, 0)
+
+
+def _send(way: str, directory: str, where: tuple[str, int], chunks: int) -> None:
+    sock = socket.create_connection(where)
+    client = credentials(directory, "client")
+    assert client is not None
+    if way == "migpool":
+        sock = client.connected(sock, Address(*where), time.monotonic() + LIMIT, LIMIT, lambda: None)
+    elif way == "SSLSocket":
+        sock = client.context.wrap_socket(sock, server_hostname="localhost")
+    prepare(sock, limit=LIMIT, tick=0.5)
+    header, payload = bytes(HEADER), memoryview(mmap.mmap(-1, CHUNK))
+    payload[:] = os.urandom(CHUNK)
+    for _ in range(chunks):
+        if way == "SSLSocket":
+            sock.sendall(header)
+            sock.sendall(payload)
+        else:
+            send_all(sock, [header, payload], "chunk")
+    sock.close()
+
+
+def _accepted(way: str, directory: str, sock: socket.socket) -> socket.socket:
+    server = credentials(directory, "server")
+    assert server is not None
+    if way == "migpool":
+        made = server.accepted(sock)
+        shake_hands(made, time.monotonic() + LIMIT, LIMIT, lambda: None)
+        sock = made
+    elif way == "SSLSocket":
+        sock = server.context.wrap_socket(sock, server_side=True)
+    prepare(sock, limit=LIMIT, tick=0.5)
+    return sock
+
+
+def _receive(sock: socket.socket, chunks: int) -> tuple[float, float]:
+    header, payload = memoryview(bytearray(HEADER)), memoryview(mmap.mmap(-1, CHUNK))
+    read: Callable[[memoryview, int], object]
+    read = lambda view, size: read_exactly(sock, view, size, lambda: None)  # noqa: E731
+    if isinstance(sock, ssl.SSLSocket):
+        read = lambda view, size: _by_hand(sock, view, size)  # noqa: E731
+    began, cpu = time.monotonic(), time.thread_time()
+    for _ in range(chunks):
+        read(header, HEADER)
+        read(payload, CHUNK)
+    return time.monotonic() - began, time.thread_time() - cpu
+
+
+def _by_hand(sock: socket.socket, view: memoryview, size: int) -> None:
+    got = 0
+    while got < size:
+        more = sock.recv_into(view[got:], size - got)
+        if not more:
+            raise EOFError
+        got += more
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    rounds = int(arguments[0]) if arguments else 7
+    chunks = int(arguments[1]) if len(arguments) > 1 else 512
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = str(Path(scratch) / "pki")
+        new_authority(Path(directory), [], 1)
+        assert threading.active_count() == 1, "this process forks"
+        for number in range(rounds):
+            for way in WAYS if number % 2 else reversed(WAYS):
+                found[way].append(transfer(way, directory, chunks))
+    for way, times in found.items():
+        rate = statistics.median(chunks / wall for wall, _ in times)
+        cpu = statistics.median(used / chunks * 1024 for _, used in times)
+        ratio = statistics.median(clear[0] / mine[0] for clear, mine in zip(found["clear"], times, strict=True))
+        sys.stdout.write(f"{way:10} {rate:6.0f} MiB/s, {ratio:.2f} of clear; {cpu:.2f} s of CPU a GiB\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
