@@ -6,7 +6,8 @@
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
-# make browser install Chromium and its driver (Debian's packages; as root), and look at the report with it
+# make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
+# make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
@@ -31,7 +32,7 @@ DEPENDENCIES ?= newest
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -96,7 +97,15 @@ qemu-matrix: $(READY)
 	tests/qemu/matrix/setup
 	$(BIN)/python -m tests.qemu.matrix $(WRITE)
 
-browser: $(READY)
+# A warning is an error: a link that leads nowhere, a heading that is not there. All is read anew: a new page changes others.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
+		--builder html . build/site
+	$(BIN)/pytest -q -m site tests/site
+	@echo "Open $(CURDIR)/build/site/index.html in a browser"
+
+browser: $(READY) docs
 	tests/browser/setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	$(BIN)/pytest -m browser tests/browser

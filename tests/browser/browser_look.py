@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 LIMIT = 60
+AXE = resources.files("axe_core_python") / "axe.min.js"
 ALLOWED = ("file:", "data:", "blob:", "chrome:", "about:")
 
 
@@ -91,6 +93,15 @@ class Look:
     def printed(self) -> bytes:
         """The page as PDF."""
         return base64.b64decode(self.tell("Page.printToPDF", preferCSSPageSize=True)["data"])
+
+    def faults(self) -> list[str]:
+        """What axe-core finds that keeps people off the page: serious and critical faults, and where."""
+        self.driver.execute_script(AXE.read_text("utf-8"))
+        said: list[list[str]] = self.driver.execute_async_script(
+            "const done = arguments[arguments.length - 1];"
+            "axe.run().then(found => done(found.violations.map(one => [one.impact, one.id, one.nodes[0].html])))"
+        )
+        return [f"{rule}: {html}" for impact, rule, html in said if impact in ("serious", "critical")]
 
     def close(self) -> None:
         self.driver.quit()

@@ -16,15 +16,19 @@ ROOT = Path(__file__).parent.parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
 NAMING = ["CONTRIBUTING.md", "README.md", "SECURITY.md", "benchmarks/README.md"]
-NAMING += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+NAMING += sorted(
+    str(path.relative_to(ROOT))
+    for where in ("*", "api/*", "tutorials/*")
+    for path in (ROOT / "docs").glob(f"{where}.md")
+)
 NAMING += [str(path.relative_to(ROOT)) for path in (DECISIONS / "README.md", *RECORDS)]
 
 IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"\.?\w[\w.*-]*(/[\w.*-]+)*/?")
 SUFFIXES = (".py", ".md", ".toml", ".yaml", ".yml", ".in", ".js", ".css", ".json")
 DOTTED = re.compile(r"(?:migpool|migpool_plugins|benchmarks)(?:\.\w+)+")
-MADE = ("build/", ".venv/", ".benchmarks/")
-"""What begins so is made by a target, and not there in a bare clone."""
+MADE = ("build/", ".venv/", ".benchmarks/", "my-device/", "my-model/")
+"""What begins so is made by a target, or by a tutorial's commands, and not there in a bare clone."""
 
 
 def read(name: str) -> str:
