@@ -20,6 +20,8 @@ from tests.support.made_streams import read_in_pieces
 from tests.support.wire_bytes import RECORDS_ONLY
 
 GIANT = 0xFFFFFF00
+DESCRIPTION = 16 << 20
+"""The most that a description may have."""
 PROLOGUE = header() + configuration(Configuration("q"))
 FULL = b"\x04\0\0\0\1\1d" + bytes(8)
 DATA_RECORD = bytes.fromhex("ffffffffef100004")
@@ -56,10 +58,10 @@ def at_most(limit: int) -> Iterator[None]:
 
 
 Make = Callable[[int], StreamReader | ChannelReader]
-four_gigabytes = pytest.mark.parametrize(
+greatest_lengths = pytest.mark.parametrize(
     ("make", "data"),
     [
-        (lambda limit: StreamReader(RECORDS_ONLY, limit=limit), PROLOGUE + b"\0\x06" + GIANT.to_bytes(4, "big")),
+        (lambda limit: StreamReader(RECORDS_ONLY, limit=limit), PROLOGUE + b"\0\x06" + DESCRIPTION.to_bytes(4, "big")),
         (lambda limit: StreamReader(RECORDS_ONLY, limit=limit), PROLOGUE + b"\x08\0\7\0\4" + GIANT.to_bytes(4, "big")),
         (
             lambda limit: StreamReader(RECORDS_ONLY, limit=limit),
@@ -72,8 +74,8 @@ four_gigabytes = pytest.mark.parametrize(
 )
 
 
-@four_gigabytes
-def test_a_length_of_four_gigabytes_allocates_nothing_before_they_arrive(make: Make, data: bytes) -> None:
+@greatest_lengths
+def test_the_greatest_length_allocates_nothing_before_they_arrive(make: Make, data: bytes) -> None:
     with at_most(256 << 10):
         reader = make(1 << 40)
         for piece in (data, bytes(1000), bytes(1000)):
@@ -84,7 +86,7 @@ def test_a_length_of_four_gigabytes_allocates_nothing_before_they_arrive(make: M
         reader.end()
 
 
-@four_gigabytes
+@greatest_lengths
 def test_a_length_over_the_limit_is_an_error_at_once(make: Make, data: bytes) -> None:
     reader = make(1 << 20)
     reader.feed(data + bytes(5))

@@ -45,6 +45,7 @@ def advise(
     from migpool.lab.qemu.advise import advise as of_logs
     from migpool.lab.qemu.advise_recording import advise_recording
     from migpool.lab.qemu.explain import explain
+    from migpool.untrusted.text import printable_lines
 
     allowed = longest_allowed(fail_above)
     if as_json and markdown:
@@ -58,9 +59,9 @@ def advise(
     else:
         found = of_logs(explain(*sources))
     if as_json:
-        say(found.model_dump_json(indent=1, by_alias=True))
+        typer.echo(found.model_dump_json(indent=1, by_alias=True))
     elif markdown:
-        say(found.markdown())
+        typer.echo(printable_lines(found.markdown()))
     else:
         for line in found.lines():
             say(line)
