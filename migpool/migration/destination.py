@@ -58,7 +58,7 @@ from migpool.wire.returnpath import (
     Welcome,
 )
 from migpool.wire.sections import Section
-from migpool.wire.stream import FILE_MAGIC, DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
@@ -162,17 +162,18 @@ class Destination(Endpoint):
             )
         except MigpoolError as error:
             if connections.main is not None:
-                self._meet(connections.main)
+                self._meet(connections)
                 self._items = self._read_items(StreamReader(self._schema))
                 self._refuse(error)
             raise
-        main = self._meet(connections.main_channel)
+        main = self._meet(connections)
         for sock in (main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
 
-    def _meet(self, main: socket.socket) -> socket.socket:
-        self._main = main
+    def _meet(self, connections: Connections) -> socket.socket:
+        main = self._main = connections.main_channel
+        self._begin, self._uuid = connections.said, connections.uuid
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
         return main
 
@@ -252,7 +253,7 @@ class Destination(Endpoint):
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
     def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
-        reader.feed(FILE_MAGIC)  # it was read when the connection said what it is
+        reader.feed(self._begin)  # it was read when the connection said what it is
         while True:
             yield from reader.events()
             data = read_some(self._main, MAIN_READ_SIZE, self._idle)
@@ -339,6 +340,9 @@ class Destination(Endpoint):
         named = item.capabilities or ()
         self._return_path.extended = CREDITS_CAPABILITY in named
         self._close_door()
+        if self.settings.channels and item.uuid not in (None, self._uuid):
+            right = "the uuid that the multifd channels said, found another: these are of two migrations"
+            raise ProtocolError(item.offset, "configuration", right)
         if item.machine != self.machine.name:
             raise ProtocolError(
                 item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
@@ -364,6 +368,7 @@ class Destination(Endpoint):
         with self._door.pop_all():
             if self._arrivals is not None:
                 self._arrivals.take_pending()
+                self._arrivals.close()
 
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:

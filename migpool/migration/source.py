@@ -31,6 +31,7 @@ alone.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -70,7 +71,7 @@ from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.records import end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.sections import section_end
-from migpool.wire.stream import eof, vm_description
+from migpool.wire.stream import eof, header, vm_description
 
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource
@@ -160,9 +161,12 @@ class Source(Endpoint):
 
     def _connect(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
+        uuid = secrets.token_bytes(16)
         main, channels = connect_all(
             self._address,
             settings.channels,
+            header() + configuration(self._configuration(uuid)),
+            uuid,
             limit=settings.connect_limit,
             prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
             check=self._switch.check,
@@ -194,21 +198,18 @@ class Source(Endpoint):
     def _waited_for_channel(self, name: str, index: int, since: int) -> None:
         self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
-    def _greet(self) -> None:
+    def _configuration(self, uuid: bytes) -> Configuration:
         asked_for = {
             CREDITS_CAPABILITY: self.settings.credits,
             DESCRIBED_CAPABILITY: bool(self._described),
             LIVE_CAPABILITY: self._live,
         }
         capabilities = tuple(name for name, wanted in asked_for.items() if wanted)
+        return Configuration(self.machine.name, capabilities=capabilities or None, uuid=uuid)
+
+    def _greet(self) -> None:
         asked = time.monotonic_ns()
-        self._main.write(
-            [
-                configuration(Configuration(self.machine.name, capabilities=capabilities or None)),
-                open_return_path(),
-                ping(PING_VALUE),
-            ]
-        )
+        self._main.write([open_return_path(), ping(PING_VALUE)])
         self._return_path.wait("the first answer", lambda: bool(self._return_path.pong_at))
         self._round_trip = self._return_path.pong_at - asked
 

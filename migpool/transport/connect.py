@@ -15,12 +15,13 @@ from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle, connect, send_all
 from migpool.transport.tls import look
 from migpool.wire.multifd import initial_packet
-from migpool.wire.stream import header
 
 
 def connect_all(
     address: Address,
     channels: int,
+    greeting: bytes,
+    uuid: bytes,
     *,
     limit: float,
     prepare: Callable[[socket.socket], None],
@@ -33,6 +34,8 @@ def connect_all(
 
     Arguments:
         address: of the destination.
+        greeting: what the main channel begins with: the stream's header, and a configuration with the uuid.
+        uuid: tells the channels of one migration from others', 16 bytes.
         limit: how long all of them may take, in seconds.
         prepare: sets a connection's options.
         check: called before each; raises to give up.
@@ -41,7 +44,7 @@ def connect_all(
         anybody: take whatever process listens on a UNIX socket.
 
     Returns:
-        The main channel, on which the stream's header has been sent, and the multifd channels by their numbers, on each
+        The main channel, on which the greeting has been sent, and the multifd channels by their numbers, on each
         of which its initial packet has.
 
     Raises:
@@ -70,12 +73,12 @@ def connect_all(
     main = opened()
     first.append(main)
     # The destination must know how the stream begins before it can make sense of a channel.
-    send_all(main, [header()], "main channel")
+    send_all(main, [greeting], "main channel")
     found = []
     for number in range(channels):
         try:
             sock = opened(took(number, channels))
-            send_all(sock, [initial_packet(number)], f"channel {number}")
+            send_all(sock, [initial_packet(number, uuid)], f"channel {number}")
         except PeerError:
             look(main)
             raise

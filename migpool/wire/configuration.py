@@ -131,6 +131,16 @@ def read_configuration(unread: Unread, *, later: bool = False) -> Steps[Configur
     return config
 
 
+def uuid_within(begin: bytes) -> bytes | None:
+    """The uuid in the configuration at the beginning of a main channel; None if it has none, or not all of it is there.
+
+    Arguments:
+        begin: the channel's first bytes.
+    """
+    _, mark, behind = begin.partition(subsection_header(UUID, 1))
+    return behind[:16] if mark and len(behind) >= 16 else None
+
+
 def _at_subsection(unread: Unread) -> Steps[bool]:
     if not unread.available:
         yield Need(1, "item after the configuration")

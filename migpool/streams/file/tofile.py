@@ -34,7 +34,6 @@ from migpool.transport.listener import listen
 from migpool.transport.sockets import prepare, send_all
 from migpool.transport.tls import TlsSocket
 from migpool.wire.returnpath import Message, Shut, encode
-from migpool.wire.stream import FILE_MAGIC
 
 _PIECE: Final = 1 << 18
 _WALKED_AT_MOST: Final = 256 << 20
@@ -43,6 +42,8 @@ device is sent before RAM, and RAM is among them."""
 _REMEDY: Final = "give --channels as the source has"
 
 
+_SILENCE: Final = 10.0
+"""Seconds that a connection may say nothing: a source without a return path says its first byte after its set-up."""
 _UNHEARD: Final = (
     "the file is whole, but the source ended the connection before it was told so, and its machine may run on there: "
     "see there before you load the file"
@@ -104,8 +105,9 @@ def receive_file(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(StreamFile(path))
         listener, actual = listen(address, BACKLOG, exposed=insecure or credentials is not None)
-        stack.enter_context(listener)
-        stack.callback(actual.unlink)
+        door = stack.enter_context(contextlib.ExitStack())
+        door.enter_context(listener)
+        door.callback(actual.unlink)
         listening(actual)
 
         def check() -> None:
@@ -123,8 +125,9 @@ def receive_file(
             stack=stack,
             credentials=credentials,
             anybody=insecure,
+            silence=min(limit, _SILENCE),
         )
-        session = _Session(arrivals, connections, file, limit, acknowledge)
+        session = _Session(arrivals, connections, file, limit, acknowledge, door)
         stack.enter_context(contextlib.closing(session))
         try:
             session.run(cancelled)
@@ -141,10 +144,19 @@ class _Session:
     """The connections of one migration, and the loop that serves them."""
 
     def __init__(
-        self, arrivals: Arrivals, arrived: Connections, file: StreamFile, limit: float, acknowledge: bool | None
+        self,
+        arrivals: Arrivals,
+        arrived: Connections,
+        file: StreamFile,
+        limit: float,
+        acknowledge: bool | None,
+        door: contextlib.ExitStack,
     ) -> None:
+        self._door = door
         self._limit = limit
         self._file = file
+        self._arrivals = arrivals
+        self._begin = arrived.said
         self._rest: bytes | None = None
         self._walked = True
         self._noted = arrived.noted
@@ -177,8 +189,9 @@ class _Session:
 
     def run(self, cancelled: Callable[[], bool]) -> None:
         """Serve the connections until the stream is whole."""
-        self.main.feed(FILE_MAGIC)  # it was read when the connection said what it is
+        self.main.feed(self._begin)  # it was read when the connection said what it is
         self._watch(self.main)
+        self._pass_barriers()
         heard = time.monotonic()
         while not self._over():
             if cancelled():
@@ -189,7 +202,8 @@ class _Session:
             elif time.monotonic() - heard > self._limit:
                 raise TimeLimitExceeded(self._silence())
             for key, _ in ready:
-                key.data()
+                if key.fileobj is not self._arrivals or not self._reading_channels:
+                    key.data()
             self._pass_barriers()
 
     def _over(self) -> bool:
@@ -269,7 +283,8 @@ class _Session:
 
     def _watch(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._read, channel))
-        if isinstance(channel.socket, TlsSocket) and channel.socket.unread:
+        self._fed(channel, ended=False)
+        if not channel.stopped and isinstance(channel.socket, TlsSocket) and channel.socket.unread:
             self._read(channel)
 
     def _read(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
@@ -283,12 +298,23 @@ class _Session:
             channel.feed(data)
         else:
             channel.end()
-        if channel.stopped or not data:
+        self._fed(channel, ended=not data)
+
+    def _fed(self, channel: StoredMainChannel | StoredMultifdChannel, *, ended: bool) -> None:
+        if channel.stopped or ended:
             self._selector.unregister(channel.socket)
         if self.main.ram is not None and not self._reading_channels:
             self._reading_channels = True  # the list of blocks has come, for which all others wait
+            self._close_door()
             for other in self._channels:
                 self._watch(other)
+
+    def _close_door(self) -> None:
+        """A source that sends the list of blocks has opened all its connections."""
+        self._selector.unregister(self._arrivals)
+        self._arrivals.take_pending()
+        self._arrivals.close()
+        self._door.close()
 
     def _pass_barriers(self) -> None:
         while self._all_are_at_the_barrier():
