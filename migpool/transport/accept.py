@@ -209,10 +209,15 @@ class Connections:
                 self.noted("a multifd channel was closed without a main channel: ignored")
                 self._forget(sock)
 
+    @property
+    def bare(self) -> bool:
+        """Whether no source is behind what has come: channels without a main channel, or a header and no more."""
+        return not self._mains or (not self._groups and all(len(said) == _HEAD for said in self._mains.values()))
+
     def drop_all(self) -> None:
-        """Close all that has come; to be called only as long as there is no main channel."""
+        """Close all that has come."""
         for sock in list(self._all()):
-            self.noted("a multifd channel came without a main channel, and was closed")
+            self.noted("a connection that begins as a source's does was closed: no others of its came")
             self._forget(sock)
 
     def drop_oldest(self) -> None:
@@ -563,9 +568,9 @@ def accept_all(
     while not connections.complete:
         check()
         if (left := deadline - time.monotonic()) <= 0:
-            if not begun or (connections.main is None and deadline >= first):
+            if not begun or (connections.bare and deadline >= first):
                 raise TimeLimitExceeded(f"no source has come within {first_limit:g} s")
-            if connections.main is None:
+            if connections.bare:
                 connections.drop_all()
                 begun, deadline = False, first
                 continue

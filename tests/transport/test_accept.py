@@ -227,8 +227,11 @@ def test_channels_of_two_migrations_are_told_apart() -> None:
             assert all(sock.fileno() >= 0 for sock in (*connections.channels, connections.main_channel))
 
 
-def test_channels_that_no_main_channel_follows_are_dropped_and_the_source_is_waited_for(door: Door) -> None:
-    for first in source_of(OTHERS)[1:]:
+@pytest.mark.parametrize("alone", [source_of(OTHERS)[1:], [header()], [header(), header()]])
+def test_what_no_other_connection_follows_is_dropped_and_the_source_is_waited_for(
+    door: Door, alone: list[bytes]
+) -> None:
+    for first in alone:
         door.say(first)
     sources = threading.Timer(0.5, lambda: [door.say(first) for first in source_of(OURS)])
     sources.start()
