@@ -199,11 +199,16 @@ def test_strangers_while_it_is_stored_are_noted_and_end_nothing(tmp_path: Path) 
     with Receiver(tmp_path / "kept", address, 0) as receiver, contextlib.ExitStack() as stack:
         source = Source(tmp_path / "s", 0, stack)
         stream = machine_stream()[MADE_UP:]
-        source.main.sendall(stream[: len(stream) // 2])
         source.open().close()
         source.open()
         source.open().sendall(b"GET / HTTP/1.0")
         source.open().sendall(b"QEVM")
+        source.main.sendall(stream[: len(stream) // 2])
+        deadline = time.monotonic() + LIMIT
+        while (tmp_path / "s").exists() and time.monotonic() < deadline:  # nobody can come any more
+            time.sleep(0.01)
+        with pytest.raises(OSError, match="No such file"):
+            source.open()
         source.main.sendall(stream[len(stream) // 2 :])
         source.main.shutdown(socket.SHUT_WR)
         assert source.answers()[-1:] == [Shut(0, 12)]
@@ -320,10 +325,11 @@ def test_a_source_that_goes_away_leaves_nothing(tmp_path: Path, devices: bytes) 
 
 
 def test_two_uuids_are_no_machine(tmp_path: Path) -> None:
-    with Receiver(tmp_path / "kept", Address(path=str(tmp_path / "s")), 2) as receiver, contextlib.ExitStack() as stack:
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, 2, 0.5) as receiver, contextlib.ExitStack() as stack:
         source = Source(tmp_path / "s", 2, stack)
         source.channels[0].sendall(initial_packet(0, bytes(16)))
         source.channels[1].sendall(initial_packet(1, bytes(range(16))))
         assert source.answers() == []
-    assert "the same uuid on each channel" in str(receiver.error)
+    assert "the source opened 1 of 2 multifd channels and the main channel within 0.5 s" in str(receiver.error)
     assert list(tmp_path.iterdir()) == []
