@@ -203,16 +203,16 @@ class Connections:
             self._forget(sock)
 
     def drop_ended(self) -> None:
-        """Close the channels that have ended while there is no main channel: no source is behind them."""
-        if not self._mains:
+        """Close what has ended while there is no main channel with more than a header: no source is behind it."""
+        if self.bare and not self.complete:
             for sock in [sock for sock in self._all() if _ended(sock)]:
-                self.noted("a multifd channel was closed without a main channel: ignored")
+                self.noted("a connection that began as a source's does was closed: ignored")
                 self._forget(sock)
 
     @property
     def bare(self) -> bool:
         """Whether no source is behind what has come: channels without a main channel, or a header and no more."""
-        return not self._mains or (not self._groups and all(len(said) == _HEAD for said in self._mains.values()))
+        return all(len(said) == _HEAD for said in self._mains.values())
 
     def drop_all(self) -> None:
         """Close all that has come."""

@@ -183,7 +183,11 @@ def test_more_channels_than_there_must_be_are_counted(door: Door, late: bool) ->
     [
         pytest.param([], "no source has come within 0.2 s", id="nobody"),
         pytest.param([b""], "no source has come within 0.2 s", id="one that says nothing"),
-        pytest.param([header(), initial_packet(0)], "opened 1 of 2 multifd channels and the main channel", id="some"),
+        pytest.param(
+            [header() + configuration(Configuration("m")), initial_packet(0)],
+            "opened 1 of 2 multifd channels and the main channel",
+            id="some",
+        ),
         pytest.param(
             [b"QE"],
             "no source has come within 0.2 s",
