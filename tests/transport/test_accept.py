@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from migpool.errors import PeerError, TimeLimitExceeded
-from migpool.transport.accept import BACKLOG, HESITATION, MOST, Arrivals, Connections, Stranger, accept_all
+from migpool.transport.accept import Connections, Stranger
 from migpool.transport.address import Address
+from migpool.transport.arrivals import BACKLOG, HESITATION, MOST, Arrivals, accept_all
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
 from migpool.wire.configuration import Configuration, configuration
