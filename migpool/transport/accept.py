@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.transport.tls import TlsSocket
 from migpool.units import count_of
 from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
@@ -145,9 +146,12 @@ class Connections:
             self._forget(sock)
 
     def drop_ended(self) -> None:
-        """Close what has ended while there is no main channel with more than a header: no source is behind it."""
+        """Close what has ended while there is no main channel with more than a header: no source is behind it.
+
+        A fast source may have ended a channel before its main channel is heard, but then there is more on it to read.
+        """
         if self.bare and not self.complete:
-            for sock in [sock for sock in self._all() if _ended(sock)]:
+            for sock in [sock for sock in self._all() if _ended(sock) and not _has_more(sock)]:
                 self.noted("a connection that began as a source's does was closed: ignored")
                 self._forget(sock)
 
@@ -233,6 +237,16 @@ def _ended(sock: socket.socket) -> bool:
     watch = select.poll()
     watch.register(sock, select.POLLRDHUP)
     return bool(watch.poll(0))
+
+
+def _has_more(sock: socket.socket) -> bool:
+    """Whether anything is left to read of a connection that has ended."""
+    if isinstance(sock, TlsSocket) and sock.unread:
+        return True
+    try:
+        return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 def foreign(first: bytes) -> str:

@@ -17,7 +17,7 @@ import pytest
 from migpool.errors import PeerError, TimeLimitExceeded
 from migpool.transport.accept import Connections, Stranger
 from migpool.transport.address import Address
-from migpool.transport.arrivals import BACKLOG, HESITATION, MOST, Arrivals, accept_all
+from migpool.transport.arrivals import BACKLOG, HESITATION, MOST, TICK, Arrivals, accept_all
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
 from migpool.wire.configuration import Configuration, configuration
@@ -138,6 +138,28 @@ def test_who_ends_before_a_main_channel_has_come_is_noted_and_the_source_taken(d
     arrivals.take_pending()
     assert is_whole(found)
     assert len(door.noted) == 1
+
+
+@pytest.mark.parametrize("main", [b"", header()], ids=["no main channel", "a header"])
+def test_a_channel_that_has_said_all_before_the_main_channel_has_is_the_source_s(door: Door, main: bytes) -> None:
+    """So does a source that is faster than its destination, and waits for no answer."""
+    channels = [initial_packet(number) + b"pages" for number in range(2)]
+    early = door.say(main)
+    for first in channels[: 1 if main else 2]:
+        door.say(first, close=True)
+
+    def speak() -> None:
+        early.sendall(b"the rest" if main else header())
+        for first in channels[1:] if main else ():
+            door.say(first, close=True)
+
+    late = threading.Timer(2 * TICK, speak)
+    late.start()
+    found, _ = door.accept()
+    late.join()
+    assert found.complete
+    assert [sock.recv(64) for sock in found.channels] == [b"pages", b"pages"]
+    assert not door.noted
 
 
 def test_half_a_word_and_the_end_beside_a_migration_is_noted(door: Door) -> None:
