@@ -14,7 +14,7 @@ ENDED_EARLY = "the source ended the connection early, it failed or was cancelled
 
 
 class ReturnPathWriter:
-    """Answers the source.
+    """Answers the source. Behind SHUT nothing is sent: a job that goes on for a while may still grant room.
 
     Arguments:
         put: sends all of some buffers to the source.
@@ -26,6 +26,7 @@ class ReturnPathWriter:
     def __init__(self, put: Callable[[Sequence[bytes]], None]) -> None:
         self._put = put
         self._lock = Lock()
+        self._shut = False
         self.extended: bool | None = None
 
     def answer(self, message: Message) -> None:
@@ -35,9 +36,15 @@ class ReturnPathWriter:
             TimeLimitExceeded: the source does not read.
             PeerGone: it is gone.
         """
+        self._send([message])
+
+    def _send(self, messages: list[Message]) -> None:
         with self._lock:
+            if self._shut:
+                return
+            self._shut = isinstance(messages[-1], Shut)
             try:
-                self._put([encode(message)])
+                self._put([encode(message) for message in messages])
             except PeerGone as error:
                 raise PeerGone(f"{ENDED_EARLY} ({error})") from None
 
@@ -49,6 +56,4 @@ class ReturnPathWriter:
         """Say why the destination gives up; the source may be gone already."""
         words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
         with contextlib.suppress(MigpoolError):
-            if self.extended:
-                self.answer(Failed(words or type(reason).__name__))
-            self.answer(Shut(1))
+            self._send([*([Failed(words or type(reason).__name__)] if self.extended else []), Shut(1)])
