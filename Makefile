@@ -10,7 +10,7 @@
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
-# make fuzz    a minute of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
+# make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
@@ -28,6 +28,7 @@ SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/wor
                 tests/ram tests/conformance tests/vcpu/test_vcpu_interruptions.py
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
+FUZZ_SECONDS ?= 60
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
@@ -127,7 +128,7 @@ kernel: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	$(BIN)/python -m tests.fuzz all --seconds 60
+	$(BIN)/python -m tests.fuzz all --seconds $(FUZZ_SECONDS)
 
 matrix:
 	tests/pythons/matrix "$(PYTHONS)" $(DEPENDENCIES) $(SUITE)
