@@ -170,7 +170,7 @@ def test_no_script_of_a_destination_that_loads_nothing_is_a_success(script: Scri
     assert not report.succeeded
     assert report.verified is False
     # That of a device without state everybody knows: it is the digest of nothing.
-    assert not any(device.verified for device in report.devices if device.bytes)
+    assert not any(device.verified for device in report.devices if device.iterable)
     assert report.outcome in (State.FAILED, State.UNCONFIRMED)
     assert report.error
     # It runs here, or it may run there: nothing between.
