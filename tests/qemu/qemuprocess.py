@@ -20,10 +20,10 @@ __all__ = ["LIMIT", "OLDEST", "Json", "Qemu", "QemuProcess", "WaitedTooLong", "q
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
-LIMIT: Final = 40.0
+LIMIT: Final = 90.0
 OLDEST: Final = 10
 _PIECE: Final = 1 << 16
-_TICK: Final = re.compile(rb"^tick (\d+)\r?$", re.MULTILINE)
+_TICK: Final = re.compile(rb"^tick (\d+)\r?\n", re.MULTILINE)
 
 
 class WaitedTooLong(AssertionError):
