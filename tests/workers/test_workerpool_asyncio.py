@@ -129,7 +129,9 @@ def test_a_loop_that_was_closed_harms_no_worker() -> None:
         loop.close()
         gate.open()
         assert pool.submit(abs, -7).result(LIMIT) == 7
-        waiting.get_coro().close()
+        coroutine = waiting.get_coro()
+        assert coroutine is not None
+        coroutine.close()
 
 
 def test_to_cancel_the_loops_future_cancels_the_call() -> None:
