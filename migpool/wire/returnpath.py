@@ -315,7 +315,10 @@ def _failed(data: Buffer, offset: int) -> Failed:
     except UnicodeDecodeError as error:
         raise ProtocolError(offset + 4 + error.start, "FAILED message", "UTF-8 text") from None
     # Shown on a terminal as one line, so it must not carry control characters there.
-    return Failed("".join(c if c.isprintable() else " " for c in reason), offset)
+    shown = "".join(c if c.isprintable() else " " for c in reason)
+    if not shown.strip():
+        raise ProtocolError(offset + 4, "FAILED message", f"text that can be read, found {shown!r}")
+    return Failed(shown, offset)
 
 
 _FIXED: Final[Mapping[type[Message], tuple[_Kind, struct.Struct, tuple[str, ...]]]] = {

@@ -198,3 +198,11 @@ def test_a_hundred_thousand_random_messages_are_messages_or_protocol_errors() ->
             places.append(error.offset - size)
     assert taken > 10_000 < len(places)
     assert max(places) <= 4
+
+
+@pytest.mark.parametrize("text", [b" ", b"\n\t", "\u2003\x1b".encode()])
+def test_a_reason_without_a_word_is_none(text: bytes) -> None:
+    reader = ReturnPathReader(extension=True)
+    reader.feed(encode(Failed("x" * len(text)))[:4] + text)
+    with pytest.raises(ProtocolError, match="FAILED message at byte 4: text that can be read"):
+        list(reader.events())
