@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from migpool.errors import UsageError
 from migpool.streams.compare.sides import compare_sides, read_side
 from migpool.streams.envelope.opening import Opened, open_descriptor, open_path
 from migpool.streams.inspect.decoding import DecodedSection, decode, wanted_by
@@ -115,9 +116,16 @@ class Stream:
 
     @property
     def summary(self) -> StreamSummary:
-        """All that is in the stream; what has not been walked yet is walked first."""
+        """All that is in the stream; what has not been walked yet is walked first.
+
+        Raises:
+            UsageError: it cannot be read to its end: a disk, not the bytes, is damaged.
+        """
         if self._summary is None:
-            self._summary = self._inspection.summary()
+            try:
+                self._summary = self._inspection.summary()
+            except OSError as error:
+                raise UsageError(f"{self.name} cannot be read: {error.strerror or error}") from None
         return self._summary
 
     @property

@@ -18,7 +18,7 @@ from migpool.lab.qemu.explain import explain
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.document import document
 from migpool.streams.inspect.outline import stream_outline
-from migpool.streams.inspect.reading import inspect_bytes, inspect_pipe
+from migpool.streams.inspect.reading import inspect_bytes
 from migpool.vmsd.description import Description
 from migpool.vmsd.diff import compare
 from migpool.vmsd.jsonform import section_structure
@@ -33,6 +33,7 @@ from migpool.wire.vmdesc import parse
 from migpool_plugins.vmsd.capture import sections
 from tests.fuzz.fuzz_seeds import sections_of
 from tests.fuzz.fuzz_vfiouser import commands, replies
+from tests.support.inspections import inspect_pipe
 from tests.support.wire_bytes import RECORDS_ONLY, emit_description, emit_packet
 
 __all__ = ["TARGETS"]

@@ -17,10 +17,10 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.inline import InlineScheduler
 from migpool.streams.file.file import StreamFile
-from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot import SnapshotDestination, SnapshotSource
 from migpool.vmsd.fields import u8
 from migpool_plugins.vmsd import DescribedDevice, Description
+from tests.support.inspections import inspect_file
 from tests.support.paper import Paper
 from tests.support.rig import MODELS, Models, Scripted, contents, migrate
 

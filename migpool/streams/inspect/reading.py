@@ -8,14 +8,13 @@ let go at once and the device sections behind them are kept until the descriptio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-from migpool.errors import ProtocolError, UsageError
+from migpool.errors import ProtocolError
 from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.foreign import foreign
-from migpool.streams.envelope.opening import Opened, open_path
-from migpool.streams.envelope.source import PIECE, BytesSource, PipeSource, Readable
+from migpool.streams.envelope.opening import Opened
+from migpool.streams.envelope.source import PIECE, BytesSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
@@ -36,49 +35,9 @@ def nothing_wanted(idstr: str, instance_id: int) -> bool:
     return False
 
 
-def inspect_file(
-    path: Path,
-    wanted: Wanted = nothing_wanted,
-    *,
-    limit: int = LIMIT,
-    offset: int | None = None,
-    snapshot: str | None = None,
-) -> StreamSummary:
-    """Inspect a file or a named pipe.
-
-    Arguments:
-        path: where it is.
-        wanted: which sections' payloads to keep.
-        limit: how many bytes one payload may have.
-        offset: where in the file the stream begins; by default behind zeros, if there are any.
-        snapshot: which one of a qcow2 image.
-
-    Raises:
-        UsageError: it cannot be read, is empty, or is wrapped in what cannot be undone. Wrong bytes raise nothing: the
-            summary has the problem.
-    """
-    with open_path(path, offset=offset, snapshot=snapshot) as opened:
-        try:
-            return Inspection(opened, wanted, limit=limit).summary()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
 def inspect_bytes(stream: bytes, wanted: Wanted = nothing_wanted) -> StreamSummary:
     """Inspect a whole stream that is in memory, wrapped in nothing."""
     return Inspection(Opened(BytesSource(stream), first=stream[:512]), wanted).summary()
-
-
-def inspect_pipe(pipe: Readable, wanted: Wanted = nothing_wanted, *, limit: int = LIMIT) -> StreamSummary:
-    """Inspect what comes out of a pipe, to its end, wrapped in nothing.
-
-    Arguments:
-        pipe: where from. It has no time limit: its writer's end is the stream's.
-        wanted: which sections' payloads to keep.
-        limit: how many bytes one payload may have, and how many are kept until the description comes.
-    """
-    source = PipeSource(pipe)
-    return Inspection(Opened(source, first=source.peek(8)), wanted, limit=limit).summary()
 
 
 class Inspection:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from migpool.streams.envelope.opening import open_path
 from migpool.streams.inspect.boundaries import PATIENCE
-from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.reading import Inspection, inspect_bytes
 from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import data_record, end_payload, setup_payload
 from migpool.wire.sections import footer, section_end, section_part
 from migpool.wire.stream import eof, header
+from tests.support.inspections import inspect_file, inspect_pipe
 from tests.support.wire_bytes import section_full, section_start
 
 MIB = 1 << 20
@@ -81,7 +83,8 @@ def test_no_more_is_kept_of_a_pipe_than_is_allowed(tmp_path_factory: pytest.Temp
     assert refused.size == len(stream)
     path: Path = tmp_path_factory.mktemp("limit") / "d.mig"
     path.write_bytes(stream)
-    assert inspect_file(path, limit=4 * MIB) == allowed
+    with open_path(path) as opened:
+        assert Inspection(opened, limit=4 * MIB).summary() == allowed
 
 
 def test_the_state_of_a_vfio_device_in_one_section_is_not_kept() -> None:

@@ -10,13 +10,14 @@ from migpool.errors import UsageError
 from migpool.streams.inspect.decoding import decode
 from migpool.streams.inspect.iterables import bitmaps_size
 from migpool.streams.inspect.outline import device_outline, stream_outline
-from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.reading import inspect_bytes
 from migpool.untrusted.text import printable
 from migpool.wire.commands import packaged
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, end_payload
 from migpool.wire.stream import eof, header, vm_description
+from tests.support.inspections import inspect_file, inspect_pipe
 from tests.support.other_streams import RICH, other
 from tests.support.wire_bytes import section_full, section_start
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.streams.inspect.decoding import decode
-from migpool.streams.inspect.reading import inspect_bytes, inspect_pipe
+from migpool.streams.inspect.reading import inspect_bytes
 from migpool.streams.inspect.summary import Framing, StreamSummary
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.configuration import Configuration, configuration
@@ -21,6 +21,7 @@ from migpool.wire.ram import RamBlock, block_list, pages
 from migpool.wire.records import config_record, data_record, end_payload, initial_data_sent, setup_payload
 from migpool.wire.sections import footer, section_end, section_part
 from migpool.wire.stream import eof, header, vm_description
+from tests.support.inspections import inspect_pipe
 from tests.support.wire_bytes import section_full, section_start
 
 PAGE = 4096

@@ -11,11 +11,12 @@ import pytest
 
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.decoding import decode
-from migpool.streams.inspect.reading import inspect_bytes, inspect_file, inspect_pipe
+from migpool.streams.inspect.reading import inspect_bytes
 from migpool.streams.inspect.summary import Framing, StreamSummary
 from migpool.wire.stream import StreamReader, emit
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
+from tests.support.inspections import inspect_file, inspect_pipe
 from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
 
 Inspected = Callable[[str], StreamSummary]

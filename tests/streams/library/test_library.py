@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -88,3 +90,14 @@ def test_two_machines_are_compared_whatever_they_are_wrapped_in() -> None:
     assert any("a stream has no description" in change.reason for change in undescribed)
     with pytest.raises(UsageError, match="cannot be read"):
         streams.open("/nowhere/vm.mig")
+
+
+def test_a_disk_that_fails_under_the_walk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with streams.open(RICH, keep=()) as stream:
+
+        def fail(*_: object) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(UsageError, match=r"q35-rich\.mig cannot be read: Input/output error"):
+            _ = stream.summary

@@ -17,11 +17,11 @@ from migpool.schedulers.base import Scheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.streams.file.file import StreamFile
-from migpool.streams.inspect.reading import inspect_file
 from migpool.streams.snapshot import SnapshotDestination, SnapshotSource
 from tests.support.commandline import here, migpool
 from tests.support.guest_cancelling import Cancelling
 from tests.support.guests import guest, need, steps
+from tests.support.inspections import inspect_file
 from tests.support.paper import PAGE, Paper, Writer
 from tests.support.rig import KIB, Scripted, contents
 from tests.support.tagging import PIECE, Tagged
