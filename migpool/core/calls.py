@@ -87,9 +87,18 @@ class Seen:
     place: str
     stack: tuple[str, ...]
 
+    @property
+    def what(self) -> str:
+        """Which device is in which of its methods."""
+        return f"{self.call.owner.name} has been in {self.call.method}"
+
+    @property
+    def where(self) -> str:
+        """The plug-in and its line, in brackets; may be empty."""
+        return origin(self.call.owner, self.call.method, self.place)
+
     def __str__(self) -> str:
-        where = origin(self.call.owner, self.call.method, self.place)
-        return f"{self.call.owner.name} has been in {self.call.method} for {self.seconds:.0f} s{where}"
+        return f"{self.what} for {self.seconds:.0f} s{self.where}"
 
 
 def under_way(longer_than: float = LONG) -> list[Seen]:

@@ -175,6 +175,15 @@ class Options:
             raise DeviceError(f"{self.plugin} option {what}: use {', '.join(known)}")
         return GivenOptions(self.plugin, table, where)
 
+    def values(self, table: Mapping[str, OptionValue]) -> dict[str, Any]:
+        """Every option's value by its name, or its default.
+
+        Raises:
+            DeviceError: an option is unknown, or what was given for it cannot be used.
+        """
+        given = self.read(table)
+        return {option.name: given[option] for option in self.declared}
+
 
 class GivenOptions:
     """One table of options; see :meth:`Options.read`.

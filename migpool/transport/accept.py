@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import ProtocolError
-from migpool.transport.tls import TlsSocket
+from migpool.errors import PeerError, ProtocolError
+from migpool.transport.tls import is_unread
 from migpool.units import count_of
 from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
@@ -209,6 +209,11 @@ class Connections:
         """Whether the source has ended one of them already, as it does when it has said everything, or has gone."""
         return self.main is not None and any(map(_ended, (self.main, *self._group.values())))
 
+    def too_many(self) -> PeerError:
+        """The error for a source that has shown more multifd channels than there must be."""
+        told = took(self.count, self.most)
+        return PeerError(f"{told}; {self.remedy}" if self.remedy else told)
+
     def given_up(self) -> str:
         """What has come of a source that has ended a connection before all had come, in words."""
         return (
@@ -241,7 +246,7 @@ def _ended(sock: socket.socket) -> bool:
 
 def _has_more(sock: socket.socket) -> bool:
     """Whether anything is left to read of a connection that has ended."""
-    if isinstance(sock, TlsSocket) and sock.unread:
+    if is_unread(sock):
         return True
     try:
         return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))

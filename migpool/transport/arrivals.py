@@ -21,12 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import PeerError, PeerGone, TimeLimitExceeded, Untrusted
-from migpool.transport.accept import Connections, Stranger, took
+from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
+from migpool.transport.accept import Connections, Stranger
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
-from migpool.transport.tls import TlsSocket
+from migpool.transport.tls import TlsSocket, is_unread
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.stream import MAIN_MAGIC_SIZE, header
 
@@ -191,8 +191,7 @@ class Arrivals:
             deadline = time.monotonic() + GONE
             while time.monotonic() < deadline and self._hear_all(SETTLING):  # the others are on their way
                 pass
-            told = took(connections.count, connections.most)
-            raise PeerError(f"{told}; {connections.remedy}" if connections.remedy else told)
+            raise connections.too_many()
 
     def _hear_all(self, wait: float) -> bool:
         """Do so once; returns whether there was anything."""
@@ -269,7 +268,7 @@ class Arrivals:
                 if self._connections.add(sock, guest.said):
                     self._forget(sock)
                     return
-                if not _is_unread(sock):
+                if not is_unread(sock):
                     return
         except Stranger:
             self._forget(sock, close=True)
@@ -288,7 +287,7 @@ class Arrivals:
         if guest.proven:
             guest.greeting = False
             guest.give(self._silence)
-        return guest.proven and _is_unread(sock)
+        return guest.proven and is_unread(sock)
 
     def _forget(self, sock: socket.socket, *, close: bool = False) -> None:
         self._selector.unregister(sock)
@@ -344,8 +343,7 @@ def accept_all(
                 begun, deadline = False, first
                 continue
             if connections.most:
-                told = took(connections.count, connections.most)
-                raise PeerError(f"{told}; {connections.remedy}" if connections.remedy else told)
+                raise connections.too_many()
             if ended:
                 raise PeerGone(connections.given_up())
             raise TimeLimitExceeded(connections.missing(arrivals.unclear, limit))
@@ -366,10 +364,6 @@ def _owner(listener: socket.socket) -> int | None:
         return os.stat(listener.getsockname()).st_uid if listener.family == socket.AF_UNIX else None  # noqa: PTH116
     except OSError:
         return None
-
-
-def _is_unread(sock: socket.socket) -> bool:
-    return isinstance(sock, TlsSocket) and sock.unread
 
 
 def _read(sock: socket.socket, said: bytes) -> bytes:

@@ -327,6 +327,11 @@ def shake_hands(sock: TlsSocket, deadline: float, limit: float, check: Callable[
     sock.settimeout(timeout)
 
 
+def is_unread(sock: socket.socket) -> bool:
+    """Whether something was read of a connection, encrypted or not, that no wait for it sees."""
+    return isinstance(sock, TlsSocket) and sock.unread
+
+
 def look(sock: socket.socket) -> None:
     """See whether the destination has refused a connection on which it says nothing yet.
 

@@ -89,5 +89,4 @@ class GuestOptions:
         Raises:
             DeviceError: one line with the option that is unknown or wrong, and what it may be.
         """
-        given = OPTIONS.read(options)
-        return cls(**{option.name: given[option] for option in OPTIONS.declared})
+        return cls(**OPTIONS.values(options))

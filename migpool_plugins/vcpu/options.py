@@ -78,5 +78,4 @@ class VcpuOptions:
         Raises:
             DeviceError: one line with the option that is unknown or wrong, and what it may be.
         """
-        given = OPTIONS.read(options)
-        return cls(**{option.name: given[option] for option in OPTIONS.declared})
+        return cls(**OPTIONS.values(options))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from migpool.core.calls import LONG, origin, under_way
+from migpool.core.calls import LONG, under_way
 from migpool.device import Side
 
 
@@ -38,15 +38,7 @@ class LongCall:
 
 def long_calls(side: Side) -> list[LongCall]:
     """Those of this process, the longest first."""
-    return [
-        LongCall(
-            side,
-            f"{seen.call.owner.name} has been in {seen.call.method}",
-            seen.seconds,
-            origin(seen.call.owner, seen.call.method, seen.place),
-        )
-        for seen in under_way()
-    ]
+    return [LongCall(side, seen.what, seen.seconds, seen.where) for seen in under_way()]
 
 
 class Told:

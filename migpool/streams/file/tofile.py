@@ -33,7 +33,7 @@ from migpool.transport.arrivals import BACKLOG, TICK, Arrivals, accept_all
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import prepare, send_all
-from migpool.transport.tls import TlsSocket
+from migpool.transport.tls import is_unread
 from migpool.wire.returnpath import Message, Shut, encode
 
 _PIECE: Final = 1 << 18
@@ -285,7 +285,7 @@ class _Session:
     def _watch(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._read, channel))
         self._fed(channel, ended=False)
-        if not channel.stopped and isinstance(channel.socket, TlsSocket) and channel.socket.unread:
+        if not channel.stopped and is_unread(channel.socket):
             self._read(channel)
 
     def _read(self, channel: StoredMainChannel | StoredMultifdChannel) -> None:
