@@ -28,10 +28,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
+from migpool.device import ConfigLock
 from migpool.errors import ScenarioError, UsageError
 from migpool.scenario.messages import explain
 from migpool.scenario.schema import Rate, Size, Table
-from migpool.sim.world import ConfigLock, Profile, Shared, Way, World
+from migpool.sim.world import Profile, Shared, Way, World
 from migpool.units import MIB
 
 MANY = 4096

@@ -12,10 +12,8 @@ Guarantee: below the limit, a job is taken up at once, by an idle thread or a ne
 from __future__ import annotations
 
 from migpool.core.interpreter import Job
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import ANY_NUMBER, Scheduler, Setup, Staffing
 from migpool.schedulers.pool import start_workers
-
-UNLIMITED = 1 << 16
 
 
 class ElasticScheduler(Scheduler):
@@ -27,11 +25,16 @@ class ElasticScheduler(Scheduler):
     def setup(self, setup: Setup) -> None:
         """Make the pool, without threads unless they are to be there early."""
         super().setup(setup)
-        self._pool = self.pool(setup.workers or UNLIMITED, f"{setup.side}-worker")
+        self._pool = self.pool(setup.workers or ANY_NUMBER, f"{setup.side}-worker")
         if "setup" in self.chosen:
-            start_workers(self._pool, min(setup.workers or UNLIMITED, len(setup.devices)))
+            start_workers(self._pool, min(setup.workers or ANY_NUMBER, len(setup.devices)))
 
     def submit(self, job: Job) -> None:
         """Give ``job`` to an idle thread, or to a new one. Never blocks."""
         if self.accept(job):
             self._pool.submit(self.run, job)
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """A thread a job, up to the limit."""
+        del channels, devices
+        return Staffing(workers or ANY_NUMBER)
