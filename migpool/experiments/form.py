@@ -192,7 +192,8 @@ class Experiment(Table):
         """
         if variant.simulated is None:
             return None
-        return world_of(self.simulation, variant.simulated, f"{where}: simulated of variant {variant.name!r}")
+        link = self.scenario_of(variant, where).link
+        return world_of(self.simulation, variant.simulated, link, f"{where}: simulated of variant {variant.name!r}")
 
 
 def parse_experiment(text: str, where: str) -> Experiment:

@@ -2,10 +2,10 @@
 
 Each job is a SimPy process that waits out its effects: a delay, a resource that others hold, an event of another job.
 Threads are such a resource: how many there are, and what they are kept for, the threading model itself says
-(``Scheduler.staffing``). Whose turn it is at a device, which devices have been loaded, what has come and
-how much room there is, is decided by the migration's own code (``migpool/migration/lanes.py``,
-``migpool/migration/load_order.py``, ``migpool/flow/``). Not simulated are what TCP makes of a link (its
-windows, its losses), pages of memory, and processors that are fewer than the threads that compute.
+(``Scheduler.staffing``). What TCP makes of a link is in ``migpool/sim/tcp.py``. Whose turn it is at a device, which
+devices have been loaded, what has come and how much room there is, is decided by the migration's own code
+(``migpool/migration/lanes.py``, ``migpool/migration/load_order.py``, ``migpool/flow/``). Not simulated are pages of
+memory, and processors that are fewer than the threads that compute.
 
 Guarantees:
 
@@ -78,6 +78,7 @@ from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
+from migpool.sim.tcp import Channel, goodput, lateness
 from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
 try:
@@ -180,8 +181,10 @@ class _Simulation:
         slots = self._machine.slots
         self._channels = simpy.Store(env)
         for number in range(world.channels):
-            self._channels.put(world.channel_rate / (1.0 if number else world.slow_channel))
+            self._channels.put(Channel(world.channel_rate / (1.0 if number else world.slow_channel), world))
         self._main = simpy.Resource(env)
+        self._main_channel = Channel(world.channel_rate, world)
+        self._goodput = goodput(world)
         self._link = simpy.Resource(env)
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
@@ -215,7 +218,7 @@ class _Simulation:
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
         KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
-        self._granting(self._windows.opening())
+        self._grant(self._windows.opening())
 
     def run(self) -> Simulated:
         world = self._world
@@ -468,29 +471,38 @@ class _Simulation:
         if isinstance(effect, SendSection):
             with self._main.request() as main:
                 yield main
-                yield from self._cross(len(effect.config), self._world.channel_rate)
-            self._later(lambda: self._sections.put((slot, effect.config)))
+                yield from self._cross(len(effect.config), self._main_channel)
+            self._later(lambda: self._sections.put((slot, effect.config)), len(effect.config))
             return
         piece = self._sent(effect)
-        rate: float = yield self._channels.get()
-        yield from self._cross(piece.length or len(piece.payload), rate)
-        self._channels.put(rate)
-        self._later(lambda: self._arrive(slot, piece))
+        channel: Channel = yield self._channels.get()
+        size = piece.length or len(piece.payload)
+        yield from self._cross(size, channel)
+        self._channels.put(channel)
+        self._later(lambda: self._arrive(slot, piece), size)
 
-    def _later(self, happen: Callable[[], object]) -> None:
-        """What the other end sees, once it has come there."""
+    def _later(self, happen: Callable[[], object], size: int = 1) -> None:
+        """What the other end sees, once all of ``size`` bytes have come there."""
         if not self._world.latency:
             happen()
             return
-        self._env.process(self._arriving(happen))
+        self._env.process(self._arriving(happen, lateness(self._world, size)))
 
-    def _arriving(self, happen: Callable[[], object]) -> _Process:
-        yield self._env.timeout(self._world.latency)
+    def _arriving(self, happen: Callable[[], object], late: float) -> _Process:
+        yield self._env.timeout(late)
         happen()
 
-    def _cross(self, size: int, rate: float) -> _Process:
-        yield self._env.timeout(size / rate)
-        yield from self._hold(self._link, size / self._world.link_rate)
+    def _cross(self, size: int, channel: Channel) -> _Process:
+        yield self._env.timeout(size / channel.rate)
+        while size > 0:
+            room, until = channel.room(float(self._env.now))
+            if not room:
+                yield self._env.timeout(max(0.0, until - float(self._env.now)))
+                continue
+            flight = min(size, room)
+            channel.send(flight)
+            yield from self._hold(self._link, flight / self._goodput)
+            size -= flight
 
     def _sent(self, effect: Send | SendAhead | SendPart) -> _Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""

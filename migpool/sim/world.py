@@ -83,6 +83,9 @@ class World:
         slow_channel: how many times slower the first channel is than the others.
         rounds: how many rounds of ``live`` state go before the machine stops.
         latency: how long anything is under way, in either direction, in seconds.
+        jitter: by how much longer or shorter a packet may be, in seconds.
+        loss: of each packet, a probability.
+        mtu: the largest packet; 0: the link takes bytes, not packets.
         save_taking, load_taking: how each end's threading model takes jobs; see
             :class:`~migpool.schedulers.base.Staffing`.
         config_load: when the configs of iterable devices are loaded: with their own state, or once all have theirs.
@@ -102,6 +105,9 @@ class World:
     slow_channel: float = 1.0
     rounds: int = 0
     latency: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    mtu: int = 0
     save_taking: Taking = "queue"
     load_taking: Taking = "queue"
     config_load: ConfigLoad = "as-loaded"
