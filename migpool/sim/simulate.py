@@ -144,7 +144,7 @@ def simulate(world: World) -> Simulated:
         MigpoolError: the jobs wait for each other.
         UsageError: the machine cannot be.
     """
-    return _Simulation(world).run()
+    return Migration(world).run()
 
 
 class _Arrivals:
@@ -172,10 +172,27 @@ def _crew(env: simpy.Environment, threads: int) -> simpy.Resource | None:
     return simpy.Resource(env, threads) if threads else None
 
 
-class _Simulation:
-    def __init__(self, world: World) -> None:
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What migrations that go on at the same time have in common.
+
+    Arguments:
+        env: their time.
+        link: theirs; whoever holds it sends.
+        crew: threads that save, for all of them; without them each has its own.
+    """
+
+    env: simpy.Environment
+    link: simpy.Resource
+    crew: simpy.Resource | None = None
+
+
+class Migration:
+    """One migration in virtual time. ``common``: what it has in common with others; ``None`` for one that is alone."""
+
+    def __init__(self, world: World, common: Common | None = None) -> None:
         self._world = world
-        self._env = env = simpy.Environment()
+        self._env = env = common.env if common else simpy.Environment()
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
@@ -185,12 +202,13 @@ class _Simulation:
         self._main = simpy.Resource(env)
         self._main_channel = Channel(world.channel_rate, world)
         self._goodput = goodput(world)
-        self._link = simpy.Resource(env)
+        self._link = common.link if common else simpy.Resource(env)
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
-        self._crews = {"save": _crew(env, world.savers), "load": _crew(env, world.loaders)}
+        saving = (common and common.crew) or _crew(env, world.savers)
+        self._crews = {"save": saving, "load": _crew(env, world.loaders)}
         self._takings = {"save": world.save_taking, "load": world.load_taking}
         self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
@@ -210,6 +228,8 @@ class _Simulation:
         self._changed = [env.event() for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
+        self._over = env.event()
+        self._submitting = 0
         self._held = self._most_held = self._early = self._most_early = 0
         self._ended = 0.0
         self._handlers = Handlers()
@@ -225,18 +245,31 @@ class _Simulation:
         for _ in range(world.rounds):
             self._round()
         live = float(self._env.now)
+        stops = self._switch_over()
+        self._run_out()
+        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+
+    def within(self) -> _Process:
+        """The same without rounds, as a process of the common time; returns the downtime in seconds."""
+        began = float(self._env.now)
+        yield self._env.timeout(self._world.base + sum(profile.stop for profile in self._world.devices))
+        self._switch_over()
+        yield self._over
+        return self._ended - began
+
+    def _switch_over(self) -> float:
+        """Begin the jobs of both ends, the devices being stopped; returns how long their stops took."""
         self._lanes.begin_at(dict(enumerate(self._following)))
-        stops = sum(profile.stop for profile in world.devices)
+        stops = sum(profile.stop for profile in self._world.devices)
         # A device that reads ahead begins as soon as it has been stopped, before the others have.
-        begin = live - stops
-        for number, profile in enumerate(world.devices):
+        begin = float(self._env.now) - stops
+        for number, profile in enumerate(self._world.devices):
             begin += profile.stop
             self._produced[number] = begin
         jobs, sections = self._crossing.jobs, self._crossing.sections
         self._begin("save", self._submitted(jobs, "save"), self._save_sections(sections))
         self._begin("load", self._submitted(jobs, "load"), self._load_sections(sections))
-        self._run_out()
-        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+        return stops
 
     def _round(self) -> None:
         alive = [slot for slot in self._machine.iterable if self._world.devices[slot.number].live]
@@ -287,6 +320,7 @@ class _Simulation:
         """Have one end's migration thread submit its jobs, and do ``then`` what is its own."""
         listed = list(jobs)
         self._waiting.update(name for name, _ in listed)
+        self._submitting += 1
         self._env.process(self._submit(listed, side, then))
 
     def _submit(self, jobs: Iterable[tuple[str, Steps]], side: _Side, then: _Process | None) -> _Process:
@@ -303,6 +337,12 @@ class _Simulation:
                 self._env.process(self._staffed(free, crew, name, steps, side))
         if then is not None:
             yield from then
+        self._submitting -= 1
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        if not self._waiting and not self._submitting and not self._over.triggered:
+            self._over.succeed()
 
     def _staffed(self, free: Request, crew: simpy.Resource, name: str, steps: Steps, side: _Side) -> _Process:
         """A job on a thread, once one is free."""
@@ -331,6 +371,7 @@ class _Simulation:
                 answer = yield from self._perform(effect, side)
         self._waiting.discard(name)
         self._ended = max(self._ended, float(self._env.now))
+        self._look_for_the_end()
 
     def _save_sections(self, slots: Sequence[Slot]) -> _Process:
         """The source's migration thread, when it has submitted the jobs."""
