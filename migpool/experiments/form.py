@@ -54,6 +54,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from migpool.errors import ScenarioError, UsageError
+from migpool.experiments.rack import RackTable
 from migpool.experiments.simulated import world_of
 from migpool.scenario import shipped
 from migpool.scenario.changes import change
@@ -77,6 +78,7 @@ class Variant(Table):
     set: dict[str, JsonValue] = Field(default={})
     run: bool = True
     simulated: dict[str, JsonValue] | None = None
+    rack: RackTable | None = None
 
 
 class Comparison(Table):

@@ -92,7 +92,8 @@ def make_rounds(
         begin = clock()
         runs: Round = {}
         for variant in variants[:: -1 if len(rounds) % 2 else 1]:
-            run = make(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
+            each = make if variant.rack is None else variant.rack.migrate
+            run = each(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
             if run is None or stop():
                 ended = "cancelled"
                 break

@@ -81,7 +81,7 @@ def found_in(
         one.name: found
         for one in experiment.variants
         if (world := experiment.world_of(one, experiment.id)) is not None
-        and (found := in_virtual_time(world)) is not None
+        and (found := in_virtual_time(world) if one.rack is None else one.rack.in_virtual_time(world, one.model))
     }
     comparisons = [_beside(found_of(one, rounds), simulated) for one in experiment.comparisons]
     counts = [*counts, *(_within(limit.name, limit.most, rounds) for limit in experiment.limits)]

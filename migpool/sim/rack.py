@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Final
-
-import simpy
+from typing import Any
 
 from migpool.errors import MigpoolError, UsageError
 from migpool.sim.simulate import Common, Migration
 from migpool.sim.tcp import goodput
 from migpool.sim.world import World
-from migpool.units import MIB
 
-PIECE: Final = 4 * MIB
-"""What of its memory a machine sends before another one has its turn at the link."""
+try:
+    import simpy
+except ImportError:
+    raise UsageError("the simulator needs SimPy: pip install 'migpool[sim]'") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,8 @@ class Rack:
     """What empties.
 
     Arguments:
-        machine: one of the machines, its devices and its destination; ``link_rate`` is the link's, which all share.
+        machine: one of the machines, its devices and its destination; ``link_rate`` is the link's, which all share a
+            chunk at a time.
         machines: how many there are on all hosts together.
         at_once: how many of them a host migrates at once.
         threads: what a host may have that save device state, over all its migrations.
@@ -106,7 +106,7 @@ def _leaving(
     for _ in waiting:
         left = rack.memory
         while left > 0:
-            piece = min(PIECE, left)
+            piece = min(world.chunk, left)
             with common.link.request() as held:
                 yield held
                 yield common.env.timeout(piece / rate)

@@ -39,6 +39,9 @@ NEEDED: Final = {*PIPES, *BEYOND, "args", "pass_fds", "cwd", "env", "start_new_s
 MOST_DESCRIPTORS: Final = 16
 MOST_BYTES: Final = 1 << 17
 
+STARTING: Final = threading.Lock()
+"""Held by who starts the server: several threads may find that there is none."""
+
 PYTHON: Final = sys.executable
 RealPopen: Final = subprocess.Popen
 
@@ -104,7 +107,8 @@ class Fork(subprocess.Popen[Any]):
             except ConnectionRefusedError:
                 if (start := type(self).start) is None:
                     raise
-                start()
+                with STARTING:
+                    start()
                 server.connect(self.address)
         except BaseException:
             server.close()
@@ -198,6 +202,8 @@ class Forkserver:
         return self._process.pid if self._process else 0
 
     def _start(self) -> None:
+        if self._process is not None:
+            return
         number = self._theirs.fileno()
         self._process = RealPopen(
             [sys.executable, "-m", "tests.support.forkserver", Fork.address[1:], str(number)],

@@ -11,6 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import os
 import selectors
 import shutil
 import signal
@@ -36,6 +37,7 @@ from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
+from migpool.schedulers.host_threads import HostThreads
 from migpool.transport.address import Address
 
 TICK: Final = 0.1
@@ -93,6 +95,7 @@ class ChildProcess:
         task: what it is told; see :mod:`migpool.lab.run.child`.
         link: the one that it is at an end of.
         offset: how many seconds its clock is to be ahead.
+        threads: those that the migrations of its host have together.
 
     Attributes:
         state, bytes, rounds, warnings: what it told of so far; the state is the last one.
@@ -105,7 +108,14 @@ class ChildProcess:
         unbuilt: whether its machine could not be made.
     """
 
-    def __init__(self, side: Side, task: Message, link: RealLink | None = None, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        side: Side,
+        task: Message,
+        link: RealLink | None = None,
+        offset: float = 0.0,
+        threads: HostThreads | None = None,
+    ) -> None:
         self.side = side
         self.state = State.NONE
         self.bytes = 0
@@ -131,7 +141,8 @@ class ChildProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=self._printed,
                     stderr=self._printed,
-                    pass_fds=(theirs.fileno(), *networks),
+                    pass_fds=(theirs.fileno(), *networks, *((threads.reading, threads.writing) if threads else ())),
+                    env={**os.environ, **threads.environment()} if threads else None,
                     start_new_session=True,
                 )
             undo.pop_all()
@@ -313,15 +324,30 @@ def _on_one_clock(pair: PairResult, offset: float) -> PairResult:
     return replace(pair, destination=replace(pair.destination, result=told), link=link)
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What runs at the same time have in common.
+
+    Arguments:
+        link: the scenario's, made for all of them; ``None`` if there is none to be made.
+        threads: those of the source's host.
+    """
+
+    link: RealLink | None
+    threads: HostThreads
+
+
 class ProcessPair:
     """Runs one migration between two processes.
 
     Arguments:
         seed: the same at both ends.
         where: the scenario's file, for errors.
+        common: what it has in common with others, which is not ended here.
     """
 
-    def __init__(self, scenario: Scenario, model: str, seed: int, where: str) -> None:
+    def __init__(self, scenario: Scenario, model: str, seed: int, where: str, common: Common | None = None) -> None:
+        self._common = common
         self._task: dict[str, Any] = {
             "scenario": scenario.model_dump(mode="json"),
             "model": model,
@@ -346,14 +372,16 @@ class ProcessPair:
         """
         use = None
         with ExitStack() as stack:
-            link = RealLink(self._link, self._task["seed"]) if self._link.imposed else None
-            task = self._task
+            common, task = self._common, self._task
+            own = None if common or not self._link.imposed else RealLink(self._link, self._task["seed"])
+            if own is not None:
+                stack.callback(own.end)
+            link = common.link if common else own
             if link is not None:
-                stack.callback(link.end)
                 task = task | {"host": link.host}
             destination = ChildProcess("destination", task, link, self._link.clock_offset)
             stack.callback(destination.end)
-            source = ChildProcess("source", task, link)
+            source = ChildProcess("source", task, link, threads=common.threads if common else None)
             stack.callback(source.end)
             selector = stack.enter_context(selectors.DefaultSelector())
             for process in (source, destination):
@@ -384,8 +412,8 @@ class ProcessPair:
                     source.give_up(limit)
                     destination.give_up(limit)
                     break
-            if link is not None:
-                use = link.use()
+            if own is not None:
+                use = own.use()
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
         result = PairResult(
