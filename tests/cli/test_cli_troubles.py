@@ -32,6 +32,7 @@ STREAM: Final = ROOT / "tests" / "data" / "qemu-streams" / "none.mig"
 TRACES: Final = ROOT / "tests" / "data" / "qemu-traces" / "e1000e-16"
 
 COMMANDS: Final[dict[str, str]] = {
+    "tour": "",
     "run": "small -m inline --json {out}/r.json --trace {out}/t.json --picture {out}/p.svg --report {out}/r.html",
     "compare": "small --models inline,pool --json {out}/r.json --report {out}/r.html",
     "send": "small --to unix:{made}/nobody --json {out}/r.json",
