@@ -123,6 +123,8 @@ def test_whatever_happens_it_ends_in_order_and_harms_no_file(number: int, made: 
         for name in KEPT:
             (directory / name).write_text(BEFORE)
     code, err = ended(this, made, out, kept)
+    if this.trouble == "signal" and "migpool/" not in err.replace("__editable__", "") and "KeyboardInterrupt" in err:
+        return  # Python itself was being started: nothing of ours had run
     assert not [word for word in NO_WORDS if word in err], f"{this}: {err}"
     assert code in allowed(this), f"{this} ended with {code}: {err}"
     if code not in (0, ExitCode.CANCELLED, ExitCode.TERMINATED, -signal.SIGINT, -signal.SIGTERM):
@@ -132,8 +134,7 @@ def test_whatever_happens_it_ends_in_order_and_harms_no_file(number: int, made: 
         assert text == BEFORE.encode() or whole(name, text), (
             f"{this} left {name} as {text[:40]!r}... of {len(text)} bytes"
         )
-    if this.trouble != "signal" or code != -signal.SIGTERM:
-        assert not list(out.glob("**/*.new")), f"{this} left a piece of a file"
+    assert not list(out.glob("**/*.new")), f"{this} left a piece of a file"
 
 
 def ended(this: Try, made: Path, out: Path, kept: Path) -> tuple[int, str]:
