@@ -163,7 +163,7 @@ def scripts(draw: st.DrawFn) -> Script:
     return script
 
 
-@settings(max_examples=2000 if LONG else 40, deadline=None)
+@settings(max_examples=400 if LONG else 40, deadline=None)
 @given(scripts())
 def test_no_script_of_a_destination_that_loads_nothing_is_a_success(script: Script) -> None:
     report, source = lied_to(script)
@@ -253,7 +253,7 @@ def told(lies: Sequence[Lie]) -> tuple[SideReport, SideReport, list[Whole], list
             line.close()
 
 
-@settings(max_examples=500 if LONG else 20, deadline=None)
+@settings(max_examples=100 if LONG else 20, deadline=None)
 @given(st.lists(LIES, max_size=2))
 def test_whatever_is_lost_or_changed_on_the_way_no_other_state_is_called_verified(lies: list[Lie]) -> None:
     sent, got, source, destination = told(lies)
