@@ -14,6 +14,7 @@
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
+# make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -33,7 +34,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded release clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -135,6 +136,9 @@ matrix:
 
 freethreaded:
 	tests/pythons/matrix freethreaded $(DEPENDENCIES) $(SUITE)
+
+release:
+	tests/release/check "$(PYTHONS)"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html
