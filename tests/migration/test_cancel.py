@@ -281,7 +281,7 @@ def test_a_destination_that_does_not_say_whether_the_machine_runs_leaves_it_stop
         assert gate.wait(LIMIT)
 
     destination[0].before["start"] = start
-    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=0.4))
+    pair = Pair(source, destination, settings=Settings(chunk=16 * KIB, budget=256 * KIB, peer_limit=1.5))
     pair.prepare(tmp_path)
     sent = pair.sender.run(pair.where)
     gate.set()
