@@ -46,7 +46,7 @@ def opened(side: Side, sockets: Sequence[Path], **more: OptionValue) -> list[Dev
     options: dict[str, OptionValue] = {
         "backend": "vfio-user",
         "socket": [str(path) for path in sockets],
-        "time_limit": 0.2,
+        "time_limit": 1.0,
         "peer_to_peer": False,
         **more,
     }
