@@ -62,7 +62,7 @@ def test_a_short_read_is_short_once_and_loses_nothing(
 ) -> None:
     (device,) = open_side("source", fault=fault("short-read"))
     chunks = save(device)
-    assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 100, CHUNK, CHUNK - 100]
+    assert [len(chunk) for chunk in chunks].count(100) == 1
     assert b"".join(chunks) == b"".join(tiny_chunks)
 
 
@@ -127,8 +127,8 @@ def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
 
 def test_a_fault_touches_its_own_side_and_device_only(open_side: OpenSide, save: Saver) -> None:
     first, second = open_side("source", count=2, fault=fault("error", "destination"))
-    assert len(save(first)) == len(save(second)) == 4
+    assert len(b"".join(save(first))) == len(b"".join(save(second))) == 4 * CHUNK
     first, second = open_side("source", count=2, fault=fault("error", device=1))
-    assert len(save(first)) == 4
+    assert len(b"".join(save(first))) == 4 * CHUNK
     with pytest.raises(DeviceError, match="the read failed"):
         save(second)

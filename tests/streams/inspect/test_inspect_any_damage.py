@@ -94,7 +94,7 @@ def named(document: dict[str, object]) -> list[tuple[object, object]]:
 
 WHOLE = {name: [(one.kind, one.idstr) for one in inspect_bytes(data).sections] for name, data in CAPTURES.items()}
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-each_way = settings(relaxed, max_examples=settings.default.max_examples // 2)
+each_way = settings(relaxed, max_examples=relaxed.max_examples // 2)
 
 
 @pytest.mark.parametrize("way", WAYS)
