@@ -15,6 +15,7 @@
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
 # make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
+# make container  take the steps of Containerfile in a chroot of Debian, and run what its image would (as root)
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -34,7 +35,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded release clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded release container clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -139,6 +140,9 @@ freethreaded:
 
 release:
 	tests/release/check "$(PYTHONS)"
+
+container:
+	tests/release/container
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html
