@@ -9,7 +9,16 @@ from functools import cache
 from pathlib import Path
 
 REAL = Path(__file__).parent.parent / "data" / "qemu-traces"
-NAMES = ("checkpoints-alone", "e1000e-16", "e1000e-3-qemu-11", "vfio-2")
+NAMES = (
+    "busy",
+    "checkpoints-alone",
+    "e1000e-16",
+    "e1000e-16-views",
+    "e1000e-3-qemu-11",
+    "idle",
+    "vfio-2",
+    "vfio-2-off",
+)
 START = 1_700_000_000_000_000
 """Microseconds since 1970 at which the made downtimes begin."""
 
