@@ -183,6 +183,7 @@ class _Simulation:
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
         self._held = self._most_held = self._most_early = 0
+        self._configs = 0  # that have been loaded, or are about to be
         self._handlers = Handlers()
         switch = CancelSwitch()
         self._lanes = Lanes([slot.number for slot in slots], switch)
@@ -327,7 +328,8 @@ class _Simulation:
                 yield from self._locked(effect, side, profile.save_config)
                 return effect.slot.device.save_config()
             case LoadConfig():
-                yield from self._locked(effect, side, profile.load_config)
+                before, self._configs = self._configs, self._configs + 1
+                yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
                 self._following[number] = index
             case Release():

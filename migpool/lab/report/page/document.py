@@ -1,9 +1,9 @@
 """Puts the page together: one HTML file with its style, its script, its values and the plotting library inside.
 
-The library is plotly, as its Python package carries it. A content security policy in ``page.html`` forbids every
-request, so that a mistake cannot make one. The parts that are text are there without a script too. Text is escaped
-where it becomes HTML, in the values for the script (``_values``), and by the script where the library reads markup in
-labels.
+The library is plotly, as its Python package carries it; pages of one directory may share it as a file. A content
+security policy in ``page.html`` forbids every request but that, so that a mistake cannot make one. The parts that are
+text are there without a script too. Text is escaped where it becomes HTML, in the values for the script (``_values``),
+and by the script where the library reads markup in labels.
 """
 
 from __future__ import annotations
@@ -30,16 +30,22 @@ from migpool.units import format_duration, format_share
 from migpool.untrusted.text import printable, printable_values
 
 
-def document(results: Sequence[LabResult], title: str, before: LabResult | None = None) -> str:
+def document(results: Sequence[LabResult], title: str, before: LabResult | None = None, library: str = "") -> str:
     """The page.
 
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
         before: an earlier one, beside which the others are set.
+        library: the name of a file beside it that has the plotting library, for pages that share one; empty to have it
+            inside.
     """
-    # It takes a moment to import, and only a page needs it.
-    from plotly.offline import get_plotlyjs
+    if library:
+        script, where = f'<script src="{escape(library)}"></script>', " 'self' file:"
+    else:
+        # It takes a moment to import, and only a page needs it.
+        from plotly.offline import get_plotlyjs
 
+        script, where = f"<script>{get_plotlyjs()}</script>", ""
     after = joined(results)
     parts = after if before is None else [*after, before]
     sections = [line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")]
@@ -51,7 +57,8 @@ def document(results: Sequence[LabResult], title: str, before: LabResult | None 
         style=_own("page.css"),
         parts="\n".join(sections),
         values=_values(parts),
-        library=get_plotlyjs(),
+        library=script,
+        beside=where,
         script=_own("page.js"),
     )
 
