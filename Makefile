@@ -15,6 +15,8 @@
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
+# make lock    lock the newest version of every dependency that is allowed, with hashes; LOCKED=1 make test installs those
+# make audit   ask the package index's advisory database about every locked dependency
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -34,7 +36,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser model fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser model fuzz matrix freethreaded lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -42,8 +44,14 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "migpool needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/dependencies/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./tests/example-plugin
+else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[unicorn,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./tests/example-plugin
+endif
 	@touch $@
 
 demo: $(READY)
@@ -141,6 +149,18 @@ matrix:
 
 freethreaded:
 	tests/pythons/matrix freethreaded $(DEPENDENCIES) $(SUITE)
+
+# uv resolves for every Python and system at once, so there is one lock; pip takes it as it is.
+lock: $(READY)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	echo 'setuptools>=77' | build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --all-extras --output-file tests/dependencies/lock.txt pyproject.toml -
+
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/python tests/dependencies/audit.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html
