@@ -1,7 +1,7 @@
 """Asks the index's advisory database about every locked dependency: ``python tests/dependencies/audit.py``.
 
-It is pip-audit that asks. The exit code is 1 if something is known of one of them, and also if the database does not answer: a package of which it
-says nothing has not been looked at.
+It is pip-audit that asks. The exit code is 1 if something is known of one of them, and also if the database does not
+answer: a package of which it says nothing has not been looked at.
 """
 
 from __future__ import annotations
