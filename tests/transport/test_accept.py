@@ -285,6 +285,23 @@ def test_what_no_other_connection_follows_is_dropped_and_the_source_is_waited_fo
     assert (connections.uuid, connections.said) == (OURS, main_of(OURS))
 
 
+@pytest.mark.parametrize("alone", [main_of(OTHERS), header() + configuration(Configuration("m"))])
+def test_a_whole_configuration_whose_connection_ends_is_no_source_s(door: Door, alone: bytes) -> None:
+    connections = Connections(2, noted=door.noted.append)
+    taking = threading.Thread(target=door.take, args=(connections,), kwargs={"first_limit": LIMIT, "limit": LIMIT})
+    taking.start()
+    door.say(alone, close=True)
+    deadline = time.monotonic() + LIMIT
+    while not door.noted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert door.noted == ["a main channel was closed that ended before any multifd channel of its came: ignored"]
+    for first in source_of(OURS):
+        door.say(first)
+    taking.join(LIMIT)
+    assert (connections.uuid, connections.said) == (OURS, main_of(OURS))
+
+
 def test_a_flood_is_closed_and_noted_in_few_lines_while_the_source_is_taken(door: Door) -> None:
     """More connections than may be open: silent ones, half words, garbage, ends; and then the source."""
     kinds: list[dict[str, Any]] = [{"first": b""}, {"first": b"Q"}, {"first": b"GET /"}, {"first": b"", "close": True}]
