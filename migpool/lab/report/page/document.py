@@ -130,6 +130,11 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         yield Template(_own("charts.html")).substitute(part=name, models=models).rstrip("\n")
         if any(run.analysis is not None and run.analysis.memory for run in result.runs):
             yield f'<h3>The destination\'s memory</h3><div class="chart" id="{name}-memory"></div>'
+        if any(run.analysis is not None and run.link is not None for run in result.runs):
+            yield f'<h3>The link</h3><div class="chart" id="{name}-link"></div>'
+        if any(run.analysis is not None and run.connections for run in result.runs):
+            yield "<h3>Connections</h3>"
+            yield f'<div class="scroll"><table class="devices" id="{name}-connections"></table></div>'
         yield f'<h3>Devices</h3><div class="scroll"><table class="devices" id="{name}-devices"></table></div>'
     yield "<h3>What it rests on</h3><dl>"
     facts = [*foundations(result), *([("Runs", str(len(result.runs)))] if explained is None else [])]
