@@ -6,6 +6,7 @@
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
+# make bench-compare BEFORE=commit  what became slower since, measured in turns; NOW=commit instead of the tree as it stands
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
@@ -35,7 +36,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded release container clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded release container clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -84,6 +85,9 @@ bench: $(READY)
 	$(BIN)/pytest -q -s --ignore=benchmarks/test_datapath.py benchmarks
 	$(BIN)/python -m benchmarks.datapath
 	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -m benchmarks.ram || echo "no QEMU to compare memory with: make qemu"
+
+bench-compare: $(READY)
+	$(BIN)/python -m benchmarks.between $(BEFORE) $(NOW)
 
 bench-quick: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py benchmarks/test_reassembly.py

@@ -185,7 +185,8 @@ def test_a_result_with_an_analysis_is_read_back_as_it_was() -> None:
 
 
 def test_two_results_side_by_side_say_what_became_of_each_model_and_what_else_differs() -> None:
-    before = lab_result_of(*(run("pool", at, 39.0 + at) for at in (1, 2, 3)), run("gone", 1, 5.0), run("level", 1, 20.0))
+    others = (run("gone", 1, 5.0), run("level", 1, 20.0))
+    before = lab_result_of(*(run("pool", at, 39.0 + at) for at in (1, 2, 3)), *others)
     after = lab_result_of(*(run("pool", at, 19.0 + at) for at in (1, 2, 3)), run("level", 1, 20.0))
     assert list(map(str, changes(before, after))) == [
         "level: 20.0 ms instead of 20.0 ms, within the spread of the runs.",
