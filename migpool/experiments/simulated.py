@@ -52,6 +52,7 @@ class DeviceTable(Table):
     write: _Time = 0.0
     stop: _Time = 0.0
     load_config: _Time = 0.0
+    load_growth: _Time = 0.0
     shared: Shared = "nothing"
     way: Way = "iterable"
     lanes: _Count = 1

@@ -228,6 +228,7 @@ class Migration:
         self._changed = [env.event() for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
+        self._configs = 0  # that have been loaded, or are about to be
         self._over = env.event()
         self._submitting = 0
         self._held = self._most_held = self._early = self._most_early = 0
@@ -429,7 +430,8 @@ class Migration:
                 yield from self._locked(effect, side, profile.save_config)
                 return effect.slot.device.save_config()
             case LoadConfig():
-                yield from self._locked(effect, side, profile.load_config)
+                before, self._configs = self._configs, self._configs + 1
+                yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
                 self._following[number] = index
             case Release():

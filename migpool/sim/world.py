@@ -31,6 +31,7 @@ class Profile:
         write: how long all of it takes to be written.
         stop: from running to stopped; devices stop one after the other.
         load_config: of its config, under ``load_lock``.
+        load_growth: what each config that was loaded before adds to that.
         shared: what devices of one host do one at a time.
         way: how its state crosses.
         lanes: how many jobs save it at once; of a tagged device, its engines, which load it at once, too.
@@ -50,6 +51,7 @@ class Profile:
     write: float = 0.0
     stop: float = 0.0
     load_config: float = 0.0
+    load_growth: float = 0.0
     shared: Shared = "nothing"
     way: Way = "iterable"
     lanes: int = 1
