@@ -18,6 +18,7 @@ GUIDES = [
     "docs/vfio-user",
     "docs/device-plugins",
     "docs/threading-models",
+    "docs/links",
 ]
 REFERENCE = ["docs/reference/*", "docs/api/*", "docs/results", "docs/wire", "docs/vmsd*", "docs/glossary"]
 EXPLANATION = ["docs/architecture", "docs/machine", "docs/experiments", "docs/*"]

@@ -25,6 +25,7 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.transport.address import Address
+from migpool.transport.tcp_use import TcpUse
 
 CALLS = 2
 """Calls of devices that last for long that an error names."""
@@ -85,6 +86,7 @@ class Endpoint(ABC):
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
+        self._tcp: tuple[TcpUse, ...] = ()
         self._also = ""
         self._error: BaseException | None = None
 
@@ -243,6 +245,7 @@ class Endpoint(ABC):
             peer_gone=isinstance(error, PeerGone),
             waited=isinstance(error, PeerError | TimeLimitExceeded),
             traceback=traceback_of(error),
+            connections=self._tcp,
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -66,6 +67,7 @@ from migpool.transport.credentials import credentials
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
+from migpool.transport.tcp_use import tcp_use
 from migpool.units import count_of
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
@@ -126,6 +128,7 @@ class Source(Endpoint):
         self._linked = False
         self._memory = None
         self._round_trip = 0
+        self._connections: dict[str, socket.socket] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
@@ -174,6 +177,7 @@ class Source(Endpoint):
         )
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
+        self._connections = {"main": main, **{str(number): sock for number, sock in enumerate(channels)}}
         self._main = MainChannel(partial(send_all, main, what="main channel"))
         self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
@@ -247,6 +251,7 @@ class Source(Endpoint):
             lanes=lanes,
         )
         stack.callback(save_handlers.close)
+        stack.callback(self._note_connections)
         handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
         self._shared_reads = Lanes(lanes, self._switch)
@@ -388,8 +393,15 @@ class Source(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
+    def _note_connections(self) -> None:
+        uses = (tcp_use(name, sock) for name, sock in self._connections.items())
+        self._tcp = tuple(use for use in uses if use is not None)
+
     def _hand_over(self, end: Sequence[Buffer]) -> None:
         settings = self.settings
+        # What the kernel has seen of it leaves out how long the destination took for the first answer.
+        use = tcp_use("main", self._connections["main"])
+        seen = round(use.least_rtt_ms * 1e6) if use is not None and use.least_rtt_ms else self._round_trip
         completion = Completion(
             self.machine,
             self._return_path,
@@ -397,7 +409,7 @@ class Source(Endpoint):
             credited=settings.credits,
             limit=settings.peer_limit,
             sent=time.monotonic_ns(),
-            round_trip=self._round_trip,
+            round_trip=min(seen, self._round_trip),
         )
         self._return_path.expect_running()
         self._states.happen(Event.SENT)

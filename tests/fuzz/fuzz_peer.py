@@ -101,23 +101,23 @@ def _understood(script: bytes, *, extension: bool) -> list[Message]:
     return found
 
 
+def together(*messages: Message) -> bytes:
+    return b"".join(map(encode, messages))
+
+
 def answer_seeds() -> list[bytes]:
     """All that a destination says, with its own messages and without; refusals; and what comes too early."""
     own: list[Message] = [Pong(1), Welcome(4096, 2), GrantMessage(0, 5), SwitchoverAck(), Running(bytes(16), 9)]
     own += [Digest(place, bytes([place]) * 32) for place in range(DEVICES)]
-    told = _said(*own, Shut(0))
-    failed = _said(Pong(1), Welcome(4096, 2), Failed("no room"), Shut(1))
-    late = _said(*own, Failed("it does not go on"), Shut(1))
-    plain = _said(SwitchoverAck(), Pong(1), Shut(0))
-    refused = _said(Pong(1), Shut(1))
+    told = together(*own, Shut(0))
+    failed = together(Pong(1), Welcome(4096, 2), Failed("no room"), Shut(1))
+    late = together(*own, Failed("it does not go on"), Shut(1))
+    plain = together(SwitchoverAck(), Pong(1), Shut(0))
+    refused = together(Pong(1), Shut(1))
     return [
         *(bytes([how]) + said for said in (told, failed, late) for how in (1, 3, 7)),
         *(bytes([how]) + said for said in (plain, refused) for how in (0, 2, 6)),
     ]
-
-
-def _said(*messages: Message) -> bytes:
-    return b"".join(encode(each) for each in messages)
 
 
 # ---------------------------------------------------------------------- connections

@@ -30,7 +30,7 @@ from migpool.wire.returnpath import Running, Shut, encode
 from tests.support.certificates import Certificates
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
-PLAIN = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5, connect_limit=5)
+PLAIN = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=20, connect_limit=10)
 TCP = Address(host="127.0.0.1")
 CANARY = b"the canary that nobody may see!!"
 
