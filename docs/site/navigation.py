@@ -10,6 +10,7 @@ FIRST = "docs/index"
 TUTORIALS = ["docs/tutorials/downtime", "docs/tutorials/device", "docs/tutorials/threading-model", "docs/tutorials/*"]
 GUIDES = [
     "docs/explain",
+    "docs/gallery/README",
     "docs/streams",
     "docs/files-and-recordings",
     "docs/vfio",
