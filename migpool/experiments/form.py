@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -60,6 +60,7 @@ from migpool.errors import ScenarioError, UsageError
 from migpool.experiments.qemu_pair import DevicesTable, MachineTable
 from migpool.experiments.simulated import world_of
 from migpool.scenario import shipped
+from migpool.scenario.changes import change
 from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, Table, parse_scenario
@@ -202,7 +203,7 @@ class Experiment(Table):
         """
         table: dict[str, Any] = copy.deepcopy(self.scenario)
         for path, value in (variant.set if variant is not None else {}).items():
-            _set(table, path, value, where)
+            change(table, path, value, where)
         return parse_scenario(table, f"{where}: scenario{f' of variant {variant.name!r}' if variant else ''}")
 
     def world_of(self, variant: Variant, where: str) -> World | None:
@@ -213,7 +214,8 @@ class Experiment(Table):
         """
         if variant.simulated is None:
             return None
-        return world_of(self.simulation, variant.simulated, f"{where}: simulated of variant {variant.name!r}")
+        link = self.scenario_of(variant, where).link
+        return world_of(self.simulation, variant.simulated, link, f"{where}: simulated of variant {variant.name!r}")
 
 
 def parse_experiment(text: str, where: str) -> Experiment:
@@ -243,29 +245,6 @@ def parse_experiment(text: str, where: str) -> Experiment:
         except UsageError as error:
             raise ScenarioError(f"{where}: {whose}: {error}") from error
     return experiment
-
-
-def _set(table: dict[str, Any], path: str, value: JsonValue, where: str) -> None:
-    """Set ``a.0.b`` in nested tables and lists; a table that is not there is made."""
-    *parents, last = path.split(".")
-    inside: Any = table
-    for piece in parents:
-        inside = _step(inside, piece, path, where)
-    if isinstance(inside, list):
-        _step(inside, last, path, where)
-        inside[int(last)] = value
-    elif isinstance(inside, Mapping):
-        inside[last] = value  # type: ignore[index]
-    else:
-        raise ScenarioError(f"{where}: set {path!r}: there is no table before {last!r}")
-
-
-def _step(inside: Any, piece: str, path: str, where: str) -> Any:
-    if isinstance(inside, dict):
-        return inside.setdefault(piece, {})
-    if isinstance(inside, list) and piece.isdecimal() and int(piece) < len(inside):
-        return inside[int(piece)]
-    raise ScenarioError(f"{where}: set {path!r}: there is no {piece!r} in the scenario")
 
 
 def names() -> list[str]:

@@ -74,7 +74,7 @@ def recorded(name: str, directory: Path) -> tuple[Path, Path]:
         for side in sides:
             for pattern in ALL:
                 if pattern != "flatview_new" or name.endswith("-views"):
-                    tracepoint: Json = {"name": pattern, "enable": True, "ignore-unavailable": True}
+                    tracepoint: dict[str, Json] = {"name": pattern, "enable": True, "ignore-unavailable": True}
                     side.execute("trace-event-set-state", tracepoint)
             set_up(side, channels=2, capabilities=["return-path"], parameters=PARAMETERS.get(name))
         source, destination = sides
