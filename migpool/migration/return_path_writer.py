@@ -11,6 +11,7 @@ from migpool.flow.window import Grant
 from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, encode
 
 ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
+GAVE_UP = "the source gave up"
 
 
 class ReturnPathWriter:
@@ -54,6 +55,10 @@ class ReturnPathWriter:
 
     def fail(self, reason: BaseException) -> None:
         """Say why the destination gives up; the source may be gone already."""
-        words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
         with contextlib.suppress(MigpoolError):
-            self._send([*([Failed(words or type(reason).__name__)] if self.extended else []), Shut(1)])
+            self._send([*([Failed(told(reason))] if self.extended else []), Shut(1)])
+
+
+def told(reason: BaseException) -> str:
+    """What one end tells the other of why it gives up; never empty."""
+    return (str(reason) if isinstance(reason, MigpoolError) else repr(reason)) or type(reason).__name__
