@@ -1,5 +1,5 @@
-"""There and back, again and again, between two servers of other people that refuse every reset: whatever ends a migration
-in between, the device stays whole at the source, and the next one carries it over."""
+"""There and back, again and again, between two servers of other people that refuse every reset: whatever ends a
+migration in between, the device stays whole at the source, and the next one carries it over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guest's first process: loads the drivers, makes the devices, runs the tests, says how they ended, and ends the machine.
+"""The guest's first process: loads the drivers, runs the tests, says how they ended, ends the machine.
 
 It has no shell and no other program: the interpreter calls the kernel itself. What it prints goes to the second serial
 port; the first one is the kernel's.
