@@ -89,7 +89,7 @@ def prepared(servers: Servers, models: Models) -> tuple[Pair, list[Device]]:
     return pair, [*source, *destination]
 
 
-def killed_at(servers: Servers, models: Models, victim: str, sent_bytes: int) -> float:
+def killed_at(servers: Servers, models: Models, victim: str, sent_bytes: int) -> float | None:
     """Kill a server once so much was sent; returns after how many seconds the last healthy device of the source ran."""
     pair, opened = prepared(servers, models)
     over = threading.Event()
@@ -119,8 +119,8 @@ def killed_at(servers: Servers, models: Models, victim: str, sent_bytes: int) ->
         for device in opened:
             device.close()
     if sent.outcome is got.outcome is State.COMPLETED and victim.startswith(servers.path("source", 0)[:-1]):
-        servers.restart()  # all had been read of it: nobody asks it any more
-        return took
+        servers.restart()  # all had been read of it: nobody asks it any more, and the machine has left the source
+        return None
     assert (sent.outcome, got.outcome) == (State.FAILED, State.FAILED)
     for report in (sent, got):
         assert f"the vfio-user server {victim} " in report.error, report
@@ -151,13 +151,14 @@ def states(servers: Servers, side: str) -> list[str]:
 
 def sweep(servers: Servers, count: int, seed: int) -> list[float]:
     numbers = random.Random(seed)
-    took = []
+    took: list[float] = []
     for turn in range(count):
         models = numbers.choice(MODELS).values[0]
         victim = servers.path(("source", "destination")[turn % 2], numbers.randrange(COUNT))
         at = numbers.randrange(1, ALL // 2)
         try:
-            took.append(killed_at(servers, models, victim, at))  # type: ignore[arg-type]
+            if (seconds := killed_at(servers, models, victim, at)) is not None:  # type: ignore[arg-type]
+                took.append(seconds)
         except AssertionError as error:
             raise AssertionError(f"turn {turn}, seed {seed}: {victim} killed after {at} bytes: {error}") from error
         if not servers.serves(victim):
@@ -188,5 +189,5 @@ def test_a_server_is_killed_at_many_instants(servers: Servers) -> None:
     """The figures are of the machine that runs it; pytest -s shows them."""
     took = sorted(sweep(servers, MANY, seed=2))
     arrives(servers)
-    told = f"the others ran after {took[MANY // 2] * 1e3:.0f} ms (median), {took[-1] * 1e3:.0f} ms at most"
-    sys.stdout.write(f"\n{MANY} kills: {told}\n")
+    told = f"the others ran after {took[len(took) // 2] * 1e3:.0f} ms (median), {took[-1] * 1e3:.0f} ms at most"
+    sys.stdout.write(f"\n{len(took)} of {MANY} kills in time: {told}\n")
