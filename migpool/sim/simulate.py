@@ -69,7 +69,7 @@ from migpool.flow.parts import Parts
 from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
-from migpool.sim.world import Profile, World, chunks_of, machine_of
+from migpool.sim.world import Profile, World, chunks_of, last_of, machine_of
 
 try:
     import simpy
@@ -197,10 +197,11 @@ class _Simulation:
         live = float(self._env.now)
         self._lanes.begin_at(dict(enumerate(self._following)))
         jobs = self._crossing.jobs
-        self._workers("save", world.savers, self._submitted(jobs, "save"))
+        saving = self._workers("save", world.savers, self._submitted(jobs, "save"))
         self._workers("load", world.loaders, self._submitted(jobs, "load"))
         sections = self._crossing.sections
-        self._workers("save", 1, [("save sections", save_sections(sections))])
+        self._waiting.add("save sections")
+        self._env.process(self._save_sections(sections, [] if world.together else saving))
         self._env.process(self._load_sections(sections))
         self._run_out()
         stops = sum(profile.stop for profile in world.devices)
@@ -251,12 +252,11 @@ class _Simulation:
                 return save_lane(slot, lane) if profile.lanes > 1 else save_state(slot, first)
         return load_state(slot, first)
 
-    def _workers(self, side: _Side, count: int, jobs: Iterable[tuple[str, Steps]]) -> None:
+    def _workers(self, side: _Side, count: int, jobs: Iterable[tuple[str, Steps]]) -> list[simpy.Process]:
         listed = list(jobs)
         self._waiting.update(name for name, _ in listed)
         shared = iter(listed)
-        for _ in range(min(count, len(listed))):
-            self._env.process(self._work(shared, side))
+        return [self._env.process(self._work(shared, side)) for _ in range(min(count, len(listed)))]
 
     def _work(self, jobs: Iterator[tuple[str, Steps]], side: _Side) -> _Process:
         """A worker: one job after the other."""
@@ -275,6 +275,11 @@ class _Simulation:
                 yield from self._hold(self._python[side], self._world.step)
             answer = yield from self._perform(effect, side)
         self._waiting.discard(name)
+
+    def _save_sections(self, slots: Sequence[Slot], after: Sequence[simpy.Process]) -> _Process:
+        """The source's main thread."""
+        yield self._env.all_of(after)
+        yield from self._whole("save sections", save_sections(slots), "save")
 
     def _load_sections(self, slots: Sequence[Slot]) -> _Process:
         """The destination's main thread: each section as it comes."""
@@ -324,7 +329,7 @@ class _Simulation:
                 place = self._place[number]
                 self._grant(self._windows.finished(place) if last else self._windows.loaded(place))
             case SaveConfig():
-                yield from self._locked(effect, side, profile.save_config)
+                yield from self._locked(effect, side, profile.save_config + profile.channel * self._world.channels)
                 return effect.slot.device.save_config()
             case LoadConfig():
                 yield from self._locked(effect, side, profile.load_config)
@@ -356,7 +361,8 @@ class _Simulation:
             piece.length = 0
             return 0
         left[number] -= 1
-        piece.length = self._world.chunk
+        last = left is self._left and not left[number]
+        piece.length = last_of(profile, self._world.chunk) if last else self._world.chunk
         yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read))
         return piece.length
 

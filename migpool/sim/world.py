@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from migpool.core.machine import Machine
 from migpool.device import Device, Part, TaggedDevice
@@ -18,6 +18,9 @@ Way: TypeAlias = Literal["iterable", "tagged", "described", "section"]
 """How a device's state crosses: in chunks; in parts with tags; as a config over the multifd channels, or over the main
 channel."""
 ConfigLock: TypeAlias = Literal["big", "own", "none"]
+
+BUFFER: Final = 32 << 10
+"""What QEMU gathers of the main channel before it sends, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Profile:
         save_lock, load_lock: what its config needs.
         in_python: whether its configs are made by Python code, of which a process runs one thread at a time.
         live: how much of its state goes in each round while the machine runs, besides ``size``.
+        channel: what the end of its state takes besides, at the source, for each channel.
+        ram: whether it is the memory's last round, which QEMU saves before all others.
     """
 
     size: int = 0
@@ -56,6 +61,8 @@ class Profile:
     load_lock: ConfigLock = "big"
     in_python: bool = False
     live: int = 0
+    channel: float = 0.0
+    ram: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class World:
         step: what a wait costs besides the wait, in Python code, of which a process runs one thread at a time.
         slow_channel: how many times slower the first channel is than the others.
         rounds: how many rounds of ``live`` state go before the machine stops.
+        together: whether the sections are saved beside the jobs, or after them.
     """
 
     devices: Sequence[Profile]
@@ -89,6 +97,7 @@ class World:
     step: float = 0.0
     slow_channel: float = 1.0
     rounds: int = 0
+    together: bool = True
 
 
 class _Simulated(Device):
@@ -131,6 +140,11 @@ class _SimulatedParts(TaggedDevice, _Simulated):
 def chunks_of(profile: Profile, chunk: int) -> int:
     """How many chunks or parts a device's state is, each ``chunk`` bytes."""
     return -(-profile.size // chunk)
+
+
+def last_of(profile: Profile, chunk: int) -> int:
+    """How long the last of these is."""
+    return profile.size - (chunks_of(profile, chunk) - 1) * chunk
 
 
 def machine_of(world: World) -> Machine:

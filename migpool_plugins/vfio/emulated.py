@@ -160,6 +160,8 @@ class EmulatedVfioDevice(VfioDevice):
             save_config=profile.save_config_time,
             load_config=profile.load_config_time,
             shared_lock=self._lock_name if profile.locks("read" if self._side == "source" else "write") else "",
+            size=profile.size,
+            config_size=profile.config_size,
         )
 
     def record(self, last: int = 1000) -> list[tuple[float, float]]:

@@ -33,7 +33,9 @@ NAMES: Final = 65536
 
 _NAME = r"\((?P<name>.*)\)"
 _CHANNEL = r"(?:channel|id|iter) (?P<channel>\d+)"
-_PACKET = rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) .*"
+_PACKET = (
+    rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) (?:next packet size (?P<size>\d+))?.*"
+)
 _DOWNTIME = r"type=(?P<type>[a-z-]+) idstr=(?P<idstr>.*) instance_id=(?P<instance>\d+) downtime=(?P<took>\d+)"
 _FORMS: Final = {
     "vmstate_downtime_checkpoint": r"(?P<point>\S+)",
@@ -82,6 +84,7 @@ _FORMS: Final = {
     "vfio_save_complete_precopy_thread_start": rf"{_NAME} idstr (?P<idstr>.*) instance (?P<instance>\d+)",
     "vfio_save_complete_precopy_thread_end": rf"{_NAME} .*",
     "vfio_save_device_config_state": _NAME,
+    "vfio_save_block": rf"{_NAME} data_size (?P<size>\d+)",
     "vfio_load_state": rf"{_NAME} .*",
     "vfio_load_state_device_data": rf"{_NAME} .*",
     "vfio_load_bufs_thread_start": _NAME,
