@@ -114,7 +114,7 @@ class _Measuring:
         self._ends: dict[tuple[str, str], int] = {}  # when each had been saved, by its name and what it is
         self._loaded = {
             device_name(one.said): one.time
-            for one in _said(destination, "vmstate_downtime_load")
+            for one in _said(destination.own(), "vmstate_downtime_load")
             if one.said["type"] != "iterable"
         }
 
@@ -122,6 +122,8 @@ class _Measuring:
         self._saves()
         self._loads()
         self._of_threads()
+        if not self._parts:
+            raise UsageError("the logs name no device: a scenario needs some")
         self._stop_and_start()
         channels = self._syncs()
         self._state_sizes()
@@ -141,7 +143,7 @@ class _Measuring:
 
     def _saves(self) -> None:
         before = self._source.checkpoints.get("src-vm-stopped", self._source.checkpoints["src-downtime-start"])
-        for event in _said(self._source, "vmstate_downtime_save"):
+        for event in _said(self._source.events, "vmstate_downtime_save"):
             name, iterable = device_name(event.said), event.said["type"] == "iterable"
             self._ends[name, event.said["type"]] = event.time
             thread = self._threads.get(("source", name))
@@ -167,13 +169,13 @@ class _Measuring:
     def _loads(self) -> None:
         own = self._own["destination"]
         before = own.begin
-        for event in _said(self._destination, "vmstate_downtime_load"):
+        for event in _said(self._destination.own(), "vmstate_downtime_load"):
             name = device_name(event.said)
             if ("destination", name) in self._threads:
                 continue
             if name == RAM:
                 # It is loaded while it is sent: what counts is how long after its end.
-                saved = max(one.time for one in _said(self._source, "vmstate_downtime_save") if _is_ram(one))
+                saved = self._ends.get((RAM, "iterable"), own.begin)  # in post-copy nothing of it is saved here
                 synced = any(_rounds(self._source))  # else nothing has it sent but a full buffer
                 self._part(event).load += max(0, event.time - saved) if synced else _worked(own, saved, event.time)
             else:
@@ -207,7 +209,8 @@ class _Measuring:
                 if inside and piece.device in self._parts:
                     part = self._parts[piece.device]
                     setattr(part, kind, getattr(part, kind) + piece.duration)
-        rest = self._parts.get("cpu") or next(one for one in self._parts.values() if not one.iterable)
+        others = (one for one in self._parts.values() if not one.iterable)
+        rest = self._parts.get("cpu") or next(others, next(iter(self._parts.values())))
         rest.stop += max(0, stopped - sum(one.stop for one in self._parts.values()))
         rest.start += max(0, started - sum(one.start for one in self._parts.values()))
 
@@ -244,6 +247,8 @@ class _Measuring:
     def _notes(self) -> Iterator[str]:
         yield "times: each device's turn on the thread that saved, or loaded, it: from the end of the one before,"
         yield "  without what was waited for; of VFIO's own threads what they did. QEMU counts microseconds."
+        if any("postcopy" in point for point in self._destination.checkpoints):
+            yield "post-copy: QEMU sent all sections as one package; they are simulated as pre-copy's"
         if self._run.clock:
             yield f"clocks: {self._run.clock}"
         yield "stop, start: what no device of VFIO took stands with the vCPUs, and what came after the last load"
@@ -283,12 +288,8 @@ class _Measuring:
         return max(idle, default=None)
 
 
-def _said(log: SideLog, event: str) -> list[Event]:
-    return [one for one in log.events if one.event == event]
-
-
-def _is_ram(event: Event) -> bool:
-    return device_name(event.said) == RAM and event.said["type"] == "iterable"
+def _said(events: Sequence[Event], event: str) -> list[Event]:
+    return [one for one in events if one.event == event]
 
 
 def _split(name: str) -> tuple[str, int]:
