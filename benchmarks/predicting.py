@@ -20,7 +20,7 @@ from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.scenario import scenario_from
 from migpool.scenario.messages import toml_table
 from migpool.scenario.schema import parse_scenario
-from migpool.sim.machines import predictable
+from migpool.sim.machines import predicted as simulated
 from tests.qemu.qemu_guest import set_up
 from tests.qemu.qemuprocess import QemuProcess, qemu_here
 
@@ -74,8 +74,8 @@ def main() -> None:
             for other in CHANNELS:
                 # A scenario has a channel at least; with one whose end costs nothing it is as with none.
                 changed = scenario.channels.model_copy(update={"count": max(1, other)})
-                machine = predictable(scenario.model_copy(update={"channels": changed}))
-                predicted[channels, other].append(machine.downtime("qemu") * 1e3)
+                changed_scenario = scenario.model_copy(update={"channels": changed})
+                predicted[channels, other].append(simulated(changed_scenario, "qemu") * 1e3)
             print(f"{turn} {channels} channels: {took:.2f} ms", flush=True)  # noqa: T201
     for channels, times in measured.items():
         low, _, high = quantiles(times, n=4)

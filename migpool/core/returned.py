@@ -95,14 +95,13 @@ def costs(owner: Owner, method: str, came: object) -> StateCosts | None:
         return None
     times = () if not isinstance(came, StateCosts) else _times(came)
     if not times or not all(isinstance(one, int | float) and 0 <= one < float("inf") for one in times):
-        raise wrong(owner, method, came, "None, or a StateCosts of seconds and bytes of 0 or more")
+        raise wrong(owner, method, came, "None, or a StateCosts of seconds of 0 or more")
     assert isinstance(came, StateCosts)
     return came
 
 
 def _times(of: StateCosts) -> tuple[object, ...]:
-    times = (of.stop, of.read, of.write_chunk, of.write, of.save_config, of.load_config, of.start, of.channel)
-    return (*times, of.size, of.config_size)
+    return (of.stop, of.read, of.write_chunk, of.write, of.save_config, of.load_config)
 
 
 def _whole(value: object) -> int | None:

@@ -26,9 +26,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class StateCosts:
-    """How long a device's own work takes when nothing is in its way, in seconds; and its sizes, in bytes.
-
-    The report's lower bound rests on it, and the simulation of a machine.
+    """How long a device's own work takes when nothing is in its way, in seconds. The report's lower bound rests on it.
 
     Only what comes after the stop counts: not what ``iterate`` saved before, nor the time to load that.
 
@@ -41,11 +39,6 @@ class StateCosts:
         load_config: one call of ``load_config``.
         shared_lock: the name of a lock outside the migration (in a kernel driver, say) that this device's reads and
             writes hold and others of the same name wait for; empty without one.
-        start: one call each of ``wake`` and ``start``.
-        size: of what all calls of ``save_state`` give.
-        config_size: of what ``save_config`` gives.
-        channel: what the end of its state takes besides at the source, for each multifd channel.
-        memory: whether it stands for what is left of the guest's memory after the stop.
     """
 
     stop: float = 0.0
@@ -55,8 +48,3 @@ class StateCosts:
     save_config: float = 0.0
     load_config: float = 0.0
     shared_lock: str = ""
-    start: float = 0.0
-    size: int = 0
-    config_size: int = 0
-    channel: float = 0.0
-    memory: bool = False

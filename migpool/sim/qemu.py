@@ -21,7 +21,7 @@ from collections.abc import Generator
 from typing import Any, NamedTuple, TypeAlias
 
 from migpool.errors import UsageError
-from migpool.sim.world import BUFFER, Profile, World, chunks_of, last_of
+from migpool.sim.world import BUFFER, Profile, World, chunk_of, chunks_of, last_of
 
 try:
     import simpy
@@ -165,4 +165,4 @@ class _Switchover:
         """Bytes of a chunk."""
         if not profile.size:
             return 0
-        return self._world.chunk if number < count - 1 else last_of(profile, self._world.chunk)
+        return chunk_of(profile, self._world.chunk) if number < count - 1 else last_of(profile, self._world.chunk)

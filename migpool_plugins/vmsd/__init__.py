@@ -13,7 +13,17 @@ from fnmatch import fnmatchcase
 from itertools import count, islice
 from pathlib import Path
 
-from migpool.device import ConfigLock, Device, DeviceContext, DeviceError, GivenOptions, Option, Options
+from migpool.device import (
+    ConfigLock,
+    Device,
+    DeviceContext,
+    DeviceError,
+    GivenOptions,
+    Option,
+    Options,
+    Outline,
+    StateCosts,
+)
 from migpool.errors import DescriptionError, UsageError
 from migpool.vmsd.description import Description
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
@@ -90,6 +100,20 @@ def devices(context: DeviceContext) -> list[Device]:
         if lock is not None:
             device.save_lock = device.load_lock = lock
     return [*made]
+
+
+def outlines(context: DeviceContext) -> list[Outline]:
+    """What the devices of a capture would be and take, for the simulator: their configs, and the option config_time."""
+    return [
+        Outline(
+            StateCosts(save_config=device.config_time, load_config=device.config_time),
+            config_size=len(device.save_config()),
+            config_lock=device.save_lock,
+            config_channel=device.config_channel,
+        )
+        for device in devices(replace(context, side="source"))
+        if isinstance(device, CapturedDevice)
+    ]
 
 
 def _copied(sections: Sequence[CapturedSection], copies: int) -> Iterator[CapturedSection]:

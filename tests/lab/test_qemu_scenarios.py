@@ -16,7 +16,7 @@ from migpool.lab.qemu.measured import measured
 from migpool.lab.qemu.scenario import RAM_NAME, scenario_from
 from migpool.scenario.messages import toml_table
 from migpool.scenario.schema import Scenario, parse_scenario
-from migpool.sim.machines import predictable
+from migpool.sim.machines import predicted
 from migpool.wire.returnpath import Shut, encode
 from tests.support.made_recordings import Made, Role, recording
 from tests.support.qemu_logs import NAMES, Downtime, Threaded, real
@@ -30,7 +30,7 @@ def scenario_of(*sources: Path) -> Scenario:
 
 def simulated(scenario: Scenario, model: str) -> float:
     """Milliseconds."""
-    return predictable(scenario).downtime(model) * 1e3
+    return predicted(scenario, model) * 1e3
 
 
 def took(name: str) -> float:

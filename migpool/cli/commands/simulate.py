@@ -35,21 +35,19 @@ def simulate(
     """
     from migpool.cli.output import say
     from migpool.scenario.schema import load_scenario
-    from migpool.sim.machines import predictable, simulated_models
+    from migpool.sim.machines import predicted, simulated_models
 
     found = load_scenario(scenario)
     if channels is not None:
         found = found.model_copy(update={"channels": found.channels.model_copy(update={"count": channels})})
     names = simulated_models([name.strip() for name in models.split(",") if name.strip()], found)
-    machine = predictable(found, scenario)
-    downtimes = {name: machine.downtime(name) for name in names}
+    downtimes = {name: predicted(found, name, scenario) for name in names}
     if as_json:
         form = {
             "schema": 1,
             "scenario": found.name,
             "channels": found.channels.count,
             "models": [{"model": name, "downtime_ms": seconds * 1e3} for name, seconds in downtimes.items()],
-            "without_times": list(machine.unknown),
         }
         typer.echo(json.dumps(form, indent=2))
         return
@@ -67,6 +65,3 @@ def simulate(
     console_for(sys.stdout).print(table)
     if found.description:
         say(f"{found.name}: {found.description}")
-    if machine.unknown:
-        said = ", ".join(machine.unknown[:5]) + (" ..." if len(machine.unknown) > 5 else "")
-        say(f"without times, and left out: {said}")

@@ -21,6 +21,8 @@ from migpool.lab.qemu.log import Event, SideLog, device_name
 from migpool.lab.qemu.source import RAM, states
 from migpool.sim.world import BUFFER
 
+GUESSED = BUFFER // 8
+"""Bytes of a device's state of which nothing is known."""
 NOTABLE = 300_000
 """Nanoseconds for which the destination must stand idle to be said to wait for QEMU's buffer."""
 _WAITS = frozenset({"starved", "sync", "pre-copied"})
@@ -203,9 +205,15 @@ class _Measuring:
         stopped = source.get("src-vm-stopped", source["src-downtime-start"]) - source["src-downtime-start"]
         running = next(time for point, time in destination.items() if point.endswith("vm-started"))
         started = self._after + running - destination.get("dst-precopy-loadvm-completed", running)
+        completed = destination.get("dst-precopy-loadvm-completed", running)
+        spans = {
+            "stop": (source["src-downtime-start"], source.get("src-vm-stopped", 0)),
+            "start": (completed, running),
+        }
         for log, kind in ((self._source, "stop"), (self._destination, "start")):
             for piece in states(log, kind, kind):
-                inside = piece.end <= source.get("src-vm-stopped", 0) if kind == "stop" else piece.end <= running
+                begun, ended = spans[kind]
+                inside = begun <= piece.begin and piece.end <= ended
                 if inside and piece.device in self._parts:
                     part = self._parts[piece.device]
                     setattr(part, kind, getattr(part, kind) + piece.duration)
@@ -263,7 +271,11 @@ class _Measuring:
         sent = [self._sent(name) for name in self._saved]
         sizes: list[int] = []
         # What is in the buffer already; each group of sections then fills it exactly, so that its last is sent whole.
-        there = 0 if machine.transfer else sum(one.size or 0 for one in machine.parts if not one.ram)
+        there = (
+            0
+            if machine.transfer
+            else sum(GUESSED if one.size is None else one.size for one in machine.parts if one.iterable and not one.ram)
+        )
         while (first := len(sizes)) < len(saved):
             when = sent[first]
             last = first if when is None else min(range(first, len(saved)), key=lambda at: abs(saved[at] - (when or 0)))

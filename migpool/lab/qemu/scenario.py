@@ -9,11 +9,10 @@ from typing import Final
 
 from migpool.errors import UsageError
 from migpool.lab.qemu.explain import explain
-from migpool.lab.qemu.measured import MeasuredMachine, MeasuredPart, measured
+from migpool.lab.qemu.measured import GUESSED, MeasuredMachine, MeasuredPart, measured
 from migpool.lab.qemu.recorded import add_sizes, recorded
 from migpool.scenario.messages import toml_table
 from migpool.scenario.schema import parse_scenario
-from migpool.sim.world import BUFFER
 from migpool.units import MIB, format_duration, written_size
 
 RAM_NAME: Final = "last round of ram"
@@ -79,8 +78,6 @@ def _entry(part: MeasuredPart) -> list[str]:
     options = [f"name = {_text(RAM_NAME if part.ram else part.name)}"]
     if part.instance:
         options.append(f"instance = {part.instance}")
-    if part.iterable:
-        options.append("iterable = true")
     if part.ram:
         options.append("memory = true")
     unknown = []
@@ -90,7 +87,9 @@ def _entry(part: MeasuredPart) -> list[str]:
     ):
         if size is None:
             unknown.append(key)
-            size = BUFFER // 8
+            size = GUESSED
+        if key == "size" and part.iterable:
+            size = max(1, size)  # what has state has a byte
         if size:
             options.append(f"{key} = {size}")
     options += [f"{key} = {spent / 1e9:.6f}" for key in _TIMES if (spent := getattr(part, key)) >= 1000]
