@@ -72,9 +72,7 @@ def test_what_is_wrong_is_told_in_a_line(made: Path, command: tuple[str, ...], s
 
 
 def test_a_scenario_in_which_nothing_has_a_time_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "none.toml").write_text(
-        'name = "none"\n[[devices]]\nplugin = "vmsd"\noptions = {machine = "microvm-smp2"}\n'
-    )
+    (tmp_path / "none.toml").write_text('name = "none"\n[[devices]]\nplugin = "vcpu"\n')
     ended = here("simulate", str(tmp_path / "none.toml"))
     assert (ended.code, ended.out) == (2, "")
     assert "cannot be simulated" in ended.err
