@@ -61,10 +61,10 @@ def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
             machine.close()
 
 
-def test_all_of_them_take_less_than_three_quarters_of_an_hour_and_a_quick_look_five() -> None:
+def test_all_of_them_take_less_than_three_quarters_of_an_hour_and_a_quick_look_six() -> None:
     efforts = [load_experiment(name).effort for name in CLAIMS]
     assert sum(effort.seconds for effort in efforts) <= 45 * 60
-    assert sum(effort.quick for effort in efforts) <= 5 * 60
+    assert sum(effort.quick for effort in efforts) <= 6 * 60
 
 
 def test_the_list_has_every_claim() -> None:

@@ -90,7 +90,7 @@ def run(
 
     The variants take turns, round by round, until the intervals of the compared ratios are
     narrow or the experiment's time is up. Use a quiet machine: all of them take under forty
-    minutes there, and five with [cyan]--quick[/].
+    minutes there, and six with [cyan]--quick[/].
 
     Exit codes: 0 all runs completed, whatever the verdicts; 1 a run failed; 2 wrong usage.
 
