@@ -89,8 +89,8 @@ def run(
     """Make an experiment's runs, and say whether the claim is supported, refuted, or what it depends on.
 
     The variants take turns, round by round, until the intervals of the compared ratios are
-    narrow or the experiment's time is up. Use a quiet machine: all of them take under forty
-    minutes there, and six with [cyan]--quick[/].
+    narrow or the experiment's time is up. Use a quiet machine: all of them take under three
+    quarters of an hour there, and six minutes with [cyan]--quick[/].
 
     Exit codes: 0 all runs completed, whatever the verdicts; 1 a run failed; 2 wrong usage.
 
