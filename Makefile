@@ -8,6 +8,7 @@
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
+# make cluster sweeps and comparisons on Dask workers of this host, whose scheduler, workers and clients are killed
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
@@ -33,7 +34,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded cluster clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -105,6 +106,10 @@ docs: $(READY)
 		--builder html . build/site
 	$(BIN)/pytest -q -m site tests/site
 	@echo "Open $(CURDIR)/build/site/index.html in a browser"
+
+cluster: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	$(BIN)/pytest -q -m cluster tests/sweeps tests/lab
 
 browser: $(READY) docs
 	tests/browser/setup

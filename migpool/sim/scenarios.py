@@ -16,7 +16,7 @@ from migpool.device import DeviceContext, OptionValue, Outline, Side
 from migpool.errors import MigpoolError, ScenarioError, UsageError
 from migpool.flow.window import rooms_for
 from migpool.scenario.model_names import Model
-from migpool.scenario.plugins import outlines_of
+from migpool.scenario.plugins import outliner
 from migpool.scenario.schema import DeviceEntry, Scenario
 from migpool.schedulers.base import Staffing
 from migpool.sim.world import Profile, Shared, Way, World
@@ -102,7 +102,10 @@ def _profiles(scenario: Scenario, entry: DeviceEntry, host: Host, where: str) ->
 @lru_cache(KEPT)
 def _outlines(plugin: str, options: str, count: int, side: Side) -> tuple[Outline, ...]:
     given = cast("dict[str, OptionValue]", json.loads(options))
-    return tuple(outlines_of(plugin, DeviceContext(side, given, count)))
+    return tuple(_outliner(plugin)(DeviceContext(side, given, count)))
+
+
+_outliner = lru_cache(outliner)
 
 
 def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline, destination: Outline) -> Profile:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from string import Template
 
+from pydantic import JsonValue
+
 from migpool.lab.report.page.contents import contents
 from migpool.lab.report.summary import ModelSummary, answer, checkpoint_rows, foundations, headline, summarize
 from migpool.lab.run.result import LabResult
@@ -27,18 +29,34 @@ def document(results: Sequence[LabResult], title: str) -> str:
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
     """
+    parts = joined(results)
+    return assembled(
+        title=title,
+        description=next((headline(part) for part in parts), ""),
+        parts="\n".join(line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")),
+        values=contents(parts),
+        script=_own("page.js"),
+    )
+
+
+def assembled(*, title: str, description: str, parts: str, values: dict[str, JsonValue], script: str) -> str:
+    """A page of this project's form.
+
+    Arguments:
+        parts: HTML, in which every name is escaped.
+        values: for the script, which finds what charts have in common before itself (``charts.js``).
+    """
     # It takes a moment to import, and only a page needs it.
     from plotly.offline import get_plotlyjs
 
-    parts = joined(results)
     return Template(_own("page.html")).substitute(
-        description=escape(next((headline(part) for part in parts), "")),
+        description=escape(description),
         title=escape(title),
         style=_own("page.css"),
-        parts="\n".join(line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")),
-        values=_values(parts),
+        parts=parts,
+        values=_values(values),
         library=get_plotlyjs(),
-        script=_own("page.js"),
+        script=_own("charts.js") + script,
     )
 
 
@@ -64,9 +82,9 @@ def joined(results: Sequence[LabResult]) -> list[LabResult]:
     return parts
 
 
-def _values(parts: Sequence[LabResult]) -> str:
+def _values(values: dict[str, JsonValue]) -> str:
     """JSON that may stand within a script element, whatever the names in it are."""
-    text = json.dumps(printable_values(contents(parts)), ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(printable_values(values), ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
@@ -82,7 +100,7 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         yield f'<p class="rest">{escape(answer(summaries))}</p>'
         yield from _models(summaries)
     else:
-        yield from _table(("Checkpoint", "At", "Since the one before"), checkpoint_rows(explained))
+        yield from table(("Checkpoint", "At", "Since the one before"), checkpoint_rows(explained))
     for run in result.runs:
         if run.error:
             yield f'<p class="bad">{escape(f"{run.model}, run {run.repeat}: {run.outcome}: {run.error}")}</p>'
@@ -99,9 +117,10 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
     yield "</section>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table's HTML; heads and cells are text."""
     yield '<div class="scroll"><table class="models"><thead><tr>'
-    yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
+    yield "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr></thead><tbody>"
     for row in rows:
         yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
     yield "</tbody></table></div>"
