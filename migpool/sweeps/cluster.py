@@ -11,58 +11,23 @@ one at the same address.
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from migpool.errors import MigpoolError, UsageError
+from migpool.lab.run.cluster import check_versions, connected
 from migpool.sweeps.local import Deaths
 from migpool.sweeps.measure import Done, Task, measure
 from migpool.units import count_of
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
-CONNECT_LIMIT: Final = 10.0
-"""Seconds for the first connection to the scheduler."""
 RETURN_LIMIT: Final = 60.0
 """Seconds for a scheduler that went away to come back, or for a worker."""
 REAL: Final = "real"
 """The resource of workers that can run real migrations."""
 AHEAD: Final = 2
 """Tasks a thread that are worth having under way: one is there when the one before has been done."""
-
-
-def connected(address: str, limit: float = CONNECT_LIMIT) -> Client:
-    """A client of the scheduler at an address.
-
-    Raises:
-        UsageError: distributed is missing, or nobody answers there.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UsageError("a cluster needs distributed: pip install 'migpool[cluster]'") from None
-    try:
-        return Client(address, timeout=limit, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        said = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UsageError(f"no Dask scheduler answers at {address} ({said}): start one with: dask scheduler") from None
-
-
-def check_versions(client: Client) -> None:
-    """See that every worker has this migpool.
-
-    Raises:
-        UsageError: one has none, or another one.
-    """
-    for worker, found in client.run(_version, on_error="return").items():
-        if found != version("migpool"):
-            has = "cannot import migpool" if isinstance(found, BaseException) else f"has migpool {found}"
-            raise UsageError(f"worker {worker} {has}: install {version('migpool')} there, as it is here")
-
-
-def _version() -> str:
-    return version("migpool")
 
 
 class ClusterCrew:

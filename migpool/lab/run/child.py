@@ -4,7 +4,8 @@ Started by :mod:`migpool.lab.run.processes`; FD is its end of the connection, ov
 JSON object a line::
 
     parent                                     child
-      {"task": {...}}                  ->        side, scenario, model, seed, where
+      {"task": {...}}                  ->        side, scenario, model, seed, where; of two hosts: the destination's
+                                                 host, insecure, exchanges
       {"address": "tcp:127.0.0.1:34567"} ->      to the source: where the destination listens
       {"cancel": true}                 ->        once
                                        <-        {"state": "setup"} ...
@@ -173,6 +174,8 @@ class Child:
             task["seed"],
             self._where(scenario, undo),
             where=task["where"],
+            insecure=task.get("insecure", False),
+            exchanges=task.get("exchanges", 0),
             watch=lambda state: self._control.send({"state": state.value}),
             listening=lambda address: self._control.send({"listening": str(address)}),
             progress=lambda done: self._control.send({"round": RoundResult.of(done).model_dump()}),
@@ -184,7 +187,7 @@ class Child:
         if scenario.channels.transport == "unix":
             private = tempfile.TemporaryDirectory(prefix="migpool-", ignore_cleanup_errors=True)
             return Address(path=str(Path(undo.enter_context(private), "migration")))
-        return Address(host="127.0.0.1", port=0)
+        return Address(host=self._told["task"].get("host", "127.0.0.1"), port=0)
 
 
 def main() -> None:

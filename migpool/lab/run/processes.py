@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import selectors
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child import ControlChannel, Message
+from migpool.lab.run.clocks import Clocks, on_one_clock
+from migpool.lab.run.local_process import PATIENCE, LocalProcess, SideProcess
 from migpool.lab.run.long_calls import LongCall
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
@@ -42,12 +39,8 @@ CANCEL_LIMIT: Final = 10.0
 """Seconds that a cancel in order may take."""
 CANCEL_ALONE: Final = 1.0
 """Seconds that the destination has to notice by itself that the source was cancelled, before it is cancelled too."""
-PATIENCE: Final = 5.0
-"""Seconds between asking and telling, and between telling and killing."""
 CALLS: Final = 3
 """Calls that last for long that an error names."""
-LAST_WORDS: Final = 3
-"""Lines of what a process printed before it broke that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +81,7 @@ class ChildProcess:
 
     Arguments:
         task: what it is told; see :mod:`migpool.lab.run.child`.
+        process: its process; ended by :meth:`end`.
 
     Attributes:
         state, bytes, rounds, warnings: what it told of so far; the state is the last one.
@@ -100,8 +94,9 @@ class ChildProcess:
         unbuilt: whether its machine could not be made.
     """
 
-    def __init__(self, side: Side, task: Message) -> None:
+    def __init__(self, side: Side, task: Message, process: SideProcess) -> None:
         self.side = side
+        self._process = process
         self.state = State.NONE
         self.bytes = 0
         self.rounds: list[RoundResult] = []
@@ -114,21 +109,7 @@ class ChildProcess:
         self.unbuilt = False
         self._learnt = self._freed = self.asked = False
         self._entered: list[tuple[Side, State]] = []
-        with ExitStack() as undo:
-            ours, theirs = socket.socketpair()
-            undo.enter_context(ours)
-            self._printed = undo.enter_context(tempfile.TemporaryFile())
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._printed,
-                    stderr=self._printed,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            undo.pop_all()
-        self.control = ControlChannel(ours)
+        self.control = ControlChannel(process.sock)
         self.control.send({"task": task | {"side": side}})
 
     def hear(self) -> None:
@@ -196,27 +177,16 @@ class ChildProcess:
         return replace(outcome, freed=self._freed, warnings=tuple(self.warnings))
 
     def _how_it_ended(self) -> str:
-        try:
-            status = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            return f"the {self.side} process said nothing more"
-        how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-        self._printed.seek(0)
-        lines = self._printed.read().decode(errors="replace").split("\n")
-        last = " | ".join([line.strip() for line in lines if line.strip()][-LAST_WORDS:])
-        return f"the {self.side} process ended without a result ({how})" + (f": {last}" if last else "")
+        how = self._process.how_it_ended()
+        return (
+            f"the {self.side} process ended without a result {how}"
+            if how
+            else (f"the {self.side} process said nothing more")
+        )
 
     def end(self) -> None:
         """See that the process is gone, and everything of it."""
-        # To the process the end of the connection is its parent's end: it cancels in order what it still does.
-        with self._printed:
-            for tell in (self.control.sock.close, self._process.terminate, self._process.kill):
-                tell()
-                try:
-                    self._process.wait(PATIENCE)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+        self._process.end()
         if self.listening.startswith("unix:"):
             # It removes its socket's directory itself, unless it was killed.
             shutil.rmtree(Path(Address.parse(self.listening).path).parent, ignore_errors=True)
@@ -250,6 +220,7 @@ class PairResult:
         cancelled: whether the run was cancelled from here.
         unbuilt: whether a side could not make its machine.
         calls: of devices, those that lasted for long when the first side ended.
+        clocks: how the two hosts' clocks stood to each other, if there were two: the results are on the source's.
     """
 
     source: SideOutcome
@@ -258,6 +229,7 @@ class PairResult:
     rounds: tuple[RoundResult, ...] = ()
     unbuilt: bool = False
     calls: tuple[LongCall, ...] = ()
+    clocks: Clocks | None = None
 
     @property
     def both(self) -> tuple[SideResult, SideResult] | None:
@@ -291,15 +263,39 @@ class PairResult:
         return ""
 
 
+class Hosts(Protocol):
+    """Where the two processes of a run are."""
+
+    def start(self, side: Side) -> SideProcess:
+        """Start a side's process."""
+
+    def told(self, side: Side) -> dict[str, Any]:
+        """What that process must know of its place; see the task in :mod:`migpool.lab.run.child`."""
+
+
+class ThisHost:
+    """Both are on this host."""
+
+    def start(self, side: Side) -> SideProcess:
+        del side
+        return LocalProcess()
+
+    def told(self, side: Side) -> dict[str, Any]:
+        del side
+        return {}
+
+
 class ProcessPair:
     """Runs one migration between two processes.
 
     Arguments:
         seed: the same at both ends.
         where: the scenario's file, for errors.
+        hosts: where they are.
     """
 
-    def __init__(self, scenario: Scenario, model: str, seed: int, where: str) -> None:
+    def __init__(self, scenario: Scenario, model: str, seed: int, where: str, hosts: Hosts | None = None) -> None:
+        self._hosts = hosts or ThisHost()
         self._task: dict[str, Any] = {
             "scenario": scenario.model_dump(mode="json"),
             "model": model,
@@ -322,10 +318,8 @@ class ProcessPair:
             UsageError: a side refuses to begin, because of the scenario or the model.
         """
         with ExitStack() as stack:
-            destination = ChildProcess("destination", self._task)
-            stack.callback(destination.end)
-            source = ChildProcess("source", self._task)
-            stack.callback(source.end)
+            destination = self._started("destination", stack)
+            source = self._started("source", stack)
             selector = stack.enter_context(selectors.DefaultSelector())
             for process in (source, destination):
                 selector.register(process.control.sock, selectors.EVENT_READ, process)
@@ -357,14 +351,25 @@ class ProcessPair:
                     break
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
+        ours, theirs, clocks = source.ending(), destination.ending(), None
+        if ours.result is not None and theirs.result is not None:
+            here, there, clocks = on_one_clock(ours.result.report, theirs.result.report)
+            ours = replace(ours, result=replace(ours.result, report=here))
+            theirs = replace(theirs, result=replace(theirs.result, report=there))
         return PairResult(
-            source.ending(),
-            destination.ending(),
+            ours,
+            theirs,
             bool(self._cancelled),
             tuple(source.rounds),
             source.unbuilt or destination.unbuilt,
             calls,
+            clocks,
         )
+
+    def _started(self, side: Side, stack: ExitStack) -> ChildProcess:
+        child = ChildProcess(side, self._task | self._hosts.told(side), self._hosts.start(side))
+        stack.callback(child.end)
+        return child
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""

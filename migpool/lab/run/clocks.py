@@ -1,0 +1,82 @@
+"""Two hosts' clocks, related by messages that went there and back during the migration.
+
+What the destination answered, it answered after it had been asked and before the answer was heard: each exchange says
+between what its clock is ahead of the source's. All of them must be right, so what they have in common is the answer;
+half of its width is how far that can be off. If both ways take equally long, as on a link that is idle, it is off by
+much less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from migpool.core.trace import Span
+from migpool.migration.report import Exchange, SideReport
+from migpool.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """How the destination's clock stands to the source's, in nanoseconds.
+
+    Arguments:
+        ahead: by how much it is ahead.
+        uncertainty: how far that can be off, to either side.
+        exchanges: by how many messages there and back that is known.
+    """
+
+    ahead: int
+    uncertainty: int
+    exchanges: int
+
+    def __str__(self) -> str:
+        way = "ahead of" if self.ahead >= 0 else "behind"
+        by, off = format_duration(abs(self.ahead) / 1e9), format_duration(self.uncertainty / 1e9)
+        return (
+            f"the destination's is {by} {way} the source's, at most {off} off, by {self.exchanges} messages and answers"
+        )
+
+
+def relate(source: Sequence[Exchange], destination: Sequence[Exchange]) -> Clocks | None:
+    """How the clocks stand, by both sides' exchanges; ``None`` if they have none in common."""
+    answered = {one.value: one.begin for one in destination}
+    known = [
+        (answered[one.value] - one.end, answered[one.value] - one.begin) for one in source if one.value in answered
+    ]
+    if not known:
+        return None
+    least, most = max(least for least, _ in known), min(most for _, most in known)
+    if least > most:
+        # The clocks have drifted from one exchange to the next: the quickest one is nearest to the truth.
+        least, most = min(known, key=lambda one: one[1] - one[0])
+    return Clocks((least + most) // 2, (most - least + 1) // 2, len(known))
+
+
+def on_one_clock(source: SideReport, destination: SideReport) -> tuple[SideReport, SideReport, Clocks | None]:
+    """Both reports by the source's clock.
+
+    Returns:
+        The reports, and how the clocks stood; both as they were and ``None`` if there is one clock, or nothing relates
+        the two.
+    """
+    clocks = relate(source.exchanges, destination.exchanges) if source.clock == "return-path" else None
+    if clocks is None:
+        return source, destination, None
+
+    def shifted(time: int) -> int:
+        return time - clocks.ahead if time else 0
+
+    there = replace(
+        destination,
+        began=shifted(destination.began),
+        stopped=shifted(destination.stopped),
+        running=shifted(destination.running),
+        ended=shifted(destination.ended),
+        spans=tuple(_moved(span, clocks.ahead) for span in destination.spans),
+    )
+    return replace(source, running=there.running or source.running, clock="exchanges"), there, clocks
+
+
+def _moved(span: Span, ahead: int) -> Span:
+    return replace(span, begin=span.begin - ahead, end=span.end - ahead)
