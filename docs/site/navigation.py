@@ -15,6 +15,7 @@ GUIDES = [
     "docs/vfio",
     "docs/vfio-user",
     "docs/threading-models",
+    "docs/sweeps",
 ]
 REFERENCE = ["docs/reference/*", "docs/api/*", "docs/results", "docs/wire", "docs/vmsd*", "docs/glossary"]
 EXPLANATION = ["docs/architecture", "docs/experiments", "docs/*"]

@@ -221,15 +221,16 @@ class Source(Endpoint):
 
         One after the other: each is answered as soon as it comes, and the quickest answer says most.
         """
-        heard = self._return_path.heard
         for value in range(PING_VALUE + 1, PING_VALUE + 1 + self.settings.exchanges):
             self._return_path.expect_pong(value)
             self._asked[value] = time.monotonic_ns()
             self._main.write(ping(value))
-            self._return_path.wait("an answer", partial(heard.__contains__, value))
+            self._return_path.wait("an answer", partial(self._return_path.heard.__contains__, value))
 
     def _exchanges(self) -> list[Exchange]:
-        heard = self._return_path.heard if self._linked else {}
+        if not self._asked:
+            return []
+        heard = self._return_path.heard
         return [Exchange(value, asked, heard[value]) for value, asked in self._asked.items() if value in heard]
 
     def _agree_on_chunk(self) -> int:

@@ -35,6 +35,7 @@ class Host:
         link_rate: of all channels together, where the scenario says nothing.
         step: what a wait costs besides the wait, in Python code of which a process runs one thread at a time; seconds.
         base: what the downtime has besides its devices and jobs, in seconds.
+        call: what each call of a device costs that quiesces, stops, wakes or starts it, besides what it says; seconds.
         config: what the config of a device costs besides what its device says, to save and to load, in seconds.
     """
 
@@ -42,6 +43,7 @@ class Host:
     link_rate: float = 6e9
     step: float = 10e-6
     base: float = 1.5e-3
+    call: float = 200e-6
     config: float = 150e-6
 
 
@@ -74,7 +76,7 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         link_rate=scenario.link.rate or host.link_rate,
         chunk=chunk,
         rooms=rooms,
-        base=host.base,
+        base=host.base + 3 * host.call * len(profiles),  # they are quiesced, woken and started in turn
         step=host.step,
         save_taking=saving.taking,
         load_taking=loading.taking,
@@ -121,7 +123,7 @@ def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline
         size=source.size,
         read=source.costs.read,
         write=destination.costs.write,
-        stop=source.costs.stop,
+        stop=source.costs.stop + host.call,
         save_config=source.costs.save_config + host.config,
         load_config=destination.costs.load_config + host.config,
         shared=shared,

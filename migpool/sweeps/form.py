@@ -175,6 +175,7 @@ class HostTable(Table):
     link_rate: Rate = int(USUAL.link_rate)
     step: _Time = USUAL.step
     base: _Time = USUAL.base
+    call: _Time = USUAL.call
     config: _Time = USUAL.config
 
 
