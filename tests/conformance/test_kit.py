@@ -211,9 +211,9 @@ class Hangs(RingNic):
 
 
 def test_a_check_that_hangs_is_ended() -> None:
-    finding = found("out-of-order", broken(Hangs), limit=0.2)
+    finding = found("out-of-order", broken(Hangs), limit=1)
     assert finding.outcome is Outcome.FAILED
-    assert finding.text.startswith("it did not end within 0.15 s: ringnic has been in save_config for ")
+    assert finding.text.startswith("it did not end within 1 s: ringnic has been in save_config for ")
     assert finding.text.endswith("; abort() ended it")
     assert [frame.rpartition(" ")[2] for frame in finding.details.stack][:1] == ["save_config"]
 

@@ -16,24 +16,38 @@ from string import Template
 
 from pydantic import JsonValue
 
+from migpool.lab.report.change import HEADS, changes, differences
 from migpool.lab.report.page.contents import contents
-from migpool.lab.report.summary import ModelSummary, answer, checkpoint_rows, foundations, headline, summarize
+from migpool.lab.report.summary import (
+    ModelSummary,
+    answer,
+    checkpoint_rows,
+    foundations,
+    headline,
+    limit_line,
+    summarize,
+)
 from migpool.lab.run.result import LabResult
 from migpool.units import format_duration, format_share
 from migpool.untrusted.text import printable, printable_values
 
 
-def document(results: Sequence[LabResult], title: str) -> str:
+def document(results: Sequence[LabResult], title: str, before: LabResult | None = None) -> str:
     """The page.
 
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
+        before: an earlier one, beside which the others are set.
     """
-    parts = joined(results)
+    after = joined(results)
+    parts = after if before is None else [*after, before]
+    sections = [line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")]
+    if before is not None:
+        sections = [line for part in after for line in _beside(before, part)] + sections
     return assembled(
         title=title,
         description=next((headline(part) for part in parts), ""),
-        parts="\n".join(line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")),
+        parts="\n".join(sections),
         values=contents(parts),
         script=_own("page.js"),
     )
@@ -88,6 +102,21 @@ def _values(values: dict[str, JsonValue]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def _beside(before: LabResult, after: LabResult) -> Iterator[str]:
+    """The first part of a page of two results: what became of each model, and what else is not as it was."""
+    found = changes(before, after)
+    yield '<section class="part"><p class="scenario">Before and after</p>'
+    if not found:
+        yield '<h2 class="headline">No model has completed runs in both results.</h2></section>'
+        return
+    yield f'<h2 class="headline">{escape(str(found[0]))}</h2>'
+    yield f'<p class="rest">{escape(" ".join(map(str, found[1:])))}</p>'
+    yield from table(HEADS, [change.cells() for change in found])
+    yield "<h3>What else is not as it was</h3><ul>"
+    yield "".join(f"<li>{escape(one)}</li>" for one in differences(before, after)) or "<li>nothing</li>"
+    yield "</ul><p>Below: the later result, then the earlier one.</p></section>"
+
+
 def _section(result: LabResult, name: str) -> Iterator[str]:
     """One part of the page. ``name``: the script looks for its charts by it."""
     summaries = summarize(result.runs)
@@ -96,6 +125,8 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
     yield f'<p class="scenario">{"Scenario" if explained is None else "Trace of"} <b>{escape(result.scenario)}</b></p>'
     first = headline(result)
     yield f'<h2 class="headline">{escape(first or "No run completed.")}</h2>'
+    if limit_line(result):
+        yield f'<p class="proof"><a href="#{name}-switchover" id="{name}-proof">Where the time line shows it</a></p>'
     if explained is None:
         yield f'<p class="rest">{escape(answer(summaries))}</p>'
         yield from _models(summaries)

@@ -173,6 +173,18 @@ const all = values.parts.map((part, number) => {
     drawSwitchover(part, name, state);
   });
   document.getElementById(name + "-path").addEventListener("change", event => { state.path = event.target.checked; drawSwitchover(part, name, state); });
+  const proof = document.getElementById(name + "-proof");
+  // What the first sentence says is to be seen where most of the fastest model's path is of one kind.
+  if (proof && part.models[0].run) proof.addEventListener("click", () => {
+    state.model = 0; state.path = document.getElementById(name + "-path").checked = true; select.value = "0";
+    chosen();
+    const path = part.models[0].run.path, took = {};
+    for (const link of path) took[link.kind] = (took[link.kind] || 0) + link.end_ms - link.begin_ms;
+    const most = Object.keys(took).reduce((a, b) => took[a] >= took[b] ? a : b);
+    const of = path.filter(link => link.kind === most && link.end_ms - link.begin_ms > .02 * took[most]);
+    const first = of[0].begin_ms, last = of[of.length - 1].end_ms, beside = .03 * (last - first);
+    Plotly.relayout(name + "-switchover", {"xaxis.range": [first - beside, last + beside]});
+  });
   return () => { drawDowntime(part, name); drawKinds(part, name); chosen(); };
 });
 begin(() => all.forEach(one => one()));
