@@ -12,12 +12,15 @@
 # make cluster sweeps and comparisons on Dask workers of this host, whose scheduler, workers and clients are killed
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
+# make model   search the model of the hand-over for two machines, with Spin (Debian's packages; as root)
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
 # make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
 # make container  take the steps of Containerfile in a chroot of Debian, and run what its image would (as root)
+# make lock    lock the newest version of every dependency that is allowed, with hashes; LOCKED=1 make test installs those
+# make audit   ask the package index's advisory database about every locked dependency
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -37,7 +40,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded cluster release container clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel browser model fuzz matrix freethreaded cluster release container lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -45,8 +48,14 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "migpool needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/dependencies/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./tests/example-plugin
+else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[unicorn,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./tests/example-plugin
+endif
 	@touch $@
 
 demo: $(READY)
@@ -137,6 +146,11 @@ kernel: $(READY)
 	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
 	$(BIN)/python -m tests.kernel
 
+model: $(READY)
+	command -v spin >/dev/null && command -v gcc >/dev/null || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
+	$(BIN)/python -m tests.model
+
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz all --seconds $(FUZZ_SECONDS)
@@ -146,6 +160,18 @@ matrix:
 
 freethreaded:
 	tests/pythons/matrix freethreaded $(DEPENDENCIES) $(SUITE)
+
+# uv resolves for every Python and system at once, so there is one lock; pip takes it as it is.
+lock: $(READY)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	echo 'setuptools>=77' | build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --all-extras --output-file tests/dependencies/lock.txt pyproject.toml -
+
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/python tests/dependencies/audit.py
 
 release:
 	tests/release/check "$(PYTHONS)"

@@ -31,7 +31,7 @@ from migpool.lab.findings import machine_facts, run_result
 from migpool.lab.run.processes import ProcessPair
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
-from migpool.sim.published import fit
+from migpool.sim.fit import fit
 from migpool.sim.scenarios import Host, world_of
 from migpool.sim.simulate import downtime
 from migpool.units import MIB

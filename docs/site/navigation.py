@@ -19,6 +19,7 @@ GUIDES = [
     "docs/device-plugins",
     "docs/threading-models",
     "docs/sweeps",
+    "docs/links",
 ]
 REFERENCE = ["docs/reference/*", "docs/api/*", "docs/results", "docs/wire", "docs/vmsd*", "docs/glossary"]
 EXPLANATION = ["docs/architecture", "docs/machine", "docs/experiments", "docs/*"]

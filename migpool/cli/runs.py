@@ -114,6 +114,8 @@ def run_models(
             credentials(scenario.channels.tls, end, scenario.channels.tls_hostname)
     elif scenario.channels.transport == "unix":
         raise UsageError('two hosts have no UNIX socket in common: write transport = "tcp" in [channels]')
+    elif scenario.link.imposed:
+        raise UsageError("two hosts have a link of their own: write impose = false in [link]")
     screen = console_for(sys.stderr)
     with (
         _hosts(apart) as hosts,

@@ -15,6 +15,7 @@ from migpool.core.machine import Slot
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.migration.states import State
+from migpool.transport.tcp_use import TcpUse
 from migpool.wire.returnpath import DIGEST_SIZE
 
 
@@ -103,6 +104,7 @@ class SideReport:
         waited: whether the error is that something did not come in time, or only shows that.
         traceback: of what a device raised that it must not; empty without one.
         exchanges: by which the clocks of two hosts can be related.
+        connections: how the source used each of its TCP connections; those of the destination are not told.
     """
 
     side: Side
@@ -126,6 +128,7 @@ class SideReport:
     waited: bool = False
     traceback: str = ""
     exchanges: tuple[Exchange, ...] = ()
+    connections: tuple[TcpUse, ...] = ()
 
     @property
     def precopied(self) -> int:
@@ -151,23 +154,22 @@ class SideReport:
 
 
 def boot_id() -> bytes:
-    """16 bytes that two processes have in common if their CLOCK_MONOTONIC is one.
+    """16 bytes that two processes share just if they share CLOCK_MONOTONIC: this kernel's boot id.
 
-    They come of the kernel's boot id and of the time namespace, in which that clock may be another one. Random where
-    either is not known, so that no two hosts seem to be one.
+    In a time namespace in which that clock is shifted it is another one. Where there is none it is random, so that no
+    two hosts seem to be one.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return hashlib.sha256(f"{uuid.UUID(boot)} {_time_namespace()}".encode()).digest()[:16]
+        boot = uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
     except (OSError, ValueError):
         return uuid.uuid4().bytes
-
-
-def _time_namespace() -> str:
     try:
-        return str(Path("/proc/self/ns/time").readlink())
-    except FileNotFoundError:  # a kernel that has none
-        return ""
+        # The namespace of the processes that it starts, which is its own unless it has just made one.
+        shifts = dict(line.split(maxsplit=1) for line in Path("/proc/self/timens_offsets").read_text().splitlines())
+        shift = " ".join(shifts["monotonic"].split())
+    except (OSError, ValueError, KeyError):
+        return boot.bytes
+    return boot.bytes if shift == "0 0" else uuid.uuid5(boot, shift).bytes
 
 
 def peak_rss() -> int:

@@ -74,6 +74,10 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         channels=scenario.channels.count,
         channel_rate=host.channel_rate,
         link_rate=scenario.link.rate or host.link_rate,
+        latency=scenario.link.delay,
+        jitter=scenario.link.jitter,
+        loss=scenario.link.loss,
+        mtu=scenario.link.mtu if scenario.link.imposed or scenario.link.delay else 0,
         chunk=chunk,
         rooms=rooms,
         base=host.base + 3 * host.call * len(profiles),  # they are quiesced, woken and started in turn

@@ -2,10 +2,10 @@
 
 Each job is a SimPy process that waits out its effects: a delay, a resource that others hold, an event of another job.
 Threads are such a resource: how many there are, and what they are kept for, the threading model itself says
-(``Scheduler.staffing``). Whose turn it is at a device, which devices have been loaded, what has come and
-how much room there is, is decided by the migration's own code (``migpool/migration/lanes.py``,
-``migpool/migration/load_order.py``, ``migpool/flow/``). Not simulated are what TCP makes of a link (its
-windows, its losses), pages of memory, and processors that are fewer than the threads that compute.
+(``Scheduler.staffing``). What TCP makes of a link is in ``migpool/sim/tcp.py``. Whose turn it is at a device, which
+devices have been loaded, what has come and how much room there is, is decided by the migration's own code
+(``migpool/migration/lanes.py``, ``migpool/migration/load_order.py``, ``migpool/flow/``). Not simulated are pages of
+memory, and processors that are fewer than the threads that compute.
 
 Guarantees:
 
@@ -78,6 +78,7 @@ from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
+from migpool.sim.tcp import Channel, goodput, lateness
 from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
 try:
@@ -143,7 +144,7 @@ def simulate(world: World) -> Simulated:
         MigpoolError: the jobs wait for each other.
         UsageError: the machine cannot be.
     """
-    return _Simulation(world).run()
+    return Migration(world).run()
 
 
 class _Arrivals:
@@ -171,23 +172,43 @@ def _crew(env: simpy.Environment, threads: int) -> simpy.Resource | None:
     return simpy.Resource(env, threads) if threads else None
 
 
-class _Simulation:
-    def __init__(self, world: World) -> None:
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What migrations that go on at the same time have in common.
+
+    Arguments:
+        env: their time.
+        link: theirs; whoever holds it sends.
+        crew: threads that save, for all of them; without them each has its own.
+    """
+
+    env: simpy.Environment
+    link: simpy.Resource
+    crew: simpy.Resource | None = None
+
+
+class Migration:
+    """One migration in virtual time. ``common``: what it has in common with others; ``None`` for one that is alone."""
+
+    def __init__(self, world: World, common: Common | None = None) -> None:
         self._world = world
-        self._env = env = simpy.Environment()
+        self._env = env = common.env if common else simpy.Environment()
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
         self._channels = simpy.Store(env)
         for number in range(world.channels):
-            self._channels.put(world.channel_rate / (1.0 if number else world.slow_channel))
+            self._channels.put(Channel(world.channel_rate / (1.0 if number else world.slow_channel), world))
         self._main = simpy.Resource(env)
-        self._link = simpy.Resource(env)
+        self._main_channel = Channel(world.channel_rate, world)
+        self._goodput = goodput(world)
+        self._link = common.link if common else simpy.Resource(env)
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
-        self._crews = {"save": _crew(env, world.savers), "load": _crew(env, world.loaders)}
+        saving = (common and common.crew) or _crew(env, world.savers)
+        self._crews = {"save": saving, "load": _crew(env, world.loaders)}
         self._takings = {"save": world.save_taking, "load": world.load_taking}
         self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
@@ -207,6 +228,9 @@ class _Simulation:
         self._changed = [env.event() for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
+        self._configs = 0  # that have been loaded, or are about to be
+        self._over = env.event()
+        self._submitting = 0
         self._held = self._most_held = self._early = self._most_early = 0
         self._ended = 0.0
         self._handlers = Handlers()
@@ -215,25 +239,38 @@ class _Simulation:
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
         KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
-        self._granting(self._windows.opening())
+        self._grant(self._windows.opening())
 
     def run(self) -> Simulated:
         world = self._world
         for _ in range(world.rounds):
             self._round()
         live = float(self._env.now)
+        stops = self._switch_over()
+        self._run_out()
+        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+
+    def within(self) -> _Process:
+        """The same without rounds, as a process of the common time; returns the downtime in seconds."""
+        began = float(self._env.now)
+        yield self._env.timeout(self._world.base + sum(profile.stop for profile in self._world.devices))
+        self._switch_over()
+        yield self._over
+        return self._ended - began
+
+    def _switch_over(self) -> float:
+        """Begin the jobs of both ends, the devices being stopped; returns how long their stops took."""
         self._lanes.begin_at(dict(enumerate(self._following)))
-        stops = sum(profile.stop for profile in world.devices)
+        stops = sum(profile.stop for profile in self._world.devices)
         # A device that reads ahead begins as soon as it has been stopped, before the others have.
-        begin = live - stops
-        for number, profile in enumerate(world.devices):
+        begin = float(self._env.now) - stops
+        for number, profile in enumerate(self._world.devices):
             begin += profile.stop
             self._produced[number] = begin
         jobs, sections = self._crossing.jobs, self._crossing.sections
         self._begin("save", self._submitted(jobs, "save"), self._save_sections(sections))
         self._begin("load", self._submitted(jobs, "load"), self._load_sections(sections))
-        self._run_out()
-        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+        return stops
 
     def _round(self) -> None:
         alive = [slot for slot in self._machine.iterable if self._world.devices[slot.number].live]
@@ -284,6 +321,7 @@ class _Simulation:
         """Have one end's migration thread submit its jobs, and do ``then`` what is its own."""
         listed = list(jobs)
         self._waiting.update(name for name, _ in listed)
+        self._submitting += 1
         self._env.process(self._submit(listed, side, then))
 
     def _submit(self, jobs: Iterable[tuple[str, Steps]], side: _Side, then: _Process | None) -> _Process:
@@ -300,6 +338,12 @@ class _Simulation:
                 self._env.process(self._staffed(free, crew, name, steps, side))
         if then is not None:
             yield from then
+        self._submitting -= 1
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        if not self._waiting and not self._submitting and not self._over.triggered:
+            self._over.succeed()
 
     def _staffed(self, free: Request, crew: simpy.Resource, name: str, steps: Steps, side: _Side) -> _Process:
         """A job on a thread, once one is free."""
@@ -328,6 +372,7 @@ class _Simulation:
                 answer = yield from self._perform(effect, side)
         self._waiting.discard(name)
         self._ended = max(self._ended, float(self._env.now))
+        self._look_for_the_end()
 
     def _save_sections(self, slots: Sequence[Slot]) -> _Process:
         """The source's migration thread, when it has submitted the jobs."""
@@ -385,7 +430,8 @@ class _Simulation:
                 yield from self._locked(effect, side, profile.save_config)
                 return effect.slot.device.save_config()
             case LoadConfig():
-                yield from self._locked(effect, side, profile.load_config)
+                before, self._configs = self._configs, self._configs + 1
+                yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
                 self._following[number] = index
             case Release():
@@ -468,29 +514,38 @@ class _Simulation:
         if isinstance(effect, SendSection):
             with self._main.request() as main:
                 yield main
-                yield from self._cross(len(effect.config), self._world.channel_rate)
-            self._later(lambda: self._sections.put((slot, effect.config)))
+                yield from self._cross(len(effect.config), self._main_channel)
+            self._later(lambda: self._sections.put((slot, effect.config)), len(effect.config))
             return
         piece = self._sent(effect)
-        rate: float = yield self._channels.get()
-        yield from self._cross(piece.length or len(piece.payload), rate)
-        self._channels.put(rate)
-        self._later(lambda: self._arrive(slot, piece))
+        channel: Channel = yield self._channels.get()
+        size = piece.length or len(piece.payload)
+        yield from self._cross(size, channel)
+        self._channels.put(channel)
+        self._later(lambda: self._arrive(slot, piece), size)
 
-    def _later(self, happen: Callable[[], object]) -> None:
-        """What the other end sees, once it has come there."""
+    def _later(self, happen: Callable[[], object], size: int = 1) -> None:
+        """What the other end sees, once all of ``size`` bytes have come there."""
         if not self._world.latency:
             happen()
             return
-        self._env.process(self._arriving(happen))
+        self._env.process(self._arriving(happen, lateness(self._world, size)))
 
-    def _arriving(self, happen: Callable[[], object]) -> _Process:
-        yield self._env.timeout(self._world.latency)
+    def _arriving(self, happen: Callable[[], object], late: float) -> _Process:
+        yield self._env.timeout(late)
         happen()
 
-    def _cross(self, size: int, rate: float) -> _Process:
-        yield self._env.timeout(size / rate)
-        yield from self._hold(self._link, size / self._world.link_rate)
+    def _cross(self, size: int, channel: Channel) -> _Process:
+        yield self._env.timeout(size / channel.rate)
+        while size > 0:
+            room, until = channel.room(float(self._env.now))
+            if not room:
+                yield self._env.timeout(max(0.0, until - float(self._env.now)))
+                continue
+            flight = min(size, room)
+            channel.send(flight)
+            yield from self._hold(self._link, flight / self._goodput)
+            size -= flight
 
     def _sent(self, effect: Send | SendAhead | SendPart) -> _Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""

@@ -31,6 +31,7 @@ class Profile:
         write: how long all of it takes to be written.
         stop: from running to stopped; devices stop one after the other.
         load_config: of its config, under ``load_lock``.
+        load_growth: what each config that was loaded before adds to that.
         shared: what devices of one host do one at a time.
         way: how its state crosses.
         lanes: how many jobs save it at once; of a tagged device, its engines, which load it at once, too.
@@ -50,6 +51,7 @@ class Profile:
     write: float = 0.0
     stop: float = 0.0
     load_config: float = 0.0
+    load_growth: float = 0.0
     shared: Shared = "nothing"
     way: Way = "iterable"
     lanes: int = 1
@@ -83,6 +85,9 @@ class World:
         slow_channel: how many times slower the first channel is than the others.
         rounds: how many rounds of ``live`` state go before the machine stops.
         latency: how long anything is under way, in either direction, in seconds.
+        jitter: by how much longer or shorter a packet may be, in seconds.
+        loss: of each packet, a probability.
+        mtu: the largest packet; 0: the link takes bytes, not packets.
         save_taking, load_taking: how each end's threading model takes jobs; see
             :class:`~migpool.schedulers.base.Staffing`.
         config_load: when the configs of iterable devices are loaded: with their own state, or once all have theirs.
@@ -102,6 +107,9 @@ class World:
     slow_channel: float = 1.0
     rounds: int = 0
     latency: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    mtu: int = 0
     save_taking: Taking = "queue"
     load_taking: Taking = "queue"
     config_load: ConfigLoad = "as-loaded"

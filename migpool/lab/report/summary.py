@@ -9,6 +9,7 @@ from statistics import median, median_low
 from typing import Final, NamedTuple
 
 from migpool.lab.analysis.why import representatives
+from migpool.lab.report import link
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration, format_share
 
@@ -151,6 +152,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
         ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
         ("Clocks", next((run.clocks for run in reversed(runs) if run.clocks), "")),
         ("Pre-copy", _precopied(runs)),
+        *link.facts(runs, [runs[place] for place in representatives(runs)]),
     ]
     if (bound := result.lower_bound) is not None:
         limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from migpool.core.trace import Span
 from migpool.migration.report import Exchange, SideReport
 from migpool.units import format_duration
+
+EXCHANGES: Final = 16
+"""Messages there and back by which two hosts' clocks are related."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +60,22 @@ def on_one_clock(source: SideReport, destination: SideReport) -> tuple[SideRepor
     """Both reports by the source's clock.
 
     Returns:
-        The reports, and how the clocks stood; both as they were and ``None`` if there is one clock, or nothing relates
-        the two.
+        The reports, and how the clocks stood: ``None`` if there is one clock, or nothing but the estimate of when the
+        machine ran relates the two.
     """
-    clocks = relate(source.exchanges, destination.exchanges) if source.clock == "return-path" else None
-    if clocks is None:
+    if source.clock != "return-path":
         return source, destination, None
-
-    def shifted(time: int) -> int:
-        return time - clocks.ahead if time else 0
-
-    there = replace(
-        destination,
-        began=shifted(destination.began),
-        stopped=shifted(destination.stopped),
-        running=shifted(destination.running),
-        ended=shifted(destination.ended),
-        spans=tuple(_moved(span, clocks.ahead) for span in destination.spans),
-    )
-    return replace(source, running=there.running or source.running, clock="exchanges"), there, clocks
+    clocks = relate(source.exchanges, destination.exchanges)
+    if clocks is None:
+        if source.running and destination.running:
+            # The one moment that is known on both: by the destination's own clock, and as the return path tells it.
+            destination = _moved(destination, destination.running - source.running)
+        return source, destination, None
+    destination = _moved(destination, clocks.ahead)
+    return replace(source, running=destination.running or source.running, clock="exchanges"), destination, clocks
 
 
-def _moved(span: Span, ahead: int) -> Span:
-    return replace(span, begin=span.begin - ahead, end=span.end - ahead)
+def _moved(report: SideReport, ahead: int) -> SideReport:
+    spans = tuple(replace(span, begin=span.begin - ahead, end=span.end - ahead) for span in report.spans)
+    times = {name: at - ahead for name in ("began", "stopped", "running", "ended") if (at := getattr(report, name))}
+    return replace(report, spans=spans, **times)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from migpool.device import Side
 from migpool.errors import MigpoolError, UsageError
 from migpool.lab.run.child import READ_SIZE
+from migpool.lab.run.clocks import EXCHANGES
 from migpool.lab.run.local_process import PATIENCE, LocalProcess
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ ANSWER_LIMIT: Final = 15.0
 """Seconds for a worker to answer; it looks oftener than that."""
 LOOK: Final = 0.2
 """Seconds for which a worker waits for what the process says, before it says that there was nothing."""
-EXCHANGES: Final = 16
-"""Messages there and back by which the hosts' clocks are related."""
 
 
 def connected(address: str, limit: float = CONNECT_LIMIT) -> Client:

@@ -33,20 +33,27 @@ class SideProcess(Protocol):
 
 
 class LocalProcess:
-    """A process of this host, started; the leader of a session of its own."""
+    """A process of this host, started; the leader of a session of its own.
 
-    def __init__(self) -> None:
+    Arguments:
+        network: a descriptor of the network namespace that it is to enter; ``None``: it stays in this one.
+        offset: with that, how many seconds its clock is to be ahead.
+    """
+
+    def __init__(self, network: int | None = None, offset: float = 0.0) -> None:
+        place = [] if network is None else [network]
+        arguments = [str(network), str(offset)] if place else []
         with ExitStack() as undo:
             self.sock, theirs = socket.socketpair()
             undo.enter_context(self.sock)
             self._printed = undo.enter_context(tempfile.TemporaryFile())
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno())],
+                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno()), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=self._printed,
                     stderr=self._printed,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), *place),
                     start_new_session=True,
                 )
             undo.pop_all()

@@ -23,7 +23,9 @@ from typing import Any, Final, Protocol
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child import ControlChannel, Message
-from migpool.lab.run.clocks import Clocks, on_one_clock
+from migpool.lab.run.clocks import EXCHANGES, Clocks, on_one_clock
+from migpool.lab.run.link.process import RealLink
+from migpool.lab.run.link.use import LinkUse
 from migpool.lab.run.local_process import PATIENCE, LocalProcess, SideProcess
 from migpool.lab.run.long_calls import LongCall
 from migpool.lab.run.result import RoundResult
@@ -221,6 +223,7 @@ class PairResult:
         unbuilt: whether a side could not make its machine.
         calls: of devices, those that lasted for long when the first side ended.
         clocks: how the two hosts' clocks stood to each other, if there were two: the results are on the source's.
+        link: the one that was made for it.
     """
 
     source: SideOutcome
@@ -230,6 +233,7 @@ class PairResult:
     unbuilt: bool = False
     calls: tuple[LongCall, ...] = ()
     clocks: Clocks | None = None
+    link: LinkUse | None = None
 
     @property
     def both(self) -> tuple[SideResult, SideResult] | None:
@@ -273,16 +277,48 @@ class Hosts(Protocol):
         """What that process must know of its place; see the task in :mod:`migpool.lab.run.child`."""
 
 
+@dataclass(frozen=True, slots=True)
 class ThisHost:
-    """Both are on this host."""
+    """Both are on this host.
+
+    Arguments:
+        link: the one at whose ends they are.
+        offset: how many seconds the destination's clock is to be ahead.
+    """
+
+    link: RealLink | None = None
+    offset: float = 0.0
 
     def start(self, side: Side) -> SideProcess:
-        del side
-        return LocalProcess()
+        if self.link is None:
+            return LocalProcess()
+        return LocalProcess(self.link.networks[side], self.offset if side == "destination" else 0.0)
 
     def told(self, side: Side) -> dict[str, Any]:
         del side
-        return {}
+        if self.link is None:
+            return {}
+        # Nobody else is in the namespaces of a link.
+        return {"host": self.link.host, "insecure": True} | ({"exchanges": EXCHANGES} if self.offset else {})
+
+
+def _on_one_clock(pair: PairResult, offset: float) -> PairResult:
+    """The pair with the destination's times on the source's clock; ``offset``: how many seconds its own was ahead."""
+    ours, theirs, link = pair.source, pair.destination, pair.link
+    if ours.result is None or theirs.result is None:
+        return pair
+    source, destination = ours.result.report, theirs.result.report
+    if link is not None and source.stopped and destination.running:
+        truth = destination.running - round(offset * 1e9) - source.stopped
+        link = link.model_copy(update={"true_downtime_ms": truth / 1e6 if offset else None})
+    source, destination, clocks = on_one_clock(source, destination)
+    return replace(
+        pair,
+        source=replace(ours, result=replace(ours.result, report=source)),
+        destination=replace(theirs, result=replace(theirs.result, report=destination)),
+        link=link,
+        clocks=clocks,
+    )
 
 
 class ProcessPair:
@@ -291,17 +327,18 @@ class ProcessPair:
     Arguments:
         seed: the same at both ends.
         where: the scenario's file, for errors.
-        hosts: where they are.
+        hosts: where they are; ``None``: here, at the ends of the scenario's link if it is to be made.
     """
 
     def __init__(self, scenario: Scenario, model: str, seed: int, where: str, hosts: Hosts | None = None) -> None:
-        self._hosts = hosts or ThisHost()
+        self._hosts = hosts
         self._task: dict[str, Any] = {
             "scenario": scenario.model_dump(mode="json"),
             "model": model,
             "seed": seed,
             "where": where,
         }
+        self._link = scenario.link
         limits = scenario.limits
         self._limit = limits.peer + limits.connect + SPARE
         self._alone = limits.peer + PATIENCE
@@ -315,11 +352,17 @@ class ProcessPair:
             stop: asked as often; once it says true the migration is cancelled.
 
         Raises:
-            UsageError: a side refuses to begin, because of the scenario or the model.
+            UsageError: a side refuses to begin, because of the scenario or the model; or the link cannot be made.
         """
+        use = None
         with ExitStack() as stack:
-            destination = self._started("destination", stack)
-            source = self._started("source", stack)
+            hosts, link = self._hosts, None
+            if hosts is None and self._link.imposed:
+                link = RealLink(self._link, self._task["seed"])
+                stack.callback(link.end)
+            hosts = hosts or ThisHost(link, self._link.clock_offset)
+            destination = self._started("destination", hosts, stack)
+            source = self._started("source", hosts, stack)
             selector = stack.enter_context(selectors.DefaultSelector())
             for process in (source, destination):
                 selector.register(process.control.sock, selectors.EVENT_READ, process)
@@ -349,25 +392,23 @@ class ProcessPair:
                     source.give_up(limit)
                     destination.give_up(limit)
                     break
+            if link is not None:
+                use = link.use()
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
-        ours, theirs, clocks = source.ending(), destination.ending(), None
-        if ours.result is not None and theirs.result is not None:
-            here, there, clocks = on_one_clock(ours.result.report, theirs.result.report)
-            ours = replace(ours, result=replace(ours.result, report=here))
-            theirs = replace(theirs, result=replace(theirs.result, report=there))
-        return PairResult(
-            ours,
-            theirs,
+        result = PairResult(
+            source.ending(),
+            destination.ending(),
             bool(self._cancelled),
             tuple(source.rounds),
             source.unbuilt or destination.unbuilt,
             calls,
-            clocks,
+            link=use,
         )
+        return _on_one_clock(result, self._link.clock_offset)
 
-    def _started(self, side: Side, stack: ExitStack) -> ChildProcess:
-        child = ChildProcess(side, self._task | self._hosts.told(side), self._hosts.start(side))
+    def _started(self, side: Side, hosts: Hosts, stack: ExitStack) -> ChildProcess:
+        child = ChildProcess(side, self._task | hosts.told(side), hosts.start(side))
         stack.callback(child.end)
         return child
 

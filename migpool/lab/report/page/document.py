@@ -1,9 +1,9 @@
 """Puts the page together: one HTML file with its style, its script, its values and the plotting library inside.
 
-The library is plotly, as its Python package carries it. A content security policy in ``page.html`` forbids every
-request, so that a mistake cannot make one. The parts that are text are there without a script too. Text is escaped
-where it becomes HTML, in the values for the script (``_values``), and by the script where the library reads markup in
-labels.
+The library is plotly, as its Python package carries it; pages of one directory may share it as a file. A content
+security policy in ``page.html`` forbids every request but that, so that a mistake cannot make one. The parts that are
+text are there without a script too. Text is escaped where it becomes HTML, in the values for the script (``_values``),
+and by the script where the library reads markup in labels.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from migpool.units import format_duration, format_share
 from migpool.untrusted.text import printable, printable_values
 
 
-def document(results: Sequence[LabResult], title: str, before: LabResult | None = None) -> str:
+def document(results: Sequence[LabResult], title: str, before: LabResult | None = None, library: str = "") -> str:
     """The page.
 
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
         before: an earlier one, beside which the others are set.
+        library: the name of a file beside it that has the plotting library, for pages that share one; empty to have it
+            inside.
     """
     after = joined(results)
     parts = after if before is None else [*after, before]
@@ -50,26 +52,35 @@ def document(results: Sequence[LabResult], title: str, before: LabResult | None 
         parts="\n".join(sections),
         values=contents(parts),
         script=_own("page.js"),
+        library=library,
     )
 
 
-def assembled(*, title: str, description: str, parts: str, values: dict[str, JsonValue], script: str) -> str:
+def assembled(
+    *, title: str, description: str, parts: str, values: dict[str, JsonValue], script: str, library: str = ""
+) -> str:
     """A page of this project's form.
 
     Arguments:
         parts: HTML, in which every name is escaped.
         values: for the script, which finds what charts have in common before itself (``charts.js``).
+        library: as for :func:`document`.
     """
-    # It takes a moment to import, and only a page needs it.
-    from plotly.offline import get_plotlyjs
+    if library:
+        plotly, where = f'<script src="{escape(library)}"></script>', " 'self' file:"
+    else:
+        # It takes a moment to import, and only a page needs it.
+        from plotly.offline import get_plotlyjs
 
+        plotly, where = f"<script>{get_plotlyjs()}</script>", ""
     return Template(_own("page.html")).substitute(
         description=escape(description),
         title=escape(title),
         style=_own("page.css"),
         parts=parts,
         values=_values(values),
-        library=get_plotlyjs(),
+        library=plotly,
+        beside=where,
         script=_own("charts.js") + script,
     )
 
@@ -141,6 +152,11 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         yield Template(_own("charts.html")).substitute(part=name, models=models).rstrip("\n")
         if any(run.analysis is not None and run.analysis.memory for run in result.runs):
             yield f'<h3>The destination\'s memory</h3><div class="chart" id="{name}-memory"></div>'
+        if any(run.analysis is not None and run.link is not None for run in result.runs):
+            yield f'<h3>The link</h3><div class="chart" id="{name}-link"></div>'
+        if any(run.analysis is not None and run.connections for run in result.runs):
+            yield "<h3>Connections</h3>"
+            yield f'<div class="scroll"><table class="devices" id="{name}-connections"></table></div>'
         yield f'<h3>Devices</h3><div class="scroll"><table class="devices" id="{name}-devices"></table></div>'
     yield "<h3>What it rests on</h3><dl>"
     facts = [*foundations(result), *([("Runs", str(len(result.runs)))] if explained is None else [])]
