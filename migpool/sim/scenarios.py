@@ -80,7 +80,8 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         mtu=scenario.link.mtu if scenario.link.imposed or scenario.link.delay else 0,
         chunk=chunk,
         rooms=rooms,
-        base=host.base + 3 * host.call * len(profiles),  # they are quiesced, woken and started in turn
+        # They are quiesced, woken and started in turn.
+        base=host.base + sum(one.start + 3 * host.call for one in profiles),
         step=host.step,
         save_taking=saving.taking,
         load_taking=loading.taking,
@@ -139,4 +140,7 @@ def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline
         chunk=source.chunk,
         lock=reads or writes,
         read_slack=None if source.engines else source.read_slack,
+        start=destination.start,
+        channel=source.channel,
+        ram=source.memory,
     )

@@ -1,7 +1,11 @@
-"""``python -m tests.kernel``: boots Linux in QEMU and runs the tests of this directory there, on the driver mtty."""
+"""``python -m tests.kernel``: boots Linux in QEMU and runs the tests of this directory there, on the driver mtty.
+
+MIGPOOL_KERNEL=iommufd in the environment takes the kernel of tests/kernel/setup-iommufd instead of Debian's own.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,12 +13,14 @@ from pathlib import Path
 from tests.kernel.initramfs import build
 from tests.kernel.machine import boot
 
-FILES = Path(__file__).parents[2] / "build" / "kernel"
+KERNEL = os.environ.get("MIGPOOL_KERNEL", "kernel")
+SETUP = "tests/kernel/setup" if KERNEL == "kernel" else f"tests/kernel/setup-{KERNEL}"
+FILES = Path(__file__).parents[2] / "build" / KERNEL
 
 
 def main() -> int:
     if not (FILES / "stamp").exists():
-        print(f"no kernel in {FILES}: tests/kernel/setup brings it", file=sys.stderr)
+        print(f"no kernel in {FILES}: {SETUP} brings it", file=sys.stderr)
         return 1
     began = time.monotonic()
     initramfs = build(FILES)

@@ -102,6 +102,7 @@ def compare(
         str, typer.Option("--cluster", metavar="ADDRESS", help="With [cyan]--hosts[/]: the cluster's scheduler.")
     ] = "",
     insecure: options.InsecureOption = False,
+    fail_above: options.FailAbove = None,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
     _: options.Debug = False,
@@ -124,6 +125,8 @@ def compare(
       [cyan]migpool compare default --both-wires[/]   configs as sections, or as jobs over multifd
 
       [cyan]migpool compare many --hosts A B --cluster tcp://HOST:8786 --tls pki[/]   between two hosts
+
+      [cyan]migpool compare --models pool:4 --fail-above 500ms[/]   exit code 1 if any run took longer
     """
     invocation: Invocation = context.obj
     from migpool.cli.runs import Apart, run_models
@@ -154,5 +157,6 @@ def compare(
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn, tls, tls_hostname),
         variants=[way.also(wire) for way in ways for wire in wires],
         apart=Apart(cluster, hosts, insecure) if hosts else None,
+        allowed=options.longest_allowed(fail_above),
     )
     raise typer.Exit(code)
