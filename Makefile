@@ -9,6 +9,7 @@
 # make bench-compare BEFORE=commit  what became slower since, measured in turns; NOW=commit instead of the tree as it stands
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
+# make cluster sweeps and comparisons on Dask workers of this host, whose scheduler, workers and clients are killed
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make iommufd build a small Linux 6.12 that has iommufd, which Debian's has not (some minutes, then kept);
@@ -41,7 +42,7 @@ FUZZ_SECONDS ?= 60
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel iommufd browser model fuzz matrix freethreaded release container lock audit clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel iommufd browser model fuzz matrix freethreaded cluster release container lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -122,6 +123,10 @@ docs: $(READY)
 		--builder html . build/site
 	$(BIN)/pytest -q -m site tests/site
 	@echo "Open $(CURDIR)/build/site/index.html in a browser"
+
+cluster: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	$(BIN)/pytest -q -m cluster tests/sweeps tests/lab
 
 browser: $(READY) docs
 	tests/browser/setup

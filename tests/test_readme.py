@@ -27,7 +27,7 @@ from migpool import PoolFull, WorkerPool
 from migpool.device import DeviceContext
 from tests.docs.reference import commands, option_words
 from tests.support import ROOT
-from tests.support.commandline import Command, announced, here, scenario_file, started
+from tests.support.commandline import Command, announced, here, migpool, scenario_file, started
 from tests.support.making_vcpus import WITHOUT_KVM, WITHOUT_UNICORN
 from tests.support.monitors import fake_pair
 from tests.support.new_package import announce
@@ -48,6 +48,8 @@ NOT_RUN: Final = {
     "pip install": "needs a package index: the package is made known as an installer would",
     "migpool conformance my-device": "a minute of checks; tests/conformance has such a package checked under one model",
     "migpool vmsd diff --qemu": "needs two QEMUs: tests/streams/test_compare_programs.py has programs in their place",
+    "migpool lab sweep sweep.toml --cluster": "needs a Dask cluster: make cluster has one",
+    "migpool compare many --hosts": "needs a Dask cluster: make cluster has one",
     "migpool lab run": "takes from a minute to forty on a quiet machine; tests/experiments runs smaller experiments",
 }
 STREAM: Final = ROOT / "tests" / "data" / "qemu-streams" / "q35-rich.mig"
@@ -94,6 +96,7 @@ class World:
         for name in ("docs/results/2026-11-26", "results"):
             shutil.copytree(ROOT / "docs" / "results" / "2026-11-26", path / name)
         (path / "my.toml").write_text(block("# my.toml"))
+        (path / "sweep.toml").write_text(block("# sweep.toml"))
         (path / "my_package.py").write_text(block("class Clock"))
         points = tomllib.loads(block("# pyproject.toml"))["project"]["entry-points"]["migpool.devices"]
         lines = [f"{name} = {target}" for name, target in points.items()]
@@ -133,7 +136,9 @@ class World:
                 return  # the README sends to it itself
             what = "small" if arguments[0] == "record" else "vm.mig"
             arguments = ["send", what, "--to", f"tcp:127.0.0.1:{self._source}", *tls]
-        ended = here(*arguments, extra=self._environment)
+        # A sweep's own processes have a helper that stays for as long as the process that started them.
+        type_it = migpool if arguments[:2] == ["lab", "sweep"] else here
+        ended = type_it(*arguments, extra=self._environment)
         assert ended.code == 0, f"{words}: {ended.err}"
         while self._waiting:
             ended = self._waiting.pop().wait()

@@ -19,6 +19,7 @@ GUIDES = [
     "docs/vfio-user",
     "docs/device-plugins",
     "docs/threading-models",
+    "docs/sweeps",
     "docs/links",
 ]
 REFERENCE = ["docs/reference/*", "docs/api/*", "docs/results", "docs/wire", "docs/vmsd*", "docs/glossary"]

@@ -86,11 +86,16 @@ def write(path: Path, text: str) -> None:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
         sys.stdout.flush()
         return
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As :func:`write`, but never to standard output."""
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, "utf-8")
+            path.write_bytes(data)
         else:
-            _replace(path.resolve(), text.encode())
+            _replace(path.resolve(), data)
     except OSError as error:
         raise MigpoolError(f"{path} cannot be written: {error.strerror or error}") from None
 

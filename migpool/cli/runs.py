@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from rich.console import Console
@@ -30,6 +33,38 @@ from migpool.scenario.schema import load_scenario
 from migpool.transport.credentials import ENDS, credentials
 from migpool.units import count_of
 
+if TYPE_CHECKING:
+    from migpool.lab.run.cluster import TwoWorkers
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Two workers of a cluster, for the two sides.
+
+    Arguments:
+        cluster: the scheduler's address.
+        hosts: the source's worker and the destination's: names or addresses.
+        insecure: whether the destination listens where strangers can connect.
+    """
+
+    cluster: str
+    hosts: tuple[str, str]
+    insecure: bool
+
+
+@contextmanager
+def _hosts(apart: Apart | None) -> Iterator[TwoWorkers | None]:
+    if apart is None:
+        yield None
+        return
+    from migpool.lab.run.cluster import TwoWorkers, connected
+
+    client = connected(apart.cluster)
+    try:
+        yield TwoWorkers(client, apart.hosts, insecure=apart.insecure)
+    finally:
+        client.close(timeout=5)
+
 
 def run_models(
     invocation: Invocation,
@@ -46,6 +81,7 @@ def run_models(
     tuning: Tuning,
     variants: Sequence[Variant] = (Variant(),),
     allowed: float = inf,
+    apart: Apart | None = None,
 ) -> int:
     """Make the runs and return the exit code.
 
@@ -55,6 +91,7 @@ def run_models(
         tuning: what of the scenario is to be otherwise.
         variants: in what ways each model is to be run.
         allowed: how long a downtime may be, in seconds, for the exit code to be 0.
+        apart: the two workers on which the sides are to be; ``None``: both here.
         default_report: whether to write a report to its usual place if ``report_file`` is not given.
 
     Raises:
@@ -72,14 +109,20 @@ def run_models(
         scenario.seed if seed is None else seed,
         variants,
     )
-    for end in ENDS:
-        credentials(scenario.channels.tls, end, scenario.channels.tls_hostname)
-    lab = Lab(scenario, scenario_name)
+    if apart is None:
+        for end in ENDS:
+            credentials(scenario.channels.tls, end, scenario.channels.tls_hostname)
+    elif scenario.channels.transport == "unix":
+        raise UsageError('two hosts have no UNIX socket in common: write transport = "tcp" in [channels]')
+    elif scenario.link.imposed:
+        raise UsageError("two hosts have a link of their own: write impose = false in [link]")
     screen = console_for(sys.stderr)
     with (
+        _hosts(apart) as hosts,
         Interrupt(lambda line: screen.print(f"migpool: {line}", markup=False, highlight=False)) as interrupt,
         watching(screen, len(planned)) as watcher,
     ):
+        lab = Lab(scenario, scenario_name, hosts)
         lab.make(planned, _Logging(watcher), interrupt)
         came = interrupt()
     result = lab.result()

@@ -21,7 +21,7 @@ from migpool.lab.findings import device_costs, lab_result, least_costs, run_resu
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
 from migpool.lab.run.long_calls import Told
-from migpool.lab.run.processes import Observed, PairResult, ProcessPair
+from migpool.lab.run.processes import Hosts, Observed, PairResult, ProcessPair
 from migpool.lab.run.result import LabResult, LowerBound, RunResult, round_line
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario
@@ -109,9 +109,15 @@ def plan(models: Sequence[str], repeats: int, seed: int, variants: Sequence[Vari
 
 
 class Lab:
-    """Makes runs, and keeps what the result needs of them. ``where``: the scenario's file, for errors."""
+    """Makes runs, and keeps what the result needs of them.
 
-    def __init__(self, scenario: Scenario, where: str) -> None:
+    Arguments:
+        where: the scenario's file, for errors.
+        hosts: where the two sides are; ``None``: both here.
+    """
+
+    def __init__(self, scenario: Scenario, where: str, hosts: Hosts | None = None) -> None:
+        self._hosts = hosts
         self._scenario = scenario
         self._where = where
         self.runs: list[Run] = []
@@ -131,7 +137,7 @@ class Lab:
             watcher.began(one)
             migration = self._scenario.migration.model_copy(update=dict(one.variant.changes))
             scenario = self._scenario.model_copy(update={"migration": migration})
-            processes = ProcessPair(scenario, one.model, one.seed, self._where)
+            processes = ProcessPair(scenario, one.model, one.seed, self._where, self._hosts)
             pair = processes.run(partial(watcher.observed, one), stop)
             self.cancelled = pair.cancelled
             run = Run(one, pair, run_result(one.label, one.repeat, one.seed, pair))

@@ -54,6 +54,7 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         link=_seen_from(pair),
         warnings=_warnings(pair),
         error=pair.error,
+        clocks="" if pair.clocks is None else str(pair.clocks),
     )
     return _with_sides(found, *(None if side is None else side.report for side in (source, destination)))
 
@@ -238,7 +239,7 @@ def precopy_saving(source: SideReport, destination: SideReport | None = None) ->
         The estimate; ``None`` if nothing was pre-copied, or no such device had any state left to measure by. A device
         that had none left is not counted.
     """
-    clocked = destination is not None and source.clock == "monotonic"
+    clocked = destination is not None and source.clock in ("monotonic", "exchanges")
     moving = _moving(source, destination if clocked else None)
     alone = 0.0
     known = False

@@ -31,7 +31,7 @@ from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import LoadHandlers
-from migpool.migration.report import DeviceReport, boot_id, digest_of
+from migpool.migration.report import DeviceReport, Exchange, boot_id, digest_of
 from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, ReturnPathWriter
 from migpool.migration.section_loader import LiveRounds, SectionLoader
 from migpool.migration.sections import MachineSchema
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 HASTE = 0.6
 """The destination knows what is missing, so it gives up a little earlier than the source, which would only say that."""
+MOST_EXCHANGES = 64
+"""Of which times are kept: a source may ask for ever."""
 GOODBYE = 2.0
 """Seconds for the source to close the connection after the last word."""
 
@@ -109,6 +111,7 @@ class Destination(Endpoint):
         self._accepted = False
         # Atomic: each store and look-up; a device has one job a round.
         self._following: dict[int, int] = {}
+        self._answered: list[Exchange] = []
         self._memory: RamDestination | None = None
         self._gave_up: PeerGone | None = None
 
@@ -331,6 +334,9 @@ class Destination(Endpoint):
             self._return_path.answer(Digest(slot.number, digest))
         self._return_path.answer(Shut(0))
 
+    def _exchanges(self) -> list[Exchange]:
+        return self._answered
+
     # ------------------------------------------------------------------ the items of the main channel
 
     def _take(self, item: StreamEvent) -> None:
@@ -401,7 +407,10 @@ class Destination(Endpoint):
                 if not iterable:
                     self._return_path.answer(SwitchoverAck())
         elif kind is CommandKind.PING:
-            self._return_path.answer(Pong(ping_value(item)))
+            value, now = ping_value(item), time.monotonic_ns()
+            self._return_path.answer(Pong(value))
+            if len(self._answered) < MOST_EXCHANGES:
+                self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
             if self._live:

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Final, TypedDict
 
 from migpool.core.buffers import BufferPool
@@ -20,7 +20,7 @@ from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded
-from migpool.migration.report import DeviceReport, SideReport, peak_rss
+from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
@@ -245,8 +245,13 @@ class Endpoint(ABC):
             peer_gone=isinstance(error, PeerGone),
             waited=isinstance(error, PeerError | TimeLimitExceeded),
             traceback=traceback_of(error),
+            exchanges=tuple(self._exchanges()),
             connections=self._tcp,
         )
+
+    def _exchanges(self) -> Iterable[Exchange]:
+        """PINGs and their answers, as this side saw them."""
+        return ()
 
     def _note_memory(self, pool: BufferPool) -> None:
         self._budget = pool.limit * pool.size

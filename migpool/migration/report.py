@@ -7,6 +7,7 @@ import resource
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from migpool.core import returned
 from migpool.core.calls import of
@@ -61,6 +62,20 @@ class DeviceReport:
         return self.bytes - self.bytes_before_stop
 
 
+class Exchange(NamedTuple):
+    """A PING and its PONG, as one side saw them.
+
+    Arguments:
+        value: which.
+        begin: when it was asked at the source, or answered at the destination, by that side's clock in nanoseconds.
+        end: when the answer was heard at the source; at the destination the same as ``begin``.
+    """
+
+    value: int
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class SideReport:
     """One side of a migration. Times are CLOCK_MONOTONIC in nanoseconds, 0 where it did not come to that.
@@ -73,8 +88,9 @@ class SideReport:
         stopped: when the source began to stop the machine.
         running: when the destination had it running, on the clock of the side that reports.
         ended: when everything was over.
-        clock: how ``running`` was had at the source: "monotonic" (one host, one clock) or "return-path" (the answer's
-            arrival less half a round trip); empty at the destination.
+        clock: how ``running`` was had at the source: "monotonic" (one host, one clock), "return-path" (the answer's
+            arrival less half a round trip), or "exchanges" (the destination's own word, by clocks that are related
+            afterwards); empty at the destination.
         bytes: sent or received on all channels, without headers of the multifd packets.
         threads_peak: the most threads that worked for the migration at once, the caller's included.
         budget: the memory budget in bytes.
@@ -87,6 +103,7 @@ class SideReport:
         peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
         waited: whether the error is that something did not come in time, or only shows that.
         traceback: of what a device raised that it must not; empty without one.
+        exchanges: by which the clocks of two hosts can be related.
         connections: how the source used each of its TCP connections; those of the destination are not told.
     """
 
@@ -110,6 +127,7 @@ class SideReport:
     peer_gone: bool = False
     waited: bool = False
     traceback: str = ""
+    exchanges: tuple[Exchange, ...] = ()
     connections: tuple[TcpUse, ...] = ()
 
     @property

@@ -38,7 +38,7 @@ from migpool.wire.returnpath import (
 )
 
 PING_VALUE = 1
-"""Of the one PING that a source sends."""
+"""Of the first PING that a source sends; those that relate the clocks count on from it."""
 NO_REASON = "the destination failed, and gives no reason"
 RUNS_THERE = "the machine runs at the destination, but"
 
@@ -58,6 +58,7 @@ class ReturnPath:
     Attributes:
         acknowledged: how often the destination has said that it is ready: when it is set up, and when it has loaded all
             initial data.
+        heard: when each PONG came, CLOCK_MONOTONIC in nanoseconds, by its value.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class ReturnPath:
         self._says_end = isinstance(sock, TlsSocket)
         self._proven_end = False
         self.welcome: Welcome | None = None
-        self.pong_at = 0
+        self.heard: dict[int, int] = {}
+        self._pings = {PING_VALUE}
         self.acknowledged = 0
         self.running: Running | None = None
         self.running_at = 0
@@ -122,6 +124,11 @@ class ReturnPath:
     def stop(self) -> None:
         """Have ``listen`` end at its next tick."""
         self._stopped = True
+
+    def expect_pong(self, value: int) -> None:
+        """A PING of this value is about to be sent."""
+        with self._news:
+            self._pings.add(value)
 
     def expect_running(self) -> None:
         """Everything but the stream's end has been sent: from now on the machine may run at the destination."""
@@ -209,8 +216,8 @@ class ReturnPath:
         match message:
             case Welcome():
                 self.welcome = message
-            case Pong():
-                self.pong_at = time.monotonic_ns()
+            case Pong(value):
+                self.heard[value] = time.monotonic_ns()
             case SwitchoverAck():
                 self.acknowledged += 1
             case Running():
@@ -246,8 +253,8 @@ class ReturnPath:
                 return f"the place of one of {self._devices} devices, each once, found {place}"
             case Welcome() if self.welcome is not None:
                 return "one WELCOME, found another"
-            case Pong(value) if value != PING_VALUE or self.pong_at:
-                return f"one answer to the PING {PING_VALUE}, found PONG {value}"
+            case Pong(value) if value not in self._pings or value in self.heard:
+                return f"one answer to each PING, found PONG {value}"
             case SwitchoverAck() if self.acknowledged > self._devices:
                 return f"one at the set-up and one a device, found more than {self._devices + 1}"
             case Failed() if self.failure:

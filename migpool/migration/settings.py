@@ -49,6 +49,7 @@ class Settings:
             then.
         tls_hostname: what the destination's certificate must be for, if not for the host that is connected to.
         insecure: whether to listen where strangers can connect, and take whatever process is at the other end.
+        exchanges: how many PINGs the source sends before the switchover, to relate the two hosts' clocks.
     """
 
     channels: int = 2
@@ -74,6 +75,7 @@ class Settings:
     tls: str = ""
     tls_hostname: str = ""
     insecure: bool = False
+    exchanges: int = 0
 
     @property
     def tick(self) -> float:

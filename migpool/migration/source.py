@@ -51,7 +51,7 @@ from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
-from migpool.migration.report import DeviceReport
+from migpool.migration.report import DeviceReport, Exchange
 from migpool.migration.return_path import PING_VALUE, ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, told
 from migpool.migration.save_handlers import Gates, SaveHandlers
@@ -127,6 +127,7 @@ class Source(Endpoint):
         self._verified: dict[int, bool] = {}
         self._linked = self._all_sent = False
         self._memory = None
+        self._asked: dict[int, int] = {}
         self._round_trip = 0
         self._connections: dict[str, socket.socket] = {}
 
@@ -145,6 +146,7 @@ class Source(Endpoint):
             self._return_path.wait("the destination's set-up", lambda: self._return_path.acknowledged > 0)
         self._states.happen(Event.CONNECTED)
         self._iterate()
+        self._relate_clocks()
         self._states.happen(Event.SWITCH_OVER)
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
@@ -212,10 +214,28 @@ class Source(Endpoint):
         return Configuration(self.machine.name, capabilities=capabilities or None, uuid=uuid)
 
     def _greet(self) -> None:
-        asked = time.monotonic_ns()
+        asked = self._asked[PING_VALUE] = time.monotonic_ns()
         self._main.write([open_return_path(), ping(PING_VALUE)])
-        self._return_path.wait("the first answer", lambda: bool(self._return_path.pong_at))
-        self._round_trip = self._return_path.pong_at - asked
+        heard = self._return_path.heard
+        self._return_path.wait("the first answer", lambda: PING_VALUE in heard)
+        self._round_trip = heard[PING_VALUE] - asked
+
+    def _relate_clocks(self) -> None:
+        """Ask the destination again and again, so that it is known what its clock says when this one says what.
+
+        One after the other: each is answered as soon as it comes, and the quickest answer says most.
+        """
+        for value in range(PING_VALUE + 1, PING_VALUE + 1 + self.settings.exchanges):
+            self._return_path.expect_pong(value)
+            self._asked[value] = time.monotonic_ns()
+            self._main.write(ping(value))
+            self._return_path.wait("an answer", partial(self._return_path.heard.__contains__, value))
+
+    def _exchanges(self) -> list[Exchange]:
+        if not self._asked:
+            return []
+        heard = self._return_path.heard
+        return [Exchange(value, asked, heard[value]) for value, asked in self._asked.items() if value in heard]
 
     def _agree_on_chunk(self) -> int:
         chunk = self.settings.chunk

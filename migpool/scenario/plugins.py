@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -85,10 +85,8 @@ def options_of(name: str) -> list[Options]:
     Raises:
         PluginError: there is no such plug-in, it is broken, or what it declares are no options.
     """
-    load_device_plugin(name)
-    (module,) = {point.module for point in entry_points(group=_GROUPS["device"], name=name)}
-    found: object = getattr(sys.modules[module], "OPTIONS", ())
-    tables = found if isinstance(found, list | tuple) else [found]
+    module, found = _beside(name, "OPTIONS")
+    tables = found if isinstance(found, list | tuple) else [] if found is None else [found]
     declared = [one for one in tables if isinstance(one, Options)]
     if len(declared) < len(tables):
         raise PluginError(
@@ -97,23 +95,33 @@ def options_of(name: str) -> list[Options]:
     return [one for one in declared if one.plugin == name]
 
 
-def outlines_of(name: str, context: DeviceContext) -> list[Outline]:
-    """What a plug-in's devices would be and take: what the function ``outlines`` beside its own returns.
-
-    Raises:
-        PluginError: there is no such plug-in, it is broken, or what it returns are no outlines.
-        UsageError: it has no such function: its devices cannot be simulated.
-        MigpoolError: it refuses.
-    """
+def _beside(name: str, attribute: str) -> tuple[str, object]:
+    """The module of a device plug-in's function, and what has that name in it; ``None`` if nothing has."""
     load_device_plugin(name)
     (module,) = {point.module for point in entry_points(group=_GROUPS["device"], name=name)}
-    function: object = getattr(sys.modules[module], "outlines", None)
+    return module, getattr(sys.modules[module], attribute, None)
+
+
+def outliner(name: str) -> Callable[[DeviceContext], list[Outline]]:
+    """What says what a plug-in's devices would be and take: the function ``outlines`` beside its own.
+
+    It raises as the plug-in's function does, and PluginError if what it returned are no outlines.
+
+    Raises:
+        PluginError: there is no such plug-in, or it is broken.
+        UsageError: it has no such function: its devices cannot be simulated.
+    """
+    module, function = _beside(name, "outlines")
     if not callable(function):
         raise UsageError(f"device plug-in {name!r} does not say what its devices take: they cannot be simulated")
-    found = list(function(context))
-    if not all(isinstance(one, Outline) for one in found):
-        raise PluginError(f"device plug-in {name!r}: {module}.outlines must return migpool.device.Outline alone")
-    return found
+
+    def outlined(context: DeviceContext) -> list[Outline]:
+        found = list(function(context))
+        if not all(isinstance(one, Outline) for one in found):
+            raise PluginError(f"device plug-in {name!r}: {module}.outlines must return migpool.device.Outline alone")
+        return found
+
+    return outlined
 
 
 def distribution(kind: Kind, name: str) -> str:

@@ -16,7 +16,7 @@ from migpool.device import DeviceContext, OptionValue, Outline, Side
 from migpool.errors import MigpoolError, ScenarioError, UsageError
 from migpool.flow.window import rooms_for
 from migpool.scenario.model_names import Model
-from migpool.scenario.plugins import outlines_of
+from migpool.scenario.plugins import outliner
 from migpool.scenario.schema import DeviceEntry, Scenario
 from migpool.schedulers.base import Staffing
 from migpool.sim.world import Profile, Shared, Way, World
@@ -35,6 +35,7 @@ class Host:
         link_rate: of all channels together, where the scenario says nothing.
         step: what a wait costs besides the wait, in Python code of which a process runs one thread at a time; seconds.
         base: what the downtime has besides its devices and jobs, in seconds.
+        call: what each call of a device costs that quiesces, stops, wakes or starts it, besides what it says; seconds.
         config: what the config of a device costs besides what its device says, to save and to load, in seconds.
     """
 
@@ -42,6 +43,7 @@ class Host:
     link_rate: float = 6e9
     step: float = 10e-6
     base: float = 1.5e-3
+    call: float = 200e-6
     config: float = 150e-6
 
 
@@ -78,7 +80,8 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         mtu=scenario.link.mtu if scenario.link.imposed or scenario.link.delay else 0,
         chunk=chunk,
         rooms=rooms,
-        base=host.base + sum(one.start for one in profiles),
+        # They are quiesced, woken and started in turn.
+        base=host.base + sum(one.start + 3 * host.call for one in profiles),
         step=host.step,
         save_taking=saving.taking,
         load_taking=loading.taking,
@@ -106,7 +109,10 @@ def _profiles(scenario: Scenario, entry: DeviceEntry, host: Host, where: str) ->
 @lru_cache(KEPT)
 def _outlines(plugin: str, options: str, count: int, side: Side) -> tuple[Outline, ...]:
     given = cast("dict[str, OptionValue]", json.loads(options))
-    return tuple(outlines_of(plugin, DeviceContext(side, given, count)))
+    return tuple(_outliner(plugin)(DeviceContext(side, given, count)))
+
+
+_outliner = lru_cache(outliner)
 
 
 def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline, destination: Outline) -> Profile:
@@ -122,7 +128,7 @@ def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline
         size=source.size,
         read=source.costs.read,
         write=destination.costs.write,
-        stop=source.costs.stop,
+        stop=source.costs.stop + host.call,
         save_config=source.costs.save_config + host.config,
         load_config=destination.costs.load_config + host.config,
         shared=shared,

@@ -15,7 +15,7 @@ from migpool.schedulers.pool import PoolScheduler
 from migpool.sim.scenarios import Host, world_of
 from migpool.sim.simulate import Profile, World, downtime
 
-FREE = Host(channel_rate=1e15, link_rate=1e15, step=0.0, base=0.0, config=0.0)
+FREE = Host(channel_rate=1e15, link_rate=1e15, step=0.0, base=0.0, call=0.0, config=0.0)
 MIB = 1 << 20
 
 

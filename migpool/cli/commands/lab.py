@@ -11,11 +11,13 @@ from typing import Annotated
 
 import typer
 
+from migpool.cli.commands.sweep import sweep
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.units import count_of
 
 app = group(__doc__ or "")
+app.command("sweep")(sweep)
 
 
 def complete_experiment(incomplete: str) -> list[str]:

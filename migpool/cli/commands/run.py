@@ -94,6 +94,14 @@ def compare(
             show_default=False,
         ),
     ] = False,
+    hosts: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--hosts", metavar="A B", help="Workers of a Dask cluster: the source's, and the destination's."),
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="ADDRESS", help="With [cyan]--hosts[/]: the cluster's scheduler.")
+    ] = "",
+    insecure: options.InsecureOption = False,
     fail_above: options.FailAbove = None,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
@@ -116,16 +124,22 @@ def compare(
 
       [cyan]migpool compare default --both-wires[/]   configs as sections, or as jobs over multifd
 
+      [cyan]migpool compare many --hosts A B --cluster tcp://HOST:8786 --tls pki[/]   between two hosts
+
       [cyan]migpool compare --models pool:4 --fail-above 500ms[/]   exit code 1 if any run took longer
     """
     invocation: Invocation = context.obj
-    from migpool.cli.runs import run_models
+    from migpool.cli.runs import Apart, run_models
     from migpool.errors import UsageError
     from migpool.lab.comparison import BOTH_WAYS, BOTH_WIRES, Variant
     from migpool.scenario.model_names import parse_models
 
     if no_report and report_file is not None:
         raise UsageError("--report and --no-report say the opposite: give one of them")
+    if bool(hosts) is not bool(cluster):
+        raise UsageError("--hosts and --cluster belong together: give the two workers and the scheduler's address")
+    if insecure and not hosts:
+        raise UsageError("--insecure is for --hosts: on this host no stranger can connect")
     ways: Sequence[Variant] = BOTH_WAYS if both_ways else (Variant(),)
     wires: Sequence[Variant] = BOTH_WIRES if both_wires else (Variant(),)
     names = [one.name for one in parse_models(models)] if models else []
@@ -142,6 +156,7 @@ def compare(
         seed=seed,
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn, tls, tls_hostname),
         variants=[way.also(wire) for way in ways for wire in wires],
+        apart=Apart(cluster, hosts, insecure) if hosts else None,
         allowed=options.longest_allowed(fail_above),
     )
     raise typer.Exit(code)

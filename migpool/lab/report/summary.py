@@ -150,6 +150,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
         ("Not compared", "" if result.machine is None else _uncompared(runs)),
         ("Host", "" if result.machine is None else str(result.machine)),
         ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
+        ("Clocks", next((run.clocks for run in reversed(runs) if run.clocks), "")),
         ("Pre-copy", _precopied(runs)),
         *link.facts(runs, [runs[place] for place in representatives(runs)]),
     ]
@@ -165,6 +166,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
 
 _CLOCKS: Final = {
     "monotonic": "one for both sides (CLOCK_MONOTONIC)",
+    "exchanges": "the destination's, related to the source's by messages there and back",
     "return-path": "the source's; the answer's arrival less half a round trip",
 }
 

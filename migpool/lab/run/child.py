@@ -4,7 +4,8 @@ Started by :mod:`migpool.lab.run.processes`; FD is its end of the connection, ov
 JSON object a line::
 
     parent                                     child
-      {"task": {...}}                  ->        side, scenario, model, seed, where
+      {"task": {...}}                  ->        side, scenario, model, seed, where; of two hosts: the destination's
+                                                 host, insecure, exchanges
       {"address": "tcp:127.0.0.1:34567"} ->      to the source: where the destination listens
       {"cancel": true}                 ->        once
                                        <-        {"state": "setup"} ...
@@ -177,11 +178,11 @@ class Child:
             task["seed"],
             self._where(scenario, undo),
             where=task["where"],
+            insecure=task.get("insecure", False),
+            exchanges=task.get("exchanges", 0),
             watch=lambda state: self._control.send({"state": state.value}),
             listening=lambda address: self._control.send({"listening": str(address)}),
             progress=lambda done: self._control.send({"round": RoundResult.of(done).model_dump()}),
-            # Nobody else is in the namespaces of a link.
-            insecure="host" in task,
         )
 
     def _where(self, scenario: Scenario, undo: ExitStack) -> Address:

@@ -11,27 +11,22 @@ Guarantees:
 
 from __future__ import annotations
 
-import os
 import selectors
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child import ControlChannel, Message
-from migpool.lab.run.clocks import on_source_clock
+from migpool.lab.run.clocks import EXCHANGES, Clocks, on_one_clock
 from migpool.lab.run.link.process import RealLink
 from migpool.lab.run.link.use import LinkUse
+from migpool.lab.run.local_process import PATIENCE, LocalProcess, SideProcess
 from migpool.lab.run.long_calls import LongCall
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
@@ -47,12 +42,8 @@ CANCEL_LIMIT: Final = 10.0
 """Seconds that a cancel in order may take."""
 CANCEL_ALONE: Final = 1.0
 """Seconds that the destination has to notice by itself that the source was cancelled, before it is cancelled too."""
-PATIENCE: Final = 5.0
-"""Seconds between asking and telling, and between telling and killing."""
 CALLS: Final = 3
 """Calls that last for long that an error names."""
-LAST_WORDS: Final = 3
-"""Lines of what a process printed before it broke that are repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +84,7 @@ class ChildProcess:
 
     Arguments:
         task: what it is told; see :mod:`migpool.lab.run.child`.
-        link: the one that it is at an end of.
-        offset: how many seconds its clock is to be ahead.
-        threads: those that the migrations of its host have together.
+        process: its process; ended by :meth:`end`.
 
     Attributes:
         state, bytes, rounds, warnings: what it told of so far; the state is the last one.
@@ -108,15 +97,9 @@ class ChildProcess:
         unbuilt: whether its machine could not be made.
     """
 
-    def __init__(
-        self,
-        side: Side,
-        task: Message,
-        link: RealLink | None = None,
-        offset: float = 0.0,
-        threads: HostThreads | None = None,
-    ) -> None:
+    def __init__(self, side: Side, task: Message, process: SideProcess) -> None:
         self.side = side
+        self._process = process
         self.state = State.NONE
         self.bytes = 0
         self.rounds: list[RoundResult] = []
@@ -129,24 +112,7 @@ class ChildProcess:
         self.unbuilt = False
         self._learnt = self._freed = self.asked = False
         self._entered: list[tuple[Side, State]] = []
-        with ExitStack() as undo:
-            ours, theirs = socket.socketpair()
-            undo.enter_context(ours)
-            self._printed = undo.enter_context(tempfile.TemporaryFile())
-            networks = [] if link is None else [link.networks[side]]
-            with theirs:
-                place = [str(network) for network in networks] + [str(offset)] * len(networks)
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno()), *place],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._printed,
-                    stderr=self._printed,
-                    pass_fds=(theirs.fileno(), *networks, *((threads.reading, threads.writing) if threads else ())),
-                    env={**os.environ, **threads.environment()} if threads else None,
-                    start_new_session=True,
-                )
-            undo.pop_all()
-        self.control = ControlChannel(ours)
+        self.control = ControlChannel(process.sock)
         self.control.send({"task": task | {"side": side}})
 
     def hear(self) -> None:
@@ -214,27 +180,16 @@ class ChildProcess:
         return replace(outcome, freed=self._freed, warnings=tuple(self.warnings))
 
     def _how_it_ended(self) -> str:
-        try:
-            status = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            return f"the {self.side} process said nothing more"
-        how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-        self._printed.seek(0)
-        lines = self._printed.read().decode(errors="replace").split("\n")
-        last = " | ".join([line.strip() for line in lines if line.strip()][-LAST_WORDS:])
-        return f"the {self.side} process ended without a result ({how})" + (f": {last}" if last else "")
+        how = self._process.how_it_ended()
+        return (
+            f"the {self.side} process ended without a result {how}"
+            if how
+            else (f"the {self.side} process said nothing more")
+        )
 
     def end(self) -> None:
         """See that the process is gone, and everything of it."""
-        # To the process the end of the connection is its parent's end: it cancels in order what it still does.
-        with self._printed:
-            for tell in (self.control.sock.close, self._process.terminate, self._process.kill):
-                tell()
-                try:
-                    self._process.wait(PATIENCE)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+        self._process.end()
         if self.listening.startswith("unix:"):
             # It removes its socket's directory itself, unless it was killed.
             shutil.rmtree(Path(Address.parse(self.listening).path).parent, ignore_errors=True)
@@ -268,6 +223,7 @@ class PairResult:
         cancelled: whether the run was cancelled from here.
         unbuilt: whether a side could not make its machine.
         calls: of devices, those that lasted for long when the first side ended.
+        clocks: how the two hosts' clocks stood to each other, if there were two: the results are on the source's.
         link: the one that was made for it.
     """
 
@@ -277,6 +233,7 @@ class PairResult:
     rounds: tuple[RoundResult, ...] = ()
     unbuilt: bool = False
     calls: tuple[LongCall, ...] = ()
+    clocks: Clocks | None = None
     link: LinkUse | None = None
 
     @property
@@ -311,30 +268,61 @@ class PairResult:
         return ""
 
 
-def _on_one_clock(pair: PairResult, offset: float) -> PairResult:
-    """The pair with the destination's times on the source's clock; ``offset``: how many seconds its own was ahead."""
-    if pair.both is None:
-        return pair
-    source, destination = (side.report for side in pair.both)
-    link = pair.link
-    if link is not None and source.stopped and destination.running:
-        truth = destination.running - round(offset * 1e9) - source.stopped
-        link = link.model_copy(update={"true_downtime_ms": truth / 1e6 if offset else None})
-    told = replace(pair.both[1], report=on_source_clock(source, destination))
-    return replace(pair, destination=replace(pair.destination, result=told), link=link)
+class Hosts(Protocol):
+    """Where the two processes of a run are."""
+
+    def start(self, side: Side) -> SideProcess:
+        """Start a side's process."""
+
+    def told(self, side: Side) -> dict[str, Any]:
+        """What that process must know of its place; see the task in :mod:`migpool.lab.run.child`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What runs at the same time have in common.
+class ThisHost:
+    """Both are on this host.
 
     Arguments:
-        link: the scenario's, made for all of them; ``None`` if there is none to be made.
-        threads: those of the source's host.
+        link: the one at whose ends they are.
+        offset: how many seconds the destination's clock is to be ahead.
+        threads: those that the migrations of the source's host have together.
     """
 
-    link: RealLink | None
-    threads: HostThreads
+    link: RealLink | None = None
+    offset: float = 0.0
+    threads: HostThreads | None = None
+
+    def start(self, side: Side) -> SideProcess:
+        network = None if self.link is None else self.link.networks[side]
+        if side == "source":
+            return LocalProcess(network, threads=self.threads)
+        return LocalProcess(network, self.offset)
+
+    def told(self, side: Side) -> dict[str, Any]:
+        del side
+        if self.link is None:
+            return {}
+        # Nobody else is in the namespaces of a link.
+        return {"host": self.link.host, "insecure": True} | ({"exchanges": EXCHANGES} if self.offset else {})
+
+
+def _on_one_clock(pair: PairResult, offset: float) -> PairResult:
+    """The pair with the destination's times on the source's clock; ``offset``: how many seconds its own was ahead."""
+    ours, theirs, link = pair.source, pair.destination, pair.link
+    if ours.result is None or theirs.result is None:
+        return pair
+    source, destination = ours.result.report, theirs.result.report
+    if link is not None and source.stopped and destination.running:
+        truth = destination.running - round(offset * 1e9) - source.stopped
+        link = link.model_copy(update={"true_downtime_ms": truth / 1e6 if offset else None})
+    source, destination, clocks = on_one_clock(source, destination)
+    return replace(
+        pair,
+        source=replace(ours, result=replace(ours.result, report=source)),
+        destination=replace(theirs, result=replace(theirs.result, report=destination)),
+        link=link,
+        clocks=clocks,
+    )
 
 
 class ProcessPair:
@@ -343,11 +331,11 @@ class ProcessPair:
     Arguments:
         seed: the same at both ends.
         where: the scenario's file, for errors.
-        common: what it has in common with others, which is not ended here.
+        hosts: where they are; ``None``: here, at the ends of the scenario's link if it is to be made.
     """
 
-    def __init__(self, scenario: Scenario, model: str, seed: int, where: str, common: Common | None = None) -> None:
-        self._common = common
+    def __init__(self, scenario: Scenario, model: str, seed: int, where: str, hosts: Hosts | None = None) -> None:
+        self._hosts = hosts
         self._task: dict[str, Any] = {
             "scenario": scenario.model_dump(mode="json"),
             "model": model,
@@ -372,17 +360,13 @@ class ProcessPair:
         """
         use = None
         with ExitStack() as stack:
-            common, task = self._common, self._task
-            own = None if common or not self._link.imposed else RealLink(self._link, self._task["seed"])
-            if own is not None:
-                stack.callback(own.end)
-            link = common.link if common else own
-            if link is not None:
-                task = task | {"host": link.host}
-            destination = ChildProcess("destination", task, link, self._link.clock_offset)
-            stack.callback(destination.end)
-            source = ChildProcess("source", task, link, threads=common.threads if common else None)
-            stack.callback(source.end)
+            hosts, link = self._hosts, None
+            if hosts is None and self._link.imposed:
+                link = RealLink(self._link, self._task["seed"])
+                stack.callback(link.end)
+            hosts = hosts or ThisHost(link, self._link.clock_offset)
+            destination = self._started("destination", hosts, stack)
+            source = self._started("source", hosts, stack)
             selector = stack.enter_context(selectors.DefaultSelector())
             for process in (source, destination):
                 selector.register(process.control.sock, selectors.EVENT_READ, process)
@@ -412,8 +396,8 @@ class ProcessPair:
                     source.give_up(limit)
                     destination.give_up(limit)
                     break
-            if own is not None:
-                use = own.use()
+            if link is not None:
+                use = link.use()
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
         result = PairResult(
@@ -423,9 +407,14 @@ class ProcessPair:
             tuple(source.rounds),
             source.unbuilt or destination.unbuilt,
             calls,
-            use,
+            link=use,
         )
         return _on_one_clock(result, self._link.clock_offset)
+
+    def _started(self, side: Side, hosts: Hosts, stack: ExitStack) -> ChildProcess:
+        child = ChildProcess(side, self._task | hosts.told(side), hosts.start(side))
+        stack.callback(child.end)
+        return child
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""

@@ -29,7 +29,9 @@ The file holds one object::
       threads_peak    the most threads that worked for the migration at once, both sides' peaks added
       threads         source, destination: each side's peak
       threads_before  source, destination: how many of them were there before the switchover began
-      clock           how the end of the downtime was had: "monotonic", or "return-path" between hosts
+      clock           how the end of the downtime was had: "monotonic"; between hosts "exchanges", if messages there and
+                      back relate their clocks, or "return-path"
+      clocks          with "exchanges": how the clocks stand to each other, and how far that can be off; else empty
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
       devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, redone, config, verified (null
@@ -231,6 +233,7 @@ class RunResult(Form):
     threads: ThreadCounts = ThreadCounts(source=None, destination=None)
     threads_before: ThreadCounts = ThreadCounts(source=None, destination=None)
     clock: str = ""
+    clocks: str = ""
     attribution: dict[str, float] = Field(default={})
     memory: MemoryResult = MemoryResult(budget_bytes=None, high_water_bytes=None, peak_rss_bytes=None)
     devices: list[DeviceReport] = Field(default=[])

@@ -94,7 +94,7 @@ class SideRun:
         seed: the same at both ends.
         address: where to connect to, or to listen.
         where: the scenario's file, for errors.
-        insecure: see :class:`~migpool.migration.settings.Settings`.
+        insecure, exchanges: see :class:`~migpool.migration.settings.Settings`.
         watch: called with each new state, on the migration's thread.
         listening: called at the destination with the address, once a source can connect; same thread.
         progress: called at the source after each round of pre-copy, same thread.
@@ -108,6 +108,7 @@ class SideRun:
     _: KW_ONLY
     where: str = ""
     insecure: bool = False
+    exchanges: int = 0
     watch: Callable[[State], None] | None = None
     listening: Callable[[Address], None] | None = None
     progress: Callable[[Round], None] | None = None
@@ -197,7 +198,7 @@ class SideRun:
         )
         return make(
             machine,
-            replace(self.scenario.settings(), insecure=self.insecure),
+            replace(self.scenario.settings(), insecure=self.insecure, exchanges=self.exchanges),
             part.make(),
             workers=part.workers,
             watch=self.watch,

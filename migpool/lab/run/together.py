@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from migpool.lab.run.link.process import RealLink
-from migpool.lab.run.processes import Common, PairResult, ProcessPair
+from migpool.lab.run.processes import PairResult, ProcessPair, ThisHost
 from migpool.scenario.schema import Scenario
 from migpool.schedulers.host_threads import HostThreads
 
@@ -51,13 +51,13 @@ def leave(
         if scenario.link.imposed:
             link = RealLink(scenario.link, seed)
             stack.callback(link.end)
-        common = Common(link, threads)
+        hosts = ThisHost(link, scenario.link.clock_offset, threads)
 
         broken = Event()
 
         def one(number: int) -> PairResult:
             try:
-                pair = ProcessPair(scenario, model, seed + number, where, common)
+                pair = ProcessPair(scenario, model, seed + number, where, hosts)
                 return pair.run(lambda _: None, lambda: broken.is_set() or stop())
             except BaseException:
                 broken.set()  # what nobody will hear of need not go on

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from string import Template
 
+from pydantic import JsonValue
+
 from migpool.lab.report.change import HEADS, changes, differences
 from migpool.lab.report.page.contents import contents
 from migpool.lab.report.summary import (
@@ -39,27 +41,47 @@ def document(results: Sequence[LabResult], title: str, before: LabResult | None 
         library: the name of a file beside it that has the plotting library, for pages that share one; empty to have it
             inside.
     """
-    if library:
-        script, where = f'<script src="{escape(library)}"></script>', " 'self' file:"
-    else:
-        # It takes a moment to import, and only a page needs it.
-        from plotly.offline import get_plotlyjs
-
-        script, where = f"<script>{get_plotlyjs()}</script>", ""
     after = joined(results)
     parts = after if before is None else [*after, before]
     sections = [line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")]
     if before is not None:
         sections = [line for part in after for line in _beside(before, part)] + sections
+    return assembled(
+        title=title,
+        description=next((headline(part) for part in parts), ""),
+        parts="\n".join(sections),
+        values=contents(parts),
+        script=_own("page.js"),
+        library=library,
+    )
+
+
+def assembled(
+    *, title: str, description: str, parts: str, values: dict[str, JsonValue], script: str, library: str = ""
+) -> str:
+    """A page of this project's form.
+
+    Arguments:
+        parts: HTML, in which every name is escaped.
+        values: for the script, which finds what charts have in common before itself (``charts.js``).
+        library: as for :func:`document`.
+    """
+    if library:
+        plotly, where = f'<script src="{escape(library)}"></script>', " 'self' file:"
+    else:
+        # It takes a moment to import, and only a page needs it.
+        from plotly.offline import get_plotlyjs
+
+        plotly, where = f"<script>{get_plotlyjs()}</script>", ""
     return Template(_own("page.html")).substitute(
-        description=escape(next((headline(part) for part in parts), "")),
+        description=escape(description),
         title=escape(title),
         style=_own("page.css"),
-        parts="\n".join(sections),
-        values=_values(parts),
-        library=script,
+        parts=parts,
+        values=_values(values),
+        library=plotly,
         beside=where,
-        script=_own("page.js"),
+        script=_own("charts.js") + script,
     )
 
 
@@ -85,9 +107,9 @@ def joined(results: Sequence[LabResult]) -> list[LabResult]:
     return parts
 
 
-def _values(parts: Sequence[LabResult]) -> str:
+def _values(values: dict[str, JsonValue]) -> str:
     """JSON that may stand within a script element, whatever the names in it are."""
-    text = json.dumps(printable_values(contents(parts)), ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(printable_values(values), ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
@@ -100,7 +122,7 @@ def _beside(before: LabResult, after: LabResult) -> Iterator[str]:
         return
     yield f'<h2 class="headline">{escape(str(found[0]))}</h2>'
     yield f'<p class="rest">{escape(" ".join(map(str, found[1:])))}</p>'
-    yield from _table(HEADS, [change.cells() for change in found])
+    yield from table(HEADS, [change.cells() for change in found])
     yield "<h3>What else is not as it was</h3><ul>"
     yield "".join(f"<li>{escape(one)}</li>" for one in differences(before, after)) or "<li>nothing</li>"
     yield "</ul><p>Below: the later result, then the earlier one.</p></section>"
@@ -120,7 +142,7 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         yield f'<p class="rest">{escape(answer(summaries))}</p>'
         yield from _models(summaries)
     else:
-        yield from _table(("Checkpoint", "At", "Since the one before"), checkpoint_rows(explained))
+        yield from table(("Checkpoint", "At", "Since the one before"), checkpoint_rows(explained))
     for run in result.runs:
         if run.error:
             yield f'<p class="bad">{escape(f"{run.model}, run {run.repeat}: {run.outcome}: {run.error}")}</p>'
@@ -142,9 +164,10 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
     yield "</section>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table's HTML; heads and cells are text."""
     yield '<div class="scroll"><table class="models"><thead><tr>'
-    yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
+    yield "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr></thead><tbody>"
     for row in rows:
         yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
     yield "</tbody></table></div>"

@@ -1,0 +1,155 @@
+"""How true the simulator is: random small scenarios, simulated and run, interleaved.
+
+``python -m benchmarks.simulated [--scenarios 40] [--repeats 5] [--seed 1] [--json FILE]``
+
+Each scenario has its own devices (how many, how large, how fast, which lock they share), channels, chunks, budget and
+threading model. Every round runs each scenario once, in an order of its own, so that whatever else the machine does
+falls on all of them alike. What the simulator must know of the host and no scenario says
+(:class:`~migpool.sim.scenarios.Host`) is fitted to every second scenario; the error is that of the others.
+
+A run's downtime is longer than its scenario's by what else the machine does: the errors are told of the median of the
+runs, and of the shortest one, which other work has disturbed least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from migpool.lab.findings import machine_facts, run_result
+from migpool.lab.run.processes import ProcessPair
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import Scenario, parse_scenario
+from migpool.sim.fit import fit
+from migpool.sim.scenarios import Host, world_of
+from migpool.sim.simulate import downtime
+from migpool.units import MIB
+
+MODELS = ("inline", "per-device", "pool", "pool:2", "elastic", "blocking-aware", "pool+receiver", "poll")
+
+
+@dataclass
+class Case:
+    """A scenario under a model, and what was found of it. Times are in milliseconds."""
+
+    name: str
+    scenario: Scenario
+    model: str
+    real: list[float] = field(default_factory=list)
+    simulated: float = 0.0
+
+    def error(self, measured: float) -> float:
+        """How far the simulation is off, as a share of what was measured."""
+        return self.simulated / measured - 1
+
+
+def case(number: int, seed: int) -> Case:
+    """A random small scenario; the same for the same numbers."""
+    chance = random.Random(f"{seed} {number}")
+    count = chance.randint(1, 6)
+    options = {
+        "size": round(2 ** chance.uniform(0, 4) * MIB / 4096) * 4096,
+        "read_rate": round(2 ** chance.uniform(6.5, 9.5) * MIB),
+        "write_rate": round(2 ** chance.uniform(6.5, 9.5) * MIB),
+        "read_latency": chance.choice((0.0, 1e-4, 1e-3)),
+        "write_latency": chance.choice((0.0, 1e-4, 1e-3)),
+        "stop_time": chance.choice((0.0, 2e-3, 10e-3)),
+        "load_config_time": chance.choice((0.0, 5e-3, 30e-3)),
+        "shared_lock": chance.choice(("", "", "read", "write", "both")),
+    }
+    chunk = chance.choice((256 << 10, 512 << 10, MIB))
+    table: dict[str, Any] = {
+        "name": f"case {number}",
+        "devices": [{"plugin": "vfio", "count": count, "options": options}],
+        "channels": {"count": chance.choice((1, 2, 4, 8))},
+        "memory": {"chunk": chunk, "budget": chunk * chance.choice((count, 2 * count, 64))},
+        "migration": {"config_load": chance.choice(("as-loaded", "as-loaded", "after-iterables"))},
+    }
+    return Case(f"case {number}", parse_scenario(table, f"case {number}"), chance.choice(MODELS))
+
+
+def simulated(case: Case, host: Host) -> float:
+    return downtime(world_of(case.scenario, parse_model(case.model), host, case.name)) * 1e3
+
+
+def fitted(cases: Sequence[Case]) -> Host:
+    """What of the host makes the simulated times the measured ones."""
+    start = {key: value for key, value in asdict(Host()).items() if key != "link_rate"}
+
+    def times(values: Mapping[str, float]) -> list[float]:
+        return [simulated(one, Host(**values)) for one in cases]
+
+    return Host(**fit(start, times, [min(one.real) for one in cases]))
+
+
+def run(case: Case, seed: int) -> None:
+    pair = ProcessPair(case.scenario, case.model, seed, case.name).run(lambda _: None, lambda: False)
+    found = run_result(case.model, 1, seed, pair)
+    if not found.succeeded or found.downtime_ms is None:
+        raise SystemExit(f"{case.name} under {case.model}: {found.error}")
+    case.real.append(found.downtime_ms)
+
+
+def spread(errors: Sequence[float]) -> str:
+    sizes = [abs(one) for one in errors]
+    return f"median {100 * median(sizes):.1f} %, worst {100 * max(sizes):.1f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenarios", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    cases = [case(number, asked.seed) for number in range(asked.scenarios)]
+    load = os.getloadavg()[0]
+    for repeat in range(asked.repeats):
+        order = list(cases)
+        random.Random(repeat).shuffle(order)
+        for at, one in enumerate(order):
+            run(one, repeat + 1)
+            sys.stderr.write(f"round {repeat + 1}: {at + 1} of {len(order)}\r")
+    host = fitted(cases[::2])
+    for one in cases:
+        one.simulated = simulated(one, host)
+    table = Table(
+        "case", "model", "devices", "channels", "simulated", "shortest", "median", "error", "fitted", box=None
+    )
+    for at, one in enumerate(cases):
+        table.add_row(
+            *(one.name, one.model, str(one.scenario.devices[0].count), str(one.scenario.channels.count)),
+            *(f"{one.simulated:.1f}", f"{min(one.real):.1f}", f"{median(one.real):.1f}"),
+            *(f"{100 * one.error(min(one.real)):+.1f} %", "" if at % 2 else "yes"),
+        )
+    console = Console(width=110)
+    console.print(table)
+    others = cases[1::2]
+    told = {
+        "host": {key: float(f"{value:.4g}") for key, value in asdict(host).items()},
+        "machine": f"{machine_facts()}; load average {load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end",
+        "of the shortest run": spread([one.error(min(one.real)) for one in others]),
+        "of the median run": spread([one.error(median(one.real)) for one in others]),
+        "of those that were fitted, shortest run": spread([one.error(min(one.real)) for one in cases[::2]]),
+        "noise: median run over shortest": spread([median(one.real) / min(one.real) - 1 for one in cases]),
+    }
+    for key, value in told.items():
+        console.print(f"{key}: {value}", highlight=False)
+    if asked.json is not None:
+        rows = [asdict(one) | {"scenario": one.scenario.model_dump(mode="json")} for one in cases]
+        asked.json.write_text(json.dumps({**told, "cases": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
