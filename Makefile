@@ -10,6 +10,8 @@
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
+# make nested  the same guest with QEMU 10 in it: QEMUs migrate mtty to each other, through migpool, and to and from it
+#              (as root); NESTED=--every-way: in 32 ways instead of eight
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
@@ -29,11 +31,12 @@ SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/wor
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 FUZZ_SECONDS ?= 60
+NESTED       ?=
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel nested browser fuzz matrix freethreaded clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -125,6 +128,11 @@ kernel: $(READY)
 	tests/kernel/setup
 	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
 	$(BIN)/python -m tests.kernel
+
+nested: $(READY)
+	tests/qemu/setup
+	tests/kernel/setup
+	$(BIN)/python -m tests.kernel nested $(NESTED)
 
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

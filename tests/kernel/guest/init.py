@@ -52,14 +52,15 @@ def uptime() -> str:
     return Path("/proc/uptime").read_text().split()[0]
 
 
-def run() -> int:
+def run(suite: str, *more: str) -> int:
     os.environ.update(
-        PATH=str(Path(sys.executable).parent),
+        PATH=f"{Path(sys.executable).parent}:/usr/bin",
         HOME="/tmp",
         LANG="C.UTF-8",
         PYTHONPATH=f"/site:{CHECKOUT}",
         PYTHONDONTWRITEBYTECODE="1",
         MIGPOOL_KERNEL_REQUIRED="1",
+        MIGPOOL_NESTED_REQUIRED="1",
         COLUMNS="120",
     )
     print(f"guest: up after {uptime()} s", flush=True)
@@ -67,7 +68,8 @@ def run() -> int:
         load(module)
     loopback()
     os.chdir(CHECKOUT)
-    tests = [sys.executable, "-m", "pytest", "-m", "kernel", "-p", "no:cacheprovider", "--color=no", "tests/kernel"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
+    tests = [*pytest, "-m", suite, f"tests/{suite}", *more]
     # Through a pipe, so that pytest does not take the port for a terminal.
     with subprocess.Popen(tests, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
@@ -86,7 +88,7 @@ def main() -> None:
     for standard in (0, 1, 2):
         os.dup2(port, standard)
     try:
-        status = run()
+        status = run(*sys.argv[1:])
     except Exception:  # noqa: BLE001 - nobody is above the first process
         traceback.print_exc()
         status = 1
