@@ -18,7 +18,20 @@ from tests.qemu.qemu_guest import set_up
 from tests.qemu.qemuprocess import QemuProcess, qemu_here
 
 __all__ = [
-    *("EVERY_WAY", "LIMIT", "PAIRS", "Ends", "Way", "arrived", "attached", "ends", "fill", "migrate", "ready"),
+    *(
+        "EVERY_WAY",
+        "LIMIT",
+        "PAIRS",
+        "PLACES",
+        "Ends",
+        "Way",
+        "arrived",
+        "attached",
+        "ends",
+        "fill",
+        "migrate",
+        "ready",
+    ),
     *("state_of", "states_of"),
 ]
 
@@ -36,6 +49,7 @@ class Way:
         devices: how many there are.
         acknowledged: with the capability switchover-ack.
         running: whether the machine runs at the source, so that its devices are pre-copied.
+        behind: where the devices are, one of ``PLACES``.
     """
 
     channels: int = 2
@@ -43,6 +57,7 @@ class Way:
     devices: int = 1
     acknowledged: bool = False
     running: bool = True
+    behind: str = "root-bus"
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -53,6 +68,12 @@ class Way:
         return "-".join([*words, *["acknowledged"] * self.acknowledged, *["stopped"] * (not self.running)])
 
 
+PLACES: Final = {
+    "root-bus": ("pcie.0", ()),
+    "root-port": ("behind", ("pcie-root-port,id=behind,bus=pcie.0,chassis=1",)),
+    "pxb": ("behind", ("pxb-pcie,id=beside,bus=pcie.0,bus_nr=64", "pcie-root-port,id=behind,bus=beside,chassis=1")),
+}
+"""Where a device can be: its bus, and what makes that."""
 EVERY_WAY: Final = [
     Way(channels, transfer, devices, acknowledged, running)
     for channels in (2, 4)
@@ -119,6 +140,7 @@ def attached(devices: Sequence[str], log: Path, way: Way, *more: str, incoming: 
     assert qemu is not None
     arguments = [
         *(*qemu.command, "-accel", "tcg", "-machine", qemu.machine(), "-m", "64", "-nodefaults", "-display", "none"),
+        *(word for bridge in PLACES[way.behind][1] for word in ("-device", bridge)),
         *(word for number, name in enumerate(devices) for word in ("-device", device(name, number, way))),
         *(("-incoming", incoming) if incoming else ()),
         *(() if incoming or way.running else ("-S",)),
@@ -136,6 +158,7 @@ def device(name: str, number: int, way: Way) -> str:
         # There is no iommufd, by which a kernel could say what devices have written.
         "x-device-dirty-page-tracking": "off",
         "id": f"mtty{number}",
+        "bus": PLACES[way.behind][0],
     }
     return ",".join(["vfio-pci", *(f"{key}={value}" for key, value in options.items())])
 
