@@ -11,7 +11,7 @@
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make nested  the same guest with QEMU 10 in it: QEMUs migrate mtty to each other, through migpool, and to and from it
-#              (as root); NESTED=--every-way: in 32 ways instead of eight
+#              (as root); NESTED=--every-way: in 32 ways instead of eight; NESTED="--rounds=7 --state=8388608": loading measured
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows

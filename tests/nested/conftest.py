@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-way", action="store_true", help="all ways to migrate, not only every pair of choices")
+    parser.addoption("--rounds", type=int, default=0, help="rounds in which loading is measured; 0: not at all")
+    parser.addoption("--state", type=int, default=0, help="bytes of state that each device has besides its own")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,7 +19,8 @@ import tty
 from pathlib import Path
 
 CHECKOUT = Path("/checkout")
-MODULES = ("vfio", "vfio_iommu_type1", "mdev", "mtty")
+MODULES = ("vfio", "vfio_iommu_type1", "mdev")
+MORE_STATE = "--state="
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_FINIT_MODULE = 313
 POWER_OFF = 0x4321FEDC
@@ -38,9 +39,9 @@ def mount(kind: str, where: str) -> None:
     check(LIBC.mount(kind.encode(), where.encode(), kind.encode(), 0, None), f"mount {where}")
 
 
-def load(module: str) -> None:
+def load(module: str, parameters: str = "") -> None:
     with Path(f"/modules/{module}.ko").open("rb") as file:
-        check(LIBC.syscall(SYS_FINIT_MODULE, file.fileno(), b"", 0), f"load {module}")
+        check(LIBC.syscall(SYS_FINIT_MODULE, file.fileno(), parameters.encode(), 0), f"load {module}")
 
 
 def loopback() -> None:
@@ -66,6 +67,11 @@ def run(suite: str, *more: str) -> int:
     print(f"guest: up after {uptime()} s", flush=True)
     for module in MODULES:
         load(module)
+    more_state = [word.removeprefix(MORE_STATE) for word in more if word.startswith(MORE_STATE)]
+    if more_state:
+        load("mtty-large", f"more={more_state[-1]}")
+    else:
+        load("mtty")
     loopback()
     os.chdir(CHECKOUT)
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
