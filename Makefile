@@ -6,16 +6,22 @@
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
+# make bench-compare BEFORE=commit  what became slower since, measured in turns; NOW=commit instead of the tree as it stands
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
 # make browser install Chromium and its driver (Debian's packages; as root), and look at the report and the site with it
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make nested  the same guest with QEMU 10 in it: QEMUs migrate mtty to each other, through migpool, and to and from it
 #              (as root); NESTED=--every-way: in 32 ways instead of eight; NESTED="--rounds=7 --state=8388608": loading measured
+# make model   search the model of the hand-over for two machines, with Spin (Debian's packages; as root)
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
+# make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
+# make container  take the steps of Containerfile in a chroot of Debian, and run what its image would (as root)
+# make lock    lock the newest version of every dependency that is allowed, with hashes; LOCKED=1 make test installs those
+# make audit   ask the package index's advisory database about every locked dependency
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -36,7 +42,7 @@ NESTED       ?=
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick docs qemu qemu-matrix cpython kernel nested browser fuzz matrix freethreaded clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested browser model fuzz matrix freethreaded release container lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -44,8 +50,14 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "migpool needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/dependencies/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./tests/example-plugin
+else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[unicorn,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./tests/example-plugin
+endif
 	@touch $@
 
 demo: $(READY)
@@ -85,6 +97,9 @@ bench: $(READY)
 	$(BIN)/pytest -q -s --ignore=benchmarks/test_datapath.py benchmarks
 	$(BIN)/python -m benchmarks.datapath
 	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -m benchmarks.ram || echo "no QEMU to compare memory with: make qemu"
+
+bench-compare: $(READY)
+	$(BIN)/python -m benchmarks.between $(BEFORE) $(NOW)
 
 bench-quick: $(READY)
 	$(BIN)/pytest -q -s benchmarks/test_workerpool.py benchmarks/test_reassembly.py
@@ -134,6 +149,11 @@ nested: $(READY)
 	tests/kernel/setup
 	$(BIN)/python -m tests.kernel nested $(NESTED)
 
+model: $(READY)
+	command -v spin >/dev/null && command -v gcc >/dev/null || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
+	$(BIN)/python -m tests.model
+
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz all --seconds $(FUZZ_SECONDS)
@@ -143,6 +163,24 @@ matrix:
 
 freethreaded:
 	tests/pythons/matrix freethreaded $(DEPENDENCIES) $(SUITE)
+
+# uv resolves for every Python and system at once, so there is one lock; pip takes it as it is.
+lock: $(READY)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	echo 'setuptools>=77' | build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --all-extras --output-file tests/dependencies/lock.txt pyproject.toml -
+
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/python tests/dependencies/audit.py
+
+release:
+	tests/release/check "$(PYTHONS)"
+
+container:
+	tests/release/container
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info migpool-report.html

@@ -17,6 +17,7 @@ _LARGEST_FIRST: Final = [(unit, name) for name, unit in reversed(_UNITS.items())
 # Multiplied by 10 to a power as text, "5ms" is the nearest number to five thousandths, which 5 * 1e-3 need not be.
 _SECONDS: Final = {"us": "e-6", "ms": "e-3", "s": ""}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+_BITS: Final = {"kbit": 125, "Mbit": 125_000, "Gbit": 125_000_000}
 _HOW: Final = 'write a whole number of bytes, or text such as "64MiB" (B, KiB, MiB, GiB, TiB)'
 
 
@@ -43,8 +44,18 @@ def parse_size(value: object) -> int:
 
 
 def parse_rate(value: object) -> int:
-    """Return a number of bytes per second; as :func:`parse_size`, and text may end with ``/s``."""
-    return parse_size(value.removesuffix("/s") if isinstance(value, str) else value)
+    """Return a number of bytes per second; as :func:`parse_size`, and text may end with ``/s``.
+
+    As networks' rates are given, it may be in bits, too: kbit, Mbit or Gbit, of 1000, a million and 1000 million bits.
+    """
+    text = value.removesuffix("/s") if isinstance(value, str) else ""
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2] not in _BITS:
+        return parse_size(text or value)
+    rate = float(match[1]) * _BITS[match[2]]
+    if not rate.is_integer():
+        raise ValueError(f"{value!r} is no whole number of bytes a second")
+    return int(rate)
 
 
 def parse_duration(value: object) -> float:

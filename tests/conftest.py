@@ -1,6 +1,6 @@
 """For every test: nothing outlives it, those that measure run alone, and a try that failed before is told of.
 
-``TESTS_PROFILE=long`` gives every property ten times the examples, and elsewhere too more of the same.
+``TESTS_PROFILE=long`` gives every property five times the examples, and elsewhere too more of the same.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 LIMIT = 5.0
-EXAMPLES = 50
+SHORT_EXAMPLES, LONG_EXAMPLES = 30, 150
 
 # How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("short", deadline=None, max_examples=EXAMPLES)
-settings.register_profile("long", deadline=None, max_examples=10 * EXAMPLES)
+settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
+settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES)
 settings.load_profile("long" if LONG else "short")
 
 # ---------------------------------------------------------------------- a directory of this process's own
@@ -83,31 +83,48 @@ def is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+TURN = pytest.StashKey[int]()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Wait for the test's turn before its clock runs."""
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Wait for the test's turn before its clock runs.
+
+    Those that run alone come one after the other in one turn: for each of its own the others would have to stand still.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
-    # The parent's directory: the same one for all workers.
-    mine = turn(Path(tempfile.gettempdir()).parent, alone=is_alone(item))
+    kept = item.config.stash
+    if TURN not in kept:
+        # The parent's directory: the same one for all workers.
+        kept[TURN] = turn(Path(tempfile.gettempdir()).parent, alone=is_alone(item))
     try:
         return (yield)
     finally:
-        os.close(mine)
+        if not (is_alone(item) and nextitem is not None and is_alone(nextitem)):
+            os.close(kept[TURN])
+            del kept[TURN]
 
 
 # ---------------------------------------------------------------------- what goes to which worker
 
 
 @cache
-def shares(path: Path) -> bool:
-    """Whether a module makes something once for all its tests, which several workers would make several times."""
-    return 'scope="module"' in path.read_text("utf-8")
+def scope_of(root: Path, module: str) -> str:
+    """What a module's tests go to one worker with.
+
+    Those that run alone: with all others that do. Where something is made once for all of a module's tests: with each
+    other, since several workers would make it several times. Else "".
+    """
+    text = (root / module).read_text("utf-8")
+    if "\npytestmark = pytest.mark.alone" in text:
+        return "alone"
+    return module if 'scope="module"' in text else ""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Have a free worker take the next test with all its parameters, or all of a module that shares something.
+    """Have a free worker take the next test with all its parameters, or all that goes with it: see ``scope_of``.
 
     One at a time would be evener still, but to hand out thousands takes longer than most of them.
     """
@@ -117,7 +134,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     class BySharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return module if shares(config.rootpath / module) else nodeid.partition("[")[0]
+            return scope_of(config.rootpath, module) or nodeid.partition("[")[0]
 
     return BySharing(config, log)
 

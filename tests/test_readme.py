@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there: its Python, and every command of its console blocks.
+"""What the README and the guides that it leads to show works as it stands there: Python, and every console command.
 
 The commands are typed as printed, block by block, each block in a directory of its own. Small machines stand in it as
 files called ``default``, ``guest`` and ``small``, which go before the built-in scenarios of these names; ``HOST`` is
@@ -34,7 +34,10 @@ from tests.support.new_package import announce
 from tests.support.rig import migrate
 from tests.support.save_image import image
 
-README = (ROOT / "README.md").read_text()
+GUIDES: Final = ("machine", "comparing-models", "real-migrations", "device-plugins", "threading-models", "experiments")
+README = "\n".join(
+    path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDES))
+)
 BLOCKS = re.findall(r"```(?:python|toml)\n(.*?)```", README, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 
@@ -155,7 +158,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield World(tmp_path, monkeypatch, stack)
 
 
-@pytest.mark.parametrize("text", CONSOLE, ids=[" ".join(lines(text)[0][0][:3]) for text in CONSOLE])
+@pytest.mark.parametrize("text", CONSOLE, ids=lambda text: " ".join(lines(text)[0][0][:3]))
 def test_a_console_block_runs_as_printed(text: str, world: World) -> None:
     if "guest" in text and WITHOUT_KVM and WITHOUT_UNICORN:
         pytest.skip(f"{WITHOUT_KVM}; {WITHOUT_UNICORN}")
@@ -204,6 +207,6 @@ def test_the_pool_says_full() -> None:
         gate.set()
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
+@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", (ROOT / "README.md").read_text()))
 def test_what_it_points_to_is_there(path: str) -> None:
     assert (ROOT / path).exists()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from benchmarks.datapath.failure import BenchmarkFailure
 from migpool.migration.settings import Settings
 from migpool.transport.address import Address
-from migpool.transport.sockets import connect, listen, prepare
+from migpool.transport.listener import listen
+from migpool.transport.sockets import connect, prepare
 
 __all__ = ["accepted", "connected", "idle", "together"]
 

@@ -45,12 +45,11 @@ def send(devices: Sequence[BenchmarkDevice], settings: Settings, address: Addres
             chunk = Chunk(settings.chunk, touched=True)
             stack.callback(chunk.close)
             buffer, pack, sendmsg = chunk.buffer, WHICH.pack_into, channel.sendmsg
-            whole = [header, buffer]
+            whole: list[bytearray | memoryview] = [header, buffer]
             for place in range(first, len(devices), settings.channels):
                 for length in _reads(devices[place], buffer):
                     pack(header, 0, place, length)
-                    buffers = whole if length == len(buffer) else [header, buffer[:length]]
-                    if sendmsg(buffers) != HEADER_SIZE + length:
+                    if sendmsg(whole if length == len(buffer) else (header, buffer[:length])) != HEADER_SIZE + length:
                         raise BenchmarkFailure("a chunk was not sent whole")
 
         channels = connected(settings, address, stack)

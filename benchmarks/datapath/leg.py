@@ -43,7 +43,7 @@ def send(devices: Sequence[BenchmarkDevice], settings: Settings, address: Addres
             header = DeviceStateHeader(device.idstr)
             chunk = Chunk(settings.chunk, touched=True)
             stack.callback(chunk.close)
-            buffers = [header.buffer, chunk.buffer]
+            buffers: list[bytearray | memoryview] = [header.buffer, chunk.buffer]
             for index in range(device.size // settings.chunk):
                 header.pack(index, settings.chunk)
                 group.send(slot.name, index, buffers, HEADER_SIZE + settings.chunk)

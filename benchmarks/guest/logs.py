@@ -70,7 +70,7 @@ def measured(log: str, rate: int) -> Logged:
         memory, vcpu = made[0], made[1]
         assert isinstance(memory, MemoryDevice)
         assert isinstance(vcpu, GuestVcpu)
-        for thread in vcpu.device.threads:
+        for thread in vcpu.group.threads:
             thread.wait_batches(2, LIMIT)  # each has read its clock, and said at which step
         memory.start_dirty_log()
         memory.take_dirty(0)
@@ -90,7 +90,7 @@ def measured(log: str, rate: int) -> Logged:
 
 def steps_of(vcpu: GuestVcpu) -> int:
     """How many pages all vCPUs have written so far, as of their last readings of the clock."""
-    group = vcpu.device
+    group = vcpu.group
     return sum(group.control(index).step_at_clock for index in range(VCPUS))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.datapath.failure import BenchmarkFailure
 from benchmarks.ram.idle import cool, warm
 from benchmarks.ram.qemu import QemuPair, qemu
+from migpool.transport.authority import new_authority
 
 MIB = 1 << 20
 LIMIT = 120.0
@@ -39,10 +40,10 @@ class Moved:
 
 
 def migpool(
-    size: int, channels: int, control: str, model: str, to: str, memory: str, ready: Callable[[int], None]
+    size: int, channels: int, control: str, model: str, to: str, memory: str, tls: str, ready: Callable[[int], None]
 ) -> Moved:
     """Migrate once by migpool; ``ready`` is called with the size when only the migration is left to do."""
-    common = [str(size), str(channels), control, model, to, memory]
+    common = [str(size), str(channels), control, model, to, memory, tls]
     sides = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.ram.side", side, *common],
@@ -89,6 +90,7 @@ def main() -> int:
         "--cold", action="store_true", help="first let the host take free memory back, as on a machine that was idle"
     )
     parser.add_argument("--prealloc", action="store_true", help="QEMU's destination has its memory before, too")
+    parser.add_argument("--tls", action="store_true", help="both encrypt every connection, with the same certificates")
     chosen = parser.parse_args()
     if qemu() is None:
         raise BenchmarkFailure("there is no qemu-system-x86_64 to compare with: make qemu installs it")
@@ -109,13 +111,17 @@ def main() -> int:
             Path(folder) / "qemu" if chosen.unix else None,
             prealloc=chosen.prealloc,
             ready=ready,
+            tls=Path(folder) / "pki" if chosen.tls else None,
         ) as pair,
     ):
+        tls = f"{folder}/pki" if chosen.tls else ""
+        if tls:
+            new_authority(Path(tls), [], 1)
         to = f"unix:{folder}/migpool" if chosen.unix else "tcp:127.0.0.1:0"
         for number in range(chosen.rounds):
             for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
                 if which == "ours":
-                    ours.append(migpool(size, chosen.channels, control, chosen.model, to, memory, ready))
+                    ours.append(migpool(size, chosen.channels, control, chosen.model, to, memory, tls, ready))
                 else:
                     theirs.append(pair.run())
             seconds, cpu = theirs[-1]
@@ -129,7 +135,8 @@ def main() -> int:
     ratio = statistics.median(ratios)
     extra = max(our.extra for our in ours)
     sys.stdout.write(
-        f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {chosen.model}, "
+        f"{chosen.size} MiB, {chosen.channels} channels, {control or 'UNIX sockets'}, {'TLS, ' * chosen.tls}"
+        f"{chosen.model}, "
         f"memory {memory} at migpool's destination and {'resident' if chosen.prealloc else 'fresh'} at QEMU's, "
         f"free memory {'cold' if chosen.cold else 'warm'}: "
         f"median ratio {spread(ratios)}, target {TARGET}: {'pass' if ratio >= TARGET else 'below'}\n"

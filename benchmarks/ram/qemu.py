@@ -84,6 +84,7 @@ class QemuPair:
         where: a UNIX socket to migrate over; ``None`` for TCP.
         prealloc: whether the destination's memory is there before the migration; QEMU's own default is no.
         ready: called with the size when only the migration is left to do.
+        tls: a directory with the certificates of both, if they encrypt.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class QemuPair:
         *,
         ready: Callable[[int], None],
         prealloc: bool = False,
+        tls: Path | None = None,
     ) -> None:
         self._ready = ready
+        self._tls = tls
         self._prealloc = ",prealloc=on" if prealloc else ""
         self._where = where
         self._file = folder / "memory"
@@ -154,6 +157,9 @@ class QemuPair:
                 "migrate-set-parameters",
                 {"multifd-channels": self._channels, "max-bandwidth": 1 << 40, "downtime-limit": 300},
             )
+        if self._tls is not None:
+            _encrypt(source, self._tls, "client")
+            _encrypt(destination, self._tls, "server")
         address = f"unix:{self._where}" if self._where else "tcp:127.0.0.1:0"
         destination.ask("migrate-incoming", {"uri": address})
         if not self._where:
@@ -168,6 +174,12 @@ class QemuPair:
                 raise BenchmarkFailure(f"QEMU's migration {found['status']}: {found.get('error-desc', '')}")
             time.sleep(0.05)
         raise BenchmarkFailure(f"QEMU's migration has not ended within {LIMIT:g} s")
+
+
+def _encrypt(qemu: _Monitor, directory: Path, endpoint: str) -> None:
+    proof = {"dir": str(directory), "endpoint": endpoint, "verify-peer": True}
+    qemu.ask("object-add", {"qom-type": "tls-creds-x509", "id": "tls", **proof})
+    qemu.ask("migrate-set-parameters", {"tls-creds": "tls", "tls-hostname": "localhost"})
 
 
 def _address(found: dict[str, object]) -> str:

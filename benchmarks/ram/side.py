@@ -1,8 +1,8 @@
-"""One end of migpool's migration: ``python -m benchmarks.ram.side SIDE SIZE CHANNELS CONTROL MODEL TO MEMORY``.
+"""One end of migpool's migration: ``python -m benchmarks.ram.side SIDE SIZE CHANNELS CONTROL MODEL TO MEMORY TLS``.
 
 The destination prints its address. The source prints a line when its memory is filled, and reads the address from its
 standard input. Both end with a line of JSON. MEMORY is "resident" or "fresh": whether the destination's pages are there
-before the migration.
+before the migration. TLS is a directory with certificates, or empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from migpool.transport.address import Address
 
 def main() -> None:
     side, size, channels, control, model = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
-    settings = Settings(channels=channels, congestion=control)
+    settings = Settings(channels=channels, congestion=control, tls=sys.argv[8])
     resident = side == "destination" and sys.argv[7] == "resident"
     memory = IdleMemory(size, filled=side == "source", resident=resident)
     before = peak_rss()

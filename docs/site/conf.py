@@ -20,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gallery
 import navigation
 
 project = "migpool"
@@ -84,6 +85,12 @@ def say_levels(_app: Sphinx, _name: str, _template: str, context: dict[str, obje
         context[key] = str(context.get(key, "")).replace(' role="heading">', ' role="heading" aria-level="2">')
 
 
+def add_gallery(app: Sphinx, error: Exception | None) -> None:
+    """Pages of explained downtimes, beside the one that leads to them."""
+    if error is None:
+        gallery.make(Path(app.srcdir), Path(app.outdir) / "docs" / "gallery")
+
+
 def toctree(names: list[str], caption: str = "") -> str:
     option = f"caption: {caption}" if caption else "hidden:"
     lines = "".join(f"/{name}\n" for name in names)
@@ -93,4 +100,5 @@ def toctree(names: list[str], caption: str = "") -> str:
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Drawing)
     app.connect("source-read", add_navigation)
+    app.connect("build-finished", add_gallery)
     app.connect("html-page-context", say_levels, priority=900)

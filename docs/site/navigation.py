@@ -9,15 +9,19 @@ from pathlib import Path
 FIRST = "docs/index"
 TUTORIALS = ["docs/tutorials/downtime", "docs/tutorials/device", "docs/tutorials/threading-model", "docs/tutorials/*"]
 GUIDES = [
+    "docs/comparing-models",
     "docs/explain",
+    "docs/real-migrations",
     "docs/streams",
     "docs/files-and-recordings",
     "docs/vfio",
     "docs/vfio-user",
+    "docs/device-plugins",
     "docs/threading-models",
+    "docs/links",
 ]
 REFERENCE = ["docs/reference/*", "docs/api/*", "docs/results", "docs/wire", "docs/vmsd*", "docs/glossary"]
-EXPLANATION = ["docs/architecture", "docs/experiments", "docs/*"]
+EXPLANATION = ["docs/architecture", "docs/machine", "docs/experiments", "docs/*"]
 RESULTS = ["docs/results/*/README", "benchmarks/README"]
 DECISIONS = ["docs/decisions/README"]
 PROJECT = ["README", "CONTRIBUTING", "SECURITY", "CHANGELOG"]

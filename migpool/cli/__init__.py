@@ -16,15 +16,24 @@ def main() -> NoReturn:
 
     What the codes mean stands at :class:`migpool.cli.invocation.ExitCode`.
     """
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # while modules were being imported, before or after the command
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
     from migpool.cli.output import end_stdout, open_standard_streams
 
     open_standard_streams()
     from migpool.cli.app import app
-    from migpool.cli.invocation import Invocation, explain
+    from migpool.cli.invocation import Invocation, explain, unwind_on_sigterm
 
+    unwind_on_sigterm()
     invocation = Invocation()
     try:
-        code = app(standalone_mode=False, prog_name="migpool", obj=invocation)
+        code: int | str | None = app(standalone_mode=False, prog_name="migpool", obj=invocation)
     except BaseException as error:
         if invocation.debug and isinstance(error, Exception):
             raise
@@ -36,4 +45,4 @@ def main() -> NoReturn:
     if problem := end_stdout():
         print(f"migpool: {problem}", file=sys.stderr)  # noqa: T201
         code = code or 1
-    sys.exit(code)
+    return code

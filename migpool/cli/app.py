@@ -15,6 +15,8 @@ out which thread should do which part of the work.
 
 [bold]Begin with[/]
 
+  [cyan]migpool tour[/]                     three minutes, by real runs
+
   [cyan]migpool compare[/]                  every threading model, and the answer
 
   [cyan]migpool run small -m pool:2[/]      one model, one migration
@@ -48,6 +50,7 @@ class Commands(LazyGroup):
     """All that stand after ``migpool``, in the order in which help lists them."""
 
     targets: ClassVar[dict[str, str]] = {
+        "tour": f"{COMMANDS}.tour:tour",
         "run": f"{COMMANDS}.run:run",
         "compare": f"{COMMANDS}.run:compare",
         "send": f"{COMMANDS}.send:send",

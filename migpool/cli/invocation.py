@@ -78,6 +78,15 @@ def explain(error: BaseException) -> tuple[list[str], int]:
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
+def unwind_on_sigterm() -> None:
+    """Have SIGTERM end the process as SIGINT does, by an exception: what was begun is undone, temporary files go."""
+    signal.signal(signal.SIGTERM, _unwind)
+
+
+def _unwind(*_: object) -> None:
+    raise SystemExit(int(ExitCode.TERMINATED))
+
+
 class Interrupt:
     """While it is entered, SIGINT and SIGTERM are only noted. Calling it says whether one has come.
 

@@ -17,7 +17,7 @@ from migpool.errors import MigpoolError, UsageError
 from migpool.scenario.plugins import Kind, names
 
 AFTER_ABORT: Final = 2.0
-"""Seconds of a check's time, a quarter of it at most, that it is given to end after what it is about was aborted."""
+"""Seconds that a check is given to end once what it is about was aborted."""
 STANDING: Final = 0.5
 """The part of a check's time that one call must have lasted to be what the check hangs in."""
 
@@ -158,21 +158,21 @@ def run_check(subject: S, check: Check[S], limit: float) -> CheckResult:
     """Run one check on what is made for it alone.
 
     Arguments:
-        limit: seconds that it may take. Shortly before, what was made is aborted, and the check has failed.
+        limit: seconds that it may take. Then it has failed and what was made is aborted, which must end it soon: how
+            soon is no share of the limit, since a busy machine needs the same time for it whatever the limit.
     """
     fresh = subject.fresh()
     verdict: list[tuple[Outcome, str, Details]] = []
     thread = threading.Thread(target=lambda: verdict.append(_verdict(check, fresh)), name=str(check), daemon=True)
     began = time.monotonic()
     thread.start()
-    spare = min(AFTER_ABORT, limit / 4)
-    thread.join(limit - spare)
+    thread.join(limit)
     if thread.is_alive():
-        held, stack = _held(thread, limit - spare)
+        held, stack = _held(thread, limit)
         threading.Thread(target=fresh.abort, name="abort", daemon=True).start()  # which may hang, too
-        thread.join(spare)
+        thread.join(AFTER_ABORT)
         ending = "abort() ended it" if not thread.is_alive() else "not even abort() ended it"
-        text = f"it did not end within {limit - spare:g} s{held}; {ending}"
+        text = f"it did not end within {limit:g} s{held}; {ending}"
         verdict.insert(0, (Outcome.FAILED, text, Details(stack, held=True)))
     outcome, text, details = verdict[0]
     seconds = time.monotonic() - began

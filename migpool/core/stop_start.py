@@ -5,11 +5,12 @@ Guarantees:
 1. No device is spoken to by a peer after it has stopped: all are quiet before any stops.
 2. No device speaks to one that does not answer yet: all are awake before any starts, or is resumed.
 3. What was stopped first starts last: the vCPUs, when every device that they may touch already runs.
+4. A machine of which a device cannot start stands again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from migpool.core.calls import of
@@ -41,21 +42,38 @@ def stop(machine: Machine, tracer: Tracer, check: Callable[[], None]) -> None:
         interpreter.once(Stop(slot))
 
 
-def start(machine: Machine, tracer: Tracer) -> None:
+def start(machine: Machine, tracer: Tracer, started: list[Slot]) -> None:
     """Let every device run, in the reverse of the machine's order, when all have been loaded.
 
     Arguments:
         machine: stands still.
         tracer: each call leaves a span.
+        started: filled with the devices that run.
 
     Raises:
-        DeviceError: a device cannot start; those before it run.
+        DeviceError: a device cannot start; those before it run, until :func:`stand`.
     """
     interpreter = _interpreter(tracer)
     for slot in reversed(machine.slots):
         interpreter.once(Wake(slot))
     for slot in reversed(machine.slots):
         interpreter.once(Start(slot))
+        started.append(slot)
+
+
+def stand(started: Sequence[Slot]) -> Exception | None:
+    """Let devices stand again of a machine that could not start, the last one first.
+
+    Arguments:
+        started: those that run; others of the machine do not, and an abort may have come.
+
+    Returns:
+        The first error of a device that may run on.
+    """
+    order = tuple(reversed(started))
+    per_device(order, lambda slot: of(slot, "wake", slot.device.wake))
+    per_device(order, lambda slot: of(slot, "quiesce", slot.device.quiesce))
+    return per_device(order, lambda slot: of(slot, "stop", slot.device.stop))
 
 
 def run_again(machine: Machine) -> Exception | None:

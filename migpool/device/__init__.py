@@ -49,7 +49,8 @@ A plug-in is found by its entry point in the group ``migpool.devices``: a functi
     def devices(context: DeviceContext) -> list[Device]: ...
 
 Its docstring's first line is what ``migpool plugins`` shows, and what is called ``OPTIONS`` beside it, an
-:class:`Options`, what ``migpool plugins NAME`` does.
+:class:`Options`, what ``migpool plugins NAME`` does. A function ``outlines`` beside it says what the devices would be
+without making them (:class:`Outline`): then they can be simulated.
 
 All names are imported from here. Within, ``device.py`` has the class, ``memory.py`` the memory's, ``tagged.py`` that of
 devices with tags, ``figures.py`` what a device says of itself in numbers, ``plugin.py`` the entry point's side, and
@@ -62,7 +63,7 @@ from migpool.device.device import ConfigChannel, ConfigLock, Device, Priority
 from migpool.device.figures import Pending, StateCosts
 from migpool.device.memory import MemoryBlock, MemoryDevice
 from migpool.device.options import GivenOptions, Option, Options
-from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Side
+from migpool.device.plugin import DeviceContext, DevicePlugin, OptionValue, Outline, Side
 from migpool.device.tagged import Part, TaggedDevice
 from migpool.errors import DeviceBusy, DeviceError, VerificationError
 
@@ -80,6 +81,7 @@ __all__ = [
     "Option",
     "OptionValue",
     "Options",
+    "Outline",
     "Part",
     "Pending",
     "Priority",

@@ -210,7 +210,8 @@ class Device(ABC):
         """The machine runs at the destination from now on. Called when every device has been loaded.
 
         One after the other, in the reverse of the order of ``stop``. What can fail belongs into ``load_config``: after
-        an error here the machine runs on at the source, though devices that were started before have run for a moment.
+        an error here those that were started before are stopped again (``wake``, ``quiesce``, ``stop``), and the
+        machine runs on at the source.
         """
         return None
 

@@ -20,7 +20,9 @@ One object an experiment::
                       (null where a run failed), threads at the source and the destination, memory_share (the most of
                       the budget that a run had in use), where (milliseconds of the downtime by kind, mean); run and
                       simulated as in the file, simulated_ms, and simulated_held and simulated_early: bytes at the
-                      destination, at most, and those of them that came before an earlier chunk; null if not simulated
+                      destination, at most, and those of them that came before an earlier chunk; null if not simulated;
+                      of a real QEMU's: qemu (as in the file), loads_ms (of each device of its kind, in the order of
+                      loading, the median of the rounds), remarks (of the last run)
     comparisons       name, of, to, measure, least, most, decides, ratios of each round, median, low, high, coverage
                       (of the interval), outcome ("holds", "fails" or "open"), simulated (the ratio in virtual time,
                       or null)
@@ -58,6 +60,8 @@ class VariantFinding(Variant):
     simulated_ms: float | None = None
     simulated_held: int | None = None
     simulated_early: int | None = None
+    loads_ms: list[float] = Field(default=[])
+    remarks: list[str] = Field(default=[])
 
 
 class ComparisonFinding(Comparison):

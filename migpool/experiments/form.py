@@ -23,7 +23,7 @@
     name = "one worker against four"
     of = "one worker"                 # the ratio is of this variant's measure ...
     to = "four workers"               # ... to this one's, in the same round
-    measure = "downtime"              # or "total", from the begin at the source to the end
+    measure = "downtime"              # or "total", from the begin at the source to the end; "load": see qemu_pair.py
     least = 1.1                       # the claim holds here if the ratio is at least this, at most that, or between
     most = 2.0
     decides = true                    # false: it is told, and decides nothing
@@ -38,6 +38,9 @@
     waits = 40                        # of each side and model
     quick = 6                         # the same for a quick look
 
+    [qemu]                            # instead of the scenario: machines of a real QEMU; see qemu_pair.py
+    ...
+
     [effort]
     precision = 0.02                  # half of the interval's width, as a share of the ratio, that is narrow enough
     seconds = 120                     # for all rounds; after two, none begins that would probably end later
@@ -48,20 +51,24 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from migpool.errors import ScenarioError, UsageError
+from migpool.experiments.qemu_pair import DevicesTable, MachineTable
 from migpool.experiments.simulated import world_of
 from migpool.scenario import shipped
+from migpool.scenario.changes import change
 from migpool.scenario.messages import explain, file_text, toml_table
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, Table, parse_scenario
 from migpool.sim.world import World
 
-Measure: TypeAlias = Literal["downtime", "total"]
+Measure: TypeAlias = Literal["downtime", "total", "load"]
+QEMU: Final = "QEMU"
+"""What stands for the model of a variant that real QEMUs migrate."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
 _Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,13 +76,14 @@ _Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
 class Variant(Table):
-    """One of ``[[variants]]``: a model, and what differs from the scenario."""
+    """One of ``[[variants]]``: a model, and what differs from the scenario; or devices of a real QEMU."""
 
     name: _Name
-    model: _Name
+    model: _Name = QEMU
     set: dict[str, JsonValue] = Field(default={})
     run: bool = True
     simulated: dict[str, JsonValue] | None = None
+    qemu: DevicesTable | None = None
 
 
 class Comparison(Table):
@@ -127,7 +135,8 @@ class Experiment(Table):
     by: Annotated[str, Field(min_length=1)]
     method: Annotated[str, Field(min_length=1)]
     depends: str = ""
-    scenario: dict[str, JsonValue]
+    scenario: dict[str, JsonValue] = Field(default={})
+    qemu: MachineTable | None = None
     simulation: dict[str, JsonValue] = Field(default={})
     variants: list[Variant] = Field(default=[])
     comparisons: list[Comparison] = Field(default=[])
@@ -137,6 +146,8 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
+        if bool(self.scenario) == (self.qemu is not None):
+            raise ValueError("there must be a scenario or qemu: write one of the two")
         if self.cancels is not None:
             if self.variants or self.comparisons or self.limits:
                 raise ValueError("cancels excludes variants, comparisons and limits: write one or the other")
@@ -156,6 +167,13 @@ class Experiment(Table):
         for variant in self.variants:
             if not variant.run and variant.simulated is None:
                 raise ValueError(f"variant {variant.name!r} is neither run nor simulated: give it one of the two")
+            if (variant.qemu is None, variant.model != QEMU) != (self.qemu is None,) * 2:
+                raise ValueError(
+                    f"variant {variant.name!r}: give it a model and no qemu with a scenario, else the other way round"
+                )
+        loads = [one.name for one in self.comparisons if one.measure == "load" and self.qemu is None]
+        if loads:
+            raise ValueError(f"comparison {loads[0]!r}: only variants of qemu have the measure load")
         wrong = [one.name for one in self.comparisons if one.decides and one not in self.measured]
         if wrong and self.runs:
             raise ValueError(f"comparison {wrong[0]!r} decides, but has a variant that is only simulated")
@@ -172,6 +190,11 @@ class Experiment(Table):
         run = {variant.name for variant in self.variants if variant.run}
         return [one for one in self.comparisons if {one.of, one.to} <= run]
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Of which devices the loads are measured, by variant."""
+        return {one.name: one.qemu.kind for one in self.variants if one.qemu is not None}
+
     def scenario_of(self, variant: Variant | None, where: str) -> Scenario:
         """The scenario as a variant has it; ``None`` for the scenario itself.
 
@@ -180,7 +203,7 @@ class Experiment(Table):
         """
         table: dict[str, Any] = copy.deepcopy(self.scenario)
         for path, value in (variant.set if variant is not None else {}).items():
-            _set(table, path, value, where)
+            change(table, path, value, where)
         return parse_scenario(table, f"{where}: scenario{f' of variant {variant.name!r}' if variant else ''}")
 
     def world_of(self, variant: Variant, where: str) -> World | None:
@@ -191,7 +214,8 @@ class Experiment(Table):
         """
         if variant.simulated is None:
             return None
-        return world_of(self.simulation, variant.simulated, f"{where}: simulated of variant {variant.name!r}")
+        link = self.scenario_of(variant, where).link
+        return world_of(self.simulation, variant.simulated, link, f"{where}: simulated of variant {variant.name!r}")
 
 
 def parse_experiment(text: str, where: str) -> Experiment:
@@ -207,6 +231,8 @@ def parse_experiment(text: str, where: str) -> Experiment:
         experiment = Experiment.model_validate(toml_table(text, where))
     except ValidationError as error:
         raise ScenarioError("\n".join(explain(error.errors(), where, Experiment))) from None
+    if experiment.qemu is not None:
+        return experiment
     experiment.scenario_of(None, where)
     models = [(name, "cancels") for name in (experiment.cancels.models if experiment.cancels is not None else ())]
     for variant in experiment.variants:
@@ -219,29 +245,6 @@ def parse_experiment(text: str, where: str) -> Experiment:
         except UsageError as error:
             raise ScenarioError(f"{where}: {whose}: {error}") from error
     return experiment
-
-
-def _set(table: dict[str, Any], path: str, value: JsonValue, where: str) -> None:
-    """Set ``a.0.b`` in nested tables and lists; a table that is not there is made."""
-    *parents, last = path.split(".")
-    inside: Any = table
-    for piece in parents:
-        inside = _step(inside, piece, path, where)
-    if isinstance(inside, list):
-        _step(inside, last, path, where)
-        inside[int(last)] = value
-    elif isinstance(inside, Mapping):
-        inside[last] = value  # type: ignore[index]
-    else:
-        raise ScenarioError(f"{where}: set {path!r}: there is no table before {last!r}")
-
-
-def _step(inside: Any, piece: str, path: str, where: str) -> Any:
-    if isinstance(inside, dict):
-        return inside.setdefault(piece, {})
-    if isinstance(inside, list) and piece.isdecimal() and int(piece) < len(inside):
-        return inside[int(piece)]
-    raise ScenarioError(f"{where}: set {path!r}: there is no {piece!r} in the scenario")
 
 
 def names() -> list[str]:

@@ -74,6 +74,7 @@ def page(finding: Finding, picture: str) -> str:
         *_counts(finding.counts),
         *(["## Pools that grow", "", *growing, ""] if growing else ()),
         *_variants([one for one in finding.variants if one.run]),
+        *_loads([one for one in finding.variants if one.loads_ms]),
         *_simulated(finding),
         "## Circumstances",
         "",
@@ -124,6 +125,29 @@ def _variants(variants: Sequence[VariantFinding]) -> list[str]:
         rows.append((one.name, f"`{one.model}`", told, threads, memory, ", ".join(where)))
     heading = "| variant | model | downtime, median (least to most) | threads | memory | where it went |"
     return ["## Runs", "", *markdown_table(heading, rows), ""] if rows else []
+
+
+def _loads(variants: Sequence[VariantFinding]) -> list[str]:
+    """What real QEMUs say of each device's load."""
+    rows = [(one.name, sum(one.loads_ms), " ".join(f"{time * 1e3:.0f}" for time in one.loads_ms)) for one in variants]
+    if not rows:
+        return []
+    told = [(name, format_duration(whole / 1e3), times) for name, whole, times in rows]
+    said = dict.fromkeys(f"{one.name}: {line}" for one in variants for line in one.remarks if "flat views" in line)
+    versions = dict.fromkeys(
+        line.partition(",")[0] for one in variants for line in one.remarks if line.startswith("observed with")
+    )
+    return [
+        "## Loads",
+        "",
+        "What each device of the variant's kind took to load at the destination, in microseconds, in the order of "
+        f"loading, the median of the rounds; {' and '.join(versions) or 'QEMU'}.",
+        "",
+        *markdown_table("| variant | all | each |", told),
+        "",
+        *(f"* {line}" for line in said),
+        *([""] if said else []),
+    ]
 
 
 def _simulated(finding: Finding) -> list[str]:

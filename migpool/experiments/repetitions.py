@@ -12,12 +12,14 @@ stopping as soon as a threshold is cleared would make every claim come true, or 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Final, TypeAlias
 
 from migpool.experiments.finding import ComparisonFinding, Ended
-from migpool.experiments.form import Comparison, Experiment, Measure
+from migpool.experiments.form import Comparison, Experiment, Measure, Variant
+from migpool.experiments.qemu_pair import DevicesTable, MachineTable, loads_ms, migrate_qemu
 from migpool.experiments.verdict import compared, median_interval
 from migpool.lab.findings import run_result
 from migpool.lab.run.processes import ProcessPair
@@ -69,6 +71,7 @@ def make_rounds(
     stop: Callable[[], bool],
     say: Callable[[str], None],
     make: Migrate = migrate,
+    make_qemu: Callable[[MachineTable, DevicesTable], RunResult] = migrate_qemu,
     clock: Callable[[], float] = time.monotonic,
 ) -> Measured:
     """Make two rounds or more.
@@ -76,13 +79,21 @@ def make_rounds(
     Arguments:
         seconds: for all rounds.
         stop, say: as for :func:`~migpool.experiments.runner.run_experiment`.
+        make, make_qemu: make one run, of a scenario and of a QEMU's machine.
         clock: tells the time in seconds.
 
     Raises:
-        UsageError: a scenario or a model cannot be used here.
+        UsageError: a scenario or a model cannot be used here, or QEMU.
+        MigpoolError: a QEMU's migration did not complete.
     """
     variants = [one for one in experiment.variants if one.run]
-    scenarios = {one.name: experiment.scenario_of(one, experiment.id) for one in variants}
+    scenarios = {one.name: experiment.scenario_of(one, experiment.id) for one in variants if one.qemu is None}
+
+    def run_of(variant: Variant, repeat: int) -> RunResult | None:
+        if experiment.qemu is not None and variant.qemu is not None:
+            return make_qemu(experiment.qemu, variant.qemu)
+        return make(scenarios[variant.name], variant.model, repeat, experiment.id, stop)
+
     rounds: list[Round] = []
     failures: list[str] = []
     longest = 0.0
@@ -92,7 +103,7 @@ def make_rounds(
         begin = clock()
         runs: Round = {}
         for variant in variants[:: -1 if len(rounds) % 2 else 1]:
-            run = make(scenarios[variant.name], variant.model, len(rounds) + 1, experiment.id, stop)
+            run = run_of(variant, len(rounds) + 1)
             if run is None or stop():
                 ended = "cancelled"
                 break
@@ -107,28 +118,39 @@ def make_rounds(
     return Measured(rounds, ended, clock() - began, failures)
 
 
-def ratios(comparison: Comparison, rounds: Sequence[Round]) -> list[float]:
-    """The ratio of each round in which both runs came to their end."""
+def ratios(comparison: Comparison, rounds: Sequence[Round], kinds: Mapping[str, str] | None = None) -> list[float]:
+    """The ratio of each round in which both runs came to their end.
+
+    Arguments:
+        kinds: of a QEMU's variants, which devices' loads are measured.
+    """
     found = []
     for runs in rounds:
-        above, below = (_value(runs.get(name), comparison.measure) for name in (comparison.of, comparison.to))
+        above, below = (
+            _value(runs.get(name), comparison.measure, (kinds or {}).get(name, ""))
+            for name in (comparison.of, comparison.to)
+        )
         if above and below:
             found.append(above / below)
     return found
 
 
-def found_of(comparison: Comparison, rounds: Sequence[Round]) -> ComparisonFinding:
-    """What some rounds say of a comparison."""
-    found = ratios(comparison, rounds)
+def found_of(
+    comparison: Comparison, rounds: Sequence[Round], kinds: Mapping[str, str] | None = None
+) -> ComparisonFinding:
+    """What some rounds say of a comparison; ``kinds`` as in :func:`ratios`."""
+    found = ratios(comparison, rounds, kinds)
     interval = median_interval(found) if found else None
     known = {} if interval is None else asdict(interval)
     outcome = compared(comparison, interval)
     return ComparisonFinding(**comparison.model_dump(), ratios=found, **known, outcome=outcome)
 
 
-def _value(run: RunResult | None, measure: Measure) -> float | None:
+def _value(run: RunResult | None, measure: Measure, kind: str) -> float | None:
     if run is None or not run.succeeded:
         return None
+    if measure == "load":
+        return median(loads_ms(run, kind) or [0.0])
     return run.downtime_ms if measure == "downtime" else run.total_ms
 
 
@@ -143,7 +165,7 @@ def _over(experiment: Experiment, rounds: Sequence[Round], failed: int, late: bo
 
 
 def _all_ratios(experiment: Experiment, rounds: Sequence[Round]) -> list[list[float]]:
-    return [ratios(one, rounds) for one in experiment.comparisons]
+    return [ratios(one, rounds, experiment.kinds) for one in experiment.comparisons]
 
 
 def _told(experiment: Experiment, rounds: Sequence[Round]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 
 from migpool.experiments.cancels import cancel_everywhere
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
 from migpool.experiments.form import Experiment, Variant
 from migpool.experiments.growing_pools import fields
+from migpool.experiments.qemu_pair import loads_ms
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
 from migpool.experiments.simulated import InVirtualTime, in_virtual_time
 from migpool.experiments.verdict import WANTED, Piece, Verdict, counted, expected, verdict_of
@@ -83,7 +85,7 @@ def found_in(
         if (world := experiment.world_of(one, experiment.id)) is not None
         and (found := in_virtual_time(world)) is not None
     }
-    comparisons = [_beside(found_of(one, rounds), simulated) for one in experiment.comparisons]
+    comparisons = [_beside(found_of(one, rounds, experiment.kinds), simulated) for one in experiment.comparisons]
     counts = [*counts, *(_within(limit.name, limit.most, rounds) for limit in experiment.limits)]
     deciding = [one for one in comparisons if one.decides]
     pieces = []
@@ -174,4 +176,12 @@ def _variant(variant: Variant, rounds: Sequence[Round], simulated: InVirtualTime
         simulated_ms=None if simulated is None else simulated.downtime_ms,
         simulated_held=None if simulated is None else simulated.held,
         simulated_early=None if simulated is None else simulated.early,
+        qemu=variant.qemu,
+        loads_ms=[] if variant.qemu is None else _middle([loads_ms(run, variant.qemu.kind) for run in runs]),
+        remarks=runs[-1].remarks if variant.qemu is not None and runs else [],
     )
+
+
+def _middle(loads: Sequence[Sequence[float]]) -> list[float]:
+    """What the devices of a variant took to load, in the order of loading: the median of the rounds."""
+    return [median(times) for times in zip(*loads, strict=False)]

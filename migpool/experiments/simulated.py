@@ -5,7 +5,7 @@
     [simulation]                      # what all variants have
     channels = 4
     channel_rate = "2GiB/s"           # of one thread into one channel
-    link_rate = "4GiB/s"
+    link = {rate = "4GiB/s"}          # as a scenario has it; without it that of the experiment's scenario
     chunk = "1MiB"
     budget = "32MiB"
 
@@ -28,12 +28,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
+from migpool.device import ConfigLock
 from migpool.errors import ScenarioError, UsageError
 from migpool.scenario.messages import explain
-from migpool.scenario.schema import Rate, Size, Table
-from migpool.sim.world import ConfigLock, Profile, Shared, Way, World
+from migpool.scenario.schema import LinkTable, Rate, Size, Table
+from migpool.sim.world import Profile, Shared, Way, World
 from migpool.units import MIB
 
+UNLIMITED = 1e15
+"""Bytes a second of a link without a rate."""
 MANY = 4096
 """Workers where nobody says how many: one a job."""
 
@@ -49,6 +52,7 @@ class DeviceTable(Table):
     write: _Time = 0.0
     stop: _Time = 0.0
     load_config: _Time = 0.0
+    load_growth: _Time = 0.0
     shared: Shared = "nothing"
     way: Way = "iterable"
     lanes: _Count = 1
@@ -67,7 +71,7 @@ class WorldTable(Table):
     loaders: _Count = MANY
     channels: _Count = 4
     channel_rate: Rate
-    link_rate: Rate
+    link: LinkTable
     chunk: Size = MIB
     budget: Size = 32 * MIB
     base: _Time = 0.0
@@ -77,7 +81,10 @@ class WorldTable(Table):
 
     def world(self) -> World:
         """The same as the simulator takes it."""
-        fields = self.model_dump(exclude={"devices", "budget"})
+        link = self.link
+        fields = self.model_dump(exclude={"devices", "budget", "link"})
+        fields |= {"link_rate": link.rate or UNLIMITED, "latency": link.delay, "jitter": link.jitter, "loss": link.loss}
+        fields["mtu"] = link.mtu if link.imposed or link.delay else 0
         devices = [Profile(**one.model_dump(exclude={"count"})) for one in self.devices for _ in range(one.count)]
         return World(devices=tuple(devices), rooms=self.budget // self.chunk, **fields)
 
@@ -97,19 +104,20 @@ class InVirtualTime:
     early: int
 
 
-def world_of(hosts: Mapping[str, JsonValue], own: Mapping[str, JsonValue], where: str) -> World:
+def world_of(hosts: Mapping[str, JsonValue], own: Mapping[str, JsonValue], link: LinkTable, where: str) -> World:
     """The world of a variant.
 
     Arguments:
         hosts: the experiment's ``[simulation]``.
         own: the variant's ``simulated``.
+        link: the scenario's.
         where: the file and the variant, for errors.
 
     Raises:
         ScenarioError: a key is wrong; a line each.
     """
     try:
-        return WorldTable.model_validate({**hosts, **own}).world()
+        return WorldTable.model_validate({"link": link.model_dump(), **hosts, **own}).world()
     except ValidationError as error:
         raise ScenarioError("\n".join(explain(error.errors(), where, WorldTable))) from None
 

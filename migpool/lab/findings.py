@@ -14,6 +14,7 @@ from migpool.device import StateCosts
 from migpool.lab.analysis.critical_path import attribute
 from migpool.lab.analysis.span_index import covered
 from migpool.lab.report.chrome_trace import TracedRun
+from migpool.lab.run.link.use import LinkUse
 from migpool.lab.run.processes import PairResult
 from migpool.lab.run.result import (
     LabResult,
@@ -50,6 +51,7 @@ def run_result(model: str, repeat: int, seed: int, pair: PairResult) -> RunResul
         outcome=_outcome(pair),
         verified=pair.verified,
         rounds=list(pair.rounds),
+        link=_seen_from(pair),
         warnings=_warnings(pair),
         error=pair.error,
     )
@@ -166,6 +168,7 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
             "bytes_before_stop": source.precopied,
             "bytes_after_stop": source.bytes - source.precopied,
             "clock": source.clock,
+            "connections": list(source.connections),
             "devices": [
                 replace(device, remark=one.remark, high_water=one.high_water)
                 if (one := there.get(device.name))
@@ -183,6 +186,16 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
         told["attribution"] = attribute(source, destination).kinds
         told["precopy_saved_ms"] = precopy_saving(source, destination)
     return run.model_copy(update=told)
+
+
+def _seen_from(pair: PairResult) -> LinkUse | None:
+    """The link's use, its times counted from the stop at the source, or from the beginning without one."""
+    if pair.link is None:
+        return None
+    source = pair.source.result
+    zero = 0 if source is None else source.report.stopped or source.report.began
+    ways = {way: [(at - zero, count) for at, count in getattr(pair.link, way)] for way in ("forth", "back")}
+    return pair.link.model_copy(update=ways)
 
 
 def _warnings(pair: PairResult) -> list[str]:

@@ -2,10 +2,11 @@
 
 Guarantees:
 
-1. Everything has been sent: whether the machine moves is the destination's decision. The source takes it back only
-   after the destination has said, or shown by ending the connection without RUNNING, that it does not run there.
-2. A destination that says nothing, or what makes no sense, leaves the machine stopped here, and the error says so:
-   never two run. Nor does an encrypted connection say anything by its end, if somebody else may have cut it.
+1. With the first byte of the stream's end, whether the machine moves is the destination's decision. The source takes it
+   back only after the destination has said, or shown by ending the connection without RUNNING, that it does not run
+   there.
+2. Whatever else happens leaves the machine stopped here, and the error says so: never two run. The end of a connection
+   that somebody else may have cut says nothing: see :attr:`~migpool.migration.return_path.ReturnPath.cut`.
 3. A device's state is called verified only where both ends gave a fingerprint. A destination that keeps back the one
    that this end has too, has not confirmed what it runs.
 4. The machine runs there at the earliest when everything has been sent, whatever the destination's clock says.
@@ -15,14 +16,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Final
 
 from migpool.core.machine import Machine
-from migpool.errors import Cancelled, PeerError, PeerGone, ProtocolError, TimeLimitExceeded, VerificationError
+from migpool.errors import PeerError, ProtocolError, VerificationError
 from migpool.migration.report import boot_id, digest_of
 from migpool.migration.return_path import RUNS_THERE, ReturnPath
-
-_LOOK: Final = "it stays stopped here; look there before you resume it"
 
 
 class Completion:
@@ -57,49 +55,54 @@ class Completion:
         self._sent = sent
         self._round_trip = round_trip
 
-    def running(self, doubt: Callable[[], object]) -> tuple[int, str]:
-        """Wait until the machine runs at the destination.
+    def running(self, send_end: Callable[[], object], refused: Callable[[], object]) -> tuple[int, str]:
+        """Send the end of the stream, and wait until the machine runs at the destination.
 
         Arguments:
-            doubt: called if nobody can say whether it does.
+            send_end: does the former.
+            refused: called if the destination has said that the machine does not run there, and will not.
 
         Returns:
             Since when, by this host's CLOCK_MONOTONIC in nanoseconds, and how that is known: see
             :attr:`~migpool.migration.report.SideReport.clock`.
 
         Raises:
-            PeerError: it does not run there, or that is not known.
-            Cancelled: the migration was cancelled in time.
-            TimeLimitExceeded: no answer came, and then the destination gave up.
+            MigpoolError: why it does not, if ``refused`` was called; else whether it does is not known.
         """
         return_path = self._return_path
         try:
+            send_end()
             if self._credited:
                 return_path.wait("the machine to run at the destination", lambda: return_path.running is not None)
             else:
-                return_path.wait("the destination's last word", lambda: return_path.shut is not None)
-        except (Cancelled, TimeLimitExceeded, PeerGone):
-            if not self._ask_for_verdict(doubt):
-                raise
+                return_path.wait("the destination's last word", lambda: return_path.shut == 0)
         except ProtocolError as error:
-            doubt()
-            raise PeerError(f"{error}; whether the machine runs there nobody can say: {_LOOK}") from None
+            raise PeerError(f"{error}; whether the machine runs there nobody can say") from None
+        except Exception as error:
+            if not self._runs_there(error):
+                refused()
+                raise
         running, heard = return_path.running, return_path.running_at or time.monotonic_ns()
         if running is not None and running.boot_id == boot_id() and self._sent <= running.nanoseconds <= heard:
             return running.nanoseconds, "monotonic"
         return max(self._sent, heard - self._round_trip // 2), "return-path"
 
-    def _ask_for_verdict(self, doubt: Callable[[], object]) -> bool:
+    def _runs_there(self, error: Exception) -> bool:
         """Ask the destination to give up, by the end of the main channel; whether the machine runs there.
 
-        It answers with RUNNING if it is too late for that, and ends the connection without it otherwise.
+        It answers with RUNNING if it is too late for that, and refuses or ends the connection without it otherwise.
+
+        Arguments:
+            error: why it is asked.
+
+        Raises:
+            PeerError: it has not said.
         """
         self._end()
         runs = self._return_path.verdict(self._limit)
         if runs is None:
-            doubt()
             when = "before its connection was cut" if self._return_path.cut else f"within {self._limit:g} s"
-            raise PeerError(f"the destination has not said {when} whether the machine runs there: {_LOOK}")
+            raise PeerError(f"{error}; the destination has not said {when} whether the machine runs there") from None
         return runs
 
     def confirm(self, verified: dict[int, bool], omitted: Collection[int] = ()) -> None:

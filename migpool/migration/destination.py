@@ -23,7 +23,7 @@ from migpool.core.effects import EndLiveTurn, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state
 from migpool.core.machine import Machine, Slot, in_lanes
-from migpool.core.stop_start import start
+from migpool.core.stop_start import stand, start
 from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
@@ -122,7 +122,7 @@ class Destination(Endpoint):
             self._load()
             self._start_machine()
             self._confirm()
-        except Exception as error:
+        except BaseException as error:
             self._refuse(error)
             raise
         self._say_goodbye()
@@ -178,11 +178,11 @@ class Destination(Endpoint):
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
         return main
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: BaseException) -> None:
         """Tell the source why, as well as it understands."""
         self._hear_greeting()
         self._switch.cancel(error)
-        self._return_path.fail(self._switch.reason or error)
+        self._return_path.fail(self._switch.reason or error, runs=self.state is State.RUNNING)
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
         self._accepted = True
@@ -303,7 +303,16 @@ class Destination(Endpoint):
         with self._deciding:
             self._switch.check()
             self._decided = True
-        start(self.machine, self._tracer)
+        started: list[Slot] = []
+        try:
+            start(self.machine, self._tracer, started)
+        except BaseException:
+            if stand(started) is not None:
+                self._tell_running()  # it cannot be said that it does not
+            raise
+        self._tell_running()
+
+    def _tell_running(self) -> None:
         self._running = time.monotonic_ns()
         self._states.happen(Event.RUNNING)
         if self._return_path.extended:

@@ -8,7 +8,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Final, TypedDict
 
 from migpool.core.buffers import BufferPool
 from migpool.core.calls import of, traceback_of, under_way
@@ -25,9 +25,11 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
 from migpool.transport.address import Address
+from migpool.transport.tcp_use import TcpUse
 
 CALLS = 2
 """Calls of devices that last for long that an error names."""
+_LOOK: Final = "it stays stopped here; look there before you resume it"
 
 
 class EndOptions(TypedDict, total=False):
@@ -84,6 +86,7 @@ class Endpoint(ABC):
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
+        self._tcp: tuple[TcpUse, ...] = ()
         self._also = ""
         self._error: BaseException | None = None
 
@@ -176,8 +179,12 @@ class Endpoint(ABC):
         if not isinstance(error, Exception):
             error = Cancelled(f"interrupted at the {self.side}")
         self._switch.cancel(error)
-        # A wait that was ended by the switch is a consequence; what the switch was thrown for is the reason.
-        self._error = self._reason(self._switch.reason or error)
+        if self.state is State.SENT:
+            text = str(error) if isinstance(error, PeerError) else f"{error or repr(error)}; it may run there"
+            self._error = PeerError(f"{text}: {_LOOK}")
+        else:
+            # A wait that was ended by the switch is a consequence; what the switch was thrown for is the reason.
+            self._error = self._reason(self._switch.reason or error)
         if isinstance(self._error, PeerError | TimeLimitExceeded):
             # Of what waits is told only which thread it is: here is what the devices do.
             told = [*filter(None, [self._scheduler.hint]), *map(str, under_way()[:CALLS])]
@@ -238,6 +245,7 @@ class Endpoint(ABC):
             peer_gone=isinstance(error, PeerGone),
             waited=isinstance(error, PeerError | TimeLimitExceeded),
             traceback=traceback_of(error),
+            connections=self._tcp,
         )
 
     def _note_memory(self, pool: BufferPool) -> None:

@@ -14,6 +14,7 @@ from migpool.core.machine import Slot
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.migration.states import State
+from migpool.transport.tcp_use import TcpUse
 from migpool.wire.returnpath import DIGEST_SIZE
 
 
@@ -86,6 +87,7 @@ class SideReport:
         peer_gone: whether the error only says that the other side is gone or has failed: that one knows why.
         waited: whether the error is that something did not come in time, or only shows that.
         traceback: of what a device raised that it must not; empty without one.
+        connections: how the source used each of its TCP connections; those of the destination are not told.
     """
 
     side: Side
@@ -108,6 +110,7 @@ class SideReport:
     peer_gone: bool = False
     waited: bool = False
     traceback: str = ""
+    connections: tuple[TcpUse, ...] = ()
 
     @property
     def precopied(self) -> int:
@@ -133,11 +136,22 @@ class SideReport:
 
 
 def boot_id() -> bytes:
-    """The 16 bytes of this kernel's boot id; random where there is none, so that no two hosts seem to be one."""
+    """16 bytes that two processes share just if they share CLOCK_MONOTONIC: this kernel's boot id.
+
+    In a time namespace in which that clock is shifted it is another one. Where there is none it is random, so that no
+    two hosts seem to be one.
+    """
     try:
-        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()).bytes
+        boot = uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
     except (OSError, ValueError):
         return uuid.uuid4().bytes
+    try:
+        # The namespace of the processes that it starts, which is its own unless it has just made one.
+        shifts = dict(line.split(maxsplit=1) for line in Path("/proc/self/timens_offsets").read_text().splitlines())
+        shift = " ".join(shifts["monotonic"].split())
+    except (OSError, ValueError, KeyError):
+        return boot.bytes
+    return boot.bytes if shift == "0 0" else uuid.uuid5(boot, shift).bytes
 
 
 def peak_rss() -> int:

@@ -4,7 +4,8 @@ Guarantees:
 
 1. Whoever waits here is woken by the answer, by the destination's failure or end, or by the time limit; never later.
 2. The destination's own reason for a failure is kept, also when another thread noticed the failure first.
-3. Where connections are encrypted, an end that the destination has not said is no answer: it may have been cut.
+3. The end of the connection says something of the destination only if it has said it (TLS), or if both ends are of one
+   host and nothing else can have ended it. Otherwise it may have been cut, by whatever stands in between.
 4. A destination that gives no room to a waiting chunk for the time limit is an error that names the device and the
    chunk.
 5. A message that cannot come yet, or not once more, is a protocol error: GRANT before WELCOME, a PONG that answers no
@@ -21,7 +22,7 @@ from collections.abc import Callable
 
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded, Untrusted
-from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some
+from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some, within_host
 from migpool.transport.tls import TlsSocket
 from migpool.wire.returnpath import (
     Digest,
@@ -83,7 +84,8 @@ class ReturnPath:
         self._stopped = False
         self._heard = time.monotonic()
         self._over: MigpoolError | None = None
-        self._said_end = not isinstance(sock, TlsSocket)
+        self._says_end = isinstance(sock, TlsSocket)
+        self._proven_end = False
         self.welcome: Welcome | None = None
         self.pong_at = 0
         self.acknowledged = 0
@@ -100,7 +102,7 @@ class ReturnPath:
             while not self._stopped:
                 data = read_some(self._sock, RETURN_PATH_READ_SIZE, self._idle)
                 if not data:
-                    self._said_end = True
+                    self._proven_end = self._says_end
                     self._reader.end()
                     raise PeerGone("the destination closed the connection")
                 self._heard = time.monotonic()
@@ -109,6 +111,9 @@ class ReturnPath:
                     self._take(message)
         except ProtocolError as error:
             self._end(ProtocolError(error.offset, f"return path: {error.item}", error.expected))
+        except PeerGone as error:
+            self._proven_end = self._proven_end or (not self._says_end and within_host(self._sock))
+            self._end(error)
         except MigpoolError as error:
             self._end(error)
         except Exception as error:  # noqa: BLE001 -- it must reach the migration, not die with the thread
@@ -161,7 +166,7 @@ class ReturnPath:
     @property
     def cut(self) -> bool:
         """Whether the return path has ended in a way that proves nothing about the destination."""
-        return self._over is not None and not self._said_end
+        return self._over is not None and not self._proven_end
 
     def verdict(self, patience: float) -> bool | None:
         """Whether the machine runs at the destination, once everything has been sent there and it is too late to ask.

@@ -52,8 +52,16 @@ class ReturnPathWriter:
         """Make a grant known."""
         self.answer(GrantMessage(grant.device, grant.limit))
 
-    def fail(self, reason: BaseException) -> None:
-        """Say why the destination gives up; the source may be gone already."""
+    def fail(self, reason: BaseException, *, runs: bool = False) -> None:
+        """Say why the destination gives up, or what went wrong after the machine ran there; the source may be gone.
+
+        Arguments:
+            runs: the machine runs here. A source that has not heard RUNNING, since it does not know it, would take
+                anything but SHUT 0 for a refusal, and run it, too.
+        """
         words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
         with contextlib.suppress(MigpoolError):
-            self._send([*([Failed(words or type(reason).__name__)] if self.extended else []), Shut(1)])
+            if self.extended:
+                self._send([Failed(words or type(reason).__name__), Shut(1)])
+            else:
+                self._send([Shut(int(not runs))])

@@ -23,7 +23,8 @@
       |<------------------------------- DIGESTs, SHUT 0        |   every device compared
 
 Until everything has been sent, any failure leaves the machine running here: every device wakes, then every device is
-resumed. From then on the destination decides; once RUNNING has come, the machine is there, whatever else goes wrong.
+resumed. From then on the destination decides, and only its refusal has the machine run here again; once RUNNING has
+come, the machine is there, whatever else goes wrong.
 GRANTs are those of ``migpool/flow/window.py``; a destination that speaks only QEMU's return path sends PONG and SHUT
 alone.
 """
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -66,6 +68,7 @@ from migpool.transport.credentials import credentials
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, shut
+from migpool.transport.tcp_use import tcp_use
 from migpool.units import count_of
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
@@ -73,6 +76,7 @@ from migpool.wire.records import end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.sections import section_end
 from migpool.wire.stream import eof, header, vm_description
+from migpool.wire.unread import Buffer
 
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource
@@ -124,7 +128,8 @@ class Source(Endpoint):
         self._verified: dict[int, bool] = {}
         self._linked = False
         self._memory = None
-        self._round_trip = self._sent = 0
+        self._round_trip = 0
+        self._connections: dict[str, socket.socket] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
@@ -147,11 +152,7 @@ class Source(Endpoint):
         self._save()
         if optional:
             description = self._describe()
-        if self._linked:
-            self._return_path.expect_running()
-        self._sent = time.monotonic_ns()
-        self._main.write([eof(), *vm_description(description)])
-        self._hand_over()
+        self._hand_over([eof(), *vm_description(description)])
 
     def _describe(self) -> bytes:
         crossing = self._crossing
@@ -177,6 +178,7 @@ class Source(Endpoint):
         )
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
+        self._connections = {"main": main, **{str(number): sock for number, sock in enumerate(channels)}}
         self._main = MainChannel(partial(send_all, main, what="main channel"))
         self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
@@ -251,6 +253,7 @@ class Source(Endpoint):
             lanes=lanes,
         )
         stack.callback(save_handlers.close)
+        stack.callback(self._note_connections)
         handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
         self._shared_reads = Lanes(lanes, self._switch)
@@ -392,18 +395,29 @@ class Source(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
-    def _hand_over(self) -> None:
+    def _note_connections(self) -> None:
+        uses = (tcp_use(name, sock) for name, sock in self._connections.items())
+        self._tcp = tuple(use for use in uses if use is not None)
+
+    def _hand_over(self, end: Sequence[Buffer]) -> None:
         settings = self.settings
+        # What the kernel has seen of it leaves out how long the destination took for the first answer.
+        use = tcp_use("main", self._connections["main"])
+        seen = round(use.least_rtt_ms * 1e6) if use is not None and use.least_rtt_ms else self._round_trip
         completion = Completion(
             self.machine,
             self._return_path,
             self._end,
             credited=settings.credits,
             limit=settings.peer_limit,
-            sent=self._sent,
-            round_trip=self._round_trip,
+            sent=time.monotonic_ns(),
+            round_trip=min(seen, self._round_trip),
         )
-        self._running, self._clock = completion.running(partial(self._states.happen, Event.DOUBT))
+        self._return_path.expect_running()
+        self._states.happen(Event.SENT)
+        # A part of the stream's end may arrive, whatever becomes of the rest.
+        send_end = partial(self._main.write, end)
+        self._running, self._clock = completion.running(send_end, partial(self._states.happen, Event.REFUSED))
         self._states.happen(Event.RUNNING)
         completion.confirm(self._verified, self._omitted)
 

@@ -18,7 +18,7 @@ from traceback import extract_tb
 from typing import Final, Literal, TypeAlias, cast
 
 from migpool.core.calls import located, noted, raised, said, wrong
-from migpool.device import Device, DeviceContext, DevicePlugin, Options, OptionValue
+from migpool.device import Device, DeviceContext, DevicePlugin, Options, OptionValue, Outline
 from migpool.errors import MigpoolError, PluginError, UsageError
 from migpool.scenario.messages import parse_toml
 from migpool.schedulers.base import Scheduler
@@ -95,6 +95,25 @@ def options_of(name: str) -> list[Options]:
             f"device plug-in {name!r}: {module}.OPTIONS must be migpool.device.Options, or a list of them"
         )
     return [one for one in declared if one.plugin == name]
+
+
+def outlines_of(name: str, context: DeviceContext) -> list[Outline]:
+    """What a plug-in's devices would be and take: what the function ``outlines`` beside its own returns.
+
+    Raises:
+        PluginError: there is no such plug-in, it is broken, or what it returns are no outlines.
+        UsageError: it has no such function: its devices cannot be simulated.
+        MigpoolError: it refuses.
+    """
+    load_device_plugin(name)
+    (module,) = {point.module for point in entry_points(group=_GROUPS["device"], name=name)}
+    function: object = getattr(sys.modules[module], "outlines", None)
+    if not callable(function):
+        raise UsageError(f"device plug-in {name!r} does not say what its devices take: they cannot be simulated")
+    found = list(function(context))
+    if not all(isinstance(one, Outline) for one in found):
+        raise PluginError(f"device plug-in {name!r}: {module}.outlines must return migpool.device.Outline alone")
+    return found
 
 
 def distribution(kind: Kind, name: str) -> str:

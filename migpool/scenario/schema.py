@@ -22,18 +22,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from migpool.device import ConfigChannel
 from migpool.errors import ScenarioError
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.scenario import shipped
 from migpool.scenario.messages import explain, file_text, toml_table
-from migpool.units import MIB, parse_rate, parse_size
+from migpool.units import GIB, MIB, parse_duration, parse_rate, parse_size
 
 # The unit is for who reads the schema.
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1, json_schema_extra={"unit": "bytes"})]
 Rate = Annotated[int, BeforeValidator(parse_rate), Field(ge=1, json_schema_extra={"unit": "bytes per second"})]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, le=86400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"}),
+]
 InFlight = Annotated[int, Field(ge=1, le=64)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 
@@ -110,10 +124,39 @@ class LimitsTable(Table):
 
 
 class LinkTable(Table):
-    """``[link]``: what is known of the connection."""
+    """``[link]``: what joins the two hosts: `run`, `compare` and `lab run` make it, the simulator has it too."""
 
     rate: Rate | None = None
-    """How fast it is, for the lower bound; without it the link is taken as it is."""
+    """How fast it is, each way; without it the link is taken as it is. The lower bound takes it into account."""
+    delay: Duration = 0.0
+    """How long a packet is under way, one way."""
+    jitter: Duration = 0.0
+    """By how much more or less than `delay` a packet may take; packets may then pass each other."""
+    loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The probability that a packet is lost, each way."""
+    queue: Size | None = None
+    """How much may wait for the link at either end; without it what is under way in a round trip, 512 KiB at least."""
+    mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    """The largest packet, in bytes."""
+    clock_offset: Duration = 0.0
+    """By how much the destination's monotonic clock is ahead of the source's."""
+    impose: bool = True
+    """Make it: namespaces and veth of Linux, as root. Without it, the ends are joined as `channels.transport` says, and
+    the other keys only say what the link is like, for the lower bound and the simulator."""
+
+    @property
+    def imposed(self) -> bool:
+        """Whether it is to be made."""
+        fields = {name: field for name, field in type(self).model_fields.items() if name != "impose"}
+        return self.impose and any(getattr(self, name) != field.default for name, field in fields.items())
+
+    @model_validator(mode="after")
+    def _in_time(self) -> LinkTable:
+        if self.jitter > self.delay:
+            raise ValueError("jitter is longer than delay, so a packet would come before it was sent: set delay too")
+        if self.imposed and self.rate is not None and self.rate >= 4 * GIB:
+            raise ValueError("rate is over what the kernel limits a link to, 4 GiB/s: leave it out, or impose = false")
+        return self
 
 
 class MigrationTable(Table):
@@ -178,6 +221,12 @@ class Scenario(Table):
     link: LinkTable = LinkTable()
     migration: MigrationTable = MigrationTable()
     compare: CompareTable = CompareTable()
+
+    @model_validator(mode="after")
+    def _carried(self) -> Scenario:
+        if self.link.imposed and self.channels.transport == "unix":
+            raise ValueError('a link carries TCP alone: set channels.transport = "tcp", or link.impose = false')
+        return self
 
     def settings(self) -> Settings:
         """What the scenario says of how a migration is carried out."""

@@ -34,7 +34,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.interpreter import Interpreter, Job
@@ -77,7 +77,34 @@ class Setup:
     @property
     def workers_or_default(self) -> int:
         """The number of threads that the user asked for, else the smaller of the numbers of channels and of devices."""
-        return self.workers or max(1, min(self.channels, len(self.devices)))
+        return default_workers(self.workers, self.channels, len(self.devices))
+
+
+Taking: TypeAlias = Literal["queue", "block", "run", "apart"]
+"""How jobs are taken: into a queue; by a submitter that blocks until a thread is free, or runs them itself; or effect
+by effect, so that a thread is kept only while a device works or a channel takes bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staffing:
+    """How a model goes to work, as the simulator needs to know it.
+
+    Arguments:
+        threads: jobs that it has under way at once; with "apart", devices and channels that are served at once.
+        taking: how it takes jobs.
+    """
+
+    threads: int
+    taking: Taking = "queue"
+
+
+ANY_NUMBER = 1 << 16
+"""Of threads, where the model has no bound of its own."""
+
+
+def default_workers(workers: int | None, channels: int, devices: int) -> int:
+    """The number of threads that the user asked for, else the smaller of the numbers of channels and of devices."""
+    return workers or max(1, min(channels, devices))
 
 
 class Scheduler(ABC):
@@ -131,6 +158,14 @@ class Scheduler(ABC):
         May be asked before ``setup``.
         """
         return ()
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing | None:
+        """How the model goes to work, for the simulator; ``None``, which this returns, if it cannot be simulated.
+
+        Asked without ``setup``; the arguments are those of :class:`Setup`, with the number of devices.
+        """
+        del workers, channels, devices
+        return None
 
     # ------------------------------------------------------------------ for models: what they do it with
 

@@ -53,12 +53,11 @@ from migpool.core.effects import (
 )
 from migpool.core.interpreter import Job
 from migpool.core.thread_state import ThreadState
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import ANY_NUMBER, Scheduler, Setup, Staffing
 
 WAITS: frozenset[type[Effect[object]]] = frozenset({NextChunk, NextPart, Credit, Turn, AfterOthers})
 MAY_BLOCK = WAITS | {*READS, *WRITES, *SENDS, SaveConfig, LoadConfig}
 
-UNLIMITED = 1 << 16
 WINDOW = 500_000
 """Nanoseconds over which a worker's processor time is judged, at least."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.0005, 0.004
@@ -116,7 +115,7 @@ class BlockingAwareScheduler(Scheduler):
         """Start the thread that watches the workers; those are made when jobs come."""
         super().setup(setup)
         self._name = f"{setup.side}-worker"
-        self._limit = setup.workers or UNLIMITED
+        self._limit = setup.workers or ANY_NUMBER
         self._channels = setup.channels
         self._cpus = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
@@ -140,6 +139,11 @@ class BlockingAwareScheduler(Scheduler):
                 self._add()
             elif len(self._workers) < self._limit:
                 self._worker_lacks.notify()
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """As if every job blocked, and a worker were there for each at once: how it grows is not simulated."""
+        del channels, devices
+        return Staffing(workers or ANY_NUMBER)
 
     def release(self) -> None:
         """Let the workers end after the jobs that they have."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from migpool.core.interpreter import Job
-from migpool.schedulers.base import Scheduler
+from migpool.schedulers.base import Scheduler, Staffing
 
 
 class InlineScheduler(Scheduler):
@@ -35,3 +35,8 @@ class InlineScheduler(Scheduler):
                 self.run(self._waiting.popleft())
         finally:
             self._running = False
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """The submitter runs each job."""
+        del workers, channels, devices
+        return Staffing(1, "run")

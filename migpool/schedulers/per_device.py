@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Lock
 
 from migpool.core.interpreter import Job
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import ANY_NUMBER, Scheduler, Setup, Staffing
 
 
 class PerDeviceScheduler(Scheduler):
@@ -43,6 +43,11 @@ class PerDeviceScheduler(Scheduler):
         if self.accept(job):
             number, name = (job.slot.number, job.slot.name) if job.slot else (-1, job.name)
             self._queue(number, job.lane, name).put(job)
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """A thread a job."""
+        del workers, channels, devices
+        return Staffing(ANY_NUMBER)
 
     def release(self) -> None:
         """Let each thread end after the jobs that it has."""

@@ -46,7 +46,7 @@ from migpool.core.effects import READS, SENDS, WRITES, Brought, Effect, Locked, 
 from migpool.core.interpreter import Job, Ready
 from migpool.core.machine import Slot
 from migpool.core.thread_state import ThreadState
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import Scheduler, Setup, Staffing, default_workers
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller
 from migpool.units import count_of
@@ -108,6 +108,10 @@ class PollScheduler(Scheduler):
         course = _Course(job)
         course.ready = partial(self._hand_back, course)
         self._carry_on(course, self.interpreter.perform, MAY_BLOCK)
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """As if no device could be polled: the workers take one effect after the other."""
+        return Staffing(default_workers(workers, channels, devices), "apart")
 
     def release(self) -> None:
         """Let the threads end after the jobs that they have."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 
 from migpool.core.interpreter import Job
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import Scheduler, Setup, Staffing, default_workers
 from migpool.workers.pool import WorkerPool
 
 START_LIMIT = 10.0
@@ -51,3 +51,7 @@ class PoolScheduler(Scheduler):
         """Give ``job`` to a free worker; block until there is one, or queue it. From within a job: never block."""
         if self.accept(job):
             self._pool.submit(self.run, job)
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """As many workers as there are; with "queue" submitting does not block."""
+        return Staffing(default_workers(workers, channels, devices), "queue" if "queue" in self.chosen else "block")

@@ -22,7 +22,7 @@ from time import monotonic_ns
 
 from migpool.core.effects import Brought, Effect, Locked
 from migpool.core.interpreter import Job, Ready
-from migpool.schedulers.base import Scheduler, Setup
+from migpool.schedulers.base import Scheduler, Setup, Staffing
 
 LEAVE_AFTER = 2_000_000
 """Nanoseconds for which one thread carries a job on before it would rather leave it to the next one that comes. A
@@ -45,6 +45,11 @@ class ReceiverScheduler(Scheduler):
         """Begin ``job`` on the calling thread, up to the first chunk that is not here yet."""
         if self.accept(job):
             self._continuation(job)()
+
+    def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
+        """The receivers, a channel each; a job keeps none of them while it waits."""
+        del workers, devices
+        return Staffing(max(1, channels), "apart")
 
     def release(self) -> None:
         """Let the thread for the big lock end."""

@@ -1,10 +1,11 @@
 """Interprets the jobs in virtual time.
 
-Each worker is a SimPy process that takes up one job after the other and waits out its effects: a delay, a resource that
-others hold, or an event of another job. Whose turn it is at a device, which devices have been loaded, what has come and
-how much room there is, is decided by the migration's own code (``migpool/migration/lanes.py``,
-``migpool/migration/load_order.py``, ``migpool/flow/``). Grants of room reach the source at once; a link's latency is
-not simulated.
+Each job is a SimPy process that waits out its effects: a delay, a resource that others hold, an event of another job.
+Threads are such a resource: how many there are, and what they are kept for, the threading model itself says
+(``Scheduler.staffing``). What TCP makes of a link is in ``migpool/sim/tcp.py``. Whose turn it is at a device, which
+devices have been loaded, what has come and how much room there is, is decided by the migration's own code
+(``migpool/migration/lanes.py``, ``migpool/migration/load_order.py``, ``migpool/flow/``). Not simulated are pages of
+memory, and processors that are fewer than the threads that compute.
 
 Guarantees:
 
@@ -15,12 +16,16 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import (
+    READS,
+    SENDS,
+    WRITES,
     Acquire,
     AfterOthers,
     Credit,
@@ -30,6 +35,7 @@ from migpool.core.effects import (
     EndParts,
     EndTurn,
     IterateInto,
+    KeepConfig,
     LoadConfig,
     Loaded,
     LoadPart,
@@ -46,11 +52,13 @@ from migpool.core.effects import (
     SendPart,
     SendSection,
     Steps,
+    TakeConfig,
     Turn,
     WriteState,
 )
 from migpool.core.interpreter import Handlers
 from migpool.core.jobs import (
+    load_config,
     load_described,
     load_live,
     load_parts,
@@ -67,12 +75,15 @@ from migpool.core.machine import Slot, in_lanes
 from migpool.errors import MigpoolError, UsageError
 from migpool.flow.parts import Parts
 from migpool.flow.window import Grant, Reassembly, Windows
+from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
-from migpool.sim.world import Profile, World, chunks_of, machine_of
+from migpool.sim.tcp import Channel, goodput, lateness
+from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
 try:
     import simpy
+    from simpy.resources.resource import Request
 except ImportError:
     raise UsageError("the simulator needs SimPy: pip install 'migpool[sim]'") from None
 
@@ -80,6 +91,8 @@ __all__ = ["Profile", "Simulated", "World", "downtime", "simulate"]
 
 _Process: TypeAlias = Generator[simpy.Event, Any, Any]
 _Side: TypeAlias = Literal["save", "load"]
+_KEPT_APART = (*READS, *SENDS, *WRITES)
+"""For what a thread is kept under a model that keeps none for a whole job."""
 
 
 class _Piece:
@@ -131,7 +144,7 @@ def simulate(world: World) -> Simulated:
         MigpoolError: the jobs wait for each other.
         UsageError: the machine cannot be.
     """
-    return _Simulation(world).run()
+    return Migration(world).run()
 
 
 class _Arrivals:
@@ -145,49 +158,87 @@ class _Arrivals:
         self.early: set[int] = set()
         self.following = 0
 
-    def note(self, index: int) -> None:
-        """Chunk ``index`` has come: which have come before an earlier one?"""
+    def note(self, index: int) -> int:
+        """Chunk ``index`` has come; returns how many more there are now that have come before an earlier one."""
+        before = len(self.early)
         self.early.add(index)
         while self.following in self.early:
             self.early.remove(self.following)
             self.following += 1
+        return len(self.early) - before
 
 
-class _Simulation:
-    def __init__(self, world: World) -> None:
+def _crew(env: simpy.Environment, threads: int) -> simpy.Resource | None:
+    return simpy.Resource(env, threads) if threads else None
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What migrations that go on at the same time have in common.
+
+    Arguments:
+        env: their time.
+        link: theirs; whoever holds it sends.
+        crew: threads that save, for all of them; without them each has its own.
+    """
+
+    env: simpy.Environment
+    link: simpy.Resource
+    crew: simpy.Resource | None = None
+
+
+class Migration:
+    """One migration in virtual time. ``common``: what it has in common with others; ``None`` for one that is alone."""
+
+    def __init__(self, world: World, common: Common | None = None) -> None:
         self._world = world
-        self._env = env = simpy.Environment()
+        self._env = env = common.env if common else simpy.Environment()
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
         self._channels = simpy.Store(env)
         for number in range(world.channels):
-            self._channels.put(world.channel_rate / (1.0 if number else world.slow_channel))
+            self._channels.put(Channel(world.channel_rate / (1.0 if number else world.slow_channel), world))
         self._main = simpy.Resource(env)
-        self._link = simpy.Resource(env)
+        self._main_channel = Channel(world.channel_rate, world)
+        self._goodput = goodput(world)
+        self._link = common.link if common else simpy.Resource(env)
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
-        self._read_lock, self._write_lock = simpy.Resource(env), simpy.Resource(env)
+        saving = (common and common.crew) or _crew(env, world.savers)
+        self._crews = {"save": saving, "load": _crew(env, world.loaders)}
+        self._takings = {"save": world.save_taking, "load": world.load_taking}
+        self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
+        self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         placed = [*self._machine.iterable, *self._crossing.described]
         self._place = {slot.number: place for place, slot in enumerate(placed)}
         self._placed = [slot.number for slot in placed]
-        self._windows = Windows(len(self._machine.iterable), world.rooms, described=len(self._crossing.described))
+        self._windows = Windows(
+            len(self._machine.iterable), world.rooms, each=world.each or None, described=len(self._crossing.described)
+        )
         self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
         self._left_live = [0 for _ in slots]
+        self._produced = [0.0 for _ in slots]
+        self._free_at = defaultdict[str, float](float)
         self._following = [0 for _ in slots]
         self._arrivals = [_Arrivals() for _ in slots]
         self._granted = [0] * len(slots)
         self._changed = [env.event() for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
-        self._held = self._most_held = self._most_early = 0
+        self._configs = 0  # that have been loaded, or are about to be
+        self._over = env.event()
+        self._submitting = 0
+        self._held = self._most_held = self._early = self._most_early = 0
+        self._ended = 0.0
         self._handlers = Handlers()
         switch = CancelSwitch()
         self._lanes = Lanes([slot.number for slot in slots], switch)
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
+        KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
         self._grant(self._windows.opening())
 
     def run(self) -> Simulated:
@@ -195,16 +246,31 @@ class _Simulation:
         for _ in range(world.rounds):
             self._round()
         live = float(self._env.now)
-        self._lanes.begin_at(dict(enumerate(self._following)))
-        jobs = self._crossing.jobs
-        self._workers("save", world.savers, self._submitted(jobs, "save"))
-        self._workers("load", world.loaders, self._submitted(jobs, "load"))
-        sections = self._crossing.sections
-        self._workers("save", 1, [("save sections", save_sections(sections))])
-        self._env.process(self._load_sections(sections))
+        stops = self._switch_over()
         self._run_out()
-        stops = sum(profile.stop for profile in world.devices)
-        return Simulated(world.base + stops + float(self._env.now) - live, live, self._most_held, self._most_early)
+        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+
+    def within(self) -> _Process:
+        """The same without rounds, as a process of the common time; returns the downtime in seconds."""
+        began = float(self._env.now)
+        yield self._env.timeout(self._world.base + sum(profile.stop for profile in self._world.devices))
+        self._switch_over()
+        yield self._over
+        return self._ended - began
+
+    def _switch_over(self) -> float:
+        """Begin the jobs of both ends, the devices being stopped; returns how long their stops took."""
+        self._lanes.begin_at(dict(enumerate(self._following)))
+        stops = sum(profile.stop for profile in self._world.devices)
+        # A device that reads ahead begins as soon as it has been stopped, before the others have.
+        begin = float(self._env.now) - stops
+        for number, profile in enumerate(self._world.devices):
+            begin += profile.stop
+            self._produced[number] = begin
+        jobs, sections = self._crossing.jobs, self._crossing.sections
+        self._begin("save", self._submitted(jobs, "save"), self._save_sections(sections))
+        self._begin("load", self._submitted(jobs, "load"), self._load_sections(sections))
+        return stops
 
     def _round(self) -> None:
         alive = [slot for slot in self._machine.iterable if self._world.devices[slot.number].live]
@@ -214,8 +280,8 @@ class _Simulation:
             self._left_live[slot.number] = -(-wanted // self._world.chunk)
             saves.append((f"save live {slot.name}", save_live(slot, first, wanted)))
             loads.append((f"load live {slot.name}", load_live(slot, first)))
-        self._workers("save", self._world.savers, saves)
-        self._workers("load", self._world.loaders, loads)
+        self._begin("save", saves)
+        self._begin("load", loads)
         self._run_out()
 
     def _run_out(self) -> None:
@@ -249,22 +315,47 @@ class _Simulation:
                 return load_described(slot)
             case _, "save":
                 return save_lane(slot, lane) if profile.lanes > 1 else save_state(slot, first)
-        return load_state(slot, first)
+        return load_state(slot, first, keep=self._world.config_load == "after-iterables")
 
-    def _workers(self, side: _Side, count: int, jobs: Iterable[tuple[str, Steps]]) -> None:
+    def _begin(self, side: _Side, jobs: Iterable[tuple[str, Steps]], then: _Process | None = None) -> None:
+        """Have one end's migration thread submit its jobs, and do ``then`` what is its own."""
         listed = list(jobs)
         self._waiting.update(name for name, _ in listed)
-        shared = iter(listed)
-        for _ in range(min(count, len(listed))):
-            self._env.process(self._work(shared, side))
+        self._submitting += 1
+        self._env.process(self._submit(listed, side, then))
 
-    def _work(self, jobs: Iterator[tuple[str, Steps]], side: _Side) -> _Process:
-        """A worker: one job after the other."""
+    def _submit(self, jobs: Iterable[tuple[str, Steps]], side: _Side, then: _Process | None) -> _Process:
+        crew, taking = self._crews[side], self._takings[side]
         for name, steps in jobs:
-            yield from self._whole(name, steps, side)
+            if taking == "run":
+                yield from self._whole(name, steps, side)
+            elif taking == "apart":
+                self._env.process(self._whole(name, steps, side, crew))
+            elif crew is not None:
+                free = crew.request()
+                if taking == "block":
+                    yield free
+                self._env.process(self._staffed(free, crew, name, steps, side))
+        if then is not None:
+            yield from then
+        self._submitting -= 1
+        self._look_for_the_end()
 
-    def _whole(self, name: str, steps: Steps, side: _Side) -> _Process:
-        """A job, from its first effect to its last."""
+    def _look_for_the_end(self) -> None:
+        if not self._waiting and not self._submitting and not self._over.triggered:
+            self._over.succeed()
+
+    def _staffed(self, free: Request, crew: simpy.Resource, name: str, steps: Steps, side: _Side) -> _Process:
+        """A job on a thread, once one is free."""
+        yield free
+        yield from self._whole(name, steps, side)
+        crew.release(free)
+
+    def _load_kept(self) -> None:
+        self._begin("load", [(f"load config of {slot.name}", load_config(slot)) for slot in self._machine.iterable])
+
+    def _whole(self, name: str, steps: Steps, side: _Side, apart: simpy.Resource | None = None) -> _Process:
+        """A job, from its first effect to its last; ``apart``: threads that it has for single effects alone."""
         answer: object = None
         while True:
             try:
@@ -273,8 +364,20 @@ class _Simulation:
                 break
             if self._world.step:
                 yield from self._hold(self._python[side], self._world.step)
-            answer = yield from self._perform(effect, side)
+            if apart is not None and isinstance(effect, _KEPT_APART):
+                with apart.request() as thread:
+                    yield thread
+                    answer = yield from self._perform(effect, side)
+            else:
+                answer = yield from self._perform(effect, side)
         self._waiting.discard(name)
+        self._ended = max(self._ended, float(self._env.now))
+        self._look_for_the_end()
+
+    def _save_sections(self, slots: Sequence[Slot]) -> _Process:
+        """The source's migration thread, when it has submitted the jobs."""
+        self._waiting.add("save sections")
+        yield from self._whole("save sections", save_sections(slots), "save")
 
     def _load_sections(self, slots: Sequence[Slot]) -> _Process:
         """The destination's main thread: each section as it comes."""
@@ -290,10 +393,10 @@ class _Simulation:
         match effect:
             case Turn() | AfterOthers():
                 return (yield from self._ask(effect))
-            case EndTurn() | EndLane() | SayLoaded():
+            case EndTurn() | EndLane() | SayLoaded() | KeepConfig() | TakeConfig():
                 return self._handlers[type(effect)](effect)
             case Acquire():
-                return _Piece(self._world.chunk)
+                return _Piece(chunk_of(profile, self._world.chunk))
             case ReadState(chunk=piece):
                 return (yield from self._read(profile, piece, self._left, number))
             case IterateInto(chunk=piece):
@@ -322,12 +425,13 @@ class _Simulation:
             case Loaded(last=last):
                 self._held -= 1
                 place = self._place[number]
-                self._grant(self._windows.finished(place) if last else self._windows.loaded(place))
+                self._granting(self._windows.finished(place) if last else self._windows.loaded(place))
             case SaveConfig():
                 yield from self._locked(effect, side, profile.save_config)
                 return effect.slot.device.save_config()
             case LoadConfig():
-                yield from self._locked(effect, side, profile.load_config)
+                before, self._configs = self._configs, self._configs + 1
+                yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
                 self._following[number] = index
             case Release():
@@ -356,18 +460,37 @@ class _Simulation:
             piece.length = 0
             return 0
         left[number] -= 1
-        piece.length = self._world.chunk
-        yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read))
+        piece.length = piece.size
+        lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
+        if profile.read_slack is None:
+            yield from self._hold(lock, cost)
+        elif lock is None:
+            yield from self._hold(None, self._ahead(number, cost, profile.read_slack))
+        else:
+            with lock.request() as held:
+                yield held
+                yield from self._hold(None, self._ahead(number, cost, profile.read_slack))
         return piece.length
+
+    def _ahead(self, number: int, cost: float, slack: float) -> float:
+        """How long a reader still waits for a chunk on which the device has worked since the one before was taken."""
+        now, profile = float(self._env.now), self._world.devices[number]
+        begin = self._produced[number]
+        if self._for_reads(profile) is not None:
+            begin = max(begin, self._free_at[profile.lock])
+        due = self._free_at[profile.lock] = begin + cost
+        # Who comes later than the slack for this one has delayed the one after it.
+        self._produced[number] = max(due, now - slack)
+        return max(0.0, due - now)
 
     def _cost(self, profile: Profile, whole: float) -> float:
         return whole / max(1, chunks_of(profile, self._world.chunk))
 
     def _for_reads(self, profile: Profile) -> simpy.Resource | None:
-        return self._read_lock if profile.shared in ("reads", "reads and writes") else None
+        return self._read_locks[profile.lock] if profile.shared in ("reads", "reads and writes") else None
 
     def _for_writes(self, profile: Profile) -> simpy.Resource | None:
-        return self._write_lock if profile.shared in ("writes", "reads and writes") else None
+        return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
 
     def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
         number = effect.slot.number
@@ -391,18 +514,38 @@ class _Simulation:
         if isinstance(effect, SendSection):
             with self._main.request() as main:
                 yield main
-                yield from self._cross(len(effect.config), self._world.channel_rate)
-            self._sections.put((slot, effect.config))
+                yield from self._cross(len(effect.config), self._main_channel)
+            self._later(lambda: self._sections.put((slot, effect.config)), len(effect.config))
             return
         piece = self._sent(effect)
-        rate: float = yield self._channels.get()
-        yield from self._cross(piece.length or len(piece.payload), rate)
-        self._channels.put(rate)
-        self._arrive(slot, piece)
+        channel: Channel = yield self._channels.get()
+        size = piece.length or len(piece.payload)
+        yield from self._cross(size, channel)
+        self._channels.put(channel)
+        self._later(lambda: self._arrive(slot, piece), size)
 
-    def _cross(self, size: int, rate: float) -> _Process:
-        yield self._env.timeout(size / rate)
-        yield from self._hold(self._link, size / self._world.link_rate)
+    def _later(self, happen: Callable[[], object], size: int = 1) -> None:
+        """What the other end sees, once all of ``size`` bytes have come there."""
+        if not self._world.latency:
+            happen()
+            return
+        self._env.process(self._arriving(happen, lateness(self._world, size)))
+
+    def _arriving(self, happen: Callable[[], object], late: float) -> _Process:
+        yield self._env.timeout(late)
+        happen()
+
+    def _cross(self, size: int, channel: Channel) -> _Process:
+        yield self._env.timeout(size / channel.rate)
+        while size > 0:
+            room, until = channel.room(float(self._env.now))
+            if not room:
+                yield self._env.timeout(max(0.0, until - float(self._env.now)))
+                continue
+            flight = min(size, room)
+            channel.send(flight)
+            yield from self._hold(self._link, flight / self._goodput)
+            size -= flight
 
     def _sent(self, effect: Send | SendAhead | SendPart) -> _Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""
@@ -420,12 +563,12 @@ class _Simulation:
             arrivals.parts.put(piece.index, piece, piece.last, limit)
         else:
             arrivals.chunks.put(piece.index, piece, piece.last, limit)
-            arrivals.note(piece.index)
+            self._early += arrivals.note(piece.index)
         self._held += 1
         self._most_held = max(self._most_held, self._held)
-        self._most_early = max(self._most_early, sum(len(one.early) for one in self._arrivals))
+        self._most_early = max(self._most_early, self._early)
         self._wake([number])
-        self._grant(self._windows.received(place))
+        self._granting(self._windows.received(place))
 
     def _next_part(self, effect: NextPart) -> _Process:
         number = effect.slot.number
@@ -448,6 +591,10 @@ class _Simulation:
             return None
         arrivals.ended = True
         return arrivals.parts.config
+
+    def _granting(self, grants: Sequence[Grant]) -> None:
+        if grants:
+            self._later(lambda: self._grant(grants))
 
     def _grant(self, grants: Sequence[Grant]) -> None:
         numbers = []

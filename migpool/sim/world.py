@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from migpool.core.machine import Machine
-from migpool.device import Device, Part, TaggedDevice
+from migpool.device import ConfigLock, Device, Part, TaggedDevice
+from migpool.migration.settings import ConfigLoad
+from migpool.schedulers.base import Taking
 
 Shared: TypeAlias = Literal["nothing", "reads", "writes", "reads and writes"]
 """For which calls the devices of one host hold one lock, besides the big lock for configs."""
 Way: TypeAlias = Literal["iterable", "tagged", "described", "section"]
 """How a device's state crosses: in chunks; in parts with tags; as a config over the multifd channels, or over the main
 channel."""
-ConfigLock: TypeAlias = Literal["big", "own", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Profile:
         write: how long all of it takes to be written.
         stop: from running to stopped; devices stop one after the other.
         load_config: of its config, under ``load_lock``.
+        load_growth: what each config that was loaded before adds to that.
         shared: what devices of one host do one at a time.
         way: how its state crosses.
         lanes: how many jobs save it at once; of a tagged device, its engines, which load it at once, too.
@@ -39,6 +41,9 @@ class Profile:
         save_lock, load_lock: what its config needs.
         in_python: whether its configs are made by Python code, of which a process runs one thread at a time.
         live: how much of its state goes in each round while the machine runs, besides ``size``.
+        chunk: the most bytes that one read returns; 0: the world's chunk.
+        lock: which lock ``shared`` is about: devices with another one do not wait for this one.
+        read_slack: see :class:`~migpool.device.Outline`.
     """
 
     size: int = 0
@@ -46,6 +51,7 @@ class Profile:
     write: float = 0.0
     stop: float = 0.0
     load_config: float = 0.0
+    load_growth: float = 0.0
     shared: Shared = "nothing"
     way: Way = "iterable"
     lanes: int = 1
@@ -56,6 +62,9 @@ class Profile:
     load_lock: ConfigLock = "big"
     in_python: bool = False
     live: int = 0
+    chunk: int = 0
+    lock: str = ""
+    read_slack: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,14 @@ class World:
         step: what a wait costs besides the wait, in Python code, of which a process runs one thread at a time.
         slow_channel: how many times slower the first channel is than the others.
         rounds: how many rounds of ``live`` state go before the machine stops.
+        latency: how long anything is under way, in either direction, in seconds.
+        jitter: by how much longer or shorter a packet may be, in seconds.
+        loss: of each packet, a probability.
+        mtu: the largest packet; 0: the link takes bytes, not packets.
+        save_taking, load_taking: how each end's threading model takes jobs; see
+            :class:`~migpool.schedulers.base.Staffing`.
+        config_load: when the configs of iterable devices are loaded: with their own state, or once all have theirs.
+        each: the most rooms that one device may have; 0: no bound of its own.
     """
 
     devices: Sequence[Profile]
@@ -89,6 +106,14 @@ class World:
     step: float = 0.0
     slow_channel: float = 1.0
     rounds: int = 0
+    latency: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    mtu: int = 0
+    save_taking: Taking = "queue"
+    load_taking: Taking = "queue"
+    config_load: ConfigLoad = "as-loaded"
+    each: int = 0
 
 
 class _Simulated(Device):
@@ -128,9 +153,14 @@ class _SimulatedParts(TaggedDevice, _Simulated):
         del tag, data
 
 
+def chunk_of(profile: Profile, chunk: int) -> int:
+    """How many bytes one read of a device returns, where ``chunk`` is the world's."""
+    return min(profile.chunk or chunk, chunk)
+
+
 def chunks_of(profile: Profile, chunk: int) -> int:
-    """How many chunks or parts a device's state is, each ``chunk`` bytes."""
-    return -(-profile.size // chunk)
+    """How many chunks or parts a device's state is."""
+    return -(-profile.size // chunk_of(profile, chunk))
 
 
 def machine_of(world: World) -> Machine:
@@ -142,7 +172,7 @@ def machine_of(world: World) -> Machine:
     return Machine(
         "simulated",
         [
-            _SimulatedParts(number, profile, chunks_of(profile, world.chunk), world.chunk)
+            _SimulatedParts(number, profile, chunks_of(profile, world.chunk), chunk_of(profile, world.chunk))
             if profile.way == "tagged"
             else _Simulated(number, profile)
             for number, profile in enumerate(world.devices)

@@ -32,6 +32,7 @@ from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.stream import StreamEvent, StreamReader, header
+from migpool.wire.unread import Buffer
 
 if TYPE_CHECKING:
     from migpool.ram.source import RamSource
@@ -95,7 +96,8 @@ class SnapshotSource(Source):
     def _switch_over(self) -> None:
         """Nobody is told."""
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, end: Sequence[Buffer]) -> None:
+        self._main.write(end)
         self._file.keep()
         self._running, self._clock = time.monotonic_ns(), "monotonic"
         self._states.happen(Event.RUNNING)

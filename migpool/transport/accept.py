@@ -155,6 +155,21 @@ class Connections:
                 self.noted("a connection that began as a source's does was closed: ignored")
                 self._forget(sock)
 
+    def drop_alone(self) -> bool:
+        """Close main channels that have ended and of which no multifd channel has come; whether there was one.
+
+        A source that was cancelled leaves that, and so does a stranger that knows how a stream begins.
+        """
+        alone = []
+        for sock, said in self._mains.items():
+            own = uuid_within(said)
+            if _ended(sock) and (not self._groups if own is None else own not in self._groups):
+                alone.append(sock)
+        for sock in alone if self.count and not self.complete else ():
+            self.noted("a main channel was closed that ended before any multifd channel of its came: ignored")
+            self._forget(sock)
+        return bool(alone and self.count)
+
     @property
     def bare(self) -> bool:
         """Whether no source is behind what has come: channels without a main channel, or a header and no more."""

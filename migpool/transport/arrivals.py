@@ -6,7 +6,8 @@ Where a port can be reached, others connect too: what watches over a network, sc
    unless channels of a source have come, of which it may be the main channel;
 2. at most :data:`MOST` connections are open before a source is there; then the oldest gives way;
 3. what is noted of others is at most :data:`NOTES` lines a second;
-4. where connections are encrypted, a second begins when the handshake is over, for which there are :data:`HANDSHAKE`
+4. a main channel that ends before any channel of its came is forgotten, whatever it said;
+5. where connections are encrypted, a second begins when the handshake is over, for which there are :data:`HANDSHAKE`
    seconds. Of too many connections those go first that are not proven yet.
 """
 
@@ -344,6 +345,10 @@ def accept_all(
                 continue
             if connections.most:
                 raise connections.too_many()
+            if ended and deadline < first and connections.drop_alone():
+                begun, ended = connections.begun, False
+                deadline = time.monotonic() + limit if begun else first
+                continue
             if ended:
                 raise PeerGone(connections.given_up())
             raise TimeLimitExceeded(connections.missing(arrivals.unclear, limit))

@@ -8,6 +8,7 @@ reader looks whether it should go on. ``shutdown`` ends both at once, from any t
 from __future__ import annotations
 
 import errno
+import ipaddress
 import math
 import os
 import socket
@@ -91,13 +92,23 @@ def prepare(sock: socket.socket, *, limit: float, tick: float, congestion: str =
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not hasattr(socket, "TCP_CONGESTION"):
         return
-    chosen = congestion or (LOOPBACK_CONGESTION if sock.getpeername()[0] in ("127.0.0.1", "::1") else "")
+    chosen = congestion or (LOOPBACK_CONGESTION if within_host(sock) else "")
     if chosen:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, chosen.encode())
         except OSError:
             if congestion:
                 raise UsageError(f"this system has no TCP congestion control {congestion!r}") from None
+
+
+def within_host(sock: socket.socket) -> bool:
+    """Whether both ends of a connection are of this host: by UNIX sockets, or by loopback."""
+    if sock.family == socket.AF_UNIX:
+        return True
+    try:
+        return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+    except (OSError, ValueError):
+        return False
 
 
 def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], what: str) -> None:

@@ -162,6 +162,10 @@ class VcpuDevice(GroupDevice):
             raise DeviceError(f"vCPU {self.instance_id} runs: stop it before its state is saved")
         return super().save_config()
 
+    def wake(self) -> None:
+        self._refuse_closed()
+        self._thread.recover()
+
     def resume(self) -> None:
         self._refuse_closed()
         self._thread.recover()

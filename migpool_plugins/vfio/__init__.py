@@ -5,7 +5,7 @@
     device.py      VfioDevice: which call moves which state; guard.py: what a failure leads to
     backend.py     what a backend is asked, and the end of every wait; migration.py: states, arcs, features
     vfiouser/      devices of vfio-user servers, and a server; kernel/: devices of this host
-    emulated.py    devices of a device process of our own; the default
+    emulated.py    devices of a device process of our own; the default; costs.py: what they take
     tagged.py      devices with engines: parts with tags, several at once; engineclient.py: by descriptors
 
     the migrating process                              the device process (one a side)
@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from migpool.device import Device, DeviceContext, Options
+    from migpool.device import Device, DeviceContext, Options, Outline
 
 __all__ = ["devices"]
 
@@ -41,6 +41,13 @@ def __getattr__(name: str) -> tuple[Options, ...]:
     from migpool_plugins.vfio.vfiouser import options as served
 
     return options.OPTIONS, served.OPTIONS, kernel.OPTIONS
+
+
+def outlines(context: DeviceContext) -> list[Outline]:
+    """What emulated devices would be and take, for the simulator."""
+    from migpool_plugins.vfio.costs import outlines as emulated
+
+    return emulated(context)
 
 
 def devices(context: DeviceContext) -> list[Device]:

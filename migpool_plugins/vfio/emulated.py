@@ -14,11 +14,11 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
+from migpool_plugins.vfio.costs import costs_of, shared_by_engines
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.engineclient import DescriptorEngine
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
@@ -149,18 +149,7 @@ class EmulatedVfioDevice(VfioDevice):
         self._client.ask(object, "verify", MAKING_LIMIT)
 
     def costs(self) -> StateCosts:
-        profile = self.profile
-        last = profile.size - (profile.chunks - 1) * profile.chunk
-        whole = profile.chunks - 1
-        return StateCosts(
-            stop=profile.stop_time,
-            read=whole * profile.read_cost(profile.chunk) + profile.read_cost(last),
-            write_chunk=profile.write_cost(min(profile.chunk, profile.size)),
-            write=whole * profile.write_cost(profile.chunk) + profile.write_cost(last),
-            save_config=profile.save_config_time,
-            load_config=profile.load_config_time,
-            shared_lock=self._lock_name if profile.locks("read" if self._side == "source" else "write") else "",
-        )
+        return costs_of(self.profile, self._side, self._lock_name)
 
     def record(self, last: int = 1000) -> list[tuple[float, float]]:
         """Return when the device process worked on each of the last chunks: begin and end, CLOCK_MONOTONIC, seconds."""
@@ -183,13 +172,7 @@ class TaggedEmulatedDevice(TaggedVfioDevice, EmulatedVfioDevice):
         self.serve_with(self.profile.engines, self._engine_backend)
 
     def costs(self) -> StateCosts:
-        """What the engines need together; of the last write no more is known than the least that a part takes."""
-        alone, profile = super().costs(), self.profile
-        at_once = min(profile.engines, profile.chunks)
-        last = profile.size - (profile.chunks - 1) * profile.chunk
-        return replace(
-            alone, read=alone.read / at_once, write=alone.write / at_once, write_chunk=profile.write_cost(last)
-        )
+        return shared_by_engines(super().costs(), self.profile)
 
 
 class DescriptorBackend(DeviceClient):

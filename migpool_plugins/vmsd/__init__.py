@@ -13,7 +13,18 @@ from fnmatch import fnmatchcase
 from itertools import count, islice
 from pathlib import Path
 
-from migpool.device import ConfigLock, Device, DeviceContext, DeviceError, GivenOptions, Option, Options, Side
+from migpool.device import (
+    ConfigLock,
+    Device,
+    DeviceContext,
+    DeviceError,
+    GivenOptions,
+    Option,
+    Options,
+    Outline,
+    Side,
+    StateCosts,
+)
 from migpool.errors import DescriptionError, UsageError
 from migpool.vmsd.description import Description
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
@@ -101,6 +112,21 @@ def _memory(given: GivenOptions, side: Side) -> list[Device]:
     if not isinstance(stream, str):
         raise UsageError("vmsd: the machines that come with the plug-in have no memory: give a stream for it")
     return [CapturedMemory(Path(stream), side)]
+
+
+def outlines(context: DeviceContext) -> list[Outline]:
+    """What the devices of a capture would be and take, for the simulator: their configs, and the option config_time."""
+    without = {name: value for name, value in context.options.items() if name != _MEMORY.name}
+    return [
+        Outline(
+            StateCosts(save_config=device.config_time, load_config=device.config_time),
+            config_size=len(device.save_config()),
+            config_lock=device.save_lock,
+            config_channel=device.config_channel,
+        )
+        for device in devices(replace(context, side="source", options=without))
+        if isinstance(device, CapturedDevice)
+    ]
 
 
 def _copied(sections: Sequence[CapturedSection], copies: int) -> Iterator[CapturedSection]:

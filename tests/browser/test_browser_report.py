@@ -84,6 +84,17 @@ def test_the_critical_path_can_be_hidden_and_another_model_be_looked_at(look: Lo
     assert look.complaints() == []
 
 
+def test_the_first_sentence_leads_to_where_the_time_line_shows_it(look: Look, page: str) -> None:
+    look.at(page)
+    whole = look.value(f"return {RANGE}")
+    look.click("#part-0-path")
+    look.click("#part-0-proof")
+    look.until(f"{RANGE}[1] - {RANGE}[0] < {whole[1] - whole[0]}")
+    assert look.value("return document.querySelector('#part-0-path').checked")
+    assert look.value("return document.querySelector('#part-0-switchover').getBoundingClientRect().top") < 200
+    assert look.complaints() == []
+
+
 def test_it_is_dark_where_the_reader_is_and_a_click_changes_that(look: Look, page: str) -> None:
     look.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     look.at(page)

@@ -23,7 +23,7 @@ def holding(tmp_path: Path) -> Iterator[MakeHolding]:
             f'plugin = "holding"\n'
             f'options = {{hold = "{method}", side = "{side}", fifo = "{fifo.path}", seconds = {seconds}}}'
         )
-        limits = "[limits]\npeer = 4\nconnect = 3\naccept = 30\n"
+        limits = "[limits]\npeer = 20\nconnect = 10\naccept = 30\n"
         scenario = scenario_file(tmp_path / "holding.toml", [device], f"{limits}\n{tables}")
         return Holding(scenario, fifo, {"PYTHONPATH": path})
 

@@ -73,7 +73,7 @@ def test_a_log_that_exists_is_read_from_where_it_was(pair: tuple[FakeQemu, FakeQ
         (0, {"state": "inmigrate"}, (), "waits for a migration: is it the other side"),
         (0, {"ends": "failed"}, ("--", "unix:x"), "the migration failed at the source: the link went away"),
         (0, {"ends": ""}, ("--limit", "1", "--", "unix:x"), "did not end within the 1 s of --limit"),
-        (0, {"mute": True}, (), "says nothing for 0.5 s: a monitor serves one client at a time"),
+        (0, {"mute": True}, (), "says nothing for 1.5 s: a monitor serves one client at a time"),
         (0, {"dies_at": "migrate"}, ("--", "unix:x"), "the source's QEMU closed its monitor at migrate"),
         (0, {"dies_at": "qmp_capabilities"}, (), "speaks no QMP"),
         (0, {}, ("--", "unix:x", "nonsense=1"), "nonsense: the source's QEMU has no capability and no parameter"),
@@ -90,8 +90,8 @@ def test_what_is_wrong_is_told_in_a_line_and_no_tracepoint_stays_on(
     arguments: tuple[str, ...],
     said: str,
 ) -> None:
-    monkeypatch.setattr(monitor, "ANSWERS", 0.5)
-    monkeypatch.setattr(tracing, "_COMES", 0.3)
+    monkeypatch.setattr(monitor, "ANSWERS", 1.5)
+    monkeypatch.setattr(tracing, "_COMES", 1.0)
     for name, value in change.items():
         setattr(pair[which], name, value)
     ended = observed(pair, *arguments)

@@ -183,7 +183,7 @@ def test_states_are_logged_as_json_on_request_and_not_otherwise() -> None:
     ended = migpool("--log-format", "json", "run", "small", "-v")
     logged = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
     source = [entry["state"] for entry in logged if entry.get("side") == "source"]
-    assert source == ["setup", "active", "switchover", "running", "completed"]
+    assert source == ["setup", "active", "switchover", "sent", "running", "completed"]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ import pytest
 from migpool.lab.run.result import LabResult
 from tests.support.commandline import MakeHolding, here, migpool, scenario_file, started
 
-pytestmark = pytest.mark.alone  # their peers have seconds
-
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
 def test_several_migrations_in_one_pair_of_processes(transport: str, tmp_path: Path) -> None:
@@ -56,7 +54,7 @@ def test_migrations_in_a_row_leave_no_thread_and_no_descriptor_at_the_destinatio
 
 
 def test_a_receiver_that_is_stopped_when_the_machine_runs_says_that_it_runs_here(holding: MakeHolding) -> None:
-    held = holding("verify", "destination", seconds=0.5)
+    held = holding("verify", "destination", seconds=2)
     with started("receive", held.scenario, "--listen", "tcp:127.0.0.1:0", extra=held.environment) as destination:
         address = destination.complained_of("listening on").split()[-1]
         with started("send", held.scenario, "--to", address, extra=held.environment) as source:

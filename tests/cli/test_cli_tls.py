@@ -50,7 +50,6 @@ def test_new_makes_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["option", "scenario"])
-@pytest.mark.alone
 def test_a_machine_moves_where_strangers_could_connect(pki: str, tmp_path: Path, way: str) -> None:
     options: tuple[str, ...] = ("--tls", pki)
     channels = ""
@@ -65,7 +64,6 @@ def test_a_machine_moves_where_strangers_could_connect(pki: str, tmp_path: Path,
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-@pytest.mark.alone
 def test_run_over_tls(pki: str, tmp_path: Path, transport: str) -> None:
     channels = f'[channels]\ntransport = "{transport}"\n[migration]\nsplice = true'
     scenario = scenario_file(tmp_path / "s.toml", ['plugin = "vfio"\noptions = {size = "1MiB"}'], channels)
@@ -75,7 +73,6 @@ def test_run_over_tls(pki: str, tmp_path: Path, transport: str) -> None:
 
 
 @pytest.mark.parametrize("channels", ["0", "3"])
-@pytest.mark.alone
 def test_a_stream_file_is_sent_and_stored(pki: str, tmp_path: Path, channels: str) -> None:
     stored = tmp_path / "stored.mig"
     common = ("--channels", channels, "--tls", pki)

@@ -18,6 +18,7 @@ from migpool.device import Device, DeviceContext, DeviceError, OptionValue
 from migpool.scenario.plugins import load_device_plugin
 from tests.support import LONG
 from tests.support.commandline import here, migpool
+from tests.support.kit_amounts import less_of_the_same
 from tests.support.new_package import announce, run_pytest
 
 MODEL = "per-device+receiver"
@@ -66,7 +67,10 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
     ids=["vcpu", "vmsd", "vfio", "vfio with engines"],
 )
 @pytest.mark.parametrize("check", checks(MODEL), ids=str)
-def test_migpools_own_devices_conform(plugin: str, options: dict[str, OptionValue], check: Check[Subject]) -> None:
+def test_migpools_own_devices_conform(
+    plugin: str, options: dict[str, OptionValue], check: Check[Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    less_of_the_same(monkeypatch, failed=(0,))  # their second call fails in the long profile, those of a ring ever
     if "engines" in options and check.name not in OF_ENGINES and not LONG:
         pytest.skip("nothing in it depends on tags; the long profile has it")
     finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, LIMIT)
@@ -211,9 +215,9 @@ class Hangs(RingNic):
 
 
 def test_a_check_that_hangs_is_ended() -> None:
-    finding = found("out-of-order", broken(Hangs), limit=0.2)
+    finding = found("out-of-order", broken(Hangs), limit=1)
     assert finding.outcome is Outcome.FAILED
-    assert finding.text.startswith("it did not end within 0.15 s: ringnic has been in save_config for ")
+    assert finding.text.startswith("it did not end within 1 s: ringnic has been in save_config for ")
     assert finding.text.endswith("; abort() ended it")
     assert [frame.rpartition(" ")[2] for frame in finding.details.stack][:1] == ["save_config"]
 

@@ -19,7 +19,11 @@ from tests.support.forking import as_a_user_does
 from tests.support.new_package import announce, installed, run_pytest
 
 LIMIT, ROOMY = 10.0, 100.0
-"""Seconds for a check: of a model that is to be found out, and of one that is to pass."""
+"""Seconds for a check: of a model that waits until a part of them is over, and of one that goes on by itself."""
+WAITS = (
+    *("Drops", "DropsOne", "NewestFirst", "NeverSaysEnded", "IgnoresCancel", "WaitsForItself", "TwoThreads"),
+    *("LeavesAThread", "UncountedThreads", "ForgetsRelease", "BlocksInClose", "EndlessDrain"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,10 @@ def is_ours(kind: type) -> bool:
 
 
 def found(name: str, check_name: str) -> CheckResult:
-    subject: Subject = next(one for one in subjects(name, LIMIT) if one.side == "destination")
+    limit = LIMIT if name in WAITS else ROOMY
+    subject: Subject = next(one for one in subjects(name, limit) if one.side == "destination")
     check = next(one for one in checks(subject) if one.name == check_name)
-    with closing(ChildRunner(Task("scheduler", subject.name, LIMIT, subject.side))) as runner:
+    with closing(ChildRunner(Task("scheduler", subject.name, limit, subject.side))) as runner:
         return runner.run(check)
 
 
@@ -138,7 +143,7 @@ def test_what_cannot_be_checked_is_said_in_one_line(arguments: list[str], code: 
 )
 def test_a_migration_names_the_model_and_where_its_jobs_stand(tmp_path: Path, model: str, words: str) -> None:
     scenario = tmp_path / "made.toml"
-    scenario.write_text(f"{RING_SCENARIO}\n[limits]\npeer = 4\n")
+    scenario.write_text(f"{RING_SCENARIO}\n[limits]\npeer = 8\n")
     done = migpool("run", str(scenario), "--model", model)
     assert done.code == 1
     assert words in done.err

@@ -165,9 +165,10 @@ def test_every_way_through_the_table_ends() -> None:
     assert {State.COMPLETED, State.FAILED, State.CANCELLED, State.UNCONFIRMED} == FINAL
 
 
-def test_once_the_machine_runs_there_it_never_fails_or_is_cancelled() -> None:
-    assert State.FAILED not in TRANSITIONS[State.RUNNING].values()
-    assert State.CANCELLED not in TRANSITIONS[State.RUNNING].values()
+def test_once_the_machine_may_run_there_it_never_fails_or_is_cancelled_unless_it_was_refused() -> None:
+    for state in (State.SENT, State.RUNNING):
+        assert {TRANSITIONS[state][event] for event in (Event.FAIL, Event.CANCEL)} == {State.UNCONFIRMED}
+    assert [state for state, events in TRANSITIONS.items() if State.REFUSED in events.values()] == [State.SENT]
 
 
 def test_an_event_that_cannot_happen_is_refused_in_words() -> None:

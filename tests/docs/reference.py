@@ -10,13 +10,13 @@ import ast
 import inspect
 import json
 import re
+import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -33,7 +33,7 @@ from migpool.scenario.plugins import describe, options_of
 from migpool.units import written_size
 from tests.support import ROOT
 
-DIRECTORY: Final = ROOT / "docs" / "reference"
+DIRECTORY: Final = ROOT / "docs"
 MADE: Final = "This page is made from the code by `python -m tests.docs.reference`."
 
 
@@ -327,18 +327,24 @@ def exit_codes() -> str:
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
-    "scenario.md": scenario,
-    "plugins.md": plugins,
-    "waits.md": waits,
-    "commands.md": commands_page,
-    "exit-codes.md": exit_codes,
+    "reference/scenario.md": scenario,
+    "reference/plugins.md": plugins,
+    "reference/waits.md": waits,
+    "reference/commands.md": commands_page,
+    "reference/exit-codes.md": exit_codes,
 }
 
 
 def main() -> None:
-    DIRECTORY.mkdir(exist_ok=True)
-    for name, made in PAGES.items():
-        Path(DIRECTORY, name).write_text(made(), "utf-8")
+    from tests.docs.manual import manual
+    from tests.docs.public import PUBLIC, public_page, refused
+
+    for name, made in {**PAGES, PUBLIC: public_page, "shell/migpool.1": manual}.items():
+        path, text = DIRECTORY / name, made()
+        if name == PUBLIC and path.exists() and (reason := refused(path.read_text("utf-8"), text)):
+            sys.exit(reason)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

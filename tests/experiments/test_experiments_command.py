@@ -19,7 +19,7 @@ from migpool.scenario.model_names import parse_model
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-CLAIMS = [f"C{number}" for number in (*range(1, 13), *range(15, 19))]
+CLAIMS = [f"C{number}" for number in (*range(1, 14), *range(15, 19))]
 
 
 def test_there_is_an_experiment_for_each_claim_in_order() -> None:
@@ -48,6 +48,8 @@ def test_every_experiment_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
     found = load_experiment(name)
+    if found.qemu is not None:
+        return  # a real QEMU's: tests/qemu
     variants = [variant for variant in found.variants if variant.run]
     scenarios = [found.scenario_of(variant, name) for variant in variants] or [found.scenario_of(None, name)]
     made: list[object] = []
@@ -159,10 +161,10 @@ def test_a_run_that_fails_makes_the_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_is_not_there_is_named_with_those_that_are() -> None:
-    ended = here("lab", "run", "C13")
+    ended = here("lab", "run", "C14")
     assert ended.code == 2
     assert ended.err == (
-        f"migpool: there is no experiment 'C13', and no such file; there are {', '.join(CLAIMS)}, and all\n"
+        f"migpool: there is no experiment 'C14', and no such file; there are {', '.join(CLAIMS)}, and all\n"
     )
 
 

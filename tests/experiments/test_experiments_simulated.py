@@ -17,7 +17,7 @@ from tests.support.made_experiments import FILE, Made, experiment, never, silent
 HOSTS = """
 [simulation]
 channel_rate = "1GiB/s"
-link_rate = "1GiB/s"
+link = {rate = "1GiB/s"}
 """
 SLOW = "simulated = {savers = 1, devices = [{count = 2, size = '2MiB', read = 0.2}]}\n"
 FAST = "simulated = {devices = [{size = '2MiB', read = 0.1}]}\n"

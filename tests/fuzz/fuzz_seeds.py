@@ -27,6 +27,7 @@ from migpool.wire.sections import section_end, section_part
 from migpool.wire.stream import eof, header, vm_description
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import CapturedSection, sections
+from tests.fuzz.fuzz_peer import answer_seeds, connection_seeds
 from tests.fuzz.fuzz_vfiouser import client_seeds, server_seeds
 from tests.support import DATA
 from tests.support.qemu_logs import NAMES, lines_of, real
@@ -136,6 +137,8 @@ SEEDS: Final[Mapping[str, Callable[[], list[bytes]]]] = {
     "captures": lambda: list(_streams()),
     "replies": client_seeds,
     "commands": server_seeds,
+    "verdicts": answer_seeds,
+    "connections": connection_seeds,
     "traces": _traces,
 }
 """For each target, inputs from which to begin."""

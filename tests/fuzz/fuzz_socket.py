@@ -24,6 +24,8 @@ class ScriptedSocket:
         closed: whether the connection was closed.
     """
 
+    family = socket.AF_UNIX
+
     def __init__(self, script: bytes, *, silent: bool, most: int, patience: int | None = None) -> None:
         self._script = memoryview(script)
         self._silent = silent
@@ -50,6 +52,10 @@ class ScriptedSocket:
         buffer[:count] = self._script[:count]
         self._script = self._script[count:]
         return count
+
+    def recv(self, size: int) -> bytes:
+        buffer = memoryview(bytearray(size))
+        return bytes(buffer[: self.recv_into(buffer)])
 
     def sendmsg(self, buffers: Sequence[bytes | memoryview]) -> int:
         whole = b"".join(buffers)

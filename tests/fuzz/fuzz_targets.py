@@ -31,6 +31,7 @@ from migpool.wire.stream import StreamReader, emit
 from migpool.wire.unread import PushReader
 from migpool.wire.vmdesc import parse
 from migpool_plugins.vmsd.capture import sections
+from tests.fuzz.fuzz_peer import connections, verdicts
 from tests.fuzz.fuzz_seeds import sections_of
 from tests.fuzz.fuzz_vfiouser import commands, replies
 from tests.support.inspections import inspect_pipe
@@ -202,6 +203,6 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     for target in (
         *(stream, inspection, channel, answers, chunks),
         *(description, structures, payloads, layouts, captures),
-        *(replies, commands, traces),
+        *(replies, commands, verdicts, connections, traces),
     )
 }

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from migpool.migration.states import State
+from tests.support import LONG
 from tests.support.guest_cancelling import Cancelling, migrate, runs
 from tests.support.guests import ends_for, need, steps
 
-TURNS = 12
+TURNS = 12 if LONG else 7
 
 
 @pytest.mark.parametrize("backend", ["kvm", "unicorn"])

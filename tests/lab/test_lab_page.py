@@ -12,6 +12,7 @@ from rich.console import Console
 
 from migpool.lab.analysis.kinds import BY_NAME
 from migpool.lab.analysis.why import analyse, representatives
+from migpool.lab.report.change import changes, differences
 from migpool.lab.report.page.contents import CRITICAL, contents, lanes_of, thinned
 from migpool.lab.report.page.document import document, joined
 from migpool.lab.report.summary import headline
@@ -181,3 +182,30 @@ def test_json_keeps_plain_rows_on_one_line_and_says_the_same() -> None:
 def test_a_result_with_an_analysis_is_read_back_as_it_was() -> None:
     result = lab_result_of(looked_into())
     assert LabResult.model_validate_json(result.to_json()) == result
+
+
+def test_two_results_side_by_side_say_what_became_of_each_model_and_what_else_differs() -> None:
+    others = (run("gone", 1, 5.0), run("level", 1, 20.0))
+    before = lab_result_of(*(run("pool", at, 39.0 + at) for at in (1, 2, 3)), *others)
+    after = lab_result_of(*(run("pool", at, 19.0 + at) for at in (1, 2, 3)), run("level", 1, 20.0))
+    assert list(map(str, changes(before, after))) == [
+        "level: 20.0 ms instead of 20.0 ms, within the spread of the runs.",
+        "pool: 21.0 ms instead of 41.0 ms, 49 % shorter.",
+    ]
+    assert "One run of each" in str(changes(lab_result_of(run("a", 1, 1.0)), lab_result_of(run("a", 1, 2.0)))[0])
+    settings = {**after.settings, "channels": {"count": 9}}
+    assert list(differences(before, after)) == []
+    (said,) = differences(
+        after.model_copy(update={"settings": {**settings, "channels": {"count": 4}}}),
+        after.model_copy(update={"settings": settings}),
+    )
+    assert said == "channels.count was 4, and is 9"
+    page = document([after], MARKUP, before)
+    assert "Before and after" in page
+    assert "pool: 21.0 ms instead of 41.0 ms, 49 % shorter." in page
+    assert page.count('<section class="part"') == 3
+
+
+def test_two_results_without_a_model_in_common_are_told_so() -> None:
+    page = document([lab_result_of(run("a", 1, 1.0))], "x", lab_result_of(run("b", 1, 1.0)))
+    assert "No model has completed runs in both results." in page

@@ -55,6 +55,14 @@ def test_what_limits_it_comes_first_with_what_it_is_worth(
     assert f"| {about} | " in found.markdown()
 
 
+def test_flat_views_that_loads_build_again_and_again_are_told(tmp_path: Path) -> None:
+    cards = [(f"0000:02:{at:02x}.0/card", 10, 1000) for at in range(4)]
+    made = replace(QUIET, devices=[*EVEN, *cards], views={name: (16, 50) for name, _, _ in cards})
+    (told,) = [one for one in advised(made, tmp_path).advice if "flat views" in one.do]
+    assert "once for all 4 devices" in told.do
+    assert told.worth_ms == pytest.approx(3 * 0.8, abs=0.1)
+
+
 def test_vfio_devices_on_the_migrations_own_thread_are_told_of_multifd_transfer_and_others_are_not(
     tmp_path: Path,
 ) -> None:

@@ -112,6 +112,33 @@ def test_cards_that_take_longer_and_longer_are_told_and_one_that_was_held_up_is_
     assert growth(*[1000] * 8) == []
 
 
+@given(
+    cards=st.lists(st.tuples(st.integers(2, 20), st.integers(20, 90), st.integers(0, 900)), min_size=1, max_size=9),
+    dated=st.booleans(),
+)
+def test_flat_views_built_once_save_what_the_others_took(
+    tmp_path_factory: pytest.TempPathFactory, cards: list[tuple[int, int, int]], dated: bool
+) -> None:
+    loads = [(f"0000:02:{at:02x}.0/card", 10, count * each + rest) for at, (count, each, rest) in enumerate(cards)]
+    views = {name: (count, each) for (name, _, _), (count, each, _) in zip(loads, cards, strict=True)}
+    downtime = Downtime([("ram", 10, 10), *loads, ("0000:00:1f.0/bridge", 10, 400)], views=views, dated=dated)
+    source, destination, _ = downtime.logs(tmp_path_factory.mktemp("logs"))
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    took = sum(count * each for count, each in views.values())
+    rebuild = min(count for count, _ in views.values()) * max(each for _, each in views.values())
+    found = [one.shorter_ms for one in run.analysis.resources if one.resource == "flat views built once"]
+    assert sum(found) == pytest.approx(max(0, took - rebuild) / 1e3, abs=0.01)
+    assert any(f"{sum(count for count, _ in views.values())} flat views of memory" in line for line in run.remarks)
+
+
+def test_without_flat_views_in_the_log_nothing_is_said_of_them(tmp_path: Path) -> None:
+    source, destination, _ = Downtime(SMALL).logs(tmp_path)
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    assert not any("flat views" in text for text in (*run.remarks, *(one.resource for one in run.analysis.resources)))
+
+
 def test_side_by_side_is_as_long_as_the_longest(tmp_path: Path) -> None:
     cards = [(f"0000:02:{at:02x}.0/card", 10, 1000 + 100 * at) for at in range(4)]
     source, destination, _ = Downtime([("ram", 10, 10), *cards]).logs(tmp_path)

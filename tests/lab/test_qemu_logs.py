@@ -65,6 +65,33 @@ def test_a_real_downtime_is_that_of_the_checkpoints_and_its_parts_add_up(name: s
     assert not any(one.shorter_ms > expected / 1e3 for one in run.analysis.resources)
 
 
+PHASES = (
+    ("src-vm-stopped", {"device stop", "quiesce"}),
+    ("src-iterable-saved", {"send", "scan", "sync", "device read", "device write", "device stop"}),
+    ("dst-precopy-loadvm-completed", {"save config", "load config", "pre-copied", "starved", "network"}),
+    ("dst-precopy-bh-vm-started", {"start", "wake"}),
+)
+"""Where each phase of a downtime ends, and what of it can be the largest part."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_largest_part_is_what_the_checkpoints_say(name: str) -> None:
+    source, destination = real(name)
+    points = checkpoints(source) | checkpoints(destination)
+    begin, spent = points["src-downtime-start"], {}
+    for point, _ in PHASES:
+        spent[point], begin = (points[point] - begin) / 1e3, points[point]
+    longest = max(spent, key=lambda point: spent[point])
+    run = run_of(source, destination)
+    largest = max(run.attribution, key=lambda kind: run.attribution[kind])
+    assert largest in dict(PHASES)[longest], (spent, run.attribution)
+    # Once everything had been saved only the destination can have been at work; nor can the source have saved longer.
+    alone = (points["dst-precopy-loadvm-completed"] - points["src-non-iterable-saved"]) / 1e3
+    saving = (points["src-non-iterable-saved"] - points["src-vm-stopped"]) / 1e3
+    assert sum(run.attribution.get(kind, 0) for kind in ("load config", "network", "pre-copied")) >= 0.95 * alone
+    assert run.attribution.get("save config", 0) <= saving
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_device_took_is_what_qemu_says(name: str) -> None:
     source, destination = real(name)

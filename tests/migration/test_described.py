@@ -187,7 +187,7 @@ def test_configs_are_handled_at_once_where_devices_need_no_big_lock(
 
     def meet() -> None:
         try:
-            both.wait(2 if together else 0.3)
+            both.wait(20 if together else 0.3)
         except threading.BrokenBarrierError:
             met.append(False)
         else:

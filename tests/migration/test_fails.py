@@ -197,7 +197,7 @@ def test_a_budget_below_a_page_a_device_says_what_it_takes(tmp_path: Path) -> No
 
 def test_a_source_without_credits_completes_while_the_budget_suffices(tmp_path: Path) -> None:
     source, destination = machines()
-    old = Settings(channels=2, chunk=16 * KIB, budget=1024 * KIB, peer_limit=5, credits=False)
+    old = Settings(channels=2, chunk=16 * KIB, budget=1024 * KIB, peer_limit=20, credits=False)
     sent, got = migrate(tmp_path, source, destination, settings=old)
     assert (sent.error, got.error) == ("", "")
     assert sent.clock == "return-path"
@@ -209,7 +209,7 @@ def test_a_source_without_credits_fails_on_the_budget_with_a_clear_error(tmp_pat
     pair = Pair(
         source,
         destination,
-        settings=Settings(channels=2, chunk=16 * KIB, budget=64 * KIB, peer_limit=5, credits=False),
+        settings=Settings(channels=2, chunk=16 * KIB, budget=64 * KIB, peer_limit=20, credits=False),
         models=(PerDeviceScheduler, InlineScheduler),
     )
     sent, got = pair.run(tmp_path)

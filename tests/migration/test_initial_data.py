@@ -185,10 +185,11 @@ def test_a_machine_without_any_says_nothing_of_it(
 def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None:
     source, destination = machines(10 * KIB, 0)
     source[1] = Stuck(1, b"x")
-    sent, got = migrate(tmp_path, source, destination, settings=replace(SETTINGS, peer_limit=0.4))
+    impatient, patient = replace(SETTINGS, peer_limit=2), replace(SETTINGS, peer_limit=60)
+    sent, got = migrate(tmp_path, source, destination, settings=impatient, destination_settings=patient)
     assert sent.outcome is got.outcome is State.FAILED
     assert sent.error == (
-        "device-1: 4096 bytes of its initial data are left, and have not become less for 0.2 s; the machine must not "
+        "device-1: 4096 bytes of its initial data are left, and have not become less for 1 s; the machine must not "
         "stop before they are sent: look at the device, or raise the limit for the peer (limits.peer), of which this "
         "is half"
     )
@@ -205,13 +206,13 @@ def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
         tmp_path,
         source,
         destination,
-        settings=replace(SETTINGS, peer_limit=0.3),
+        settings=replace(SETTINGS, peer_limit=1),
         destination_settings=replace(SETTINGS, peer_limit=60),
     )
     assert sent.outcome is State.FAILED
     assert sent.error == (
         "the initial data of device-0, device-2 to be loaded at the destination: "
-        "no answer of the destination within 0.3 s"
+        "no answer of the destination within 1 s"
     )
     assert "stop" not in source[0].calls
     assert all(device.running for device in source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool_plugins.vfio import devices as vfio_devices
-from tests.support.rig import KIB, Pair, Scripted
+from tests.support.rig import KIB, LIMIT, Pair, Scripted
 from tests.support.tampering import Line, Tamper
 
-SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=4)
+SETTINGS = Settings(channels=2, chunk=64 * KIB, budget=512 * KIB, peer_limit=3)
+PATIENT = replace(SETTINGS, peer_limit=LIMIT)  # the source's, so that it is the destination that finds what is missing
 OPTIONS = {"profile": "tiny", "chunk": "64KiB"}
 
 
@@ -43,7 +45,7 @@ def through(both: tuple[list[Device], list[Device]], tmp_path: Path) -> Through:
     def run(tamper: Tamper) -> tuple[SideReport, SideReport]:
         line = Line(tmp_path / "line", tamper)
         try:
-            return Pair(*both, settings=SETTINGS, through=line).run(tmp_path)
+            return Pair(*both, PATIENT, SETTINGS, through=line).run(tmp_path)
         finally:
             line.close()
 
@@ -110,7 +112,7 @@ def test_a_flipped_byte_in_a_section_names_the_device(both: tuple[list[Device], 
     line = Line(tmp_path / "line", main=lambda data: data.replace(b"config of plain-9", b"config of plain-8"))
     source, destination = Digested(9, None, name="plain"), Digested(9, None, name="plain")
     try:
-        sent, _ = Pair([*both[0], source], [*both[1], destination], settings=SETTINGS, through=line).run(tmp_path)
+        sent, _ = Pair([*both[0], source], [*both[1], destination], PATIENT, SETTINGS, through=line).run(tmp_path)
     finally:
         line.close()
     assert sent.outcome is State.UNCONFIRMED

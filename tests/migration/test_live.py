@@ -86,7 +86,7 @@ def test_devices_are_saved_at_once_in_a_round(tmp_path: Path) -> None:
     both = threading.Barrier(2)
 
     def meet() -> None:
-        both.wait(5)
+        both.wait(20)
 
     for device in source:
         device.before["iterate"] = meet

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -171,10 +172,11 @@ def test_a_source_that_stops_in_the_middle_of_a_chunk_is_found_out(
             raise OSError("the line is cut")
         return payload[: CHUNK // 2]
 
-    settings = Settings(channels=1, chunk=CHUNK, budget=8 * CHUNK, peer_limit=1, splice=True)
+    patient = Settings(channels=1, chunk=CHUNK, budget=8 * CHUNK, peer_limit=LIMIT, splice=True)
+    settings = replace(patient, peer_limit=2)
     line = Line(tmp_path / "line", cut)
     try:
-        sent, got = Pair(source, destination, settings=settings, through=line).run(tmp_path)
+        sent, got = Pair(source, destination, patient, settings, through=line).run(tmp_path)
     finally:
         over.set()
         line.close()

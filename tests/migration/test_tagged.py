@@ -15,7 +15,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from tests.support.rig import KIB, LIMIT, MODELS, Models, Pair, Scripted, contents, migrate
 from tests.support.tagging import PIECE, Tagged
 
-SETTINGS = Settings(channels=2, chunk=4 * KIB, budget=64 * KIB, peer_limit=5)
+SETTINGS = Settings(channels=2, chunk=4 * KIB, budget=64 * KIB, peer_limit=LIMIT)
 
 
 @pytest.mark.parametrize("workers", [(None, None), (1, 1), (4, 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from migpool.schedulers.blocking_aware import BlockingAwareScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
-from tests.support.rig import KIB, Pair, Scripted, contents
+from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 from tests.support.tagging import PIECE, Tagged
 from tests.support.tampering import Line
 
 # One channel: over two a config that says too few may come, and all end, before the part that it does not count.
-SETTINGS = Settings(channels=1, chunk=4 * KIB, budget=64 * KIB, peer_limit=4)
+SETTINGS = Settings(channels=1, chunk=4 * KIB, budget=64 * KIB, peer_limit=3)
+PATIENT = replace(SETTINGS, peer_limit=LIMIT)  # the source's, so that it is the destination that finds what is missing
 PARTS = 20
 MODELS = [
     pytest.param((PerDeviceScheduler, PerDeviceScheduler), id="per-device"),
@@ -50,7 +52,7 @@ def test_it_is_named_and_the_rest_is_undone(
 
     line = Line(tmp_path / "line", indices=index_of)
     try:
-        pair = Pair([*source, plain], [*destination, there], settings=SETTINGS, models=models, through=line)
+        pair = Pair([*source, plain], [*destination, there], PATIENT, SETTINGS, models=models, through=line)
         sent, got = pair.run(tmp_path)
     finally:
         line.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migpool.units import (
     GIB,
@@ -47,3 +49,11 @@ def test_numbers_have_the_digits_that_a_reader_takes_in() -> None:
         "12.3 s",
     ]
     assert [format_moment(nanoseconds) for nanoseconds in (3_200_000, 12_345_000_000)] == ["3.2 ms", "12.345 s"]
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["kbit", "Mbit", "Gbit"]), st.sampled_from(["", "/s"]))
+def test_rates_of_networks_are_in_bits_of_a_thousand(count: int, unit: str, ending: str) -> None:
+    bits = count * {"kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}[unit]
+    assert parse_rate(f"{count}{unit}{ending}") * 8 == bits
+    with pytest.raises(ValueError, match="no size"):
+        parse_size(f"{count}{unit}")

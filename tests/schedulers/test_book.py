@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +38,7 @@ class Bench:
     def __init__(self, model: Scheduler, limit: float) -> None:
         self.machine = Machine("m", [Scripted(number) for number in range(3)])
         self.gates = [threading.Semaphore(0) for _ in self.machine]
+        self.begun = threading.Event()
         handlers = Handlers()
         handlers.on(Acquire, self._pass)
         handlers.on(NextChunk, self._pass)
@@ -46,16 +48,16 @@ class Bench:
         model.begin(Setup("source", devices, 2, interpreter, self.threads, self.switch, workers=1, limit=limit))
 
     def _pass(self, effect: Effect[object]) -> Chunk:
+        self.begun.set()
         while not self.gates[effect.slot.number].acquire(timeout=0.01):
             self.switch.check()
         return Chunk.__new__(Chunk)
 
-    def take(self, number: int, kind: type[Acquire | NextChunk], waits: int = 1) -> Job:
+    def take(self, number: int, kind: type[Acquire | NextChunk]) -> Job:
         slot = self.machine.slots[number]
 
         def steps() -> Steps:
-            for index in range(waits):
-                yield kind(slot, index)
+            yield kind(slot, 0)
 
         job = Job("save", steps(), slot)
         self.model.take(job)
@@ -85,7 +87,7 @@ def test_jobs_that_nobody_begins_are_told_with_the_models_name(benches: list[Ben
     bench.take(1, Acquire)
     with pytest.raises(TimeLimitExceeded) as error:
         bench.model.drain()
-    assert str(error.value).startswith("threading model 'Drops' at the source: no headway for 0.")
+    assert str(error.value).startswith("threading model 'Drops' at the source: no headway for ")
     assert str(error.value).endswith("0 of 2 jobs ended; accepted and never begun: device-0 (save), device-1 (save)")
 
 
@@ -93,30 +95,38 @@ def test_a_job_that_waits_for_the_peer_while_others_are_not_begun_is_told(benche
     bench = Bench(queueing(), SHORT)
     benches.append(bench)
     bench.take(0, NextChunk)
+    assert bench.begun.wait(LIMIT)
     bench.take(1, NextChunk)
     with pytest.raises(TimeLimitExceeded, match=r"device-0 \(save\) waits for chunk 0 for .* begun: device-1"):
         bench.model.drain()
 
 
-def test_a_job_that_goes_on_and_on_is_no_error_though_another_waits_for_its_thread(benches: list[Bench]) -> None:
-    bench = Bench(queueing(), SHORT)
-    benches.append(bench)
-    bench.take(0, NextChunk, 40)
-    bench.take(1, NextChunk)
-    begin = threading.Event()
+def test_a_job_that_goes_on_and_on_is_no_error_though_another_waits_for_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("migpool.schedulers.book.time", SimpleNamespace(monotonic=lambda: now))
+    book, slot = Book(SHORT), Machine("m", [Scripted(0)]).slots[0]
 
-    def feed() -> None:
-        begin.wait(LIMIT)
-        for _ in range(40):  # 0.8 s in all, each within the limit
-            bench.gates[0].release()
-            threading.Event().wait(0.02)
-        bench.gates[1].release()
+    def steps() -> Steps:
+        for index in range(40):
+            yield NextChunk(slot, index)
 
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    begin.set()
-    bench.model.drain()
-    feeder.join(LIMIT)
+    first, second = Job("load", steps(), slot), Job("load", steps(), slot)
+    book.enter(first)
+    book.enter(second)
+    book.begin(first)
+    for effect in first.steps:
+        first.effect, first.since = effect, int(now * 1e9)
+        for _ in range(3):  # looks, less than half of the limit in all
+            assert not book.stuck(book.quiet(thrown=False))
+            now += SHORT / 8
+    assert now > 100 + 10 * SHORT
+    first.effect = None
+    next_to_last = book.quiet(thrown=False)
+    now += SHORT
+    assert not book.stuck(next_to_last)
+    assert book.stuck(book.quiet(thrown=False))
 
 
 def test_where_every_job_has_begun_the_peer_is_the_judge() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from migpool.errors import MigpoolError
 from migpool.sim import published
-from migpool.sim.published import PUBLISHED, Hypothesis, conclusion, explain, fit
+from migpool.sim.fit import fit
+from migpool.sim.published import EARLIER, PUBLISHED, Hypothesis, conclusion, explain
 from migpool.sim.simulate import Profile, World, downtime
 from tests.support.commandline import here
 
@@ -43,6 +44,13 @@ def test_a_worker_takes_up_one_job_after_the_other() -> None:
     # The configs are loaded while the next device is read, but for the last.
     assert downtime(many(3, savers=1)) == pytest.approx(3 * 4.0 + CONFIG)
     assert downtime(many(4, savers=2)) == pytest.approx(2 * 4.0 + 2 * CONFIG)
+
+
+def test_configs_that_grow_take_longer_for_each_that_was_loaded_before() -> None:
+    growing = replace(PROFILE, load_growth=0.1)
+    assert downtime(many(4, profile=growing)) == pytest.approx(4.0 + 4 * CONFIG + 0.1 * (1 + 2 + 3))
+    sections = Profile(way="section", load_config=CONFIG, load_growth=0.1)
+    assert downtime(many(3, profile=sections)) == pytest.approx(3 * CONFIG + 0.1 * (1 + 2))
 
 
 def test_a_lock_for_reads_makes_threads_useless() -> None:
@@ -92,16 +100,33 @@ def test_a_fit_finds_the_values_that_made_the_times() -> None:
 
 def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "CHUNK", 20 << 20)  # a quarter of the steps
-    alone = explain(Hypothesis("nothing", "nothing"))
-    locked = explain(Hypothesis("a lock", "reads"))
+    alone = explain(Hypothesis("nothing"), held_back=())
+    locked = explain(Hypothesis("a lock", "reads"), held_back=())
     assert alone.worst > 0.25
     assert locked.worst < 0.10
     assert all(time == pytest.approx(PUBLISHED[key], rel=0.10) for key, time in locked.downtimes.items())
     # What was not fitted: more channels change nothing, as published.
     assert max(locked.channels.values()) / min(locked.channels.values()) < 1.05
-    said = conclusion([alone, locked])
+    said = conclusion([alone, locked], [])
     assert said.startswith("Within 10% of every published downtime: a lock (at most ")
     assert "Not so: nothing (at most " in said
+
+
+def test_configs_that_grow_explain_both_published_tables_and_predict_what_was_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(published, "CHUNK", 50 << 20)
+    growing, four = Hypothesis("growing", also={"growth": 0.08}), ("main channel", 4)
+    found, earlier = explain(growing, held_back=[four]), explain(growing, EARLIER, held_back=())
+    assert found.worst < 0.06
+    assert found.held.keys() == {four}
+    assert found.held[four] not in (found.downtimes[four], PUBLISHED[four])
+    assert found.worst_held < 0.12
+    assert earlier.worst < 0.10
+    assert 0.03 < found.values["growth"] < 0.15
+    said = conclusion([found], [earlier])
+    assert "With each predicted from the other five, growing is at most" in said
+    assert "So the earlier table: growing (at most" in said
 
 
 def test_the_command_shows_and_writes_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +139,9 @@ def test_the_command_shows_and_writes_what_it_takes(tmp_path: Path, monkeypatch:
     assert "None explains the published downtimes; the nearest is [some] lock" in " ".join(ended.out.split())
     form = json.loads((tmp_path / "published.json").read_text())
     assert [one["name"] for one in form["hypotheses"]] == ["[some] lock"]
+    assert [len(one["downtimes"]) for one in (*form["hypotheses"], *form["earlier"])] == [6, 6]
     assert form["hypotheses"][0]["values"]["read"] == 0.2
-    assert "| (published) | 487 | 859 | 1900 | 366 | 556 | 1095 |" in (tmp_path / "published.md").read_text()
+    assert "| (published) | 487 | 859 | 1900 | 366 | 556 | 1095 |  |  |" in (tmp_path / "published.md").read_text()
 
 
 def test_without_simpy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

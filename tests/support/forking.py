@@ -81,7 +81,11 @@ class Fork(subprocess.Popen[Any]):
             "descriptors": [0, 1, 2, *kept],
         }
         standard = [pipe if pipe != -1 else at for at, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
-        server = self._connect()
+        try:
+            server = self._connect()
+        except ConnectionRefusedError:  # from a network namespace of its own, where nobody listens
+            super()._execute_child(*given)  # type: ignore[misc]
+            return
         try:
             socket.send_fds(server, [json.dumps(request).encode()], [*standard, *kept])
             self.pid = json.loads(server.recv(MOST_BYTES))["pid"]

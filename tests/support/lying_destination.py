@@ -21,7 +21,7 @@ PHASES: tuple[Phase, ...] = ("connected", "greeted", "switchover", "end")
 """How far the source has come: it has connected, sent its PING, has begun to send what it stopped for, has sent all."""
 LIMIT = 20.0
 IDLE = 0.1
-"""Seconds without a byte after which it gives the source up, so that no test has to wait for the source's limit."""
+"""Seconds without a byte after which it gives up a source that has sent all."""
 
 
 class LyingDestination:
@@ -32,11 +32,19 @@ class LyingDestination:
         devices: a machine's, of which the stream's sections are; none is loaded.
         channels: how many multifd channels the source opens.
         script: what to say in each phase, as bytes.
+        patience: seconds without a byte after which it gives up a source that has more to send. Where the script may
+            leave that waiting, no test has to wait for the source's limit.
     """
 
     def __init__(
-        self, path: Path, devices: Sequence[Device], channels: int, script: Mapping[Phase, Sequence[bytes]]
+        self,
+        path: Path,
+        devices: Sequence[Device],
+        channels: int,
+        script: Mapping[Phase, Sequence[bytes]],
+        patience: float = LIMIT,
     ) -> None:
+        self._patience = patience
         self._script = script
         self._channels = channels
         self._reader = StreamReader(MachineSchema(Machine("machine", devices)))
@@ -73,7 +81,7 @@ class LyingDestination:
     def _answer(self, main: socket.socket) -> None:
         self._say(main, "connected")
         self._reader.feed(b"QEVM")
-        main.settimeout(IDLE)
+        main.settimeout(self._patience)
         while data := main.recv(1 << 16):
             self._reader.feed(data)
             for item in self._reader.events():
@@ -81,6 +89,7 @@ class LyingDestination:
                     self._say(main, _BEGINS[item.kind])
                 elif isinstance(item, Eof):
                     self._say(main, "end")
+                    main.settimeout(IDLE)
 
     def _say(self, main: socket.socket, phase: Phase) -> None:
         for message in self._script.get(phase, ()):

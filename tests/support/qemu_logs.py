@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import lzma
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 REAL = Path(__file__).parent.parent / "data" / "qemu-traces"
-NAMES = ("checkpoints-alone", "e1000e-16", "e1000e-3-qemu-11", "vfio-2")
+NAMES = (
+    "busy",
+    "checkpoints-alone",
+    "e1000e-16",
+    "e1000e-16-views",
+    "e1000e-3-qemu-11",
+    "idle",
+    "vfio-2",
+    "vfio-2-off",
+)
 START = 1_700_000_000_000_000
 """Microseconds since 1970 at which the made downtimes begin."""
 
@@ -71,6 +80,7 @@ class Downtime:
         behind: for how long the destination still loads what was sent before the stop.
         tail: from the last device's load to the end of loading.
         channel: how long the end of the round waits for channel 0.
+        views: of some devices' loads, how many flat views they begin with, and how long each takes.
     """
 
     devices: Sequence[tuple[str, int, int]]
@@ -80,6 +90,7 @@ class Downtime:
     behind: int = 0
     tail: int = 50
     channel: int = 0
+    views: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ahead: int = 0
     dated: bool = False
 
@@ -114,6 +125,9 @@ class Downtime:
             if name != "ram":
                 theirs.say(at, f"qemu_loadvm_state_section_startfull {number}({name}) 0 1")
             kind = "iterable" if name == "ram" else "non-iterable"
+            count, each = self.views.get(name, (0, 0))
+            for view in range(count):
+                theirs.say(at + view * each, f"flatview_new 0x{number:x} (root 0x{view:x})")
             at += load
             theirs.say(at, f"vmstate_downtime_load type={kind} idstr={name} instance_id=0 downtime={load}")
         theirs.say(at, "qemu_loadvm_state_post_main 0")

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -159,7 +160,7 @@ def record_migration(
         found.append(Between(place(family, folder, "near"), address, folder / "recording"))
         return found[0].address
 
-    settings = Settings(channels=channels, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
+    settings = Settings(channels=channels, chunk=16 * KIB, budget=256 * KIB, peer_limit=LIMIT)
     reports = Pair(devices(count), devices(count, state=False), settings, through=through).run(folder)
     return found[0].index(), reports
 
@@ -186,7 +187,8 @@ class Waiting:
             where.append(address)
             heard.set()
 
-        settings = Settings(channels=channels, chunk=chunk, budget=budget, peer_limit=5, connect_limit=connect_limit)
+        limits = Settings(peer_limit=LIMIT, connect_limit=connect_limit)
+        settings = replace(limits, channels=channels, chunk=chunk, budget=budget)
         destination = Destination(Machine(name, machine), settings, ReceiverScheduler(), listening=listening)
         self._running = Background(lambda: destination.run(place(family, folder, "fresh")))
         assert heard.wait(LIMIT)

@@ -219,7 +219,7 @@ class Pair:
     source: Sequence[Device]
     destination: Sequence[Device]
     settings: Settings = field(
-        default_factory=lambda: Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
+        default_factory=lambda: Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=LIMIT)
     )
     destination_settings: Settings | None = None
     models: tuple[Callable[[], Scheduler], Callable[[], Scheduler]] = (PerDeviceScheduler, ReceiverScheduler)

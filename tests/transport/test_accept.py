@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from migpool.errors import PeerError, TimeLimitExceeded
+from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
 from migpool.transport.accept import Connections, Stranger
 from migpool.transport.address import Address
 from migpool.transport.arrivals import BACKLOG, HESITATION, MOST, TICK, Arrivals, accept_all
 from migpool.transport.listener import listen
-from migpool.transport.sockets import connect, prepare
+from migpool.transport.sockets import Idle, connect, prepare
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
@@ -51,21 +51,30 @@ class Door:
             sock.close()
         return sock
 
-    def accept(self, limit: float = LIMIT) -> tuple[Connections, Arrivals]:
+    def accept(self, limit: float = LIMIT, silence: float = LIMIT) -> tuple[Connections, Arrivals]:
         """Accept them."""
         connections = Connections(2, noted=self.noted.append)
-        return connections, self.take(connections, first_limit=limit, limit=limit)
+        return connections, self.take(connections, first_limit=limit, limit=limit, silence=silence)
 
-    def take(self, connections: Connections, *, first_limit: float, limit: float) -> Arrivals:
-        """Accept some."""
+    def take(
+        self,
+        connections: Connections,
+        *,
+        first_limit: float = LIMIT,
+        limit: float = LIMIT,
+        silence: float = LIMIT,
+        check: Idle = never,
+    ) -> Arrivals:
+        """Accept some. Whoever waits for no limit has them all: a busy machine is no reason to close a connection."""
         return accept_all(
             self._listener,
             connections,
             first_limit=first_limit,
             limit=limit,
             prepare=lambda sock: prepare(sock, limit=LIMIT, tick=0.05),
-            check=never,
+            check=check,
             stack=self._stack,
+            silence=silence,
         )
 
 
@@ -258,13 +267,38 @@ def test_channels_of_two_migrations_are_told_apart() -> None:
 def test_what_no_other_connection_follows_is_dropped_and_the_source_is_waited_for(
     door: Door, alone: list[bytes]
 ) -> None:
-    for first in alone:
-        door.say(first)
-    sources = threading.Timer(0.5, lambda: [door.say(first) for first in source_of(OURS)])
+    socks = [door.say(first) for first in alone]
+
+    def come_afterwards() -> None:
+        for sock in socks:
+            sock.settimeout(LIMIT)
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+        for first in source_of(OURS):
+            door.say(first)
+
+    sources = threading.Thread(target=come_afterwards)
     sources.start()
     connections = Connections(2, noted=door.noted.append)
-    door.take(connections, first_limit=LIMIT, limit=0.2)
-    sources.join()
+    door.take(connections, limit=1.0)
+    sources.join(LIMIT)
+    assert (connections.uuid, connections.said) == (OURS, main_of(OURS))
+
+
+@pytest.mark.parametrize("alone", [main_of(OTHERS), header() + configuration(Configuration("m"))])
+def test_a_whole_configuration_whose_connection_ends_is_no_source_s(door: Door, alone: bytes) -> None:
+    connections = Connections(2, noted=door.noted.append)
+    taking = threading.Thread(target=door.take, args=(connections,), kwargs={"first_limit": LIMIT, "limit": LIMIT})
+    taking.start()
+    door.say(alone, close=True)
+    deadline = time.monotonic() + LIMIT
+    while not door.noted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert door.noted == ["a main channel was closed that ended before any multifd channel of its came: ignored"]
+    for first in source_of(OURS):
+        door.say(first)
+    taking.join(LIMIT)
     assert (connections.uuid, connections.said) == (OURS, main_of(OURS))
 
 
@@ -282,12 +316,20 @@ def test_a_flood_is_closed_and_noted_in_few_lines_while_the_source_is_taken(door
     assert len(door.noted) < len(strangers) / 4
 
 
-@pytest.mark.parametrize("first", [b"", b"Q", header()[:7], initial_packet(0)[:63]])
-def test_who_does_not_say_in_time_what_it_is_is_closed(door: Door, first: bytes) -> None:
+@pytest.mark.parametrize(
+    ("first", "seconds"),
+    [(b"", 0.1), *((some, HESITATION) for some in (b"Q", header()[:7], initial_packet(0)[:63]))],
+)
+def test_who_does_not_say_in_time_what_it_is_is_closed(door: Door, first: bytes, seconds: float) -> None:
     stranger = door.say(first)
-    with pytest.raises(TimeLimitExceeded):
-        door.accept(2 * HESITATION)
+
+    def until_noted() -> None:
+        if door.noted:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        door.take(Connections(2, noted=door.noted.append), silence=0.1, check=until_noted)
     stranger.settimeout(LIMIT)
     with contextlib.suppress(ConnectionResetError):
         assert stranger.recv(1) == b""
-    assert ["within 1 s: closed" in line for line in door.noted] == [True]
+    assert [f"within {seconds:g} s: closed" in line for line in door.noted] == [True]

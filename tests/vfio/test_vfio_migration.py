@@ -66,7 +66,7 @@ def test_the_state_cannot_be_compressed_and_depends_on_seed_and_device(open_side
     states = [
         b"".join(save(device))
         for seed in (1, 2)
-        for device in open_side("source", count=2, seed=seed, size="3MiB", chunk="1MiB")
+        for device in open_side("source", count=2, seed=seed, size="768KiB", chunk="256KiB")
     ]
     assert len(set(states)) == 4
     assert len(zlib.compress(states[0], 6)) > len(states[0])

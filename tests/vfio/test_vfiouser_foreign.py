@@ -25,6 +25,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.migration import MigrationState
 from tests.support import LONG
+from tests.support.kit_amounts import less_of_the_same
 from tests.support.rig import KIB, MODELS, Models, Pair, contents
 from tests.support.vfio.foreign_server import RESETS, ForeignDevice, ForeignServer, Reset, foreign_server
 from tests.support.vfio.vfiouser_rig import WRITE
@@ -45,7 +46,7 @@ def opened(side: Side, sockets: Sequence[Path], **more: OptionValue) -> list[Dev
     options: dict[str, OptionValue] = {
         "backend": "vfio-user",
         "socket": [str(path) for path in sockets],
-        "time_limit": 0.2,
+        "time_limit": 1.0,
         "peer_to_peer": False,
         **more,
     }
@@ -188,7 +189,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=300 if LONG else 25, deadline=None)
+@settings(max_examples=100 if LONG else 25, deadline=None)
 @given(st.sampled_from([one for one in RESETS if one != "late"]), STATES, TURNS)
 def test_nothing_of_an_interrupted_load_is_part_of_a_later_state(
     reset: Reset, begun: MigrationState, turns: list[Turn]
@@ -239,8 +240,11 @@ def config(saved: int) -> bytes:
 @pytest.mark.parametrize(
     "name", ["round-trip", "out-of-order", "missing-state", "fingerprints", "aborts", "cancels", "errors"]
 )
-def test_the_kit_for_authors_passes_on_foreign_servers(name: str, reset: Reset, directory: Path) -> None:
+def test_the_kit_for_authors_passes_on_foreign_servers(
+    name: str, reset: Reset, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever one of its migrations leaves behind, the next finds the same two servers."""
+    less_of_the_same(monkeypatch)
     ends = {end: str(directory / end) for end in ("source", "destination")}
     given: dict[str, OptionValue] = {"backend": "vfio-user", "socket": ends, "time_limit": 2.0}
     check = next(one for one in checks("pool") if one.name == name)

@@ -179,7 +179,7 @@ def test_a_device_whose_hooks_decide_its_length_crosses(tmp_path: Path) -> None:
     source.n, source.v, source.last = 2, [5, 6, 7, 8], 9
     source.log = [2, 2]
     destination.log = [2]
-    sent, got = migrate(tmp_path, [source], [destination], settings=Settings(channels=1, peer_limit=5))
+    sent, got = migrate(tmp_path, [source], [destination], settings=Settings(channels=1, peer_limit=20))
     assert (sent.error, got.error) == ("", "")
     assert (destination.v, destination.last, destination.log) == ([5, 6, 7, 8], 9, [2, 2])
 

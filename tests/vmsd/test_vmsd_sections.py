@@ -24,7 +24,7 @@ from tests.support.inspections import inspect_file
 from tests.support.paper import Paper
 from tests.support.rig import MODELS, Models, Scripted, contents, migrate
 
-SETTINGS = Settings(channels=2, peer_limit=5)
+SETTINGS = Settings(channels=2, peer_limit=20)
 
 
 def device(name: str, value: int = 0, *, after: Sequence[str] = (), **says: Any) -> DescribedDevice:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from migpool.cli.options import Debug, LogFormatOption, Verbose
-from migpool.cli.output import REPORT, check_writable, reported, write
+from migpool.cli.output import REPORT, check_writable, reported, say, write
 
 
 def report(
@@ -18,6 +18,10 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.html", dir_okay=False, help="Where to write it.")
     ] = REPORT,
+    before: Annotated[
+        Path | None,
+        typer.Option("--before", metavar="BEFORE.json", help="An earlier result, to set the others beside."),
+    ] = None,
     _verbose: Verbose = 0,
     _format: LogFormatOption = None,
     _: Debug = False,
@@ -30,13 +34,22 @@ def report(
       [cyan]migpool compare small --json result.json[/]
 
       [cyan]migpool report result.json -o report.html[/]
+
+      [cyan]migpool report now.json --before then.json[/]      what became of each model
     """
-    from migpool.lab.report.page.document import document
+    from migpool.lab.report.change import told
+    from migpool.lab.report.page.document import document, joined
     from migpool.lab.run.form import read_form
     from migpool.lab.run.result import LabResult
 
     check_writable(output)
     read = [read_form(path, LabResult, "result", "--json") for path in results]
+    earlier = None if before is None else read_form(before, LabResult, "result", "--json")
+    if earlier is not None:
+        for line in told([(earlier, part) for part in joined(read)]) or [
+            "No model has completed runs in both results."
+        ]:
+            say(line)
     names = list(dict.fromkeys(result.scenario for result in read))
-    write(output, document(read, f"migpool: {', '.join(names)}"))
-    typer.echo(reported(output))
+    write(output, document(read, f"migpool: {', '.join(names)}", earlier))
+    say(reported(output))

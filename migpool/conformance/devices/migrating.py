@@ -37,6 +37,8 @@ from migpool.units import MIB, count_of
 PAGE: Final = 4096
 POSITIONS: Final = 6
 """How many waits of each side are cancelled at, evenly spread, unless all are asked for."""
+FAILED: Final = (0, 1)
+"""Which calls of a method fail, each in a migration of its own: the first and the second."""
 REPEATS: Final = 20
 WARM_UP: Final = 3
 """Migrations that may leave something: what is made once."""
@@ -136,7 +138,7 @@ def errors(subject: Subject, model: Model) -> str:
     done = 0
     for side, methods in FAILING.items():
         for method in methods:
-            for number in (0, 1):
+            for number in FAILED:
                 done += _fail_in(subject, model, side, method, number)
     return f"{count_of(done, 'call')} failed, and migrated again after each"
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, Field
 
 from migpool.lab.analysis.why import WORTH_NAMING
-from migpool.lab.qemu.explain import Explained
+from migpool.lab.qemu.explain import FLAT_VIEWS, Explained
 from migpool.lab.qemu.source import RAM
 from migpool.lab.qemu.whatif import kind_of
 from migpool.lab.report.table import device_times, markdown_table
@@ -176,12 +176,13 @@ def _of_devices(run: RunResult, analysis: AnalysisResult) -> Iterator[Advice]:
             do = f"Fix {name} first: its {side} takes {format_duration(max(took.loaded, took.saved) / 1e3)}."
             yield Advice(about="device", do=do, worth_ms=one.shorter_ms, sure="measured")
             break
-    for one in analysis.resources:
-        if one.resource.endswith(" like the first"):
-            do = (
-                f"Have QEMU build the flat views of memory once for all {len(one.devices)} {kind_of(one.devices[0])}, "
-                "or use fewer: each takes longer to load than the one before."
-            )
+    # What the flat views took, if the log has them; else how much longer than the first each load was.
+    views = [one for one in analysis.resources if one.resource == FLAT_VIEWS]
+    for one in views or analysis.resources:
+        if one.resource == FLAT_VIEWS or one.resource.endswith(" like the first"):
+            loads = f"all {len(one.devices)} {'devices' if views else kind_of(one.devices[0])}"
+            why = "their loads build them again and again" if views else "each takes longer to load than the one before"
+            do = f"Have QEMU build the flat views of memory once for {loads}, or use fewer: {why}."
             yield Advice(about="device", do=do, worth_ms=one.shorter_ms, sure="upper bound")
     for resource, side, do in (
         ("the machine's stop", "source", "Look at what stops with the machine: vCPUs, disks with writes under way."),

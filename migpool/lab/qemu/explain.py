@@ -21,7 +21,8 @@ from migpool.lab.qemu.destination import DestinationActors, destination_actors, 
 from migpool.lab.qemu.log import Event, SideLog, device_name, read_log
 from migpool.lab.qemu.path import Threads, join_of, syncs_said, walk
 from migpool.lab.qemu.source import source_actors, written
-from migpool.lab.qemu.whatif import Without, without
+from migpool.lab.qemu.views import Views, counted, once, views_of
+from migpool.lab.qemu.whatif import Without, kind_of, without
 from migpool.lab.qemu.words import because, says
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.result import (
@@ -38,6 +39,12 @@ from migpool.units import format_duration
 
 NOTABLE_TRACING = 0.1
 """The share of the downtime from which on it is said what the lines of the trace themselves took."""
+
+
+FLAT_VIEWS = "flat views built once"
+"""What is called so: QEMU builds the flat views of memory once for all devices that it loads."""
+MOST_KINDS = 3
+"""Of how many kinds of device it is said how many flat views they built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class _Explaining:
     def __init__(self, source: SideLog | None, destination: SideLog | None) -> None:
         self._source, self._destination = source, destination
         self._clocks = Clocks()
+        self._views: dict[str, Views] = {}
         if source is not None and destination is not None:
             self._clocks = align(source, destination)
             _shift(destination, -self._clocks.ahead)
@@ -106,7 +114,8 @@ class _Explaining:
             actors["destination"] = [theirs.main, *theirs.threads]
         threads = self._threads(ours, theirs, done)
         path = walk(threads, begin, end)
-        replayed, found = without(threads, begin, end)
+        self._views = {} if self._destination is None else views_of(self._destination)
+        replayed, found = without(threads, begin, end, self._views)
         names = self._devices(actors)
         slots = {device.name: at for at, device in enumerate(names)}
         spans = {side: _spans(of_it, slots) for side, of_it in actors.items()}
@@ -220,10 +229,22 @@ class _Explaining:
         if self._source is not None and (rounds := self._source.rounds):
             pages = ", ".join(str(pages) for _, pages in rounds)
             yield f"dirty pages found in the last rounds of RAM before the stop: {pages}"
-        for log in (self._source, self._destination):
-            views = sum(event.event == "flatview_new" for event in log.events) if log is not None else 0
-            if log is not None and views:
-                yield f"at the {log.side}, {views} flat views of the memory were built in that time"
+        if self._views:
+            yield self._built()
+
+    def _built(self) -> str:
+        """How many flat views the destination's loads built."""
+        views = self._views
+        took, again = (format_duration(spent / 1e9) for spent in (sum(one.took for one in views.values()), once(views)))
+        kinds = counted(views, ((device, kind_of(device)) for device in views))
+        most = ", ".join(
+            f"{count} for {kind}" if devices == 1 else f"{count} for {devices} {kind}"
+            for kind, devices, count in kinds[:MOST_KINDS]
+        )
+        return (
+            f"the destination built {sum(one.count for one in views.values())} flat views of memory while devices were "
+            f"loaded ({most}), in about {took} of these loads; once for all would take {again}"
+        )
 
     def _tracing(self, path: Attribution) -> tuple[int, int]:
         """What lines of the own threads on the critical path took, at the least, and how many they are."""
@@ -290,6 +311,8 @@ def _resource(one: Without) -> str:
     """What the chart calls it."""
     if one.resource == "in parallel":
         return f"{one.kind or 'all devices'} in parallel"
+    if one.resource == "flat views":
+        return FLAT_VIEWS
     if one.resource == "all like the first":
         return f"each {one.kind} like the first"
     if one.resource == "step":

@@ -22,7 +22,7 @@ LIGHT: Final = (
     "migrate_send_rp_message",
 )
 """A few lines, and the two clocks."""
-ALL: Final = (*LIGHT, "qemu_loadvm*", "multifd_send_*", "multifd_recv_*", "vfio_*")
+ALL: Final = (*LIGHT, "qemu_loadvm*", "multifd_send_*", "multifd_recv_*", "vfio_*", "flatview_new")
 
 _PROBE: Final = "handle_qmp_command"
 _COMES: Final = 3.0

@@ -11,6 +11,7 @@ device         one device is there for nothing
 step           the machine stops, or starts, at once; or nothing is left to do when the last device has been loaded
 all like the   of devices of one kind that take longer the more of them are loaded before: each as long as the first
 first
+flat views     QEMU builds the flat views of memory once, after the last device, and not in each device's load
 channel        nobody waits for one channel at the end of a round
 big lock       a config's load waits for no other's
 pre-copied     what was sent before the stop had been loaded by then
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -34,6 +35,7 @@ from migpool.device import Side
 from migpool.lab.analysis.whatif.plan import Step, Unplayable, play
 from migpool.lab.qemu.actors import Actor, Piece
 from migpool.lab.qemu.path import Threads
+from migpool.lab.qemu.views import Views, once
 
 SAVED = "save config"
 LOADED = "load config"
@@ -93,8 +95,14 @@ def kind_of(device: str) -> str:
     return re.sub(r"#\d+$", "", device).rpartition("/")[2]
 
 
-def without(threads: Threads, begin: int, end: int) -> tuple[int, list[Without]]:
-    """The downtime as the replay has it, and what would shorten it, the most first; times in nanoseconds."""
+def without(
+    threads: Threads, begin: int, end: int, views: Mapping[str, Views] | None = None
+) -> tuple[int, list[Without]]:
+    """The downtime as the replay has it, and what would shorten it, the most first; times in nanoseconds.
+
+    Arguments:
+        views: the flat views that each device's load built, if that is known.
+    """
     made = _steps(threads, begin, end)
 
     def played(change: Callable[[_Made], _Made] = lambda one: one, beside: frozenset[int] = frozenset()) -> int:
@@ -102,7 +110,10 @@ def without(threads: Threads, begin: int, end: int) -> tuple[int, list[Without]]
 
     try:
         whole = played()
-        found = [replace(one, shorter=max(0, whole - played(change, beside))) for one, change, beside in _ways(made)]
+        found = [
+            replace(one, shorter=max(0, whole - played(change, beside)))
+            for one, change, beside in _ways(made, views or {})
+        ]
     except Unplayable:
         return 0, []
     return whole, sorted((one for one in found if one.shorter), key=lambda one: -one.shorter)
@@ -117,7 +128,9 @@ def _free(which: Callable[[_Made], bool]) -> Callable[[_Made], _Made]:
     return lambda one: replace(one, work=0, delay=0) if which(one) else one
 
 
-def _ways(made: Sequence[_Made]) -> Iterator[tuple[Without, Callable[[_Made], _Made], frozenset[int]]]:
+def _ways(
+    made: Sequence[_Made], views: Mapping[str, Views]
+) -> Iterator[tuple[Without, Callable[[_Made], _Made], frozenset[int]]]:
     turns: dict[Side, defaultdict[str, list[int]]] = {"source": defaultdict(list), "destination": defaultdict(list)}
     devices: defaultdict[str, int] = defaultdict(int)
     channels: set[int] = set()
@@ -148,6 +161,8 @@ def _ways(made: Sequence[_Made]) -> Iterator[tuple[Without, Callable[[_Made], _M
     for kind, group in groups:
         if (first := _growing(group, turns["destination"], made)) is not None:
             yield Without("all like the first", "destination", tuple(group), kind), _at_most(group, first), frozenset()
+    if views:
+        yield Without("flat views", "destination", tuple(views)), _built_once(views, made), frozenset()
     for channel in sorted(channels):
         yield Without("channel", "source", (str(channel),)), _free(_waits_for(channel)), frozenset()
     yield Without("big lock", ""), _free(lambda one: one.piece.kind == "lock"), frozenset()
@@ -193,6 +208,27 @@ def _at_most(group: Sequence[str], first: int) -> Callable[[_Made], _Made]:
         return one
 
     return change
+
+
+def _built_once(views: Mapping[str, Views], made: Sequence[_Made]) -> Callable[[_Made], _Made]:
+    """Loads without the time of their flat views, but for one rebuild, which the last of them does."""
+    loads: defaultdict[str, int] = defaultdict(int)
+    for one in made:
+        if _loads(one):
+            loads[one.piece.device] += one.work
+    last = list(views)[-1]
+    shorter = {device: one.took - (once(views) if device == last else 0) for device, one in views.items()}
+
+    def change(one: _Made) -> _Made:
+        if not _loads(one) or not (whole := loads[one.piece.device]):
+            return one
+        return replace(one, work=one.work - one.work * min(shorter.get(one.piece.device, 0), whole) // whole)
+
+    return change
+
+
+def _loads(one: _Made) -> bool:
+    return one.piece.kind == LOADED and one.actor.side == "destination" and not one.actor.device
 
 
 def _steps(threads: Threads, begin: int, end: int) -> list[_Made]:

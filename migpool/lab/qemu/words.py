@@ -9,7 +9,7 @@ from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.why import WORTH_NAMING, instead, listed
 from migpool.lab.qemu.source import RAM
 from migpool.lab.qemu.whatif import Without
-from migpool.units import format_duration
+from migpool.units import count_of, format_duration
 
 WEIGHTS: Final = {"pre-copied": 1.2, "big lock": 1.2, "all like the first": 1.0, "network": 0.0}
 """How what is specific counts against what is not: with nothing on its way, almost anything would be shorter."""
@@ -61,6 +61,8 @@ def says(one: Without, whole: Attribution) -> str:
             return f"{one.devices[0]} takes {_on_path(one.devices[0], whole)}"
         case "step":
             return f"{_STEPS[one.kind]} {format_duration(_of_step(one, whole) / 1e9)}"
+        case "flat views":
+            return f"while {count_of(len(one.devices), 'device')} are loaded QEMU builds the flat views of memory anew"
         case "channel":
             return f"the last round of RAM waits for multifd channel {listed(one.devices)}"
         case "big lock":

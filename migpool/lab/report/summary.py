@@ -9,6 +9,7 @@ from statistics import median, median_low
 from typing import Final, NamedTuple
 
 from migpool.lab.analysis.why import representatives
+from migpool.lab.report import link
 from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration, format_share
 
@@ -150,6 +151,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
         ("Host", "" if result.machine is None else str(result.machine)),
         ("Clock", ", ".join(_CLOCKS.get(clock, clock) for clock in sorted({run.clock for run in runs if run.clock}))),
         ("Pre-copy", _precopied(runs)),
+        *link.facts(runs, [runs[place] for place in representatives(runs)]),
     ]
     if (bound := result.lower_bound) is not None:
         limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"

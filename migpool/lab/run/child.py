@@ -1,4 +1,4 @@
-"""One side of one migration as a process: ``python -m migpool.lab.run.child FD``.
+"""One side of one migration as a process: ``python -m migpool.lab.run.child FD [NETWORK OFFSET]``.
 
 Started by :mod:`migpool.lab.run.processes`; FD is its end of the connection, over which the two say to each other, a
 JSON object a line::
@@ -15,6 +15,9 @@ JSON object a line::
                                        <-        {"calls": [...]}        of devices, that last for long; once a second
                                        <-        {"result": {...}}       the side's result, and the end
                                        <-        {"error": "...", "usage": true, "traceback": ""} no migration at all
+
+NETWORK is a descriptor of the network namespace to enter, OFFSET how many seconds its clock is to be ahead: both are
+done before there is a second thread. The task then has a ``host``, where the destination listens.
 
 Each end reads the other's death as the end of the connection. The child prints nothing, unless it breaks.
 
@@ -43,6 +46,7 @@ from typing import Any, Final
 from migpool.core.calls import exits_told, traceback_of
 from migpool.device import Side
 from migpool.errors import BuildError, Cancelled, MigpoolError, UsageError
+from migpool.lab.run.link.namespaces import enter_network, shift_clocks
 from migpool.lab.run.long_calls import long_calls
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun, warnings_told
@@ -176,6 +180,8 @@ class Child:
             watch=lambda state: self._control.send({"state": state.value}),
             listening=lambda address: self._control.send({"listening": str(address)}),
             progress=lambda done: self._control.send({"round": RoundResult.of(done).model_dump()}),
+            # Nobody else is in the namespaces of a link.
+            insecure="host" in task,
         )
 
     def _where(self, scenario: Scenario, undo: ExitStack) -> Address:
@@ -184,7 +190,14 @@ class Child:
         if scenario.channels.transport == "unix":
             private = tempfile.TemporaryDirectory(prefix="migpool-", ignore_cleanup_errors=True)
             return Address(path=str(Path(undo.enter_context(private), "migration")))
-        return Address(host="127.0.0.1", port=0)
+        return Address(host=self._told["task"].get("host", "127.0.0.1"), port=0)
+
+
+def _enter(network: int, offset: float) -> None:
+    enter_network(network)
+    os.close(network)
+    if offset:
+        shift_clocks(offset)
 
 
 def main() -> None:
@@ -199,6 +212,8 @@ def main() -> None:
         )
 
     try:
+        if len(sys.argv) > 2:
+            _enter(int(sys.argv[2]), float(sys.argv[3]))
         with warnings_told(lambda text: control.send({"warning": text})), exits_told(tell_exit):
             Child(control).serve()
     except MigpoolError as error:

@@ -28,6 +28,9 @@ from typing import Any, Final
 from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.lab.run.child import ControlChannel, Message
+from migpool.lab.run.clocks import on_source_clock
+from migpool.lab.run.link.process import RealLink
+from migpool.lab.run.link.use import LinkUse
 from migpool.lab.run.long_calls import LongCall
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideResult
@@ -88,6 +91,8 @@ class ChildProcess:
 
     Arguments:
         task: what it is told; see :mod:`migpool.lab.run.child`.
+        link: the one that it is at an end of.
+        offset: how many seconds its clock is to be ahead.
 
     Attributes:
         state, bytes, rounds, warnings: what it told of so far; the state is the last one.
@@ -100,7 +105,7 @@ class ChildProcess:
         unbuilt: whether its machine could not be made.
     """
 
-    def __init__(self, side: Side, task: Message) -> None:
+    def __init__(self, side: Side, task: Message, link: RealLink | None = None, offset: float = 0.0) -> None:
         self.side = side
         self.state = State.NONE
         self.bytes = 0
@@ -118,13 +123,15 @@ class ChildProcess:
             ours, theirs = socket.socketpair()
             undo.enter_context(ours)
             self._printed = undo.enter_context(tempfile.TemporaryFile())
+            networks = [] if link is None else [link.networks[side]]
             with theirs:
+                place = [str(network) for network in networks] + [str(offset)] * len(networks)
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno())],
+                    [sys.executable, "-m", "migpool.lab.run.child", str(theirs.fileno()), *place],
                     stdin=subprocess.DEVNULL,
                     stdout=self._printed,
                     stderr=self._printed,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), *networks),
                     start_new_session=True,
                 )
             undo.pop_all()
@@ -250,6 +257,7 @@ class PairResult:
         cancelled: whether the run was cancelled from here.
         unbuilt: whether a side could not make its machine.
         calls: of devices, those that lasted for long when the first side ended.
+        link: the one that was made for it.
     """
 
     source: SideOutcome
@@ -258,6 +266,7 @@ class PairResult:
     rounds: tuple[RoundResult, ...] = ()
     unbuilt: bool = False
     calls: tuple[LongCall, ...] = ()
+    link: LinkUse | None = None
 
     @property
     def both(self) -> tuple[SideResult, SideResult] | None:
@@ -291,6 +300,19 @@ class PairResult:
         return ""
 
 
+def _on_one_clock(pair: PairResult, offset: float) -> PairResult:
+    """The pair with the destination's times on the source's clock; ``offset``: how many seconds its own was ahead."""
+    if pair.both is None:
+        return pair
+    source, destination = (side.report for side in pair.both)
+    link = pair.link
+    if link is not None and source.stopped and destination.running:
+        truth = destination.running - round(offset * 1e9) - source.stopped
+        link = link.model_copy(update={"true_downtime_ms": truth / 1e6 if offset else None})
+    told = replace(pair.both[1], report=on_source_clock(source, destination))
+    return replace(pair, destination=replace(pair.destination, result=told), link=link)
+
+
 class ProcessPair:
     """Runs one migration between two processes.
 
@@ -306,6 +328,7 @@ class ProcessPair:
             "seed": seed,
             "where": where,
         }
+        self._link = scenario.link
         limits = scenario.limits
         self._limit = limits.peer + limits.connect + SPARE
         self._alone = limits.peer + PATIENCE
@@ -319,12 +342,18 @@ class ProcessPair:
             stop: asked as often; once it says true the migration is cancelled.
 
         Raises:
-            UsageError: a side refuses to begin, because of the scenario or the model.
+            UsageError: a side refuses to begin, because of the scenario or the model; or the link cannot be made.
         """
+        use = None
         with ExitStack() as stack:
-            destination = ChildProcess("destination", self._task)
+            link = RealLink(self._link, self._task["seed"]) if self._link.imposed else None
+            task = self._task
+            if link is not None:
+                stack.callback(link.end)
+                task = task | {"host": link.host}
+            destination = ChildProcess("destination", task, link, self._link.clock_offset)
             stack.callback(destination.end)
-            source = ChildProcess("source", self._task)
+            source = ChildProcess("source", task, link)
             stack.callback(source.end)
             selector = stack.enter_context(selectors.DefaultSelector())
             for process in (source, destination):
@@ -355,16 +384,20 @@ class ProcessPair:
                     source.give_up(limit)
                     destination.give_up(limit)
                     break
+            if link is not None:
+                use = link.use()
         if usage := source.usage or destination.usage:
             raise UsageError(usage)
-        return PairResult(
+        result = PairResult(
             source.ending(),
             destination.ending(),
             bool(self._cancelled),
             tuple(source.rounds),
             source.unbuilt or destination.unbuilt,
             calls,
+            use,
         )
+        return _on_one_clock(result, self._link.clock_offset)
 
     def _free_the_lonely(self, source: ChildProcess, destination: ChildProcess) -> None:
         """End the waiting of a side whose other side has ended, if it does not end by itself."""

@@ -43,6 +43,10 @@ The file holds one object::
                       expected_ms, how long that would have taken, null if it was not known
       checkpoints     of a downtime that was explained by QEMU's logs: each checkpoint of QEMU's, in milliseconds from
                       the begin of the downtime; else empty
+      connections     how the source used each of its TCP connections (``migpool.transport.tcp_use.TcpUse``): name
+                      ("main", or the channel's number), congestion, bytes, bytes_again, packets_again, rtt_ms,
+                      least_rtt_ms, window, busy_ms, peer_full_ms, own_full_ms; empty of UNIX sockets
+      link            the link that was made for it, and its use (``migpool.lab.run.link.use.LinkUse``), or null
       error           why it failed, in one line; empty if it did not
       analysis        why the downtime is what it is, with the run's trace, see below: of each model the run with the
                       median downtime has one, the others null
@@ -83,8 +87,10 @@ from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.lab.run.form import Form
+from migpool.lab.run.link.use import LinkUse
 from migpool.migration.report import DeviceReport
 from migpool.precopy.rounds import Round
+from migpool.transport.tcp_use import TcpUse
 from migpool.units import count_of, format_rate, format_size
 
 PAGE = 4096
@@ -232,6 +238,8 @@ class RunResult(Form):
     warnings: list[str] = Field(default=[])
     rounds: list[RoundResult] = Field(default=[])
     checkpoints: dict[str, float] = Field(default={})
+    connections: list[TcpUse] = Field(default=[])
+    link: LinkUse | None = None
     error: str = ""
     analysis: AnalysisResult | None = None
 

@@ -94,10 +94,11 @@ def named(document: dict[str, object]) -> list[tuple[object, object]]:
 
 WHOLE = {name: [(one.kind, one.idstr) for one in inspect_bytes(data).sections] for name, data in CAPTURES.items()}
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+each_way = settings(relaxed, max_examples=relaxed.max_examples // 2)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@relaxed
+@each_way
 @given(st.sampled_from(sorted(CAPTURES)), st.floats(0, 1, exclude_max=True))
 def test_a_stream_that_was_cut_is_shown_up_to_there(folder: Path, way: str, name: str, where: float) -> None:
     stream = CAPTURES[name]
@@ -113,7 +114,7 @@ damages = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 2
 
 
 @pytest.mark.parametrize("way", WAYS)
-@relaxed
+@each_way
 @given(st.sampled_from(sorted(CAPTURES)), damages, st.booleans())
 def test_a_damaged_stream_is_shown_up_to_there(
     folder: Path, way: str, name: str, changes: list[tuple[float, int]], devices: bool

@@ -23,6 +23,7 @@ from migpool.streams.record.index import INDEX
 from migpool.streams.record.picture import picture
 from migpool.streams.record.playable import playable
 from migpool.streams.record.terminal import show
+from tests.support import LONG
 from tests.support.made_recordings import Made, Role, begin, end, first, ram_end, recording, state, sync
 
 HOSTILE = "\x1b]0;own\x07\x9b2J\u202e</text><script>\ncompleted\r[red]\0\ud800"
@@ -168,7 +169,7 @@ def test_more_connections_than_a_recording_has_are_refused(made: Path) -> None:
 def test_flipped_bytes(made: Path, name: str) -> None:
     good = (made / name).read_bytes()
     chosen = random.Random(name)
-    for _ in range(60):
+    for _ in range(60 if LONG else 30):
         damaged = bytearray(good)
         for _ in range(chosen.randint(1, 20)):
             damaged[chosen.randrange(len(damaged))] = chosen.randrange(256)

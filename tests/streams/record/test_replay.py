@@ -327,8 +327,8 @@ def test_a_destination_that_never_says_the_last_word_is_given_up(tmp_path: Path)
         for sock in socks.values():
             read_all(sock)
 
-    outcome = played(made(tmp_path, answers=True), serve, tmp_path, limit=0.5, speed="full")
-    assert outcome.line == "the destination has everything and has not said SHUT: nothing has moved for 0.5 s"
+    outcome = played(made(tmp_path, answers=True), serve, tmp_path, limit=1.0, speed="full")
+    assert outcome.line == "the destination has everything and has not said SHUT: nothing has moved for 1 s"
 
 
 def test_a_destination_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
@@ -341,12 +341,12 @@ def test_a_destination_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
 
     directory = recording(tmp_path / "made", [main, channel])
     with listener("unix", tmp_path, "by-hand") as (door, to), ExitStack() as stack:
-        replay = Replay(playable(directory, None), to, limit=0.5)
+        replay = Replay(playable(directory, None), to, limit=1.0)
         running = Background(replay.run)
         for _ in range(2):
             stack.enter_context(accept(door))
         line = running.result().line
-    assert "0.5 s" in line or "has taken nothing within the time limit" in line
+    assert "1 s" in line or "has taken nothing within the time limit" in line
 
 
 def test_nobody_there_is_said_in_time(tmp_path: Path, recorded: Path) -> None:

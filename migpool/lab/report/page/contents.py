@@ -12,6 +12,8 @@ from pydantic import JsonValue
 from migpool.core.effects import Wait
 from migpool.core.machine import RAM_IDSTR
 from migpool.lab.analysis.kinds import BY_NAME, WAITS
+from migpool.lab.report.link import HEADINGS, over_time
+from migpool.lab.report.link import rows as rows_of_link
 from migpool.lab.report.summary import ModelSummary, looked_into, summarize
 from migpool.lab.report.table import device_rows
 from migpool.lab.run.result import LabResult, LinkResult, RunResult, SideTrace
@@ -76,6 +78,11 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "lanes": {by: _lanes(lanes, [at for at, _ in kept]) for by, lanes in drawn.items()},
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
+        "link": {"use": over_time(run), "rate": None if run.link is None else run.link.rate},
+        "connections": {
+            "head": list[JsonValue](HEADINGS),
+            "rows": [[[cell, "number" if at else ""] for at, cell in enumerate(row)] for row in rows_of_link(run)],
+        },
         "devices": {
             "head": list[JsonValue](head),
             "rows": [[list(cell) for cell in row] for row in rows],

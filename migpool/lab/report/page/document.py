@@ -1,9 +1,9 @@
 """Puts the page together: one HTML file with its style, its script, its values and the plotting library inside.
 
-The library is plotly, as its Python package carries it. A content security policy in ``page.html`` forbids every
-request, so that a mistake cannot make one. The parts that are text are there without a script too. Text is escaped
-where it becomes HTML, in the values for the script (``_values``), and by the script where the library reads markup in
-labels.
+The library is plotly, as its Python package carries it; pages of one directory may share it as a file. A content
+security policy in ``page.html`` forbids every request but that, so that a mistake cannot make one. The parts that are
+text are there without a script too. Text is escaped where it becomes HTML, in the values for the script (``_values``),
+and by the script where the library reads markup in labels.
 """
 
 from __future__ import annotations
@@ -14,30 +14,51 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from string import Template
 
+from migpool.lab.report.change import HEADS, changes, differences
 from migpool.lab.report.page.contents import contents
-from migpool.lab.report.summary import ModelSummary, answer, checkpoint_rows, foundations, headline, summarize
+from migpool.lab.report.summary import (
+    ModelSummary,
+    answer,
+    checkpoint_rows,
+    foundations,
+    headline,
+    limit_line,
+    summarize,
+)
 from migpool.lab.run.result import LabResult
 from migpool.units import format_duration, format_share
 from migpool.untrusted.text import printable, printable_values
 
 
-def document(results: Sequence[LabResult], title: str) -> str:
+def document(results: Sequence[LabResult], title: str, before: LabResult | None = None, library: str = "") -> str:
     """The page.
 
     Arguments:
         results: of one scenario or of several; those of the same scenario on the same host are told as one.
+        before: an earlier one, beside which the others are set.
+        library: the name of a file beside it that has the plotting library, for pages that share one; empty to have it
+            inside.
     """
-    # It takes a moment to import, and only a page needs it.
-    from plotly.offline import get_plotlyjs
+    if library:
+        script, where = f'<script src="{escape(library)}"></script>', " 'self' file:"
+    else:
+        # It takes a moment to import, and only a page needs it.
+        from plotly.offline import get_plotlyjs
 
-    parts = joined(results)
+        script, where = f"<script>{get_plotlyjs()}</script>", ""
+    after = joined(results)
+    parts = after if before is None else [*after, before]
+    sections = [line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")]
+    if before is not None:
+        sections = [line for part in after for line in _beside(before, part)] + sections
     return Template(_own("page.html")).substitute(
         description=escape(next((headline(part) for part in parts), "")),
         title=escape(title),
         style=_own("page.css"),
-        parts="\n".join(line for number, part in enumerate(parts) for line in _section(part, f"part-{number}")),
+        parts="\n".join(sections),
         values=_values(parts),
-        library=get_plotlyjs(),
+        library=script,
+        beside=where,
         script=_own("page.js"),
     )
 
@@ -70,6 +91,21 @@ def _values(parts: Sequence[LabResult]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def _beside(before: LabResult, after: LabResult) -> Iterator[str]:
+    """The first part of a page of two results: what became of each model, and what else is not as it was."""
+    found = changes(before, after)
+    yield '<section class="part"><p class="scenario">Before and after</p>'
+    if not found:
+        yield '<h2 class="headline">No model has completed runs in both results.</h2></section>'
+        return
+    yield f'<h2 class="headline">{escape(str(found[0]))}</h2>'
+    yield f'<p class="rest">{escape(" ".join(map(str, found[1:])))}</p>'
+    yield from _table(HEADS, [change.cells() for change in found])
+    yield "<h3>What else is not as it was</h3><ul>"
+    yield "".join(f"<li>{escape(one)}</li>" for one in differences(before, after)) or "<li>nothing</li>"
+    yield "</ul><p>Below: the later result, then the earlier one.</p></section>"
+
+
 def _section(result: LabResult, name: str) -> Iterator[str]:
     """One part of the page. ``name``: the script looks for its charts by it."""
     summaries = summarize(result.runs)
@@ -78,6 +114,8 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
     yield f'<p class="scenario">{"Scenario" if explained is None else "Trace of"} <b>{escape(result.scenario)}</b></p>'
     first = headline(result)
     yield f'<h2 class="headline">{escape(first or "No run completed.")}</h2>'
+    if limit_line(result):
+        yield f'<p class="proof"><a href="#{name}-switchover" id="{name}-proof">Where the time line shows it</a></p>'
     if explained is None:
         yield f'<p class="rest">{escape(answer(summaries))}</p>'
         yield from _models(summaries)
@@ -92,6 +130,11 @@ def _section(result: LabResult, name: str) -> Iterator[str]:
         yield Template(_own("charts.html")).substitute(part=name, models=models).rstrip("\n")
         if any(run.analysis is not None and run.analysis.memory for run in result.runs):
             yield f'<h3>The destination\'s memory</h3><div class="chart" id="{name}-memory"></div>'
+        if any(run.analysis is not None and run.link is not None for run in result.runs):
+            yield f'<h3>The link</h3><div class="chart" id="{name}-link"></div>'
+        if any(run.analysis is not None and run.connections for run in result.runs):
+            yield "<h3>Connections</h3>"
+            yield f'<div class="scroll"><table class="devices" id="{name}-connections"></table></div>'
         yield f'<h3>Devices</h3><div class="scroll"><table class="devices" id="{name}-devices"></table></div>'
     yield "<h3>What it rests on</h3><dl>"
     facts = [*foundations(result), *([("Runs", str(len(result.runs)))] if explained is None else [])]

@@ -177,8 +177,28 @@
     });
   }
 
-  function fillDevices(part, name, state) {
-    const table = document.getElementById(name + "-devices"), run = part.models[state.model].run;
+  function drawLink(part, name, state) {
+    const id = name + "-link", run = part.models[state.model].run, chart = document.getElementById(id);
+    if (!chart) return;
+    if (!run || !run.link.use.length) { Plotly.purge(id); return; }
+    const way = (at, label, colour) => ({
+      type: "scatter", mode: "lines", name: label, line: {shape: "hvh", width: 1.6, color: colour, dash: at > 1 ? "dot" : "solid"},
+      x: run.link.use.map(sample => sample[0]), y: run.link.use.map(sample => sample[at]),
+      hovertemplate: label + ": %{y:.1f} MiB/s at %{x:.1f} ms<extra></extra>",
+    });
+    const rate = run.link.rate && run.link.rate / MIB;
+    draw(id, [way(1, "from the source", css("--accent")), way(2, "to the source", css("--text"))], {
+      height: 280, margin: {l: 8, r: 16, t: 22, b: 80}, xaxis: {title: {text: "ms since the stop", standoff: 2}},
+      yaxis: {title: {text: "MiB/s"}, rangemode: "tozero", fixedrange: true}, uirevision: state.model, showlegend: true,
+      legend: {orientation: "h", y: -.2, yanchor: "top", x: 0, font: {size: 11}},
+      shapes: rate ? [{type: "line", xref: "paper", x0: 0, x1: 1, y0: rate, y1: rate, line: {color: css("--path"), dash: "dash", width: 1.5}}] : [],
+      annotations: rate ? [{xref: "paper", x: 1, xanchor: "right", y: rate, yanchor: "bottom", showarrow: false, text: `its rate, ${rate.toPrecision(3)} MiB/s`, font: {size: 11, color: css("--path")}}] : [],
+    });
+  }
+
+  function fillTable(part, name, state, what) {
+    const table = document.getElementById(name + "-" + what), run = part.models[state.model].run;
+    if (!table) return;
     table.replaceChildren();
     if (!run) return;
     const row = (cells, tag) => {
@@ -191,15 +211,18 @@
       }
       table.append(made);
     };
-    row(run.devices.head.map(heading => [heading, ""]), "th");
-    run.devices.rows.forEach(cells => row(cells, "td"));
+    row(run[what].head.map(heading => [heading, ""]), "th");
+    run[what].rows.forEach(cells => row(cells, "td"));
   }
 
   const all = values.parts.map((part, number) => {
     const name = "part-" + number;
     if (!part.models.length) return () => undefined;
     const state = {model: Math.max(0, part.models.findIndex(model => model.run)), by: "device", path: true};
-    const chosen = () => { drawSwitchover(part, name, state); drawResources(part, name, state); drawMemory(part, name, state); fillDevices(part, name, state); };
+    const chosen = () => {
+      drawSwitchover(part, name, state); drawResources(part, name, state); drawMemory(part, name, state); drawLink(part, name, state);
+      fillTable(part, name, state, "connections"); fillTable(part, name, state, "devices");
+    };
     const select = document.getElementById(name + "-model"), by = document.getElementById(name + "-by");
     select.value = String(state.model);
     select.addEventListener("change", () => { state.model = Number(select.value); chosen(); });
@@ -210,6 +233,18 @@
       drawSwitchover(part, name, state);
     });
     document.getElementById(name + "-path").addEventListener("change", event => { state.path = event.target.checked; drawSwitchover(part, name, state); });
+    const proof = document.getElementById(name + "-proof");
+    // What the first sentence says is to be seen where most of the fastest model's path is of one kind.
+    if (proof && part.models[0].run) proof.addEventListener("click", () => {
+      state.model = 0; state.path = document.getElementById(name + "-path").checked = true; select.value = "0";
+      chosen();
+      const path = part.models[0].run.path, took = {};
+      for (const link of path) took[link.kind] = (took[link.kind] || 0) + link.end_ms - link.begin_ms;
+      const most = Object.keys(took).reduce((a, b) => took[a] >= took[b] ? a : b);
+      const of = path.filter(link => link.kind === most && link.end_ms - link.begin_ms > .02 * took[most]);
+      const first = of[0].begin_ms, last = of[of.length - 1].end_ms, beside = .03 * (last - first);
+      Plotly.relayout(name + "-switchover", {"xaxis.range": [first - beside, last + beside]});
+    });
     return () => { drawDowntime(part, name); drawKinds(part, name); chosen(); };
   });
   const drawAll = () => all.forEach(one => one());

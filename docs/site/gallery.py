@@ -1,0 +1,37 @@
+"""The gallery's pages: what ``migpool explain --report`` makes of logs in ``tests/data``, with one plotting library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from plotly.offline import get_plotlyjs
+
+from migpool.lab.qemu.explain import explain
+from migpool.lab.report.page.document import document
+
+LOGS: Final = {
+    "idle": "idle",
+    "busy": "busy",
+    "sixteen-cards": "e1000e-16-views",
+    "vfio-off": "vfio-2-off",
+    "vfio-on": "vfio-2",
+}
+"""The logs of each page."""
+LIBRARY: Final = "plotly.min.js"
+
+
+def make(top: Path, directory: Path) -> None:
+    """Write every page.
+
+    Arguments:
+        top: the project's.
+        directory: for the pages.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / LIBRARY).write_text(get_plotlyjs(), "utf-8")
+    for name, logs in LOGS.items():
+        where = top / "tests" / "data" / "qemu-traces" / logs
+        found = explain(where / "source.log.xz", where / "destination.log.xz").result
+        result = found.model_copy(update={"scenario": name.replace("-", " ")})
+        (directory / f"{name}.html").write_text(document([result], f"migpool: {name}", LIBRARY), "utf-8")

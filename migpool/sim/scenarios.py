@@ -1,0 +1,137 @@
+"""A scenario under a threading model as a world: what is simulated is what would be run.
+
+The devices are what their plug-ins say of them (:class:`~migpool.device.Outline`); channels, memory, link and the way
+of the configs are the scenario's; how jobs are taken is the model's (``Scheduler.staffing``). What no scenario says,
+how fast this project's own code is on a host, is a :class:`Host`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, cast
+
+from migpool.device import DeviceContext, OptionValue, Outline, Side
+from migpool.errors import MigpoolError, ScenarioError, UsageError
+from migpool.flow.window import rooms_for
+from migpool.scenario.model_names import Model
+from migpool.scenario.plugins import outlines_of
+from migpool.scenario.schema import DeviceEntry, Scenario
+from migpool.schedulers.base import Staffing
+from migpool.sim.world import Profile, Shared, Way, World
+
+KEPT: Final = 4096
+"""Entries whose outlines are kept: a sweep asks for the same ones again and again."""
+_SIDES: Final[tuple[Side, Side]] = ("source", "destination")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """How fast two hosts are, besides what their devices do.
+
+    Arguments:
+        channel_rate: how fast one thread puts state into one channel, in bytes a second.
+        link_rate: of all channels together, where the scenario says nothing.
+        step: what a wait costs besides the wait, in Python code of which a process runs one thread at a time; seconds.
+        base: what the downtime has besides its devices and jobs, in seconds.
+        config: what the config of a device costs besides what its device says, to save and to load, in seconds.
+    """
+
+    channel_rate: float = 1.5e9
+    link_rate: float = 6e9
+    step: float = 10e-6
+    base: float = 1.5e-3
+    config: float = 150e-6
+
+
+def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
+    """The world of one migration.
+
+    Arguments:
+        where: the scenario's file, for errors.
+
+    Raises:
+        UsageError: a device or the model cannot be simulated, or the scenario cannot be.
+        MigpoolError: a plug-in refuses its options.
+    """
+    memory, migration = scenario.memory, scenario.migration
+    profiles = [
+        profile
+        for number, entry in enumerate(scenario.devices)
+        for profile in _profiles(scenario, entry, host, f"{where}: devices[{number}]")
+    ]
+    jobs = sum(one.way != "section" for one in profiles)
+    iterable = sum(one.way in ("iterable", "tagged") for one in profiles)
+    chunk, rooms = rooms_for(memory.budget, memory.chunk, iterable + (jobs > iterable))
+    saving, loading = (_staffing(model, side, scenario.channels.count, jobs) for side in _SIDES)
+    return World(
+        devices=tuple(profiles),
+        savers=saving.threads,
+        loaders=loading.threads,
+        channels=scenario.channels.count,
+        channel_rate=host.channel_rate,
+        link_rate=scenario.link.rate or host.link_rate,
+        latency=scenario.link.delay,
+        jitter=scenario.link.jitter,
+        loss=scenario.link.loss,
+        mtu=scenario.link.mtu if scenario.link.imposed or scenario.link.delay else 0,
+        chunk=chunk,
+        rooms=rooms,
+        base=host.base,
+        step=host.step,
+        save_taking=saving.taking,
+        load_taking=loading.taking,
+        config_load=migration.config_load,
+        each=(memory.device_budget or 0) // chunk,
+    )
+
+
+def _staffing(model: Model, side: Side, channels: int, devices: int) -> Staffing:
+    part = model.part(side)
+    found = part.make().staffing(part.workers, channels, devices)
+    if found is None:
+        raise UsageError(f"model {model.name!r}: {part.name} does not say how it takes jobs: it cannot be simulated")
+    return found
+
+
+def _profiles(scenario: Scenario, entry: DeviceEntry, host: Host, where: str) -> list[Profile]:
+    try:
+        source, destination = (_outlines(entry.plugin, json.dumps(entry.options), entry.count, side) for side in _SIDES)
+    except MigpoolError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+    return [_profile(scenario, entry, host, *both) for both in zip(source, destination, strict=True)]
+
+
+@lru_cache(KEPT)
+def _outlines(plugin: str, options: str, count: int, side: Side) -> tuple[Outline, ...]:
+    given = cast("dict[str, OptionValue]", json.loads(options))
+    return tuple(outlines_of(plugin, DeviceContext(side, given, count)))
+
+
+def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline, destination: Outline) -> Profile:
+    migration = scenario.migration
+    if source.size:
+        way: Way = "tagged" if source.engines else "iterable"
+    else:
+        channel = entry.vmsd or source.config_channel or migration.vmsd
+        way = "described" if channel == "multifd" else "section"
+    reads, writes = source.costs.shared_lock, destination.costs.shared_lock
+    shared: Shared = "reads and writes" if reads and writes else "reads" if reads else "writes" if writes else "nothing"
+    return Profile(
+        size=source.size,
+        read=source.costs.read,
+        write=destination.costs.write,
+        stop=source.costs.stop,
+        save_config=source.costs.save_config + host.config,
+        load_config=destination.costs.load_config + host.config,
+        shared=shared,
+        way=way,
+        lanes=source.engines or (1 if way == "described" else entry.in_flight or migration.in_flight),
+        config_size=source.config_size,
+        save_lock=source.config_lock,
+        load_lock=destination.config_lock,
+        chunk=source.chunk,
+        lock=reads or writes,
+        read_slack=None if source.engines else source.read_slack,
+    )

@@ -1,0 +1,108 @@
+"""Scenarios in virtual time: what a plug-in, a model and a scenario say is what is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from migpool.errors import ScenarioError, UsageError
+from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import Scenario, parse_scenario
+from migpool.schedulers.base import Scheduler
+from migpool.schedulers.pool import PoolScheduler
+from migpool.sim.scenarios import Host, world_of
+from migpool.sim.simulate import Profile, World, downtime
+
+FREE = Host(channel_rate=1e15, link_rate=1e15, step=0.0, base=0.0, config=0.0)
+MIB = 1 << 20
+
+
+def scenario(count: int = 2, *, more: dict[str, Any] | None = None, **options: Any) -> Scenario:
+    given = {"size": "4MiB", "read_rate": "4MiB/s", "write_rate": 0, "stop_time": 0, "load_config_time": "500ms"}
+    given |= {"read_latency": 0, "write_latency": 0, **options}
+    table = {"name": "made", "devices": [{"plugin": "vfio", "count": count, "options": given}]}
+    return parse_scenario({**table, "memory": {"budget": "64MiB"}, **(more or {})}, "made")
+
+
+def time_of(made: Scenario, model: str, host: Host = FREE) -> float:
+    return downtime(world_of(made, parse_model(model), host, "made"))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("inline", 2 * 1.0 + 0.5),  # the first device's config is loaded while the second one is read
+        ("pool:1", 2 * 1.0 + 0.5),
+        ("pool", 1.0 + 2 * 0.5),
+        ("per-device", 1.0 + 2 * 0.5),
+        ("elastic", 1.0 + 2 * 0.5),
+        ("blocking-aware", 1.0 + 2 * 0.5),
+        ("pool+receiver", 1.0 + 2 * 0.5),
+        ("poll", 1.0 + 2 * 0.5),
+    ],
+)
+def test_each_model_has_its_own_time(model: str, expected: float) -> None:
+    # These devices read ahead, from their own stop on: only what is read in turn takes longer under one worker.
+    made = scenario()
+    ahead = 0.25 if model in ("inline", "pool:1") else 0.0
+    assert time_of(made, model) == pytest.approx(expected - ahead, abs=0.003)
+
+
+def test_a_device_reads_ahead_while_others_stop() -> None:
+    slow = scenario(count=3, stop_time="500ms", load_config_time=0)
+    # The last one has just been stopped, the others have had their first chunk ready for long.
+    assert time_of(slow, "per-device") == pytest.approx(1.5 + 1.0, abs=0.003)
+    assert time_of(scenario(count=1, load_config_time=0), "pool") == pytest.approx(1.0, abs=0.003)
+
+
+def test_who_comes_late_for_a_chunk_delays_the_one_after() -> None:
+    ahead = Profile(size=2, read=2.0, read_slack=0.0)
+    world = World((ahead,), 1, 1, channels=1, channel_rate=0.2, link_rate=1e9, chunk=1, rooms=9)
+    # Read at 1, sent until 6, when the second has been ready for long; without reading ahead it takes a second more.
+    assert downtime(world) == pytest.approx(1 + 5 + 5)
+    assert downtime(replace(world, devices=(replace(ahead, read_slack=None),))) == pytest.approx(1 + 5 + 1 + 5)
+
+
+def test_a_link_that_takes_time_is_waited_for_once_if_there_is_room() -> None:
+    world = World((Profile(size=8, read=8.0),), 1, 1, channels=4, channel_rate=1e9, link_rate=1e9, chunk=1, rooms=99)
+    # Until the first chunk has come there is room for one alone: that costs a round trip, once.
+    assert 8 + 2.0 < downtime(replace(world, latency=2.0)) < 8 + 2.0 + 4.1
+    # With room for one chunk each goes only when the one before has been loaded and said so.
+    tight = replace(world, rooms=1, latency=2.0)
+    assert downtime(tight) > 8 * 2 * 2.0
+
+
+def test_a_lock_is_shared_by_the_devices_of_one_entry_alone() -> None:
+    one = {"plugin": "vfio", "options": {"size": "4MiB", "read_rate": "4MiB/s", "stop_time": 0, "shared_lock": "read"}}
+    other = {**one, "options": {**one["options"], "bus": 9}}  # type: ignore[dict-item]
+    apart = parse_scenario({"name": "made", "devices": [one, other]}, "made")
+    together = parse_scenario({"name": "made", "devices": [{**one, "count": 2}]}, "made")
+    assert time_of(together, "per-device") > time_of(apart, "per-device") + 0.9
+
+
+def test_configs_that_wait_for_all_state_are_loaded_last() -> None:
+    with_rest = {"migration": {"config_load": "after-iterables"}}
+    assert time_of(scenario(more=with_rest), "inline") == pytest.approx(1.75 + 2 * 0.5, abs=0.003)
+
+
+def test_described_devices_cross_as_the_scenario_says() -> None:
+    entry = {"plugin": "vmsd", "options": {"machine": "q35-rich", "config_time": "10ms", "config_lock": "none"}}
+    made = parse_scenario({"name": "made", "devices": [entry]}, "made")
+    jobs = parse_scenario({"name": "made", "devices": [entry], "migration": {"vmsd": "multifd"}}, "made")
+    assert time_of(jobs, "pool") < 0.7 * time_of(made, "pool")
+
+
+def test_what_cannot_be_simulated_is_said() -> None:
+    guest = parse_scenario({"name": "made", "devices": [{"plugin": "guest"}]}, "made")
+    with pytest.raises(ScenarioError, match=r"made: devices\[0\]: .*'guest' does not say what its devices take"):
+        time_of(guest, "pool")
+    with pytest.raises(ScenarioError, match=r"backend: what a device that is not emulated takes nobody knows"):
+        time_of(scenario(backend="kernel"), "pool")
+
+
+def test_a_model_that_says_nothing_cannot_be_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PoolScheduler, "staffing", Scheduler.staffing)
+    with pytest.raises(UsageError, match="model 'pool:3': pool does not say how it takes jobs"):
+        time_of(scenario(), "pool:3")
