@@ -118,7 +118,7 @@ def state_of(name: str) -> bytes:
     with Uart(name) as uart:
         if uart.backend.state() is not MigrationState.RUNNING:
             uart.backend.reset()
-        return saved(uart)
+        return saved(uart, 1 << 20)
 
 
 def states_of(names: Sequence[str]) -> list[bytes]:
