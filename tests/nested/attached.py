@@ -15,7 +15,7 @@ from typing import Final
 from migpool_plugins.vfio.migration import MigrationState
 from tests.kernel.mtty import Uart, make_devices, saved
 from tests.qemu.qemu_guest import set_up
-from tests.qemu.qemuprocess import QemuProcess, qemu_here
+from tests.qemu.qemuprocess import Json, QemuProcess, qemu_here
 
 __all__ = [
     *(
@@ -171,7 +171,9 @@ def ready(qemu: QemuProcess, address: str, way: Way) -> None:
 
 def migrate(qemu: QemuProcess, address: str, way: Way) -> None:
     """Migrate a machine; it must go well."""
-    set_up(qemu, channels=way.channels, capabilities=way.capabilities)
+    # Or a source on a busy host never finds that large devices fit into the downtime.
+    patient: dict[str, Json] = {"downtime-limit": 60_000}
+    set_up(qemu, channels=way.channels, capabilities=way.capabilities, parameters=patient)
     qemu.execute("migrate", {"uri": address})
     _completed(qemu)
 
