@@ -168,7 +168,7 @@ freethreaded:
 lock: $(READY)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
-	echo 'setuptools>=77' | build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	$(PYTHON) tests/dependencies/builders.py | build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --all-extras --output-file tests/dependencies/lock.txt pyproject.toml -
 
 audit:

@@ -115,6 +115,8 @@ class Connections:
             raise Stranger(f"a connection that is no migration's was closed: {foreign(first) or error}") from None
         if packet.channel < self.count:
             self._refuse_late(f"multifd channel {packet.channel}")
+        elif self.complete and self._own not in (None, packet.uuid):
+            raise Stranger("a connection of another migration was closed: the channels of one have all come")
         group = self._groups.setdefault(packet.uuid, {})
         if earlier := group.get(packet.channel):
             self.noted(f"a second connection says that it is multifd channel {packet.channel}: the first one is closed")

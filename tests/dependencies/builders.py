@@ -1,0 +1,11 @@
+"""Print what the project and the example plug-in are built with, for the lock."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+for project in (ROOT, ROOT / "tests" / "example-plugin"):
+    for requirement in tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]:
+        sys.stdout.write(f"{requirement}\n")
