@@ -1,7 +1,7 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
 # make soak    a thousand migrations in a row, in one pair of processes
-# make lab     decide the sixteen claims about threading models, forty minutes; lab-quick: a look, five minutes
+# make lab     decide the seventeen claims, forty minutes, one of them with a real QEMU if there is one; lab-quick: a look, six minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
@@ -13,6 +13,8 @@
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
 # make nested  the same guest with QEMU 10 in it: QEMUs migrate mtty to each other, through migpool, and to and from it
 #              (as root); NESTED=--every-way: in 32 ways instead of eight; NESTED="--rounds=7 --state=8388608": loading measured
+# make iommufd build a small Linux 6.12 that has iommufd, which Debian's has not (some minutes, then kept);
+#              the same tests there, without groups (as root)
 # make model   search the model of the hand-over for two machines, with Spin (Debian's packages; as root)
 # make fuzz    a minute each (FUZZ_SECONDS=60) of coverage-guided fuzzing of everything that reads a peer's or a file's bytes
 # make matrix  core, pool, wire and migrations on Python 3.11 to 3.15, those that are missing by Debian's packages (as root);
@@ -42,7 +44,7 @@ NESTED       ?=
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested browser model fuzz matrix freethreaded release container lock audit clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested iommufd browser model fuzz matrix freethreaded release container lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -148,6 +150,10 @@ nested: $(READY)
 	tests/qemu/setup
 	tests/kernel/setup
 	$(BIN)/python -m tests.kernel nested $(NESTED)
+
+iommufd: $(READY)
+	tests/kernel/setup-iommufd
+	MIGPOOL_KERNEL=iommufd $(BIN)/python -m tests.kernel
 
 model: $(READY)
 	command -v spin >/dev/null && command -v gcc >/dev/null || \

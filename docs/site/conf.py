@@ -87,7 +87,7 @@ def say_levels(_app: Sphinx, _name: str, _template: str, context: dict[str, obje
 
 def add_gallery(app: Sphinx, error: Exception | None) -> None:
     """Pages of explained downtimes, beside the one that leads to them."""
-    if error is None:
+    if error is None and (Path(app.srcdir) / "docs" / "gallery").is_dir():
         gallery.make(Path(app.srcdir), Path(app.outdir) / "docs" / "gallery")
 
 

@@ -34,4 +34,4 @@ def make(top: Path, directory: Path) -> None:
         where = top / "tests" / "data" / "qemu-traces" / logs
         found = explain(where / "source.log.xz", where / "destination.log.xz").result
         result = found.model_copy(update={"scenario": name.replace("-", " ")})
-        (directory / f"{name}.html").write_text(document([result], f"migpool: {name}", LIBRARY), "utf-8")
+        (directory / f"{name}.html").write_text(document([result], f"migpool: {name}", library=LIBRARY), "utf-8")

@@ -11,6 +11,7 @@ TUTORIALS = ["docs/tutorials/downtime", "docs/tutorials/device", "docs/tutorials
 GUIDES = [
     "docs/comparing-models",
     "docs/explain",
+    "docs/gallery/README",
     "docs/real-migrations",
     "docs/streams",
     "docs/files-and-recordings",

@@ -32,7 +32,7 @@ from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import LoadHandlers
 from migpool.migration.report import DeviceReport, boot_id, digest_of
-from migpool.migration.return_path_writer import ENDED_EARLY, ReturnPathWriter
+from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, ReturnPathWriter
 from migpool.migration.section_loader import LiveRounds, SectionLoader
 from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
@@ -44,7 +44,7 @@ from migpool.transport.arrivals import BACKLOG, Arrivals, accept_all
 from migpool.transport.credentials import credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import MAIN_READ_SIZE, prepare, read_some, send_all, shut
-from migpool.wire.commands import Command, CommandKind, ping_value
+from migpool.wire.commands import Command, CommandKind, failed_reason, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.returnpath import (
@@ -84,6 +84,7 @@ class Destination(Endpoint):
 
     _return_path: ReturnPathWriter
     _main: socket.socket
+    _reader: StreamReader
     _interpreter: Interpreter
     _load_handlers: LoadHandlers
     _sections: SectionLoader
@@ -109,12 +110,12 @@ class Destination(Endpoint):
         # Atomic: each store and look-up; a device has one job a round.
         self._following: dict[int, int] = {}
         self._memory: RamDestination | None = None
+        self._gave_up: PeerGone | None = None
 
     # ------------------------------------------------------------------ the migration, from top to bottom
 
     def _migrate(self, stack: contextlib.ExitStack) -> None:
         channels = self._accept(stack)
-        self._items = self._read_items(StreamReader(self._schema))
         try:
             self._make_room(stack)
             self._start_receivers(channels, stack)
@@ -164,7 +165,6 @@ class Destination(Endpoint):
         except MigpoolError as error:
             if connections.main is not None:
                 self._meet(connections)
-                self._items = self._read_items(StreamReader(self._schema))
                 self._refuse(error)
             raise
         main = self._meet(connections)
@@ -174,7 +174,10 @@ class Destination(Endpoint):
 
     def _meet(self, connections: Connections) -> socket.socket:
         main = self._main = connections.main_channel
-        self._begin, self._uuid = connections.said, connections.uuid
+        self._uuid = connections.uuid
+        self._reader = StreamReader(self._schema)
+        self._reader.feed(connections.said)  # it was read when the connection said what it is
+        self._items = self._read_items()
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
         return main
 
@@ -253,11 +256,13 @@ class Destination(Endpoint):
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
 
-    def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
-        reader.feed(self._begin)  # it was read when the connection said what it is
+    def _read_items(self) -> Iterator[StreamEvent]:
+        reader = self._reader
         while True:
             yield from reader.events()
             data = read_some(self._main, MAIN_READ_SIZE, self._idle)
+            if data:
+                reader.feed(data)  # nothing is lost, whatever comes next: it may be the source's last words
             self._switch.check()
             if not data:
                 try:
@@ -267,7 +272,6 @@ class Destination(Endpoint):
                 yield from reader.events()
                 return
             self._liveness.moved = True
-            reader.feed(data)
 
     def _watch_the_source(self) -> None:
         """See the source end the connection, whatever the other threads are doing: it has taken the machine back.
@@ -403,6 +407,8 @@ class Destination(Endpoint):
             if self._live:
                 self._scheduler.drain()  # a device's last round ends before its next chunks are asked for
             self._submit(self._crossing.jobs)
+        elif kind is CommandKind.FAILED and self._return_path.extended:
+            raise self._hear_why(item)
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
 
@@ -435,6 +441,24 @@ class Destination(Endpoint):
         self._liveness.idle(waited_for)
 
     # ------------------------------------------------------------------ afterwards
+
+    def _hear_why(self, item: Command) -> PeerGone:
+        self._gave_up = PeerGone(f"{GAVE_UP}: {failed_reason(item)}")
+        return self._gave_up
+
+    def _reason(self, error: BaseException) -> BaseException:
+        # The end of a connection is how a failure of the source shows first; its own words say more.
+        if not (self._accepted and self._return_path.extended and isinstance(error, PeerGone)):
+            return error
+        with contextlib.suppress(MigpoolError):  # of what lies here unread, the last may be no more than half
+            while self._gave_up is None:
+                for item in self._reader.events():
+                    if isinstance(item, Command) and item.kind is CommandKind.FAILED:
+                        self._hear_why(item)
+                if not (data := read_some(self._main, MAIN_READ_SIZE, self._idle)):
+                    break
+                self._reader.feed(data)
+        return self._gave_up or error
 
     def _let_go(self) -> None:
         if self._memory is not None:

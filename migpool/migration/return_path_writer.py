@@ -11,6 +11,7 @@ from migpool.flow.window import Grant
 from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, encode
 
 ENDED_EARLY = "the source ended the connection early, it failed or was cancelled there"
+GAVE_UP = "the source gave up"
 
 
 class ReturnPathWriter:
@@ -59,9 +60,13 @@ class ReturnPathWriter:
             runs: the machine runs here. A source that has not heard RUNNING, since it does not know it, would take
                 anything but SHUT 0 for a refusal, and run it, too.
         """
-        words = str(reason) if isinstance(reason, MigpoolError) else repr(reason)
         with contextlib.suppress(MigpoolError):
             if self.extended:
-                self._send([Failed(words or type(reason).__name__), Shut(1)])
+                self._send([Failed(told(reason)), Shut(1)])
             else:
                 self._send([Shut(int(not runs))])
+
+
+def told(reason: BaseException) -> str:
+    """What one end tells the other of why it gives up; never empty."""
+    return (str(reason) if isinstance(reason, MigpoolError) else repr(reason)) or type(reason).__name__

@@ -54,7 +54,7 @@ from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.report import DeviceReport
 from migpool.migration.return_path import PING_VALUE, ReturnPath
-from migpool.migration.return_path_writer import ENDED_EARLY
+from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, told
 from migpool.migration.save_handlers import Gates, SaveHandlers
 from migpool.migration.sections import describe, setup_section
 from migpool.migration.settings import Settings
@@ -67,10 +67,10 @@ from migpool.transport.connect import connect_all
 from migpool.transport.credentials import credentials
 from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
-from migpool.transport.sockets import prepare, send_all, shut
+from migpool.transport.sockets import prepare, send_all, send_last, shut
 from migpool.transport.tcp_use import tcp_use
 from migpool.units import count_of
-from migpool.wire.commands import open_return_path, ping, switchover_start
+from migpool.wire.commands import failed, open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.records import end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
@@ -126,7 +126,7 @@ class Source(Endpoint):
         self._redone: Mapping[int, int] = {}
         self._following: Mapping[int, int] = {}
         self._verified: dict[int, bool] = {}
-        self._linked = False
+        self._linked = self._all_sent = False
         self._memory = None
         self._round_trip = 0
         self._connections: dict[str, socket.socket] = {}
@@ -176,10 +176,12 @@ class Source(Endpoint):
             credentials=credentials(settings.tls, "client", settings.tls_hostname),
             anybody=settings.insecure,
         )
+        self._main = MainChannel(partial(send_all, main, what="main channel"), partial(send_last, main))
+        # Before a channel ends, or the destination would take that for the failure.
+        self._switch.on_cancel(self._say_why)
         self._switch.on_cancel(partial(shut, main, reading=False))
         self._end = partial(shut, main, reading=False)
         self._connections = {"main": main, **{str(number): sock for number, sock in enumerate(channels)}}
-        self._main = MainChannel(partial(send_all, main, what="main channel"))
         self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
         self._gates = Gates(self._multifd_slots, self._switch, credited=settings.credits)
@@ -413,6 +415,7 @@ class Source(Endpoint):
             sent=time.monotonic_ns(),
             round_trip=min(seen, self._round_trip),
         )
+        self._all_sent = True
         self._return_path.expect_running()
         self._states.happen(Event.SENT)
         # A part of the stream's end may arrive, whatever becomes of the rest.
@@ -429,14 +432,21 @@ class Source(Endpoint):
 
     # ------------------------------------------------------------------ afterwards
 
+    def _say_why(self) -> None:
+        """Tell the destination why this end gives up, if it understands that and nothing that is sent is cut by it."""
+        reason = self._switch.reason
+        if self._linked and self._return_path.welcome is not None and not self._all_sent and reason is not None:
+            self._main.write_last(failed(told(reason)))
+
     def _reason(self, error: BaseException) -> BaseException:
+        self._say_why()  # another thread may have thrown the switch and not have come to it, and this one hangs up
         # A broken channel is how a failure of the destination shows first; its own words say more.
         if not (self._linked and isinstance(error, PeerError | TimeLimitExceeded)):
             return error
         theirs = self._return_path.reason(PATIENCE)
         # That it saw this end give up is no reason of its own: the limit that was exceeded here is.
         consequence = isinstance(error, TimeLimitExceeded) and ENDED_EARLY in str(theirs)
-        return error if theirs is None or consequence else theirs
+        return error if theirs is None or consequence or GAVE_UP in str(theirs) else theirs
 
     def _undo(self) -> None:
         if (error := run_again(self.machine)) is not None:

@@ -141,6 +141,8 @@ class SnapshotDestination(Destination):
         except OSError as error:
             raise self._unreadable(error) from None
         self._return_path = ReturnPathWriter(lambda _: None)
+        self._reader = StreamReader(self._schema)
+        self._items = self._read_items()
         return ()
 
     def _start_receivers(self, channels: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
@@ -148,8 +150,8 @@ class SnapshotDestination(Destination):
         self._accepted = True
         stack.callback(self._threads.close)
 
-    def _read_items(self, reader: StreamReader) -> Iterator[StreamEvent]:
-        return reader.read(self._pieces())
+    def _read_items(self) -> Iterator[StreamEvent]:
+        return self._reader.read(self._pieces())
 
     def _pieces(self) -> Iterator[bytes]:
         try:

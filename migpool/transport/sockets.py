@@ -7,6 +7,7 @@ reader looks whether it should go on. ``shutdown`` ends both at once, from any t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import math
@@ -28,6 +29,8 @@ MAIN_READ_SIZE = 256 * 1024
 RETURN_PATH_READ_SIZE = 4096
 """Most bytes of the return path that are read at once."""
 RETRY = 0.02
+AT_ONCE = 0.001
+"""Seconds that a send without a wait may take; none at all would mean no limit."""
 _NOBODY = (errno.ECONNREFUSED, errno.ENOENT)
 WAIT_FOR_ALL = int(socket.MSG_WAITALL)
 MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
@@ -125,6 +128,13 @@ def send_all(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryvi
         send_rest(sock, buffers, sock.sendmsg(buffers), what)
     except OSError as error:
         raise not_sent(error, what) from None
+
+
+def send_last(sock: socket.socket, data: bytes | bytearray | memoryview) -> None:
+    """Send ``data`` if there is room for it, without a wait; nothing is to be sent after it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(AT_ONCE))
+    with contextlib.suppress(OSError):
+        sock.sendmsg([data])
 
 
 def send_rest(sock: socket.socket, buffers: Sequence[bytes | bytearray | memoryview], sent: int, what: str) -> None:

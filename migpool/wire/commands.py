@@ -2,6 +2,9 @@
 
 PACKAGED alone is more than that: its data is a u32, and as many bytes follow outside of the command. They hold sections
 and commands of their own, without a file header.
+
+FAILED is this project's own, with a number far from QEMU's: why the source gives up, the last that it says. It is for a
+destination that has said WELCOME on the return path, and so knows it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from enum import IntEnum
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.wire.reason import REASON_LIMIT, decode_reason, encode_reason
 from migpool.wire.unread import Buffer, Steps, Unread, take
 
 COMMAND: Final = 0x08
@@ -39,6 +43,7 @@ class CommandKind(IntEnum):
     POSTCOPY_RESUME = 9
     RECV_BITMAP = 10
     SWITCHOVER_START = 11
+    FAILED = 0x4D53
 
 
 # How many bytes of data each may have.
@@ -54,6 +59,7 @@ _LENGTHS: Final[Mapping[CommandKind, range | tuple[int, ...]]] = {
     CommandKind.POSTCOPY_RESUME: (0,),
     CommandKind.RECV_BITMAP: range(2, 257),
     CommandKind.SWITCHOVER_START: (0,),
+    CommandKind.FAILED: range(1, REASON_LIMIT + 1),
 }
 
 
@@ -133,6 +139,24 @@ def switchover_start() -> bytes:
     return command(Command(CommandKind.SWITCHOVER_START))
 
 
+def failed(reason: str) -> bytes:
+    """The command that says why the source gives up.
+
+    Arguments:
+        reason: one line. Line breaks become spaces and the text is cut to 480 bytes.
+    """
+    return command(Command(CommandKind.FAILED, encode_reason(reason)))
+
+
+def failed_reason(event: Command) -> str:
+    """What a FAILED says, as one line.
+
+    Raises:
+        ProtocolError: it is no text.
+    """
+    return decode_reason(event.data, event.offset + _HEAD.size, f"command {event.kind.name}")
+
+
 def packaged(data: Buffer) -> list[Buffer]:
     """A PACKAGED command: two buffers, of which the second is ``data`` itself."""
     return [_HEAD.pack(COMMAND, CommandKind.PACKAGED, _U32.size) + _U32.pack(len(data)), data]
@@ -175,7 +199,8 @@ def plausible_command(data: Buffer) -> bool:
         data: from the type byte on; of what is missing nothing is said.
     """
     if len(data) < _HEAD.size:
-        return data[0] == COMMAND and not any(data[1:2]) and (len(data) < 3 or data[2] in _LENGTHS)
+        begun = bytes(data[1:3])
+        return data[0] == COMMAND and any(kind.to_bytes(2, "big").startswith(begun) for kind in _LENGTHS)
     first, number, length = _HEAD.unpack_from(data)
     return first == COMMAND and number in _LENGTHS and length in _LENGTHS[CommandKind(number)]
 

@@ -40,6 +40,7 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 from migpool.errors import ProtocolError
+from migpool.wire.reason import REASON_LIMIT, decode_reason, encode_reason
 from migpool.wire.sections import counted
 from migpool.wire.unread import Buffer, Need, PushReader, Unread
 
@@ -53,7 +54,6 @@ CAPABILITIES: Final[Mapping[str, str]] = {
 }
 """What this project's own capabilities mean, for a reader."""
 DATA_LIMIT: Final = 512
-FAILED_LIMIT: Final = 480
 DIGEST_SIZE: Final = 32
 
 SMALLEST_CHUNK: Final = 4096
@@ -242,17 +242,8 @@ def encode(message: Message) -> bytes:
         kind, data = _Kind.RECV_BITMAP, counted(message.block, "a block name")
     else:
         assert isinstance(message, Failed)
-        kind, data = _Kind.FAILED, _one_line(message.reason)
+        kind, data = _Kind.FAILED, encode_reason(message.reason)
     return _HEAD.pack(kind, len(data)) + data
-
-
-def _one_line(reason: str) -> bytes:
-    text = " ".join(reason.split())
-    if not text:
-        raise ValueError("a destination that fails must say why")
-    data = text.encode("utf-8", "replace")[:FAILED_LIMIT]
-    # The cut may have left the beginning of a character behind.
-    return data.decode("utf-8", "ignore").encode("utf-8")
 
 
 class ReturnPathReader(PushReader[Message]):
@@ -308,17 +299,9 @@ def _block(data: Buffer, at: int, offset: int, kind: _Kind) -> str:
 
 
 def _failed(data: Buffer, offset: int) -> Failed:
-    if not 0 < len(data) <= FAILED_LIMIT:
-        raise ProtocolError(offset + 2, "FAILED message", f"1 to {FAILED_LIMIT} bytes of text, found {len(data)}")
-    try:
-        reason = bytes(data).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ProtocolError(offset + 4 + error.start, "FAILED message", "UTF-8 text") from None
-    # Shown on a terminal as one line, so it must not carry control characters there.
-    shown = "".join(c if c.isprintable() else " " for c in reason)
-    if not shown.strip():
-        raise ProtocolError(offset + 4, "FAILED message", f"text that can be read, found {shown!r}")
-    return Failed(shown, offset)
+    if not 0 < len(data) <= REASON_LIMIT:
+        raise ProtocolError(offset + 2, "FAILED message", f"1 to {REASON_LIMIT} bytes of text, found {len(data)}")
+    return Failed(decode_reason(data, offset + _HEAD.size, "FAILED message"), offset)
 
 
 _FIXED: Final[Mapping[type[Message], tuple[_Kind, struct.Struct, tuple[str, ...]]]] = {

@@ -2,10 +2,13 @@
 
 ``python -m tests.kernel nested [WHAT ...]``: those of tests/nested instead, for which the guest has QEMU, too. What
 follows goes to pytest.
+
+MIGPOOL_KERNEL=iommufd in the environment takes the kernel of tests/kernel/setup-iommufd instead of Debian's own.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,12 +16,14 @@ from pathlib import Path
 from tests.kernel.initramfs import build
 from tests.kernel.machine import boot
 
-FILES = Path(__file__).parents[2] / "build" / "kernel"
+KERNEL = os.environ.get("MIGPOOL_KERNEL", "kernel")
+SETUP = "tests/kernel/setup" if KERNEL == "kernel" else f"tests/kernel/setup-{KERNEL}"
+FILES = Path(__file__).parents[2] / "build" / KERNEL
 
 
 def main() -> int:
     if not (FILES / "stamp").exists():
-        print(f"no kernel in {FILES}: tests/kernel/setup brings it", file=sys.stderr)
+        print(f"no kernel in {FILES}: {SETUP} brings it", file=sys.stderr)
         return 1
     suite, *more = sys.argv[1:] or ["kernel"]
     began = time.monotonic()

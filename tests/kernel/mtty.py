@@ -14,12 +14,27 @@ from pathlib import Path
 from typing import Final, Self
 
 from migpool_plugins.vfio.kernel import open_kernel
+from migpool_plugins.vfio.kernel.access import Way
 from migpool_plugins.vfio.migration import MigrationState
 
-__all__ = ["HEADER_SIZE", "PARENT", "STATE_SIZE", "Uart", "bring", "make_devices", "read_all", "saved"]
+__all__ = [
+    "HEADER_SIZE",
+    "PARENT",
+    "REACHED",
+    "STATE_SIZE",
+    "WAYS",
+    "Uart",
+    "bring",
+    "make_devices",
+    "read_all",
+    "saved",
+]
 
 PARENT: Final = Path("/sys/devices/virtual/mtty/mtty")
 TWO_PORTS: Final = "mtty-2"
+WAYS: Final[tuple[Way, Way]] = ("iommufd", "group") if Path("/dev/iommu").exists() else ("group", "iommufd")
+"""The one way to a device here, and the other one, which is not: neither guest's kernel has both."""
+REACHED: Final = "kernel driver mtty, " + {"group": "group ", "iommufd": "iommufd, vfio"}[WAYS[0]]
 STATE_SIZE: Final = 96
 """Bytes of the state of a device with two ports."""
 HEADER_SIZE: Final = 24

@@ -18,7 +18,7 @@ from migpool.migration.states import State
 from migpool.scenario.model_names import all_models, parse_model
 from migpool.transport.address import Address
 from migpool_plugins.vfio import devices
-from tests.kernel.mtty import STATE_SIZE, Uart, make_devices, saved
+from tests.kernel.mtty import REACHED, STATE_SIZE, Uart, make_devices, saved
 from tests.support.rig import Pair
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -95,7 +95,7 @@ def test_there_and_back(hosts: Hosts, tmp_path: Path, model: str, precopy: bool)
     before = states(hosts.here)
     assert len({*before, *states(hosts.there)}) == 3
     sent = move(hosts.here, hosts.there, model, tmp_path, precopy=precopy)
-    assert all(device.note.startswith("kernel driver mtty, group ") for device in sent.devices)
+    assert all(device.note.startswith(REACHED) for device in sent.devices)
     assert all(device.bytes >= STATE_SIZE for device in sent.devices)
     assert states(hosts.there) == before
 

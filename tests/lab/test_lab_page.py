@@ -209,3 +209,13 @@ def test_two_results_side_by_side_say_what_became_of_each_model_and_what_else_di
 def test_two_results_without_a_model_in_common_are_told_so() -> None:
     page = document([lab_result_of(run("a", 1, 1.0))], "x", lab_result_of(run("b", 1, 1.0)))
     assert "No model has completed runs in both results." in page
+
+
+def test_pages_that_share_the_library_have_it_beside_them_and_ask_nobody_else() -> None:
+    shared = document([lab_result_of(looked_into())], "x", library="plotly.min.js")
+    assert '<script src="plotly.min.js"></script>' in shared
+    assert "script-src 'unsafe-inline' 'self' file:;" in shared
+    assert len(shared) < 300_000
+    alone = document([lab_result_of(looked_into())], "x")
+    assert "<script src" not in alone
+    assert "script-src 'unsafe-inline';" in alone

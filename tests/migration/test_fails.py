@@ -43,6 +43,8 @@ def test_a_failure_at_the_source(tmp_path: Path, call: str, models: tuple[type[S
     sent, got = migrate(tmp_path, source, destination, models=models)
     failed(sent, got, source, "device-2")
     assert f"told to fail in {call}" in sent.error
+    assert got.error.startswith("the source gave up: device-2")
+    assert f"told to fail in {call}" in got.error
     assert "start" not in destination[0].calls
 
 

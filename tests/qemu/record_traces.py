@@ -1,8 +1,8 @@
 """Records the trace logs of the gallery anew: ``python -m tests.qemu.record_traces [NAME...]``, as root or not.
 
 Two QEMUs on this host migrate each machine a few times; the logs of the shortest downtime are kept, since a busy host
-only lengthens it, with the lines of those events that ``migpool explain`` reads, packed by xz. It needs what
-``tests/qemu/setup`` brings, and a quiet machine.
+only lengthens it, with the lines of those events that ``migpool explain`` reads, packed by xz. It needs a QEMU, as
+``tests/qemu/setup`` brings it, and a quiet machine.
 """
 
 from __future__ import annotations
@@ -20,40 +20,28 @@ from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.lines import Counts, read_lines
 from migpool.lab.qemu.log import FORMS
 from migpool.lab.qemu.tracing import ALL
-from tests.qemu.qemu_guest import FILES, KERNEL, set_up
+from tests.qemu.qemu_guest import set_up
 from tests.qemu.qemuprocess import LIMIT, Json, QemuProcess, WaitedTooLong, qemu_here
 
 KEPT: Final = Path(__file__).parents[1] / "data" / "qemu-traces"
 TRIES: Final = 4
 PLAIN: Final = ("-accel", "tcg", "-machine", "q35", "-m", "64", "-nodefaults", "-display", "none")
-WRITES: Final = (
-    "/bin/busybox mkdir /d; /bin/busybox mount -t devtmpfs dev /dev; /bin/busybox mount -t tmpfs d /d; n=0; "
-    "while :; do /bin/busybox yes $n | /bin/busybox head -c 12000000 >/d/x; n=$((n + 1)); "
-    "echo tick $n >/dev/console; done"
+WRITES: Final = bytes.fromhex(
+    "fa31c08ed80f0116407c"  # cli; no segments; the descriptors at 0x7c40
+    "0f20c00c010f22c0b808008ed8"  # protected mode, with 4 GiB of data
+    "66bb00004000"  # from 4 MiB on ...
+    "67fe036681c3001000006681fb0000400c72ed"  # ... a byte of each page is written anew, up to 196 MiB
+    "ba0204b001eeebdf"  # say so on the firmware's port, and again
 )
+DESCRIPTORS: Final = bytes.fromhex("0f00487c0000" + "0000" + "00" * 8 + "ffff00000092cf00")
+WRITTEN: Final = b"\x01"
+NOTHING: Final = b"No bootable device"
 MACHINES: Final[dict[str, tuple[str, ...]]] = {
     "idle": (*PLAIN, "-device", "virtio-net-pci,romfile=", "-device", "qemu-xhci"),
     "e1000e-16-views": (*PLAIN, *("-device", "e1000e,romfile=") * 16),
-    "busy": (
-        *(
-            "-accel",
-            "kvm",
-            "-accel",
-            "tcg",
-            "-machine",
-            "q35",
-            "-m",
-            "128",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ),
-        *("-kernel", str(FILES / "vmlinuz"), "-initrd", str(FILES / "initramfs")),
-        *("-append", f'{KERNEL} rdinit=/bin/busybox -- sh -c "{WRITES}"'),
-    ),
+    "busy": (*PLAIN, "-m", "256", "-drive", "if=none,id=disk,format=raw,file={disk}", "-device", "ide-hd,drive=disk"),
 }
-PARAMETERS: Final[dict[str, dict[str, Json]]] = {"busy": {"max-bandwidth": 100 << 20, "downtime-limit": 300}}
+PARAMETERS: Final[dict[str, dict[str, Json]]] = {"busy": {"max-bandwidth": 400 << 20, "downtime-limit": 700}}
 
 
 def main(names: Sequence[str]) -> None:
@@ -74,7 +62,9 @@ def recorded(name: str, directory: Path) -> tuple[Path, Path]:
     """Migrate once; the logs of both sides."""
     qemu = qemu_here()
     assert qemu is not None, "no QEMU here"
-    command = [*qemu.command, *MACHINES[name], "-msg", "timestamp=on"]
+    disk = directory / "disk"
+    disk.write_bytes((WRITES.ljust(0x40, b"\0") + DESCRIPTORS).ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    command = [*qemu.command, *(word.format(disk=disk) for word in MACHINES[name]), "-msg", "timestamp=on"]
     logs = directory / "source.log", directory / "destination.log"
     with ExitStack() as stack:
         sides = [
@@ -88,10 +78,7 @@ def recorded(name: str, directory: Path) -> tuple[Path, Path]:
                     side.execute("trace-event-set-state", tracepoint)
             set_up(side, channels=2, capabilities=["return-path"], parameters=PARAMETERS.get(name))
         source, destination = sides
-        if name == "busy":
-            source.wait_for_ticks(1, limit=200)
-        else:
-            wait_for_firmware(directory / "source.firmware")
+        wait_for(directory / "source.firmware", WRITTEN if name == "busy" else NOTHING)
         address = f"unix:{directory}/migration"
         destination.execute("migrate-incoming", {"uri": address})
         source.execute("migrate", {"uri": address})
@@ -106,12 +93,12 @@ def firmware(log: Path) -> list[str]:
     return ["-chardev", f"file,id=said,path={path}", "-device", "isa-debugcon,iobase=0x402,chardev=said"]
 
 
-def wait_for_firmware(said: Path) -> None:
-    """Wait until it has set up every device, and found nothing to boot from."""
+def wait_for(said: Path, what: bytes) -> None:
+    """Wait until the firmware has found nothing to boot from, or what it has booted has written its memory once."""
     deadline = time.monotonic() + LIMIT
-    while b"No bootable device" not in (said.read_bytes() if said.exists() else b""):
+    while what not in (said.read_bytes() if said.exists() else b""):
         if time.monotonic() > deadline:
-            raise WaitedTooLong(f"the firmware did not come to its end within {LIMIT:g} s")
+            raise WaitedTooLong(f"{what!r} was not said within {LIMIT:g} s")
         time.sleep(0.1)
 
 

@@ -28,6 +28,7 @@ kinds = {
     CommandKind.RAM_DISCARD: st.binary(min_size=1, max_size=40),
     CommandKind.RECV_BITMAP: st.binary(min_size=2, max_size=40),
     CommandKind.SWITCHOVER_START: st.just(b""),
+    CommandKind.FAILED: st.binary(min_size=1, max_size=40),
 }
 commands = st.sampled_from(sorted(kinds)).flatmap(lambda kind: st.builds(Command, st.just(kind), kinds[kind]))
 

@@ -177,6 +177,21 @@ def test_the_group_asked_for_where_it_is_not(made: MadeHost, driver: FakeDriver)
         open_kernel([NAME], way="group", host=made.host, calls=driver)
 
 
+def test_the_group_asked_for_on_a_kernel_without_groups(made: MadeHost, driver: FakeDriver) -> None:
+    with_iommufd(made, driver)
+    (made.root / f"sys/bus/mdev/devices/{NAME}/iommu_group").unlink()
+    with pytest.raises(DeviceError, match=f"^{NAME} has no group, .*: use iommufd$"):
+        open_kernel([NAME], way="group", host=made.host, calls=driver)
+
+
+def test_a_device_whose_file_another_program_has(made: MadeHost, driver: FakeDriver) -> None:
+    """The kernel does not bind what is open, and says EINVAL."""
+    with_iommufd(made, driver)
+    driver.failing[0x3B76] = errno.EINVAL
+    with pytest.raises(DeviceError, match=r"refused VFIO_DEVICE_BIND_IOMMUFD with EINVAL .*: another program has it"):
+        open_kernel([NAME], way="iommufd", host=made.host, calls=driver)
+
+
 # ---- devices that are not there
 
 

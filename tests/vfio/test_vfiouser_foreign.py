@@ -68,23 +68,6 @@ def run(
             device.close()
 
 
-@pytest.mark.parametrize("precopy", [0, SIZE // 2], ids=["stop-copy", "pre-copy"])
-@pytest.mark.parametrize("models", MODELS)
-def test_there_and_back_and_there_again(models: Models, precopy: int, directory: Path) -> None:
-    state = contents(SIZE)
-    here, there = ForeignDevice(state, precopy), ForeignDevice(precopy=precopy)
-    with foreign_server(directory / "a", here), foreign_server(directory / "b", there):
-        for source, destination in ((here, there), (there, here)) * 2:
-            names = [directory / ("a" if one is here else "b") for one in (source, destination)]
-            source.running = 0
-            sent, got = run(directory, names[:1], names[1:], models)
-            assert (sent.error, got.error) == ("", "")
-            assert destination.content == state
-            assert (source.state, destination.state) == (M.RUNNING, M.RUNNING)
-            assert source.content == b""
-            assert source.running == precopy
-
-
 @pytest.mark.parametrize("models", MODELS)
 def test_several_foreign_devices_in_one_machine(models: Models, directory: Path) -> None:
     there = [ForeignDevice() for _ in range(3)]
@@ -297,7 +280,7 @@ def test_a_server_that_goes_away_is_named_at_both_ends_and_the_others_run_on(
     assert sent.outcome is got.outcome is State.FAILED
     gone = f"the vfio-user server {directory}/{side}{dead} went away before it had answered a"
     assert gone in sent.error
+    assert gone in got.error
     if side == "source":
         assert f"the vfio-user server {directory}/source{dead} is gone, start it again" in sent.error
-    else:
-        assert gone in got.error
+        assert got.error.startswith("the source gave up: ")

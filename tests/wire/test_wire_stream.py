@@ -14,6 +14,8 @@ from migpool.wire.commands import (
     CommandKind,
     Packaged,
     command,
+    failed,
+    failed_reason,
     open_return_path,
     packaged,
     ping,
@@ -166,6 +168,18 @@ def test_commands_have_the_bytes_of_the_format() -> None:
         command(Command(CommandKind.PING, b"abc"))
     [event] = [event for event in read(PROLOGUE + ping(77) + eof()) if isinstance(event, Command)]
     assert ping_value(event) == 77
+
+
+def test_a_source_says_in_one_line_why_it_gives_up() -> None:
+    assert failed("no\nroom") == bytes.fromhex("08 4d53 0007") + b"no room"
+    assert len(failed("x" * 500)) == 5 + 480
+    [event] = [event for event in read(PROLOGUE + failed("no \N{EURO SIGN}") + eof()) if isinstance(event, Command)]
+    assert failed_reason(event) == "no \N{EURO SIGN}"
+    for data, wrong in ((b"a\xff", "UTF-8 text"), (b" \x1b", "text that can be read")):
+        with pytest.raises(ProtocolError, match=f"^command FAILED at byte .*: {wrong}"):
+            failed_reason(Command(CommandKind.FAILED, data, 7))
+    with pytest.raises(ValueError, match="FAILED cannot have 481 bytes"):
+        command(Command(CommandKind.FAILED, b"x" * 481))
 
 
 def test_a_configuration_has_the_bytes_of_the_format() -> None:

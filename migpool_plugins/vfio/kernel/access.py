@@ -88,6 +88,8 @@ def way_to(host: Host, device: HostDevice, wanted: Way | None = None) -> Way:
 
 
 def _what_is_missing(host: Host, device: HostDevice, wanted: Way | None) -> str:
+    if not device.group and wanted == "group" and device.character_device:
+        return f"{device.name} has no group, this kernel gives it a file of its own: use iommufd"
     if not device.group and wanted != "iommufd":
         return f"{device.name} has no IOMMU group: turn the IOMMU on in the firmware and on the kernel's command line"
     if wanted == "iommufd" and not device.character_device:
@@ -166,7 +168,8 @@ def _ask(calls: Calls, fd: int, request: Request, argument: int | bytearray, dev
     try:
         return calls.ioctl(fd, request.number, argument)
     except OSError as error:
-        busy = error.errno == errno.EBUSY
+        # A device that is open through its own file cannot be bound once more.
+        busy = error.errno == (errno.EINVAL if request is abi.DEVICE_BIND_IOMMUFD else errno.EBUSY)
         remedy = "another program has it: close that first" if busy else "see the kernel's log"
         raise refusal(device.name, request.name, error, remedy) from None
 
