@@ -60,6 +60,7 @@ class Commands(LazyGroup):
         "report": f"{COMMANDS}.report:report",
         "explain": f"{COMMANDS}.explain:explain",
         "advise": f"{COMMANDS}.advise:advise",
+        "simulate": f"{COMMANDS}.simulate:simulate",
         "observe": f"{COMMANDS}.observe:observe",
         "inspect": f"{COMMANDS}.inspect:inspect",
         "plugins": f"{COMMANDS}.plugins:plugins",

@@ -116,8 +116,11 @@ def run_models(
             screen.print(
                 pair.source.traceback + pair.destination.traceback, markup=False, highlight=False, soft_wrap=True
             )
-    if long := too_long(max((run.downtime_ms or 0.0 for run in result.runs), default=0.0) / 1e3, allowed):
-        screen.print(f"migpool: {long}", markup=False, highlight=False, soft_wrap=True)
+    longest = max(result.runs, key=lambda run: run.downtime_ms or 0.0, default=None)
+    long = "" if longest is None else too_long((longest.downtime_ms or 0.0) / 1e3, allowed)
+    if long and longest is not None:
+        under = f"under {longest.model} " if len({run.model for run in result.runs}) > 1 else ""
+        screen.print(f"migpool: {under}{long}", markup=False, highlight=False, soft_wrap=True)
     return 1 if bad or long else 0
 
 

@@ -51,6 +51,9 @@ class Outline:
         config_channel: where the config of a device that is not iterable crosses; ``None`` where the scenario says.
         read_slack: for a device that reads ahead by one chunk: how late a reader may come for a chunk without delaying
             the one after, in seconds. ``None``: it begins a read when it is asked.
+        start: how long it takes to wake and to start, in seconds.
+        channel: what its save takes besides for each multifd channel, in seconds.
+        memory: whether it stands for what is left of the guest's memory after the stop.
     """
 
     costs: StateCosts
@@ -61,3 +64,6 @@ class Outline:
     config_lock: ConfigLock = "big"
     config_channel: ConfigChannel | None = None
     read_slack: float | None = None
+    start: float = 0.0
+    channel: float = 0.0
+    memory: bool = False

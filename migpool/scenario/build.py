@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from typing import cast
 
 from migpool.core.machine import Machine
-from migpool.device import Device, DeviceContext, OptionValue, Side
+from migpool.device import Device, DeviceContext, DevicePlugin, OptionValue, Side
 from migpool.errors import BrokenDeviceError, MigpoolError, PluginError, ScenarioError, UsageError
 from migpool.scenario.messages import dotted, key_in_message
 from migpool.scenario.plugins import load_device_plugin, made_by
@@ -29,11 +30,12 @@ def build_machine(scenario: Scenario, side: Side, seed: int, where: str = "") ->
     where = where or scenario.name
     made: list[Device] = []
     plugins: list[str] = []
+    load = cache(load_device_plugin)  # a machine of a trace has an entry a device
     with ExitStack() as undo:
         for number, entry in enumerate(scenario.devices):
             # What TOML can hold and the scenario lets through (no dates, no null) is just what an option may be.
             options = cast("dict[str, OptionValue]", entry.options)
-            devices = _make(entry, number, DeviceContext(side, options, entry.count, seed), where)
+            devices = _make(entry, number, DeviceContext(side, options, entry.count, seed), where, load)
             for device in devices:
                 undo.callback(_closed, device)
             _place(devices, entry, f"{where}: {dotted(('devices', number, 'vmsd'))}")
@@ -68,10 +70,12 @@ def _place(devices: Sequence[Device], entry: DeviceEntry, where: str) -> None:
         device.config_channel = entry.vmsd
 
 
-def _make(entry: DeviceEntry, number: int, context: DeviceContext, where: str) -> Sequence[Device]:
+def _make(
+    entry: DeviceEntry, number: int, context: DeviceContext, where: str, load: Callable[[str], DevicePlugin]
+) -> Sequence[Device]:
     place = ("devices", number)
     try:
-        plugin = load_device_plugin(entry.plugin)
+        plugin = load(entry.plugin)
     except PluginError as error:
         raise PluginError(f"{where}: {dotted((*place, 'plugin'))}: {error}") from error
     try:

@@ -78,7 +78,7 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         mtu=scenario.link.mtu if scenario.link.imposed or scenario.link.delay else 0,
         chunk=chunk,
         rooms=rooms,
-        base=host.base,
+        base=host.base + sum(one.start for one in profiles),
         step=host.step,
         save_taking=saving.taking,
         load_taking=loading.taking,
@@ -134,4 +134,7 @@ def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline
         chunk=source.chunk,
         lock=reads or writes,
         read_slack=None if source.engines else source.read_slack,
+        start=destination.start,
+        channel=source.channel,
+        ram=source.memory,
     )

@@ -427,7 +427,7 @@ class Migration:
                 place = self._place[number]
                 self._granting(self._windows.finished(place) if last else self._windows.loaded(place))
             case SaveConfig():
-                yield from self._locked(effect, side, profile.save_config)
+                yield from self._locked(effect, side, profile.save_config + profile.channel * self._world.channels)
                 return effect.slot.device.save_config()
             case LoadConfig():
                 before, self._configs = self._configs, self._configs + 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from migpool.core.machine import Machine
 from migpool.device import ConfigLock, Device, Part, TaggedDevice
@@ -19,6 +19,9 @@ Shared: TypeAlias = Literal["nothing", "reads", "writes", "reads and writes"]
 Way: TypeAlias = Literal["iterable", "tagged", "described", "section"]
 """How a device's state crosses: in chunks; in parts with tags; as a config over the multifd channels, or over the main
 channel."""
+
+BUFFER: Final = 32 << 10
+"""What QEMU gathers of the main channel before it sends, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Profile:
         chunk: the most bytes that one read returns; 0: the world's chunk.
         lock: which lock ``shared`` is about: devices with another one do not wait for this one.
         read_slack: see :class:`~migpool.device.Outline`.
+        channel: what the end of its state takes besides, at the source, for each channel.
+        start: how long it takes to start at the destination, in seconds.
+        ram: whether it is the memory's last round, which QEMU saves before all others.
     """
 
     size: int = 0
@@ -65,6 +71,9 @@ class Profile:
     chunk: int = 0
     lock: str = ""
     read_slack: float | None = None
+    channel: float = 0.0
+    start: float = 0.0
+    ram: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,11 @@ def chunk_of(profile: Profile, chunk: int) -> int:
 def chunks_of(profile: Profile, chunk: int) -> int:
     """How many chunks or parts a device's state is."""
     return -(-profile.size // chunk_of(profile, chunk))
+
+
+def last_of(profile: Profile, chunk: int) -> int:
+    """How long the last of these is."""
+    return profile.size - (chunks_of(profile, chunk) - 1) * chunk_of(profile, chunk)
 
 
 def machine_of(world: World) -> Machine:

@@ -61,12 +61,22 @@ def test_a_limit_decides_the_exit_code(limit: str, code: int) -> None:
     assert ended.err.startswith("migpool: the downtime is 39.0 ms: more than the ") is bool(code)
 
 
+@pytest.mark.parametrize("command", [("run", "small"), ("compare", "small", "--models", "inline", "--no-report")])
 @pytest.mark.parametrize(("limit", "code"), [("1h", 2), ("0.1us", 1), ("100s", 0)])
-def test_run_takes_the_same_limit(limit: str, code: int) -> None:
-    ended = here("run", "small", "--fail-above", limit)
+def test_run_and_compare_take_the_same_limit(command: tuple[str, ...], limit: str, code: int) -> None:
+    ended = here(*command, "--fail-above", limit)
     assert ended.code == code, ended.err
     assert ("of --fail-above" in ended.err) is (code == 1)
     assert ("is no duration" in ended.err) is (code == 2)
+
+
+def test_compare_names_the_model_that_took_too_long() -> None:
+    ended = here(
+        "compare", "small", "--models", "inline,pool:1", "--repeats", "1", "--no-report", "--fail-above", "1us"
+    )
+    assert ended.code == 1
+    last = ended.err.strip().splitlines()[-1]
+    assert last.startswith(("migpool: under inline the downtime is", "migpool: under pool:1 the downtime is"))
 
 
 @pytest.mark.parametrize(

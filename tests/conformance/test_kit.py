@@ -63,8 +63,9 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
         ("vmsd", {"machine": "microvm-smp2"}),
         ("vfio", {"profile": "tiny"}),
         ("vfio", {"profile": "tiny", "engines": 3}),
+        ("measured", {"size": 200_000, "config_size": 100, "read": 1e-3, "load": 1e-3}),
     ],
-    ids=["vcpu", "vmsd", "vfio", "vfio with engines"],
+    ids=["vcpu", "vmsd", "vfio", "vfio with engines", "measured"],
 )
 @pytest.mark.parametrize("check", checks(MODEL), ids=str)
 def test_migpools_own_devices_conform(

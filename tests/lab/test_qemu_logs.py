@@ -18,7 +18,7 @@ from migpool.errors import UsageError
 from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.log import read_log
 from migpool.lab.run.result import LabResult, RunResult
-from tests.support.qemu_logs import NAMES, Downtime, lines_of, real
+from tests.support.qemu_logs import NAMES, Downtime, Log, lines_of, real
 
 CHECKPOINT = re.compile(r"vmstate_downtime_checkpoint (\S+)")
 TOOK = re.compile(r"vmstate_downtime_(save|load) type=(\S+) idstr=(.*) instance_id=(\d+) downtime=(\d+)")
@@ -343,3 +343,24 @@ def test_made_logs_in_either_form_say_the_same(tmp_path: Path) -> None:
         assert run.downtime_ms == pytest.approx(took / 1e3)
         found.append(run.attribution)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dated", [False, True], ids=["threads told", "no threads"])
+@pytest.mark.parametrize("ends", [1800, 9000], ids=["while a device is loaded", "after the machine runs"])
+def test_memory_that_post_copy_loads_is_no_part_of_the_devices_loads(tmp_path: Path, dated: bool, ends: int) -> None:
+    """A thread of its own loads it, and ends before the machine runs or long after."""
+    devices = [("timer", 50, 20), ("slow", 100, 4000), ("other", 100, 300)]
+    source, destination, end = Downtime(devices, dated=dated).logs(tmp_path)
+    plain = run_of(source, destination)
+    made = Log(dated=dated)
+    made.say(510, "loadvm_process_command com=POSTCOPY_LISTEN len=0")
+    made.say(ends, "vmstate_downtime_load type=iterable idstr=ram instance_id=0 downtime=900", thread=9)
+    text = destination.read_text().replace("dst-precopy-bh-vm-started", "dst-postcopy-bh-vm-started").splitlines()
+    destination.write_text("\n".join(sorted([*text, *(line for _, line in made.lines)], key=microseconds)))
+    run = run_of(source, destination)
+    assert run.downtime_ms == pytest.approx(end / 1e3)
+    assert run.attribution == plain.attribution
+    assert run.analysis is not None
+    assert plain.analysis is not None
+    assert run.analysis.why == plain.analysis.why
+    assert run.analysis.why.startswith("slow takes")

@@ -169,8 +169,8 @@ class Threaded:
         saved, free, ends = 200 + self.read, 0, []
         for number in range(self.count):
             device, name = f"0000:0{number + 1}:00.0/vfio", f"(0000:{number:02x}:00.0)"
-            theirs.say(-50, f"qemu_loadvm_state_section_startfull {number + 7}({device}) 0 4")
-            theirs.say(-49, f"vfio_load_state  {name} data 0xffffffffef100003")
+            theirs.say(2 * number - 50, f"qemu_loadvm_state_section_startfull {number + 7}({device}) 0 4")
+            theirs.say(2 * number - 49, f"vfio_load_state  {name} data 0xffffffffef100003")
             ours.say(200, f"vfio_save_complete_precopy_thread_start  {name} idstr {device} instance 0", 10 + number)
             ours.say(saved, f"vfio_save_complete_precopy_thread_end  {name} ret 1", 10 + number)
             thread = 20 + number

@@ -94,6 +94,7 @@ def compare(
             show_default=False,
         ),
     ] = False,
+    fail_above: options.FailAbove = None,
     _verbose: options.Verbose = 0,
     _format: options.LogFormatOption = None,
     _: options.Debug = False,
@@ -114,6 +115,8 @@ def compare(
       [cyan]migpool compare guest --both-ways[/]   memory, devices and the rest at once, or in turn
 
       [cyan]migpool compare default --both-wires[/]   configs as sections, or as jobs over multifd
+
+      [cyan]migpool compare --models pool:4 --fail-above 500ms[/]   exit code 1 if any run took longer
     """
     invocation: Invocation = context.obj
     from migpool.cli.runs import run_models
@@ -139,5 +142,6 @@ def compare(
         seed=seed,
         tuning=Tuning(downtime_limit, max_bandwidth, in_turn, tls, tls_hostname),
         variants=[way.also(wire) for way in ways for wire in wires],
+        allowed=options.longest_allowed(fail_above),
     )
     raise typer.Exit(code)

@@ -1,8 +1,9 @@
-"""List, show and check scenarios: which machine is migrated, and how."""
+"""List, show, check and make scenarios: which machine is migrated, and how."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,6 +63,39 @@ def show(name: Name, _: Debug = False) -> None:
 
     load_scenario(name)
     typer.echo(scenario_text(name), nl=False)
+
+
+@app.command("from")
+def from_measured(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE.log DESTINATION.log | RECORDING ...",
+            help="The trace logs of both QEMUs, a recording of [cyan]migpool record[/], or all three.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there instead of on stdout.")
+    ] = None,
+    _: Debug = False,
+) -> None:
+    """Write a scenario with the devices of a real QEMU's migration, each with the times and sizes that were measured.
+
+    What [cyan]migpool simulate[/] and [cyan]migpool compare[/] then say of it is what other threads
+    would make of the same devices. Where each number comes from stands in it.
+
+    [cyan]migpool scenario from source.log destination.log recording -o mine.toml[/]
+    """
+    from migpool.cli.output import check_writable, write_all
+    from migpool.lab.qemu.scenario import scenario_from
+
+    check_writable(output)
+    text = scenario_from(sources)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_all({output: text})
 
 
 @app.command("check")

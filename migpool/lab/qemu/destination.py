@@ -69,7 +69,7 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
         if event.event == "vfio_load_state_device_buffer_incoming"
     }
     completed = log.checkpoints.get("dst-precopy-loadvm-completed", end)
-    last = max((event.time for event in log.events if event.event in _LOADING and event.time <= completed), default=0)
+    last = max((event.time for event in log.own() if event.event in _LOADING and event.time <= completed), default=0)
     return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), switched(log))
 
 

@@ -54,12 +54,20 @@ class Explained:
     Attributes:
         result: of the form of ``--json``, with one run.
         traced: the same with spans, for a trace; a side without a log has none.
-        rounds: how many pages were dirty in the last rounds of RAM before the stop; empty if the log does not say it.
+        threads: those of both sides, and what their waits waited for.
+        source, destination: what is kept of the logs, the times of the source's clock; ``None`` without one.
     """
 
     result: LabResult
     traced: TracedRun
-    rounds: tuple[int, ...] = ()
+    threads: Threads
+    source: SideLog | None = None
+    destination: SideLog | None = None
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many pages were dirty in the last rounds of RAM before the stop; empty if the log does not say it."""
+        return () if self.source is None else tuple(pages for _, pages in self.source.rounds)
 
 
 def explain(first: Path, second: Path | None = None) -> Explained:
@@ -138,8 +146,7 @@ class _Explaining:
             _report("source", names, spans["source"], begin, end),
             _report("destination", names, spans["destination"], begin, end),
         )
-        rounds = () if self._source is None else tuple(pages for _, pages in self._source.rounds)
-        return Explained(result, TracedRun(*sides, "", path.links), rounds)
+        return Explained(result, TracedRun(*sides, "", path.links), threads, self._source, self._destination)
 
     def _threads(
         self, ours: tuple[Actor, list[Actor]] | None, theirs: DestinationActors | None, done: int | None

@@ -33,7 +33,9 @@ NAMES: Final = 65536
 
 _NAME = r"\((?P<name>.*)\)"
 _CHANNEL = r"(?:channel|id|iter) (?P<channel>\d+)"
-_PACKET = rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) .*"
+_PACKET = (
+    rf"{_CHANNEL} packet_num (?P<packet>\d+) (?:.* )?flags (?P<flags>0x[0-9a-f]+) (?:next packet size (?P<size>\d+))?.*"
+)
 _DOWNTIME = r"type=(?P<type>[a-z-]+) idstr=(?P<idstr>.*) instance_id=(?P<instance>\d+) downtime=(?P<took>\d+)"
 _FORMS: Final = {
     "vmstate_downtime_checkpoint": r"(?P<point>\S+)",
@@ -82,6 +84,7 @@ _FORMS: Final = {
     "vfio_save_complete_precopy_thread_start": rf"{_NAME} idstr (?P<idstr>.*) instance (?P<instance>\d+)",
     "vfio_save_complete_precopy_thread_end": rf"{_NAME} .*",
     "vfio_save_device_config_state": _NAME,
+    "vfio_save_block": rf"{_NAME} data_size (?P<size>\d+)",
     "vfio_load_state": rf"{_NAME} .*",
     "vfio_load_state_device_data": rf"{_NAME} .*",
     "vfio_load_bufs_thread_start": _NAME,
@@ -103,7 +106,8 @@ _BEFORE = frozenset({"multifd_recv_unfill", "multifd_send_fill", "flatview_new"}
 """What is of no interest before the machine stops but for the clocks."""
 
 
-_OWN = frozenset({"vmstate_downtime_checkpoint", "vmstate_downtime_save", "vmstate_downtime_load"})
+LISTEN: Final = "POSTCOPY_LISTEN"
+"""From then on the memory is loaded by a thread of its own, also after the machine runs."""
 _OTHERS = (
     "multifd_send_fill",
     "multifd_recv_unfill",
@@ -153,12 +157,15 @@ class SideLog:
 
     def own(self) -> list[Event]:
         """The events of the migration's own thread: that of the checkpoints; without ids, what no other says."""
-        threads = {event.thread for event in self.events if event.event in _OWN}
-        return [
-            event
-            for event in self.events
-            if event.thread in threads and not (event.thread == "" and event.event.startswith(_OTHERS))
-        ]
+        threads = {event.thread for event in self.events if event.event == "vmstate_downtime_checkpoint"}
+        found = []
+        listening = False
+        for event in self.events:
+            listening |= event.said.get("command") == LISTEN
+            others = event.event.startswith(_OTHERS) or (listening and event.said.get("type") == "iterable")
+            if event.thread in threads and not (event.thread == "" and others):
+                found.append(event)
+        return found
 
     def device(self, name: str) -> str:
         """What the stream calls a device of VFIO; its own name, if the log does not say it."""
@@ -201,7 +208,7 @@ class _Reading:
         self._log = SideLog(path, "source", counts)
         self._sides: set[Side] = set()
         self._before: deque[Event] = deque(maxlen=EARLIER)
-        self._open = False
+        self._open = self._listening = False
         self._section = self._saved = ""
         self._all_rounds: deque[tuple[int, int]] = deque(maxlen=ROUNDS)
 
@@ -213,12 +220,22 @@ class _Reading:
             self._sides.add("source" if point.startswith("src") else "destination")
             if point == "src-downtime-start":
                 self._begin(with_earlier=False)
-        elif not self._open and (event.event == "vmstate_downtime_load" or said.get("command") == "SWITCHOVER_START"):
+        elif not self._open and self._begins(event):
             self._begin(with_earlier=True)
+        if said.get("command") == LISTEN:
+            self._listening = True
+        elif event.event == "vmstate_downtime_load" and said["type"] == "iterable":
+            self._listening = False
         if self._open:
             self._keep(event)
         elif event.event not in _BEFORE:
             self._before.append(event)
+
+    def _begins(self, event: Event) -> bool:
+        """Whether the destination has heard of a switchover."""
+        if event.event != "vmstate_downtime_load":
+            return event.said.get("command") == "SWITCHOVER_START"
+        return not (self._listening and event.said["type"] == "iterable")  # the end of post-copy's memory
 
     def _begin(self, *, with_earlier: bool) -> None:
         """A downtime begins; of a log with several the last one counts."""
