@@ -15,8 +15,8 @@ __all__ = ["MODELS", "capture", "scenario"]
 MODELS = [model for model in all_models() if model != "inline"]
 """Those that can be a QEMU's destination.
 
-``inline`` loads on the thread that reads the main channel, where the FLUSH stands for which multifd channels wait with a
-device's chunks behind their SYNC.
+``inline`` loads on the thread that reads the main channel, where the FLUSH stands for which multifd channels wait with
+a device's chunks behind their SYNC.
 """
 
 
