@@ -12,6 +12,8 @@
 # make cluster sweeps and comparisons on Dask workers of this host, whose scheduler, workers and clients are killed
 # make cpython install CPython's own tests (Debian's libpython3.N-testsuite; as root), run them on WorkerPool
 # make kernel  install QEMU and a compiler, unpack Linux 6.12, boot it, migrate devices of its driver mtty (as root)
+# make nested  the same guest with QEMU 10 in it: QEMUs migrate mtty to each other, through migpool, and to and from it
+#              (as root); NESTED=--every-way: in 32 ways instead of eight; NESTED="--rounds=7 --state=8388608": loading measured
 # make iommufd build a small Linux 6.12 that has iommufd, which Debian's has not (some minutes, then kept);
 #              the same tests there, without groups (as root)
 # make model   search the model of the hand-over for two machines, with Spin (Debian's packages; as root)
@@ -38,11 +40,12 @@ SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/wor
 PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 FUZZ_SECONDS ?= 60
+NESTED       ?=
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel iommufd browser model fuzz matrix freethreaded cluster release container lock audit clean help
+.PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested iommufd browser model fuzz matrix freethreaded cluster release container lock audit clean help
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
@@ -147,6 +150,11 @@ kernel: $(READY)
 	tests/kernel/setup
 	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
 	$(BIN)/python -m tests.kernel
+
+nested: $(READY)
+	tests/qemu/setup
+	tests/kernel/setup
+	$(BIN)/python -m tests.kernel nested $(NESTED)
 
 iommufd: $(READY)
 	tests/kernel/setup-iommufd

@@ -44,9 +44,18 @@ class Slot:
         self.name = f"{device.idstr}#{device.instance_id}" if device.instance_id else device.idstr
 
     def head(self, kind: Kind) -> SectionHead:
-        """The head of the device's section on the main channel; its section id is the slot's number."""
+        """The head of the device's section on the main channel."""
         device = self.device
-        return SectionHead(kind, self.number, device.idstr, device.instance_id, device.version)
+        return SectionHead(kind, self.section_id, device.idstr, device.instance_id, device.version)
+
+    @property
+    def section_id(self) -> int:
+        """What its sections are known by.
+
+        Never 0: in QEMU every device has that id until its first section has come, so a PART with it would be taken for
+        that of the machine's first device.
+        """
+        return self.number + 1
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} {self.name}>"

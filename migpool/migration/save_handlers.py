@@ -34,12 +34,12 @@ from migpool.core.effects import (
 from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Slot
 from migpool.errors import DeviceError
-from migpool.migration.sections import config_section, counted
+from migpool.migration.sections import config_section, state_section
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, config_record, data_record, end_payload, frame_config, tagged_record
-from migpool.wire.sections import section_end, section_part
+from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_config, tagged_record
+from migpool.wire.sections import section_part
 
 UNLIMITED = 1 << 62
 
@@ -289,7 +289,9 @@ class SaveHandlers:
 
     def _write_part(self, effect: SendAhead) -> None:
         number, chunk = effect.slot.number, effect.chunk
-        self._main.write(section_part(number, [*tagged_record(effect.index, chunk.payload), end_payload()]))
+        self._main.write(
+            section_part(effect.slot.section_id, [*tagged_record(effect.index, chunk.payload), end_payload()])
+        )
         self._bytes_of[number] += chunk.length
 
     def _send_part(self, effect: SendPart) -> None:
@@ -304,10 +306,10 @@ class SaveHandlers:
     def _write(self, effect: Send) -> None:
         number, chunk = effect.slot.number, effect.chunk
         if isinstance(chunk, Chunk):
-            self._main.write(section_part(number, [*data_record(chunk.payload), end_payload()]))
+            self._main.write(section_part(effect.slot.section_id, [*data_record(chunk.payload), end_payload()]))
             self._bytes_of[number] += chunk.length
         elif not isinstance(chunk, Conduit):
-            self._main.write(section_end(number, [*config_record(b"".join(counted(chunk))), end_payload()]))
+            self._main.write(state_section(effect.slot, bytes(chunk)))
             self._bytes_of[number] += len(chunk)
 
     def _save_config(self, effect: SaveConfig) -> bytes | None:

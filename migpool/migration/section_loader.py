@@ -20,7 +20,7 @@ from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
 from migpool.errors import ProtocolError
 from migpool.migration.return_path_writer import ReturnPathWriter
-from migpool.migration.sections import MachineSchema, uncounted
+from migpool.migration.sections import MachineSchema
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import SwitchoverAck
@@ -128,7 +128,7 @@ class SectionLoader:
             if _says_initial(item):
                 self._initial_loaded(slot)
             for config in configs:
-                self._load_config(slot, uncounted(config))
+                self._load_config(slot, self._schema.recorded(slot, config))
 
     def _round(self, live: LiveRounds, slot: Slot, item: DeviceSection) -> None:
         """A device has chunks in this round; or has had all of its initial data in those before."""

@@ -11,8 +11,8 @@ from migpool.core import returned
 from migpool.core.calls import of, wrong
 from migpool.core.machine import Machine, Slot
 from migpool.errors import ProtocolError
-from migpool.wire.records import setup_payload
-from migpool.wire.sections import Kind, Section, section
+from migpool.wire.records import config_record, end_payload, setup_payload
+from migpool.wire.sections import Kind, Section, section, section_end
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import MULTIFD_DEVICES
 
@@ -31,8 +31,23 @@ def setup_section(slot: Slot, data: bytes) -> Sequence[Buffer]:
 
 
 def config_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
-    """The FULL section of a device that is not iterable; its section id is its slot's number."""
-    return section(slot.head(Kind.FULL), [config] if _exact(slot) else counted(config))
+    """The FULL section of a device that is not iterable."""
+    return section(slot.head(Kind.FULL), _content(slot, config))
+
+
+def state_section(slot: Slot, config: bytes) -> Sequence[Buffer]:
+    """The section that ends an iterable device's state on the main channel: its config, and the end mark.
+
+    One whose config is its own format's is in a FULL section behind its END, as QEMU has it.
+    """
+    payload = [*config_record(b"".join(_content(slot, config))), end_payload()]
+    if _exact(slot):
+        return [*section_end(slot.section_id, end_payload()), *section(slot.head(Kind.FULL), payload)]
+    return section_end(slot.section_id, payload)
+
+
+def _content(slot: Slot, config: bytes) -> list[Buffer]:
+    return [config] if _exact(slot) else counted(config)
 
 
 def counted(data: Buffer) -> list[Buffer]:
@@ -80,6 +95,10 @@ class MachineSchema:
         """The config inside a FULL section, or the set-up data inside a START section."""
         exact = section.head.kind is Kind.FULL and _exact(slot)
         return bytes(section.payload) if exact else uncounted(section.payload)
+
+    def recorded(self, slot: Slot, config: Buffer) -> bytes:
+        """The config inside an iterable device's record."""
+        return bytes(config) if _exact(slot) else uncounted(config)
 
     def slot(self, idstr: str, instance_id: int, offset: int = 0) -> Slot:
         """The device that a section is for.

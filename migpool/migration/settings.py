@@ -18,6 +18,7 @@ class Settings:
 
     Arguments:
         channels: how many multifd channels there are; the same at both ends.
+        uuid: what the source's channels say of the machine; empty for a number of this migration's own.
         chunk: the longest chunk in bytes. The destination may ask for shorter ones, so that its budget suffices.
         budget: how many bytes of chunks the destination may hold.
         device_budget: how many of them may be one iterable device's; 0 for no limit of its own.
@@ -53,6 +54,7 @@ class Settings:
     """
 
     channels: int = 2
+    uuid: str = ""
     chunk: int = MIB
     budget: int = 64 * MIB
     device_budget: int = 0

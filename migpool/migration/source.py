@@ -38,6 +38,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
+from uuid import UUID
 
 from migpool.core.buffers import BufferPool
 from migpool.core.effects import SaveSetup, Steps, Wait
@@ -164,7 +165,7 @@ class Source(Endpoint):
 
     def _connect(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
-        uuid = secrets.token_bytes(16)
+        uuid = UUID(settings.uuid).bytes if settings.uuid else secrets.token_bytes(16)
         main, channels = connect_all(
             self._address,
             settings.channels,
@@ -211,7 +212,8 @@ class Source(Endpoint):
             LIVE_CAPABILITY: self._live,
         }
         capabilities = tuple(name for name, wanted in asked_for.items() if wanted)
-        return Configuration(self.machine.name, capabilities=capabilities or None, uuid=uuid)
+        # A QEMU that was not asked to compare the uuid refuses one; the channels have said it.
+        return Configuration(self.machine.name, capabilities=capabilities or None, uuid=uuid if capabilities else None)
 
     def _greet(self) -> None:
         asked = self._asked[PING_VALUE] = time.monotonic_ns()
@@ -378,7 +380,7 @@ class Source(Endpoint):
             self._join()
             self._submit_configs()
         for slot in self.machine.iterable if self._group else ():
-            self._main.write(section_end(slot.number, end_payload()))
+            self._main.write(section_end(slot.section_id, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self._crossing.sections)))
         self._join()
         if memory is not None and self._group:

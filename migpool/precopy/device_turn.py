@@ -68,7 +68,7 @@ class DeviceTurns:
 
     def initial_sent(self, slot: Slot) -> None:
         """Say that all initial data of the device has been sent; the destination answers when it has that of all."""
-        self._main.write(section_part(slot.number, [initial_data_sent()]))
+        self._main.write(section_part(slot.section_id, [initial_data_sent()]))
 
     def pause(self, seconds: float) -> None:
         """Wait, or raise if the migration is cancelled meanwhile."""
@@ -79,7 +79,7 @@ class DeviceTurns:
         slot, chunk = effect.slot, self._chunk
         length = iterated(slot, chunk)
         if length:
-            self._main.write(section_part(slot.number, [*data_record(chunk.payload), end_payload()]))
+            self._main.write(section_part(slot.section_id, [*data_record(chunk.payload), end_payload()]))
             self._bytes_of[slot.number] += length
             self._precopied[slot.number] += length
         return length
@@ -121,7 +121,7 @@ class LiveTurns(DeviceTurns):
         for slot, precopy in wanted:
             if precopy > 0:
                 # The destination has a job for the device ready before its chunks come.
-                self._main.write(section_part(slot.number, [end_payload()]))
+                self._main.write(section_part(slot.section_id, [end_payload()]))
                 steps = save_live(slot, self.following.get(slot.number, 0), precopy)
                 jobs.append(Job("save live", steps, slot))
         self._run(jobs)

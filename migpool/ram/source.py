@@ -220,7 +220,7 @@ class RamSource:
         self._write(kind, [payload, multifd_flush() if self._group else b""])
 
     def _write(self, kind: Kind, payload: Sequence[Buffer]) -> None:
-        self._main.write([head_bytes(self._slot.head(kind)), *payload, ram_section_end(self._slot.number)])
+        self._main.write([head_bytes(self._slot.head(kind)), *payload, ram_section_end(self._slot.section_id)])
 
     # ------------------------------------------------------------------ pages, on any thread
 

@@ -52,6 +52,9 @@ InFlight = Annotated[int, Field(ge=1, le=64)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 
 
+_UUID = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$"
+
+
 class Table(BaseModel):
     """A table of such a file, read without a guess: what is not known in it is an error."""
 
@@ -63,6 +66,9 @@ class MachineTable(Table):
 
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] = "pc-q35-10.0"
     """The machine's type; a destination takes no other one."""
+    uuid: Annotated[str, Field(pattern=_UUID)] = ""
+    """What a source's multifd channels say of the machine: QEMU takes its own `-uuid` alone, and zeros
+    (`00000000-0000-0000-0000-000000000000`) without one. Empty: another number each time, as migpool takes it."""
 
 
 class DeviceEntry(Table):
@@ -226,6 +232,7 @@ class Scenario(Table):
         """What the scenario says of how a migration is carried out."""
         return Settings(
             channels=self.channels.count,
+            uuid=self.machine.uuid,
             chunk=self.memory.chunk,
             budget=self.memory.budget,
             device_budget=self.memory.device_budget or 0,

@@ -42,6 +42,13 @@ def per_device(name: str, meaning: str, like: str) -> Option[object]:
     return Option(name, "text, list or table", None, meaning + more, like)
 
 
+IDSTR: Final = per_device(
+    "idstr",
+    "its name in the stream, instead of one by bus: the PCI path as QEMU writes it",
+    'a name, such as "0000:00:03.0/vfio", or "0000:00:03.0:00.0/vfio" behind a root port',
+)
+
+
 _FIELDS: Final[tuple[Option[Any], ...]] = (
     Option.size("size", 0, "the device's state"),
     Option.size("chunk", 0, "in how large pieces it is produced; no read returns more"),
@@ -100,7 +107,7 @@ OPTIONS: Final = Options(
     "vfio",
     *(BACKEND, _PROFILE),
     *(replace(option, default=getattr(_USUAL, option.name)) for option in _FIELDS),
-    *(BUS, _LIMIT, _DEVICES, _FAULT),
+    *(BUS, IDSTR, _LIMIT, _DEVICES, _FAULT),
 )
 
 
@@ -128,7 +135,7 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
         DeviceError: one line that names the key, what is wrong with it and what would be right.
     """
     options = OPTIONS.read(context.options)
-    names = device_names(options, context.count)
+    names = device_names(options, context)
     time_limit = options[_LIMIT]
     base = _profile(options, _USUAL, "")
     profiles = [_profile(table, base, f"devices[{n}].") for n, table in enumerate(_overrides(options, context.count))]
@@ -140,10 +147,16 @@ def parse_options(context: DeviceContext) -> list[DeviceSettings]:
     ]
 
 
-def device_names(options: GivenOptions, count: int) -> list[str]:
-    """The names of ``count`` devices in the stream, by the bus of the first, in as many PCI domains as they need."""
+def device_names(options: GivenOptions, context: DeviceContext) -> list[str]:
+    """The names of the devices in the stream: those that are given, or made.
+
+    They are made by the bus of the first, in as many PCI domains as they need.
+    """
+    count = context.count
     if not 1 <= count <= MAX_DEVICES:
         raise options.wrong("count", count, f"a number from 1 to {MAX_DEVICES}")
+    if IDSTR in options:
+        return each_device(options, IDSTR, context, lambda name, _count: [name])
     first = options[BUS] - 1
     places = (divmod(at, BUSES) for at in range(first, first + count))
     return [f"{domain:04x}:{bus + 1:02x}:00.0/vfio" for domain, bus in places]

@@ -22,12 +22,14 @@ from migpool.device import (
     Option,
     Options,
     Outline,
+    Side,
     StateCosts,
 )
 from migpool.errors import DescriptionError, UsageError
 from migpool.vmsd.description import Description
 from migpool_plugins.vmsd.capture import CapturedSection, machine_names, read_machine, read_stream
 from migpool_plugins.vmsd.device import CapturedDevice, DescribedDevice
+from migpool_plugins.vmsd.memory import CapturedMemory
 from migpool_plugins.vmsd.needs import after, needs_of
 
 __all__ = ["OPTIONS", "CapturedDevice", "DescribedDevice", "Description", "DescriptionError", "devices"]
@@ -59,7 +61,8 @@ _TIME = Option.seconds(
     0.0,
     "how long each save and each load of a config takes besides, as work of a kernel or of hardware would",
 )
-OPTIONS = Options("vmsd", _MACHINE, _STREAM, _INCLUDE, _EXCLUDE, _COPIES, _LOCK, _TIME)
+_MEMORY = Option.flag("memory", False, "hold the machine's memory, too: the blocks of the stream and their pages")
+OPTIONS = Options("vmsd", _MACHINE, _STREAM, _MEMORY, _INCLUDE, _EXCLUDE, _COPIES, _LOCK, _TIME)
 
 
 def devices(context: DeviceContext) -> list[Device]:
@@ -73,7 +76,7 @@ def devices(context: DeviceContext) -> list[Device]:
         context: which end this is, and the options.
 
     Returns:
-        One device for each FULL section, in the order of the stream.
+        The memory, if it is asked for, and one device for each FULL section, in the order of the stream.
 
     Raises:
         UsageError: an option is wrong, or nothing is left by the patterns.
@@ -99,11 +102,21 @@ def devices(context: DeviceContext) -> list[Device]:
         device.config_time = seconds
         if lock is not None:
             device.save_lock = device.load_lock = lock
-    return [*made]
+    return [*_memory(given, context.side), *made]
+
+
+def _memory(given: GivenOptions, side: Side) -> list[Device]:
+    stream = given[_STREAM]
+    if not given[_MEMORY]:
+        return []
+    if not isinstance(stream, str):
+        raise UsageError("vmsd: the machines that come with the plug-in have no memory: give a stream for it")
+    return [CapturedMemory(Path(stream), side)]
 
 
 def outlines(context: DeviceContext) -> list[Outline]:
     """What the devices of a capture would be and take, for the simulator: their configs, and the option config_time."""
+    without = {name: value for name, value in context.options.items() if name != _MEMORY.name}
     return [
         Outline(
             StateCosts(save_config=device.config_time, load_config=device.config_time),
@@ -111,7 +124,7 @@ def outlines(context: DeviceContext) -> list[Outline]:
             config_lock=device.save_lock,
             config_channel=device.config_channel,
         )
-        for device in devices(replace(context, side="source"))
+        for device in devices(replace(context, side="source", options=without))
         if isinstance(device, CapturedDevice)
     ]
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import gzip
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ from struct import Struct
 from migpool.errors import DescriptionError
 from migpool.vmsd.jsonform import StreamBytes, payload_size, stream_description
 
-__all__ = ["CapturedSection", "machine_names", "read_machine", "read_stream", "sections"]
+__all__ = ["CapturedSection", "machine_names", "open_stream", "read_machine", "read_stream", "sections"]
 
 _HEAD = Struct(">BIB")
 _IDS = Struct(">II")
@@ -81,12 +82,23 @@ def read_stream(path: Path) -> list[CapturedSection]:
     Raises:
         DescriptionError: it cannot be read, or is no stream with a description at its end.
     """
+    with open_stream(path) as data:
+        return sections(data, str(path))
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[mmap.mmap]:
+    """A file with a recorded stream, mapped.
+
+    Raises:
+        DescriptionError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             if not path.is_file() or path.stat().st_size == 0:
                 raise DescriptionError(f"{path}: this is no file with a migration stream in it")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return sections(data, str(path))
+                yield data
     except OSError as error:
         raise DescriptionError(f"{path}: the stream cannot be read: {error.strerror or error}") from None
 

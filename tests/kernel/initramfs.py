@@ -1,7 +1,8 @@
 """What the guest has: the interpreter that runs this, its library, the packages that the tests need, and the checkout.
 
 The part that seldom changes is kept in build/kernel, and made again when the interpreter, a package or this file is
-another one. All is compiled beforehand: the emulated machine would take long for it.
+another one. All is compiled beforehand: the emulated machine would take long for it. A guest in which QEMU runs has the
+host's, with its libraries and its firmware.
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ __all__ = ["build"]
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("migpool", "pytest", "pytest-timeout", "hypothesis")
-CODE: Final = ("migpool", "migpool_plugins", "tests/kernel")
-FILES: Final = (
-    "pyproject.toml",
-    *("tests/__init__.py", "tests/conftest.py", "tests/support/__init__.py", "tests/support/rig.py"),
-    "tests/support/forking.py",
-)
+CODE: Final = ("migpool", "migpool_plugins", "tests/kernel", "tests/nested", "tests/qemu", "tests/support")
+FILES: Final = ("pyproject.toml", "tests/__init__.py", "tests/conftest.py")
+FIRMWARE: Final = ("bios-256k.bin", "kvmvapic.bin")
+DATA: Final = (Path("/usr/share/qemu"), Path("/usr/share/seabios"))
 _WITHOUT: Final = frozenset(
     {"__pycache__", "test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "tkinter", "turtledemo"}
     | {"ensurepip", "pydoc_data", "config"}
@@ -42,11 +41,12 @@ _WITHOUT: Final = frozenset(
 _LIBRARY: Final = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
-def build(files: Path) -> Path:
+def build(files: Path, *, qemu: bool) -> Path:
     """Return the archive to boot with.
 
     Arguments:
         files: where setup has put the drivers; the archive is put there too.
+        qemu: whether QEMU runs in the guest.
     """
     kept = _kept(files)
     made = files / "initramfs"
@@ -62,6 +62,8 @@ def build(files: Path) -> Path:
             for name in FILES:
                 archive.add_file(f"checkout/{name}", CHECKOUT / name)
             archive.add_tree(PurePosixPath("modules"), files / "modules")
+            if qemu:
+                _add_qemu(archive)
             first = (CHECKOUT / "tests/kernel/guest/init.py").read_bytes()
             archive.add("init", f"#!{_interpreter()} -B\n".encode() + first, 0o755)
     return made
@@ -96,6 +98,15 @@ def _kept(files: Path) -> Path:
             if Path("/etc/ld.so.cache").exists():
                 archive.add_file("etc/ld.so.cache", Path("/etc/ld.so.cache"))
     return (files / "interpreter.new").rename(kept)
+
+
+def _add_qemu(archive: Archive) -> None:
+    program = Path(shutil.which("qemu-system-x86_64") or "")
+    for path in (program, *_libraries([program])):
+        archive.add_file(str(path.relative_to("/")), path)
+    for name in FIRMWARE:
+        path = next(directory / name for directory in DATA if (directory / name).exists())
+        archive.add_file(str(path.relative_to("/")), path)
 
 
 def _interpreter() -> Path:

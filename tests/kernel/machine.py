@@ -14,28 +14,34 @@ from typing import Final
 
 __all__ = ["LIMIT", "boot", "verdict", "watch"]
 
-LIMIT: Final = 600.0
-"""Seconds that the guest may take from its start to its end: an idle machine needs a minute."""
+LIMIT: Final = {"kernel": 600.0, "nested": 2400.0}
+"""Seconds that a suite's guest may take from its start to its end: an idle machine needs a minute, or five."""
 _ENDED: Final = re.compile(rb"^guest: the tests ended with status (\d+) after", re.MULTILINE)
 _COUNTED: Final = re.compile(rb"^=+ .*\b\d+ passed\b.* in [0-9.]+s.*=+$", re.MULTILINE)
 _TROUBLE: Final = re.compile(rb"^.*(?:BUG:|WARNING:|Oops|Kernel panic|Call Trace|invoked oom-killer).*$", re.MULTILINE)
 _KERNEL_LINE: Final = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check rdinit=/init"
 
 
-def boot(files: Path, initramfs: Path) -> str:
+def boot(files: Path, initramfs: Path, suite: str, arguments: Sequence[str] = ()) -> str:
     """Boot the guest and pass on what it prints.
+
+    Arguments:
+        suite: the directory whose tests are run, and their mark.
+        arguments: pytest's besides.
 
     Returns:
         What is wrong, one line; empty if all tests have passed.
     """
     log = files / "kernel.log"
-    arguments = [
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-nodefaults"),
-        *("-display", "none", "-no-reboot", "-kernel", str(files / "vmlinuz"), "-initrd", str(initramfs)),
-        *("-append", _KERNEL_LINE, "-serial", f"file:{log}", "-serial", "stdio"),
+    memory = 1024 if suite == "kernel" else 3072
+    command = [
+        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory)),
+        *("-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(files / "vmlinuz")),
+        *("-initrd", str(initramfs), "-append", " ".join((_KERNEL_LINE, "--", suite, *arguments))),
+        *("-serial", f"file:{log}", "-serial", "stdio"),
     ]
-    said, late = watch(arguments, LIMIT)
-    return verdict(said, log.read_bytes(), late)
+    said, late = watch(command, LIMIT[suite])
+    return verdict(said, log.read_bytes(), LIMIT[suite] if late else 0)
 
 
 def watch(arguments: Sequence[str], limit: float) -> tuple[bytes, bool]:
@@ -63,17 +69,17 @@ def watch(arguments: Sequence[str], limit: float) -> tuple[bytes, bool]:
     return said, False
 
 
-def verdict(said: bytes, kernel: bytes, late: bool) -> str:
+def verdict(said: bytes, kernel: bytes, late: float) -> str:
     """Say what is wrong with a run; empty if nothing is.
 
     Arguments:
         said: what the first process and the tests printed.
         kernel: what the guest's kernel printed.
-        late: whether the guest had to be ended.
+        late: seconds after which the guest had to be ended; 0 if it ended by itself.
     """
     last = b" ".join(kernel.split(b"\n")[-4:]).decode(errors="replace").strip()
     if late:
-        return f"the guest did not end within {LIMIT:g} s; its kernel's last words: {last or 'none'}"
+        return f"the guest did not end within {late:g} s; its kernel's last words: {last or 'none'}"
     ended = _ENDED.search(said)
     if ended is None:
         return f"the guest ended before its tests did; its kernel's last words: {last or 'none'}"

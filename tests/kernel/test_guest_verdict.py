@@ -18,24 +18,24 @@ QUIET = b"[    0.1] Linux\n"
 
 
 def test_all_passed() -> None:
-    assert verdict(GOOD, QUIET, late=False) == ""
+    assert verdict(GOOD, QUIET, late=0) == ""
 
 
 @pytest.mark.parametrize(
     ("said", "kernel", "late", "words"),
     [
-        (GOOD, QUIET, True, "did not end within 600 s; its kernel's last words: [    0.1] Linux"),
-        (b"", b"", True, "last words: none"),
-        (b"", QUIET, False, "ended before its tests did"),
-        (GOOD.split(b"\n")[0], QUIET, False, "ended before its tests did"),
-        (GOOD, b"[ 9.1] BUG: unable to handle page fault\n[ 9.2] more\n", False, "complained: [ 9.1] BUG: unable"),
-        (GOOD, b"[ 9.1] Kernel panic - not syncing\n", False, "complained: [ 9.1] Kernel panic"),
-        (GOOD.replace(b"status 0", b"status 1"), QUIET, False, "pytest ended with status 1"),
-        (GOOD.replace(b"status 0", b"status 5"), QUIET, False, "pytest ended with status 5"),
-        (GOOD.replace(b"54 passed", b"54 skipped"), QUIET, False, "no test has run"),
+        (GOOD, QUIET, 600, "did not end within 600 s; its kernel's last words: [    0.1] Linux"),
+        (b"", b"", 600, "last words: none"),
+        (b"", QUIET, 0, "ended before its tests did"),
+        (GOOD.split(b"\n")[0], QUIET, 0, "ended before its tests did"),
+        (GOOD, b"[ 9.1] BUG: unable to handle page fault\n[ 9.2] more\n", 0, "complained: [ 9.1] BUG: unable"),
+        (GOOD, b"[ 9.1] Kernel panic - not syncing\n", 0, "complained: [ 9.1] Kernel panic"),
+        (GOOD.replace(b"status 0", b"status 1"), QUIET, 0, "pytest ended with status 1"),
+        (GOOD.replace(b"status 0", b"status 5"), QUIET, 0, "pytest ended with status 5"),
+        (GOOD.replace(b"54 passed", b"54 skipped"), QUIET, 0, "no test has run"),
     ],
 )
-def test_anything_else_is_a_failure(said: bytes, kernel: bytes, late: bool, words: str) -> None:
+def test_anything_else_is_a_failure(said: bytes, kernel: bytes, late: float, words: str) -> None:
     assert words in verdict(said, kernel, late)
 
 

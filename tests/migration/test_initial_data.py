@@ -128,7 +128,7 @@ def test_it_is_said_once_a_device_and_answered_once(
     sent, got = pair.run(tmp_path)
     assert (sent.error, got.error) == ("", "")
     said = [item[1:5] for item in written if item[5:13] == initial_data_sent()]
-    assert said == [section_id.to_bytes(4, "big") for section_id in (1, 0, 2)]
+    assert said == [section_id.to_bytes(4, "big") for section_id in (2, 1, 3)]
     before_the_stop = written[: written.index(switchover_start())]
     assert sum(item[5:13] == initial_data_sent() for item in before_the_stop) == 3
     assert answered.count(SwitchoverAck()) == 1 + credited, "once for the set-up, which only our own kind says"

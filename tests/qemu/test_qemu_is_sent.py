@@ -138,3 +138,44 @@ def test_too_many_channels_are_refused_and_nothing_is_loaded_wrong(guest: Guest,
         ended = send(qemu, stored, tmp_path, listens=2, channels=3)
         assert "--channels" in refused(qemu, ended)
         assert not qemu.running()
+
+
+@pytest.fixture
+def captured(guest: Guest, stored: Path, tmp_path: Path) -> Path:
+    """A scenario of the guest's machine, held as it was stored."""
+    path = tmp_path / "captured.toml"
+    path.write_text(
+        f"""\
+name = "captured"
+[machine]
+name = "{guest.machine}"
+uuid = "{uuid.UUID(int=0)}"
+[[devices]]
+plugin = "vmsd"
+options = {{stream = "{stored}", memory = true}}
+[migration]
+credits = false
+"""
+    )
+    return path
+
+
+@pytest.mark.parametrize("model", ["pool", "per-device"])
+def test_a_captured_machine_goes_on_in_qemu(guest: Guest, captured: Path, tmp_path: Path, model: str) -> None:
+    with guest.destination() as qemu:
+        set_up(qemu, channels=2)
+        qemu.execute("migrate-incoming", {"uri": f"unix:{tmp_path}/d", "exit-on-error": False})
+        ended = migpool("send", str(captured), "--to", f"unix:{tmp_path}/d", "--model", model)
+        assert (ended.code, "completed" in ended.out) == (0, True), ended
+        assert qemu.wait_for_status("completed", "failed") == "completed"
+        assert qemu.wait_for_ticks(2)[:2] == [3, 4]
+
+
+def test_qemu_migrates_into_a_captured_machine(guest: Guest, captured: Path, tmp_path: Path) -> None:
+    with guest.source() as source, Tool("receive", str(captured), "--listen", f"unix:{tmp_path}/s") as tool:
+        source.wait_for_ticks(1)
+        set_up(source, channels=2, capabilities=("return-path",))
+        source.execute("migrate", {"uri": tool.address()})
+        assert source.wait_for_status("completed", "failed") == "completed"
+        ended = tool.wait()
+    assert (ended.code, "the machine runs here" in ended.out) == (0, True), ended

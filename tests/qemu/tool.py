@@ -16,7 +16,7 @@ from typing import IO, Final, Self
 
 __all__ = ["Ended", "Tool", "migpool"]
 
-LIMIT: Final = 60.0
+LIMIT: Final = 180.0
 _LISTENING: Final = re.compile(r"^listening on (\S+)$", re.MULTILINE)
 
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
-from migpool.device import Device, DeviceContext, DeviceError, Option, Options
+from migpool.device import Device, DeviceContext, DeviceError, GivenOptions, Option, Options
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.kernel.abi import Calls, get_flags, get_state
 from migpool_plugins.vfio.kernel.access import Way, open_access, way_to
 from migpool_plugins.vfio.kernel.backend import KernelBackend
 from migpool_plugins.vfio.kernel.host import Host, HostDevice
 from migpool_plugins.vfio.migration import Flags
-from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
+from migpool_plugins.vfio.options import (
+    BACKEND,
+    BUS,
+    IDSTR,
+    PEER_TO_PEER,
+    PRECOPY,
+    device_names,
+    each_device,
+    per_device,
+)
+from migpool_plugins.vfio.qemu import QemuVfioDevice, captured_configs
 
 TIME_LIMIT = 30.0
 """Seconds that a driver which can be waited for may take for a read or a write."""
@@ -23,7 +34,16 @@ _DEVICE = per_device(
 )
 _WAY = Option[Way | None].one_of("way", None, "how it is opened; without it by the group, if there is one", _WAYS)
 _LIMIT = Option.time_limit("time_limit", TIME_LIMIT, "how long a wait for a device may take")
-OPTIONS = Options("vfio", BACKEND, _DEVICE, _WAY, PEER_TO_PEER, PRECOPY, BUS, _LIMIT, to='backend "kernel"')
+_STREAM: Option[object] = Option(
+    "stream",
+    "text",
+    None,
+    "a recorded stream of the machine that QEMU sends or takes; the config is then QEMU's, and idstr its name there",
+    "the path of its file",
+)
+OPTIONS = Options(
+    "vfio", BACKEND, _DEVICE, _WAY, PEER_TO_PEER, PRECOPY, BUS, IDSTR, _STREAM, _LIMIT, to='backend "kernel"'
+)
 
 
 def open_kernel(
@@ -66,13 +86,26 @@ def open_kernel(
 def open_devices(context: DeviceContext) -> list[Device]:
     """Open the devices of an entry; raises :class:`DeviceError` for a wrong option too."""
     options = OPTIONS.read(context.options)
-    names = device_names(options, context.count)
+    names = device_names(options, context)
     precopy, limit, way, reaches = options[PRECOPY], options[_LIMIT], options[_WAY], options[PEER_TO_PEER]
+    configs = _configs(options, names)
     opened = open_kernel(each_device(options, _DEVICE, context, lambda name, _count: [name]), time_limit=limit, way=way)
     return [
         VfioDevice(name, backend, context.side, precopy=precopy, reaches=reaches)
-        for name, backend in zip(names, opened, strict=True)
+        if config is None
+        else QemuVfioDevice(name, backend, context.side, precopy=precopy, reaches=reaches, config=config)
+        for name, backend, config in zip(names, opened, configs, strict=True)
     ]
+
+
+def _configs(options: GivenOptions, names: Sequence[str]) -> Sequence[bytes | None]:
+    """What QEMU's configs of the devices were, if they are to be QEMU's."""
+    stream = options[_STREAM]
+    if stream is None:
+        return [None] * len(names)
+    if not isinstance(stream, str) or IDSTR not in options:
+        raise options.wrong("stream", stream, "the path of a file, and with it idstr")
+    return captured_configs(Path(stream), names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,16 @@ from typing import Final
 from migpool.device import Device, DeviceContext, DeviceError, Option, Options
 from migpool.units import parse_size
 from migpool_plugins.vfio.device import VfioDevice
-from migpool_plugins.vfio.options import BACKEND, BUS, PEER_TO_PEER, PRECOPY, device_names, each_device, per_device
+from migpool_plugins.vfio.options import (
+    BACKEND,
+    BUS,
+    IDSTR,
+    PEER_TO_PEER,
+    PRECOPY,
+    device_names,
+    each_device,
+    per_device,
+)
 from migpool_plugins.vfio.profiles import MAX_ENGINES
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
 from migpool_plugins.vfio.vfiouser.backend import OUTSTANDING, VfioUserBackend
@@ -54,7 +63,7 @@ _LIMIT: Final = Option.time_limit("time_limit", 30.0, "how long one answer may t
 _CONNECT: Final = Option.time_limit("connect_limit", 5.0, "how long to go on trying while nobody listens on a socket")
 OPTIONS: Final = Options(
     "vfio",
-    *(BACKEND, _SOCKET, PEER_TO_PEER, PRECOPY, _WRITE_SIZE, _ENGINES, _OUTSTANDING, BUS, _LIMIT, _CONNECT),
+    *(BACKEND, _SOCKET, PEER_TO_PEER, PRECOPY, _WRITE_SIZE, _ENGINES, _OUTSTANDING, BUS, IDSTR, _LIMIT, _CONNECT),
     to='backend "vfio-user"',
 )
 
@@ -66,7 +75,7 @@ def open_served(context: DeviceContext) -> list[Device]:
         DeviceError: an option is wrong, a server is not there, or its device cannot migrate; none stays connected.
     """
     options = OPTIONS.read(context.options)
-    names = device_names(options, context.count)
+    names = device_names(options, context)
     limit, connect_limit = options[_LIMIT], options[_CONNECT]
     precopy, reaches = options[PRECOPY], options[PEER_TO_PEER]
     outstanding, engines, write_size = options[_OUTSTANDING], options[_ENGINES], options[_WRITE_SIZE]

@@ -19,7 +19,8 @@ import tty
 from pathlib import Path
 
 CHECKOUT = Path("/checkout")
-MODULES = ("vfio", "vfio_iommu_type1", "mdev", "mtty")
+MODULES = ("vfio", "vfio_iommu_type1", "mdev")
+MORE_STATE = "--state="
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_FINIT_MODULE = 313
 RESTART = 0x01234567
@@ -39,11 +40,11 @@ def mount(kind: str, where: str) -> None:
     check(LIBC.mount(kind.encode(), where.encode(), kind.encode(), 0, None), f"mount {where}")
 
 
-def load(module: str) -> None:
+def load(module: str, parameters: str = "") -> None:
     if not Path("/modules").exists():
         return  # all drivers are built in
     with Path(f"/modules/{module}.ko").open("rb") as file:
-        check(LIBC.syscall(SYS_FINIT_MODULE, file.fileno(), b"", 0), f"load {module}")
+        check(LIBC.syscall(SYS_FINIT_MODULE, file.fileno(), parameters.encode(), 0), f"load {module}")
 
 
 def loopback() -> None:
@@ -55,22 +56,29 @@ def uptime() -> str:
     return Path("/proc/uptime").read_text().split()[0]
 
 
-def run() -> int:
+def run(suite: str, *more: str) -> int:
     os.environ.update(
-        PATH=str(Path(sys.executable).parent),
+        PATH=f"{Path(sys.executable).parent}:/usr/bin",
         HOME="/tmp",
         LANG="C.UTF-8",
         PYTHONPATH=f"/site:{CHECKOUT}",
         PYTHONDONTWRITEBYTECODE="1",
         MIGPOOL_KERNEL_REQUIRED="1",
+        MIGPOOL_NESTED_REQUIRED="1",
         COLUMNS="120",
     )
     print(f"guest: up after {uptime()} s", flush=True)
     for module in MODULES:
         load(module)
+    more_state = [word.removeprefix(MORE_STATE) for word in more if word.startswith(MORE_STATE)]
+    if more_state:
+        load("mtty-large", f"more={more_state[-1]}")
+    else:
+        load("mtty")
     loopback()
     os.chdir(CHECKOUT)
-    tests = [sys.executable, "-m", "pytest", "-m", "kernel", "-p", "no:cacheprovider", "--color=no", "tests/kernel"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
+    tests = [*pytest, "-m", suite, f"tests/{suite}", *more]
     # Through a pipe, so that pytest does not take the port for a terminal.
     with subprocess.Popen(tests, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
@@ -89,7 +97,7 @@ def main() -> None:
     for standard in (0, 1, 2):
         os.dup2(port, standard)
     try:
-        status = run()
+        status = run(*sys.argv[1:])
     except Exception:  # noqa: BLE001 - nobody is above the first process
         traceback.print_exc()
         status = 1

@@ -29,7 +29,7 @@ from tests.support.tagging import PIECE, Tagged
 SETTINGS = Settings(chunk=64 * KIB)
 LIMIT = 60
 GOLDEN_SIZE = 1_206_913
-GOLDEN_DIGEST = "0597aec576ee84d55ecb4480c2ed4c284ef5468ade45476d057ff4d3ad1ec685"
+GOLDEN_DIGEST = "8cae52082c7d8e9cb9e677e8ce03a9ce2c30a4206d626912ac1eb736ce86b881"
 
 
 def save(
@@ -212,8 +212,8 @@ def test_state_behind_a_devices_config_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "machine.mig"
     save([Scripted(1, contents(1000))], path)
     whole = path.read_bytes()
-    at = whole.rindex(b"\x03\x00\x00\x00\x00\xff\xff\xff\xff\xef\x10\x00\x02")  # END, records
-    end = whole.index(b"\x7e\x00\x00\x00\x00", at) + 5
+    at = whole.rindex(b"\x03\x00\x00\x00\x01\xff\xff\xff\xff\xef\x10\x00\x02")  # END, records
+    end = whole.index(b"\x7e\x00\x00\x00\x01", at) + 5
     path.write_bytes(whole[:end] + whole[at:end] + whole[end:])
     device = Scripted(1)
     with pytest.raises(ProtocolError, match=r"END section of device-1.*nothing after its config"):
