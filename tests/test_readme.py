@@ -111,8 +111,9 @@ class World:
     def type(self, words: list[str]) -> None:
         """Type a command as it is printed, and see it end well."""
         if words[:2] == ["pip", "install"]:
-            announce(self._path / words[-1])
-            self._install(self._path / words[-1] / "src")
+            package = self._path / words[-1].removesuffix("[test]")
+            announce(package)
+            self._install(package / "src")
         if reason(words):
             return
         there = self._source if self._waiting else self._destination

@@ -11,7 +11,7 @@ from migpool.sim.qemu import qemu_downtime
 from migpool.sim.scenarios import Host, world_of
 from migpool.sim.simulate import downtime
 
-BARE: Final = Host(channel_rate=5e9, link_rate=12.5e9, step=0.0, base=0.0, config=0.0)
+BARE: Final = Host(channel_rate=5e9, link_rate=12.5e9, step=0.0, base=0.0, call=0.0, config=0.0)
 """Hosts that take no time of their own: what was measured has it in it already."""
 QEMU: Final[Mapping[str, bool]] = {"qemu": False, "qemu:transfer": True}
 """QEMU's own ways, and whether its iterable devices go over the multifd channels."""

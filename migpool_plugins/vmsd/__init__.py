@@ -85,7 +85,7 @@ def devices(context: DeviceContext) -> list[Device]:
     try:
         given = OPTIONS.read(context.options)
         copies, lock, seconds = given[_COPIES], given[_LOCK], given[_TIME]
-        include, exclude = given[_INCLUDE], given[_EXCLUDE]
+        include, exclude, memory = given[_INCLUDE], given[_EXCLUDE], given[_MEMORY]
     except DeviceError as error:
         raise UsageError(str(error)) from None
     if context.count != 1:
@@ -102,13 +102,10 @@ def devices(context: DeviceContext) -> list[Device]:
         device.config_time = seconds
         if lock is not None:
             device.save_lock = device.load_lock = lock
-    return [*_memory(given, context.side), *made]
+    return [*(_memory(given[_STREAM], context.side) if memory else ()), *made]
 
 
-def _memory(given: GivenOptions, side: Side) -> list[Device]:
-    stream = given[_STREAM]
-    if not given[_MEMORY]:
-        return []
+def _memory(stream: object, side: Side) -> list[Device]:
     if not isinstance(stream, str):
         raise UsageError("vmsd: the machines that come with the plug-in have no memory: give a stream for it")
     return [CapturedMemory(Path(stream), side)]

@@ -82,7 +82,6 @@ def test_compare_names_the_model_that_took_too_long() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((DESTINATION, SOURCE), "give the source's first"),
         ((SOURCE, DESTINATION, SOURCE), "3 logs are too many"),
         (("nowhere.log",), "cannot be read"),
         ((SOURCE, DESTINATION, "--fail-above", "soon"), "--fail-above: 'soon' is no duration"),

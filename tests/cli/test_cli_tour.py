@@ -39,8 +39,8 @@ def test_steps_are_told_and_made_and_one_that_cannot_be_is_left_out(monkeypatch:
     assert "$ migpool run small --model inline\n" in ended.out
     assert "[1/1] inline, run 1: completed" in ended.err
     assert "migpool: this step is left out: " in ended.err
-    assert "1 of 3 steps could not be made on this machine" in ended.out
-    assert "my-device: pip install" in ended.out
+    assert "1 of 3 steps could not be made; each says why" in ended.out
+    assert "tour-device: pip install" in ended.out
     assert "\\x0a" not in ended.out
 
 

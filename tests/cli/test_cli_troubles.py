@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, str]] = {
     "report": "{made}/result.json -o {out}/r.html",
     "explain": "{source} {destination} --json {out}/r.json --trace {out}/t.json --report {out}/r.html",
     "advise": "{source} {destination} --json",
+    "simulate": "small --models pool,inline --json",
     "observe": "--source {made}/nobody --limit 1 --json {out}/r.json",
     "inspect": "{stream} --device *",
     "plugins": "vfio",
@@ -50,11 +51,13 @@ COMMANDS: Final[dict[str, str]] = {
     "new-model": "made-model --into {out}",
     "scenario list": "",
     "scenario show": "default",
+    "scenario from": "{source} {destination} -o {out}/r.toml",
     "scenario check": "small",
     "snapshot save": "{out}/s.mig --scenario small",
     "snapshot load": "{made}/snapshot --scenario small",
     "tls new": "{out}/pki",
     "vmsd diff": "{stream} {stream} --json",
+    "lab sweep": "{sweep} --results {out}/sweep",
     "lab list": "--json",
     "lab show": "C1",
     "lab run": "C17 --quick --results {out}/lab",
@@ -65,7 +68,7 @@ COMMANDS: Final[dict[str, str]] = {
 """Each with arguments that have it write what it can; ``{out}`` is where there is trouble."""
 WITHOUT_END: Final = ("lab run", "vfio serve")
 """They end by a signal, where nothing else ends them."""
-KEPT: Final = ("r.json", "t.json", "p.svg", "r.html", "r.md", "s.mig", "stored")
+KEPT: Final = ("r.json", "r.toml", "t.json", "p.svg", "r.html", "r.md", "s.mig", "stored")
 """Files that may be there before, and must then be as they were or whole."""
 
 TROUBLES: Final = ("no stdout", "full stdout", "no reader", "full disk", "read-only", "no permission", "signal")
@@ -140,6 +143,7 @@ def test_whatever_happens_it_ends_in_order_and_harms_no_file(number: int, made: 
 def ended(this: Try, made: Path, out: Path, kept: Path) -> tuple[int, str]:
     """The exit code and what stood on stderr."""
     places = {"out": out, "made": made, "stream": STREAM, "kept": kept, "taken": this.taken}
+    places["sweep"] = ROOT / "docs" / "examples" / "sweep.toml"
     places |= {"source": TRACES / "source.log.xz", "destination": TRACES / "destination.log.xz"}
     words = [word.format(**places) for word in f"{this.command} {COMMANDS[this.command]}".split()]
     program = [sys.executable, "-m", "migpool", *words]
@@ -209,7 +213,7 @@ def whole(name: str, data: bytes) -> bool:
             return data.rstrip().endswith(b"</svg>")
         case ".html":
             return data.rstrip().endswith(b"</html>")
-        case ".md":
+        case ".md" | ".toml":
             return data.endswith(b"\n")
         case _:
             return data.startswith(b"QEVM") and len(data) > 100

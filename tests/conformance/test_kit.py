@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -105,6 +106,19 @@ class IgnoresWhatIsMissing(RingNic):
         return b"always the same"
 
 
+class LosesItsCounter(RingNic):
+    """Its config has a counter that its fingerprint leaves out, and that it throws away."""
+
+    def save_config(self) -> bytes:
+        return super().save_config() + bytes(range(32))
+
+    def load_config(self, data: bytes) -> None:
+        super().load_config(data[:-32])
+
+    def fingerprint(self) -> bytes:
+        return hashlib.sha256(self.ring).digest()
+
+
 class CannotBeAborted(RingNic):
     def save_state(self, buffer: memoryview) -> int:
         leave.wait(10)
@@ -164,6 +178,7 @@ def end_what_is_left() -> object:
         ("keeps-no-buffer", KeepsTheBuffer, "keeps a view"),
         ("damaged-config", RaisesAnything, "IndexError"),
         ("missing-state", IgnoresWhatIsMissing, "did not notice"),
+        ("changed-config", LosesItsCounter, "the second half of its config"),
         ("aborts", CannotBeAborted, "after abort()"),
         ("cancels", DoesNotResume, "after a cancel at wait"),
         ("errors", FailsToResume, "did not resume"),
@@ -238,7 +253,7 @@ def test_the_command_reports_and_writes(tmp_path: Path) -> None:
         str(as_json),
     )
     assert done.code == 0, done.err
-    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 20 checks passed")
+    assert done.out.rstrip().endswith("ringnic (migpool-ringnic 1.2.3) conforms: 21 checks passed")
     assert "| round-trip | pool | passed | state verified |" in markdown.read_text()
     read = json.loads(as_json.read_text())
     assert read["conforms"]
@@ -271,7 +286,7 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
     announce(package)
     done = run_pytest(package, "--migpool-models", "pool:1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "20 passed" in done.stdout
+    assert "21 passed" in done.stdout
     again = here("new-device", "fast-nic", "--into", str(tmp_path))
     assert again.code == 2
     assert "is there already" in again.err

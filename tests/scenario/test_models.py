@@ -43,7 +43,7 @@ def test_words_after_the_name_choose_a_variant() -> None:
         ("a+b+c", "write NAME"),
         ("pool+", "write NAME"),
         ("swimming", "there are: blocking-aware, elastic, inline, "),
-        ("pool:", "stands the number of workers, 1 or more, block, queue, setup, or switchover, not ''"),
+        ("pool:", "stands the number of workers, 1 or more, block, queue, auto, setup, or switchover, not ''"),
         ("pool:0", "1 or more, .*, not '0'"),
         ("pool:-1", "1 or more"),
         ("pool:x", "1 or more"),

@@ -41,14 +41,14 @@ class Step:
 STEPS: Final = (
     Step(
         "A migration",
-        "A small machine moves from one process to another. One thread does all the work: the model 'inline'.",
+        "A small machine moves from one process to another. The migration's own thread does all the devices' work.",
         ("run", "small", "--model", "inline"),
         "the time line: one device waits while the other is read. That is what a second thread would change.",
     ),
     Step(
         "Which thread should do which part?",
         "The same devices, jobs and wire, under a pool that the migration owns, a thread for each device, and inline.",
-        ("compare", "default", "--models", "pool,per-device,inline", "--repeats", "1", "--report", "{out}/report.html"),
+        ("compare", "default", "--models", "pool,per-device,inline", "--repeats", "1", "--no-report"),
         "Downtime beside Threads, and under the table what limits the fastest and what it would be without that.",
     ),
     Step(
@@ -60,8 +60,8 @@ STEPS: Final = (
     Step(
         "What a real QEMU sends",
         "A q35 machine as QEMU 10.0 wrote it. Its stream describes itself, so every field has a name.",
-        ("inspect", "{q35}", "--device", "*serial*"),
-        "the sections in their order, and the registers of the serial port.",
+        ("inspect", "{q35}", "--device", "*serial*", "--device", "cpu_common"),
+        "the registers of the serial port by name; without --device, all sections in their order.",
     ),
     Step(
         "Where a real QEMU's downtime went",
@@ -71,9 +71,9 @@ STEPS: Final = (
     ),
     Step(
         "A device of your own",
-        "A package that works, to change into yours; then: migpool conformance my-device.",
-        ("new-device", "my-device", "--into", "{out}"),
-        "the names of the files: device.py is the one to change.",
+        "A package that works, to change into yours. Installed, migpool conformance tour-device checks it.",
+        ("new-device", "tour-device", "--into", "{out}"),
+        "what to type next. The class is in src/tour_device/__init__.py; all of it goes when the tour ends.",
     ),
 )
 
@@ -117,7 +117,7 @@ def tour(
     say("")
     say("Where next: migpool compare, migpool lab list, migpool COMMAND --help; the tutorials in docs/ or the site.")
     if left_out:
-        say(f"{left_out} of {len(STEPS)} steps could not be made on this machine; each says why.")
+        say(f"{left_out} of {len(STEPS)} steps could not be made; each says why.")
 
 
 def _done(words: list[str]) -> bool:

@@ -31,6 +31,7 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.fingerprints,
     calling.missing_state,
     calling.changed_state,
+    calling.changed_config,
     leftovers.gives_back,
     locking.config_locks,
     parts.part_tags,

@@ -234,6 +234,41 @@ def changed_state(subject: Subject) -> str:
     return f"{refused} refused it, {told} fingerprints told"
 
 
+def changed_config(subject: Subject) -> str:
+    """A config of which one half was changed on the way must be noticed, by the device or by its fingerprint."""
+    refused = told = 0
+    for half in range(2):
+        with pairs_of(subject) as pairs:
+            for source, destination in pairs:
+                saved = save(source)
+                take_state(destination, saved)
+                middle = len(saved.config) // 2
+                kept, changed = saved.config[:middle], saved.config[middle:]
+                if half == 0:
+                    kept, changed = changed, kept
+                if not changed:
+                    continue
+                changed = bytes(byte ^ 0xFF for byte in changed)
+                config = changed + kept if half == 0 else kept + changed
+                if _refuses("a config changed on the way", lambda: destination.load_config(config)):  # noqa: B023
+                    refused += 1
+                    continue
+                ours, theirs = source.fingerprint(), destination.fingerprint()
+                if ours is None or theirs is None:
+                    continue
+                if ours == theirs:
+                    where = f"the {('first', 'second')[half]} half of its config, {len(changed)} bytes,"
+                    raise Failure(
+                        f"{destination.idstr}: {where} had come changed, and its fingerprint is the source's all the "
+                        f"same: make it a digest of all the state, the config's too{place_of(destination, NAME)}",
+                        cause=SAME,
+                    )
+                told += 1
+    if not refused + told:
+        raise NotApplicable("no device has a config that can be compared")
+    return f"{refused} refused it, {told} fingerprints told"
+
+
 # ------------------------------------------------------------------ steps
 
 

@@ -74,20 +74,17 @@ def explain(first: Path, second: Path | None = None) -> Explained:
     """Explain the downtime of a migration by its trace logs.
 
     Arguments:
-        first: the source's log; alone it may be the destination's.
-        second: the destination's.
+        first: a side's log.
+        second: the other side's.
 
     Raises:
-        UsageError: a log cannot be used, or they are swapped, or not of one migration.
+        UsageError: a log cannot be used, or they are not of one migration.
     """
     logs = [read_log(path) for path in (first, second) if path is not None]
     source = next((log for log in logs if log.side == "source"), None)
     destination = next((log for log in logs if log.side == "destination"), None)
-    if len(logs) == 2:
-        if logs[0].side == logs[1].side:
-            raise UsageError(f"{first} and {second} are both the {logs[0].side}'s: give the log of the other side, too")
-        if logs[0].side == "destination":
-            raise UsageError(f"{first} is the destination's log and {second} the source's: give the source's first")
+    if len(logs) == 2 and logs[0].side == logs[1].side:
+        raise UsageError(f"{first} and {second} are both the {logs[0].side}'s: give the log of the other side, too")
     return _Explaining(source, destination).whole()
 
 
