@@ -104,10 +104,20 @@ def _imported(name: str, target: str) -> Any:
     if isinstance(found, typer.Typer):
         made = get_group(found)
         made.name = name
+        for command in made.commands.values():
+            command.help = _flowing(command.help)
         return made
     alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
     alone.command(name)(found)
-    return get_command(alone)
+    made = get_command(alone)
+    made.help = _flowing(made.help)
+    return made
+
+
+def _flowing(text: str | None) -> str:
+    """Help whose paragraphs are a line each, so that it fits a terminal of any width; what is indented stays."""
+    paragraphs = (text or "").split("\n\n")
+    return "\n\n".join(one if one.startswith(" ") else " ".join(one.split("\n")) for one in paragraphs)
 
 
 def _summary(target: str) -> str:

@@ -180,7 +180,7 @@ def _show(result: LabResult, console: Console, *, whole: bool, one: bool) -> Non
     if one and (drawn := switchover(result, console.width)) is not None:
         console.print(drawn)
         shown = next(run for run in reversed(result.runs) if run.analysis is not None)
-        console.print(Text("\nDevices", style="bold"), device_table(shown))
+        console.print(Text("\nDevices", style="bold"), device_table(shown, console.width))
 
 
 def _report_path(result: LabResult, path: Path | None, default: bool, screen: Console) -> Path | None:

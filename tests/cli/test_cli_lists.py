@@ -175,3 +175,13 @@ def completed(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
     return here().out.split()
+
+
+@pytest.mark.parametrize("words", [["conformance"], ["snapshot", "save"]])
+def test_help_fits_any_width_since_a_paragraph_is_one_line(words: list[str]) -> None:
+    wide = here(*words, "--help", extra={"COLUMNS": "1000"}).out
+    about = wide.partition("Usage: ")[2].partition("\u256d")[0]
+    paragraphs = [line.strip() for line in about.splitlines() if line.strip()]
+    assert max(map(len, paragraphs)) > 100
+    narrow = here(*words, "--help", extra={"COLUMNS": "60"}).out
+    assert max(map(len, narrow.splitlines())) <= 60

@@ -33,7 +33,7 @@ crossed = SideResult.from_json(json.loads(json.dumps(source.to_json())))
 run = run_result("pool", 1, 1, pair(crossed, destination))
 run = run.model_copy(update={"analysis": analyse(source.report, destination.report, 1 << 20)})
 stream = io.StringIO()
-Console(file=stream, width=120).print(device_table(run))
+Console(file=stream, width=120).print(device_table(run, 120))
 whole = lab_result_of(run)
 print(json.dumps({
     "file": [row["faults"] for row in json.loads(whole.to_json())["runs"][0]["devices"]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from pydantic import JsonValue
@@ -16,7 +17,7 @@ from migpool.lab.report.change import changes, differences
 from migpool.lab.report.page.contents import CRITICAL, contents, lanes_of, thinned
 from migpool.lab.report.page.document import document, joined
 from migpool.lab.report.summary import headline
-from migpool.lab.report.table import COLUMNS
+from migpool.lab.report.table import COLUMNS, device_table
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.form import json_text
 from migpool.lab.run.result import LabResult, RunResult
@@ -219,3 +220,17 @@ def test_pages_that_share_the_library_have_it_beside_them_and_ask_nobody_else() 
     alone = document([lab_result_of(looked_into())], "x")
     assert "<script src" not in alone
     assert "script-src 'unsafe-inline';" in alone
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_device_s_name_is_cut_at_any_width(width: int) -> None:
+    name = "0000:04:00.0/vfio"
+    shown = looked_into()
+    shown = shown.model_copy(update={"devices": [replace(device, name=name) for device in shown.devices]})
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(device_table(shown, width))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\u2026" not in stream.getvalue()
+    first = re.sub(r"\s", "", "".join(line[: len(line) - len(line.lstrip()) + 18].split("  ")[0] for line in lines[2:]))
+    assert name in first

@@ -53,7 +53,7 @@ def _parts(result: LabResult, width: int) -> Iterator[RenderableType]:
             table.add_row(one.resource, one.side or "both", format_duration(one.shorter_ms / 1e3), share)
         yield table
     yield Text("\nDevices", style="bold")
-    yield device_table(run)
+    yield device_table(run, width)
     if (drawn := switchover(result, width)) is not None:
         yield drawn
     yield Text()

@@ -254,12 +254,19 @@ _SAVES: Final = frozenset(wait.name.lower() for wait in (Wait.READ, Wait.SCAN, W
 _LOADS: Final = frozenset(wait.name.lower() for wait in (Wait.WRITE, Wait.PRECOPIED, Wait.LOAD_CONFIG))
 
 
-def device_table(run: RunResult) -> Table:
+def device_table(run: RunResult, width: int) -> Table:
+    """A row a device. Names differ at their ends, so none is cut, but goes on in the next line.
+
+    Arguments:
+        width: how many columns there are; from 80 on no other word is broken.
+    """
     table = plain_table()
     head, rows = device_rows(run)
     for at, heading in enumerate(head):
         number = any(row[at][1] == "number" for row in rows)
-        table.add_column(heading, justify="right" if number else "left")
+        words = [word for text in (heading, *(row[at][0] for row in rows)) for word in text.split()]
+        longest = min(8, max(map(len, words), default=0)) if at and width >= 80 else 0
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", min_width=longest)
     for row in rows:
         table.add_row(*(Text(text, style="bold red" if kind == "bad" else "") for text, kind in row))
     return table
