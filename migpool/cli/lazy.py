@@ -104,14 +104,14 @@ def _imported(name: str, target: str) -> Any:
     if isinstance(found, typer.Typer):
         made = get_group(found)
         made.name = name
-        for command in made.commands.values():
-            command.help = _flowing(command.help)
+        for one in made.commands.values():
+            one.help = _flowing(one.help)
         return made
     alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
     alone.command(name)(found)
-    made = get_command(alone)
-    made.help = _flowing(made.help)
-    return made
+    command = get_command(alone)
+    command.help = _flowing(command.help)
+    return command
 
 
 def _flowing(text: str | None) -> str:
