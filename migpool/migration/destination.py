@@ -38,9 +38,9 @@ from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
-from migpool.transport.accept import Connections
+from migpool.transport.accept import BACKLOG, Arrivals, accept_all
 from migpool.transport.address import Address
-from migpool.transport.arrivals import BACKLOG, Arrivals, accept_all
+from migpool.transport.connections import Connections
 from migpool.transport.credentials import credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import MAIN_READ_SIZE, prepare, read_some, send_all, shut

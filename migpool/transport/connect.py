@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from migpool.errors import PeerError
-from migpool.transport.accept import took
 from migpool.transport.address import Address
+from migpool.transport.connections import took
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle, connect, send_all

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
-from migpool.transport.accept import Connections, Stranger
+from migpool.transport.accept import BACKLOG, HESITATION, MOST, TICK, Arrivals, accept_all
 from migpool.transport.address import Address
-from migpool.transport.arrivals import BACKLOG, HESITATION, MOST, TICK, Arrivals, accept_all
+from migpool.transport.connections import Connections, Stranger
 from migpool.transport.listener import listen
 from migpool.transport.sockets import Idle, connect, prepare
 from migpool.wire.configuration import Configuration, configuration

@@ -14,9 +14,9 @@ import pytest
 
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, TimeLimitExceeded, UsageError
-from migpool.transport.accept import took
 from migpool.transport.address import Address
 from migpool.transport.channel_group import ChannelGroup
+from migpool.transport.connections import took
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare, read_exactly, read_some, send_all
 from tests.support.pool_gates import until_blocked

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import PeerGone
-from migpool.transport import arrivals
-from migpool.transport.accept import Connections
+from migpool.transport import accept
+from migpool.transport.accept import BACKLOG, HESITATION, accept_all
 from migpool.transport.address import Address
-from migpool.transport.arrivals import BACKLOG, HESITATION, accept_all
+from migpool.transport.connections import Connections
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
@@ -113,7 +113,7 @@ def is_closed(sock: socket.socket) -> bool:
 def test_a_stranger_is_closed_and_noted_and_the_source_taken(
     door: Door, monkeypatch: pytest.MonkeyPatch, proven: bool, first: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(arrivals, "HANDSHAKE", 0.5 if first == CLIENT_HELLO else LIMIT)
+    monkeypatch.setattr(accept, "HANDSHAKE", 0.5 if first == CLIENT_HELLO else LIMIT)
     stranger = door.proven(first) if proven else door.plain(first)
     assert is_closed(stranger)
     for first in (initial_packet(0), header(), initial_packet(1)):
@@ -126,7 +126,7 @@ def test_a_stranger_is_closed_and_noted_and_the_source_taken(
 def test_of_too_many_those_that_are_not_proven_give_way(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "MOST", 4)
+    monkeypatch.setattr(accept, "MOST", 4)
     with contextlib.ExitStack() as stack:
         door = Door(tmp_path / "s", certificates, stack, silence=LIMIT)
         main = door.proven(b"")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from migpool.errors import Cancelled, PeerError, PeerGone, TimeLimitExceeded
-from migpool.transport.accept import took
+from migpool.transport.accept import TICK
 from migpool.transport.address import Address
-from migpool.transport.arrivals import TICK
+from migpool.transport.connections import took
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import MOST_BUFFERS, behind, connect

@@ -27,9 +27,9 @@ from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, Protoco
 from migpool.streams.file.file import StreamFile
 from migpool.streams.file.storedchannels import StoredMainChannel, StoredMultifdChannel
 from migpool.streams.file.storeddevices import StoredDevices
-from migpool.transport.accept import Connections
+from migpool.transport.accept import BACKLOG, TICK, Arrivals, accept_all
 from migpool.transport.address import Address
-from migpool.transport.arrivals import BACKLOG, TICK, Arrivals, accept_all
+from migpool.transport.connections import Connections
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import prepare, send_all

@@ -29,7 +29,7 @@ from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
-from migpool.transport.accept import TLS_HANDSHAKE
+from migpool.transport.connections import TLS_HANDSHAKE
 from migpool.transport.sockets import shut
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet

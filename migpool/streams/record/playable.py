@@ -17,7 +17,7 @@ from pathlib import Path
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.record.channels import DeviceKey, MainSummary, answers, packets, pages_beside, summarise
 from migpool.streams.record.index import Connection, Index, Role, load
-from migpool.transport.accept import TLS_HANDSHAKE
+from migpool.transport.connections import TLS_HANDSHAKE
 from migpool.wire.returnpath import Shut, SwitchoverAck
 
 

@@ -21,8 +21,8 @@ from migpool.streams.record.index import Role
 from migpool.streams.record.playable import Playable
 from migpool.streams.record.player import Player
 from migpool.streams.record.stage import Stage
-from migpool.transport.accept import took
 from migpool.transport.address import Address
+from migpool.transport.connections import took
 from migpool.transport.sockets import connect, prepare, shut
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.returnpath import ReturnPathReader
