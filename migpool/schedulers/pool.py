@@ -43,9 +43,13 @@ def start_workers(pool: WorkerPool, count: int) -> None:
     """Have ``pool`` start ``count`` workers, and wait until all of them run."""
     # Each worker waits for all the others, so that each of these tasks needs a worker of its own.
     ready = threading.Barrier(count + 1)
-    for _ in range(count):
-        pool.submit(ready.wait, START_LIMIT)
-    ready.wait(START_LIMIT)
+    try:
+        for _ in range(count):
+            pool.submit(ready.wait, START_LIMIT)
+        ready.wait(START_LIMIT)
+    except BaseException:
+        ready.abort()  # the migration ends meanwhile: those that came wait for nobody
+        raise
 
 
 class PoolScheduler(Scheduler):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,13 @@ from migpool.core.machine import Machine
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
+from migpool.errors import Cancelled
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
 from migpool.scenario.model_names import parse_model
 from migpool.schedulers import Setup
+from migpool.schedulers.pool import START_LIMIT, start_workers
+from migpool.workers.pool import WorkerPool
 from tests.support.rig import KIB, Pair, Scripted, contents
 
 LIMIT = 20.0
@@ -100,3 +105,24 @@ def test_the_report_says_which_threads_were_there_before_the_switchover(
     # the watch on the source.
     assert both["source"].threads_before == 2 + workers
     assert both["destination"].threads_before == 4 + workers
+
+
+class EndsMeanwhile(WorkerPool):
+    """Takes a task, and then no more, as a pool whose migration ends while its workers are started."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.futures: list[Future[object]] = []
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]
+        if self.futures:
+            raise Cancelled("the migration was cancelled")
+        self.futures.append(super().submit(fn, *args, **kwargs))
+        return self.futures[0]
+
+
+def test_a_worker_that_came_waits_for_nobody_once_the_migration_ends() -> None:
+    with EndsMeanwhile() as pool:
+        with pytest.raises(Cancelled):
+            start_workers(pool, 3)
+        assert isinstance(pool.futures[0].exception(START_LIMIT / 2), threading.BrokenBarrierError)
