@@ -222,12 +222,7 @@ def changed_state(subject: Subject) -> str:
                     f"{place_of(destination, NAME)}",
                     cause=NONE,
                 )
-            if ours == theirs:
-                raise Failure(
-                    f"{destination.idstr}: chunk {at} had come changed, and its fingerprint is the source's all the "
-                    f"same: make it a digest of all the state{place_of(destination, NAME)}",
-                    cause=SAME,
-                )
+            _must_differ(ours, theirs, destination, f"chunk {at}")
             told += 1
     if not refused + told:
         raise NotApplicable("no device has state in chunks that can be compared")
@@ -256,13 +251,8 @@ def changed_config(subject: Subject) -> str:
                 ours, theirs = source.fingerprint(), destination.fingerprint()
                 if ours is None or theirs is None:
                     continue
-                if ours == theirs:
-                    where = f"the {('first', 'second')[half]} half of its config, {len(changed)} bytes,"
-                    raise Failure(
-                        f"{destination.idstr}: {where} had come changed, and its fingerprint is the source's all the "
-                        f"same: make it a digest of all the state, the config's too{place_of(destination, NAME)}",
-                        cause=SAME,
-                    )
+                half_name = ("first", "second")[half]
+                _must_differ(ours, theirs, destination, f"the {half_name} half of its config, {len(changed)} bytes,")
                 told += 1
     if not refused + told:
         raise NotApplicable("no device has a config that can be compared")
@@ -270,6 +260,16 @@ def changed_config(subject: Subject) -> str:
 
 
 # ------------------------------------------------------------------ steps
+
+
+def _must_differ(ours: bytes, theirs: bytes, destination: Device, what: str) -> None:
+    """Raise a :class:`Failure` if the fingerprints do not tell that something had come changed."""
+    if ours == theirs:
+        raise Failure(
+            f"{destination.idstr}: {what} had come changed, and its fingerprint is the source's all the same: make it "
+            f"a digest of all the state, the config's too{place_of(destination, NAME)}",
+            cause=SAME,
+        )
 
 
 def directly(made: Callable[[], object]) -> object:
