@@ -14,7 +14,6 @@ from importlib.metadata import distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LIMIT = 180
 SHARED = (
@@ -42,12 +41,9 @@ def run(*words: str) -> str:
 
 
 def missing_files() -> list[str]:
-    """What git has in the packages and the installation has not."""
-    listed = subprocess.run(
-        ["git", "ls-files", "migpool", "migpool_plugins"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """What is to be in the packages, line by line in the file that is named, and is not in the installation."""
     there = {str(file) for file in distribution("migpool").files or ()}
-    return sorted(set(listed.stdout.split()) - there)
+    return sorted(set(Path(sys.argv[1]).read_text("utf-8").split()) - there)
 
 
 def main() -> None:
