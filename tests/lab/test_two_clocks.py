@@ -83,5 +83,5 @@ def test_the_downtime_between_two_clocks_is_that_of_the_one_clock_behind_both() 
     assert source.stopped < destination.running == source.running < source.ended
     found = run_result("pool", 1, 1, pair)
     assert (found.outcome, found.verified, found.clock) == ("completed", True, "exchanges")
-    assert found.downtime_ms == (source.running - source.stopped) / 1e6
+    assert found.downtime_ms == pytest.approx((source.running - source.stopped) / 1e6)
     assert sum(found.attribution.values()) == pytest.approx(found.downtime_ms)
