@@ -10,7 +10,7 @@ from typer.models import OptionInfo
 
 from migpool.cli.app import HELP, common
 from migpool.cli.invocation import ExitCode
-from tests.docs.reference import attribute_docstrings, command_rows, commands, names_of, paragraphs, parameters
+from tests.docs.reference import attribute_docstrings, command_rows, commands, marked, names_of, paragraphs, parameters
 
 MADE = "Made from the code by python -m tests.docs.reference."
 
@@ -45,7 +45,7 @@ def _command(name: str, function: Callable[..., object]) -> Iterator[str]:
     for number, part in enumerate(paragraphs(function)):
         if not part.startswith("[cyan]"):
             yield from ([".PP"] if number else [])
-            yield roff(re.sub(r"\[/?[a-z]*\]", "", " ".join(part.split())))
+            yield roff(marked(" ".join(part.split())))
     for what, default, told in command_rows(function):
         without = "" if default in ("", "required") else f" Default: {default.strip('`')}."
         yield ".TP"

@@ -37,7 +37,7 @@ def report(
 
       [cyan]migpool report now.json --before then.json[/]      what became of each model
     """
-    from migpool.lab.report.change import told
+    from migpool.lab.report.change import NOTHING, changes
     from migpool.lab.report.page.document import document, joined
     from migpool.lab.run.form import read_form
     from migpool.lab.run.result import LabResult
@@ -46,9 +46,8 @@ def report(
     read = [read_form(path, LabResult, "result", "--json") for path in results]
     earlier = None if before is None else read_form(before, LabResult, "result", "--json")
     if earlier is not None:
-        for line in told([(earlier, part) for part in joined(read)]) or [
-            "No model has completed runs in both results."
-        ]:
+        found = [str(change) for part in joined(read) for change in changes(earlier, part)]
+        for line in found or [NOTHING]:
             say(line)
     names = list(dict.fromkeys(result.scenario for result in read))
     write(output, document(read, f"migpool: {', '.join(names)}", earlier))

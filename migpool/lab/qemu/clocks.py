@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from migpool.errors import UsageError
 from migpool.lab.qemu.log import Event, SideLog, device_name
+from migpool.lab.run.clocks import standing
 from migpool.units import format_duration
 
 TOLERATED = 0.1
@@ -49,9 +50,7 @@ class Clocks:
         )
         if not self.ahead:
             return f"both logs' times as they are, which agree with what must have come first; {sure}"
-        way = "ahead of" if self.ahead > 0 else "behind"
-        by = format_duration(abs(self.ahead) / 1e9)
-        return f"the destination's is {by} {way} the source's, by what must have come first; {sure}"
+        return f"{standing(self.ahead)}, by what must have come first; {sure}"
 
 
 def align(source: SideLog, destination: SideLog) -> Clocks:

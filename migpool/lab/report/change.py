@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -48,6 +48,8 @@ class Change:
 
 HEADS = ("Model", "Downtime before", "Downtime after", "Threads", "Memory of budget")
 """Of a table of :meth:`Change.cells`."""
+NOTHING = "No model has completed runs in both results."
+"""What is said where there is no change to tell of."""
 
 
 def changes(before: LabResult, after: LabResult) -> list[Change]:
@@ -85,8 +87,3 @@ def _told(value: JsonValue) -> str:
 def _downtime(one: ModelSummary) -> str:
     spread = f" ({format_duration(one.least / 1e3)} to {format_duration(one.most / 1e3)})" if one.runs > 1 else ""
     return f"{format_duration((one.downtime or 0.0) / 1e3)}{spread}"
-
-
-def told(pairs: Sequence[tuple[LabResult, LabResult]]) -> list[str]:
-    """The sentences of all, a line each."""
-    return [str(change) for before, after in pairs for change in changes(before, after)]

@@ -34,11 +34,14 @@ class Clocks:
     exchanges: int
 
     def __str__(self) -> str:
-        way = "ahead of" if self.ahead >= 0 else "behind"
-        by, off = format_duration(abs(self.ahead) / 1e9), format_duration(self.uncertainty / 1e9)
-        return (
-            f"the destination's is {by} {way} the source's, at most {off} off, by {self.exchanges} messages and answers"
-        )
+        off = format_duration(self.uncertainty / 1e9)
+        return f"{standing(self.ahead)}, at most {off} off, by {self.exchanges} messages and answers"
+
+
+def standing(ahead: int) -> str:
+    """By how much the destination's clock is ahead of the source's, or behind it, in words; in nanoseconds."""
+    way = "ahead of" if ahead >= 0 else "behind"
+    return f"the destination's is {format_duration(abs(ahead) / 1e9)} {way} the source's"
 
 
 def relate(source: Sequence[Exchange], destination: Sequence[Exchange]) -> Clocks | None:

@@ -16,7 +16,7 @@ from string import Template
 
 from pydantic import JsonValue
 
-from migpool.lab.report.change import HEADS, changes, differences
+from migpool.lab.report.change import HEADS, NOTHING, changes, differences
 from migpool.lab.report.page.contents import contents
 from migpool.lab.report.summary import (
     ModelSummary,
@@ -118,7 +118,7 @@ def _beside(before: LabResult, after: LabResult) -> Iterator[str]:
     found = changes(before, after)
     yield '<section class="part"><p class="scenario">Before and after</p>'
     if not found:
-        yield '<h2 class="headline">No model has completed runs in both results.</h2></section>'
+        yield f'<h2 class="headline">{NOTHING}</h2></section>'
         return
     yield f'<h2 class="headline">{escape(str(found[0]))}</h2>'
     yield f'<p class="rest">{escape(" ".join(map(str, found[1:])))}</p>'
