@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from migpool.conformance.check import Check, check_of
-from migpool.conformance.devices import basics, calling, leftovers, locking, migrating, parts
+from migpool.conformance.devices import basics, calling, damage, leftovers, locking, migrating, parts
 from migpool.conformance.devices.subject import Subject
 from migpool.scenario.model_names import all_models, parse_model, parse_models
 
@@ -27,11 +27,11 @@ _CALLING: Final[Sequence[Callable[[Subject], str]]] = (
     calling.resumes,
     calling.out_of_order,
     calling.keeps_no_buffer,
-    calling.damaged_config,
-    calling.fingerprints,
-    calling.missing_state,
-    calling.changed_state,
-    calling.changed_config,
+    damage.damaged_config,
+    damage.fingerprints,
+    damage.missing_state,
+    damage.changed_state,
+    damage.changed_config,
     leftovers.gives_back,
     locking.config_locks,
     parts.part_tags,

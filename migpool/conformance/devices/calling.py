@@ -1,4 +1,4 @@
-"""Checks that call a device directly: the order of its chunks, what it keeps, damaged and missing state."""
+"""Checks that call a device directly: the order of its chunks, what it keeps; and the steps of all that do so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
 from migpool.core.calls import place_of
 from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
-from migpool.errors import BrokenDeviceError
 from migpool.flow.window import Reassembly
 from migpool.units import MIB
 
@@ -19,10 +18,6 @@ ABORT_LIMIT: Final = 2.0
 """Seconds in which a call must have ended after ``abort``."""
 WINDOWS: Final = (1, 2, 8)
 POISON: Final = b"\xa5"
-NAME: Final = "fingerprint"
-NONE: Final = "no fingerprint"
-SAME: Final = "a fingerprint that is always the same"
-"""Causes of several findings."""
 KEPT: Final = 64
 """How many buffers are looked at again later."""
 ENDLESS: Final = 64 * MIB
@@ -111,7 +106,7 @@ def keeps_no_buffer(subject: Subject) -> str:
                 part = bytearray(chunk.data)
                 load_one(destination, chunk.tag, memoryview(part))
                 _give_back(part, destination, "load_part" if tagged else "load_state", rooms)
-            _run(destination, config)
+            load_and_start(destination, config)
             _must_be_untouched(rooms, destination, "load_part" if tagged else "load_state")
             if source.fingerprint() != destination.fingerprint():
                 raise Failure(
@@ -124,152 +119,7 @@ def keeps_no_buffer(subject: Subject) -> str:
     return f"{moved} buffers, given back after each call"
 
 
-def damaged_config(subject: Subject) -> str:
-    """A config that is empty, cut, longer or changed is refused by a DeviceError, or taken; nothing else."""
-    damages: dict[str, Callable[[bytes], bytes]] = {
-        "an empty config": lambda _: b"",
-        "a config cut in half": lambda config: config[: len(config) // 2],
-        "a config with a byte too many": lambda config: config + b"\0",
-        "a config with its first byte changed": lambda config: (
-            bytes([config[0] ^ 0xFF]) + config[1:] if config else b""
-        ),
-    }
-    refused = tried = 0
-    for what, damage in damages.items():
-        with pairs_of(subject) as pairs:
-            for source, destination in pairs:
-                saved = save(source)
-                take_state(destination, saved)
-                tried += 1
-                refused += _refuses(what, lambda: destination.load_config(damage(saved.config)))  # noqa: B023
-    return f"{refused} of {tried} refused"
-
-
-def missing_state(subject: Subject) -> str:
-    """A device that lacks its last chunk must say so, at the config or at its start; its state cannot be right."""
-    with pairs_of(subject) as pairs:
-        for source, destination in pairs:
-            saved = save(source)
-            if not saved.chunks:
-                continue
-            destination.load_setup(saved.setup)
-            for chunk in saved.chunks[:-1]:
-                load_one(destination, chunk.tag, memoryview(chunk.data))
-            if not _refuses("a config before the last chunk", lambda: _run(destination, saved.config)):  # noqa: B023
-                ours, theirs = source.fingerprint(), destination.fingerprint()
-                if ours is None or ours == theirs:
-                    raise Failure(
-                        f"{destination.idstr}: it started without its last chunk and did not notice: "
-                        "check in load_config that all state has come, or give it a fingerprint"
-                        f"{place_of(destination, 'load_config')}",
-                        cause=NONE if ours is None else SAME,
-                    )
-                return "not refused, but its fingerprint tells"
-            return "refused"
-    raise NotApplicable("no device has state in chunks")
-
-
-def fingerprints(subject: Subject) -> str:
-    """A device with state has a fingerprint at both ends: else nobody can say that what arrived is what left."""
-    with pairs_of(subject) as pairs:
-        with_state = []
-        for source, destination in pairs:
-            saved = save(source)
-            take_state(destination, saved)
-            destination.load_config(saved.config)
-            if saved.chunks or saved.config:
-                with_state.append((source, destination))
-        for _, destination in pairs:
-            destination.wake()
-        for _, destination in reversed(pairs):
-            destination.start()
-        without = [one for pair in with_state for one in pair if one.fingerprint() is None]
-    if not without:
-        return f"{len(with_state)} compared"
-    names = ", ".join(dict.fromkeys(one.idstr for one in without))
-    if subject.comparable and any(one.comparable for one in without):
-        raise Failure(
-            f"{names}: state and no fingerprint, so that no migration of it is ever verified: return one, or say that "
-            f"there can be none (comparable = False in the class, --no-fingerprint here){place_of(without[0], NAME)}",
-            cause=NONE,
-        )
-    return f"not compared: {names} can have none"
-
-
-def changed_state(subject: Subject) -> str:
-    """A chunk whose bytes were all changed on the way must be noticed, by the device or by its fingerprint."""
-    refused = told = 0
-    with pairs_of(subject) as pairs:
-        for source, destination in pairs:
-            saved = save(source)
-            if not saved.chunks:
-                continue
-            at = len(saved.chunks) // 2
-            changed = Chunk(saved.chunks[at].tag, bytes(byte ^ 0xFF for byte in saved.chunks[at].data))
-            try:
-                take_state(destination, saved._replace(chunks=[*saved.chunks[:at], changed, *saved.chunks[at + 1 :]]))
-                _run(destination, saved.config)
-            except DeviceError:
-                refused += 1
-                continue
-            ours, theirs = source.fingerprint(), destination.fingerprint()
-            if (ours is None or theirs is None) and not (subject.comparable and destination.comparable):
-                continue
-            if ours is None or theirs is None:
-                raise Failure(
-                    f"{destination.idstr}: nobody noticed that chunk {at} had come changed, and it has no fingerprint: "
-                    "nothing proves that what arrived is what left; return a digest of the state in fingerprint"
-                    f"{place_of(destination, NAME)}",
-                    cause=NONE,
-                )
-            _must_differ(ours, theirs, destination, f"chunk {at}")
-            told += 1
-    if not refused + told:
-        raise NotApplicable("no device has state in chunks that can be compared")
-    return f"{refused} refused it, {told} fingerprints told"
-
-
-def changed_config(subject: Subject) -> str:
-    """A config of which one half was changed on the way must be noticed, by the device or by its fingerprint."""
-    refused = told = 0
-    for half in range(2):
-        with pairs_of(subject) as pairs:
-            for source, destination in pairs:
-                saved = save(source)
-                take_state(destination, saved)
-                middle = len(saved.config) // 2
-                kept, changed = saved.config[:middle], saved.config[middle:]
-                if half == 0:
-                    kept, changed = changed, kept
-                if not changed:
-                    continue
-                changed = bytes(byte ^ 0xFF for byte in changed)
-                config = changed + kept if half == 0 else kept + changed
-                if _refuses("a config changed on the way", lambda: destination.load_config(config)):  # noqa: B023
-                    refused += 1
-                    continue
-                ours, theirs = source.fingerprint(), destination.fingerprint()
-                if ours is None or theirs is None:
-                    continue
-                half_name = ("first", "second")[half]
-                _must_differ(ours, theirs, destination, f"the {half_name} half of its config, {len(changed)} bytes,")
-                told += 1
-    if not refused + told:
-        raise NotApplicable("no device has a config that can be compared")
-    return f"{refused} refused it, {told} fingerprints told"
-
-
 # ------------------------------------------------------------------ steps
-
-
-def _must_differ(ours: bytes, theirs: bytes, destination: Device, what: str) -> None:
-    """Raise a :class:`Failure` if the fingerprints do not tell that something had come changed."""
-    if ours == theirs:
-        raise Failure(
-            f"{destination.idstr}: {what} had come changed, and its fingerprint is the source's all the same: make it "
-            f"a digest of all the state, the config's too{place_of(destination, NAME)}",
-            cause=SAME,
-        )
 
 
 def directly(made: Callable[[], object]) -> object:
@@ -402,17 +252,7 @@ def _must_be_untouched(rooms: Sequence[bytearray], device: Device, method: str) 
         )
 
 
-def _refuses(what: str, call: Callable[[], None]) -> bool:
-    try:
-        call()
-    except BrokenDeviceError as error:
-        raise Failure(f"{what}: {error}") from error.__cause__
-    except DeviceError:
-        return True
-    return False
-
-
-def _run(device: Device, config: bytes) -> None:
+def load_and_start(device: Device, config: bytes) -> None:
     device.load_config(config)
     device.wake()
     device.start()
