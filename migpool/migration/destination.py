@@ -459,7 +459,8 @@ class Destination(Endpoint):
         # The end of a connection is how a failure of the source shows first; its own words say more.
         if not (self._accepted and self._return_path.extended and isinstance(error, PeerGone)):
             return error
-        with contextlib.suppress(MigpoolError):  # of what lies here unread, the last may be no more than half
+        # Of what lies here unread, the last may be no more than half; and the reader may have ended with an error.
+        with contextlib.suppress(Exception):
             while self._gave_up is None:
                 for item in self._reader.events():
                     if isinstance(item, Command) and item.kind is CommandKind.FAILED:

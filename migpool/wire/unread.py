@@ -164,7 +164,7 @@ class PushReader(Generic[E]):
         self._walk = walk
         self._need = Need(0, "input")
         self._ready: deque[E] = deque()
-        self._error: ProtocolError | None = None
+        self._error: Exception | None = None
 
     @property
     def offset(self) -> int:
@@ -195,7 +195,8 @@ class PushReader(Generic[E]):
         """The next event, or None if more input is needed for it.
 
         Raises:
-            ProtocolError: the bytes are not what the format allows. It is raised again by every later call.
+            ProtocolError: the bytes are not what the format allows. It is raised again by every later call, as is
+                whatever the reader's schema raises.
         """
         if self._ready:
             return self._ready.popleft()
@@ -245,7 +246,7 @@ class PushReader(Generic[E]):
                 return None
             try:
                 step = next(self._walk)
-            except ProtocolError as error:
+            except Exception as error:  # the schema's, too: what was being read is lost, and nothing after it can be
                 self._error = error
                 raise
             if not isinstance(step, Need):

@@ -138,6 +138,20 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("models", MODELS)
+def test_cancelled_while_a_section_is_being_read(tmp_path: Path, side: str, models: Models) -> None:
+    """The reader of the main channel ends within a device, and what the source said last stays unread behind it."""
+    source, destination = machines()
+    sent, got = cancelled(tmp_path, source, destination, destination[-1], "check_version", side, models=models)
+    ended = {"source": sent, "destination": got}
+    other = ended.pop("destination" if side == "source" else "source")
+    assert ended[side].outcome is State.CANCELLED
+    assert other.outcome is State.FAILED
+    assert "cancelled" in other.error
+    assert all(device.running for device in source)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_peer_that_stands_still_is_given_up_within_the_limit(tmp_path: Path, side: str) -> None:
     """A device that blocks without end stands for a process that was stopped."""
     source, destination = machines()

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DATA", "LONG", "ROOT"]
+__all__ = ["DATA", "LONG", "PROFILE", "ROOT"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout: in ``PYTHONPATH`` or the working directory of a process that imports ``tests``."""
 DATA: Final = ROOT / "tests" / "data"
-LONG: Final = os.environ.get("TESTS_PROFILE", "short") == "long"
-"""Whether properties get many examples, and what is repeated is repeated often: ``TESTS_PROFILE=long``, as in CI."""
+PROFILE: Final = os.environ.get("TESTS_PROFILE", "short")
+"""``short``; ``long``, as in CI; or ``search``, as long as that and with examples that are new in every run."""
+LONG: Final = PROFILE != "short"
+"""Whether properties get many examples, and what is repeated is repeated often."""
