@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LIMIT = 5.0
 SHORT_EXAMPLES, LONG_EXAMPLES = 30, 150
 
-# How long an example takes says more of what else the machine does than of the code. Every change is asked the same; what
-# nobody has looked for yet is found by "search".
+# How long an example takes says more of what else the machine does than of the code. Every change is asked the same;
+# what nobody has looked for yet is found by "search".
 settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=LONG_EXAMPLES)
