@@ -127,8 +127,8 @@ def _fuzz(name: str, seconds: int, runs: int) -> int:
     for seed in SEEDS[name]():
         (seeds / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed[:LONGEST])
     options = [
-        *(f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={LONGEST}", "-rss_limit_mb=1024", "-print_final_stats=0"),
-        *("-timeout=20", "-verbosity=0", f"-artifact_prefix={found}/{name}-"),
+        *(f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={LONGEST}", "-rss_limit_mb=1024"),
+        *("-timeout=20", "-verbosity=0", "-print_final_stats=0", f"-artifact_prefix={found}/{name}-"),
     ]
     counted = counter(name)
 
