@@ -41,7 +41,7 @@ from migpool.transport.connections import (
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
-from migpool.transport.tls import TlsSocket, is_unread
+from migpool.transport.tls import TlsSocket, is_unread, readable
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.stream import MAIN_MAGIC_SIZE, header
 
@@ -264,7 +264,7 @@ class Arrivals:
         for sock, guest in list(self._guests.items()):
             # Where a source has begun, a silent connection may be its main channel.
             waits = self._connections.begun and not self._connections.complete and guest.proven and not guest.said
-            if guest.late and not waits:
+            if guest.late and not waits and not readable(sock):  # this end itself may have been late
                 self._forget(sock, close=True)
                 self._noted(f"a connection {guest}: closed")
 

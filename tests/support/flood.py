@@ -126,7 +126,7 @@ def migrate(count: int, model: str, scratch: Path, *, rate: int = RATE) -> Migra
                 timeout=5 * count + 60,
                 check=False,
             )
-            assert sent.returncode == 0, sent.stderr[-2000:]
+            assert sent.returncode == 0, f"{sent.stderr[-2000:]} at the destination: {log.read_text()[-4000:]}"
             assert destination.wait(60) == 0, log.read_text()[-2000:]
         finally:
             destination.kill()
