@@ -343,8 +343,17 @@ def look(sock: socket.socket) -> None:
         sock.look()
     elif readable(sock):
         with contextlib.suppress(OSError):
-            if sock.recv(2, socket.MSG_PEEK) == _NO_TLS[:2]:
-                raise Untrusted("the destination uses TLS: give --tls here, too")
+            check_plain(sock.recv(2, socket.MSG_PEEK))
+
+
+def check_plain(first: bytes | bytearray | memoryview) -> None:
+    """See what a destination says first on a connection that is not encrypted.
+
+    Raises:
+        Untrusted: it is that it wants TLS.
+    """
+    if first[:2] == _NO_TLS[:2]:
+        raise Untrusted("the destination uses TLS: give --tls here, too")
 
 
 def readable(sock: socket.socket, seconds: float = 0) -> bool:
