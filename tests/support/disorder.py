@@ -65,10 +65,10 @@ class Disorder:
                 held = list(others)[2] if self._holds and len(others) > 2 else None
                 able = [sock for sock in ready if sock is not held] or ready
                 if able:
-                    sock = self._dice.choice(able)
-                    assert isinstance(sock, socket.socket)
-                    if not self._pass_on(sock, others[sock]):
-                        selector.unregister(sock)
+                    chosen = self._dice.choice(able)
+                    assert isinstance(chosen, socket.socket)
+                    if not self._pass_on(chosen, others[chosen]):
+                        selector.unregister(chosen)
 
     def _pass_on(self, sock: socket.socket, other: socket.socket) -> bool:
         """Pass a piece on; whether more may follow."""
