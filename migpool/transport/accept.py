@@ -383,9 +383,10 @@ class _Suspects:
             MigpoolError: it is a source's that cannot be taken.
         """
         connections = self._connections
-        for main in list(self._refused):
+        self._refused = {main: error for main, error in self._refused.items() if connections.is_main(main)}
+        for main, error in self._refused.items():
             if has_ended(main) and connections.mains == 1:
-                raise self._refused[main]  # as a source does
+                raise error  # as a source does
         for sock in connections.late():
             if connections.is_main(sock):
                 self._let_go(sock, connections.fault(sock, unclear))

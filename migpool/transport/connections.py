@@ -21,7 +21,7 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -176,11 +176,11 @@ class Connections:
         if self.complete:
             raise Stranger(f"a connection was closed that says it is the {what}, which the migration under way has")
 
-    def _choose(self, anywhere: bool = False) -> None:
+    def _choose(self, late: Collection[socket.socket] = ()) -> None:
         """See whether a main channel and multifd channels belong together: by their number, else the last that came.
 
         Arguments:
-            anywhere: take a main channel without a uuid together with channels from other addresses.
+            late: main channels that are taken, without a uuid, together with channels from other addresses.
         """
         if self.complete:
             return
@@ -192,7 +192,7 @@ class Connections:
                 found = [group[number] for number in range(self.count) if number in group]
                 if len(found) < self.count or own not in (None, uuid):
                     continue
-                if own is None and not anywhere and any(not self._together(sock, one) for one in found):
+                if own is None and sock not in late and any(not self._together(sock, one) for one in found):
                     continue
                 self.main, self.uuid, self.complete = sock, uuid, True
                 self._close_others()
@@ -226,7 +226,7 @@ class Connections:
                     kept.until, kept.hastened = min(kept.until, now + GONE), True
         found = [sock for sock in (*self._mains, *self._all()) if now >= self._kept[sock].until]
         if found:
-            self._choose(anywhere=True)
+            self._choose(found)
         return [] if self.complete else list(dict.fromkeys(found))
 
     def fault(self, main: socket.socket, unclear: int) -> MigpoolError | None:

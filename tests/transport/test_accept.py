@@ -101,6 +101,15 @@ def test_connections_are_told_apart_by_their_first_bytes(door: Door) -> None:
     assert door.noted == []
 
 
+def test_who_has_spoken_is_heard_however_late_this_end_is(door: Door) -> None:
+    """All that a source said came while nobody here had a processor."""
+    for first in SOURCE:
+        door.say(first)
+    found, _ = door.accept(silence=-1.0)
+    assert is_whole(found)
+    assert door.noted == []
+
+
 STRANGERS = [
     pytest.param({"first": b"", "close": True}, "without a byte", id="a health check"),
     pytest.param({"first": b"", "reset": True}, "without a byte", id="a port scan"),

@@ -224,6 +224,22 @@ def test_who_goes_when_it_is_told_is_a_source_that_cannot_be_taken(port: Port, s
     assert port.told == [str(raised.value)]
 
 
+def test_who_was_told_and_then_had_to_give_way_is_forgotten(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST", 3)
+    port.say(WHOLE_OTHERS)
+    port.start(limit=0.1)
+    deadline = time.monotonic() + LIMIT
+    while not port.told:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    port.be_patient()
+    for number in range(3):
+        port.say(initial_packet(number, bytes([number]) * 16))
+    for first in SOURCE:
+        port.say(first)
+    assert port.found().said == MAIN
+
+
 def test_one_that_was_cancelled_on_the_way_is_let_go(port: Port) -> None:
     for first in (WHOLE_OTHERS, initial_packet(0, OTHERS)):
         port.say(first).close()
