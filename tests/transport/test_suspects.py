@@ -151,6 +151,7 @@ class Port:
         assert not self._thread.is_alive()
         if self._failed is not None:
             raise self._failed
+        assert self.connections.complete
         return self.connections
 
     def _accept(self) -> None:
