@@ -383,6 +383,8 @@ class _Suspects:
             MigpoolError: it is a source's that cannot be taken.
         """
         connections = self._connections
+        if connections.complete:
+            return
         self._refused = {main: error for main, error in self._refused.items() if connections.is_main(main)}
         for main, error in self._refused.items():
             if has_ended(main) and connections.mains == 1:

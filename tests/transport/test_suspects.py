@@ -114,7 +114,7 @@ class Port:
         self.noted: list[str] = []
         self.told: list[str] = []
         self.connections = Connections(2, noted=self.noted.append)
-        self._failed: MigpoolError | None = None
+        self._failed: Exception | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._accept)
         self._limit = LIMIT
@@ -167,7 +167,7 @@ class Port:
                 silence=LIMIT,
                 refuse=lambda _main, _said, error: self.told.append(str(error)),
             )
-        except MigpoolError as error:
+        except Exception as error:  # noqa: BLE001 -- raised again where it is waited for
             self._failed = error
 
     def _check(self) -> None:
