@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import MigpoolError, PeerGone, TimeLimitExceeded, Untrusted
+from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
 from migpool.transport.connections import (
     GONE,
     MAIN_KEPT,
@@ -35,12 +35,12 @@ from migpool.transport.connections import (
     Connections,
     Stranger,
     address_of,
-    has_ended,
     one_of_most,
 )
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
+from migpool.transport.suspects import Refuse, Suspects
 from migpool.transport.tls import TlsSocket, is_unread, readable
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.stream import MAIN_MAGIC_SIZE, header
@@ -58,8 +58,6 @@ SETTLING: Final = 0.2
 """Seconds without a new connection after which a source is taken to have opened all of them."""
 SILENT: Final = "a connection was closed without a byte, as health checks do: ignored"
 _AT_ONCE: Final = 64
-Refuse = Callable[[socket.socket, bytes, MigpoolError], object]
-"""Tells a source why it is not taken: its main channel, what was read of it, the reason."""
 
 
 class Notes:
@@ -346,7 +344,7 @@ def accept_all(
     arrivals = Arrivals(listener, connections, prepare, stack, silence, credentials, anybody)
     known = credentials is not None or (listener.family == socket.AF_UNIX and not anybody)
     connections.limit = limit
-    suspects = _Suspects(connections, refuse, known=known)
+    suspects = Suspects(connections, refuse, known=known)
     first = time.monotonic() + first_limit
     while not connections.complete:
         check()
@@ -357,61 +355,6 @@ def accept_all(
         connections.drop_ended()
         suspects.look(arrivals.unclear)
     return arrivals
-
-
-class _Suspects:
-    """Those that have begun as a source does, and are not whole in their time.
-
-    Arguments:
-        known: whether only those can connect that this end trusts.
-
-    Attributes:
-        last: what was wrong with the last one.
-    """
-
-    def __init__(self, connections: Connections, refuse: Refuse | None, *, known: bool) -> None:
-        self._connections = connections
-        self._refuse = refuse
-        self._known = known
-        self._refused: dict[socket.socket, MigpoolError] = {}
-        self.last = ""
-
-    def look(self, unclear: int) -> None:
-        """Let go whose time is over.
-
-        Raises:
-            MigpoolError: it is a source's that cannot be taken.
-        """
-        connections = self._connections
-        if connections.complete:
-            return
-        self._refused = {main: error for main, error in self._refused.items() if connections.is_main(main)}
-        for main, error in self._refused.items():
-            if has_ended(main) and connections.mains == 1:
-                raise error  # as a source does
-        for sock in connections.late():
-            if connections.is_main(sock):
-                self._let_go(sock, connections.fault(sock, unclear))
-            elif sock.fileno() >= 0:
-                connections.drop(sock, "a connection that begins as a source's does was closed: no others of its came")
-
-    def _let_go(self, main: socket.socket, error: MigpoolError | None) -> None:
-        connections = self._connections
-        if error is None:
-            connections.drop(
-                main, "a main channel was closed that ended before any multifd channel of its came: ignored"
-            )
-            return
-        if self._known:
-            raise error
-        if self._refuse is not None and main not in self._refused and not has_ended(main):
-            self._refuse(main, connections.said, error)
-            self._refused[main] = error
-            connections.give(main, GONE)
-            return
-        error = self._refused.pop(main, error)
-        self.last = f"; the last one to begin: {error}"
-        connections.drop(main, f"a connection that begins as a source's does was closed: {error}")
 
 
 def _owner(listener: socket.socket) -> int | None:
