@@ -1,6 +1,6 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
-# make soak    a thousand migrations in a row, in one pair of processes
+# make soak    a thousand migrations in a row, in a few pairs of processes, and two hundred while strangers flood the port
 # make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;

@@ -25,6 +25,7 @@ CONFIGURATION: Final = 0x07
 PAGE_BITS: Final = "configuration/target-page-bits"
 CAPABILITIES: Final = "configuration/capabilities"
 UUID: Final = "configuration/uuid"
+BEHIND: Final = "item after the configuration"
 
 _HEAD = struct.Struct(">BI")
 _U32 = struct.Struct(">I")
@@ -141,9 +142,26 @@ def uuid_within(begin: bytes) -> bytes | None:
     return behind[:16] if mark and len(behind) >= 16 else None
 
 
+def is_whole(begin: bytes) -> bool:
+    """Whether a configuration is there to its end, or something else is; one that cannot be read counts as there.
+
+    Arguments:
+        begin: what comes behind the header of a main channel. What is cut just between two parts counts as whole.
+    """
+    if not begin or begin[0] != CONFIGURATION:
+        return bool(begin)
+    unread = Unread()
+    unread.feed(begin)
+    try:
+        need = next(read_configuration(unread), None)
+    except ProtocolError:
+        return True
+    return need is None or need.item == BEHIND
+
+
 def _at_subsection(unread: Unread) -> Steps[bool]:
     if not unread.available:
-        yield Need(1, "item after the configuration")
+        yield Need(1, BEHIND)
     return unread.peek(1)[0] == SUBSECTION
 
 
