@@ -106,12 +106,12 @@ def main() -> None:
         print(f"{name}: median {middle:.2f} ms, middle half {low:.2f} to {high:.2f}")  # noqa: T201
     ratios = [ours / alone for alone, ours in zip(times[False], times[True], strict=True)]
     of_pairs = median_interval(ratios)
-    medians, middle, low, high = (
+    medians, of_each, least, most = (
         f"{100 * (one - 1):+.1f}"
         for one in (median(times[True]) / median(times[False]), of_pairs.median, of_pairs.low, of_pairs.high)
     )
     print(  # noqa: T201
-        f"{pairs} pairs: {medians} % between the medians; within a pair {middle} % ({low} to {high}); "
+        f"{pairs} pairs: {medians} % between the medians; within a pair {of_each} % ({least} to {most}); "
         f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.1f}"
     )
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migpool.lab.qemu.explain import explain
-from tests.support.qemu_logs import Downtime, Threaded
+from tests.support.qemu_logs import Downtime, Threaded, real
 
 SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
 CULPRITS = (
@@ -87,6 +87,32 @@ def test_the_first_sentence_names_the_one_culprit(
     assert run.downtime_ms == pytest.approx(took / 1e3, abs=0.2)  # so far can shifted clocks be off
     assert re.match(said, run.analysis.why), (run.analysis.why, run.attribution)
     assert len(run.analysis.why) < 200
+
+
+@given(size=st.integers(20_000, 400_000), share=st.sampled_from([0.0, 0.02, 0.2, 0.35, 0.65, 0.8, 0.95]))
+def test_what_may_be_the_tracing_itself_is_never_told_for_sure(
+    tmp_path_factory: pytest.TempPathFactory, size: int, share: float
+) -> None:
+    """A device that is slow to load, of which a share is the lines that are written meanwhile."""
+    each = int(size * share / 600)
+    downtime = Downtime([*SMALL, ("0000:01:00.0/slow", 50, size)], told={"0000:01:00.0/slow": (600, each)})
+    source, destination, took = downtime.logs(tmp_path_factory.mktemp("logs"))
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    why, traced = run.analysis.why, 600 * each
+    tracing = [one for one in run.analysis.resources if one.resource == "the trace's own lines"]
+    assert sum(one.shorter_ms for one in tracing) == pytest.approx(traced / 1e3, rel=0.06, abs=0.1)  # and of all others
+    assert why.startswith("the lines of the trace themselves") is (share > 0.5)
+    assert why.startswith("0000:01:00.0/slow takes") is (share < 0.5)
+    assert ("Not sure: at least" in why) is (traced > 0.1 * took and share < 0.5)
+    assert any("are the tracing itself" in line for line in run.remarks) is (traced > 0.1 * took)
+
+
+@pytest.mark.parametrize("name", ["vfio-2", "vfio-2-off"])
+def test_of_a_nested_machine_whose_every_line_was_traced_the_tracing_is_named(name: str) -> None:
+    (run,) = explain(*real(name)).result.runs
+    assert run.analysis is not None
+    assert run.analysis.why.startswith("the lines of the trace themselves")
 
 
 def test_what_one_device_less_would_save_is_what_it_saves(tmp_path: Path) -> None:

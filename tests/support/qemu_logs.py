@@ -81,6 +81,7 @@ class Downtime:
         tail: from the last device's load to the end of loading.
         channel: how long the end of the round waits for channel 0.
         views: of some devices' loads, how many flat views they begin with, and how long each takes.
+        told: of some devices' loads, how many lines are written meanwhile, and how long each takes.
     """
 
     devices: Sequence[tuple[str, int, int]]
@@ -91,6 +92,7 @@ class Downtime:
     tail: int = 50
     channel: int = 0
     views: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    told: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ahead: int = 0
     dated: bool = False
 
@@ -128,6 +130,9 @@ class Downtime:
             count, each = self.views.get(name, (0, 0))
             for view in range(count):
                 theirs.say(at + view * each, f"flatview_new 0x{number:x} (root 0x{view:x})")
+            lines, takes = self.told.get(name, (0, 0))
+            for line in range(lines):
+                theirs.say(at + line * takes, "vmstate_load part")
             at += load
             theirs.say(at, f"vmstate_downtime_load type={kind} idstr={name} instance_id=0 downtime={load}")
         theirs.say(at, "qemu_loadvm_state_post_main 0")
