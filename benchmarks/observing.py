@@ -3,6 +3,8 @@
 One source migrates to one fresh destination after the other, and runs on after each: so both of a pair are of the same
 QEMU. The downtime is from the source's STOP to the destination's RESUME, whose times QEMU tells without any
 tracepoint. A ratio is taken within a pair, every second one in the opposite order: load from outside falls on both.
+Processor time is that of both QEMUs from before the migration to after it: on a busy host it says what a downtime
+does not.
 Run as ``python -m benchmarks.observing [PAIRS] [--all]``; needs QEMU.
 """
 
@@ -15,7 +17,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import Final
 
 from migpool.experiments.verdict import median_interval
@@ -44,8 +46,8 @@ class Observing:
         self._directory, self._options, self._number = directory, options, 0
         self.source = _machine(directory, "source")
 
-    def downtime(self, *, observed: bool) -> float:
-        """Milliseconds of one migration."""
+    def migrate(self, *, observed: bool) -> tuple[float, float]:
+        """Milliseconds of one migration: its downtime, and the processor time of both QEMUs."""
         began = time.monotonic()
         self._number += 1
         side = f"destination{self._number}"
@@ -58,15 +60,17 @@ class Observing:
             if observing is not None:
                 stack.callback(observing.kill)  # whatever fails, nothing is waited for
             time.sleep(max(0.0, began + SETTLED - time.monotonic()))
+            before = self.source.cpu_time + destination.cpu_time
             self.source.execute("migrate", {"uri": uri})
             for qemu in (self.source, destination):
                 assert qemu.wait_for_status("completed", "failed", limit=LIMIT) == "completed"
+            spent = self.source.cpu_time + destination.cpu_time - before
             if observing is not None:
                 _, said = observing.communicate(timeout=LIMIT)
                 assert observing.returncode == 0, said
             found = (destination.time_of("RESUME") - self.source.time_of("STOP")) / 1e3
         self.source.execute("cont")
-        return found
+        return found, spent * 1e3
 
     def _observe(self, side: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "migpool", "observe", *self._options]
@@ -89,31 +93,31 @@ def main() -> None:
     words = sys.argv[1:]
     options = [word for word in words if word.startswith("-")]
     pairs = next((int(word) for word in words if word.isdecimal()), 30)
-    times: dict[bool, list[float]] = {False: [], True: []}
+    alone: list[tuple[float, float]] = []
+    watched: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as name:
         observing = Observing(Path(name), options)
         with observing.source as source:
             set_up(source, channels=0, capabilities=["return-path"])
             time.sleep(BOOTED)
-            for observed in times:  # what a first time costs
-                observing.downtime(observed=observed)
+            for observed in (False, True):  # what a first time costs
+                observing.migrate(observed=observed)
             for pair in range(pairs):
                 for observed in (False, True) if pair % 2 else (True, False):
-                    times[observed].append(observing.downtime(observed=observed))
-                print(f"{pair}: alone {times[False][-1]:.2f} ms, observed {times[True][-1]:.2f} ms", flush=True)  # noqa: T201
-    for observed, name in ((False, "alone"), (True, " ".join(["observed", *options]))):
-        low, middle, high = quantiles(times[observed], n=4)
-        print(f"{name}: median {middle:.2f} ms, middle half {low:.2f} to {high:.2f}")  # noqa: T201
-    ratios = [ours / alone for alone, ours in zip(times[False], times[True], strict=True)]
-    of_pairs = median_interval(ratios)
-    medians, of_each, least, most = (
-        f"{100 * (one - 1):+.1f}"
-        for one in (median(times[True]) / median(times[False]), of_pairs.median, of_pairs.low, of_pairs.high)
-    )
-    print(  # noqa: T201
-        f"{pairs} pairs: {medians} % between the medians; within a pair {of_each} % ({least} to {most}); "
-        f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.1f}"
-    )
+                    (watched if observed else alone).append(observing.migrate(observed=observed))
+                print(f"{pair}: alone {alone[-1][0]:.2f} ms, observed {watched[-1][0]:.2f} ms", flush=True)  # noqa: T201
+    for at, what in enumerate(("downtime", "processor time of both QEMUs")):
+        print(f"{what}: {_compared([one[at] for one in alone], [one[at] for one in watched])}")  # noqa: T201
+    print(f"{' '.join(['observe', *options])}: {os.cpu_count()} processors, load {os.getloadavg()[1]:.1f}")  # noqa: T201
+
+
+def _compared(alone: list[float], watched: list[float]) -> str:
+    """Both medians, and where that of the ratios within the pairs lies."""
+    ratios = median_interval([ours / own for own, ours in zip(alone, watched, strict=True)])
+    low, middle, high = (f"{100 * (one - 1):+.1f}" for one in (ratios.low, ratios.median, ratios.high))
+    quarters = [quantiles(times, n=4) for times in (alone, watched)]
+    said = (f"{half:.2f} ms (middle half {first:.2f} to {last:.2f})" for first, half, last in quarters)
+    return f"{' alone, '.join(said)} observed; within a pair {middle} % ({low} to {high})"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from migpool.lab.qemu.explain import explain
+from migpool.lab.report.explained import render_explained
+from migpool.lab.report.table import device_times
 from tests.support.qemu_logs import Downtime, Threaded, real
 
 SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
@@ -186,6 +190,14 @@ def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Pa
     assert run.analysis.why.startswith("configs of VFIO devices wait for the big lock. Without that: ")
     lock = next(one for one in run.analysis.resources if one.resource == "big lock")
     assert lock.shorter_ms == pytest.approx(210, abs=1)
+    names = [f"0000:0{number}:00.0/vfio" for number in range(1, 5)]
+    times = device_times(run.analysis, run.devices)
+    assert [times[name].held for name in names] == [{names[-1]: pytest.approx(70, abs=1)}] * 3 + [{}]
+    assert [times[name].path for name in names] == pytest.approx([70] * 4, abs=3)
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(render_explained(explain(source, destination).result, 120))
+    assert f"{names[1]} held it, {names[-1]} waited" in shown.getvalue()
+    assert "Waited for its lock" in shown.getvalue()
 
 
 @pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])

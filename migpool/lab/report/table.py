@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TextIO, TypeAlias
 
 from rich import box
@@ -18,6 +18,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from migpool.core.effects import Wait
+from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.report.summary import ModelSummary, answer, foundations, some_of, summarize
 from migpool.lab.run.result import AnalysisResult, LabResult, RunResult
 from migpool.migration.report import DeviceReport
@@ -175,23 +176,37 @@ LEAST = 0.05
 """Milliseconds on the critical path from which on a device that is not iterable has a row."""
 
 
+MOST_WAITERS: Final = 2
+"""How many devices are named that waited for another's lock."""
+
+
 @dataclass(slots=True)
 class DeviceTimes:
     """What a device took in a run, in milliseconds.
 
     Attributes:
-        path: on the critical path.
+        path: on the critical path; what another device waited there for a lock that this one held is this one's.
         saved: at the source, in reads and in saving its config.
         loaded: at the destination, in writes and in loading its config.
+        held: how much of ``path`` which device waited for.
     """
 
     path: float = 0.0
     saved: float = 0.0
     loaded: float = 0.0
+    held: dict[str, float] = field(default_factory=dict)
 
 
 def _time(milliseconds: float) -> Cell:
     return (format_duration(milliseconds / 1e3) if milliseconds else ""), "number"
+
+
+def _held(_: DeviceReport, times: DeviceTimes) -> Cell:
+    """Who waited for its lock."""
+    waiters = sorted(times.held, key=lambda name: -times.held[name])
+    said = [f"{name} {format_duration(times.held[name] / 1e3)}" for name in waiters[:MOST_WAITERS]]
+    more = len(waiters) - len(said)
+    return ", ".join([*said, *([f"{more} more"] if more else [])]), ""
 
 
 def _verified(told: DeviceReport, times: DeviceTimes) -> Cell:
@@ -208,6 +223,7 @@ COLUMNS: Mapping[str, Callable[[DeviceReport, DeviceTimes], Cell]] = {
     "Saved in": lambda _, times: _time(times.saved),
     "Loaded in": lambda _, times: _time(times.loaded),
     "On the critical path": lambda _, times: (format_duration(times.path / 1e3), "number"),
+    "Waited for its lock": _held,
     "Verified": _verified,
 }
 """By heading, what a cell says of what the sides reported of a device, and of its times."""
@@ -240,7 +256,12 @@ def device_times(analysis: AnalysisResult, devices: Sequence[DeviceReport]) -> d
     """What each device took, by name, as far as it was within the downtime."""
     times: defaultdict[str, DeviceTimes] = defaultdict(DeviceTimes)
     for link in analysis.path:
-        times[link.device].path += link.end_ms - link.begin_ms
+        spent = link.end_ms - link.begin_ms
+        held = link.kind == LOCK and link.behind
+        times[link.behind if held else link.device].path += spent
+        if held:
+            waited = times[link.behind].held
+            waited[link.device] = waited.get(link.device, 0.0) + spent
     for wait, slot, _, begin, end, _ in analysis.trace.source.spans:
         if wait in _SAVES and 0 <= slot < len(devices):
             times[devices[slot].name].saved += max(0, end - max(0, begin)) / 1e6
@@ -250,6 +271,7 @@ def device_times(analysis: AnalysisResult, devices: Sequence[DeviceReport]) -> d
     return times
 
 
+LOCK: Final = WAITS[Wait.LOCK].name
 _SAVES: Final = frozenset(wait.name.lower() for wait in (Wait.READ, Wait.SCAN, Wait.SAVE_CONFIG))
 _LOADS: Final = frozenset(wait.name.lower() for wait in (Wait.WRITE, Wait.PRECOPIED, Wait.LOAD_CONFIG))
 
