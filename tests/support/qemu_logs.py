@@ -81,6 +81,7 @@ class Downtime:
         tail: from the last device's load to the end of loading.
         channel: how long the end of the round waits for channel 0.
         views: of some devices' loads, how many flat views they begin with, and how long each takes.
+        pages: how many were dirty in the last rounds of RAM before the stop; none: the log does not say it.
         told: of some devices' loads, how many lines are written meanwhile, and how long each takes.
     """
 
@@ -92,6 +93,7 @@ class Downtime:
     tail: int = 50
     channel: int = 0
     views: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    pages: Sequence[int] = ()
     told: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ahead: int = 0
     dated: bool = False
@@ -104,6 +106,8 @@ class Downtime:
         theirs.say(-1010, "multifd_recv_unfill channel 0 packet_num 3 flags 0x0 next packet size 4096", 8)
         theirs.say(-1010, "loadvm_process_command_ping 0x1")
         ours.say(-1000, "source_return_path_thread_pong 0x1")
+        for number, pages in enumerate(self.pages):
+            ours.say(number - 900, f"migration_bitmap_sync_end dirty_pages {pages}")
         ours.say(0, "vmstate_downtime_checkpoint src-downtime-start")
         ours.say(self.stop, "vmstate_downtime_checkpoint src-vm-stopped")
         at = self.stop
