@@ -198,6 +198,7 @@ def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Pa
     Console(file=shown, width=120).print(render_explained(explain(source, destination).result, 120))
     assert f"{names[1]} held it, {names[-1]} waited" in shown.getvalue()
     assert "Waited for its lock" in shown.getvalue()
+    assert "Switchover   source.log and destination.log, a column is" in shown.getvalue()
 
 
 @pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])

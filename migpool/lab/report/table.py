@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TextIO, TypeAlias
+from typing import Final, Literal, TextIO, TypeAlias, cast
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -51,9 +51,10 @@ _THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)]
 
 def console_for(stream: TextIO) -> Console:
     """A console as wide as the terminal, or as ``COLUMNS`` says, or wide enough where neither is there."""
-    if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+    if stream.isatty():
         return _Console(file=stream)
-    return _Console(file=stream, width=PLAIN_WIDTH)
+    file = cast("TextIO", _Unpadded(stream))
+    return _Console(file=file, width=None if os.environ.get("COLUMNS", "").isdecimal() else PLAIN_WIDTH)
 
 
 class _Console(Console):
@@ -63,6 +64,22 @@ class _Console(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control or text.isprintable() else Segment(printable_lines(text), style)
+
+
+class _Unpadded:
+    """A stream in which no line ends in blanks: a table fills its last column with them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_PADDING.sub("", text))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+_PADDING: Final = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
 def plain_table(*headings: str) -> Table:
