@@ -15,7 +15,7 @@ from rich.console import Console
 from migpool.lab.qemu.explain import explain
 from migpool.lab.report.explained import render_explained
 from migpool.lab.report.table import device_times
-from tests.support.qemu_logs import Downtime, Threaded, real
+from tests.support.qemu_logs import Downtime, Log, Threaded, real
 
 SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
 CULPRITS = (
@@ -199,6 +199,37 @@ def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Pa
     assert f"{names[1]} held it, {names[-1]} waited" in shown.getvalue()
     assert "Waited for its lock" in shown.getvalue()
     assert "Switchover   source.log and destination.log, a column is" in shown.getvalue()
+
+
+def test_a_destination_that_is_held_up_after_it_was_behind_did_not_wait_for_the_source(tmp_path: Path) -> None:
+    """At 116 ms it has the last round of before the stop, reads on a moment later, and all that it reads is there."""
+    ours, theirs = Log(), Log()
+    ours.say(-900, "multifd_send_fill channel 0 packet_num 3 flags 0x0 next packet size 4096", 7)
+    theirs.say(-890, "multifd_recv_unfill channel 0 packet_num 3 flags 0x0 next packet size 4096", 8)
+    ours.say(0, "vmstate_downtime_checkpoint src-downtime-start")
+    ours.say(500, "vmstate_downtime_checkpoint src-vm-stopped")
+    ours.say(600, "vmstate_downtime_save type=iterable idstr=ram instance_id=0 downtime=100")
+    ours.say(600, "vmstate_downtime_checkpoint src-iterable-saved")
+    ours.say(700, "vmstate_downtime_save type=non-iterable idstr=first instance_id=0 downtime=100")
+    ours.say(117_000, "vmstate_downtime_save type=non-iterable idstr=second instance_id=0 downtime=116300")
+    ours.say(117_010, "vmstate_downtime_checkpoint src-non-iterable-saved")
+    theirs.say(-2000, "qemu_loadvm_state_section_startfull 1(ram) 0 4")
+    theirs.say(-800, "qemu_loadvm_state_section 2")
+    theirs.say(-799, "qemu_loadvm_state_section_partend 1")
+    theirs.say(-790, "multifd_recv_sync_main_wait iter 0")
+    theirs.say(116_000, "multifd_recv_sync_main packet num 18")
+    theirs.say(116_170, "qemu_loadvm_state_section 3")
+    theirs.say(116_300, "vmstate_downtime_load type=iterable idstr=ram instance_id=0 downtime=120")
+    for at, name, took in ((116_301, "first", 2700), (119_002, "second", 1000)):
+        theirs.say(at, "qemu_loadvm_state_section 4")
+        theirs.say(at + took, f"vmstate_downtime_load type=non-iterable idstr={name} instance_id=0 downtime={took}")
+    theirs.say(120_100, "vmstate_downtime_checkpoint dst-precopy-loadvm-completed")
+    theirs.say(120_500, "vmstate_downtime_checkpoint dst-precopy-bh-vm-started")
+    (run,) = explain(ours.write(tmp_path / "source.log"), theirs.write(tmp_path / "destination.log")).result.runs
+    assert run.analysis is not None
+    assert run.attribution["pre-copied"] == pytest.approx(116, abs=0.5)
+    assert "the source" not in run.analysis.why
+    assert run.analysis.why.startswith("no one thing. The largest part is pre-copied")  # the source was as slow
 
 
 @pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])

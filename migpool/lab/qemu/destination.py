@@ -65,7 +65,10 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     """
     pieces = [*states(log, "wake", "start"), *_loads(log, written), *_syncs(log)]
     pieces += _unread(log, pieces, begin, written)
-    main = Actor("destination", MAIN, partition(pieces, _phases(log, begin), begin, end))
+    heard = switched(log)
+    behind = max((one.end for one in pieces if one.kind == "pre-copied" and begin < one.end <= heard), default=heard)
+    loads = heard if _waits(behind, heard, begin, written) else behind
+    main = Actor("destination", MAIN, partition(pieces, _phases(log, begin, loads), begin, end))
     arrivals = {
         (log.device(event.said["name"]), int(event.said["index"])): event.time
         for event in log.events
@@ -73,7 +76,7 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     }
     completed = log.checkpoints.get("dst-precopy-loadvm-completed", end)
     last = max((event.time for event in log.own() if event.event in _LOADING and event.time <= completed), default=0)
-    return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), switched(log))
+    return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), heard)
 
 
 _LOADING = frozenset({"vmstate_downtime_load", "qemu_loadvm_state_post_main"})
@@ -88,13 +91,14 @@ def switched(log: SideLog) -> int:
     return first.time - int(first.said["took"]) * 1000 if first is not None else log.events[0].time
 
 
-def _phases(log: SideLog, begin: int) -> list[tuple[int, str]]:
+def _phases(log: SideLog, begin: int, loads: int) -> list[tuple[int, str]]:
+    """Of which kind is what nothing is said of; ``loads``: when what was sent after the stop began to be loaded."""
     points = log.checkpoints
     completed = next((time for point, time in points.items() if point.endswith("loadvm-completed")), None)
     entered = next((time for point, time in points.items() if point.endswith("bh-enter")), None)
     known = [
         (begin, "starved"),
-        (switched(log), "load config"),
+        (loads, "load config"),
         (completed if completed is not None else entered, "start"),
     ]
     return sorted(((time, kind) for time, kind in known if time is not None), key=lambda phase: phase[0])
