@@ -65,9 +65,8 @@ class Advised(BaseModel):
     """What is said of one downtime.
 
     Attributes:
-        why: what limits it.
+        why: what limits it; and why nothing is advised for the last round of RAM, if that is the largest part.
         advice: what is worth the most first; empty where nothing is worth a twentieth of the downtime.
-        unadvised: why nothing is advised for the last round of RAM, if that is the largest part; else empty.
         shares: where it went, in milliseconds; empty if that is not known.
         remarks: what it rests on.
     """
@@ -76,7 +75,6 @@ class Advised(BaseModel):
     downtime_ms: float
     why: str
     advice: list[Advice]
-    unadvised: str = ""
     shares: dict[str, float] = {}
     remarks: list[str] = []
 
@@ -88,8 +86,6 @@ class Advised(BaseModel):
         for number, one in enumerate(self.advice, 1):
             yield f"{number}. {one.do}"
             yield f"   {one.about}: {format_duration(one.worth_ms / 1e3)} at the most ({one.sure}: {SAYS[one.sure]})"
-        if self.unadvised:
-            yield self.unadvised
 
     def markdown(self) -> str:
         """For the report of a bug."""
@@ -99,8 +95,6 @@ class Advised(BaseModel):
             lines += [*markdown_table("| about | what to change | worth at the most | how sure |", rows), ""]
         else:
             lines += ["No change that the logs show would make it a twentieth shorter.", ""]
-        if self.unadvised:
-            lines += [self.unadvised, ""]
         if self.shares:
             rows_ = [(kind, format_duration(spent / 1e3)) for kind, spent in self.shares.items() if spent > 0]
             lines += [*markdown_table("| on the critical path | time |", rows_), ""]
@@ -113,13 +107,13 @@ def advise(found: Explained) -> Advised:
     assert run.analysis is not None
     downtime = run.downtime_ms or 0.0
     of_ram = ranked([*_of_ram(found, run.analysis), *_of_channels(run.analysis)], downtime)
+    silent = "" if of_ram else _no_advice(found, run.analysis)
     advice = [*of_ram, *_of_vfio(run, run.analysis), *_of_devices(run, run.analysis)]
     return Advised(
         schema=1,
         downtime_ms=downtime,
-        why=f"What limits it: {run.analysis.why}",
+        why=" ".join(filter(None, (f"What limits it: {run.analysis.why}", silent))),
         advice=ranked(advice, downtime),
-        unadvised="" if of_ram else _no_advice(found, run.analysis),
         shares=run.attribution,
         remarks=[*([f"Clocks: {run.clock}"] if run.clock else []), *run.remarks],
     )
