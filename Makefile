@@ -4,7 +4,8 @@
 # make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
-#              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
+#              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`;
+#              PAIRS=30: thirty pairs are explained instead of four
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make bench-compare BEFORE=commit  what became slower since, measured in turns; NOW=commit instead of the tree as it stands
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
@@ -41,9 +42,11 @@ PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 FUZZ_SECONDS ?= 60
 NESTED       ?=
+PAIRS        ?=
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
+export PAIRS
 
 .PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested iommufd browser model fuzz matrix freethreaded cluster release container lock audit clean help
 help:
