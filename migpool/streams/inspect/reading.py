@@ -54,8 +54,6 @@ class Inspection:
         known = opened.description()
         boundaries = Boundaries() if known is None else Boundaries(known[1], known[0])
         page_size = boundaries.page_size
-        if page_size is not None and (not 1 << 10 <= page_size <= 1 << 19 or page_size & (page_size - 1)):
-            page_size = None  # no page is of the size that is stated
         reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, stored=True, page_size=page_size)
         boundaries.reader = reader
         self._boundaries, self._reader = boundaries, reader
