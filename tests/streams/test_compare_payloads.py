@@ -50,6 +50,16 @@ def test_what_a_guest_may_write_is_no_difference_and_the_rest_is() -> None:
         assert next(differences(space, changed(space, at, space[at] ^ 0x10))).startswith(word)
 
 
+def test_all_of_a_bridges_own_capability_counts() -> None:
+    space = bytearray(256)
+    space[0x06], space[0x0E], space[0x34] = 0x10, 0x01, 0x90
+    space[0x90:0x98] = bytes.fromhex("0900200100000002")
+    for at in (0x93, 0x94, 0xAF):
+        [said] = differences(bytes(space), changed(bytes(space), at, space[at] ^ 0x10))
+        assert said.startswith("what a bridge reserves")
+    assert list(differences(bytes(space), changed(bytes(space), 0xB0, 0x10))) == []
+
+
 def test_a_stream_is_no_hazard_to_itself() -> None:
     assert list(payload_hazards(STREAM, DESCRIBED, STREAM, DESCRIBED)) == []
 

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migpool.wire.channelreader import ChannelReader, RamPacket
 from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.multifd import BYTES_PER_RAM_PACKET, SYNC, initial_packet
 from migpool.wire.pagesize import SIZES
 from migpool.wire.ram import RamBlock, RamPages, block_list, multifd_flush, pages, ram_section_end
+from migpool.wire.ramheader import RamPacketHeader, ram_header
 from migpool.wire.sections import Kind, SectionHead, head_bytes
 from migpool.wire.stream import StreamReader, eof, header
 from tests.support.inspections import inspect_pipe
@@ -49,7 +52,7 @@ def stream(size: int, payload: bytes, page_bits: int | None) -> bytes:
 def content(data: bytes, cuts: list[int]) -> list[tuple[str, int, bytes | None]]:
     events = read_in_pieces(StreamReader(RECORDS_ONLY), in_pieces(data, cuts))
     batches = [event for event in events if isinstance(event, RamPages)]
-    return [(one.block, address, page and bytes(page)) for one in batches for address, page in one]
+    return [(one.block, address, None if page is None else bytes(page)) for one in batches for address, page in one]
 
 
 @given(st.data(), st.sampled_from([4096, *SIZES]), st.lists(st.integers(0, 1 << 18), max_size=6))
@@ -71,3 +74,27 @@ def test_a_live_stream_is_not_waited_for_longer_than_to_the_next_word() -> None:
     reader = StreamReader(RECORDS_ONLY)
     reader.feed(whole[:-1])  # but the end of the stream, for which it would wait
     assert any(isinstance(event, RamPages) for event in reader.events())
+
+
+@given(
+    st.sampled_from([4096, *SIZES]),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 8)), max_size=5),
+    st.booleans(),
+    st.lists(st.integers(0, 1 << 16), max_size=6),
+)
+def test_packets_of_a_channel_tell_the_size_too_though_a_sync_before_them_need_not(
+    size: int, sent: list[tuple[bool, int]], said: bool, cuts: list[int]
+) -> None:
+    data, room = initial_packet(0), BYTES_PER_RAM_PACKET // size
+    for number, (sync, count) in enumerate(sent):
+        flags, addresses = (SYNC, ()) if sync else (0, tuple(range(0, count * size, size)))
+        allocated = room if addresses or said else 0
+        name = "ram" if addresses else ""
+        header = RamPacketHeader(flags, number, name, addresses, (), len(addresses) * size, allocated)
+        data += ram_header(header, size) + bytes((number + 1,)) * header.payload_size
+
+    def read(page_size: int | None, pieces: list[int]) -> list[tuple[RamPacketHeader, bytes]]:
+        events = read_in_pieces(ChannelReader(page_size), in_pieces(data, pieces))
+        return [(one.header, bytes(one.payload)) for one in events if isinstance(one, RamPacket)]
+
+    assert read(None, cuts) == read(size, [])

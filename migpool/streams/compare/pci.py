@@ -114,6 +114,9 @@ def _fixed(space: bytes, at: int) -> Mapping[str, tuple[int, int, int]]:
             return _VIRTIO_CAPABILITY
         step = _VIRTIO_STEP if space[at + 3] == _NOTIFY else {}
         return {**_VIRTIO_CAPABILITY, **_VIRTIO_PLACE, **_VIRTIO_SIZE, **step}
+    if kind == _VENDOR and space[0x0E] & 0x7F:
+        size = space[at + 2] - 2
+        return {"what a bridge reserves for hot-plugging": (2, size, (1 << 8 * size) - 1)} if size > 0 else {}
     return _READ_ONLY.get(kind, {})
 
 
