@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator, Sequence
-from functools import reduce
+from functools import cache, reduce
 from itertools import islice
 from operator import or_
 from typing import Final
@@ -48,8 +48,15 @@ _NAMES_SHOWN: Final = 8
 _NAME_LIMIT: Final = 255
 _PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
 _KINDS: Final = frozenset({PAGE, ZERO, MEM_SIZE, EOS, HOOK, MULTIFD_FLUSH, *PACKED})
+_RUN: Final = 64
 _NO_CONTENTS: Final = -1
 """No flags: while the size of a page is not known."""
+
+
+@cache
+def _run_of(page_size: int) -> struct.Struct:
+    """The words of pages that stand one behind the other."""
+    return struct.Struct(">" + f"Q{page_size}x" * _RUN)
 
 
 class RamReader:
@@ -69,7 +76,7 @@ class RamReader:
     """
 
     __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_multiples",
-                 "_page_size", "_sure", "host_pages")  # fmt: skip
+                 "_page_size", "_run", "_sure", "host_pages")  # fmt: skip
 
     def __init__(
         self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False, sure: bool = True
@@ -81,6 +88,7 @@ class RamReader:
         self._sure = sure
         self._mask = page_size - 1 if sure else FLAGS_UNSURE
         self._multiples = 0
+        self._run = _run_of(page_size)
         self._gpa = gpa
         self._batch = batch
         self._lengths: dict[str, int] = {}
@@ -168,6 +176,7 @@ class RamReader:
 
     def _know(self, page_size: int) -> None:
         self._page_size, self._mask, self._sure = page_size, page_size - 1, True
+        self._run = _run_of(page_size)
 
     def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
         """Read the list of blocks, from its word on."""
@@ -305,6 +314,16 @@ class RamReader:
             (word,) = unpack(view, at)
             flags = word & mask
             if flags == contents:
+                if room >= _RUN and len(view) - at >= _RUN * (_WORD + size):
+                    # Mostly one page follows the other, and their words can be had together.
+                    words = self._run.unpack_from(view, at)
+                    if words == tuple(range(word, word + _RUN * size, size)) and words[-1] - flags < limit:
+                        end = at + _RUN * (_WORD + size)
+                        addresses.extend(range(word - flags, word - flags + _RUN * size, size))
+                        positions.extend(range(base + at + _WORD, base + end, _WORD + size))
+                        room -= _RUN
+                        at = end
+                        continue
                 end = at + _WORD + size
                 if end > len(view):
                     break

@@ -14,11 +14,12 @@ from migpool.errors import ProtocolError
 from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.foreign import foreign
 from migpool.streams.envelope.opening import Opened
-from migpool.streams.envelope.source import PIECE, BytesSource, PipeSource
+from migpool.streams.envelope.source import BytesSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.stream import StreamEvent, StreamReader, header
+from migpool.wire.unread import Buffer
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -111,10 +112,10 @@ class Inspection:
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[Buffer]:
         """What there is to read; why no more can be read is kept."""
         try:
-            while piece := self._opened.source.read(PIECE):
+            while len(piece := self._opened.source.piece()):
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))
