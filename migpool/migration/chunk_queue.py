@@ -201,10 +201,13 @@ class ChunkQueues:
                     queue.starved = False
             elif queue.order.put(chunk.index, chunk, chunk.last, limit) and queue.starved:
                 queue.arrived.notify()
-        for grant in grants:
-            self._grant(grant)
-        if ready is not None:
-            ready(brought)
+        try:
+            for grant in grants:
+                self._grant(grant)
+        finally:
+            # Also where there is nobody left to grant to: the callback is taken, and nobody else will call it.
+            if ready is not None:
+                ready(brought)
 
     def _deliver_part(self, queue: ChunkQueue, those: PartQueue, chunk: Chunk) -> None:
         limit, grants = UNLIMITED, list[Grant]()
@@ -220,10 +223,12 @@ class ChunkQueues:
                     break
                 carried.append((those.ready.pop(effect), answer))
             queue.arrived.notify_all()
-        for grant in grants:
-            self._grant(grant)
-        for ready, answer in carried:
-            ready(answer)
+        try:
+            for grant in grants:
+                self._grant(grant)
+        finally:
+            for ready, answer in carried:
+                ready(answer)
 
     def take_part(self, effect: NextPart) -> Chunk | bool:
         """Wait for a part on the calling thread."""
