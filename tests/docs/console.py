@@ -17,12 +17,12 @@ from typing import Final
 
 import pytest
 
+from migpool.lab.run.link.process import refusal
 from tests.docs.blocks import block
 from tests.support import ROOT
 from tests.support.commandline import Command, announced, here, migpool, scenario_file, started
 from tests.support.monitors import fake_pair
 from tests.support.new_package import announce
-from tests.support.real_links import refusal
 from tests.support.save_image import image
 
 STREAM: Final = ROOT / "tests" / "data" / "qemu-streams" / "q35-rich.mig"
