@@ -23,7 +23,7 @@
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
 # make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
-# make container  take the steps of Containerfile in a chroot of Debian, and run what its image would (as root)
+# make container  install buildah (Debian's package; as root), build the image of Containerfile with it, and run its demo
 # make lock    lock the newest version of every dependency that is allowed, with hashes; LOCKED=1 make test installs those
 # make audit   ask the package index's advisory database about every locked dependency
 # make clean   remove what these made
@@ -124,7 +124,7 @@ qemu-matrix: $(READY)
 
 # A warning is an error: a link that leads nowhere, a heading that is not there. All is read anew: a new page changes others.
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,cluster]'
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
 		--builder html . build/site
 	$(BIN)/pytest -q -m site tests/site

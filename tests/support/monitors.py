@@ -101,7 +101,7 @@ class FakeQemu:
                 rows = [{"capability": name, "state": state} for name, state in self.capabilities.items()]
                 return {"return": rows}
             case "query-migrate-parameters":
-                return {"return": {"downtime-limit": 300, "tls-creds": ""}}
+                return {"return": {"downtime-limit": 300, "multifd-channels": 2, "tls-creds": ""}}
             case "migrate-set-capabilities":
                 for row in said["capabilities"]:
                     self.capabilities[row["capability"]] = row["state"]
