@@ -1,5 +1,5 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
-# make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
+# make test    set up, then run the tests and beside them linters and type checker; TESTERS=1: one test after the other
 # make soak    a thousand migrations in a row, in a few pairs of processes, and two hundred while strangers flood the port
 # make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
@@ -31,8 +31,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# One more than there are processors: many tests wait for something.
-TESTERS ?= $(shell echo $$(($$(nproc) + 1)))
+# Two more than there are processors: many tests wait for something.
+TESTERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY  := $(VENV)/.ready
 
 # What runs on every Python.
@@ -71,8 +71,11 @@ demo: $(READY)
 	@echo "Open $(CURDIR)/migpool-report.html in a browser: it needs no network"
 
 # All at once; what each says is printed when it has ended.
+AT_ONCE := $(MAKE) --no-print-directory --keep-going --jobs=5 --output-sync=target
+LINTERS := lint-types lint-rooms lint-rules lint-format
+
 lint: $(READY)
-	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target lint-types lint-rooms lint-rules lint-format
+	@$(AT_ONCE) $(LINTERS)
 
 lint-types: $(READY)
 	$(BIN)/mypy
@@ -86,8 +89,13 @@ lint-rules: $(READY)
 lint-format: $(READY)
 	$(BIN)/ruff format --check .
 
-test: lint
-	$(BIN)/pytest -n $(TESTERS) -p no:benchmark
+# The type checker keeps one processor busy for half a minute, so it does not come first.
+test: $(READY)
+	@$(AT_ONCE) run-tests $(LINTERS)
+
+# With "+" it is shown how far they are.
+run-tests: $(READY)
+	+env --unset=MAKEFLAGS $(BIN)/pytest -n $(TESTERS) -p no:benchmark
 
 soak: $(READY)
 	$(BIN)/pytest -m soak

@@ -27,6 +27,7 @@ from tests.support.forking import Forkserver
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
+    from xdist.workermanage import WorkerController
 
 LIMIT = 5.0
 SHORT_EXAMPLES, LONG_EXAMPLES = 30, 150
@@ -63,6 +64,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(undo)
 
 
+# ---------------------------------------------------------------------- collection
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector look neither now nor ever at thousands of tests and all that they import."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, object, object]:
+    """Have one worker import a module at a time: of what is not compiled yet, others find what the first compiled."""
+    if "PYTEST_XDIST_WORKER" not in os.environ or not isinstance(collector, pytest.Module):
+        return (yield)
+    name = str(collector.path.relative_to(collector.config.rootpath)).replace("/", "-")
+    with (Path(tempfile.gettempdir()).parent / name).open("w") as importing:
+        flock(importing, LOCK_EX)
+        return (yield)
+
+
 # ---------------------------------------------------------------------- tests that measure run alone
 
 
@@ -85,6 +111,7 @@ def is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+ALONE = "alone"
 TURN = pytest.StashKey[int]()
 
 
@@ -120,7 +147,7 @@ def scope_of(root: Path, module: str) -> str:
     """
     text = (root / module).read_text("utf-8")
     if "\npytestmark = pytest.mark.alone" in text:
-        return "alone"
+        return ALONE
     return module if 'scope="module"' in text else ""
 
 
@@ -128,7 +155,8 @@ def scope_of(root: Path, module: str) -> str:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Have a free worker take the next test with all its parameters, or all that goes with it: see ``scope_of``.
 
-    One at a time would be evener still, but to hand out thousands takes longer than most of them.
+    One at a time would be evener still, but to hand out thousands takes longer than most of them. Those that run alone
+    come last: the other workers have nothing left to do then, and linters that began with the tests have ended.
     """
     # Only where tests run beside each other is it installed.
     from xdist.scheduler import LoadScopeScheduling
@@ -137,6 +165,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
             return scope_of(config.rootpath, module) or nodeid.partition("[")[0]
+
+        def _assign_work_unit(self, node: WorkerController) -> None:
+            if ALONE in self.workqueue:
+                self.workqueue.move_to_end(ALONE)
+            super()._assign_work_unit(node)
 
     return BySharing(config, log)
 

@@ -15,7 +15,7 @@ from ringnic import devices as ring_devices
 
 from migpool.conformance.check import Check, CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
-from migpool.device import Device, DeviceContext, DeviceError, OptionValue
+from migpool.device import Device, DeviceContext, DeviceError, OptionValue, Side
 from migpool.scenario.plugins import load_device_plugin
 from tests.support import LONG
 from tests.support.commandline import here, migpool
@@ -26,6 +26,11 @@ MODEL = "per-device+receiver"
 TAGGED = ("part-tags", "parts-in-any-order", "parts-at-once", "aborts-several")
 OF_ENGINES = {*TAGGED, "saves-and-loads", "aborts", "keeps-no-buffer", "gives-back", "round-trip", "cancels", "errors"}
 """Checks that go another way for a device whose parts have tags."""
+LATE: dict[Side, tuple[str, ...]] = {
+    "source": ("save_setup", "save_state", "save_part", "save_config"),
+    "destination": ("load_state", "load_part", "start"),
+}
+"""Methods that fail when most of a device's others were called: there is most to be given back."""
 LIMIT = 100.0
 NOT_OF_A_RING = {"spliced", "config-locks", "live-jobs", *TAGGED}
 """Checks that have nothing to look at in it: it has no descriptor, and its config is under the big lock."""
@@ -72,7 +77,8 @@ def test_a_good_device_passes(check: Check[Subject]) -> None:
 def test_migpools_own_devices_conform(
     plugin: str, options: dict[str, OptionValue], check: Check[Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    less_of_the_same(monkeypatch, failed=(0,))  # their second call fails in the long profile, those of a ring ever
+    # In the long profile every method fails, twice; all methods of a ring ever do.
+    less_of_the_same(monkeypatch, FAILED=(0,), FAILING=LATE)
     if "engines" in options and check.name not in OF_ENGINES and not LONG:
         pytest.skip("nothing in it depends on tags; the long profile has it")
     finding = run_check(Subject(plugin, load_device_plugin(plugin), options), check, LIMIT)
@@ -284,9 +290,11 @@ def test_a_new_device_conforms_as_its_own_package(tmp_path: Path) -> None:
     assert made.code == 0, made.err
     package = tmp_path / "fast-nic"
     announce(package)
-    done = run_pytest(package, "--migpool-models", "pool:1")
+    # Those three migrate a hundred times; in the short profile the devices of this process do.
+    left_out = [] if LONG else ["-k", "not cancels and not errors and not leaves-nothing"]
+    done = run_pytest(package, "--migpool-models", "pool:1", *left_out)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "21 passed" in done.stdout
+    assert f"{21 if LONG else 18} passed" in done.stdout
     again = here("new-device", "fast-nic", "--into", str(tmp_path))
     assert again.code == 2
     assert "is there already" in again.err

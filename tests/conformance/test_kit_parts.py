@@ -13,6 +13,7 @@ from ringnic import devices as ring_devices
 from migpool.conformance.check import Check, CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
 from migpool.device import Device, DeviceContext, DeviceError, Part, Pending, TaggedDevice, VerificationError
+from tests.support import LONG
 
 MODEL = "per-device"
 LIMIT = 60.0
@@ -186,7 +187,7 @@ def found(name: str, kind: Callable[[DeviceContext], Device]) -> CheckResult:
     return run_check(Subject("pages", lambda context: [kind(context)], {}, 1), check, LIMIT)
 
 
-@pytest.mark.parametrize("check", checks(f"{MODEL},pool:2"), ids=str)
+@pytest.mark.parametrize("check", checks(f"{MODEL},pool:2" if LONG else MODEL), ids=str)
 def test_a_good_device_passes(check: Check[Subject]) -> None:
     finding = run_check(Subject("pages", lambda context: [Pages(context)], {}, 1), check, LIMIT)
     skipped = check.name in ("spliced", "two-jobs", "live-jobs", "config-locks")

@@ -11,6 +11,7 @@ import pytest
 from migpool.conformance.check import CheckResult, Outcome, run_check
 from migpool.conformance.devices import Subject, checks
 from migpool.device import Device, DeviceContext, DeviceError
+from tests.support.thinned import every_value
 
 SIZE = 500_000
 LIMIT = 60.0
@@ -86,8 +87,10 @@ def found(name: str, model: str, kind: Callable[[DeviceContext], Device]) -> Che
     return run_check(Subject("in-memory", lambda context: [kind(context)], {}, 1), check, LIMIT)
 
 
-@pytest.mark.parametrize("model", ["inline", "pool:2+receiver", "blocking-aware"])
-@pytest.mark.parametrize("name", ["round-trip", "spliced", "leaves-nothing"])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    every_value(["inline", "pool:2+receiver", "blocking-aware"], ["round-trip", "spliced", "leaves-nothing"]),
+)
 def test_a_device_with_a_descriptor_passes(name: str, model: str) -> None:
     finding = found(name, model, InMemory)
     assert finding.outcome is Outcome.PASSED, finding.text

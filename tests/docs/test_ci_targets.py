@@ -111,10 +111,11 @@ def test_the_hooks_before_a_commit_are_the_commands_of_lint() -> None:
     assert [one["repo"] for one in repositories] == ["local"], "a hook from elsewhere would have to be fetched"
     hooks = repositories[0]["hooks"]
     assert all(hook["language"] == "system" and hook["pass_filenames"] is False for hook in hooks)
-    (lint,) = re.findall(r"^lint:.*\n\t(.*)\n", makefile(), re.MULTILINE)
+    (linters,) = re.findall(r"^LINTERS := (.*)", makefile(), re.MULTILINE)
+    assert re.findall(r"^([\w-]+):.*\n\t.*\$\(LINTERS\)$", makefile(), re.MULTILINE) == ["lint", "test"]
     recipes = dict(re.findall(r"^(lint-\w+):.*\n\t(.*)\n", makefile(), re.MULTILINE))
     assert recipes
-    assert all(f" {name}" in lint for name in recipes)
+    assert recipes.keys() == set(linters.split())
     linted = {recipe.replace("$(BIN)", ".venv/bin") for recipe in recipes.values()}
     assert linted == {hook["entry"] for hook in hooks}
 

@@ -12,7 +12,7 @@ from tests.support import LONG
 from tests.support.explorer import DeadlockError, EveryOrder
 from tests.support.mixed_world import Kind, MixedWorld
 
-ORDERS = 4_000 if LONG else 300
+ORDERS = 4_000 if LONG else 200
 """How many orders of a migration are tried at the most."""
 
 SMALL = [

@@ -12,6 +12,7 @@ from tests.fuzz.fuzz_budget import SPARE, CostsTooMuch, memory_within
 from tests.fuzz.fuzz_seeds import SEEDS
 from tests.fuzz.fuzz_targets import TARGETS
 from tests.support import LONG
+from tests.support.thinned import FEWER
 from tests.support.wire_bytes import section_full
 
 PROLOGUE = header() + configuration(Configuration("q"))
@@ -42,7 +43,7 @@ def changed(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-@settings(suppress_health_check=list(HealthCheck))
+@settings(FEWER, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_changed_input_is_understood_or_raises_a_documented_error(name: str, data: st.DataObject) -> None:
     TARGETS[name](data.draw(st.one_of(changed(name), changed(name), st.binary(max_size=300))))

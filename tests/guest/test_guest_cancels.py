@@ -12,7 +12,7 @@ from tests.support import LONG
 from tests.support.guest_cancelling import Cancelling, migrate, runs
 from tests.support.guests import ends_for, need, steps
 
-TURNS = 12 if LONG else 7
+TURNS = 12 if LONG else 5
 
 
 @pytest.mark.parametrize("backend", ["kvm", "unicorn"])

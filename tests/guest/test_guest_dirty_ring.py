@@ -25,6 +25,7 @@ from migpool_plugins.ioctl import Request
 from migpool_plugins.ram.logs import KvmDirtyRing
 from migpool_plugins.vcpu import kvm_abi, program
 from migpool_plugins.vcpu.kvm_machine import OWN_MEMORY, KvmMachine, MemoryRegion
+from tests.support import LONG
 from tests.support.guest_cancelling import Cancelling, migrate, runs
 from tests.support.guests import group_of, guest, need, steps
 from tests.support.rig import Pair
@@ -134,7 +135,7 @@ def test_a_copy_that_follows_the_log_of_a_running_guest_is_whole(monkeypatch: py
         ram.start_dirty_log()
         copy = memory.copy()
         rounds = 0
-        while rounds < 20 or len(full) < 50:
+        while rounds < (20 if LONG else 8) or len(full) < (50 if LONG else 20):
             for _ in range(4):
                 named = sorted(pages(ram.take_dirty(0)))
                 copy[named] = memory[named]
@@ -273,7 +274,7 @@ def test_a_cancel_at_any_wait_leaves_it_running(tmp_path: Path) -> None:
     numbers = random.Random(5)
     outcomes = []
     usual = 0
-    for turn in range(6):
+    for turn in range(6 if LONG else 4):
         with guest("source", "kvm", dirty_log="ring") as here, guest("destination", "kvm", dirty_log="ring") as there:
             before = steps(here)
             tracer = Cancelling(numbers.randint(1, usual) if usual else 0)

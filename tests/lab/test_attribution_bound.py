@@ -26,6 +26,7 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from migpool_plugins.vfio import devices
 from tests.support.attribution.attribution_machine import Slow, migrate
 from tests.support.attribution.attribution_spans import Row, side_report
+from tests.support.thinned import every_pair
 
 NETWORK_FUNCTION = DeviceCosts(
     "nic", stop=0.005, read=0.25, write=0.25, write_last=0.0025, load_config=0.07, bytes=100 << 20
@@ -229,15 +230,22 @@ def test_all_are_quiet_before_the_first_stops() -> None:
     assert bound_of(four(replace(NETWORK_FUNCTION, quiesce=0.01))).milliseconds == pytest.approx(310 + 4 * 70)
 
 
-@pytest.mark.parametrize("loading", [InlineScheduler, PerDeviceScheduler, ReceiverScheduler])
-@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
+BIG_LOCK: dict[str, OptionValue] = {"size": "4MiB", "load_config_time": "10ms"}
+SHARED_LOCK: dict[str, OptionValue] = {
+    "size": "3MiB",
+    "shared_lock": "both",
+    "write_rate": "200MiB",
+    "load_config_time": "1ms",
+}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"size": "4MiB", "load_config_time": "10ms"},
-        {"size": "3MiB", "shared_lock": "both", "write_rate": "200MiB", "load_config_time": "1ms"},
-    ],
-    ids=["big lock", "shared lock"],
+    ("loading", "config_load", "options"),
+    every_pair(
+        [InlineScheduler, PerDeviceScheduler, ReceiverScheduler],
+        ["as-loaded", "after-iterables"],
+        [BIG_LOCK, SHARED_LOCK],
+    ),
 )
 def test_no_run_of_emulated_devices_goes_below_the_bound(
     loading: type[Scheduler], config_load: ConfigLoad, options: dict[str, OptionValue], tmp_path: Path

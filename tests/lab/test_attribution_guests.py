@@ -28,6 +28,7 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.guests import guest
 from tests.support.paper import PAGE, Paper
 from tests.support.rig import KIB, Pair, Scripted, contents
+from tests.support.thinned import every_value
 
 pytestmark = pytest.mark.alone  # what is measured is compared with what is reckoned from it
 
@@ -85,8 +86,7 @@ def migrated(
     return sent, received
 
 
-@pytest.mark.parametrize("models", MODELS, ids=lambda models: "+".join(model.__name__[:-9] for model in models))
-@pytest.mark.parametrize("together", [True, False], ids=["together", "in turn"])
+@pytest.mark.parametrize(("models", "together"), every_value(MODELS, [True, False]))
 def test_the_downtime_of_a_machine_with_memory_is_told_whole_and_replayed(
     models: tuple[type[Scheduler], type[Scheduler]], together: bool, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import Slow, migrate
 from tests.support.attribution.waited import on_path, waited_behind
+from tests.support.thinned import every_pair, every_value
 
 pytestmark = pytest.mark.alone  # what is measured is compared with what was waited for
 
@@ -29,11 +29,8 @@ LOADING: tuple[type[Scheduler], ...] = (*SAVING, ReceiverScheduler)
 
 
 @pytest.mark.parametrize(
-    ("saving", "loading"),
-    list(product(SAVING, LOADING)),
-    ids=[f"{saving.__name__}-{loading.__name__}" for saving, loading in product(SAVING, LOADING)],
+    ("saving", "loading", "config_load"), every_pair(SAVING, LOADING, ["as-loaded", "after-iterables"])
 )
-@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
 def test_the_parts_of_every_model_add_up(
     saving: type[Scheduler], loading: type[Scheduler], config_load: ConfigLoad, tmp_path: Path
 ) -> None:
@@ -52,29 +49,28 @@ def test_the_parts_of_every_model_add_up(
     assert not {"other", "starved"} & whole.kinds.keys()
 
 
-@pytest.mark.parametrize(
-    ("call", "kind"),
-    [
-        ("quiesce", "device stop"),
-        ("stop", "device stop"),
-        ("save_state", "device read"),
-        ("save_config", "save config"),
-        ("load_state", "device write"),
-        ("load_config", "load config"),
-        ("wake", "start"),
-        ("start", "start"),
-    ],
-)
-@pytest.mark.parametrize("loading", [PerDeviceScheduler, ReceiverScheduler])
+KINDS = {
+    "quiesce": "device stop",
+    "stop": "device stop",
+    "save_state": "device read",
+    "save_config": "save config",
+    "load_state": "device write",
+    "load_config": "load config",
+    "wake": "start",
+    "start": "start",
+}
+
+
+@pytest.mark.parametrize(("call", "loading"), every_value(list(KINDS), [PerDeviceScheduler, ReceiverScheduler]))
 def test_what_takes_long_in_a_lone_device_is_what_the_downtime_goes_into(
-    call: str, kind: str, loading: type[Scheduler], tmp_path: Path
+    call: str, loading: type[Scheduler], tmp_path: Path
 ) -> None:
     slow = {call: 0.1}
     source, destination = migrate(
         [Slow("device", 1, slow)], [Slow("device", 1, slow)], PerDeviceScheduler(), loading(), tmp_path
     )
     whole = attribute(source, destination)
-    assert whole.kinds[kind] >= 100.0
+    assert whole.kinds[KINDS[call]] >= 100.0
     assert on_path(whole)["device"] >= 100.0
 
 

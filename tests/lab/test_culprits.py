@@ -13,7 +13,7 @@ from migpool.lab.run.result import AnalysisResult
 from tests.support import LONG
 from tests.support.attribution.made_downtimes import Made, Rules, made
 
-EACH = 24 if LONG else 4
+EACH = 24 if LONG else 2
 RIGHT = 0.95
 
 Case = tuple[Rules, str]

@@ -20,6 +20,7 @@ from migpool.lab.qemu.log import read_log
 from migpool.lab.run.result import LabResult, RunResult
 from tests.support.qemu_logs import NAMES, Downtime, Log, lines_of, real
 from tests.support.read_downtime import PARTS, TIE, grouped, microseconds, read_downtime
+from tests.support.thinned import FEWER
 
 TOOK = re.compile(r"vmstate_downtime_(save|load) type=(\S+) idstr=(.*) instance_id=(\d+) downtime=(\d+)")
 
@@ -135,6 +136,7 @@ OTHERS = (
 )
 
 
+@FEWER
 @given(places=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(OTHERS)), max_size=12), which=st.sampled_from(NAMES))
 def test_lines_that_are_not_known_are_passed_over_and_counted(
     tmp_path_factory: pytest.TempPathFactory, places: list[tuple[float, str]], which: str
@@ -175,6 +177,7 @@ def test_a_log_that_was_cut_is_explained_or_refused_in_a_line(
     assert str(cut) in str(caught.value)
 
 
+@FEWER
 @given(ahead=st.integers(-(10**10), 10**10), which=st.sampled_from(["e1000e-3-qemu-11", "vfio-2"]))
 def test_two_hosts_clocks_are_aligned_within_what_is_stated(
     tmp_path_factory: pytest.TempPathFactory, ahead: int, which: str

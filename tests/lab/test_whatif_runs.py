@@ -26,6 +26,7 @@ from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import LIMIT, Slow, migrate
+from tests.support.thinned import every_pair
 
 pytestmark = pytest.mark.alone  # what is measured is compared with what is reckoned from it
 
@@ -180,9 +181,14 @@ def test_the_budget_in_use_over_time_peaks_at_the_high_water_mark(tmp_path: Path
     assert abs(max(used) - destination.high_water) <= 2 * 65536
 
 
-@pytest.mark.parametrize("config_load", ["as-loaded", "after-iterables"])
-@pytest.mark.parametrize("loading", [Own, PoolScheduler, ReceiverScheduler, InlineScheduler])
-@pytest.mark.parametrize("saving", [Own, PoolScheduler, PollScheduler, InlineScheduler])
+@pytest.mark.parametrize(
+    ("saving", "loading", "config_load"),
+    every_pair(
+        [Own, PoolScheduler, PollScheduler, InlineScheduler],
+        [Own, PoolScheduler, ReceiverScheduler, InlineScheduler],
+        ["as-loaded", "after-iterables"],
+    ),
+)
 def test_the_replay_is_near_under_every_way_of_using_threads(
     saving: type[Scheduler], loading: type[Scheduler], config_load: ConfigLoad, tmp_path: Path
 ) -> None:

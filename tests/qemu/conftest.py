@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this directory; where QEMU is a must, its absence fails them instead of skipping them."""
     reason = what_is_missing()
     for item in items:
-        if HERE in item.path.parents:
+        if str(item.path).startswith(f"{HERE}/"):
             item.add_marker(pytest.mark.qemu)
             if reason and not os.environ.get("MIGPOOL_QEMU_REQUIRED"):
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -15,6 +15,7 @@ from migpool.sim import published
 from migpool.sim.fit import fit
 from migpool.sim.published import EARLIER, PUBLISHED, Hypothesis, conclusion, explain
 from migpool.sim.simulate import Profile, World, downtime
+from tests.support import LONG
 from tests.support.commandline import here
 
 CONFIG = 0.5
@@ -99,7 +100,7 @@ def test_a_fit_finds_the_values_that_made_the_times() -> None:
 
 
 def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "CHUNK", 20 << 20)  # a quarter of the steps
+    monkeypatch.setattr(published, "CHUNK", (20 if LONG else 50) << 20)  # a quarter, or a tenth, of the steps
     alone = explain(Hypothesis("nothing"), held_back=())
     locked = explain(Hypothesis("a lock", "reads"), held_back=())
     assert alone.worst > 0.25

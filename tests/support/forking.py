@@ -26,7 +26,10 @@ from typing import Any, Final
 from migpool_plugins.vfio.client import _BOOT
 from tests.support import ROOT
 
-RUNS: Final = ("migpool", "migpool.lab.run.child", "migpool.conformance.child", "tests.support.guestend")
+RUNS: Final = (
+    *("migpool", "migpool.lab.run.child", "migpool.lab.run.link.keeper", "migpool.conformance.child"),
+    "tests.support.guestend",
+)
 """What is started so, as ``python -m`` has it."""
 SET_AFTERWARDS: Final = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables of Python's that a process may still be given once Python runs; with others it is not forked."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from migpool.conformance.devices import migrating
 from tests.support import LONG
 
+if TYPE_CHECKING:
+    import pytest
+
 POSITIONS, WARM_UP, REPEATS = 2, 1, 3
 """Waits of each side that are cancelled at, and how often a check migrates that looks for what is left; see there."""
+LESS: Final = "MIGPOOL_TEST_KIT_DOES_LESS"
+"""A variable with which processes that are forked do less too."""
 
 
-def less_of_the_same(monkeypatch: pytest.MonkeyPatch, *, failed: tuple[int, ...] = migrating.FAILED) -> None:
-    """Have the checks do so much in this process. ``failed``: which calls of a method fail."""
+def less_of_the_same(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
+    """Have the checks do so much in this process, and in those that it starts. ``more``: what else they know."""
     if not LONG:
-        monkeypatch.setattr(migrating, "POSITIONS", POSITIONS)
-        monkeypatch.setattr(migrating, "WARM_UP", WARM_UP)
-        monkeypatch.setattr(migrating, "REPEATS", REPEATS)
-        monkeypatch.setattr(migrating, "FAILED", failed)
+        change(partial(monkeypatch.setattr, migrating), **more)
+        monkeypatch.setenv(LESS, "1")
+
+
+def change(setting: Callable[[str, object], None], **more: object) -> None:
+    """Set the amounts of the short profile."""
+    for name, amount in {"POSITIONS": POSITIONS, "WARM_UP": WARM_UP, "REPEATS": REPEATS, **more}.items():
+        setting(name, amount)

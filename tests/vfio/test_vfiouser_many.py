@@ -22,7 +22,7 @@ from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.device import VfioDevice
 from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.vfiouser.port import ServedDevices
-from tests.support import LONG
+from tests.support import LONG, PROFILE
 from tests.support.rig import KIB, Pair
 from tests.support.vfio.vfiouser_rig import RawClient
 
@@ -85,7 +85,7 @@ def run(directory: Path, models: Models, count: int, **more: OptionValue) -> tup
 
 @pytest.mark.parametrize(("failing", "models", "count"), CASES)
 def test_one_of_many_devices_fails_and_all_run_on(failing: str, models: Models, count: int, directory: Path) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
+    seed = random.SystemRandom().randrange(1 << 32) if PROFILE == "search" else 18
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails, to run it again
     chosen = random.Random(seed)
     device, at = chosen.randrange(count), chosen.randrange(SIZE)

@@ -21,6 +21,7 @@ from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.migration import MigrationState
 from tests.support import LONG
 from tests.support.rig import KIB, Pair, contents
+from tests.support.thinned import every_value
 from tests.support.vfio.foreign_server import ForeignDevice, ForeignServer, foreign_server
 from tests.support.vfio.vfiouser_rig import READ, WRITE
 
@@ -94,8 +95,7 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("ending", ENDS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "ending"), every_value(MODELS, ENDS))
 def test_there_and_back(model: str, ending: str, directory: Path) -> None:
     state = contents(SIZE)
     with ExitStack() as stack:

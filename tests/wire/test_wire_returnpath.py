@@ -179,14 +179,15 @@ def test_a_field_beyond_its_range_is_refused_with_its_place(field: str) -> None:
         assert (caught.value.item, caught.value.offset) == (field, 8 + 4 + at)
 
 
-def test_a_hundred_thousand_random_messages_are_messages_or_protocol_errors() -> None:
+def test_random_messages_are_messages_or_protocol_errors() -> None:
     chosen = random.Random(18)
     kinds = [*range(9), *range(0x4D4F, 0x4D57)]
     sizes = {1: 4, 2: 4, 4: 12, 6: 4, 7: 0, 0x4D50: 8, 0x4D51: 8, 0x4D52: 24, 0x4D54: 36}
     values = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\x10\0", b"\0\0\0\1"]
     taken = 0
     places = []
-    for _ in range(250_000 if LONG else 100_000):
+    count = 250_000 if LONG else 40_000
+    for _ in range(count):
         kind = chosen.choice(kinds)
         size = sizes.get(kind, chosen.randrange(40)) if chosen.random() < 0.9 else chosen.randrange(600)
         words = b"".join(chosen.choices(values, k=size // 4)) if chosen.random() < 0.7 else chosen.randbytes(size)
@@ -196,7 +197,7 @@ def test_a_hundred_thousand_random_messages_are_messages_or_protocol_errors() ->
             taken += len(list(reader.events()))
         except ProtocolError as error:
             places.append(error.offset - size)
-    assert taken > 10_000 < len(places)
+    assert taken > count // 10 < len(places)
     assert max(places) <= 4
 
 

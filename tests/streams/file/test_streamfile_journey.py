@@ -18,6 +18,7 @@ from migpool.wire.ram import RamPages
 from tests.support.made_machine import PAGE, machine_stream
 from tests.support.other_streams import other
 from tests.support.storing_thread import Receiver
+from tests.support.thinned import every_value
 from tests.support.wire_bytes import section_full
 
 LIMIT = 10.0
@@ -46,8 +47,7 @@ def loaded(stream: bytes) -> tuple[Configuration | None, dict[tuple[str, int], b
     return found, {where: content for where, content in memory.items() if any(content)}, bytes(front.rest or b"")
 
 
-@pytest.mark.parametrize("channels", [0, 1, 3])
-@pytest.mark.parametrize("return_path", [True, False])
+@pytest.mark.parametrize(("channels", "return_path"), every_value([0, 1, 3], [True, False]))
 def test_what_is_stored_is_the_machine_that_was_sent(
     stream: bytes, tmp_path: Path, channels: int, return_path: bool
 ) -> None:

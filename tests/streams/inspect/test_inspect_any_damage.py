@@ -24,6 +24,7 @@ from tests.support.commandline import Ended, here
 from tests.support.inspect_command import fed
 from tests.support.made_recordings import Made, recording
 from tests.support.other_streams import RICH, other
+from tests.support.thinned import FEWER
 
 CAPTURES = {
     "none": (RICH.parent / "none.mig").read_bytes(),
@@ -97,7 +98,7 @@ def named(document: dict[str, object]) -> list[tuple[object, object]]:
 
 
 WHOLE = {name: [(one.kind, one.idstr) for one in inspect_bytes(data).sections] for name, data in CAPTURES.items()}
-relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(FEWER, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGES = os.environ.get("MIGPOOL_DAMAGES")
 each_way = settings(
     relaxed, max_examples=int(DAMAGES or relaxed.max_examples // 2), derandomize=relaxed.derandomize and not DAMAGES

@@ -16,6 +16,7 @@ from migpool.streams.inspect.summary import Framing, StreamSummary
 from migpool.wire.stream import StreamReader, emit
 from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
+from tests.support import LONG
 from tests.support.inspections import inspect_file, inspect_pipe
 from tests.support.other_streams import BARE, DESCRIBED, MAPPED, MISDESCRIBED, OTHERS, UNDESCRIBED, other, other_path
 
@@ -103,7 +104,7 @@ def test_pages_at_fixed_places_of_the_file_are_counted_from_the_bitmaps(inspecte
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHERS if LONG else OTHERS[::3])
 def test_a_file_a_compressed_file_and_a_pipe_show_the_same(name: str, inspected: Inspected) -> None:
     mapped, compressed = replace(inspected(name), kept=[]), inspect_file(other_path(name))
     assert compressed.envelope == ["compressed with gzip"]

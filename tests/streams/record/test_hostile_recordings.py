@@ -19,7 +19,7 @@ from migpool import streams
 from migpool.errors import UsageError
 from migpool.lab.report.table import console_for
 from migpool.streams.record.explain import explain
-from migpool.streams.record.index import INDEX
+from migpool.streams.record.index import INDEX, PAIR, Times
 from migpool.streams.record.picture import picture
 from migpool.streams.record.playable import playable
 from migpool.streams.record.terminal import show
@@ -82,8 +82,8 @@ def test_every_field_of_an_index_at_its_extremes(made: Path) -> None:
     # One of each kind: the later of two connections.
     places = {tuple(key for key in place if isinstance(key, str)): place for place in fields(json.loads(text))}
     assert len(places) > 20
-    for place in places.values():
-        for value in VALUES:
+    for number, place in enumerate(places.values()):
+        for value in VALUES if LONG else VALUES[number % 2 :: 2]:
             index = json.loads(text)
             holder = index
             for key in place[:-1]:
@@ -165,11 +165,29 @@ def test_more_connections_than_a_recording_has_are_refused(made: Path) -> None:
         explain(made)
 
 
+@pytest.mark.parametrize("change", [{"number": 0}, {"channel": None}, {"role": "main"}], ids=str)
+def test_a_connection_that_no_recording_has_is_refused(made: Path, change: dict[str, object]) -> None:
+    index = json.loads((made / INDEX).read_text())
+    assert index["connections"][1].keys() >= change.keys()
+    index["connections"][1] |= change
+    (made / INDEX).write_text(json.dumps(index))
+    with pytest.raises(UsageError, match="is none of a recording's"):
+        explain(made)
+
+
+@pytest.mark.parametrize("second", [(1, 9), (3, 8), (3, 7)], ids=["earlier", "nothing came", "less had come"])
+def test_times_that_do_not_rise_are_refused(made: Path, second: tuple[int, int]) -> None:
+    times = made / "001-source.times"
+    times.write_bytes(PAIR.pack(2, 8) + PAIR.pack(*second))
+    with pytest.raises(UsageError, match="do not rise"):
+        list(Times(times).pairs())
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_flipped_bytes(made: Path, name: str) -> None:
     good = (made / name).read_bytes()
     chosen = random.Random(name)
-    for _ in range(60 if LONG else 30):
+    for _ in range(60 if LONG else 15):
         damaged = bytearray(good)
         for _ in range(chosen.randint(1, 20)):
             damaged[chosen.randrange(len(damaged))] = chosen.randrange(256)
