@@ -69,8 +69,8 @@ class Noted(Protocol):
     def call(self) -> Call | None: ...
 
 
-NOTES: Final[dict[int, Noted]] = {}
-"""By thread: what it does in a device."""
+NOTES: Final[dict[int, Noted | None]] = {}
+"""By thread: what it does in a device; ``None`` when it has left it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def under_way(longer_than: float = LONG) -> list[Seen]:
     now = monotonic_ns()
     found: list[Seen] = []
     for ident, noted in list(NOTES.items()):
-        call = noted.call()
+        call = None if noted is None else noted.call()
         if call is None or (now - call.since) / 1e9 < longer_than:
             continue
         # Of one thread, and not kept: the frame of this call, kept in itself, would keep all that its callers hold.
@@ -125,14 +125,6 @@ def noted(owner: Owner, method: str) -> Iterator[None]:
     try:
         yield
     finally:
-        forget(ident, before)
-
-
-def forget(ident: int, before: Noted | None) -> None:
-    """The thread is no longer in what it was noted with last, but in what it was in before."""
-    if before is None:
-        NOTES.pop(ident, None)
-    else:
         NOTES[ident] = before
 
 

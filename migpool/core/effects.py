@@ -171,20 +171,25 @@ class Credit(Brought[int]):
 
 
 class Send(Effect[None]):
-    """The chunk has gone into a channel. No answer.
+    """``chunk`` has gone into a channel. No answer."""
 
-    Arguments:
-        chunk: what to send, or the bytes of the config.
-        last: whether this is the config, the device's last index.
-    """
-
-    __slots__ = ("chunk", "last")
+    __slots__ = ("chunk",)
     wait = Wait.SEND
 
-    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit | bytes, last: bool = False) -> None:
+    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
         super().__init__(slot, index)
         self.chunk = chunk
-        self.last = last
+
+
+class SendConfig(Effect[None]):
+    """The config of an iterable device has gone into a channel, as the device's last index. No answer."""
+
+    __slots__ = ("config",)
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, config: bytes) -> None:
+        super().__init__(slot, index)
+        self.config = config
 
 
 class Turn(Brought[int]):
@@ -605,7 +610,7 @@ class LoadPages(Effect[int]):
 READS: tuple[type[Effect[object]], ...] = (ReadState, SavePart)
 WRITES: tuple[type[Effect[object]], ...] = (WriteState, LoadPart)
 """What a job does in a device that may block, and compute there."""
-SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendPart)
+SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendConfig, SendPart)
 """What a job does that sends a chunk or a config: it may block on a channel, and compute there."""
 
 Steps: TypeAlias = Generator[Effect[object], Any, None]

@@ -198,6 +198,7 @@ class LoadHandlers:
         liveness = self._liveness
         idle = self._idle
         received = self._received
+        receiving = Wait.RECEIVE
         offset = 64  # the initial packet has been read
         while True:
             try:
@@ -232,7 +233,7 @@ class LoadHandlers:
                     if had != size and read_rest(channel, chunk.buffer, had, size, idle) != size:
                         raise cut_short(queue.slot.name, index)
                 end = monotonic_ns()
-            record(pack_span(Wait.RECEIVE, queue.slot.number, index, begin, end))
+            record(pack_span(receiving, queue.slot.number, index, begin, end))
             if config:
                 chunk.last = True
                 if queue.slot.device.iterable:
