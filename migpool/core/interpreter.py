@@ -31,10 +31,11 @@ from types import GeneratorType
 from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from migpool.core.buffers import Chunk
-from migpool.core.calls import NOTES, Call, located, noted, raised, said
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import NOTES, Call, noted
 from migpool.core.effects import Effect, Locked, NextChunk, Steps, Wait
 from migpool.core.machine import Slot
+from migpool.core.plugin_errors import located, raised, said
 from migpool.core.trace import Tracer, pack_span
 from migpool.errors import DeviceError, MigpoolError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from migpool.core.calls import Owner, defined_at, wrong
+from migpool.core.plugin_errors import Owner, defined_at, wrong
 from migpool.device import Part, Pending, StateCosts
 from migpool.errors import DeviceError
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk
-from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import of
 from migpool.core.effects import (
     EndParts,
     LoadConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from migpool.core import returned
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.machine import Slot
 from migpool.core.trace import Span
 from migpool.device import Side

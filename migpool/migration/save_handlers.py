@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 
 from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk, Conduit
-from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import of
 from migpool.core.effects import (
     Acquire,
     Credit,

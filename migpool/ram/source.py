@@ -23,7 +23,7 @@ from itertools import zip_longest
 from struct import Struct
 from time import monotonic_ns
 
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.effects import EndRound, LookForDirty, SaveSetup, SendPages, TakePages
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_pages
