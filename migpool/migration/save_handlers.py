@@ -25,7 +25,6 @@ from migpool.core.effects import (
     ReadState,
     Release,
     SaveConfig,
-    SaveSetup,
     Send,
     SendAhead,
     SendConfig,
@@ -34,6 +33,7 @@ from migpool.core.effects import (
 )
 from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Slot
+from migpool.core.own_effects import SaveSetup
 from migpool.errors import DeviceError
 from migpool.migration.sections import config_section, state_section
 from migpool.transport.channel_group import ChannelGroup
