@@ -126,10 +126,7 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
             "clock": source.clock,
             "connections": list(source.connections),
             "devices": [
-                replace(device, remark=one.remark, high_water=one.high_water)
-                if (one := there.get(device.name))
-                else device
-                for device in source.devices
+                device.completed_by(one) if (one := there.get(device.name)) else device for device in source.devices
             ],
         }
     if destination is not None:
