@@ -1,7 +1,7 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the linters, the type checker and the tests; TESTERS=1: one test after the other
 # make soak    a thousand migrations in a row, in one pair of processes
-# make lab     decide the seventeen claims, forty minutes, one of them with a real QEMU if there is one; lab-quick: a look, six minutes
+# make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
 #              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`

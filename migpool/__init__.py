@@ -6,22 +6,23 @@ devices; the rest is used through the command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from migpool.errors import MigpoolError, PoolFull
-
+# Nothing is imported here that is not asked for: a process of a device does not pay for a pool, and nothing takes so
+# long that somebody's Ctrl-C comes before the command line is there to be told. Type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from migpool.errors import MigpoolError, PoolFull
     from migpool.workers.pool import WorkerPool
 
 __all__ = ["MigpoolError", "PoolFull", "WorkerPool", "__version__"]
 
 __version__ = "0.2.0"
 
+_WHERE = {"MigpoolError": "errors", "PoolFull": "errors", "WorkerPool": "workers.pool"}
+
 
 def __getattr__(name: str) -> object:
-    # A device process imports migpool.device, and so this file: it should not pay for a pool that it does not use.
-    if name == "WorkerPool":
-        from migpool.workers.pool import WorkerPool
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return WorkerPool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from migpool.cli import main
+import sys
+
+try:
+    from migpool.cli import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 main()

@@ -6,7 +6,10 @@ Whatever takes time to import is imported by the command that needs it, so that 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # not typing's, which takes longer to import than all else before main
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 __all__ = ["main"]
 

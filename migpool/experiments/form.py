@@ -298,7 +298,7 @@ def experiment_text(name_or_path: str) -> str:
         ) from None
 
 
-def in_order(name: str) -> tuple[str, int]:
-    """What to sort names by, so that C2 comes before C10."""
-    match = re.fullmatch(r"(\D*)(\d*).*", name)
-    return (match[1], int(match[2] or 0)) if match else (name, 0)
+def in_order(name: str) -> tuple[str, int, str]:
+    """What to sort names by, so that C2 comes before C10, and C5 before C5-links."""
+    match = re.fullmatch(r"(\D*)(\d*)(.*)", name)
+    return (match[1], int(match[2] or 0), match[3]) if match else (name, 0, "")

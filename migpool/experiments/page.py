@@ -253,5 +253,5 @@ def _there(folder: Path) -> Iterator[Finding]:
             continue  # not a finding, or one of a form that this version does not know
 
 
-def _number(finding: Finding) -> tuple[str, int]:
+def _number(finding: Finding) -> tuple[str, int, str]:
     return in_order(finding.id)

@@ -11,13 +11,22 @@ from migpool.experiments.cancels import cancel_everywhere
 from migpool.experiments.finding import ComparisonFinding, CountFinding, Finding, VariantFinding
 from migpool.experiments.form import Experiment, Variant
 from migpool.experiments.growing_pools import fields
-from migpool.experiments.qemu_pair import loads_ms
+from migpool.experiments.qemu_pair import loads_ms, program
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
 from migpool.experiments.simulated import InVirtualTime, in_virtual_time
 from migpool.experiments.verdict import WANTED, Piece, Verdict, counted, expected, verdict_of
 from migpool.lab.report.summary import summarize
+from migpool.lab.run.link.process import refusal
 from migpool.lab.run.machine_facts import machine_facts
 from migpool.lab.run.result import RunResult, ThreadCounts
+
+
+def missing(experiment: Experiment) -> str:
+    """What its runs need and this machine or this user has not, in words; empty if they can be made."""
+    if experiment.qemu is not None:
+        return "" if program() is not None else "it needs a QEMU, and there is none here"
+    run = [experiment.scenario_of(variant, experiment.id) for variant in experiment.variants if variant.run]
+    return refusal() if any(scenario.link.imposed for scenario in run) else ""
 
 
 def run_experiment(

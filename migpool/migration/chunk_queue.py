@@ -179,7 +179,7 @@ class ChunkQueues:
         received = queue.order.received
         if queue.order.ended or received == queue.round_end + 1:
             return False
-        return received < queue.window.limit
+        return self._windows is not None and received < queue.window.limit
 
     def deliver(self, queue: ChunkQueue, chunk: Chunk) -> None:
         """A chunk has come. If a job was left until then, it is carried on here, on the calling thread, or handed on.
@@ -211,13 +211,16 @@ class ChunkQueues:
                 window.most = held
         finally:
             queue.lock.release()
-        if windows is not None and window.limit - window.received <= windows.low:
-            with self._windows_lock:
-                grants = windows.refill(queue.position)
-            for grant in grants:
-                self._grant(grant)
-        if ready is not None:
-            ready(brought)
+        try:
+            if windows is not None and window.limit - window.received <= windows.low:
+                with self._windows_lock:
+                    grants = windows.refill(queue.position)
+                for grant in grants:
+                    self._grant(grant)
+        finally:
+            # Also where there is nobody left to grant to: the callback is taken, and nobody else will call it.
+            if ready is not None:
+                ready(brought)
 
     def _deliver_part(self, queue: ChunkQueue, those: PartQueue, chunk: Chunk) -> None:
         limit, grants = UNLIMITED, list[Grant]()
@@ -233,10 +236,12 @@ class ChunkQueues:
                     break
                 carried.append((those.ready.pop(effect), answer))
             queue.arrived.notify_all()
-        for grant in grants:
-            self._grant(grant)
-        for ready, answer in carried:
-            ready(answer)
+        try:
+            for grant in grants:
+                self._grant(grant)
+        finally:
+            for ready, answer in carried:
+                ready(answer)
 
     def take_part(self, effect: NextPart) -> Chunk | bool:
         """Wait for a part on the calling thread."""

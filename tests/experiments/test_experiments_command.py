@@ -19,7 +19,9 @@ from migpool.scenario.model_names import parse_model
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-CLAIMS = [f"C{number}" for number in range(1, 19)]
+AGAIN = {5: ["C5-links"], 7: ["C7-links"], 10: ["C10-links", "C10-live"]}
+"""Claims that are looked at once more, where something else may decide."""
+CLAIMS = [name for number in range(1, 19) for name in (f"C{number}", *AGAIN.get(number, []))]
 
 
 def test_there_is_an_experiment_for_each_claim_in_order() -> None:
@@ -61,19 +63,19 @@ def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
             machine.close()
 
 
-def test_all_of_them_take_less_than_three_quarters_of_an_hour_and_a_quick_look_six() -> None:
+def test_all_of_them_take_less_than_an_hour_and_a_quarter_and_a_quick_look_ten_minutes() -> None:
     efforts = [load_experiment(name).effort for name in CLAIMS]
-    assert sum(effort.seconds for effort in efforts) <= 45 * 60
-    assert sum(effort.quick for effort in efforts) <= 6 * 60
+    assert sum(effort.seconds for effort in efforts) <= 75 * 60
+    assert sum(effort.quick for effort in efforts) <= 10 * 60
 
 
 def test_the_list_has_every_claim() -> None:
     ended = here("lab", "list")
     assert ended.code == 0
-    assert [word for line in ended.out.splitlines() if (word := line[:4].strip()).startswith("C")] == CLAIMS
+    assert [word for line in ended.out.splitlines() if (word := line[:10].strip()).startswith("C")] == CLAIMS
     as_json = json.loads(here("lab", "list", "--json").out)
     assert [one["id"] for one in as_json] == CLAIMS
-    assert as_json[10]["claim"].startswith("The memory for buffers that arrive out of order")
+    assert as_json[CLAIMS.index("C11")]["claim"].startswith("The memory for buffers that arrive out of order")
 
 
 def test_an_experiment_is_shown_as_it_is_written() -> None:

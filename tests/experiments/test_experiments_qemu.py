@@ -126,6 +126,15 @@ def test_without_a_qemu_it_says_so_and_all_leaves_it_out(tmp_path: Path, monkeyp
     assert (ended.code, ended.err) == (0, "migpool: C13 is left out: it needs a QEMU, and there is none here\n")
 
 
+def test_all_leaves_out_what_needs_a_link_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migpool.experiments.runner.refusal", lambda: "namespaces are refused")
+    monkeypatch.setattr("migpool.experiments.form.names", lambda: ["C14", "C5-links"])
+    ended = here("lab", "run", "all")
+    assert (ended.code, ended.out) == (0, "")
+    told = [f"migpool: {name} is left out: namespaces are refused" for name in ("C14", "C5-links")]
+    assert ended.err.splitlines() == told
+
+
 def test_a_qemu_that_does_not_start_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "qemu"
     broken.write_text("#!/bin/sh\necho 'qemu: -device card: no such thing' >&2\nexit 1\n")

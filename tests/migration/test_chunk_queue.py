@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import NextChunk
+from migpool.core.effects import NextChunk, NextPart
 from migpool.core.machine import Machine
 from migpool.errors import Cancelled
+from migpool.flow.window import Grant, Windows
 from migpool.migration.chunk_queue import ChunkQueues
 from tests.support.rig import Scripted
+from tests.support.tagging import Tagged
 
 
 def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
@@ -34,3 +37,43 @@ def test_after_a_cancel_nobody_is_left_to_be_called() -> None:
     with pytest.raises(Cancelled):
         arrivals.take(following)
     assert called == ["before"]
+
+
+@pytest.mark.parametrize("tagged", [False, True], ids=["in order", "with tags"])
+def test_a_grant_that_cannot_be_made_known_costs_nobody_what_came(tagged: bool) -> None:
+    """Nobody else would call whoever was left until then: the job would wait for ever."""
+    devices = [Tagged(number) if tagged else Scripted(number) for number in range(2)]
+    machine = Machine("m", devices)
+    reached = True
+
+    def grant(_: Grant) -> None:
+        if not reached:
+            raise Cancelled("there is nobody left to grant to")
+
+    arrivals = ChunkQueues(machine.slots, grant, CancelSwitch(), lambda _: None)
+    windows = Windows(devices=2, rooms=64)
+    arrivals.use_credits(windows)
+    reached = False
+    slot = machine.slots[0]
+    brought: list[object] = []
+
+    def ready(chunk: object = None, /) -> None:
+        brought.append(chunk)
+
+    failed = 0
+    for index in range(40):
+        left = (
+            arrivals.part_or_call(NextPart(slot), ready, leave=False)
+            if tagged
+            else arrivals.take_or_call(NextChunk(slot, index), ready, leave=False)
+        )
+        assert left is None
+        chunk = Chunk(4096)
+        chunk.index, chunk.length, chunk.last = index, 1, False
+        try:
+            arrivals.deliver(arrivals.by_slot[slot.number], chunk)
+        except Cancelled:
+            failed += 1
+        assert brought.pop() is chunk
+        windows.loaded(0)
+    assert failed

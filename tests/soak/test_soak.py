@@ -1,4 +1,7 @@
-"""A thousand migrations, in a row in a few pairs of processes: no thread, descriptor or memory of them is left."""
+"""Thousands of migrations, in a row in a few pairs of processes: no thread, descriptor or memory of them is left.
+
+A thousand have their devices' state in sections, as QEMU's; a thousand more have all of it that can be over multifd.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from migpool.lab.run.side import Footprint
 pytestmark = pytest.mark.soak
 
 COUNT = int(os.environ.get("MIGPOOL_SOAK", "1000"))
+EVERY = ("inline", "per-device+receiver", "per-device", "pool", "elastic+receiver", "elastic", "blocking-aware", "poll")
 LIMIT = 1.0 * COUNT + 60
 GROWTH = 4 << 20
 """Bytes of resident memory by which the last quarter may exceed the second: some 16 KiB a migration."""
@@ -42,28 +46,37 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def over_multifd(tmp_path: Path) -> str:
-    """The scenario ``small`` with all that can cross over the multifd channels there, and jobs that share a device."""
+    """The scenario ``small`` with all that can cross over the multifd channels there, and jobs that share a device.
+
+    One more device has a state of parts with tags, of which it serves three at once.
+    """
     text = resources.files("migpool.scenario").joinpath("shipped", "small.toml").read_text("utf-8")
     text = text.replace('{profile = "tiny"}', '{profile = "tiny", precopy = true, initial_size = "100KiB"}')
     assert "precopy" in text
     scenario = tmp_path / "over-multifd.toml"
-    scenario.write_text(f'{text}\n[migration]\nvmsd = "multifd"\nlive = "multifd"\nin_flight = 2\n')
+    tagged = '[[devices]]\nplugin = "vfio"\noptions = {profile = "tiny", engines = 3, bus = 9}\n'
+    scenario.write_text(f'{text}\n{tagged}\n[migration]\nvmsd = "multifd"\nlive = "multifd"\nin_flight = 2\n')
     return str(scenario)
 
 
 @pytest.mark.timeout(LIMIT + 60)
-@pytest.mark.parametrize("model", ["per-device+receiver", "pool"])
-@pytest.mark.parametrize(("wire", "share"), [("main-channel", 3 / 8), ("multifd", 1 / 8)])
+@pytest.mark.parametrize(
+    ("wire", "model", "share"),
+    [
+        *(("main-channel", model, 1 / 2) for model in ("per-device+receiver", "pool")),
+        *(("multifd", model, 1 / len(EVERY)) for model in EVERY),
+    ],
+)
 def test_nothing_grows(
     start: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
     over_multifd: str,
-    model: str,
     wire: str,
+    model: str,
     share: float,
 ) -> None:
     address = f"unix:{tmp_path / 'soak'}"
-    count = int(COUNT * share)  # half of them under each model, and a quarter of those over the multifd channels
+    count = max(8, round(COUNT * share))
     scenario = over_multifd if wire == "multifd" else "small"
     destination = start("receive", scenario, "--listen", address, "--model", model, "--count", str(count))
     source = start("send", scenario, "--to", address, "--model", model.split("+")[0], "--count", str(count))

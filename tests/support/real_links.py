@@ -7,25 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from migpool.errors import UsageError
-from migpool.lab.run.link.process import RealLink
+from migpool.lab.run.link.process import refusal
 from migpool.lab.run.processes import PairResult, ProcessPair
-from migpool.scenario.schema import LinkTable, Scenario, parse_scenario
+from migpool.scenario.schema import Scenario, parse_scenario
 
-
-@cache
-def refusal() -> str:
-    """Why this user cannot have one here; empty if it can."""
-    try:
-        RealLink(LinkTable(rate=1 << 20, delay=0.001), 1).end()
-    except UsageError as error:
-        return str(error)
-    return ""
+refused = cache(refusal)
 
 
 def need_links() -> None:
     """Skip the test where there can be none."""
-    if reason := refusal():
+    if reason := refused():
         pytest.skip(reason)
 
 

@@ -160,14 +160,13 @@ def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None, not
     from migpool.cli.output import write
     from migpool.experiments.form import chosen
     from migpool.experiments.page import prepare, write_finding
-    from migpool.experiments.qemu_pair import program
-    from migpool.experiments.runner import run_experiment
+    from migpool.experiments.runner import missing, run_experiment
     from migpool.experiments.terminal import shown
     from migpool.lab.report.table import console_for
 
     experiments = chosen(wanted)
     everything = any(name.lower() == "all" for name in wanted)
-    left_out = [one.id for one in experiments if everything and one.qemu is not None and program() is None]
+    left_out = {one.id: why for one in experiments if everything and (why := missing(one))}
     experiments = [one for one in experiments if one.id not in left_out]
     if results is not None:
         prepare(results)
@@ -176,8 +175,8 @@ def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None, not
     def tell(line: str) -> None:
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    for name in left_out:
-        tell(f"migpool: {name} is left out: it needs a QEMU, and there is none here")
+    for name, why in left_out.items():
+        tell(f"migpool: {name} is left out: {why}")
     failed: list[str] = []
     with Interrupt(lambda line: tell(f"migpool: {line}")) as interrupt:
         for number, experiment in enumerate(experiments):

@@ -106,3 +106,12 @@ class RealLink:
             kept += data
         told: dict[str, Any] = json.loads(kept) if kept.endswith(b"\n") else {}
         return told, descriptors
+
+
+def refusal() -> str:
+    """Why this user cannot have a link on this machine, in a line; empty if there can be one."""
+    try:
+        RealLink(LinkTable(rate=1 << 20, delay=0.001), 0).end()
+    except UsageError as error:
+        return str(error)
+    return ""
