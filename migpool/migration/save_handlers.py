@@ -39,7 +39,7 @@ from migpool.migration.sections import config_section, state_section
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
 from migpool.wire.devicestate import CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_config, tagged_record
+from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_config, largest_config, tagged_record
 from migpool.wire.sections import section_part
 
 UNLIMITED = 1 << 62
@@ -287,12 +287,12 @@ class SaveHandlers:
 
     def _send_config(self, effect: SendConfig) -> None:
         number, config = effect.slot.number, effect.config
-        size = len(config) + CONFIG_FRAME
-        if size > self._pool.size:
+        if len(config) > largest_config(self._pool.size):
             raise DeviceError(
                 f"its config of {len(config)} bytes does not fit into a chunk of {self._pool.size}: "
                 "raise the chunk size or the memory budget"
             )
+        size = len(config) + CONFIG_FRAME
         header = self._outlets[number].header
         header.pack(effect.index, size, config=True)
         self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(config)], HEADER_SIZE + size)
