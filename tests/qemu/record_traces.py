@@ -18,7 +18,7 @@ from typing import Final
 
 from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.lines import Counts, read_lines
-from migpool.lab.qemu.log import FORMS
+from migpool.lab.qemu.tracepoints import FORMS
 from migpool.lab.qemu.tracing import ALL
 from tests.qemu.qemu_guest import set_up
 from tests.qemu.qemuprocess import LIMIT, Json, QemuProcess, WaitedTooLong, qemu_here
