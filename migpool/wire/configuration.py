@@ -36,7 +36,7 @@ _NAME_LIMIT: Final = 1024
 _AFTER: Final = re.compile(rb"\x05[\x0f-\xff]configuration/|\x08\x00\x01\x00\x00|\x01[\s\S]{4}\x03ram\x00{7}\x04")
 _LATER_LIMIT: Final = 4096
 _CAPABILITY_LIMIT: Final = 256
-_SMALLEST_PAGE_BITS: Final = 10
+_SMALLEST_PAGE_BITS: Final = 8  # of AVR
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
 _LAST_FLUSHING_EACH: Final = (8, 0)
 _MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
@@ -82,6 +82,11 @@ class Configuration:
     def flushes_each_section(self) -> bool:
         """Whether the end of each section of RAM is a flush of multifd, and none is sent: machine types up to 8.0."""
         return self.machine_version is not None and self.machine_version <= _LAST_FLUSHING_EACH
+
+
+def possible_page_size(size: int) -> bool:
+    """Whether a page can be of this size."""
+    return not size & (size - 1) and _SMALLEST_PAGE_BITS < size.bit_length() <= _LARGEST_PAGE_BITS + 1
 
 
 def configuration(config: Configuration) -> bytes:
