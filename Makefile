@@ -1,10 +1,11 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the tests and beside them linters and type checker; TESTERS=1: one test after the other
-# make soak    a thousand migrations in a row, in one pair of processes
+# make soak    a thousand migrations in a row, in a few pairs of processes, and two hundred while strangers flood the port
 # make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
 # make qemu    install QEMU 10, busybox-static and cpio (Debian's packages; as root), build a tiny guest, migrate it;
-#              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`
+#              then the same with the newest QEMU of Debian, in a chroot, which also attaches a device of `vfio serve`;
+#              PAIRS=30: thirty pairs are explained instead of four
 # make qemu-matrix  does QEMU what `migpool vmsd diff` says? Three releases, 292 pairs; WRITE=--write puts it in the docs
 # make bench-compare BEFORE=commit  what became slower since, measured in turns; NOW=commit instead of the tree as it stands
 # make docs    build the site of what stands in docs/ in build/site, and check it; what it shows needs no network
@@ -22,7 +23,7 @@
 #              make matrix PYTHONS=3.11 DEPENDENCIES=oldest: with the oldest dependencies that pyproject.toml allows
 # make freethreaded  the same tests on a Python without the global interpreter lock, built from Debian's source (as root)
 # make release build wheel and source archive in build/dist, twice, and try each on Python 3.11 to 3.15 with nothing else
-# make container  take the steps of Containerfile in a chroot of Debian, and run what its image would (as root)
+# make container  install buildah (Debian's package; as root), build the image of Containerfile with it, and run its demo
 # make lock    lock the newest version of every dependency that is allowed, with hashes; LOCKED=1 make test installs those
 # make audit   ask the package index's advisory database about every locked dependency
 # make clean   remove what these made
@@ -41,9 +42,11 @@ PYTHONS      ?= 3.11 3.12 3.13 3.14 3.15
 DEPENDENCIES ?= newest
 FUZZ_SECONDS ?= 60
 NESTED       ?=
+PAIRS        ?=
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
+export PAIRS
 
 .PHONY: lab lab-quick demo test lint soak bench bench-quick bench-compare docs qemu qemu-matrix cpython kernel nested iommufd browser model fuzz matrix freethreaded cluster release container lock audit clean help
 help:
@@ -129,7 +132,7 @@ qemu-matrix: $(READY)
 
 # A warning is an error: a link that leads nowhere, a heading that is not there. All is read anew: a new page changes others.
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,cluster]'
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
 		--builder html . build/site
 	$(BIN)/pytest -q -m site tests/site

@@ -13,7 +13,6 @@ shows them all, the latest first. The exit code is 1 if something became slower.
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import os
 import subprocess
@@ -29,6 +28,7 @@ from typing import Final
 
 from migpool.experiments.verdict import Interval, median_interval
 from migpool.lab.findings import machine_facts
+from migpool.lab.report.page.document import escape, table
 
 ROOT: Final = Path(__file__).parent.parent
 RESULTS: Final = ROOT / "build" / "bench"
@@ -137,19 +137,29 @@ def lines(found: Mapping[str, object]) -> Iterator[str]:
     yield f"Slower: {', '.join(slower)}" if slower else "Nothing became slower, as far as these rounds tell."
 
 
+def cells(found: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
+    """The rows of a comparison as the page has them."""
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    for row in rows:
+        times = (f"{1e6 * row[side]:.1f} us" for side in ("before", "now"))
+        yield (f"{row['ratio']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}", row["told"], *times, row["name"])
+
+
 def page(all_found: Sequence[Mapping[str, object]]) -> str:
     """All comparisons that were kept, the latest first, as a page that needs no network."""
     style = files("migpool.lab.report.page").joinpath("page.css").read_text("utf-8")
     sections = []
     for found in all_found:
-        head, columns, *rows, last = (html.escape(line) for line in lines(found))
-        text = "\n".join([columns, *rows])
+        head, _, *_, last = (escape(line) for line in lines(found))
+        shown = "".join(table(("Ratio", "Interval", "", "Before", "Now", "What is measured"), list(cells(found))))
         sections.append(
-            f'<section class="part"><p class="scenario">{html.escape(str(found["when"]))}: {head}</p>'
-            f'<h2 class="headline">{last}</h2><div class="scroll"><pre tabindex="0">{text}</pre></div></section>'
+            f'<section class="part"><p class="scenario">{escape(str(found["when"]))}: {head}</p>'
+            f'<h2 class="headline">{last}</h2>{shown}</section>'
         )
-    head = f'<meta charset="utf-8"><title>migpool: benchmarks</title><style>{style}</style>'
-    body = f"<main><h1>migpool: benchmarks</h1>{''.join(sections)}</main>"
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>migpool: benchmarks</title><style>{style}</style>"
+    body = f"<header><h1>migpool: benchmarks</h1></header><main>{''.join(sections)}</main>"
     return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 

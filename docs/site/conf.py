@@ -48,6 +48,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_extra_path = ["top"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # no page would lead there; the search knows every name
 html_show_sphinx = False
 html_show_copyright = False
 html_show_search_summary = False  # it reads the pages that it found, which a browser forbids a page off the disk

@@ -34,4 +34,8 @@ def make(top: Path, directory: Path) -> None:
         where = top / "tests" / "data" / "qemu-traces" / logs
         found = explain(where / "source.log.xz", where / "destination.log.xz").result
         result = found.model_copy(update={"scenario": name.replace("-", " ")})
-        (directory / f"{name}.html").write_text(document([result], f"migpool: {name}", library=LIBRARY), "utf-8")
+        page = document([result], f"migpool: {name}", library=LIBRARY)
+        # The report stands alone everywhere else; here it belongs to a site, and leads back.
+        title, back = "<h1>migpool</h1>", '<h1><a href="README.html">migpool: five real downtimes</a></h1>'
+        assert title in page
+        (directory / f"{name}.html").write_text(page.replace(title, back, 1), "utf-8")

@@ -59,7 +59,7 @@ from migpool.wire.returnpath import (
     Welcome,
 )
 from migpool.wire.sections import Section
-from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import EOF, DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
@@ -164,6 +164,7 @@ class Destination(Endpoint):
                 stack=stack,
                 credentials=ours,
                 anybody=settings.insecure,
+                refuse=self._turn_away,
             )
         except MigpoolError as error:
             if connections.main is not None:
@@ -174,6 +175,17 @@ class Destination(Endpoint):
         for sock in (main, *connections.channels):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
+
+    def _turn_away(self, main: socket.socket, said: bytes, reason: MigpoolError) -> None:
+        """Tell who may be a source why it is not taken, while others are waited for."""
+        answers = ReturnPathWriter(partial(send_all, main, what="return path"))
+        reader = StreamReader(self._schema)
+        reader.feed(said + bytes([EOF]))  # where a configuration ends, only what follows it says
+        with contextlib.suppress(ProtocolError):
+            for item in reader.events():
+                if isinstance(item, Configuration):
+                    answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
+        answers.fail(reason)
 
     def _meet(self, connections: Connections) -> socket.socket:
         main = self._main = connections.main_channel

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded, Untrusted
 from migpool.transport.sockets import RETURN_PATH_READ_SIZE, read_some, within_host
-from migpool.transport.tls import TlsSocket
+from migpool.transport.tls import TlsSocket, check_plain
 from migpool.wire.returnpath import (
     Digest,
     Failed,
@@ -100,9 +100,13 @@ class ReturnPath:
 
     def listen(self) -> None:
         """Read answers until the destination ends the return path. A thread of its own runs this."""
+        first = not self._says_end
         try:
             while not self._stopped:
                 data = read_some(self._sock, RETURN_PATH_READ_SIZE, self._idle)
+                if first:
+                    first = False
+                    check_plain(data)
                 if not data:
                     self._proven_end = self._says_end
                     self._reader.end()

@@ -4,11 +4,16 @@ Where a port can be reached, others connect too: what watches over a network, sc
 
 1. who says something and does not begin as a source does within :data:`HESITATION` is closed; who says nothing is, too,
    unless channels of a source have come, of which it may be the main channel;
-2. at most :data:`MOST` connections are open before a source is there; then the oldest gives way;
+2. at most :data:`MOST` connections wait that have not said what they are. Then one gives way: one that is not proven,
+   before others; of the address that has most of them; the oldest. So it is with those that have begun as a source's do
+   (:mod:`migpool.transport.connections`), apart from these: neither can push out the other;
 3. what is noted of others is at most :data:`NOTES` lines a second;
 4. a main channel that ends before any channel of its came is forgotten, whatever it said;
 5. where connections are encrypted, a second begins when the handshake is over, for which there are :data:`HANDSHAKE`
-   seconds. Of too many connections those go first that are not proven yet.
+   seconds;
+6. where strangers can begin as a source does, one that does not become whole in its time is forgotten, and the wait
+   goes on, unless it does what a stranger has no need to: it goes away when it is told why. Where nobody else can, a
+   source that is not whole is an error.
 """
 
 from __future__ import annotations
@@ -23,11 +28,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
-from migpool.transport.connections import Connections, Stranger
+from migpool.transport.connections import (
+    GONE,
+    MAIN_KEPT,
+    MOST,
+    Connections,
+    Stranger,
+    address_of,
+    one_of_most,
+)
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
-from migpool.transport.tls import TlsSocket, is_unread
+from migpool.transport.suspects import Refuse, Suspects
+from migpool.transport.tls import TlsSocket, is_unread, readable
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.stream import MAIN_MAGIC_SIZE, header
 
@@ -37,19 +51,13 @@ HESITATION: Final = 1.0
 """Seconds within which a connection must have said what it is."""
 HANDSHAKE: Final = 10.0
 """Seconds that a TLS handshake may take from its first byte on."""
-MOST: Final = 512
-"""How many connections may be open before a source is whole: more than a source opens."""
 NOTES: Final = 5
 BACKLOG: Final = 256
 """How many connections may wait to be accepted: more than a source opens, so that one too many is seen here."""
 SETTLING: Final = 0.2
 """Seconds without a new connection after which a source is taken to have opened all of them."""
-GONE: Final = 1.0
-"""Seconds in which all connections of a source must have come that has ended one of them."""
 SILENT: Final = "a connection was closed without a byte, as health checks do: ignored"
 _AT_ONCE: Final = 64
-_MAIN_KEPT: Final = 4096
-"""Bytes of a main channel that are read before its source is whole: enough for a configuration."""
 
 
 class Notes:
@@ -83,12 +91,14 @@ class _Guest:
     Attributes:
         limit: how many seconds it has, from ``since`` on, for what must come next.
         proven: whether there is no handshake that must come to its end first.
+        address: where it comes from.
         greeting: whether that has begun.
         said: what it has said so far, behind the handshake.
     """
 
     limit: float
     proven: bool
+    address: str
     greeting: bool = False
     said: bytes = b""
     since: float = field(default_factory=time.monotonic)
@@ -234,26 +244,25 @@ class Arrivals:
             raise
         if self._credentials is not None:
             sock = self._credentials.accepted(sock)
-        self._guests[sock] = _Guest(self._silence, proven=self._credentials is None)
+        self._guests[sock] = _Guest(self._silence, self._credentials is None, address_of(sock))
         self._selector.register(sock, selectors.EVENT_READ)
-        if len(self._guests) + len(self._connections.sockets) > MOST:
+        if len(self._guests) > MOST:
             self._drop_oldest()
-            raise Stranger(f"{MOST} connections were open that are no source's: the oldest was closed")
+            raise Stranger(f"{MOST} connections were open that had not said what they are: one was closed")
         return True
 
     def _drop_oldest(self) -> None:
-        oldest = next(iter(self._guests), None)
-        if oldest is not None:
-            self._forget(next((sock for sock, guest in self._guests.items() if not guest.proven), oldest), close=True)
-        elif not self._connections.complete:
-            self._connections.drop_oldest()
+        if self._guests:
+            unproven = {sock: guest.address for sock, guest in self._guests.items() if not guest.proven}
+            every = unproven or {sock: guest.address for sock, guest in self._guests.items()}
+            self._forget(one_of_most(every), close=True)
 
     def _dismiss(self) -> None:
         """Close who has not said in time what it is."""
         for sock, guest in list(self._guests.items()):
             # Where a source has begun, a silent connection may be its main channel.
             waits = self._connections.begun and not self._connections.complete and guest.proven and not guest.said
-            if guest.late and not waits:
+            if guest.late and not waits and not readable(sock):  # this end itself may have been late
                 self._forget(sock, close=True)
                 self._noted(f"a connection {guest}: closed")
 
@@ -309,6 +318,7 @@ def accept_all(
     silence: float = HESITATION,
     credentials: Credentials | None = None,
     anybody: bool = False,
+    refuse: Refuse | None = None,
 ) -> Arrivals:
     """Accept a source's main channel and multifd channels.
 
@@ -322,6 +332,7 @@ def accept_all(
         silence: seconds that a connection may say nothing.
         credentials: this end's, if the connections are to be encrypted; who is not trusted is noted and forgotten.
         anybody: take whatever process connects to a UNIX socket.
+        refuse: tells a source that is not whole in its time, where it may be a stranger.
 
     Returns:
         What goes on listening: whatever comes later, and speaks, is one connection too many.
@@ -331,35 +342,18 @@ def accept_all(
         PeerError: it has more channels, or went away.
     """
     arrivals = Arrivals(listener, connections, prepare, stack, silence, credentials, anybody)
+    known = credentials is not None or (listener.family == socket.AF_UNIX and not anybody)
+    connections.limit = limit
+    suspects = Suspects(connections, refuse, known=known)
     first = time.monotonic() + first_limit
-    deadline = first
-    begun = ended = False
     while not connections.complete:
         check()
-        if (left := deadline - time.monotonic()) <= 0:
-            if not begun or (connections.bare and deadline >= first):
-                raise TimeLimitExceeded(f"no source has come within {first_limit:g} s")
-            if connections.bare:
-                connections.drop_all()
-                begun, deadline = False, first
-                continue
-            if connections.most:
-                raise connections.too_many()
-            if ended and deadline < first and connections.drop_alone():
-                begun, ended = connections.begun, False
-                deadline = time.monotonic() + limit if begun else first
-                continue
-            if ended:
-                raise PeerGone(connections.given_up())
-            raise TimeLimitExceeded(connections.missing(arrivals.unclear, limit))
-        arrivals.take(min(TICK, left))
+        now = time.monotonic()
+        if now >= first and (not connections.begun or now >= first + limit):
+            raise TimeLimitExceeded(f"no source has come within {first_limit:g} s{suspects.last}")
+        arrivals.take(TICK)
         connections.drop_ended()
-        if begun is not connections.begun:
-            begun = connections.begun
-            deadline = time.monotonic() + limit if begun else first
-        if not ended and connections.ended:  # it has opened them all, or will open no more
-            ended = True
-            deadline = min(deadline, time.monotonic() + GONE)
+        suspects.look(arrivals.unclear)
     return arrivals
 
 
@@ -376,7 +370,7 @@ def _read(sock: socket.socket, said: bytes) -> bytes:
     if len(said) < MAIN_MAGIC_SIZE:
         size = MAIN_MAGIC_SIZE - len(said)
     else:
-        size = (_MAIN_KEPT if said.startswith(header()[:MAIN_MAGIC_SIZE]) else INITIAL_SIZE) - len(said)
+        size = (MAIN_KEPT if said.startswith(header()[:MAIN_MAGIC_SIZE]) else INITIAL_SIZE) - len(said)
     try:
         more = sock.recv(size)
     except BlockingIOError:

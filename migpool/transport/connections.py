@@ -5,31 +5,62 @@ Each says what it is by its first bytes: the main channel by its header, of whic
 and how long they have for that: :mod:`migpool.transport.accept`.
 
 A source is whole when a main channel has all multifd channels of one uuid: of its own, if its configuration says one,
-as this project's sources do with a random number for each migration. All others are closed then.
+as this project's sources do with a random number for each migration; else those that have come from its own address, of
+whatever uuid. All others are closed then. So nobody who does not know the number can be taken for a part of it, nor
+take a place from it.
+
+What others have begun takes room: at most :data:`MOST` connections are kept, and each for a time. Of too many the
+address that has most gives way with its oldest.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import select
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from migpool.errors import PeerError, ProtocolError
+from migpool.errors import MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
 from migpool.transport.tls import is_unread
 from migpool.units import count_of
-from migpool.wire.configuration import uuid_within
+from migpool.wire.configuration import is_whole, uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel, header
 
 TLS_HANDSHAKE: Final = b"\x16\x03"
 """What a connection begins with whose ends have agreed on TLS."""
+MOST: Final = 384
+"""How many connections may have begun as a source's do, and how many may not have said yet what they are: more than one
+source opens, and both together fewer than a process may usually have."""
+MAIN_KEPT: Final = 4096
+"""Bytes of a main channel that are read before its source is whole: enough for a configuration."""
+GONE: Final = 1.0
+"""Seconds in which all connections of a source must have come that has ended one of them."""
 _HEAD: Final = len(header())
 
 
 class Stranger(Exception):
     """A connection is none of the source's; the message says what it was."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A connection that has said what it is.
+
+    Attributes:
+        address: see :func:`address_of`.
+        until: when its source must be whole, by CLOCK_MONOTONIC in seconds.
+        hastened: its source has ended a connection, and so will open no more.
+    """
+
+    address: str
+    until: float
+    hastened: bool = False
 
 
 @dataclass(slots=True)
@@ -40,6 +71,7 @@ class Connections:
         count: how many multifd channels there must be.
         remedy: what else to say of another number of them.
         noted: told, in a line, of a connection that is none of the source's.
+        limit: seconds in which all of a source's must have come after one of them.
 
     Attributes:
         main: the main channel, once one has come; the last one that has.
@@ -50,11 +82,13 @@ class Connections:
     count: int
     remedy: str = ""
     noted: Callable[[str], object] = lambda _: None
+    limit: float = math.inf
     main: socket.socket | None = None
     uuid: bytes = bytes(16)
     complete: bool = False
     _mains: dict[socket.socket, bytes] = field(default_factory=dict)
     _groups: dict[bytes, dict[int, socket.socket]] = field(default_factory=dict)
+    _kept: dict[socket.socket, _Kept] = field(default_factory=dict)
 
     @property
     def main_channel(self) -> socket.socket:
@@ -80,9 +114,8 @@ class Connections:
     @property
     def most(self) -> int:
         """How many multifd channels the source has, if it has shown more than there must be; else 0."""
-        own = self._own
-        shown = [max(group) + 1 for uuid, group in self._groups.items() if own in (None, uuid)]
-        return most if (most := max(shown, default=0)) > self.count else 0
+        most = max(self._group, default=-1) + 1 if self.main is not None else 0
+        return most if most > self.count else 0
 
     @property
     def channels(self) -> tuple[socket.socket, ...]:
@@ -101,12 +134,12 @@ class Connections:
         """
         try:
             main = begins_main_channel(first) if len(first) >= MAIN_MAGIC_SIZE else None
-            if main and len(first) >= _HEAD:
+            if main and (len(first) >= MAIN_KEPT or is_whole(first[_HEAD:])):
                 if sock not in self._mains:
                     self._refuse_late("main channel")
                 self._mains[sock] = first
                 self.main = sock
-                self._choose()
+                self._keep(sock)
                 return True
             if main is not False or len(first) < INITIAL_SIZE:
                 return False
@@ -115,31 +148,58 @@ class Connections:
             raise Stranger(f"a connection that is no migration's was closed: {foreign(first) or error}") from None
         if packet.channel < self.count:
             self._refuse_late(f"multifd channel {packet.channel}")
-        elif self.complete and self._own not in (None, packet.uuid):
+        elif self.complete and not self._is_ours(sock, packet.uuid):
             raise Stranger("a connection of another migration was closed: the channels of one have all come")
         group = self._groups.setdefault(packet.uuid, {})
         if earlier := group.get(packet.channel):
             self.noted(f"a second connection says that it is multifd channel {packet.channel}: the first one is closed")
+            del self._kept[earlier]
             earlier.close()
         group[packet.channel] = sock
-        self._choose()
+        self._keep(sock)
         return True
+
+    def _keep(self, sock: socket.socket) -> None:
+        self._kept[sock] = _Kept(address_of(sock), time.monotonic() + self.limit)
+        self._choose()
+        if not self.complete and len(self._kept) > MOST:
+            self._forget(one_of_most({kept: one.address for kept, one in self._kept.items()}))
+
+    def _is_ours(self, sock: socket.socket, uuid: bytes) -> bool:
+        """Whether a channel too many is of the migration under way."""
+        own = uuid_within(self.said)
+        if own is None and address_of(sock) != self._kept[self.main_channel].address:
+            return False
+        return uuid == self.uuid or (own is None and not self.count)
 
     def _refuse_late(self, what: str) -> None:
         if self.complete:
             raise Stranger(f"a connection was closed that says it is the {what}, which the migration under way has")
 
-    def _choose(self) -> None:
-        """See whether a main channel and multifd channels belong together; the last ones that came are preferred."""
+    def _choose(self, late: Collection[socket.socket] = ()) -> None:
+        """See whether a main channel and multifd channels belong together: by their number, else the last that came.
+
+        Arguments:
+            late: main channels that are taken, without a uuid, together with channels from other addresses.
+        """
         if self.complete:
             return
-        for sock in reversed(self._mains):
+        latest = list(reversed(self._mains))
+        for sock in sorted(latest, key=lambda main: uuid_within(self._mains[main]) is None):
             own = uuid_within(self._mains[sock])
             for uuid in reversed(self._groups) if self.count else (own or bytes(16),):
-                if own in (None, uuid) and all(number in self._groups.get(uuid, {}) for number in range(self.count)):
-                    self.main, self.uuid, self.complete = sock, uuid, True
-                    self._close_others()
-                    return
+                group = self._groups.get(uuid, {})
+                found = [group[number] for number in range(self.count) if number in group]
+                if len(found) < self.count or own not in (None, uuid):
+                    continue
+                if own is None and sock not in late and any(not self._together(sock, one) for one in found):
+                    continue
+                self.main, self.uuid, self.complete = sock, uuid, True
+                self._close_others()
+                return
+
+    def _together(self, sock: socket.socket, other: socket.socket) -> bool:
+        return self._kept[sock].address == self._kept[other].address
 
     def _close_others(self) -> None:
         ours = {self.main, *self._group.values()}
@@ -148,49 +208,68 @@ class Connections:
             self._forget(sock)
 
     def drop_ended(self) -> None:
-        """Close what has ended while there is no main channel with more than a header: no source is behind it.
+        """Close what has ended while there is no main channel: no source is behind it.
 
         A fast source may have ended a channel before its main channel is heard, but then there is more on it to read.
         """
-        if self.bare and not self.complete:
-            for sock in [sock for sock in self._all() if _ended(sock) and not _has_more(sock)]:
-                self.noted("a connection that began as a source's does was closed: ignored")
-                self._forget(sock)
+        if not self._mains and not self.complete:
+            for sock in [sock for sock in self._all() if has_ended(sock) and not _has_more(sock)]:
+                self.drop(sock, "a connection that began as a source's does was closed: ignored")
 
-    def drop_alone(self) -> bool:
-        """Close main channels that have ended and of which no multifd channel has come; whether there was one.
+    def late(self) -> list[socket.socket]:
+        """Those whose source should be whole by now, main channels first."""
+        now = time.monotonic()
+        for main in self._mains:
+            ours = (main, *self._group_of(main).values())
+            if any(map(has_ended, ours)):  # it has opened them all, or will open no more
+                for kept in map(self._kept.__getitem__, ours):
+                    kept.until, kept.hastened = min(kept.until, now + GONE), True
+        found = [sock for sock in (*self._mains, *self._all()) if now >= self._kept[sock].until]
+        if found:
+            self._choose(found)
+        return [] if self.complete else list(dict.fromkeys(found))
 
-        A source that was cancelled leaves that, and so does a stranger that knows how a stream begins.
+    def fault(self, main: socket.socket, unclear: int) -> MigpoolError | None:
+        """What is wrong with a source that is not whole in its time; ``None`` if it is none at all.
+
+        One is no source whose main channel has ended before a multifd channel of its came: one that was cancelled
+        leaves that, and so does a stranger that knows how a stream begins.
+
+        Arguments:
+            main: its main channel.
+            unclear: how many connections have not said what they are.
         """
-        alone = []
-        for sock, said in self._mains.items():
-            own = uuid_within(said)
-            if _ended(sock) and (not self._groups if own is None else own not in self._groups):
-                alone.append(sock)
-        for sock in alone if self.count and not self.complete else ():
-            self.noted("a main channel was closed that ended before any multifd channel of its came: ignored")
-            self._forget(sock)
-        return bool(alone and self.count)
+        self.main = main
+        if self.most:
+            return self.too_many()
+        if self._kept[main].hastened:
+            return PeerGone(self.given_up()) if self._group_of(main) or not self.count else None
+        return TimeLimitExceeded(self.missing(unclear, self.limit))
+
+    def give(self, main: socket.socket, seconds: float) -> None:
+        """Give a source that is not whole so many seconds from now on."""
+        for sock in (main, *self._group_of(main).values()):
+            self._kept[sock].until = time.monotonic() + seconds
+
+    def is_main(self, sock: socket.socket) -> bool:
+        """Whether a connection that is kept is a main channel."""
+        return sock in self._mains
 
     @property
-    def bare(self) -> bool:
-        """Whether no source is behind what has come: channels without a main channel, or a header and no more."""
-        return all(len(said) == _HEAD for said in self._mains.values())
+    def mains(self) -> int:
+        """How many main channels have come, and are kept."""
+        return len(self._mains)
 
-    def drop_all(self) -> None:
-        """Close all that has come."""
-        for sock in list(self._all()):
-            self.noted("a connection that begins as a source's does was closed: no others of its came")
-            self._forget(sock)
-
-    def drop_oldest(self) -> None:
-        """Close the connection that came first."""
-        for sock in self._all():
-            self._forget(sock)
-            return
+    def drop(self, sock: socket.socket, why: str) -> None:
+        """Close a connection, and all multifd channels of its if it is a main channel that says which they are."""
+        self.noted(why)
+        own = uuid_within(self._mains.get(sock, b""))
+        for one in (sock, *self._groups.get(own or b"", {}).values()):
+            self._forget(one)
 
     def _forget(self, sock: socket.socket) -> None:
         sock.close()
+        self._kept.pop(sock, None)
         self._mains.pop(sock, None)
         if sock is self.main:
             self.main = next(reversed(self._mains), None)
@@ -206,25 +285,19 @@ class Connections:
         yield from self._mains
 
     @property
-    def _own(self) -> bytes | None:
-        """What the main channel says of its uuid, or the channels of a whole source do."""
-        if self.complete and self.count:
-            return self.uuid
-        return None if self.main is None else uuid_within(self._mains[self.main])
-
-    @property
     def _group(self) -> dict[int, socket.socket]:
-        """The channels of the source, or of the one of which most have come."""
+        """The channels of the source, or of the one whose main channel has come last."""
         if self.complete:
-            return self._groups.get(self.uuid, {})
-        own = self._own
-        groups = [group for uuid, group in self._groups.items() if own in (None, uuid)]
-        return max(groups, key=len, default={})
+            return self._groups.get(self.uuid, {}) if self.count else max(self._groups.values(), key=len, default={})
+        return {} if self.main is None else self._group_of(self.main)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the source has ended one of them already, as it does when it has said everything, or has gone."""
-        return self.main is not None and any(map(_ended, (self.main, *self._group.values())))
+    def _group_of(self, main: socket.socket) -> dict[int, socket.socket]:
+        """The channels of a main channel's own uuid; without one, of the uuid that has most from its address."""
+        own = uuid_within(self._mains[main])
+        if own is not None:
+            return self._groups.get(own, {})
+        groups = (g for g in self._groups.values() if all(self._together(main, one) for one in g.values()))
+        return max(groups, key=len, default={})
 
     def too_many(self) -> PeerError:
         """The error for a source that has shown more multifd channels than there must be."""
@@ -255,7 +328,30 @@ class Connections:
         )
 
 
-def _ended(sock: socket.socket) -> bool:
+def address_of(sock: socket.socket) -> str:
+    """Where a connection comes from: its host, or with IPv6 its network, in which a host has any address."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return ""
+    if sock.family == socket.AF_INET6:
+        found = ipaddress.IPv6Address(name[0].partition("%")[0])
+        return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+    return str(name[0]) if sock.family == socket.AF_INET else ""
+
+
+def one_of_most(addresses: dict[socket.socket, str]) -> socket.socket:
+    """The oldest connection of the address that has most of them.
+
+    Arguments:
+        addresses: of each connection, the oldest first.
+    """
+    most = Counter(addresses.values()).most_common(1)[0][0]
+    return next(sock for sock, address in addresses.items() if address == most)
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the other end will say no more on a connection than it has."""
     watch = select.poll()
     watch.register(sock, select.POLLRDHUP)
     return bool(watch.poll(0))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 TICK: Final = 0.2
 """How long a wait in a handshake lasts at most before it is looked whether to go on, in seconds."""
-_AT_ONCE: Final = 1 << 16
-"""Bytes that are encrypted, or read to be decrypted, at once: four records."""
+_AT_ONCE: Final = 1 << 17
+"""Bytes that are encrypted, or read to be decrypted, at once: eight records; with fewer, more is moved in memory."""
 _HANDSHAKE, _ALERT = 22, 21
 _NO_TLS: Final = bytes((_ALERT, 3, 3, 0, 2, 2, 70))
 """A fatal alert, protocol_version: what a peer hears that does not speak TLS at all."""
@@ -118,10 +118,14 @@ class TlsSocket(socket.socket):
             got = min(size, len(self._early))
             view[:got] = self._early[:got]
             self._early = self._early[got:]
-        while got < size:
+        read = self._tls.read
+        more = 1
+        while got < size and more:
             try:
                 with self._memory:
-                    more = int(self._tls.read(size - got, view[got:size]))
+                    while got < size and more:  # a record at a time, of 16 KiB at the most
+                        more = int(read(size - got, view[got:size]))
+                        got += more
             except ssl.SSLWantReadError:
                 if got and not whole:
                     break
@@ -140,9 +144,6 @@ class TlsSocket(socket.socket):
                 raise PeerGone(f"the connection was cut: {self.peer} has not said that it ends") from None
             except ssl.SSLError as error:
                 raise self._refused(error) from None
-            if not more:
-                break
-            got += more
         return got
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
@@ -342,8 +343,17 @@ def look(sock: socket.socket) -> None:
         sock.look()
     elif readable(sock):
         with contextlib.suppress(OSError):
-            if sock.recv(2, socket.MSG_PEEK) == _NO_TLS[:2]:
-                raise Untrusted("the destination uses TLS: give --tls here, too")
+            check_plain(sock.recv(2, socket.MSG_PEEK))
+
+
+def check_plain(first: bytes | bytearray | memoryview) -> None:
+    """See what a destination says first on a connection that is not encrypted.
+
+    Raises:
+        Untrusted: it is that it wants TLS.
+    """
+    if first[:2] == _NO_TLS[:2]:
+        raise Untrusted("the destination uses TLS: give --tls here, too")
 
 
 def readable(sock: socket.socket, seconds: float = 0) -> bool:

@@ -18,6 +18,8 @@ OFF: Final = -1
 
 _OFF: Final = 2**64 - 1
 _NULL_BYTE: Final = 0x30
+_MARKERS: Final = {"nullptr": {b"0": "nullptr"}, "ptr-marker": {b"0": "nullptr", b"1": "pointer"}}
+"""How the byte is shown that stands for a pointer, by the type's name."""
 _NOT_PACKED: Final = (struct.error, TypeError, ValueError, OverflowError)
 
 
@@ -108,6 +110,8 @@ class Cell(Codec):
         if self.kind == "bool":
             return bool(value)
         packed = self.pack(value)
+        if self.kind in _MARKERS:
+            return _MARKERS[self.kind].get(packed, packed.hex())
         if self._raw:
             return packed.hex(" ")
         number = int.from_bytes(packed, "big", signed=self._signed)

@@ -164,7 +164,7 @@ def _codec(entry: Mapping[str, object], where: str) -> Codec:
     kind = _get(entry, "type", str, where)
     size = _get(entry, "size", int, where)
     codec: Codec
-    if kind == "struct":
+    if kind == "struct" and entry.get("struct") != {}:
         inner = entry.get("struct")
         if not isinstance(inner, dict):
             raise DescriptionError(f"{where}: a struct without its description")

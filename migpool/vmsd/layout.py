@@ -27,6 +27,7 @@ class Extent(Enum):
     OPAQUE = "the code that writes it, and the state of that day"
 
 
+_NULLS: Final = frozenset({"nullptr", "ptr-marker"})
 _COUNTED_KINDS: Final = frozenset({"struct", "vstruct", "tmp", "buffer", "unused_buffer", "bitmap"})
 
 
@@ -151,8 +152,15 @@ def _stream_device(entry: Mapping[str, object]) -> tuple[str, Layout]:
 def _stream_layout(entry: Mapping[str, object]) -> Layout:
     fields: list[FieldLayout] = []
     last, count = "", 0
-    for item in _objects(entry, "fields"):
+    items = _objects(entry, "fields")
+    pointers = {str(item["name"]): 0 for item in items if item.get("type") in _NULLS or item.get("struct") == {}}
+    for item in items:
         name = str(item["name"])
+        if name in pointers:  # which of an array's pointers are null is a value
+            if not pointers[name]:
+                fields.append(FieldLayout(name, _int(item, "size"), 1, 0, None, None, Extent.OPAQUE))
+            pointers[name] += 1
+            continue
         # The last element of an array whose elements stand one by one may have no index.
         element = "index" in item or (name == last and count > 0)
         count = count + 1 if element and name == last else int(element)

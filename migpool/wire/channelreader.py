@@ -17,6 +17,7 @@ from migpool.wire.devicestate import (
     parse_device_packet_header,
 )
 from migpool.wire.multifd import (
+    BYTES_PER_RAM_PACKET,
     DEVICE_STATE,
     INITIAL_SIZE,
     PREFIX_SIZE,
@@ -25,7 +26,7 @@ from migpool.wire.multifd import (
     packet_flags,
     parse_initial_packet,
 )
-from migpool.wire.ramheader import RamPacketHeader, parse_ram_header
+from migpool.wire.ramheader import ALLOCATED_END, RamPacketHeader, page_size_of, parse_ram_header
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 DEFAULT_LIMIT: Final = 64 << 20
@@ -70,13 +71,14 @@ class ChannelReader(PushReader[ChannelEvent]):
     """Reads one channel.
 
     Arguments:
-        page_size: bytes of a page of RAM, as the main channel's configuration says.
+        page_size: bytes of a page of RAM, as the main channel's configuration says. None: told from how many pages the
+            first packet with pages can hold. A SYNC before that need not say it; zeros follow it up to the next packet.
         limit: how many bytes the payload of one packet may have. So much is kept at most, once it has arrived.
     """
 
     __slots__ = ("_limit", "_page_size")
 
-    def __init__(self, page_size: int = 4096, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, page_size: int | None = 4096, limit: int = DEFAULT_LIMIT) -> None:
         unread = Unread()
         super().__init__(unread, self._packets(unread))
         self._page_size = page_size
@@ -88,6 +90,10 @@ class ChannelReader(PushReader[ChannelEvent]):
         while True:
             if not unread.available:
                 yield Need(1, "multifd packet", clean=True)
+            if self._page_size is None and not unread.first()[0]:
+                first = bytes(unread.first())
+                unread.skip(len(first) - len(first.lstrip(b"\0")))
+                continue
             if unread.available < PREFIX_SIZE:
                 yield Need(PREFIX_SIZE, "multifd packet")
             flags = packet_flags(unread.peek(PREFIX_SIZE), unread.offset)
@@ -103,11 +109,15 @@ class ChannelReader(PushReader[ChannelEvent]):
 
     def _ram(self, unread: Unread, flags: int) -> Steps[RamPacket]:
         offset = unread.offset
-        size = PREFIX_SIZE + header_rest(flags, self._page_size)
-        raw = yield from take(unread, size, "RAM packet")
-        header = parse_ram_header(raw, self._page_size, offset, self._limit)
+        if self._page_size is None:
+            if unread.available < ALLOCATED_END:
+                yield Need(ALLOCATED_END, "RAM packet")
+            self._page_size = page_size_of(unread.peek(ALLOCATED_END))
+        page_size = self._page_size or BYTES_PER_RAM_PACKET  # of a SYNC that does not say it, the shortest header
+        raw = yield from take(unread, PREFIX_SIZE + header_rest(flags, page_size), "RAM packet")
+        header = parse_ram_header(raw, page_size, offset, self._limit)
         payload = yield from take(unread, header.payload_size, "RAM packet payload")
-        return RamPacket(header, payload, self._page_size, offset)
+        return RamPacket(header, payload, page_size, offset)
 
     def _device_state(self, unread: Unread) -> Steps[DeviceStatePacket]:
         offset = unread.offset

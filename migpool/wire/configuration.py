@@ -25,6 +25,7 @@ CONFIGURATION: Final = 0x07
 PAGE_BITS: Final = "configuration/target-page-bits"
 CAPABILITIES: Final = "configuration/capabilities"
 UUID: Final = "configuration/uuid"
+BEHIND: Final = "item after the configuration"
 
 _HEAD = struct.Struct(">BI")
 _U32 = struct.Struct(">I")
@@ -35,7 +36,7 @@ _NAME_LIMIT: Final = 1024
 _AFTER: Final = re.compile(rb"\x05[\x0f-\xff]configuration/|\x08\x00\x01\x00\x00|\x01[\s\S]{4}\x03ram\x00{7}\x04")
 _LATER_LIMIT: Final = 4096
 _CAPABILITY_LIMIT: Final = 256
-_SMALLEST_PAGE_BITS: Final = 10
+_SMALLEST_PAGE_BITS: Final = 8  # of AVR
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
 _LAST_FLUSHING_EACH: Final = (8, 0)
 _MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
@@ -81,6 +82,11 @@ class Configuration:
     def flushes_each_section(self) -> bool:
         """Whether the end of each section of RAM is a flush of multifd, and none is sent: machine types up to 8.0."""
         return self.machine_version is not None and self.machine_version <= _LAST_FLUSHING_EACH
+
+
+def possible_page_size(size: int) -> bool:
+    """Whether a page can be of this size."""
+    return not size & (size - 1) and _SMALLEST_PAGE_BITS < size.bit_length() <= _LARGEST_PAGE_BITS + 1
 
 
 def configuration(config: Configuration) -> bytes:
@@ -141,9 +147,26 @@ def uuid_within(begin: bytes) -> bytes | None:
     return behind[:16] if mark and len(behind) >= 16 else None
 
 
+def is_whole(begin: bytes) -> bool:
+    """Whether a configuration is there to its end, or something else is; one that cannot be read counts as there.
+
+    Arguments:
+        begin: what comes behind the header of a main channel. What is cut just between two parts counts as whole.
+    """
+    if not begin or begin[0] != CONFIGURATION:
+        return bool(begin)
+    unread = Unread()
+    unread.feed(begin)
+    try:
+        need = next(read_configuration(unread), None)
+    except ProtocolError:
+        return True
+    return need is None or need.item == BEHIND
+
+
 def _at_subsection(unread: Unread) -> Steps[bool]:
     if not unread.available:
-        yield Need(1, "item after the configuration")
+        yield Need(1, BEHIND)
     return unread.peek(1)[0] == SUBSECTION
 
 

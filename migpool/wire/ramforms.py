@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.wire.configuration import possible_page_size
 from migpool.wire.sections import ascii_text
 from migpool.wire.unread import Need, Steps, Unread, skip, take
 
@@ -101,17 +102,17 @@ def read_packed(
     return RamPacked(block, address, PACKED[flag], (yield from take(unread, at + head.size + size, item)), start)
 
 
-def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]:
+def read_map(unread: Unread, name: str, used: int, page_size: int | None) -> Steps[tuple[int, int]]:
     """Pass over one block's pages at fixed places.
 
     Arguments:
         unread: behind the block's entry.
         name: of the block.
         used: its used length, in bytes.
-        page_size: bytes of a page.
+        page_size: bytes of a page, if that is known.
 
     Returns:
-        how many of its pages are in the file.
+        bytes of a page, and how many of the block's pages are in the file.
 
     Raises:
         ProtocolError: another version, another page size, or places that cannot be.
@@ -120,10 +121,11 @@ def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]
     version, size, bitmap_at, pages_at = _MAP.unpack((yield from take(unread, _MAP.size, item)))
     if version != _MAP_VERSION:
         raise ProtocolError(start, item, f"version {_MAP_VERSION}, found {version}")
-    if size != page_size:
-        raise ProtocolError(start + 4, item, f"pages of {page_size} bytes, found {size}")
+    if size != page_size if page_size is not None else not possible_page_size(size):
+        raise ProtocolError(start + 4, item, f"pages of {page_size or 'a power of two'} bytes, found {size}")
+    page_size = int(size)
     if not bitmap_at and not pages_at:
-        return 0
+        return page_size, 0
     bitmap = -(-(used // page_size) // 64) * 8
     gap = pages_at - bitmap_at - bitmap
     if gap < 0 or bitmap_at < unread.offset:
@@ -137,7 +139,7 @@ def read_map(unread: Unread, name: str, used: int, page_size: int) -> Steps[int]
     if present > used // page_size:
         raise ProtocolError(start + _MAP.size, item, f"at most {used // page_size} pages, found {present}")
     yield from skip(unread, gap + used, f"pages of RAM block {name!r}")
-    return present
+    return page_size, present
 
 
 def _whole(unread: Unread, count: int, item: str) -> Steps[None]:

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.wire.configuration import DEFAULT_PAGE_SIZE, possible_page_size
 from migpool.wire.multifd import (
     BYTES_PER_RAM_PACKET,
     COMPRESSION_MASK,
     DEVICE_STATE,
     MAGIC,
+    PREFIX_SIZE,
     RAM_HEADER_FIXED,
     SYNC,
     VERSION,
@@ -37,6 +39,7 @@ from migpool.wire.sections import ascii_text
 from migpool.wire.unread import Buffer
 
 FIXED = struct.Struct(">IIIIIIQI28s256s")
+ALLOCATED_END: Final = 16
 _ITEM: Final = "RAM packet"
 
 
@@ -106,6 +109,19 @@ def sync_header(packet_number: int, page_size: int = 4096) -> bytes:
     """A SYNC packet."""
     allocated = BYTES_PER_RAM_PACKET // page_size
     return ram_header(RamPacketHeader(SYNC, packet_number, allocated=allocated), page_size)
+
+
+def page_size_of(buffer: Buffer) -> int | None:
+    """Bytes of a page, by how many pages the packet that begins here can hold; None if it does not say it, as a SYNC.
+
+    Arguments:
+        buffer: the packet's first :data:`ALLOCATED_END` bytes, or more.
+    """
+    allocated = int.from_bytes(memoryview(buffer)[PREFIX_SIZE:ALLOCATED_END], "big")
+    if not allocated:
+        return None
+    size = BYTES_PER_RAM_PACKET // allocated
+    return size if possible_page_size(size) and size * allocated == BYTES_PER_RAM_PACKET else DEFAULT_PAGE_SIZE
 
 
 def parse_ram_header(

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator, Sequence
+from functools import cache, reduce
 from itertools import islice
+from operator import or_
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.wire.pagesize import FLAGS_UNSURE, SMALLEST, candidates, fits, needed
 from migpool.wire.ram import (
     CONTINUE,
     EOS,
@@ -42,7 +45,18 @@ _U64 = struct.Struct(">Q")
 _WORD: Final = 8
 _BLOCK_LIMIT: Final = 4096
 _NAMES_SHOWN: Final = 8
+_NAME_LIMIT: Final = 255
 _PAGE_KINDS: Final = frozenset({PAGE, ZERO, PAGE | CONTINUE, ZERO | CONTINUE})
+_KINDS: Final = frozenset({PAGE, ZERO, MEM_SIZE, EOS, HOOK, MULTIFD_FLUSH, *PACKED})
+_RUN: Final = 64
+_NO_CONTENTS: Final = -1
+"""No flags: while the size of a page is not known."""
+
+
+@cache
+def _run_of(page_size: int) -> struct.Struct:
+    """The words of pages that stand one behind the other."""
+    return struct.Struct(">" + f"Q{page_size}x" * _RUN)
 
 
 class RamReader:
@@ -54,20 +68,27 @@ class RamReader:
         batch: how many pages one event may have.
         footers: whether sections have footers.
         mapped: whether pages stand at fixed places of the file (the capability mapped-ram).
+        sure: whether ``page_size`` was stated; else it is only what most machines have, and told from the first page
+            that is there with its contents.
 
     Attributes:
         host_pages: the sizes of the pages of the source's memory, as POSTCOPY_ADVISE gives them: one bit each.
     """
 
-    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_page_size",
-                 "host_pages")  # fmt: skip
+    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_multiples",
+                 "_page_size", "_run", "_sure", "host_pages")  # fmt: skip
 
-    def __init__(self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False) -> None:
+    def __init__(
+        self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False, sure: bool = True
+    ) -> None:
         self._footers = footers
         self._mapped = mapped
         self.host_pages = 0
         self._page_size = page_size
-        self._mask = page_size - 1
+        self._sure = sure
+        self._mask = page_size - 1 if sure else FLAGS_UNSURE
+        self._multiples = 0
+        self._run = _run_of(page_size)
         self._gpa = gpa
         self._batch = batch
         self._lengths: dict[str, int] = {}
@@ -100,6 +121,8 @@ class RamReader:
                 yield Need(_WORD, item)
             offset = unread.offset
             (word,) = _U64.unpack(unread.peek(_WORD))
+            if not self._sure and (word & PAGE or word & ~CONTINUE & self._mask not in _KINDS):
+                yield from self._settle(unread, word)
             flags = word & self._mask
             if flags in _PAGE_KINDS:
                 yield (yield from self._pages(unread, flags))
@@ -127,6 +150,34 @@ class RamReader:
                 right = "flags 002, 004, 008, 010, 022, 028, 040, 060, 100, 120 or 200"
                 raise ProtocolError(offset, item, f"{right}, found {word:016x}")
 
+    def _settle(self, unread: Unread, word: int) -> Steps[None]:
+        """Find out how large a page is, at the first word that cannot be understood without it."""
+        sizes = candidates(self._page_size, self._multiples | word & ~FLAGS_UNSURE)
+        flags = word & FLAGS_UNSURE
+        if flags & ~CONTINUE != PAGE:  # bits of an address stand where larger pages have flags
+            sizes = [size for size in sizes if word & ~CONTINUE & (size - 1) in _KINDS]
+        else:
+            page_at, block = _WORD, self._block
+            if not flags & CONTINUE:
+                for _ in range(2):  # the length of the name, and then all of it
+                    if unread.available < page_at + 1:
+                        yield Need(page_at + 1, "RAM page")
+                    page_at = _WORD + 1 + unread.peek(_WORD + 1)[_WORD]
+                block = bytes(unread.peek(page_at)[_WORD + 1 :]).decode("ascii", "replace")
+            end = self._lengths.get(block, 0)
+            for size in sizes if len(sizes) > 1 else ():
+                if unread.available < needed(page_at, size):
+                    yield Need(needed(page_at, size), "RAM page", retry_at_end=True)
+                view = unread.peek(min(unread.available, needed(page_at, size) + _NAME_LIMIT))
+                if fits(view, page_at, size, end, self._lengths):
+                    sizes = [size]
+        if sizes:
+            self._know(sizes[0])
+
+    def _know(self, page_size: int) -> None:
+        self._page_size, self._mask, self._sure = page_size, page_size - 1, True
+        self._run = _run_of(page_size)
+
     def _block_list(self, unread: Unread, total: int) -> Steps[RamBlocks]:
         """Read the list of blocks, from its word on."""
         item = "RAM block list"
@@ -142,12 +193,16 @@ class RamReader:
             gpa = int.from_bytes((yield from take(unread, _WORD, item)), "big") if self._gpa else None
             if name in blocks:
                 raise ProtocolError(offset, item, f"each block once, found a second {name!r}")
-            if used > total or used & self._mask:
+            if used > total or used & (self._mask if self._sure else SMALLEST - 1):
                 right = f"whole pages of {self._page_size} bytes, at most {total} bytes as is left of the total"
                 raise ProtocolError(offset, item, f"{right}, found {used} in block {name!r}")
             if len(blocks) == _BLOCK_LIMIT:
                 raise ProtocolError(offset, item, f"at most {_BLOCK_LIMIT} blocks, found more")
-            mapped = (yield from read_map(unread, name, used, self._page_size)) if self._mapped else None
+            self._multiples |= used
+            mapped = None
+            if self._mapped:
+                page_size, mapped = yield from read_map(unread, name, used, self._page_size if self._sure else None)
+                self._know(page_size)
             blocks[name] = RamBlock(name, used, gpa, host_page, mapped)
             total -= used
         self._lengths = {block.name: block.used_length for block in blocks.values()}
@@ -197,6 +252,8 @@ class RamReader:
         if start:
             parts.append(unread.take(start))
         data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        if not self._sure:
+            self._multiples = reduce(or_, addresses, self._multiples)
         return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
 
     def _named_page(self, unread: Unread, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
@@ -235,6 +292,8 @@ class RamReader:
         flags = word & self._mask
         if flags != PAGE | CONTINUE and flags != ZERO | CONTINUE:
             return False
+        if flags & PAGE and not self._sure:
+            return False
         length = _WORD + (self._page_size if flags & PAGE else 1)
         if unread.available < length:
             yield Need(length, "RAM page", retry_at_end=begun)
@@ -248,12 +307,23 @@ class RamReader:
     ) -> int:
         """Gather what continues the batch and lies whole within ``view``; return where it ends. The hot loop."""
         size, mask, limit, unpack = self._page_size, self._mask, self._end, _U64.unpack_from
+        contents = PAGE | CONTINUE if self._sure else _NO_CONTENTS
         last = len(view) - _WORD
         room = self._batch - len(addresses)
         while room and at <= last:
             (word,) = unpack(view, at)
             flags = word & mask
-            if flags == PAGE | CONTINUE:
+            if flags == contents:
+                if room >= _RUN and len(view) - at >= _RUN * (_WORD + size):
+                    # Mostly one page follows the other, and their words can be had together.
+                    words = self._run.unpack_from(view, at)
+                    if words == tuple(range(word, word + _RUN * size, size)) and words[-1] - flags < limit:
+                        end = at + _RUN * (_WORD + size)
+                        addresses.extend(range(word - flags, word - flags + _RUN * size, size))
+                        positions.extend(range(base + at + _WORD, base + end, _WORD + size))
+                        room -= _RUN
+                        at = end
+                        continue
                 end = at + _WORD + size
                 if end > len(view):
                     break

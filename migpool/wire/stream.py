@@ -199,7 +199,7 @@ class StreamReader(PushReader[StreamEvent]):
         stored: also take what only a file has: pages at fixed places (mapped-ram), and zeros behind the end. Sections
             of VFIO devices are then what the schema says, and commands may be unknown, as a file may have been written
             by a later QEMU.
-        page_size: bytes of a page where the configuration does not say it; by default that of the machine.
+        page_size: bytes of a page where the configuration does not say it; by default told from the pages themselves.
 
     Attributes:
         section: the head of the section that is being read, or was read last.
@@ -226,7 +226,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._colo = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
-        self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers)
+        self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers, sure=page_size is not None)
         self.section: SectionHead | None = None
 
     @property
@@ -301,7 +301,8 @@ class StreamReader(PushReader[StreamEvent]):
             raise ProtocolError(config.offset, "configuration", f"a stream of pages, {found}")
         gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
-        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped)
+        sure = config.page_bits is not None or self._page_size is not None
+        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped, sure=sure)
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:

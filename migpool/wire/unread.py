@@ -176,6 +176,10 @@ class PushReader(Generic[E]):
         """How many bytes were fed and are not yet understood."""
         return self._unread.available
 
+    def ahead(self, count: int) -> bytes:
+        """Bytes that were fed and are not yet understood, copied: the first ``count``, or as many as there are."""
+        return bytes(self._unread.peek(min(count, self.pending)))
+
     @property
     def waits_for(self) -> str:
         """What it was reading when the input gave out, once there is no event left."""

@@ -13,6 +13,8 @@ One key is migpool's own: ``multifd_devices``, a list like ``devices``, of the c
 channels. It is missing where none did.
 
 ``size`` counts bytes in the stream: of one element with ``array_len`` (a run of equal elements), else of the field.
+QEMU 7.2 and its time leave the LAYOUT of an array empty whose first element is a null pointer, and call all of it one
+run of elements of that one's size.
 RAM and other devices with sections of their own making are not in it. Unknown keys are passed over.
 """
 
@@ -181,6 +183,10 @@ class _Reader:
     def has(self, key: str) -> bool:
         return key in self._values
 
+    def filled(self, key: str) -> bool:
+        """Whether there is such a key, with more than an empty object."""
+        return self._values.get(key, {}) != {}
+
     def text(self, key: str) -> str:
         value = self._values.get(key)
         if not isinstance(value, str):
@@ -237,7 +243,7 @@ def _layout(reader: _Reader) -> Layout:
 
 def _field(reader: _Reader) -> Field:
     inline = reader.has("vmsd_name")
-    struct = _layout(reader) if inline else _layout(reader.object("struct")) if reader.has("struct") else None
+    struct = _layout(reader) if inline else _layout(reader.object("struct")) if reader.filled("struct") else None
     return Field(
         name=reader.text("name"),
         type=reader.text("type"),

@@ -39,7 +39,8 @@ class Look:
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
-        self.driver.set_page_load_timeout(LIMIT)
+        self.driver.set_page_load_timeout(2 * LIMIT)
+        self.driver.set_script_timeout(4 * LIMIT)  # axe-core looks at every bar of a time line
 
     def at(self, address: str) -> None:
         """Open a page and wait until its script has drawn it."""
@@ -94,12 +95,20 @@ class Look:
         """The page as PDF."""
         return base64.b64decode(self.tell("Page.printToPDF", preferCSSPageSize=True)["data"])
 
-    def faults(self) -> list[str]:
-        """What axe-core finds that keeps people off the page: serious and critical faults, and where."""
-        self.driver.execute_script(AXE.read_text("utf-8"))
+    def faults(self, *rules: str) -> list[str]:
+        """What axe-core finds that keeps people off the page: serious and critical faults, and where.
+
+        Arguments:
+            rules: the only ones to look at; all, if none is named.
+        """
+        if self.value("return typeof axe === 'undefined'"):
+            self.driver.execute_script(AXE.read_text("utf-8"))
+        options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
         said: list[list[str]] = self.driver.execute_async_script(
             "const done = arguments[arguments.length - 1];"
-            "axe.run().then(found => done(found.violations.map(one => [one.impact, one.id, one.nodes[0].html])))"
+            "axe.run(arguments[0]).then(found => done(found.violations.map("
+            "one => [one.impact, one.id, one.nodes[0].html])))",
+            options,
         )
         return [f"{rule}: {html}" for impact, rule, html in said if impact in ("serious", "critical")]
 

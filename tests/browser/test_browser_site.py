@@ -71,23 +71,6 @@ def test_it_is_dark_where_the_reader_is_and_a_click_changes_that(look: Look) -> 
     look.until(f"{BACK} === '{LIGHT}'")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_kept_off(look: Look, scheme: str) -> None:
-    look.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    # One of each kind of page: what is wrong on one of them is wrong on all.
-    for name in (
-        FIRST,
-        "search",
-        "README",
-        "docs/architecture",
-        "docs/api/device",
-        "docs/glossary",
-        "docs/tutorials/pool",
-    ):
-        open_page(look, name)
-        assert look.faults() == [], name
-
-
 def test_the_drawings_are_there_without_a_script(light: Look) -> None:
     light.tell("Emulation.setScriptExecutionDisabled", value=True)
     light.driver.get((SITE / "docs" / "architecture.html").as_uri())

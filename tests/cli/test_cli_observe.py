@@ -63,6 +63,13 @@ def test_a_log_that_exists_is_read_from_where_it_was(pair: tuple[FakeQemu, FakeQ
     assert "1600000000" not in (kept / "source.log").read_text()
 
 
+def test_a_migration_that_leaves_the_numbers_of_the_one_before_has_been(pair: tuple[FakeQemu, FakeQemu]) -> None:
+    for qemu in pair:
+        qemu.migrate()
+    ended = observed(pair, "--limit", "10", "--", "unix:x")
+    assert ended.code == 0, ended.err
+
+
 @pytest.mark.parametrize(
     ("which", "change", "arguments", "said"),
     [

@@ -34,6 +34,8 @@ EXTENDED, SENT, DRIBBLES = 1, 2, 4
 DEVICES: Final = 3
 AGAIN: Final = b"<again>"
 """Between what one connection says and the next."""
+SECRET: Final = b"nobody knows it."
+"""The number of the source that comes after all others."""
 MOST: Final = 12
 LONGEST: Final = 700
 
@@ -147,8 +149,14 @@ def connections(data: bytes) -> None:
             # More channels of its own are kept, so that they can be counted.
             assert ours == set(kept.sockets) or (kept.most and ours < set(kept.sockets)), "one of another is kept"
             assert all(sock.fileno() >= 0 for sock in ours), "a connection of the source's was closed"
-        elif kept.most:
-            _clear(str(kept.too_many()))
+        elif SECRET not in data:
+            if kept.most:
+                _clear(str(kept.too_many()))
+            main = header() + configuration(Configuration("q", uuid=SECRET))
+            pairs += (own := [socket.socketpair() for _ in range(count + 1)])
+            for place, (sock, _) in enumerate(own):
+                _begin(kept, sock, initial_packet(place - 1, SECRET) if place else main, told)
+            assert [sock for sock, _ in own] == [kept.main, *kept.channels], "strangers kept a source out"
     finally:
         for sock in (sock for pair in pairs for sock in pair):
             sock.close()
@@ -157,7 +165,7 @@ def connections(data: bytes) -> None:
 def _begin(kept: Connections, sock: socket.socket, script: bytes, told: list[str]) -> None:
     """Say it piece by piece, as long as it is asked for more, or a configuration may go on."""
     main = script.startswith(header()[:4])
-    for end in (4, 8, 20, INITIAL_SIZE, *([len(script)] if main else [])):
+    for end in sorted({4, 8, 20, INITIAL_SIZE, len(script) if main else 4}):
         if end > len(script):
             return
         try:

@@ -35,7 +35,7 @@ from tests.support.wire_bytes import section_full, section_start
 
 __all__ = ["SEEDS", "sections_of"]
 
-LARGEST: Final = 160_000
+LARGEST: Final = 60_000
 
 
 @cache

@@ -46,6 +46,8 @@ LOADS, SILENT, CUTS, DRIBBLES, PARTS = 1, 2, 4, 8, 16
 """What the first byte chooses: loading instead of saving, a server that is silent at the end instead of gone, writes
 of 64 bytes, calls that move 7 bytes at the most, and for the server a device with engines."""
 CONNECTIONS: Final = 8
+LIMIT: Final = 0.001
+"""Seconds that a server may be silent: it is waited for without a pause."""
 SIZE: Final = 300
 PROFILE: Final = DeviceProfile(SIZE, 128, precopy=True, initial_size=100)
 ENGINES: Final = DeviceProfile(9000, 4096, engines=2)
@@ -67,7 +69,7 @@ def replies(data: bytes) -> None:
         if script is None:
             raise NoAnswer("nobody listens any more")
         made.append(_scripted(script, how))
-        return Connection(made[-1], "server", 1.0, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
+        return Connection(made[-1], "server", LIMIT, stopped)  # type: ignore[arg-type]  # all of a socket that it uses
 
     _use(connect, how)
     for each in made:

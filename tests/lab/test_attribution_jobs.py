@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from migpool.core.effects import Wait
-from tests.support.attribution.attribution_spans import Row, split, told
+from migpool.lab.analysis.why import analyse
+from migpool.lab.report.table import device_times
+from tests.support.attribution.attribution_spans import Row, side_report, split, told
 from tests.support.attribution.waited import waited_behind
 
 A, B, C = range(3)
@@ -104,7 +106,7 @@ def test_the_wait_for_a_channel_is_taken_out_of_the_send_and_names_whose_chunk_w
     ]
 
 
-def test_a_wait_for_the_lock_names_each_holder_and_stays_with_the_waiter() -> None:
+def test_a_wait_for_the_lock_stays_with_the_waiter_and_is_charged_to_each_holder() -> None:
     destination: list[Row] = [
         (Wait.WRITE, A, 0, 5, 12, "x"),
         (Wait.LOCK, A, 1, 12, 60, "x"),
@@ -121,6 +123,11 @@ def test_a_wait_for_the_lock_names_each_holder_and_stays_with_the_waiter() -> No
         (60, 90, "load config", "a", ""),
     ]
     assert waited_behind(whole, "lock") == {"c": 25.0, "b": 23.0}
+    found = analyse(side_report("source", stopped=5), side_report("destination", destination, running=98), 1 << 20)
+    assert found is not None
+    times = device_times(found, side_report("source").devices)
+    assert {name: times[name].path for name in "abc"} == {"a": 45.0, "b": 23.0, "c": 25.0}
+    assert {name: times[name].held for name in "abc"} == {"a": {}, "b": {"a": 23.0}, "c": {"a": 25.0}}
     assert waited_behind(whole, "device write") == {"": 7.0}
 
 

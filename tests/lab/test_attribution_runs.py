@@ -9,6 +9,8 @@ import pytest
 
 from migpool.lab.analysis.bound import lower_bound
 from migpool.lab.analysis.critical_path import attribute
+from migpool.lab.analysis.why import analyse
+from migpool.lab.report.table import device_times
 from migpool.migration.settings import ConfigLoad, Settings
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.elastic import ElasticScheduler
@@ -97,6 +99,11 @@ def test_devices_that_come_to_their_configs_together_wait_for_the_lock(tmp_path:
     assert whole.kinds["lock"] >= 80.0  # of the two others' configs, the second lies wholly inside the wait
     waiter = next(link.device for link in whole.links if link.kind == "lock")
     assert set(waited_behind(whole, "lock")) == set(names) - {waiter}
+    found = analyse(source, destination, 65536)
+    assert found is not None
+    times = device_times(found, source.devices)
+    held = {name: times[name].held for name in names if times[name].held}
+    assert held == {name: {waiter: pytest.approx(spent)} for name, spent in waited_behind(whole, "lock").items()}
 
 
 @pytest.mark.parametrize("loading", LOADING)

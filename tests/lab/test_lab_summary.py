@@ -68,7 +68,10 @@ def test_the_answer_is_level_where_the_ranges_overlap() -> None:
 
 
 def test_the_answer_does_not_hide_that_there_was_one_run_of_each() -> None:
-    assert "use --repeats" in answer(summarize([run("a", 1, 100.0), run("b", 1, 200.0)]))
+    assert answer(summarize([run("a", 1, 100.0), run("b", 1, 200.0), run("c", 1, 100.0)])) == (
+        "a had the shortest downtime: 100 ms; c 100 ms, b 200 ms. "
+        "One run of each: the spread is not known, use --repeats."
+    )
     assert answer(summarize([run("a", 1, 100.0)])) == "a: 100 ms downtime."
     assert answer(summarize([run("a", 1, None)])) == ""
 
@@ -81,6 +84,24 @@ def test_each_repetition_makes_every_model_once_in_an_order_of_its_own() -> None
     assert len({tuple(order) for order in orders}) > 3
     assert planned == plan(models, 6, 100)
     assert {(one.repeat, one.seed) for one in planned} == {(repeat, 100 + repeat) for repeat in range(1, 7)}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "padded"), [(Terminal(), True), (io.StringIO(), False)], ids=["terminal", "file"])
+@pytest.mark.parametrize("columns", ["", "70", "140"])
+def test_in_a_file_no_line_of_a_table_ends_in_blanks(
+    stream: io.StringIO, padded: bool, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = console_for(stream)
+    console.print(render(lab_result_of(run("pool", 1, 12.0), run("inline", 1, 12.0)), console.width))
+    lines = stream.getvalue().splitlines()
+    assert any(line.endswith(" ") for line in lines) is padded
+    assert any("pool" in line and "12.0 ms" in line for line in lines)
 
 
 def shown(width: int) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from migpool.lab.qemu.advise import Advised, advise
 from migpool.lab.qemu.advise_recording import advise_recording
@@ -53,6 +54,49 @@ def test_what_limits_it_comes_first_with_what_it_is_worth(
     assert 0.5 * worth <= first.worth_ms <= 1.05 * worth
     assert all(0.05 * found.downtime_ms <= one.worth_ms <= found.downtime_ms for one in found.advice)
     assert f"| {about} | " in found.markdown()
+
+
+LONG_ROUND = replace(QUIET, devices=[("ram", 20_000, 60), *EVEN[1:]])
+
+
+@pytest.mark.parametrize(
+    ("pages", "about", "line"),
+    [
+        ((4000, 3900), {"downtime limit": 20, "dirty pages": 20, "bandwidth": 10}, ""),
+        ((40_000, 1000, 100), {"downtime limit": 10, "bandwidth": 5}, ""),  # no more than 100 pages can take
+        ((0,), {}, "with 0 pages left to send it is the round's own cost"),
+        ((), {}, "the logs do not say how many pages were left"),
+    ],
+)
+def test_what_is_advised_for_the_last_round_of_ram_is_worth_no_more_than_its_pages(
+    pages: tuple[int, ...], about: dict[str, float], line: str, tmp_path: Path
+) -> None:
+    found = advised(replace(LONG_ROUND, pages=pages), tmp_path)
+    assert {one.about: one.worth_ms for one in found.advice} == {
+        name: pytest.approx(worth, rel=0.02) for name, worth in about.items()
+    }
+    assert all(one.sure == "untried" for one in found.advice)
+    assert ("nothing is advised for it" in found.why) is bool(line)
+    assert line in next(found.lines())
+    assert line in found.markdown()
+
+
+@pytest.mark.parametrize(
+    ("multifd", "limit", "said"),
+    [
+        (False, 1 << 27, ["Raise max-bandwidth (128 MiB/s)", "Switch multifd on"]),
+        (True, 0, ["Raise max-bandwidth, if it is set"]),
+    ],
+)
+def test_what_the_monitor_says_of_the_migration_is_taken_into_account(
+    multifd: bool, limit: int, said: list[str], tmp_path: Path
+) -> None:
+    source, destination, _ = replace(LONG_ROUND, pages=(9000, 3900)).logs(tmp_path)
+    found = explain(source, destination)
+    told: JsonValue = {"capabilities": {"multifd": multifd}, "parameters": {"max-bandwidth": limit}}
+    found.result.settings["monitors"] = {"source": told}
+    advice = [one.do for one in advise(found).advice if one.about in ("bandwidth", "channels")]
+    assert [do.startswith(begin) for do, begin in zip(advice, said, strict=True)] == [True] * len(said), advice
 
 
 def test_flat_views_that_loads_build_again_and_again_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from migpool.lab.qemu.explain import explain
-from tests.support.qemu_logs import Downtime, Threaded
+from migpool.lab.report.explained import render_explained
+from migpool.lab.report.table import device_times
+from tests.support.qemu_logs import Downtime, Log, Threaded, real
 
 SMALL = [("ram", 60, 60), *((f"0000:00:{at:02x}.0/x{at}", 40 + at, 40 + at) for at in range(6))]
 CULPRITS = (
@@ -89,6 +93,32 @@ def test_the_first_sentence_names_the_one_culprit(
     assert len(run.analysis.why) < 200
 
 
+@given(size=st.integers(20_000, 400_000), share=st.sampled_from([0.0, 0.02, 0.2, 0.35, 0.65, 0.8, 0.95]))
+def test_what_may_be_the_tracing_itself_is_never_told_for_sure(
+    tmp_path_factory: pytest.TempPathFactory, size: int, share: float
+) -> None:
+    """A device that is slow to load, of which a share is the lines that are written meanwhile."""
+    each = int(size * share / 600)
+    downtime = Downtime([*SMALL, ("0000:01:00.0/slow", 50, size)], told={"0000:01:00.0/slow": (600, each)})
+    source, destination, took = downtime.logs(tmp_path_factory.mktemp("logs"))
+    (run,) = explain(source, destination).result.runs
+    assert run.analysis is not None
+    why, traced = run.analysis.why, 600 * each
+    tracing = [one for one in run.analysis.resources if one.resource == "the trace's own lines"]
+    assert sum(one.shorter_ms for one in tracing) == pytest.approx(traced / 1e3, rel=0.06, abs=0.1)  # and of all others
+    assert why.startswith("the lines of the trace themselves") is (share > 0.5)
+    assert why.startswith("0000:01:00.0/slow takes") is (share < 0.5)
+    assert ("Not sure: at least" in why) is (traced > 0.1 * took and share < 0.5)
+    assert any("are the tracing itself" in line for line in run.remarks) is (traced > 0.1 * took)
+
+
+@pytest.mark.parametrize("name", ["vfio-2", "vfio-2-off"])
+def test_of_a_nested_machine_whose_every_line_was_traced_the_tracing_is_named(name: str) -> None:
+    (run,) = explain(*real(name)).result.runs
+    assert run.analysis is not None
+    assert run.analysis.why.startswith("the lines of the trace themselves")
+
+
 def test_what_one_device_less_would_save_is_what_it_saves(tmp_path: Path) -> None:
     devices = [*SMALL, ("0000:01:00.0/slow", 7000, 9000)]
     source, destination, took = Downtime(devices).logs(tmp_path)
@@ -160,6 +190,46 @@ def test_vfio_threads_that_wait_for_each_others_configs_are_told_so(tmp_path: Pa
     assert run.analysis.why.startswith("configs of VFIO devices wait for the big lock. Without that: ")
     lock = next(one for one in run.analysis.resources if one.resource == "big lock")
     assert lock.shorter_ms == pytest.approx(210, abs=1)
+    names = [f"0000:0{number}:00.0/vfio" for number in range(1, 5)]
+    times = device_times(run.analysis, run.devices)
+    assert [times[name].held for name in names] == [{names[-1]: pytest.approx(70, abs=1)}] * 3 + [{}]
+    assert [times[name].path for name in names] == pytest.approx([70] * 4, abs=3)
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(render_explained(explain(source, destination).result, 120))
+    assert f"{names[1]} held it, {names[-1]} waited" in shown.getvalue()
+    assert "Waited for its lock" in shown.getvalue()
+    assert "Switchover   source.log and destination.log, a column is" in shown.getvalue()
+
+
+def test_a_destination_that_is_held_up_after_it_was_behind_did_not_wait_for_the_source(tmp_path: Path) -> None:
+    """At 116 ms it has the last round of before the stop, reads on a moment later, and all that it reads is there."""
+    ours, theirs = Log(), Log()
+    ours.say(-900, "multifd_send_fill channel 0 packet_num 3 flags 0x0 next packet size 4096", 7)
+    theirs.say(-890, "multifd_recv_unfill channel 0 packet_num 3 flags 0x0 next packet size 4096", 8)
+    ours.say(0, "vmstate_downtime_checkpoint src-downtime-start")
+    ours.say(500, "vmstate_downtime_checkpoint src-vm-stopped")
+    ours.say(600, "vmstate_downtime_save type=iterable idstr=ram instance_id=0 downtime=100")
+    ours.say(600, "vmstate_downtime_checkpoint src-iterable-saved")
+    ours.say(700, "vmstate_downtime_save type=non-iterable idstr=first instance_id=0 downtime=100")
+    ours.say(117_000, "vmstate_downtime_save type=non-iterable idstr=second instance_id=0 downtime=116300")
+    ours.say(117_010, "vmstate_downtime_checkpoint src-non-iterable-saved")
+    theirs.say(-2000, "qemu_loadvm_state_section_startfull 1(ram) 0 4")
+    theirs.say(-800, "qemu_loadvm_state_section 2")
+    theirs.say(-799, "qemu_loadvm_state_section_partend 1")
+    theirs.say(-790, "multifd_recv_sync_main_wait iter 0")
+    theirs.say(116_000, "multifd_recv_sync_main packet num 18")
+    theirs.say(116_170, "qemu_loadvm_state_section 3")
+    theirs.say(116_300, "vmstate_downtime_load type=iterable idstr=ram instance_id=0 downtime=120")
+    for at, name, took in ((116_301, "first", 2700), (119_002, "second", 1000)):
+        theirs.say(at, "qemu_loadvm_state_section 4")
+        theirs.say(at + took, f"vmstate_downtime_load type=non-iterable idstr={name} instance_id=0 downtime={took}")
+    theirs.say(120_100, "vmstate_downtime_checkpoint dst-precopy-loadvm-completed")
+    theirs.say(120_500, "vmstate_downtime_checkpoint dst-precopy-bh-vm-started")
+    (run,) = explain(ours.write(tmp_path / "source.log"), theirs.write(tmp_path / "destination.log")).result.runs
+    assert run.analysis is not None
+    assert run.attribution["pre-copied"] == pytest.approx(116, abs=0.5)
+    assert "the source" not in run.analysis.why
+    assert run.analysis.why.startswith("no one thing. The largest part is pre-copied")  # the source was as slow
 
 
 @pytest.mark.parametrize(("slow", "kind"), [({"read": 90_000}, "device read"), ({"load": 90_000}, "device write")])

@@ -19,9 +19,9 @@ from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.log import read_log
 from migpool.lab.run.result import LabResult, RunResult
 from tests.support.qemu_logs import NAMES, Downtime, Log, lines_of, real
+from tests.support.read_downtime import PARTS, TIE, grouped, microseconds, read_downtime
 from tests.support.thinned import FEWER
 
-CHECKPOINT = re.compile(r"vmstate_downtime_checkpoint (\S+)")
 TOOK = re.compile(r"vmstate_downtime_(save|load) type=(\S+) idstr=(.*) instance_id=(\d+) downtime=(\d+)")
 
 
@@ -36,25 +36,10 @@ def as_it_is(name: str) -> LabResult:
     return explain(*real(name)).result
 
 
-def microseconds(line: str) -> int:
-    """The time of a line, read in another way than the product does."""
-    old = re.match(r"\d+@(\d+)\.(\d+):", line)
-    if old:
-        return int(old[1]) * 10**6 + int(old[2])
-    from datetime import datetime
-
-    stamp, _, rest = line.partition(" ")[0].rstrip("Z").partition(".")
-    return int(datetime.fromisoformat(f"{stamp}+00:00").timestamp()) * 10**6 + int(rest)
-
-
-def checkpoints(path: Path) -> dict[str, int]:
-    return {found[1]: microseconds(line) for line in lines_of(path) if (found := CHECKPOINT.search(line))}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_downtime_is_that_of_the_checkpoints_and_its_parts_add_up(name: str) -> None:
     source, destination = real(name)
-    expected = checkpoints(destination)["dst-precopy-bh-vm-started"] - checkpoints(source)["src-downtime-start"]
+    expected = read_downtime(lines_of(source), lines_of(destination)).downtime
     run = run_of(source, destination)
     assert run.analysis is not None
     assert run.downtime_ms == pytest.approx(expected / 1e3, abs=1e-6)
@@ -66,31 +51,16 @@ def test_a_real_downtime_is_that_of_the_checkpoints_and_its_parts_add_up(name: s
     assert not any(one.shorter_ms > expected / 1e3 for one in run.analysis.resources)
 
 
-PHASES = (
-    ("src-vm-stopped", {"device stop", "quiesce"}),
-    ("src-iterable-saved", {"send", "scan", "sync", "device read", "device write", "device stop"}),
-    ("dst-precopy-loadvm-completed", {"save config", "load config", "pre-copied", "starved", "network"}),
-    ("dst-precopy-bh-vm-started", {"start", "wake"}),
-)
-"""Where each phase of a downtime ends, and what of it can be the largest part."""
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_the_largest_part_is_what_the_checkpoints_say(name: str) -> None:
+def test_the_parts_are_what_another_reading_says(name: str) -> None:
     source, destination = real(name)
-    points = checkpoints(source) | checkpoints(destination)
-    begin, spent = points["src-downtime-start"], {}
-    for point, _ in PHASES:
-        spent[point], begin = (points[point] - begin) / 1e3, points[point]
-    longest = max(spent, key=lambda point: spent[point])
-    run = run_of(source, destination)
-    largest = max(run.attribution, key=lambda kind: run.attribution[kind])
-    assert largest in dict(PHASES)[longest], (spent, run.attribution)
-    # Once everything had been saved only the destination can have been at work; nor can the source have saved longer.
-    alone = (points["dst-precopy-loadvm-completed"] - points["src-non-iterable-saved"]) / 1e3
-    saving = (points["src-non-iterable-saved"] - points["src-vm-stopped"]) / 1e3
-    assert sum(run.attribution.get(kind, 0) for kind in ("load config", "network", "pre-copied")) >= 0.95 * alone
-    assert run.attribution.get("save config", 0) <= saving
+    run, read = run_of(source, destination), read_downtime(lines_of(source), lines_of(destination))
+    assert sum(read.parts.values()) == read.downtime
+    assert read.is_largest(run.attribution), (read, run.attribution)
+    parts = grouped(run.attribution)
+    assert set(parts) <= set(PARTS)
+    for part, spent in read.parts.items():
+        assert parts.get(part, 0) == pytest.approx(spent / 1e3, abs=TIE * read.downtime / 1e3), part
 
 
 @pytest.mark.parametrize("name", NAMES)

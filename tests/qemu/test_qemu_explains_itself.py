@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.qemu_guest import set_up
-from tests.qemu.qemuprocess import QemuProcess, qemu_here
+from tests.qemu.qemuprocess import Json
 from tests.qemu.tool import migpool
+from tests.qemu.traced_pair import PLAIN, Pair
 
 CARDS = 4
 ALL = (
@@ -26,49 +26,15 @@ ALL = (
 )
 
 
-def machine(directory: Path, side: str, *more: str) -> QemuProcess:
-    found = qemu_here()
-    assert found is not None
-    cards = [word for _ in range(CARDS) for word in ("-device", "e1000e")]
-    arguments = [
-        *found.command,
-        "-accel",
-        "tcg",
-        "-machine",
-        "q35",
-        "-m",
-        "64",
-        "-nodefaults",
-        "-display",
-        "none",
-        *cards,
-    ]
-    log = ("-msg", "timestamp=on", "-D", str(directory / f"{side}.log"))
-    return QemuProcess([*arguments, *log, *more], directory / f"{side}.err")
-
-
 def migrated(
     directory: Path, channels: int, tracepoints: tuple[str, ...], *, postcopy: bool = False
 ) -> tuple[Path, Path]:
     """Migrate once; the logs of both sides. With post-copy the memory goes on for a second after the machine runs."""
-    with machine(directory, "source") as source, machine(directory, "destination", "-incoming", "defer") as destination:
-        for qemu in (source, destination):
-            for name in tracepoints:
-                qemu.execute("trace-event-set-state", {"name": name, "enable": True, "ignore-unavailable": True})
-            set_up(qemu, channels=channels, capabilities=["return-path", *["postcopy-ram"] * postcopy])
-        if postcopy:
-            source.execute("migrate-set-parameters", {"max-bandwidth": 200_000, "max-postcopy-bandwidth": 300_000})
-        address = f"unix:{directory}/migration"
-        destination.execute("migrate-incoming", {"uri": address})
-        source.execute("migrate", {"uri": address})
-        if postcopy:
-            assert source.wait_for_status("active", "failed") == "active"
-            source.execute("migrate-start-postcopy")
-            assert source.wait_for_status("postcopy-active", "failed") == "postcopy-active"
-            source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
-        assert source.wait_for_status("completed", "failed") == "completed"
-        assert destination.wait_for_status("completed", "failed") == "completed"
-    return directory / "source.log", directory / "destination.log"
+    slow: dict[str, Json] = {"max-bandwidth": 200_000, "max-postcopy-bandwidth": 300_000} if postcopy else {}
+    machine = (*PLAIN, *("-device", "e1000e") * CARDS)
+    pair = Pair(machine, channels, tracepoints, parameters=slow, postcopy=postcopy)
+    source, destination, _ = pair.migrate(directory)
+    return source, destination
 
 
 def checkpoint(log: Path, name: str) -> float:

@@ -35,6 +35,8 @@ class Page(HTMLParser):
         self.names |= {found[key] for key in ("id", "name") if key in found}
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
+        if tag == "form" and "action" in found:
+            self.links.append(found["action"])  # the search, by the key Return
         if tag in FETCHED and FETCHED[tag] in found:
             self.fetched.append(found[FETCHED[tag]])
 
@@ -58,13 +60,36 @@ def within(page: Path, site: dict[Path, Page]) -> Iterator[Path]:
             yield found[0]
 
 
+def clicks(first: Path, site: dict[Path, Page]) -> dict[Path, int]:
+    """How many clicks each page is from one; what cannot be reached is not in it."""
+    found, edge = {first: 0}, [first]
+    while edge:
+        led = [(to, found[page] + 1) for page in edge for to in within(page, site)]
+        edge = [to for to in dict(led) if to in site and to not in found]
+        found |= {to: number for to, number in led if to in edge}
+    return found
+
+
 def test_every_page_is_two_clicks_from_the_first(site: dict[Path, Page]) -> None:
-    near = {FIRST}
-    for _ in range(2):
-        near |= {led for page in near if page in site for led in within(page, site)}
-    missing = [name for name in PAGES if SITE / f"{name}.html" not in near]
-    assert missing == []
+    near = clicks(FIRST, site)
+    assert {SITE / f"{name}.html" for name in PAGES} <= set(site)
+    # The top sends everybody on to the first page.
+    far = {page.relative_to(SITE).as_posix(): near.get(page) for page in site if near.get(page, 9) > 2}
+    assert far == {"index.html": None}
     assert FIRST in within(SITE / "index.html", site)
+
+
+def test_every_page_leads_back(site: dict[Path, Page]) -> None:
+    assert [page for page in site if FIRST not in clicks(page, site)] == []
+
+
+def test_a_page_that_is_far_would_be_found(tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d", "alone")
+    for name, to in zip(names, ("b", "c", "d", "a", "a"), strict=True):
+        (tmp_path / f"{name}.html").write_text(f'<a href="{to}.html">on</a>')
+    pages = {path: Page(path) for path in tmp_path.glob("*.html")}
+    found = clicks(tmp_path / "a.html", pages)
+    assert {path.stem: number for path, number in found.items()} == {"a": 0, "b": 1, "c": 2, "d": 3}
 
 
 def test_no_link_leads_nowhere(site: dict[Path, Page]) -> None:

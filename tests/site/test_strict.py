@@ -43,6 +43,7 @@ def test_links_that_lead_somewhere_are_taken(tmp_path: Path) -> None:
         ("[no place here](#nor-here)", "nor-here"),
         ("![no picture](pictures/none.svg)", "none.svg"),
         ("```{eval-rst}\n.. automodule:: migpool.no_such\n```", "no_such"),
+        ("```mermaid\nflowchart LR\n    a --> --> [\n```", "other"),
     ],
 )
 def test_what_leads_nowhere_fails_with_its_name(words: str, named: str, tmp_path: Path) -> None:

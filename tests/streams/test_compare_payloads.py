@@ -50,6 +50,28 @@ def test_what_a_guest_may_write_is_no_difference_and_the_rest_is() -> None:
         assert next(differences(space, changed(space, at, space[at] ^ 0x10))).startswith(word)
 
 
+def test_all_of_a_bridges_own_capability_counts() -> None:
+    space = bytearray(256)
+    space[0x06], space[0x0E], space[0x34] = 0x10, 0x01, 0x90
+    space[0x90:0x98] = bytes.fromhex("0900200100000002")
+    for at in (0x93, 0x94, 0xAF):
+        [said] = differences(bytes(space), changed(bytes(space), at, space[at] ^ 0x10))
+        assert said.startswith("what a bridge reserves")
+    assert list(differences(bytes(space), changed(bytes(space), 0xB0, 0x10))) == []
+
+
+def test_what_is_read_only_in_an_extended_capability_counts_and_the_rest_does_not() -> None:
+    space = bytearray(4096)
+    space[0x06], space[0x34], space[0x40] = 0x10, 0x40, 0x10
+    for at, head in ((0x100, 0x14010003), (0x140, 0x1801000F), (0x180, 0x00010010)):  # serial number, ATS, SR-IOV
+        space[at : at + 4] = head.to_bytes(4, "little")
+    whole = bytes(space)
+    for at, says in ((0x104, "serial"), (0x10B, "serial"), (0x144, "address"), (0x18E, "virtual functions")):
+        assert [said.startswith(says) for said in differences(whole, changed(whole, at, 0x21))] == [True]
+    for at in (0x146, 0x188, 0x190):  # their controls
+        assert list(differences(whole, changed(whole, at, 0x21))) == []
+
+
 def test_a_stream_is_no_hazard_to_itself() -> None:
     assert list(payload_hazards(STREAM, DESCRIBED, STREAM, DESCRIBED)) == []
 

@@ -94,9 +94,16 @@ class Command:
 
     def complained_of(self, text: str, *, times: int = 1) -> str:
         """Wait until stderr has so many lines with ``text``, and return the last of them."""
+        return self._awaited(self.complained, text, times)
+
+    def printed_of(self, text: str, *, times: int = 1) -> str:
+        """The same of stdout."""
+        return self._awaited(self.printed, text, times)
+
+    def _awaited(self, said: Callable[[], str], text: str, times: int) -> str:
         deadline = time.monotonic() + self._limit
         while True:
-            lines = [line for line in self.complained().splitlines() if text in line]
+            lines = [line for line in said().splitlines() if text in line]
             if len(lines) >= times:
                 return lines[times - 1]
             assert self.process.poll() is None, f"it ended first: {self.complained()}"

@@ -34,6 +34,7 @@ class FakeQemu:
         peer: loads what this one sends.
         on: which tracepoints are on.
         asked: the commands that came.
+        events: what is still to be told of by itself: said before the next answer.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class FakeQemu:
     on: set[str] = field(default_factory=set)
     capabilities: dict[str, bool] = field(default_factory=lambda: {"events": False, "multifd": False})
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     dies_at: str = ""
     migration: dict[str, Any] = field(default_factory=dict)
     peer: FakeQemu | None = None
@@ -78,6 +80,8 @@ class FakeQemu:
                         if request["execute"] == self.dies_at:
                             break
                         answer = self._answer(request["execute"], request.get("arguments", {}))
+                        while self.events:
+                            self._say(stream, self.events.pop(0))
                         self._say(stream, {**answer, "id": request["id"]} if "id" in request else answer)
 
     def _say(self, stream: Any, message: dict[str, Any]) -> None:
@@ -97,7 +101,7 @@ class FakeQemu:
                 rows = [{"capability": name, "state": state} for name, state in self.capabilities.items()]
                 return {"return": rows}
             case "query-migrate-parameters":
-                return {"return": {"downtime-limit": 300, "tls-creds": ""}}
+                return {"return": {"downtime-limit": 300, "multifd-channels": 2, "tls-creds": ""}}
             case "migrate-set-capabilities":
                 for row in said["capabilities"]:
                     self.capabilities[row["capability"]] = row["state"]
@@ -126,6 +130,9 @@ class FakeQemu:
             with self.log.open("a") as file:
                 file.writelines(f"{line}\n" for line in lines_of(self.real))
         self.migration = {"status": self.ends or "active", "downtime": 41, "ram": {"transferred": 1 << 20, "mbps": 8.0}}
+        if self.capabilities["events"]:
+            now = {"seconds": 1700000000, "microseconds": 0}
+            self.events.append({"event": "MIGRATION", "data": {"status": self.migration["status"]}, "timestamp": now})
         if self.peer is not None:
             self.peer.migrate()
         if self.ends == "failed":

@@ -81,6 +81,8 @@ class Downtime:
         tail: from the last device's load to the end of loading.
         channel: how long the end of the round waits for channel 0.
         views: of some devices' loads, how many flat views they begin with, and how long each takes.
+        pages: how many were dirty in the last rounds of RAM before the stop; none: the log does not say it.
+        told: of some devices' loads, how many lines are written meanwhile, and how long each takes.
     """
 
     devices: Sequence[tuple[str, int, int]]
@@ -91,6 +93,8 @@ class Downtime:
     tail: int = 50
     channel: int = 0
     views: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    pages: Sequence[int] = ()
+    told: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ahead: int = 0
     dated: bool = False
 
@@ -102,6 +106,8 @@ class Downtime:
         theirs.say(-1010, "multifd_recv_unfill channel 0 packet_num 3 flags 0x0 next packet size 4096", 8)
         theirs.say(-1010, "loadvm_process_command_ping 0x1")
         ours.say(-1000, "source_return_path_thread_pong 0x1")
+        for number, pages in enumerate(self.pages):
+            ours.say(number - 900, f"migration_bitmap_sync_end dirty_pages {pages}")
         ours.say(0, "vmstate_downtime_checkpoint src-downtime-start")
         ours.say(self.stop, "vmstate_downtime_checkpoint src-vm-stopped")
         at = self.stop
@@ -128,6 +134,9 @@ class Downtime:
             count, each = self.views.get(name, (0, 0))
             for view in range(count):
                 theirs.say(at + view * each, f"flatview_new 0x{number:x} (root 0x{view:x})")
+            lines, takes = self.told.get(name, (0, 0))
+            for line in range(lines):
+                theirs.say(at + line * takes, "vmstate_load part")
             at += load
             theirs.say(at, f"vmstate_downtime_load type={kind} idstr={name} instance_id=0 downtime={load}")
         theirs.say(at, "qemu_loadvm_state_post_main 0")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
-from migpool.transport.accept import BACKLOG, HESITATION, MOST, TICK, Arrivals, accept_all
+from migpool.transport.accept import BACKLOG, HESITATION, TICK, Arrivals, accept_all
 from migpool.transport.address import Address
-from migpool.transport.connections import Connections, Stranger
+from migpool.transport.connections import MOST, Connections, Stranger
 from migpool.transport.listener import listen
 from migpool.transport.sockets import Idle, connect, prepare
 from migpool.wire.configuration import Configuration, configuration
@@ -84,18 +84,28 @@ def door(tmp_path: Path) -> Iterator[Door]:
         yield Door(tmp_path / "door", stack)
 
 
-SOURCE = (initial_packet(1), header(), initial_packet(0))
+MAIN = header() + configuration(Configuration("m"))
+SOURCE = (initial_packet(1), MAIN, initial_packet(0))
 
 
 def is_whole(found: Connections) -> bool:
     """Whether these are the source's own connections: each goes on where what it said ended."""
-    return found.complete and found.said == header()
+    return found.complete and found.said == MAIN
 
 
 def test_connections_are_told_apart_by_their_first_bytes(door: Door) -> None:
     for first in SOURCE:
         door.say(first)
     found, _ = door.accept()
+    assert is_whole(found)
+    assert door.noted == []
+
+
+def test_who_has_spoken_is_heard_however_late_this_end_is(door: Door) -> None:
+    """All that a source said came while nobody here had a processor."""
+    for first in SOURCE:
+        door.say(first)
+    found, _ = door.accept(silence=-1.0)
     assert is_whole(found)
     assert door.noted == []
 
@@ -158,7 +168,7 @@ def test_a_channel_that_has_said_all_before_the_main_channel_has_is_the_source_s
         door.say(first, close=True)
 
     def speak() -> None:
-        early.sendall(b"the rest" if main else header())
+        early.sendall(b"the rest" if main else MAIN)
         for first in channels[1:] if main else ():
             door.say(first, close=True)
 
@@ -198,7 +208,7 @@ def test_a_second_source_leaves_the_migration_under_way_alone(door: Door, later:
 def test_more_channels_than_there_must_be_are_counted(door: Door, late: bool) -> None:
     for number in range(2 if late else 5):
         door.say(initial_packet(number))
-    door.say(header())
+    door.say(MAIN)
 
     def all_come() -> None:
         _, arrivals = door.accept()
@@ -216,7 +226,7 @@ def test_more_channels_than_there_must_be_are_counted(door: Door, late: bool) ->
         pytest.param([], "no source has come within 0.2 s", id="nobody"),
         pytest.param([b""], "no source has come within 0.2 s", id="one that says nothing"),
         pytest.param(
-            [header() + configuration(Configuration("m")), initial_packet(0)],
+            [MAIN, initial_packet(0)],
             "opened 1 of 2 multifd channels and the main channel",
             id="some",
         ),
@@ -263,7 +273,7 @@ def test_channels_of_two_migrations_are_told_apart() -> None:
             assert all(sock.fileno() >= 0 for sock in (*connections.channels, connections.main_channel))
 
 
-@pytest.mark.parametrize("alone", [source_of(OTHERS)[1:], [header()], [header(), header()]])
+@pytest.mark.parametrize("alone", [source_of(OTHERS)[1:], [header()], [header()[:7], header()]])
 def test_what_no_other_connection_follows_is_dropped_and_the_source_is_waited_for(
     door: Door, alone: list[bytes]
 ) -> None:
@@ -285,7 +295,7 @@ def test_what_no_other_connection_follows_is_dropped_and_the_source_is_waited_fo
     assert (connections.uuid, connections.said) == (OURS, main_of(OURS))
 
 
-@pytest.mark.parametrize("alone", [main_of(OTHERS), header() + configuration(Configuration("m"))])
+@pytest.mark.parametrize("alone", [main_of(OTHERS), MAIN])
 def test_a_whole_configuration_whose_connection_ends_is_no_source_s(door: Door, alone: bytes) -> None:
     connections = Connections(2, noted=door.noted.append)
     taking = threading.Thread(target=door.take, args=(connections,), kwargs={"first_limit": LIMIT, "limit": LIMIT})
@@ -318,7 +328,7 @@ def test_a_flood_is_closed_and_noted_in_few_lines_while_the_source_is_taken(door
 
 @pytest.mark.parametrize(
     ("first", "seconds"),
-    [(b"", 0.1), *((some, HESITATION) for some in (b"Q", header()[:7], initial_packet(0)[:63]))],
+    [(b"", 0.1), *((some, HESITATION) for some in (b"Q", header(), MAIN[:-1], initial_packet(0)[:63]))],
 )
 def test_who_does_not_say_in_time_what_it_is_is_closed(door: Door, first: bytes, seconds: float) -> None:
     stranger = door.say(first)

@@ -118,6 +118,17 @@ def test_both_ends_say_why_in_one_line_and_nothing_is_loaded(
     assert not loaded.got
 
 
+def test_a_plain_source_that_looks_too_late_hears_it_on_its_return_path() -> None:
+    """All was sent to a destination with TLS before that had read a byte."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(bytes.fromhex("15030300020246"))
+        theirs.close()
+        path = ReturnPath(ours, CancelSwitch(), LIMIT, lambda *_: False, lambda: "", 0, extension=True)
+        path.listen()
+        assert "give --tls here, too" in str(path.reason(0))
+
+
 def until(there: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT
     while not there():

@@ -19,11 +19,13 @@ from migpool.transport.connections import Connections
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
+from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
 from tests.support.certificates import Certificates
 
 LIMIT = 20.0
+MAIN = header() + configuration(Configuration("m"))
 CLIENT_HELLO = bytes.fromhex("1603010200")
 
 
@@ -116,10 +118,10 @@ def test_a_stranger_is_closed_and_noted_and_the_source_taken(
     monkeypatch.setattr(accept, "HANDSHAKE", 0.5 if first == CLIENT_HELLO else LIMIT)
     stranger = door.proven(first) if proven else door.plain(first)
     assert is_closed(stranger)
-    for first in (initial_packet(0), header(), initial_packet(1)):
+    for first in (initial_packet(0), MAIN, initial_packet(1)):
         door.proven(first)
     door.wait()
-    assert door.found.said == header()
+    assert door.found.said == MAIN
     assert [says in line for line in door.noted] == [True]
 
 
@@ -137,6 +139,6 @@ def test_of_too_many_those_that_are_not_proven_give_way(
         strangers = [door.plain(CLIENT_HELLO) for _ in range(8)]
         assert all(is_closed(sock) for sock in strangers[:6])
         door.proven(initial_packet(1))
-        main.sendmsg([header()])
+        main.sendmsg([MAIN])
         door.wait()
         assert door.found.complete

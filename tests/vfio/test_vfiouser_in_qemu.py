@@ -112,10 +112,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]
     program, *arguments = documented()[0]
     assert program == "migpool"
     with started(*arguments) as server:
-        deadline = time.monotonic() + LIMIT
-        while "listens at nic\n" not in server.printed():
-            assert time.monotonic() < deadline, server.complained()
-            time.sleep(0.02)
+        server.printed_of("listens at nic")
         yield server
 
 

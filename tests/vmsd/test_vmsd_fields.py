@@ -88,8 +88,8 @@ def test_a_null_pointer_is_the_byte_30_in_its_place() -> None:
     description.load(loaded, data)
     assert loaded == SimpleNamespace(v=[None, point(0x30, 0x3130), None], w=[1, None])
     assert description.show(loaded) == {
-        "v": ["30", {"x": "0x30", "y": "0x3130"}, "30"],
-        "w": ["0x0001", "30"],
+        "v": ["nullptr", {"x": "0x30", "y": "0x3130"}, "nullptr"],
+        "w": ["0x0001", "nullptr"],
     }
     assert description.measure(data + b"\x7e", SimpleNamespace(v=[None, point(0, 0), None], w=[0, None])) == len(data)
 

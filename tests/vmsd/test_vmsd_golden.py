@@ -83,19 +83,19 @@ GOLDEN = [
         pointers("v", u16, length=3, allocate=True),
         [1, None, 0x3031],
         "31000130313031",
-        ["0x0001", "30", "0x3031"],
+        ["0x0001", "nullptr", "0x3031"],
     ),
     (
         pointers("v", timer, length=4, allocate=True),
         [OFF, None, 2**64 - 2, 0],
         "31ffffffffffffffff3031fffffffffffffffe310000000000000000",
-        ["ff ff ff ff ff ff ff ff", "30", "ff ff ff ff ff ff ff fe", "00 00 00 00 00 00 00 00"],
+        ["ff ff ff ff ff ff ff ff", "nullptr", "ff ff ff ff ff ff ff fe", "00 00 00 00 00 00 00 00"],
     ),
     (
         pointers("v", POINT, length=2, allocate=True),
         [None, point(1, 2)],
         "3031010002",
-        ["30", {"x": "0x01", "y": "0x0002"}],
+        ["nullptr", {"x": "0x01", "y": "0x0002"}],
     ),
     (struct("v", POINT), point(1, 2), "010002", {"x": "0x01", "y": "0x0002"}),
     (

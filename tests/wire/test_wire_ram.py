@@ -159,5 +159,5 @@ def test_a_list_of_blocks_without_length_does_not_grow_for_ever() -> None:
 
 
 def test_page_sizes_are_those_of_machines() -> None:
-    with pytest.raises(ProtocolError, match="10 to 19 bits, found 40"):
+    with pytest.raises(ProtocolError, match="8 to 19 bits, found 40"):
         batches(stream(config=Configuration("q", page_bits=40)))

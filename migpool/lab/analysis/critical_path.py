@@ -21,11 +21,12 @@ end of a round     the last channel that came to its SYNC, and what had kept it:
 =================  =====================================================================================
 
 Why lock and queued stay with the waiter instead of going on in the holder's job: they are what a threading model
-decides. Followed into the holder, a big lock that serialises every config would show as "load config", and a pool that
-is too small as "device read", as if the devices were slow. ``Link.behind`` keeps the other reading: the time behind
-each holder is a link of its own. A wait for a chunk or for room is no such choice, so it is followed to its cause. A
-chunk that lies in a socket, since the channel's thread loads another device, is queued behind that device; so is a job
-that has no thread while it waits, from when its chunk was there until a channel's thread carried it on.
+decides. Followed into the holder, a big lock that serialises every config would show as "load config", and a pool
+that is too small as "device read", as if the devices were slow. ``Link.behind`` keeps the other reading: the time
+behind each holder is a link of its own, and the table of devices charges it to the holder. A wait for a chunk or for
+room is no such choice, so it is followed to its cause. A chunk that lies in a socket, since the channel's thread
+loads another device, is queued behind that device; so is a job that has no thread while it waits, from when its chunk
+was there until a channel's thread carried it on.
 
 Several jobs of the memory share a round; each is an actor of its own here (``page_jobs.py``), under the memory's name.
 

@@ -7,10 +7,10 @@ Johnson, "Optimal two- and three-stage production schedules with setup times inc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from migpool.lab.analysis.why import WORTH_NAMING
 from migpool.lab.qemu.explain import FLAT_VIEWS, Explained
@@ -18,11 +18,14 @@ from migpool.lab.qemu.source import RAM
 from migpool.lab.qemu.whatif import kind_of
 from migpool.lab.report.table import device_times, markdown_table
 from migpool.lab.run.result import AnalysisResult, RunResult
-from migpool.units import format_duration
+from migpool.units import count_of, format_duration, format_size
 
 VFIO: Final = "vfio"
 PAGE_MS: Final = 0.1
 """What a page takes at the most, on a link of 40 MB/s: what RAM's last round takes besides no limit shortens."""
+PAGE: Final = 4096
+CONVERGES: Final = 0.5
+"""The share of the pages of the round before from which on a round has notably less to send no more."""
 OWN_THREAD: Final = "migration"
 
 SAYS: Final = {
@@ -42,7 +45,17 @@ class Advice(BaseModel):
         sure: as in ``SAYS``.
     """
 
-    about: Literal["channels", "multifd transfer", "downtime limit", "load order", "device", "machine"]
+    about: Literal[
+        "channels",
+        "multifd transfer",
+        "downtime limit",
+        "bandwidth",
+        "dirty pages",
+        "compression",
+        "load order",
+        "device",
+        "machine",
+    ]
     do: str
     worth_ms: float
     sure: Literal["measured", "upper bound", "untried"]
@@ -52,7 +65,7 @@ class Advised(BaseModel):
     """What is said of one downtime.
 
     Attributes:
-        why: what limits it.
+        why: what limits it; and why nothing is advised for the last round of RAM, if that is the largest part.
         advice: what is worth the most first; empty where nothing is worth a twentieth of the downtime.
         shares: where it went, in milliseconds; empty if that is not known.
         remarks: what it rests on.
@@ -93,11 +106,13 @@ def advise(found: Explained) -> Advised:
     (run,) = found.result.runs
     assert run.analysis is not None
     downtime = run.downtime_ms or 0.0
-    advice = [*_of_ram(found, run.analysis), *_of_vfio(run, run.analysis), *_of_devices(run, run.analysis)]
+    of_ram = ranked([*_of_ram(found, run.analysis), *_of_channels(run.analysis)], downtime)
+    silent = "" if of_ram else _no_advice(found, run.analysis)
+    advice = [*of_ram, *_of_vfio(run, run.analysis), *_of_devices(run, run.analysis)]
     return Advised(
         schema=1,
         downtime_ms=downtime,
-        why=f"What limits it: {run.analysis.why}",
+        why=" ".join(filter(None, (f"What limits it: {run.analysis.why}", silent))),
         advice=ranked(advice, downtime),
         shares=run.attribution,
         remarks=[*([f"Clocks: {run.clock}"] if run.clock else []), *run.remarks],
@@ -118,12 +133,7 @@ def _worth(analysis: AnalysisResult, resource: str, side: str | None = None) -> 
 
 
 def _of_ram(found: Explained, analysis: AnalysisResult) -> Iterator[Advice]:
-    """Its last round: how much is left for it, and over which channels it goes."""
-    dirty = found.rounds[-1] if found.rounds else 0
-    if dirty:
-        do = f"Lower downtime-limit, so that the last round of RAM has less than these {dirty} dirty pages to send."
-        worth = min(_worth(analysis, f"device {RAM}"), dirty * PAGE_MS)
-        yield Advice(about="downtime limit", do=do, worth_ms=worth, sure="untried")
+    """Its last round: how much is left for it, how fast it goes, and how fast the guest writes."""
     behind = _worth(analysis, "pre-copied")
     if behind:
         do = (
@@ -131,11 +141,77 @@ def _of_ram(found: Explained, analysis: AnalysisResult) -> Iterator[Advice]:
             "max-bandwidth, or ask for return-path and switchover-ack where devices have it."
         )
         yield Advice(about="downtime limit", do=do, worth_ms=behind, sure="measured")
+    dirty = found.rounds[-1] if found.rounds else 0
+    took = _worth(analysis, f"device {RAM}")
+    worth = min(took, dirty * PAGE_MS)
+    if not worth:
+        return
+    do = f"Lower downtime-limit, so that the last round of RAM has less than these {dirty} dirty pages to send."
+    yield Advice(about="downtime limit", do=do, worth_ms=worth, sure="untried")
+    if len(found.rounds) > 1 and dirty > CONVERGES * found.rounds[-2]:
+        do = (
+            f"Slow the guest down (auto-converge, or dirty-limit with a dirty ring): it had written {dirty} pages anew "
+            f"in the last round, after {found.rounds[-2]} in the one before."
+        )
+        yield Advice(about="dirty pages", do=do, worth_ms=worth, sure="untried")
+    rate = format_size(round(dirty * PAGE / took * 1e3))
+    limit = _parameter(found, "max-bandwidth")
+    held = (
+        f"max-bandwidth ({format_size(limit)}/s)" if isinstance(limit, int) and limit else "max-bandwidth, if it is set"
+    )
+    do = f"Raise {held}, or use a faster link: the last round went at {rate}/s; at twice that it takes half as long."
+    yield Advice(about="bandwidth", do=do, worth_ms=worth / 2, sure="untried")
+    channels = {said["channel"] for said in _multifd(found)}
+    if not channels and _multifd_off(found):
+        do = "Switch multifd on: one thread sends all of RAM, and half as long is what a second one can make of it."
+        yield Advice(about="channels", do=do, worth_ms=worth / 2, sure="untried")
+    elif channels and _parameter(found, "multifd-compression") in (None, "none"):
+        do = "Try multifd-compression (zstd, or one of the processor's own): where the link is slow and CPUs are idle."
+        yield Advice(about="compression", do=do, worth_ms=worth / 2, sure="untried")
+
+
+def _of_channels(analysis: AnalysisResult) -> Iterator[Advice]:
     channels = {one.resource: one.shorter_ms for one in analysis.resources if one.resource.startswith("channel ")}
     if channels:
         slowest = max(channels, key=lambda name: channels[name])
         do = f"See why RAM's last round waits for multifd {slowest}, one of {len(channels)}: its CPU, or their number."
         yield Advice(about="channels", do=do, worth_ms=channels[slowest], sure="untried")
+
+
+def _no_advice(found: Explained, analysis: AnalysisResult) -> str:
+    """What is said where the last round of RAM is worth most of all devices, and nothing is known that shortens it."""
+    largest = next((one for one in analysis.resources if one.resource.startswith("device ")), None)
+    (run,) = found.result.runs
+    if largest is None or largest.devices != [RAM] or largest.shorter_ms < WORTH_NAMING * (run.downtime_ms or 0.0):
+        return ""
+    begin = f"The last round of RAM takes {format_duration(largest.shorter_ms / 1e3)}, and nothing is advised for it: "
+    if not found.rounds:
+        return begin + "the logs do not say how many pages were left; migration_bitmap_sync* would."
+    return begin + f"with {count_of(found.rounds[-1], 'page')} left to send it is the round's own cost."
+
+
+def _multifd(found: Explained) -> Iterator[Mapping[str, str]]:
+    events = [] if found.source is None else found.source.events
+    return (event.said for event in events if event.event == "multifd_send_fill")
+
+
+def _multifd_off(found: Explained) -> bool:
+    """Whether it is known that there were no channels: that nothing is said of them may be that it was not traced."""
+    source = _told(found, "capabilities")
+    return source.get("multifd") is False
+
+
+def _parameter(found: Explained, name: str) -> JsonValue:
+    """A parameter of the source's migration; ``None`` if nobody asked for it."""
+    return _told(found, "parameters").get(name)
+
+
+def _told(found: Explained, what: str) -> dict[str, JsonValue]:
+    """What the source's monitor said, if it was observed."""
+    monitors = found.result.settings.get("monitors")
+    source = monitors.get("source") if isinstance(monitors, dict) else None
+    told = source.get(what) if isinstance(source, dict) else None
+    return told if isinstance(told, dict) else {}
 
 
 def _of_vfio(run: RunResult, analysis: AnalysisResult) -> Iterator[Advice]:

@@ -26,6 +26,9 @@ from migpool.lab.qemu.source import MAIN, RAM, states
 
 NOTICED = 20_000
 """Nanoseconds from which on a section that was not read at once had not come; less is the time of reading."""
+DOUBTFUL = 0.01
+"""The share of what was done since the wait before up to which a wait is no wait: a thread is held up, too, and had it
+been one, source and destination were as long as each other but for that."""
 A_LOCK = 1_000_000
 """Nanoseconds from which on a thread that has everything waits for the big lock: that it loads the config QEMU says
 once it has it. Less may be anything."""
@@ -62,7 +65,10 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     """
     pieces = [*states(log, "wake", "start"), *_loads(log, written), *_syncs(log)]
     pieces += _unread(log, pieces, begin, written)
-    main = Actor("destination", MAIN, partition(pieces, _phases(log, begin), begin, end))
+    heard = switched(log)
+    behind = max((one.end for one in pieces if one.kind == "pre-copied" and begin < one.end <= heard), default=heard)
+    loads = heard if _waits(behind, heard, begin, written) else behind
+    main = Actor("destination", MAIN, partition(pieces, _phases(log, begin, loads), begin, end))
     arrivals = {
         (log.device(event.said["name"]), int(event.said["index"])): event.time
         for event in log.events
@@ -70,7 +76,7 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     }
     completed = log.checkpoints.get("dst-precopy-loadvm-completed", end)
     last = max((event.time for event in log.own() if event.event in _LOADING and event.time <= completed), default=0)
-    return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), switched(log))
+    return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), heard)
 
 
 _LOADING = frozenset({"vmstate_downtime_load", "qemu_loadvm_state_post_main"})
@@ -85,13 +91,14 @@ def switched(log: SideLog) -> int:
     return first.time - int(first.said["took"]) * 1000 if first is not None else log.events[0].time
 
 
-def _phases(log: SideLog, begin: int) -> list[tuple[int, str]]:
+def _phases(log: SideLog, begin: int, loads: int) -> list[tuple[int, str]]:
+    """Of which kind is what nothing is said of; ``loads``: when what was sent after the stop began to be loaded."""
     points = log.checkpoints
     completed = next((time for point, time in points.items() if point.endswith("loadvm-completed")), None)
     entered = next((time for point, time in points.items() if point.endswith("bh-enter")), None)
     known = [
         (begin, "starved"),
-        (switched(log), "load config"),
+        (loads, "load config"),
         (completed if completed is not None else entered, "start"),
     ]
     return sorted(((time, kind) for time, kind in known if time is not None), key=lambda phase: phase[0])
@@ -143,23 +150,31 @@ def _unread(log: SideLog, loads: list[Piece], begin: int, written: int | None) -
     first byte. Where nothing is said of sections, from the end of a load to the begin of the next. Once the source has
     written everything it is no wait for it any more."""
     own = [event for event in log.own() if event.time >= begin]
-    at, found = begin, []
+    at, found, since = begin, [], begin
     before = [one for one in loads if one.kind == "pre-copied"]
     if any(event.event == "qemu_loadvm_state_section" for event in own):
         for event in own:
-            waited = event.time - at > NOTICED and (written is None or written > at)
-            waited = waited and not any(one.begin <= at and one.end >= event.time for one in before)
+            waited = _waits(at, event.time, since, written) and not any(
+                one.begin <= at and one.end >= event.time for one in before
+            )
             if event.event == "qemu_loadvm_state_section" and waited:
                 found.append(Piece(at, event.time, "starved"))
+                since = event.time
             at = event.time
         return found
     for piece in sorted(
         (one for one in loads if one.kind in ("load config", "device write")), key=lambda one: one.begin
     ):
-        if piece.begin - at > NOTICED and (written is None or written > at):
+        if _waits(at, piece.begin, since, written):
             found.append(Piece(at, piece.begin, "starved"))
+            since = piece.begin
         at = max(at, piece.end)
     return found
+
+
+def _waits(begin: int, end: int, since: int, written: int | None) -> bool:
+    """Whether the destination waited for the source between two moments; ``since``: when it did so before."""
+    return end - begin > max(NOTICED, DOUBTFUL * (begin - since)) and (written is None or written > begin)
 
 
 def _threads(log: SideLog, arrivals: dict[tuple[str, int], int], begin: int, end: int) -> list[Actor]:

@@ -22,8 +22,8 @@ from migpool.lab.qemu.log import Event, SideLog, device_name, read_log
 from migpool.lab.qemu.path import Threads, join_of, syncs_said, walk
 from migpool.lab.qemu.source import source_actors, written
 from migpool.lab.qemu.views import Views, counted, once, views_of
-from migpool.lab.qemu.whatif import Without, kind_of, without
-from migpool.lab.qemu.words import because, says
+from migpool.lab.qemu.whatif import LinesWritten, Without, kind_of, without
+from migpool.lab.qemu.words import NOTABLE_TRACING, because, says
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.result import (
     AnalysisResult,
@@ -36,10 +36,6 @@ from migpool.lab.run.result import (
 from migpool.migration.report import DeviceReport, SideReport
 from migpool.migration.states import State
 from migpool.units import format_duration
-
-NOTABLE_TRACING = 0.1
-"""The share of the downtime from which on it is said what the lines of the trace themselves took."""
-
 
 FLAT_VIEWS = "flat views built once"
 """What is called so: QEMU builds the flat views of memory once for all devices that it loads."""
@@ -95,6 +91,7 @@ class _Explaining:
         self._source, self._destination = source, destination
         self._clocks = Clocks()
         self._views: dict[str, Views] = {}
+        self._lines: dict[Side, LinesWritten] = {}
         if source is not None and destination is not None:
             self._clocks = align(source, destination)
             _shift(destination, -self._clocks.ahead)
@@ -118,9 +115,10 @@ class _Explaining:
             theirs = destination_actors(self._destination, begin, end, done)
             actors["destination"] = [theirs.main, *theirs.threads]
         threads = self._threads(ours, theirs, done)
+        self._lines = {log.side: of_it for log in self._logs() if (of_it := _written(log)) is not None}
         path = walk(threads, begin, end)
         self._views = {} if self._destination is None else views_of(self._destination)
-        replayed, found = without(threads, begin, end, self._views)
+        replayed, found = without(threads, begin, end, self._views, self._lines)
         names = self._devices(actors)
         slots = {device.name: at for at, device in enumerate(names)}
         spans = {side: _spans(of_it, slots) for side, of_it in actors.items()}
@@ -164,9 +162,8 @@ class _Explaining:
         return points["src-downtime-start"], points.get("src-downtime-end", points["src-non-iterable-saved"])
 
     def _checkpoints(self) -> list[tuple[str, int]]:
-        logs = [log for log in (self._source, self._destination) if log is not None]
         return sorted(
-            ((point, time) for log in logs for point, time in log.checkpoints.items()), key=lambda one: one[1]
+            ((point, time) for log in self._logs() for point, time in log.checkpoints.items()), key=lambda one: one[1]
         )
 
     def _devices(self, actors: dict[Side, list[Actor]]) -> list[DeviceReport]:
@@ -253,24 +250,19 @@ class _Explaining:
     def _tracing(self, path: Attribution) -> tuple[int, int]:
         """What lines of the own threads on the critical path took, at the least, and how many they are."""
         took = lines = 0
-        for log in (self._source, self._destination):
-            if log is None:
-                continue
-            times = [event.time for event in log.own()]
-            gaps = sorted(later - sooner for sooner, later in pairwise(times))
-            if len(gaps) < 10:
-                continue
-            each = quantiles(gaps, n=10)[0]
-            own = [link for link in path.links if link.side == log.side and link.thread == "migration"]
-            on_path = sum(any(link.begin < time <= link.end for link in own) for time in times)
-            took, lines = took + int(each * on_path), lines + on_path
+        for side, written_ in self._lines.items():
+            own = [link for link in path.links if link.side == side and link.thread == "migration"]
+            spent = sum(written_.took(link.begin, link.end) for link in own)
+            took, lines = took + spent, lines + spent // max(1, written_.each)
         return took, lines
 
+    def _logs(self) -> list[SideLog]:
+        return [log for log in (self._source, self._destination) if log is not None]
+
     def _name(self) -> str:
-        return " and ".join(log.path.name for log in (self._source, self._destination) if log is not None)
+        return " and ".join(log.path.name for log in self._logs())
 
     def _settings(self) -> dict[str, JsonValue]:
-        logs = [log for log in (self._source, self._destination) if log is not None]
         return {
             **{
                 log.side: {
@@ -281,7 +273,7 @@ class _Explaining:
                     "no events": log.counts.lines - log.counts.events,
                     "forms not known": log.counts.strange,
                 }
-                for log in logs
+                for log in self._logs()
             },
             "clocks": {
                 "ahead_ms": self._clocks.ahead / 1e6,
@@ -311,8 +303,21 @@ def _report(side: Side, devices: list[DeviceReport], spans: tuple[Span, ...], be
     )
 
 
+FEWEST = 10
+"""How many gaps between lines there must be for the shortest of them to be what a line takes."""
+
+
+def _written(log: SideLog) -> LinesWritten | None:
+    """What a side's own thread wrote: where next to nothing lies between two lines, that is what a line takes."""
+    times = [event.time for event in log.own()]
+    gaps = sorted(later - sooner for sooner, later in pairwise(times))
+    return LinesWritten(times, int(quantiles(gaps, n=10)[0])) if len(gaps) >= FEWEST else None
+
+
 def _resource(one: Without) -> str:
     """What the chart calls it."""
+    if one.resource == "tracing":
+        return "the trace's own lines"
     if one.resource == "in parallel":
         return f"{one.kind or 'all devices'} in parallel"
     if one.resource == "flat views":

@@ -189,7 +189,8 @@ async def _completed(
     while True:
         now = await _status(monitor)
         status = str(now.get("status", ""))
-        begun = begun or now != before
+        # One that was soon over leaves nothing but its numbers, which may be those of the one before.
+        begun = begun or now != before or any(event["event"] == "MIGRATION" for event in monitor.events)
         told(_line(monitor.side, status, now, begun=begun))
         if begun and status in ENDED:
             break

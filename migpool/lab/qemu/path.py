@@ -10,11 +10,13 @@ ended it:
 * the wait for VFIO's threads, at either side: the thread that ended last;
 * a buffer that had not come: the source's thread for that device, at that moment;
 * the begin of a thread: the migration's own, which started it.
+
+The wait for the big lock stays with the thread that waits, and says who loaded a config then: ``Link.behind``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from migpool.device import Side
@@ -99,6 +101,28 @@ class Threads:
             return Cause(source, said, "sync") if piece.begin < said <= now else None
         return None
 
+    def holders(self, actor: Actor, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+        """Who loaded a config, under the big lock, while ``actor`` waited for that: the last one first, without a gap,
+        and with an empty name where QEMU says nothing of a holder."""
+        others = [*self._loaders, *([] if self._destination is None else [self._destination.main])]
+        held = [
+            (max(piece.begin, begin), min(piece.end, end), piece.device)
+            for one in others
+            if one is not actor
+            for piece in one.pieces
+            if piece.kind == "load config" and piece.device and piece.begin < end and piece.end > begin
+        ]
+        for from_, to, device in sorted(held, key=lambda one: -one[1]):
+            until = min(to, end)
+            if until <= from_:
+                continue
+            if until < end:
+                yield until, end, ""
+            yield from_, until, device
+            end = from_
+        if begin < end:
+            yield begin, end, ""
+
     def needs(self, actor: Actor, piece: Piece) -> Cause | None:
         """What a piece that waited for nothing would have had to wait for, had it been its turn sooner: the first
         section of after the stop, the source to have written it."""
@@ -142,7 +166,11 @@ def walk(threads: Threads, begin: int, end: int) -> Attribution:
         until = max(until, begin)
         if until < now:
             kind = BY_NAME[kind].kind
-            links.append(Link(until, now, kind, actor.side, piece.device, actor.thread, piece.index))
+            turns = threads.holders(actor, until, now) if kind == "lock" else [(until, now, "")]
+            links.extend(
+                Link(from_, to, kind, actor.side, piece.device, actor.thread, piece.index, holder)
+                for from_, to, holder in turns
+            )
             visited.clear()
             visited.add(id(actor))
         return min(until, now)
@@ -184,8 +212,8 @@ def _joined_up(links: Sequence[Link]) -> list[Link]:
     return found
 
 
-def _what(link: Link) -> tuple[str, Side, str, str, int]:
-    return link.kind, link.side, link.device, link.thread, link.index
+def _what(link: Link) -> tuple[str, Side, str, str, int, str]:
+    return link.kind, link.side, link.device, link.thread, link.index, link.behind
 
 
 def syncs_said(log: SideLog) -> dict[int, int]:

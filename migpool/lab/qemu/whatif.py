@@ -16,15 +16,20 @@ channel        nobody waits for one channel at the end of a round
 big lock       a config's load waits for no other's
 pre-copied     what was sent before the stop had been loaded by then
 network        what is sent is there
+tracing        the lines that the migration's own threads wrote to the log took no time
 =============  ====================================================================================================
 
 Limits: what the devices' loads need of each other, and the lock under which QEMU has them run, are left out of account:
 "in parallel" says what it could be worth at most. The parts do not add up.
+
+What the lines of the trace took stands in all times. So each is also played without them, which says what it is worth
+at the least, had nobody looked.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +64,7 @@ class Without:
         devices: those that it is about.
         kind: the kind of device, if they are all of one.
         shorter: nanoseconds.
+        untraced: the same where the trace's own lines take no time.
     """
 
     resource: str
@@ -66,6 +72,24 @@ class Without:
     devices: tuple[str, ...] = ()
     kind: str = ""
     shorter: int = 0
+    untraced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinesWritten:
+    """What a side's own thread wrote to its log.
+
+    Attributes:
+        times: when, in order, on the source's clock.
+        each: nanoseconds that a line takes, at the least.
+    """
+
+    times: Sequence[int]
+    each: int
+
+    def took(self, begin: int, end: int) -> int:
+        """What the lines between two moments took."""
+        return self.each * (bisect_right(self.times, end) - bisect_right(self.times, begin))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +119,50 @@ def kind_of(device: str) -> str:
     return re.sub(r"#\d+$", "", device).rpartition("/")[2]
 
 
+def _same(one: _Made) -> _Made:
+    return one
+
+
 def without(
-    threads: Threads, begin: int, end: int, views: Mapping[str, Views] | None = None
+    threads: Threads,
+    begin: int,
+    end: int,
+    views: Mapping[str, Views] | None = None,
+    lines: Mapping[Side, LinesWritten] | None = None,
 ) -> tuple[int, list[Without]]:
     """The downtime as the replay has it, and what would shorten it, the most first; times in nanoseconds.
 
     Arguments:
         views: the flat views that each device's load built, if that is known.
+        lines: what the sides' own threads wrote to their logs, if that is known.
     """
     made = _steps(threads, begin, end)
+    bare = [_untraced(one, threads, lines or {}) for one in made]
 
-    def played(change: Callable[[_Made], _Made] = lambda one: one, beside: frozenset[int] = frozenset()) -> int:
-        return play(_playable([change(one) for one in made], beside), {})[-1]
+    def played(
+        steps: Sequence[_Made], change: Callable[[_Made], _Made] = _same, beside: frozenset[int] = frozenset()
+    ) -> int:
+        return play(_playable([change(one) for one in steps], beside), {})[-1]
 
     try:
-        whole = played()
-        found = [
-            replace(one, shorter=max(0, whole - played(change, beside)))
-            for one, change, beside in _ways(made, views or {})
-        ]
+        whole = played(made)
+        untraced = played(bare) if bare != made else whole
+        found = [Without("tracing", "", shorter=max(0, whole - untraced))]
+        for one, change, beside in _ways(made, views or {}):
+            shorter = max(0, whole - played(made, change, beside))
+            net = max(0, untraced - played(bare, change, beside)) if untraced < whole and shorter else shorter
+            found.append(replace(one, shorter=shorter, untraced=net))
     except Unplayable:
         return 0, []
     return whole, sorted((one for one in found if one.shorter), key=lambda one: -one.shorter)
 
 
-def _same(one: _Made) -> _Made:
-    return one
+def _untraced(one: _Made, threads: Threads, lines: Mapping[Side, LinesWritten]) -> _Made:
+    """A step without the lines that were written in it."""
+    written = lines.get(one.actor.side)
+    if written is None or one.actor not in threads.own or not one.work:
+        return one
+    return replace(one, work=max(0, one.work - written.took(one.piece.begin, one.piece.end)))
 
 
 def _free(which: Callable[[_Made], bool]) -> Callable[[_Made], _Made]:

@@ -15,35 +15,47 @@ WEIGHTS: Final = {"pre-copied": 1.2, "big lock": 1.2, "all like the first": 1.0,
 """How what is specific counts against what is not: with nothing on its way, almost anything would be shorter."""
 ALL_DEVICES: Final = 0.7
 """The same for all devices side by side, which holds whatever one kind of them is worth."""
+NOTABLE_TRACING: Final = 0.1
+"""The share of the downtime from which on it is said what the lines of the trace themselves took."""
 ONE_SIDE: Final = 0.9
 """The share of what both sides are good for from which on one of them is the reason by itself."""
 
 
 def culprit(found: Sequence[Without], downtime: int) -> Without | None:
-    """What to call the reason; ``None`` if nothing is worth a twentieth of the downtime."""
-    worth = [one for one in found if one.shorter >= WORTH_NAMING * downtime]
-    if not worth:
+    """What to call the reason; ``None`` if nothing is worth a twentieth of the downtime.
+
+    What may be the tracing itself does not count: where that is worth more than anything else without it, it is named.
+    """
+    tracing = next((one for one in found if one.resource == "tracing"), None)
+    worth = [one for one in found if one.untraced >= WORTH_NAMING * downtime]
+    best = max(worth, key=_weight, default=None)
+    if tracing is not None and tracing.shorter >= max(NOTABLE_TRACING * downtime, best.untraced if best else 0):
+        return tracing
+    if best is None:
         return None
-    best = max(worth, key=_weight)
     sides = [one for one in worth if one.side and (one.resource, one.devices) == (best.resource, best.devices)]
-    return next((one for one in sides if one.shorter >= ONE_SIDE * best.shorter), best)
+    return next((one for one in sides if one.untraced >= ONE_SIDE * best.untraced), best)
 
 
 def _weight(one: Without) -> float:
-    return one.shorter * (
+    return one.untraced * (
         ALL_DEVICES if one.resource == "in parallel" and not one.kind else WEIGHTS.get(one.resource, 1)
     )
 
 
 def because(found: Sequence[Without], whole: Attribution) -> str:
-    """What limits the downtime, in a sentence or two."""
+    """What limits the downtime, in a sentence or two; how much of it may be the tracing itself, if that is notable."""
     first = culprit(found, whole.downtime)
+    traced = sum(one.shorter for one in found if one.resource == "tracing")
+    unsure = ""
+    if traced >= NOTABLE_TRACING * whole.downtime and (first is None or first.resource != "tracing"):
+        unsure = f" Not sure: at least {format_duration(traced / 1e9)} of it are the tracing itself."
     if first is not None:
         said = says(first, whole)
-        return f"{said}. {instead((whole.downtime - first.shorter) / 1e6, whole.downtime / 1e6)}"
+        return f"{said}. {instead((whole.downtime - first.shorter) / 1e6, whole.downtime / 1e6)}{unsure}"
     kind, spent = next(iter(whole.nanoseconds.items()), ("other", 0))
     share = 100 * spent / max(1, whole.downtime)
-    return f"no one thing. The largest part is {kind}, {format_duration(spent / 1e9)} ({share:.0f} %)."
+    return f"no one thing. The largest part is {kind}, {format_duration(spent / 1e9)} ({share:.0f} %).{unsure}"
 
 
 def says(one: Without, whole: Attribution) -> str:
@@ -67,6 +79,8 @@ def says(one: Without, whole: Attribution) -> str:
             return f"the last round of RAM waits for multifd channel {listed(one.devices)}"
         case "big lock":
             return "configs of VFIO devices wait for the big lock"
+        case "tracing":
+            return "the lines of the trace themselves, more than anything else that is known"
         case "pre-copied":
             return "the destination is still loading what was sent before the stop"
         case _:

@@ -30,9 +30,10 @@ class Change:
         said = f"{self.after.model}: {format_duration(is_now / 1e3)} instead of {format_duration(was / 1e3)}"
         if not self.apart:
             return f"{said}, within the spread of the runs."
+        if min(self.before.runs, self.after.runs) == 1:
+            return f"{said}. With one run the spread is not known."
         share = f"{100 * abs(is_now / was - 1):.0f} % {'shorter' if is_now < was else 'longer'}" if was else "longer"
-        once = ". One run of each: the spread is not known" if self.before.runs == self.after.runs == 1 else ""
-        return f"{said}, {share}{once}."
+        return f"{said}, {share}."
 
     def cells(self) -> tuple[str, ...]:
         """The model, both downtimes with their ranges, both numbers of threads, both amounts of memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,14 +10,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from migpool.lab.report.summary import checkpoint_rows, foundations, headline
-from migpool.lab.report.table import device_table, plain_table
+from migpool.lab.report.table import LOCK, device_table, plain_table
 from migpool.lab.report.time_line import switchover
-from migpool.lab.run.result import LabResult
+from migpool.lab.run.result import LabResult, RunResult
 from migpool.units import format_duration
 
 NOTICEABLE: Final = 0.005
 """The share of the downtime that a part must have to be named."""
 MOST_FREED: Final = 8
+MOST_HOLDERS: Final = 3
 
 
 def render_explained(result: LabResult, width: int) -> RenderableType:
@@ -36,6 +38,9 @@ def _parts(result: LabResult, width: int) -> Iterator[RenderableType]:
     for kind, spent in run.attribution.items():
         if spent >= NOTICEABLE * downtime:
             table.add_row(kind, format_duration(spent / 1e3), f"{100 * spent / downtime:.0f} %")
+            if kind == LOCK:
+                for row in _holders(run, downtime):
+                    table.add_row(*row)
     yield table
     yield Text("\nCheckpoints", style="bold")
     table = plain_table("Checkpoint", "At", "Since the one before")
@@ -59,3 +64,15 @@ def _parts(result: LabResult, width: int) -> Iterator[RenderableType]:
     yield Text()
     for term, text in foundations(result):
         yield Text(f"{term:<12} {text}")
+
+
+def _holders(run: RunResult, downtime: float) -> Iterator[tuple[str, str, str]]:
+    """Who held the lock that was waited for, and who waited: the longest ones."""
+    assert run.analysis is not None
+    spent: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for link in run.analysis.path:
+        if link.kind == LOCK and link.behind:
+            spent[link.behind, link.device] += link.end_ms - link.begin_ms
+    for (holder, waiter), took in sorted(spent.items(), key=lambda one: -one[1])[:MOST_HOLDERS]:
+        if took >= NOTICEABLE * downtime:
+            yield f"  {holder} held it, {waiter} waited", format_duration(took / 1e3), f"{100 * took / downtime:.0f} %"

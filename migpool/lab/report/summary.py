@@ -103,6 +103,11 @@ def answer(summaries: Sequence[ModelSummary]) -> str:
         least, most = format_duration(first.least / 1e3), format_duration(first.most / 1e3)
         spread = f" ({least} to {most} in {first.runs} runs)" if first.runs > 1 else ""
         return f"{first.model}: {_ms(first)} downtime{spread}."
+    runs = min(one.runs for one in done)
+    if runs == 1:  # a share of what may be chance would say too much
+        slower = ", ".join(f"{one.model} {_ms(one)}" for one in others)
+        said = f"{first.model} had the shortest downtime: {_ms(first)}; {slower}"
+        return f"{said}. One run of each: the spread is not known, use --repeats."
     level = [one for one in others if one.least <= first.most]
     apart = [one for one in others if one.least > first.most]
     if level:
@@ -115,9 +120,6 @@ def answer(summaries: Sequence[ModelSummary]) -> str:
     if apart:
         said += f"; {'each at least' if level else 'and'} {_less(level[-1] if level else first, apart[-1])}"
         said += f" than {apart[-1].model} ({_ms(apart[-1])}), the slowest"
-    runs = min(one.runs for one in done)
-    if runs == 1:
-        return f"{said}. One run of each: the spread is not known, use --repeats."
     return f"{said}. Medians of {runs} runs each."
 
 
@@ -158,7 +160,7 @@ def foundations(result: LabResult) -> Iterator[Fact]:
         limit = f"{format_duration(bound.milliseconds / 1e3)}, set by {bound.limited_by}"
         facts.append(("Lower bound", f"{limit}; efficiency is this over the downtime"))
     facts += [
-        ("Remark", remark) for remark in dict.fromkeys(f"{run.model}, {one}" for run in runs for one in run.remarks)
+        ("Remark", remark) for remark in dict.fromkeys(f"{told_by(run)}{one}" for run in runs for one in run.remarks)
     ]
     facts += [("Warning", warning) for warning in dict.fromkeys(one for run in runs for one in run.warnings)]
     yield from (Fact(term, text) for term, text in facts if text)
@@ -169,6 +171,11 @@ _CLOCKS: Final = {
     "exchanges": "the destination's, related to the source's by messages there and back",
     "return-path": "the source's; the answer's arrival less half a round trip",
 }
+
+
+def told_by(run: RunResult) -> str:
+    """Which model a remark is about; empty for what a QEMU's logs say, which are of no model and no run of ours."""
+    return "" if run.checkpoints else f"{run.model}, "
 
 
 def _remarks(runs: Sequence[RunResult]) -> str:

@@ -7,8 +7,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TextIO, TypeAlias
+from dataclasses import dataclass, field
+from typing import Final, Literal, TextIO, TypeAlias, cast
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -18,6 +18,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from migpool.core.effects import Wait
+from migpool.lab.analysis.kinds import WAITS
 from migpool.lab.report.summary import ModelSummary, answer, foundations, some_of, summarize
 from migpool.lab.run.result import AnalysisResult, LabResult, RunResult
 from migpool.migration.report import DeviceReport
@@ -50,9 +51,10 @@ _THEME = TerminalTheme((252, 252, 250), (40, 44, 52), [*_COLOURS, (90, 96, 106)]
 
 def console_for(stream: TextIO) -> Console:
     """A console as wide as the terminal, or as ``COLUMNS`` says, or wide enough where neither is there."""
-    if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+    if stream.isatty():
         return _Console(file=stream)
-    return _Console(file=stream, width=PLAIN_WIDTH)
+    file = cast("TextIO", _Unpadded(stream))
+    return _Console(file=file, width=None if os.environ.get("COLUMNS", "").isdecimal() else PLAIN_WIDTH)
 
 
 class _Console(Console):
@@ -62,6 +64,22 @@ class _Console(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control or text.isprintable() else Segment(printable_lines(text), style)
+
+
+class _Unpadded:
+    """A stream in which no line ends in blanks: a table fills its last column with them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_PADDING.sub("", text))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+_PADDING: Final = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
 def plain_table(*headings: str) -> Table:
@@ -175,23 +193,37 @@ LEAST = 0.05
 """Milliseconds on the critical path from which on a device that is not iterable has a row."""
 
 
+MOST_WAITERS: Final = 2
+"""How many devices are named that waited for another's lock."""
+
+
 @dataclass(slots=True)
 class DeviceTimes:
     """What a device took in a run, in milliseconds.
 
     Attributes:
-        path: on the critical path.
+        path: on the critical path; what another device waited there for a lock that this one held is this one's.
         saved: at the source, in reads and in saving its config.
         loaded: at the destination, in writes and in loading its config.
+        held: how much of ``path`` which device waited for.
     """
 
     path: float = 0.0
     saved: float = 0.0
     loaded: float = 0.0
+    held: dict[str, float] = field(default_factory=dict)
 
 
 def _time(milliseconds: float) -> Cell:
     return (format_duration(milliseconds / 1e3) if milliseconds else ""), "number"
+
+
+def _held(_: DeviceReport, times: DeviceTimes) -> Cell:
+    """Who waited for its lock."""
+    waiters = sorted(times.held, key=lambda name: -times.held[name])
+    said = [f"{name} {format_duration(times.held[name] / 1e3)}" for name in waiters[:MOST_WAITERS]]
+    more = len(waiters) - len(said)
+    return ", ".join([*said, *([f"{more} more"] if more else [])]), ""
 
 
 def _verified(told: DeviceReport, times: DeviceTimes) -> Cell:
@@ -208,6 +240,7 @@ COLUMNS: Mapping[str, Callable[[DeviceReport, DeviceTimes], Cell]] = {
     "Saved in": lambda _, times: _time(times.saved),
     "Loaded in": lambda _, times: _time(times.loaded),
     "On the critical path": lambda _, times: (format_duration(times.path / 1e3), "number"),
+    "Waited for its lock": _held,
     "Verified": _verified,
 }
 """By heading, what a cell says of what the sides reported of a device, and of its times."""
@@ -240,7 +273,12 @@ def device_times(analysis: AnalysisResult, devices: Sequence[DeviceReport]) -> d
     """What each device took, by name, as far as it was within the downtime."""
     times: defaultdict[str, DeviceTimes] = defaultdict(DeviceTimes)
     for link in analysis.path:
-        times[link.device].path += link.end_ms - link.begin_ms
+        spent = link.end_ms - link.begin_ms
+        held = link.kind == LOCK and link.behind
+        times[link.behind if held else link.device].path += spent
+        if held:
+            waited = times[link.behind].held
+            waited[link.device] = waited.get(link.device, 0.0) + spent
     for wait, slot, _, begin, end, _ in analysis.trace.source.spans:
         if wait in _SAVES and 0 <= slot < len(devices):
             times[devices[slot].name].saved += max(0, end - max(0, begin)) / 1e6
@@ -250,6 +288,7 @@ def device_times(analysis: AnalysisResult, devices: Sequence[DeviceReport]) -> d
     return times
 
 
+LOCK: Final = WAITS[Wait.LOCK].name
 _SAVES: Final = frozenset(wait.name.lower() for wait in (Wait.READ, Wait.SCAN, Wait.SAVE_CONFIG))
 _LOADS: Final = frozenset(wait.name.lower() for wait in (Wait.WRITE, Wait.PRECOPIED, Wait.LOAD_CONFIG))
 

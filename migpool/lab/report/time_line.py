@@ -30,14 +30,15 @@ def switchover(result: LabResult, width: int) -> RenderableType | None:
     lanes = lanes_of(run, "device")
     label = min(LONGEST_LABEL, max(len(_label(name)) for name in lanes.names))
     columns = max(20, width - label - 2)
-    return Group(*_lines(run, lanes, label, columns))
+    whose = result.scenario if run.checkpoints else f"run {run.repeat}"  # a QEMU's logs are no run of ours
+    return Group(*_lines(run, whose, lanes, label, columns))
 
 
-def _lines(run: RunResult, lanes: Lanes, label: int, columns: int) -> list[Text]:
+def _lines(run: RunResult, whose: str, lanes: Lanes, label: int, columns: int) -> list[Text]:
     assert run.analysis is not None
     assert run.downtime_ms is not None
     each = run.downtime_ms / columns
-    lines = [Text(), Text(f"Switchover   run {run.repeat}, a column is {format_duration(each / 1e3)}", style="bold")]
+    lines = [Text(), Text(f"Switchover   {whose}, a column is {format_duration(each / 1e3)}", style="bold")]
     path = [
         Drawn(0, link.kind, link.device, link.chunk, link.begin_ms, link.end_ms, link.thread)
         for link in run.analysis.path

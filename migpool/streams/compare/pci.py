@@ -44,6 +44,22 @@ _SECOND_EXPRESS: Final = {
     "link capabilities 2": (0x2C, 4, 0xFFFFFFFF),
 }
 """... of PCI Express from its version 2 on."""
+_EXTENDED_READ_ONLY: Final[Mapping[int, Mapping[str, tuple[int, int, int]]]] = {
+    0x03: {"serial number (of a network card, its MAC)": (4, 8, (1 << 64) - 1)},
+    0x0D: {"access control services": (4, 2, 0xFFFF)},
+    0x0E: {"alternative routing": (4, 4, 0xFFFFFFFF)},
+    0x0F: {"address translation services": (4, 2, 0xFFFF)},
+    0x10: {
+        "virtual functions at first": (0x0C, 2, 0xFFFF),
+        "virtual functions": (0x0E, 2, 0xFFFF),
+        "place and step of virtual functions": (0x14, 4, 0xFFFFFFFF),
+        "device of virtual functions": (0x1A, 2, 0xFFFF),
+        "page sizes of virtual functions": (0x1C, 4, 0xFFFFFFFF),
+    },
+    0x13: {"most page requests": (0x08, 4, 0xFFFFFFFF)},
+    0x1B: {"process address spaces": (4, 2, 0xFFFF)},
+}
+"""... and the same for extended capabilities, by the low 16 bits of their heads."""
 _WINDOW: Final = 5
 _VIRTIO_CAPABILITY: Final = {"kind of virtio's structure": (2, 2, 0xFFFF)}
 _VIRTIO_PLACE: Final = {"BAR of virtio's structure": (4, 1, 0xFF), "place of virtio's structure": (8, 4, 0xFFFFFFFF)}
@@ -83,14 +99,21 @@ def differences(source: bytes, destination: bytes) -> Iterator[str]:
         yield f"capabilities {_listed(ours)} are written, the destination has {_listed(theirs)}"
         return
     for at in theirs:
-        for what, (place, size, bits) in _fixed(destination, at).items():
-            written, own = (number(space, at + place, size) & bits for space in (source, destination))
-            if written != own:
-                yield f"{what} {written:#x} is written, the destination's is {own:#x}"
+        yield from _values(source, destination, at, _fixed(destination, at))
     for at, head in _extended(destination).items():
         written = number(source, at, 4)
         if written != head:
             yield f"extended capability {head:#010x} of the destination at {at:#x} is {written:#010x} at the source"
+            continue
+        yield from _values(source, destination, at, _EXTENDED_READ_ONLY.get(head & 0xFFFF, {}))
+
+
+def _values(source: bytes, destination: bytes, at: int, fixed: Mapping[str, tuple[int, int, int]]) -> Iterator[str]:
+    """What differs of the read-only values of a capability."""
+    for what, (place, size, bits) in fixed.items():
+        written, own = (number(space, at + place, size) & bits for space in (source, destination))
+        if written != own:
+            yield f"{what} {written:#x} is written, the destination's is {own:#x}"
 
 
 def _regions(source: bytes, destination: bytes) -> Iterator[str]:
@@ -114,6 +137,9 @@ def _fixed(space: bytes, at: int) -> Mapping[str, tuple[int, int, int]]:
             return _VIRTIO_CAPABILITY
         step = _VIRTIO_STEP if space[at + 3] == _NOTIFY else {}
         return {**_VIRTIO_CAPABILITY, **_VIRTIO_PLACE, **_VIRTIO_SIZE, **step}
+    if kind == _VENDOR and space[0x0E] & 0x7F:
+        size = space[at + 2] - 2
+        return {"what a bridge reserves for hot-plugging": (2, size, (1 << 8 * size) - 1)} if size > 0 else {}
     return _READ_ONLY.get(kind, {})
 
 

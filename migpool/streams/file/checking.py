@@ -17,12 +17,17 @@ from migpool.streams.inspect.summary import Framing
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import block_list, ram_section_end
 from migpool.wire.records import setup_payload
-from migpool.wire.sections import Kind, SectionHead, head_bytes, section
+from migpool.wire.sections import Kind, Section, SectionHead, head_bytes, section
 from migpool.wire.stream import FileHeader, emit
 
 
 def check_devices(
-    rest: bytes, begin: int, configuration: Configuration, ram: SectionHead | None, devices: Iterable[SectionHead]
+    rest: bytes,
+    begin: int,
+    configuration: Configuration,
+    ram: SectionHead | None,
+    devices: Iterable[SectionHead],
+    starts: Iterable[Section],
 ) -> None:
     """See to it that what follows the end of RAM is a whole stream's end.
 
@@ -31,7 +36,8 @@ def check_devices(
         begin: where in the file it begins, for errors.
         configuration: the machine's.
         ram: the head of RAM's START section, if it has come.
-        devices: the heads of the other devices' START sections, which all consist of records.
+        devices: the heads of the START sections of devices that consist of records.
+        starts: the START sections of other devices.
 
     Raises:
         ProtocolError: it is damaged; the error says where.
@@ -44,6 +50,8 @@ def check_devices(
         front += [head_bytes(ram), block_list(()), ram_section_end(ram.section_id)]
     for head in devices:
         front += section(head, setup_payload())
+    for start in starts:
+        front += emit(start)
     before = b"".join(map(bytes, front))
     found = inspect_bytes(before + rest)
     moved = begin - len(before)

@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import MigpoolError, ProtocolError, UsageError
+from migpool.streams.envelope.opening import open_path
 from migpool.streams.file.front import EndFinder, Front
 from migpool.streams.file.peer import Peer
+from migpool.streams.inspect.boundaries import Boundaries
 from migpool.transport.address import Address
 from migpool.transport.credentials import Credentials
 from migpool.wire.commands import Command, CommandKind, open_return_path, ping
@@ -167,7 +169,7 @@ class _Sender:
         peer.send_main([*emit(FileHeader()), *emit(self.configuration)])
         if self._return_path:
             peer.send_main([open_return_path(), ping(1)])
-        packets = Packets(self._channels, self.configuration.page_size, peer.send_channel)
+        packets = Packets(self._channels, self._page_size(), peer.send_channel)
         while (event := self._next_event()) is not None:
             self._send_event(event, peer, packets)
         if self._channels:
@@ -178,6 +180,14 @@ class _Sender:
         if self._return_path:
             peer.wait_for_shut()
         peer.wait_for_close()
+
+    def _page_size(self) -> int:
+        """Bytes of a page: as the configuration says, else the description at the file's end, else the machine's."""
+        if self.configuration.page_bits is None:
+            with open_path(self._path) as opened:
+                if (found := opened.description()) is not None and (told := Boundaries(found[1]).page_size) is not None:
+                    return told
+        return self.configuration.page_size
 
     def _next_event(self) -> StreamEvent | None:
         """The next event of the front, or None at its end."""

@@ -1,7 +1,8 @@
 """The two parts of a main channel: its front, which can be understood without knowing the devices, and the rest.
 
-RAM comes first in a stream and says how long it is; so do the sections of VFIO devices. What comes after RAM's END is
-the devices' states, and nothing in the stream says where one ends. So a stream falls into two parts::
+RAM comes first in a stream and says how long it is. So do the sections of VFIO devices, and of other iterable devices
+whose forms are known (:mod:`migpool.streams.inspect.iterables`). What comes after RAM's END is the devices' states, and
+nothing in the stream says where one ends. So a stream falls into two parts::
 
     header, configuration, commands, START ram, PART ram ..., SWITCHOVER_START, END ram | devices, EOF, VMDESC
     the front: events                                                                   | the rest: bytes
@@ -33,10 +34,11 @@ from collections.abc import Callable
 from typing import Final
 
 from migpool.errors import ProtocolError, UsageError
+from migpool.streams.inspect.iterables import SIZES
 from migpool.wire.commands import Command
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamBlocks, RamSectionEnd
-from migpool.wire.sections import Kind, Schema
+from migpool.wire.sections import Kind, Schema, Section
 from migpool.wire.stream import EOF, DeviceSection, StreamEvent, StreamReader
 
 _BATCH: Final = 128
@@ -52,8 +54,10 @@ class _NoDevices(Schema):
     """The schema of a front: devices that would need one are an error, by name."""
 
     def measure(self, idstr: str, instance_id: int, version: int, kind: Kind, data: memoryview, /) -> int | None:
-        del version, data
-        right = "RAM or a VFIO device, as nothing says how long sections of another device are"
+        del version
+        if idstr in SIZES and kind is not Kind.FULL:
+            return SIZES[idstr](data, kind)
+        right = "RAM, a VFIO device or one that says how long its sections are, as nothing else does"
         raise ProtocolError(
             0, f"{kind.name} section before the end of RAM", f"{right}, found {idstr!r} ({instance_id})"
         )
@@ -68,15 +72,14 @@ class Front:
         rest: None while the front lasts; then what of the input so far lies behind it. Later input belongs to it too.
     """
 
-    __slots__ = ("_boundary", "_fed", "_ram_ended", "_ram_known", "_reader", "rest")
+    __slots__ = ("_boundary", "_ram_ended", "_ram_known", "_reader", "rest")
 
     def __init__(self) -> None:
         self._reader = StreamReader(_NoDevices(), batch=_BATCH)
-        self._fed = memoryview(b"")
         self._boundary = -1  # where an item ended; what follows may have begun to be read since
         self._ram_ended = False
         self._ram_known = False
-        self.rest: memoryview | None = None
+        self.rest: bytes | None = None
 
     @property
     def offset(self) -> int:
@@ -96,8 +99,6 @@ class Front:
         """
         if self.rest is not None:
             raise UsageError("the front of the stream has ended: what comes is the devices' states")
-        # What waits where an item has just ended came with the latest piece: the item's last byte did.
-        self._fed = memoryview(data)
         self._reader.feed(data)
 
     def next_event(self) -> StreamEvent | None:
@@ -110,7 +111,7 @@ class Front:
             return None
         event = self._reader.next_event()
         if event is not None:
-            if isinstance(event, Configuration | Command | DeviceSection | RamSectionEnd):
+            if isinstance(event, Configuration | Command | Section | DeviceSection | RamSectionEnd):
                 self._boundary = self.offset
             self._ram_known = self._ram_known or isinstance(event, RamBlocks)
             self._ram_ended = isinstance(event, RamSectionEnd) and event.head.kind is Kind.END
@@ -138,8 +139,8 @@ class Front:
 
     def _ends_here(self) -> bool:
         waiting = self._reader.pending
-        if self._ram_ended or (waiting and self._fed[-waiting] in (Kind.FULL, EOF)):
-            self.rest = self._fed[len(self._fed) - waiting :]
+        if self._ram_ended or (waiting and self._reader.ahead(1)[0] in (Kind.FULL, EOF)):
+            self.rest = self._reader.ahead(waiting)
             return True
         if waiting:
             self._boundary = -1  # the next item's type is known, and it belongs to the front

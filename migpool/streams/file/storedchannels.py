@@ -24,7 +24,7 @@ from migpool.wire.multifd import Compression, initial_packet
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
 from migpool.wire.returnpath import Message, Pong, SwitchoverAck
-from migpool.wire.sections import Kind, SectionHead
+from migpool.wire.sections import Kind, Section, SectionHead
 from migpool.wire.stream import DeviceSection, StreamEvent, emit
 
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
@@ -51,7 +51,7 @@ class StoredMainChannel:
 
     Attributes:
         ram: RAM's section, once its blocks are known: pages may be written from then on.
-        page_size: bytes of a page.
+        page_size: bytes of a page, if the configuration says it.
         machine: its type.
         pages: how many pages came on this channel.
         stopped: it has come to a flush: MULTIFD_FLUSH or, where RAM's START section has none, the end of each section
@@ -87,9 +87,10 @@ class StoredMainChannel:
         self._end: EndFinder | None = None
         self._head: SectionHead | None = None
         self.ram: SectionHead | None = None
-        self.page_size = 4096
+        self.page_size: int | None = None
         self.machine = ""
         self._configuration: Configuration | None = None
+        self._starts: list[Section] = []
         self.pages = 0
         self.stopped = False
         self.closed = False
@@ -157,7 +158,7 @@ class StoredMainChannel:
             ProtocolError: they are damaged; the offset is that in the file.
         """
         assert self._configuration is not None  # what a stream begins with
-        check_devices(rest, self.rest_begin, self._configuration, self.ram, self.devices.heads)
+        check_devices(rest, self.rest_begin, self._configuration, self.ram, self.devices.heads, self._starts)
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         assert self._end is not None
@@ -171,7 +172,7 @@ class StoredMainChannel:
             case Packaged(offset=offset):
                 raise _postcopy(offset)
             case Configuration(machine=machine, page_size=page_size):
-                self.machine, self.page_size = machine, page_size
+                self.machine, self.page_size = machine, None if event.page_bits is None else page_size
                 self._configuration = event
                 if event.uuid is None and any(self._uuid):
                     event = replace(event, uuid=self._uuid)
@@ -180,6 +181,9 @@ class StoredMainChannel:
                 self._ram_event(event)
             case DeviceSection():
                 self._device(event)
+            case Section(head) if head.kind is Kind.START:
+                self._starts.append(event)
+                self._file.write(*emit(event))
             case _:
                 self._file.write(*emit(event))
 

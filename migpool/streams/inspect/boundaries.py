@@ -26,6 +26,7 @@ from migpool.errors import ProtocolError
 from migpool.streams.inspect.iterables import SIZES
 from migpool.streams.inspect.next_items import ANY_FOOTER, can_follow
 from migpool.streams.inspect.summary import DescriptionSummary, Framing
+from migpool.wire.configuration import possible_page_size
 from migpool.wire.records import CONFIG_FRAME, Mark, begins_with_record, records_size
 from migpool.wire.sections import FOOTER_SIZE, Kind, Schema, SectionHead, footer
 from migpool.wire.stream import VFIO_SUFFIX, StreamReader
@@ -56,7 +57,7 @@ class Boundaries(Schema):
         description: what was known of it beforehand.
         text: the description itself, if it can be used.
         notes: what is wrong with it, a sentence each.
-        page_size: bytes of a page of RAM, as the description says; ``None`` without one.
+        page_size: bytes of a page of RAM, as the description says; ``None`` without one, or if no page is so large.
     """
 
     def __init__(self, text: bytes | None = None, offset: int = 0) -> None:
@@ -122,7 +123,8 @@ class Boundaries(Schema):
         except ProtocolError as error:
             self.fault = error.expected
             return DescriptionSummary(offset, len(text), None, error.expected)
-        self.page_size, self.text = description.page_size, text
+        self.page_size = description.page_size if possible_page_size(description.page_size) else None
+        self.text = text
         for device in description.devices:
             framing = Framing.OPAQUE if device.layout is None else Framing.DESCRIBED
             self._sizes[device.name, device.instance_id] = payload_size(device), framing

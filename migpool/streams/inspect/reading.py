@@ -14,11 +14,12 @@ from migpool.errors import ProtocolError
 from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.foreign import foreign
 from migpool.streams.envelope.opening import Opened
-from migpool.streams.envelope.source import PIECE, BytesSource, PipeSource
+from migpool.streams.envelope.source import BytesSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.stream import StreamEvent, StreamReader, header
+from migpool.wire.unread import Buffer
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -54,8 +55,6 @@ class Inspection:
         known = opened.description()
         boundaries = Boundaries() if known is None else Boundaries(known[1], known[0])
         page_size = boundaries.page_size
-        if page_size is not None and (not 1 << 10 <= page_size <= 1 << 19 or page_size & (page_size - 1)):
-            page_size = None  # no page is of the size that is stated
         reader = StreamReader(boundaries, limit=limit, batch=_BATCH, older=True, stored=True, page_size=page_size)
         boundaries.reader = reader
         self._boundaries, self._reader = boundaries, reader
@@ -113,10 +112,10 @@ class Inspection:
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[Buffer]:
         """What there is to read; why no more can be read is kept."""
         try:
-            while piece := self._opened.source.read(PIECE):
+            while len(piece := self._opened.source.piece()):
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))

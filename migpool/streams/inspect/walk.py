@@ -123,6 +123,8 @@ class StreamWalk:
                 found.eof = event.offset
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
+                if found.configuration is None or found.configuration.page_bits is None:
+                    found.page_size = self._boundaries.page_size or found.page_size
             case Checkpoints(size, offset):
                 self._padding = f"{size} bytes of COLO's checkpoints follow at byte {offset}; they are not walked"
             case Padding(size, offset):

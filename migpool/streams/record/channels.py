@@ -102,7 +102,7 @@ def summarise(path: Path) -> MainSummary:
         found = inspection.summary()
         described = opened.description()
         last = opened.source.last(1)
-    summary.whole = found.problem is None
+    summary.whole, summary.page_size = found.problem is None, found.page_size
     if found.problem is not None:
         summary.trouble = str(found.problem)
         if summary.ram_end is not None and found.problem.ambiguous:
@@ -121,7 +121,6 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             summary.pages += len(event.addresses) - zeros
         case Configuration():
             summary.machine = event.machine
-            summary.page_size = event.page_size
             summary.capabilities = event.capabilities or ()
             summary.credited = CREDITS_CAPABILITY in summary.capabilities
         case RamBlocks():

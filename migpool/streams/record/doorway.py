@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Final
 
-from migpool.transport.accept import HESITATION, MOST, SILENT, Notes
-from migpool.transport.connections import TLS_HANDSHAKE
+from migpool.transport.accept import HESITATION, SILENT, Notes
+from migpool.transport.connections import MOST, TLS_HANDSHAKE
 from migpool.wire.multifd import MAGIC
 from migpool.wire.stream import FILE_MAGIC
 

@@ -6,6 +6,8 @@ import bz2
 import gzip
 import importlib
 import lzma
+import mmap
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from migpool import streams
 from migpool.errors import UsageError
+from migpool.streams.envelope import source
 from tests.support import DATA
 from tests.support.commandline import here
 from tests.support.inspect_command import fed
@@ -184,3 +187,16 @@ def test_what_stands_behind_an_error_of_a_file_is_not_read(tmp_path: Path) -> No
     ended = here("inspect", str(path))
     assert ended.code == 1
     assert f"no migration stream, {1 << 40} bytes" in ended.out
+
+
+def test_a_file_is_mapped_part_by_part_and_none_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "WINDOW", mmap.ALLOCATIONGRANULARITY)
+    data = random.Random(2).randbytes(3 * mmap.ALLOCATIONGRANULARITY + 77)
+    path = tmp_path / "file"
+    path.write_bytes(b"before" + data)
+    with path.open("rb") as file:
+        whole = source.FileSource(file.fileno(), len(b"before"))
+        assert whole.peek(9) == data[:9]
+        pieces = [bytes(piece) for piece in iter(whole.piece, b"")]
+    assert (b"".join(pieces), whole.position) == (data, len(data))
+    assert len(pieces) > 3

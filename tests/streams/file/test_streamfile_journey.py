@@ -11,10 +11,12 @@ from migpool.errors import PeerError, ProtocolError, UsageError
 from migpool.streams.file.fromfile import Sent, begins_as_a_stream, send_file
 from migpool.streams.file.front import Front
 from migpool.streams.file.tofile import receive_file
+from migpool.streams.inspect.reading import inspect_bytes
 from migpool.transport.address import Address
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamPages
 from tests.support.made_machine import PAGE, machine_stream
+from tests.support.other_streams import other
 from tests.support.storing_thread import Receiver
 from tests.support.thinned import every_value
 from tests.support.wire_bytes import section_full
@@ -63,6 +65,26 @@ def test_what_is_stored_is_the_machine_that_was_sent(
     assert sent.pages == receiver.stored.pages
     assert receiver.stored.size == len(kept)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["kept", "sent"]
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+@pytest.mark.parametrize("name", ["s390", "power8-hash-table", "arm-1k", "openrisc", "tricore"])
+def test_machines_with_other_pages_and_iterable_devices_make_the_journey_too(
+    tmp_path: Path, name: str, channels: int
+) -> None:
+    stream = other(name)
+    (tmp_path / "sent").write_bytes(stream)
+    address = Address(path=str(tmp_path / "s"))
+    with Receiver(tmp_path / "kept", address, channels) as receiver:
+        send(tmp_path / "sent", address, channels)
+    assert receiver.error is None
+    kept = (tmp_path / "kept").read_bytes()
+    assert loaded(kept) == loaded(stream)
+    assert device_sections(kept) == device_sections(stream)
+
+
+def device_sections(stream: bytes) -> list[tuple[str, str, int]]:
+    return [(one.kind, one.idstr, one.size) for one in inspect_bytes(stream).sections if one.idstr != "ram"]
 
 
 def test_the_made_up_machine_needs_the_last_copy_of_a_page() -> None:

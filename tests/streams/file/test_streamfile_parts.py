@@ -59,8 +59,8 @@ def test_a_front_takes_nothing_after_its_end() -> None:
 
 def test_an_unknown_device_before_the_end_of_ram_is_named() -> None:
     front = Front()
-    front.feed(BEGINNING + b"".join(map(bytes, section_start(3, "dirty-bitmap", b"x" * 40))))
-    with pytest.raises(ProtocolError, match=r"before the end of RAM .* found 'dirty-bitmap'"):
+    front.feed(BEGINNING + b"".join(map(bytes, section_start(3, "cpu-topology", b"x" * 40))))
+    with pytest.raises(ProtocolError, match=r"before the end of RAM .* found 'cpu-topology'"):
         drained(front)
 
 

@@ -18,7 +18,7 @@ from migpool.wire.vmdesc import find
 from migpool_plugins.vmsd.capture import sections
 from tests.support import LONG
 from tests.support.inspections import inspect_file, inspect_pipe
-from tests.support.other_streams import BARE, DESCRIBED, MAPPED, OTHERS, UNDESCRIBED, other, other_path
+from tests.support.other_streams import BARE, DESCRIBED, MAPPED, MISDESCRIBED, OTHERS, UNDESCRIBED, other, other_path
 
 Inspected = Callable[[str], StreamSummary]
 
@@ -132,3 +132,38 @@ def test_dirty_bitmaps_are_measured_and_equal_sections_are_one_entry(inspected: 
     found = {section.kind: section for section in inspected("i440fx-dirty-bitmaps").sections
              if section.idstr == "dirty-bitmap"}  # fmt: skip
     assert (found["START"].size, found["PART"].count, found["END"].size) == (14, 34297, 15)
+
+
+def test_real_sections_of_s390_and_power_are_walked_by_their_own_forms(inspected: Inspected) -> None:
+    attributes, table = "s390-storage_attributes", "spapr/htab"
+    found = {
+        (section.kind, section.idstr): (section.size, section.count, section.framing)
+        for name in ("s390", "power8-hash-table")
+        for section in inspected(name).sections
+        if section.idstr in (attributes, table)
+    }
+    assert found == {
+        ("START", attributes): (8, 1, Framing.SELF),
+        ("PART", attributes): (8, 1, Framing.SELF),
+        ("END", attributes): (16, 1, Framing.SELF),
+        ("START", table): (4, 1, Framing.SELF),
+        ("PART", table): (1584, 4, Framing.SELF),
+        ("END", table): (12, 1, Framing.SELF),
+    }
+
+
+def test_null_pointers_in_an_array_are_called_so(inspected: Inspected) -> None:
+    [css] = [each for each in decode(inspected("s390")) if each.section.idstr == "s390_css"]
+    assert css.fields is not None
+    images = css.fields["css"]
+    assert isinstance(images, list)
+    assert ({type(each) for each in images}, images.count("nullptr")) == ({str, dict}, 255)
+
+
+def test_an_array_that_an_old_qemu_describes_wrongly_costs_no_other_device() -> None:
+    summary = inspect_bytes(other(MISDESCRIBED), everything)
+    assert summary.problem is None
+    assert [each.section.idstr for each in decode(summary) if each.section.kind == "FULL" and not each.exact] == [
+        "s390_css"
+    ]
+    assert any("'s390_css' (0) is described with 272 bytes and has 1039" in note for note in summary.notes)
