@@ -27,8 +27,8 @@ from statistics import median
 from typing import Final
 
 from migpool.experiments.verdict import Interval, median_interval
-from migpool.lab.findings import machine_facts
 from migpool.lab.report.page.document import escape, table
+from migpool.lab.run.machine_facts import machine_facts
 
 ROOT: Final = Path(__file__).parent.parent
 RESULTS: Final = ROOT / "build" / "bench"

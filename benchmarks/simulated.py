@@ -27,7 +27,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from migpool.lab.findings import machine_facts, run_result
+from migpool.lab.result_of_sides import run_result
+from migpool.lab.run.machine_facts import machine_facts
 from migpool.lab.run.processes import ProcessPair
 from migpool.scenario.model_names import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario

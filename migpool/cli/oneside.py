@@ -15,9 +15,9 @@ from migpool.cli.logs import announce, configure
 from migpool.cli.options import Tuning
 from migpool.cli.output import STDOUT, check_writable, complain, say, write_all
 from migpool.device import Side
-from migpool.lab.findings import lab_result, source_result, traced_source
 from migpool.lab.report.chrome_trace import chrome_trace
 from migpool.lab.report.table import run_line
+from migpool.lab.result_of_sides import lab_result, source_result, traced_source
 from migpool.lab.run.long_calls import Told, long_calls
 from migpool.lab.run.result import RunResult
 from migpool.lab.run.side import SideResult, SideRun, footprint, warnings_told

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeVar
 
-from migpool.core.calls import stack_of, traceback_of, under_way
+from migpool.core.device_calls import stack_of, under_way
+from migpool.core.plugin_errors import traceback_of
 from migpool.errors import MigpoolError, UsageError
 from migpool.scenario.plugins import Kind, names
 

@@ -32,7 +32,7 @@ from migpool.conformance.devices import Subject as Devices
 from migpool.conformance.devices import checks as checks_of_devices
 from migpool.conformance.models import checks as checks_of_model
 from migpool.conformance.models.bench import subjects
-from migpool.core.calls import exits_told
+from migpool.core.device_calls import exits_told
 from migpool.scenario.plugins import Kind, load_device_plugin, read_options
 
 GRACE: Final = 5.0

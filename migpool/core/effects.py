@@ -1,5 +1,4 @@
-"""What a job may wait for: all that jobs and threading models know of each other. The last of the effects are performed
-by the migration's own thread, beside all jobs.
+"""What a job may wait for: all that jobs and threading models know of each other.
 
 A job (``jobs.py``) is a generator that yields effects. It knows no thread, no socket and no clock: whoever interprets
 the job performs the effect in its own way, for as long as it takes, and sends the answer back into the generator.
@@ -24,7 +23,6 @@ from migpool.core.machine import Slot
 from migpool.device import ConfigLock, Part
 
 if TYPE_CHECKING:
-    from migpool.wire.ram import RamPages
     from migpool.wire.rampacket import PagePacket
 
 
@@ -171,20 +169,25 @@ class Credit(Brought[int]):
 
 
 class Send(Effect[None]):
-    """The chunk has gone into a channel. No answer.
+    """``chunk`` has gone into a channel. No answer."""
 
-    Arguments:
-        chunk: what to send, or the bytes of the config.
-        last: whether this is the config, the device's last index.
-    """
-
-    __slots__ = ("chunk", "last")
+    __slots__ = ("chunk",)
     wait = Wait.SEND
 
-    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit | bytes, last: bool = False) -> None:
+    def __init__(self, slot: Slot, index: int, chunk: Chunk | Conduit) -> None:
         super().__init__(slot, index)
         self.chunk = chunk
-        self.last = last
+
+
+class SendConfig(Effect[None]):
+    """The config of an iterable device has gone into a channel, as the device's last index. No answer."""
+
+    __slots__ = ("config",)
+    wait = Wait.SEND
+
+    def __init__(self, slot: Slot, index: int, config: bytes) -> None:
+        super().__init__(slot, index)
+        self.config = config
 
 
 class Turn(Brought[int]):
@@ -456,72 +459,6 @@ class SayLoaded(Effect[None]):
     wait = Wait.ORDER
 
 
-class Quiesce(Effect[None]):
-    """The device is quiet towards others. No answer."""
-
-    __slots__ = ()
-    wait = Wait.QUIESCE
-    doing = "quiesce"
-
-
-class Stop(Effect[None]):
-    """The device stands still. No answer."""
-
-    __slots__ = ()
-    wait = Wait.STOP
-    doing = "stop"
-
-
-class Wake(Effect[None]):
-    """The device answers others again. No answer."""
-
-    __slots__ = ()
-    wait = Wait.WAKE
-    doing = "wake"
-
-
-class Start(Effect[None]):
-    """The device runs. No answer."""
-
-    __slots__ = ()
-    wait = Wait.START
-    doing = "start"
-
-
-class SaveSetup(Effect[bytes]):
-    """The device is prepared to be saved. The answer is what the destination's ``load_setup`` is given."""
-
-    __slots__ = ()
-    wait = Wait.SETUP
-    doing = "save_setup"
-
-
-class LoadSetup(Effect[None]):
-    """The device is prepared to be loaded. No answer.
-
-    Arguments:
-        data: what the source's ``save_setup`` returned.
-        version: that of the source's device; ``None`` where the stream says it elsewhere.
-    """
-
-    __slots__ = ("data", "version")
-    wait = Wait.SETUP
-    doing = "load_setup"
-
-    def __init__(self, slot: Slot, data: bytes, version: int | None = None) -> None:
-        super().__init__(slot)
-        self.data = data
-        self.version = version
-
-
-class Iterate(Effect[int]):
-    """State of a device that runs has gone into the main channel. The answer is how many bytes, 0 if it gave none."""
-
-    __slots__ = ()
-    wait = Wait.SETUP
-    doing = "iterate"
-
-
 class IterateInto(Effect[int]):
     """State of a device that runs is in ``chunk``. The answer is how many bytes, 0 if it gave none."""
 
@@ -549,63 +486,10 @@ class EndLiveTurn(Effect[None]):
         self.moved = moved
 
 
-class LoadIterated(Effect[None]):
-    """The device has taken state that was saved while it ran. No answer."""
-
-    __slots__ = ("data",)
-    wait = Wait.PRECOPIED
-    doing = "load_state"
-
-    def __init__(self, slot: Slot, data: memoryview) -> None:
-        super().__init__(slot)
-        self.data = data
-
-
-class LookForDirty(Effect[None]):
-    """It is known which pages of the memory have been written. No answer."""
-
-    __slots__ = ()
-    wait = Wait.SCAN
-    doing = "take_dirty"
-
-
-class EndRound(Effect[None]):
-    """Every channel carries a SYNC, and the main channel says so: no page of the next round overtakes one. No answer.
-
-    Arguments:
-        last: whether the machine stands still.
-    """
-
-    __slots__ = ("last",)
-    wait = Wait.SYNC
-
-    def __init__(self, slot: Slot, *, last: bool = False) -> None:
-        super().__init__(slot)
-        self.last = last
-
-
-class AwaitSyncs(Effect[None]):
-    """Every channel has come to its SYNC. No answer."""
-
-    __slots__ = ()
-    wait = Wait.SYNC
-
-
-class LoadPages(Effect[int]):
-    """Pages that came on the main channel are in their place. The answer is how many bytes of them came."""
-
-    __slots__ = ("item",)
-    wait = Wait.WRITE
-
-    def __init__(self, slot: Slot, item: RamPages) -> None:
-        super().__init__(slot)
-        self.item = item
-
-
 READS: tuple[type[Effect[object]], ...] = (ReadState, SavePart)
 WRITES: tuple[type[Effect[object]], ...] = (WriteState, LoadPart)
 """What a job does in a device that may block, and compute there."""
-SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendPart)
+SENDS: tuple[type[Effect[object]], ...] = (Send, SendAhead, SendConfig, SendPart)
 """What a job does that sends a chunk or a config: it may block on a channel, and compute there."""
 
 Steps: TypeAlias = Generator[Effect[object], Any, None]

@@ -31,10 +31,11 @@ from types import GeneratorType
 from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from migpool.core.buffers import Chunk
-from migpool.core.calls import NOTES, Call, forget, located, noted, raised, said
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import NOTES, Call, noted
 from migpool.core.effects import Effect, Locked, NextChunk, Steps, Wait
 from migpool.core.machine import Slot
+from migpool.core.plugin_errors import located, raised, said
 from migpool.core.trace import Tracer, pack_span
 from migpool.errors import DeviceError, MigpoolError
 
@@ -256,7 +257,7 @@ class Interpreter:
                 record(pack_span(effect.wait, effect.slot.number, effect.index, begin, monotonic_ns()))
             _end(job, effect, error)
         finally:
-            forget(ident, before)
+            NOTES[ident] = before
 
     def perform(self, job: Job, effect: Effect[object]) -> Effect[object] | None:
         """Perform what ``job`` waits for, on the calling thread.
@@ -278,7 +279,7 @@ class Interpreter:
         except BaseException as error:  # noqa: BLE001 -- the same
             _end(job, effect, error)
         finally:
-            forget(ident, before)
+            NOTES[ident] = before
 
     def try_perform(self, job: Job, effect: Effect[object], on_ready: Ready, *, leave: bool = False) -> bool:
         """Perform what ``job`` waits for if that is there; else leave it, and have ``on_ready`` called when it is.

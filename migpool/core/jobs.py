@@ -34,6 +34,7 @@ from migpool.core.effects import (
     SayLoaded,
     Send,
     SendAhead,
+    SendConfig,
     SendPages,
     SendPart,
     SendSection,
@@ -71,7 +72,7 @@ def save_state(slot: Slot, first: int = 0) -> Steps:
     config: bytes = yield SaveConfig(slot, read.index)
     if read.index >= limit:
         yield credit
-    yield Send(slot, read.index, config, last=True)
+    yield SendConfig(slot, read.index, config)
 
 
 def save_live(slot: Slot, first: int, wanted: int) -> Steps:
@@ -171,7 +172,7 @@ def _end_lane(slot: Slot, turn: Turn | SavePart, credit: Credit) -> Steps:
         config: bytes = yield SaveConfig(slot, index)
         credit.index = index
         yield credit
-        yield Send(slot, index, config, last=True)
+        yield SendConfig(slot, index, config)
 
 
 def save_sections(slots: Iterable[Slot]) -> Steps:

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from threading import Lock
 
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.returned import attributes
 from migpool.device import ConfigChannel, Device, MemoryDevice
 from migpool.errors import DeviceError, UsageError

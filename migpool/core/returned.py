@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from migpool.core.calls import Owner, defined_at, wrong
+from migpool.core.plugin_errors import Owner, defined_at, wrong
 from migpool.device import Part, Pending, StateCosts
 from migpool.errors import DeviceError
 
@@ -16,8 +16,6 @@ MOST: Final = (1 << 63) - 1
 
 def filled(owner: Owner, method: str, came: object, room: int) -> int:
     """How many bytes of a buffer of ``room`` bytes were filled."""
-    if came.__class__ is int and 0 <= came <= room:  # for each chunk: without a further call
-        return came
     length = _whole(came)
     if length is None or not 0 <= length <= room:
         raise wrong(owner, method, came, f"the number of bytes that it filled of a buffer of {room}")

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Quiesce, Start, Stop, Wake
+from migpool.core.device_calls import of
 from migpool.core.interpreter import Handlers, Interpreter
 from migpool.core.machine import Machine, Slot, per_device
+from migpool.core.own_effects import Quiesce, Start, Stop, Wake
 from migpool.core.trace import Tracer
 from migpool.errors import DeviceBusy
 

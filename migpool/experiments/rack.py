@@ -23,7 +23,7 @@ from pydantic import Field
 
 from migpool.errors import UsageError
 from migpool.experiments.simulated import InVirtualTime
-from migpool.lab.findings import run_result
+from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.result import RunResult, ThreadCounts
 from migpool.lab.run.together import Leaving, leave
 from migpool.scenario.model_names import parse_model

@@ -15,9 +15,9 @@ from migpool.experiments.qemu_pair import loads_ms, program
 from migpool.experiments.repetitions import Measured, Migrate, Round, found_of, make_rounds, migrate
 from migpool.experiments.simulated import InVirtualTime, in_virtual_time
 from migpool.experiments.verdict import WANTED, Piece, Verdict, counted, expected, verdict_of
-from migpool.lab.findings import machine_facts
 from migpool.lab.report.summary import summarize
 from migpool.lab.run.link.process import refusal
+from migpool.lab.run.machine_facts import machine_facts
 from migpool.lab.run.result import RunResult, ThreadCounts
 
 

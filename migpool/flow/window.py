@@ -185,6 +185,9 @@ class Windows:
 
     Raises:
         ValueError: there are fewer rooms than devices.
+
+    Attributes:
+        low: a device that may send no more chunks than these without hearing from us gets a grant, if there is room.
     """
 
     def __init__(
@@ -229,9 +232,14 @@ class Windows:
         window.received += 1
         if (held := window.received - window.loaded) > window.most:
             window.most = held
-        if device >= self._iterable or not window.loaded or window.limit - window.received > self._low:
-            return ()
-        return self._top_up(device)
+        return self.refill(device)
+
+    def refill(self, device: int) -> Sequence[Grant]:
+        """Look whether ``device`` has at most :attr:`low` chunks left to send. Returns the grants to make known.
+
+        It may be asked at any time; after a chunk has come it must be.
+        """
+        return self._top_up(device) if device < self._iterable and self._windows[device].loaded else ()
 
     def loaded(self, device: int) -> Sequence[Grant]:
         """A chunk of ``device`` has been loaded and its room is free. Returns the grants to make known."""
@@ -287,7 +295,7 @@ class Windows:
         # A grant wakes a thread at the source, in the middle of what others do: so there are few, each for many chunks.
         # What is left meanwhile must last until the grant is there; of a short window that is one chunk. The numbers:
         # the decision "Grant credit when an eighth of a window is left".
-        self._low = min(self._target // 4, max(1, self._target // 8))
+        self.low = min(self._target // 4, max(1, self._target // 8))
         self._batch = max(1, self._target // 2)
 
     def _share_out(self) -> list[Grant]:
@@ -300,7 +308,7 @@ class Windows:
         window = self._windows[device]
         ahead = window.limit - window.received
         # A grant a chunk would cost a message a chunk: wait until most of what the source may have ahead is used.
-        if window.finished or ahead > self._low:
+        if window.finished or ahead > self.low:
             self._hungry.discard(device)
             return []
         held = window.held

@@ -16,10 +16,11 @@ from rich.table import Column
 
 from migpool.flow.window import rooms_for
 from migpool.lab.analysis.bound import lower_bound
+from migpool.lab.analysis.declared_costs import device_costs, least_costs
 from migpool.lab.analysis.why import analyse, consistent, representatives
-from migpool.lab.findings import device_costs, lab_result, least_costs, run_result, with_bound
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
+from migpool.lab.result_of_sides import lab_result, run_result, with_bound
 from migpool.lab.run.long_calls import Told
 from migpool.lab.run.processes import Hosts, Observed, PairResult, ProcessPair
 from migpool.lab.run.result import LabResult, LowerBound, RunResult, round_line

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.effects import EndLiveTurn, Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Final, TypedDict
 
 from migpool.core.buffers import BufferPool
-from migpool.core.calls import of, traceback_of, under_way
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import of, under_way
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
+from migpool.core.plugin_errors import traceback_of
 from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer

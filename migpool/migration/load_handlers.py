@@ -22,21 +22,12 @@ from typing import TYPE_CHECKING
 
 from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk
-from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import (
-    EndParts,
-    LoadConfig,
-    Loaded,
-    LoadIterated,
-    LoadPart,
-    LoadSetup,
-    NextPart,
-    Wait,
-    WriteState,
-)
+from migpool.core.device_calls import of
+from migpool.core.effects import EndParts, LoadConfig, Loaded, LoadPart, NextPart, Wait, WriteState
 from migpool.core.interpreter import Caller, Handlers
 from migpool.core.machine import Slot
+from migpool.core.own_effects import LoadIterated, LoadSetup
 from migpool.core.trace import Tracer, pack_span
 from migpool.device import TaggedDevice
 from migpool.errors import DeviceError, MemoryLimitExceeded, MigpoolError, PeerGone, ProtocolError
@@ -198,6 +189,7 @@ class LoadHandlers:
         liveness = self._liveness
         idle = self._idle
         received = self._received
+        receiving = Wait.RECEIVE
         offset = 64  # the initial packet has been read
         while True:
             try:
@@ -232,7 +224,7 @@ class LoadHandlers:
                     if had != size and read_rest(channel, chunk.buffer, had, size, idle) != size:
                         raise cut_short(queue.slot.name, index)
                 end = monotonic_ns()
-            record(pack_span(Wait.RECEIVE, queue.slot.number, index, begin, end))
+            record(pack_span(receiving, queue.slot.number, index, begin, end))
             if config:
                 chunk.last = True
                 if queue.slot.device.iterable:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import resource
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from migpool.core import returned
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.machine import Slot
 from migpool.core.trace import Span
 from migpool.device import Side
 from migpool.migration.states import State
 from migpool.transport.tcp_use import TcpUse
 from migpool.wire.returnpath import DIGEST_SIZE
+
+DESTINATIONS: Final = {"destination": True}
+"""Marks a field of a device's row that only the destination fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,18 @@ class DeviceReport:
     iterable: bool
     bytes: int = 0
     verified: bool | None = None
-    remark: str = ""
+    remark: str = field(default="", metadata=DESTINATIONS)
     bytes_before_stop: int = 0
     redone: int = 0
     config: int = 0
     described: bool = False
-    high_water: int = 0
+    high_water: int = field(default=0, metadata=DESTINATIONS)
+
+    def completed_by(self, other: DeviceReport) -> DeviceReport:
+        """The source's row, with what only the ``other`` side knows, the destination."""
+        return replace(
+            self, **{one.name: getattr(other, one.name) for one in fields(self) if "destination" in one.metadata}
+        )
 
     @property
     def has_job(self) -> bool:

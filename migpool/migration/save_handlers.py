@@ -17,28 +17,29 @@ from collections.abc import Mapping, Sequence
 
 from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk, Conduit
-from migpool.core.calls import of
 from migpool.core.cancel import CancelSwitch
+from migpool.core.device_calls import of
 from migpool.core.effects import (
     Acquire,
     Credit,
     ReadState,
     Release,
     SaveConfig,
-    SaveSetup,
     Send,
     SendAhead,
+    SendConfig,
     SendPart,
     SendSection,
 )
 from migpool.core.interpreter import Handlers, Ready
 from migpool.core.machine import Slot
+from migpool.core.own_effects import SaveSetup
 from migpool.errors import DeviceError
 from migpool.migration.sections import config_section, state_section
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
-from migpool.wire.devicestate import HEADER_SIZE, DeviceStateHeader
-from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_config, tagged_record
+from migpool.wire.devicestate import CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, HEADER_SIZE, DeviceStateHeader
+from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_config, largest_config, tagged_record
 from migpool.wire.sections import section_part
 
 UNLIMITED = 1 << 62
@@ -208,12 +209,18 @@ class SaveHandlers:
         """What each effect means here."""
         handlers = Handlers()
         handlers.on(Acquire, self._acquire)
-        handlers.on(ReadState, self._read_state)
+        handlers.on(ReadState, self._move_state if self._splice else self._read_state)
         handlers.on(Credit, self._credit)
         handlers.on_call(Credit, self._credit_or_call)
-        handlers.on(Send, self._send if self._group else self._write)
+        if self._group:
+            handlers.on(Send, self._send_or_splice if self._splice else self._send)
+            handlers.on(SendAhead, self._send_ahead)
+            handlers.on(SendConfig, self._send_config)
+        else:
+            handlers.on(Send, self._write)
+            handlers.on(SendAhead, self._write_part)
+            handlers.on(SendConfig, self._write_config)
         handlers.on(SendPart, self._send_part)
-        handlers.on(SendAhead, self._send_ahead if self._group else self._write_part)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
         handlers.on(SendSection, self._send_section)
@@ -232,16 +239,22 @@ class SaveHandlers:
             self._pool.give_back(effect.chunk)
 
     def _read_state(self, effect: ReadState) -> int:
+        slot = effect.slot
+        chunk: Chunk = effect.chunk  # type: ignore[assignment]  # it is a conduit only where something is spliced
+        came = slot.device.save_state(chunk.buffer)
+        if came.__class__ is not int or not 0 <= came <= chunk.size:  # the data path: what is right costs no call
+            came = returned.filled(slot, "save_state", came, chunk.size)
+        chunk.length = came
+        return came
+
+    def _move_state(self, effect: ReadState) -> int:
         chunk = effect.chunk
-        if isinstance(chunk, Conduit):
-            fd = _splice_fd(effect.slot)
-            if fd is None:
-                raise DeviceError("its descriptor for splice has gone while its state was read")
-            chunk.length = os.splice(fd, chunk.inlet, chunk.size)
-            return chunk.length
-        chunk.length = returned.filled(
-            effect.slot, "save_state", effect.slot.device.save_state(chunk.buffer), chunk.size
-        )
+        if not isinstance(chunk, Conduit):
+            return self._read_state(effect)
+        fd = _splice_fd(effect.slot)
+        if fd is None:
+            raise DeviceError("its descriptor for splice has gone while its state was read")
+        chunk.length = os.splice(fd, chunk.inlet, chunk.size)
         return chunk.length
 
     def _credit(self, effect: Credit) -> int:
@@ -252,31 +265,39 @@ class SaveHandlers:
         return self._gates[effect.slot.number].passed_or_call(effect.index, ready)
 
     def _send(self, effect: Send) -> None:
-        number = effect.slot.number
+        slot, index = effect.slot, effect.index
+        chunk: Chunk = effect.chunk  # type: ignore[assignment]  # as in ``_read_state``
+        number, length = slot.number, chunk.length
         outlet = self._outlets[number]
-        header = outlet.header
-        chunk = effect.chunk
-        if isinstance(chunk, Chunk):
-            index, length = effect.index, chunk.length
-            header.pack(index, length)
-            outlet.vectors[1] = chunk.buffer if length == chunk.size else chunk.payload
-            self._group.send(effect.slot.name, index, outlet.vectors, HEADER_SIZE + length)
-            self._bytes_of[number] += length
-        elif isinstance(chunk, Conduit):
-            header.pack(effect.index, chunk.length)
-            self._group.send(effect.slot.name, effect.index, [header.buffer], chunk.length, chunk.outlet)
-            self._bytes_of[number] += chunk.length
-        else:
-            size = len(chunk) + CONFIG_FRAME
-            if size > self._pool.size:
-                raise DeviceError(
-                    f"its config of {len(chunk)} bytes does not fit into a chunk of {self._pool.size}: "
-                    "raise the chunk size or the memory budget"
-                )
-            header.pack(effect.index, size, config=effect.last)
-            self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(chunk)], HEADER_SIZE + size)
-            self._bytes_of[number] += len(chunk)
-            self._group.done(effect.slot.name)
+        # The header's ``pack``, written out: this is the data path.
+        outlet.header.write(length + CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, index, 0)
+        outlet.vectors[1] = chunk.buffer if length == chunk.size else chunk.payload
+        self._group.send(slot.name, index, outlet.vectors, HEADER_SIZE + length)
+        self._bytes_of[number] += length
+
+    def _send_or_splice(self, effect: Send) -> None:
+        number, chunk = effect.slot.number, effect.chunk
+        if not isinstance(chunk, Conduit):
+            self._send(effect)
+            return
+        header = self._outlets[number].header
+        header.pack(effect.index, chunk.length)
+        self._group.send(effect.slot.name, effect.index, [header.buffer], chunk.length, chunk.outlet)
+        self._bytes_of[number] += chunk.length
+
+    def _send_config(self, effect: SendConfig) -> None:
+        number, config = effect.slot.number, effect.config
+        if len(config) > largest_config(self._pool.size):
+            raise DeviceError(
+                f"its config of {len(config)} bytes does not fit into a chunk of {self._pool.size}: "
+                "raise the chunk size or the memory budget"
+            )
+        size = len(config) + CONFIG_FRAME
+        header = self._outlets[number].header
+        header.pack(effect.index, size, config=True)
+        self._group.send(effect.slot.name, effect.index, [header.buffer, *frame_config(config)], HEADER_SIZE + size)
+        self._bytes_of[number] += len(config)
+        self._group.done(effect.slot.name)
 
     def _send_ahead(self, effect: SendAhead) -> None:
         number, index, chunk = effect.slot.number, effect.index, effect.chunk
@@ -304,13 +325,14 @@ class SaveHandlers:
             self._group.done(effect.slot.name)
 
     def _write(self, effect: Send) -> None:
-        number, chunk = effect.slot.number, effect.chunk
-        if isinstance(chunk, Chunk):
-            self._main.write(section_part(effect.slot.section_id, [*data_record(chunk.payload), end_payload()]))
-            self._bytes_of[number] += chunk.length
-        elif not isinstance(chunk, Conduit):
-            self._main.write(state_section(effect.slot, bytes(chunk)))
-            self._bytes_of[number] += len(chunk)
+        number = effect.slot.number
+        chunk: Chunk = effect.chunk  # type: ignore[assignment]  # as in ``_read_state``
+        self._main.write(section_part(effect.slot.section_id, [*data_record(chunk.payload), end_payload()]))
+        self._bytes_of[number] += chunk.length
+
+    def _write_config(self, effect: SendConfig) -> None:
+        self._main.write(state_section(effect.slot, effect.config))
+        self._bytes_of[effect.slot.number] += len(effect.config)
 
     def _save_config(self, effect: SaveConfig) -> bytes | None:
         slot = effect.slot

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from migpool.core.effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup, SayLoaded
+from migpool.core.effects import SayLoaded
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
+from migpool.core.own_effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup
 from migpool.errors import ProtocolError
 from migpool.migration.return_path_writer import ReturnPathWriter
 from migpool.migration.sections import MachineSchema

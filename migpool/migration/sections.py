@@ -8,8 +8,9 @@ from functools import partial
 from struct import Struct
 
 from migpool.core import returned
-from migpool.core.calls import of, wrong
+from migpool.core.device_calls import of
 from migpool.core.machine import Machine, Slot
+from migpool.core.plugin_errors import wrong
 from migpool.errors import ProtocolError
 from migpool.wire.records import config_record, end_payload, setup_payload
 from migpool.wire.sections import Kind, Section, section, section_end

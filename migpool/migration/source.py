@@ -41,10 +41,11 @@ from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import SaveSetup, Steps, Wait
+from migpool.core.effects import Steps, Wait
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import keep_config, save_described, save_lane, save_parts, save_sections, save_state
 from migpool.core.machine import Machine, Slot, in_lanes
+from migpool.core.own_effects import SaveSetup
 from migpool.core.stop_start import run_again, stop
 from migpool.device import TaggedDevice
 from migpool.errors import PeerError, TimeLimitExceeded, UsageError

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from migpool.core import returned
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import EndLiveTurn, Iterate, IterateInto
+from migpool.core.effects import EndLiveTurn, IterateInto
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_live
 from migpool.core.machine import Slot
+from migpool.core.own_effects import Iterate
 from migpool.device import Pending
 from migpool.precopy.rounds import Saved
 from migpool.transport.main_channel import MainChannel

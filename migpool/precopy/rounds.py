@@ -24,7 +24,7 @@ from enum import Enum
 from functools import partial
 from typing import Protocol
 
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.machine import Slot
 from migpool.device import DeviceError, Pending
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from migpool.core.calls import of
+from migpool.core.device_calls import of
 from migpool.core.machine import Machine, per_device
 from migpool.errors import NotConverging
 from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import AwaitSyncs, LoadPages, Wait
+from migpool.core.effects import Wait
 from migpool.core.interpreter import Handlers
 from migpool.core.machine import Slot
+from migpool.core.own_effects import AwaitSyncs, LoadPages
 from migpool.core.trace import Recorder, pack_span
 from migpool.device import MemoryBlock, MemoryDevice
 from migpool.errors import PeerError, ProtocolError

@@ -23,11 +23,12 @@ from itertools import zip_longest
 from struct import Struct
 from time import monotonic_ns
 
-from migpool.core.calls import of
-from migpool.core.effects import EndRound, LookForDirty, SaveSetup, SendPages, TakePages
+from migpool.core.device_calls import of
+from migpool.core.effects import SendPages, TakePages
 from migpool.core.interpreter import Interpreter, Job
 from migpool.core.jobs import save_pages
 from migpool.core.machine import Machine, Slot
+from migpool.core.own_effects import EndRound, LookForDirty, SaveSetup
 from migpool.device import MemoryDevice, Pending
 from migpool.errors import UsageError
 from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, Saved, Turns

@@ -17,7 +17,8 @@ from importlib.metadata import EntryPoint, entry_points
 from traceback import extract_tb
 from typing import Final, Literal, TypeAlias, cast
 
-from migpool.core.calls import located, noted, raised, said, wrong
+from migpool.core.device_calls import noted
+from migpool.core.plugin_errors import located, raised, said, wrong
 from migpool.device import Device, DeviceContext, DevicePlugin, Options, OptionValue, Outline
 from migpool.errors import MigpoolError, PluginError, UsageError
 from migpool.scenario.messages import parse_toml

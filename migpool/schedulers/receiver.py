@@ -57,22 +57,21 @@ class ReceiverScheduler(Scheduler):
 
     def _continuation(self, job: Job) -> Ready:
         interpreter = self.interpreter
+        run, try_perform = interpreter.run, interpreter.try_perform
 
         def carry_on(brought: object = None) -> None:
             began = monotonic_ns()
             try:
-                while (effect := interpreter.run(job, NOT_HERE, brought)) is not None:
-                    if isinstance(effect, Locked):
-                        if effect.lock == "big":
-                            self._locked.put(job)
-                            return
-                        interpreter.perform(job, effect)
-                        brought = None
-                        continue
-                    leave = job.since - began > LEAVE_AFTER
-                    if not interpreter.try_perform(job, effect, carry_on, leave=leave):
-                        return
+                while (effect := run(job, NOT_HERE, brought)) is not None:
                     brought = None
+                    if isinstance(effect, Brought):
+                        if not try_perform(job, effect, carry_on, leave=job.since - began > LEAVE_AFTER):
+                            return
+                    elif isinstance(effect, Locked) and effect.lock == "big":
+                        self._locked.put(job)
+                        return
+                    else:
+                        interpreter.perform(job, effect)
             except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
                 self.ended(job, error)
             else:

@@ -49,6 +49,7 @@ from migpool.core.effects import (
     SayLoaded,
     Send,
     SendAhead,
+    SendConfig,
     SendPart,
     SendSection,
     Steps,
@@ -410,7 +411,7 @@ class Migration:
                 while index >= self._granted[number]:
                     yield self._changed[number]
                 return self._granted[number]
-            case Send() | SendAhead() | SendPart() | SendSection():
+            case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
                 while not self._arrivals[number].chunks.available:
@@ -509,7 +510,7 @@ class Migration:
             yield held
             yield from self._hold(None, seconds, within)
 
-    def _send(self, effect: Send | SendAhead | SendPart | SendSection) -> _Process:
+    def _send(self, effect: Send | SendAhead | SendConfig | SendPart | SendSection) -> _Process:
         slot = effect.slot
         if isinstance(effect, SendSection):
             with self._main.request() as main:
@@ -547,13 +548,13 @@ class Migration:
             yield from self._hold(self._link, flight / self._goodput)
             size -= flight
 
-    def _sent(self, effect: Send | SendAhead | SendPart) -> _Piece:
+    def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> _Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""
         size, index = self._world.chunk, effect.index
         if isinstance(effect, SendPart):
             return _Piece(size, bytes(effect.part), index=index, last=effect.last)
-        if isinstance(effect.chunk, bytes):
-            return _Piece(size, effect.chunk, index=index, last=True)
+        if isinstance(effect, SendConfig):
+            return _Piece(size, effect.config, index=index, last=True)
         return _Piece(size, index=index, length=effect.chunk.length)
 
     def _arrive(self, slot: Slot, piece: _Piece) -> None:

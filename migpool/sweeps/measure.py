@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from migpool.errors import MigpoolError, UsageError
-from migpool.lab.findings import run_result
+from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.processes import ProcessPair
 from migpool.scenario.model_names import Model, parse_model
 from migpool.scenario.schema import Scenario

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from migpool.errors import MigpoolError, UsageError
-from migpool.lab.findings import machine_facts
+from migpool.lab.run.machine_facts import machine_facts
 from migpool.sweeps.form import OWN
 from migpool.sweeps.measure import Row
 from migpool.sweeps.points import Plan

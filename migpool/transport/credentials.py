@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeAlias
 
 from migpool.errors import UsageError
 from migpool.transport.address import Address
-from migpool.transport.tls import TlsSocket, shake_hands
+from migpool.transport.tls import TLS_VERSION, TlsSocket, shake_hands
 
 End: TypeAlias = Literal["client", "server"]
 """Which end of a connection: the source connects, as a client."""
@@ -57,7 +57,7 @@ class Credentials:
             UsageError: one is missing, or cannot be used.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if self.end == "server" else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.minimum_version = TLS_VERSION
         if self.end == "server":
             context.num_tickets = 0
         directory = Path(self.directory)

@@ -28,6 +28,8 @@ from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+TLS_VERSION: Final = ssl.TLSVersion.TLSv1_3
+"""The oldest version of TLS that is spoken, and so far the newest."""
 TICK: Final = 0.2
 """How long a wait in a handshake lasts at most before it is looked whether to go on, in seconds."""
 _AT_ONCE: Final = 1 << 17

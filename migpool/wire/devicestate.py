@@ -17,8 +17,9 @@ a chunk costs it one ``unpack_from`` and one dictionary lookup, and no text is d
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from migpool.errors import ProtocolError
@@ -60,12 +61,14 @@ class DeviceStateHeader:
 
     Attributes:
         buffer: the header, 288 bytes. Its size is a multiple of 32.
+        write: what ``pack`` calls, without a call of Python: the payload's size, the version, index and flags.
     """
 
-    __slots__ = ("buffer",)
+    __slots__ = ("buffer", "write")
 
     def __init__(self, idstr: str, instance_id: int = 0) -> None:
         self.buffer = bytearray(_head(idstr, instance_id)) + bytes(CHUNK_HEADER_SIZE)
+        self.write: Callable[[int, int, int, int], None] = partial(_VARIABLE.pack_into, self.buffer, _VARIABLE_AT)
 
     def pack(self, index: int, size: int, config: bool = False) -> None:
         """Write what differs from chunk to chunk.
@@ -78,8 +81,7 @@ class DeviceStateHeader:
         Raises:
             struct.error: ``index`` or ``size`` does not fit.
         """
-        flags = CONFIG if config else 0
-        _VARIABLE.pack_into(self.buffer, _VARIABLE_AT, size + CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, index, flags)
+        self.write(size + CHUNK_HEADER_SIZE, DEVICE_STATE_VERSION, index, CONFIG if config else 0)
 
 
 class DeviceStateParser(Generic[D]):

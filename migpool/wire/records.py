@@ -196,6 +196,11 @@ def payload_of(records: Sequence[Record]) -> list[Buffer]:
     return buffers
 
 
+def largest_config(chunk: int) -> int:
+    """The most bytes of a config over a multifd channel, where a chunk may have ``chunk`` bytes."""
+    return chunk - CONFIG_FRAME
+
+
 def frame_config(config: Buffer) -> list[Buffer]:
     """A config as it travels over a multifd channel: config mark, ``config`` itself, end mark."""
     return [_RAW[Mark.CONFIG], config, _RAW[Mark.END]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,13 @@ connect = 60
 def test_the_destination_stays_within_its_budget(tmp_path: Path, model: str, seed: int) -> None:
     scenario, result = scenario_file(tmp_path / "s.toml", DEVICES, TABLES), tmp_path / "result.json"
     tls = ("--tls", str(Certificates(tmp_path).good), "--tls-hostname", "localhost")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     with contextlib.ExitStack() as stack:
         with as_a_user_does():  # one that was forked would take its parent's pages as it writes to them
-            command = ("receive", scenario, "--listen", "tcp:127.0.0.1:0", "-m", model, *tls[:2])
+            command = ("receive", scenario, "--listen", f"tcp:127.0.0.1:{port}", "-m", model, *tls[:2])
             destination = stack.enter_context(started(*command))
-        port = int(destination.complained_of("listening on").rpartition(":")[2])
+        destination.complained_of(f"tcp:127.0.0.1:{port}")  # the line may come in pieces
         with limited(destination.process.pid, BUDGET + SPARE) as most, Disorder(port, seed) as relay:
             address = f"tcp:127.0.0.1:{relay.port}"
             sent = migpool("send", scenario, "--to", address, "-m", model.split("+")[0], *tls, "--json", str(result))

@@ -50,13 +50,23 @@ def test_jobs_are_shown() -> None:
 
 
 def kinds_recorded(tree: ast.AST) -> Iterator[str]:
-    """The kinds of wait of which spans are made, as written: by ``pack_span`` or by a tracer's ``record``."""
-    for node in ast.walk(tree):
+    """The kinds of wait of which spans are made, as written: by ``pack_span`` or by a tracer's ``record``.
+
+    One that was looked up before a loop counts as what it is.
+    """
+    nodes = list(ast.walk(tree))
+    known = {
+        ast.unparse(node.targets[0]): ast.unparse(node.value)
+        for node in nodes
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("Wait.")
+    }
+    for node in nodes:
         if isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             kind = node.args[0]
             if called == "pack_span" or (called == "record" and len(node.args) > 1):
-                yield from map(ast.unparse, (kind.body, kind.orelse) if isinstance(kind, ast.IfExp) else (kind,))
+                written = map(ast.unparse, (kind.body, kind.orelse) if isinstance(kind, ast.IfExp) else (kind,))
+                yield from (known.get(one, one) for one in written)
 
 
 def test_spans_come_from_the_interpreter_and_from_the_places_that_are_named_with_a_reason() -> None:

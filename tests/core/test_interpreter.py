@@ -16,7 +16,7 @@ import pytest
 
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
-from migpool.core.effects import Brought, Credit, Effect, Locked, ReadState, SaveConfig, Send, Steps, Wait
+from migpool.core.effects import Brought, Credit, Effect, Locked, ReadState, SaveConfig, SendConfig, Steps, Wait
 from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer
@@ -40,7 +40,7 @@ class Bench:
         handlers.on(ReadState, self._read)
         handlers.on(Credit, self._credit)
         handlers.on_call(Credit, self._credit_or_call)
-        handlers.on(Send, self._send)
+        handlers.on(SendConfig, self._send)
         handlers.on(SaveConfig, self._save_config)
         self.interpreter = Interpreter(handlers, self.lock, self.tracer, self.switch)
 
@@ -59,7 +59,7 @@ class Bench:
         self.ready.append(ready)
         return None
 
-    def _send(self, effect: Send) -> None:
+    def _send(self, effect: SendConfig) -> None:
         self.told.append(f"send {effect.index}")
 
     def _save_config(self, effect: SaveConfig) -> bytes:
@@ -74,7 +74,7 @@ class Bench:
             into = [] if answers is None else answers
             into.append((yield ReadState(self.slot, 0, Conduit.__new__(Conduit))))
             into.append((yield Credit(self.slot, 0)))
-            into.append((yield Send(self.slot, 0, b"")))
+            into.append((yield SendConfig(self.slot, 0, b"")))
             into.append((yield SaveConfig(self.slot)))
 
         return Job("save", steps(), self.slot)
@@ -111,7 +111,7 @@ def test_run_stops_before_what_others_are_to_perform_and_goes_on_from_there(benc
     assert isinstance(effect, Credit)
     assert effect is job.effect
     assert bench.interpreter.run(job, (Brought, Locked)) is effect, "nothing is performed twice"
-    assert isinstance(bench.interpreter.perform(job, effect), Send)
+    assert isinstance(bench.interpreter.perform(job, effect), SendConfig)
     effect = bench.interpreter.run(job, (Brought, Locked))
     assert isinstance(effect, SaveConfig)
     assert bench.interpreter.perform(job, effect) is None
@@ -139,7 +139,7 @@ def test_what_must_be_waited_for_leaves_the_job_until_it_is_brought(bench: Bench
     assert called == [None]
     assert bench.interpreter.try_perform(job, effect, ready)
     assert called == [None]
-    assert isinstance(job.effect, Send)
+    assert isinstance(job.effect, SendConfig)
     assert bench.left == [True, False]
     credit = bench.tracer.spans()[-1]
     assert (credit.wait, credit.begin) == (Wait.CREDIT, since), "all of the wait is one span"
@@ -260,7 +260,7 @@ def test_nothing_begins_once_the_switch_is_thrown(way: Way, bench: Bench) -> Non
     def steps() -> Steps:
         yield ReadState(bench.slot, 0, Conduit.__new__(Conduit))
         bench.switch.cancel()
-        yield Send(bench.slot, 0, b"")
+        yield SendConfig(bench.slot, 0, b"")
 
     with pytest.raises(Cancelled):
         way(bench.interpreter, Job("save", steps(), bench.slot))

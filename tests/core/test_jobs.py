@@ -58,7 +58,7 @@ def test_a_buffer_is_given_back_before_the_config_is_saved_and_each_chunk_has_cr
         expected += [f"ReadState {index}"]
         expected += ["Release -1", f"SaveConfig {index}"] if index == chunks else []
         expected += [f"Credit {index}"] if index % grant == 0 else []
-        expected += [f"Send {index} last" if index == chunks else f"Send {index}"]
+        expected += [f"SendConfig {index} b'config'" if index == chunks else f"Send {index}"]
     assert yielded(save_state(SLOT), answer) == expected
 
 

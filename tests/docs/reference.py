@@ -25,7 +25,7 @@ from typer.models import OptionInfo, ParameterInfo
 from migpool.cli.app import Commands
 from migpool.cli.invocation import ExitCode
 from migpool.cli.lazy import ENTRY_POINTS
-from migpool.core import effects
+from migpool.core import effects, own_effects
 from migpool.lab.analysis.kinds import BY_NAME
 from migpool.lab.report.table import markdown_table
 from migpool.scenario import schema
@@ -197,7 +197,7 @@ def waits() -> str:
             answer_of(effect),
             plain((inspect.getdoc(effect) or "").split("\n\n")[0]),
         )
-        for effect in vars(effects).values()
+        for effect in {**vars(effects), **vars(own_effects)}.values()
         if isinstance(effect, type) and issubclass(effect, effects.Effect) and hasattr(effect, "wait")
     ]
     return page(

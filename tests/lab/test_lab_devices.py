@@ -22,7 +22,7 @@ from tests.support.lab_reports import lab_result_of, pair, result
 from rich.console import Console
 from migpool.lab.analysis.why import analyse
 from migpool.lab.report.table import device_table
-from migpool.lab.findings import run_result
+from migpool.lab.result_of_sides import run_result
 from migpool.lab.report.page.contents import contents
 from migpool.lab.run.side import SideResult
 

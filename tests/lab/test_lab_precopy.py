@@ -12,8 +12,10 @@ from rich.console import Console
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side, StateCosts
-from migpool.lab.findings import lab_result, least_costs, precopy_saving, run_result, source_result
+from migpool.lab.analysis.declared_costs import least_costs
+from migpool.lab.analysis.precopy_saving import precopy_saving
 from migpool.lab.report.table import render
+from migpool.lab.result_of_sides import lab_result, run_result, source_result
 from migpool.lab.run.side import SideResult
 from migpool.migration.report import DeviceReport, SideReport
 from migpool.scenario.schema import parse_scenario

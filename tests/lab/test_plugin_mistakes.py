@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.core.calls import of, under_way
+from migpool.core.device_calls import of, under_way
 from migpool.core.machine import Slot
 from migpool.lab.run.long_calls import LongCall, Told
 from tests.support import LONG, mistaken

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.lab.findings import run_result
+from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.clocks import EXCHANGES
 from migpool.lab.run.link.keeper import MOST, Counting
 from migpool.lab.run.link.process import RealLink

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
-from migpool.lab.findings import run_result
+from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.clocks import on_one_clock, relate
 from migpool.lab.run.processes import ProcessPair
 from migpool.migration.report import Exchange

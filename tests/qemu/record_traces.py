@@ -16,7 +16,7 @@ from typing import Final
 
 from migpool.lab.qemu.explain import explain
 from migpool.lab.qemu.lines import Counts, read_lines
-from migpool.lab.qemu.log import FORMS
+from migpool.lab.qemu.tracepoints import FORMS
 from migpool.lab.qemu.tracing import ALL
 from tests.qemu.traced_pair import BUSY, NOTHING, PLAIN, WRITTEN, Pair
 

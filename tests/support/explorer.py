@@ -26,6 +26,7 @@ from migpool.core.effects import (
     Release,
     SaveConfig,
     Send,
+    SendConfig,
     Steps,
     TakeConfig,
     WriteState,
@@ -147,7 +148,7 @@ class World:
         effect = job.effect
         if isinstance(effect, Credit):
             return effect.index < self.heard[job.slot.number]
-        if isinstance(effect, Send):
+        if isinstance(effect, Send | SendConfig):
             return len(self.under_way) < self.channels
         return True
 
@@ -160,9 +161,9 @@ class World:
                 job.answer(Piece())
             case ReadState(index=index):
                 job.answer(int(index < self.chunks[number]))
-            case Send(index=index, last=last):
+            case Send(index=index) | SendConfig(index=index):
                 free = next(channel for channel in range(self.channels) if channel not in self.under_way)
-                self.under_way[free] = Packet(job.slot, index, last)
+                self.under_way[free] = Packet(job.slot, index, isinstance(job.effect, SendConfig))
                 job.answer(None)
             case SaveConfig():
                 job.answer(b"")

@@ -38,6 +38,7 @@ from migpool.core.effects import (
     SayLoaded,
     Send,
     SendAhead,
+    SendConfig,
     SendPart,
     Steps,
     TakeConfig,
@@ -259,7 +260,7 @@ class MixedWorld:
     def _can_save(self, job: _Actor) -> bool:
         if isinstance(job.effect, Credit):
             return job.effect.index < self._heard[job.slot.number]
-        if isinstance(job.effect, Send | SendAhead | SendPart):
+        if isinstance(job.effect, Send | SendAhead | SendConfig | SendPart):
             return len(self._under_way) < self.channels
         return not job.waits
 
@@ -276,10 +277,10 @@ class MixedWorld:
                 job.ask(self._handlers)
             case SavePart() | EndTurn() | EndLane():
                 job.answer(self._handlers[type(effect)](effect))
-            case Send(index=index, last=last):
-                self._send(job, _Piece(index, last))
-            case SendAhead(index=index):
+            case Send(index=index) | SendAhead(index=index):
                 self._send(job, _Piece(index))
+            case SendConfig(index=index):
+                self._send(job, _Piece(index, True))
             case SendPart(index=index, part=part, last=last):
                 self._send(job, _Piece(index, last, bytes(part)))
             case SaveConfig():

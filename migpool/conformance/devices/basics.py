@@ -25,8 +25,9 @@ from migpool.conformance.devices.calling import (
 )
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import SIDES
-from migpool.core.calls import place_of, under_way
+from migpool.core.device_calls import under_way
 from migpool.core.machine import Slot
+from migpool.core.plugin_errors import place_of
 from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
 from migpool.units import MIB, count_of
 

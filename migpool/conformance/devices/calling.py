@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.subject import Subject
-from migpool.core.calls import place_of
+from migpool.core.plugin_errors import place_of
 from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
 from migpool.flow.window import Reassembly
 from migpool.units import MIB

@@ -8,7 +8,7 @@ from typing import Final
 from migpool.conformance.check import Failure, NotApplicable
 from migpool.conformance.devices.calling import Chunk, load_and_start, load_one, pairs_of, save, take_state
 from migpool.conformance.devices.subject import Subject
-from migpool.core.calls import place_of
+from migpool.core.plugin_errors import place_of
 from migpool.device import Device, DeviceError
 from migpool.errors import BrokenDeviceError
 

@@ -7,7 +7,7 @@ from functools import partial
 from threading import get_ident
 from typing import Final
 
-from migpool.core.calls import NOTES, Call, of
+from migpool.core.device_calls import NOTES, Call, of
 from migpool.core.machine import Slot
 from migpool.core.returned import RETURNS
 from migpool.device import Device, MemoryDevice, TaggedDevice

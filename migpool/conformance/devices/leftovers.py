@@ -13,7 +13,8 @@ from migpool.conformance.check import Failure
 from migpool.conformance.devices.basics import ask, compare, move
 from migpool.conformance.devices.calling import pairs_of
 from migpool.conformance.devices.subject import Subject
-from migpool.core.calls import place_of, stack_of
+from migpool.core.device_calls import stack_of
+from migpool.core.plugin_errors import place_of
 from migpool.device import Device
 
 USES: Final = 3

@@ -21,8 +21,8 @@ from migpool.conformance.check import Failure, NotApplicable, Refused
 from migpool.conformance.devices.calling import Saved, save, take_state
 from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import spread
-from migpool.core.calls import files_of
 from migpool.core.machine import Machine
+from migpool.core.plugin_errors import files_of
 from migpool.device import Device, DeviceError, Side
 
 STEPS: Final = 48

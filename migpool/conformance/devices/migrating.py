@@ -25,8 +25,8 @@ from migpool.conformance.pairing import (
     settings_with,
     spread,
 )
-from migpool.core.calls import place_of
 from migpool.core.machine import Machine
+from migpool.core.plugin_errors import place_of
 from migpool.device import Side, TaggedDevice
 from migpool.lab.run.side import Footprint, footprint
 from migpool.migration.settings import Settings

@@ -44,7 +44,8 @@ from pathlib import Path
 from traceback import format_stack
 from typing import Any, Final
 
-from migpool.core.calls import exits_told, traceback_of
+from migpool.core.device_calls import exits_told
+from migpool.core.plugin_errors import traceback_of
 from migpool.device import Side
 from migpool.errors import BuildError, Cancelled, MigpoolError, UsageError
 from migpool.lab.run.link.namespaces import enter_network, shift_clocks

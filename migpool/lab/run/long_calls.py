@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from migpool.core.calls import LONG, under_way
+from migpool.core.device_calls import LONG, under_way
 from migpool.device import Side
 
 

@@ -14,8 +14,9 @@ from typing import Final
 from pydantic import JsonValue, TypeAdapter
 
 from migpool.core import returned
-from migpool.core.calls import of, traceback_of
+from migpool.core.device_calls import of
 from migpool.core.machine import Machine, Slot
+from migpool.core.plugin_errors import traceback_of
 from migpool.device import Side, StateCosts
 from migpool.errors import BuildError, MigpoolError, UsageError
 from migpool.lab.run.result import SideTrace

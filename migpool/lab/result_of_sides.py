@@ -1,25 +1,20 @@
-"""From what the two sides say of a run to what is told of it."""
+"""A run's result, made of what its two sides report."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Literal
 
-from migpool.core.effects import Wait
-from migpool.device import StateCosts
 from migpool.lab.analysis.critical_path import attribute
-from migpool.lab.analysis.span_index import covered
+from migpool.lab.analysis.precopy_saving import precopy_saving
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.link.use import LinkUse
+from migpool.lab.run.machine_facts import machine_facts
 from migpool.lab.run.processes import PairResult
 from migpool.lab.run.result import (
     LabResult,
     LowerBound,
-    MachineFacts,
     MemoryResult,
     RunResult,
     ThreadCounts,
@@ -94,46 +89,6 @@ def lab_result(scenario: Scenario, runs: Sequence[RunResult], bound: LowerBound 
     )
 
 
-def machine_facts() -> MachineFacts:
-    """Where this runs."""
-    return MachineFacts(
-        # A distributor's suffix names a build, not what the measurements depend on.
-        system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
-        cpus=len(os.sched_getaffinity(0)),
-        python=f"{platform.python_implementation()} {platform.python_version()}",
-        migpool=version("migpool"),
-    )
-
-
-def device_costs(source: SideResult, destination: SideResult) -> list[StateCosts | None]:
-    """What each device's own work takes, in the machine's order.
-
-    A lock that only one end knows cannot hold up the other: it counts only if both have it.
-    """
-    return [
-        None if ours is None else ours if theirs is None or theirs.shared_lock else replace(ours, shared_lock="")
-        for ours, theirs in zip(source.costs, destination.costs, strict=True)
-    ]
-
-
-def least_costs(runs: Sequence[Sequence[StateCosts | None]]) -> list[StateCosts | None]:
-    """The least that each device declares in any run: after pre-copy, what is left to do differs from run to run.
-
-    Arguments:
-        runs: what :func:`device_costs` gives for each run, at least one.
-    """
-    return [_least(declared) for declared in zip(*runs, strict=True)]
-
-
-def _least(declared: Sequence[StateCosts | None]) -> StateCosts | None:
-    known = [costs for costs in declared if costs is not None]
-    if len(known) < len(declared):
-        return None
-    times = [field.name for field in fields(StateCosts) if field.name != "shared_lock"]
-    lock = known[0].shared_lock if len({costs.shared_lock for costs in known}) == 1 else ""
-    return StateCosts(**{name: min(getattr(costs, name) for costs in known) for name in times}, shared_lock=lock)
-
-
 def _outcome(pair: PairResult) -> Outcome:
     results = (pair.source.result, pair.destination.result)
     states = [State.FAILED if result is None else result.report.outcome for result in results]
@@ -171,10 +126,7 @@ def _with_sides(run: RunResult, source: SideReport | None, destination: SideRepo
             "clock": source.clock,
             "connections": list(source.connections),
             "devices": [
-                replace(device, remark=one.remark, high_water=one.high_water)
-                if (one := there.get(device.name))
-                else device
-                for device in source.devices
+                device.completed_by(one) if (one := there.get(device.name)) else device for device in source.devices
             ],
         }
     if destination is not None:
@@ -215,59 +167,3 @@ def traced_source(model: str, result: SideResult) -> TracedRun:
     here = result.report
     nothing = replace(here, side="destination", outcome=State.NONE, error="", running=0, spans=())
     return TracedRun(replace(here, running=0), nothing, model)
-
-
-@dataclass(slots=True)
-class _Moving:
-    """When one device's state moved after the stop, in nanoseconds; ``end`` is 0 if none did."""
-
-    begin: int = 0
-    end: int = 0
-    reads: int = 0
-
-
-def precopy_saving(source: SideReport, destination: SideReport | None = None) -> float | None:
-    """About how much longer the downtime would have been without pre-copy, in milliseconds.
-
-    What a device sent before the stop, less what changed afterwards and had to be sent anew, would have had to move
-    after it. It is taken to move as fast as the device's state did after the stop in the same run: the bytes of that
-    state over the time from the begin of its first read to the end of its last send, or of its last write where the
-    destination's times are on the same clock. Devices move at the same time as far as they did: the sum of their times
-    is divided by how many of them moved at once on average.
-
-    Returns:
-        The estimate; ``None`` if nothing was pre-copied, or no such device had any state left to measure by. A device
-        that had none left is not counted.
-    """
-    clocked = destination is not None and source.clock in ("monotonic", "exchanges")
-    moving = _moving(source, destination if clocked else None)
-    alone = 0.0
-    known = False
-    for slot, device in enumerate(source.devices):
-        after = device.bytes_after_stop - device.config
-        if device.bytes_before_stop and after > 0 and slot in moving:
-            known = True
-            seconds = (moving[slot].end - moving[slot].begin) / 1e9
-            alone += max(0, device.bytes_before_stop - device.redone) * seconds / after
-    if not known:
-        return None
-    times = [(one.begin, one.end) for one in moving.values()]
-    at_once = sum(end - begin for begin, end in times) / covered(times)
-    return alone * 1e3 / at_once
-
-
-def _moving(source: SideReport, destination: SideReport | None) -> dict[int, _Moving]:
-    found: dict[int, _Moving] = {}
-    for span in source.spans:
-        if span.wait is Wait.READ:
-            one = found.setdefault(span.slot, _Moving(span.begin))
-            one.begin = min(one.begin, span.begin)
-            one.reads = max(one.reads, span.index)
-    ends = [span for span in source.spans if span.wait is Wait.SEND]
-    if destination is not None:
-        ends += [span for span in destination.spans if span.wait is Wait.WRITE]
-    for span in ends:
-        # The last read finds nothing more; the config is sent under its index, and is no state.
-        if span.slot in found and span.index < found[span.slot].reads:
-            found[span.slot].end = max(found[span.slot].end, span.end)
-    return {slot: one for slot, one in found.items() if one.end > one.begin}

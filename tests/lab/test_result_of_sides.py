@@ -8,7 +8,8 @@ from dataclasses import fields
 import pytest
 
 from migpool.device import StateCosts
-from migpool.lab.findings import device_costs, lab_result, run_result, source_result, with_bound
+from migpool.lab.analysis.declared_costs import device_costs
+from migpool.lab.result_of_sides import lab_result, run_result, source_result, with_bound
 from migpool.lab.run.result import LabResult, LowerBound
 from migpool.lab.run.side import SideResult
 from migpool.migration.report import DeviceReport
