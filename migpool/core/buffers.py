@@ -36,7 +36,7 @@ class Chunk:
     Attributes:
         size: of the whole buffer, in bytes.
         buffer: the whole buffer, writable.
-        begin: where in it the content begins; at 0, but for a config.
+        begin: where in it the content begins.
         length: how many bytes of content there are.
         index: the chunk's place among its device's.
         last: whether it is the device's config, the last index.
@@ -145,10 +145,8 @@ class BufferPool:
 
     def give_back(self, chunk: Chunk) -> None:
         """The buffer is free for the next chunk; its content is lost."""
-        chunk.length = 0
-        if chunk.last:
-            chunk.begin = 0
-            chunk.last = False
+        chunk.begin = chunk.length = 0
+        chunk.last = False
         self._spare.append(chunk)
         # After the append, as ``close`` looks at the spare ones after it has set this: one of the two sees the other.
         if self._closed:

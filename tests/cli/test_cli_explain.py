@@ -93,15 +93,3 @@ def test_what_is_wrong_is_told_in_a_line(arguments: tuple[str, ...], said: str) 
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
-
-
-def test_the_example_in_the_docs_is_what_is_said(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "explain.md").read_text("utf-8")
-    example = text.partition("$ migpool explain source.log.xz destination.log.xz\n")[2].partition("\n```")[0]
-    for name, log in (("source.log.xz", SOURCE), ("destination.log.xz", DESTINATION)):
-        (tmp_path / name).write_bytes(Path(log).read_bytes())
-    ended = here("explain", str(tmp_path / "source.log.xz"), str(tmp_path / "destination.log.xz"))
-    said = [line.rstrip() for line in ended.out.splitlines()]
-    shown = [line for line in example.splitlines() if line not in ("", "...")]
-    assert len(shown) > 40
-    assert [line for line in shown if line not in said] == []

@@ -27,7 +27,7 @@ IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"\.?\w[\w.*-]*(/[\w.*-]+)*/?")
 SUFFIXES = (".py", ".md", ".toml", ".yaml", ".yml", ".in", ".js", ".css", ".json")
 DOTTED = re.compile(r"(?:migpool|migpool_plugins|benchmarks)(?:\.\w+)+")
-MADE = ("build/", ".venv/", ".benchmarks/", "my-device/", "my-model/")
+MADE = ("build/", ".venv/", ".benchmarks/", ".fuzz/", "my-device/", "my-model/")
 """What begins so is made by a target, or by a tutorial's commands, and not there in a bare clone."""
 
 
