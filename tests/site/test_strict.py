@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ def build(top: Path, words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=100,
         check=False,
+        # Sphinx leaves the traceback of what a diagram breaks in a temporary file.
+        env={**os.environ, "TMPDIR": str(top)},
     )
 
 
