@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import stat
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from migpool.wire.unread import Buffer
-
 PIECE = 1 << 20
 """How many bytes are read at once."""
-WINDOW = 64 << 20
-"""How many bytes of a file are mapped at once."""
 
 
 class Readable(Protocol):
@@ -47,10 +41,6 @@ class Source(ABC):
             piece = self.more(size)
         self.position += len(piece)
         return piece
-
-    def piece(self) -> Buffer:
-        """The bytes that come next, not copied if that can be; none at the end."""
-        return self.read(PIECE)
 
     def exactly(self, size: int) -> bytes:
         """``size`` bytes, or all that are left if there are fewer."""
@@ -141,22 +131,6 @@ class FileSource(SeekableSource):
 
     def at(self, place: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, place)
-
-    def piece(self) -> Buffer:
-        """A part of the file, mapped: of memory's pages nobody looks at more than the words between them."""
-        status = os.fstat(self._descriptor)
-        window = self._at - self._at % mmap.ALLOCATIONGRANULARITY
-        size = min(self._end, status.st_size, window + WINDOW) - window
-        if self._ahead or not stat.S_ISREG(status.st_mode) or window + size <= self._at:
-            return self.read(PIECE)
-        try:
-            mapped = mmap.mmap(self._descriptor, size, offset=window, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # a file system that cannot
-            return self.read(PIECE)
-        view = memoryview(mapped)[self._at - window :]
-        self._at += len(view)
-        self.position += len(view)
-        return view
 
 
 class BytesSource(SeekableSource):

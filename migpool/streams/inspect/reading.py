@@ -115,7 +115,7 @@ class Inspection:
     def _pieces(self) -> Iterator[Buffer]:
         """What there is to read; why no more can be read is kept."""
         try:
-            while len(piece := self._opened.source.piece()):
+            while len(piece := self._opened.source.read()):
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))
