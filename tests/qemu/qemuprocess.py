@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from tests.support import ROOT
+
 __all__ = ["LIMIT", "OLDEST", "Json", "Qemu", "QemuProcess", "WaitedTooLong", "qemu_here"]
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -50,7 +52,9 @@ class Qemu:
 
 def qemu_here() -> Qemu | None:
     """The QEMU that the environment variable QEMU names, a command, or the installed one; None if it is too old."""
-    command = tuple(shlex.split(os.environ.get("QEMU", "qemu-system-x86_64")))
+    program, *rest = shlex.split(os.environ.get("QEMU", "qemu-system-x86_64"))
+    # One in the checkout is that one from whatever directory.
+    command = (str(ROOT / program) if "/" in program else program, *rest)
     if shutil.which(command[0]) is None:
         return None
     arguments = [*command, "--version"]
