@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Final, Self
@@ -60,6 +61,13 @@ class Tool:
     ) -> None:
         self._process.kill()
         self._process.wait(LIMIT)
+        if error is not None:
+            # A QEMU that failed knows only that its peer went away: this end may have said why.
+            deadline = time.monotonic() + 1.0
+            with suppress(AssertionError):  # a process of its own may hold the other end
+                while self._open and self._hear(deadline):
+                    pass
+            error.add_note(f"migpool said: {self._text(self._process.stderr)}")
         for stream in self._said:
             stream.close()
 
