@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -39,14 +40,17 @@ settings.register_profile("long", deadline=None, max_examples=LONG_EXAMPLES, der
 settings.register_profile("search", deadline=None, max_examples=LONG_EXAMPLES)
 settings.load_profile(PROFILE)
 
-# ---------------------------------------------------------------------- a directory of this process's own
+# ---------------------------------------------------------------------- Ctrl-C, and a directory of this process's own
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this process a directory for temporary files: what lies there after a test is that test's.
+    """Have Ctrl-C heard, and give this process a directory for temporary files: what lies there is a test's.
 
     That of a worker lies in the one of the process that started it.
     """
+    # Who starts tests in the background of a script has them ignore Ctrl-C, and so would all that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     outside = tempfile.gettempdir()
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", outside)  # pytest's own stay where everybody finds them
     within = os.environ.get("TMPDIR")

@@ -63,13 +63,16 @@ def test_ctrl_c_while_it_waits_ends_it_in_order() -> None:
         start_new_session=True,
         env={**os.environ, "COLUMNS": "100"},
     ) as process:
-        os.close(terminal)
-        seen = b""
-        while b"Enter goes on" not in seen:
-            seen += os.read(controller, 1 << 16)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.stderr is not None
-        said = process.stderr.read().decode()
-        assert process.wait(30) == 130
+        try:
+            os.close(terminal)
+            seen = b""
+            while b"Enter goes on" not in seen:
+                seen += os.read(controller, 1 << 16)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+            assert process.wait(30) == 130
+        finally:
+            process.kill()  # or leaving the context waits for ever
     os.close(controller)
     assert "Traceback" not in said
