@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +14,7 @@ from tests.docs.blocks import BLOCKS, block, of_kind
 from tests.docs.console import typed
 from tests.qemu.qemuprocess import LIMIT, QemuProcess, qemu_here
 from tests.support.commandline import here
+from tests.support.pool_gates import until
 
 pytestmark = pytest.mark.qemu
 
@@ -29,13 +28,6 @@ def qemu(directory: Path, *arguments: str) -> QemuProcess:
     found = qemu_here()
     assert found is not None
     return QemuProcess([*found.command, *TINY, *arguments], directory / "qemu.err")
-
-
-def until(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def enabled(process: QemuProcess) -> set[str]:
@@ -91,10 +83,10 @@ def test_qemu_starts_with_the_options_that_are_shown(
     if "-incoming" in words:
         with qemu(tmp_path) as source:
             source.execute("migrate", {"uri": "file:vm.mig"})
-            until(lambda: source.migration().get("status") == "completed")
+            until(lambda: source.migration().get("status") == "completed", LIMIT, 0.1)
     with qemu(tmp_path, *words) as process:
         # One that does not load what it is given ends, and answers no more.
-        until(lambda: process.execute("query-status") != {"status": "inmigrate", "running": False})
+        until(lambda: process.execute("query-status") != {"status": "inmigrate", "running": False}, LIMIT, 0.1)
 
 
 def test_the_credentials_are_given_to_qemu_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,12 +59,12 @@ def until_blocked(*callers: threading.Thread) -> None:
     until(blocked)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Return when ``condition`` holds; fail if it does not within the limit."""
-    deadline = time.monotonic() + LIMIT
+def until(condition: Callable[[], bool], limit: float = LIMIT, pause: float = 0.001) -> None:
+    """Return when ``condition`` holds; fail if it does not within ``limit`` seconds. ``pause``: between two looks."""
+    deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.001)
+        time.sleep(pause)
 
 
 def occupy(pool: WorkerPool, workers: int) -> Gate:

@@ -24,6 +24,7 @@ from migpool.transport.sockets import prepare
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
+from tests.support.pool_gates import until
 
 LIMIT = 30.0
 OURS = b"a number for one"
@@ -214,10 +215,7 @@ def test_who_begins_and_stays_is_let_go_and_the_wait_goes_on(port: Port, said: l
 def test_who_goes_when_it_is_told_is_a_source_that_cannot_be_taken(port: Port, said: list[bytes]) -> None:
     main, *channels = [port.say(first) for first in said]
     port.start(limit=0.1)
-    deadline = time.monotonic() + LIMIT
-    while not port.told:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: bool(port.told), LIMIT)
     for sock in (*channels, main):
         sock.close()
     with pytest.raises(MigpoolError, match="both ends need the same number of channels") as raised:
@@ -229,10 +227,7 @@ def test_who_was_told_and_then_had_to_give_way_is_forgotten(port: Port, monkeypa
     monkeypatch.setattr(rules, "MOST", 3)
     port.say(WHOLE_OTHERS)
     port.start(limit=0.1)
-    deadline = time.monotonic() + LIMIT
-    while not port.told:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: bool(port.told), LIMIT)
     port.be_patient()
     for number in range(3):
         port.say(initial_packet(number, bytes([number]) * 16))

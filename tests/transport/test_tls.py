@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from migpool.transport.sockets import prepare, read_exactly
 from migpool.transport.tls import TlsSocket, shake_hands
 from migpool.wire.returnpath import Running, Shut, encode
 from tests.support.certificates import Certificates
+from tests.support.pool_gates import until
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
 PLAIN = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=20, connect_limit=10)
@@ -127,13 +127,6 @@ def test_a_plain_source_that_looks_too_late_hears_it_on_its_return_path() -> Non
         path = ReturnPath(ours, CancelSwitch(), LIMIT, lambda *_: False, lambda: "", 0, extension=True)
         path.listen()
         assert "give --tls here, too" in str(path.reason(0))
-
-
-def until(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_no_byte_of_the_state_is_on_the_wire_in_clear(tmp_path: Path, certificates: Certificates) -> None:
