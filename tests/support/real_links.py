@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,10 @@ from migpool.lab.run.link.process import refusal
 from migpool.lab.run.processes import PairResult, ProcessPair
 from migpool.scenario.schema import Scenario, parse_scenario
 
-refused = cache(refusal)
-
 
 def need_links() -> None:
     """Skip the test where there can be none."""
-    if reason := refused():
+    if reason := refusal():
         pytest.skip(reason)
 
 

@@ -252,8 +252,8 @@ class _Explaining:
         took = lines = 0
         for side, written_ in self._lines.items():
             own = [link for link in path.links if link.side == side and link.thread == "migration"]
-            spent = sum(written_.took(link.begin, link.end) for link in own)
-            took, lines = took + spent, lines + spent // max(1, written_.each)
+            took += sum(written_.took(link.begin, link.end) for link in own)
+            lines += sum(written_.count(link.begin, link.end) for link in own)
         return took, lines
 
     def _logs(self) -> list[SideLog]:

@@ -87,9 +87,13 @@ class LinesWritten:
     times: Sequence[int]
     each: int
 
+    def count(self, begin: int, end: int) -> int:
+        """How many lines were written between two moments."""
+        return bisect_right(self.times, end) - bisect_right(self.times, begin)
+
     def took(self, begin: int, end: int) -> int:
-        """What the lines between two moments took."""
-        return self.each * (bisect_right(self.times, end) - bisect_right(self.times, begin))
+        """What those took, in nanoseconds."""
+        return self.each * self.count(begin, end)
 
 
 @dataclass(frozen=True, slots=True)

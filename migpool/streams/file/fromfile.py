@@ -182,8 +182,11 @@ class _Sender:
         peer.wait_for_close()
 
     def _page_size(self) -> int:
-        """Bytes of a page: as the configuration says, else the description at the file's end, else the machine's."""
-        if self.configuration.page_bits is None:
+        """Bytes of a page: as the configuration says, else the description at the file's end, else the machine's.
+
+        The file's end is looked at only for channels, whose packets are made of so large pages.
+        """
+        if self._channels and self.configuration.page_bits is None:
             with open_path(self._path) as opened:
                 if (found := opened.description()) is not None and (told := Boundaries(found[1]).page_size) is not None:
                     return told

@@ -19,7 +19,6 @@ from migpool.streams.inspect.boundaries import Boundaries
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.stream import StreamEvent, StreamReader, header
-from migpool.wire.unread import Buffer
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -112,10 +111,10 @@ class Inspection:
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
 
-    def _pieces(self) -> Iterator[Buffer]:
+    def _pieces(self) -> Iterator[bytes]:
         """What there is to read; why no more can be read is kept."""
         try:
-            while len(piece := self._opened.source.read()):
+            while piece := self._opened.source.read():
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))

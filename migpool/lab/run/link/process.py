@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -108,6 +109,7 @@ class RealLink:
         return told, descriptors
 
 
+@cache
 def refusal() -> str:
     """Why this user cannot have a link on this machine, in a line; empty if there can be one."""
     try:
