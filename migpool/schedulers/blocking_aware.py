@@ -9,8 +9,9 @@ What counts as blocking: a worker that is inside
 * ``NextChunk``, ``Credit``, ``Turn`` or ``AfterOthers``: migpool's own waits, in which nothing is computed;
 * ``ReadState``, ``WriteState``, ``Send``, ``SaveConfig`` or ``LoadConfig`` (the wait for the big lock included), in
   which a device or the kernel may block as well as compute: if the thread has used less than half of its fair share of
-  a CPU, in turns with as many others as there are CPUs, over a window of half a millisecond or more; and ``Send`` for
-  as many workers only as there are channels, since one more would wait for a channel, too,
+  a CPU, in turns with as many others as there are CPUs, over its last whole window of half a millisecond or more, and
+  no more than that in the one that has begun; and ``Send`` for as many workers only as there are channels, since one
+  more would wait for a channel, too,
 
 and that is neither on a CPU nor waits for one, by the kernel's word. A worker that was just made counts as runnable
 until its first window is over.
@@ -64,7 +65,7 @@ SHORTEST_LOOK, LONGEST_LOOK = 0.0005, 0.004
 """Seconds from one look at the workers to the next."""
 
 
-class _Worker:
+class Worker:
     """What is known of one thread of the pool, to tell whether it blocks.
 
     Attributes:
@@ -72,11 +73,12 @@ class _Worker:
             write.
     """
 
-    __slots__ = ("_computed", "_since", "_thread", "inside")
+    __slots__ = ("_computed", "_idled", "_since", "_thread", "inside")
 
     def __init__(self) -> None:
         self.inside: Effect[object] | None = None
         self._thread: ThreadState | None = None
+        self._idled = False
         self._computed = 0
         self._since = 0
 
@@ -101,8 +103,10 @@ class _Worker:
         elapsed = now - self._since
         used = computed - self._computed
         if elapsed >= window:
-            self._since, self._computed = now, computed
-        idle = effect.__class__ in WAITS or (elapsed >= window and used < share * elapsed)
+            self._since, self._computed, self._idled = now, computed, used < share * elapsed
+        # Between its windows a worker is what the last one said. Were it runnable until the next has passed, workers
+        # that began at different moments would never be seen to block all at once, and a job could wait for ever.
+        idle = effect.__class__ in WAITS or (self._idled and used < share * max(elapsed, window))
         return effect.__class__ if idle and not thread.runnable() else None
 
 
@@ -122,7 +126,7 @@ class BlockingAwareScheduler(Scheduler):
         self._job_waits = threading.Condition(self._lock)
         self._worker_lacks = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._idle = 0
         self._ending = False
         self.spawn(f"{setup.side}-workers-watch", self._look_after)
@@ -154,7 +158,7 @@ class BlockingAwareScheduler(Scheduler):
 
     # ------------------------------------------------------------------ on a worker
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         worker.begin()
         while (job := self._next()) is not None:
             try:
@@ -164,7 +168,7 @@ class BlockingAwareScheduler(Scheduler):
             else:
                 self.ended(job, None)
 
-    def _perform(self, job: Job, worker: _Worker) -> None:
+    def _perform(self, job: Job, worker: Worker) -> None:
         """Perform all of a job, and say meanwhile what the worker is inside of."""
         perform = self.interpreter.perform
         effect = self.interpreter.begin(job)
@@ -222,6 +226,6 @@ class BlockingAwareScheduler(Scheduler):
         return missing > 0
 
     def _add(self) -> None:
-        worker = _Worker()
+        worker = Worker()
         self.spawn(f"{self._name}-{len(self._workers)}", lambda: self._work(worker))
         self._workers.append(worker)

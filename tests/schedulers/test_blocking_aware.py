@@ -19,7 +19,7 @@ from migpool.core.thread_state import ThreadState
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.schedulers import Setup
-from migpool.schedulers.blocking_aware import BlockingAwareScheduler
+from migpool.schedulers.blocking_aware import BlockingAwareScheduler, Worker
 from tests.support import LONG
 from tests.support.rig import Scripted
 
@@ -98,6 +98,38 @@ def test_when_all_workers_block_every_job_is_begun_all_the_same() -> None:
     with bench(devices, read) as made:
         made.run_all()
         assert made.workers == devices
+
+
+class Blocking:
+    """The kernel's word on a thread that has computed nothing since it began, and waits."""
+
+    def computed(self) -> int:
+        return 0
+
+    def runnable(self) -> bool:
+        return False
+
+
+def test_workers_that_began_at_different_moments_are_seen_to_block_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each judged by windows of its own: at no look did those of all end, and jobs waited for a worker for ever."""
+    monkeypatch.setattr("migpool.schedulers.blocking_aware.ThreadState", Blocking)
+    now = 0
+    monkeypatch.setattr("migpool.schedulers.blocking_aware.monotonic_ns", lambda: now)
+    window, step, workers = 20, 4, []
+    for began in range(2 * window):  # two windows long one begins every nanosecond, and is looked at every few
+        now = began
+        workers.append(Worker())
+        workers[-1].begin()
+        workers[-1].inside = ReadState.__new__(ReadState)
+        if began % step == 0:
+            assert sum(worker.blocks_in(window, 0.25) is not None for worker in workers) <= max(0, began - window + 1)
+    for _ in range(1 + window // step):
+        now += step
+        blocked = [worker.blocks_in(window, 0.25) for worker in workers]
+    for _ in range(2 * window):
+        assert blocked == [ReadState] * len(workers)
+        now += step
+        blocked = [worker.blocks_in(window, 0.25) for worker in workers]
 
 
 class Computing:
