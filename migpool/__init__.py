@@ -20,6 +20,10 @@ __version__ = "0.2.0"
 _WHERE = {"MigpoolError": "errors", "PoolFull": "errors", "WorkerPool": "workers.pool"}
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]
+
+
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

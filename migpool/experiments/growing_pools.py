@@ -67,8 +67,8 @@ def told(field: FieldFinding) -> str:
     """A field in a few sentences."""
     worse = [f"{one.of} ({one.interval})" for one in field.worse]
     if not worse:
-        return f"These rounds show no fixed pool to be worse than the best, {field.best}, by more than 3 %."
-    parts = [f"Best is {field.best}; worse are {', '.join(worse)}."]
+        return f"Fixed pools: none is shown by these rounds to take over 3 % longer than the best of all, {field.best}."
+    parts = [f"Best is {field.best}; fixed pools that take over 3 % longer: {', '.join(worse)}."]
     for one in field.grown:
         name = f"{one.model} is the best" if one.ratio.of == field.best else f"{one.model}: {one.ratio.interval}"
         word = {"holds": "within 3 %", "fails": "over 3 %", "open": "not decided by these rounds"}[one.ratio.outcome]

@@ -102,7 +102,7 @@ class WorkerPool(ThreadPoolExecutor):
 
     Raises:
         ValueError: a bound that is negative, or no worker at all.
-        TypeError: ``initializer`` cannot be called, or what should be a number is none.
+        TypeError: ``initializer`` cannot be called, or what should be a number or a name is none.
 
     In a coroutine use :meth:`submit_async`. ``asyncio.to_thread`` and ``run_in_executor`` call ``submit`` in the event
     loop's own thread, which then blocks while a bounded pool is full: give ``loop.set_default_executor`` one without.
@@ -131,6 +131,11 @@ class WorkerPool(ThreadPoolExecutor):
             raise ValueError("idle_timeout must not be negative; None is for no limit")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if thread_name_prefix is not None and not isinstance(thread_name_prefix, str):
+            # A number here was meant for the bound, and without a word there would be none.
+            raise TypeError(
+                f"thread_name_prefix must be a string, not {thread_name_prefix!r}: the bound is max_pending="
+            )
         self._max_workers = max_workers
         self._max_pending = UNBOUNDED if max_pending is None else max_pending
         self._thread_name_prefix = thread_name_prefix or f"{type(self).__name__}-{self._counter()}"

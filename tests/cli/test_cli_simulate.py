@@ -59,7 +59,7 @@ def test_channels_and_models_can_be_others(made: Path) -> None:
         (("simulate", "made", "--models", "pool:0"), "pool:0"),
         (("simulate", "made", "--models", "nobody"), "there is no threading model 'nobody'"),
         (("simulate", "nowhere.toml"), "there is no such file"),
-        (("scenario", "from", LOGS[0]), "give the other's, too"),
+        (("scenario", "from", LOGS[0]), "give both sides' logs"),
         (("scenario", "from", *LOGS, "-o", "/nowhere/at/all.toml"), "cannot be written"),
         (("scenario", "from", "/nowhere.log", "/nowhere.log"), "/nowhere.log cannot be read"),
     ],

@@ -41,7 +41,8 @@ def test_each_is_compared_with_the_best_whichever_that_is() -> None:
         ("blocking-aware", 1.03, "holds"),
     ]
     assert told(field) == (
-        "Best is grows; worse are one (2.000, 2.000 to 2.000). elastic is the best, within 3 %. "
+        "Best is grows; fixed pools that take over 3 % longer: one (2.000, 2.000 to 2.000). "
+        "elastic is the best, within 3 %. "
         "blocking-aware: 1.030, 1.030 to 1.030, within 3 %."
     )
 
@@ -52,7 +53,9 @@ def test_the_whole_interval_decides_as_everywhere() -> None:
     field = one_field({"one": unsure, "four": best, "grows": unsure, "looks": [104.0] * 7})
     assert field.worse == []  # perhaps it is: nobody knows
     assert [one.ratio.outcome for one in field.grown] == ["open", "fails"]
-    assert told(field) == "These rounds show no fixed pool to be worse than the best, four, by more than 3 %."
+    assert (
+        told(field) == "Fixed pools: none is shown by these rounds to take over 3 % longer than the best of all, four."
+    )
 
 
 def test_a_model_over_three_percent_comes_with_the_waits_that_make_it_slower() -> None:
@@ -117,12 +120,15 @@ def _finding(fast: float) -> Finding:
 
 def test_the_page_and_the_index_have_the_line() -> None:
     found = _finding(10.0)
-    line = "Best is fast; worse are slow (2.000, 2.000 to 2.000). elastic is the best, within 3 %."
+    line = (
+        "Best is fast; fixed pools that take over 3 % longer: slow (2.000, 2.000 to 2.000). "
+        "elastic is the best, within 3 %."
+    )
     assert f"## Pools that grow\n\n* {line}\n" in page(found, "T1.svg")
     assert f"* T1: {line}\n" in index([found])
     assert Finding.model_validate_json(found.to_json()) == found
     even = _finding(20.0)
-    line = "These rounds show no fixed pool to be worse than the best, slow, by more than 3 %."
+    line = "Fixed pools: none is shown by these rounds to take over 3 % longer than the best of all, slow."
     assert f"* {line}\n" in page(even, "T1.svg")
     assert "fixed size is worse" not in index([even])
 

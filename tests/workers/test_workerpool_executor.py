@@ -309,6 +309,7 @@ def test_the_number_of_workers_follows_the_number_of_cpus() -> None:
         ({"idle_timeout": -0.5}, ValueError, "idle_timeout must not be negative"),
         ({"idle_timeout": float("nan")}, ValueError, "idle_timeout must not be negative"),
         ({"initializer": 3}, TypeError, "initializer must be a callable"),
+        ({"thread_name_prefix": 16}, TypeError, "must be a string, not 16: the bound is max_pending="),
         ({"max_workers": "4"}, TypeError, "max_workers must be an integer, not '4'"),
         ({"max_workers": 2.5}, TypeError, "max_workers must be an integer, not 2.5"),
         ({"max_pending": "all"}, TypeError, "max_pending must be an integer, not 'all'"),

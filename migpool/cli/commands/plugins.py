@@ -113,12 +113,12 @@ def new_device(
     It migrates, passes [cyan]migpool conformance[/] under every threading model, and has
     its checks as tests.
 
-      [cyan]migpool new-device my-device && pip install -e ./my-device && migpool conformance my-device[/]
+      [cyan]migpool new-device my-device && pip install -e './my-device\\[test]' && migpool conformance my-device[/]
     """
     from migpool.conformance.skeleton import write_package
 
     made = write_package("device", name, into)
-    typer.echo(f"{made}: pip install --editable '{made}[test]', then migpool conformance {name}")
+    typer.echo(f"{made}: pip install -e '{made}[test]', then migpool conformance {name}")
 
 
 def new_model(
@@ -130,9 +130,9 @@ def new_model(
 
     It migrates, passes [cyan]migpool conformance --model[/], and has its checks as tests.
 
-      [cyan]migpool new-model my-model && pip install -e ./my-model && migpool conformance --model my-model[/]
+      [cyan]migpool new-model my-model && pip install -e './my-model\\[test]' && migpool conformance --model my-model[/]
     """
     from migpool.conformance.skeleton import write_package
 
     made = write_package("scheduler", name, into)
-    typer.echo(f"{made}: pip install --editable '{made}[test]', then migpool conformance --model {name}")
+    typer.echo(f"{made}: pip install -e '{made}[test]', then migpool conformance --model {name}")

@@ -35,7 +35,7 @@ def scenario_from(sources: Sequence[Path]) -> str:
     if len(recordings) > 1 or len(logs) > 2:
         raise UsageError("one migration at a time: give two trace logs, a recording, or these three")
     if len(logs) == 1:
-        raise UsageError(f"{logs[0]} is one side's log: give the other's, too, since a scenario needs what both took")
+        raise UsageError(f"{logs[0]}: give both sides' logs, since a scenario needs what both took, or a recording")
     if logs:
         machine = measured(explain(*logs))
         if recordings:

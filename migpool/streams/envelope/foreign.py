@@ -24,6 +24,8 @@ _KNOWN: Final[tuple[tuple[bytes, str], ...]] = (
     (rb"\s*[{\[]", "JSON: a description of state or a dump of one is compared with: migpool vmsd diff A B"),
     (rb"\s*<", "XML, and no stream: of a libvirt save image only the description?"),
     (rb"\x89HDF|\x89PNG|\xff\xd8\xff", "a picture or a data file"),
+    (rb"\d+@\d+\.\d+:[a-z]|\d{4}-\d\d-\d\dT[\d:.]+Z ", "a log, not a stream: where the downtime went say "
+                                                       "QEMU's traces to migpool explain SOURCE DESTINATION"),
 )  # fmt: skip
 _PATTERNS: Final = tuple((re.compile(pattern), name) for pattern, name in _KNOWN)
 _STREAM: Final = re.compile(rb"QEVM\x00\x00\x00\x03[\x01\x04\x07\x08]")

@@ -122,6 +122,8 @@ def test_an_offset_is_taken_as_it_is_given(tmp_path: Path) -> None:
         (b"\x16\x03\x01\x02\0" + bytes(600), "a TLS connection (16 03)"),
         (b"QCPR\0\0\0\1", "CPR's own state (QCPR)"),
         (b"\x7fELF\2\1\1" + bytes(100), "an ELF file"),
+        (b"22734@1796031797.857546:migration_bitmap_sync_start \n", "a log"),
+        (b"2026-11-30T12:00:00.123456Z qemu-system-x86_64: \n", "a log"),
         (b'{"devices": []}', "JSON: a description of state"),
         (b"PK\3\4" + bytes(100), "a zip archive"),
         (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
