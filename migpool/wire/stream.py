@@ -70,9 +70,11 @@ from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 FILE_MAGIC: Final = b"QEVM"
 FILE_VERSION: Final = 3
 MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)
+"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
+POSTCOPY_RESUMED: Final = bytes((COMMAND,)) + int(CommandKind.RECV_BITMAP).to_bytes(2, "big")
+"""How a main channel begins on which a postcopy goes on after a break: the source asks what has come before it."""
 TLS_HANDSHAKE: Final = b"\x16\x03"
 """How a connection begins that uses TLS (RFC 8446, 5.1)."""
-"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
 EOF: Final = 0x00
 VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
