@@ -2,7 +2,7 @@
 
 ``python -m tests.streams.inspect.many_damages CAPTURE ... [--count 5000] [--seed 1]``
 
-A CAPTURE is a stream in a file, plain or compressed by gzip, or the directory of a recording, or a tar file of one or
+A CAPTURE is a stream in a file, plain or packed by gzip or xz, or the directory of a recording, or a tar file of one or
 the other. Half of the inputs are cut somewhere, and half have one to four bytes changed; four in five are a file, the
 others come on the other ways in. One in 50 goes through the whole command line, the others call the command's
 function. The same seed makes the same inputs. What the command does wrong is printed with its
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import lzma
 import random
 import shutil
 import sys
@@ -56,7 +57,8 @@ def captures(paths: Sequence[Path], folder: Path) -> Iterator[tuple[str, bytes |
             yield from captures([*indices, *files], folder / f"in{number}")
         else:
             data = path.read_bytes()
-            data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+            for magic, unpack in ((b"\x1f\x8b", gzip.decompress), (b"\xfd7zXZ", lzma.decompress)):
+                data = unpack(data) if data.startswith(magic) else data
             if data.startswith(b"QEVM"):
                 yield str(path), data
 
