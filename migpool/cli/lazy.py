@@ -41,6 +41,10 @@ class LazyGroup(TyperGroup):
         """Every command's target by its name; a package's takes no name that is taken."""
         return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | self.targets
 
+    def _target(self, name: str) -> str | None:
+        """A command's target. For one of migpool's own no other package is looked at, of which there can be many."""
+        return self.targets.get(name) or self._all.get(name)
+
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """The names, migpool's own first, in their order."""
         del ctx
@@ -49,14 +53,14 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
         """The command, imported; while they are only listed, its name and what it is for."""
         del ctx
-        target = self._all.get(cmd_name)
+        target = self._target(cmd_name)
         if target is None:
             return None
         return TyperCommand(cmd_name, help=_summary(target)) if self._listing else _imported(cmd_name, target)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called. Of one that is none, the parser would know nothing near: it knows no names."""
-        if args and args[0] not in self._all and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if args and self._target(args[0]) is None and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = ", ".join(f"{name!r}" for name in get_close_matches(args[0], self._all))
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near}?" if near else ""))
         return super().resolve_command(ctx, args)

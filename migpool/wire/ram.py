@@ -108,6 +108,25 @@ class RamPages:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedPages:
+    """Consecutive pages of one block that were only counted.
+
+    Arguments:
+        block: the block's name.
+        page_size: bytes of a page.
+        normal: how many are there with their contents.
+        zero: how many are zeros.
+        offset: where in the channel the first one's word began.
+    """
+
+    block: str
+    page_size: int
+    normal: int
+    zero: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MultifdFlush:
     """Every multifd channel has a SYNC here."""
 
@@ -127,7 +146,7 @@ class RamSectionEnd:
     offset: int = 0
 
 
-RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | RamPacked | MultifdFlush | RamSectionEnd
+RamEvent: TypeAlias = RamSection | RamBlocks | RamPages | CountedPages | RamPacked | MultifdFlush | RamSectionEnd
 
 
 def block_list(blocks: Sequence[RamBlock]) -> bytes:

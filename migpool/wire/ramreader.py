@@ -18,6 +18,7 @@ from operator import or_
 from typing import Final
 
 from migpool.errors import ProtocolError
+from migpool.wire.pageruns import count_pages
 from migpool.wire.pagesize import FLAGS_UNSURE, SMALLEST, candidates, fits, needed
 from migpool.wire.ram import (
     CONTINUE,
@@ -29,6 +30,7 @@ from migpool.wire.ram import (
     RAM_VERSION,
     ZERO,
     ZERO_PAGE,
+    CountedPages,
     MultifdFlush,
     RamBlock,
     RamBlocks,
@@ -73,10 +75,11 @@ class RamReader:
 
     Attributes:
         host_pages: the sizes of the pages of the source's memory, as POSTCOPY_ADVISE gives them: one bit each.
+        counts: nobody asks for the pages' contents and addresses: they are only counted, as many as follow one another.
     """
 
-    __slots__ = ("_batch", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask", "_multiples",
-                 "_page_size", "_run", "_sure", "host_pages")  # fmt: skip
+    __slots__ = ("_batch", "_between", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask",
+                 "_multiples", "_page_size", "_passed", "_run", "_sure", "counts", "host_pages")  # fmt: skip
 
     def __init__(
         self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False, sure: bool = True
@@ -84,6 +87,9 @@ class RamReader:
         self._footers = footers
         self._mapped = mapped
         self.host_pages = 0
+        self.counts = False
+        self._between = False
+        self._passed = 0
         self._page_size = page_size
         self._sure = sure
         self._mask = page_size - 1 if sure else FLAGS_UNSURE
@@ -125,7 +131,8 @@ class RamReader:
                 yield from self._settle(unread, word)
             flags = word & self._mask
             if flags in _PAGE_KINDS:
-                yield (yield from self._pages(unread, flags))
+                pages = self._counted if self.counts and self._sure else self._pages
+                yield (yield from pages(unread, flags))
             elif (packing := flags & ~CONTINUE) in PACKED:
                 named = not flags & CONTINUE
                 where = word - flags, self._block
@@ -255,6 +262,44 @@ class RamReader:
         if not self._sure:
             self._multiples = reduce(or_, addresses, self._multiples)
         return RamPages(self._block, named, self._page_size, tuple(addresses), tuple(positions), data, offset)
+
+    def _counted(self, unread: Unread, flags: int) -> Steps[CountedPages]:
+        """Count pages from the word of the first one on, up to what is none, or wrong."""
+        normal = zero = 0
+        offset = unread.offset
+        if not flags & CONTINUE:
+            unread.skip((yield from self._named_page(unread, flags, [], [])))
+            normal, zero = (1, 0) if flags & PAGE else (0, 1)
+        elif not self._block:
+            raise ProtocolError(offset, "RAM page", "the name of a block before the first CONTINUE")
+        while True:
+            self._between = True
+            whole = yield from self._whole_page(unread, bool(normal or zero))
+            self._between = False
+            normal, self._passed = normal + self._passed, 0
+            if not whole:
+                break
+            view = unread.first()
+            size, more, zeros = count_pages(view, self._page_size, self._end)
+            if not size:
+                if not (normal or zero):
+                    (word,) = _U64.unpack_from(view)
+                    self._check(word & ~self._mask, word & self._mask, view[_WORD], unread.offset)
+                break
+            unread.skip(size)
+            normal, zero = normal + more, zero + zeros
+        return CountedPages(self._block, self._page_size, normal, zero, offset)
+
+    def between_pages(self) -> tuple[int, int] | None:
+        """Bytes of a page and the used length of the block, where the next page of a block may begin and none has come.
+
+        Then pages with their contents that continue those before may be passed over, whoever has looked at them.
+        """
+        return (self._page_size, self._end) if self._between else None
+
+    def pass_pages(self, count: int) -> None:
+        """Count pages that were passed over."""
+        self._passed += count
 
     def _named_page(self, unread: Unread, flags: int, addresses: list[int], positions: list[int]) -> Steps[int]:
         """Read a page that names its block; leave it in the unread, in one piece, and return its length there."""

@@ -47,7 +47,7 @@ from migpool.wire.configuration import (
     read_configuration,
 )
 from migpool.wire.multifd import MAGIC
-from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
+from migpool.wire.ram import CountedPages, MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramreader import RamReader
 from migpool.wire.records import Passed, Record, pass_records, payload_of, read_records
@@ -70,9 +70,11 @@ from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 FILE_MAGIC: Final = b"QEVM"
 FILE_VERSION: Final = 3
 MAIN_MAGIC_SIZE: Final = len(FILE_MAGIC)
+"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
+POSTCOPY_RESUMED: Final = bytes((COMMAND,)) + int(CommandKind.RECV_BITMAP).to_bytes(2, "big")
+"""How a main channel begins on which a postcopy goes on after a break: the source asks what has come before it."""
 TLS_HANDSHAKE: Final = b"\x16\x03"
 """How a connection begins that uses TLS (RFC 8446, 5.1)."""
-"""How many bytes :func:`begins_main_channel` looks at. They belong to the channel and must be fed to its reader."""
 EOF: Final = 0x00
 VMDESC: Final = 0x06
 VMDESC_HEAD: Final = struct.Struct(">BI")
@@ -174,6 +176,7 @@ StreamEvent: TypeAlias = (
     | RamSection
     | RamBlocks
     | RamPages
+    | CountedPages
     | RamPacked
     | MultifdFlush
     | RamSectionEnd
@@ -224,6 +227,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._older = older
         self._stored = stored
         self._colo = False
+        self._counts = False
         self._page_size = page_size
         self._footers = Footers(None if older else True)
         self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers, sure=page_size is not None)
@@ -233,6 +237,28 @@ class StreamReader(PushReader[StreamEvent]):
     def footers(self) -> bool | None:
         """Whether sections have footers; None: not known yet."""
         return self._footers.present
+
+    def count_pages(self) -> None:
+        """From here on, only count pages of RAM whose size is known: nobody asks for more of them."""
+        self._ram.counts = self._counts = True
+
+    def between_pages(self) -> tuple[int, int] | None:
+        """Bytes of a page and the used length of the block, where it waits between two pages that are only counted.
+
+        :meth:`pass_pages` may then pass over pages that follow.
+        """
+        return self._ram.between_pages()
+
+    def pass_pages(self, count: int, size: int) -> None:
+        """Count pages that will not be fed.
+
+        Arguments:
+            count: how many pages there are, each with its contents, one behind the other and in the block.
+            size: how many bytes of the channel they have; those that were fed already are dropped.
+        """
+        self._ram.pass_pages(count)
+        self._unread.leap(size)
+        self._need = Need(0, self._need.item)  # what it waited for is behind it
 
     @property
     def known(self) -> Mapping[int, SectionHead]:
@@ -303,6 +329,7 @@ class StreamReader(PushReader[StreamEvent]):
         page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
         sure = config.page_bits is not None or self._page_size is not None
         self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped, sure=sure)
+        self._ram.counts = self._counts
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
@@ -414,5 +441,5 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
-        case Checkpoints() | PassedSection():
+        case Checkpoints() | PassedSection() | CountedPages():
             raise ValueError("what was passed over cannot be written again")

@@ -105,6 +105,11 @@ class Unread:
             count -= len(first)
             self._pieces.popleft()
 
+    def leap(self, count: int) -> None:
+        """Go on ``count`` bytes behind the next one: those that wait of them are dropped, the others will not come."""
+        self.offset += count - self.available
+        self.skip(self.available)
+
     def first(self) -> memoryview:
         """What waits in the first piece alone; empty if nothing waits."""
         return self._pieces[0] if self._pieces else memoryview(b"")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -44,7 +45,7 @@ def on_terminal(columns: int, *arguments: str) -> Ended:
     return Ended(process.wait(LIMIT), shown.decode(), "")
 
 
-def fed(stream: bytes, *arguments: str) -> Ended:
+def fed(stream: bytes, *arguments: str, run: Callable[..., Ended] = here) -> Ended:
     """Run a command in this process, with ``stream`` coming through a pipe on its standard input."""
     reading, writing = os.pipe()
     writer = threading.Thread(target=_write, args=(writing, stream))
@@ -52,7 +53,7 @@ def fed(stream: bytes, *arguments: str) -> Ended:
     try:
         with open(reading) as pipe, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123 -- it is open already
             patch.setattr(sys, "stdin", pipe)
-            return here(*arguments)
+            return run(*arguments)
     finally:
         writer.join(LIMIT)
 

@@ -50,9 +50,10 @@ def record(
 
     from migpool.cli.invocation import Interrupt
     from migpool.cli.logs import announce, configure
-    from migpool.streams.record.index import Connection
+    from migpool.streams.record.index import Connection, beginning
     from migpool.streams.record.recorder import Recorder, RecorderLimits
     from migpool.transport.address import Address
+    from migpool.wire.stream import POSTCOPY_RESUMED
 
     def opened(connection: Connection) -> None:
         log.info("connection", number=connection.number, role=connection.name, uuid=connection.uuid)
@@ -84,7 +85,10 @@ def record(
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)
     if index.main is None:
-        what += "; they are TLS (16 03), and cannot be read: record without tls-creds to inspect or replay"
+        if any(beginning(directory, one).startswith(POSTCOPY_RESUMED) for one in index.connections):
+            what += "; a postcopy went on on them after a break, which cannot be replayed"
+        else:
+            what += "; they are TLS (16 03), and cannot be read: record without tls-creds to inspect or replay"
     say(f"{directory}: complete: {what}")
 
 

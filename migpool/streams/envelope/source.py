@@ -121,16 +121,34 @@ class FileSource(SeekableSource):
     Arguments:
         descriptor: of the open file, which stays the caller's.
         begin: its first byte that counts.
+
+    Attributes:
+        descriptor: of the file.
     """
 
     def __init__(self, descriptor: int, begin: int = 0) -> None:
         before = os.lseek(descriptor, 0, os.SEEK_CUR)
         super().__init__(begin, os.lseek(descriptor, 0, os.SEEK_END))
         os.lseek(descriptor, before, os.SEEK_SET)
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def at(self, place: int, size: int) -> bytes:
-        return os.pread(self._descriptor, size, place)
+        return os.pread(self.descriptor, size, place)
+
+    def leap(self, count: int) -> None:
+        """Pass over bytes that somebody else has looked at."""
+        self._at += count
+        self.position += count
+
+    @property
+    def place(self) -> int:
+        """Where in the file the next byte stands."""
+        return self._at - len(self._ahead)
+
+    @property
+    def end(self) -> int:
+        """Where the file ended when it was opened."""
+        return self._end
 
 
 class BytesSource(SeekableSource):

@@ -7,6 +7,7 @@ let go at once and the device sections behind them are kept until the descriptio
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,16 +15,21 @@ from migpool.errors import ProtocolError
 from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.foreign import foreign
 from migpool.streams.envelope.opening import Opened
-from migpool.streams.envelope.source import BytesSource, PipeSource
+from migpool.streams.envelope.source import PIECE, BytesSource, FileSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
+from migpool.streams.inspect.mapping_process import WORTH, MappingProcess, can_fork
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
+from migpool.wire.pageruns import WORD
 from migpool.wire.stream import StreamEvent, StreamReader, header
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
 
 _BATCH: Final = 1024
+_SHORT: Final = 16 << 10
+"""How much of a file is read behind a long run of pages that was passed over."""
+_LONG_RUN: Final = 64
 FILE_HEADER: Final = header()
 MULTIFD_MAGIC: Final = bytes.fromhex("11223344")
 _CHANNEL: Final = "this begins as a multifd channel does: inspect the main channel's file, or the whole recording"
@@ -76,7 +82,8 @@ class Inspection:
         return self._items
 
     def summary(self) -> StreamSummary:
-        """What is in the stream; what has not been walked yet is walked now."""
+        """What is in the stream; what has not been walked yet is walked now, and its pages are only counted."""
+        self._reader.count_pages()
         for _ in self._items:
             pass
         opened, error = self._opened, self._error
@@ -113,11 +120,34 @@ class Inspection:
 
     def _pieces(self) -> Iterator[bytes]:
         """What there is to read; why no more can be read is kept."""
+        source = self._opened.source
         try:
-            while piece := self._opened.source.read():
+            if isinstance(source, FileSource) and source.end - source.place >= WORTH and can_fork():
+                yield from self._between_runs(source)
+            while piece := source.read():
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))
+
+    def _between_runs(self, source: FileSource) -> Iterator[bytes]:
+        """What must be read of a file when long runs of pages, of which none follows another, are passed over."""
+        with contextlib.closing(MappingProcess(source.descriptor, source.end)) as process:
+            size = _SHORT
+            while piece := source.read(size):
+                yield piece
+                if (waiting := self._reader.between_pages()) is None:
+                    continue
+                page_size, used = waiting
+                pending = self._reader.pending
+                count = process.count(source.place - pending, page_size, used)
+                if count is None:
+                    return
+                if count:
+                    passed = count * (WORD + page_size)
+                    self._reader.pass_pages(count, passed)
+                    source.leap(passed - pending)
+                    self._size += passed - pending
+                size = _SHORT if count >= _LONG_RUN else min(2 * size, PIECE)
 
     def _taken(self) -> Iterator[StreamEvent]:
         try:

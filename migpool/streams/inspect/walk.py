@@ -83,6 +83,11 @@ class StreamWalk:
                 block.zero += zero
                 block.normal += len(event.positions) - zero
                 found.page_size = event.page_size
+            case ram.CountedPages(name):
+                block = self._blocks[name]
+                block.normal += event.normal
+                block.zero += event.zero
+                found.page_size = event.page_size
             case RamPacked(name, form=form):
                 block = self._blocks[name]
                 block.xbzrle += form == "xbzrle"

@@ -19,7 +19,7 @@ from typing import Final
 from migpool.transport.accept import HESITATION, SILENT, Notes
 from migpool.transport.connections import MOST, TLS_HANDSHAKE
 from migpool.wire.multifd import MAGIC
-from migpool.wire.stream import FILE_MAGIC
+from migpool.wire.stream import FILE_MAGIC, POSTCOPY_RESUMED
 
 _ALONE: Final = 0.2
 """Seconds that a silent connection is left alone, since who only looks whether somebody listens closes it by then."""
@@ -36,13 +36,20 @@ class Begins(Enum):
     MAIN = auto()
     MULTIFD = auto()
     TLS = auto()
+    RESUMED = auto()
+    """A postcopy goes on, after a break, on a new main channel."""
     SILENT = auto()
     """Nothing has been said on it, or pages of a postcopy."""
     PARTLY = auto()
     """Too little has been said yet."""
 
 
-_BEGINNINGS: Final = {FILE_MAGIC: Begins.MAIN, _MULTIFD_MAGIC: Begins.MULTIFD, TLS_HANDSHAKE: Begins.TLS}
+_BEGINNINGS: Final = {
+    FILE_MAGIC: Begins.MAIN,
+    _MULTIFD_MAGIC: Begins.MULTIFD,
+    TLS_HANDSHAKE: Begins.TLS,
+    POSTCOPY_RESUMED: Begins.RESUMED,
+}
 
 
 class Doorway:

@@ -33,18 +33,16 @@ from migpool.streams.record.explanation import (
     Explanation,
     Switchover,
 )
-from migpool.streams.record.index import Connection, Index, Role, Times, load
+from migpool.streams.record.index import Connection, Index, Role, Times, beginning, load
 from migpool.streams.record.over_multifd import config_version
 from migpool.wire import returnpath
 from migpool.wire.devicestate import CONFIG_VERSION_SIZE
 from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, GrantMessage, Shut
+from migpool.wire.stream import POSTCOPY_RESUMED
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
-_FIRST: Final = 512
 _TLS: Final = b"\x16\x03"
-_RESUMED: Final = b"\x08"
-"""With a command begins what is sent on a new connection after a break."""
 PACKETS: Final = 1000
 
 
@@ -80,6 +78,7 @@ class _Explaining:
         self._devices: dict[DeviceKey, DeviceUse] = {}
         self._packets: list[DevicePacket] = []
         self._iterable = frozenset(self._summary.iterable)
+        self._resumed = any(beginning(directory, one).startswith(POSTCOPY_RESUMED) for one in index.connections)
 
     def explanation(self) -> Explanation:
         index, summary = self._index, self._summary
@@ -151,17 +150,16 @@ class _Explaining:
 
     def _note_other(self, one: Connection, use: ChannelUse) -> None:
         """Note what a connection is that is neither a main channel nor a multifd channel."""
-        first = b""
-        if one.source.recorded:
-            with (self._directory / one.source.file).open("rb") as file:
-                first = file.read(_FIRST)
-        if self._summary.postcopy and first.startswith(_RESUMED):
+        first = beginning(self._directory, one)
+        if first.startswith(POSTCOPY_RESUMED):
             use.name = "main channel, resumed"
             use.trouble = "the postcopy was resumed here after a break; what came since then is not explained"
         elif self._summary.postcopy and not first.startswith(_TLS):
             use.name = "preempt channel"
             if first:
                 use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)
+        elif self._resumed and not first.startswith(_TLS):
+            use.name = "preempt channel, resumed"
         elif first:
             use.trouble = f"this is {foreign(first)}"
         else:

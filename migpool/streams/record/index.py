@@ -230,6 +230,14 @@ def load(directory: Path) -> Index:
     return index
 
 
+def beginning(directory: Path, one: Connection, size: int = 512) -> bytes:
+    """The first bytes that the source sent on a connection; none if nothing of it was recorded."""
+    if not one.source.recorded:
+        return b""
+    with (directory / one.source.file).open("rb") as file:
+        return file.read(size)
+
+
 def main_channel(directory: Path) -> Path:
     """The file of a recording's main channel.
 

@@ -33,7 +33,7 @@ from migpool.transport.connections import TLS_HANDSHAKE
 from migpool.transport.sockets import shut
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
-from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel
+from migpool.wire.stream import MAIN_MAGIC_SIZE, POSTCOPY_RESUMED, begins_main_channel
 
 TICK: Final = 0.25
 """Seconds after which a wait on a socket looks whether it should go on."""
@@ -174,9 +174,14 @@ class Passage:
         return self._head[: len(TLS_HANDSHAKE)] == TLS_HANDSHAKE
 
     @property
+    def resumed(self) -> bool:
+        """Whether a postcopy goes on on it after a break."""
+        return self._head.startswith(POSTCOPY_RESUMED)
+
+    @property
     def postcopy(self) -> bool:
         """Whether it is a main channel whose source has said by now that it may finish by postcopy."""
-        return self._known.role is Role.MAIN and _ADVISE in self._head
+        return self.resumed or (self._known.role is Role.MAIN and _ADVISE in self._head)
 
     @property
     def connection(self) -> Connection:

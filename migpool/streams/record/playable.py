@@ -16,9 +16,10 @@ from pathlib import Path
 
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.record.channels import DeviceKey, MainSummary, answers, packets, pages_beside, summarise
-from migpool.streams.record.index import Connection, Index, Role, load
+from migpool.streams.record.index import Connection, Index, Role, beginning, load
 from migpool.transport.connections import TLS_HANDSHAKE
 from migpool.wire.returnpath import Shut, SwitchoverAck
+from migpool.wire.stream import POSTCOPY_RESUMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,13 @@ def playable(directory: Path, channels: int | None) -> Playable:
     index = load(directory)
     others = [one for one in index.connections if one.role is Role.UNKNOWN]
     for one in others:
-        if _first(directory, one).startswith(TLS_HANDSHAKE):
+        first = beginning(directory, one)
+        if first.startswith(POSTCOPY_RESUMED):
+            raise UsageError(
+                f"{directory}: on {one.name} a postcopy was resumed after a break, for the destination alone that had "
+                "what came before it: no other one can take it"
+            )
+        if first.startswith(TLS_HANDSHAKE):
             raise UsageError(
                 f"{directory}: {one.name} is TLS (16 03), which was agreed on for that once and cannot be played to "
                 "another destination: record without tls-creds"
@@ -119,13 +126,6 @@ def playable(directory: Path, channels: int | None) -> Playable:
     acknowledged = any(isinstance(message, SwitchoverAck) for message in said)
     preempt = _preempt(directory, others, summary, succeeded=shut == 0)
     return Playable(directory, index, main, summary, plans, preempt, acknowledged, shut is not None)
-
-
-def _first(directory: Path, one: Connection) -> bytes:
-    if not one.source.recorded:
-        return b""
-    with (directory / one.source.file).open("rb") as file:
-        return file.read(len(TLS_HANDSHAKE))
 
 
 def _main(directory: Path, index: Index) -> Connection:

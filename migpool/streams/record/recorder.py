@@ -181,7 +181,7 @@ class Recorder:
     def _over(self) -> bool:
         if not self._passages or not all(passage.over for passage in self._passages):
             return bool(self._reason) and not self._passages
-        main = any(passage.connection.role is Role.MAIN or passage.tls for passage in self._passages)
+        main = any(one.connection.role is Role.MAIN or one.tls or one.resumed for one in self._passages)
         return main or bool(self._reason)
 
     def _belongs(self, begins: Begins) -> bool:

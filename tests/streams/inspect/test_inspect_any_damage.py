@@ -1,16 +1,12 @@
 """Cut or damaged anywhere, on every way in: shown as far as it goes, with one line about why, by the command itself.
 
-``MIGPOOL_DAMAGES`` is how often on each of the five ways, cut and damaged, and draws new ones: 3000 make 5,000 of each
-of the six captures.
+Thousands of inputs of every capture: ``many_damages.py``.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import lzma
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migpool.streams.inspect.reading import inspect_bytes
 from migpool.streams.record.index import Role
-from tests.support.commandline import Ended, here
-from tests.support.inspect_command import fed
+from tests.support.damaged_streams import WAYS, as_file, by_command, check_cut, named, names_within, walked
 from tests.support.made_recordings import Made, recording
 from tests.support.other_streams import RICH, other
 from tests.support.thinned import FEWER
@@ -36,73 +30,14 @@ CAPTURES = {
 }
 
 
-def as_file(folder: Path, stream: bytes, *arguments: str) -> Ended:
-    (folder / "stream").write_bytes(stream)
-    return here("inspect", str(folder / "stream"), *arguments)
-
-
-def as_gzip(folder: Path, stream: bytes, *arguments: str) -> Ended:
-    return as_file(folder, gzip.compress(stream, 1), *arguments)
-
-
-def as_image(folder: Path, stream: bytes, *arguments: str) -> Ended:
-    xml = b"<domain/>\0"
-    numbers = (2, len(xml), 1, 3, 0)
-    head = b"LibvirtQemudSave" + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(56)
-    return as_file(folder, head + xml + lzma.compress(stream, preset=0), *arguments)
-
-
-def as_pipe(folder: Path, stream: bytes, *arguments: str) -> Ended:
-    del folder
-    return fed(stream, "inspect", "-", *arguments)
-
-
-def as_named_pipe(folder: Path, stream: bytes, *arguments: str) -> Ended:
-    fifo = folder / "fifo"
-    if not fifo.exists():
-        os.mkfifo(fifo)
-    writer = threading.Thread(target=fifo.write_bytes, args=(stream,))
-    writer.start()
-    try:
-        return here("inspect", str(fifo), *arguments)
-    finally:
-        writer.join(10)
-
-
-WAYS = {way.__name__: way for way in (as_file, as_gzip, as_image, as_pipe, as_named_pipe)}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
-def walked(ended: Ended) -> dict[str, object]:
-    """The document that was printed, once the command has ended as it must."""
-    assert ended.code in (0, 1), ended
-    assert "should not have happened" not in ended.err
-    document: dict[str, object] = json.loads(ended.out)
-    if ended.code:
-        assert ended.err.startswith("migpool: ")
-        assert ended.err.count("\n") == 1
-        assert document["problem"] is not None
-    else:
-        assert (ended.err, document["problem"]) == ("", None)
-    return document
-
-
-def named(document: dict[str, object]) -> list[tuple[object, object]]:
-    sections = document["sections"]
-    assert isinstance(sections, list)
-    return [(section["kind"], section["idstr"]) for section in sections]
-
-
-WHOLE = {name: [(one.kind, one.idstr) for one in inspect_bytes(data).sections] for name, data in CAPTURES.items()}
+WHOLE = {name: names_within(data) for name, data in CAPTURES.items()}
 relaxed = settings(FEWER, suppress_health_check=[HealthCheck.function_scoped_fixture])
-DAMAGES = os.environ.get("MIGPOOL_DAMAGES")
-each_way = settings(
-    relaxed, max_examples=int(DAMAGES or relaxed.max_examples // 2), derandomize=relaxed.derandomize and not DAMAGES
-)
+each_way = settings(relaxed, max_examples=relaxed.max_examples // 2)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -110,12 +45,10 @@ each_way = settings(
 @given(st.sampled_from(sorted(CAPTURES)), st.floats(0, 1, exclude_max=True))
 def test_a_stream_that_was_cut_is_shown_up_to_there(folder: Path, way: str, name: str, where: float) -> None:
     stream = CAPTURES[name]
-    cut = stream[: 1 + int(where * (len(stream) - 1))]
-    document = walked(WAYS[way](folder, cut, "--json"))
-    found = named(document)
-    assert found == WHOLE[name][: len(found)]
-    assert found == named(walked(as_file(folder, cut, "--json"))), "another way in showed another part of it"
-    assert document["size"] == len(cut)
+    size = 1 + int(where * (len(stream) - 1))
+    found = named(check_cut(by_command, folder, way, stream, WHOLE[name], size))
+    by_file = as_file(by_command, folder, stream[:size], "--json")
+    assert found == named(walked(by_file)), "another way in showed another part of it"
 
 
 damages = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4)
@@ -131,7 +64,7 @@ def test_a_damaged_stream_is_shown_up_to_there(
     for where, change in changes:
         stream[int(where * len(stream))] ^= change
     if stream.startswith(b"QEVM"):
-        walked(WAYS[way](folder, bytes(stream), "--json", *(["--device", "*"] if devices else [])))
+        walked(WAYS[way](by_command, folder, bytes(stream), "--json", *(["--device", "*"] if devices else [])))
 
 
 @relaxed
@@ -143,7 +76,7 @@ def test_a_damaged_recording_is_explained_as_far_as_it_goes(
     at = int(where * len(stream))
     for data in (stream[: at + 1], stream[:at] + bytes((value,)) + stream[at + 1 :]):
         made = recording(tmp_path_factory.mktemp("r") / "r", [Made(Role.MAIN, None, [(1, bytes(data))])], complete=True)
-        ended = here("inspect", str(made))
+        ended = by_command(str(made))
         assert ended.code in (0, 1)
         assert "main channel" in ended.out
         assert "should not have happened" not in ended.err
@@ -156,7 +89,7 @@ def test_compressed_data_that_were_cut_give_all_that_came_before(
     folder: Path, how: Callable[[bytes], bytes], where: float
 ) -> None:
     packed = how(CAPTURES["microvm"])
-    ended = as_file(folder, packed[: 1 + int(where * (len(packed) - 1))], "--json")
+    ended = as_file(by_command, folder, packed[: 1 + int(where * (len(packed) - 1))], "--json")
     assert "should not have happened" not in ended.err
     if ended.code == 2:  # nothing comes of so little
         assert "cannot be decompressed" in ended.err

@@ -22,8 +22,10 @@ from migpool.core.threads import ThreadGroup
 from migpool.errors import UsageError
 from migpool.migration.states import State
 from migpool.streams.record import recorder as recorder_module
+from migpool.streams.record.explain import explain
 from migpool.streams.record.index import Ended, Role, Times, load
 from migpool.streams.record.passage import Passage
+from migpool.streams.record.playable import playable
 from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command
@@ -282,6 +284,30 @@ def test_tls_passes_and_is_a_whole_recording(tmp_path: Path) -> None:
     assert index.complete, index.reason
     assert [one.role for one in index.connections] == [Role.UNKNOWN]
     assert (tmp_path / "recording" / index.connections[0].source.file).read_bytes() == hello
+
+
+def test_a_postcopy_that_goes_on_after_a_break_passes_with_its_preempt_channel(tmp_path: Path) -> None:
+    """Its main channel begins with a command, as nothing of a migration does before."""
+    resumed = command(Command(CommandKind.RECV_BITMAP, b"\x06pc.ram"))
+    with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        main = stack.enter_context(dial(between.address, resumed))
+        main_there = stack.enter_context(accept(door))
+        assert read(main_there, len(resumed)) == resumed
+        preempt = stack.enter_context(dial(between.address))
+        there = stack.enter_context(accept(door))
+        for one in (main, preempt):
+            one.shutdown(socket.SHUT_WR)
+        assert read_all(there) == read_all(main_there) == b""
+        there.close()
+        main_there.close()
+        index = between.index()
+    assert index.complete, index.reason
+    channels = explain(tmp_path / "recording").channels
+    assert [one.name for one in channels] == ["main channel, resumed", "preempt channel, resumed"]
+    assert "after a break" in channels[0].trouble
+    with pytest.raises(UsageError, match="resumed after a break"):
+        playable(tmp_path / "recording", None)
 
 
 def test_a_preempt_channel_is_opened_before_anything_is_said_on_it(tmp_path: Path) -> None:
