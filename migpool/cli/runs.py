@@ -15,7 +15,8 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.cli.options import Tuning, too_long
 from migpool.cli.output import REPORT, STDOUT, check_writable, reported, write_all
