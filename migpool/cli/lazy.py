@@ -49,14 +49,16 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
         """The command, imported; while they are only listed, its name and what it is for."""
         del ctx
-        target = self._all.get(cmd_name)
+        # What packages add is looked for where it is needed: that takes longer than all else before a command begins.
+        target = self.targets.get(cmd_name) or self._all.get(cmd_name)
         if target is None:
             return None
         return TyperCommand(cmd_name, help=_summary(target)) if self._listing else _imported(cmd_name, target)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called. Of one that is none, the parser would know nothing near: it knows no names."""
-        if args and args[0] not in self._all and not args[0].startswith("-") and not ctx.resilient_parsing:
+        known = not args or args[0] in self.targets or args[0].startswith("-") or ctx.resilient_parsing
+        if not known and args[0] not in self._all:
             near = ", ".join(f"{name!r}" for name in get_close_matches(args[0], self._all))
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near}?" if near else ""))
         return super().resolve_command(ctx, args)
