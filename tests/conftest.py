@@ -184,6 +184,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 @pytest.fixture(scope="session", autouse=True)
 def forkserver() -> Iterator[Forkserver]:
     """Have commands be forked from a process that is there once for all tests."""
+    # Where tests are only handed out, nothing of migpool need be imported.
+    from tests.support.amounts import touch_fewer_pages
+
+    touch_fewer_pages()
     server = Forkserver()
     yield server
     server.close()

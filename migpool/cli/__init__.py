@@ -17,7 +17,7 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """The entry point of ``migpool``: run a command and end with its exit code.
 
-    What the codes mean stands at :class:`migpool.cli.invocation.ExitCode`.
+    What the codes mean stands at :class:`migpool.cli.exit_code.ExitCode`.
     """
     try:
         code = _run()
@@ -31,7 +31,9 @@ def _run() -> int | str | None:
 
     open_standard_streams()
     from migpool.cli.app import app
-    from migpool.cli.invocation import Invocation, explain, unwind_on_sigterm
+    from migpool.cli.exit_code import explain
+    from migpool.cli.interrupt import unwind_on_sigterm
+    from migpool.cli.invocation import Invocation
 
     unwind_on_sigterm()
     invocation = Invocation()

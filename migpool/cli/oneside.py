@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
 from migpool.cli.logs import announce, configure
 from migpool.cli.options import Tuning
 from migpool.cli.output import STDOUT, check_writable, complain, say, write_all

@@ -15,7 +15,8 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
-from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
 from migpool.cli.logs import configure
 from migpool.cli.options import Tuning, too_long
 from migpool.cli.output import REPORT, STDOUT, check_writable, reported, write_all
@@ -26,7 +27,7 @@ from migpool.lab.report.page.document import document
 from migpool.lab.report.summary import limit_line
 from migpool.lab.report.table import console_for, device_table, picture, render, run_line
 from migpool.lab.report.time_line import switchover
-from migpool.lab.run.processes import Observed
+from migpool.lab.run.process_pair import Observed
 from migpool.lab.run.result import LabResult
 from migpool.scenario.model_names import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario

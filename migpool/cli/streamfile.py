@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Interrupt, Invocation
+from migpool.cli.interrupt import Interrupt
+from migpool.cli.invocation import Invocation
 from migpool.cli.output import check_writable, complain, noting, say
 from migpool.errors import Cancelled, UsageError
 from migpool.units import count_of

@@ -15,7 +15,8 @@ from threading import Lock
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.device_calls import of
-from migpool.core.interpreter import Handlers, Interpreter
+from migpool.core.handlers import Handlers
+from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
 from migpool.core.own_effects import Quiesce, Start, Stop, Wake
 from migpool.core.trace import Tracer

@@ -22,7 +22,7 @@ from migpool.experiments.form import Comparison, Experiment, Measure, Variant
 from migpool.experiments.qemu_pair import DevicesTable, MachineTable, loads_ms, migrate_qemu
 from migpool.experiments.verdict import compared, median_interval
 from migpool.lab.result_of_sides import run_result
-from migpool.lab.run.processes import ProcessPair
+from migpool.lab.run.process_pair import ProcessPair
 from migpool.lab.run.result import RunResult
 from migpool.scenario.schema import Scenario
 

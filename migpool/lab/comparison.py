@@ -22,7 +22,8 @@ from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.report.table import run_line
 from migpool.lab.result_of_sides import lab_result, run_result, with_bound
 from migpool.lab.run.long_calls import Told
-from migpool.lab.run.processes import Hosts, Observed, PairResult, ProcessPair
+from migpool.lab.run.pair_result import PairResult
+from migpool.lab.run.process_pair import Hosts, Observed, ProcessPair
 from migpool.lab.run.result import LabResult, LowerBound, RunResult, round_line
 from migpool.migration.states import State
 from migpool.scenario.schema import Scenario

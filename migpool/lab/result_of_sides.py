@@ -11,7 +11,7 @@ from migpool.lab.analysis.precopy_saving import precopy_saving
 from migpool.lab.report.chrome_trace import TracedRun
 from migpool.lab.run.link.use import LinkUse
 from migpool.lab.run.machine_facts import machine_facts
-from migpool.lab.run.processes import PairResult
+from migpool.lab.run.pair_result import PairResult
 from migpool.lab.run.result import (
     LabResult,
     LowerBound,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import EndParts, Loaded, NextChunk, NextPart
-from migpool.core.interpreter import Ready
+from migpool.core.handlers import Ready
 from migpool.core.machine import Slot
 from migpool.device import TaggedDevice
 from migpool.flow.parts import Parts

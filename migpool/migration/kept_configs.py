@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import KeepConfig, TakeConfig
-from migpool.core.interpreter import Handlers
+from migpool.core.handlers import Handlers
 from migpool.core.machine import Slot
 
 

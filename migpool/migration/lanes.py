@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from migpool.core import returned
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import EndLane, EndTurn, SavePart, Turn
-from migpool.core.interpreter import Handlers, Ready
+from migpool.core.handlers import Handlers, Ready
 from migpool.device import DeviceError, Part, TaggedDevice
 
 ENDED = -1

@@ -25,7 +25,7 @@ from migpool.core.buffers import BufferPool, Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.device_calls import of
 from migpool.core.effects import EndParts, LoadConfig, Loaded, LoadPart, NextPart, Wait, WriteState
-from migpool.core.interpreter import Caller, Handlers
+from migpool.core.handlers import Caller, Handlers
 from migpool.core.machine import Slot
 from migpool.core.own_effects import LoadIterated, LoadSetup
 from migpool.core.trace import Tracer, pack_span

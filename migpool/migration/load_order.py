@@ -10,7 +10,7 @@ import threading
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import AfterOthers, SayLoaded
-from migpool.core.interpreter import Handlers, Ready
+from migpool.core.handlers import Handlers, Ready
 
 
 class LoadOrder:

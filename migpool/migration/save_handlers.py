@@ -31,7 +31,7 @@ from migpool.core.effects import (
     SendPart,
     SendSection,
 )
-from migpool.core.interpreter import Handlers, Ready
+from migpool.core.handlers import Handlers, Ready
 from migpool.core.machine import Slot
 from migpool.core.own_effects import SaveSetup
 from migpool.errors import DeviceError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Wait
-from migpool.core.interpreter import Handlers
+from migpool.core.handlers import Handlers
 from migpool.core.machine import Slot
 from migpool.core.own_effects import AwaitSyncs, LoadPages
 from migpool.core.trace import Recorder, pack_span

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from traceback import extract_tb
 from typing import Final, Literal, TypeAlias, cast
 
@@ -53,15 +55,15 @@ class Plugin:
 
 def names(kind: Kind) -> list[str]:
     """The names of all plug-ins of a kind, sorted; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=_GROUPS[kind])})
+    return sorted({point.name for point in _announced(kind)})
 
 
 def describe() -> list[Plugin]:
     """Import every plug-in and say what it is, or why it cannot be used; sorted by kind and name."""
     return [
         _described(kind, point)
-        for kind, group in _GROUPS.items()
-        for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
+        for kind in _GROUPS
+        for point in sorted(_announced(kind), key=lambda point: (point.name, point.value))
     ]
 
 
@@ -99,7 +101,7 @@ def options_of(name: str) -> list[Options]:
 def _beside(name: str, attribute: str) -> tuple[str, object]:
     """The module of a device plug-in's function, and what has that name in it; ``None`` if nothing has."""
     load_device_plugin(name)
-    (module,) = {point.module for point in entry_points(group=_GROUPS["device"], name=name)}
+    (module,) = {point.module for point in _announced("device").select(name=name)}
     return module, getattr(sys.modules[module], attribute, None)
 
 
@@ -127,7 +129,7 @@ def outliner(name: str) -> Callable[[DeviceContext], list[Outline]]:
 
 def distribution(kind: Kind, name: str) -> str:
     """The package that announces a plug-in, with its version; empty if that is not known. Nothing is imported."""
-    found = next(iter(entry_points(group=_GROUPS[kind], name=name.partition(":")[0])), None)
+    found = next(iter(_announced(kind).select(name=name.partition(":")[0])), None)
     return f"{found.dist.name} {found.dist.version}" if found is not None and found.dist is not None else ""
 
 
@@ -191,8 +193,26 @@ def load_scheduler(name: str) -> type[Scheduler]:
     return cast("type[Scheduler]", _load("scheduler", name))
 
 
+def _announced(kind: Kind) -> EntryPoints:
+    """What is installed of a kind, read again only after something was: a list of claims names hundreds of models."""
+    return _read(kind, tuple((place, _changed(place)) for place in sys.path))
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns  # noqa: PTH116 -- pathlib takes several times as long
+    except OSError:
+        return 0
+
+
+@lru_cache(len(_GROUPS))
+def _read(kind: Kind, places: tuple[tuple[str, int], ...]) -> EntryPoints:
+    del places
+    return entry_points(group=_GROUPS[kind])
+
+
 def _load(kind: Kind, name: str) -> object:
-    points = sorted(entry_points(group=_GROUPS[kind], name=name), key=lambda point: point.value)
+    points = sorted(_announced(kind).select(name=name), key=lambda point: point.value)
     if not points:
         there = ", ".join(names(kind)) or "none"
         raise PluginError(f"there is no {_WORDS[kind]} {name!r}; there are: {there}")

@@ -43,7 +43,8 @@ from time import monotonic_ns, thread_time_ns
 from typing import TypeAlias
 
 from migpool.core.effects import READS, SENDS, WRITES, Brought, Effect, Locked, ReadState
-from migpool.core.interpreter import Job, Ready
+from migpool.core.handlers import Ready
+from migpool.core.interpreter import Job
 from migpool.core.machine import Slot
 from migpool.core.thread_state import ThreadState
 from migpool.schedulers.base import Scheduler, Setup, Staffing, default_workers

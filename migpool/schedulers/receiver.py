@@ -21,7 +21,8 @@ from queue import SimpleQueue
 from time import monotonic_ns
 
 from migpool.core.effects import Brought, Effect, Locked
-from migpool.core.interpreter import Job, Ready
+from migpool.core.handlers import Ready
+from migpool.core.interpreter import Job
 from migpool.schedulers.base import Scheduler, Setup, Staffing
 
 LEAVE_AFTER = 2_000_000

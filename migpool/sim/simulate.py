@@ -57,7 +57,7 @@ from migpool.core.effects import (
     Turn,
     WriteState,
 )
-from migpool.core.interpreter import Handlers
+from migpool.core.handlers import Handlers
 from migpool.core.jobs import (
     load_config,
     load_described,

@@ -22,6 +22,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from struct import Struct
 from types import SimpleNamespace
 from typing import Final, Literal, TypeAlias
@@ -105,22 +106,7 @@ class StateFormat:
         self._always = tuple(form for form in layout if not form.optional)
         self._optional = tuple(form for form in layout if form.optional)
         self._program = hashlib.sha256(program_bytes()).digest()[:16]
-        self._description = Description(
-            name,
-            version=1,
-            fields=[
-                buffer("magic", 4),
-                u16("layout"),
-                u16("index"),
-                buffer("kind", 8),
-                buffer("program", 16),
-                *(struct(form.name, _describe(form)) for form in self._always),
-            ],
-            subsections=[
-                Description(f"{name}/{form.name}", version=1, fields=_subsection(form), needed=_needed(form.name))
-                for form in self._optional
-            ],
-        )
+        self._description = _description(name, self._always, self._optional)
 
     def header(self, index: int) -> bytes:
         """Return the first 32 bytes of the config of the vCPU with this index."""
@@ -189,6 +175,27 @@ class StateFormat:
         found.magic, found.layout, found.index = self._magic, _LAYOUT, index
         found.kind, found.program = self._kind.encode("ascii").ljust(8, b"\0"), self._program
         return found
+
+
+@cache
+def _description(name: str, always: tuple[RegisterFormat, ...], optional: tuple[RegisterFormat, ...]) -> Description:
+    """That of a kind of state: of each there is one, however many vCPUs have it."""
+    return Description(
+        name,
+        version=1,
+        fields=[
+            buffer("magic", 4),
+            u16("layout"),
+            u16("index"),
+            buffer("kind", 8),
+            buffer("program", 16),
+            *(struct(form.name, _describe(form)) for form in always),
+        ],
+        subsections=[
+            Description(f"{name}/{form.name}", version=1, fields=_subsection(form), needed=_needed(form.name))
+            for form in optional
+        ],
+    )
 
 
 def _count(form: RegisterFormat) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from migpool.cli.invocation import ExitCode
+from migpool.cli.exit_code import ExitCode
 from tests.docs.reference import commands
 from tests.support import LONG, ROOT
 from tests.support.commandline import here

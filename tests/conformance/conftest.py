@@ -1,10 +1,10 @@
-"""How much the kit does here: see :mod:`tests.support.kit_amounts`."""
+"""How much the kit does here: see :mod:`tests.support.amounts`."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.kit_amounts import less_of_the_same
+from tests.support.amounts import less_of_the_same
 
 
 @pytest.fixture(autouse=True)

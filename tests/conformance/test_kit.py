@@ -18,8 +18,8 @@ from migpool.conformance.devices import Subject, checks
 from migpool.device import Device, DeviceContext, DeviceError, OptionValue, Side
 from migpool.scenario.plugins import load_device_plugin
 from tests.support import LONG
+from tests.support.amounts import less_of_the_same
 from tests.support.commandline import here, migpool
-from tests.support.kit_amounts import less_of_the_same
 from tests.support.new_package import announce, run_pytest
 
 MODEL = "per-device+receiver"

@@ -17,7 +17,8 @@ import pytest
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Brought, Credit, Effect, Locked, ReadState, SaveConfig, SendConfig, Steps, Wait
-from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
+from migpool.core.handlers import Handlers, Ready
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine, Slot
 from migpool.core.trace import Tracer
 from migpool.errors import Cancelled, DeviceError
@@ -269,7 +270,7 @@ def test_nothing_begins_once_the_switch_is_thrown(way: Way, bench: Bench) -> Non
 
 HANDLERS = """
 from migpool.core.effects import Credit, ReadState, SaveConfig
-from migpool.core.interpreter import Handlers
+from migpool.core.handlers import Handlers
 
 def read(effect: ReadState) -> int:
     return effect.chunk.length

@@ -9,7 +9,7 @@ from importlib.metadata import metadata
 from typer.models import OptionInfo
 
 from migpool.cli.app import HELP, common
-from migpool.cli.invocation import ExitCode
+from migpool.cli.exit_code import ExitCode
 from tests.docs.reference import attribute_docstrings, command_rows, commands, marked, names_of, paragraphs, parameters
 
 MADE = "Made from the code by python -m tests.docs.reference."

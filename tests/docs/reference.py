@@ -23,7 +23,7 @@ import typer
 from typer.models import OptionInfo, ParameterInfo
 
 from migpool.cli.app import Commands
-from migpool.cli.invocation import ExitCode
+from migpool.cli.exit_code import ExitCode
 from migpool.cli.lazy import ENTRY_POINTS
 from migpool.core import effects, own_effects
 from migpool.lab.analysis.kinds import BY_NAME

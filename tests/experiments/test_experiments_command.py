@@ -16,6 +16,7 @@ from migpool.experiments.plot import plot
 from migpool.experiments.runner import run_experiment
 from migpool.scenario.build import build_machine
 from migpool.scenario.model_names import parse_model
+from migpool.scenario.schema import DeviceEntry
 from tests.support import LONG
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
@@ -48,6 +49,11 @@ def test_every_experiment_is_right(name: str) -> None:
     assert len(deciding) == 1 or found.depends or name == "C8", "say what it depends on if they disagree"
 
 
+def one_of_a_kind(entry: DeviceEntry) -> DeviceEntry:
+    copies = {"copies": 1} if "copies" in entry.options else {}
+    return entry.model_copy(update={"count": 1, "options": {**entry.options, **copies}})
+
+
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
     found = load_experiment(name)
@@ -58,9 +64,7 @@ def test_the_machines_of_every_experiment_can_be_made(name: str) -> None:
     made: list[object] = []
     for scenario in scenarios:
         if not LONG:  # one of each kind
-            scenario = scenario.model_copy(
-                update={"devices": [entry.model_copy(update={"count": 1}) for entry in scenario.devices]}
-            )
+            scenario = scenario.model_copy(update={"devices": [*map(one_of_a_kind, scenario.devices)]})
         if scenario.devices not in made:
             made.append(scenario.devices)
             machine = build_machine(scenario, "source", scenario.seed)

@@ -12,7 +12,7 @@ from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.clocks import on_one_clock, relate
-from migpool.lab.run.processes import ProcessPair
+from migpool.lab.run.process_pair import ProcessPair
 from migpool.migration.report import Exchange
 from migpool.scenario.schema import load_scenario
 from tests.support.lab_reports import report

@@ -8,7 +8,8 @@ import pytest
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Credit, SaveConfig, Steps
-from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.handlers import Handlers
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine
 from migpool.core.trace import Tracer
 from migpool.errors import Cancelled

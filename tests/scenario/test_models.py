@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from migpool.errors import PluginError, ScenarioError, UsageError
 from migpool.scenario.model_names import all_models, parse_model, parse_models, scenario_models
-from migpool.scenario.plugins import load_scheduler
+from migpool.scenario.plugins import load_scheduler, names
 from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.elastic import ElasticScheduler
 from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from tests.support.commandline import announced
 
 
 def test_one_name_stands_for_both_ends() -> None:
@@ -90,3 +94,12 @@ def test_a_scheduler_is_loaded_by_its_entry_point() -> None:
     assert load_scheduler("inline") is InlineScheduler
     with pytest.raises(PluginError, match="there is no threading model 'outline'; there are: "):
         load_scheduler("outline")
+
+
+def test_a_package_that_comes_to_a_known_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    os.utime(tmp_path, (0, 0))  # whatever changes it from now on, changes its time
+    assert "late" not in names("scheduler")
+    announced(tmp_path, "late", "[migpool.schedulers]\nlate = migpool.schedulers.pool:PoolScheduler\n")
+    assert "late" in names("scheduler")
+    assert load_scheduler("late") is PoolScheduler

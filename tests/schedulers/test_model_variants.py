@@ -12,7 +12,8 @@ import pytest
 from migpool.core.buffers import Conduit
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import Acquire, Steps
-from migpool.core.interpreter import Handlers, Interpreter, Job
+from migpool.core.handlers import Handlers
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer

@@ -23,7 +23,7 @@ from migpool.cli import main
 from tests.support import ROOT
 from tests.support.forking import MARK, name_of
 
-LIMIT = 40.0
+LIMIT = 90.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from migpool.cli.commands.inspect import inspect
-from migpool.cli.invocation import explain
+from migpool.cli.exit_code import explain
 from migpool.streams.inspect.reading import inspect_bytes
 from tests.support.commandline import Ended, here
 from tests.support.inspect_command import fed

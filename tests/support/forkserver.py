@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
 from migpool.conformance.devices import migrating
+from tests.support.amounts import LESS, change, touch_fewer_pages
 from tests.support.forking import MARK, MOST_BYTES, MOST_DESCRIPTORS, Fork, name_of
-from tests.support.kit_amounts import LESS, change
 
 IMPORTED: Final = (
     *("email.parser", "gzip", "importlib.readers", "numpy", "rich._emoji_codes"),
@@ -214,6 +214,7 @@ def main() -> None:
         importlib.import_module(module)
     Fork.address = f"\0{name}"
     subprocess.Popen = Fork  # type: ignore[misc]
+    touch_fewer_pages()
     gc.collect()
     gc.freeze()
     request = Server(name, lifeline).serve()

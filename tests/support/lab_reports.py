@@ -7,7 +7,7 @@ from dataclasses import replace
 from migpool.core.effects import Wait
 from migpool.core.trace import Span
 from migpool.device import Side, StateCosts
-from migpool.lab.run.processes import PairResult, SideOutcome
+from migpool.lab.run.pair_result import PairResult, SideOutcome
 from migpool.lab.run.result import LabResult, MachineFacts, MemoryResult, RunResult, ThreadCounts
 from migpool.lab.run.side import SideResult
 from migpool.migration.report import DeviceReport, SideReport

@@ -45,7 +45,7 @@ from migpool.core.effects import (
     Turn,
     WriteState,
 )
-from migpool.core.interpreter import Caller, Handlers
+from migpool.core.handlers import Caller, Handlers
 from migpool.core.jobs import (
     load_config,
     load_described,

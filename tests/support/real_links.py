@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from migpool.lab.run.link.process import refusal
-from migpool.lab.run.processes import PairResult, ProcessPair
+from migpool.lab.run.pair_result import PairResult
+from migpool.lab.run.process_pair import ProcessPair
 from migpool.scenario.schema import Scenario, parse_scenario
 
 

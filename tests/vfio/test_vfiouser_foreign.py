@@ -25,7 +25,7 @@ from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.migration import MigrationState
 from tests.support import LONG
-from tests.support.kit_amounts import less_of_the_same
+from tests.support.amounts import less_of_the_same
 from tests.support.rig import KIB, MODELS, Models, Pair, contents
 from tests.support.thinned import every_value
 from tests.support.vfio.foreign_server import RESETS, ForeignDevice, ForeignServer, Reset, foreign_server

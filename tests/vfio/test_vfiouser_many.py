@@ -26,8 +26,8 @@ from tests.support import LONG, PROFILE
 from tests.support.rig import KIB, Pair
 from tests.support.vfio.vfiouser_rig import RawClient
 
-MANY, SOME = 64, 8
-"""Devices; with all of them only one model for each ending in the short profile."""
+MANY, SOME = 64 if LONG else 24, 8
+"""Devices; with many of them only one model for each ending in the short profile."""
 RUNNING = MigrationState.RUNNING
 SIZE = 16 * KIB
 MODELS = [

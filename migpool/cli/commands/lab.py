@@ -156,7 +156,7 @@ def compare(
 
 
 def _run_claims(wanted: Sequence[str], *, quick: bool, results: Path | None, note: str) -> int:
-    from migpool.cli.invocation import Interrupt
+    from migpool.cli.interrupt import Interrupt
     from migpool.cli.output import write
     from migpool.experiments.form import chosen
     from migpool.experiments.page import prepare, write_finding

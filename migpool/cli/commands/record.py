@@ -48,7 +48,7 @@ def record(
     """
     import structlog
 
-    from migpool.cli.invocation import Interrupt
+    from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
     from migpool.streams.record.index import Connection, beginning
     from migpool.streams.record.recorder import Recorder, RecorderLimits
@@ -143,7 +143,7 @@ def replay(
     """
     import structlog
 
-    from migpool.cli.invocation import Interrupt
+    from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import configure
     from migpool.streams.record.playable import playable
     from migpool.streams.record.replay import Replay

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migpool.cli.invocation import Interrupt
+from migpool.cli.interrupt import Interrupt
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug, SeedOption, complete_scenario
 from migpool.cli.output import complain, say

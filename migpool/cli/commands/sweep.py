@@ -47,7 +47,7 @@ def sweep(
 
       [cyan]migpool lab sweep sweep.toml --cluster tcp://HOST:8786[/]
     """
-    from migpool.cli.invocation import Interrupt
+    from migpool.cli.interrupt import Interrupt
     from migpool.cli.output import write, write_bytes
     from migpool.errors import UsageError
     from migpool.lab.report.table import console_for

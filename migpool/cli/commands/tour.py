@@ -127,7 +127,8 @@ def _done(words: list[str]) -> bool:
         typer.Exit: it was cancelled, and so is the tour.
     """
     from migpool.cli.app import app
-    from migpool.cli.invocation import ExitCode, Invocation
+    from migpool.cli.exit_code import ExitCode
+    from migpool.cli.invocation import Invocation
     from migpool.cli.output import complain
     from migpool.errors import MigpoolError
 

@@ -23,7 +23,7 @@ from typing import Annotated, Final
 
 import typer
 
-from migpool.cli.invocation import ExitCode
+from migpool.cli.exit_code import ExitCode
 from migpool.cli.lazy import group
 from migpool.cli.options import Debug
 from migpool.errors import UsageError

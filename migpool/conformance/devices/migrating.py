@@ -47,7 +47,8 @@ KEPT: Final = MIB // 2
 GROWTH: Final = 64 * MIB
 """The same of the process's resident memory, of which the C library may keep some."""
 SETTLED: Final = 1.0
-ROOMY: Final = settings_with(MIB, 64)
+ROOMY: Final = settings_with(MIB, 16)
+"""More than a device of a check takes at once; that the buffers have their pages costs more than all else here."""
 SPLICING: Final = replace(settings_with(16 * PAGE, 64), splice=True)
 TURNS: Final = 5
 

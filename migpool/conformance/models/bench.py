@@ -15,7 +15,8 @@ from migpool.conformance.check import Checked, Failure, check_name
 from migpool.core.buffers import Chunk
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import NextChunk, Steps, WriteState
-from migpool.core.interpreter import Handlers, Interpreter, Job, Ready
+from migpool.core.handlers import Handlers, Ready
+from migpool.core.interpreter import Interpreter, Job
 from migpool.core.machine import Machine, NamedDevice, Slot
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer

@@ -1,6 +1,6 @@
 """One side of one migration as a process: ``python -m migpool.lab.run.child FD [NETWORK OFFSET]``.
 
-Started by :mod:`migpool.lab.run.processes`; FD is its end of the connection, over which the two say to each other, a
+Started by :mod:`migpool.lab.run.process_pair`; FD is its end of the connection, over which the two say to each other, a
 JSON object a line::
 
     parent                                     child

@@ -34,9 +34,8 @@ The file holds one object::
       clocks          with "exchanges": how the clocks stand to each other, and how far that can be off; else empty
       attribution     milliseconds of the downtime by kind of wait along the critical path; they add up to downtime_ms
       memory          budget_bytes, high_water_bytes: of the destination's chunks; peak_rss_bytes: of its process
-      devices         name, note, iterable, bytes, bytes_before_stop, bytes_after_stop, redone, config, verified (null
-                      where the device has no fingerprint), remark (what the device at the destination says afterwards;
-                      may be empty), in order: a side's own report (``migpool.migration.report.DeviceReport``)
+      devices         in order, what the sides report of each, with bytes_after_stop besides: its fields are those of
+                      ``migpool.migration.report.DeviceReport``, which says what they are
       remarks         what a reader should know of how the threading model went to work, a sentence each
       warnings        what Python or a library warned of in the processes of the run, each with its side; once each
       rounds          of pre-copy: number, from 1; bytes of pages and state that were settled in it; sent, how many of

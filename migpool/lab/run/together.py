@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from threading import Event
 
 from migpool.lab.run.link.process import RealLink
-from migpool.lab.run.processes import PairResult, ProcessPair, ThisHost
+from migpool.lab.run.pair_result import PairResult
+from migpool.lab.run.process_pair import ProcessPair, ThisHost
 from migpool.scenario.schema import Scenario
 from migpool.schedulers.host_threads import HostThreads
 
@@ -36,7 +37,7 @@ def leave(
 
     Arguments:
         seed: of the first; each has its own.
-        where, stop: as for :class:`~migpool.lab.run.processes.ProcessPair`, asked by several threads.
+        where, stop: as for :class:`~migpool.lab.run.process_pair.ProcessPair`, asked by several threads.
 
     Returns:
         How each run ended.

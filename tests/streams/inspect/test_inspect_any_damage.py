@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import lzma
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
+@cache
+def shown_of_a_file(folder: Path, name: str, size: int) -> list[tuple[object, object]]:
+    """What is shown of so many bytes of a capture. Each way in is asked about the same ones."""
+    return named(walked(as_file(by_command, folder, CAPTURES[name][:size], "--json")))
+
+
 WHOLE = {name: names_within(data) for name, data in CAPTURES.items()}
 relaxed = settings(FEWER, suppress_health_check=[HealthCheck.function_scoped_fixture])
 each_way = settings(relaxed, max_examples=relaxed.max_examples // 2)
@@ -47,8 +54,7 @@ def test_a_stream_that_was_cut_is_shown_up_to_there(folder: Path, way: str, name
     stream = CAPTURES[name]
     size = 1 + int(where * (len(stream) - 1))
     found = named(check_cut(by_command, folder, way, stream, WHOLE[name], size))
-    by_file = as_file(by_command, folder, stream[:size], "--json")
-    assert found == named(walked(by_file)), "another way in showed another part of it"
+    assert found == shown_of_a_file(folder, name, size), "another way in showed another part of it"
 
 
 damages = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4)

@@ -1,4 +1,4 @@
-"""How much the kit for device authors does here: in the long profile what a user gets, in the short one less of it."""
+"""How much is done here of what costs processors and proves little more: in the long profile what a user gets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from migpool.conformance.devices import migrating
+from migpool.core import buffers
 from tests.support import LONG
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 POSITIONS, WARM_UP, REPEATS = 2, 1, 3
 """Waits of each side that are cancelled at, and how often a check migrates that looks for what is left; see there."""
+TOUCHED: Final = 1 << 20
+"""Bytes of a migration's buffers that have their pages from the beginning."""
 LESS: Final = "MIGPOOL_TEST_KIT_DOES_LESS"
 """A variable with which processes that are forked do less too."""
 
@@ -29,3 +32,9 @@ def change(setting: Callable[[str, object], None], **more: object) -> None:
     """Set the amounts of the short profile."""
     for name, amount in {"POSITIONS": POSITIONS, "WARM_UP": WARM_UP, "REPEATS": REPEATS, **more}.items():
         setting(name, amount)
+
+
+def touch_fewer_pages() -> None:
+    """Have migrations begin with a few pages; the 64 MiB of a user's take longer than all else of a small one."""
+    if not LONG:
+        buffers.READY = TOUCHED
