@@ -24,7 +24,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
 
@@ -67,6 +67,12 @@ class TlsSocket(ssl.SSLSocket):
     _ended = False
     _refusal: Untrusted | None = None
 
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        made = super().__new__(cls, *arguments, **options)
+        # Here, since ssl reads of a connection that was reset before it could be wrapped.
+        made._memory, made._writing = Lock(), Lock()
+        return made
+
     @classmethod
     def on(cls, plain: socket.socket, context: ssl.SSLContext, *, server: bool, name: str, peer: str) -> TlsSocket:
         """Encrypt a connection.
@@ -90,7 +96,6 @@ class TlsSocket(ssl.SSLSocket):
         )
         tls = cast("TlsSocket", made)
         tls.peer = peer
-        tls._memory, tls._writing = Lock(), Lock()
         return tls
 
     def settimeout(self, value: float | None) -> None:
