@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from migpool.errors import UsageError
+from migpool.errors import PeerGone, UsageError
 from migpool.transport.address import Address
 from migpool.transport.tls import TLS_VERSION, TlsSocket, shake_hands
 
@@ -77,7 +77,12 @@ class Credentials:
     ) -> TlsSocket:
         """Make a connection to ``address`` a trusted one; see :func:`~migpool.transport.tls.shake_hands`."""
         name = self.hostname or address.host or LOCAL_NAME
-        made = TlsSocket.on(sock, self.context, server=False, name=name, peer="the destination")
+        try:
+            made = TlsSocket.on(sock, self.context, server=False, name=name, peer="the destination")
+        except OSError as error:
+            raise PeerGone(
+                f"the destination ended the connection before TLS began ({error.strerror or error})"
+            ) from None
         try:
             shake_hands(made, deadline, limit, check)
         except BaseException:
