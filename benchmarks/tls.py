@@ -55,6 +55,7 @@ def _send(way: str, directory: str, where: tuple[str, int], chunks: int) -> None
     if way == "migpool":
         sock = client.connected(sock, Address(*where), time.monotonic() + LIMIT, LIMIT, lambda: None)
     elif way == "SSLSocket":
+        client.context.sslsocket_class = ssl.SSLSocket
         sock = client.context.wrap_socket(sock, server_hostname="localhost")
     prepare(sock, limit=LIMIT, tick=0.5)
     header, payload = bytes(HEADER), memoryview(mmap.mmap(-1, CHUNK))
@@ -76,6 +77,7 @@ def _accepted(way: str, directory: str, sock: socket.socket) -> socket.socket:
         shake_hands(made, time.monotonic() + LIMIT, LIMIT, lambda: None)
         sock = made
     elif way == "SSLSocket":
+        server.context.sslsocket_class = ssl.SSLSocket
         sock = server.context.wrap_socket(sock, server_side=True)
     prepare(sock, limit=LIMIT, tick=0.5)
     return sock

@@ -235,6 +235,8 @@ class Arrivals:
             self._prepare(sock)
             if not self._anybody:
                 check_process(sock, "the source", _owner(self._listener))
+            if self._credentials is not None:
+                sock = self._credentials.accepted(sock)
         except BaseException as error:
             sock.close()
             if isinstance(error, Untrusted):
@@ -242,8 +244,6 @@ class Arrivals:
             if isinstance(error, OSError):
                 raise Stranger(SILENT) from None
             raise
-        if self._credentials is not None:
-            sock = self._credentials.accepted(sock)
         self._guests[sock] = _Guest(self._silence, self._credentials is None, address_of(sock))
         self._selector.register(sock, selectors.EVENT_READ)
         if len(self._guests) > MOST:

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from migpool.errors import UsageError
+from migpool.errors import PeerGone, UsageError
 from migpool.transport.address import Address
 from migpool.transport.tls import TLS_VERSION, TlsSocket, shake_hands
 
@@ -58,6 +58,7 @@ class Credentials:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if self.end == "server" else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = TLS_VERSION
+        context.sslsocket_class = TlsSocket
         if self.end == "server":
             context.num_tickets = 0
         directory = Path(self.directory)
@@ -76,7 +77,12 @@ class Credentials:
     ) -> TlsSocket:
         """Make a connection to ``address`` a trusted one; see :func:`~migpool.transport.tls.shake_hands`."""
         name = self.hostname or address.host or LOCAL_NAME
-        made = TlsSocket(sock, self.context, server=False, name=name, peer="the destination")
+        try:
+            made = TlsSocket.on(sock, self.context, server=False, name=name, peer="the destination")
+        except OSError as error:
+            raise PeerGone(
+                f"the destination ended the connection before TLS began ({error.strerror or error})"
+            ) from None
         try:
             shake_hands(made, deadline, limit, check)
         except BaseException:
@@ -86,7 +92,7 @@ class Credentials:
 
     def accepted(self, sock: socket.socket) -> TlsSocket:
         """A connection that has been accepted; its handshake is still to be carried out."""
-        return TlsSocket(sock, self.context, server=True, name="", peer="the source")
+        return TlsSocket.on(sock, self.context, server=True, name="", peer="the source")
 
     def _certify(self, context: ssl.SSLContext, directory: Path) -> None:
         context.verify_mode = ssl.CERT_REQUIRED

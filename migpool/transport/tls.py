@@ -5,9 +5,10 @@ Guarantees:
 1. Both ends prove who they are, by certificates of one authority or by a shared key, before a byte of a migration
    passes.
 2. Reads and writes wait and end as those of a plain socket do, by the time limits that the connection was given; one
-   thread may read while another one writes, which OpenSSL allows for memory, but not for a connection.
+   thread may read while another one writes. OpenSSL never waits: it would keep the one thread out for the other.
 3. The end of a connection is a message of the peer's, too. One without it is an error: somebody may have cut it.
-4. A payload is encrypted from where it lies, and decrypted to where it belongs; only what is encrypted is copied.
+4. A payload is encrypted from where it lies, and decrypted to where it belongs. A megabyte is one call of OpenSSL's,
+   without the interpreter's lock; only pieces smaller than a record are put together first.
 
 The bytes are TLS 1.3 alone (RFC 8446). A server gives out no tickets: what nobody reads would reset a connection.
 """
@@ -15,13 +16,15 @@ The bytes are TLS 1.3 alone (RFC 8446). A server gives out no tickets: what nobo
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
 
@@ -32,77 +35,123 @@ TLS_VERSION: Final = ssl.TLSVersion.TLSv1_3
 """The oldest version of TLS that is spoken, and so far the newest."""
 TICK: Final = 0.2
 """How long a wait in a handshake lasts at most before it is looked whether to go on, in seconds."""
-_AT_ONCE: Final = 1 << 17
-"""Bytes that are encrypted, or read to be decrypted, at once: eight records; with fewer, more is moved in memory."""
+RECORD: Final = 1 << 14
+"""Bytes that a record of TLS holds at the most."""
+_KEPT: Final = 1 << 20
+"""Bytes that are read at most, before they are asked for, behind which a refusal may stand."""
 _HANDSHAKE, _ALERT = 22, 21
 _NO_TLS: Final = bytes((_ALERT, 3, 3, 0, 2, 2, 70))
 """A fatal alert, protocol_version: what a peer hears that does not speak TLS at all."""
+_TIMEVAL: Final = struct.Struct("ll")
 
 
-class TlsSocket(socket.socket):
+class TlsSocket(ssl.SSLSocket):
     """A connected socket whose bytes are encrypted, once :meth:`shake_hands` has returned true.
 
-    Arguments:
-        plain: the connection; it is this object's from now on.
-        context: this end's credentials.
-        server: whether this end was connected to.
-        name: what the server's certificate must be for, at the client.
+    The descriptor itself never waits; how long a call does is said, as of any socket, by :meth:`settimeout`, or without
+    one by the options ``SO_RCVTIMEO`` and ``SO_SNDTIMEO``.
+
+    Attributes:
         peer: the other end's name in errors.
     """
 
-    def __init__(self, plain: socket.socket, context: ssl.SSLContext, *, server: bool, name: str, peer: str) -> None:
-        timeout = plain.gettimeout()
-        super().__init__(plain.family, plain.type, plain.proto, plain.detach())
-        self.settimeout(timeout)
-        self.peer = peer
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=None if server else name)
-        self._memory = Lock()
-        """Held for work on memory alone, never during a wait."""
-        self._writing = Lock()
-        self._reading = Lock()
-        self._raw = memoryview(bytearray(_AT_ONCE))
-        self._heard = False
-        self._early = b""
-        self._unsent: memoryview = memoryview(b"")
-        self._begun = 0
-        self._ended = self._over = False
-        self._refusal: Untrusted | None = None
+    peer: str
+    _timeout: float | None = None
+    _memory: Lock
+    """Held for calls of OpenSSL's, never during a wait."""
+    _writing: Lock
+    _heard = False
+    _early = b""
+    _half = False
+    """Whether OpenSSL has taken a piece of which not all is sent: what it is given next must be the same."""
+    _ended = False
+    _refusal: Untrusted | None = None
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        made = super().__new__(cls, *arguments, **options)
+        # Here, since ssl reads of a connection that was reset before it could be wrapped.
+        made._memory, made._writing = Lock(), Lock()
+        return made
+
+    @classmethod
+    def on(cls, plain: socket.socket, context: ssl.SSLContext, *, server: bool, name: str, peer: str) -> TlsSocket:
+        """Encrypt a connection.
+
+        Arguments:
+            plain: the connection; it is the result's from now on.
+            context: this end's credentials, which make sockets of this class.
+            server: whether this end was connected to.
+            name: what the server's certificate must be for, at the client.
+            peer: the other end's name in errors.
+
+        Raises:
+            OSError: it is no connection any more.
+        """
+        made = context.wrap_socket(
+            plain,
+            server_side=server,
+            server_hostname=None if server else name,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+        )
+        tls = cast("TlsSocket", made)
+        tls.peer = peer
+        return tls
+
+    def settimeout(self, value: float | None) -> None:
+        self._timeout = value
+        super().settimeout(0)
+
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0)
+
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    def _wait(self, event: int, limit: int) -> None:
+        """Wait until the connection is ready; raises BlockingIOError when the time for that is over."""
+        seconds = self._timeout
+        if seconds is None:
+            whole, rest = _TIMEVAL.unpack(self.getsockopt(socket.SOL_SOCKET, limit, _TIMEVAL.size))
+            seconds = (whole + rest / 1e6) or None
+        waiting = select.poll()
+        waiting.register(self, event)
+        if seconds == 0 or not waiting.poll(seconds and max(1, seconds * 1000)):
+            raise BlockingIOError(errno.EAGAIN, "the time limit has passed")
 
     def shake_hands(self) -> bool:
-        """Go on with the handshake, when there is something to read or nothing was sent yet; whether it is over.
+        """Go on with the handshake as far as that needs no wait; whether it is over.
 
         Raises:
             Untrusted: the other end is not who it must be, does not trust this one, or speaks no TLS.
             PeerGone: it has ended the connection.
         """
-        if not self._heard and not readable(self):
-            self._step()  # a client speaks first
-            return False
         try:
-            self._fill()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise self._gone_in_handshake(error.strerror or str(error)) from None
-        return self._step()
-
-    def _step(self) -> bool:
-        try:
+            if not self._heard:
+                self._hear()
             with self._memory:
-                self._tls.do_handshake()
-        except ssl.SSLWantReadError:
+                self.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
-        except ssl.SSLEOFError:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise self._gone_in_handshake("the end") from None
         except ssl.SSLError as error:
             raise self._refused(error) from None
-        finally:
-            # Also an alert: the other end is to know why.
-            with contextlib.suppress(OSError):
-                self._unsent = memoryview(self._out.read())
-                self._flush()
+        except OSError as error:
+            raise self._gone_in_handshake(error.strerror or str(error)) from None
         return True
+
+    def _hear(self) -> None:
+        """See whether what the other end says first is TLS."""
+        try:
+            first = socket.socket.recv(self, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return  # a client speaks first
+        self._heard = True
+        if first and first[0] not in (_HANDSHAKE, _ALERT):
+            with contextlib.suppress(OSError):
+                socket.socket.send(self, _NO_TLS)
+            raise Untrusted(f"{self.peer} does not use TLS: give --tls at both ends")
 
     def _gone_in_handshake(self, how: str) -> PeerGone:
         return PeerGone(
@@ -111,33 +160,33 @@ class TlsSocket(socket.socket):
 
     # ------------------------------------------------------------------ what is read
 
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
         view = memoryview(buffer)
         size = nbytes or len(view)
         whole = flags & socket.MSG_WAITALL
         got = 0
-        if self._early:
-            got = min(size, len(self._early))
-            view[:got] = self._early[:got]
-            self._early = self._early[got:]
-        read = self._tls.read
-        more = 1
-        while got < size and more:
+        read = self.read
+        while got < size:
             try:
                 with self._memory:
-                    while got < size and more:  # a record at a time, of 16 KiB at the most
+                    if self._early:
+                        got += self._take_early(view[got:size])
+                    while got < size:  # a record at a time
                         more = int(read(size - got, view[got:size]))
+                        if not more:
+                            return got
                         got += more
             except ssl.SSLWantReadError:
                 if got and not whole:
                     break
                 try:
-                    self._fill()
+                    self._wait(select.POLLIN, socket.SO_RCVTIMEO)
                 except BlockingIOError:
                     if got:
                         break
                     raise
-                continue
+            except ssl.SSLWantWriteError:  # an answer to a change of keys
+                self._wait(select.POLLOUT, socket.SO_SNDTIMEO)
             except ssl.SSLZeroReturnError:
                 break
             except ssl.SSLEOFError:
@@ -146,11 +195,18 @@ class TlsSocket(socket.socket):
                 raise PeerGone(f"the connection was cut: {self.peer} has not said that it ends") from None
             except ssl.SSLError as error:
                 raise self._refused(error) from None
+            except ValueError:  # both ends have said that nothing follows
+                break
         return got
 
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        # Twice what is decrypted at once: nothing that a selector does not see is left where that much is asked for.
-        buffer = bytearray(min(bufsize, 2 * _AT_ONCE))
+    def _take_early(self, view: memoryview) -> int:
+        size = min(len(view), len(self._early))
+        view[:size] = self._early[:size]
+        self._early = self._early[size:]
+        return size
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        buffer = bytearray(buflen)
         got = self.recv_into(buffer, 0, flags)
         return bytes(memoryview(buffer)[:got])  # not shortened: who watches the thread may have its frame
 
@@ -174,24 +230,7 @@ class TlsSocket(socket.socket):
     @property
     def unread(self) -> bool:
         """Whether something was read of the connection that nobody has received: no wait for it sees that."""
-        return bool(self._early or self._in.pending or self._tls.pending())
-
-    def _fill(self) -> None:
-        """Take what has come, perhaps the end; waits for the first of it."""
-        with self._reading:
-            got = super().recv_into(self._raw)
-            if not self._heard and got:
-                self._heard = True
-                if self._raw[0] not in (_HANDSHAKE, _ALERT):
-                    with contextlib.suppress(OSError):
-                        super().send(_NO_TLS)
-                    raise Untrusted(f"{self.peer} does not use TLS: give --tls at both ends")
-            with self._memory:
-                if got:
-                    self._in.write(self._raw[:got])
-                else:
-                    self._over = True
-                    self._in.write_eof()
+        return bool(self._early or self.pending())
 
     def _refused(self, error: ssl.SSLError) -> Untrusted:
         self._refusal = self._refusal or Untrusted(_told(error, self.peer))
@@ -207,53 +246,36 @@ class TlsSocket(socket.socket):
         with self._writing:
             sent = 0
             try:
-                self._flush()
-                if self._begun:
-                    sent, self._begun = self._begun, 0
-                passed, size = -sent, 0
-                for buffer in buffers:
-                    view = memoryview(buffer)
-                    at = min(len(view), max(0, -passed))
-                    passed += len(view)
-                    while at < len(view):
-                        piece = view[at : at + _AT_ONCE - size]
-                        with self._memory:
-                            self._tls.write(piece)
-                        at += len(piece)
-                        size += len(piece)
-                        if size == _AT_ONCE:
-                            sent += self._send_encrypted(size)
-                            size = 0
-                if size:
-                    sent += self._send_encrypted(size)
+                for piece in _pieces(buffers):
+                    self._send_piece(piece)
+                    sent += len(piece)
             except BlockingIOError:
                 if not sent:
                     raise
             except OSError as error:
                 self._look_for_refusal()
                 if isinstance(error, ssl.SSLError):
-                    raise BrokenPipeError(0, "it has ended") from None
+                    raise BrokenPipeError(errno.EPIPE, "it has ended") from None
                 raise
+            except ValueError:
+                raise BrokenPipeError(errno.EPIPE, "it has ended") from None
             return sent
 
-    def _send_encrypted(self, size: int) -> int:
-        with self._memory:
-            self._unsent = memoryview(self._out.read())
-        self._begun = size
-        self._flush()
-        self._begun = 0
-        return size
-
-    def _flush(self) -> None:
-        while self._unsent:
-            self._unsent = self._unsent[super().send(self._unsent) :]
+    def _send_piece(self, piece: ReadableBuffer) -> None:
+        while True:
+            try:
+                with self._memory:
+                    self._half = True
+                    self.write(piece)
+                    self._half = False
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, socket.SO_SNDTIMEO)
+            else:
+                return
 
     def _look_for_refusal(self) -> None:
         """Raise why the other end takes nothing, if it has said so."""
-        with contextlib.suppress(OSError, PeerGone):
-            while self._refusal is None and not self._over and readable(self):
-                self._fill()
-        with self._memory:
+        if self._refusal is None:
             self._drain()
         if self._refusal is not None:
             raise self._refusal
@@ -268,21 +290,26 @@ class TlsSocket(socket.socket):
             self._look_for_refusal()
 
     def _drain(self) -> None:
-        """Keep what can be decrypted, without a wait."""
+        """Keep what can be read without a wait."""
         try:
-            while data := self._tls.read(_AT_ONCE):
-                self._early += data
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            with self._memory:
+                while len(self._early) < _KEPT and (data := self.read(RECORD)):
+                    self._early += data
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLZeroReturnError, ssl.SSLEOFError, ValueError):
             return
         except ssl.SSLError as error:
             self._refused(error)
+        except OSError:
+            return
 
     # ------------------------------------------------------------------ the end
 
     def shutdown(self, how: int) -> None:
+        if how == socket.SHUT_WR:
+            self._drain()  # OpenSSL gives up where data waits behind its own end
         if how != socket.SHUT_RD:
             self._say_end()
-        super().shutdown(how)
+        socket.socket.shutdown(self, how)
 
     def close(self) -> None:
         if self.fileno() >= 0:
@@ -294,16 +321,31 @@ class TlsSocket(socket.socket):
         if not self._writing.acquire(blocking=False):
             return
         try:
-            if self._ended or self._begun or self._refusal is not None:
+            if self._ended or self._half or self._refusal is not None:
                 return
             self._ended = True
-            with self._memory, contextlib.suppress(ssl.SSLError, ValueError):
-                self._drain()  # OpenSSL gives up where data waits behind its own end
-                self._tls.unwrap()
-            with contextlib.suppress(OSError):
-                super().send(self._out.read(), socket.MSG_DONTWAIT)
+            with self._memory, contextlib.suppress(OSError, ValueError):
+                self.unwrap()
         finally:
             self._writing.release()
+
+
+def _pieces(buffers: Sequence[ReadableBuffer]) -> Iterator[bytes | memoryview]:
+    """What is encrypted at once: a buffer as it is, or small ones in one record together."""
+    small: list[memoryview] = []
+    size = 0
+    for buffer in buffers:
+        view = memoryview(buffer)
+        if small and size + len(view) > RECORD:
+            yield small[0] if len(small) == 1 else b"".join(small)
+            small, size = [], 0
+        if len(view) >= RECORD:
+            yield view
+        elif len(view):
+            small.append(view)
+            size += len(view)
+    if small:
+        yield small[0] if len(small) == 1 else b"".join(small)
 
 
 def shake_hands(sock: TlsSocket, deadline: float, limit: float, check: Callable[[], object]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.stream import header, vm_description
+from tests.fuzz.fuzz_blind import fuzz_blindly
 from tests.fuzz.fuzz_budget import SPARE, CostsTooMuch, memory_within
 from tests.fuzz.fuzz_seeds import SEEDS
 from tests.fuzz.fuzz_targets import TARGETS
@@ -19,6 +23,7 @@ from tests.support.wire_bytes import section_full
 
 PROLOGUE = header() + configuration(Configuration("q"))
 LARGEST = 70_000
+LIMIT = 120.0
 
 
 @cache
@@ -62,6 +67,32 @@ def test_every_seed_passes(name: str) -> None:
     assert len(seeds) >= 2
     for seed in seeds:
         TARGETS[name](seed)
+
+
+def test_what_fails_is_kept_and_the_same_changes_are_made_again(tmp_path: Path) -> None:
+    seeds, tried = [bytes(8), bytes(range(200))], [0, 0]
+
+    def fails(data: bytes) -> None:
+        assert len(data) < 230
+
+    def keep(data: bytes) -> Path:
+        kept.append(data)
+        return tmp_path / "kept"
+
+    kept: list[bytes] = []
+    for place in range(2):
+
+        def count(at: int = place) -> Iterator[None]:
+            while True:
+                tried[at] += 1
+                yield
+
+        with pytest.raises(AssertionError) as caught:
+            fuzz_blindly(fails, seeds, 7, 1_000_000, LIMIT, count(), keep)
+        assert str(tmp_path / "kept") in caught.value.__notes__[0]
+    assert len(set(kept)) == 1
+    assert tried[0] == tried[1] > 1
+    assert fuzz_blindly(lambda _: None, seeds, 0, 25, LIMIT, itertools.repeat(None), keep) == 25
 
 
 def nested(depth: int) -> bytes:

@@ -248,6 +248,36 @@ def test_what_comes_behind_our_own_end_is_read(certificates: Certificates) -> No
         assert buffer == b"waits in memory, comes later"
 
 
+def test_what_was_kept_while_a_refusal_was_looked_for_is_read_first(certificates: Certificates) -> None:
+    client, server = trusted(certificates)
+    with client, server:
+        server.sendmsg([b"first"])
+        client.look()
+        server.sendmsg([b", then"])
+        buffer = bytearray(11)
+        assert read_exactly(client, buffer, 11, never) == 11
+        assert buffer == b"first, then"
+
+
+def test_a_peer_that_talks_on_does_not_keep_an_end_from_being_said(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = trusted(certificates)
+    with client, server:
+        said: list[int] = []
+
+        def more(_sock: TlsSocket, size: int) -> bytes:
+            said.append(size)
+            assert sum(said) < 4 << 20, "all that comes is kept"
+            return bytes(size)
+
+        monkeypatch.setattr(TlsSocket, "read", more)
+        client.shutdown(socket.SHUT_WR)
+        monkeypatch.undo()
+        assert said
+        assert server.recv(1) == b""
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 def test_every_byte_arrives_once_and_in_order_whatever_the_buffers(certificates: Certificates, blocking: bool) -> None:
     sizes = [0, 1, 288, 4096, 16384, 16385, 65536, 65537, 300_000, 5]

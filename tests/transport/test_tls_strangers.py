@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from migpool.transport import accept
 from migpool.transport.accept import BACKLOG, HESITATION, accept_all
 from migpool.transport.address import Address
 from migpool.transport.connections import Connections
-from migpool.transport.credentials import Credentials
+from migpool.transport.credentials import ENDS, Credentials
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
 from migpool.wire.configuration import Configuration, configuration
@@ -123,6 +124,44 @@ def test_a_stranger_is_closed_and_noted_and_the_source_taken(
     door.wait()
     assert door.found.said == MAIN
     assert [says in line for line in door.noted] == [True]
+
+
+@pytest.mark.parametrize("first", [b"", CLIENT_HELLO[:1], CLIENT_HELLO, b"GET /"])
+def test_who_resets_its_connection_before_it_is_accepted_is_forgotten(certificates: Certificates, first: bytes) -> None:
+    """It cannot be asked any more who it is."""
+    with contextlib.ExitStack() as stack:
+        listener, where = listen(Address(host="127.0.0.1"), BACKLOG)
+        stack.enter_context(listener)
+        stranger = connect(where, time.monotonic() + LIMIT, LIMIT)
+        if first:
+            stranger.sendall(first)
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stranger.close()
+        noted: list[str] = []
+        found = Connections(0, noted=noted.append)
+        theirs, ours = (Credentials(str(certificates.good), end) for end in ENDS[::-1])
+
+        def source() -> None:
+            plain = connect(where, time.monotonic() + LIMIT, LIMIT)
+            sock = ours.connected(plain, where, time.monotonic() + LIMIT, LIMIT, never)
+            stack.callback(sock.close)
+            sock.sendmsg([MAIN])
+
+        thread = threading.Thread(target=source)
+        thread.start()
+        accept_all(
+            listener,
+            found,
+            first_limit=LIMIT,
+            limit=LIMIT,
+            prepare=lambda sock: prepare(sock, limit=LIMIT, tick=0.05),
+            check=never,
+            stack=stack,
+            credentials=theirs,
+        )
+        thread.join(LIMIT)
+        assert found.said == MAIN
+        assert len(noted) == 1
 
 
 def test_of_too_many_those_that_are_not_proven_give_way(

@@ -42,7 +42,7 @@ _PAIRS_AT_ONCE: Final = 4096
 
 _INDEX_LIMIT: Final = 4 * MIB
 _NAME: Final = re.compile(r"[0-9]{3,9}-(source|destination)\.(bytes|times)")
-_MOST: Final = 4096
+MOST_CONNECTIONS: Final = 4096
 """Connections of a recording."""
 
 Side = Literal["source", "destination"]
@@ -159,7 +159,7 @@ class Index:
     end: Moment | None
     complete: bool
     reason: Shown
-    connections: Annotated[tuple[Connection, ...], Field(max_length=_MOST)]
+    connections: Annotated[tuple[Connection, ...], Field(max_length=MOST_CONNECTIONS)]
     format: Literal["migpool-recording"] = "migpool-recording"
     version: Literal[1] = 1
 

@@ -29,9 +29,10 @@ from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
-from migpool.transport.connections import TLS_HANDSHAKE
+from migpool.transport.connections import TLS_HANDSHAKE, address_of
 from migpool.transport.sockets import shut
 from migpool.wire.commands import Command, CommandKind, command
+from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, POSTCOPY_RESUMED, begins_main_channel
 
@@ -126,13 +127,16 @@ class Passage:
         changed: called when the role is known, and when all is over.
 
     Attributes:
+        near: the source's end.
+        address: where it comes from.
         failure: why it could not be passed on, in a few words; empty if it could.
     """
 
     def __init__(
         self, number: int, near: socket.socket, far: socket.socket, store: Store, changed: Callable[[], None]
     ) -> None:
-        self._near = near
+        self.near = near
+        self.address = address_of(near)
         self._far = far
         self._changed = changed
         self._source = FlowFile(store, number, "source")
@@ -147,21 +151,26 @@ class Passage:
 
     def start(self, threads: ThreadGroup) -> None:
         """Begin to pass on, on two threads."""
-        threads.start(f"source-{self._known.number}", lambda: self._run(self._near, self._far, self._source))
-        threads.start(f"destination-{self._known.number}", lambda: self._run(self._far, self._near, self._destination))
+        threads.start(f"source-{self._known.number}", lambda: self._run(self.near, self._far, self._source))
+        threads.start(f"destination-{self._known.number}", lambda: self._run(self._far, self.near, self._destination))
 
     def cut(self) -> None:
         """End the connection for both sides, now."""
         self._stopped = True
         with self._lock:
             if self._running:
-                shut(self._near)
+                shut(self.near)
                 shut(self._far)
 
     @property
     def over(self) -> bool:
         """Whether both directions have ended."""
         return not self._running
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was cut, or is over."""
+        return self._stopped or self.over
 
     @property
     def passed(self) -> int:
@@ -182,6 +191,13 @@ class Passage:
     def postcopy(self) -> bool:
         """Whether it is a main channel whose source has said by now that it may finish by postcopy."""
         return self.resumed or (self._known.role is Role.MAIN and _ADVISE in self._head)
+
+    @property
+    def uuid(self) -> str:
+        """Of a multifd channel what it said, and of a main channel what its channels must say; empty: any."""
+        if self._known.role is Role.MAIN:
+            return (uuid_within(bytes(self._head)) or b"").hex()
+        return self._known.uuid
 
     @property
     def connection(self) -> Connection:
@@ -224,7 +240,7 @@ class Passage:
                 return
             if self._broken is not None:
                 _reset(self._broken)
-            self._near.close()
+            self.near.close()
             self._far.close()
             self._known = replace(self._known, end=time.monotonic_ns())
             self._running = 0

@@ -25,10 +25,11 @@ from typing import Final
 from migpool.core.threads import ThreadGroup
 from migpool.errors import MigpoolError, PeerError, UsageError
 from migpool.streams.record.doorway import Begins, Doorway
-from migpool.streams.record.index import Connection, Ended, Index, Moment, Role
+from migpool.streams.record.index import MOST_CONNECTIONS, Connection, Ended, Index, Moment, Role
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
 from migpool.transport.address import Address
+from migpool.transport.connections import MOST, one_of_most
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
 
@@ -189,13 +190,29 @@ class Recorder:
         if begins is Begins.MAIN and self._main is not None and not self._main.over:
             self._noted("a second source came during the migration, and was turned away")
             return False
+        if len(self._passages) == MOST_CONNECTIONS:
+            self._noted(f"{MOST_CONNECTIONS} connections have been recorded: one more was closed")
+            return False
         return True
+
+    def _make_room(self) -> None:
+        """Have one give way if too many are open: not the main channel, nor one that is known to belong to it."""
+        uuid = self._main.uuid if self._main is not None else ""
+        others = {
+            passage.near: passage
+            for passage in self._passages
+            if not passage.ending and passage is not self._main and (not uuid or passage.uuid != uuid)
+        }
+        if others and sum(not passage.ending for passage in self._passages) >= MOST:
+            others[one_of_most({near: passage.address for near, passage in others.items()})].cut()
+            self._noted(f"{MOST} connections were open that began as a source's do: one was closed")
 
     def _may_be_preempted(self) -> bool:
         """Whether a connection may come on which the source says nothing until it is asked for pages."""
         return any(passage.postcopy for passage in self._passages)
 
     def _open(self, near: socket.socket, begins: Begins, threads: ThreadGroup) -> None:
+        self._make_room()
         with contextlib.ExitStack() as stack:
             stack.callback(near.close)
             try:

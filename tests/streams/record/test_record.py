@@ -272,6 +272,57 @@ def test_a_second_source_is_turned_away(tmp_path: Path) -> None:
     assert ["second source" in note for note in between.notes] == [True]
 
 
+def test_of_too_many_that_begin_as_a_source_a_strangers_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the main channel nor the channels of its uuid, be they older, and from the same address."""
+    monkeypatch.setattr(recorder_module, "MOST", 4)
+    with listener("tcp", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
+
+        def passed(says: bytes) -> tuple[socket.socket, socket.socket]:
+            near = stack.enter_context(dial(between.address, says))
+            return near, stack.enter_context(accept(door))
+
+        main = passed(header() + configuration(Configuration("m", uuid=UUID)))
+        read(main[1], len(header() + configuration(Configuration("m", uuid=UUID))))
+        own = passed(initial_packet(0, UUID))
+        read(own[1], INITIAL_SIZE)
+        strangers = []
+        for number in range(6):
+            strangers.append(passed(initial_packet(number, bytes(16))))
+            read(strangers[-1][1], INITIAL_SIZE)
+        for near, _ in strangers[:4]:
+            with suppress(ConnectionResetError):
+                assert read_all(near) == b""
+        for near, far in (main, own, *strangers[4:]):
+            near.sendall(b"goes on")
+            assert read(far, 7) == b"goes on"
+        for pair in (main, own, *strangers):
+            for sock in pair:
+                sock.close()
+        between.index()
+    assert ["one was closed" in note for note in between.notes] == [True] * 4
+
+
+def test_no_more_are_recorded_than_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MOST_CONNECTIONS", 2)
+    with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
+        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+        main = stack.enter_context(dial(between.address, header())), stack.enter_context(accept(door))
+        own = stack.enter_context(dial(between.address, initial_packet(0, UUID))), stack.enter_context(accept(door))
+        late = stack.enter_context(dial(between.address, initial_packet(1, UUID)))
+        with suppress(ConnectionResetError):
+            assert read_all(late) == b""
+        for pair in (main, own):
+            for sock in pair:
+                sock.shutdown(socket.SHUT_WR)
+        index = between.index()
+    assert index == load(tmp_path / "recording")
+    assert len(index.connections) == 2
+    assert ["one more was closed" in note for note in between.notes] == [True]
+
+
 def test_tls_passes_and_is_a_whole_recording(tmp_path: Path) -> None:
     hello = bytes.fromhex("160301020001000001fc0303")
     with listener("unix", tmp_path) as (door, to):

@@ -1,0 +1,106 @@
+"""Fuzzing without atheris: seeds changed at random, in this process, at the speed of what is fuzzed.
+
+Nothing counts branches here, which costs several times as much as most parsers: this is for many inputs, guidance for
+new ones. What atheris found new before (its corpus) is changed, too. Smaller inputs are taken more often.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tests.fuzz.fuzz_budget import CostsTooMuch, time_within
+
+__all__ = ["changed", "fuzz_blindly"]
+
+CHANGES: Final = 4
+LENGTHS: Final = (1, 2, 4, 9, 40)
+NUMBERS: Final = (bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\1\0\0")
+SECONDS: Final = 2.0
+"""Of processor time for one input."""
+HANGS: Final = 60
+"""Seconds after which an input is taken to hang."""
+
+
+def changed(random_numbers: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """A seed with some of its bytes changed, removed, doubled, or replaced by a part of another seed.
+
+    Arguments:
+        seeds: the smallest first.
+    """
+
+    def a_seed() -> bytes:
+        return seeds[min(random_numbers.randrange(len(seeds)), random_numbers.randrange(len(seeds)))]
+
+    data = bytearray(a_seed())
+    for _ in range(random_numbers.randrange(1, CHANGES + 1)):
+        at = random_numbers.randrange(len(data) + 1)
+        end = at + random_numbers.choice(LENGTHS)
+        match random_numbers.randrange(6):
+            case 0 if at < len(data):
+                data[at] = random_numbers.randrange(256)
+            case 1 if at < len(data):
+                data[at] ^= 1 << random_numbers.randrange(8)
+            case 2:
+                del data[at:end]
+            case 3:
+                data[at:at] = data[at:end]
+            case 4:
+                data[at : at + 4] = random_numbers.choice(NUMBERS)
+            case _:
+                data[at:end] = a_seed()[at : at + random_numbers.randrange(60)]
+    return bytes(data)
+
+
+def fuzz_blindly(
+    target: Callable[[bytes], None],
+    seeds: Sequence[bytes],
+    begin: int,
+    runs: int,
+    seconds: float,
+    counted: Iterator[None],
+    found: Callable[[bytes], Path],
+) -> int:
+    """Run a target on changed seeds.
+
+    Arguments:
+        begin: decides which changes are made: how many inputs there were before.
+        runs: end after so many; -1: only the time counts.
+        counted: is asked for its next item before each input.
+        found: keeps an input that fails, and says where.
+
+    Returns:
+        How many inputs there were.
+
+    Raises:
+        Exception: what the target raised, with a note where the input is.
+    """
+    signal.signal(signal.SIGALRM, _hangs)
+    random_numbers = random.Random(begin)
+    ordered = sorted(seeds, key=len)
+    ends, looked, number = time.monotonic() + seconds, 0.0, 0
+    try:
+        while number != runs and (now := time.monotonic()) < ends:
+            if now - looked > 1:
+                signal.alarm(HANGS)
+                looked = now
+            data = changed(random_numbers, ordered)
+            next(counted)
+            number += 1
+            try:
+                time_within(target, data, SECONDS)
+            except Exception as error:
+                error.add_note(f"the input is kept in {found(data)}")
+                raise
+    finally:
+        signal.alarm(0)
+    return number
+
+
+def _hangs(_number: int, _frame: FrameType | None) -> None:
+    raise CostsTooMuch(f"an input has not ended within {HANGS} s")
