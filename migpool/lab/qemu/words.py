@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
+from migpool.device import Side
 from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.why import WORTH_NAMING, instead, listed
 from migpool.lab.qemu.source import RAM
@@ -12,7 +13,8 @@ from migpool.lab.qemu.whatif import Without
 from migpool.units import count_of, format_duration
 
 WEIGHTS: Final = {"pre-copied": 1.2, "big lock": 1.2, "all like the first": 1.0, "network": 0.0}
-"""How what is specific counts against what is not: with nothing on its way, almost anything would be shorter."""
+"""How what is specific counts against what is not: with nothing on its way, almost anything would be shorter. (Where
+more of the critical path was on its way than anything else is worth, it is named all the same.)"""
 ALL_DEVICES: Final = 0.7
 """The same for all devices side by side, which holds whatever one kind of them is worth."""
 NOTABLE_TRACING: Final = 0.1
@@ -21,16 +23,20 @@ ONE_SIDE: Final = 0.9
 """The share of what both sides are good for from which on one of them is the reason by itself."""
 
 
-def culprit(found: Sequence[Without], downtime: int) -> Without | None:
+def culprit(found: Sequence[Without], whole: Attribution) -> Without | None:
     """What to call the reason; ``None`` if nothing is worth a twentieth of the downtime.
 
     What may be the tracing itself does not count: where that is worth more than anything else without it, it is named.
     """
+    downtime = whole.downtime
     tracing = next((one for one in found if one.resource == "tracing"), None)
     worth = [one for one in found if one.untraced >= WORTH_NAMING * downtime]
-    best = max(worth, key=_weight, default=None)
+    best = max((one for one in worth if _weight(one)), key=_weight, default=None)
     if tracing is not None and tracing.shorter >= max(NOTABLE_TRACING * downtime, best.untraced if best else 0):
         return tracing
+    late = next((one for one in worth if one.resource == "network"), None)
+    if late is not None and whole.nanoseconds.get("network", 0) > (best.untraced if best is not None else 0):
+        return late
     if best is None:
         return None
     sides = [one for one in worth if one.side and (one.resource, one.devices) == (best.resource, best.devices)]
@@ -43,9 +49,21 @@ def _weight(one: Without) -> float:
     )
 
 
-def because(found: Sequence[Without], whole: Attribution) -> str:
-    """What limits the downtime, in a sentence or two; how much of it may be the tracing itself, if that is notable."""
-    first = culprit(found, whole.downtime)
+def because(found: Sequence[Without], whole: Attribution, missing: Side | Literal[""] = "") -> str:
+    """What limits the downtime, in a sentence or two; how much of it may be the tracing itself, if that is notable.
+
+    Arguments:
+        missing: the side without a log. Where this one waited for it for longer than anything here is worth, nothing
+            here is the reason.
+    """
+    first = culprit(found, whole)
+    elsewhere = whole.nanoseconds.get(_WAITED_FOR.get(missing, ""), 0)
+    if elsewhere > max(WORTH_NAMING * whole.downtime, first.untraced if first is not None else 0):
+        share = 100 * elsewhere / whole.downtime
+        return (
+            f"nothing that this log says. For {format_duration(elsewhere / 1e9)} ({share:.0f} %) it waited for the "
+            f"{missing}, whose log says why."
+        )
     traced = sum(one.shorter for one in found if one.resource == "tracing")
     unsure = ""
     if traced >= NOTABLE_TRACING * whole.downtime and (first is None or first.resource != "tracing"):
@@ -84,9 +102,11 @@ def says(one: Without, whole: Attribution) -> str:
         case "pre-copied":
             return "the destination is still loading what was sent before the stop"
         case _:
-            return "what is sent takes its time to arrive"
+            return "what is sent is read late (the link, or a destination that is kept from running)"
 
 
+_WAITED_FOR: Final = {"destination": "other", "source": "starved"}
+"""Of which kind the wait for a side without a log is."""
 _STEPS: Final = {
     "device stop": "the machine as a whole takes long to stop (vCPUs, block devices):",
     "start": "the machine as a whole takes long to start:",
