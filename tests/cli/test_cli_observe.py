@@ -120,6 +120,7 @@ def test_what_is_wrong_is_told_in_a_line_and_no_tracepoint_stays_on(
         ((), "name a monitor"),
         (("--source", "nowhere"), "nowhere is not there: start the source's QEMU with -qmp unix:nowhere"),
         (("--source", __file__), "is no socket"),
+        (("--source", "x", "--destination", "x"), "x is named twice"),
         (("--source", "tcp:nowhere"), "is no address of a monitor"),
         (("--source", "tcp:127.0.0.1:1"), "connection refused"),
         (("--source-log", "x", "--destination", "y"), "--source-log without --source"),

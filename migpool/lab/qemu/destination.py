@@ -63,6 +63,8 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     Arguments:
         written: when the source had written everything; ``None`` if that is not known.
     """
+    if written is None:
+        written = _package(log)
     pieces = [*states(log, "wake", "start"), *_loads(log, written), *_syncs(log)]
     pieces += _unread(log, pieces, begin, written)
     heard = switched(log)
@@ -95,6 +97,12 @@ def switched(log: SideLog) -> int:
     if first is not None:
         return first.time - int(first.said["took"]) * 1000
     return next(iter(log.checkpoints.values()))
+
+
+def _package(log: SideLog) -> int | None:
+    """When a post-copy's package began to be read, in which all sections are; ``None`` without one."""
+    told = (event.time for event in log.events if event.said.get("command") == "PACKAGED")
+    return next((time + 1 for time in told), None)
 
 
 def _phases(log: SideLog, begin: int, loads: int) -> list[tuple[int, str]]:

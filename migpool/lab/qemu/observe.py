@@ -65,6 +65,8 @@ async def observe(wanted: Observation) -> Explained:
     """
     if wanted.uri and "source" not in wanted.monitors:
         raise UsageError("only with --source can the migration be started: leave out the address")
+    if len(wanted.monitors) > len(set(wanted.monitors.values())):
+        raise UsageError(f"{wanted.monitors['source']} is named twice: each side has a monitor of its own")
     async with AsyncExitStack() as stack:
         monitors: dict[Side, Monitor] = {}
         for side in _BOTH:

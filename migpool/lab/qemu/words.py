@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -9,7 +10,7 @@ from migpool.device import Side
 from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.why import WORTH_NAMING, instead, listed
 from migpool.lab.qemu.source import RAM
-from migpool.lab.qemu.whatif import Without
+from migpool.lab.qemu.whatif import LOADED, SAVED, Without
 from migpool.units import count_of, format_duration
 
 WEIGHTS: Final = {"pre-copied": 1.2, "big lock": 1.2, "all like the first": 1.0, "network": 0.0}
@@ -53,12 +54,12 @@ def because(found: Sequence[Without], whole: Attribution, missing: Side | Litera
     """What limits the downtime, in a sentence or two; how much of it may be the tracing itself, if that is notable.
 
     Arguments:
-        missing: the side without a log. Where this one waited for it for longer than anything here is worth, nothing
-            here is the reason.
+        missing: the side without a log. Where this one waited for it for longer than for anything else, and than
+            anything here is worth, nothing here is the reason.
     """
     first = culprit(found, whole)
     elsewhere = whole.nanoseconds.get(_WAITED_FOR.get(missing, ""), 0)
-    if elsewhere > max(WORTH_NAMING * whole.downtime, first.untraced if first is not None else 0):
+    if elsewhere == max(whole.nanoseconds.values(), default=-1) and elsewhere > (first.untraced if first else 0):
         share = 100 * elsewhere / whole.downtime
         return (
             f"nothing that this log says. For {format_duration(elsewhere / 1e9)} ({share:.0f} %) it waited for the "
@@ -68,12 +69,26 @@ def because(found: Sequence[Without], whole: Attribution, missing: Side | Litera
     unsure = ""
     if traced >= NOTABLE_TRACING * whole.downtime and (first is None or first.resource != "tracing"):
         unsure = f" Not sure: at least {format_duration(traced / 1e9)} of it are the tracing itself."
+    if first is not None and first.shorter < _unnamed(whole) and (first.resource, first.kind) != ("step", LOADED):
+        first = None
     if first is not None:
+        if missing == "destination" and first.resource in ("device", "in parallel"):
+            unsure += " Not sure: a save waits, too, where the destination is late to read, which its log says."
         said = says(first, whole)
         return f"{said}. {instead((whole.downtime - first.shorter) / 1e6, whole.downtime / 1e6)}{unsure}"
     kind, spent = next(iter(whole.nanoseconds.items()), ("other", 0))
     share = 100 * spent / max(1, whole.downtime)
     return f"no one thing. The largest part is {kind}, {format_duration(spent / 1e9)} ({share:.0f} %).{unsure}"
+
+
+def _unnamed(whole: Attribution) -> int:
+    """How long something was saved or loaded of which the log names no device, where nothing but checkpoints is
+    traced; nanoseconds."""
+    spent = Counter[str]()
+    for link in whole.links:
+        if not link.device and link.kind in (SAVED, LOADED):
+            spent[link.kind] += link.duration
+    return max(spent.values(), default=0)
 
 
 def says(one: Without, whole: Attribution) -> str:
