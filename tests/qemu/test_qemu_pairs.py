@@ -21,7 +21,8 @@ from tests.qemu.traced_pair import BUSY, NOTHING, PLAIN, TRACED, WRITTEN, Pair
 from tests.support.read_downtime import grouped, read_downtime
 
 CARD: Final = ("-device", "e1000e,romfile=")
-DRIVE: Final = ("-drive", "if=none,id=disk,format=raw,file={disk}")
+DRIVE: Final = ("-drive", "if=none,id=disk,driver=null-co,read-zeroes=on")
+"""A disk from which nothing is booted."""
 NO_MACHINE: Final = ("-m", "64", "-nodefaults", "-display", "none")
 BUSY_LINK: Final[dict[str, Json]] = {"max-bandwidth": 400 << 20, "downtime-limit": 700}
 MACHINES: Final = {
