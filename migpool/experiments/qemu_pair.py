@@ -45,7 +45,7 @@ from migpool.scenario.schema import Table
 
 PROGRAM: Final = "qemu-system-x86_64"
 BOOTED: Final = b"No bootable device"
-STARTS: Final = 30.0
+STARTS: Final = 120.0
 """Seconds until the firmware must be done, and the monitors there."""
 ENDS: Final = 60.0
 """Seconds within which a migration must end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from migpool.scenario.model_names import parse_model
@@ -18,12 +19,13 @@ QEMU: Final[Mapping[str, bool]] = {"qemu": False, "qemu:transfer": True}
 USUAL: Final = ("inline", "pool", "per-device")
 
 
-def predicted(scenario: Scenario, model: str, where: str = "") -> float:
+def predicted(scenario: Scenario, model: str, where: str = "", processors: int = 0) -> float:
     """Simulate a switchover; returns its downtime in seconds.
 
     Arguments:
         model: a key of :data:`QEMU`, or the name of a threading model.
         where: the scenario's file, for errors.
+        processors: of each host, were all that devices take processor time; 0: each thread has one for itself.
 
     Raises:
         UsageError: there is no such model, or it or a device cannot be simulated.
@@ -31,8 +33,9 @@ def predicted(scenario: Scenario, model: str, where: str = "") -> float:
     """
     where = where or scenario.name
     if model in QEMU:  # its own threads: the model of the world means nothing
-        return qemu_downtime(world_of(scenario, parse_model("inline"), BARE, where), transfer=QEMU[model])
-    return downtime(world_of(scenario, parse_model(model), BARE, where))
+        world = replace(world_of(scenario, parse_model("inline"), BARE, where), processors=processors)
+        return qemu_downtime(world, transfer=QEMU[model])
+    return downtime(replace(world_of(scenario, parse_model(model), BARE, where), processors=processors))
 
 
 def simulated_models(names: Sequence[str], scenario: Scenario) -> list[str]:

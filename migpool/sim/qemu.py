@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeAlias
 
+from migpool.device import Side
 from migpool.errors import UsageError
 from migpool.sim.world import BUFFER, Profile, World, chunk_of, chunks_of, last_of
 
@@ -57,6 +58,10 @@ class _Switchover:
         self._sections = [one for one in world.devices if one.way in ("described", "section")]
         self._channels = simpy.Resource(env, max(1, world.channels))
         self._link, self._big = simpy.Resource(env), simpy.Resource(env)
+        count = world.processors
+        self._processors: dict[Side, simpy.Resource | None] = {
+            end: simpy.Resource(env, count) if count else None for end in ("source", "destination")
+        }
         self._gathered: deque[_Item] = deque()
         self._written = self._sent = 0
         self._main: simpy.Store = simpy.Store(env)
@@ -80,7 +85,7 @@ class _Switchover:
         """The source's own thread, once the machine stands still."""
         env = self._env
         for ram in self._ram:
-            yield env.timeout(ram.read + ram.save_config + ram.channel * self._world.channels)
+            yield from self._work("source", ram.read + ram.save_config + ram.channel * self._world.channels)
             yield from self._put(0, ram.write + ram.load_config)
             yield from self._flush(self._written)
         if self._transfer:
@@ -89,11 +94,11 @@ class _Switchover:
             for profile in self._iterable:
                 count = max(1, chunks_of(profile, self._world.chunk))
                 for number in range(count):
-                    yield env.timeout(profile.read / count)
+                    yield from self._work("source", profile.read / count)
                     yield from self._put(self._length(profile, number, count), profile.write / count)
         configs = [] if self._transfer else self._iterable
         for profile in (*self._sections, *configs):
-            yield env.timeout(profile.save_config)
+            yield from self._work("source", profile.save_config)
             yield from self._put(profile.config_size, profile.load_config)
         yield from self._flush(self._written)
         self._main.put(None)
@@ -125,7 +130,7 @@ class _Switchover:
                     if item is None:
                         going_on = False
                     else:
-                        yield self._env.timeout(item.load)
+                        yield from self._work("destination", item.load)
                     if going_on and self._main.items:
                         items.append((yield self._main.get()))
         yield self._env.all_of(loaders)
@@ -135,20 +140,29 @@ class _Switchover:
         """The thread of a device at the source."""
         count = chunks_of(profile, self._world.chunk)
         for number in range(count):
-            yield self._env.timeout(profile.read / count)
+            yield from self._work("source", profile.read / count)
             yield from self._send(self._length(profile, number, count))
             arrived.put(profile.write / count)
-        yield self._env.timeout(profile.save_config)
+        yield from self._work("source", profile.save_config)
         yield from self._send(profile.config_size)
         arrived.put(None)
 
     def _load(self, profile: Profile, arrived: simpy.Store) -> _Process:
         """The thread of a device at the destination."""
         while (write := (yield arrived.get())) is not None:
-            yield self._env.timeout(write)
+            yield from self._work("destination", write)
         with self._big.request() as held:
             yield held
-            yield self._env.timeout(profile.load_config)
+            yield from self._work("destination", profile.load_config)
+
+    def _work(self, end: Side, seconds: float) -> _Process:
+        processors = self._processors[end]
+        if processors is None:
+            yield self._env.timeout(seconds)
+            return
+        with processors.request() as processor:
+            yield processor
+            yield self._env.timeout(seconds)
 
     def _send(self, size: int) -> _Process:
         with self._channels.request() as channel:

@@ -205,6 +205,7 @@ class Migration:
         self._goodput = goodput(world)
         self._link = common.link if common else simpy.Resource(env)
         # What a process has once: the big lock, Python, and a lock for each device.
+        self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
@@ -405,7 +406,7 @@ class Migration:
             case SavePart(chunk=piece):
                 part = self._handlers[SavePart](effect)
                 if part is not None:
-                    yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read))
+                    yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read), work=side)
                 return part
             case Credit(index=index):
                 while index >= self._granted[number]:
@@ -422,7 +423,7 @@ class Migration:
             case EndParts(following=following):
                 return self._end_parts(self._arrivals[number], following)
             case WriteState() | LoadPart():
-                yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write))
+                yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write), work=side)
             case Loaded(last=last):
                 self._held -= 1
                 place = self._place[number]
@@ -464,13 +465,13 @@ class Migration:
         piece.length = piece.size
         lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
         if profile.read_slack is None:
-            yield from self._hold(lock, cost)
+            yield from self._hold(lock, cost, work="save")
         elif lock is None:
-            yield from self._hold(None, self._ahead(number, cost, profile.read_slack))
+            yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
         else:
             with lock.request() as held:
                 yield held
-                yield from self._hold(None, self._ahead(number, cost, profile.read_slack))
+                yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
         return piece.length
 
     def _ahead(self, number: int, cost: float, slack: float) -> float:
@@ -497,18 +498,27 @@ class Migration:
         number = effect.slot.number
         lock = {"big": self._big[side], "own": self._own[side][number], "none": None}[effect.lock]
         within = self._python[side] if self._world.devices[number].in_python else None
-        yield from self._hold(lock, seconds, within)
+        yield from self._hold(lock, seconds, within, side)
 
-    def _hold(self, resource: simpy.Resource | None, seconds: float, within: simpy.Resource | None = None) -> _Process:
+    def _hold(
+        self,
+        resource: simpy.Resource | None,
+        seconds: float,
+        within: simpy.Resource | None = None,
+        work: _Side | None = None,
+    ) -> _Process:
+        """Take some time with a lock, and ``within`` another; ``work``: on a processor of that end."""
+        if resource is None and within is None and work is not None:
+            resource, work = self._processors[work], None
         if resource is None:
             if within is not None:
-                yield from self._hold(within, seconds)
+                yield from self._hold(within, seconds, None, work)
             else:
                 yield self._env.timeout(seconds)
             return
         with resource.request() as held:
             yield held
-            yield from self._hold(None, seconds, within)
+            yield from self._hold(None, seconds, within, work)
 
     def _send(self, effect: Send | SendAhead | SendConfig | SendPart | SendSection) -> _Process:
         slot = effect.slot

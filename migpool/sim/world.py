@@ -101,6 +101,7 @@ class World:
             :class:`~migpool.schedulers.base.Staffing`.
         config_load: when the configs of iterable devices are loaded: with their own state, or once all have theirs.
         each: the most rooms that one device may have; 0: no bound of its own.
+        processors: of each host, where all that devices take is processor time; 0: each thread has one for itself.
     """
 
     devices: Sequence[Profile]
@@ -123,6 +124,7 @@ class World:
     load_taking: Taking = "queue"
     config_load: ConfigLoad = "as-loaded"
     each: int = 0
+    processors: int = 0
 
 
 class _Simulated(Device):

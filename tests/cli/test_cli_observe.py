@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from migpool.lab.qemu import monitor, tracing
+from migpool.lab.qemu.observe import EVERY
 from tests.support.commandline import Ended, here
 from tests.support.monitors import FakeQemu, fake_pair, observing
 
@@ -118,6 +120,7 @@ def test_what_is_wrong_is_told_in_a_line_and_no_tracepoint_stays_on(
         ((), "name a monitor"),
         (("--source", "nowhere"), "nowhere is not there: start the source's QEMU with -qmp unix:nowhere"),
         (("--source", __file__), "is no socket"),
+        (("--source", "x", "--destination", "x"), "x is named twice"),
         (("--source", "tcp:nowhere"), "is no address of a monitor"),
         (("--source", "tcp:127.0.0.1:1"), "connection refused"),
         (("--source-log", "x", "--destination", "y"), "--source-log without --source"),
@@ -129,6 +132,40 @@ def test_an_address_that_is_none_is_told_in_a_line(arguments: tuple[str, ...], s
     assert ended.code in (1, 2)
     assert said in ended.err.lower().replace("qemu", "QEMU") or said in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_nothing_is_asked_while_the_machine_stands_still(tmp_path: Path) -> None:
+    """Whoever asks a QEMU then takes its big lock, or its main loop, from the migration."""
+    with fake_pair(tmp_path / "s", tmp_path / "d") as (source, destination):
+        with observing(source.path, destination.path) as command:
+            source.migration = {"status": "active"}
+            source.tell("MIGRATION", status="active")
+            destination.tell("MIGRATION", status="active")
+            command.complained_of("source: active")
+            source.tell("STOP")
+            looks = [len(source.asked)]
+            while len(looks) < 2 or looks[-1] != looks[-2]:  # one look may have been under way
+                assert len(looks) < 12, "it goes on asking"
+                time.sleep(4 * EVERY)
+                looks.append(len(source.asked))
+            source.migrate()
+            ended = command.wait()
+        assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["running", "standing still"])
+def test_a_qemu_that_ends_meanwhile_is_told_at_once(tmp_path: Path, stops: bool) -> None:
+    with fake_pair(tmp_path / "s", tmp_path / "d") as (source, destination):
+        with observing(source.path, destination.path) as command:
+            source.tell("MIGRATION", status="active")
+            if stops:
+                source.tell("STOP")
+            source.hang_up()
+            ended = command.wait()
+        assert ended.code == 1
+        assert "the source's QEMU closed its monitor" in ended.err
+        assert "Traceback" not in ended.err
+        assert destination.on == set()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -42,6 +42,7 @@ def test_every_model_is_simulated_and_qemus_own_among_them(made: Path) -> None:
     for model in found:
         assert f"\n{model} " in text.out
     assert "200 ms as measured" in text.out
+    assert "were all that devices take processor time" in text.out
 
 
 def test_channels_and_models_can_be_others(made: Path) -> None:

@@ -63,9 +63,7 @@ def made(culprit: str, size: int, count: int) -> tuple[Downtime, str]:
         case "tail":
             return Downtime(SMALL, tail=size), "after the last device QEMU is not done with loading"
         case "network":
-            return Downtime(
-                SMALL, network=size
-            ), "what is sent takes its time to arrive|.*largest part is network|still load"
+            return Downtime(SMALL, network=size), "what is sent is read late|still load"
         case _:
             even = [(f"0000:00:{at:02x}.0/x{at}", 100, 100) for at in range(2)]
             return Downtime(

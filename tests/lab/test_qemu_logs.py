@@ -157,17 +157,28 @@ def test_lines_that_are_not_known_are_passed_over_and_counted(
     assert any("a form that is not known" in remark for remark in after.runs[0].remarks) is bool(strange)
 
 
-@given(place=st.floats(0, 1), which=st.sampled_from(NAMES), whose=st.sampled_from([0, 1]))
+@given(
+    place=st.floats(0, 1),
+    which=st.sampled_from(NAMES),
+    whose=st.sampled_from([0, 1]),
+    end=st.booleans(),
+    alone=st.booleans(),
+)
 def test_a_log_that_was_cut_is_explained_or_refused_in_a_line(
-    tmp_path_factory: pytest.TempPathFactory, place: float, which: str, whose: int
+    tmp_path_factory: pytest.TempPathFactory, place: float, which: str, whose: int, end: bool, alone: bool
 ) -> None:
+    """Before or behind any byte of it."""
     logs = list(real(which))
-    lines = lines_of(logs[whose])
+    text = "\n".join(lines_of(logs[whose])) + "\n"
+    at = int(place * len(text))
     cut = tmp_path_factory.mktemp("logs") / "cut.log"
-    cut.write_text("\n".join(lines[: int(place * len(lines))]))
+    cut.write_text(text[:at] if end else text[at:])
     logs[whose] = cut
-    whole = ("src-non-iterable-saved", "-vm-started")[whose] in cut.read_text()
-    if whole:
+    if alone:
+        logs = [cut]
+    whole = [line for line in cut.read_text().splitlines() if line in lines_of(real(which)[whose])]
+    needed = (("src-downtime-start", "src-non-iterable-saved"), ("-vm-started",))[whose]
+    if all(any(line.endswith(point) for line in whole) for point in needed):
         run = run_of(*logs)
         assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)
         return
@@ -175,6 +186,62 @@ def test_a_log_that_was_cut_is_explained_or_refused_in_a_line(
         explain(*logs)
     assert len(str(caught.value).splitlines()) == 1
     assert str(cut) in str(caught.value)
+
+
+def test_a_destinations_log_that_begins_within_its_loads_is_said_to_lack_some(tmp_path: Path) -> None:
+    source, destination = real("e1000e-16")
+    lines = lines_of(destination)
+    middle = next(at for at, line in enumerate(lines) if "0000:00:08.0/e1000e instance_id=0 downtime" in line)
+    cut = tmp_path / "cut.log"
+    cut.write_text("\n".join(lines[middle:]))
+    assert any("its first loads are missing" in remark for remark in run_of(source, cut).remarks)
+    assert not any("its first loads" in remark for name in NAMES for remark in as_it_is(name).runs[0].remarks)
+
+
+def test_checkpoints_alone_tell_the_phases(tmp_path: Path) -> None:
+    logs = []
+    for path in real("e1000e-16"):
+        logs.append(tmp_path / path.stem)
+        logs[-1].write_text("".join(f"{line}\n" for line in lines_of(path) if "vmstate_downtime_checkpoint" in line))
+    run, whole = run_of(*logs), as_it_is("e1000e-16").runs[0]
+    assert run.downtime_ms == whole.downtime_ms
+    assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)
+    assert run.attribution["load config"] == pytest.approx(27.3, abs=0.1)  # from all that is written to all loaded
+    assert run.analysis is not None
+    assert run.analysis.why.startswith("no one thing")
+    assert run_of(logs[1]).downtime_ms == pytest.approx(0.3, abs=0.1)
+    for path in Downtime([("ram", 90, 90), ("a", 50, 5000)], start=2000).logs(tmp_path)[:2]:
+        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if "checkpoint" in line))
+    run = run_of(tmp_path / "source.log", tmp_path / "destination.log")
+    assert run.analysis is not None
+    assert run.analysis.why.startswith("no one thing. The largest part is load config")  # and no smaller start
+
+
+def test_a_machine_that_went_on_from_where_it_came_to_is_explained_either_way(tmp_path: Path) -> None:
+    """The one QEMU in the middle has the checkpoints of both sides in its log."""
+    found = []
+    for name, slow in (("first", 3000), ("second", 9000)):
+        (directory := tmp_path / name).mkdir()
+        source, destination, took = Downtime([("ram", 100, 100), ("a", 50, slow)]).logs(directory)
+        found.append((source, destination, took / 1e3))
+    (here, middle, first), (there, last, second) = found
+    for log in (there, last):
+        log.write_text("".join(f"{moved(line, 10**9)}\n" for line in log.read_text().splitlines()))
+    middle.write_text(middle.read_text() + there.read_text())
+    assert run_of(here, middle).downtime_ms == pytest.approx(first)
+    assert run_of(middle, last).downtime_ms == pytest.approx(second)
+    assert run_of(last, middle).attribution == run_of(there, last).attribution
+    assert run_of(middle).attribution == run_of(there).attribution
+    assert any("middle" in remark or "both sides" in remark for remark in run_of(middle).remarks)
+
+
+def test_of_a_log_with_two_migrations_that_is_said(tmp_path: Path) -> None:
+    source, destination, took = Downtime([("ram", 100, 100), ("a", 50, 70)]).logs(tmp_path)
+    text = source.read_text()
+    source.write_text(text + "".join(f"{moved(line, 10**9)}\n" for line in text.splitlines()))
+    run = run_of(source, destination)
+    assert run.downtime_ms == pytest.approx(took / 1e3, abs=0.2)
+    assert "source.log has 2 downtimes, of which the last is explained" in run.remarks
 
 
 @FEWER
@@ -257,9 +324,13 @@ def test_of_a_log_with_several_migrations_the_last_counts(tmp_path: Path) -> Non
         ("1@1700000000.000001:migrate_set_state new state setup\n", 'trace-event vmstate_downtime* on" (QEMU 8.2'),
         ("1@1700000000.000001:vmstate_downtime_checkpoint src-downtime-start\n", "did not come to its end"),
         (
-            "1@1700000000.000001:vmstate_downtime_checkpoint src-downtime-start\n"
-            "1@1700000000.000002:vmstate_downtime_checkpoint dst-precopy-bh-vm-started\n",
-            "checkpoints of both sides",
+            "1@1700000000.000001:vmstate_downtime_checkpoint dst-precopy-bh-vm-started\n"
+            "1@1700000000.000002:vmstate_downtime_checkpoint src-downtime-start\n",
+            "did not come to its end",
+        ),
+        (
+            "1@1700000000.000001:vmstate_downtime_checkpoint src-downtime-end\n",
+            "its first checkpoint is src-downtime-end",
         ),
     ],
 )
@@ -304,6 +375,11 @@ def test_one_side_alone_is_explained_and_said_to_be_a_part(name: str, whose: int
     assert whose == 0 or run.downtime_ms <= both
     missing = ("destination", "source")[whose]
     assert any(f"without the {missing}'s log" in remark for remark in run.remarks)
+    waited = run.attribution.get(("other", "starved")[whose], 0)
+    assert run.analysis is not None
+    if waited > 0.6 * run.downtime_ms:
+        assert run.analysis.why.startswith("nothing that this log says. For ")
+        assert f"waited for the {missing}, whose log says why." in run.analysis.why
 
 
 def test_made_logs_in_either_form_say_the_same(tmp_path: Path) -> None:
@@ -341,3 +417,20 @@ def test_memory_that_post_copy_loads_is_no_part_of_the_devices_loads(tmp_path: P
     assert plain.analysis is not None
     assert run.analysis.why == plain.analysis.why
     assert run.analysis.why.startswith("slow takes")
+
+
+def test_a_package_of_post_copy_is_there_once_it_has_been_read(tmp_path: Path) -> None:
+    """What lies between its sections is no wait for the source, also if the source's log is not there to say so."""
+    theirs = Log()
+    theirs.say(-3000, "loadvm_process_command com=PACKAGED len=4")
+    for number in range(4):
+        theirs.say(500 * number, f"qemu_loadvm_state_section_startfull {number}(d{number}) 0 1")
+        theirs.say(500 * number, "qemu_loadvm_state_section 4")
+        theirs.say(
+            500 * number + 100, f"vmstate_downtime_load type=non-iterable idstr=d{number} instance_id=0 downtime=100"
+        )
+    theirs.say(2000, "vmstate_downtime_checkpoint dst-postcopy-bh-enter")
+    theirs.say(2100, "vmstate_downtime_checkpoint dst-postcopy-bh-vm-started")
+    run = run_of(theirs.write(tmp_path / "destination.log"))
+    assert "starved" not in run.attribution
+    assert sum(run.attribution.values()) == pytest.approx(run.downtime_ms)

@@ -1,6 +1,6 @@
 """Real pairs of machines of many kinds: the downtime, its parts and the largest of them are what the logs say.
 
-``make qemu PAIRS=30`` has all of them migrate; without it a few. What is believed is read in
+``make qemu PAIRS=60`` has all of them migrate, every way; without it a few. What is believed is read in
 ``tests/support/read_downtime.py``; how far off what was said is, is printed at the end (``pytest -rP``).
 """
 
@@ -21,6 +21,8 @@ from tests.qemu.traced_pair import BUSY, NOTHING, PLAIN, TRACED, WRITTEN, Pair
 from tests.support.read_downtime import grouped, read_downtime
 
 CARD: Final = ("-device", "e1000e,romfile=")
+DRIVE: Final = ("-drive", "if=none,id=disk,driver=null-co,read-zeroes=on")
+"""A disk from which nothing is booted."""
 NO_MACHINE: Final = ("-m", "64", "-nodefaults", "-display", "none")
 BUSY_LINK: Final[dict[str, Json]] = {"max-bandwidth": 400 << 20, "downtime-limit": 700}
 MACHINES: Final = {
@@ -62,6 +64,40 @@ MACHINES: Final = {
         ),
         until=NOTHING,
     ),
+    "bridges": Pair(
+        [
+            *PLAIN,
+            *(
+                f"-device {word}"
+                for at in range(8)
+                for word in (f"pcie-root-port,id=r{at},chassis={at},slot={at}", f"virtio-net-pci,romfile=,bus=r{at}")
+            ),
+        ]
+    ),
+    "many queues": Pair((*PLAIN, "-smp", "4", *(f"-device virtio-scsi-pci,num_queues={at}" for at in (16, 64)))),
+    "AHCI": Pair((*PLAIN, *DRIVE, "-device ahci,id=more", "-device ide-hd,drive=disk,bus=more.0")),
+    "virtio-blk": Pair((*PLAIN, *DRIVE, "-device virtio-blk-pci,drive=disk,num-queues=8")),
+    "GPU and tablets": Pair(
+        (*PLAIN, *(f"-device {kind}" for kind in ("qemu-xhci", "usb-kbd", "virtio-gpu-pci", "virtio-tablet-pci")))
+    ),
+    "9p": Pair(
+        (*PLAIN, "-fsdev", "local,id=share,path=.,security_model=none", "-device virtio-9p-pci,fsdev=share,mount_tag=x")
+    ),
+    "IOMMU": Pair((*PLAIN, *(f"-device {kind}" for kind in ("intel-iommu", "igb,romfile=", "vmxnet3,romfile=")))),
+    "memory to be plugged": Pair(
+        (
+            *PLAIN,
+            *("-m", "64,maxmem=256M", "-object", "memory-backend-ram,id=more,size=64M"),
+            *("-device virtio-mem-pci,memdev=more", "-device virtio-balloon-pci", "-device pvpanic"),
+        )
+    ),
+    "i440fx, USB and SCSI": Pair(
+        (
+            *("-accel", "tcg", "-machine", "pc", *NO_MACHINE),
+            *(f"-device {kind}" for kind in ("piix3-usb-uhci", "usb-tablet", "lsi53c895a", "rtl8139,romfile=")),
+        )
+    ),
+    "no PCI": Pair(("-accel", "tcg", "-machine", "isapc", "-cpu", "486", *NO_MACHINE)),
 }
 WAYS: Final = ((0, TRACED), (2, LIGHT), (4, TRACED))
 """Channels of multifd, and tracepoints."""

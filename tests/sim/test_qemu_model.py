@@ -82,3 +82,18 @@ def test_the_link_counts() -> None:
 def test_more_channels_than_devices_change_nothing_but_rams_end() -> None:
     few, many = (qemu_downtime(world(VFIO, VFIO, channels=count), transfer=True) for count in (2, 64))
     assert few == many
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+def test_processors_bound_what_threads_do_at_once(transfer: bool) -> None:
+    devices = [VFIO] * 4
+    free = qemu_downtime(world(*devices), transfer=transfer)
+    enough = qemu_downtime(world(*devices, processors=5), transfer=transfer)
+    two, one = (qemu_downtime(world(*devices, processors=count), transfer=transfer) for count in (2, 1))
+    assert enough == free
+    if not transfer:  # one thread at each host
+        assert one == two == free
+        return
+    saves, loads = 4 * (4.0 + 0.25), 4 * (2.0 + 1.0)
+    assert 10 + 4 * 0.5 + saves + 1.0 <= one <= 10 + 4 * 0.5 + saves + loads
+    assert free < two < one

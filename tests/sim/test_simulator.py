@@ -47,6 +47,13 @@ def test_a_worker_takes_up_one_job_after_the_other() -> None:
     assert downtime(many(4, savers=2)) == pytest.approx(2 * 4.0 + 2 * CONFIG)
 
 
+def test_threads_that_work_take_turns_where_processors_are_few() -> None:
+    free = downtime(many(4))
+    assert downtime(many(4, processors=4)) == free
+    assert downtime(many(4, processors=1)) == pytest.approx(4 * 4.0 + 4 * CONFIG)  # all end their reads together
+    assert free < downtime(many(4, processors=2)) < downtime(many(4, processors=1))
+
+
 def test_configs_that_grow_take_longer_for_each_that_was_loaded_before() -> None:
     growing = replace(PROFILE, load_growth=0.1)
     assert downtime(many(4, profile=growing)) == pytest.approx(4.0 + 4 * CONFIG + 0.1 * (1 + 2 + 3))

@@ -34,7 +34,7 @@ class FakeQemu:
         peer: loads what this one sends.
         on: which tracepoints are on.
         asked: the commands that came.
-        events: what is still to be told of by itself: said before the next answer.
+        quiet: it tells of nothing by itself.
     """
 
     path: Path
@@ -49,10 +49,13 @@ class FakeQemu:
     on: set[str] = field(default_factory=set)
     capabilities: dict[str, bool] = field(default_factory=lambda: {"events": False, "multifd": False})
     asked: list[tuple[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    quiet: bool = False
     dies_at: str = ""
     migration: dict[str, Any] = field(default_factory=dict)
     peer: FakeQemu | None = None
+    _streams: list[Any] = field(default_factory=list)
+    _clients: list[socket.socket] = field(default_factory=list)
+    _speaks: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[FakeQemu]:
@@ -76,17 +79,27 @@ class FakeQemu:
                         major, minor = self.version
                         version = {"qemu": {"major": major, "minor": minor, "micro": 2}, "package": ""}
                         self._say(stream, {"QMP": {"version": version, "capabilities": []}})
-                    for request in _requests(client):
-                        if request["execute"] == self.dies_at:
-                            break
-                        answer = self._answer(request["execute"], request.get("arguments", {}))
-                        while self.events:
-                            self._say(stream, self.events.pop(0))
-                        self._say(stream, {**answer, "id": request["id"]} if "id" in request else answer)
+                    self._streams.append(stream)
+                    self._clients = [client]
+                    try:
+                        for request in _requests(client):
+                            if request["execute"] == self.dies_at:
+                                break
+                            answer = self._answer(request["execute"], request.get("arguments", {}))
+                            self._say(stream, {**answer, "id": request["id"]} if "id" in request else answer)
+                    finally:
+                        self._streams.remove(stream)
 
     def _say(self, stream: Any, message: dict[str, Any]) -> None:
-        stream.write(json.dumps(message).encode() + b"\n")
-        stream.flush()
+        with self._speaks:
+            stream.write(json.dumps(message).encode() + b"\n")
+            stream.flush()
+
+    def tell(self, event: str, **data: Any) -> None:
+        """Tell whoever listens, by itself."""
+        said = {"event": event, "data": data, "timestamp": {"seconds": 1700000000, "microseconds": 0}}
+        for stream in [] if self.quiet else list(self._streams):
+            self._say(stream, said)
 
     def _answer(self, command: str, said: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((command, said))
@@ -124,19 +137,23 @@ class FakeQemu:
                 pass
         return {"return": {}}
 
+    def hang_up(self) -> None:
+        """End as a QEMU does that is killed."""
+        for client in self._clients:
+            client.shutdown(socket.SHUT_RDWR)
+
     def migrate(self) -> None:
         """What a migration leaves behind."""
         if "vmstate_downtime_checkpoint" in self.on and self.log is not None:
             with self.log.open("a") as file:
                 file.writelines(f"{line}\n" for line in lines_of(self.real))
         self.migration = {"status": self.ends or "active", "downtime": 41, "ram": {"transferred": 1 << 20, "mbps": 8.0}}
-        if self.capabilities["events"]:
-            now = {"seconds": 1700000000, "microseconds": 0}
-            self.events.append({"event": "MIGRATION", "data": {"status": self.migration["status"]}, "timestamp": now})
         if self.peer is not None:
             self.peer.migrate()
         if self.ends == "failed":
             self.migration["error-desc"] = "the link\nwent away"
+        if self.capabilities["events"]:
+            self.tell("MIGRATION", status=self.migration["status"])
 
     def _trace(self, event: str) -> None:
         if self.traces and self.log is not None:

@@ -83,9 +83,9 @@ def grouped(attribution: Mapping[str, float]) -> dict[str, float]:
 def read_downtime(source: Sequence[str], destination: Sequence[str]) -> Reading:
     """The source is at work until the destination waits for it no more; from then on the destination is."""
     ours, theirs = checkpoints(source), checkpoints(destination)
-    begin, end = ours["src-downtime-start"], theirs["dst-precopy-bh-vm-started"]
+    begin, end = ours["src-downtime-start"], _first(theirs, "-bh-vm-started")
     stopped, saved = ours["src-vm-stopped"], ours["src-iterable-saved"]
-    completed, written = theirs["dst-precopy-loadvm-completed"], ours["src-non-iterable-saved"]
+    completed, written = _first(theirs, "-loadvm-completed", "-bh-enter"), ours["src-non-iterable-saved"]
     loads = [(stopped, until, True) for until in [_behind(destination, stopped, written)] if until > stopped]
     for line in destination:
         if found := _LOAD.search(line):
@@ -97,6 +97,7 @@ def read_downtime(source: Sequence[str], destination: Sequence[str]) -> Reading:
             if began - free > max(IDLE, (free - since) * SURE) and free < written:
                 over = since = began
             free = max(free, ended)
+    over = min(over, written)  # what had been written and was read later was on its way
     memory = sum(max(0, ended - max(began, over)) for began, ended, iterable in loads if iterable)
     parts = {
         "stop": stopped - begin,
@@ -106,6 +107,11 @@ def read_downtime(source: Sequence[str], destination: Sequence[str]) -> Reading:
         "start": end - completed,
     }
     return Reading(begin, end, ours["src-downtime-end"] - begin, parts)
+
+
+def _first(checkpoints: Mapping[str, int], *ends: str) -> int:
+    """The first of a downtime's checkpoints that ends so: post-copy has its own."""
+    return next(time for point, time in checkpoints.items() if point.endswith(ends))
 
 
 def _behind(destination: Sequence[str], stopped: int, written: int) -> int:

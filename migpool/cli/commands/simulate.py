@@ -57,11 +57,15 @@ def simulate(
     from migpool.units import format_duration
 
     table = plain_table()
-    for heading, justify in (("Model", "left"), ("Downtime", "right"), ("Of the first", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    few = {"On two": 2, "On one": 1}
+    table.add_column("Model")
+    for heading in ("Downtime", "Of the first", *few):
+        table.add_column(heading, justify="right")
     first = next(iter(downtimes.values()))
     for name, seconds in downtimes.items():
-        table.add_row(Text(name), format_duration(seconds), f"{seconds / first:.0%}" if first else "")
+        bounds = [format_duration(predicted(found, name, scenario, count)) for count in few.values()]
+        table.add_row(Text(name), format_duration(seconds), f"{seconds / first:.0%}" if first else "", *bounds)
     console_for(sys.stdout).print(table)
+    say("on two, on one: with so many processors at each host, were all that devices take processor time")
     if found.description:
         say(f"{found.name}: {found.description}")

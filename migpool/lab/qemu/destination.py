@@ -63,11 +63,16 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
     Arguments:
         written: when the source had written everything; ``None`` if that is not known.
     """
+    if written is None:
+        written = _package(log)
     pieces = [*states(log, "wake", "start"), *_loads(log, written), *_syncs(log)]
     pieces += _unread(log, pieces, begin, written)
     heard = switched(log)
     behind = max((one.end for one in pieces if one.kind == "pre-copied" and begin < one.end <= heard), default=heard)
     loads = heard if _waits(behind, heard, begin, written) else behind
+    told = any(event.event == "vmstate_downtime_load" for event in log.events)
+    if not told and written is not None:
+        loads = max(begin, written)  # nothing but checkpoints is traced: from then on all is there to be loaded
     main = Actor("destination", MAIN, partition(pieces, _phases(log, begin, loads), begin, end))
     arrivals = {
         (log.device(event.said["name"]), int(event.said["index"])): event.time
@@ -75,7 +80,8 @@ def destination_actors(log: SideLog, begin: int, end: int, written: int | None) 
         if event.event == "vfio_load_state_device_buffer_incoming"
     }
     completed = log.checkpoints.get("dst-precopy-loadvm-completed", end)
-    last = max((event.time for event in log.own() if event.event in _LOADING and event.time <= completed), default=0)
+    loading = (event.time for event in log.own() if event.event in _LOADING and event.time <= completed)
+    last = max(loading, default=0) if told else completed
     return DestinationActors(main, _threads(log, arrivals, begin, end), (last, completed), heard)
 
 
@@ -88,7 +94,15 @@ def switched(log: SideLog) -> int:
         if event.said.get("command") == "SWITCHOVER_START":
             return event.time
     first = next((event for event in log.events if event.event == "vmstate_downtime_load"), None)
-    return first.time - int(first.said["took"]) * 1000 if first is not None else log.events[0].time
+    if first is not None:
+        return first.time - int(first.said["took"]) * 1000
+    return next(iter(log.checkpoints.values()))
+
+
+def _package(log: SideLog) -> int | None:
+    """When a post-copy's package began to be read, in which all sections are; ``None`` without one."""
+    told = (event.time for event in log.events if event.said.get("command") == "PACKAGED")
+    return next((time + 1 for time in told), None)
 
 
 def _phases(log: SideLog, begin: int, loads: int) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import quantiles
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -20,7 +21,7 @@ from migpool.lab.qemu.clocks import Clocks, align
 from migpool.lab.qemu.destination import DestinationActors, destination_actors, switched
 from migpool.lab.qemu.log import Event, SideLog, device_name, read_log
 from migpool.lab.qemu.path import Threads, join_of, syncs_said, walk
-from migpool.lab.qemu.source import source_actors, written
+from migpool.lab.qemu.source import RAM, source_actors, written
 from migpool.lab.qemu.views import Views, counted, once, views_of
 from migpool.lab.qemu.whatif import LinesWritten, Without, kind_of, without
 from migpool.lab.qemu.words import NOTABLE_TRACING, because, says
@@ -76,12 +77,22 @@ def explain(first: Path, second: Path | None = None) -> Explained:
     Raises:
         UsageError: a log cannot be used, or they are not of one migration.
     """
-    logs = [read_log(path) for path in (first, second) if path is not None]
+    logs = _of_both_sides([read_log(path) for path in (first, second) if path is not None])
     source = next((log for log in logs if log.side == "source"), None)
     destination = next((log for log in logs if log.side == "destination"), None)
     if len(logs) == 2 and logs[0].side == logs[1].side:
         raise UsageError(f"{first} and {second} are both the {logs[0].side}'s: give the log of the other side, too")
     return _Explaining(source, destination).whole()
+
+
+def _of_both_sides(logs: list[SideLog]) -> list[SideLog]:
+    """The logs, as those of a migration: of a QEMU that was both the side that the other log leaves."""
+    if len({log.side for log in logs}) == len(logs):
+        return logs
+    again = max(range(2), key=lambda at: logs[at].both)
+    if logs[again].both:
+        logs[again] = read_log(logs[again].path, "destination" if logs[again].side == "source" else "source")
+    return logs
 
 
 class _Explaining:
@@ -185,7 +196,7 @@ class _Explaining:
     ) -> AnalysisResult:
         begin = self._begin
         return AnalysisResult(
-            why=because(found, path),
+            why=because(found, path, self._missing()),
             replayed_ms=replayed / 1e6 if replayed else None,
             resources=[
                 ResourceResult(
@@ -206,6 +217,13 @@ class _Explaining:
 
     def _remarks(self, path: Attribution) -> Iterator[str]:
         """What a reader must know of the logs before the numbers are believed."""
+        for one in self._logs():
+            if one.both:
+                yield f"{one.path.name} has downtimes of both sides; that of the {one.side} is explained"
+            if one.downtimes > 1:
+                yield f"{one.path.name} has {one.downtimes} downtimes, of which the last is explained"
+        if self._begins_late():
+            yield "destination's log: its first loads are missing; it was cut, and what is said is of what is left"
         for side, log, other in (
             ("source", self._source, "from the destination's switchover on"),
             ("destination", self._destination, "until the source had heard of its end"),
@@ -255,6 +273,24 @@ class _Explaining:
             took += sum(written_.took(link.begin, link.end) for link in own)
             lines += sum(written_.count(link.begin, link.end) for link in own)
         return took, lines
+
+    def _begins_late(self) -> bool:
+        """Whether the destination's log lacks what it loaded first, the memory's last round."""
+        if (
+            self._source is None
+            or self._destination is None
+            or any("post" in at for at in self._destination.checkpoints)
+        ):
+            return False
+        saved, loaded = (
+            {device_name(event.said) for event in log.events if event.event == name}
+            for log, name in ((self._source, "vmstate_downtime_save"), (self._destination, "vmstate_downtime_load"))
+        )
+        return RAM in saved and bool(loaded) and RAM not in loaded
+
+    def _missing(self) -> Side | Literal[""]:
+        """The side without a log."""
+        return "source" if self._source is None else "destination" if self._destination is None else ""
 
     def _logs(self) -> list[SideLog]:
         return [log for log in (self._source, self._destination) if log is not None]

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from migpool.device import Side
 from migpool.errors import UsageError
@@ -34,6 +34,25 @@ NAMES: Final = 65536
 _BEFORE = frozenset({"multifd_recv_unfill", "multifd_send_fill", "flatview_new"})
 """What is of no interest before the machine stops but for the clocks."""
 
+
+_OTHER_SIDE: Final[dict[Side, Side]] = {"source": "destination", "destination": "source"}
+_SAID_BY: Final[dict[Side, tuple[str, ...]]] = {
+    "source": (
+        *(
+            "vmstate_downtime_checkpoint src",
+            "vmstate_downtime_save",
+            "multifd_send",
+            "migration_",
+            "source_return_path",
+        ),
+        *("savevm_", "vmstate_save", "vfio_save"),
+    ),
+    "destination": (
+        *("vmstate_downtime_checkpoint dst", "vmstate_downtime_load", "multifd_recv", "loadvm_", "qemu_loadvm"),
+        *("migrate_send_rp_message", "vmstate_load", "vfio_load", "flatview_new"),
+    ),
+}
+"""How what only this side says begins."""
 
 LISTEN: Final = "POSTCOPY_LISTEN"
 """From then on the memory is loaded by a thread of its own, also after the machine runs."""
@@ -70,6 +89,8 @@ class SideLog:
         words: when the peer was told, or heard, what only one can have said first.
         rounds: of RAM before the stop, the last ones: when each ended, and how many pages were dirty.
         left_out: how many lines of the downtime were too many.
+        downtimes: how many there are in the log, of which the last counts.
+        both: whether it has downtimes of the other side, too.
     """
 
     path: Path
@@ -83,6 +104,8 @@ class SideLog:
     words: dict[str, int] = field(default_factory=dict)
     rounds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=ROUNDS))
     left_out: int = 0
+    downtimes: int = 0
+    both: bool = False
 
     def own(self) -> list[Event]:
         """The events of the migration's own thread: that of the checkpoints; without ids, what no other says."""
@@ -112,43 +135,73 @@ ON: Final = (
 )
 
 
-def read_log(path: Path) -> SideLog:
+def read_log(path: Path, side: Side | None = None) -> SideLog:
     """Read one side's log.
+
+    Arguments:
+        side: the one to read of a QEMU that was both, which a machine came to and went on from; else the later one.
 
     Raises:
         UsageError: it cannot be read; it is no such log, has no times or no checkpoints, or its migration did not come
             to its end.
     """
+    reading = _read(path)
+    if len(reading.sides) < 2:
+        return reading.whole()
+    *_, later = reading.sides
+    log = _read(path, side or later).whole()
+    log.both = True
+    return log
+
+
+def _read(path: Path, side: Side | None = None) -> _Reading:
     counts = Counts()
-    reading = _Reading(path, counts)
+    reading = _Reading(path, counts, "" if side is None else _OTHER_SIDE[side])
     for line in read_lines(path, frozenset(FORMS), counts):
         found = FORMS[line.event].fullmatch(line.text)
         if found is None:
             counts.strange += 1
         else:
             reading.take(Event(line.time, line.thread, OLDER.get(line.event, line.event), found.groupdict()))
-    return reading.whole()
+    return reading
 
 
 class _Reading:
-    """Takes events in the log's order."""
+    """Takes events in the log's order.
 
-    def __init__(self, path: Path, counts: Counts) -> None:
+    Arguments:
+        not_of: the side whose events are passed over; empty for none.
+
+    Attributes:
+        sides: those that have checkpoints, the one with the last of them at the end.
+    """
+
+    def __init__(self, path: Path, counts: Counts, not_of: Side | Literal[""] = "") -> None:
         self._log = SideLog(path, "source", counts)
-        self._sides: set[Side] = set()
+        self._not_of = _SAID_BY[not_of] if not_of else ()
+        self.sides: dict[Side, None] = {}
+        self._within = ""
         self._before: deque[Event] = deque(maxlen=EARLIER)
         self._open = self._listening = False
         self._section = self._saved = ""
         self._all_rounds: deque[tuple[int, int]] = deque(maxlen=ROUNDS)
 
     def take(self, event: Event) -> None:
-        self._note(event)
         said = event.said
+        if f"{event.event} {said.get('point', '')}".startswith(self._not_of):
+            return
+        self._note(event)
         if event.event == "vmstate_downtime_checkpoint":
             point = said["point"]
-            self._sides.add("source" if point.startswith("src") else "destination")
+            side: Side = "source" if point.startswith("src") else "destination"
+            self.sides.pop(side, None)
+            self.sides[side] = None
             if point == "src-downtime-start":
                 self._begin(with_earlier=False)
+            elif side == "destination" and not self._open:
+                self._begin(with_earlier=True)  # nothing but checkpoints is traced
+            elif not self._open:
+                self._within = self._within or point
         elif not self._open and self._begins(event):
             self._begin(with_earlier=True)
         if said.get("command") == LISTEN:
@@ -171,6 +224,7 @@ class _Reading:
         log = self._log
         log.events = list(self._before) if with_earlier else []
         log.checkpoints, log.left_out, self._open = {}, 0, True
+        log.downtimes += 1
         log.rounds = deque(self._all_rounds, maxlen=ROUNDS)
         self._before.clear()
 
@@ -238,12 +292,15 @@ class _Reading:
             if counts.untimed:
                 raise UsageError(f"{path} has no times: start QEMU with -msg timestamp=on")
             raise UsageError(f"{path} has no line of QEMU's trace: give what -D wrote with -msg timestamp=on; {ON}")
-        if not self._sides:
+        if not self.sides:
             raise UsageError(f"{path} has no checkpoint of a downtime: {ON}")
-        if len(self._sides) > 1:
-            raise UsageError(f"{path} has checkpoints of both sides: give each QEMU a log of its own with -D")
-        (log.side,) = self._sides
-        last = next(reversed(log.checkpoints), "none")
+        (log.side,) = self.sides
+        last = next(reversed(log.checkpoints), "")
+        if not last:
+            raise UsageError(
+                f"{path} has no begin of a downtime, its first checkpoint is {self._within}: the log was cut, or "
+                "the tracepoints were switched on too late"
+            )
         ends = "src-non-iterable-saved" if log.side == "source" else "-vm-started"
         if not any(point.endswith(ends) for point in log.checkpoints):
             raise UsageError(

@@ -263,7 +263,7 @@ class _Measuring:
         yield "ram: read is the look for dirty pages and their sending; save and channel the end of the round, as it is"
         yield "  without a channel and for each; load what the destination took after that"
         if any(part.iterable and not part.ram for part in self._parts.values()):
-            yield "processors: each thread has one here; where they are few a thread a device is slower than simulated"
+            yield "processors: each thread has one here; where they are few threads are slower; `simulate` bounds it"
         yield from (f"remark: {remark}" for remark in self._run.remarks)
 
     def _config_sizes(self, machine: MeasuredMachine) -> None:

@@ -46,6 +46,7 @@ class Monitor:
         self.side = side
         self._client = client
         self.events: list[dict[str, object]] = []
+        self._heard = asyncio.Event()
         greeting = client.greeting
         numbers = greeting.QMP.version.get("qemu") if greeting is not None else None
         assert isinstance(numbers, dict)
@@ -90,6 +91,18 @@ class Monitor:
         async for message in listener:
             if len(self.events) < MOST_EVENTS:
                 self.events.append(dict(message))
+            self._heard.set()
+
+    async def hears(self, limit: float) -> None:
+        """Wait until QEMU has told of something by itself, or has ended, ``limit`` seconds at the most."""
+        waits = [asyncio.create_task(self._heard.wait()), asyncio.create_task(self._client.runstate_changed())]
+        try:
+            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._heard.clear()
+            for one in waits:
+                one.cancel()
+            await asyncio.wait(waits)
 
 
 @asynccontextmanager

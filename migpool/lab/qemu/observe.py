@@ -19,7 +19,10 @@ from migpool.lab.qemu.tracing import LIGHT, Log, traced
 from migpool.units import format_size
 
 EVERY: Final = 0.25
-"""Seconds between two looks at the migration."""
+"""Seconds between two looks at the migration while the source's machine runs."""
+QUIET: Final = 5.0
+"""The same while the machine stands still, or is loaded, and QEMU will tell of the end by itself: who asks meanwhile
+takes the big lock and the main loop from the migration."""
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 NOT_BEGUN: Final = frozenset({"", "none", "setup"})
 _JSON: Final = TypeAdapter[JsonValue](JsonValue)
@@ -62,6 +65,8 @@ async def observe(wanted: Observation) -> Explained:
     """
     if wanted.uri and "source" not in wanted.monitors:
         raise UsageError("only with --source can the migration be started: leave out the address")
+    if len(wanted.monitors) > len(set(wanted.monitors.values())):
+        raise UsageError(f"{wanted.monitors['source']} is named twice: each side has a monitor of its own")
     async with AsyncExitStack() as stack:
         monitors: dict[Side, Monitor] = {}
         for side in _BOTH:
@@ -72,8 +77,7 @@ async def observe(wanted: Observation) -> Explained:
         before = {side: await _status(monitor) for side, monitor in monitors.items()}
         if wanted.uri:
             await _set_up(monitors, wanted.settings)
-        for monitor in monitors.values():
-            await stack.enter_async_context(_events_on(monitor))
+        tells = {side: await stack.enter_async_context(_events_on(monitor)) for side, monitor in monitors.items()}
         logs: dict[Side, Log] = {}
         for side, monitor in monitors.items():
             tracing = traced(monitor, wanted.tracepoints, wanted.logs.get(side), wanted.directory)
@@ -84,7 +88,7 @@ async def observe(wanted: Observation) -> Explained:
             async with asyncio.timeout(wanted.limit):
                 begun = False
                 for side, monitor in monitors.items():
-                    await _completed(monitor, before[side], wanted.told, begun=begun)
+                    await _completed(monitor, before[side], wanted.told, begun=begun, tells=tells[side])
                     begun = True
         except TimeoutError:
             raise MigpoolError(
@@ -152,15 +156,16 @@ def _typed(value: str, now: JsonValue) -> JsonValue:
 
 
 @asynccontextmanager
-async def _events_on(monitor: Monitor) -> AsyncIterator[None]:
-    """Have the migration's events told, and leave the capability as it was."""
+async def _events_on(monitor: Monitor) -> AsyncIterator[bool]:
+    """Have the migration's events told, and leave the capability as it was; whether they will be told."""
+    capabilities = await monitor.rows("query-migrate-capabilities")
     changed = False
-    if {"capability": "events", "state": False} in await monitor.rows("query-migrate-capabilities"):
+    if {"capability": "events", "state": False} in capabilities:
         with suppress(Refused):  # a migration is under way
             await monitor.execute(*_capability("events", on=True))
             changed = True
     try:
-        yield
+        yield changed or {"capability": "events", "state": True} in capabilities
     finally:
         if changed:
             with suppress(MigpoolError):
@@ -175,13 +180,14 @@ async def _start(monitors: Mapping[Side, Monitor], before: Mapping[Side, dict[st
 
 
 async def _completed(
-    monitor: Monitor, before: dict[str, JsonValue], told: Callable[[str], None], *, begun: bool
+    monitor: Monitor, before: dict[str, JsonValue], told: Callable[[str], None], *, begun: bool, tells: bool
 ) -> None:
     """Wait until its migration has ended.
 
     Arguments:
         before: what it said of a migration before this one.
         begun: whether this one has begun, as the other side says.
+        tells: whether it tells of each of its states by itself.
 
     Raises:
         MigpoolError: it did not complete.
@@ -194,10 +200,38 @@ async def _completed(
         told(_line(monitor.side, status, now, begun=begun))
         if begun and status in ENDED:
             break
-        await asyncio.sleep(EVERY)
+        await _until_next_look(monitor, tells=tells)
     if status != "completed":
         reason = " ".join(str(now.get("error-desc", "")).split())
         raise MigpoolError(f"the migration {status} at the {monitor.side}" + (f": {reason}" if reason else ""))
+
+
+async def _until_next_look(monitor: Monitor, *, tells: bool) -> None:
+    """Wait until it is time to ask again how the migration stands, or QEMU has told that it has ended."""
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    while _state(monitor, "MIGRATION") not in ENDED:
+        limit = QUIET if tells and _undisturbed(monitor) else EVERY
+        if (left := begin + limit - clock()) <= 0:
+            return
+        await monitor.hears(left)
+    await asyncio.sleep(0)
+
+
+def _undisturbed(monitor: Monitor) -> bool:
+    """Whether the machine must not be disturbed: it stands still at the source, or comes to the destination."""
+    if monitor.side == "destination":
+        return _state(monitor, "MIGRATION") == "active"
+    return _state(monitor, "STOP", "RESUME") == "STOP"
+
+
+def _state(monitor: Monitor, *names: str) -> str:
+    """What QEMU has told of last: the migration's status, or the event's name; empty if of nothing."""
+    for event in reversed(monitor.events):
+        if event["event"] in names:
+            data = event.get("data")
+            return str(data.get("status", "")) if isinstance(data, dict) and data else str(event["event"])
+    return ""
 
 
 def _line(side: Side, status: str, now: Mapping[str, JsonValue], *, begun: bool) -> str:

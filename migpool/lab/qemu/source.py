@@ -46,7 +46,7 @@ def written(log: SideLog) -> int:
 def _phases(points: dict[str, int], log: SideLog) -> list[tuple[int, str]]:
     known = [
         (points.get("src-downtime-start"), "device stop"),
-        (points.get("src-vm-stopped"), "section"),
+        (points.get("src-vm-stopped"), "send"),
         (points.get("src-iterable-saved"), "save config"),
         (points.get("src-non-iterable-saved"), "section"),
         (written(log), "other"),
