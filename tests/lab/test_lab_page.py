@@ -223,6 +223,16 @@ def test_pages_that_share_the_library_have_it_beside_them_and_ask_nobody_else() 
     assert "script-src 'unsafe-inline';" in alone
 
 
+@pytest.mark.parametrize("width", [80, 90, 100, 120])
+def test_with_every_column_no_word_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["ram", "emulated VFIO", "16.0 MiB", "66.7 ms", "189 ms", "235 ms", "dma 71.9 ms", "not compared"]
+    rows = [[(one, "number" if "." in one else "") for one in said]]
+    monkeypatch.setattr("migpool.lab.report.table.device_rows", lambda _: (list(COLUMNS), rows))
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(device_table(looked_into(), width))
+    assert set(" ".join([*COLUMNS, *said]).split()) <= set(stream.getvalue().split())
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_no_device_s_name_is_cut_at_any_width(width: int) -> None:
     name = "0000:04:00.0/vfio"

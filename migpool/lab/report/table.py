@@ -300,6 +300,8 @@ def device_table(run: RunResult, width: int) -> Table:
         width: how many columns there are; from 80 on no other word is broken.
     """
     table = plain_table()
+    if width < ROOMY:
+        table.padding = (0, 1, 0, 0)
     head, rows = device_rows(run)
     for at, heading in enumerate(head):
         number = any(row[at][1] == "number" for row in rows)
