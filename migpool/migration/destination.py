@@ -425,6 +425,8 @@ class Destination(Endpoint):
                 self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            if self._memory is not None:
+                self._memory.stopped()
             if self._live:
                 self._scheduler.drain()  # a device's last round ends before its next chunks are asked for
             self._submit(self._crossing.jobs)
