@@ -27,6 +27,7 @@ from migpool.core.stop_start import stand, start
 from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
+from migpool.migration.acknowledgements import Acknowledgements
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
@@ -106,6 +107,9 @@ class Destination(Endpoint):
         self._door = contextlib.ExitStack()
         self._arrivals: Arrivals | None = None
         self._schema = MachineSchema(machine)
+        self._acknowledgements = Acknowledgements(
+            {slot.number for slot in self.machine.iterable}, lambda: self._return_path.answer(SwitchoverAck())
+        )
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
@@ -241,7 +245,7 @@ class Destination(Endpoint):
             self._schema,
             memory,
             self._interpreter,
-            self._return_path,
+            self._acknowledgements,
             channels=self.settings.channels,
             described=self._described,
             memory_complete=self._submit_late,
@@ -393,6 +397,8 @@ class Destination(Endpoint):
             raise ProtocolError(
                 item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
             )
+        self._acknowledgements.ours = self._return_path.extended
+        self._acknowledgements.counted = item.counts_acknowledgements
         self._states.happen(Event.CONNECTED)
 
     def _close_door(self) -> None:
@@ -416,8 +422,7 @@ class Destination(Endpoint):
                         described=described,
                     )
                     self._load_handlers.chunk_queues.use_credits(windows)
-                if not iterable:
-                    self._return_path.answer(SwitchoverAck())
+            self._acknowledgements.opened()
         elif kind is CommandKind.PING:
             value, now = ping_value(item), time.monotonic_ns()
             self._return_path.answer(Pong(value))

@@ -336,7 +336,9 @@ class Source(Endpoint):
     def _next_answer(self) -> Callable[[str], None]:
         """What waits for the destination to be ready once more; it may be so before the wait begins."""
         return_path, before = self._return_path, self._return_path.acknowledged
-        return partial(return_path.wait, answered=lambda: return_path.acknowledged > before)
+        each = not self.settings.credits and Configuration(self.machine.name).counts_acknowledgements
+        wanted = before + (len(self.machine.iterable) if each else 1)
+        return partial(return_path.wait, answered=lambda: return_path.acknowledged >= wanted)
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""

@@ -18,7 +18,7 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import all_models, parse_model
 from migpool.transport.address import Address
-from migpool.wire.returnpath import Shut
+from migpool.wire.returnpath import Shut, SwitchoverAck
 from tests.support import LONG
 from tests.support.paper import PAGE, Paper
 from tests.support.qemu_source import LIMIT, QemuSource, Stream
@@ -41,7 +41,7 @@ class Exact(Scripted):
         return len(self.config) if len(data) >= len(self.config) else None
 
 
-def stream_of(devices: int, *, plain: int = 1, chunks: int = 4) -> Stream:
+def stream_of(devices: int, *, plain: int = 1, chunks: int = 4, machine: str = "machine") -> Stream:
     """A machine in which every chunk of every device, and every page, is another one."""
     paper = Paper(PAGES)
     for page in range(PAGES):
@@ -52,6 +52,7 @@ def stream_of(devices: int, *, plain: int = 1, chunks: int = 4) -> Stream:
         {one.idstr: one.config for one in made},
         paper,
         {one.idstr: one.config for one in (Exact(number, None, name="plain") for number in range(plain))},
+        machine,
     )
 
 
@@ -65,7 +66,7 @@ def machine_of(stream: Stream) -> tuple[list[Exact], Paper, list[Device]]:
 
 @contextmanager
 def receiving(
-    folder: Path, devices: list[Device], model: str, settings: Settings = SETTINGS
+    folder: Path, devices: list[Device], model: str = "pool", name: str = "machine", settings: Settings = SETTINGS
 ) -> Iterator[tuple[Address, Callable[[], SideReport]]]:
     """A destination under a model; yields where it listens, and what waits for its report."""
     part = parse_model(model).destination
@@ -75,7 +76,7 @@ def receiving(
         where.append(address)
         listening.set()
 
-    end = Destination(Machine("machine", devices), settings, part.make(), workers=part.workers, listening=heard)
+    end = Destination(Machine(name, devices), settings, part.make(), workers=part.workers, listening=heard)
     thread = threading.Thread(target=lambda: reports.append(end.run(Address(path=str(folder / "d")))))
     thread.start()
 
@@ -115,3 +116,66 @@ def test_chunks_stand_before_between_and_behind_the_syncs(tmp_path: Path, model:
         ended = report()
         assert (ended.outcome, ended.error) == (State.COMPLETED, ""), f"seed {seed}"
         check(stream, devices, paper)
+
+
+# ---------------------------------------------------------------------- the capability switchover-ack
+
+
+def acknowledged(source: QemuSource, *says: bytes) -> int:
+    """How often a switchover has been acknowledged once the destination has taken this."""
+    source.main.sendall(b"".join(says))
+    return sum(isinstance(one, SwitchoverAck) for one in source.asked())
+
+
+OLD, NEW, UNNAMED = "pc-q35-11.0", "pc-q35-11.1", "microvm"
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(OLD, 1), (NEW, 0), (UNNAMED, 0)])
+def test_without_a_device_that_could_want_it_an_old_source_is_acknowledged_at_once(
+    tmp_path: Path, name: str, wanted: int
+) -> None:
+    stream = stream_of(0, machine=name)
+    _, _, machine = machine_of(stream)
+    with receiving(tmp_path, machine, name=name) as (address, report), QemuSource(address, CHANNELS) as source:
+        source.greet(stream.begin())
+        assert acknowledged(source) == wanted
+        source.switch_over(stream.flush(last=True, count=2) + stream.rest(), stream.switchover(1, CHANNELS))
+        source.heard()
+    assert report().error == ""
+    assert acknowledged_in_all(source) == wanted
+
+
+@pytest.mark.parametrize("name", [OLD, NEW, UNNAMED])
+@pytest.mark.parametrize("saying", [(), (1,), (2, 0), (1, 2, 0)], ids=str)
+def test_it_comes_when_all_who_want_it_have_it_and_not_before(
+    tmp_path: Path, name: str, saying: tuple[int, ...]
+) -> None:
+    """A device that cannot be pre-copied at the source has no section in an iteration, and is not waited for.
+
+    Arguments:
+        saying: the devices that give initial data, in the order in which it ends.
+    """
+    stream = stream_of(3, machine=name)
+    devices, paper, machine = machine_of(stream)
+    round_ = stream.flush(last=False, count=0)
+    with receiving(tmp_path, machine, name=name) as (address, report), QemuSource(address, CHANNELS) as source:
+        source.greet(stream.begin())
+        assert acknowledged(source, round_, *(stream.gives(number, b"early ") for number in saying)) == 0
+        for at, number in enumerate(saying):
+            assert acknowledged(source, round_) == (at if name == NEW else 0)
+            acknowledged(source, stream.initial(number, b"data "))
+        wanted = {OLD: 1, NEW: len(saying), UNNAMED: len(saying) == 3}[name]
+        assert acknowledged(source, round_, round_) == wanted
+        source.switch_over(stream.flush(last=True, count=2) + stream.rest(), stream.switchover(1, CHANNELS))
+        source.heard()
+    assert report().error == ""
+    assert acknowledged_in_all(source) == wanted
+    for number in saying:
+        device = devices[number]
+        assert device.got.startswith(b"early data ")
+        del device.got[: len(b"early data ")]
+    check(stream, devices, paper)
+
+
+def acknowledged_in_all(source: QemuSource) -> int:
+    return sum(isinstance(one, SwitchoverAck) for one in source.heard())

@@ -22,7 +22,7 @@ from migpool.wire.multifd import initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.records import config_record, data_record, end_payload, frame_config, initial_data_sent, setup_payload
-from migpool.wire.returnpath import Message, ReturnPathReader, Shut
+from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut
 from migpool.wire.sections import Kind, SectionHead, head_bytes, section, section_end, section_part
 from migpool.wire.stream import eof, header, vm_description
 from tests.support.paper import PAGE, Paper
@@ -88,6 +88,10 @@ class Stream:
         kind = Kind.END if last else Kind.PART
         return head_bytes(SectionHead(kind, RAM, "ram", 0, 4)) + multifd_flush() * count + ram_section_end(RAM)
 
+    def gives(self, number: int, data: bytes) -> bytes:
+        """What a device gives while the machine runs."""
+        return joined(section_part(FIRST + number, [*data_record(data), end_payload()]))
+
     def initial(self, number: int, data: bytes) -> bytes:
         """A device's initial data, and that this was all of it."""
         return joined(section_part(FIRST + number, [*data_record(data), initial_data_sent()]))
@@ -144,6 +148,7 @@ class QemuSource:
         self._news = threading.Condition()
         self._heard: list[Message] = []
         self._over = False
+        self._pings = 1
         self._listener = threading.Thread(target=self._listen, name="heard")
 
     def _connect(self, address: Address) -> socket.socket:
@@ -175,6 +180,15 @@ class QemuSource:
         for sock, said in zip(self.channels, channels, strict=True):
             sock.sendall(said)
         self.main.sendall(main)
+
+    def asked(self) -> list[Message]:
+        """What has been answered to all that was said on the main channel: a PING says how far that is."""
+        self._pings += 1
+        self.main.sendall(ping(self._pings))
+        with self._news:
+            mine = lambda one: isinstance(one, Pong) and one.value == self._pings  # noqa: E731
+            assert self._news.wait_for(lambda: self._over or any(map(mine, self._heard)), LIMIT), self._heard
+            return list(self._heard)
 
     def heard(self, *, until: type[Message] = Shut) -> list[Message]:
         """What has been answered up to such a message, or to the end."""
