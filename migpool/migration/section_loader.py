@@ -3,14 +3,14 @@
 Guarantees:
 
 1. A section is for a device of this machine, and comes when it may: set-up first, each config once, no state of an
-   iterable device after the switchover, unless there are no multifd channels that it could come on.
+   iterable device after the switchover, unless it crosses here and not over the multifd channels.
 2. Everything is loaded on the thread that reads the main channel, before the next item is read.
 3. The source hears when its machine may stop: ``acknowledgements.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -55,7 +55,8 @@ class SectionLoader:
         memory: takes the pages; ``None`` for a machine without memory.
         interpreter: performs it.
         acknowledgements: hears what may be answered to the source.
-        channels: how many multifd channels there are; without any, all state and every config comes here.
+        channels: how many multifd channels there are.
+        on_main: the numbers of the iterable devices whose state and config come here.
         described: the devices that are not iterable and whose config comes on those channels.
         live: what to do in a round of pre-copy, if its chunks come on the multifd channels.
         memory_complete: called once the last page of the memory is in its place.
@@ -73,6 +74,7 @@ class SectionLoader:
         acknowledgements: Acknowledgements,
         *,
         channels: int,
+        on_main: Collection[int],
         described: Sequence[Slot] = (),
         memory_complete: Callable[[], None] | None = None,
         live: LiveRounds | None = None,
@@ -80,6 +82,7 @@ class SectionLoader:
         self._live = live
         self._in_round: set[int] = set()
         self._channels = channels
+        self._on_main = on_main
         self._described = {slot.number for slot in described}
         self._memory_complete = memory_complete
         self._machine = machine
@@ -87,6 +90,7 @@ class SectionLoader:
         self._memory = memory
         self._interpreter = interpreter
         self._acknowledgements = acknowledgements
+        self._begun: set[int] = set()
         self._seen: set[int] = set()
         self.bytes = 0
 
@@ -103,25 +107,27 @@ class SectionLoader:
         """
         head = item.head
         slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
+        here = slot.number in self._on_main
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         configs = [record.data for record in item.records if record.mark is Mark.CONFIG]
         if head.kind is Kind.START:
             self._interpreter.once(LoadSetup(slot, bytes(data[0]) if data else b"", head.version))
-            if self._channels:  # without any, the device has come once its config has
+            self._begun.add(slot.number)
+            if not here:  # it has come once its config has
                 self._seen.add(slot.number)
-            self._acknowledgements.set_up(self._seen)
+            self._acknowledgements.set_up(self._begun)
             return
         if runs:
             self._acknowledgements.gives(slot.number)
         if self._live is not None and runs and not configs and not data:
             self._round(self._live, slot, item)
-        elif self._channels and (configs or (data and (self._live is not None or not runs))):
+        elif not here and (configs or (data and (self._live is not None or not runs))):
             raise ProtocolError(
                 item.offset,
                 f"{head.kind.name} section of {slot.name}",
-                "no state here but on the multifd channels",
+                'no state here but on the multifd channels (vmsd = "main-channel" for a device that sends it here)',
             )
-        elif not self._channels and slot.number in self._seen:
+        elif here and slot.number in self._seen:
             raise ProtocolError(item.offset, f"{head.kind.name} section of {slot.name}", "nothing after its config")
         else:
             for piece in data:

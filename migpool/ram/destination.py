@@ -134,11 +134,12 @@ class RamDestination:
         Arguments:
             idle: called at each tick with what is waited for.
         """
+
+        def waiting() -> None:
+            idle(f"{self._slot.name}: no SYNC yet on {count_of(self._channels - self._arrived, 'channel')}")
+
+        self._wait(lambda: self._rounds > self._flushed, waiting)
         with self._synced:
-            while self._rounds == self._flushed:
-                self._switch.check()
-                if not self._synced.wait(self._tick):
-                    idle(f"{self._slot.name}: no SYNC yet on {count_of(self._channels - self._arrived, 'channel')}")
             self._flushed += 1
             self._synced.notify_all()
 
@@ -202,10 +203,15 @@ class RamDestination:
                 self._arrived = 0
                 self._rounds = ended
                 self._synced.notify_all()
-            while self._rounds < ended or (self._flushed < ended and not self._stopped):
-                self._switch.check()
-                if not self._synced.wait(self._tick):
-                    idle()
+        self._wait(lambda: self._rounds >= ended and (self._flushed >= ended or self._stopped), idle)
+
+    def _wait(self, ready: Callable[[], bool], idle: Idle) -> None:
+        while True:
+            with self._synced:
+                if self._synced.wait_for(lambda: self._switch.thrown or ready(), self._tick):
+                    break
+            idle()  # without the lock: it may throw the switch, which takes that
+        self._switch.check()
 
     def _wake(self) -> None:
         with self._synced:

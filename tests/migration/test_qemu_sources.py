@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from migpool.core.machine import Machine
-from migpool.device import Device
-from migpool.migration.destination import Destination
-from migpool.migration.report import SideReport
+from migpool.device import ConfigChannel, Device
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import all_models, parse_model
-from migpool.transport.address import Address
+from migpool.scenario.model_names import all_models
 from migpool.wire.returnpath import Shut, SwitchoverAck
 from tests.support import LONG
 from tests.support.paper import PAGE, Paper
 from tests.support.qemu_source import LIMIT, QemuSource, Stream
-from tests.support.rig import KIB, Scripted, contents
+from tests.support.receiving import Exact, receiving
+from tests.support.rig import KIB, contents
 
 CHANNELS = 3
 SETTINGS = Settings(channels=CHANNELS, chunk=16 * KIB, budget=1024 * KIB, peer_limit=LIMIT, credits=False)
 PAGES = 24
 MODELS = [*all_models(), "pool:1", "pool:2", "elastic:1", "blocking-aware:1", "poll:1", "pool:1:queue"]
 """Also with fewer threads than there are devices: then the thread that reads the main channel waits for one."""
-
-
-class Exact(Scripted):
-    """A device whose config says by itself where it ends, as QEMU's do; without a digest, which QEMU has not."""
-
-    def exact_config(self) -> bool:
-        return True
-
-    def measure_config(self, data: memoryview) -> int | None:
-        return len(self.config) if len(data) >= len(self.config) else None
 
 
 def stream_of(devices: int, *, plain: int = 1, chunks: int = 4, machine: str = "machine") -> Stream:
@@ -64,35 +49,6 @@ def machine_of(stream: Stream) -> tuple[list[Exact], Paper, list[Device]]:
     return iterable, paper, [paper, *iterable, *plain]
 
 
-@contextmanager
-def receiving(
-    folder: Path, devices: list[Device], model: str = "pool", name: str = "machine", settings: Settings = SETTINGS
-) -> Iterator[tuple[Address, Callable[[], SideReport]]]:
-    """A destination under a model; yields where it listens, and what waits for its report."""
-    part = parse_model(model).destination
-    listening, where, reports = threading.Event(), list[Address](), list[SideReport]()
-
-    def heard(address: Address) -> None:
-        where.append(address)
-        listening.set()
-
-    end = Destination(Machine(name, devices), settings, part.make(), workers=part.workers, listening=heard)
-    thread = threading.Thread(target=lambda: reports.append(end.run(Address(path=str(folder / "d")))))
-    thread.start()
-
-    def report() -> SideReport:
-        thread.join(2 * LIMIT)
-        assert not thread.is_alive(), "the destination did not end"
-        return reports[0]
-
-    try:
-        assert listening.wait(LIMIT)
-        yield where[0], report
-    finally:
-        end.cancel()
-        thread.join(2 * LIMIT)
-
-
 def check(stream: Stream, devices: list[Exact], paper: Paper) -> None:
     """Every byte is where it belongs, and came in order."""
     for device in devices:
@@ -109,7 +65,7 @@ def test_chunks_stand_before_between_and_behind_the_syncs(tmp_path: Path, model:
         stream = stream_of(3)
         devices, paper, machine = machine_of(stream)
         (folder := tmp_path / str(seed)).mkdir()
-        with receiving(folder, machine, model) as (address, report), QemuSource(address, CHANNELS) as source:
+        with receiving(folder, machine, SETTINGS, model) as (address, report), QemuSource(address, CHANNELS) as source:
             source.greet(stream.begin())
             source.switch_over(stream.flush(last=True, count=2) + stream.rest(), stream.switchover(seed, CHANNELS))
             assert [one.error for one in source.heard() if isinstance(one, Shut)] == [0]
@@ -136,7 +92,10 @@ def test_without_a_device_that_could_want_it_an_old_source_is_acknowledged_at_on
 ) -> None:
     stream = stream_of(0, machine=name)
     _, _, machine = machine_of(stream)
-    with receiving(tmp_path, machine, name=name) as (address, report), QemuSource(address, CHANNELS) as source:
+    with (
+        receiving(tmp_path, machine, SETTINGS, name=name) as (address, report),
+        QemuSource(address, CHANNELS) as source,
+    ):
         source.greet(stream.begin())
         assert acknowledged(source) == wanted
         source.switch_over(stream.flush(last=True, count=2) + stream.rest(), stream.switchover(1, CHANNELS))
@@ -158,7 +117,10 @@ def test_it_comes_when_all_who_want_it_have_it_and_not_before(
     stream = stream_of(3, machine=name)
     devices, paper, machine = machine_of(stream)
     round_ = stream.flush(last=False, count=0)
-    with receiving(tmp_path, machine, name=name) as (address, report), QemuSource(address, CHANNELS) as source:
+    with (
+        receiving(tmp_path, machine, SETTINGS, name=name) as (address, report),
+        QemuSource(address, CHANNELS) as source,
+    ):
         source.greet(stream.begin())
         assert acknowledged(source, round_, *(stream.gives(number, b"early ") for number in saying)) == 0
         for at, number in enumerate(saying):
@@ -179,3 +141,43 @@ def test_it_comes_when_all_who_want_it_have_it_and_not_before(
 
 def acknowledged_in_all(source: QemuSource) -> int:
     return sum(isinstance(one, SwitchoverAck) for one in source.heard())
+
+
+# ---------------------------------------------------------------------- x-migration-multifd-transfer=off
+
+
+@pytest.mark.parametrize("model", [*all_models(), "pool:1"])
+def test_state_on_the_main_channel_beside_pages_on_the_others(tmp_path: Path, model: str) -> None:
+    stream = stream_of(3)
+    devices, paper, machine = machine_of(stream)
+    for device in devices:
+        device.config_channel = "main-channel"
+    with receiving(tmp_path, machine, SETTINGS, model) as (address, report), QemuSource(address, CHANNELS) as source:
+        source.greet(stream.begin())
+        source.main.sendall(stream.gives(1, b"early "))
+        only_pages = replace(stream, states={}).switchover(1, CHANNELS)
+        source.switch_over(stream.flush(last=True, count=2) + stream.rest(transfer=False), only_pages)
+        source.heard()
+    ended = report()
+    assert (ended.outcome, ended.error) == (State.COMPLETED, "")
+    assert devices[1].got.startswith(b"early ")
+    del devices[1].got[: len(b"early ")]
+    check(stream, devices, paper)
+
+
+@pytest.mark.parametrize(("here", "there"), [("main-channel", "multifd"), ("multifd", "main-channel")])
+def test_state_on_the_other_way_is_refused_and_told(tmp_path: Path, here: ConfigChannel, there: ConfigChannel) -> None:
+    stream = stream_of(1)
+    devices, _, machine = machine_of(stream)
+    devices[0].config_channel = here
+    sent = stream if there == "multifd" else replace(stream, states={})
+    with receiving(tmp_path, machine, SETTINGS) as (address, report), QemuSource(address, CHANNELS) as source:
+        source.greet(stream.begin())
+        rest = stream.rest(transfer=there == "multifd")
+        source.switch_over(stream.flush(last=True, count=2) + rest, sent.switchover(1, CHANNELS))
+        assert all(one.error for one in source.heard() if isinstance(one, Shut))
+    ended = report()
+    assert ended.outcome is State.FAILED
+    told = "whose state crosses here (none), found 'device-0'" if there == "multifd" else 'vmsd = "main-channel"'
+    assert told in ended.error
+    assert not any("start" in device.calls for device in devices)

@@ -70,20 +70,27 @@ class Stream:
     plain: Mapping[str, bytes] = field(default_factory=dict)
     machine: str = "machine"
 
+    def opening(self, capabilities: tuple[str, ...] = ()) -> bytes:
+        """What the main channel begins with."""
+        return header() + configuration(Configuration(self.machine, capabilities=capabilities or None))
+
+    def starts(self) -> list[bytes]:
+        """The return path, and the START sections."""
+        (block,) = self.paper.blocks
+        blocks = block_list([RamBlock(block.name, len(block.memory))])
+        ram = head_bytes(SectionHead(Kind.START, RAM, "ram", 0, 4)) + blocks + multifd_flush() + ram_section_end(RAM)
+        devices = [section(self._head(Kind.START, number), setup_payload()) for number in range(len(self.states))]
+        return [open_return_path() + ping(1), ram, *map(joined, devices)]
+
     def begin(self) -> bytes:
         """Up to the beginning of each device."""
-        (block,) = self.paper.blocks
-        head = head_bytes(SectionHead(Kind.START, RAM, "ram", 0, 4))
-        blocks = block_list([RamBlock(block.name, len(block.memory))])
-        ram = head + blocks + multifd_flush() + ram_section_end(RAM)
-        starts = [section(self._head(Kind.START, number), setup_payload()) for number in range(len(self.states))]
-        commands = open_return_path() + ping(1)
-        return header() + configuration(Configuration(self.machine)) + commands + ram + b"".join(map(joined, starts))
+        return b"".join([self.opening(), *self.starts()])
 
     def _head(self, kind: Kind, number: int) -> SectionHead:
         return SectionHead(kind, FIRST + number, list(self.states)[number], 0, 1)
 
-    def flush(self, *, last: bool, count: int = 1) -> bytes:
+    @staticmethod
+    def flush(*, last: bool, count: int = 1) -> bytes:
         """A section of RAM that has but FLUSHes."""
         kind = Kind.END if last else Kind.PART
         return head_bytes(SectionHead(kind, RAM, "ram", 0, 4)) + multifd_flush() * count + ram_section_end(RAM)
@@ -96,22 +103,34 @@ class Stream:
         """A device's initial data, and that this was all of it."""
         return joined(section_part(FIRST + number, [*data_record(data), initial_data_sent()]))
 
+    def ends(self, *, transfer: bool = True) -> list[bytes]:
+        """The END section of each VFIO device, with its state if that does not cross over the multifd channels."""
+        held = [
+            () if transfer else [piece for one in chunks for piece in data_record(one)]
+            for chunks in self.states.values()
+        ]
+        return [joined(section_end(FIRST + number, [*one, end_payload()])) for number, one in enumerate(held)]
+
+    def fulls(self, *, transfer: bool = True) -> list[bytes]:
+        """The FULL section of each device; that of a VFIO one with its config, if that does not cross elsewhere."""
+        held = [() if transfer else config_record(self.configs[name]) for name in self.states]
+        said = [section(self._head(Kind.FULL, number), [*one, end_payload()]) for number, one in enumerate(held)]
+        for number, (name, config) in enumerate(self.plain.items(), FIRST + len(self.states)):
+            said.append(section(SectionHead(Kind.FULL, number, name, 0, 1), config))
+        return [joined(one) for one in said]
+
+    @staticmethod
+    def end() -> bytes:
+        """The end of the main channel."""
+        return eof() + joined(vm_description(b"{}"))
+
     def rest(self, *, transfer: bool = True) -> bytes:
         """From the end of RAM on.
 
         Arguments:
-            transfer: whether the devices' states cross over the multifd channels, or else here.
+            transfer: whether the VFIO devices' states cross over the multifd channels, or else here.
         """
-        said = b""
-        for number, chunks in enumerate(self.states.values()):
-            data = [piece for chunk in chunks for piece in data_record(chunk)] if not transfer else []
-            said += joined(section_end(FIRST + number, [*data, end_payload()]))
-        for number, name in enumerate(self.states):
-            held = [] if transfer else config_record(self.configs[name])
-            said += joined(section(self._head(Kind.FULL, number), [*held, end_payload()]))
-        for number, (name, config) in enumerate(self.plain.items(), FIRST + len(self.states)):
-            said += joined(section(SectionHead(Kind.FULL, number, name, 0, 1), config))
-        return said + eof() + joined(vm_description(b"{}"))
+        return b"".join([*self.ends(transfer=transfer), *self.fulls(transfer=transfer), self.end()])
 
     def switchover(self, seed: int, channels: int) -> list[bytes]:
         """What the channels carry behind the switchover: two rounds of the memory, and chunks anywhere among them.
@@ -181,6 +200,20 @@ class QemuSource:
             sock.sendall(said)
         self.main.sendall(main)
 
+    def say(self, said: Sequence[tuple[int, bytes]], *, ends: bool = True) -> None:
+        """Say this in turns, on the main channel (0) or another; whoever has gone hears nothing.
+
+        Arguments:
+            ends: say that this was all.
+        """
+        lines = [self.main, *self.channels]
+        for line, what in said:
+            with contextlib.suppress(OSError):
+                lines[line].sendall(what)
+        for sock in (*self.channels, self.main) if ends else ():
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+
     def asked(self) -> list[Message]:
         """What has been answered to all that was said on the main channel: a PING says how far that is."""
         self._pings += 1
@@ -198,7 +231,7 @@ class QemuSource:
             return list(self._heard)
 
     def _listen(self) -> None:
-        reader = ReturnPathReader()
+        reader = ReturnPathReader(extension=True)
         with contextlib.suppress(OSError):
             while data := self.main.recv(4096):
                 reader.feed(data)
