@@ -1,5 +1,6 @@
 # make demo    set up, then migrate one machine under every threading model and compare them
 # make test    set up, then run the tests and beside them linters and type checker; TESTERS=1: one test after the other
+#              RERUNS=1, here and with the other tests: what failed runs once more, and is told; the closing line counts it
 # make soak    a thousand migrations in a row, in a few pairs of processes, and two hundred while strangers flood the port
 # make lab     decide the claims, an hour and a quarter: one with a real QEMU, five over links if root runs it; lab-quick: a look, ten minutes
 # make bench   set up, build the C program to compare with, and measure
@@ -34,6 +35,8 @@ BIN    := $(VENV)/bin
 # Two more than there are processors: many tests wait for something.
 TESTERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY  := $(VENV)/.ready
+# No more than three: what fails at random in many places is broken.
+TESTS   = $(BIN)/pytest --reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks
 
 # What runs on every Python.
 SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/workers tests/wire tests/migration \
@@ -43,6 +46,7 @@ DEPENDENCIES ?= newest
 FUZZ_SECONDS ?= 60
 NESTED       ?=
 PAIRS        ?=
+RERUNS       ?= 0
 
 # Hundreds of processes are started here: what one of them has compiled, the others are to find.
 unexport PYTHONDONTWRITEBYTECODE
@@ -95,10 +99,10 @@ test: $(READY)
 
 # With "+" it is shown how far they are.
 run-tests: $(READY)
-	+env --unset=MAKEFLAGS $(BIN)/pytest -n $(TESTERS) -p no:benchmark
+	+env --unset=MAKEFLAGS $(TESTS) -n $(TESTERS) -p no:benchmark
 
 soak: $(READY)
-	$(BIN)/pytest -m soak
+	$(TESTS) -m soak
 
 lab: $(READY)
 	$(BIN)/migpool lab run all --results build/results
@@ -121,10 +125,10 @@ bench-quick: $(READY)
 
 qemu: $(READY)
 	tests/qemu/setup
-	$(BIN)/pytest -m qemu tests/qemu
+	$(TESTS) -m qemu tests/qemu
 	tests/debian/chroot sid qemu-system-x86
-	QEMU='build/debian/in-sid qemu-system-x86_64' $(BIN)/pytest -m qemu --basetemp build/qemu/tmp tests/qemu
-	$(BIN)/pytest -m qemu tests/vfio
+	QEMU='build/debian/in-sid qemu-system-x86_64' $(TESTS) -m qemu --basetemp build/qemu/tmp tests/qemu
+	$(TESTS) -m qemu tests/vfio
 
 qemu-matrix: $(READY)
 	tests/qemu/matrix/setup
@@ -135,17 +139,17 @@ docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,cluster]'
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
 		--builder html . build/site
-	$(BIN)/pytest -q -m site tests/site
+	$(TESTS) -q -m site tests/site
 	@echo "Open $(CURDIR)/build/site/index.html in a browser"
 
 cluster: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
-	$(BIN)/pytest -q -m cluster tests/sweeps tests/lab
+	$(TESTS) -q -m cluster tests/sweeps tests/lab
 
 browser: $(READY) docs
 	tests/browser/setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
-	$(BIN)/pytest -m browser tests/browser
+	$(TESTS) -m browser tests/browser
 
 # The tests come with the distribution's own Python, so it is that one which runs them.
 cpython:

@@ -1,7 +1,8 @@
 """vCPUs that really run: the guest counts and computes, moves within the downtime, and proves that it went on exactly.
 
 ``guest/program.S`` is the guest, ``program.py`` what it does and the proof, ``backend.py`` what a backend offers,
-``kvm_machine.py`` and ``unicorn_machine.py`` the two; ``device.py`` has the vCPUs and what they share as devices.
+``kvm_machine.py`` and ``unicorn_machine.py`` the two; ``device.py`` has the vCPUs and what they share as devices,
+``costs.py`` what they take.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from migpool.device import Device, DeviceContext, DeviceError
-from migpool_plugins.vcpu import program
+from migpool.device import Device, DeviceContext, DeviceError, Outline
+from migpool_plugins.vcpu import costs, program
 from migpool_plugins.vcpu.backend import choose_backend
 from migpool_plugins.vcpu.device import BoardDevice, VcpuDevice, VcpuGroup
 from migpool_plugins.vcpu.options import OPTIONS, VcpuOptions
@@ -31,9 +32,7 @@ def devices(context: DeviceContext) -> list[Device]:
     Raises:
         DeviceError: an option or the count is wrong, or no backend works on this host.
     """
-    options = VcpuOptions.parse(context.options)
-    if not 1 <= context.count <= program.MAX_VCPUS:
-        raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+    options = _given(context)
     try:
         kind = choose_backend(options.backend, options.cpu)
     except DeviceError as error:
@@ -58,3 +57,19 @@ def devices(context: DeviceContext) -> list[Device]:
             group.run(options.limit_s)
         opened.pop_all()
     return made
+
+
+def outlines(context: DeviceContext) -> list[Outline]:
+    """What the vCPUs and their board take on KVM, for the simulator; none is made.
+
+    Raises:
+        DeviceError: an option or the count is wrong.
+    """
+    return costs.outlines(context.count, _given(context))
+
+
+def _given(context: DeviceContext) -> VcpuOptions:
+    options = VcpuOptions.parse(context.options)
+    if not 1 <= context.count <= program.MAX_VCPUS:
+        raise DeviceError(f"vcpu: count is {context.count}, but must be from 1 to {program.MAX_VCPUS}")
+    return options

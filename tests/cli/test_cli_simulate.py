@@ -71,8 +71,16 @@ def test_what_is_wrong_is_told_in_a_line(made: Path, command: tuple[str, ...], s
     assert len(ended.err.splitlines()) == 1
 
 
+def test_the_default_machine_is_simulated_too() -> None:
+    """Its four devices read 64 MiB at 400 MiB/s and load their configs, 70 ms each, under one lock."""
+    ended = here("simulate", "default", "--models", "inline,pool", "--json")
+    found = json.loads(ended.out)
+    inline, pool = (one["downtime_ms"] for one in found["models"])
+    assert 160 + 4 * 70 < pool < inline
+
+
 def test_a_scenario_in_which_nothing_has_a_time_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "none.toml").write_text('name = "none"\n[[devices]]\nplugin = "vcpu"\n')
+    (tmp_path / "none.toml").write_text('name = "none"\n[[devices]]\nplugin = "guest"\n')
     ended = here("simulate", str(tmp_path / "none.toml"))
     assert (ended.code, ended.out) == (2, "")
     assert "cannot be simulated" in ended.err

@@ -20,7 +20,7 @@ from tests.support import LONG
 from tests.support.commandline import here, migpool, started
 from tests.support.made_experiments import CANCELS, FILE, Made, experiment, never, silent
 
-AGAIN = {5: ["C5-links"], 7: ["C7-links"], 10: ["C10-links", "C10-live"]}
+AGAIN = {5: ["C5-links"], 7: ["C7-links"], 10: ["C10-links", "C10-live"], 16: ["C16-links"]}
 """Claims that are looked at once more, where something else may decide."""
 CLAIMS = [name for number in range(1, 19) for name in (f"C{number}", *AGAIN.get(number, []))]
 

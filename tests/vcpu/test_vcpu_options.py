@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migpool.device import DeviceContext, DeviceError, OptionValue
-from migpool_plugins.vcpu import devices
+from migpool_plugins.vcpu import devices, outlines
 from migpool_plugins.vcpu.options import VcpuOptions
 
 
@@ -44,3 +44,22 @@ def test_a_wrong_option_is_refused(options: dict[str, OptionValue], message: str
 def test_a_count_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(DeviceError, match=f"^vcpu: count is {count}, but must be from 1 to 256$"):
         devices(DeviceContext("source", {}, count))
+
+
+@pytest.mark.parametrize("save", ["together", "each"])
+def test_what_the_simulator_is_told_of_vcpus_is_what_they_are(save: str, backend: str) -> None:
+    told = outlines(DeviceContext("source", {"save": save}, 3))
+    made = devices(DeviceContext("source", {"save": save, "backend": backend}, 3))
+    try:
+        for outline, device in zip(told, made, strict=True):
+            assert not outline.size
+            assert outline.config_lock == device.save_lock == device.load_lock
+            assert (outline.config_channel == "multifd") == device.config_job
+    finally:
+        for device in made:
+            device.close()
+
+
+def test_an_outline_of_vcpus_that_cannot_be_is_refused() -> None:
+    with pytest.raises(DeviceError, match="count is 257"):
+        outlines(DeviceContext("source", {}, 257))
