@@ -31,7 +31,7 @@ MODELS: Final = ("pool", "inline", "per-device+receiver", "pool:1", "poll")
 SETTINGS = Settings(
     channels=CHANNELS, chunk=16 * KIB, budget=512 * KIB, peer_limit=0.5, accept_limit=60, connect_limit=60
 )
-"""Who waits for what does not come ends soon: nothing that does come takes long."""
+"""Who waits for what does not come ends soon. A machine that is given up too soon is no success: nothing depends on it."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def told(said: list[Said], lies: Sequence[tuple[Kind, int, int]]) -> list[Said]:
     return openings + said
 
 
-def hear(said: Sequence[Said], model: str, *, credits_: bool) -> tuple[SideReport, list[Exact], list[Message]]:
+def hear(
+    said: Sequence[Said], model: str, *, credits_: bool, limit: float = SETTINGS.peer_limit
+) -> tuple[SideReport, list[Exact], list[Message]]:
     """Have a destination hear all this, and then the end of every connection.
 
     A source that knows credits ends none before it has heard how it went, or it would say that it gives up.
@@ -128,7 +130,10 @@ def hear(said: Sequence[Said], model: str, *, credits_: bool) -> tuple[SideRepor
     devices = [Exact(0), Exact(1), Exact(9, None, name="plain")]
     with tempfile.TemporaryDirectory() as folder:
         paper = Paper(PAGES)
-        with receiving(Path(folder), [paper, *devices], SETTINGS, model) as (address, report):
+        with receiving(Path(folder), [paper, *devices], replace(SETTINGS, peer_limit=limit), model) as (
+            address,
+            report,
+        ):
             with QemuSource(address, CHANNELS) as source:
                 source.say([(one.line, one.what) for one in said], ends=not credits_)
                 heard = [*source.heard()]
@@ -139,7 +144,7 @@ def hear(said: Sequence[Said], model: str, *, credits_: bool) -> tuple[SideRepor
 @pytest.mark.parametrize("model", MODELS)
 def test_the_truth_is_taken(model: str, credits_: bool) -> None:
     stream, said = honest(credits_=credits_)
-    ended, devices, heard = hear(said, model, credits_=credits_)
+    ended, devices, heard = hear(said, model, credits_=credits_, limit=60)
     assert (ended.outcome, ended.error) == (State.COMPLETED, "")
     assert [bytes(one.got) for one in devices[:2]] == [b"".join(chunks) for chunks in stream.states.values()]
     assert [one.error for one in heard if isinstance(one, Shut)] == [0]
@@ -147,7 +152,7 @@ def test_the_truth_is_taken(model: str, credits_: bool) -> None:
 
 def test_a_machine_does_not_start_before_the_switchover_however_the_stream_ends() -> None:
     _, said = honest(credits_=False)
-    ended, devices, _ = hear([one for one in said if one.part != "switchover"], "pool", credits_=False)
+    ended, devices, _ = hear([one for one in said if one.part != "switchover"], "pool", credits_=False, limit=60)
     assert ended.error == "the stream ended without SWITCHOVER_START, and so without device-0"
     assert not any("start" in one.calls for one in devices)
 
