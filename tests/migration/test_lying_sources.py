@@ -31,7 +31,7 @@ MODELS: Final = ("pool", "inline", "per-device+receiver", "pool:1", "poll")
 SETTINGS = Settings(
     channels=CHANNELS, chunk=16 * KIB, budget=512 * KIB, peer_limit=0.5, accept_limit=60, connect_limit=60
 )
-"""Who waits for what does not come ends soon. A machine that is given up too soon is no success: nothing depends on it."""
+"""Who waits for what does not come ends soon. One that is given up too soon is no success: nothing depends on it."""
 
 
 @dataclass(frozen=True)
