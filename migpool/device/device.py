@@ -50,7 +50,8 @@ class Device(ABC):
             model, while other devices are saved. Its section still goes out in the machine's order.
         config_channel: for a device that is not iterable, where its config crosses: as a section of the main channel,
             or as a job's packets over the multifd channels; ``None`` leaves it to the scenario. A device that must stay
-            in the main channel's order, since it is set up early or loaded first, says ``"main-channel"``.
+            in the main channel's order, since it is set up early or loaded first, says ``"main-channel"``. So does an
+            iterable one all of whose state crosses there, as a QEMU has it with x-migration-multifd-transfer=off.
         after: for a device that is not iterable, the names (``idstr``, with ``#`` and the instance id if that is not 0)
             of the devices whose config must be loaded before its own; ``"ram"`` for one whose ``load_config`` reads the
             guest's memory. Names of devices that the machine does not have mean nothing.

@@ -27,6 +27,7 @@ from migpool.core.stop_start import stand, start
 from migpool.device import MemoryDevice, TaggedDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
+from migpool.migration.acknowledgements import Acknowledgements
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
@@ -106,6 +107,9 @@ class Destination(Endpoint):
         self._door = contextlib.ExitStack()
         self._arrivals: Arrivals | None = None
         self._schema = MachineSchema(machine)
+        self._acknowledgements = Acknowledgements(
+            {slot.number for slot in self.machine.iterable}, lambda: self._return_path.answer(SwitchoverAck())
+        )
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
@@ -213,7 +217,7 @@ class Destination(Endpoint):
 
     def _make_room(self, stack: contextlib.ExitStack) -> None:
         described = len(self._described)
-        in_need = len(self.machine.iterable) + bool(described)
+        in_need = len(self._over_channels) + bool(described)
         chunk, self._rooms = rooms_for(self.settings.budget, self.settings.chunk, in_need)
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
         pool = BufferPool(chunk, self._rooms if in_need and self.settings.channels else 1)
@@ -233,7 +237,7 @@ class Destination(Endpoint):
         self._chunk = chunk
         handlers = self._load_handlers.handlers()
         handlers.on(EndLiveTurn, self._end_round)
-        KeptConfigs(self._switch, self.machine.iterable, self._submit_configs).handle(handlers)
+        KeptConfigs(self._switch, self._over_channels, self._submit_configs).handle(handlers)
         chunks = self._load_handlers.chunk_queues
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, chunks)
         self._sections = SectionLoader(
@@ -241,8 +245,9 @@ class Destination(Endpoint):
             self._schema,
             memory,
             self._interpreter,
-            self._return_path,
+            self._acknowledgements,
             channels=self.settings.channels,
+            on_main=self._on_main,
             described=self._described,
             memory_complete=self._submit_late,
             live=LiveRounds(self._begin_round, self._scheduler.drain) if self._live else None,
@@ -267,6 +272,12 @@ class Destination(Endpoint):
             raise PeerError(
                 f"the stream ended without {', '.join(absent[:3])}{' and others' if absent[3:] else ''}: {self._remedy}"
             )
+        if self.state is State.ACTIVE:
+            if self._multifd_slots:  # whose jobs have never begun
+                raise PeerError(
+                    f"the stream ended without SWITCHOVER_START, and so without {self._multifd_slots[0].name}"
+                )
+            self._states.happen(Event.SWITCH_OVER)  # a source that loads nothing behind it need not say it
         begin = time.monotonic_ns()
         self._scheduler.drain()
         self._tracer.record(Wait.JOIN, -1, -1, begin)
@@ -393,6 +404,8 @@ class Destination(Endpoint):
             raise ProtocolError(
                 item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
             )
+        self._acknowledgements.ours = self._return_path.extended
+        self._acknowledgements.counted = item.counts_acknowledgements
         self._states.happen(Event.CONNECTED)
 
     def _close_door(self) -> None:
@@ -406,7 +419,7 @@ class Destination(Endpoint):
         if kind is CommandKind.OPEN_RETURN_PATH:
             if self._return_path.extended:
                 self._threads.start("source-watch", self._watch_the_source)
-                iterable, described = len(self.machine.iterable), len(self._described)
+                iterable, described = len(self._over_channels), len(self._described)
                 self._return_path.answer(Welcome(self._chunk, iterable + described))
                 if iterable or described:
                     windows = Windows(
@@ -416,8 +429,7 @@ class Destination(Endpoint):
                         described=described,
                     )
                     self._load_handlers.chunk_queues.use_credits(windows)
-                if not iterable:
-                    self._return_path.answer(SwitchoverAck())
+            self._acknowledgements.opened()
         elif kind is CommandKind.PING:
             value, now = ping_value(item), time.monotonic_ns()
             self._return_path.answer(Pong(value))
@@ -425,6 +437,8 @@ class Destination(Endpoint):
                 self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
             self._states.happen(Event.SWITCH_OVER)
+            if self._memory is not None:
+                self._memory.stopped()
             if self._live:
                 self._scheduler.drain()  # a device's last round ends before its next chunks are asked for
             self._submit(self._crossing.jobs)
@@ -435,7 +449,7 @@ class Destination(Endpoint):
 
     def _submit(self, slots: Sequence[Slot]) -> None:
         keep = self.settings.config_load == "after-iterables"
-        for slot, lane in in_lanes(slots, _jobs_of):
+        for slot, lane in in_lanes([slot for slot in slots if slot.number not in self._on_main], _jobs_of):
             first = self._following.get(slot.number, 0)
             self._scheduler.take(Job("load", _loading(slot, first, keep=keep), slot, lane))
 
@@ -452,7 +466,7 @@ class Destination(Endpoint):
 
     def _submit_configs(self) -> None:
         """Every iterable device has its state, and none its config."""
-        for slot in self.machine.iterable:
+        for slot in self._over_channels:
             self._scheduler.take(Job("config", load_config(slot), slot))
 
     def _idle(self) -> None:

@@ -20,7 +20,7 @@ from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
-from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded
+from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded, UsageError
 from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
@@ -81,8 +81,15 @@ class Endpoint(ABC):
         self._big_lock = threading.Lock()
         self._crossing = machine.crossing(settings.vmsd if settings.channels else "main-channel")
         self._described = self._crossing.described
+        self._on_main = {
+            slot.number
+            for slot in machine.iterable
+            if not settings.channels or slot.device.config_channel == "main-channel"
+        }
+        """The iterable devices whose state crosses on the main channel."""
+        self._over_channels = tuple(slot for slot in machine.iterable if slot.number not in self._on_main)
         # The devices whose state crosses over the multifd channels, as both ends count them.
-        self._multifd_slots = (*machine.iterable, *self._described)
+        self._multifd_slots = (*self._over_channels, *self._described)
         self._live = settings.live == "multifd" and settings.channels > 0
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
@@ -133,6 +140,7 @@ class Endpoint(ABC):
                     try:
                         self._states.happen(Event.BEGIN)
                         self.machine.require_peer_to_peer()
+                        self._require_one_way()
                         self._migrate(stack)
                         self._states.happen(Event.CONFIRMED)
                     except BaseException as error:
@@ -204,12 +212,17 @@ class Endpoint(ABC):
         except Exception as error:  # noqa: BLE001 -- the first error is the one to report; this one is added to it
             self._also += f"; and then: {error}"
 
+    def _require_one_way(self) -> None:
+        if self._live and self._on_main:
+            names = ", ".join(slot.name for slot in self.machine if slot.number in self._on_main)
+            raise UsageError(f'{names} must stay on the main channel, but live = "multifd": leave one of both out')
+
     def _set_up_scheduler(self, interpreter: Interpreter, stack: contextlib.ExitStack) -> None:
         stack.callback(self._scheduler.close)
         self._scheduler.begin(
             Setup(
                 side=self.side,
-                devices=(*self._memory_slots(), *self._multifd_slots),
+                devices=(*self._other_slots(), *self._multifd_slots),
                 channels=self.settings.channels,
                 interpreter=interpreter,
                 threads=self._threads,
@@ -219,7 +232,8 @@ class Endpoint(ABC):
             )
         )
 
-    def _memory_slots(self) -> tuple[Slot, ...]:
+    def _other_slots(self) -> tuple[Slot, ...]:
+        """What else has jobs."""
         return ()
 
     def _report(self) -> SideReport:

@@ -203,7 +203,10 @@ class ReturnPath:
                 right = "WELCOME before it" if self.welcome is None else "nothing after SHUT, which is the last message"
                 raise ProtocolError(message.offset, "GRANT", right)
             if not self._grant(message.device, message.limit):
-                raise ProtocolError(message.offset, "GRANT", f"a device's place, found {message.device}")
+                right = (
+                    f"the place of one of this machine's devices, found {message.device}: start both ends with the same"
+                )
+                raise ProtocolError(message.offset, "GRANT", f"{right} scenario")
             return
         with self._news:
             self._note(message)

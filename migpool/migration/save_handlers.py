@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from migpool.core import returned
 from migpool.core.buffers import BufferPool, Chunk, Conduit
@@ -22,6 +23,7 @@ from migpool.core.device_calls import of
 from migpool.core.effects import (
     Acquire,
     Credit,
+    Effect,
     ReadState,
     Release,
     SaveConfig,
@@ -43,6 +45,9 @@ from migpool.wire.records import CONFIG_FRAME, data_record, end_payload, frame_c
 from migpool.wire.sections import section_part
 
 UNLIMITED = 1 << 62
+
+
+E = TypeVar("E", bound=Effect[Any])
 
 
 class Gate:
@@ -120,12 +125,16 @@ class Gates:
         slots: the devices, in the order in which both ends count them.
         switch: ends every wait at a gate.
         credited: whether the destination grants credits; without them every gate stands open.
+        open_for: the numbers of other slots that have jobs, whose gates always do.
     """
 
-    def __init__(self, slots: Sequence[Slot], switch: CancelSwitch, *, credited: bool) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], switch: CancelSwitch, *, credited: bool, open_for: Iterable[int] = ()
+    ) -> None:
         self._slots = slots
         self._gates = [Gate(switch, 0 if credited else UNLIMITED) for _ in self._slots]
         self.of = {slot.number: gate for slot, gate in zip(self._slots, self._gates, strict=True)}
+        self.of |= {number: Gate(switch, UNLIMITED) for number in open_for}
         switch.on_cancel(self._wake)
 
     def grant(self, place: int, limit: int) -> bool:
@@ -173,6 +182,7 @@ class SaveHandlers:
         omitted: notes the slots of optional devices that needed no config.
         splice: whether state moves into the channels by splice(2) where a device allows it.
         lanes: by slot number, how many jobs save a device at once, where that is more than one.
+        on_main: the numbers of the slots that have jobs and whose state crosses on the main channel.
     """
 
     def __init__(
@@ -188,7 +198,9 @@ class SaveHandlers:
         *,
         splice: bool,
         lanes: Mapping[int, int] | None = None,
+        on_main: Collection[int] = (),
     ) -> None:
+        self._on_main = on_main
         self._group = group
         self._main = main
         self._pool = pool
@@ -212,14 +224,9 @@ class SaveHandlers:
         handlers.on(ReadState, self._move_state if self._splice else self._read_state)
         handlers.on(Credit, self._credit)
         handlers.on_call(Credit, self._credit_or_call)
-        if self._group:
-            handlers.on(Send, self._send_or_splice if self._splice else self._send)
-            handlers.on(SendAhead, self._send_ahead)
-            handlers.on(SendConfig, self._send_config)
-        else:
-            handlers.on(Send, self._write)
-            handlers.on(SendAhead, self._write_part)
-            handlers.on(SendConfig, self._write_config)
+        handlers.on(Send, self._either(self._send_or_splice if self._splice else self._send, self._write))
+        handlers.on(SendAhead, self._either(self._send_ahead, self._write_part))
+        handlers.on(SendConfig, self._either(self._send_config, self._write_config))
         handlers.on(SendPart, self._send_part)
         handlers.on(Release, self._release)
         handlers.on(SaveConfig, self._save_config)
@@ -227,8 +234,21 @@ class SaveHandlers:
         handlers.on(SaveSetup, _save_setup)
         return handlers
 
+    def _either(self, send: Callable[[E], None], write: Callable[[E], None]) -> Callable[[E], None]:
+        """What sends a device's state, over the multifd channels or on the main one."""
+        on_main = self._on_main
+        if not on_main or not self._outlets:
+            return write if on_main else send
+
+        def choose(effect: E) -> None:
+            (write if effect.slot.number in on_main else send)(effect)
+
+        return choose
+
     def _acquire(self, effect: Acquire) -> Chunk | Conduit:
-        if self._splice and effect.slot.number not in self._lanes and _splice_fd(effect.slot) is not None:
+        number = effect.slot.number
+        direct = self._splice and number not in self._lanes and number not in self._on_main
+        if direct and _splice_fd(effect.slot) is not None:
             conduit = Conduit(self._pool.size)
             self._conduits.append(conduit)
             return conduit

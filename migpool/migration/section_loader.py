@@ -3,14 +3,14 @@
 Guarantees:
 
 1. A section is for a device of this machine, and comes when it may: set-up first, each config once, no state of an
-   iterable device after the switchover, unless there are no multifd channels that it could come on.
+   iterable device after the switchover, unless it crosses here and not over the multifd channels.
 2. Everything is loaded on the thread that reads the main channel, before the next item is read.
-3. The source hears once that all set-up is done, and once that all initial data is loaded.
+3. The source hears when its machine may stop: ``acknowledgements.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,11 +20,10 @@ from migpool.core.jobs import load_section
 from migpool.core.machine import Machine, Slot
 from migpool.core.own_effects import AwaitSyncs, LoadIterated, LoadPages, LoadSetup
 from migpool.errors import ProtocolError
-from migpool.migration.return_path_writer import ReturnPathWriter
+from migpool.migration.acknowledgements import Acknowledgements
 from migpool.migration.sections import MachineSchema
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.records import Mark
-from migpool.wire.returnpath import SwitchoverAck
 from migpool.wire.sections import Kind, Section
 from migpool.wire.stream import DeviceSection
 
@@ -55,8 +54,9 @@ class SectionLoader:
         schema: knows whose a section is, and the config within.
         memory: takes the pages; ``None`` for a machine without memory.
         interpreter: performs it.
-        return_path: how the source is answered.
-        channels: how many multifd channels there are; without any, all state and every config comes here.
+        acknowledgements: hears what may be answered to the source.
+        channels: how many multifd channels there are.
+        on_main: the numbers of the iterable devices whose state and config come here.
         described: the devices that are not iterable and whose config comes on those channels.
         live: what to do in a round of pre-copy, if its chunks come on the multifd channels.
         memory_complete: called once the last page of the memory is in its place.
@@ -71,9 +71,10 @@ class SectionLoader:
         schema: MachineSchema,
         memory: RamDestination | None,
         interpreter: Interpreter,
-        return_path: ReturnPathWriter,
+        acknowledgements: Acknowledgements,
         *,
         channels: int,
+        on_main: Collection[int],
         described: Sequence[Slot] = (),
         memory_complete: Callable[[], None] | None = None,
         live: LiveRounds | None = None,
@@ -81,15 +82,16 @@ class SectionLoader:
         self._live = live
         self._in_round: set[int] = set()
         self._channels = channels
+        self._on_main = on_main
         self._described = {slot.number for slot in described}
         self._memory_complete = memory_complete
         self._machine = machine
         self._schema = schema
         self._memory = memory
         self._interpreter = interpreter
-        self._return_path = return_path
+        self._acknowledgements = acknowledgements
+        self._begun: set[int] = set()
         self._seen: set[int] = set()
-        self._initial: set[int] = set()
         self.bytes = 0
 
     def iterable(self, item: DeviceSection, *, runs: bool) -> None:
@@ -105,29 +107,33 @@ class SectionLoader:
         """
         head = item.head
         slot = self._schema.slot(head.idstr, head.instance_id, item.offset)
+        here = slot.number in self._on_main
         data = [record.data for record in item.records if record.mark is Mark.DATA]
         configs = [record.data for record in item.records if record.mark is Mark.CONFIG]
         if head.kind is Kind.START:
             self._interpreter.once(LoadSetup(slot, bytes(data[0]) if data else b"", head.version))
-            if self._channels:  # without any, the device has come once its config has
+            self._begun.add(slot.number)
+            if not here:  # it has come once its config has
                 self._seen.add(slot.number)
-            if self._return_path.extended and all(slot.number in self._seen for slot in self._machine.iterable):
-                self._return_path.answer(SwitchoverAck())
-        elif self._live is not None and runs and not configs and not data:
+            self._acknowledgements.set_up(self._begun)
+            return
+        if runs:
+            self._acknowledgements.gives(slot.number)
+        if self._live is not None and runs and not configs and not data:
             self._round(self._live, slot, item)
-        elif self._channels and (configs or (data and (self._live is not None or not runs))):
+        elif not here and (configs or (data and (self._live is not None or not runs))):
             raise ProtocolError(
                 item.offset,
                 f"{head.kind.name} section of {slot.name}",
-                "no state here but on the multifd channels",
+                'no state here but on the multifd channels (vmsd = "main-channel" for a device that sends it here)',
             )
-        elif not self._channels and slot.number in self._seen:
+        elif here and slot.number in self._seen:
             raise ProtocolError(item.offset, f"{head.kind.name} section of {slot.name}", "nothing after its config")
         else:
             for piece in data:
                 self._interpreter.once(LoadIterated(slot, memoryview(piece)))
             if _says_initial(item):
-                self._initial_loaded(slot)
+                self._acknowledgements.initial_sent(slot.number)
             for config in configs:
                 self._load_config(slot, self._schema.recorded(slot, config))
 
@@ -138,17 +144,10 @@ class SectionLoader:
             live.end()
             self._in_round.clear()
         if initial:
-            self._initial_loaded(slot)
+            self._acknowledgements.initial_sent(slot.number)
             return
         self._in_round.add(slot.number)
         live.begin(slot)
-
-    def _initial_loaded(self, slot: Slot) -> None:
-        """All initial data of a device is loaded; once that is so for every device, the machine may stop."""
-        if slot.number not in self._initial:
-            self._initial.add(slot.number)
-            if len(self._initial) == len(self._machine.iterable):
-                self._return_path.answer(SwitchoverAck())
 
     def section(self, item: Section) -> None:
         """Load a section of a device that is not iterable: data for its set-up, or its config.
@@ -196,6 +195,8 @@ class SectionLoader:
                 if head.kind is Kind.START:
                     self._interpreter.once(LoadSetup(slot, b""))
                     self._seen.add(slot.number)
+                elif head.kind is Kind.PART:
+                    self._acknowledgements.iterates()
             case RamBlocks():
                 memory.check_blocks(item)
             case RamPages():

@@ -187,7 +187,7 @@ class Source(Endpoint):
         self._connections = {"main": main, **{str(number): sock for number, sock in enumerate(channels)}}
         self._rate_limit = RateLimit(settings.max_bandwidth, self._switch) if settings.max_bandwidth else None
         self._group = ChannelGroup(channels, self._waited_for_channel, self._switch, self._rate_limit)
-        self._gates = Gates(self._multifd_slots, self._switch, credited=settings.credits)
+        self._gates = Gates(self._multifd_slots, self._switch, credited=settings.credits, open_for=self._on_main)
         self._return_path = ReturnPath(
             main,
             self._switch,
@@ -274,6 +274,7 @@ class Source(Endpoint):
             self._omitted,
             splice=self.settings.splice and not self.settings.tls,
             lanes=lanes,
+            on_main=self._on_main,
         )
         stack.callback(save_handlers.close)
         stack.callback(self._note_connections)
@@ -295,8 +296,8 @@ class Source(Endpoint):
         stack.callback(memory.close)
         return memory
 
-    def _memory_slots(self) -> tuple[Slot, ...]:
-        return () if self.machine.memory is None else (self.machine.memory,)
+    def _other_slots(self) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.machine if slot is self.machine.memory or slot.number in self._on_main)
 
     def _set_up_devices(self) -> None:
         self._interpreter.run(Job("sections", save_sections(self._crossing.early)))
@@ -336,7 +337,9 @@ class Source(Endpoint):
     def _next_answer(self) -> Callable[[str], None]:
         """What waits for the destination to be ready once more; it may be so before the wait begins."""
         return_path, before = self._return_path, self._return_path.acknowledged
-        return partial(return_path.wait, answered=lambda: return_path.acknowledged > before)
+        each = not self.settings.credits and Configuration(self.machine.name).counts_acknowledgements
+        wanted = before + (len(self.machine.iterable) if each else 1)
+        return partial(return_path.wait, answered=lambda: return_path.acknowledged >= wanted)
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""
@@ -380,7 +383,7 @@ class Source(Endpoint):
         if not together:
             self._join()
             self._submit_configs()
-        for slot in self.machine.iterable if self._group else ():
+        for slot in self._over_channels:
             self._main.write(section_end(slot.section_id, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self._crossing.sections)))
         self._join()
@@ -407,7 +410,7 @@ class Source(Endpoint):
 
     def _lanes(self, slot: Slot) -> int:
         """How many jobs save a device at once."""
-        if not (slot.device.iterable and self._group):
+        if not slot.device.iterable or slot.number in self._on_main:
             return 1
         if isinstance(slot.device, TaggedDevice):
             return slot.device.engines

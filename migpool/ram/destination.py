@@ -5,8 +5,12 @@ Guarantees:
 1. A page's bytes go from the socket into their place; a page of zeros is written only if it holds something else, so
    memory that was never touched stays so.
 2. No page of a round is written before all pages of the rounds before: a channel is not read behind its SYNC until
-   every channel has come to its own, and the main channel to its FLUSH.
-3. Every wait here ends when the switch is thrown.
+   every channel has come to its own and, while the machine runs, the main channel to its FLUSH.
+3. From the switchover on no channel waits for the main one. Its reader may wait for a job, under a model that runs the
+   job on that thread or has no thread left for it, and the job for a chunk behind a SYNC: a QEMU sends both at once.
+   No page is lost by it: of a machine that stands still each is sent once more at the most, on whichever channel, and
+   what the main channel said of it before the switchover has been loaded.
+4. Every wait here ends when the switch is thrown.
 """
 
 from __future__ import annotations
@@ -80,7 +84,9 @@ class RamDestination:
         self._switch = switch
         self._synced = threading.Condition(threading.Lock())
         self._arrived = 0
+        self._rounds = 0
         self._flushed = 0
+        self._stopped = False
         self.complete = False
         """Whether the last section has come, and so every page."""
         switch.on_cancel(self._wake)
@@ -128,13 +134,19 @@ class RamDestination:
         Arguments:
             idle: called at each tick with what is waited for.
         """
+
+        def waiting() -> None:
+            idle(f"{self._slot.name}: no SYNC yet on {count_of(self._channels - self._arrived, 'channel')}")
+
+        self._wait(lambda: self._rounds > self._flushed, waiting)
         with self._synced:
-            while self._arrived < self._channels:
-                self._switch.check()
-                if not self._synced.wait(self._tick):
-                    idle(f"{self._slot.name}: no SYNC yet on {count_of(self._channels - self._arrived, 'channel')}")
-            self._arrived = 0
             self._flushed += 1
+            self._synced.notify_all()
+
+    def stopped(self) -> None:
+        """The machine stands still at the source: from now on a SYNC waits for the other channels alone."""
+        with self._synced:
+            self._stopped = True
             self._synced.notify_all()
 
     # ------------------------------------------------------------------ the channels
@@ -166,7 +178,7 @@ class RamDestination:
         if found is None:
             if packet_flags(header, offset) & SYNC:
                 begin = monotonic_ns()
-                self._wait_for_others()
+                self._wait_for_others(idle)
                 record(pack_span(Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
             return whole, 0
         block, normal, zero = found
@@ -183,15 +195,23 @@ class RamDestination:
         record(pack_span(Wait.RECEIVE, self._slot.number, packet_number(header), begin, monotonic_ns()))
         return whole + size, size
 
-    def _wait_for_others(self) -> None:
+    def _wait_for_others(self, idle: Idle) -> None:
         with self._synced:
+            ended = self._rounds + 1
             self._arrived += 1
             if self._arrived == self._channels:
+                self._arrived = 0
+                self._rounds = ended
                 self._synced.notify_all()
-            mine = self._flushed
-            while self._flushed == mine:
-                self._switch.check()
-                self._synced.wait()
+        self._wait(lambda: self._rounds >= ended and (self._flushed >= ended or self._stopped), idle)
+
+    def _wait(self, ready: Callable[[], bool], idle: Idle) -> None:
+        while True:
+            with self._synced:
+                if self._synced.wait_for(lambda: self._switch.thrown or ready(), self._tick):
+                    break
+            idle()  # without the lock: it may throw the switch, which takes that
+        self._switch.check()
 
     def _wake(self) -> None:
         with self._synced:

@@ -56,6 +56,8 @@ def _place(devices: Sequence[Device], entry: DeviceEntry, where: str) -> None:
     for device in devices:
         if entry.in_flight is not None:
             device.in_flight = entry.in_flight
+        if device.iterable and entry.vmsd == "main-channel":
+            device.config_channel = entry.vmsd
     described = [device for device in devices if not device.iterable]
     free = [
         device

@@ -81,7 +81,7 @@ class DeviceEntry(Table):
     options: dict[str, JsonValue] = {}
     """The plug-in's own: `migpool plugins NAME` shows them."""
     vmsd: ConfigChannel | None = None
-    """As `vmsd` of `[migration]`, for these devices."""
+    """As `vmsd` of `[migration]`, for these devices; "main-channel": there the state of iterable ones crosses, too."""
     in_flight: InFlight | None = None
     """As `in_flight` of `[migration]`, for these devices."""
 

@@ -81,7 +81,7 @@ class SnapshotSource(Source):
         file = self._file
         self._main = MainChannel(lambda buffers: file.write(*buffers))
         self._group = ChannelGroup((), self._waited_for_channel, self._switch)
-        self._gates = Gates(self._multifd_slots, self._switch, credited=False)
+        self._gates = Gates(self._multifd_slots, self._switch, credited=False, open_for=self._on_main)
         stack.callback(self._threads.close)
 
     def _greet(self) -> None:
@@ -165,7 +165,6 @@ class SnapshotDestination(Destination):
         super()._load()
         for item in self._items:  # nothing starts from a file that is cut in its last bytes
             self._take(item)
-        self._states.happen(Event.SWITCH_OVER)
 
     def _unreadable(self, error: OSError) -> UsageError:
         return UsageError(f"{self._path} cannot be read: {error.strerror or error}")

@@ -38,6 +38,8 @@ _LATER_LIMIT: Final = 4096
 _CAPABILITY_LIMIT: Final = 256
 _SMALLEST_PAGE_BITS: Final = 8  # of AVR
 _LARGEST_PAGE_BITS: Final = 19  # a multifd packet of 512 KiB still holds one page
+_LAST_UNASKED: Final = (11, 0)
+"""The last version whose machine types take a SWITCHOVER_ACK that no device has called for."""
 _LAST_FLUSHING_EACH: Final = (8, 0)
 _MACHINE_VERSION: Final = re.compile(r"-(\d+)\.(\d+)(?:\+.*)?\Z")
 
@@ -77,6 +79,14 @@ class Configuration:
         """
         found = _MACHINE_VERSION.search(self.machine)
         return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def counts_acknowledgements(self) -> bool | None:
+        """Whether a source counts which devices want a SWITCHOVER_ACK, and fails of any other: from type 11.1 on.
+
+        None for a type without a version.
+        """
+        return None if self.machine_version is None else self.machine_version > _LAST_UNASKED
 
     @property
     def flushes_each_section(self) -> bool:

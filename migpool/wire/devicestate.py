@@ -140,7 +140,7 @@ class DeviceStateParser(Generic[D]):
         except KeyError:
             known = ", ".join(f"{idstr!r} ({number})" for idstr, number in self._by_name) or "none"
             found = f"{header.idstr!r} ({header.instance_id})"
-            right = f"a device of this machine ({known}), found {found}"
+            right = f"a device of this machine whose state crosses here ({known}), found {found}"
             raise ProtocolError(offset + 12, _ITEM, right) from None
 
     def _explain(self, buffer: Buffer, offset: int) -> ProtocolError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -221,6 +222,20 @@ def test_a_device_without_a_fingerprint_has_failed_unless_it_can_have_none() -> 
         assert finding.outcome is Outcome.PASSED
         assert finding.text.startswith("not compared: ")
     assert found("round-trip", broken(Dark)).text.startswith("completed, not compared: ")
+
+
+class InOtherPieces(SaysThatItIsDark):
+    """Gives the same bytes each time, in pieces of other lengths, as a read may."""
+
+    random = random.Random(1)
+
+    def save_state(self, buffer: memoryview) -> int:
+        return super().save_state(buffer[: self.random.randint(1, len(buffer))])
+
+
+def test_the_same_state_in_other_pieces_is_the_same_state() -> None:
+    finding = found("aborts", broken(InOtherPieces))
+    assert finding.outcome is Outcome.PASSED, finding.text
 
 
 class Hangs(RingNic):

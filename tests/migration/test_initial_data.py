@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from migpool.device import Pending
+from migpool.migration.acknowledgements import Acknowledgements
 from migpool.migration.return_path_writer import ReturnPathWriter
-from migpool.migration.section_loader import SectionLoader
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.schedulers.base import Scheduler
@@ -200,7 +200,7 @@ def test_a_device_that_does_not_come_to_its_end_is_named(tmp_path: Path) -> None
 def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SectionLoader, "_initial_loaded", lambda *_: None)
+    monkeypatch.setattr(Acknowledgements, "initial_sent", lambda *_: None)
     source, destination = machines(10 * KIB, 0, 1)
     sent, _ = migrate(
         tmp_path,

@@ -34,7 +34,7 @@ from migpool.wire.returnpath import (
     Welcome,
     encode,
 )
-from tests.support import LONG
+from tests.support import examples
 from tests.support.lying_destination import PHASES, LyingDestination, Phase
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 from tests.support.tampering import Line
@@ -168,7 +168,7 @@ def scripts(draw: st.DrawFn) -> Script:
     return script
 
 
-@settings(max_examples=400 if LONG else 40, deadline=None)
+@settings(max_examples=examples(40, 400), deadline=None)
 @given(scripts())
 def test_no_script_of_a_destination_that_loads_nothing_is_a_success(script: Script) -> None:
     report, source = lied_to(script, patience=0.1)
@@ -258,7 +258,7 @@ def told(lies: Sequence[Lie]) -> tuple[SideReport, SideReport, list[Whole], list
             line.close()
 
 
-@settings(max_examples=100 if LONG else 20, deadline=None)
+@settings(max_examples=examples(20, 100), deadline=None)
 @given(st.lists(LIES, max_size=2))
 def test_whatever_is_lost_or_changed_on_the_way_no_other_state_is_called_verified(lies: list[Lie]) -> None:
     sent, got, source, destination = told(lies)

@@ -6,18 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from migpool.scenario.model_names import all_models
 from tests.nested.attached import Way, attached, migrate
 from tests.qemu.tool import Tool, migpool
 
-__all__ = ["MODELS", "capture", "scenario"]
-
-MODELS = [model for model in all_models() if model != "inline"]
-"""Those that can be a QEMU's destination.
-
-``inline`` loads on the thread that reads the main channel, where the FLUSH stands for which multifd channels wait with
-a device's chunks behind their SYNC.
-"""
+__all__ = ["capture", "scenario"]
 
 
 def capture(devices: Sequence[str], folder: Path, way: Way) -> tuple[Path, list[str]]:

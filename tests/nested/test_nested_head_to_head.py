@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from migpool.scenario.model_names import all_models
 from tests.nested.attached import Ends, Way, arrived, attached, ends, fill, migrate, ready, states_of
 from tests.nested.driver_calls import Call, calls, probed
-from tests.nested.scenarios import MODELS, capture, scenario
+from tests.nested.scenarios import capture, scenario
 from tests.qemu.tool import Tool, migpool
 
 pytestmark = pytest.mark.timeout(2000)
@@ -106,7 +107,7 @@ def test_both_load_the_same_bytes_into_the_same_driver(
     tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rounds = request.config.getoption("--rounds", default=0)
-    contenders = [QEMU, *(MODELS if rounds else ("per-device", "pool"))]
+    contenders = [QEMU, *(all_models() if rounds else ("per-device", "pool"))]
     order = random.Random(1)
     # From a stopped machine, so that all state crosses after the switchover.
     way = Way(channels=4, devices=3, running=False)

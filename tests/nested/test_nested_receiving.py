@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from migpool.scenario.model_names import all_models
 from tests.nested.attached import PLACES, Ends, Way, attached, ends, fill, migrate, states_of
-from tests.nested.scenarios import MODELS, capture, scenario
+from tests.nested.scenarios import capture, scenario
 from tests.qemu.tool import Tool, migpool
 
 pytestmark = pytest.mark.timeout(500)
@@ -55,7 +56,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         yield Recorded(folder / "rec", toml, devices, states, way)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*all_models(), "pool:1"])
 def test_every_threading_model_loads_it(recorded: Recorded, tmp_path: Path, model: str) -> None:
     fill(recorded.devices.there, "else")
     assert set(states_of(recorded.devices.there)).isdisjoint(recorded.states)

@@ -105,7 +105,11 @@ def changed(at: int, value: str) -> bytes:
         (changed(12, "61" * 256), 12, "a NUL as the last of 256 bytes"),
         (changed(12, "00"), 12, "1 to 255 bytes of ASCII, found b''"),
         (changed(12, "ff"), 12, "1 to 255 bytes of ASCII"),
-        (changed(12, "31"), 12, f"a device of this machine ({VFIO!r} (0)), found '1000:01:00.0/vfio' (0)"),
+        (
+            changed(12, "31"),
+            12,
+            f"a device of this machine whose state crosses here ({VFIO!r} (0)), found '1000:",
+        ),
         (changed(268, "00000001"), 12, f"found {VFIO!r} (1)"),
         (changed(272, "00000000"), 272, "1 to 1036 bytes, found 0"),
         (changed(272, "0000000b"), 272, "at least 12 bytes, found 11"),

@@ -38,6 +38,11 @@ class Saved(NamedTuple):
     chunks: Sequence[Chunk]
     config: bytes
 
+    def state(self) -> Sequence[tuple[int, bytes]]:
+        """What it is, whatever pieces it came in and, with tags, in whatever order."""
+        whole = b"".join(chunk.data for chunk in self.chunks if chunk.tag < 0)
+        return [(-1, whole), *sorted(chunk for chunk in self.chunks if chunk.tag >= 0)]
+
 
 def out_of_order(subject: Subject) -> str:
     """Load chunks that arrived in the worst order a window allows: each window's last one first."""

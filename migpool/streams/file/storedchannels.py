@@ -28,8 +28,6 @@ from migpool.wire.sections import Kind, Section, SectionHead
 from migpool.wire.stream import DeviceSection, StreamEvent, emit
 
 _KEPT: Final = (CommandKind.SWITCHOVER_START,)
-_LAST_UNASKED: Final = (11, 0)
-"""The last version whose machine types take a SWITCHOVER_ACK that no device has called for."""
 _PACKET_LIMIT: Final = 64 << 20
 """Bytes of one packet's payload. Chunks of QEMU's have 1 MiB and a header; a config, what its device needs."""
 
@@ -246,13 +244,13 @@ class StoredMainChannel:
     def _acknowledges_unasked(self) -> bool:
         if self._acknowledge is not None:
             return self._acknowledge
-        version = self._configuration.machine_version if self._configuration is not None else None
-        if version is None:
+        counted = self._configuration.counts_acknowledgements if self._configuration is not None else None
+        if counted is None:
             # A source that waits for it goes on for ever, and its machine runs there; one that does not wait would
             # fail of it, and its machine would run there and be stored here.
             self._unversioned(self.machine)
             return False
-        return version <= _LAST_UNASKED
+        return not counted
 
     def _device(self, event: DeviceSection) -> None:
         """Write an iterable device's section. A file has nobody who could hear that initial data has been loaded."""
