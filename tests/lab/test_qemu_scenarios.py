@@ -146,7 +146,7 @@ def test_what_is_not_enough_is_refused(tmp_path: Path) -> None:
     made = made_recording(tmp_path / "made")
     stranger, _, _ = Downtime([("ram", 10, 10), ("nobody's", 10, 10)]).logs(tmp_path)
     for sources, said in (
-        ([source], "give the other's, too"),
+        ([source], "give both sides' logs"),
         ([source, destination, source], "one migration at a time"),
         ([made, made], "one migration at a time"),
         ([stranger, tmp_path / "destination.log", made], "it is of another machine"),

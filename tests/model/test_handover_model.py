@@ -134,6 +134,7 @@ class Course:
     fault: Fault
     settings: Settings
     encrypted: bool
+    end: int = 0
     machines: Machines = field(default_factory=Machines)
     started_then: bool | None = None
     is_cut: bool = False
@@ -143,7 +144,11 @@ class Course:
         """Run it; what came of it is in the attributes."""
         source, destination = self._devices("source"), self._devices("destination")
         self.line = HandoverLine(
-            folder / "line", lambda: list(self._devices("copy")), self._reached, encrypted=self.encrypted
+            folder / "line",
+            lambda: list(self._devices("copy")),
+            self._reached,
+            encrypted=self.encrypted,
+            end=self.end,
         )
         self.pair = Pair(source, destination, self.settings, through=self.line, listen=None)
         try:
@@ -224,7 +229,12 @@ def test_the_real_ends_come_to_what_the_model_says(tmp_path: Path, certificates:
         settings = replace(settings, tls=str(certificates.good))
     # What is not encrypted anybody can change.
     faults = {name: fault for name, fault in FAULTS.items() if encrypted or fault.do != "change"}
-    courses = {name: Course(fault, settings, encrypted) for name, fault in faults.items()}
+    end = 0
+    if encrypted:
+        undisturbed = Course(FAULTS["nothing"], settings, encrypted)
+        undisturbed.run(tmp_path)
+        end = undisturbed.line.end_seen
+    courses = {name: Course(fault, settings, encrypted, end) for name, fault in faults.items()}
     places = {name: tmp_path / str(number) for number, name in enumerate(courses)}
     for place in places.values():
         place.mkdir()

@@ -1,7 +1,7 @@
 """A line between a source and a destination that knows the messages that decide whose the machine is.
 
 At one of them, or when a test says so, it holds what passes, or cuts it. The connections may be encrypted: a message is
-a record of its own then, which is known by its length.
+then in a record that is known by its length.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DATA: Final = 23
 """The type of a TLS record with data (RFC 8446, 5.1)."""
 _AROUND: Final = 17
 """Bytes of such a record that are not data: a type and a tag."""
-_EOF, _RUNNING, _ANSWER = 1, 28, 8
-"""Lengths of messages: of the stream's end, of RUNNING, of PONG and SHUT."""
+_RUNNING, _ANSWER, _ALERT = 28, 8, 2
+"""Lengths of messages: of RUNNING, of PONG and SHUT, of what ends a TLS connection."""
 
 
 class HandoverLine:
@@ -37,15 +37,24 @@ class HandoverLine:
         path: where.
         devices: a machine's, whose stream is read; none is loaded.
         encrypted: whether the ends use TLS.
+        end: how long the record with the stream's end is then, as :attr:`end_seen` of a line before says.
         reached: called with each message before it is passed on, and with its name and a prime once it has been.
     """
 
     def __init__(
-        self, path: Path, devices: Callable[[], list[Device]], reached: Callable[[str], None], *, encrypted: bool
+        self,
+        path: Path,
+        devices: Callable[[], list[Device]],
+        reached: Callable[[str], None],
+        *,
+        encrypted: bool,
+        end: int = 0,
     ) -> None:
         self._path = path
         self._devices = devices
         self._encrypted = encrypted
+        self._end = end
+        self._sizes: list[int] = []
         self._reached = reached
         self._forward, self._back, self._asked = threading.Event(), threading.Event(), threading.Event()
         self._forward.set()
@@ -64,6 +73,14 @@ class HandoverLine:
         self._keep(listener)
         self._start(self._accept, listener, address)
         return Address(path=str(self._path))
+
+    @property
+    def end_seen(self) -> int:
+        """How long the last record was that the source sent before the one that ends the connection."""
+        *_, last, alert = self._sizes
+        assert alert == _ALERT
+        assert self._sizes.count(last) == 1
+        return last
 
     def close(self) -> None:
         """End what is left, and wait for the threads."""
@@ -162,7 +179,8 @@ class HandoverLine:
     def _items(self, pieces: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
         if self._encrypted:
             for size, record in _records(pieces):
-                yield "EOF" if size == _EOF else "", record
+                self._sizes.append(size)
+                yield "EOF" if size and size == self._end else "", record
             return
         reader = StreamReader(MachineSchema(Machine("machine", self._devices())))
         over = False
