@@ -46,4 +46,4 @@ class Liveness:
             self.moved = False
             self._since = time.monotonic_ns()
         elif waited_for and time.monotonic_ns() - self._since > self._limit * 1e9:
-            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s")
+            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s (limits.peer)")

@@ -159,7 +159,8 @@ class ReturnPath:
                     self._switch.check()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeLimitExceeded(f"{what}: no answer of the destination within {self._limit:g} s")
+                    limit = f"within {self._limit:g} s (limits.peer)"
+                    raise TimeLimitExceeded(f"{what}: no answer of the destination {limit}")
                 self._news.wait(left)
 
     def reason(self, patience: float) -> MigpoolError | None:
@@ -273,7 +274,7 @@ class ReturnPath:
             raise Cancelled("the return path is no longer needed")
         waiting = self._waiting()
         if waiting and time.monotonic() - self._heard > self._limit:
-            raise PeerError(f"{waiting}: the destination has given no room for it for {self._limit:g} s")
+            raise PeerError(f"{waiting}: the destination has given no room for it for {self._limit:g} s (limits.peer)")
 
     def _end(self, error: MigpoolError) -> None:
         with self._news:
