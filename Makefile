@@ -139,8 +139,8 @@ docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,cluster]'
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --write-all --conf-dir docs/site --doctree-dir build/doctrees \
 		--builder html . build/site
+	@echo "Open $(CURDIR)/build/site/index.html in a browser. Now it is tested:"
 	$(TESTS) -q -m site tests/site
-	@echo "Open $(CURDIR)/build/site/index.html in a browser"
 
 cluster: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
