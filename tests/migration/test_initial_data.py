@@ -212,7 +212,7 @@ def test_a_destination_that_does_not_say_that_it_has_it_is_given_up(
     assert sent.outcome is State.FAILED
     assert sent.error == (
         "the initial data of device-0, device-2 to be loaded at the destination: "
-        "no answer of the destination within 1 s"
+        "no answer of the destination within 1 s (limits.peer)"
     )
     assert "stop" not in source[0].calls
     assert all(device.running for device in source)
