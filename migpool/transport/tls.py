@@ -39,7 +39,9 @@ RECORD: Final = 1 << 14
 """Bytes that a record of TLS holds at the most."""
 _KEPT: Final = 1 << 20
 """Bytes that are read at most, before they are asked for, behind which a refusal may stand."""
-_HANDSHAKE, _ALERT = 22, 21
+_ALERT: Final = 21
+_RECORDS: Final = range(20, 24)
+"""The types of TLS's records, with which each begins (RFC 8446, 5.1)."""
 _NO_TLS: Final = bytes((_ALERT, 3, 3, 0, 2, 2, 70))
 """A fatal alert, protocol_version: what a peer hears that does not speak TLS at all."""
 _TIMEVAL: Final = struct.Struct("ll")
@@ -61,6 +63,7 @@ class TlsSocket(ssl.SSLSocket):
     """Held for calls of OpenSSL's, never during a wait."""
     _writing: Lock
     _heard = False
+    _spoken = False
     _early = b""
     _half = False
     """Whether OpenSSL has taken a piece of which not all is sent: what it is given next must be the same."""
@@ -127,11 +130,14 @@ class TlsSocket(ssl.SSLSocket):
             PeerGone: it has ended the connection.
         """
         try:
-            if not self._heard:
-                self._hear()
+            if not (self._heard or self._hear()):
+                return False
             with self._memory:
                 self.do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self._heard = True  # it need not hear anything to go on
             return False
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise self._gone_in_handshake("the end") from None
@@ -141,17 +147,24 @@ class TlsSocket(ssl.SSLSocket):
             raise self._gone_in_handshake(error.strerror or str(error)) from None
         return True
 
-    def _hear(self) -> None:
-        """See whether what the other end says first is TLS."""
+    def _hear(self) -> bool:
+        """See whether what the other end says first is TLS, before OpenSSL takes it; whether to go on.
+
+        A client speaks first. Besides, nobody goes on before something has come: what came in between would be gone,
+        and what follows it taken for the first.
+        """
         try:
             first = socket.socket.recv(self, 1, socket.MSG_PEEK)
         except BlockingIOError:
-            return  # a client speaks first
+            begins = not (self.server_side or self._spoken)
+            self._spoken = True
+            return begins
         self._heard = True
-        if first and first[0] not in (_HANDSHAKE, _ALERT):
+        if first and first[0] not in _RECORDS:
             with contextlib.suppress(OSError):
                 socket.socket.send(self, _NO_TLS)
             raise Untrusted(f"{self.peer} does not use TLS: give --tls at both ends")
+        return True
 
     def _gone_in_handshake(self, how: str) -> PeerGone:
         return PeerGone(

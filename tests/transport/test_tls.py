@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -24,7 +25,7 @@ from migpool.migration.states import State
 from migpool.transport.address import Address
 from migpool.transport.credentials import credentials
 from migpool.transport.sockets import prepare, read_exactly
-from migpool.transport.tls import TlsSocket, shake_hands
+from migpool.transport.tls import TlsSocket, readable, shake_hands
 from migpool.wire.returnpath import Running, Shut, encode
 from tests.support.certificates import Certificates
 from tests.support.pool_gates import until
@@ -319,6 +320,41 @@ def test_a_handshake_that_nobody_goes_on_with_has_an_end(certificates: Certifica
     near, far = socket.socketpair()
     with near, far, pytest.raises(TimeLimitExceeded, match="has not ended the TLS handshake within 1 s"):
         ours.connected(near, Address(path="x"), 0.0, 1, lambda: None)
+
+
+@pytest.mark.parametrize("late", ["client", "server"])
+def test_who_speaks_just_when_it_is_listened_for_uses_tls_all_the_same(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """What came between the look for it and the handshake was gone, and what follows it is no beginning."""
+    ours, theirs = credentials(str(certificates.good), "client"), credentials(str(certificates.good), "server")
+    assert ours is not None
+    assert theirs is not None
+    near, far = socket.socketpair()
+    client = TlsSocket.on(near, ours.context, server=False, name="localhost", peer="the destination")
+    socks = {"client": client, "server": theirs.accepted(far)}
+    listener = socks["server" if late == "client" else "client"]
+    other = threading.Thread(target=shake_hands, args=(socks[late], LIMIT_AT, LIMIT, lambda: None))
+    handshake = TlsSocket.do_handshake
+
+    def interrupted(sock: TlsSocket) -> None:
+        if sock is listener and not sock.server_side and other.ident is None:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                handshake(sock)  # says hello
+        if sock is listener and other.ident is None:
+            other.start()
+            until(lambda: readable(sock))
+        handshake(sock)
+
+    monkeypatch.setattr(TlsSocket, "do_handshake", interrupted)
+    with client, socks["server"]:
+        over = listener.shake_hands()
+        if other.ident is None:
+            other.start()
+        if not over:
+            shake_hands(listener, LIMIT_AT, LIMIT, lambda: None)
+        other.join(LIMIT)
+        assert all(sock.version() == "TLSv1.3" for sock in socks.values())
 
 
 def test_a_source_without_a_certificate_is_told_so(certificates: Certificates) -> None:
