@@ -204,10 +204,8 @@ class ReturnPath:
                 right = "WELCOME before it" if self.welcome is None else "nothing after SHUT, which is the last message"
                 raise ProtocolError(message.offset, "GRANT", right)
             if not self._grant(message.device, message.limit):
-                right = (
-                    f"the place of one of this machine's devices, found {message.device}: start both ends with the same"
-                )
-                raise ProtocolError(message.offset, "GRANT", f"{right} scenario")
+                right = f"the place of one of this machine's devices, found {message.device}"
+                raise ProtocolError(message.offset, "GRANT", f"{right}: start both ends with the same scenario")
             return
         with self._news:
             self._note(message)

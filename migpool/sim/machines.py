@@ -32,10 +32,10 @@ def predicted(scenario: Scenario, model: str, where: str = "", processors: int =
         MigpoolError: the jobs wait for each other.
     """
     where = where or scenario.name
-    if model in QEMU:  # its own threads: the model of the world means nothing
-        world = replace(world_of(scenario, parse_model("inline"), BARE, where), processors=processors)
-        return qemu_downtime(world, transfer=QEMU[model])
-    return downtime(replace(world_of(scenario, parse_model(model), BARE, where), processors=processors))
+    # QEMU has its own threads: the model of its world means nothing.
+    threads = parse_model("inline" if model in QEMU else model)
+    world = replace(world_of(scenario, threads, BARE, where), processors=processors)
+    return qemu_downtime(world, transfer=QEMU[model]) if model in QEMU else downtime(world)
 
 
 def simulated_models(names: Sequence[str], scenario: Scenario) -> list[str]:

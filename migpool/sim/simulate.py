@@ -204,8 +204,8 @@ class Migration:
         self._main_channel = Channel(world.channel_rate, world)
         self._goodput = goodput(world)
         self._link = common.link if common else simpy.Resource(env)
-        # What a process has once: the big lock, Python, and a lock for each device.
         self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
+        # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}

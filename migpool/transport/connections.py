@@ -30,10 +30,8 @@ from migpool.transport.tls import is_unread
 from migpool.units import count_of
 from migpool.wire.configuration import is_whole, uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
-from migpool.wire.stream import MAIN_MAGIC_SIZE, begins_main_channel, header
+from migpool.wire.stream import MAIN_MAGIC_SIZE, TLS_HANDSHAKE, begins_main_channel, header
 
-TLS_HANDSHAKE: Final = b"\x16\x03"
-"""What a connection begins with whose ends have agreed on TLS."""
 MOST: Final = 384
 """How many connections may have begun as a source's do, and how many may not have said yet what they are: more than one
 source opens, and both together fewer than a process may usually have."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -85,7 +85,7 @@ def honest(*, credits_: bool) -> tuple[Stream, list[Said]]:
 
 
 Kind = Literal["left out", "twice", "moved", "cut", "junk", "other index", "ping", "switchover", "sync", "flush"]
-LIES = st.tuples(st.sampled_from(Kind.__args__), st.integers(0, 40), st.integers(0, 40))  # type: ignore[attr-defined]
+LIES = st.tuples(st.sampled_from(get_args(Kind)), st.integers(0, 40), st.integers(0, 40))
 
 
 def told(said: list[Said], lies: Sequence[tuple[Kind, int, int]]) -> list[Said]:

@@ -50,10 +50,9 @@ def record(
 
     from migpool.cli.interrupt import Interrupt
     from migpool.cli.logs import announce, configure
-    from migpool.streams.record.index import Connection, beginning
+    from migpool.streams.record.index import Connection, has_resumed
     from migpool.streams.record.recorder import Recorder, RecorderLimits
     from migpool.transport.address import Address
-    from migpool.wire.stream import POSTCOPY_RESUMED
 
     def opened(connection: Connection) -> None:
         log.info("connection", number=connection.number, role=connection.name, uuid=connection.uuid)
@@ -85,7 +84,7 @@ def record(
         complain(f"{directory} is not complete: {index.reason} ({what})")
         raise typer.Exit(interrupt.exit_code if cancelled else 1)
     if index.main is None:
-        if any(beginning(directory, one).startswith(POSTCOPY_RESUMED) for one in index.connections):
+        if has_resumed(directory, index):
             what += "; a postcopy went on on them after a break, which cannot be replayed"
         else:
             what += "; they are TLS (16 03), and cannot be read: record without tls-creds to inspect or replay"

@@ -188,7 +188,7 @@ class _Reading:
 
     def take(self, event: Event) -> None:
         said = event.said
-        if f"{event.event} {said.get('point', '')}".startswith(self._not_of):
+        if self._not_of and f"{event.event} {said.get('point', '')}".startswith(self._not_of):
             return
         self._note(event)
         if event.event == "vmstate_downtime_checkpoint":

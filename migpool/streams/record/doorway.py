@@ -17,9 +17,9 @@ from enum import Enum, auto
 from typing import Final
 
 from migpool.transport.accept import HESITATION, SILENT, Notes
-from migpool.transport.connections import MOST, TLS_HANDSHAKE
+from migpool.transport.connections import MOST
 from migpool.wire.multifd import MAGIC
-from migpool.wire.stream import FILE_MAGIC, POSTCOPY_RESUMED
+from migpool.wire.stream import FILE_MAGIC, POSTCOPY_RESUMED, TLS_HANDSHAKE
 
 _ALONE: Final = 0.2
 """Seconds that a silent connection is left alone, since who only looks whether somebody listens closes it by then."""

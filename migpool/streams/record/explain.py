@@ -33,16 +33,15 @@ from migpool.streams.record.explanation import (
     Explanation,
     Switchover,
 )
-from migpool.streams.record.index import Connection, Index, Role, Times, beginning, load
+from migpool.streams.record.index import Connection, Index, Role, Times, beginning, has_resumed, load
 from migpool.streams.record.over_multifd import config_version
 from migpool.wire import returnpath
 from migpool.wire.devicestate import CONFIG_VERSION_SIZE
 from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, GrantMessage, Shut
-from migpool.wire.stream import POSTCOPY_RESUMED
+from migpool.wire.stream import POSTCOPY_RESUMED, TLS_HANDSHAKE
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
-_TLS: Final = b"\x16\x03"
 PACKETS: Final = 1000
 
 
@@ -78,7 +77,7 @@ class _Explaining:
         self._devices: dict[DeviceKey, DeviceUse] = {}
         self._packets: list[DevicePacket] = []
         self._iterable = frozenset(self._summary.iterable)
-        self._resumed = any(beginning(directory, one).startswith(POSTCOPY_RESUMED) for one in index.connections)
+        self._resumed = has_resumed(directory, index)
 
     def explanation(self) -> Explanation:
         index, summary = self._index, self._summary
@@ -154,11 +153,11 @@ class _Explaining:
         if first.startswith(POSTCOPY_RESUMED):
             use.name = "main channel, resumed"
             use.trouble = "the postcopy was resumed here after a break; what came since then is not explained"
-        elif self._summary.postcopy and not first.startswith(_TLS):
+        elif self._summary.postcopy and not first.startswith(TLS_HANDSHAKE):
             use.name = "preempt channel"
             if first:
                 use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)
-        elif self._resumed and not first.startswith(_TLS):
+        elif self._resumed and not first.startswith(TLS_HANDSHAKE):
             use.name = "preempt channel, resumed"
         elif first:
             use.trouble = f"this is {foreign(first)}"

@@ -33,6 +33,7 @@ from migpool.errors import UsageError
 from migpool.units import MIB
 from migpool.untrusted.files import read_bounded
 from migpool.untrusted.text import printable
+from migpool.wire.stream import POSTCOPY_RESUMED
 
 INDEX: Final = "index.json"
 VERSION: Final = 1
@@ -236,6 +237,11 @@ def beginning(directory: Path, one: Connection, size: int = 512) -> bytes:
         return b""
     with (directory / one.source.file).open("rb") as file:
         return file.read(size)
+
+
+def has_resumed(directory: Path, index: Index) -> bool:
+    """Whether a postcopy went on, after a break, on one of a recording's connections."""
+    return any(beginning(directory, one).startswith(POSTCOPY_RESUMED) for one in index.connections)
 
 
 def main_channel(directory: Path) -> Path:

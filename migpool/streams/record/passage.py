@@ -29,12 +29,12 @@ from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
-from migpool.transport.connections import TLS_HANDSHAKE, address_of
+from migpool.transport.connections import address_of
 from migpool.transport.sockets import shut
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
-from migpool.wire.stream import MAIN_MAGIC_SIZE, POSTCOPY_RESUMED, begins_main_channel
+from migpool.wire.stream import MAIN_MAGIC_SIZE, POSTCOPY_RESUMED, TLS_HANDSHAKE, begins_main_channel
 
 TICK: Final = 0.25
 """Seconds after which a wait on a socket looks whether it should go on."""

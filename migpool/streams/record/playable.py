@@ -17,9 +17,8 @@ from pathlib import Path
 from migpool.errors import ProtocolError, UsageError
 from migpool.streams.record.channels import DeviceKey, MainSummary, answers, packets, pages_beside, summarise
 from migpool.streams.record.index import Connection, Index, Role, beginning, load
-from migpool.transport.connections import TLS_HANDSHAKE
 from migpool.wire.returnpath import Shut, SwitchoverAck
-from migpool.wire.stream import POSTCOPY_RESUMED
+from migpool.wire.stream import POSTCOPY_RESUMED, TLS_HANDSHAKE
 
 
 @dataclass(frozen=True, slots=True)
