@@ -132,6 +132,7 @@ class StoredMainChannel:
         if self._front.rest is not None and self._end is None:
             if self._multifd:
                 self._front.check_ram()
+            self.devices.all_have_begun()
             self.rest_begin = begin = self._file.size
             self._end = EndFinder(lambda at, size: self._file.read(begin + at, size))
             self._pass_on(self._front.rest)

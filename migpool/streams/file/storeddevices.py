@@ -13,6 +13,10 @@ Over multifd, chunks of several devices come on several channels in any order, a
 So a QEMU whose device does not take its state over multifd loads the file. The chunks wait in a file of their own, as
 the machine's other state is still being written when they come; so nothing of them is kept in memory. The description
 at the stream's end gets the size that the FULL section has then.
+
+A START section and the chunks of its device come on different connections, and QEMU sends its main channel's bytes
+only when its buffer is full or flushed: chunks may be here first. Whose they are is asked when the main channel has
+come to the end of RAM, before which all START sections are.
 """
 
 from __future__ import annotations
@@ -36,13 +40,14 @@ from migpool.wire.vmdesc import find
 
 _ONLY_A_MARK: Final = (end_payload(), int(Mark.CONFIG_LOAD_READY).to_bytes(8, "big"))
 """What a FULL section holds whose config came over multifd."""
+_EARLY_LIMIT: Final = 1 << 12
+"""Devices of which chunks may come before their START sections: more than any machine has."""
 
 
 @dataclass(slots=True)
 class _Device:
     """What has come of a device: where in the file of chunks each is, by index, and which one is the config."""
 
-    head: SectionHead
     chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
     config: int | None = None
 
@@ -51,8 +56,7 @@ class _Device:
         """What has not come, in words; empty if all has."""
         last = len(self.chunks) if self.config is None else self.config
         index = next((index for index in range(last) if index not in self.chunks), None)
-        what = "its config" if self.config is None else "" if index is None else f"chunk {index} of {last}"
-        return f"{self.head.idstr} ({self.head.instance_id}): {what} has not come" if what else ""
+        return "its config" if self.config is None else "" if index is None else f"chunk {index} of {last}"
 
 
 class StoredDevices:
@@ -65,7 +69,9 @@ class StoredDevices:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._begun: dict[tuple[str, int], SectionHead] = {}
+        self._all_have_begun = False
         self._devices: dict[tuple[str, int], _Device] = {}
+        self._early: dict[tuple[str, int], tuple[int, str]] = {}  # where the first chunk came from of one not begun
         self._spool = -1
         self._size = 0
 
@@ -84,6 +90,17 @@ class StoredDevices:
         """Note that a device's START section has come."""
         if head.idstr.endswith(VFIO_SUFFIX):
             self._begun[head.idstr, head.instance_id] = head
+            self._early.pop((head.idstr, head.instance_id), None)
+
+    def all_have_begun(self) -> None:
+        """Note that the main channel has come to where no START section can follow.
+
+        Raises:
+            ProtocolError: chunks have come of a device that has none.
+        """
+        self._all_have_begun = True
+        for key, (offset, item) in self._early.items():
+            raise _not_begun(key, offset, item)
 
     def take(self, packet: DeviceStatePacket, item: str) -> None:
         """Keep a chunk.
@@ -92,16 +109,18 @@ class StoredDevices:
             item: where it came from, for errors.
 
         Raises:
-            ProtocolError: it is no VFIO device's, or came twice, or behind the config, or is a config of another form.
+            ProtocolError: it is no VFIO device's, or came twice, or behind the config, or is a config of another form;
+                or chunks have come of too many devices that have not begun.
             MigpoolError: the disk takes no more.
         """
         key = packet.header.idstr, packet.header.instance_id
         if key not in self._begun:
-            right = f"state of a VFIO device that has begun, found that of {key[0]!r} ({key[1]})"
-            raise ProtocolError(packet.offset, item, f"{right}: switch x-migration-multifd-transfer off for the device")
+            if self._all_have_begun or (key not in self._early and len(self._early) == _EARLY_LIMIT):
+                raise _not_begun(key, packet.offset, item)
+            self._early.setdefault(key, (packet.offset, item))
         index, config = chunk_fields(packet.payload, len(packet.payload), packet.offset)
         chunk = memoryview(packet.payload)[CHUNK_HEADER_SIZE:]
-        device = self._devices.setdefault(key, _Device(self._begun[key]))
+        device = self._devices.setdefault(key, _Device())
         behind = (
             index < max(device.chunks, default=-1) if config else device.config is not None and index > device.config
         )
@@ -121,12 +140,15 @@ class StoredDevices:
         """
         for key, head in self._begun.items():
             if key not in self._devices and _full_at(rest, head) is not None:
-                self._devices[key] = _Device(head)
+                self._devices[key] = _Device()
 
     @property
     def missing(self) -> str:
         """What has not come of the devices so far known, in words; empty if all has."""
-        return next((device.missing for device in self._devices.values() if device.missing), "")
+        for (idstr, instance_id), device in self._devices.items():
+            if what := device.missing:
+                return f"{idstr} ({instance_id}): {what} has not come"
+        return ""
 
     def convert(self, file: StreamFile, rest: bytes, begin: int) -> None:
         """Write the devices' state into the file, and what follows behind it.
@@ -142,27 +164,26 @@ class StoredDevices:
         """
         if not self._devices:
             return
-        configs: list[tuple[int, _Device]] = []
-        for device in self._devices.values():
-            at = _full_at(rest, device.head)
+        configs: list[tuple[int, SectionHead, _Device]] = []
+        for key, device in self._devices.items():
+            head = self._begun[key]
+            at = _full_at(rest, head)
             if at is None:
-                right = f"a FULL section of {device.head.idstr!r} with nothing but a mark, found none"
+                right = f"a FULL section of {head.idstr!r} with nothing but a mark, found none"
                 raise ProtocolError(begin, "devices on the main channel", right)
-            configs.append((at, device))
+            configs.append((at, head, device))
         configs.sort(key=lambda one: one[0])
         file.cut(begin)
-        for _, device in configs:
+        for _, head, device in configs:
             for index in range(device.config or 0):
-                file.write(
-                    *section_part(device.head.section_id, [*data_record(self._read(device, index)), end_payload()])
-                )
+                file.write(*section_part(head.section_id, [*data_record(self._read(device, index)), end_payload()]))
         done = 0
         sizes: dict[tuple[str, int], int] = {}
-        for at, device in configs:
+        for at, head, device in configs:
             config = self._read(device, device.config or 0)
             file.write(rest[done:at], config)
             done = at + len(end_payload())
-            sizes[device.head.idstr, device.head.instance_id] = len(config)
+            sizes[head.idstr, head.instance_id] = len(config)
         file.write(_with_sizes(rest[done:], sizes))
 
     def _read(self, device: _Device, index: int) -> bytes:
@@ -181,6 +202,11 @@ class StoredDevices:
                 waiting = waiting[written:]
         except OSError as error:
             raise MigpoolError(f"{self._folder} takes no more chunks: {error.strerror or error}") from None
+
+
+def _not_begun(key: tuple[str, int], offset: int, item: str) -> ProtocolError:
+    right = f"state of a VFIO device that has begun, found that of {key[0]!r} ({key[1]})"
+    return ProtocolError(offset, item, f"{right}: switch x-migration-multifd-transfer off for the device")
 
 
 def _full_at(rest: bytes, start: SectionHead) -> int | None:

@@ -86,7 +86,8 @@ def test_state_of_a_device_that_has_not_begun_is_refused(tmp_path: Path) -> None
         source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2))
         device = DeviceStateHeader("0000:01:00.0/vfio", 0)
         device.pack(0, 3)
-        source.channels[0].sendall(sync_header(1) + device.buffer + b"abc")
+        source.channels[0].sendall(sync_header(1) + device.buffer + b"abc" + sync_header(2))
+        source.main.sendall(END)
         assert source.answers() == REFUSED
     assert isinstance(receiver.error, ProtocolError)
     assert "a VFIO device that has begun, found that of '0000:01:00.0/vfio' (0)" in str(receiver.error)
