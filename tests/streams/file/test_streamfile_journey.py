@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.errors import PeerError, ProtocolError, UsageError
+from migpool.errors import Cancelled, PeerError, ProtocolError, UsageError
 from migpool.streams.file.fromfile import Sent, begins_as_a_stream, send_file
 from migpool.streams.file.front import Front
 from migpool.streams.file.tofile import receive_file
@@ -113,7 +113,8 @@ def test_a_damaged_file_fails_at_both_ends_and_nothing_is_stored(
     address = Address(path=str(tmp_path / "s"))
     with Receiver(tmp_path / "kept", address, 2) as receiver, pytest.raises(ProtocolError, match=says):
         send(tmp_path / "sent", address, 2)
-    assert isinstance(receiver.error, PeerError)
+    # A source that has gone before all its connections were looked at is nobody, and another one is waited for.
+    assert isinstance(receiver.error, PeerError | Cancelled)
     assert [file.name for file in tmp_path.iterdir()] == ["sent"]
 
 
