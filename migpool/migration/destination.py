@@ -194,7 +194,7 @@ class Destination(Endpoint):
     def _meet(self, connections: Connections) -> socket.socket:
         main = self._main = connections.main_channel
         self._uuid = connections.uuid
-        self._reader = StreamReader(self._schema)
+        self._reader = StreamReader(self._schema, multifd=bool(self.settings.channels))
         self._reader.feed(connections.said)  # it was read when the connection said what it is
         self._items = self._read_items()
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
