@@ -183,6 +183,10 @@ class RamSource:
         self._interpreter.once(LookForDirty(self._slot))
         return Saved(left, *self._effort.since())
 
+    def iterate(self) -> None:
+        """Begin an iteration without a page: a destination sees by it that the one before is over."""
+        self._section(Kind.PART)
+
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
         self._interpreter.once(LookForDirty(self._slot))
