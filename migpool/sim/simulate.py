@@ -79,6 +79,7 @@ from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
+from migpool.schedulers.receiver import LEAVE_AFTER
 from migpool.sim.tcp import Channel, goodput, lateness
 from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
@@ -204,9 +205,14 @@ class Migration:
         self._main_channel = Channel(world.channel_rate, world)
         self._goodput = goodput(world)
         self._link = common.link if common else simpy.Resource(env)
+        self._copying = _crew(env, world.copying)
         self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
+        receives = world.load_taking == "receive"
+        self._receivers = {channel: simpy.Resource(env) for channel in self._channels.items} if receives else {}
+        self._under_way = [0 for _ in slots]  # to the receivers
+        self._carried: list[tuple[float, simpy.Event] | None] = [None for _ in slots]  # since when, and until when
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
         saving = (common and common.crew) or _crew(env, world.savers)
@@ -223,6 +229,7 @@ class Migration:
         self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
         self._left_live = [0 for _ in slots]
         self._produced = [0.0 for _ in slots]
+        self._reads = [0 for _ in slots]
         self._free_at = defaultdict[str, float](float)
         self._following = [0 for _ in slots]
         self._arrivals = [_Arrivals() for _ in slots]
@@ -333,6 +340,8 @@ class Migration:
                 yield from self._whole(name, steps, side)
             elif taking == "apart":
                 self._env.process(self._whole(name, steps, side, crew))
+            elif taking == "receive":
+                self._env.process(self._whole(name, steps, side))
             elif crew is not None:
                 free = crew.request()
                 if taking == "block":
@@ -365,7 +374,9 @@ class Migration:
             except StopIteration:
                 break
             if self._world.step:
-                yield from self._hold(self._python[side], self._world.step)
+                with self._python[side].request() as interpreter:
+                    yield interpreter
+                    yield from self._copy(self._world.step)
             if apart is not None and isinstance(effect, _KEPT_APART):
                 with apart.request() as thread:
                     yield thread
@@ -415,14 +426,13 @@ class Migration:
             case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
-                while not self._arrivals[number].chunks.available:
-                    yield self._changed[number]
-                return self._arrivals[number].chunks.take()
+                return (yield from self._next_chunk(number))
             case NextPart():
                 return (yield from self._next_part(effect))
             case EndParts(following=following):
                 return self._end_parts(self._arrivals[number], following)
-            case WriteState() | LoadPart():
+            case WriteState(chunk=piece) | LoadPart(chunk=piece):
+                yield from self._copy(piece.size / self._world.copy_rate)
                 yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write), work=side)
             case Loaded(last=last):
                 self._held -= 1
@@ -432,6 +442,7 @@ class Migration:
                 yield from self._locked(effect, side, profile.save_config + profile.channel * self._world.channels)
                 return effect.slot.device.save_config()
             case LoadConfig():
+                self._leave(number)
                 before, self._configs = self._configs, self._configs + 1
                 yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
@@ -463,27 +474,34 @@ class Migration:
             return 0
         left[number] -= 1
         piece.length = piece.size
+        # A device makes as much at once as it allows to read at once, however little of it is read.
+        at_once = max(1, profile.chunk // self._world.chunk)
+        read, self._reads[number] = self._reads[number], self._reads[number] + 1
         lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
-        elif lock is None:
-            yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
-        else:
-            with lock.request() as held:
-                yield held
-                yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
+            yield from self._copy(piece.size / self._world.copy_rate)
+            return piece.length
+        if not read % at_once:
+            cost *= min(at_once, left[number] + 1)
+            if lock is None:
+                yield from self._hold(None, self._made(number, cost), work="save")
+            else:
+                with lock.request() as held:
+                    yield held
+                    yield from self._hold(None, self._made(number, cost), work="save")
+        yield from self._copy(piece.size / self._world.copy_rate)
+        # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
+        self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
         return piece.length
 
-    def _ahead(self, number: int, cost: float, slack: float) -> float:
-        """How long a reader still waits for a chunk on which the device has worked since the one before was taken."""
-        now, profile = float(self._env.now), self._world.devices[number]
-        begin = self._produced[number]
+    def _made(self, number: int, cost: float) -> float:
+        """How long a reader still waits for what the device has worked on since it was last read."""
+        begin, profile = self._produced[number], self._world.devices[number]
         if self._for_reads(profile) is not None:
             begin = max(begin, self._free_at[profile.lock])
-        due = self._free_at[profile.lock] = begin + cost
-        # Who comes later than the slack for this one has delayed the one after it.
-        self._produced[number] = max(due, now - slack)
-        return max(0.0, due - now)
+        due = self._produced[number] = self._free_at[profile.lock] = begin + cost
+        return max(0.0, due - float(self._env.now))
 
     def _cost(self, profile: Profile, whole: float) -> float:
         return whole / max(1, chunks_of(profile, self._world.chunk))
@@ -493,6 +511,15 @@ class Migration:
 
     def _for_writes(self, profile: Profile) -> simpy.Resource | None:
         return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
+
+    def _copy(self, seconds: float) -> _Process:
+        """Have a thread copy for some time, on a processor that others may have."""
+        if self._copying is None:
+            yield self._env.timeout(seconds)
+            return
+        with self._copying.request() as processor:
+            yield processor
+            yield self._env.timeout(seconds)
 
     def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
         number = effect.slot.number
@@ -533,7 +560,11 @@ class Migration:
         size = piece.length or len(piece.payload)
         yield from self._cross(size, channel)
         self._channels.put(channel)
-        self._later(lambda: self._arrive(slot, piece), size)
+        if self._receivers and self._world.devices[slot.number].way != "tagged":
+            self._under_way[slot.number] += 1
+            self._env.process(self._receive(slot, piece, self._receivers[channel], lateness(self._world, size)))
+        else:
+            self._later(lambda: self._arrive(slot, piece), size)
 
     def _later(self, happen: Callable[[], object], size: int = 1) -> None:
         """What the other end sees, once all of ``size`` bytes have come there."""
@@ -547,7 +578,7 @@ class Migration:
         happen()
 
     def _cross(self, size: int, channel: Channel) -> _Process:
-        yield self._env.timeout(size / channel.rate)
+        yield from self._copy(size / channel.rate)
         while size > 0:
             room, until = channel.room(float(self._env.now))
             if not room:
@@ -580,6 +611,42 @@ class Migration:
         self._most_early = max(self._most_early, self._early)
         self._wake([number])
         self._granting(self._windows.received(place))
+
+    def _receive(self, slot: Slot, piece: _Piece, receiver: simpy.Resource, late: float) -> _Process:
+        """A channel's thread takes what has come, and carries the job on that waits for it."""
+        number = slot.number
+        yield self._env.timeout(late)
+        with receiver.request() as thread:
+            yield thread
+            self._under_way[number] -= 1
+            left = None
+            if self._carried[number] is None:
+                left = self._carried[number] = (float(self._env.now), self._env.event())
+            self._arrive(slot, piece)
+            if left is not None:
+                yield left[1]
+
+    def _leave(self, number: int) -> None:
+        """The thread that carries a load job on goes back to its channel."""
+        if (carried := self._carried[number]) is not None:
+            self._carried[number] = None
+            carried[1].succeed()
+
+    def _next_chunk(self, number: int) -> _Process:
+        chunks = self._arrivals[number].chunks
+        while not (chunks.available and self._may_take(number)):
+            self._leave(number)
+            yield self._changed[number]
+        return chunks.take()
+
+    def _may_take(self, number: int) -> bool:
+        """Whether a load job has a thread to go on with: under receivers, one that does not leave it to the next."""
+        if not self._receivers:
+            return True
+        carried = self._carried[number]
+        return carried is not None and not (
+            self._under_way[number] and float(self._env.now) - carried[0] > LEAVE_AFTER / 1e9
+        )
 
     def _next_part(self, effect: NextPart) -> _Process:
         number = effect.slot.number
