@@ -40,8 +40,8 @@ def test_a_test_that_failed_runs_once_more_as_elsewhere(tmp_path: Path, reruns: 
     targets = ("kernel", "nested", "iommufd")
     asked = ["make", "--dry-run", *targets, f"RERUNS={reruns}"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
-    given = [line.partition("-m tests.kernel ")[2].split()[1:] for line in said.splitlines()]
-    options, *others = [words for words in given if words]
+    given = [line.partition(" -m tests.kernel ")[2].split() for line in said.splitlines()]
+    options, *others = [words[1:] for words in given if words]
     assert others == [options] * (len(targets) - 1)
     found = (distribution(package).entry_points.select(group="pytest11") for package in PACKAGES)
     plugins = [word for several in found for plugin in several for word in ("-p", plugin.value)]
