@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from errno import EINVAL, ENOTSUP, EPROTO
-from typing import Final
+from typing import Any, Final
 
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import Refusal, drain, limit_waits
@@ -25,6 +25,8 @@ from migpool_plugins.vfio.vfiouser.message import (
     INFO_FLAGS,
     MAX_VERSION,
     PART,
+    PLACE,
+    PLACED,
     Capabilities,
     Header,
     MessageError,
@@ -55,6 +57,7 @@ class Session:
         refused: is told of every refusal, in one line.
         claim: is called before the migration's state changes or its data move; a :class:`Refusal` if that is not for
             this client now.
+        placed: whether the client has the memory that the state is in.
 
     Attributes:
         agreed: whether the client has said which version it speaks.
@@ -67,6 +70,7 @@ class Session:
         function: PciFunction,
         refused: Callable[[str], None] | None = None,
         claim: Callable[[], None] | None = None,
+        placed: bool = False,
     ) -> None:
         self._connection = connection
         # As much as the system allows: a MiB then takes fewer turns between the two processes.
@@ -82,6 +86,10 @@ class Session:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
+        self._moves: dict[int, Callable[[Header], bool]] = {
+            UserCommand.MIG_DATA_WRITE: self._write,
+            UserCommand.MIG_DATA_READ: self._read,
+        }
         self._answers: dict[int, Callable[[bytes], bytes]] = {
             UserCommand.VERSION: self._version,
             UserCommand.DEVICE_FEATURE: self._feature,
@@ -91,6 +99,11 @@ class Session:
             UserCommand.RESET: self._reset,
             **function.answers,
         }
+        if placed:
+            self._answers |= {
+                UserCommand.MIG_PLACED_READ: self._read_placed,
+                UserCommand.MIG_PLACED_WRITE: self._write_placed,
+            }
 
     def run(self) -> None:
         """Answer until the client goes away or sends what is no message."""
@@ -101,16 +114,7 @@ class Session:
                     raise MessageError("a reply came, and nothing had been asked")
                 self._left = header.rest
                 try:
-                    if header.command == UserCommand.MIG_DATA_WRITE:
-                        whole = self._write(header)
-                    elif header.command == UserCommand.MIG_DATA_READ:
-                        whole = self._read(header)
-                    elif header.command == UserCommand.MIG_PART_WRITE and self._parts:
-                        whole = self._write_part(header)
-                    elif header.command == UserCommand.MIG_PART_READ and self._parts:
-                        whole = self._read_part(header)
-                    else:
-                        whole = self._answer(header)
+                    whole = self._moves.get(header.command, self._answer)(header)
                 except Refusal as refusal:
                     whole = drain(self._left, self._receive) and self._refuse(header, refusal)
                 if not whole:
@@ -127,7 +131,7 @@ class Session:
                 count = self._connection.recv_into(self._head, 0, socket.MSG_WAITALL)
             except BlockingIOError:
                 continue
-            return count > 0 and self._receive(self._head[count:])
+            return count == HEADER.size or (count > 0 and self._receive(self._head[count:]))
 
     def _receive(self, view: memoryview) -> bool:
         """Fill ``view`` with more of a message that has begun; false at the end of the connection, or of its time."""
@@ -182,6 +186,11 @@ class Session:
         self.agreed = True
         self._most_read = min(theirs.can.max_transfer, MAX_TRANSFER)
         self._parts = self._device.profile.engines if theirs.can.parts else 0
+        if self._parts:
+            self._moves |= {
+                UserCommand.MIG_PART_WRITE: self._write_part,
+                UserCommand.MIG_PART_READ: self._read_part,
+            }
         return version(
             Capabilities(
                 max_transfer=MAX_TRANSFER,
@@ -258,6 +267,23 @@ class Session:
         loading.answered()
         return True
 
+    def _read_placed(self, payload: bytes) -> bytes:
+        argsz, size = _unpacked(DATA, payload)
+        self._check(argsz, size, self._device.profile.size)
+        saving = self._device.saving()
+        places = saving.take(size)
+        saving.given()  # the copy is the client's, and next to nothing
+        return b"".join(PLACE.pack(*place) for place in places)
+
+    def _write_placed(self, payload: bytes) -> bytes:
+        loading = self._device.loading()
+        whole = loading.write_placed(*_unpacked(PLACED, payload))
+        if loading.error is not None:
+            raise loading.error
+        if not whole:
+            raise Refusal("the transfer has ended")
+        return b""
+
     def _read_part(self, header: Header) -> bool:
         if header.rest != PART.size or not header.wants_reply:
             raise Refusal("a read of a part takes 12 bytes, and wants a reply", errno=EINVAL)
@@ -305,3 +331,9 @@ class Session:
     def _tell(self, text: str) -> None:
         if self._told is not None:
             self._told(text)
+
+
+def _unpacked(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:
+    if len(payload) != form.size:
+        raise Refusal(f"{len(payload)} bytes came where {form.size} are right", errno=EINVAL)
+    return form.unpack(payload)
