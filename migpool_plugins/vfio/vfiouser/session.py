@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from errno import EINVAL, ENOTSUP, EPROTO
-from typing import Any, Final
+from typing import Final
 
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import Refusal, drain, limit_waits
@@ -86,6 +86,7 @@ class Session:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
+        self._placed_head = memoryview(bytearray(PLACED.size))
         self._moves: dict[int, Callable[[Header], bool]] = {
             UserCommand.MIG_DATA_WRITE: self._write,
             UserCommand.MIG_DATA_READ: self._read,
@@ -100,7 +101,7 @@ class Session:
             **function.answers,
         }
         if placed:
-            self._answers |= {
+            self._moves |= {
                 UserCommand.MIG_PLACED_READ: self._read_placed,
                 UserCommand.MIG_PLACED_WRITE: self._write_placed,
             }
@@ -267,22 +268,32 @@ class Session:
         loading.answered()
         return True
 
-    def _read_placed(self, payload: bytes) -> bytes:
-        argsz, size = _unpacked(DATA, payload)
+    def _read_placed(self, header: Header) -> bool:
+        if header.rest != DATA.size:
+            raise Refusal("a read takes 8 bytes", errno=EINVAL)
+        if not self._take(self._data_head):
+            return False
+        argsz, size = DATA.unpack(self._data_head)
         self._check(argsz, size, self._device.profile.size)
         saving = self._device.saving()
-        places = saving.take(size)
-        saving.given()  # the copy is the client's, and next to nothing
-        return b"".join(PLACE.pack(*place) for place in places)
+        places = b"".join([PLACE.pack(at, count) for at, count in saving.take(size)])
+        saving.given()  # what is left is the client's copy, and next to nothing
+        self._connection.sendall(reply(header, len(places)) + places)
+        return True
 
-    def _write_placed(self, payload: bytes) -> bytes:
+    def _write_placed(self, header: Header) -> bool:
+        if header.rest != PLACED.size:
+            raise Refusal(f"the place of a write takes {PLACED.size} bytes", errno=EINVAL)
+        if not self._take(self._placed_head):
+            return False
         loading = self._device.loading()
-        whole = loading.write_placed(*_unpacked(PLACED, payload))
+        whole = loading.write_placed(*PLACED.unpack(self._placed_head))
         if loading.error is not None:
             raise loading.error
         if not whole:
-            raise Refusal("the transfer has ended")
-        return b""
+            return False
+        self._connection.sendall(reply(header, 0))
+        return True
 
     def _read_part(self, header: Header) -> bool:
         if header.rest != PART.size or not header.wants_reply:
@@ -331,9 +342,3 @@ class Session:
     def _tell(self, text: str) -> None:
         if self._told is not None:
             self._told(text)
-
-
-def _unpacked(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:
-    if len(payload) != form.size:
-        raise Refusal(f"{len(payload)} bytes came where {form.size} are right", errno=EINVAL)
-    return form.unpack(payload)
