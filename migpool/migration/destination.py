@@ -301,6 +301,7 @@ class Destination(Endpoint):
         self._states.happen(Event.RUNNING)
         if self._return_path.extended:
             self._return_path.answer(Running(boot_id(), self._running))
+        self._runs()
 
     def _confirm(self) -> None:
         """Prove that what runs here is what was sent."""
@@ -362,6 +363,7 @@ class Destination(Endpoint):
             if len(self._answered) < MOST_EXCHANGES:
                 self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
+            self._stands()
             self._states.happen(Event.SWITCH_OVER)
             if self._memory is not None:
                 self._memory.stopped()

@@ -148,6 +148,7 @@ class Source(Endpoint):
         self._iterate()
         self._relate_clocks()
         self._states.happen(Event.SWITCH_OVER)
+        self._stands()
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
@@ -387,6 +388,7 @@ class Source(Endpoint):
         # A part of the stream's end may arrive, whatever becomes of the rest.
         send_end = partial(self._main.write, end)
         self._running, self._clock = completion.running(send_end, partial(self._states.happen, Event.REFUSED))
+        self._runs()
         self._states.happen(Event.RUNNING)
         completion.confirm(self._verified, self._omitted)
 
