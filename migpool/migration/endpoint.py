@@ -13,6 +13,7 @@ from typing import ClassVar, Final, TypedDict
 from migpool.core.buffers import BufferPool
 from migpool.core.cancel import CancelSwitch
 from migpool.core.device_calls import of, under_way
+from migpool.core.effects import Wait
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
 from migpool.core.plugin_errors import traceback_of
@@ -21,6 +22,7 @@ from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded, UsageError
+from migpool.migration.agreement import Terms
 from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
@@ -91,6 +93,7 @@ class Endpoint(ABC):
         # The devices whose state crosses over the multifd channels, as both ends count them.
         self._multifd_slots = (*self._over_channels, *self._described)
         self._live = settings.live == "multifd" and settings.channels > 0
+        self._terms = Terms(machine.name, settings.credits, bool(self._described), self._live)
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
@@ -231,6 +234,12 @@ class Endpoint(ABC):
                 limit=self.settings.peer_limit,
             )
         )
+
+    def _join(self) -> None:
+        """Wait until the model has ended all jobs."""
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
 
     def _other_slots(self) -> tuple[Slot, ...]:
         """What else has jobs."""
