@@ -9,7 +9,8 @@ import pytest
 
 from migpool.device import StateCosts
 from migpool.lab.analysis.whatif.resources import Freed, Replays, processors_short, replays
-from migpool.lab.analysis.why import named, reason
+from migpool.lab.analysis.why import because, named, reason
+from migpool.lab.run.result import ResourceResult
 from migpool.migration.report import SideReport
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike, downtime, made, names
 
@@ -126,6 +127,18 @@ def test_too_few_processors_are_the_reason_where_the_kernel_says_that_threads_ha
     assert measured - short.shorter / 1e6 == pytest.approx(truth, rel=NEAR)
     assert reason(found.freed) == short
     assert named(short).startswith("there are too few processors: for ")
+
+
+@pytest.mark.parametrize(("worth", "told"), [(49.0, True), (20.0, False)])
+def test_processors_are_told_beside_a_greater_reason_where_they_are_worth_it(worth: float, told: bool) -> None:
+    freed = [("big lock", "destination", 183.0, "configs load in turn"), ("processors", "", worth, "there are too few")]
+    resources = [
+        ResourceResult(resource=name, side=side, devices=[], shorter_ms=shorter, says=says)  # type: ignore[arg-type]
+        for name, side, shorter, says in freed
+    ]
+    why = because(resources, 600.0, 600.0, {"lock": 200.0})
+    besides = " Besides, there are too few. Without that: 551 ms instead of 600 ms." if told else ""
+    assert why == f"configs load in turn. Without that: 417 ms instead of 600 ms.{besides}"
 
 
 def test_no_more_is_gained_by_processors_than_they_were_short() -> None:

@@ -135,7 +135,7 @@ def because(
     said = f"{first.says}. {instead(max(0.0, downtime - first.shorter_ms), downtime)}"
     short = next((one for one in resources if one.resource == "processors" and one is not first), None)
     if short is not None and short.shorter_ms >= WORTH_NAMING * downtime:
-        said += f" Besides, {short.says}: with more of them {_time((downtime - short.shorter_ms) * 1e6)}."
+        said += f" Besides, {short.says}. {instead(downtime - short.shorter_ms, downtime)}"
     away = replayed / downtime - 1
     return said if abs(away) <= TRUSTED else f"{said} Not sure: the replay is {100 * away:+.0f} % off."
 
