@@ -5,6 +5,7 @@ Which chunk is next and which room is granted is decided by the migration's own 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,6 +15,8 @@ from migpool.core.effects import NextPart
 from migpool.core.machine import Slot
 from migpool.flow.parts import Parts
 from migpool.flow.window import Grant, Reassembly, Windows
+from migpool.schedulers.receiver import LEAVE_AFTER
+from migpool.sim.tcp import Channel
 from migpool.sim.world import World
 
 _Process: TypeAlias = Generator[simpy.Event, Any, Any]
@@ -36,7 +39,12 @@ class Piece:
 
 
 class _OfDevice:
-    """What has come of one device."""
+    """What has come of one device.
+
+    Attributes:
+        to_come: under receivers: how many pieces are on the way to one.
+        carried: by one of them: since when, and the event with which it goes back to its channel.
+    """
 
     def __init__(self) -> None:
         self.chunks: Reassembly[Piece] = Reassembly()
@@ -45,6 +53,8 @@ class _OfDevice:
         self.ended = False
         self.early: set[int] = set()
         self.following = 0
+        self.to_come = 0
+        self.carried: tuple[float, simpy.Event] | None = None
 
     def note(self, index: int) -> int:
         """Chunk ``index`` has come; returns how many more there are now that have come before an earlier one."""
@@ -87,6 +97,8 @@ class Arrivals:
         self._of = [_OfDevice() for _ in world.devices]
         self._granted = [0] * len(world.devices)
         self._changed = [env.event() for _ in world.devices]
+        # Under receivers: of each channel its thread.
+        self._receivers = defaultdict[Channel, simpy.Resource](lambda: simpy.Resource(env))
         self._held = self.most = self._early = self.most_early = 0
         self._grant(self._windows.opening())
 
@@ -111,11 +123,52 @@ class Arrivals:
         self._wake([number])
         self._granting(self._windows.received(place))
 
+    def is_for_receivers(self, number: int) -> bool:
+        """Whether who receives a device's chunk loads it."""
+        return self._world.load_taking == "receive" and self._world.devices[number].way != "tagged"
+
+    def receive(self, number: int, piece: Piece, channel: Channel, late: float) -> None:
+        """A piece of a device is on the way to a channel's thread, where it will be in so many seconds."""
+        self._of[number].to_come += 1
+        self._env.process(self._received(number, piece, self._receivers[channel], late))
+
+    def _received(self, number: int, piece: Piece, receiver: simpy.Resource, late: float) -> _Process:
+        device = self._of[number]
+        yield self._env.timeout(late)
+        with receiver.request() as thread:
+            yield thread
+            device.to_come -= 1
+            back = None
+            if device.carried is None:
+                back = self._env.event()
+                device.carried = float(self._env.now), back
+            self.arrive(number, piece)
+            if back is not None:
+                yield back
+
+    def leave(self, number: int) -> None:
+        """The thread that carries a device's job on, if it is a channel's, goes back to that."""
+        device = self._of[number]
+        if device.carried is not None:
+            device.carried[1].succeed()
+            device.carried = None
+
     def next_chunk(self, number: int) -> _Process:
-        """Wait for a device's next chunk."""
-        while not self._of[number].chunks.available:
+        """Wait for a device's next chunk, and, under receivers, for one that loads it."""
+        device = self._of[number]
+        while not (device.chunks.available and self._has_thread(number)):
+            self.leave(number)
             yield self._changed[number]
-        return self._of[number].chunks.take()
+        return device.chunks.take()
+
+    def _has_thread(self, number: int) -> bool:
+        """Whether a job goes on with the next chunk: a receiver would rather leave it to the next one."""
+        if not self.is_for_receivers(number):
+            return True
+        device = self._of[number]
+        return device.carried is not None and not (
+            device.to_come and float(self._env.now) - device.carried[0] > LEAVE_AFTER / 1e9
+        )
 
     def next_part(self, effect: NextPart) -> _Process:
         """Wait for any part of a device; returns ``False`` if there will be no more."""

@@ -10,7 +10,7 @@ import simpy
 from migpool.sim.tcp import Channel, goodput, lateness
 from migpool.sim.world import World
 
-_Process: TypeAlias = Generator[simpy.Event, Any, None]
+_Process: TypeAlias = Generator[simpy.Event, Any, Any]
 
 
 class Link:
@@ -20,9 +20,17 @@ class Link:
         env: the time.
         world: what the connections are like.
         shared: the link of this migration and others; whoever holds it sends.
+        copy: has a thread copy for some time.
     """
 
-    def __init__(self, env: simpy.Environment, world: World, shared: simpy.Resource | None) -> None:
+    def __init__(
+        self,
+        env: simpy.Environment,
+        world: World,
+        shared: simpy.Resource | None,
+        copy: Callable[[float], _Process],
+    ) -> None:
+        self._copy = copy
         self._env = env
         self._world = world
         self._channels = simpy.Store(env)
@@ -34,10 +42,11 @@ class Link:
         self._shared = shared or simpy.Resource(env)
 
     def send(self, size: int) -> _Process:
-        """Send so many bytes over a multifd channel, once one is idle."""
+        """Send so many bytes over a multifd channel, once one is idle; returns which."""
         channel: Channel = yield self._channels.get()
         yield from self._cross(size, channel)
         self._channels.put(channel)
+        return channel
 
     def send_on_main(self, size: int) -> _Process:
         """Send so many bytes over the main channel, once it is free."""
@@ -57,7 +66,7 @@ class Link:
         happen()
 
     def _cross(self, size: int, channel: Channel) -> _Process:
-        yield self._env.timeout(size / channel.rate)
+        yield from self._copy(size / channel.rate)
         while size > 0:
             room, until = channel.room(float(self._env.now))
             if not room:

@@ -77,6 +77,7 @@ from migpool.errors import MigpoolError, UsageError
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
+from migpool.sim.tcp import lateness
 from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
 try:
@@ -160,6 +161,7 @@ class Migration:
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
+        self._copying = _crew(env, world.copying)
         self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
@@ -173,6 +175,7 @@ class Migration:
         self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
         self._left_live = [0 for _ in slots]
         self._produced = [0.0 for _ in slots]
+        self._reads = [0 for _ in slots]
         self._free_at = defaultdict[str, float](float)
         self._following = [0 for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
@@ -187,7 +190,7 @@ class Migration:
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
         KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
-        self._link = Link(env, world, common.link if common else None)
+        self._link = Link(env, world, common.link if common else None, self._copy)
         described = self._crossing.described
         self._arrivals = Arrivals(env, world, self._machine.iterable, described, self._link.later)
 
@@ -281,6 +284,8 @@ class Migration:
                 yield from self._whole(name, steps, side)
             elif taking == "apart":
                 self._env.process(self._whole(name, steps, side, crew))
+            elif taking == "receive":
+                self._env.process(self._whole(name, steps, side))
             elif crew is not None:
                 free = crew.request()
                 if taking == "block":
@@ -313,7 +318,9 @@ class Migration:
             except StopIteration:
                 break
             if self._world.step:
-                yield from self._hold(self._python[side], self._world.step)
+                with self._python[side].request() as interpreter:
+                    yield interpreter
+                    yield from self._copy(self._world.step)
             if apart is not None and isinstance(effect, _KEPT_APART):
                 with apart.request() as thread:
                     yield thread
@@ -366,7 +373,8 @@ class Migration:
                 return (yield from self._arrivals.next_part(effect))
             case EndParts(following=following):
                 return self._arrivals.end_parts(number, following)
-            case WriteState() | LoadPart():
+            case WriteState(chunk=piece) | LoadPart(chunk=piece):
+                yield from self._copy(piece.size / self._world.copy_rate)
                 yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write), work=side)
             case Loaded(last=last):
                 self._arrivals.loaded(number, last=last)
@@ -374,6 +382,7 @@ class Migration:
                 yield from self._locked(effect, side, profile.save_config + profile.channel * self._world.channels)
                 return effect.slot.device.save_config()
             case LoadConfig():
+                self._arrivals.leave(number)
                 before, self._configs = self._configs, self._configs + 1
                 yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
@@ -405,27 +414,34 @@ class Migration:
             return 0
         left[number] -= 1
         piece.length = piece.size
+        # A device makes as much at once as it allows to read at once, however little of it is read.
+        at_once = max(1, profile.chunk // self._world.chunk)
+        read, self._reads[number] = self._reads[number], self._reads[number] + 1
         lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
-        elif lock is None:
-            yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
-        else:
-            with lock.request() as held:
-                yield held
-                yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
+            yield from self._copy(piece.size / self._world.copy_rate)
+            return piece.length
+        if not read % at_once:
+            cost *= min(at_once, left[number] + 1)
+            if lock is None:
+                yield from self._hold(None, self._made(number, cost), work="save")
+            else:
+                with lock.request() as held:
+                    yield held
+                    yield from self._hold(None, self._made(number, cost), work="save")
+        yield from self._copy(piece.size / self._world.copy_rate)
+        # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
+        self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
         return piece.length
 
-    def _ahead(self, number: int, cost: float, slack: float) -> float:
-        """How long a reader still waits for a chunk on which the device has worked since the one before was taken."""
-        now, profile = float(self._env.now), self._world.devices[number]
-        begin = self._produced[number]
+    def _made(self, number: int, cost: float) -> float:
+        """How long a reader still waits for what the device has worked on since it was last read."""
+        begin, profile = self._produced[number], self._world.devices[number]
         if self._for_reads(profile) is not None:
             begin = max(begin, self._free_at[profile.lock])
-        due = self._free_at[profile.lock] = begin + cost
-        # Who comes later than the slack for this one has delayed the one after it.
-        self._produced[number] = max(due, now - slack)
-        return max(0.0, due - now)
+        due = self._produced[number] = self._free_at[profile.lock] = begin + cost
+        return max(0.0, due - float(self._env.now))
 
     def _cost(self, profile: Profile, whole: float) -> float:
         return whole / max(1, chunks_of(profile, self._world.chunk))
@@ -435,6 +451,15 @@ class Migration:
 
     def _for_writes(self, profile: Profile) -> simpy.Resource | None:
         return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
+
+    def _copy(self, seconds: float) -> _Process:
+        """Have a thread copy for some time, on a processor that others may have."""
+        if self._copying is None:
+            yield self._env.timeout(seconds)
+            return
+        with self._copying.request() as processor:
+            yield processor
+            yield self._env.timeout(seconds)
 
     def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
         number = effect.slot.number
@@ -470,8 +495,11 @@ class Migration:
             return
         piece = self._sent(effect)
         size = piece.length or len(piece.payload)
-        yield from self._link.send(size)
-        self._link.later(lambda: self._arrivals.arrive(slot.number, piece), size)
+        channel = yield from self._link.send(size)
+        if self._arrivals.is_for_receivers(slot.number):
+            self._arrivals.receive(slot.number, piece, channel, lateness(self._world, size))
+        else:
+            self._link.later(lambda: self._arrivals.arrive(slot.number, piece), size)
 
     def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""

@@ -90,7 +90,8 @@ class World:
         plugins = "docs/device-plugins.md"
         (path / "my.toml").write_text(block(plugins, "toml", "# my.toml"))
         (path / "my_package.py").write_text(block(plugins, "python"))
-        (path / "sweep.toml").write_text(block("README.md", "toml"))
+        (path / "sweep.toml").write_text(block("docs/sweeps.md", "toml"))
+        shutil.copytree(ROOT / "docs" / "examples", path / "docs" / "examples")
         scenario_file(path / "linked.toml", [TINY], f"{block('docs/links.md', 'toml')}\n{FEW}")
         points = tomllib.loads(block(plugins, "toml", "# pyproject.toml"))["project"]["entry-points"]
         lines = [f"{name} = {target}" for name, target in points["migpool.devices"].items()]
