@@ -249,7 +249,8 @@ def test_the_real_ends_come_to_what_the_model_says(tmp_path: Path, certificates:
         assert course.machines.run("source") == (_ended(course.sent) == "back"), told
         assert course.machines.run("destination") == (_ended(course.got) != "back"), told
         if _ended(course.sent) == "unconfirmed" and not course.sent.running:
-            assert course.sent.error.endswith("it stays stopped here; look there before you resume it"), told
+            # On a busy machine it may be told besides which thread took longer than the limit to end.
+            assert "it stays stopped here; look there before you resume it" in course.sent.error, told
         assert set(course.endings()) <= allowed, f"{told}: {course.endings()}"
         seen.update(course.endings())
     assert seen == allowed
