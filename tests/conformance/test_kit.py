@@ -92,6 +92,12 @@ class LosesBytes(RingNic):
         self.ring[self.moved - 1] ^= 1
 
 
+class LosesTheEnd(RingNic):
+    def save_state(self, buffer: memoryview) -> int:
+        length = super().save_state(buffer)
+        return 0 if self.moved == len(self.ring) else length
+
+
 class KeepsTheBuffer(RingNic):
     kept: memoryview
 
@@ -182,6 +188,7 @@ def end_what_is_left() -> object:
     [
         ("round-trip", LosesBytes, "is not what was sent"),
         ("out-of-order", LosesBytes, "its state is not the source's"),
+        ("saves-and-loads", LosesTheEnd, "it was given all that its save_state had given (test_kit.py:"),
         ("keeps-no-buffer", KeepsTheBuffer, "keeps a view"),
         ("damaged-config", RaisesAnything, "IndexError"),
         ("missing-state", IgnoresWhatIsMissing, "did not notice"),
