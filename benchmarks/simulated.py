@@ -1,11 +1,13 @@
 """How true the simulator is: random small scenarios, simulated and run, interleaved.
 
-``python -m benchmarks.simulated [--scenarios 40] [--repeats 5] [--seed 1] [--json FILE]``
+``python -m benchmarks.simulated [--scenarios 40] [--repeats 5] [--seed 1] [--json FILE] [--runs FILE]``
 
 Each scenario has its own devices (how many, how large, how fast, which lock they share), channels, chunks, budget and
 threading model. Every round runs each scenario once, in an order of its own, so that whatever else the machine does
 falls on all of them alike. What the simulator must know of the host and no scenario says
 (:class:`~migpool.sim.scenarios.Host`) is fitted to every second scenario; the error is that of the others.
+
+``--runs`` takes the runs from what ``--json`` wrote, for a simulator that has changed since.
 
 A run's downtime is longer than its scenario's by what else the machine does: the errors are told of the median of the
 runs, and of the shortest one, which other work has disturbed least.
@@ -19,7 +21,7 @@ import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +40,9 @@ from migpool.sim.simulate import downtime
 from migpool.units import MIB
 
 MODELS = ("inline", "per-device", "pool", "pool:2", "elastic", "blocking-aware", "pool+receiver", "poll")
+
+FIRST_COPY_RATE = 4e9
+"""Bytes a second: where the fit begins, since a host by itself copies at any rate."""
 
 
 @dataclass
@@ -84,14 +89,16 @@ def simulated(case: Case, host: Host) -> float:
     return downtime(world_of(case.scenario, parse_model(case.model), host, case.name)) * 1e3
 
 
-def fitted(cases: Sequence[Case]) -> Host:
+def fitted(cases: Sequence[Case], processors: int) -> Host:
     """What of the host makes the simulated times the measured ones."""
-    start = {key: value for key, value in asdict(Host()).items() if key != "link_rate"}
+    known = Host(copying=processors, copy_rate=FIRST_COPY_RATE)
+    start = {key: value for key, value in asdict(known).items() if key not in ("link_rate", "copying")}
 
-    def times(values: Mapping[str, float]) -> list[float]:
-        return [simulated(one, Host(**values)) for one in cases]
+    def times(values: Mapping[str, Any]) -> list[float]:
+        return [simulated(one, replace(known, **values)) for one in cases]
 
-    return Host(**fit(start, times, [min(one.real) for one in cases]))
+    found: dict[str, Any] = dict(fit(start, times, [median(one.real) for one in cases]))
+    return replace(known, **found)
 
 
 def run(case: Case, seed: int) -> None:
@@ -107,22 +114,36 @@ def spread(errors: Sequence[float]) -> str:
     return f"median {100 * median(sizes):.1f} %, worst {100 * max(sizes):.1f} %"
 
 
+def _run_all(cases: Sequence[Case], repeats: int) -> str:
+    """Run each of them so often; returns what machine did it."""
+    load = os.getloadavg()[0]
+    for repeat in range(repeats):
+        order = list(cases)
+        random.Random(repeat).shuffle(order)
+        for at, one in enumerate(order):
+            run(one, repeat + 1)
+            sys.stderr.write(f"round {repeat + 1}: {at + 1} of {len(order)}\r")
+    return f"{machine_facts()}; load average {load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--processors", type=int, default=os.cpu_count(), help="of this host, where both ends run")
+    parser.add_argument("--runs", type=Path, help="instead of running: what an earlier --json wrote, of the same seed")
     asked = parser.parse_args()
     cases = [case(number, asked.seed) for number in range(asked.scenarios)]
-    load = os.getloadavg()[0]
-    for repeat in range(asked.repeats):
-        order = list(cases)
-        random.Random(repeat).shuffle(order)
-        for at, one in enumerate(order):
-            run(one, repeat + 1)
-            sys.stderr.write(f"round {repeat + 1}: {at + 1} of {len(order)}\r")
-    host = fitted(cases[::2])
+    if asked.runs is None:
+        machine = _run_all(cases, asked.repeats)
+    else:
+        earlier = json.loads(asked.runs.read_text())
+        machine = earlier["machine"]
+        for one, ran in zip(cases, earlier["cases"], strict=True):
+            one.real = ran["real"]
+    host = fitted(cases[::2], asked.processors)
     for one in cases:
         one.simulated = simulated(one, host)
     table = Table(
@@ -139,7 +160,7 @@ def main() -> None:
     others = cases[1::2]
     told = {
         "host": {key: float(f"{value:.4g}") for key, value in asdict(host).items()},
-        "machine": f"{machine_facts()}; load average {load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end",
+        "machine": machine,
         "of the shortest run": spread([one.error(min(one.real)) for one in others]),
         "of the median run": spread([one.error(median(one.real)) for one in others]),
         "of those that were fitted, shortest run": spread([one.error(min(one.real)) for one in cases[::2]]),

@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Unpack
 
 from migpool.core.buffers import BufferPool
 from migpool.core.device_calls import of
-from migpool.core.effects import EndLiveTurn, Steps, Wait
-from migpool.core.interpreter import Interpreter, Job
-from migpool.core.jobs import load_config, load_described, load_live, load_parts, load_state
-from migpool.core.machine import Machine, Slot, in_lanes
+from migpool.core.effects import EndLiveTurn
+from migpool.core.interpreter import Interpreter
+from migpool.core.machine import Machine, Slot
 from migpool.core.stop_start import stand, start
-from migpool.device import MemoryDevice, TaggedDevice
+from migpool.device import MemoryDevice
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, ProtocolError
 from migpool.flow.window import Windows, rooms_for
 from migpool.migration.acknowledgements import Acknowledgements
 from migpool.migration.endpoint import EndOptions, Endpoint
+from migpool.migration.incoming import Incoming
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.liveness import Liveness
 from migpool.migration.load_handlers import LoadHandlers
+from migpool.migration.load_jobs import LoadJobs
 from migpool.migration.report import DeviceReport, Exchange, boot_id, digest_of
 from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, ReturnPathWriter
 from migpool.migration.section_loader import LiveRounds, SectionLoader
@@ -39,28 +40,15 @@ from migpool.migration.sections import MachineSchema
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event, State
 from migpool.schedulers.base import Scheduler
-from migpool.transport.accept import BACKLOG, Arrivals, accept_all
 from migpool.transport.address import Address
 from migpool.transport.connections import Connections
-from migpool.transport.credentials import credentials
-from migpool.transport.listener import listen
-from migpool.transport.sockets import MAIN_READ_SIZE, prepare, read_some, send_all, shut
+from migpool.transport.sockets import MAIN_READ_SIZE, read_some, send_all, shut
 from migpool.wire.commands import Command, CommandKind, failed_reason, ping_value
 from migpool.wire.configuration import Configuration
 from migpool.wire.ram import MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
-from migpool.wire.returnpath import (
-    CREDITS_CAPABILITY,
-    DESCRIBED_CAPABILITY,
-    LIVE_CAPABILITY,
-    Digest,
-    Pong,
-    Running,
-    Shut,
-    SwitchoverAck,
-    Welcome,
-)
+from migpool.wire.returnpath import CREDITS_CAPABILITY, Digest, Pong, Running, Shut, SwitchoverAck, Welcome
 from migpool.wire.sections import Section
-from migpool.wire.stream import EOF, DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
+from migpool.wire.stream import DeviceSection, Eof, FileHeader, StreamEvent, StreamReader, VmDescription
 
 if TYPE_CHECKING:
     from migpool.ram.destination import RamDestination
@@ -103,18 +91,15 @@ class Destination(Endpoint):
         **options: Unpack[EndOptions],
     ) -> None:
         super().__init__(machine, settings, scheduler, **options)
-        self._listening = listening
-        self._door = contextlib.ExitStack()
-        self._arrivals: Arrivals | None = None
         self._schema = MachineSchema(machine)
+        self._incoming = Incoming(settings, self._schema, self._switch, listening)
+        self._jobs = LoadJobs(scheduler, self._on_main, keep=settings.config_load == "after-iterables")
         self._acknowledgements = Acknowledgements(
             {slot.number for slot in self.machine.iterable}, lambda: self._return_path.answer(SwitchoverAck())
         )
         self._deciding = threading.Lock()
         self._decided = False
         self._accepted = False
-        # Atomic: each store and look-up; a device has one job a round.
-        self._following: dict[int, int] = {}
         self._answered: list[Exchange] = []
         self._memory: RamDestination | None = None
         self._gave_up: PeerGone | None = None
@@ -148,28 +133,9 @@ class Destination(Endpoint):
             return not self._decided
 
     def _accept(self, stack: contextlib.ExitStack) -> tuple[socket.socket, ...]:
-        settings = self.settings
-        ours = credentials(settings.tls, "server")
-        door = stack.enter_context(self._door)
-        listener, bound = listen(self._address, BACKLOG, exposed=settings.insecure or ours is not None)
-        door.enter_context(listener)
-        door.callback(bound.unlink)
-        if self._listening is not None:
-            self._listening(bound)
-        connections = Connections(settings.channels, noted=LOGGER.warning)
+        connections = Connections(self.settings.channels, noted=LOGGER.warning)
         try:
-            self._arrivals = accept_all(
-                listener,
-                connections,
-                first_limit=settings.accept_limit,
-                limit=settings.connect_limit,
-                prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
-                check=self._switch.check,
-                stack=stack,
-                credentials=ours,
-                anybody=settings.insecure,
-                refuse=self._turn_away,
-            )
+            self._incoming.accept(self._address, connections, stack)
         except MigpoolError as error:
             if connections.main is not None:
                 self._meet(connections)
@@ -180,21 +146,10 @@ class Destination(Endpoint):
             self._switch.on_cancel(partial(shut, sock, writing=sock is not main))
         return connections.channels
 
-    def _turn_away(self, main: socket.socket, said: bytes, reason: MigpoolError) -> None:
-        """Tell who may be a source why it is not taken, while others are waited for."""
-        answers = ReturnPathWriter(partial(send_all, main, what="return path"))
-        reader = StreamReader(self._schema)
-        reader.feed(said + bytes([EOF]))  # where a configuration ends, only what follows it says
-        with contextlib.suppress(ProtocolError):
-            for item in reader.events():
-                if isinstance(item, Configuration):
-                    answers.extended = CREDITS_CAPABILITY in (item.capabilities or ())
-        answers.fail(reason)
-
     def _meet(self, connections: Connections) -> socket.socket:
         main = self._main = connections.main_channel
         self._uuid = connections.uuid
-        self._reader = StreamReader(self._schema)
+        self._reader = StreamReader(self._schema, multifd=bool(self.settings.channels))
         self._reader.feed(connections.said)  # it was read when the connection said what it is
         self._items = self._read_items()
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
@@ -222,7 +177,8 @@ class Destination(Endpoint):
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
         pool = BufferPool(chunk, self._rooms if in_need and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
-        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
+        named = f" ({HASTE:.0%} of limits.peer: raise that for a source, or a host, that is only slow)"
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look, named)
         memory = self._memory = self._make_memory()
         self._load_handlers = LoadHandlers(
             self._multifd_slots,
@@ -236,8 +192,9 @@ class Destination(Endpoint):
         )
         self._chunk = chunk
         handlers = self._load_handlers.handlers()
-        handlers.on(EndLiveTurn, self._end_round)
-        KeptConfigs(self._switch, self._over_channels, self._submit_configs).handle(handlers)
+        handlers.on(EndLiveTurn, self._jobs.end_round)
+        submit_configs = partial(self._jobs.submit_configs, self._over_channels)
+        KeptConfigs(self._switch, self._over_channels, submit_configs).handle(handlers)
         chunks = self._load_handlers.chunk_queues
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch, chunks)
         self._sections = SectionLoader(
@@ -249,8 +206,8 @@ class Destination(Endpoint):
             channels=self.settings.channels,
             on_main=self._on_main,
             described=self._described,
-            memory_complete=self._submit_late,
-            live=LiveRounds(self._begin_round, self._scheduler.drain) if self._live else None,
+            memory_complete=partial(self._jobs.submit, self._crossing.late_jobs),
+            live=LiveRounds(self._jobs.begin_round, self._scheduler.drain) if self._live else None,
         )
 
     def _make_memory(self) -> RamDestination | None:
@@ -278,9 +235,7 @@ class Destination(Endpoint):
                     f"the stream ended without SWITCHOVER_START, and so without {self._multifd_slots[0].name}"
                 )
             self._states.happen(Event.SWITCH_OVER)  # a source that loads nothing behind it need not say it
-        begin = time.monotonic_ns()
-        self._scheduler.drain()
-        self._tracer.record(Wait.JOIN, -1, -1, begin)
+        self._join()
 
     def _read_items(self) -> Iterator[StreamEvent]:
         reader = self._reader
@@ -347,6 +302,7 @@ class Destination(Endpoint):
         self._states.happen(Event.RUNNING)
         if self._return_path.extended:
             self._return_path.answer(Running(boot_id(), self._running))
+        self._runs()
 
     def _confirm(self) -> None:
         """Prove that what runs here is what was sent."""
@@ -380,40 +336,12 @@ class Destination(Endpoint):
                 raise ProtocolError(item.offset, "item", f"no packages, found {type(item).__name__}")
 
     def _configure(self, item: Configuration) -> None:
-        named = item.capabilities or ()
-        self._return_path.extended = CREDITS_CAPABILITY in named
-        self._close_door()
-        if self.settings.channels and item.uuid not in (None, self._uuid):
-            right = "the uuid that the multifd channels said, found another: these are of two migrations"
-            raise ProtocolError(item.offset, "configuration", right)
-        if item.machine != self.machine.name:
-            raise ProtocolError(
-                item.offset, "configuration", f"the machine {self.machine.name!r}, found {item.machine!r}"
-            )
-        for capability, what, expected in (
-            (DESCRIBED_CAPABILITY, "devices", bool(self._described)),
-            (LIVE_CAPABILITY, "what devices give while they run", self._live),
-        ):
-            if (capability in named) is not expected:
-                here, there = ("multifd channels", "main channel")[:: 1 if expected else -1]
-                right = f"{what} on the {here}, found that they are on the {there}: {self._remedy}"
-                raise ProtocolError(item.offset, "configuration", right)
-        ours = (CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY)
-        unknown = [name for name in named if name not in ours]
-        if unknown:
-            raise ProtocolError(
-                item.offset, "configuration", f"no capability {unknown[0]!r}: turn it off at the source"
-            )
+        self._return_path.extended = CREDITS_CAPABILITY in (item.capabilities or ())
+        self._incoming.close()
+        self._terms.check(item, self._uuid if self.settings.channels else None, self._remedy)
         self._acknowledgements.ours = self._return_path.extended
         self._acknowledgements.counted = item.counts_acknowledgements
         self._states.happen(Event.CONNECTED)
-
-    def _close_door(self) -> None:
-        """The source opened all its connections before it said what it says now: see whether there are too many."""
-        with self._door.pop_all():
-            if self._arrivals is not None:
-                self._arrivals.take_pending()
-                self._arrivals.close()
 
     def _command(self, kind: CommandKind, item: Command) -> None:
         if kind is CommandKind.OPEN_RETURN_PATH:
@@ -436,38 +364,17 @@ class Destination(Endpoint):
             if len(self._answered) < MOST_EXCHANGES:
                 self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
+            self._stands()
             self._states.happen(Event.SWITCH_OVER)
             if self._memory is not None:
                 self._memory.stopped()
             if self._live:
                 self._scheduler.drain()  # a device's last round ends before its next chunks are asked for
-            self._submit(self._crossing.jobs)
+            self._jobs.submit(self._crossing.jobs)
         elif kind is CommandKind.FAILED and self._return_path.extended:
             raise self._hear_why(item)
         else:
             raise ProtocolError(item.offset, "command", f"none of post-copy or COLO, found {kind.name}")
-
-    def _submit(self, slots: Sequence[Slot]) -> None:
-        keep = self.settings.config_load == "after-iterables"
-        for slot, lane in in_lanes([slot for slot in slots if slot.number not in self._on_main], _jobs_of):
-            first = self._following.get(slot.number, 0)
-            self._scheduler.take(Job("load", _loading(slot, first, keep=keep), slot, lane))
-
-    def _begin_round(self, slot: Slot) -> None:
-        """The device runs, and has chunks in this round."""
-        self._scheduler.take(Job("load live", load_live(slot, self._following.get(slot.number, 0)), slot))
-
-    def _end_round(self, effect: EndLiveTurn) -> None:
-        self._following[effect.slot.number] = effect.index
-
-    def _submit_late(self) -> None:
-        """Every page of the memory is in its place."""
-        self._submit(self._crossing.late_jobs)
-
-    def _submit_configs(self) -> None:
-        """Every iterable device has its state, and none its config."""
-        for slot in self._over_channels:
-            self._scheduler.take(Job("config", load_config(slot), slot))
 
     def _idle(self) -> None:
         waited_for = self._load_handlers.chunk_queues.starved()
@@ -513,14 +420,3 @@ class Destination(Endpoint):
             yield DeviceReport(
                 slot.name, device.note, device.iterable, remark=device.remark, described=described, high_water=held
             )
-
-
-def _jobs_of(slot: Slot) -> int:
-    """How many jobs load a device at once."""
-    return slot.device.engines if isinstance(slot.device, TaggedDevice) else 1
-
-
-def _loading(slot: Slot, first: int, *, keep: bool) -> Steps:
-    if isinstance(slot.device, TaggedDevice):
-        return load_parts(slot, keep=keep)
-    return load_state(slot, first, keep=keep) if slot.device.iterable else load_described(slot)

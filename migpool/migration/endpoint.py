@@ -13,6 +13,7 @@ from typing import ClassVar, Final, TypedDict
 from migpool.core.buffers import BufferPool
 from migpool.core.cancel import CancelSwitch
 from migpool.core.device_calls import of, under_way
+from migpool.core.effects import Wait
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
 from migpool.core.plugin_errors import traceback_of
@@ -21,7 +22,8 @@ from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded, UsageError
-from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss
+from migpool.migration.agreement import Terms
+from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss, processors_short
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
@@ -91,9 +93,12 @@ class Endpoint(ABC):
         # The devices whose state crosses over the multifd channels, as both ends count them.
         self._multifd_slots = (*self._over_channels, *self._described)
         self._live = settings.live == "multifd" and settings.channels > 0
+        self._terms = Terms(machine.name, settings.credits, bool(self._described), self._live)
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
+        self._short_before: int | None = None
+        self._short: int | None = None
         self._tcp: tuple[TcpUse, ...] = ()
         self._also = ""
         self._error: BaseException | None = None
@@ -232,6 +237,12 @@ class Endpoint(ABC):
             )
         )
 
+    def _join(self) -> None:
+        """Wait until the model has ended all jobs."""
+        begin = time.monotonic_ns()
+        self._scheduler.drain()
+        self._tracer.record(Wait.JOIN, -1, -1, begin)
+
     def _other_slots(self) -> tuple[Slot, ...]:
         """What else has jobs."""
         return ()
@@ -262,7 +273,18 @@ class Endpoint(ABC):
             traceback=traceback_of(error),
             exchanges=tuple(self._exchanges()),
             connections=self._tcp,
+            processors_short=self._short,
         )
+
+    def _stands(self) -> None:
+        """The machine stands still, or will at once: see whether there are processors enough from now on."""
+        self._short_before = processors_short()
+
+    def _runs(self) -> None:
+        """It runs again."""
+        now = processors_short()
+        if now is not None and self._short_before is not None:
+            self._short = now - self._short_before
 
     def _exchanges(self) -> Iterable[Exchange]:
         """PINGs and their answers, as this side saw them."""

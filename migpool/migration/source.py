@@ -41,22 +41,23 @@ from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from migpool.core.buffers import BufferPool
-from migpool.core.effects import Steps, Wait
+from migpool.core.effects import Wait
 from migpool.core.interpreter import Interpreter, Job
-from migpool.core.jobs import keep_config, save_described, save_lane, save_parts, save_sections, save_state
-from migpool.core.machine import Machine, Slot, in_lanes
+from migpool.core.jobs import save_sections
+from migpool.core.machine import Machine, Slot
 from migpool.core.own_effects import SaveSetup
 from migpool.core.stop_start import run_again, stop
-from migpool.device import TaggedDevice
-from migpool.errors import PeerError, TimeLimitExceeded, UsageError
+from migpool.errors import PeerError, TimeLimitExceeded
+from migpool.migration.agreement import agreed_chunk
 from migpool.migration.completion import Completion
 from migpool.migration.endpoint import EndOptions, Endpoint
 from migpool.migration.kept_configs import KeptConfigs
-from migpool.migration.lanes import Lanes
+from migpool.migration.pings import Pings
 from migpool.migration.report import DeviceReport, Exchange
-from migpool.migration.return_path import PING_VALUE, ReturnPath
+from migpool.migration.return_path import ReturnPath
 from migpool.migration.return_path_writer import ENDED_EARLY, GAVE_UP, told
 from migpool.migration.save_handlers import Gates, SaveHandlers
+from migpool.migration.save_jobs import SaveJobs
 from migpool.migration.sections import describe, setup_section
 from migpool.migration.settings import Settings
 from migpool.migration.states import Event
@@ -70,11 +71,9 @@ from migpool.transport.main_channel import MainChannel
 from migpool.transport.rate_limit import RateLimit
 from migpool.transport.sockets import prepare, send_all, send_last, shut
 from migpool.transport.tcp_use import tcp_use
-from migpool.units import count_of
-from migpool.wire.commands import failed, open_return_path, ping, switchover_start
+from migpool.wire.commands import failed, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.records import end_payload
-from migpool.wire.returnpath import CREDITS_CAPABILITY, DESCRIBED_CAPABILITY, LIVE_CAPABILITY
 from migpool.wire.sections import section_end
 from migpool.wire.stream import eof, header, vm_description
 from migpool.wire.unread import Buffer
@@ -102,11 +101,11 @@ class Source(Endpoint):
     _gates: Gates
     _group: ChannelGroup
     _interpreter: Interpreter
+    _jobs: SaveJobs
     _main: MainChannel
     _memory: RamSource | None
     _rate_limit: RateLimit | None = None
     _pool: BufferPool
-    _shared_reads: Lanes
 
     def __init__(
         self,
@@ -129,8 +128,7 @@ class Source(Endpoint):
         self._verified: dict[int, bool] = {}
         self._linked = self._all_sent = False
         self._memory = None
-        self._asked: dict[int, int] = {}
-        self._round_trip = 0
+        self._pings: Pings | None = None
         self._connections: dict[str, socket.socket] = {}
 
     # ------------------------------------------------------------------ the migration, from top to bottom
@@ -150,6 +148,7 @@ class Source(Endpoint):
         self._iterate()
         self._relate_clocks()
         self._states.happen(Event.SWITCH_OVER)
+        self._stands()
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
@@ -170,7 +169,7 @@ class Source(Endpoint):
         main, channels = connect_all(
             self._address,
             settings.channels,
-            header() + configuration(self._configuration(uuid)),
+            header() + configuration(self._terms.configuration(uuid)),
             uuid,
             limit=settings.connect_limit,
             prepare=partial(prepare, limit=settings.peer_limit, tick=settings.tick, congestion=settings.congestion),
@@ -206,62 +205,29 @@ class Source(Endpoint):
     def _waited_for_channel(self, name: str, index: int, since: int) -> None:
         self._tracer.record(Wait.CHANNEL, self._number_of[name], index, since)
 
-    def _configuration(self, uuid: bytes) -> Configuration:
-        asked_for = {
-            CREDITS_CAPABILITY: self.settings.credits,
-            DESCRIBED_CAPABILITY: bool(self._described),
-            LIVE_CAPABILITY: self._live,
-        }
-        capabilities = tuple(name for name, wanted in asked_for.items() if wanted)
-        # A QEMU that was not asked to compare the uuid refuses one; the channels have said it.
-        return Configuration(self.machine.name, capabilities=capabilities or None, uuid=uuid if capabilities else None)
-
     def _greet(self) -> None:
-        asked = self._asked[PING_VALUE] = time.monotonic_ns()
-        self._main.write([open_return_path(), ping(PING_VALUE)])
-        heard = self._return_path.heard
-        self._return_path.wait("the first answer", lambda: PING_VALUE in heard)
-        self._round_trip = heard[PING_VALUE] - asked
+        self._pings = Pings(self._main, self._return_path)
+        self._pings.greet()
 
     def _relate_clocks(self) -> None:
-        """Ask the destination again and again, so that it is known what its clock says when this one says what.
-
-        One after the other: each is answered as soon as it comes, and the quickest answer says most.
-        """
-        for value in range(PING_VALUE + 1, PING_VALUE + 1 + self.settings.exchanges):
-            self._return_path.expect_pong(value)
-            self._asked[value] = time.monotonic_ns()
-            self._main.write(ping(value))
-            self._return_path.wait("an answer", partial(self._return_path.heard.__contains__, value))
+        if self._pings is not None:
+            self._pings.relate_clocks(self.settings.exchanges)
 
     def _exchanges(self) -> list[Exchange]:
-        if not self._asked:
-            return []
-        heard = self._return_path.heard
-        return [Exchange(value, asked, heard[value]) for value, asked in self._asked.items() if value in heard]
+        return [] if self._pings is None else self._pings.exchanges()
 
     def _agree_on_chunk(self) -> int:
-        chunk = self.settings.chunk
         if self.settings.credits:
             self._return_path.wait("the destination's terms", lambda: self._return_path.welcome is not None)
-            welcome = self._return_path.welcome
-            if welcome is not None:
-                if welcome.devices != len(self._multifd_slots):
-                    raise UsageError(
-                        f"the destination has {count_of(welcome.devices, 'device')} on its multifd channels, "
-                        f"this machine {len(self._multifd_slots)}: start both ends with the same scenario"
-                    )
-                chunk = min(chunk, welcome.chunk)
-        return chunk
+            if (welcome := self._return_path.welcome) is not None:
+                return agreed_chunk(welcome, self.settings.chunk, len(self._multifd_slots))
+        return self.settings.chunk
 
     def _prepare_jobs(self, chunk: int, stack: contextlib.ExitStack) -> None:
-        lanes = {
-            slot.number: count
-            for slot in self.machine.iterable
-            if (count := self._lanes(slot)) > 1 or isinstance(slot.device, TaggedDevice)
-        }
-        jobs = sum(lanes.get(slot.number, 1) for slot in self.machine.iterable)
-        self._pool = BufferPool(chunk, jobs + 1)
+        jobs = self._jobs = SaveJobs(
+            self.machine, self._on_main, self.settings.in_flight, chunk, self._scheduler, self._switch
+        )
+        self._pool = BufferPool(chunk, jobs.most + 1)
         stack.callback(self._note_memory, self._pool)
         save_handlers = SaveHandlers(
             self._multifd_slots,
@@ -273,15 +239,14 @@ class Source(Endpoint):
             self._config_of,
             self._omitted,
             splice=self.settings.splice and not self.settings.tls,
-            lanes=lanes,
+            lanes=jobs.lanes,
             on_main=self._on_main,
         )
         stack.callback(save_handlers.close)
         stack.callback(self._note_connections)
         handlers = save_handlers.handlers()
         KeptConfigs(self._switch).handle(handlers)
-        self._shared_reads = Lanes(lanes, self._switch)
-        self._shared_reads.handle(handlers)
+        jobs.shared_reads.handle(handlers)
         self._interpreter = Interpreter(handlers, self._big_lock, self._tracer, self._switch)
         self._memory = self._make_memory(stack)
 
@@ -324,7 +289,7 @@ class Source(Endpoint):
         limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(turns, limits)
         self._redone = precopy.redone
-        wait_for_answer = self._next_answer()
+        wait_for_answer = self._next_answer(precopy)
         measured = precopy.run()
         if precopy.with_initial:
             wait_for_answer(f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination")
@@ -334,12 +299,21 @@ class Source(Endpoint):
             self._check_rounds(self._memory, measured, limits)
         self._pool.give_back(chunk)
 
-    def _next_answer(self) -> Callable[[str], None]:
+    def _next_answer(self, precopy: Precopy) -> Callable[[str], None]:
         """What waits for the destination to be ready once more; it may be so before the wait begins."""
         return_path, before = self._return_path, self._return_path.acknowledged
-        each = not self.settings.credits and Configuration(self.machine.name).counts_acknowledgements
-        wanted = before + (len(self.machine.iterable) if each else 1)
-        return partial(return_path.wait, answered=lambda: return_path.acknowledged >= wanted)
+        counts = Configuration(self.machine.name).counts_acknowledgements
+        # A QEMU, which has a type's version and memory, refuses this of a device that it does not pre-copy.
+        precopy.all_say = self.settings.credits or counts is None or self._memory is None
+
+        def wait(answer: str) -> None:
+            if self._memory is not None and not precopy.all_say:
+                self._memory.iterate()
+            each = counts and not self.settings.credits
+            wanted = before + (sum(slot.number in precopy.told for slot in self.machine.iterable) if each else 1)
+            return_path.wait(answer, lambda: return_path.acknowledged >= wanted)
+
+        return wait
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""
@@ -369,9 +343,10 @@ class Source(Endpoint):
         self._switch_over()
         # What goes into one channel anyway goes there in order.
         together = self.settings.together and bool(self._group)
+        configs = (*self._crossing.sections, *self._crossing.late_sections)
         memory = self._memory
         if together:
-            self._submit_configs()
+            self._jobs.submit_configs(configs)
         if memory is not None:
             for job in memory.last_jobs():
                 self._scheduler.take(job)
@@ -379,10 +354,10 @@ class Source(Endpoint):
                 self._join()
             if not self._group:
                 memory.end()
-        self._submit(self._crossing.jobs)
+        self._jobs.submit(self._crossing.jobs, self._following)
         if not together:
             self._join()
-            self._submit_configs()
+            self._jobs.submit_configs(configs)
         for slot in self._over_channels:
             self._main.write(section_end(slot.section_id, end_payload()))
         self._interpreter.run(Job("sections", save_sections(self._crossing.sections)))
@@ -390,36 +365,9 @@ class Source(Endpoint):
         if memory is not None and self._group:
             memory.end()
         if late := self._crossing.late_jobs:
-            self._submit(late)
+            self._jobs.submit(late, self._following)
             self._join()
         self._interpreter.run(Job("sections", save_sections(self._crossing.late_sections)))
-
-    def _submit(self, slots: Sequence[Slot]) -> None:
-        """Have jobs save the devices."""
-        self._shared_reads.begin_at(self._following)
-        for slot, lane in in_lanes(slots, self._lanes):
-            self._scheduler.take(Job("save", self._saving(slot, lane), slot, lane))
-
-    def _saving(self, slot: Slot, lane: int) -> Steps:
-        if not slot.device.iterable:
-            return save_described(slot, self._pool.size)
-        if isinstance(slot.device, TaggedDevice):
-            return save_parts(slot, lane)
-        first = self._following.get(slot.number, 0)
-        return save_lane(slot, lane) if self._lanes(slot) > 1 else save_state(slot, first)
-
-    def _lanes(self, slot: Slot) -> int:
-        """How many jobs save a device at once."""
-        if not slot.device.iterable or slot.number in self._on_main:
-            return 1
-        if isinstance(slot.device, TaggedDevice):
-            return slot.device.engines
-        return slot.device.in_flight or self.settings.in_flight
-
-    def _join(self) -> None:
-        begin = time.monotonic_ns()
-        self._scheduler.drain()
-        self._tracer.record(Wait.JOIN, -1, -1, begin)
 
     def _note_connections(self) -> None:
         uses = (tcp_use(name, sock) for name, sock in self._connections.items())
@@ -429,7 +377,8 @@ class Source(Endpoint):
         settings = self.settings
         # What the kernel has seen of it leaves out how long the destination took for the first answer.
         use = tcp_use("main", self._connections["main"])
-        seen = round(use.least_rtt_ms * 1e6) if use is not None and use.least_rtt_ms else self._round_trip
+        first = 0 if self._pings is None else self._pings.round_trip
+        seen = round(use.least_rtt_ms * 1e6) if use is not None and use.least_rtt_ms else first
         completion = Completion(
             self.machine,
             self._return_path,
@@ -437,7 +386,7 @@ class Source(Endpoint):
             credited=settings.credits,
             limit=settings.peer_limit,
             sent=time.monotonic_ns(),
-            round_trip=min(seen, self._round_trip),
+            round_trip=min(seen, first),
         )
         self._all_sent = True
         self._return_path.expect_running()
@@ -445,14 +394,9 @@ class Source(Endpoint):
         # A part of the stream's end may arrive, whatever becomes of the rest.
         send_end = partial(self._main.write, end)
         self._running, self._clock = completion.running(send_end, partial(self._states.happen, Event.REFUSED))
+        self._runs()
         self._states.happen(Event.RUNNING)
         completion.confirm(self._verified, self._omitted)
-
-    def _submit_configs(self) -> None:
-        """The small jobs first: they wait for nobody, and no model keeps them waiting behind those that do."""
-        for slot in (*self._crossing.sections, *self._crossing.late_sections):
-            if slot.device.config_job:
-                self._scheduler.take(Job("config", keep_config(slot), slot))
 
     # ------------------------------------------------------------------ afterwards
 

@@ -80,9 +80,10 @@ class Setup:
         return default_workers(self.workers, self.channels, len(self.devices))
 
 
-Taking: TypeAlias = Literal["queue", "block", "run", "apart"]
-"""How jobs are taken: into a queue; by a submitter that blocks until a thread is free, or runs them itself; or effect
-by effect, so that a thread is kept only while a device works or a channel takes bytes."""
+Taking: TypeAlias = Literal["queue", "block", "run", "apart", "receive"]
+"""How jobs are taken: into a queue; by a submitter that blocks until a thread is free, or runs them itself; effect by
+effect, so that a thread is kept only while a device works or a channel takes bytes; or by the channel's own thread that
+has received what the job waits for, which reads nothing else meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

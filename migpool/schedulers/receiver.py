@@ -50,7 +50,7 @@ class ReceiverScheduler(Scheduler):
     def staffing(self, workers: int | None, channels: int, devices: int) -> Staffing:
         """The receivers, a channel each; a job keeps none of them while it waits."""
         del workers, devices
-        return Staffing(max(1, channels), "apart")
+        return Staffing(max(1, channels), "receive")
 
     def release(self) -> None:
         """Let the thread for the big lock end."""

@@ -7,12 +7,14 @@ how fast this project's own code is on a host, is a :class:`Host`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from typing import Final, cast
 
-from migpool.device import DeviceContext, OptionValue, Outline, Side
+from migpool.device import DeviceContext, DeviceError, OptionValue, Outline, Side
 from migpool.errors import MigpoolError, ScenarioError, UsageError
 from migpool.flow.window import rooms_for
 from migpool.scenario.model_names import Model
@@ -37,6 +39,9 @@ class Host:
         base: what the downtime has besides its devices and jobs, in seconds.
         call: what each call of a device costs that quiesces, stops, wakes or starts it, besides what it says; seconds.
         config: what the config of a device costs besides what its device says, to save and to load, in seconds.
+        copy_rate: how fast a thread that reads or writes copies it, besides what the device takes, in bytes a second.
+        copying: how many threads of both ends can copy at once, which are the processors where both ends are on one
+            host; 0: all.
     """
 
     channel_rate: float = 1.5e9
@@ -45,6 +50,8 @@ class Host:
     base: float = 1.5e-3
     call: float = 200e-6
     config: float = 150e-6
+    copy_rate: float = inf
+    copying: int = 0
 
 
 def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
@@ -58,14 +65,20 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         MigpoolError: a plug-in refuses its options.
     """
     memory, migration = scenario.memory, scenario.migration
-    profiles = [
-        profile
-        for number, entry in enumerate(scenario.devices)
-        for profile in _profiles(scenario, entry, host, f"{where}: devices[{number}]")
-    ]
+
+    def profiles_at(chunk: int) -> list[Profile]:
+        return [
+            profile
+            for number, entry in enumerate(scenario.devices)
+            for profile in _profiles(scenario, entry, chunk, host, f"{where}: devices[{number}]")
+        ]
+
+    profiles = profiles_at(memory.chunk)
     jobs = sum(one.way != "section" for one in profiles)
     iterable = sum(one.way in ("iterable", "tagged") for one in profiles)
     chunk, rooms = rooms_for(memory.budget, memory.chunk, iterable + (jobs > iterable))
+    if chunk < memory.chunk:
+        profiles = profiles_at(chunk)
     saving, loading = (_staffing(model, side, scenario.channels.count, jobs) for side in _SIDES)
     return World(
         devices=tuple(profiles),
@@ -87,6 +100,8 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         load_taking=loading.taking,
         config_load=migration.config_load,
         each=(memory.device_budget or 0) // chunk,
+        copy_rate=host.copy_rate,
+        copying=host.copying,
     )
 
 
@@ -98,12 +113,28 @@ def _staffing(model: Model, side: Side, channels: int, devices: int) -> Staffing
     return found
 
 
-def _profiles(scenario: Scenario, entry: DeviceEntry, host: Host, where: str) -> list[Profile]:
+def _profiles(scenario: Scenario, entry: DeviceEntry, chunk: int, host: Host, where: str) -> list[Profile]:
     try:
-        source, destination = (_outlines(entry.plugin, json.dumps(entry.options), entry.count, side) for side in _SIDES)
+        source, destination = _outlines_of(entry, chunk)
     except MigpoolError as error:
         raise ScenarioError(f"{where}: {error}") from error
     return [_profile(scenario, entry, host, *both) for both in zip(source, destination, strict=True)]
+
+
+def _outlines_of(entry: DeviceEntry, chunk: int) -> tuple[tuple[Outline, ...], tuple[Outline, ...]]:
+    """The outlines of an entry at both ends, when its devices are written in chunks of so many bytes.
+
+    What a device takes, it says for calls as large as it allows. Where each write has a latency, smaller ones take
+    longer together: a plug-in whose devices have an option ``chunk``, the most bytes a call, is asked with that. What a
+    read takes is the device's own affair: it makes as much at once as it likes, however little is read of it.
+    """
+    source, destination = (_outlines(entry.plugin, json.dumps(entry.options), entry.count, side) for side in _SIDES)
+    if any(one.chunk > chunk for one in destination):
+        with contextlib.suppress(DeviceError):  # there is no such option
+            destination = _outlines(
+                entry.plugin, json.dumps({**entry.options, "chunk": chunk}), entry.count, "destination"
+            )
+    return source, destination
 
 
 @lru_cache(KEPT)

@@ -17,7 +17,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -74,12 +74,10 @@ from migpool.core.jobs import (
 )
 from migpool.core.machine import Slot, in_lanes
 from migpool.errors import MigpoolError, UsageError
-from migpool.flow.parts import Parts
-from migpool.flow.window import Grant, Reassembly, Windows
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
-from migpool.sim.tcp import Channel, goodput, lateness
+from migpool.sim.tcp import lateness
 from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
 
 try:
@@ -87,6 +85,9 @@ try:
     from simpy.resources.resource import Request
 except ImportError:
     raise UsageError("the simulator needs SimPy: pip install 'migpool[sim]'") from None
+else:
+    from migpool.sim.arrivals import Arrivals, Piece
+    from migpool.sim.link import Link
 
 __all__ = ["Profile", "Simulated", "World", "downtime", "simulate"]
 
@@ -94,22 +95,6 @@ _Process: TypeAlias = Generator[simpy.Event, Any, Any]
 _Side: TypeAlias = Literal["save", "load"]
 _KEPT_APART = (*READS, *SENDS, *WRITES)
 """For what a thread is kept under a model that keeps none for a whole job."""
-
-
-class _Piece:
-    """A chunk without memory, or the bytes of a config."""
-
-    __slots__ = ("buffer", "index", "last", "length", "payload", "size")
-
-    def __init__(
-        self, size: int, payload: bytes = b"", *, index: int = -1, length: int = 0, last: bool = False
-    ) -> None:
-        self.buffer = memoryview(b"")
-        self.size = size
-        self.length = length
-        self.index = index
-        self.last = last
-        self.payload = payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,27 +133,6 @@ def simulate(world: World) -> Simulated:
     return Migration(world).run()
 
 
-class _Arrivals:
-    """What has come of one device."""
-
-    def __init__(self) -> None:
-        self.chunks: Reassembly[_Piece] = Reassembly()
-        self.parts: Parts[_Piece] = Parts()
-        self.takers: set[NextPart] = set()
-        self.ended = False
-        self.early: set[int] = set()
-        self.following = 0
-
-    def note(self, index: int) -> int:
-        """Chunk ``index`` has come; returns how many more there are now that have come before an earlier one."""
-        before = len(self.early)
-        self.early.add(index)
-        while self.following in self.early:
-            self.early.remove(self.following)
-            self.following += 1
-        return len(self.early) - before
-
-
 def _crew(env: simpy.Environment, threads: int) -> simpy.Resource | None:
     return simpy.Resource(env, threads) if threads else None
 
@@ -197,13 +161,7 @@ class Migration:
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
-        self._channels = simpy.Store(env)
-        for number in range(world.channels):
-            self._channels.put(Channel(world.channel_rate / (1.0 if number else world.slow_channel), world))
-        self._main = simpy.Resource(env)
-        self._main_channel = Channel(world.channel_rate, world)
-        self._goodput = goodput(world)
-        self._link = common.link if common else simpy.Resource(env)
+        self._copying = _crew(env, world.copying)
         self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
@@ -214,26 +172,17 @@ class Migration:
         self._takings = {"save": world.save_taking, "load": world.load_taking}
         self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
-        placed = [*self._machine.iterable, *self._crossing.described]
-        self._place = {slot.number: place for place, slot in enumerate(placed)}
-        self._placed = [slot.number for slot in placed]
-        self._windows = Windows(
-            len(self._machine.iterable), world.rooms, each=world.each or None, described=len(self._crossing.described)
-        )
         self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
         self._left_live = [0 for _ in slots]
         self._produced = [0.0 for _ in slots]
+        self._reads = [0 for _ in slots]
         self._free_at = defaultdict[str, float](float)
         self._following = [0 for _ in slots]
-        self._arrivals = [_Arrivals() for _ in slots]
-        self._granted = [0] * len(slots)
-        self._changed = [env.event() for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
         self._configs = 0  # that have been loaded, or are about to be
         self._over = env.event()
         self._submitting = 0
-        self._held = self._most_held = self._early = self._most_early = 0
         self._ended = 0.0
         self._handlers = Handlers()
         switch = CancelSwitch()
@@ -241,7 +190,9 @@ class Migration:
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
         KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
-        self._grant(self._windows.opening())
+        self._link = Link(env, world, common.link if common else None, self._copy)
+        described = self._crossing.described
+        self._arrivals = Arrivals(env, world, self._machine.iterable, described, self._link.later)
 
     def run(self) -> Simulated:
         world = self._world
@@ -250,7 +201,7 @@ class Migration:
         live = float(self._env.now)
         stops = self._switch_over()
         self._run_out()
-        return Simulated(world.base + stops + self._ended - live, live, self._most_held, self._most_early)
+        return Simulated(world.base + stops + self._ended - live, live, self._arrivals.most, self._arrivals.most_early)
 
     def within(self) -> _Process:
         """The same without rounds, as a process of the common time; returns the downtime in seconds."""
@@ -333,6 +284,8 @@ class Migration:
                 yield from self._whole(name, steps, side)
             elif taking == "apart":
                 self._env.process(self._whole(name, steps, side, crew))
+            elif taking == "receive":
+                self._env.process(self._whole(name, steps, side))
             elif crew is not None:
                 free = crew.request()
                 if taking == "block":
@@ -365,7 +318,9 @@ class Migration:
             except StopIteration:
                 break
             if self._world.step:
-                yield from self._hold(self._python[side], self._world.step)
+                with self._python[side].request() as interpreter:
+                    yield interpreter
+                    yield from self._copy(self._world.step)
             if apart is not None and isinstance(effect, _KEPT_APART):
                 with apart.request() as thread:
                     yield thread
@@ -398,7 +353,7 @@ class Migration:
             case EndTurn() | EndLane() | SayLoaded() | KeepConfig() | TakeConfig():
                 return self._handlers[type(effect)](effect)
             case Acquire():
-                return _Piece(chunk_of(profile, self._world.chunk))
+                return Piece(chunk_of(profile, self._world.chunk))
             case ReadState(chunk=piece):
                 return (yield from self._read(profile, piece, self._left, number))
             case IterateInto(chunk=piece):
@@ -409,29 +364,25 @@ class Migration:
                     yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read), work=side)
                 return part
             case Credit(index=index):
-                while index >= self._granted[number]:
-                    yield self._changed[number]
-                return self._granted[number]
+                return (yield from self._arrivals.credit(number, index))
             case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
-                while not self._arrivals[number].chunks.available:
-                    yield self._changed[number]
-                return self._arrivals[number].chunks.take()
+                return (yield from self._arrivals.next_chunk(number))
             case NextPart():
-                return (yield from self._next_part(effect))
+                return (yield from self._arrivals.next_part(effect))
             case EndParts(following=following):
-                return self._end_parts(self._arrivals[number], following)
-            case WriteState() | LoadPart():
+                return self._arrivals.end_parts(number, following)
+            case WriteState(chunk=piece) | LoadPart(chunk=piece):
+                yield from self._copy(piece.size / self._world.copy_rate)
                 yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write), work=side)
             case Loaded(last=last):
-                self._held -= 1
-                place = self._place[number]
-                self._granting(self._windows.finished(place) if last else self._windows.loaded(place))
+                self._arrivals.loaded(number, last=last)
             case SaveConfig():
                 yield from self._locked(effect, side, profile.save_config + profile.channel * self._world.channels)
                 return effect.slot.device.save_config()
             case LoadConfig():
+                self._arrivals.leave(number)
                 before, self._configs = self._configs, self._configs + 1
                 yield from self._locked(effect, side, profile.load_config + before * profile.load_growth)
             case EndLiveTurn(index=index):
@@ -463,27 +414,34 @@ class Migration:
             return 0
         left[number] -= 1
         piece.length = piece.size
+        # A device makes as much at once as it allows to read at once, however little of it is read.
+        at_once = max(1, profile.chunk // self._world.chunk)
+        read, self._reads[number] = self._reads[number], self._reads[number] + 1
         lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
-        elif lock is None:
-            yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
-        else:
-            with lock.request() as held:
-                yield held
-                yield from self._hold(None, self._ahead(number, cost, profile.read_slack), work="save")
+            yield from self._copy(piece.size / self._world.copy_rate)
+            return piece.length
+        if not read % at_once:
+            cost *= min(at_once, left[number] + 1)
+            if lock is None:
+                yield from self._hold(None, self._made(number, cost), work="save")
+            else:
+                with lock.request() as held:
+                    yield held
+                    yield from self._hold(None, self._made(number, cost), work="save")
+        yield from self._copy(piece.size / self._world.copy_rate)
+        # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
+        self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
         return piece.length
 
-    def _ahead(self, number: int, cost: float, slack: float) -> float:
-        """How long a reader still waits for a chunk on which the device has worked since the one before was taken."""
-        now, profile = float(self._env.now), self._world.devices[number]
-        begin = self._produced[number]
+    def _made(self, number: int, cost: float) -> float:
+        """How long a reader still waits for what the device has worked on since it was last read."""
+        begin, profile = self._produced[number], self._world.devices[number]
         if self._for_reads(profile) is not None:
             begin = max(begin, self._free_at[profile.lock])
-        due = self._free_at[profile.lock] = begin + cost
-        # Who comes later than the slack for this one has delayed the one after it.
-        self._produced[number] = max(due, now - slack)
-        return max(0.0, due - now)
+        due = self._produced[number] = self._free_at[profile.lock] = begin + cost
+        return max(0.0, due - float(self._env.now))
 
     def _cost(self, profile: Profile, whole: float) -> float:
         return whole / max(1, chunks_of(profile, self._world.chunk))
@@ -493,6 +451,15 @@ class Migration:
 
     def _for_writes(self, profile: Profile) -> simpy.Resource | None:
         return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
+
+    def _copy(self, seconds: float) -> _Process:
+        """Have a thread copy for some time, on a processor that others may have."""
+        if self._copying is None:
+            yield self._env.timeout(seconds)
+            return
+        with self._copying.request() as processor:
+            yield processor
+            yield self._env.timeout(seconds)
 
     def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
         number = effect.slot.number
@@ -523,99 +490,22 @@ class Migration:
     def _send(self, effect: Send | SendAhead | SendConfig | SendPart | SendSection) -> _Process:
         slot = effect.slot
         if isinstance(effect, SendSection):
-            with self._main.request() as main:
-                yield main
-                yield from self._cross(len(effect.config), self._main_channel)
-            self._later(lambda: self._sections.put((slot, effect.config)), len(effect.config))
+            yield from self._link.send_on_main(len(effect.config))
+            self._link.later(lambda: self._sections.put((slot, effect.config)), len(effect.config))
             return
         piece = self._sent(effect)
-        channel: Channel = yield self._channels.get()
         size = piece.length or len(piece.payload)
-        yield from self._cross(size, channel)
-        self._channels.put(channel)
-        self._later(lambda: self._arrive(slot, piece), size)
+        channel = yield from self._link.send(size)
+        if self._arrivals.is_for_receivers(slot.number):
+            self._arrivals.receive(slot.number, piece, channel, lateness(self._world, size))
+        else:
+            self._link.later(lambda: self._arrivals.arrive(slot.number, piece), size)
 
-    def _later(self, happen: Callable[[], object], size: int = 1) -> None:
-        """What the other end sees, once all of ``size`` bytes have come there."""
-        if not self._world.latency:
-            happen()
-            return
-        self._env.process(self._arriving(happen, lateness(self._world, size)))
-
-    def _arriving(self, happen: Callable[[], object], late: float) -> _Process:
-        yield self._env.timeout(late)
-        happen()
-
-    def _cross(self, size: int, channel: Channel) -> _Process:
-        yield self._env.timeout(size / channel.rate)
-        while size > 0:
-            room, until = channel.room(float(self._env.now))
-            if not room:
-                yield self._env.timeout(max(0.0, until - float(self._env.now)))
-                continue
-            flight = min(size, room)
-            channel.send(flight)
-            yield from self._hold(self._link, flight / self._goodput)
-            size -= flight
-
-    def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> _Piece:
+    def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""
         size, index = self._world.chunk, effect.index
         if isinstance(effect, SendPart):
-            return _Piece(size, bytes(effect.part), index=index, last=effect.last)
+            return Piece(size, bytes(effect.part), index=index, last=effect.last)
         if isinstance(effect, SendConfig):
-            return _Piece(size, effect.config, index=index, last=True)
-        return _Piece(size, index=index, length=effect.chunk.length)
-
-    def _arrive(self, slot: Slot, piece: _Piece) -> None:
-        number, place = slot.number, self._place[slot.number]
-        arrivals, limit = self._arrivals[number], self._windows.limit(place)
-        if self._world.devices[number].way == "tagged":
-            arrivals.parts.put(piece.index, piece, piece.last, limit)
-        else:
-            arrivals.chunks.put(piece.index, piece, piece.last, limit)
-            self._early += arrivals.note(piece.index)
-        self._held += 1
-        self._most_held = max(self._most_held, self._held)
-        self._most_early = max(self._most_early, self._early)
-        self._wake([number])
-        self._granting(self._windows.received(place))
-
-    def _next_part(self, effect: NextPart) -> _Process:
-        number = effect.slot.number
-        arrivals = self._arrivals[number]
-        while (piece := arrivals.parts.take()) is None:
-            if arrivals.parts.exhausted:
-                self._wake([number])
-                return False
-            yield self._changed[number]
-        arrivals.takers.add(effect)
-        effect.index = piece.index
-        if arrivals.parts.exhausted:
-            self._wake([number])
-        return piece
-
-    @staticmethod
-    def _end_parts(arrivals: _Arrivals, following: NextPart) -> _Piece | None:
-        arrivals.takers.discard(following)
-        if arrivals.takers or arrivals.ended:
-            return None
-        arrivals.ended = True
-        return arrivals.parts.config
-
-    def _granting(self, grants: Sequence[Grant]) -> None:
-        if grants:
-            self._later(lambda: self._grant(grants))
-
-    def _grant(self, grants: Sequence[Grant]) -> None:
-        numbers = []
-        for grant in grants:
-            number = self._placed[grant.device]
-            self._granted[number] = max(self._granted[number], grant.limit)
-            numbers.append(number)
-        self._wake(numbers)
-
-    def _wake(self, devices: Iterable[int]) -> None:
-        for number in devices:
-            self._changed[number].succeed()
-            self._changed[number] = self._env.event()
+            return Piece(size, effect.config, index=index, last=True)
+        return Piece(size, index=index, length=effect.chunk.length)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal, TypeAlias
 
 from migpool.core.machine import Machine
@@ -102,6 +103,8 @@ class World:
         config_load: when the configs of iterable devices are loaded: with their own state, or once all have theirs.
         each: the most rooms that one device may have; 0: no bound of its own.
         processors: of each host, where all that devices take is processor time; 0: each thread has one for itself.
+        copying: how many threads of both ends can copy at once, as on one host; 0: all.
+        copy_rate: how fast a thread that reads, or writes, copies what it has read or writes, in bytes a second.
     """
 
     devices: Sequence[Profile]
@@ -125,6 +128,8 @@ class World:
     config_load: ConfigLoad = "as-loaded"
     each: int = 0
     processors: int = 0
+    copying: int = 0
+    copy_rate: float = inf
 
 
 class _Simulated(Device):

@@ -177,6 +177,8 @@ class HostTable(Table):
     base: _Time = USUAL.base
     call: _Time = USUAL.call
     config: _Time = USUAL.config
+    copy_rate: Rate | None = None
+    copying: Annotated[int, Field(ge=0, le=4096)] = USUAL.copying
 
 
 class SweepFile(Table):
@@ -227,7 +229,7 @@ class Sweep:
         base = self.scenario({})
         self.models = file.models or scenario_models(base, where) or all_models()
         self.seed = base.seed if file.seed is None else file.seed
-        self.host = Host(**file.host.model_dump())
+        self.host = Host(**file.host.model_dump(exclude_none=True))
         for name in self.models:
             try:
                 parse_model(name)

@@ -113,36 +113,48 @@ def test_so_is_one_at_the_destination(tmp_path: Path) -> None:
 
 
 def test_devices_without_one_are_not_accused(tmp_path: Path) -> None:
-    reads = (0.006, 0.0075, 0.009)
-    found = looked_into(migrate(machine(*reads, chunks=12), machine(0, 0, 0), Own(), Own(), tmp_path))
-    assert "never run at the same time" not in found.why
+    def check(place: Path) -> None:
+        reads = (0.006, 0.0075, 0.009)
+        found = looked_into(migrate(machine(*reads, chunks=12), machine(0, 0, 0), Own(), Own(), place))
+        assert "never run at the same time" not in found.why
+
+    undisturbed(check, tmp_path)
 
 
 def test_one_slow_device_is_named(tmp_path: Path) -> None:
-    found = looked_into(migrate(machine(0.002, 0.02, 0.002), machine(0, 0, 0), Own(), Own(), tmp_path))
-    assert found.why.startswith("second is slow: it takes ")
+    def check(place: Path) -> None:
+        found = looked_into(migrate(machine(0.002, 0.02, 0.002), machine(0, 0, 0), Own(), Own(), place))
+        assert found.why.startswith("second is slow: it takes ")
+
+    undisturbed(check, tmp_path)
 
 
 def test_one_worker_is_named(tmp_path: Path) -> None:
-    reads = (0.01, 0.01, 0.01)
-    found = looked_into(migrate(machine(*reads), machine(0, 0, 0), PoolScheduler(), Own(), tmp_path, workers=1))
-    assert found.why.startswith("there are too few threads at the source")
-    assert found.resources[0].shorter_ms > 120  # three times 80 ms of reads, one after the other
+    def check(place: Path) -> None:
+        reads = (0.01, 0.01, 0.01)
+        found = looked_into(migrate(machine(*reads), machine(0, 0, 0), PoolScheduler(), Own(), place, workers=1))
+        assert found.why.startswith("there are too few threads at the source")
+        assert found.resources[0].shorter_ms > 120  # three times 80 ms of reads, one after the other
+
+    undisturbed(check, tmp_path)
 
 
 def test_one_channel_whose_thread_also_loads_is_named(tmp_path: Path) -> None:
-    settings = Settings(channels=1, chunk=65536, budget=1 << 20, peer_limit=LIMIT)
-    found = looked_into(
-        migrate(
-            machine(0, 0, 0),
-            machine(0, 0, 0, write=0.008),
-            Own(),
-            ReceiverScheduler(),
-            tmp_path,
-            settings=settings,
+    def check(place: Path) -> None:
+        settings = Settings(channels=1, chunk=65536, budget=1 << 20, peer_limit=LIMIT)
+        found = looked_into(
+            migrate(
+                machine(0, 0, 0),
+                machine(0, 0, 0, write=0.008),
+                Own(),
+                ReceiverScheduler(),
+                place,
+                settings=settings,
+            )
         )
-    )
-    assert found.why.startswith("there are too few channels")
+        assert found.why.startswith("there are too few channels")
+
+    undisturbed(check, tmp_path)
 
 
 def test_the_big_lock_is_named(tmp_path: Path) -> None:

@@ -65,6 +65,37 @@ def test_who_comes_late_for_a_chunk_delays_the_one_after() -> None:
     assert downtime(replace(world, devices=(replace(ahead, read_slack=None),))) == pytest.approx(1 + 5 + 1 + 5)
 
 
+def test_what_is_made_at_once_is_late_as_a_whole() -> None:
+    # Two pieces are made at once, in 8 seconds; each is sent for 5. The next two are begun when the second is sent.
+    world = World((Profile(size=4, read=16.0, chunk=2, read_slack=0.0),), 1, 1, 1, 0.2, 1e9, chunk=1, rooms=9)
+    assert downtime(world) == pytest.approx(8 + 5 + 8 + 5 + 5)
+
+
+@pytest.mark.parametrize(("chunk", "writes"), [("1MiB", 4), ("256KiB", 16)])
+def test_each_write_has_its_latency_however_much_the_device_makes_at_once(chunk: str, writes: int) -> None:
+    small = {"memory": {"budget": "64MiB", "chunk": chunk}}
+    times = {"read_rate": 0, "load_config_time": 0}
+    assert time_of(scenario(1, more=small, **times, write_latency="10ms"), "pool") == pytest.approx(writes * 0.01)
+    # Of what it reads ahead, the first of four is there after the first latency.
+    assert time_of(scenario(1, more=small, **times, read_latency="10ms"), "pool") == pytest.approx(4 * 0.01)
+
+
+def test_threads_that_copy_wait_for_a_processor() -> None:
+    world = World((Profile(size=1),) * 2, 2, 2, channels=2, channel_rate=1.0, link_rate=1e9, chunk=1, rooms=9)
+    assert downtime(world) == pytest.approx(1.0)
+    assert downtime(replace(world, copying=1)) == pytest.approx(2.0)
+    assert downtime(replace(world, copying=2, copy_rate=2.0)) == pytest.approx(0.5 + 1.0 + 0.5)
+    assert downtime(replace(world, copying=1, copy_rate=2.0)) == pytest.approx(2 * (0.5 + 1.0 + 0.5))
+
+
+def test_a_receiver_that_writes_reads_nothing_meanwhile() -> None:
+    slow, quick = Profile(size=1, write=10.0), Profile(size=1, write=1.0)
+    world = World((slow, quick), 2, 2, 1, channel_rate=1e9, link_rate=1e9, chunk=1, rooms=9, load_taking="receive")
+    assert downtime(world) == pytest.approx(10.0 + 1.0)
+    assert downtime(replace(world, channels=2)) == pytest.approx(10.0)
+    assert downtime(replace(world, load_taking="apart")) == pytest.approx(10.0)
+
+
 def test_a_link_that_takes_time_is_waited_for_once_if_there_is_room() -> None:
     world = World((Profile(size=8, read=8.0),), 1, 1, channels=4, channel_rate=1e9, link_rate=1e9, chunk=1, rooms=99)
     # Until the first chunk has come there is room for one alone: that costs a round trip, once.
