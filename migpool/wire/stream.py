@@ -215,6 +215,8 @@ class StreamReader(PushReader[StreamEvent]):
             by a later QEMU. Also take a channel on which a postcopy goes on after a break: it begins with commands, and
             says neither which section is RAM's nor how large its blocks are.
         page_size: bytes of a page where the configuration does not say it; by default told from the pages themselves.
+        multifd: whether there are multifd channels: a flush is then also told of where a source does not say it, but
+            ends a section of RAM.
 
     Attributes:
         section: the head of the section that is being read, or was read last.
@@ -229,6 +231,7 @@ class StreamReader(PushReader[StreamEvent]):
         older: bool = False,
         stored: bool = False,
         page_size: int | None = None,
+        multifd: bool = False,
     ) -> None:
         unread = Unread()
         super().__init__(unread, self._stream(unread))
@@ -241,6 +244,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._resumed = False
         self._counts = False
         self._page_size = page_size
+        self._multifd = multifd
         self._footers = Footers(None if older else True)
         self._ram = RamReader(page_size or DEFAULT_PAGE_SIZE, False, batch, self._footers, sure=page_size is not None)
         self.section: SectionHead | None = None
@@ -362,7 +366,9 @@ class StreamReader(PushReader[StreamEvent]):
         gpa = IGNORE_SHARED in (config.capabilities or ())
         page_size = self._page_size if self._page_size and config.page_bits is None else config.page_size
         sure = config.page_bits is not None or self._page_size is not None
-        self._ram = RamReader(page_size, gpa, self._batch, self._footers, mapped=mapped, sure=sure)
+        self._ram = RamReader(
+            page_size, gpa, self._batch, self._footers, mapped=mapped, sure=sure, multifd=self._multifd
+        )
         self._ram.counts = self._counts
         return config
 

@@ -23,7 +23,7 @@ from migpool.errors import UsageError
 from migpool.migration.states import State
 from migpool.streams.record import recorder as recorder_module
 from migpool.streams.record.explain import explain
-from migpool.streams.record.index import Ended, Role, Times, load
+from migpool.streams.record.index import Connection, Ended, Role, Times, load
 from migpool.streams.record.passage import Passage
 from migpool.streams.record.playable import playable
 from migpool.streams.record.recorder import Recorder, RecorderLimits
@@ -92,6 +92,38 @@ def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: s
         assert all(early[0] <= late[0] and early[1] < late[1] for early, late in pairwise(pairs))
         assert one.end is not None
         assert one.begin <= pairs[0][0] <= pairs[-1][0] <= one.end
+
+
+def test_who_came_before_all_others_had_ended_is_passed_on_though_looked_at_later(tmp_path: Path) -> None:
+    near, late = Address(path=str(tmp_path / "near")), initial_packet(0, UUID) + contents(1000)
+    sources: list[socket.socket] = []
+    received: list[Background[bytes]] = []
+    with listener("unix", tmp_path) as (door, to):
+
+        def read_next() -> bytes:
+            with accept(door) as destination:
+                return read_all(destination)
+
+        def end_and_come(one: Connection) -> None:
+            """Called by the recorder, which looks at nothing meanwhile."""
+            if one.role is Role.MAIN:
+                sources[0].close()
+                assert read_next() == header()
+                while {"source-0", "destination-0"}.intersection(thread.name for thread in threading.enumerate()):
+                    time.sleep(0.001)
+                received.append(Background(read_next))
+                dial(near, late).close()
+
+        recorder = Recorder(
+            near,
+            to,
+            tmp_path / "recording",
+            listening=lambda _: sources.append(dial(near, header())),
+            opened=end_and_come,
+        )
+        index = recorder.run()
+        assert received[0].result() == late
+    assert (index.complete, [one.role for one in index.connections]) == (True, [Role.MAIN, Role.MULTIFD])
 
 
 @pytest.mark.parametrize(("family", "channels"), [("unix", 2), ("tcp", 4)])
