@@ -35,9 +35,10 @@ BIN    := $(VENV)/bin
 # Two more than there are processors: many tests wait for something.
 TESTERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY  := $(VENV)/.ready
-# No more than three: what fails at random in many places is broken. Where nothing is tried again no worker asks, at each
-# test, how often it has failed.
-TESTS   = $(BIN)/pytest $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks)
+# No more than three: what fails at random in many places is broken. With 0 the plug-in is not even there: each worker would
+# ask, at each test, how often it has failed, which takes longer than most of them.
+ONCE_MORE = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks,-p no:rerunfailures)
+TESTS   = $(BIN)/pytest $(ONCE_MORE)
 
 # What runs on every Python.
 SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/workers tests/wire tests/migration \
@@ -164,17 +165,17 @@ cpython:
 
 kernel: $(READY)
 	tests/kernel/setup
-	$(BIN)/pytest -q tests/vfio/test_vfio_kernel_abi.py
-	$(BIN)/python -m tests.kernel
+	$(TESTS) -q tests/vfio/test_vfio_kernel_abi.py
+	$(BIN)/python -m tests.kernel kernel $(ONCE_MORE)
 
 nested: $(READY)
 	tests/qemu/setup
 	tests/kernel/setup
-	$(BIN)/python -m tests.kernel nested $(NESTED)
+	$(BIN)/python -m tests.kernel nested $(ONCE_MORE) $(NESTED)
 
 iommufd: $(READY)
 	tests/kernel/setup-iommufd
-	MIGPOOL_KERNEL=iommufd $(BIN)/python -m tests.kernel
+	MIGPOOL_KERNEL=iommufd $(BIN)/python -m tests.kernel kernel $(ONCE_MORE)
 
 model: $(READY)
 	command -v spin >/dev/null && command -v gcc >/dev/null || \

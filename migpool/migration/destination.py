@@ -149,7 +149,7 @@ class Destination(Endpoint):
     def _meet(self, connections: Connections) -> socket.socket:
         main = self._main = connections.main_channel
         self._uuid = connections.uuid
-        self._reader = StreamReader(self._schema)
+        self._reader = StreamReader(self._schema, multifd=bool(self.settings.channels))
         self._reader.feed(connections.said)  # it was read when the connection said what it is
         self._items = self._read_items()
         self._return_path = ReturnPathWriter(partial(send_all, main, what="return path"))
@@ -177,7 +177,8 @@ class Destination(Endpoint):
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
         pool = BufferPool(chunk, self._rooms if in_need and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
-        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
+        named = f" ({HASTE:.0%} of limits.peer: raise that for a source, or a host, that is only slow)"
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look, named)
         memory = self._memory = self._make_memory()
         self._load_handlers = LoadHandlers(
             self._multifd_slots,

@@ -289,7 +289,7 @@ class Source(Endpoint):
         limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(turns, limits)
         self._redone = precopy.redone
-        wait_for_answer = self._next_answer()
+        wait_for_answer = self._next_answer(precopy)
         measured = precopy.run()
         if precopy.with_initial:
             wait_for_answer(f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination")
@@ -299,12 +299,21 @@ class Source(Endpoint):
             self._check_rounds(self._memory, measured, limits)
         self._pool.give_back(chunk)
 
-    def _next_answer(self) -> Callable[[str], None]:
+    def _next_answer(self, precopy: Precopy) -> Callable[[str], None]:
         """What waits for the destination to be ready once more; it may be so before the wait begins."""
         return_path, before = self._return_path, self._return_path.acknowledged
-        each = not self.settings.credits and Configuration(self.machine.name).counts_acknowledgements
-        wanted = before + (len(self.machine.iterable) if each else 1)
-        return partial(return_path.wait, answered=lambda: return_path.acknowledged >= wanted)
+        counts = Configuration(self.machine.name).counts_acknowledgements
+        # A QEMU, which has a type's version and memory, refuses this of a device that it does not pre-copy.
+        precopy.all_say = self.settings.credits or counts is None or self._memory is None
+
+        def wait(answer: str) -> None:
+            if self._memory is not None and not precopy.all_say:
+                self._memory.iterate()
+            each = counts and not self.settings.credits
+            wanted = before + (sum(slot.number in precopy.told for slot in self.machine.iterable) if each else 1)
+            return_path.wait(answer, lambda: return_path.acknowledged >= wanted)
+
+        return wait
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""

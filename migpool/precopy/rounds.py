@@ -12,7 +12,7 @@ Guarantees:
 2. A device that has something left but gives nothing costs a pause a round, and no more rounds than the limit. The
    machine switches over without it when nothing has moved for ``PrecopyLimits.headway``.
 3. Once a device has shown initial data, ``Turns.initial_sent`` is called once for each device, when that device has
-   none left.
+   none left; with ``Precopy.all_say`` off, not for one that has never had anything to save while the machine runs.
 """
 
 from __future__ import annotations
@@ -190,6 +190,8 @@ class Precopy:
 
     Attributes:
         redone: for each slot's number, how many bytes its device had to save anew so far, since they had changed.
+        told: the numbers of the slots for which ``Turns.initial_sent`` has been called.
+        all_say: whether that is called for every device, or not for those that give nothing while the machine runs.
     """
 
     def __init__(
@@ -206,7 +208,9 @@ class Precopy:
         self._rounds = self._bytes = self._nanoseconds = self._settled = 0
         self._least_initial: int | None = None
         self._least_since = self._moved_at = 0
-        self._told: set[int] = set()
+        self.told: set[int] = set()
+        self.all_say = True
+        self._givers: set[int] = set()
         self._with_initial: dict[int, str] = {}
         self.redone: dict[int, int] = dict.fromkeys((slot.number for slot in slots), 0)
 
@@ -268,10 +272,11 @@ class Precopy:
         """Ask every device what it has left, and say so where the initial data is through."""
         pending = [(slot, of(slot, "pending", partial(self._turns.pending, slot))) for slot in self._slots]
         self._with_initial.update((slot.number, slot.name) for slot, left in pending if left.initial)
+        self._givers.update(slot.number for slot, left in pending if self.all_say or left.precopy or left.initial)
         if self._with_initial:
             for slot, left in pending:
-                if not left.initial and slot.number not in self._told:
-                    self._told.add(slot.number)
+                if not left.initial and slot.number in self._givers - self.told:
+                    self.told.add(slot.number)
                     self._turns.initial_sent(slot)
         together = Pending(
             precopy=sum(left.precopy for _, left in pending),

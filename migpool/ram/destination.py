@@ -36,7 +36,7 @@ from migpool.transport.sockets import read_exactly, read_into
 from migpool.units import count_of
 from migpool.wire.multifd import SYNC, packet_flags, ram_header_size
 from migpool.wire.ram import RamBlocks, RamPages
-from migpool.wire.rampacket import RamPacketParser, packet_number, runs_of
+from migpool.wire.rampacket import RamPacketParser, Runs, packet_number, runs_of
 
 Idle: TypeAlias = Callable[[], None]
 
@@ -175,13 +175,24 @@ class RamDestination:
         if read_exactly(channel, memoryview(header)[had:], whole - had, idle) < whole - had:
             raise ProtocolError(offset, "multifd packet", "a whole header, found the end of the channel")
         found = self._parser.parse(header, offset)
-        if found is None:
-            if packet_flags(header, offset) & SYNC:
-                begin = monotonic_ns()
-                self._wait_for_others(idle)
-                record(pack_span(Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
-            return whole, 0
-        block, normal, zero = found
+        size = 0 if found is None else self._load(channel, header, *found, idle, record)
+        if packet_flags(header, offset) & SYNC:
+            begin = monotonic_ns()
+            self._wait_for_others(idle)
+            record(pack_span(Wait.SYNC, self._slot.number, -1, begin, monotonic_ns()))
+        return whole + size, size
+
+    def _load(
+        self,
+        channel: socket.socket,
+        header: bytearray,
+        block: _Block,
+        normal: Runs,
+        zero: NDArray[np.intp],
+        idle: Idle,
+        record: Recorder,
+    ) -> int:
+        """Receive the pages of one packet; returns how many bytes they had."""
         size = 0
         begin = monotonic_ns()
         if normal:
@@ -193,7 +204,7 @@ class RamDestination:
         if len(zero):
             block.clear(zero)
         record(pack_span(Wait.RECEIVE, self._slot.number, packet_number(header), begin, monotonic_ns()))
-        return whole + size, size
+        return size
 
     def _wait_for_others(self, idle: Idle) -> None:
         with self._synced:

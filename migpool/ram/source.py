@@ -8,7 +8,8 @@
       END ram: FLUSH                   machine stopped    pages ..., SYNC
 
 A FLUSH on the main channel says that every channel carries a SYNC. The destination lets no page of a later round
-overtake one of an earlier round: it reads nothing behind a SYNC before all channels have theirs.
+overtake one of an earlier round: it reads nothing behind a SYNC before all channels have theirs. Of machine types up to
+8.0 a QEMU takes the end of each section for a FLUSH, and so none is said.
 
 Without multifd channels the pages stand in PART sections of the main channel, one a packet, and no FLUSH is needed: a
 page that is sent again stands there again, later.
@@ -36,6 +37,7 @@ from migpool.ram.auto_converge import AutoConverge
 from migpool.ram.dirty_pages import PACKETS_AT_ONCE, Pages
 from migpool.transport.channel_group import ChannelGroup
 from migpool.transport.main_channel import MainChannel
+from migpool.wire.configuration import Configuration
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, pages, ram_section_end
 from migpool.wire.rampacket import PagePacket, RamPacketWriter
 from migpool.wire.sections import Kind, head_bytes
@@ -126,6 +128,8 @@ class RamSource:
         self._effort = PageEffort()
         self._writers = threading.local()
         self._names = [block.name for block in slot.device.blocks]
+        said = group and not Configuration(machine.name).flushes_each_section
+        self._flush = multifd_flush() if said else b""
         self._pages = Pages(slot.device)
         handlers = interpreter.handlers
         handlers.on(TakePages, self._take)
@@ -179,6 +183,10 @@ class RamSource:
         self._interpreter.once(LookForDirty(self._slot))
         return Saved(left, *self._effort.since())
 
+    def iterate(self) -> None:
+        """Begin an iteration without a page: a destination sees by it that the one before is over."""
+        self._section(Kind.PART)
+
     def last_jobs(self) -> list[Job]:
         """The machine stands still: the jobs that send what is left."""
         self._interpreter.once(LookForDirty(self._slot))
@@ -218,7 +226,7 @@ class RamSource:
 
     def _section(self, kind: Kind, payload: Buffer = b"") -> None:
         self._group.sync(self._slot.name, self._device.page_size)
-        self._write(kind, [payload, multifd_flush() if self._group else b""])
+        self._write(kind, [payload, self._flush])
 
     def _write(self, kind: Kind, payload: Sequence[Buffer]) -> None:
         self._main.write([head_bytes(self._slot.head(kind)), *payload, ram_section_end(self._slot.section_id)])

@@ -151,7 +151,8 @@ class RamPacketParser(Generic[B]):
 
         Returns:
             What stands for the block, the pages in the payload as runs of consecutive numbers (first, one past the
-            last), and the numbers of pages of zeros; ``None`` for a SYNC, or a packet without pages.
+            last), and the numbers of pages of zeros; ``None`` for a packet without pages, as a SYNC is, though that of
+            an older QEMU may have some.
 
         Raises:
             ProtocolError: the header is not right, its block is unknown, or a page lies outside of it.
@@ -160,7 +161,6 @@ class RamPacketParser(Generic[B]):
         count = normal + zero
         if magic != MAGIC or version != VERSION or flags or count > self._room or padding != _NOTHING:
             self._refuse(buffer, offset)
-            return None
         if not count:
             return None
         found = self._blocks.get(name)
@@ -191,9 +191,6 @@ class RamPacketParser(Generic[B]):
 
     def _refuse(self, buffer: Buffer, offset: int) -> None:
         header = parse_ram_header(buffer, self._page_size, offset)
-        if header.sync and (header.normal or header.zero):
-            found = f"{len(header.normal)} pages, {len(header.zero)} of zeros"
-            raise ProtocolError(offset + 16, "SYNC packet", f"no pages, found {found}")
         if header.flags & ~SYNC:
             raise ProtocolError(offset + 8, "RAM packet", f"no compression, found {header.compression.name.lower()}")
 

@@ -43,6 +43,9 @@ from migpool.wire.ramforms import PACKED, read_map, read_packed
 from migpool.wire.sections import Footers, SectionHead, ascii_text
 from migpool.wire.unread import Need, Steps, Unread, take
 
+UNSTATED: Final = 1 << 63
+"""The used length of a block of which only the name is known."""
+
 _U64 = struct.Struct(">Q")
 _WORD: Final = 8
 _BLOCK_LIMIT: Final = 4096
@@ -72,6 +75,8 @@ class RamReader:
         mapped: whether pages stand at fixed places of the file (the capability mapped-ram).
         sure: whether ``page_size`` was stated; else it is only what most machines have, and told from the first page
             that is there with its contents.
+        multifd: whether there are multifd channels. If the START section has no flush then, as of machine types up to
+            8.0, the end of each section is one, and told as such: before its footer, which may wait at the source.
 
     Attributes:
         host_pages: the sizes of the pages of the source's memory, as POSTCOPY_ADVISE gives them: one bit each.
@@ -79,11 +84,21 @@ class RamReader:
     """
 
     __slots__ = ("_batch", "_between", "_block", "_end", "_footers", "_gpa", "_lengths", "_mapped", "_mask",
-                 "_multiples", "_page_size", "_passed", "_run", "_sure", "counts", "host_pages")  # fmt: skip
+                 "_multifd", "_multiples", "_page_size", "_passed", "_run", "_sure",
+                 "counts", "host_pages")  # fmt: skip
 
     def __init__(
-        self, page_size: int, gpa: bool, batch: int, footers: Footers, *, mapped: bool = False, sure: bool = True
+        self,
+        page_size: int,
+        gpa: bool,
+        batch: int,
+        footers: Footers,
+        *,
+        mapped: bool = False,
+        sure: bool = True,
+        multifd: bool = False,
     ) -> None:
+        self._multifd = multifd
         self._footers = footers
         self._mapped = mapped
         self.host_pages = 0
@@ -107,6 +122,10 @@ class RamReader:
             raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
         yield RamSection(head)
         yield from self._words(unread, f"word of {head}", head)
+
+    def name_block(self, name: str) -> None:
+        """Know a block whose size is not stated: the list of all stands on a channel that broke."""
+        self._lengths[name] = UNSTATED
 
     def beside(self, unread: Unread, blocks: Sequence[RamBlock]) -> Generator[Need | RamEvent, None, None]:
         """Read the pages on a channel of their own (postcopy's preempt channel): words without sections, to its end.
@@ -143,11 +162,14 @@ class RamReader:
                 yield (yield from self._block_list(unread, word - flags))
             elif word == MULTIFD_FLUSH:
                 unread.skip(_WORD)
+                self._multifd = False  # this source says it
                 yield MultifdFlush(offset)
             elif word == EOS:
                 unread.skip(_WORD)
                 if head is None:
                     continue
+                if self._multifd:
+                    yield MultifdFlush(offset)
                 yield from self._footers.check(unread, head)
                 yield RamSectionEnd(head, offset)
                 return

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from tests.kernel.cpio import Archive
+from tests.kernel.initramfs import PACKAGES
 from tests.kernel.machine import verdict, watch
 
 GOOD = b"===== 54 passed in 35.31s =====\nguest: the tests ended with status 0 after 51.8 s\n"
@@ -19,6 +22,43 @@ QUIET = b"[    0.1] Linux\n"
 
 def test_all_passed() -> None:
     assert verdict(GOOD, QUIET, late=0) == ""
+
+
+FAILS_ONCE = """
+import pathlib
+
+def test_it():
+    seen = pathlib.Path(__file__).with_suffix(".seen")
+    first, _ = not seen.exists(), seen.touch()
+    assert not first, "the first try"
+"""
+
+
+@pytest.mark.parametrize(("reruns", "status"), [("0", 1), ("1", 0)])
+def test_a_test_that_failed_runs_once_more_as_elsewhere(tmp_path: Path, reruns: str, status: int) -> None:
+    """With what the targets give the guest, and with no plug-in of pytest's but the guest's."""
+    targets = ("kernel", "nested", "iommufd")
+    asked = ["make", "--dry-run", *targets, f"RERUNS={reruns}"]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    given = [line.partition(" -m tests.kernel ")[2].split() for line in said.splitlines()]
+    options, *others = [words[1:] for words in given if words]
+    assert others == [options] * (len(targets) - 1)
+    found = (distribution(package).entry_points.select(group="pytest11") for package in PACKAGES)
+    plugins = [word for several in found for plugin in several for word in ("-p", plugin.value)]
+    (tmp_path / "test_once.py").write_text(FAILS_ONCE)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", "/dev/null", *plugins, *options, "test_once.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    assert b"the first try" in ran.stdout
+    assert (b", 1 rerun in " in ran.stdout) is (reruns == "1")
+    ended = b"guest: the tests ended with status %d after 51.8 s\n" % ran.returncode
+    assert bool(verdict(ran.stdout + ended, QUIET, late=0)) is bool(status)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from migpool.wire.commands import switchover_start
 from migpool.wire.records import initial_data_sent
 from migpool.wire.returnpath import Message, SwitchoverAck
 from migpool.wire.unread import Buffer
+from tests.support.paper import Paper
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents, migrate
 
 SETTINGS = Settings(channels=2, chunk=16 * KIB, budget=256 * KIB, peer_limit=5)
@@ -132,6 +133,26 @@ def test_it_is_said_once_a_device_and_answered_once(
     before_the_stop = written[: written.index(switchover_start())]
     assert sum(item[5:13] == initial_data_sent() for item in before_the_stop) == 3
     assert answered.count(SwitchoverAck()) == 1 + credited, "once for the set-up, which only our own kind says"
+
+
+@pytest.mark.parametrize("credited", [True, False], ids=["credits", "QEMU's return path"])
+@pytest.mark.parametrize("name", ["pc-q35-10.0", "pc-q35-11.1", "microvm"])
+def test_of_a_device_that_gives_nothing_it_is_not_said_to_a_qemu(
+    tmp_path: Path, written: list[bytes], answered: list[Message], name: str, credited: bool
+) -> None:
+    """Which has no place for it: it takes it from a device that is pre-copied alone. Others have always heard it."""
+    source, destination = machines(50 * KIB, 0, 20 * KIB, 0)
+    source[3].precopy = contents(8 * KIB, 9)
+    pair = Pair(
+        [Paper(8), *source], [Paper(8), *destination], settings=replace(SETTINGS, credits=credited), names=(name, name)
+    )
+    sent, got = pair.run(tmp_path)
+    assert (sent.error, got.error) == ("", "")
+    said = [int.from_bytes(item[1:5], "big") for item in written if item[5:13] == initial_data_sent()]
+    saying = [2, 3, 4, 5] if credited or name == "microvm" else [2, 4, 5]
+    assert sorted(said) == saying
+    each = name == "pc-q35-11.1" and not credited
+    assert answered.count(SwitchoverAck()) == (len(saying) if each else 1 + credited)
 
 
 def test_what_moved_before_the_stop_is_reported_beside_the_whole(tmp_path: Path) -> None:

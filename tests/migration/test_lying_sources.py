@@ -116,7 +116,7 @@ def told(said: list[Said], lies: Sequence[tuple[Kind, int, int]]) -> list[Said]:
             case "sync":
                 said.insert(at, Said(1 + second % CHANNELS, sync_header(90 + second), "sync"))
             case "flush":
-                said.insert(at, Said(0, Stream.flush(last=bool(second % 2)), "flush"))
+                said.insert(at, Said(0, Stream({}, {}, Paper(1)).flush(last=bool(second % 2)), "flush"))
     return openings + said
 
 

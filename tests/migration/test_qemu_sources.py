@@ -12,10 +12,13 @@ from migpool.device import ConfigChannel, Device
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.scenario.model_names import all_models
+from migpool.wire.commands import switchover_start
+from migpool.wire.ramheader import sync_header
 from migpool.wire.returnpath import Shut, SwitchoverAck
+from migpool.wire.sections import footer
 from tests.support import LONG
 from tests.support.paper import PAGE, Paper
-from tests.support.qemu_source import LIMIT, QemuSource, Stream
+from tests.support.qemu_source import LIMIT, RAM, QemuSource, Stream, pages_of
 from tests.support.receiving import Exact, receiving
 from tests.support.rig import KIB, contents
 
@@ -72,6 +75,36 @@ def test_chunks_stand_before_between_and_behind_the_syncs(tmp_path: Path, model:
         ended = report()
         assert (ended.outcome, ended.error) == (State.COMPLETED, ""), f"seed {seed}"
         check(stream, devices, paper)
+
+
+# ---------------------------------------------------------------------- machine types up to 8.0
+
+
+@pytest.mark.parametrize("riding", [False, True], ids=["SYNCs alone", "SYNCs with pages"])
+@pytest.mark.parametrize("model", [*all_models(), "pool:1"])
+def test_without_flushes_the_end_of_each_section_is_one(tmp_path: Path, model: str, riding: bool) -> None:
+    """No page is behind, and the footer is not waited for: a QEMU keeps it, and sends more pages than sockets hold."""
+    stream = stream_of(2, machine="pc-q35-8.0")
+    devices, paper, machine = machine_of(stream)
+    before = Paper(PAGES)
+    footed = stream.flush(last=False)
+    with (
+        receiving(tmp_path, machine, SETTINGS, model, stream.machine) as (address, report),
+        QemuSource(address, CHANNELS) as source,
+    ):
+        source.greet(stream.begin() + footed[: -len(footer(RAM))])
+        for number, channel in enumerate(source.channels, 10):
+            channel.sendall(pages_of(before, number, [number], sync=riding) + (b"" if riding else sync_header(number)))
+        for number, channel in enumerate(source.channels, 20):
+            channel.sendall(pages_of(before, number, range(PAGES)) * 5)
+        source.main.sendall(footed[-len(footer(RAM)) :] + switchover_start() + stream.flush(last=True, count=2))
+        source.main.sendall(stream.rest())
+        for channel, said in zip(source.channels, stream.switchover(1, CHANNELS), strict=True):
+            channel.sendall(said)
+        assert [one.error for one in source.heard() if isinstance(one, Shut)] == [0]
+    ended = report()
+    assert (ended.outcome, ended.error) == (State.COMPLETED, "")
+    check(stream, devices, paper)
 
 
 # ---------------------------------------------------------------------- the capability switchover-ack

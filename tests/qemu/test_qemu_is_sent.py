@@ -10,7 +10,7 @@ import pytest
 
 from migpool.wire.vmdesc import find
 from tests.qemu.qemu_guest import UUID, Guest, set_up
-from tests.qemu.qemuprocess import QemuProcess
+from tests.qemu.qemuprocess import QemuProcess, qemu_here
 from tests.qemu.tool import Ended, Tool, migpool
 
 
@@ -160,7 +160,13 @@ credits = false
     return path
 
 
+PROGRAM = qemu_here()
+MACHINES = [PROGRAM.machine(), PROGRAM.machine(version=(8, 0))] if PROGRAM is not None else ["none"]
+"""The newest type, and one of which the end of each section of RAM is multifd's flush, and none is said."""
+
+
 @pytest.mark.parametrize("model", ["pool", "per-device"])
+@pytest.mark.parametrize("machine", MACHINES)
 def test_a_captured_machine_goes_on_in_qemu(guest: Guest, captured: Path, tmp_path: Path, model: str) -> None:
     with guest.destination() as qemu:
         set_up(qemu, channels=2)
@@ -171,6 +177,7 @@ def test_a_captured_machine_goes_on_in_qemu(guest: Guest, captured: Path, tmp_pa
         assert qemu.wait_for_ticks(2)[:2] == [3, 4]
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 def test_qemu_migrates_into_a_captured_machine(guest: Guest, captured: Path, tmp_path: Path) -> None:
     with guest.source() as source, Tool("receive", str(captured), "--listen", f"unix:{tmp_path}/s") as tool:
         source.wait_for_ticks(1)

@@ -21,7 +21,10 @@ from migpool.schedulers.inline import InlineScheduler
 from migpool.schedulers.per_device import PerDeviceScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
+from migpool.transport.address import Address
+from migpool.wire.ram import multifd_flush
 from tests.support.paper import PAGE, Paper, Writer
+from tests.support.recording_rig import Between
 from tests.support.rig import KIB, Pair, Scripted, contents
 
 MODELS: list[tuple[type[Scheduler], type[Scheduler]]] = [
@@ -79,6 +82,23 @@ def test_pages_that_became_zeros_are_zeros_there_too(tmp_path: Path) -> None:
     sent, _ = Pair([paper], [copy]).run(tmp_path)
     assert sent.error == ""
     assert copy.contents() == paper.contents()
+
+
+@pytest.mark.parametrize(("name", "said"), [("pc-q35-8.0", False), ("pc-q35-8.1", True), ("machine", True)])
+def test_a_flush_is_said_where_a_qemu_of_this_type_waits_for_one(tmp_path: Path, name: str, said: bool) -> None:
+    paper, copy = scribbled(600), Paper(600)
+    recorders: list[Between] = []
+
+    def recorded(to: Address) -> Address:
+        recorders.append(Between(Address(path=str(tmp_path / "near")), to, tmp_path / "recording"))
+        return recorders[0].address
+
+    sent, received = Pair([paper], [copy], names=(name, name), through=recorded).run(tmp_path)
+    assert (sent.error, received.error) == ("", "")
+    assert copy.contents() == paper.contents()
+    index = recorders[0].index()
+    assert index.main is not None
+    assert (multifd_flush() in (tmp_path / "recording" / index.main.source.file).read_bytes()) is said
 
 
 def write_late(paper: Paper, _: Round) -> None:

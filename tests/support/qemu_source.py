@@ -5,10 +5,14 @@ What it says on each connection is said at once. A thread listens to what it is 
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import random
 import socket
+import termios
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,7 +22,7 @@ from migpool.transport.address import Address
 from migpool.wire.commands import open_return_path, ping, switchover_start
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.devicestate import DeviceStateHeader
-from migpool.wire.multifd import initial_packet
+from migpool.wire.multifd import SYNC, initial_packet
 from migpool.wire.ram import RamBlock, block_list, multifd_flush, ram_section_end
 from migpool.wire.ramheader import RamPacketHeader, ram_header, sync_header
 from migpool.wire.records import config_record, data_record, end_payload, frame_config, initial_data_sent, setup_payload
@@ -33,6 +37,16 @@ FIRST = 10
 """The section of the first device."""
 
 
+def wait_until_read(sock: socket.socket) -> None:
+    """Return when the peer has read all that was sent, or has gone."""
+    unread = array.array("i", [1])
+    deadline = time.monotonic() + LIMIT
+    while unread[0]:
+        assert time.monotonic() < deadline, f"{unread[0]} bytes are not read"
+        time.sleep(0.001)
+        fcntl.ioctl(sock, termios.TIOCOUTQ, unread)
+
+
 def joined(buffers: Sequence[object]) -> bytes:
     return b"".join(map(bytes, buffers))  # type: ignore[arg-type]
 
@@ -45,12 +59,12 @@ def packet(name: str, index: int, data: bytes, *, config: bool = False) -> bytes
     return bytes(head.buffer) + data
 
 
-def pages_of(paper: Paper, number: int, pages: Sequence[int]) -> bytes:
-    """A packet of RAM pages."""
+def pages_of(paper: Paper, number: int, pages: Sequence[int], *, sync: bool = False) -> bytes:
+    """A packet of RAM pages; a SYNC rides on it where QEMU 7.2 was the source."""
     (block,) = paper.blocks
     where = tuple(PAGE * page for page in pages)
     data = b"".join(bytes(block.memory[at : at + PAGE]) for at in where)
-    return ram_header(RamPacketHeader(0, number, block.name, where, (), len(data))) + data
+    return ram_header(RamPacketHeader(SYNC if sync else 0, number, block.name, where, (), len(data))) + data
 
 
 @dataclass
@@ -62,6 +76,7 @@ class Stream:
         configs: of each, too.
         paper: the memory.
         plain: the configs of what else there is, by name.
+        machine: its type. Those up to 8.0 say no FLUSH: the end of each section of RAM is one.
     """
 
     states: Mapping[str, Sequence[bytes]]
@@ -78,7 +93,7 @@ class Stream:
         """The return path, and the START sections."""
         (block,) = self.paper.blocks
         blocks = block_list([RamBlock(block.name, len(block.memory))])
-        ram = head_bytes(SectionHead(Kind.START, RAM, "ram", 0, 4)) + blocks + multifd_flush() + ram_section_end(RAM)
+        ram = head_bytes(SectionHead(Kind.START, RAM, "ram", 0, 4)) + blocks + self._flush + ram_section_end(RAM)
         devices = [section(self._head(Kind.START, number), setup_payload()) for number in range(len(self.states))]
         return [open_return_path() + ping(1), ram, *map(joined, devices)]
 
@@ -89,11 +104,16 @@ class Stream:
     def _head(self, kind: Kind, number: int) -> SectionHead:
         return SectionHead(kind, FIRST + number, list(self.states)[number], 0, 1)
 
-    @staticmethod
-    def flush(*, last: bool, count: int = 1) -> bytes:
-        """A section of RAM that has but FLUSHes."""
+    @property
+    def _flush(self) -> bytes:
+        return b"" if Configuration(self.machine).flushes_each_section else multifd_flush()
+
+    def flush(self, *, last: bool, count: int = 1) -> bytes:
+        """A section of RAM that has but FLUSHes; where it is a FLUSH itself, as many of them."""
         kind = Kind.END if last else Kind.PART
-        return head_bytes(SectionHead(kind, RAM, "ram", 0, 4)) + multifd_flush() * count + ram_section_end(RAM)
+        kinds = [kind] if self._flush else [*[Kind.PART] * (count - 1), kind]
+        end = self._flush * count + ram_section_end(RAM)
+        return b"".join(head_bytes(SectionHead(kind, RAM, "ram", 0, 4)) + end for kind in kinds)
 
     def gives(self, number: int, data: bytes) -> bytes:
         """What a device gives while the machine runs."""

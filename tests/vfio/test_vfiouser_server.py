@@ -14,6 +14,7 @@ import pytest
 from migpool.device import DeviceError, OptionValue
 from migpool_plugins.vfio.migration import Flags, MigrationState, path
 from migpool_plugins.vfio.vfiouser import port, session
+from tests.support.qemu_source import wait_until_read
 from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfiouser_rig import (
     DMA_MAP,
@@ -383,6 +384,16 @@ def test_one_client_more_than_are_served_at_once_is_sent_away(engines: int, benc
         bench.client(where).ask(VERSION, b"")
     assert [client.state for client in clients] == ["RUNNING"] * most
     assert bench.told == [f"0000:01:00.0/vfio: a client was sent away: {most} are connected"]
+
+
+def test_a_client_that_has_gone_takes_no_place_though_the_device_still_does_what_it_asked_for(bench: Bench) -> None:
+    (where,) = bench.serve(stop_time=1.0)
+    clients = [bench.client(where) for _ in range(port.MOST_CLIENTS)]
+    clients[-1].send(FEATURE, struct.pack("=IIII", 16, SET | 2, STATES.index("STOP"), 0))
+    wait_until_read(clients[-1].socket)
+    clients[-1].close()
+    assert bench.client(where).capabilities
+    assert bench.told == []
 
 
 def test_a_part_may_be_as_long_as_any_data(bench: Bench) -> None:

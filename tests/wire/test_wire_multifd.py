@@ -323,8 +323,9 @@ def test_an_older_source_has_pages_in_a_sync_and_stale_fields_in_a_packet_withou
     packets = read(initial_packet(0) + riding + stale + last)[1:]
     seen = [(len(packet.payload), packet.header.sync) for packet in packets if isinstance(packet, RamPacket)]
     assert seen == [(4096, True), (0, False), (0, True)]
-    with pytest.raises(ProtocolError, match="SYNC packet at byte 16: no pages, found 1 pages, 0 of zeros"):
-        RamPacketParser({"a": (8192, None)}).parse(riding)  # migpool's own sources have none
+    found = RamPacketParser({"a": (8192, None)}).parse(riding)
+    assert found is not None
+    assert found[1] == [(1, 2)]
 
 
 def test_a_channel_begins_with_its_initial_packet() -> None:

@@ -68,14 +68,17 @@ class Front:
 
     Take all events before feeding again; when there are none, look whether ``rest`` has become something.
 
+    Arguments:
+        multifd: whether there are multifd channels beside it.
+
     Attributes:
         rest: None while the front lasts; then what of the input so far lies behind it. Later input belongs to it too.
     """
 
     __slots__ = ("_boundary", "_ram_ended", "_ram_known", "_reader", "rest")
 
-    def __init__(self) -> None:
-        self._reader = StreamReader(_NoDevices(), batch=_BATCH)
+    def __init__(self, *, multifd: bool = False) -> None:
+        self._reader = StreamReader(_NoDevices(), batch=_BATCH, multifd=multifd)
         self._boundary = -1  # where an item ended; what follows may have begun to be read since
         self._ram_ended = False
         self._ram_known = False
@@ -85,11 +88,6 @@ class Front:
     def offset(self) -> int:
         """How many bytes have been understood."""
         return self._reader.offset
-
-    @property
-    def at_footer(self) -> bool:
-        """Whether nothing but the footer of a section is missing, once there is no event left."""
-        return self.rest is None and self._reader.waits_for.startswith("footer of ")
 
     def feed(self, data: bytes) -> None:
         """Add input.

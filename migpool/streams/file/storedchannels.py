@@ -52,8 +52,7 @@ class StoredMainChannel:
         page_size: bytes of a page, if the configuration says it.
         machine: its type.
         pages: how many pages came on this channel.
-        stopped: it has come to a flush: MULTIFD_FLUSH or, where RAM's START section has none, the end of each section
-            of RAM.
+        stopped: it has come to a flush.
         closed: the source has closed the connection.
         return_path: whether the source has opened the return path.
         devices: the VFIO devices.
@@ -81,7 +80,7 @@ class StoredMainChannel:
         self.devices = devices
         self._acknowledge = acknowledge
         self._unversioned = unversioned
-        self._front = Front()
+        self._front = Front(multifd=multifd)
         self._end: EndFinder | None = None
         self._head: SectionHead | None = None
         self.ram: SectionHead | None = None
@@ -95,8 +94,6 @@ class StoredMainChannel:
         self.return_path = False
         self.rest_begin = 0
         self.barriers = 0
-        self._flushes = False
-        self._flushed = False  # the section that is being read
 
     @property
     def ram_is_over(self) -> bool:
@@ -125,10 +122,6 @@ class StoredMainChannel:
         self.stopped = False
         while not self.stopped and (event := self._front.next_event()) is not None:
             self._take(event)
-        if self._flushes_each and not self.stopped and self._front.at_footer and not self._flushed:
-            # The footer may wait at the source behind the pages that come after the flush.
-            self._flushed = True
-            self._stop_here()
         if self._front.rest is not None and self._end is None:
             if self._multifd:
                 self._front.check_ram()
@@ -200,8 +193,8 @@ class StoredMainChannel:
                 if not self._multifd:
                     right = "none, as there are no multifd channels, found one: give --channels as the source has"
                     raise ProtocolError(offset, "MULTIFD_FLUSH", right)
-                self._flushes = True
-                self._stop_here()
+                self.stopped = True
+                self.barriers += 1
                 return
             case RamPages(block, addresses=addresses):
                 self.pages += len(addresses)
@@ -212,20 +205,8 @@ class StoredMainChannel:
             case RamSectionEnd(head):
                 if self._multifd and head.kind is Kind.END:
                     self._file.ram_ended(head)
-                if self._flushes_each and not self._flushed:
-                    self._stop_here()
-                self._flushed = False
         if not self._multifd:
             self._file.write(*emit(event))
-
-    @property
-    def _flushes_each(self) -> bool:
-        """Whether the end of each section of RAM is a flush: of a source up to QEMU 8.0, or of such a machine type."""
-        return self._multifd and self.ram is not None and not self._flushes
-
-    def _stop_here(self) -> None:
-        self.stopped = True
-        self.barriers += 1
 
     def _command(self, event: Command) -> None:
         match event.kind:
@@ -285,6 +266,7 @@ class StoredMultifdChannel:
         syncs: how often it has.
         closed: the source has closed the connection.
         pages: how many pages came on this channel.
+        behind: where the first page came behind its last SYNC; ``None`` if none has.
     """
 
     def __init__(self, number: int, sock: socket.socket, file: StreamFile, main: StoredMainChannel) -> None:
@@ -297,6 +279,7 @@ class StoredMultifdChannel:
         self.syncs = 0
         self.closed = False
         self.pages = 0
+        self.behind: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes, and write the pages among them; not while it is stopped at a SYNC.
@@ -320,6 +303,18 @@ class StoredMultifdChannel:
                 self.stopped = packet.header.sync
                 self.syncs += self.stopped
                 self._write(packet)
+                if self.stopped:
+                    self.behind = None
+
+    def check(self) -> None:
+        """See to it that no page came behind the last flush. RAM is over, and may have been so before that was heard.
+
+        Raises:
+            ProtocolError: one did.
+        """
+        if self.behind is not None:
+            item = f"packet on multifd channel {self.number}"
+            raise ProtocolError(self.behind, item, "no page after the last flush, found one")
 
     def end(self) -> None:
         """Note that the source has closed the connection. Whether it may, the next flush shows.
@@ -336,8 +331,10 @@ class StoredMultifdChannel:
         if not header.normal and not header.zero:
             return
         item = f"packet on multifd channel {self.number}"
+        if self.behind is None:
+            self.behind = packet.offset
         if self._main.ram_is_over:
-            raise ProtocolError(packet.offset, item, "no page after the last flush, found one")
+            self.check()
         if header.compression is not Compression.NONE:
             right = (
                 f"pages without compression, found {header.compression.name.lower()}: set multifd-compression to none"

@@ -232,6 +232,7 @@ class _Session:
             if not channel.syncs == self.main.barriers > 0:
                 right = f"a SYNC for each of the main channel's {self.main.barriers} flushes, found {channel.syncs}"
                 raise ProtocolError(0, f"multifd channel {channel.number}", right)
+            channel.check()
         if self._walked:
             self.main.check_devices(self._rest)
         else:

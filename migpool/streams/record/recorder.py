@@ -140,8 +140,14 @@ class Recorder:
         poll.register(doorway, select.POLLIN)
         moved = (0, time.monotonic())
         warned = False
-        while not self._over():
-            ready = [descriptor for descriptor, _ in poll.poll(TICK * 1000)]
+        looks = BACKLOG
+        while True:
+            over = self._over()
+            ready = [descriptor for descriptor, _ in poll.poll(0 if over else TICK * 1000)]
+            # Who came before all others had ended may not have been looked at.
+            if over and not (looks and {listener.fileno(), doorway.fileno()}.intersection(ready)):
+                return
+            looks -= over
             if self._news in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._news)

@@ -138,6 +138,8 @@ class Turn:
 
 
 def _gone(client: socket.socket) -> bool:
+    if client.fileno() < 0:
+        return True
     waiting = select.poll()
     waiting.register(client, select.POLLRDHUP)
     return bool(waiting.poll(0))
@@ -168,16 +170,18 @@ class _Port:
         waiting = select.poll()
         waiting.register(stop, select.POLLIN)
         waiting.register(self._listener, select.POLLIN)
-        living: list[threading.Thread] = []
+        living: dict[threading.Thread, socket.socket] = {}
         while not any(ready == stop for ready, _ in waiting.poll()):
             connection, _ = self._listener.accept()
-            living = [thread for thread in living if thread.is_alive()]
-            if len(living) == self._most:
+            living = {thread: client for thread, client in living.items() if thread.is_alive()}
+            # Who has gone takes nobody's place, though what it began may not have ended.
+            if sum(not _gone(client) for client in living.values()) == self._most:
                 connection.close()
                 self._told(f"a client was sent away: {self._most} are connected")
                 continue
-            living.append(threading.Thread(target=self._attend, args=(connection, stop), name=f"client at {self.path}"))
-            living[-1].start()
+            thread = threading.Thread(target=self._attend, args=(connection, stop), name=f"client at {self.path}")
+            living[thread] = connection
+            thread.start()
         for thread in living:
             thread.join()
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import json
 import random
 import socket
-import termios
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +30,7 @@ from migpool.wire.stream import eof, header, vm_description
 from migpool.wire.unread import Buffer
 from migpool.wire.vmdesc import find
 from tests.support.made_machine import PAGE, machine_stream
+from tests.support.qemu_source import wait_until_read
 from tests.support.storing_thread import LIMIT, Receiver
 from tests.support.wire_bytes import section_full
 
@@ -138,8 +135,8 @@ def stored(
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for packet in [*packets, *syncs[1 if held else 2 :]]:
                     socks[number + 1].sendall(packet)
-                while held and is_waiting_to_be_read(socks[number + 1]):
-                    time.sleep(0.001)
+                if held:
+                    wait_until_read(socks[number + 1])
             if ends:
                 socks[number + 1].shutdown(socket.SHUT_WR)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -149,13 +146,6 @@ def stored(
             while data := socks[0].recv(4096):
                 reader.feed(data)
     return receiver.stored, receiver.error, list(reader.events())
-
-
-def is_waiting_to_be_read(sock: socket.socket) -> bool:
-    """Whether the peer has not yet read all that was sent."""
-    unread = array.array("i", [0])
-    fcntl.ioctl(sock, termios.TIOCOUTQ, unread)
-    return unread[0] > 0
 
 
 def shuffled(devices: Sequence[Device], channels: int, seed: int) -> list[list[bytes]]:

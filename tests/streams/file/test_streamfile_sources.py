@@ -24,6 +24,7 @@ from migpool.wire.returnpath import Message, Pong, ReturnPathReader, Shut, Switc
 from migpool.wire.sections import Kind, SectionHead, footer, head_bytes, section
 from migpool.wire.stream import eof, header, vm_description
 from tests.support.made_machine import DESCRIPTION, PAGE, machine_stream, page
+from tests.support.qemu_source import wait_until_read
 from tests.support.storing_thread import LIMIT, Receiver
 from tests.support.wire_bytes import section_full
 
@@ -99,6 +100,18 @@ def test_a_page_after_the_last_flush_is_refused(tmp_path: Path) -> None:
         packet = ram_header(RamPacketHeader(0, 9, "pc.ram", (PAGE,), (), PAGE)) + page(1)
         source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2) + END)
         source.channels[0].sendall(sync_header(1) + sync_header(2) + packet)
+        assert source.answers() == REFUSED
+    assert "no page after the last flush, found one" in str(receiver.error)
+
+
+def test_a_page_after_the_last_flush_is_refused_also_before_it_is_known_that_it_was_the_last(tmp_path: Path) -> None:
+    """The channel is read to its end before the main channel says that RAM is over."""
+    with migrating(tmp_path, 1) as (source, receiver):
+        packet = ram_header(RamPacketHeader(0, 9, "pc.ram", (PAGE,), (), PAGE)) + page(1)
+        source.main.sendall(BLOCKS + multifd_flush() + ram_section_end(2) + END[: -len(ram_section_end(2))])
+        source.channels[0].sendall(sync_header(1) + sync_header(2) + packet)
+        wait_until_read(source.channels[0])
+        source.main.sendall(END[-len(ram_section_end(2)) :] + eof() + b"".join(vm_description(DESCRIPTION)))
         assert source.answers() == REFUSED
     assert "no page after the last flush, found one" in str(receiver.error)
 

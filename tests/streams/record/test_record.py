@@ -23,7 +23,7 @@ from migpool.errors import UsageError
 from migpool.migration.states import State
 from migpool.streams.record import recorder as recorder_module
 from migpool.streams.record.explain import explain
-from migpool.streams.record.index import Ended, Role, Times, load
+from migpool.streams.record.index import Connection, Ended, Role, Times, load
 from migpool.streams.record.passage import Passage
 from migpool.streams.record.playable import playable
 from migpool.streams.record.recorder import Recorder, RecorderLimits
@@ -31,8 +31,10 @@ from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+from migpool.wire.ram import pages
 from migpool.wire.stream import header
 from tests.support.forking import as_a_user_does
+from tests.support.other_streams import other
 from tests.support.recording_rig import (
     FAMILIES,
     Background,
@@ -90,6 +92,38 @@ def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: s
         assert all(early[0] <= late[0] and early[1] < late[1] for early, late in pairwise(pairs))
         assert one.end is not None
         assert one.begin <= pairs[0][0] <= pairs[-1][0] <= one.end
+
+
+def test_who_came_before_all_others_had_ended_is_passed_on_though_looked_at_later(tmp_path: Path) -> None:
+    near, late = Address(path=str(tmp_path / "near")), initial_packet(0, UUID) + contents(1000)
+    sources: list[socket.socket] = []
+    received: list[Background[bytes]] = []
+    with listener("unix", tmp_path) as (door, to):
+
+        def read_next() -> bytes:
+            with accept(door) as destination:
+                return read_all(destination)
+
+        def end_and_come(one: Connection) -> None:
+            """Called by the recorder, which looks at nothing meanwhile."""
+            if one.role is Role.MAIN:
+                sources[0].close()
+                assert read_next() == header()
+                while {"source-0", "destination-0"}.intersection(thread.name for thread in threading.enumerate()):
+                    time.sleep(0.001)
+                received.append(Background(read_next))
+                dial(near, late).close()
+
+        recorder = Recorder(
+            near,
+            to,
+            tmp_path / "recording",
+            listening=lambda _: sources.append(dial(near, header())),
+            opened=end_and_come,
+        )
+        index = recorder.run()
+        assert received[0].result() == late
+    assert (index.complete, [one.role for one in index.connections]) == (True, [Role.MAIN, Role.MULTIFD])
 
 
 @pytest.mark.parametrize(("family", "channels"), [("unix", 2), ("tcp", 4)])
@@ -339,24 +373,27 @@ def test_tls_passes_and_is_a_whole_recording(tmp_path: Path) -> None:
 
 def test_a_postcopy_that_goes_on_after_a_break_passes_with_its_preempt_channel(tmp_path: Path) -> None:
     """Its main channel begins with a command, as nothing of a migration does before."""
-    resumed = command(Command(CommandKind.RECV_BITMAP, b"\x06pc.ram"))
+    resumed, entry = other("postcopy-resumed"), b"".join(map(bytes, pages("pc.ram", [(0, bytes(4096)), (4096, None)])))
     with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        main = stack.enter_context(dial(between.address, resumed))
+        main = stack.enter_context(dial(between.address, resumed[:60]))
         main_there = stack.enter_context(accept(door))
-        assert read(main_there, len(resumed)) == resumed
+        assert read(main_there, 60) == resumed[:60]
         preempt = stack.enter_context(dial(between.address))
         there = stack.enter_context(accept(door))
+        come = Background(partial(read_all, main_there))
+        main.sendall(resumed[60:])
+        preempt.sendall(entry)
         for one in (main, preempt):
             one.shutdown(socket.SHUT_WR)
-        assert read_all(there) == read_all(main_there) == b""
+        assert (read_all(there), come.result()) == (entry, resumed[60:])
         there.close()
         main_there.close()
         index = between.index()
     assert index.complete, index.reason
     channels = explain(tmp_path / "recording").channels
     assert [one.name for one in channels] == ["main channel, resumed", "preempt channel, resumed"]
-    assert "after a break" in channels[0].trouble
+    assert [(one.pages, one.zero_pages, one.trouble) for one in channels] == [(38, 15692, ""), (1, 1, "")]
     with pytest.raises(UsageError, match="resumed after a break"):
         playable(tmp_path / "recording", None)
 
