@@ -96,9 +96,9 @@ def test_without_flushes_the_end_of_each_section_is_one(tmp_path: Path, model: s
         for number, channel in enumerate(source.channels, 10):
             channel.sendall(pages_of(before, number, [number], sync=riding) + (b"" if riding else sync_header(number)))
         for number, channel in enumerate(source.channels, 20):
-            channel.sendall(pages_of(before, number, range(PAGES)) * 5)
-        source.main.sendall(footed[-len(footer(RAM)) :] + switchover_start() + stream.flush(last=True, count=2))
-        source.main.sendall(stream.rest())
+            channel.sendall(pages_of(before, number, range(PAGES)) * 5 + sync_header(number))
+        source.main.sendall(footed[-len(footer(RAM)) :] + footed + switchover_start())
+        source.main.sendall(stream.flush(last=True, count=2) + stream.rest())
         for channel, said in zip(source.channels, stream.switchover(1, CHANNELS), strict=True):
             channel.sendall(said)
         assert [one.error for one in source.heard() if isinstance(one, Shut)] == [0]
