@@ -88,11 +88,12 @@ def test_without_flushes_the_end_of_each_section_is_one(tmp_path: Path, model: s
     devices, paper, machine = machine_of(stream)
     before = Paper(PAGES)
     footed = stream.flush(last=False)
+    begin = stream.begin() + footed[: -len(footer(RAM))]
     with (
         receiving(tmp_path, machine, SETTINGS, model, stream.machine) as (address, report),
         QemuSource(address, CHANNELS) as source,
     ):
-        source.greet(stream.begin() + footed[: -len(footer(RAM))])
+        source.greet(begin)
         for number, channel in enumerate(source.channels, 10):
             channel.sendall(pages_of(before, number, [number], sync=riding) + (b"" if riding else sync_header(number)))
         for number, channel in enumerate(source.channels, 20):
