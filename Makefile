@@ -35,9 +35,9 @@ BIN    := $(VENV)/bin
 # Two more than there are processors: many tests wait for something.
 TESTERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY  := $(VENV)/.ready
-# No more than three: what fails at random in many places is broken. Where nothing is tried again no worker asks, at each
-# test, how often it has failed.
-ONCE_MORE = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks)
+# No more than three: what fails at random in many places is broken. With 0 the plug-in is not even there: each worker would
+# ask, at each test, how often it has failed, which takes longer than most of them.
+ONCE_MORE = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks,-p no:rerunfailures)
 TESTS   = $(BIN)/pytest $(ONCE_MORE)
 
 # What runs on every Python.

@@ -5,11 +5,14 @@ Whatever takes time to import is imported by the command that needs it, so that 
 
 from __future__ import annotations
 
+import gc
 import sys
 
 TYPE_CHECKING = False  # not typing's, which takes longer to import than all else before main
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from migpool.cli.invocation import Invocation
 
 __all__ = ["main"]
 
@@ -26,19 +29,30 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _parsed(invocation: Invocation) -> int | str | None:
+    """Have the parser look at the arguments, and run the command that they name."""
+    from migpool.cli.app import app
+
+    code: int | str | None = app(standalone_mode=False, prog_name="migpool", obj=invocation)
+    return code
+
+
 def _run() -> int | str | None:
     from migpool.cli.output import end_stdout, open_standard_streams
 
     open_standard_streams()
-    from migpool.cli.app import app
+    gc.disable()  # nothing of what modules are made of is garbage
     from migpool.cli.exit_code import explain
     from migpool.cli.interrupt import unwind_on_sigterm
     from migpool.cli.invocation import Invocation
+    from migpool.cli.plain import plain_call
 
     unwind_on_sigterm()
     invocation = Invocation()
     try:
-        code: int | str | None = app(standalone_mode=False, prog_name="migpool", obj=invocation)
+        call = plain_call(sys.argv[1:])
+        gc.enable()
+        code: int | str | None = call() if call is not None else _parsed(invocation)
     except BaseException as error:
         if invocation.debug and isinstance(error, Exception):
             raise

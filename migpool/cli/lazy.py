@@ -12,10 +12,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar  # Any: what typer takes its classes from is its own matter
@@ -39,6 +37,8 @@ class LazyGroup(TyperGroup):
     @cached_property
     def _all(self) -> dict[str, str]:
         """Every command's target by its name; a package's takes no name that is taken."""
+        from importlib.metadata import entry_points  # which takes long to import
+
         return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | self.targets
 
     def _target(self, name: str) -> str | None:
@@ -61,6 +61,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called. Of one that is none, the parser would know nothing near: it knows no names."""
         if args and self._target(args[0]) is None and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
             near = ", ".join(f"{name!r}" for name in get_close_matches(args[0], self._all))
             ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near}?" if near else ""))
         return super().resolve_command(ctx, args)

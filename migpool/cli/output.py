@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -123,6 +122,8 @@ def _replace(path: Path, data: bytes) -> None:
         mask = os.umask(0o077)
         os.umask(mask)
         mode = 0o666 & ~mask
+    import tempfile  # which takes long to import
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 -- it is open already

@@ -112,6 +112,12 @@ def place_of(device: object, method: str) -> str:
     return place and f" ({place})"
 
 
+def raised_at(error: BaseException, device: object) -> str:
+    """The line of a device's own code that an error came through, in brackets; empty if it came through none."""
+    place = _place_of_error(error, files_of(device))
+    return place and f" ({place})"
+
+
 def _defining(device: object, method: str) -> str:
     """``file:line`` of a device's method, or of its class where it has none of its own; of a function itself."""
     if not isinstance(device, Device):

@@ -149,15 +149,22 @@ def attributes(device: Any, plugin: str) -> None:
         DeviceError: an attribute cannot be read.
         ValueError: one is not what it may be; the text says which, what it is and what is allowed.
     """
-    where = ", ".join(filter(None, (plugin and f"plug-in {plugin}", defined_at(type(device)))))
     for name, allowed, right in _ALLOWED:
         try:
             value = getattr(device, name)
             fits = allowed(value)
         except Exception as error:
-            raise DeviceError(f"has a {name} that cannot be read: {type(error).__name__}: {error} ({where})") from error
+            what = f"has a {name} that cannot be read: {type(error).__name__}: {error}"
+            raise DeviceError(f"{what}{_made_by(device, plugin)}") from error
         if not fits:
-            raise ValueError(f"has the {_WORDS.get(name, name)} {value!r:.60}: {right}{where and f' ({where})'}")
+            what = f"has the {_WORDS.get(name, name)} {value!r:.60}: {right}"
+            raise ValueError(f"{what}{_made_by(device, plugin)}")
+
+
+def _made_by(device: object, plugin: str) -> str:
+    # Only for an error: to find the top of its package takes longer than all else that is asked here.
+    where = ", ".join(filter(None, (plugin and f"plug-in {plugin}", defined_at(type(device)))))
+    return where and f" ({where})"
 
 
 def _text(value: object) -> bool:

@@ -171,7 +171,7 @@ class Lab:
                 memory, devices = self._scenario.memory, source.report.devices
                 in_need = sum(one.iterable for one in devices) + any(one.described for one in devices)
                 chunk, _ = rooms_for(int(memory.budget), int(memory.chunk), in_need)
-                found = analyse(source.report, destination.report, chunk)
+                found = analyse(source.report, destination.report, chunk, device_costs(source, destination))
                 runs[place] = runs[place].model_copy(update={"analysis": found})
         return lab_result(self._scenario, consistent(runs), bound)
 

@@ -177,7 +177,8 @@ class Destination(Endpoint):
         # Buffers are there before they are needed: none for a machine whose state comes as pages and sections alone.
         pool = BufferPool(chunk, self._rooms if in_need and self.settings.channels else 1)
         stack.callback(self._note_memory, pool)
-        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look)
+        named = f" ({HASTE:.0%} of limits.peer: raise that for a source, or a host, that is only slow)"
+        self._liveness = Liveness(self._switch, self.settings.peer_limit * HASTE, self._scheduler.look, named)
         memory = self._memory = self._make_memory()
         self._load_handlers = LoadHandlers(
             self._multifd_slots,
@@ -301,6 +302,7 @@ class Destination(Endpoint):
         self._states.happen(Event.RUNNING)
         if self._return_path.extended:
             self._return_path.answer(Running(boot_id(), self._running))
+        self._runs()
 
     def _confirm(self) -> None:
         """Prove that what runs here is what was sent."""
@@ -362,6 +364,7 @@ class Destination(Endpoint):
             if len(self._answered) < MOST_EXCHANGES:
                 self._answered.append(Exchange(value, now, now))
         elif kind is CommandKind.SWITCHOVER_START:
+            self._stands()
             self._states.happen(Event.SWITCH_OVER)
             if self._memory is not None:
                 self._memory.stopped()

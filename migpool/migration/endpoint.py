@@ -23,7 +23,7 @@ from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import Cancelled, MigpoolError, PeerError, PeerGone, TimeLimitExceeded, UsageError
 from migpool.migration.agreement import Terms
-from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss
+from migpool.migration.report import DeviceReport, Exchange, SideReport, peak_rss, processors_short
 from migpool.migration.settings import Settings
 from migpool.migration.states import FINAL, Event, State, StateMachine
 from migpool.schedulers.base import Scheduler, Setup
@@ -97,6 +97,8 @@ class Endpoint(ABC):
         self._began = self._stopped = self._running = self._ended = 0
         self._budget = self._high_water = 0
         self._clock = ""
+        self._short_before: int | None = None
+        self._short: int | None = None
         self._tcp: tuple[TcpUse, ...] = ()
         self._also = ""
         self._error: BaseException | None = None
@@ -271,7 +273,18 @@ class Endpoint(ABC):
             traceback=traceback_of(error),
             exchanges=tuple(self._exchanges()),
             connections=self._tcp,
+            processors_short=self._short,
         )
+
+    def _stands(self) -> None:
+        """The machine stands still, or will at once: see whether there are processors enough from now on."""
+        self._short_before = processors_short()
+
+    def _runs(self) -> None:
+        """It runs again."""
+        now = processors_short()
+        if now is not None and self._short_before is not None:
+            self._short = now - self._short_before
 
     def _exchanges(self) -> Iterable[Exchange]:
         """PINGs and their answers, as this side saw them."""

@@ -16,6 +16,7 @@ class Liveness:
         switch: an idle reader stops when it is thrown.
         limit: how long nothing may come that is waited for, in seconds.
         look: called at every tick; throws the switch if something else is wrong.
+        named: which setting the limit is of, and what to do where it is too short, for the error.
 
     Attributes:
         moved: something has come, or was loaded, since a reader looked last; set by whoever sees it. To look at the
@@ -23,10 +24,11 @@ class Liveness:
             Atomic: the read and the write; one that is lost between the two of a reader, the next chunk makes up for.
     """
 
-    def __init__(self, switch: CancelSwitch, limit: float, look: Callable[[], None]) -> None:
+    def __init__(self, switch: CancelSwitch, limit: float, look: Callable[[], None], named: str = "") -> None:
         self._switch = switch
         self._limit = limit
         self._look = look
+        self._named = named
         self._since = time.monotonic_ns()
         self.moved = False
 
@@ -46,4 +48,4 @@ class Liveness:
             self.moved = False
             self._since = time.monotonic_ns()
         elif waited_for and time.monotonic_ns() - self._since > self._limit * 1e9:
-            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s (limits.peer)")
+            raise PeerError(f"{waited_for}; nothing has come from the source for {self._limit:g} s{self._named}")

@@ -114,6 +114,8 @@ class SideReport:
         traceback: of what a device raised that it must not; empty without one.
         exchanges: by which the clocks of two hosts can be related.
         connections: how the source used each of its TCP connections; those of the destination are not told.
+        processors_short: for how many nanoseconds of the downtime, as this side sees it, some thread of this host,
+            whoever's, was ready and had no processor; ``None`` where the system does not tell.
     """
 
     side: Side
@@ -138,6 +140,7 @@ class SideReport:
     traceback: str = ""
     exchanges: tuple[Exchange, ...] = ()
     connections: tuple[TcpUse, ...] = ()
+    processors_short: int | None = None
 
     @property
     def precopied(self) -> int:
@@ -181,14 +184,24 @@ def boot_id() -> bytes:
     return boot.bytes if shift == "0 0" else uuid.uuid5(boot, shift).bytes
 
 
+def processors_short() -> int | None:
+    """For how many nanoseconds so far some thread of this host was ready and had no processor; ``None``: not known."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text("ascii").splitlines()[0]
+        return int(some.partition("total=")[2]) * 1000
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def peak_rss() -> int:
-    """The largest resident size that this process has had, in bytes.
+    """The largest resident size that this process has had, in bytes; without what it shares now, which is devices'.
 
     ``ru_maxrss`` would not do: Linux hands the parent's high-water mark down to a process that it starts.
     """
     try:
         status = Path("/proc/self/status").read_text("ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        most, shared = (int(status.partition(name)[2].split()[0]) for name in ("VmHWM:", "RssShmem:"))
+        return (most - shared) * 1024
     except (OSError, IndexError, ValueError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -148,6 +148,7 @@ class Source(Endpoint):
         self._iterate()
         self._relate_clocks()
         self._states.happen(Event.SWITCH_OVER)
+        self._stands()
         self._stopped = time.monotonic_ns()
         stop(self.machine, self._tracer, self._switch.check)
         self._save()
@@ -288,25 +289,31 @@ class Source(Endpoint):
         limits = PrecopyLimits(settings.downtime_limit, settings.rounds, settings.peer_limit * HEADWAY)
         precopy = self._precopy(turns, limits)
         self._redone = precopy.redone
-        counts = Configuration(self.machine.name).counts_acknowledgements
-        # A QEMU, which has a type's version and memory, refuses this of a device that it does not pre-copy.
-        precopy.all_say = settings.credits or counts is None or self._memory is None
-        before = self._return_path.acknowledged
+        wait_for_answer = self._next_answer(precopy)
         measured = precopy.run()
         if precopy.with_initial:
-            if self._memory is not None and not precopy.all_say:
-                self._memory.iterate()
-            said = sum(slot.number in precopy.told for slot in self.machine.iterable)
-            wanted = before + (said if counts and not settings.credits else 1)
-            self._return_path.wait(
-                f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination",
-                lambda: self._return_path.acknowledged >= wanted,
-            )
+            wait_for_answer(f"the initial data of {', '.join(precopy.with_initial)} to be loaded at the destination")
             measured = precopy.run()  # what has changed meanwhile
         if self._memory is not None and self.machine.memory is not None:
             self._precopied[self.machine.memory.number] = self._memory.bytes
             self._check_rounds(self._memory, measured, limits)
         self._pool.give_back(chunk)
+
+    def _next_answer(self, precopy: Precopy) -> Callable[[str], None]:
+        """What waits for the destination to be ready once more; it may be so before the wait begins."""
+        return_path, before = self._return_path, self._return_path.acknowledged
+        counts = Configuration(self.machine.name).counts_acknowledgements
+        # A QEMU, which has a type's version and memory, refuses this of a device that it does not pre-copy.
+        precopy.all_say = self.settings.credits or counts is None or self._memory is None
+
+        def wait(answer: str) -> None:
+            if self._memory is not None and not precopy.all_say:
+                self._memory.iterate()
+            each = counts and not self.settings.credits
+            wanted = before + (sum(slot.number in precopy.told for slot in self.machine.iterable) if each else 1)
+            return_path.wait(answer, lambda: return_path.acknowledged >= wanted)
+
+        return wait
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:
         """The rounds are over: what is left must fit into the downtime."""
@@ -387,6 +394,7 @@ class Source(Endpoint):
         # A part of the stream's end may arrive, whatever becomes of the rest.
         send_end = partial(self._main.write, end)
         self._running, self._clock = completion.running(send_end, partial(self._states.happen, Event.REFUSED))
+        self._runs()
         self._states.happen(Event.RUNNING)
         completion.confirm(self._verified, self._omitted)
 

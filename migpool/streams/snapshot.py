@@ -25,7 +25,7 @@ from migpool.migration.save_handlers import Gates
 from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.migration.states import Event
-from migpool.precopy.rounds import PrecopyLimits, Round, RoundMeasure
+from migpool.precopy.rounds import Precopy, PrecopyLimits, Round, RoundMeasure
 from migpool.schedulers.base import Scheduler
 from migpool.streams.file.file import StreamFile
 from migpool.transport.channel_group import ChannelGroup
@@ -87,7 +87,8 @@ class SnapshotSource(Source):
     def _greet(self) -> None:
         self._main.write([header(), configuration(Configuration(self.machine.name))])
 
-    def _next_answer(self) -> Callable[[str], None]:
+    def _next_answer(self, precopy: Precopy) -> Callable[[str], None]:
+        del precopy
         return lambda _: None  # who loads the file has all of it at once
 
     def _check_rounds(self, memory: RamSource, measured: RoundMeasure, limits: PrecopyLimits) -> None:

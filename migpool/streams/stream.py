@@ -23,16 +23,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from migpool.errors import UsageError
-from migpool.streams.compare.sides import compare_sides, read_side
 from migpool.streams.envelope.opening import Opened, open_descriptor, open_path
 from migpool.streams.inspect.decoding import DecodedSection, decode, wanted_by
 from migpool.streams.inspect.reading import Inspection, nothing_wanted
 from migpool.streams.inspect.summary import KeptSection, SectionSummary, StreamSummary
-from migpool.vmsd.diff import Change
 from migpool.wire.stream import StreamEvent
+
+if TYPE_CHECKING:
+    from migpool.vmsd.diff import Change
 
 STANDARD_INPUT = "-"
 
@@ -172,4 +173,6 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Sequence[C
     Raises:
         UsageError: one cannot be read, or they are not of one form.
     """
+    from migpool.streams.compare.sides import compare_sides, read_side  # which takes longer to import than all else
+
     return compare_sides(read_side(Path(old)), read_side(Path(new))).changes

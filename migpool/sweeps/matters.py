@@ -252,7 +252,8 @@ def _told(
         yield "No place has a downtime under every model: there is nothing to compare."
         return
     if len(plan.sweep.models) > 1:
-        told = ", ".join(f"{model} {100 * count / len(places):.0f} %" for model, count in _most(wins))
+        most = sorted(wins.items(), key=lambda one: -one[1])
+        told = ", ".join(f"{model} {100 * count / len(places):.0f} %" for model, count in most)
         yield f"Best, or within {TIE:.0%} of it, at {count_of(len(places), 'place')}: {told}."
         worth = median(max(place.downtimes.values()) / place.best for place in places)
         yield f"The worst model takes {worth:.2f} times as long as the best, in the median of the places."
@@ -262,7 +263,3 @@ def _told(
             f"{one.key}: {100 * one.share:.0f} % of the downtime's variance, a factor of {one.factor:.2f}."
             + (f" {where}." if len(plan.sweep.models) > 1 else "")
         )
-
-
-def _most(wins: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(wins.items(), key=lambda one: -one[1])

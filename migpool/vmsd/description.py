@@ -236,10 +236,7 @@ class Description:
         version = self.version if version is None else version
         reader = Reader(data, complete=True, passed=None if descriptors is None else iter(descriptors))
         with self._faults():
-            self.structure.accept(version)
-            self.structure.read(reader, state, version)
-            if reader.left:
-                raise Fault(f"expected the end of the payload, {reader.left} bytes follow", reader.pos)
+            self.structure.load(reader, state, version)
 
     def measure(self, data: bytes | memoryview, state: object, version: int | None = None) -> int | None:
         """Say how long the payload at the start of ``data`` is.

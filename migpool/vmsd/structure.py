@@ -46,6 +46,8 @@ class Subsection:
 
 @dataclass(slots=True)
 class _Plan:
+    """The steps of one version, how many bytes they always take, if that is certain, and how many at least."""
+
     steps: list[FieldStep | RunStep]
     size: int | None
     least: int
@@ -138,6 +140,17 @@ class Structure:
         return _Plan(steps, size, least)
 
     # ------------------------------------------------------------- reading
+
+    def load(self, reader: Reader, state: object, version: int) -> None:
+        """Read a whole payload of a version into ``state``.
+
+        Raises:
+            Fault: it is too short, too long or damaged, or has a version that cannot be read.
+        """
+        self.accept(version)
+        self.read(reader, state, version)
+        if reader.left:
+            raise Fault(f"expected the end of the payload, {reader.left} bytes follow", reader.pos)
 
     def accept(self, version: int) -> None:
         """Refuse a version that this structure cannot read, with a :class:`Fault`."""

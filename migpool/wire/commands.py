@@ -17,6 +17,7 @@ from typing import Final
 
 from migpool.errors import ProtocolError
 from migpool.wire.reason import REASON_LIMIT, decode_reason, encode_reason
+from migpool.wire.sections import ascii_text
 from migpool.wire.unread import Buffer, Steps, Unread, take
 
 COMMAND: Final = 0x08
@@ -132,6 +133,15 @@ def ping(value: int) -> bytes:
 def ping_value(event: Command) -> int:
     """The value of a PING."""
     return int.from_bytes(event.data, "big")
+
+
+def resumed_block(event: Command) -> str:
+    """The block of RAM that a RECV_BITMAP asks for.
+
+    Raises:
+        ProtocolError: it is no name.
+    """
+    return ascii_text(event.data[1:], event.offset + _HEAD.size + 1, f"command {event.kind.name}")
 
 
 def switchover_start() -> bytes:

@@ -43,6 +43,9 @@ from migpool.wire.ramforms import PACKED, read_map, read_packed
 from migpool.wire.sections import Footers, SectionHead, ascii_text
 from migpool.wire.unread import Need, Steps, Unread, take
 
+UNSTATED: Final = 1 << 63
+"""The used length of a block of which only the name is known."""
+
 _U64 = struct.Struct(">Q")
 _WORD: Final = 8
 _BLOCK_LIMIT: Final = 4096
@@ -119,6 +122,10 @@ class RamReader:
             raise ProtocolError(head.offset, f"{head}", f"version {RAM_VERSION}, found {head.version}")
         yield RamSection(head)
         yield from self._words(unread, f"word of {head}", head)
+
+    def name_block(self, name: str) -> None:
+        """Know a block whose size is not stated: the list of all stands on a channel that broke."""
+        self._lengths[name] = UNSTATED
 
     def beside(self, unread: Unread, blocks: Sequence[RamBlock]) -> Generator[Need | RamEvent, None, None]:
         """Read the pages on a channel of their own (postcopy's preempt channel): words without sections, to its end.

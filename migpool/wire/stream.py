@@ -38,6 +38,7 @@ from migpool.wire.commands import (
     command,
     packaged,
     read_command,
+    resumed_block,
 )
 from migpool.wire.configuration import (
     CONFIGURATION,
@@ -46,13 +47,13 @@ from migpool.wire.configuration import (
     configuration,
     read_configuration,
 )
-from migpool.wire.multifd import MAGIC
 from migpool.wire.ram import CountedPages, MultifdFlush, RamBlocks, RamPages, RamSection, RamSectionEnd
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.ramreader import RamReader
 from migpool.wire.records import Passed, Record, pass_records, payload_of, read_records
 from migpool.wire.sections import (
     DEFAULT_LIMIT,
+    FOOTER_SIZE,
     Footers,
     Headed,
     Kind,
@@ -64,7 +65,15 @@ from migpool.wire.sections import (
     read_head,
     section,
 )
-from migpool.wire.trailer import Checkpoints, Padding, checkpoints, padding
+from migpool.wire.trailer import (
+    CheckpointMessage,
+    CheckpointStep,
+    Padding,
+    begins_checkpoint,
+    checkpoint_message,
+    padding,
+    read_checkpoint_message,
+)
 from migpool.wire.unread import Buffer, Need, PushReader, Steps, Unread, take
 
 FILE_MAGIC: Final = b"QEVM"
@@ -96,6 +105,7 @@ class StreamState(Enum):
     ENDED = auto()
     DESCRIBED = auto()
     PACKAGE = auto()
+    CHECKPOINT = auto()
 
 
 _SECTIONS_AND_COMMANDS: Final = (*_KINDS, COMMAND)
@@ -106,6 +116,7 @@ ITEMS: Final = {
     StreamState.ENDED: {VMDESC: StreamState.DESCRIBED},
     StreamState.DESCRIBED: {},
     StreamState.PACKAGE: dict.fromkeys(_SECTIONS_AND_COMMANDS, StreamState.PACKAGE),
+    StreamState.CHECKPOINT: dict.fromkeys((*_SECTIONS_AND_COMMANDS, EOF), StreamState.CHECKPOINT),
 }
 """For each state, the types of items that may come next, and the state after each."""
 
@@ -186,7 +197,7 @@ StreamEvent: TypeAlias = (
     | Eof
     | VmDescription
     | Padding
-    | Checkpoints
+    | CheckpointMessage
 )
 
 
@@ -201,7 +212,8 @@ class StreamReader(PushReader[StreamEvent]):
             (the first item decides) and the footers (the byte behind the first section decides).
         stored: also take what only a file has: pages at fixed places (mapped-ram), and zeros behind the end. Sections
             of VFIO devices are then what the schema says, and commands may be unknown, as a file may have been written
-            by a later QEMU.
+            by a later QEMU. Also take a channel on which a postcopy goes on after a break: it begins with commands, and
+            says neither which section is RAM's nor how large its blocks are.
         page_size: bytes of a page where the configuration does not say it; by default told from the pages themselves.
         multifd: whether there are multifd channels: a flush is then also told of where a source does not say it, but
             ends a section of RAM.
@@ -229,7 +241,7 @@ class StreamReader(PushReader[StreamEvent]):
         self._known: dict[int, SectionHead] = {}
         self._older = older
         self._stored = stored
-        self._colo = False
+        self._resumed = False
         self._counts = False
         self._page_size = page_size
         self._multifd = multifd
@@ -280,6 +292,11 @@ class StreamReader(PushReader[StreamEvent]):
         yield from reader.read((package.data,))
 
     def _stream(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
+        if unread.available < MAIN_MAGIC_SIZE:
+            yield Need(MAIN_MAGIC_SIZE, "file header")
+        if self._stored and unread.peek(len(POSTCOPY_RESUMED)) == POSTCOPY_RESUMED:
+            self._resumed = True
+            yield from self._items(unread, StreamState.BODY)
         magic = bytes((yield from take(unread, 4, "file header")))
         if magic != FILE_MAGIC:
             raise ProtocolError(0, "file header", f"magic {FILE_MAGIC.hex()} ('QEVM'), found {_told(magic)}")
@@ -295,8 +312,9 @@ class StreamReader(PushReader[StreamEvent]):
                 yield Need(1, "next item", clean=state in MAY_END)
             kind = unread.peek(1)[0]
             if self._stored and kind != VMDESC and state in (StreamState.ENDED, StreamState.DESCRIBED):
-                if self._colo:
-                    yield (yield from checkpoints(unread))
+                if not kind and (yield from begins_checkpoint(unread)):
+                    yield from self._checkpoint(unread)
+                    state = StreamState.DESCRIBED
                     continue
                 if not kind:
                     yield (yield from padding(unread))
@@ -313,15 +331,31 @@ class StreamReader(PushReader[StreamEvent]):
                 event = yield from read_command(unread, self._limit, later=self._stored)
                 if isinstance(event, Command) and event.kind is CommandKind.POSTCOPY_ADVISE:
                     self._ram.host_pages = int.from_bytes(event.data[:8], "big")
-                self._colo |= isinstance(event, Command) and event.kind is CommandKind.ENABLE_COLO
+                if self._resumed and isinstance(event, Command) and event.kind is CommandKind.RECV_BITMAP:
+                    self._ram.name_block(resumed_block(event))
                 yield event
             elif kind == CONFIGURATION:
                 yield (yield from self._configuration(unread))
             elif kind == EOF:
                 unread.skip(1)
                 yield Eof(unread.offset - 1)
+                if state is StreamState.CHECKPOINT:
+                    return
             else:
                 yield (yield from _read_description(unread, self._limit))
+
+    def _checkpoint(self, unread: Unread) -> Generator[Need | StreamEvent, None, None]:
+        """Read a checkpoint of COLO's: its messages, and the sections behind them."""
+        yield (yield from read_checkpoint_message(unread, CheckpointStep.CHECKPOINT_REQUEST))
+        yield (yield from read_checkpoint_message(unread, CheckpointStep.VMSTATE_SEND))
+        yield from self._items(unread, StreamState.CHECKPOINT)
+        message = yield from read_checkpoint_message(unread, CheckpointStep.VMSTATE_SIZE)
+        yield message
+        begin = unread.offset
+        yield from self._items(unread, StreamState.CHECKPOINT)
+        if unread.offset - begin != message.size:
+            right = f"{message.size} bytes as VMSTATE_SIZE says, found {unread.offset - begin}"
+            raise ProtocolError(begin, "state of COLO's checkpoint", right)
 
     def _configuration(self, unread: Unread) -> Steps[Configuration]:
         config = yield from read_configuration(unread, later=self._stored)
@@ -339,6 +373,13 @@ class StreamReader(PushReader[StreamEvent]):
         return config
 
     def _read_section(self, unread: Unread, kind: Kind) -> Generator[Need | StreamEvent, None, None]:
+        if self._resumed and kind in (Kind.PART, Kind.END):  # whose START stands on the channel that broke
+            if unread.available < FOOTER_SIZE:
+                yield Need(FOOTER_SIZE, f"{kind.name} section")
+            section_id = int.from_bytes(unread.peek(FOOTER_SIZE)[1:], "big")
+            self._known.setdefault(
+                section_id, SectionHead(Kind.START, section_id, ram.RAM_IDSTR, 0, ram.RAM_VERSION, unread.offset)
+            )
         head = yield from read_head(unread, kind, self._known)
         self._known.setdefault(head.section_id, head)
         self.section = head
@@ -381,6 +422,8 @@ def begins_main_channel(first: Buffer) -> bool:
     Raises:
         ProtocolError: neither kind of channel begins so.
     """
+    from migpool.wire.multifd import MAGIC
+
     magic, multifd = bytes(memoryview(first)[:MAIN_MAGIC_SIZE]), MAGIC.to_bytes(4, "big")
     if magic not in (FILE_MAGIC, multifd):
         right = f"{FILE_MAGIC.hex()} (main channel) or {multifd.hex()} (multifd channel)"
@@ -447,5 +490,7 @@ def emit(event: StreamEvent, *, footers: bool = True) -> list[Buffer]:
             return vm_description(text)
         case Padding(size):
             return [bytes(size)]
-        case Checkpoints() | PassedSection() | CountedPages():
+        case CheckpointMessage():
+            return [checkpoint_message(event)]
+        case PassedSection() | CountedPages():
             raise ValueError("what was passed over cannot be written again")

@@ -17,6 +17,7 @@ import dataclasses
 import errno
 import itertools
 import marshal
+import os
 import select
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from migpool.device import DeviceError, Side, VerificationError
+from migpool_plugins.memory import Memory
 from migpool_plugins.vfio.backend import BackendError, Interruption
 from migpool_plugins.vfio.options import DeviceSettings
 from migpool_plugins.vfio.profiles import MAX_MESSAGE
@@ -122,6 +124,9 @@ class DeviceClient:
         process: the device process.
         connection: the device's control connection; the client owns it.
         data_limit: seconds that one read or write of the data descriptor may take.
+
+    Attributes:
+        memory: the one that the device's state is in, in the device process, too; ``None`` if it has not given it.
     """
 
     def __init__(self, process: DeviceProcess, connection: socket.socket, data_limit: float) -> None:
@@ -129,6 +134,7 @@ class DeviceClient:
         self._connection = connection
         self.data_limit = data_limit
         self._data: socket.socket | None = None
+        self.memory: Memory | None = None
         self._interruption = Interruption()
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
@@ -173,11 +179,16 @@ class DeviceClient:
 
     def _receive(self) -> tuple[int, str, Any]:
         try:
-            message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
+            message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 2)
         except ConnectionError:
             message, descriptors = b"", []
-        for descriptor in descriptors:
-            self._adopt(socket.socket(fileno=descriptor))
+        for data, *memory in (descriptors,) if descriptors else ():
+            self._adopt(socket.socket(fileno=data))
+            for descriptor in memory:
+                if self.memory is None:
+                    self.memory = Memory(os.fstat(descriptor).st_size, resident=True, descriptor=descriptor)
+                else:
+                    os.close(descriptor)  # each connection brings the same one
         if not message:
             raise BackendError(self._process.ending())
         number, refused, answer = marshal.loads(message)
@@ -224,6 +235,8 @@ class DeviceClient:
         if not self._interruption.close(self._connection.close):
             return
         self._drop_data()
+        if self.memory is not None:
+            self.memory.close()
         self._process.release()
 
 

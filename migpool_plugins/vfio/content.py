@@ -13,7 +13,7 @@ import hashlib
 import threading
 from typing import Final
 
-from migpool_plugins.memory import Memory
+from migpool_plugins.memory import Memory, shared_file
 
 BLOCK: Final = 1 << 20
 _PROBE: Final = 32
@@ -51,6 +51,7 @@ class StateContent:
         idstr: the device's name.
         size: bytes of state.
         config_size: bytes of config content.
+        shared: whether a descriptor of the state can be given to another process.
 
     Attributes:
         memory: the state.
@@ -58,9 +59,9 @@ class StateContent:
         config: the config's content.
     """
 
-    def __init__(self, base: BaseBlock, idstr: str, size: int, config_size: int) -> None:
+    def __init__(self, base: BaseBlock, idstr: str, size: int, config_size: int, shared: bool = False) -> None:
         self.size = size
-        self.memory = Memory(size, resident=True)
+        self.memory = Memory(size, resident=True, descriptor=shared_file(size) if shared else -1)
         block = base.block()
         for number, offset in enumerate(range(0, size, BLOCK)):
             length = min(BLOCK, size - offset)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts, VerificationError
+from migpool.device import Device, DeviceContext, DeviceError, Side, StateCosts
 from migpool_plugins.vfio.backend import BackendError
 from migpool_plugins.vfio.client import DeviceClient, DeviceProcess, refusal
 from migpool_plugins.vfio.costs import costs_of, shared_by_engines
@@ -24,13 +24,9 @@ from migpool_plugins.vfio.engineclient import DescriptorEngine
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState
 from migpool_plugins.vfio.options import DeviceSettings, parse_options
 from migpool_plugins.vfio.profiles import MAX_CHUNK, DeviceProfile
+from migpool_plugins.vfio.served import MAKING_LIMIT, ServedBackend
 from migpool_plugins.vfio.tagged import TaggedVfioDevice
 from migpool_plugins.vfio.transferkinds import ACK_HEADER, ACK_KINDS, WRITE_HEADER
-from migpool_plugins.vfio.vfiouser.backend import VfioUserBackend
-from migpool_plugins.vfio.vfiouser.connection import Connection
-
-MAKING_LIMIT = 60.0
-"""Seconds that making the state may take: 64 MiB take a tenth of a second, the largest allowed state some twenty."""
 
 
 def open_emulated(context: DeviceContext) -> list[Device]:
@@ -302,52 +298,3 @@ class DescriptorBackend(DeviceClient):
     def poll_fd(self) -> int | None:
         data = self._data
         return data.fileno() if self._pollable and data is not None else None
-
-
-class ServedBackend(VfioUserBackend):
-    """A device spoken to in vfio-user, on connections that the control connection brings."""
-
-    def __init__(self, client: DeviceClient, profile: DeviceProfile, limit: float) -> None:
-        self._client = client
-        self._limit = limit
-        self._connect_limit = MAKING_LIMIT
-        super().__init__(
-            lambda _interruption, _again: self._connected(),
-            "emulated device",
-            flags=profile.flags,
-            reason=self._why,
-            engines=profile.engines,
-        )
-        self.note = "emulated VFIO"
-
-    def _connected(self) -> Connection:
-        self._client.ask(object, "connect", self._connect_limit)
-        self._connect_limit = self._limit
-        return Connection(self._client.take_data(), "emulated device", self._limit, self._interruption)
-
-    def _why(self) -> DeviceError | None:
-        try:
-            self._client.ask(object, "why", self._limit)
-        except VerificationError as reason:
-            return reason
-        except BackendError as reason:
-            # A device process that answers nothing says nothing of the reason either.
-            return None if reason.errno == errno.ETIMEDOUT else reason
-        return None
-
-    def abort(self) -> None:
-        """End any wait at once. The connection is given up: another one takes nothing but a question."""
-        self._interruption.interrupt(self._abort_connection)
-        self._client.abort()
-
-    def _abort_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-
-    def renew(self, patience: float | None = None) -> None:
-        self._client.renew()
-        super().renew(patience)
-
-    def close(self) -> None:
-        super().close()
-        self._client.close()

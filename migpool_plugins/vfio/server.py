@@ -17,9 +17,9 @@ answered in order::
     reply     (7, "device" | "verification", "...")   why it was refused
 
 The device speaks either through a data descriptor, or vfio-user: then the request ``connect``, which is no method of
-the device, brings a connection for it, and the others are only what that protocol has no word for (the config, digests,
-why something was refused). A device with engines has a connection in vfio-user for each as well, or a descriptor for
-each, which the request ``engine`` brings.
+the device, brings a connection for it, and a descriptor of the memory that its state is in; the others are only what
+that protocol has no word for (the config, digests, why something was refused). A device with engines has a connection
+in vfio-user for each as well, or a descriptor for each, which the request ``engine`` brings, and no such memory.
 """
 
 from __future__ import annotations
@@ -78,13 +78,15 @@ def _serve_device(connection: socket.socket, made: tuple[Any, ...], base: BaseBl
         while message := connection.recv(MAX_MESSAGE):
             number, op, arguments = marshal.loads(message)
             opened: socket.socket | None = None
+            memory = -1
             try:
                 if isinstance(device, Refusal):
                     raise device
                 kind, answer, opened = "", *_answer(device, op, arguments)
+                memory = device.memory if op == "connect" else -1
             except Refusal as refusal:
                 kind, answer = refusal.kind, refusal.text
-            _send(connection, marshal.dumps((number, kind, answer)), opened)
+            _send(connection, marshal.dumps((number, kind, answer)), opened, memory)
     if isinstance(device, DeviceState):
         device.reset()
 
@@ -108,15 +110,15 @@ def _connect(serve_connection: Callable[[socket.socket], None]) -> socket.socket
 
 def _serve_session(connection: socket.socket, device: DeviceState) -> None:
     with connection:
-        Session(connection, device, PciFunction(device)).run()
+        Session(connection, device, PciFunction(device), placed=device.memory >= 0).run()
 
 
-def _send(connection: socket.socket, message: bytes, opened: socket.socket | None) -> None:
+def _send(connection: socket.socket, message: bytes, opened: socket.socket | None, memory: int) -> None:
     if opened is None:
         connection.sendall(message)
         return
     with opened:
-        socket.send_fds(connection, [message], [opened.fileno()])
+        socket.send_fds(connection, [message], [opened.fileno(), memory] if memory >= 0 else [opened.fileno()])
 
 
 def main() -> None:

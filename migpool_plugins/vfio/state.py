@@ -20,7 +20,7 @@ import time
 from errno import EINVAL, ENODEV
 from typing import Final
 
-from migpool_plugins.memory import Memory
+from migpool_plugins.memory import Memory, shared_file
 from migpool_plugins.vfio.content import BaseBlock, StateContent
 from migpool_plugins.vfio.engines import PartsLoad, PartsSave
 from migpool_plugins.vfio.migration import READABLE, WRITABLE, MigrationState, path
@@ -73,14 +73,17 @@ class DeviceState:
     ) -> None:
         self.state = _M.RUNNING
         self.profile = profile
-        self._content = StateContent(base, idstr, profile.size, profile.config_size)
+        # The data of parts, and what moves through a descriptor, cross in it.
+        given = configured and profile.transport == "vfio-user" and not profile.engines
+        self._content = StateContent(base, idstr, profile.size, profile.config_size, shared=given and source)
         saving = [fault] if fault is not None else []
         loading = [load_fault] if load_fault is not None else []
         self._device = Emulated(
             profile, self._content, shared, {"read": saving, "write": saving if configured else loading}
         )
         if configured and not source:
-            self._device.received = Memory(profile.size, resident=True)
+            descriptor = shared_file(profile.size) if given else -1
+            self._device.received = Memory(profile.size, resident=True, descriptor=descriptor)
         self._source = source
         self._configured = configured
         self._lock = threading.RLock()
@@ -90,6 +93,11 @@ class DeviceState:
         self._moved = 0
         self._config_loaded = False
         self._refused: Refusal | None = None
+
+    @property
+    def memory(self) -> int:
+        """The descriptor of the memory that the state is in, for the process that asked for this device; -1: none."""
+        return (self._device.received or self._content.memory).descriptor
 
     def prepare(self) -> None:
         """Make what the next save needs ahead of time, as a driver allocates it: the descriptor and its thread."""

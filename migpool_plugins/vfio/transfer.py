@@ -24,7 +24,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import socket
@@ -84,6 +83,30 @@ class SharedLock:
         self.free_at = 0.0
 
 
+class Cancel:
+    """Whether a transfer has been cancelled. To wait for that is one call: an event would make a lock for each wait."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._setting = threading.Lock()
+        self._is_set = False
+
+    def set(self) -> None:
+        with self._setting:
+            if not self._is_set:
+                self._is_set = True
+                self._gate.release()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until it is set."""
+        if self._gate.acquire(timeout=seconds):
+            self._gate.release()
+
+
 class Pacer:
     """The time of one transfer of one device.
 
@@ -98,7 +121,7 @@ class Pacer:
         record: when each piece of work began and ended, the lock being held.
     """
 
-    def __init__(self, latency: float, rate: float, shared: SharedLock | None, cancelled: threading.Event) -> None:
+    def __init__(self, latency: float, rate: float, shared: SharedLock | None, cancelled: Cancel) -> None:
         self._latency = latency
         self._per_byte = 1 / rate if rate else 0.0
         self._shared = shared
@@ -109,18 +132,22 @@ class Pacer:
     def work(self, length: int, since: float) -> None:
         """Wait until ``length`` bytes are done, counted from ``since`` or from when the shared lock was due free."""
         shared = self._shared
-        with shared.lock if shared is not None else contextlib.nullcontext():
-            began = time.monotonic()
-            if shared is not None:
-                since = max(since, shared.free_at)
-            self.due = since + self._latency + length * self._per_byte
-            left = self.due - began
-            if left > 0:
-                self._cancelled.wait(left)
-            ended = time.monotonic()
-            if shared is not None:
-                shared.free_at = min(self.due, ended)
-            self.record.append((began, ended))
+        if shared is None:
+            self._work(length, since)
+            return
+        with shared.lock:
+            ended = self._work(length, max(since, shared.free_at))
+            shared.free_at = min(self.due, ended)
+
+    def _work(self, length: int, since: float) -> float:
+        began = time.monotonic()
+        self.due = since + self._latency + length * self._per_byte
+        left = self.due - began
+        if left > 0:
+            self._cancelled.wait(left)
+        ended = time.monotonic()
+        self.record.append((began, ended))
+        return ended
 
 
 def sharpen_timers() -> None:
@@ -174,7 +201,7 @@ class Transfer:
         self._profile = profile = device.profile
         self._content = device.content
         self._faults = device.faults[self._direction]
-        self._cancelled = threading.Event()
+        self._cancelled = Cancel()
         self._interrupted = threading.Event()
         self._shared = device.shared if profile.locks(self._direction) else None
         self._record: list[tuple[float, float]] = []
@@ -300,6 +327,10 @@ class Load(Transfer):
         else:
             self.offset += length
         return not self._cancelled.is_set()
+
+    def _late(self, returned: float) -> float:
+        """What the return of the last write, at that time, is late by, as far as a real one would not have been."""
+        return min(max(0.0, returned - self.pacer.due), WRITE_ALLOWANCE)
 
     def _describe(self, wrong: int, part: memoryview, offset: int) -> str:
         origin = self._content.origin(part) if wrong == offset else None

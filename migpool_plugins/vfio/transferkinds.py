@@ -24,10 +24,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from errno import EINVAL
 from functools import partial
 from typing import Final, Literal
 
-from migpool_plugins.vfio.transfer import WRITE_ALLOWANCE, Emulated, Load, Refusal, Save, Transfer, receive, ring
+from migpool_plugins.vfio.transfer import Emulated, Load, Refusal, Save, Transfer, receive, ring
 
 WRITE_HEADER: Final = struct.Struct("=Qdd")
 ACK_HEADER: Final = struct.Struct("=II")
@@ -94,20 +95,30 @@ class RequestedSave(Save):
             read = max(0, self.offset - self._initial)
             self._dirty = min(self._dirty + fresh, read + self._profile.size)
 
-    def read(self, length: int) -> list[memoryview]:
-        """Return the next ``length`` bytes, or what there is, at the device's own pace.
+    def take(self, length: int) -> list[tuple[int, int]]:
+        """Take the next ``length`` bytes, or what there is, at the device's own pace.
+
+        Returns:
+            Where in the state they are: offset and bytes of each part.
 
         Raises:
             Refusal: the device failed, now or before, or the transfer was cancelled.
         """
         if self.error is not None:
             raise self.error
-        begin, end = self.offset, min(self.offset + length, self._look())
+        begin, size = self.offset, self._profile.size
+        end = min(begin + length, self._look() if self._running else self.total)
         while self._produced < end:
             self._produce()
         self.offset = end
+        if end <= size:
+            return [(begin, end - begin)] if end > begin else []
+        return list(ring(begin, end - begin, size))
+
+    def read(self, length: int) -> list[memoryview]:
+        """The bytes themselves; see :meth:`take`."""
         view = self._content.memory.view
-        return [view[at : at + count] for at, count in ring(begin, end - begin, self._profile.size)]
+        return [view[at : at + count] for at, count in self.take(length)]
 
     def _produce(self) -> None:
         length, fault = self._make_chunk(self._produced, self._look(), self._given)
@@ -134,8 +145,22 @@ class RequestedLoad(Load):
 
     def write(self, length: int, receive: Callable[[memoryview], bool]) -> bool:
         """Take one write, at the device's own pace; see :meth:`Load.take`."""
-        late = min(max(0.0, self._answered - self.pacer.due), WRITE_ALLOWANCE)
-        return self.take(length, time.monotonic() - late, receive)
+        return self.take(length, time.monotonic() - self._late(self._answered), receive)
+
+    def write_placed(self, at: int, length: int, called: float, returned: float) -> bool:
+        """Take one write whose bytes the other process has put where they belong.
+
+        Arguments:
+            at: where it has put them.
+            called: when it was asked to write them, CLOCK_MONOTONIC in seconds.
+            returned: when the write before that was over for it.
+
+        Raises:
+            Refusal: that is not where the next bytes belong.
+        """
+        if self.error is None and at != self.offset % self._profile.size:
+            raise Refusal(f"the bytes were put at {at}, but {self.offset} have come", "verification", EINVAL)
+        return self.take(length, called - self._late(returned), lambda _: True)
 
     def answered(self) -> None:
         """The write's answer has been given."""
@@ -218,8 +243,7 @@ class DescriptorLoad(DescriptorTransfer, Load):
         header = bytearray(WRITE_HEADER.size)
         while fill(memoryview(header)) and not self._cancelled.is_set():
             length, called, returned = WRITE_HEADER.unpack(header)
-            late = min(max(0.0, returned - self.pacer.due), WRITE_ALLOWANCE)
-            if not self.take(length, called - late, fill):
+            if not self.take(length, called - self._late(returned), fill):
                 return
             text = b"" if self.error is None else self.error.text.encode()
             kind = "" if self.error is None else self.error.kind

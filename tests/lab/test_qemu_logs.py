@@ -157,6 +157,7 @@ def test_lines_that_are_not_known_are_passed_over_and_counted(
     assert any("a form that is not known" in remark for remark in after.runs[0].remarks) is bool(strange)
 
 
+@FEWER
 @given(
     place=st.floats(0, 1),
     which=st.sampled_from(NAMES),

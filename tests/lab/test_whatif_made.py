@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from migpool.lab.analysis.whatif.resources import Freed, Replays, replays
-from migpool.lab.analysis.why import reason
+from migpool.device import StateCosts
+from migpool.lab.analysis.whatif.resources import Freed, Replays, processors_short, replays
+from migpool.lab.analysis.why import because, named, reason
+from migpool.lab.run.result import ResourceResult
+from migpool.migration.report import SideReport
 from tests.support.attribution.made_downtimes import MANY, Made, Rules, alike, downtime, made, names
 
 NEAR = 0.03
@@ -97,6 +100,70 @@ def test_devices_that_share_nothing_are_not_said_to(rules: Rules) -> None:
     found = replays(*made(rules))
     assert found is not None
     assert not [one for one in found.freed if one.resource.startswith("shared")]
+
+
+def slowed(times: float) -> tuple[SideReport, SideReport, list[StateCosts], float]:
+    """A migration whose devices' reads and writes took so many times as long as they declare, and the truth without."""
+    devices = tuple(replace(one, read=one.read * times, write=one.write * times) for one in FOUR)
+    costs = [
+        StateCosts(
+            read=one.read * one.chunks / 1e3,
+            write=one.write * one.chunks / 1e3,
+            save_config=one.config / 1e3,
+            load_config=one.config / 1e3,
+        )
+        for one in FOUR
+    ]
+    source, destination = made(Rules(devices))
+    return replace(source, clock="monotonic"), destination, costs, downtime(Rules(FOUR))
+
+
+def test_too_few_processors_are_the_reason_where_the_kernel_says_that_threads_had_none() -> None:
+    source, destination, costs, truth = slowed(2.0)
+    measured = (destination.running - source.stopped) / 1e6
+    found = replays(replace(source, processors_short=destination.running - source.stopped), destination, costs)
+    assert found is not None
+    short = of(found, "processors", "")
+    assert measured - short.shorter / 1e6 == pytest.approx(truth, rel=NEAR)
+    assert reason(found.freed) == short
+    assert named(short).startswith("there are too few processors: for ")
+
+
+@pytest.mark.parametrize(("worth", "told"), [(49.0, True), (20.0, False)])
+def test_processors_are_told_beside_a_greater_reason_where_they_are_worth_it(worth: float, told: bool) -> None:
+    freed = [("big lock", "destination", 183.0, "configs load in turn"), ("processors", "", worth, "there are too few")]
+    resources = [
+        ResourceResult(resource=name, side=side, devices=[], shorter_ms=shorter, says=says)  # type: ignore[arg-type]
+        for name, side, shorter, says in freed
+    ]
+    why = because(resources, 600.0, 600.0, {"lock": 200.0})
+    besides = " Besides, there are too few. Without that: 551 ms instead of 600 ms." if told else ""
+    assert why == f"configs load in turn. Without that: 417 ms instead of 600 ms.{besides}"
+
+
+def test_no_more_is_gained_by_processors_than_they_were_short() -> None:
+    source, destination, costs, _ = slowed(2.0)
+    found = replays(replace(source, processors_short=3_000_000), replace(destination, processors_short=9), costs)
+    assert found is not None
+    assert of(found, "processors", "").shorter == 3_000_000
+
+
+@pytest.mark.parametrize("short", [None, 0])
+def test_devices_that_are_slower_than_they_say_are_no_matter_of_processors_that_nobody_waited_for(
+    short: int | None,
+) -> None:
+    source, destination, costs, _ = slowed(2.0)
+    found = replays(replace(source, processors_short=short), destination, costs)
+    assert found is not None
+    assert not [one for one in found.freed if one.resource == "processors"]
+
+
+def test_of_two_hosts_either_may_have_too_few_processors() -> None:
+    source, destination, _, _ = slowed(1.0)
+    ours, theirs = replace(source, processors_short=5), replace(destination, processors_short=7)
+    assert processors_short(ours, theirs) == 5  # one host, which both tell of
+    assert processors_short(replace(ours, clock="return-path"), theirs) == 12
+    assert processors_short(replace(ours, clock="exchanges", processors_short=None), theirs) == 7
 
 
 def test_a_migration_without_a_downtime_is_not_replayed() -> None:

@@ -11,15 +11,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from migpool.device import Device, DeviceError
+from migpool.migration import incoming
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
+from migpool.transport import accept
 from tests.model.__main__ import ENDINGS, MISTAKES, PROPERTIES, VARIANTS
 from tests.support.certificates import Certificates
 from tests.support.handover_line import HandoverLine
@@ -221,6 +224,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("pki"))
 
 
+@pytest.fixture
+def hesitant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source of a busy machine has more than a second to say what it is: else it is taken for a stranger."""
+    monkeypatch.setattr(accept, "HESITATION", LIMIT)
+    monkeypatch.setattr(incoming, "accept_all", partial(accept.accept_all, silence=LIMIT))
+
+
+@pytest.mark.usefixtures("hesitant")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_real_ends_come_to_what_the_model_says(tmp_path: Path, certificates: Certificates, variant: str) -> None:
     encrypted, own = "LOCAL" not in VARIANTS[variant], "PLAIN" not in VARIANTS[variant]
@@ -249,7 +260,8 @@ def test_the_real_ends_come_to_what_the_model_says(tmp_path: Path, certificates:
         assert course.machines.run("source") == (_ended(course.sent) == "back"), told
         assert course.machines.run("destination") == (_ended(course.got) != "back"), told
         if _ended(course.sent) == "unconfirmed" and not course.sent.running:
-            assert course.sent.error.endswith("it stays stopped here; look there before you resume it"), told
+            # On a busy machine it may be told besides which thread took longer than the limit to end.
+            assert "it stays stopped here; look there before you resume it" in course.sent.error, told
         assert set(course.endings()) <= allowed, f"{told}: {course.endings()}"
         seen.update(course.endings())
     assert seen == allowed

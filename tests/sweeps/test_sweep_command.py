@@ -91,14 +91,15 @@ def test_real_points_are_run_and_found_again(tmp_path: Path) -> None:
     ]
     assert all(row["downtime_ms"] > 0 and row["threads"] > 0 and row["memory_bytes"] > 0 for row in found)
     before = parts(results)
-    assert migpool("lab", "sweep", str(file), "--results", str(results)).code == 0
+    assert migpool("lab", "sweep", str(file), "--results", str(results), "--workers", "1").code == 0
     assert parts(results) == before
 
 
 def test_a_directory_belongs_to_one_sweep(tmp_path: Path) -> None:
     results = tmp_path / "results"
     axes = '[[axes]]\nkey = "channels.count"\nvalues = [1]'
-    command = ("lab", "sweep", str(written(tmp_path, 'models = ["pool"]', axes)), "--results", str(results))
+    file = written(tmp_path, 'models = ["pool"]', axes)
+    command = ("lab", "sweep", str(file), "--results", str(results), "--workers", "1")
     assert migpool(*command).code == 0
     written(tmp_path, 'models = ["inline"]', axes)
     ended = migpool(*command)
@@ -117,7 +118,7 @@ def test_a_directory_belongs_to_one_sweep(tmp_path: Path) -> None:
 def test_points_that_cannot_be_computed_are_told(tmp_path: Path) -> None:
     axes = '[[axes]]\nkey = "memory.budget"\nvalues = ["1MiB", "4KiB"]'
     file = written(tmp_path, 'models = ["pool"]', axes)
-    ended = migpool("lab", "sweep", str(file), "--results", str(tmp_path / "results"))
+    ended = migpool("lab", "sweep", str(file), "--results", str(tmp_path / "results"), "--workers", "1")
     assert ended.code == 1
     assert "1 of 2 points have no downtime, the first: " in ended.err
 

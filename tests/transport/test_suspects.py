@@ -212,7 +212,10 @@ def test_who_begins_and_stays_is_let_go_and_the_wait_goes_on(port: Port, said: l
 
 
 @pytest.mark.parametrize("said", [STAYING[1].values[0], STAYING[3].values[0]])
-def test_who_goes_when_it_is_told_is_a_source_that_cannot_be_taken(port: Port, said: list[bytes]) -> None:
+def test_who_goes_when_it_is_told_is_a_source_that_cannot_be_taken(
+    port: Port, said: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migpool.transport.suspects.GONE", LIMIT)  # it goes as soon as it can
     main, *channels = [port.say(first) for first in said]
     port.start(limit=0.1)
     until(lambda: bool(port.told), LIMIT)

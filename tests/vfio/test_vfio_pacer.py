@@ -7,7 +7,6 @@ import functools
 import itertools
 import os
 import select
-import threading
 import time
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from migpool.device import OptionValue
 from migpool_plugins.vfio.emulated import EmulatedVfioDevice
 from migpool_plugins.vfio.profiles import PROFILES
-from migpool_plugins.vfio.transfer import Pacer, SharedLock
+from migpool_plugins.vfio.transfer import Cancel, Pacer, SharedLock
 from tests.support.vfio.vfio_rig import CHUNK, LIMIT, Blocked, OpenSide, Saver
 
 
@@ -44,7 +43,7 @@ def overlaps(records: list[list[tuple[float, float]]]) -> int:
 
 
 def test_oversleeping_does_not_move_the_deadlines() -> None:
-    pacer = Pacer(latency=1e-4, rate=1e7, shared=None, cancelled=threading.Event())
+    pacer = Pacer(latency=1e-4, rate=1e7, shared=None, cancelled=Cancel())
     began = pacer.due = time.monotonic()
     for _ in range(10):
         pacer.work(1000, pacer.due)
@@ -53,13 +52,13 @@ def test_oversleeping_does_not_move_the_deadlines() -> None:
 
 
 def test_without_rate_and_latency_nothing_waits() -> None:
-    pacer = Pacer(latency=0.0, rate=0.0, shared=None, cancelled=threading.Event())
+    pacer = Pacer(latency=0.0, rate=0.0, shared=None, cancelled=Cancel())
     pacer.work(1 << 30, 5.0)
     assert pacer.due == 5.0
 
 
 def test_a_cancelled_wait_ends_and_gives_the_lock_back() -> None:
-    cancelled = threading.Event()
+    cancelled = Cancel()
     shared = SharedLock()
     waiting = Blocked(lambda: Pacer(600.0, 0.0, shared, cancelled).work(1, time.monotonic()))
     assert shared.lock.locked()
@@ -71,7 +70,7 @@ def test_a_cancelled_wait_ends_and_gives_the_lock_back() -> None:
 
 def test_work_under_a_shared_lock_begins_when_the_holder_before_was_due() -> None:
     shared = SharedLock()
-    first, second = (Pacer(1e-3, 0.0, shared, threading.Event()) for _ in range(2))
+    first, second = (Pacer(1e-3, 0.0, shared, Cancel()) for _ in range(2))
     began = time.monotonic()
     for pacer in (first, second, first, second):
         pacer.work(1, began)

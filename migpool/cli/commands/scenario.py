@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,7 @@ def from_measured(
         typer.echo(text, nl=False)
     else:
         write_all({output: text})
+        typer.echo(f"{output} is written: migpool simulate {shlex.quote(str(output))}", err=True)
 
 
 @app.command("check")

@@ -92,8 +92,7 @@ def diff(
         sides = [read_side(path) for path in (old, new)]
     found = compare_sides(*sides)
     worst = compatibility(found.changes)
-    forward, backward = direction is not Direction.BACKWARD, direction is not Direction.FORWARD
-    counting = max([worst.forward] * forward + [worst.backward] * backward)
+    counting = _counting(worst, direction)
     breaks = counting >= (Verdict.CANNOT_TELL if strict else Verdict.BREAKS)
     code = ExitCode.FAILED if breaks else ExitCode.CANNOT_TELL if counting is Verdict.CANNOT_TELL else ExitCode.DONE
     if as_json:
@@ -102,7 +101,7 @@ def diff(
         rest = {"compatible": code == 0, **_verdicts(worst), "changes": told, "not_looked_at": found.unseen}
         print(json.dumps({**head, **rest}, indent=2))  # noqa: T201
     else:
-        for line in _lines(found, worst):
+        for line in _lines(found, worst, direction):
             print(printable(line))  # noqa: T201
     raise typer.Exit(code)
 
@@ -111,14 +110,20 @@ def _verdicts(one: Change | Compatibility) -> dict[str, str]:
     return {"forward": _NAMES[one.forward], "backward": _NAMES[one.backward]}
 
 
-def _lines(found: Comparison, worst: Compatibility) -> list[str]:
-    """Every change, the worst first; what was not looked at; and the verdicts."""
-    worst_first = sorted(found.changes, key=lambda change: -max(change.forward, change.backward))
-    lines = [f"{_verdict(change)}: {change.path}: {change.reason}" for change in worst_first]
-    lines += [f"not looked at: {sentence}" for sentence in found.unseen]
+def _counting(one: Change | Compatibility, direction: Direction) -> Verdict:
+    """The worst verdict in the direction that counts."""
+    forward, backward = direction is not Direction.BACKWARD, direction is not Direction.FORWARD
+    return max([one.forward] * forward + [one.backward] * backward)
+
+
+def _lines(found: Comparison, worst: Compatibility, direction: Direction) -> list[str]:
+    """The verdicts; every change, first what is worst in the direction that counts; and what was not looked at."""
+    worst_first = sorted(found.changes, key=lambda one: (-_counting(one, direction), -_counting(one, Direction.BOTH)))
     return [
-        *lines,
-        f"{_counted(found.changes)}; {_said('forward', worst.forward)}, {_said('backward', worst.backward)}",
+        f"{_said('forward (A into B)', worst.forward)}; {_said('backward (B into A)', worst.backward)}; "
+        f"{_counted(found.changes)}",
+        *(f"{_verdict(change)}: {change.path}: {change.reason}" for change in worst_first),
+        *(f"not looked at: {sentence}" for sentence in found.unseen),
     ]
 
 

@@ -27,7 +27,7 @@ from migpool.conformance.devices.subject import Subject
 from migpool.conformance.pairing import SIDES
 from migpool.core.device_calls import under_way
 from migpool.core.machine import Slot
-from migpool.core.plugin_errors import place_of
+from migpool.core.plugin_errors import place_of, raised_at
 from migpool.device import Device, DeviceError, MemoryDevice, TaggedDevice
 from migpool.units import MIB, count_of
 
@@ -81,10 +81,17 @@ def _whole_class(device: Device) -> None:
 
 def saves_and_loads(subject: Subject) -> str:
     """Save all state and load it, call by call: each call returns what it may, and the state comes to an end."""
+    moved = 0
     with pairs_of(subject) as pairs:
-        moved = [move(source, destination) for source, destination in pairs]
+        for source, destination in pairs:
+            try:
+                moved += move(source, destination)
+            except DeviceError as error:
+                place, saving = raised_at(error, destination), place_of(source, "save_state")
+                said = f"{error}{place}: it was given all that its save_state had given{saving}, in order"
+                raise Failure(said if place else str(error)) from error
         compare(pairs, "after all of it was loaded")
-    return f"{sum(moved)} bytes"
+    return f"{moved} bytes"
 
 
 def any_thread(subject: Subject) -> str:

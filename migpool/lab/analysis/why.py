@@ -9,6 +9,7 @@ from statistics import median
 from typing import Final, Protocol, TypeVar
 
 from migpool.core.effects import Wait
+from migpool.device import StateCosts
 from migpool.errors import UsageError
 from migpool.lab.analysis.attribution import Attribution
 from migpool.lab.analysis.critical_path import attribute
@@ -31,17 +32,20 @@ def representatives(runs: Sequence[RunResult]) -> list[int]:
     return sorted(sorted(of_it)[(len(of_it) - 1) // 2][1] for of_it in by_model.values())
 
 
-def analyse(source: SideReport, destination: SideReport, chunk: int) -> AnalysisResult | None:
+def analyse(
+    source: SideReport, destination: SideReport, chunk: int, costs: Sequence[StateCosts | None] = ()
+) -> AnalysisResult | None:
     """Everything that a run's traces say about its downtime; ``None`` if it has none.
 
     Arguments:
         chunk: how long a buffer of the destination is, in bytes.
+        costs: what the devices declare, by slot; empty if none declares anything.
     """
     try:
         whole = attribute(source, destination)
     except UsageError:
         return None
-    found = replays(source, destination)
+    found = replays(source, destination, costs)
     zero = source.stopped
     replayed = None if found is None else found.replayed / 1e6
     resources = [
@@ -129,6 +133,9 @@ def because(
         share = 100 * spent / downtime if downtime else 0
         return f"no one thing. The largest part is {kind}, {_time(spent * 1e6)} ({share:.0f} %)."
     said = f"{first.says}. {instead(max(0.0, downtime - first.shorter_ms), downtime)}"
+    short = next((one for one in resources if one.resource == "processors" and one is not first), None)
+    if short is not None and short.shorter_ms >= WORTH_NAMING * downtime:
+        said += f" Besides, {short.says}. {instead(downtime - short.shorter_ms, downtime)}"
     away = replayed / downtime - 1
     return said if abs(away) <= TRUSTED else f"{said} Not sure: the replay is {100 * away:+.0f} % off."
 
@@ -250,6 +257,8 @@ def named(one: Freed) -> str:
             return "state takes its time on the way through the sockets"
         case "memory budget":
             return "the destination's memory budget is short: the source waits for room"
+        case "processors":
+            return f"there are too few processors: for {_time(one.wait)} some thread was ready and had none"
         case _:
             return "threads compute, or wait for a processor, between their waits"
 

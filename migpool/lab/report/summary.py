@@ -232,7 +232,10 @@ def limit_line(result: LabResult) -> str:
     run = looked_into(result.runs).get(model)
     if run is None or run.analysis is None or not run.analysis.why:
         return ""
-    return f"What limits it: {run.analysis.why}"
+    # With an even number of runs none of them has the median.
+    of_it, downtime = format_duration((run.downtime_ms or 0.0) / 1e3), summarize(result.runs)[0].downtime
+    whose = "" if downtime is not None and of_it == format_duration(downtime / 1e3) else f", in the run with {of_it}"
+    return f"What limits it{whose}: {run.analysis.why}"
 
 
 def looked_into(runs: Sequence[RunResult]) -> dict[str, RunResult]:

@@ -59,8 +59,8 @@ Where only one side's report is there (``migpool send``), what the other one kno
     replayed_ms   the downtime as the replay has it with everything as it was: near downtime_ms, or do not trust it
     resources     an object for each resource, the one that shortens the downtime most first:
       resource      "big lock", "shared by reads", "shared by writes", "slow device", "workers", "receiving threads",
-                    "channels", "link", "memory budget", "CPU", "pre-copied", "sections"; of QEMU's logs those that
-                    ``migpool/lab/qemu/whatif.py`` names
+                    "channels", "link", "memory budget", "CPU", "processors", "pre-copied", "sections"; of QEMU's logs
+                    those that ``migpool/lab/qemu/whatif.py`` names
       side          "source", "destination", or empty
       devices       those that share it, or the slow one
       shorter_ms    how much shorter the downtime would be with it out of the way

@@ -12,9 +12,8 @@ from typing import Final
 from migpool.errors import DescriptionError, ProtocolError, UsageError
 from migpool.streams.compare.machines import machine_hazards
 from migpool.streams.compare.payloads import payload_hazards
-from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.opening import open_path
-from migpool.streams.envelope.source import Source
+from migpool.streams.envelope.source import DamagedData, Source
 from migpool.streams.inspect.reading import Inspection
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.units import format_size

@@ -6,27 +6,20 @@ the package lz4 (``pip install 'migpool[compression]'`` has both). What comes be
 
 from __future__ import annotations
 
-import bz2
 import importlib
-import lzma
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Protocol
 
 from migpool.errors import UsageError
-from migpool.streams.envelope.source import Source
+from migpool.streams.envelope.source import DamagedData, Source
 
 _INPUT: Final = 2048
 """How many bytes are undone at once: what comes of them is lost if one of them is damaged."""
 _OUTPUT: Final = 1 << 20
 _MEMORY: Final = 128 << 20
 """Bytes that may be taken to undo xz data, which choose it: xz -9 needs 65 MiB. zstd has as many by itself."""
-
-
-class DamagedData(Exception):
-    """The compressed data cannot be undone any further; all that could has been read."""
 
 
 class Decompressor(Protocol):
@@ -80,8 +73,8 @@ class Compression:
     make: Callable[[], Decompressor] | None
 
 
-def _from(*modules: str, name: str) -> Callable[[], Decompressor]:
-    """Makes an object of the first of some modules that can be had."""
+def _from(*modules: str, name: str, **options: int) -> Callable[[], Decompressor]:
+    """Makes an object of the first of some modules that can be had; none is imported before."""
 
     def make() -> Decompressor:
         for module in modules:
@@ -89,7 +82,7 @@ def _from(*modules: str, name: str) -> Callable[[], Decompressor]:
                 found: Any = getattr(importlib.import_module(module), name)
             except ImportError:
                 continue
-            made: Decompressor = found()
+            made: Decompressor = found(**options)
             return made
         raise ImportError(name)
 
@@ -100,8 +93,8 @@ COMPRESSIONS: Final[Mapping[str, Compression]] = {
     each.name: each
     for each in (
         Compression("gzip", b"\x1f\x8b", "gzip -dc", _Gzip),
-        Compression("bzip2", b"BZh", "bzip2 -dc", bz2.BZ2Decompressor),
-        Compression("xz", b"\xfd7zXZ\0", "xz -dc", partial(lzma.LZMADecompressor, memlimit=_MEMORY)),
+        Compression("bzip2", b"BZh", "bzip2 -dc", _from("bz2", name="BZ2Decompressor")),
+        Compression("xz", b"\xfd7zXZ\0", "xz -dc", _from("lzma", name="LZMADecompressor", memlimit=_MEMORY)),
         Compression(
             "zstd", b"\x28\xb5\x2f\xfd", "zstd -dc",
             _from("compression.zstd", "backports.zstd", name="ZstdDecompressor"),
@@ -155,13 +148,13 @@ class Unpacked(Source):
         while wanted and not self._damage:
             try:
                 part = self._some(wanted)
-            except (zlib.error, lzma.LZMAError, OSError, RuntimeError, ValueError, EOFError) as error:
+            except (zlib.error, OSError, RuntimeError, ValueError, EOFError) as error:
                 self._damage = f"{error}"
                 break
             except Exception as error:
-                if type(error).__module__.partition(".")[0] not in ("compression", "backports"):
+                if type(error).__module__.partition(".")[0] not in ("_lzma", "compression", "backports"):
                     raise
-                self._damage = f"{error}"  # ZstdError, of whichever module it is
+                self._damage = f"{error}"  # LZMAError or ZstdError, of whichever module it is
                 break
             if part is None:
                 break

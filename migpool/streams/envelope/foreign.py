@@ -27,8 +27,7 @@ _KNOWN: Final[tuple[tuple[bytes, str], ...]] = (
     (rb"\d+@\d+\.\d+:[a-z]|\d{4}-\d\d-\d\dT[\d:.]+Z ", "a log, not a stream: where the downtime went say "
                                                        "QEMU's traces to migpool explain SOURCE DESTINATION"),
 )  # fmt: skip
-_PATTERNS: Final = tuple((re.compile(pattern), name) for pattern, name in _KNOWN)
-_STREAM: Final = re.compile(rb"QEVM\x00\x00\x00\x03[\x01\x04\x07\x08]")
+_STREAM: Final = rb"QEVM\x00\x00\x00\x03[\x01\x04\x07\x08]"
 
 
 def foreign(first: bytes) -> str:
@@ -37,12 +36,12 @@ def foreign(first: bytes) -> str:
     Arguments:
         first: the first bytes, as many as are known.
     """
-    for pattern, name in _PATTERNS:
-        if pattern.match(first):
+    for pattern, name in _KNOWN:
+        if re.match(pattern, first):
             return name
     if first[_TAR_AT : _TAR_AT + 5] == b"ustar":
         return "a tar archive: unpack it (tar xf), and inspect what is in it"
-    within = _STREAM.search(first)
+    within = re.search(_STREAM, first)
     if within is not None:
         return f"something else before a stream that begins at byte {within.start()}: --offset {within.start()}"
     if first and not any(first):

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from migpool.errors import ProtocolError, UsageError
-from migpool.streams.envelope import libvirt, qcow2
-from migpool.streams.envelope.compression import COMPRESSIONS, DamagedData, Unpacked, compression_of
-from migpool.streams.envelope.source import FileSource, PipeSource, SeekableSource, Source
+from migpool.streams.envelope.source import DamagedData, FileSource, PipeSource, SeekableSource, Source
 from migpool.wire.stream import FILE_MAGIC
 from migpool.wire.vmdesc import find
 
@@ -115,6 +113,12 @@ def unwrapped(source: Source, where: str, *, offset: int | None = None, snapshot
 def _unwrap(opened: Opened, where: str, offset: int | None, snapshot: str | None) -> bool:
     """Take one layer off; whether there was one."""
     source, first = opened.source, opened.first
+    if first.startswith(FILE_MAGIC):
+        return False
+    # Most streams are wrapped in nothing, and need none of these.
+    from migpool.streams.envelope import libvirt, qcow2
+    from migpool.streams.envelope.compression import COMPRESSIONS, Unpacked, compression_of
+
     begin = (offset or 0) + source.position
     if first.startswith((libvirt.WHOLE, libvirt.PARTIAL)):
         image = libvirt.read_image(source, where)

@@ -10,6 +10,10 @@ PIECE = 1 << 20
 """How many bytes are read at once."""
 
 
+class DamagedData(Exception):
+    """Compressed data cannot be undone any further; all that could has been read."""
+
+
 class Readable(Protocol):
     """A pipe."""
 

@@ -11,9 +11,9 @@ from migpool.errors import DescriptionError, DeviceError
 from migpool.streams.inspect.summary import OVER_MULTIFD, KeptSection, SectionSummary, StreamSummary
 from migpool.streams.inspect.vfiostate import shown
 from migpool.streams.inspect.walk import Wanted
-from migpool.vmsd.codec import Shown
-from migpool.vmsd.description import Description
+from migpool.vmsd.codec import Fault, Reader, Shown
 from migpool.vmsd.jsonform import section_structure
+from migpool.vmsd.structure import Structure
 from migpool.wire.vmdesc import MULTIFD_DEVICES
 
 
@@ -74,11 +74,19 @@ def _decoded(kept: KeptSection, entries: Mapping[tuple[str, object, object], Map
     entry = entries.get((section.kind, section.idstr, section.instance_id))
     if entry is None:
         return DecodedSection(section, None, False, "the stream has no description of it", kept.payload)
-    state: dict[str, object] = {}
     try:
-        description = Description.from_structure(section_structure(entry, section.version))
-        description.load(state, kept.payload)
-        exact = description.save(state) == kept.payload
-        return DecodedSection(section, description.show(state), exact, None, kept.payload)
+        return _by_structure(kept, section_structure(entry, section.version))
     except (DescriptionError, DeviceError) as error:
         return DecodedSection(section, None, False, str(error), kept.payload)
+
+
+def _by_structure(kept: KeptSection, structure: Structure) -> DecodedSection:
+    state: dict[str, object] = {}
+    written = bytearray()
+    try:
+        structure.load(Reader(kept.payload, complete=True), state, structure.version)
+        structure.write(state, structure.version, written, None)
+        fields = structure.show(state, structure.version)
+    except Fault as fault:
+        raise fault.as_device_error(structure.name) from fault.__cause__
+    return DecodedSection(kept.summary, fields, written == kept.payload, None, kept.payload)

@@ -31,12 +31,11 @@ All offsets are bytes of the stream, which begins behind what it is wrapped in.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeAlias
 
-from migpool.streams.inspect.summary import BlockSummary, StreamSummary
+from migpool.streams.inspect.summary import BlockSummary, StreamSummary, uuid_text
 
 if TYPE_CHECKING:
     from migpool.streams.inspect.decoding import DecodedSection
@@ -82,7 +81,7 @@ def _configuration(config: Configuration) -> Json:
         "machine": config.machine,
         "page_bits": config.page_bits,
         "capabilities": None if config.capabilities is None else list(config.capabilities),
-        "uuid": None if config.uuid is None else str(uuid.UUID(bytes=config.uuid)),
+        "uuid": None if config.uuid is None else uuid_text(config.uuid),
     }
 
 

@@ -2,18 +2,19 @@
 
 To read a file copies all of it, though of a page of RAM only the word before it counts. A mapping copies nothing; but
 if somebody cuts the file short, or its disk fails, whoever looks at what is missing is killed by SIGBUS. That is then
-this process, and what it was asked for is read instead.
+this process, and the file is read instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import mmap
 import os
-import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from struct import Struct
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar, cast
 
 from migpool.wire.pageruns import WORD, run_of_pages
 
@@ -21,9 +22,9 @@ WORTH: Final = 32 << 20
 """Bytes of a file from which on a process is worth it."""
 _SMALLEST: Final = 1 << 20
 _LARGEST: Final = 64 << 20
-_QUESTION: Final = Struct("=QQQ")
-_ANSWER: Final = Struct("=Q")
 _MADV_POPULATE_READ: Final = 22  # Linux 5.14; the module mmap does not name it
+
+T = TypeVar("T")
 
 
 def can_fork() -> bool:
@@ -34,62 +35,49 @@ def can_fork() -> bool:
         return False
 
 
-class MappingProcess:
-    """Counts pages that follow one another in a file, in a process that is forked here.
+def asked_apart(ask: Callable[[], T]) -> T | None:
+    """What ``ask`` returns in a process that is forked here; ``None`` if that ended before, whatever ended it."""
+    import pickle  # small streams do without
+
+    answer, answering = os.pipe()
+    process = os.fork()
+    if not process:
+        _answer(ask, answering)
+    os.close(answering)
+    try:
+        with open(answer, "rb") as pipe:  # noqa: PTH123 -- it is open already
+            said = pipe.read()
+    except BaseException:
+        os.kill(process, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(process, 0)
+    return None if status else cast("T", pickle.loads(said))
+
+
+def _answer(ask: Callable[[], object], answering: int) -> NoReturn:
+    """What the process does."""
+    import pickle
+    import resource
+
+    code = 1
+    try:
+        gc.freeze()  # to look for garbage among what there is would copy every page of it
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with open(answering, "wb") as pipe:
+            pipe.write(pickle.dumps(ask()))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+class Mapping:
+    """A part of a file that is mapped, and moves on: the larger the longer it does.
 
     Arguments:
         descriptor: of the file.
         end: how many bytes it has.
     """
-
-    def __init__(self, descriptor: int, end: int) -> None:
-        question, self._ask = os.pipe()
-        self._answer, answer = os.pipe()
-        self._process = os.fork()
-        if not self._process:
-            _serve(descriptor, end, question, answer, {self._ask, self._answer})
-        os.close(question)
-        os.close(answer)
-
-    def count(self, place: int, page_size: int, used: int) -> int | None:
-        """How many pages stand from a place of the file on that continue one another, each with its contents.
-
-        Arguments:
-            place: of the first one's word.
-            page_size: bytes of a page.
-            used: the used length of their block.
-
-        Returns:
-            their number; ``None`` if the process has ended, and so will every other question.
-        """
-        answer = b""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._ask, _QUESTION.pack(place, page_size, used))
-            answer = os.read(self._answer, _ANSWER.size)
-        return int(_ANSWER.unpack(answer)[0]) if answer else None
-
-    def close(self) -> None:
-        """End the process."""
-        os.close(self._ask)
-        os.close(self._answer)
-        os.waitpid(self._process, 0)
-
-
-def _serve(descriptor: int, end: int, question: int, answer: int, others: set[int]) -> NoReturn:
-    """What the process does until its pipe is closed."""
-    try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for one in others:
-            os.close(one)
-        mapping = _Mapping(descriptor, end)
-        while len(asked := os.read(question, _QUESTION.size)) == _QUESTION.size:
-            os.write(answer, _ANSWER.pack(mapping.count(*_QUESTION.unpack(asked))))
-    finally:
-        os._exit(0)
-
-
-class _Mapping:
-    """A part of a file that is mapped, and moves on: the larger the longer it does."""
 
     def __init__(self, descriptor: int, end: int) -> None:
         self._descriptor = descriptor
@@ -99,6 +87,13 @@ class _Mapping:
         self._size = _SMALLEST
 
     def count(self, place: int, page_size: int, used: int) -> int:
+        """How many pages stand from a place of the file on that continue one another, each with its contents.
+
+        Arguments:
+            place: of the first one's word.
+            page_size: bytes of a page.
+            used: the used length of their block.
+        """
         found = 0
         right: int | None = None
         stride = WORD + page_size

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from migpool.streams.inspect.summary import OVER_MULTIFD, BlockSummary, Framing, SectionSummary, StreamSummary
+from migpool.streams.inspect.summary import (
+    OVER_MULTIFD,
+    BlockSummary,
+    Framing,
+    SectionSummary,
+    StreamSummary,
+    uuid_text,
+)
 from migpool.units import KIB, count_of, format_size
 from migpool.untrusted.text import printable
 from migpool.wire.returnpath import CAPABILITIES
@@ -53,6 +59,8 @@ def stream_outline(name: str, summary: StreamSummary) -> Node:
     """
     whole = "walked to the last byte" if summary.problem is None else f"walked to byte {summary.walked}"
     kind = "migration stream" if summary.header_version is not None else "no migration stream"
+    if summary.header_version is None and summary.commands:
+        kind = "a post-copy that goes on after a break"
     root = Node(printable(name), f"{kind}, {size_text(summary.size)}, {whole}")
     for wrapped in summary.envelope:
         root.add("envelope", printable(wrapped))
@@ -95,7 +103,7 @@ def _configuration(root: Node, config: Configuration, page_size: int) -> None:
             if capability in CAPABILITIES:
                 named.add(capability, CAPABILITIES[capability])
     if config.uuid is not None:
-        below.add("uuid", str(uuid.UUID(bytes=config.uuid)))
+        below.add("uuid", uuid_text(config.uuid))
 
 
 def _ram(root: Node, summary: StreamSummary) -> None:
@@ -106,12 +114,12 @@ def _ram(root: Node, summary: StreamSummary) -> None:
         total.add(block)
     used = sum(block.used_length for block in summary.blocks)
     flushes = f", {summary.flushes} multifd flushes" if summary.flushes else ""
-    below = root.add(
-        "ram", f"{count_of(len(summary.blocks), 'block')}, {size_text(used)}; in the stream {_pages(total)}{flushes}"
-    )
+    size = f", {size_text(used)}" if used else ""
+    below = root.add("ram", f"{count_of(len(summary.blocks), 'block')}{size}; in the stream {_pages(total)}{flushes}")
     for block in summary.blocks:
         gpa = "" if block.gpa is None else f" at {block.gpa:#x}"
-        below.add(printable(block.name), f"{size_text(block.used_length)}{gpa}: {_pages(block)}")
+        stated = size_text(block.used_length) if block.used_length else "size not stated here"
+        below.add(printable(block.name), f"{stated}{gpa}: {_pages(block)}")
 
 
 def _pages(block: BlockSummary) -> str:

@@ -7,21 +7,19 @@ let go at once and the device sections behind them are kept until the descriptio
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Final
 
 from migpool.errors import ProtocolError
-from migpool.streams.envelope.compression import DamagedData
 from migpool.streams.envelope.foreign import foreign
 from migpool.streams.envelope.opening import Opened
-from migpool.streams.envelope.source import PIECE, BytesSource, FileSource, PipeSource
+from migpool.streams.envelope.source import PIECE, BytesSource, DamagedData, FileSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
-from migpool.streams.inspect.mapping_process import WORTH, MappingProcess, can_fork
+from migpool.streams.inspect.mapping_process import WORTH, Mapping, asked_apart, can_fork
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.pageruns import WORD
-from migpool.wire.stream import StreamEvent, StreamReader, header
+from migpool.wire.stream import POSTCOPY_RESUMED, StreamEvent, StreamReader, header
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -67,12 +65,15 @@ class Inspection:
         self._size = 0
         self._damage: list[str] = []
         self._error: ProtocolError | None = None
-        self._items = self._events()
+        self._items: Iterator[StreamEvent] = self._events()
+        self._mapping: Mapping | None = None
+        self._summary: StreamSummary | None = None
+        self._offset: int | None = None
 
     @property
     def offset(self) -> int:
         """How many bytes have been understood so far."""
-        return self._reader.offset
+        return self._reader.offset if self._offset is None else self._offset
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Every event that has not been had yet, in the order of the stream; those of a package behind it.
@@ -83,6 +84,25 @@ class Inspection:
 
     def summary(self) -> StreamSummary:
         """What is in the stream; what has not been walked yet is walked now, and its pages are only counted."""
+        if self._summary is None:
+            found = self._mapped() or self._walked()
+            self._summary, self._offset = found
+        return self._summary
+
+    def _mapped(self) -> tuple[StreamSummary, int] | None:
+        """What there is in a large file, by a process that maps it; ``None`` if it must be read."""
+        source = self._opened.source
+        if self._size or not isinstance(source, FileSource) or source.end - source.place < WORTH or not can_fork():
+            return None
+        self._mapping = Mapping(source.descriptor, source.end)
+        found = asked_apart(self._walked)
+        self._mapping = None
+        if found is not None:
+            self._items = iter(())
+        return found
+
+    def _walked(self) -> tuple[StreamSummary, int]:
+        """Walk to the end; what there is, and how many bytes have been understood."""
         self._reader.count_pages()
         for _ in self._items:
             pass
@@ -90,7 +110,7 @@ class Inspection:
         notes = [_CHANNEL] if opened.first.startswith(MULTIFD_MAGIC) else self._damage
         summary = self._walk.summary(self._reader, self._size, error, [*notes])
         summary.envelope, summary.xml = list(opened.envelope), opened.xml
-        return summary
+        return summary, self._reader.offset
 
     def _events(self) -> Iterator[StreamEvent]:
         opened, reader = self._opened, self._reader
@@ -113,7 +133,8 @@ class Inspection:
             self._error = ended or self._error
         if self._error is None and self._damage:
             self._error = ProtocolError(reader.offset, "compressed data", self._damage[0])
-        if self._error is not None and not opened.first.startswith(FILE_HEADER[: max(1, len(opened.first))]):
+        begins = POSTCOPY_RESUMED if opened.first.startswith(POSTCOPY_RESUMED) else FILE_HEADER
+        if self._error is not None and not opened.first.startswith(begins[: max(1, len(opened.first))]):
             right = f"a migration stream (QEVM), found {foreign(opened.beginning())}"
             self._error = ProtocolError(0, "file header", right)
         self._boundaries.reader = None
@@ -122,32 +143,29 @@ class Inspection:
         """What there is to read; why no more can be read is kept."""
         source = self._opened.source
         try:
-            if isinstance(source, FileSource) and source.end - source.place >= WORTH and can_fork():
-                yield from self._between_runs(source)
+            if isinstance(source, FileSource) and self._mapping is not None:
+                yield from self._between_runs(source, self._mapping)
             while piece := source.read():
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))
 
-    def _between_runs(self, source: FileSource) -> Iterator[bytes]:
+    def _between_runs(self, source: FileSource, mapping: Mapping) -> Iterator[bytes]:
         """What must be read of a file when long runs of pages, of which none follows another, are passed over."""
-        with contextlib.closing(MappingProcess(source.descriptor, source.end)) as process:
-            size = _SHORT
-            while piece := source.read(size):
-                yield piece
-                if (waiting := self._reader.between_pages()) is None:
-                    continue
-                page_size, used = waiting
-                pending = self._reader.pending
-                count = process.count(source.place - pending, page_size, used)
-                if count is None:
-                    return
-                if count:
-                    passed = count * (WORD + page_size)
-                    self._reader.pass_pages(count, passed)
-                    source.leap(passed - pending)
-                    self._size += passed - pending
-                size = _SHORT if count >= _LONG_RUN else min(2 * size, PIECE)
+        size = _SHORT
+        while piece := source.read(size):
+            yield piece
+            if (waiting := self._reader.between_pages()) is None:
+                continue
+            page_size, used = waiting
+            pending = self._reader.pending
+            count = mapping.count(source.place - pending, page_size, used)
+            if count:
+                passed = count * (WORD + page_size)
+                self._reader.pass_pages(count, passed)
+                source.leap(passed - pending)
+                self._size += passed - pending
+            size = _SHORT if count >= _LONG_RUN else min(2 * size, PIECE)
 
     def _taken(self) -> Iterator[StreamEvent]:
         try:

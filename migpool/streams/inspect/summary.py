@@ -12,6 +12,12 @@ OVER_MULTIFD: Final = "MULTIFD"
 """The kind of what is no section: the config of a device that is not iterable, out of the multifd channels' packets."""
 
 
+def uuid_text(uuid: bytes) -> str:
+    """Sixteen bytes as a UUID is written."""
+    digits = uuid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 class Framing(StrEnum):
     """How it was known where a section's payload ends."""
 

@@ -21,7 +21,7 @@ from migpool.streams.inspect.summary import (
 from migpool.streams.inspect.vfiostate import pieces_of
 from migpool.units import count_of
 from migpool.wire import ram
-from migpool.wire.commands import Command, LaterCommand, Packaged
+from migpool.wire.commands import Command, CommandKind, LaterCommand, Packaged, resumed_block
 from migpool.wire.configuration import Configuration
 from migpool.wire.ramforms import RamPacked
 from migpool.wire.records import Passed, payload_of, records_in
@@ -36,7 +36,7 @@ from migpool.wire.stream import (
     StreamReader,
     VmDescription,
 )
-from migpool.wire.trailer import Checkpoints, Padding
+from migpool.wire.trailer import CheckpointMessage, CheckpointStep, Padding
 from migpool.wire.unread import Buffer
 
 Wanted = Callable[[str, int], bool]
@@ -47,7 +47,7 @@ _COMMAND_LIMIT: Final = 4096
 _PACKAGE_SHOWN: Final = 16
 _NOTES: Final = 8
 _PIECES_KEPT: Final = 256
-"""Of how many PART sections of an iterable device the records are kept."""
+"""Of how many PART sections of an iterable device the records are kept, and of how many checkpoints a device."""
 
 
 class StreamWalk:
@@ -66,6 +66,8 @@ class StreamWalk:
         self._blocks: dict[str, BlockSummary] = {}
         self._packages = 0
         self._padding = ""
+        self._checkpoints: int | None = None
+        self._requests = 0
         self._later: list[str] = []
 
     def take(self, event: StreamEvent, reader: StreamReader) -> Iterator[StreamEvent]:
@@ -115,6 +117,10 @@ class StreamWalk:
             case DeviceSection(head, records):
                 self._device_section(head, payload_of(records))
             case Command(kind, data):
+                if kind is CommandKind.RECV_BITMAP and not self._sections:  # a postcopy goes on here
+                    name = resumed_block(event)
+                    self._blocks[name] = BlockSummary(name, 0, None)
+                    found.blocks = list(self._blocks.values())
                 self._command(kind.name, bytes(data), len(data), event.offset)
             case LaterCommand(number, data):
                 self._command(f"command {number} (not known here)", bytes(data), len(data), event.offset)
@@ -125,13 +131,14 @@ class StreamWalk:
                     for inner in reader.inside(event):
                         yield from self.take(inner, reader)
             case Eof():
-                found.eof = event.offset
+                found.eof = event.offset if found.eof is None else found.eof
             case VmDescription(text):
                 found.description = self._boundaries.learn(bytes(text), event.offset)
                 if found.configuration is None or found.configuration.page_bits is None:
                     found.page_size = self._boundaries.page_size or found.page_size
-            case Checkpoints(size, offset):
-                self._padding = f"{size} bytes of COLO's checkpoints follow at byte {offset}; they are not walked"
+            case CheckpointMessage(CheckpointStep.CHECKPOINT_REQUEST, offset=offset):
+                self._checkpoints = offset if self._checkpoints is None else self._checkpoints
+                self._requests += 1
             case Padding(size, offset):
                 self._padding = (
                     f"{size} zeros stand behind the stream's end at byte {offset}: of a block device, or padding"
@@ -146,11 +153,9 @@ class StreamWalk:
             return
         payload = b"".join(parts)
         pieces, config = pieces_of(head, payload)
-        if head.kind is Kind.FULL and summary.count == 1:
-            self._found.kept.append(KeptSection(replace(summary), config if pieces else payload, pieces))
-        elif pieces and summary.count <= _PIECES_KEPT:
-            one = replace(summary, offset=head.offset, size=len(payload), count=1)
-            self._found.kept.append(KeptSection(one, config, pieces))
+        if summary.count <= _PIECES_KEPT and (head.kind is Kind.FULL or pieces):
+            one = replace(summary, offset=head.offset, size=size, count=1)
+            self._found.kept.append(KeptSection(one, config if pieces else payload, pieces))
 
     def _passed_section(self, head: SectionHead, records: tuple[Passed, ...], rest: bytes, size: int) -> None:
         if rest:
@@ -209,7 +214,7 @@ class StreamWalk:
         found.size = found.walked = size
         if error is not None:
             found.problem = Problem(error.offset, error.item, error.expected)
-            found.walked = reader.offset if found.header_version is not None else 0
+            found.walked = reader.offset if found.header_version is not None or found.commands else 0
         found.footers = reader.footers if found.sections else None
         found.notes = [*notes, *self._notes()]
         found.description = found.description or self._boundaries.description
@@ -223,9 +228,14 @@ class StreamWalk:
         notes += [*self._boundaries.notes, *self._later, *([self._padding] if self._padding else [])]
         if found.header_version is not None and found.configuration is None and found.sections:
             notes.append("there is no CONFIGURATION: the machine's name is not known, pages are taken as described")
+        if self._checkpoints is not None:
+            notes.append(
+                f"{count_of(self._requests, 'checkpoint')} of COLO from byte {self._checkpoints} on: each with the RAM "
+                f"written since the one before, and with every device again; all are counted together"
+            )
         if found.footers is False:
             notes.append("sections have no footers: a wrong length is noticed only where the next item makes no sense")
-        if found.eof is not None and found.description is None:
+        if found.eof is not None and found.description is None and found.header_version is not None:
             notes.append("there is no description (VMDESC): fields of devices cannot be decoded")
         if self._packages:
             notes.append(f"sections and commands inside of {self._packages} PACKAGED are listed with the others")

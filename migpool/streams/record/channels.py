@@ -11,7 +11,7 @@ Of a multifd channel only headers are read. So a recording of any size is walked
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from migpool.errors import ProtocolError
 from migpool.streams.envelope.opening import open_path
 from migpool.streams.inspect.reading import Inspection
+from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.record.index import Connection, Times
 from migpool.wire import ram
 from migpool.wire.commands import Command, CommandKind
@@ -33,6 +34,7 @@ from migpool.wire.records import Mark, begins_with_record, end_payload
 from migpool.wire.returnpath import CREDITS_CAPABILITY, LIVE_CAPABILITY, Message, ReturnPathReader
 from migpool.wire.sections import Footers, Kind, Section, SectionHead
 from migpool.wire.stream import EOF, Eof, PassedSection, StreamEvent
+from migpool.wire.trailer import CheckpointMessage, CheckpointReply, CheckpointStep, checkpoint_replies
 from migpool.wire.unread import PushReader, Unread
 
 _READ: Final = 1 << 20
@@ -66,6 +68,7 @@ class MainSummary:
         eof: where the EOF item is; ``None`` if the channel has none.
         pages: pages of RAM with contents on the main channel.
         zero_pages: pages of zeros there.
+        checkpoints: how many checkpoints of COLO's there were behind the stream's end.
         flushes: how many MULTIFD_FLUSH there were, each of which every channel answers with a SYNC.
         whole: whether the stream ends as one does that was not cut short.
         trouble: why the walk ended before the stream's end, in one line; empty if it did not.
@@ -88,6 +91,7 @@ class MainSummary:
     eof: int | None = None
     pages: int = 0
     zero_pages: int = 0
+    checkpoints: int = 0
     flushes: int = 0
     whole: bool = False
     trouble: str = ""
@@ -135,7 +139,7 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             summary.flushes += 1
             summary.unheard = summary.unheard and summary.switchover is not None
         case RamSectionEnd(head, offset):
-            if head.kind is Kind.END:
+            if head.kind is Kind.END and summary.ram_end is None:  # COLO's checkpoints have one each
                 summary.ram_end = offset
         case Section(head, payload):
             if head.kind is Kind.START and begins_with_record(payload):
@@ -151,12 +155,15 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
                 _note_live_round(head, summary)
         case RamPacked():
             summary.pages += 1
+        case CheckpointMessage(CheckpointStep.CHECKPOINT_REQUEST):
+            summary.checkpoints += 1
         case Command(CommandKind.POSTCOPY_ADVISE):
             summary.postcopy = True
         case Command(CommandKind.SWITCHOVER_START):
-            summary.switchover, summary.switchover_end = event.offset, summary.switchover_end or end
+            if summary.switchover is None:
+                summary.switchover, summary.switchover_end = event.offset, end
         case Eof(offset):
-            summary.eof = offset
+            summary.eof = offset if summary.eof is None else summary.eof
         case _:
             pass
 
@@ -241,18 +248,19 @@ def _packet(header: bytes, offset: int, page_size: int) -> Packet:
     return Packet(offset, end, sync=pages.sync, normal=len(pages.normal), zero=len(pages.zero), compression=way)
 
 
-def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int, str]:
+def pages_beside(path: Path, page_size: int, blocks: Sequence[RamBlock]) -> tuple[int, int, str]:
     """How many pages the preempt channel of a postcopy carried, with contents and of zeros, and what is wrong with it.
 
     It has entries of RAM and nothing else, from its first byte to its last.
 
     Arguments:
         path: what the source sent on it.
-        summary: of the main channel, which has the list of blocks.
+        page_size: bytes of a page.
+        blocks: RAM's list of blocks, which stands on the main channel.
     """
     unread = Unread()
-    reader = RamReader(summary.page_size, False, _BATCH, Footers())
-    events = PushReader(unread, reader.beside(unread, summary.blocks))
+    reader = RamReader(page_size, False, _BATCH, Footers())
+    events = PushReader(unread, reader.beside(unread, blocks))
     normal = zero = 0
     try:
         with path.open("rb", buffering=0) as file:
@@ -267,33 +275,52 @@ def pages_beside(path: Path, summary: MainSummary) -> tuple[int, int, str]:
     return normal, zero, ""
 
 
+def resumed(path: Path) -> StreamSummary:
+    """What a channel carried on which a postcopy went on after a break.
+
+    Arguments:
+        path: what the source sent on it.
+    """
+    with open_path(path) as opened:
+        return Inspection(opened).summary()
+
+
 def _whole(header: bytes, size: int, offset: int) -> None:
     if len(header) < size:
         right = f"a header of {size} bytes, found {len(header)} and the end of the channel"
         raise ProtocolError(offset, "multifd packet", right)
 
 
-def answers(directory: Path, main: Connection, *, extension: bool) -> Iterator[tuple[int, Message]]:
+def answers(
+    directory: Path, main: Connection, *, extension: bool, colo: bool = False
+) -> Iterator[tuple[int, Message | CheckpointReply]]:
     """Every message with its time, CLOCK_MONOTONIC in nanoseconds. It ends before what is no message.
 
     Arguments:
         main: the main channel's connection.
         extension: whether the source offered this project's own messages.
+        colo: whether the destination may have gone on with those of COLO.
     """
     flow = main.destination
     if not flow.recorded:
         return
-    reader = ReturnPathReader(extension)
+    reader: PushReader[Message] | PushReader[CheckpointReply] = ReturnPathReader(extension)
     stamps = Times(directory / flow.times).pairs()
     now, covered = main.begin, 0
     with (directory / flow.file).open("rb", buffering=0) as file:
         while data := file.read(_READ):
             reader.feed(data)
-            try:
-                for message in reader.events():
-                    # A message has come when its last byte has.
-                    while covered < reader.offset and (stamp := next(stamps, None)) is not None:
-                        now, covered = stamp
-                    yield now, message
-            except ProtocolError:
-                return
+            while True:
+                try:
+                    for message in reader.events():
+                        # A message has come when its last byte has.
+                        while covered < reader.offset and (stamp := next(stamps, None)) is not None:
+                            now, covered = stamp
+                        yield now, message
+                    break
+                except ProtocolError:
+                    if not colo:
+                        return
+                colo, left, offset = False, reader.ahead(reader.pending), reader.offset
+                reader = checkpoint_replies(offset)
+                reader.feed(left)

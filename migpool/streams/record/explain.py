@@ -23,6 +23,7 @@ from migpool.streams.record.channels import (
     answers,
     packets,
     pages_beside,
+    resumed,
     summarise,
 )
 from migpool.streams.record.explanation import (
@@ -37,8 +38,11 @@ from migpool.streams.record.index import Connection, Index, Role, Times, beginni
 from migpool.streams.record.over_multifd import config_version
 from migpool.wire import returnpath
 from migpool.wire.devicestate import CONFIG_VERSION_SIZE
+from migpool.wire.ram import RamBlock
+from migpool.wire.ramreader import UNSTATED
 from migpool.wire.returnpath import CAPABILITIES, DESCRIBED_CAPABILITY, Failed, GrantMessage, Shut
 from migpool.wire.stream import POSTCOPY_RESUMED, TLS_HANDSHAKE
+from migpool.wire.trailer import CheckpointReply
 
 BUCKETS: Final = 120
 MESSAGES: Final = 200
@@ -78,6 +82,7 @@ class _Explaining:
         self._packets: list[DevicePacket] = []
         self._iterable = frozenset(self._summary.iterable)
         self._resumed = has_resumed(directory, index)
+        self._blocks: tuple[RamBlock, ...] = ()
 
     def explanation(self) -> Explanation:
         index, summary = self._index, self._summary
@@ -152,17 +157,26 @@ class _Explaining:
         first = beginning(self._directory, one)
         if first.startswith(POSTCOPY_RESUMED):
             use.name = "main channel, resumed"
-            use.trouble = "the postcopy was resumed here after a break; what came since then is not explained"
+            found = resumed(self._directory / one.source.file)
+            self._blocks = tuple(RamBlock(block.name, UNSTATED) for block in found.blocks)
+            use.zero_pages = sum(block.zero for block in found.blocks)
+            use.pages = sum(block.pages for block in found.blocks) - use.zero_pages
+            use.trouble = "" if found.problem is None else str(found.problem)
         elif self._summary.postcopy and not first.startswith(TLS_HANDSHAKE):
-            use.name = "preempt channel"
-            if first:
-                use.pages, use.zero_pages, use.trouble = pages_beside(self._directory / one.source.file, self._summary)
+            self._note_preempt(one, use, "preempt channel", self._summary.blocks)
         elif self._resumed and not first.startswith(TLS_HANDSHAKE):
-            use.name = "preempt channel, resumed"
+            self._note_preempt(one, use, "preempt channel, resumed", self._blocks)
         elif first:
             use.trouble = f"this is {foreign(first)}"
         else:
             use.name = f"{use.name}, closed without a byte"
+
+    def _note_preempt(self, one: Connection, use: ChannelUse, name: str, blocks: Sequence[RamBlock]) -> None:
+        """Note what a postcopy's preempt channel carried."""
+        use.name = name
+        if one.source.recorded:
+            file = self._directory / one.source.file
+            use.pages, use.zero_pages, use.trouble = pages_beside(file, self._summary.page_size, blocks)
 
     def _note_packets(self, one: Connection, use: ChannelUse) -> None:
         """Note what a multifd channel's packets say."""
@@ -228,7 +242,8 @@ class _Explaining:
         shut: int | None = None
         if main is None:
             return (), 0, 0, None
-        for when, message in answers(self._directory, main, extension=self._summary.credited):
+        extensions = {"extension": self._summary.credited, "colo": self._summary.checkpoints > 0}
+        for when, message in answers(self._directory, main, **extensions):
             if isinstance(message, GrantMessage):
                 grants += 1
                 continue
@@ -266,7 +281,9 @@ _TEXTS: Final[Mapping[type[returnpath.Message], str]] = {
 }
 
 
-def _text(message: returnpath.Message) -> str:
+def _text(message: returnpath.Message | CheckpointReply) -> str:
+    if isinstance(message, CheckpointReply):
+        return f"COLO: {message.name}"
     if isinstance(message, returnpath.RequestPages) and message.block is None:
         message = replace(message, block="same block")
     return _TEXTS[type(message)].format(message)

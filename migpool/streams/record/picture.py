@@ -37,12 +37,8 @@ def picture(explanation: Explanation) -> str:
 
 
 def _x(when: int, explanation: Explanation) -> float:
-    whole = explanation.interval * max(1, _intervals(explanation))
+    whole = explanation.interval * max((1, *(len(one.bytes_over_time) for one in explanation.channels)))
     return round(_LEFT + _PLOT * min(1.0, max(0.0, when / whole)), 2)
-
-
-def _intervals(explanation: Explanation) -> int:
-    return max((len(one.bytes_over_time) for one in explanation.channels), default=1)
 
 
 def _lane(drawing: Drawing, one: ChannelUse, explanation: Explanation, top: int, most: int) -> None:

@@ -174,7 +174,7 @@ def _preempt(
             continue  # else somebody looked whether somebody listens
         if summary.postcopy:
             try:
-                pages_beside(directory / one.source.file, summary)
+                pages_beside(directory / one.source.file, summary.page_size, summary.blocks)
                 begins_so = True
             except ProtocolError as error:
                 begins_so = error.offset > 0  # it may have been cut short, of which the destination did not die

@@ -98,12 +98,15 @@ class Connection:
             NoAnswer: the connection is over.
         """
         header = self._await(self.send(what, payload, name), name)
-        came = bytearray(min(header.rest, _SCRATCH))
-        self._fill(memoryview(came), name)
-        self._drain(header.rest - len(came), name)
-        if header.refusal:
-            raise refusal(refused, header.refusal)
-        return bytes(came)
+        came = b""
+        if rest := header.rest:
+            room = bytearray(min(rest, _SCRATCH))
+            self._fill(memoryview(room), name)
+            self._drain(rest - len(room), name)
+            came = bytes(room)
+        if number := header.refusal:
+            raise refusal(refused, number)
+        return came
 
     def ask_for_data(self, size: int, buffer: memoryview) -> int:
         """Send a MIG_DATA_READ of ``size`` bytes and receive what comes straight into ``buffer``, which has the room.
@@ -228,7 +231,8 @@ class Connection:
             self._interruption.check()
             if time.monotonic() > deadline:
                 return None
-        self._fill(self._head[count:], name)
+        if count < HEADER.size:
+            self._fill(self._head[count:], name)
         try:
             return Header.parse(self._head, _MOST)
         except MessageError as error:

@@ -20,6 +20,10 @@ it is optional::
                      it wants; only then does a server know MIG_PART_READ and MIG_PART_WRITE. Each is as the
                      command for data of the kind, with a tag after the size: where in the state the part begins, in
                      pages of 4 KiB. A read that brings 0 bytes: no part is left.
+
+Between migpool and a device process of its own, which has given it a descriptor of the memory that the state is in, the
+data need not cross in messages: MIG_PLACED_READ is answered with where in that memory they are (PLACE, one or two), and
+MIG_PLACED_WRITE says where they have been put (PLACED). So a read or a write is one copy, as a kernel driver's is.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import os
 import struct
 from dataclasses import dataclass
 from errno import EIO, errorcode
-from typing import Final
+from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("=HHIII")
 """Message number, command, size of the whole message, flags, error number."""
@@ -40,6 +44,10 @@ DATA: Final = struct.Struct("=II")
 """Before migration data: argsz (at least 8 + size), size."""
 PART: Final = struct.Struct("=III")
 """Before a part: argsz (at least 12 + size), size, tag."""
+PLACE: Final = struct.Struct("=QQ")
+"""Of data in shared memory: where they begin, and how many bytes."""
+PLACED: Final = struct.Struct("=QQdd")
+"""The same of a write, and when it was called, and the one before it returned: CLOCK_MONOTONIC in seconds."""
 INFO: Final = struct.Struct("=IIII")
 """Answer to GET_INFO: argsz, flags, regions, interrupts."""
 INFO_FLAGS: Final = 3
@@ -70,6 +78,8 @@ class UserCommand(enum.IntEnum):
     MIG_DATA_WRITE = 18
     MIG_PART_READ = 0xFF01
     MIG_PART_WRITE = 0xFF02
+    MIG_PLACED_READ = 0xFF03
+    MIG_PLACED_WRITE = 0xFF04
 
 
 class MessageFlag(enum.IntFlag):
@@ -81,8 +91,14 @@ class MessageFlag(enum.IntFlag):
     ERROR = 0x20
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+# As numbers: an operation on a flag of ``enum`` costs more than all else that a header takes.
+_REPLY: Final = int(MessageFlag.REPLY)
+_TYPE: Final = int(MessageFlag.TYPE)
+_NO_REPLY: Final = int(MessageFlag.NO_REPLY)
+_ERROR: Final = int(MessageFlag.ERROR)
+
+
+class Header(NamedTuple):
     """A message's header.
 
     Arguments:
@@ -102,23 +118,23 @@ class Header:
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, most: int) -> Header:
         """Return the header that 16 bytes are; a :class:`MessageError` unless its size is one of up to ``most``."""
-        header = cls(*HEADER.unpack(data))
+        header = cls._make(HEADER.unpack(data))
         if not HEADER.size <= header.size <= most:
             raise MessageError(f"a message says that it has {header.size} bytes: {HEADER.size} to {most} are possible")
         return header
 
     @property
     def is_reply(self) -> bool:
-        return self.flags & MessageFlag.TYPE == MessageFlag.REPLY
+        return self.flags & _TYPE == _REPLY
 
     @property
     def refusal(self) -> int:
         """The error number of a reply that is an error; 0 of any other message."""
-        return self.errno or EIO if self.flags & MessageFlag.ERROR else 0
+        return self.errno or EIO if self.flags & _ERROR else 0
 
     @property
     def wants_reply(self) -> bool:
-        return not self.flags & MessageFlag.NO_REPLY
+        return not self.flags & _NO_REPLY
 
     @property
     def rest(self) -> int:
@@ -128,12 +144,12 @@ class Header:
 
 def command(number: int, what: UserCommand, payload: int, no_reply: bool = False) -> bytes:
     """Return the header of a command with so many bytes of payload."""
-    return HEADER.pack(number, what, HEADER.size + payload, MessageFlag.NO_REPLY if no_reply else 0, 0)
+    return HEADER.pack(number, what, HEADER.size + payload, _NO_REPLY if no_reply else 0, 0)
 
 
 def reply(to: Header, payload: int, errno: int = 0) -> bytes:
     """Return the header of the reply to a command, with so many bytes of payload; an error if ``errno`` is not 0."""
-    flags = MessageFlag.REPLY | (MessageFlag.ERROR if errno else 0)
+    flags = _REPLY | _ERROR if errno else _REPLY
     return HEADER.pack(to.number, to.command, HEADER.size + payload, flags, errno)
 
 

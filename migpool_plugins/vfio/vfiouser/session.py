@@ -25,6 +25,8 @@ from migpool_plugins.vfio.vfiouser.message import (
     INFO_FLAGS,
     MAX_VERSION,
     PART,
+    PLACE,
+    PLACED,
     Capabilities,
     Header,
     MessageError,
@@ -55,6 +57,7 @@ class Session:
         refused: is told of every refusal, in one line.
         claim: is called before the migration's state changes or its data move; a :class:`Refusal` if that is not for
             this client now.
+        placed: whether the client has the memory that the state is in.
 
     Attributes:
         agreed: whether the client has said which version it speaks.
@@ -67,6 +70,7 @@ class Session:
         function: PciFunction,
         refused: Callable[[str], None] | None = None,
         claim: Callable[[], None] | None = None,
+        placed: bool = False,
     ) -> None:
         self._connection = connection
         # As much as the system allows: a MiB then takes fewer turns between the two processes.
@@ -82,6 +86,11 @@ class Session:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
+        self._placed_head = memoryview(bytearray(PLACED.size))
+        self._moves: dict[int, Callable[[Header], bool]] = {
+            UserCommand.MIG_DATA_WRITE: self._write,
+            UserCommand.MIG_DATA_READ: self._read,
+        }
         self._answers: dict[int, Callable[[bytes], bytes]] = {
             UserCommand.VERSION: self._version,
             UserCommand.DEVICE_FEATURE: self._feature,
@@ -91,6 +100,11 @@ class Session:
             UserCommand.RESET: self._reset,
             **function.answers,
         }
+        if placed:
+            self._moves |= {
+                UserCommand.MIG_PLACED_READ: self._read_placed,
+                UserCommand.MIG_PLACED_WRITE: self._write_placed,
+            }
 
     def run(self) -> None:
         """Answer until the client goes away or sends what is no message."""
@@ -101,16 +115,7 @@ class Session:
                     raise MessageError("a reply came, and nothing had been asked")
                 self._left = header.rest
                 try:
-                    if header.command == UserCommand.MIG_DATA_WRITE:
-                        whole = self._write(header)
-                    elif header.command == UserCommand.MIG_DATA_READ:
-                        whole = self._read(header)
-                    elif header.command == UserCommand.MIG_PART_WRITE and self._parts:
-                        whole = self._write_part(header)
-                    elif header.command == UserCommand.MIG_PART_READ and self._parts:
-                        whole = self._read_part(header)
-                    else:
-                        whole = self._answer(header)
+                    whole = self._moves.get(header.command, self._answer)(header)
                 except Refusal as refusal:
                     whole = drain(self._left, self._receive) and self._refuse(header, refusal)
                 if not whole:
@@ -127,7 +132,7 @@ class Session:
                 count = self._connection.recv_into(self._head, 0, socket.MSG_WAITALL)
             except BlockingIOError:
                 continue
-            return count > 0 and self._receive(self._head[count:])
+            return count == HEADER.size or (count > 0 and self._receive(self._head[count:]))
 
     def _receive(self, view: memoryview) -> bool:
         """Fill ``view`` with more of a message that has begun; false at the end of the connection, or of its time."""
@@ -182,6 +187,11 @@ class Session:
         self.agreed = True
         self._most_read = min(theirs.can.max_transfer, MAX_TRANSFER)
         self._parts = self._device.profile.engines if theirs.can.parts else 0
+        if self._parts:
+            self._moves |= {
+                UserCommand.MIG_PART_WRITE: self._write_part,
+                UserCommand.MIG_PART_READ: self._read_part,
+            }
         return version(
             Capabilities(
                 max_transfer=MAX_TRANSFER,
@@ -256,6 +266,33 @@ class Session:
         if header.wants_reply:
             self._connection.sendall(reply(header, 0))
         loading.answered()
+        return True
+
+    def _read_placed(self, header: Header) -> bool:
+        if header.rest != DATA.size:
+            raise Refusal("a read takes 8 bytes", errno=EINVAL)
+        if not self._take(self._data_head):
+            return False
+        argsz, size = DATA.unpack(self._data_head)
+        self._check(argsz, size, self._device.profile.size)
+        saving = self._device.saving()
+        places = b"".join([PLACE.pack(at, count) for at, count in saving.take(size)])
+        saving.given()  # what is left is the client's copy, and next to nothing
+        self._connection.sendall(reply(header, len(places)) + places)
+        return True
+
+    def _write_placed(self, header: Header) -> bool:
+        if header.rest != PLACED.size:
+            raise Refusal(f"the place of a write takes {PLACED.size} bytes", errno=EINVAL)
+        if not self._take(self._placed_head):
+            return False
+        loading = self._device.loading()
+        whole = loading.write_placed(*PLACED.unpack(self._placed_head))
+        if loading.error is not None:
+            raise loading.error
+        if not whole:
+            return False
+        self._connection.sendall(reply(header, 0))
         return True
 
     def _read_part(self, header: Header) -> bool:

@@ -34,6 +34,7 @@ from tests.support.made_recordings import (
     switchover_start,
     sync,
 )
+from tests.support.other_streams import other
 from tests.support.recording_rig import SIZE, record_migration
 
 ACK, PONG, SHUT = (encode(message) for message in (SwitchoverAck(), Pong(1), Shut(0)))
@@ -206,3 +207,21 @@ def test_a_large_recording_takes_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert found.channels[1].pages == 128 * count
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("name", ["colo-7.2", "colo-11.1"])
+def test_what_a_destination_says_with_colo_is_told_behind_what_it_says_before(name: str, tmp_path: Path) -> None:
+    """A destination of 7.2 says nothing before, and one of 11.1 the end of its return path."""
+    before = b"" if name == "colo-7.2" else PONG + SHUT
+    replies = b"".join(number.to_bytes(4, "big") for number in (0, 2, 5, 6))
+    main = Made(Role.MAIN, None, [(0, other(name))], [(10, before + replies[:6]), (20, replies[6:]), (30, b"\x00\x00")])
+    found = explain(recording(tmp_path / "made", [main]))
+    assert found.channels[0].trouble == ""
+    assert found.switchover.eof is not None
+    assert [answer.text for answer in found.answers[:-4]] == (["PONG 1", "SHUT 0"] if before else [])
+    assert [(answer.when, answer.text) for answer in found.answers[-4:]] == [
+        (10 * MS, "COLO: CHECKPOINT_READY"),
+        (20 * MS, "COLO: CHECKPOINT_REPLY"),
+        (20 * MS, "COLO: VMSTATE_RECEIVED"),
+        (20 * MS, "COLO: VMSTATE_LOADED"),
+    ]

@@ -31,8 +31,10 @@ from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
+from migpool.wire.ram import pages
 from migpool.wire.stream import header
 from tests.support.forking import as_a_user_does
+from tests.support.other_streams import other
 from tests.support.recording_rig import (
     FAMILIES,
     Background,
@@ -371,24 +373,27 @@ def test_tls_passes_and_is_a_whole_recording(tmp_path: Path) -> None:
 
 def test_a_postcopy_that_goes_on_after_a_break_passes_with_its_preempt_channel(tmp_path: Path) -> None:
     """Its main channel begins with a command, as nothing of a migration does before."""
-    resumed = command(Command(CommandKind.RECV_BITMAP, b"\x06pc.ram"))
+    resumed, entry = other("postcopy-resumed"), b"".join(map(bytes, pages("pc.ram", [(0, bytes(4096)), (4096, None)])))
     with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        main = stack.enter_context(dial(between.address, resumed))
+        main = stack.enter_context(dial(between.address, resumed[:60]))
         main_there = stack.enter_context(accept(door))
-        assert read(main_there, len(resumed)) == resumed
+        assert read(main_there, 60) == resumed[:60]
         preempt = stack.enter_context(dial(between.address))
         there = stack.enter_context(accept(door))
+        come = Background(partial(read_all, main_there))
+        main.sendall(resumed[60:])
+        preempt.sendall(entry)
         for one in (main, preempt):
             one.shutdown(socket.SHUT_WR)
-        assert read_all(there) == read_all(main_there) == b""
+        assert (read_all(there), come.result()) == (entry, resumed[60:])
         there.close()
         main_there.close()
         index = between.index()
     assert index.complete, index.reason
     channels = explain(tmp_path / "recording").channels
     assert [one.name for one in channels] == ["main channel, resumed", "preempt channel, resumed"]
-    assert "after a break" in channels[0].trouble
+    assert [(one.pages, one.zero_pages, one.trouble) for one in channels] == [(38, 15692, ""), (1, 1, "")]
     with pytest.raises(UsageError, match="resumed after a break"):
         playable(tmp_path / "recording", None)
 

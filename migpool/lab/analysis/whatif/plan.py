@@ -148,7 +148,8 @@ class Plan:
             self.steps[self.begun["source", slot]].carried.append(self.done["source", before])
         holds = [span for job in destination.jobs.values() for span in job.spans if span.wait is Wait.HOLD]
         self.held = {span.slot: self.add(Step("own", span.slot)) for span in holds}
-        ends = {span.slot: span.end for job in destination.jobs.values() for span in job.spans if _loads_config(span)}
+        spans = (span for job in destination.jobs.values() for span in job.spans)
+        ends = {span.slot: span.end for span in spans if span.wait is Wait.LOAD_CONFIG}
         self.configs = {slot: self.add(Step("own", slot)) for slot in sorted(ends, key=ends.__getitem__)}
         self._config_ends = ends
         self.all_held = max((span.end for span in holds), default=0)
@@ -209,10 +210,6 @@ def _at_once(side: Recorded, slot: int) -> int:
     calls = [span for span in spans if span.wait in (Wait.READ, Wait.WRITE)]
     edges = sorted([(span.begin, 1) for span in calls] + [(span.end, -1) for span in calls])
     return max(accumulate((change for _, change in edges)), default=1) or 1
-
-
-def _loads_config(span: Span) -> bool:
-    return span.wait is Wait.LOAD_CONFIG
 
 
 def _keep_threads(side: Recorded) -> bool:

@@ -19,6 +19,9 @@ sections               of the devices that are saved and loaded one after the ot
                        takes longest take no time for their configs
 memory budget          the destination always has room for chunks; pages go where they belong and never wait for room
 CPU                    no thread has to compute or to be woken between two waits
+processors             every thread has one: besides, a device's work takes no longer than it declares, and its sends no
+                       longer than the quickest tenth of them took; what is gained is at the most the time in which some
+                       thread of a host was ready and had none, by the kernel's account
 =====================  ==============================================================================================
 
 Limits: what is out of the way of one thing is out of the way at once and for nothing; the rest does not get slower for
@@ -32,12 +35,12 @@ link are free. Resources hide behind each other: the parts do not add up.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from migpool.core.effects import Wait
-from migpool.device import Side
+from migpool.device import Side, StateCosts
 from migpool.lab.analysis.page_jobs import with_page_jobs
 from migpool.lab.analysis.whatif.jobsteps import JobSteps, page_steps
 from migpool.lab.analysis.whatif.ownsteps import OwnSteps
@@ -69,12 +72,14 @@ class Freed:
 
     Attributes:
         resource: "big lock", "shared by reads", "shared by writes", "shared by reads and writes", "slow device",
-            "workers", "receiving threads", "channels", "link", "memory budget", "pre-copied", "sections" or "CPU".
+            "workers", "receiving threads", "channels", "link", "memory budget", "pre-copied", "sections", "CPU" or
+            "processors".
         side: "source" or "destination"; empty if it is both's.
         shorter: how much shorter the downtime is in the replay, in nanoseconds; never under 0.
         devices: those that share it, or the one that is slow.
         turn: for devices that take turns, how long one turn takes in nanoseconds; for a slow one, its work.
-        wait: for devices that take turns, how long a thread waits for one; for a slow one, the next one's work.
+        wait: for devices that take turns, how long a thread waits for one; for a slow one, the next one's work; of
+            processors, for how long there were too few.
     """
 
     resource: str
@@ -100,8 +105,11 @@ class Replays:
     freed: tuple[Freed, ...]
 
 
-def replays(source: SideReport, destination: SideReport) -> Replays | None:
+def replays(source: SideReport, destination: SideReport, costs: Sequence[StateCosts | None] = ()) -> Replays | None:
     """Play a completed migration again, once for each resource.
+
+    Arguments:
+        costs: what the devices declare, by slot; empty if none declares anything.
 
     Returns:
         ``None`` if it has no downtime, or its trace is not whole.
@@ -118,15 +126,59 @@ def replays(source: SideReport, destination: SideReport) -> Replays | None:
         reads = writes = None
         recording = _recording(ours, theirs, end - begin, None, None)
     names = [device.name for device in source.devices]
+    ways = [*_ways(recording, names, reads, writes)]
+    if short := processors_short(source, destination):
+        quick = _quick(recording.steps, _declared(source, costs, ours.shared | theirs.shared))
+        ways.append((Freed("processors", "", 0, wait=short), _changed(recording, quick)))
     try:
         whole = play(recording.steps, recording.places)[-1]
-        freed = [
-            replace(one, shorter=max(0, whole - play(changed.steps, changed.places)[-1]))
-            for one, changed in _ways(recording, names, reads, writes)
-        ]
+        freed = [replace(one, shorter=max(0, whole - play(changed.steps, changed.places)[-1])) for one, changed in ways]
     except Unplayable:
         return None
+    freed = [replace(one, shorter=min(one.shorter, one.wait)) if one.resource == "processors" else one for one in freed]
     return Replays(end - begin, whole, tuple(sorted(freed, key=lambda one: -one.shorter)))
+
+
+def processors_short(source: SideReport, destination: SideReport) -> int:
+    """For how many nanoseconds of the downtime a host had too few processors, at the most; 0 if it is not known."""
+    ours, theirs = source.processors_short or 0, destination.processors_short or 0
+    return ours if source.clock == "monotonic" else ours + theirs
+
+
+def _declared(
+    source: SideReport, costs: Sequence[StateCosts | None], shared: frozenset[int]
+) -> dict[tuple[str, int], int]:
+    """What a device's stop, reads, writes and configs take, in nanoseconds, as it declares; by part and slot.
+
+    Not of one that several jobs saved or loaded at once, nor of one of which a part moved before the stop: what is
+    declared is then not the sum of what was recorded.
+    """
+    found: dict[tuple[str, int], int] = {}
+    for slot, (device, one) in enumerate(zip(source.devices, costs, strict=False)):
+        if one is not None and slot not in shared and not device.bytes_before_stop:
+            parts = {
+                "stop": one.stop,
+                "read": one.read,
+                "write": one.write,
+                "config": one.save_config + one.load_config,
+            }
+            found |= {(part, slot): round(seconds * 1e9) for part, seconds in parts.items()}
+    return found
+
+
+def _quick(steps: list[Step], declared: Mapping[tuple[str, int], int]) -> Callable[[Step], Step]:
+    """As if there were a processor for every thread."""
+    took: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for step in steps:
+        took[step.part, step.slot].append(step.work)
+    factors = {key: min(1.0, whole / (sum(took[key]) or 1)) for key, whole in declared.items()}
+    sends = {slot: sorted(works)[len(works) // 10] for (part, slot), works in took.items() if part == "send"}
+
+    def change(step: Step) -> Step:
+        work = round(step.work * factors.get((step.part, step.slot), 1.0))
+        return replace(step, delay=0, work=min(work, sends[step.slot]) if step.part == "send" else work)
+
+    return change
 
 
 def _recording(ours: Recorded, theirs: Recorded, end: int, reads: InTurn | None, writes: InTurn | None) -> Recording:

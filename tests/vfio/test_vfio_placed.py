@@ -1,0 +1,140 @@
+"""State that crosses in memory which the device process shares, instead of in messages; and who has no such memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from migpool.device import OptionValue
+from migpool_plugins.memory import Memory, shared_file
+from migpool_plugins.vfio.content import BaseBlock
+from migpool_plugins.vfio.migration import MigrationState
+from migpool_plugins.vfio.profiles import PROFILES, DeviceProfile
+from migpool_plugins.vfio.state import DeviceState
+from migpool_plugins.vfio.transfer import Refusal, SharedLock
+from tests.support.vfio.server_bench import Bench
+from tests.support.vfio.vfio_rig import OpenSide, Saver
+
+MIB = 1 << 20
+PLACED_READ, PLACED_WRITE = 0xFF03, 0xFF04
+
+
+@pytest.fixture
+def transport() -> str:
+    """Only vfio-user has messages that could carry it."""
+    return "vfio-user"
+
+
+@contextmanager
+def made(source: bool, profile: DeviceProfile = PROFILES["tiny"]) -> Iterator[DeviceState]:
+    device = DeviceState("d", profile, BaseBlock(1), source, SharedLock(), None)
+    try:
+        yield device
+    finally:
+        device.reset()
+        if device.memory >= 0:
+            os.close(device.memory)
+
+
+def test_a_chunk_that_no_message_could_carry_is_read_and_written_at_once(open_side: OpenSide) -> None:
+    size: dict[str, OptionValue] = {"size": 11 * MIB + 5, "chunk": 5 * MIB}
+    (source,), (destination,) = open_side("source", size), open_side("destination", size)
+    destination.load_setup(source.save_setup())
+    source.stop()
+    room = memoryview(bytearray(6 * MIB))
+    lengths = []
+    while count := source.save_state(room):
+        lengths.append(count)
+        destination.load_state(room[:count])
+    assert lengths == [5 * MIB, 5 * MIB, MIB + 5]
+    destination.load_config(source.save_config())
+    destination.start()
+    destination.verify()
+    assert source.fingerprint() == destination.fingerprint()
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("cut", [1, 4095, 65_537, 200_000])
+def test_writes_of_any_length_are_put_where_they_belong(
+    cut: int, readonly: bool, open_side: OpenSide, save: Saver
+) -> None:
+    (source,), (destination,) = open_side("source"), open_side("destination")
+    state = b"".join(save(source))
+    destination.load_setup(b"")
+    begin = 3 * cut  # a few of that length, and the rest at once
+    for part in (*(state[at : at + cut] for at in range(0, min(begin, len(state)), cut)), state[begin:]):
+        if part:
+            destination.load_state(memoryview(part if readonly else bytearray(part)))
+    destination.load_config(source.save_config())
+    assert source.fingerprint() == destination.fingerprint()
+
+
+def test_bytes_that_were_put_elsewhere_are_refused_and_what_failed_before_is_said_first() -> None:
+    with made(source=False) as device:
+        device.set_state(MigrationState.RESUMING)
+        loading = device.loading()
+        with pytest.raises(Refusal, match="the bytes were put at 4096, but 0 have come"):
+            loading.write_placed(4096, 4096, 0.0, 0.0)
+        said = []
+        for at in (0, 8192):
+            loading.write_placed(at, 4096, 0.0, 0.0)  # taken, and found to be none of the state's
+            error = loading.error
+            assert error is not None
+            said.append(error.text)
+        assert said[0].startswith("content differs at byte ")
+        assert said[1] == said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [({}, True), ({"transport": "descriptor"}, False), ({"engines": 2}, False)],
+    ids=["vfio-user", "descriptor", "engines"],
+)
+def test_only_a_device_whose_data_cross_in_it_has_shared_memory(changes: dict[str, object], shared: bool) -> None:
+    profile = DeviceProfile(size=8192, chunk=4096, **changes)  # type: ignore[arg-type]
+    for source in (True, False):
+        with made(source, profile) as device:
+            assert (device.memory >= 0) is shared
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "STOP_COPY", "RESUMING"])
+def test_a_client_of_a_server_gets_no_memory(state: str, bench: Bench) -> None:
+    client = bench.one()
+    client.go(state)
+    assert client.ask(PLACED_READ, struct.pack("=II", 8 + 100, 100)) == (errno.ENOTSUP, b"")
+    assert client.ask(PLACED_WRITE, struct.pack("=QQdd", 0, 100, 0.0, 0.0)) == (errno.ENOTSUP, b"")
+    assert client.state == state
+
+
+def test_memory_that_is_shared_is_the_same_at_both_ends_and_keeps_its_size() -> None:
+    ours = Memory(10_000, resident=True, descriptor=shared_file(10_000))
+    theirs = Memory(10_000, descriptor=os.dup(ours.descriptor))
+    ours.put(9_000, memoryview(b"from ours "))
+    theirs.put(9_010, memoryview(bytearray(b"and from theirs")))
+    came = memoryview(bytearray(25))
+    theirs.get(9_000, came)
+    assert bytes(came) == b"from ours and from theirs" == bytes(ours.view[9_000:9_025])
+    for size in (0, 20_000):
+        with pytest.raises(PermissionError):
+            os.ftruncate(theirs.descriptor, size)
+    for memory in (ours, theirs):
+        memory.close()
+        assert memory.descriptor == -1
+        with pytest.raises(ValueError, match="closed"):
+            memory.get(0, came)
+
+
+@pytest.mark.parametrize(("at", "length"), [(0, 10_001), (9_999, 2), (10_000, 1), (0, 0)])
+def test_no_byte_beyond_the_memory_is_copied(at: int, length: int) -> None:
+    memory = Memory(10_000)
+    for data in (memoryview(bytearray(length)), memoryview(bytes(length))):
+        with pytest.raises(ValueError, match=f"{length} bytes at {at} are no part of 10000 bytes of memory"):
+            memory.put(at, data)
+    with pytest.raises(ValueError, match="no part of"):
+        memory.get(at, memoryview(bytearray(length)))
+    memory.close()
