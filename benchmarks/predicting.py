@@ -3,13 +3,13 @@
 Tiny q35 machines migrate with their tracepoints on, with each number of multifd channels in turn. From each run comes a
 scenario (``migpool scenario from``), and of that what each number of channels would take. Compared are medians of what
 was predicted from all runs with one number with the median of what was measured with another. Run as ``python -m
-benchmarks.predicting [ROUNDS]``; needs QEMU.
+benchmarks.predicting``; needs QEMU.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -60,7 +60,9 @@ def _machine(directory: Path, side: str, *more: str) -> QemuProcess:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predicting", description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=10, help="runs of each number of channels (default: 10)")
+    rounds = parser.parse_args().rounds
     measured: defaultdict[int, list[float]] = defaultdict(list)
     predicted: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
     for turn in range(rounds):

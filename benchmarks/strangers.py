@@ -1,13 +1,14 @@
-"""What strangers at the port cost: ``python -m benchmarks.strangers [MIGRATIONS] [RATE]``.
+"""What strangers at the port cost: ``python -m benchmarks.strangers``.
 
 Migrations of the scenario ``small`` over TCP on loopback, in batches, in turns with and without strangers that come
-before, between and during them, RATE a second (``tests/support/flood.py`` says what they do). A ratio is that of the
+before, between and during them, so many a second (``tests/support/flood.py`` says what they do). A ratio is that of the
 median downtimes of two neighbouring batches. The strangers run on this machine, too, and take their processor time from
 both ends.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -22,10 +23,13 @@ TARGET = 1.2
 MODEL = "pool"
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Measure and print; fails if the downtime is longer than it may be."""
-    count = int(arguments[0]) if arguments else 200
-    rate = int(arguments[1]) if len(arguments) > 1 else RATE
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strangers", description=__doc__)
+    parser.add_argument("migrations", type=int, nargs="?", default=200, help="with and without them (default: 200)")
+    parser.add_argument("rate", type=int, nargs="?", default=RATE, help=f"strangers a second (default: {RATE})")
+    chosen = parser.parse_args()
+    count, rate = chosen.migrations, chosen.rate
     found: dict[int, list[Migrations]] = {0: [], rate: []}
     seconds = dict.fromkeys(found, 0.0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,4 +56,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What TLS costs, and what Python's own TLS socket would: ``python -m benchmarks.tls [ROUNDS] [MIB]``.
+"""What TLS costs, and what Python's own TLS socket would: ``python -m benchmarks.tls``.
 
 One process sends chunks of 1 MiB with their headers over TCP on loopback, another receives them into one buffer: in
 turns in clear, with migpool's sockets, and with ``ssl.SSLSocket``. Ratios are taken within a round, so that whatever
@@ -7,6 +7,7 @@ else the machine does falls on all. CPU is the receiver's.
 
 from __future__ import annotations
 
+import argparse
 import mmap
 import os
 import socket
@@ -105,10 +106,13 @@ def _by_hand(sock: socket.socket, view: memoryview, size: int) -> None:
         got += more
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and print."""
-    rounds = int(arguments[0]) if arguments else 7
-    chunks = int(arguments[1]) if len(arguments) > 1 else 512
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tls", description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=7, help="runs of each, in turns (default: 7)")
+    parser.add_argument("mib", type=int, nargs="?", default=512, help="chunks of 1 MiB a run (default: 512)")
+    chosen = parser.parse_args()
+    rounds, chunks = chosen.rounds, chosen.mib
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch:
         directory = str(Path(scratch) / "pki")
@@ -125,4 +129,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""What vfio-user costs against a data descriptor: ``python -m benchmarks.transports [RUNS] [PROFILE]``.
+"""What vfio-user costs against a data descriptor: ``python -m benchmarks.transports``.
 
 One emulated device a side is saved and loaded on this thread, in turns over both transports, so that whatever else the
 machine does falls on both. Shown are the runs' median, their quartiles and the least, for a chunk and for the stop.
@@ -6,11 +6,12 @@ machine does falls on both. Shown are the runs' median, their quartiles and the 
 
 from __future__ import annotations
 
+import argparse
 import mmap
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from migpool.device import Device, DeviceContext, Side
 from migpool_plugins.vfio import devices
@@ -54,10 +55,13 @@ def timed(call: Callable[[], int | None]) -> tuple[float, int]:
     return time.monotonic() - began, result or 0
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Measure and print."""
-    runs = int(arguments[0]) if arguments else 11
-    profile = arguments[1] if len(arguments) > 1 else "instant"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transports", description=__doc__)
+    parser.add_argument("runs", type=int, nargs="?", default=11, help="of each, in turns (default: 11)")
+    parser.add_argument("profile", nargs="?", default="instant", help="of the device (default: instant)")
+    chosen = parser.parse_args()
+    runs, profile = chosen.runs, chosen.profile
     buffer = memoryview(mmap.mmap(-1, 1 << 20))
     found: dict[str, list[tuple[float, ...]]] = {transport: [] for transport in TRANSPORTS}
     for _ in range(runs):
@@ -74,4 +78,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

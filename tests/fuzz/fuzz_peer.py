@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Final
 
@@ -94,12 +95,9 @@ def _understood(script: bytes, *, extension: bool) -> list[Message]:
     """The messages before the first one that is none."""
     found: list[Message] = []
     reader = ReturnPathReader(extension)
-    for at in range(len(script)):
-        reader.feed(script[at : at + 1])
-        try:
-            found += reader.events()
-        except MigpoolError:
-            break
+    reader.feed(script)
+    with contextlib.suppress(MigpoolError):
+        found.extend(reader.events())  # what came before an error is kept
     return found
 
 

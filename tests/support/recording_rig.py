@@ -19,11 +19,24 @@ from migpool.schedulers.receiver import ReceiverScheduler
 from migpool.streams.record.index import Index
 from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
+from migpool.wire.commands import open_return_path, ping
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.sections import Kind
+from migpool.wire.stream import header
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
 T = TypeVar("T")
 SIZE = 700_000
 FAMILIES = ("unix", "tcp")
+GREETING = header() + configuration(Configuration("m")) + open_return_path() + ping(1)
+"""What a source says before it moves anything."""
+BEGINNING = GREETING + bytes([Kind.START])
+"""By which a source has begun to move something."""
+
+
+def greeting(uuid: bytes) -> bytes:
+    """The same, of a source that says which channels are its own."""
+    return header() + configuration(Configuration("m", uuid=uuid)) + open_return_path() + ping(1)
 
 
 class Background(Generic[T]):

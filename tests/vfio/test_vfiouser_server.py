@@ -6,6 +6,8 @@ import errno
 import hashlib
 import itertools
 import json
+import os
+import stat
 import struct
 from pathlib import Path
 
@@ -348,6 +350,15 @@ def test_a_socket_that_cannot_be_made_is_one_line(bench: Bench, tmp_path: Path) 
     with pytest.raises(DeviceError, match="is no socket: remove it"):
         bench.serve(str(tmp_path / "plain"))
     assert Path(where).is_socket()
+
+
+def test_a_socket_is_for_this_user_alone_whatever_the_umask_says(bench: Bench) -> None:
+    before = os.umask(0)
+    try:
+        (where,) = bench.serve()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path(where).stat().st_mode) == 0o600
 
 
 def test_a_short_read_is_no_fault_of_a_server(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import JsonValue
 
@@ -117,6 +117,7 @@ async def opened(side: Side, address: str) -> AsyncIterator[Monitor]:
         MigpoolError: nobody answers.
     """
     client = QMPClient(side)
+    asyncio.get_running_loop().set_exception_handler(_told_already)
     await _connect(client, side, address)
     monitor = Monitor(side, client)
     listener = EventListener()
@@ -137,6 +138,12 @@ async def opened(side: Side, address: str) -> AsyncIterator[Monitor]:
         with suppress(QMPError, OSError, EOFError):  # what ended the connection is raised here again
             async with asyncio.timeout(CLOSES):
                 await client.disconnect()
+
+
+def _told_already(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the library leaves behind unasked for comes as an exception of what was asked, too."""
+    if not isinstance(context.get("exception"), QMPError):
+        loop.default_exception_handler(context)
 
 
 async def _connect(client: QMPClient, side: Side, address: str) -> None:

@@ -11,7 +11,6 @@ Guarantees:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,11 +23,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from migpool.core.buffers import Conduit
 from migpool.core.threads import ThreadGroup
 from migpool.errors import ProtocolError
+from migpool.streams.record.beginnings import is_greeting
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
+from migpool.streams.record.tee_pipe import TeePipe
 from migpool.transport.connections import address_of
 from migpool.transport.sockets import shut
 from migpool.wire.commands import Command, CommandKind, command
@@ -42,12 +42,8 @@ DELIVERY: Final = 2.0
 """Seconds that a side is given to take what was sent to it, before it is shown the other side's reset."""
 SMALL: Final = 1 << 16
 _WAITED: Final = (errno.EAGAIN, errno.EINTR)
-_PIPE_SIZE: Final = 1 << 20
 _COMMANDS_WITHIN: Final = 4096
 _ADVISE: Final = command(Command(CommandKind.POSTCOPY_ADVISE))[:3]
-_tee: Final = ctypes.CDLL(None, use_errno=True).tee
-_tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
-_tee.restype = ctypes.c_ssize_t
 T = TypeVar("T")
 
 
@@ -61,59 +57,6 @@ class _OriginGone(Exception):
 
 class _TargetGone(Exception):
     """Who should receive has gone."""
-
-
-class TeePipe:
-    """Two pipes: what is poured into the first can be had from both, copied at most once: for the file.
-
-    splice(2) moves a socket's pages into a pipe, tee(2) makes a second pipe refer to the same pages, and splice(2)
-    again moves them on to the next socket and to the file. The data never comes into this process's memory. Against a
-    read, a send and a write this halves the processor time a byte over UNIX sockets, and saves a third over TCP; a file
-    that is written before it is sent on (splice, then sendfile) costs as much as that but makes the peer wait for the
-    disk.
-
-    Attributes:
-        outlet: read end of the first.
-        copy: read end of the second.
-    """
-
-    def __init__(self) -> None:
-        # Where the user's share of pipe memory is used up they are smaller: that works, in more steps.
-        self._first = Conduit(_PIPE_SIZE)
-        try:
-            self._second = Conduit(_PIPE_SIZE)
-        except OSError:
-            self._first.close()
-            raise
-        self.outlet, self.copy = self._first.outlet, self._second.outlet
-
-    def pour(self, descriptor: int) -> int:
-        """Move what ``descriptor`` has into the first pipe, which must be empty; waits for the first byte.
-
-        Returns:
-            how many bytes; 0 at the end of the input.
-
-        Raises:
-            OSError: as splice(2).
-        """
-        return os.splice(descriptor, self._first.inlet, _PIPE_SIZE)
-
-    def duplicate(self, size: int) -> int:
-        """Have up to ``size`` bytes of the first pipe in the second too, which must be empty; they stay in the first.
-
-        Raises:
-            OSError: as tee(2).
-        """
-        count: int = _tee(self.outlet, self._second.inlet, size, 0)
-        if count < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return count
-
-    def close(self) -> None:
-        """Close both pipes."""
-        self._first.close()
-        self._second.close()
 
 
 class Passage:
@@ -148,6 +91,8 @@ class Passage:
         self._stopped = False
         self.failure = ""
         self._broken: socket.socket | None = None
+        self._answer = b""
+        self._first: FlowFile | None = None
 
     def start(self, threads: ThreadGroup) -> None:
         """Begin to pass on, on two threads."""
@@ -180,7 +125,37 @@ class Passage:
     @property
     def tls(self) -> bool:
         """Whether its two ends have agreed on TLS."""
-        return self._head[: len(TLS_HANDSHAKE)] == TLS_HANDSHAKE
+        return self._head[: len(TLS_HANDSHAKE)] == TLS_HANDSHAKE == self._answer
+
+    @property
+    def greeted(self) -> bool:
+        """Whether its source has said no more than whoever knows how a migration begins.
+
+        Who is refused by the destination is no stranger: its recording says why.
+        """
+        head, passed = self._head, self._source.passed
+        if head.startswith(TLS_HANDSHAKE):
+            return not self.tls
+        if self._first is self._destination or len(head) < passed:
+            return False
+        if self._known.role is Role.MAIN:
+            return is_greeting(bytes(head))
+        return passed == (INITIAL_SIZE if self._known.role is Role.MULTIFD else 0)
+
+    @property
+    def left(self) -> bool:
+        """Whether the source has ended it, in whatever way."""
+        return self._source.ended is not Ended.OPEN
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the source has ended it in good order."""
+        return self._source.ended is Ended.CLOSED
+
+    def forget(self) -> None:
+        """Remove what was recorded of it. It is over."""
+        self._source.remove()
+        self._destination.remove()
 
     @property
     def resumed(self) -> bool:
@@ -230,6 +205,7 @@ class Passage:
             self._broken = self._broken or target
         finally:
             file.close()
+            self._first = self._first or file
             self._one_ended()
 
     def _one_ended(self) -> None:
@@ -297,6 +273,8 @@ class Passage:
     def _pass_some(self, origin: socket.socket, target: socket.socket, file: FlowFile, size: int) -> bytes:
         """Pass on and record up to ``size`` bytes, and return them; none at the end."""
         data = self._waited(_OriginGone, origin.recv, size)
+        if file is self._destination and len(self._answer) < len(TLS_HANDSHAKE):
+            self._answer = (self._answer + data)[: len(TLS_HANDSHAKE)]
         if data:
             now = time.monotonic_ns()
             view = memoryview(data)

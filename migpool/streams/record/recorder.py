@@ -5,7 +5,9 @@ It accepts the source's connections one by one, opens one to the destination for
 among them. A recording that was cut short is valid as far as it goes, and its index says why it is not complete.
 
 Where a port can be reached, others connect too, and a destination may die of them. So nothing is opened to the
-destination before a connection has begun as one of a migration does (:mod:`migpool.streams.record.doorway`).
+destination before a connection has begun as one of a migration does (:mod:`migpool.streams.record.doorway`). If all
+that was passed on was how a migration begins, and the source's end went away first, the recorder forgets it and goes on
+listening.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,8 @@ from typing import Final
 
 from migpool.core.threads import ThreadGroup
 from migpool.errors import MigpoolError, PeerError, UsageError
-from migpool.streams.record.doorway import Begins, Doorway
+from migpool.streams.record.beginnings import Begins
+from migpool.streams.record.doorway import Doorway, Guest
 from migpool.streams.record.index import MOST_CONNECTIONS, Connection, Ended, Index, Moment, Role
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
@@ -95,6 +98,9 @@ class Recorder:
         self._stop = stop
         self._passages: list[Passage] = []
         self._main: Passage | None = None
+        self._source: Guest | None = None
+        self._leaving: list[Passage] = []
+        self._opened_so_far = 0
         self._lock = threading.Lock()
         self._announced: set[int] = set()
         self._reason = ""
@@ -125,6 +131,7 @@ class Recorder:
             self._serve(listener, threads, stack.enter_context(contextlib.closing(Doorway(self._noted))))
             self._cut()
             threads.close()
+            self._forget_strangers()
             self._end = _now()
             index = self._index()
             self._store.write(index)
@@ -134,6 +141,7 @@ class Recorder:
     # ------------------------------------------------------------------ while it runs
 
     def _serve(self, listener: socket.socket, threads: ThreadGroup, doorway: Doorway) -> None:
+        listener.setblocking(False)
         poll = select.poll()
         poll.register(listener, select.POLLIN)
         poll.register(self._news, select.POLLIN)
@@ -154,12 +162,13 @@ class Recorder:
                 self._announce()
             if listener.fileno() in ready:
                 doorway.accept(listener)
-            for near, begins in doorway.come(postcopy=self._may_be_preempted()):
-                if self._belongs(begins):
-                    self._open(near, begins, threads)
+            for guest in doorway.come(lambda: self._source, postcopy=self._may_be_preempted()):
+                if self._belongs(guest.begins):
+                    self._open(guest, threads)
                     moved = (moved[0], time.monotonic())
                 else:
-                    near.close()
+                    guest.sock.close()
+            self._forget_strangers()
             if self._stop():
                 self._reason = self._reason or "it was cancelled"
                 return
@@ -177,6 +186,9 @@ class Recorder:
             self._reason = f"no source has come within {self._limits.source:g} s"
         elif self._passages and idle > self._limits.idle:
             self._reason = f"nothing has passed on any connection for {self._limits.idle:g} s"
+        elif idle > GRACE and self._main is not None and self._main.over and self._main.ended_well:
+            self._forget([one for one in self._passages if one.greeted and not one.over])  # who only stays
+            return False
         elif self._over():
             return False  # the last one has ended since it was looked at, after a long silence
         elif self._passages and idle > GRACE and all(passage.over for passage in self._passages):
@@ -188,13 +200,49 @@ class Recorder:
     def _over(self) -> bool:
         if not self._passages or not all(passage.over for passage in self._passages):
             return bool(self._reason) and not self._passages
+        if self._all_strangers:
+            return bool(self._reason)
         main = any(one.connection.role is Role.MAIN or one.tls or one.resumed for one in self._passages)
         return main or bool(self._reason)
 
+    @property
+    def _all_strangers(self) -> bool:
+        """Whether nobody has said more than whoever knows how a migration begins."""
+        return bool(self._passages) and all(passage.greeted for passage in self._passages)
+
+    def _forget_strangers(self) -> None:
+        """Forget connections that only began as a migration's do, once the first of them has gone; listen on."""
+        main = self._main
+        if self._source is not None and main is not None and not main.greeted:
+            self._source.goes_on = True
+        gone = all(one.left for one in self._passages) if main is None else main.left
+        if gone and self._all_strangers and not self._reason:
+            self._noted("what began as a migration ended before anything was moved: ignored")
+            self._forget(self._passages)
+        for passage in [passage for passage in self._leaving if passage.over]:
+            self._leaving.remove(passage)
+            passage.forget()
+
+    def _forget(self, strangers: Sequence[Passage]) -> None:
+        for passage in list(strangers):
+            passage.cut()
+            self._leaving.append(passage)
+            with self._lock:
+                self._passages.remove(passage)
+        if self._main not in self._passages:
+            self._main = self._source = None
+
     def _belongs(self, begins: Begins) -> bool:
         """Whether a connection that begins so can belong to the migration under way; it is noted if not."""
-        if begins is Begins.MAIN and self._main is not None and not self._main.over:
+        main = self._main
+        if begins is Begins.MAIN and main is not None and self._all_strangers:
+            self._noted("what began as a migration did not go on, and another source came: it was closed")
+            self._forget(self._passages)
+        elif begins in (Begins.MAIN, Begins.TLS) and main is not None:
             self._noted("a second source came during the migration, and was turned away")
+            return False
+        if begins is Begins.RESUMED and self._passages and not self._may_be_preempted():
+            self._noted("a connection goes on with a postcopy, and there is none: it was closed")
             return False
         if len(self._passages) == MOST_CONNECTIONS:
             self._noted(f"{MOST_CONNECTIONS} connections have been recorded: one more was closed")
@@ -217,7 +265,8 @@ class Recorder:
         """Whether a connection may come on which the source says nothing until it is asked for pages."""
         return any(passage.postcopy for passage in self._passages)
 
-    def _open(self, near: socket.socket, begins: Begins, threads: ThreadGroup) -> None:
+    def _open(self, guest: Guest, threads: ThreadGroup) -> None:
+        near, begins = guest.sock, guest.begins
         self._make_room()
         with contextlib.ExitStack() as stack:
             stack.callback(near.close)
@@ -234,9 +283,10 @@ class Recorder:
                     self._reason = self._reason or str(error)
                 return
             stack.pop_all()
-        passage = Passage(len(self._passages), near, far, self._store, self._wake)
+        passage = Passage(self._opened_so_far, near, far, self._store, self._wake)
+        self._opened_so_far += 1
         if begins is Begins.MAIN:
-            self._main = passage
+            self._main, self._source = passage, guest
         with self._lock:
             self._passages.append(passage)
         passage.start(threads)

@@ -111,6 +111,12 @@ class FlowFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def remove(self) -> None:
+        """Remove the files. They are closed."""
+        for name in (self._name, self._times_name):
+            with self._store.taking(name):
+                (self._store.directory / name).unlink(missing_ok=True)
+
     def flow(self) -> Flow:
         """What the index says of this direction."""
         if not self.recorded:

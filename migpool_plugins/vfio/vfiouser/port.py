@@ -159,6 +159,7 @@ class _Port:
         try:
             _remove_stale(path)
             self._listener.bind(path)
+            Path(path).chmod(0o600)  # whatever the umask says; nobody can connect before it listens
             self._listener.listen(_MOST_WAITING)
         except OSError as error:
             self._listener.close()

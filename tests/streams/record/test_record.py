@@ -29,14 +29,15 @@ from migpool.streams.record.playable import playable
 from migpool.streams.record.recorder import Recorder, RecorderLimits
 from migpool.transport.address import Address
 from migpool.wire.commands import Command, CommandKind, command
-from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 from migpool.wire.ram import pages
-from migpool.wire.stream import header
+from migpool.wire.sections import Kind
 from tests.support.forking import as_a_user_does
 from tests.support.other_streams import other
 from tests.support.recording_rig import (
+    BEGINNING,
     FAMILIES,
+    GREETING,
     Background,
     Between,
     accept,
@@ -57,7 +58,7 @@ UUID = bytes(range(16))
 @pytest.mark.parametrize("far", FAMILIES)
 def test_every_byte_passes_and_is_recorded_with_its_time(tmp_path: Path, near: str, far: str) -> None:
     main, first, second = (
-        header() + contents(300_000, 1),
+        BEGINNING + contents(300_000, 1),
         initial_packet(1, UUID) + contents(3_000_000, 2),
         initial_packet(0, UUID),
     )
@@ -108,7 +109,7 @@ def test_who_came_before_all_others_had_ended_is_passed_on_though_looked_at_late
             """Called by the recorder, which looks at nothing meanwhile."""
             if one.role is Role.MAIN:
                 sources[0].close()
-                assert read_next() == header()
+                assert read_next() == BEGINNING
                 while {"source-0", "destination-0"}.intersection(thread.name for thread in threading.enumerate()):
                     time.sleep(0.001)
                 received.append(Background(read_next))
@@ -118,7 +119,7 @@ def test_who_came_before_all_others_had_ended_is_passed_on_though_looked_at_late
             near,
             to,
             tmp_path / "recording",
-            listening=lambda _: sources.append(dial(near, header())),
+            listening=lambda _: sources.append(dial(near, BEGINNING)),
             opened=end_and_come,
         )
         index = recorder.run()
@@ -152,9 +153,9 @@ def test_times_say_when_a_byte_came(tmp_path: Path) -> None:
 def test_a_half_closed_source_still_hears_the_answer(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, header()) as source, accept(door) as destination:
+        with dial(between.address, BEGINNING) as source, accept(door) as destination:
             source.shutdown(socket.SHUT_WR)
-            assert read_all(destination) == header()
+            assert read_all(destination) == BEGINNING
             destination.sendall(b"late answer")
             assert read(source, 11) == b"late answer"
         assert between.index().complete
@@ -164,38 +165,38 @@ def test_a_half_closed_source_still_hears_the_answer(tmp_path: Path, family: str
 def test_a_destination_that_has_no_more_to_say_still_receives(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, header()) as source, accept(door) as destination:
+        with dial(between.address, BEGINNING) as source, accept(door) as destination:
             destination.shutdown(socket.SHUT_WR)
             assert read_all(source) == b""
             source.sendall(b"more")
             source.close()
-            assert read_all(destination) == header() + b"more"
+            assert read_all(destination) == BEGINNING + b"more"
         assert between.index().complete
 
 
 def test_a_source_that_dies_is_a_reset_for_the_destination_after_all_its_bytes(tmp_path: Path) -> None:
     with listener("tcp", tmp_path) as (door, to):
         between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
-        source = dial(between.address, header() + b"all of it")
+        source = dial(between.address, BEGINNING + b"all of it")
         with accept(door) as destination:
-            assert read(destination, 17) == header() + b"all of it"
+            assert read(destination, len(BEGINNING) + 9) == BEGINNING + b"all of it"
             reset(source)
             with pytest.raises(ConnectionResetError):
                 read_all(destination)
         index = between.index()
     assert not index.complete
-    assert index.reason == "main channel, after byte 17: the source was gone"
+    assert index.reason == f"main channel, after byte {len(BEGINNING) + 9}: the source was gone"
     assert index.connections[0].source.ended is Ended.BROKEN
-    assert (tmp_path / "recording" / index.connections[0].source.file).read_bytes() == header() + b"all of it"
+    assert (tmp_path / "recording" / index.connections[0].source.file).read_bytes() == BEGINNING + b"all of it"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: str) -> None:
     with listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, header()) as source:
+        with dial(between.address, BEGINNING) as source:
             destination = accept(door)
-            read(destination, 8)
+            read(destination, len(BEGINNING))
             reset(destination)
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 source.sendall(bytes(64 << 20))  # more than any buffer on the way holds
@@ -207,7 +208,7 @@ def test_a_destination_that_dies_is_gone_for_the_source(tmp_path: Path, family: 
 def test_no_destination_is_said_in_time_and_ends_the_recording(tmp_path: Path) -> None:
     to = Address(path=str(tmp_path / "nobody"))
     between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(connect=0.3))
-    with dial(between.address, header()) as source:
+    with dial(between.address, BEGINNING) as source:
         with suppress(ConnectionResetError):
             assert read_all(source) == b""
         index = between.index()
@@ -225,125 +226,16 @@ def test_no_source_is_said_in_time(tmp_path: Path) -> None:
 def test_a_migration_that_stands_still_is_ended_after_the_limit(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording", RecorderLimits(idle=0.4))
-        with dial(between.address, header()), accept(door) as destination:
-            assert read_all(destination) == header()
+        with dial(between.address, BEGINNING), accept(door) as destination:
+            assert read_all(destination) == BEGINNING
             assert between.index().reason == "nothing has passed on any connection for 0.4 s"
-
-
-def test_a_source_without_a_main_channel_ends_the_recording_too(tmp_path: Path) -> None:
-    with listener("unix", tmp_path) as (door, to):
-        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, initial_packet(0)) as source, accept(door) as destination:
-            source.close()
-            assert read_all(destination) == initial_packet(0)
-        assert between.index().reason == "the source opened no main channel"
-
-
-def stranger(address: Address, says: bytes, ends: str) -> socket.socket:
-    """Somebody who is no source."""
-    sock = dial(address)
-    if says:
-        sock.sendall(says)
-    if ends == "reset":
-        reset(sock)
-    elif ends == "closed":
-        sock.close()
-    return sock
-
-
-STRANGERS = [
-    pytest.param(b"", "closed", "without a byte", id="a health check"),
-    pytest.param(b"", "reset", "without a byte", id="a port scan"),
-    pytest.param(b"", "", None, id="one that says nothing"),
-    pytest.param(b"GET / HTTP/1.0\r\n\r\n", "", "47455420", id="a browser"),
-]
-
-
-@pytest.mark.parametrize(("says", "ends", "noted"), STRANGERS)
-@pytest.mark.parametrize("when", ["before", "during"])
-def test_a_stranger_is_not_passed_on_and_makes_no_recording_incomplete(
-    tmp_path: Path, says: bytes, ends: str, noted: str | None, when: str
-) -> None:
-    """The destination would die of it, and one that takes no more connections must not be asked for one."""
-    with listener("tcp", tmp_path) as (door, to), ExitStack() as stack:
-        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
-        if when == "before":
-            stack.enter_context(stranger(between.address, says, ends))
-        source = stack.enter_context(dial(between.address))
-        source.sendall(header() + b"one")
-        destination = stack.enter_context(accept(door))
-        assert read(destination, 11) == header() + b"one"
-        door.close()
-        if when == "during":
-            stack.enter_context(stranger(between.address, says, ends))
-        while noted is not None and not between.notes:
-            time.sleep(0.01)
-        source.sendall(b"two")
-        source.shutdown(socket.SHUT_WR)
-        assert read_all(destination) == b"two"
-        destination.close()
-        index = between.index()
-    assert index.complete, index.reason
-    assert [one.role for one in index.connections] == [Role.MAIN]
-    assert [noted in note for note in between.notes if noted is not None] == [True] * len(between.notes)
-
-
-def test_a_second_source_is_turned_away(tmp_path: Path) -> None:
-    with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
-        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        source = stack.enter_context(dial(between.address))
-        source.sendall(header())
-        destination = stack.enter_context(accept(door))
-        assert read(destination, 8) == header()
-        other = stack.enter_context(dial(between.address))
-        other.sendall(header())
-        with suppress(ConnectionResetError):
-            assert read_all(other) == b""
-        source.close()
-        assert read_all(destination) == b""
-        destination.close()
-        assert between.index().complete
-    assert ["second source" in note for note in between.notes] == [True]
-
-
-def test_of_too_many_that_begin_as_a_source_a_strangers_gives_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither the main channel nor the channels of its uuid, be they older, and from the same address."""
-    monkeypatch.setattr(recorder_module, "MOST", 4)
-    with listener("tcp", tmp_path) as (door, to), ExitStack() as stack:
-        between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
-
-        def passed(says: bytes) -> tuple[socket.socket, socket.socket]:
-            near = stack.enter_context(dial(between.address, says))
-            return near, stack.enter_context(accept(door))
-
-        main = passed(header() + configuration(Configuration("m", uuid=UUID)))
-        read(main[1], len(header() + configuration(Configuration("m", uuid=UUID))))
-        own = passed(initial_packet(0, UUID))
-        read(own[1], INITIAL_SIZE)
-        strangers = []
-        for number in range(6):
-            strangers.append(passed(initial_packet(number, bytes(16))))
-            read(strangers[-1][1], INITIAL_SIZE)
-        for near, _ in strangers[:4]:
-            with suppress(ConnectionResetError):
-                assert read_all(near) == b""
-        for near, far in (main, own, *strangers[4:]):
-            near.sendall(b"goes on")
-            assert read(far, 7) == b"goes on"
-        for pair in (main, own, *strangers):
-            for sock in pair:
-                sock.close()
-        between.index()
-    assert ["one was closed" in note for note in between.notes] == [True] * 4
 
 
 def test_no_more_are_recorded_than_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "MOST_CONNECTIONS", 2)
     with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        main = stack.enter_context(dial(between.address, header())), stack.enter_context(accept(door))
+        main = stack.enter_context(dial(between.address, BEGINNING)), stack.enter_context(accept(door))
         own = stack.enter_context(dial(between.address, initial_packet(0, UUID))), stack.enter_context(accept(door))
         late = stack.enter_context(dial(between.address, initial_packet(1, UUID)))
         with suppress(ConnectionResetError):
@@ -400,7 +292,7 @@ def test_a_postcopy_that_goes_on_after_a_break_passes_with_its_preempt_channel(t
 
 def test_a_preempt_channel_is_opened_before_anything_is_said_on_it(tmp_path: Path) -> None:
     """A destination waits for it before a source has anything to say there."""
-    beginning = header() + configuration(Configuration("m")) + command(Command(CommandKind.POSTCOPY_ADVISE))
+    beginning = GREETING + command(Command(CommandKind.POSTCOPY_ADVISE)) + bytes([Kind.START])
     with listener("unix", tmp_path) as (door, to), ExitStack() as stack:
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
         main = stack.enter_context(dial(between.address))
@@ -428,19 +320,16 @@ def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:
     with listener("tcp", tmp_path) as (door, to):
         between = Between(place("tcp", tmp_path, "near"), to, tmp_path / "recording")
         with (
-            dial(between.address, header()) as main,
+            dial(between.address, BEGINNING) as main,
             accept(door) as main_there,
             dial(between.address, initial_packet(3)[:1]) as source,
         ):
-            assert read(main_there, 8) == header()
+            assert read(main_there, len(BEGINNING)) == BEGINNING
             assert main.fileno() >= 0
-            for number in range(1, 8):  # the magic and the version: nothing is opened before these are there
+            for number in range(1, INITIAL_SIZE):  # nothing is opened before all are there
                 source.sendall(initial_packet(3)[number : number + 1])
             with accept(door) as there:
-                assert read(there, 8) == initial_packet(3)[:8]
-                for number in range(8, INITIAL_SIZE):
-                    source.sendall(initial_packet(3)[number : number + 1])
-                    assert read(there, 1) == initial_packet(3)[number : number + 1]
+                assert read(there, INITIAL_SIZE) == initial_packet(3)
         index = between.index()
     assert [one.channel for one in index.connections] == [None, 3]
 
@@ -448,14 +337,14 @@ def test_a_first_packet_in_single_bytes_is_recognised(tmp_path: Path) -> None:
 def test_cancelling_ends_both_sides_and_leaves_a_recording(tmp_path: Path) -> None:
     with listener("unix", tmp_path) as (door, to):
         between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, header()) as source, accept(door) as destination:
-            read(destination, 8)
+        with dial(between.address, BEGINNING) as source, accept(door) as destination:
+            read(destination, len(BEGINNING))
             between.stop.set()
             assert read_all(destination) == b""
             assert read_all(source) == b""
             index = between.index()
     assert (index.complete, index.reason) == (False, "it was cancelled")
-    assert load(tmp_path / "recording").connections[0].source.recorded == 8
+    assert load(tmp_path / "recording").connections[0].source.recorded == len(BEGINNING)
 
 
 @contextmanager
@@ -473,12 +362,12 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_full_disk_ends_the_recording_and_not_the_migration(tmp_path: Path, family: str) -> None:
-    data = header() + contents(2_000_000)
+    data = BEGINNING + contents(2_000_000)
     with files_of_at_most(100_000), listener(family, tmp_path) as (door, to):
         between = Between(place(family, tmp_path, "near"), to, tmp_path / "recording")
-        with dial(between.address, data[:8]) as source, accept(door) as destination:
+        with dial(between.address, data[: len(BEGINNING)]) as source, accept(door) as destination:
             received = Background(lambda: read_all(destination))
-            source.sendall(data[8:])
+            source.sendall(data[len(BEGINNING) :])
             source.shutdown(socket.SHUT_WR)
             assert received.result() == data
         index = between.index()
@@ -522,13 +411,13 @@ def test_ctrl_c_ends_the_command_in_order(tmp_path: Path) -> None:
         with process:
             assert process.stderr is not None
             assert process.stderr.readline() == f"listening on unix:{tmp_path / 'near'}\n"
-            with dial(Address(path=str(tmp_path / "near")), header()), accept(door) as destination:
-                read(destination, 8)
+            with dial(Address(path=str(tmp_path / "near")), BEGINNING), accept(door) as destination:
+                read(destination, len(BEGINNING))
                 process.send_signal(signal.SIGINT)
                 assert process.wait(LIMIT) == 130
             told = process.stderr.read().splitlines()
     assert told[0] == "migpool: cancelling ..."
-    assert "is not complete: it was cancelled (1 connection, 8 bytes from the source" in told[1]
+    assert f"is not complete: it was cancelled (1 connection, {len(BEGINNING)} bytes from the source" in told[1]
     assert len(told) == 2
     assert not (tmp_path / "near").exists()
 
@@ -567,9 +456,9 @@ def test_an_end_after_a_long_silence_is_no_missing_main_channel(
         )
         running = Background(recorder.run)
         assert heard.wait(LIMIT)
-        source = stack.enter_context(dial(place("unix", tmp_path, "near"), header()))
+        source = stack.enter_context(dial(place("unix", tmp_path, "near"), BEGINNING))
         destination = stack.enter_context(accept(door))
-        assert read(destination, len(header())) == header()
+        assert read(destination, len(BEGINNING)) == BEGINNING
         assert end.wait(LIMIT)
         source.close()
         destination.close()
