@@ -6,6 +6,7 @@ that, and its registers, are the state that moves. A port's registers are a regi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "Uart",
     "bring",
     "make_devices",
+    "other_driver",
     "read_all",
     "saved",
 ]
@@ -41,7 +43,32 @@ HEADER_SIZE: Final = 24
 
 _DATA, _FIFO_CONTROL, _SCRATCH = 0, 2, 7
 _REGION_SHIFT: Final = 40
+_DELETE_MODULE, _FINIT_MODULE = 176, 313
+"""System calls of an amd64 machine."""
 _FIFO_ON: Final = 1
+
+
+@contextmanager
+def other_driver(file: str, parameters: str) -> Iterator[None]:
+    """Have another build of the driver in place of the usual one, which no device may use.
+
+    Arguments:
+        file: one of the guest's modules.
+        parameters: of the module, as the kernel reads them.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def exchange(name: str, with_parameters: str = "") -> None:
+        with Path(f"/modules/{name}.ko").open("rb") as module:
+            gone = libc.syscall(_DELETE_MODULE, b"mtty", 0)
+            if gone < 0 or libc.syscall(_FINIT_MODULE, module.fileno(), with_parameters.encode(), 0) < 0:
+                raise OSError(ctypes.get_errno(), f"the driver cannot be exchanged for {name}")
+
+    exchange(file, parameters)
+    try:
+        yield
+    finally:
+        exchange("mtty")
 
 
 @contextmanager

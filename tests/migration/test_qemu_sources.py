@@ -88,17 +88,18 @@ def test_without_flushes_the_end_of_each_section_is_one(tmp_path: Path, model: s
     devices, paper, machine = machine_of(stream)
     before = Paper(PAGES)
     footed = stream.flush(last=False)
+    begin = stream.begin() + footed[: -len(footer(RAM))]
     with (
         receiving(tmp_path, machine, SETTINGS, model, stream.machine) as (address, report),
         QemuSource(address, CHANNELS) as source,
     ):
-        source.greet(stream.begin() + footed[: -len(footer(RAM))])
+        source.greet(begin)
         for number, channel in enumerate(source.channels, 10):
             channel.sendall(pages_of(before, number, [number], sync=riding) + (b"" if riding else sync_header(number)))
         for number, channel in enumerate(source.channels, 20):
-            channel.sendall(pages_of(before, number, range(PAGES)) * 5)
-        source.main.sendall(footed[-len(footer(RAM)) :] + switchover_start() + stream.flush(last=True, count=2))
-        source.main.sendall(stream.rest())
+            channel.sendall(pages_of(before, number, range(PAGES)) * 5 + sync_header(number))
+        source.main.sendall(footed[-len(footer(RAM)) :] + footed + switchover_start())
+        source.main.sendall(stream.flush(last=True, count=2) + stream.rest())
         for channel, said in zip(source.channels, stream.switchover(1, CHANNELS), strict=True):
             channel.sendall(said)
         assert [one.error for one in source.heard() if isinstance(one, Shut)] == [0]

@@ -43,8 +43,8 @@ def asked_apart(ask: Callable[[], T]) -> T | None:
     process = os.fork()
     if not process:
         _answer(ask, answering)
-    os.close(answering)
     try:
+        os.close(answering)
         with open(answer, "rb") as pipe:  # noqa: PTH123 -- it is open already
             said = pipe.read()
     except BaseException:

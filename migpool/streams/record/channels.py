@@ -54,11 +54,14 @@ class MainSummary:
         page_size: bytes of a page.
         capabilities: what the source asks of the destination, by name.
         credited: whether the source offers credits, and so waits for grants.
+        configured: where the configuration ends; 0 without one.
         iterable: the iterable devices, in the order of their START sections.
         live_rounds: for each of these, how many rounds of it the multifd channels carried while the machine ran.
         blocks: RAM's list of blocks.
         postcopy: the source said that it may finish by postcopy.
         blocks_end: where RAM's list of blocks ends; 0 without one.
+        unheard: whether a device has begun behind the last flush before the switchover, so that no SYNC of a channel
+            says that a destination has heard of the device.
         switchover: where SWITCHOVER_START begins; ``None`` without it.
         switchover_end: where it ends; 0 without it.
         ram_end: where RAM's END section ends; ``None`` without it.
@@ -75,11 +78,13 @@ class MainSummary:
     page_size: int = 4096
     capabilities: tuple[str, ...] = ()
     credited: bool = False
+    configured: int = 0
     iterable: list[DeviceKey] = field(default_factory=list)
     live_rounds: dict[DeviceKey, int] = field(default_factory=dict)
     blocks: tuple[RamBlock, ...] = ()
     postcopy: bool = False
     blocks_end: int = 0
+    unheard: bool = False
     switchover: int | None = None
     switchover_end: int = 0
     ram_end: int | None = None
@@ -125,24 +130,27 @@ def _note(event: StreamEvent, summary: MainSummary, end: int) -> None:
             summary.pages += len(event.addresses) - zeros
         case Configuration():
             summary.machine = event.machine
-            summary.capabilities = event.capabilities or ()
+            summary.capabilities, summary.configured = event.capabilities or (), end
             summary.credited = CREDITS_CAPABILITY in summary.capabilities
         case RamBlocks():
             summary.blocks_end = summary.blocks_end or end
             summary.blocks = event.blocks
         case MultifdFlush():
             summary.flushes += 1
+            summary.unheard = summary.unheard and summary.switchover is not None
         case RamSectionEnd(head, offset):
             if head.kind is Kind.END and summary.ram_end is None:  # COLO's checkpoints have one each
                 summary.ram_end = offset
         case Section(head, payload):
             if head.kind is Kind.START and begins_with_record(payload):
                 summary.iterable.append((head.idstr, head.instance_id))
+                summary.unheard = True
             elif head.kind is Kind.PART and payload == end_payload():
                 _note_live_round(head, summary)
         case PassedSection(head, records):
             if head.kind is Kind.START:
                 summary.iterable.append((head.idstr, head.instance_id))
+                summary.unheard = True
             elif head.kind is Kind.PART and [record.mark for record in records] == [Mark.END]:
                 _note_live_round(head, summary)
         case RamPacked():

@@ -1,8 +1,10 @@
 """How the bytes of one recorded connection are sent: in the recorded order, or as the destination grants them.
 
 A channel waits for the main channel where the recorded source could not have been ahead of it: RAM comes after the list
-of its blocks, device state after SWITCHOVER_START. Nothing else ties channels together but what the destination itself
-does with SYNC, so there is no order in which two of them can wait for each other.
+of its blocks, device state after SWITCHOVER_START. A QEMU that is given state of a device of which it has not heard yet
+aborts. The recorded source was slower than a replay: where no SYNC tells that the device's START section has been read,
+a PING does. Nothing else ties channels together but what the destination itself does with SYNC, so there is no order in
+which two of them can wait for each other.
 
 A source that knows credits sends a chunk only when the destination has granted it, and the destination of a replay
 grants in an order of its own. So there each packet waits for its own grant, and packets of other devices on the same
@@ -23,8 +25,11 @@ from migpool.streams.record.channels import DeviceKey, Packet, packets
 from migpool.streams.record.index import Connection, Times
 from migpool.streams.record.playable import ChannelPlan, Playable
 from migpool.streams.record.stage import Stage
+from migpool.wire.commands import ping
 
 _PIECE: Final = 1 << 20
+HEARD: Final = 0x4D494750
+"""The value of a PING that no source has sent."""
 
 
 class ClosedEarly(PeerError):
@@ -72,13 +77,23 @@ class Player:
 
     def play_main(self) -> None:
         """Send the rest of a main channel."""
-        switchover = self._recording.summary.switchover
+        summary = self._recording.summary
+        switchover = summary.switchover
         with self._path.open("rb", buffering=0) as file:
             if switchover is not None:
                 self._send_timed(file.fileno(), self.sent, switchover, main=True)
                 if self._recording.acknowledged:
                     self._stage.wait_for_acknowledgement()
+                if self._recording.answered and summary.unheard and not summary.credited:
+                    self._be_heard()
             self._send_timed(file.fileno(), self.sent, self.total, main=True)
+
+    def _be_heard(self) -> None:
+        try:
+            self.sock.sendall(ping(HEARD))
+        except OSError:
+            raise self.closed_early() from None
+        self._stage.wait_for_pong(HEARD)
 
     def play_preempt(self) -> None:
         """Send all of a preempt channel. What comes too early waits at the destination until it runs."""

@@ -33,7 +33,7 @@ PATIENCE: Final = 2.0
 """Seconds that a destination which closed a connection is given to say why."""
 _READ: Final = 1 << 16
 _GREETINGS: Final = {Role.MULTIFD: INITIAL_SIZE, Role.MAIN: len(header()), Role.UNKNOWN: 0}
-"""By how many bytes a destination sees what a connection is."""
+"""By how many bytes a destination sees what a connection is; one of ours also reads a main channel's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class Replay:
             player = Player(self._recording, connection, sock, self._stage, begin)
             self._players.append(player)
             # A destination waits for the first bytes of one connection before it takes the next.
-            player.greet(_GREETINGS[connection.role])
+            more = self._recording.summary.configured if connection.role is Role.MAIN else 0
+            player.greet(max(_GREETINGS[connection.role], more))
 
     def _taken(self) -> str:
         """What the destination has taken already; empty if nothing."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from migpool.errors import MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.streams.record.channels import DeviceKey
-from migpool.wire.returnpath import Failed, GrantMessage, Message, Shut, SwitchoverAck, Welcome
+from migpool.wire.returnpath import Failed, GrantMessage, Message, Pong, Shut, SwitchoverAck, Welcome
 
 
 class Stage:
@@ -42,6 +42,7 @@ class Stage:
         self._moved = time.monotonic()
         self._main_sent = 0
         self._acknowledged = False
+        self._pongs: set[int] = set()
         self._grants: dict[int, int] = {}
         self.senders = 0
         self.readers = 0
@@ -121,6 +122,10 @@ class Stage:
         """Wait for the destination to be ready for the switchover."""
         self.wait("the destination's readiness for the switchover", lambda: self._acknowledged)
 
+    def wait_for_pong(self, value: int) -> None:
+        """Wait for the answer to a PING."""
+        self.wait("the answer of the destination to a PING", lambda: value in self._pongs)
+
     def wait_for_grant(self, chunks: Sequence[tuple[DeviceKey, int]]) -> None:
         """Wait until one of these chunks, each a device and an index, may be sent."""
         device, index = chunks[0]
@@ -143,6 +148,8 @@ class Stage:
             match message:
                 case SwitchoverAck():
                     self._acknowledged = True
+                case Pong(value):
+                    self._pongs.add(value)
                 case GrantMessage(device, limit):
                     self._grants[device] = max(limit, self._grants.get(device, 0))
                 case Welcome(chunk, devices):

@@ -44,6 +44,8 @@ from migpool_plugins.vfio.vfiouser.message import (
 _TICK: Final = 0.1
 """Seconds of a wait in the kernel, after which an interruption is looked for."""
 _SCRATCH: Final = 64 << 10
+_SHORT: Final = 16
+"""Bytes of payload that answers to the usual requests have at the most."""
 _MOST: Final = 64 << 20
 """Bytes that a message may have: more is no message, but framing that was lost."""
 
@@ -77,6 +79,8 @@ class Connection:
         self.over = False
         self._numbers = itertools.cycle(range(1, 1 << 16))
         self._head = memoryview(bytearray(HEADER.size))
+        self._short = memoryview(bytearray(HEADER.size + _SHORT))
+        self._early = self._short[:0]
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
         limit_waits(connected, min(limit, _TICK))
@@ -97,7 +101,16 @@ class Connection:
             BackendError: the server refused, which ``refused`` says in words.
             NoAnswer: the connection is over.
         """
-        header = self._await(self.send(what, payload, name), name)
+        number = self.send(what, payload, name)
+        # A short answer comes whole, with nothing behind it: one call takes it. Whatever else comes is seen to below.
+        count = self._received(self._short, name, 0)
+        if count >= HEADER.size:
+            header = Header.of(self._short)
+            if header.answers(number) and header.size == count:
+                self._unanswered.remove(number)
+                return bytes(self._short[HEADER.size : count])
+        self._early = self._short[:count]
+        header = self._await(number, name)
         came = b""
         if rest := header.rest:
             room = bytearray(min(rest, _SCRATCH))
@@ -171,10 +184,10 @@ class Connection:
         front = command(number, what, length, no_reply=not ask) + payload
         if ask:
             self._unanswered.append(number)
-        begun = time.monotonic()
         sent = self._sent((front,) if data is None else (front, data), name)
         if sent < HEADER.size + length:
             # The server takes it slowly: the kernel gave up after a tick, or a signal came.
+            begun = time.monotonic()
             rest = memoryview(front + bytes(data or b""))[sent:]
             while rest:
                 self._check_wait(begun, name)
@@ -296,10 +309,15 @@ class Connection:
                 begun = begun or time.monotonic()
                 self._check_wait(begun, name)
 
-    def _received(self, view: memoryview, name: str) -> int:
+    def _received(self, view: memoryview, name: str, flags: int = socket.MSG_WAITALL) -> int:
         """Receive into a view, for a tick at the most; returns how many bytes came."""
+        if self._early:
+            count = min(len(view), len(self._early))
+            view[:count] = self._early[:count]
+            self._early = self._early[count:]
+            return count
         try:
-            count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+            count = self._socket.recv_into(view, 0, flags)
         except BlockingIOError:
             return 0
         except OSError as error:

@@ -116,9 +116,18 @@ class Header(NamedTuple):
     errno: int = 0
 
     @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Header:
+        """Return the header that the first 16 bytes are, whatever they say."""
+        return cls._make(HEADER.unpack_from(data))
+
+    def answers(self, number: int) -> bool:
+        """Whether it is the reply to the command with this number, and no error."""
+        return self.number == number and self.flags == _REPLY
+
+    @classmethod
     def parse(cls, data: bytes | bytearray | memoryview, most: int) -> Header:
         """Return the header that 16 bytes are; a :class:`MessageError` unless its size is one of up to ``most``."""
-        header = cls._make(HEADER.unpack(data))
+        header = cls.of(data)
         if not HEADER.size <= header.size <= most:
             raise MessageError(f"a message says that it has {header.size} bytes: {HEADER.size} to {most} are possible")
         return header

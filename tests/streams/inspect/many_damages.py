@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from migpool.wire.stream import FILE_MAGIC, POSTCOPY_RESUMED
 from tests.support.damaged_streams import (
     WAYS,
     Names,
@@ -39,6 +40,7 @@ from tests.support.damaged_streams import (
 )
 
 say: Final = partial(print, flush=True)
+BEGINNINGS: Final = (FILE_MAGIC, POSTCOPY_RESUMED)
 _MOST: Final = 8
 """Findings of one capture that are shown."""
 
@@ -59,7 +61,7 @@ def captures(paths: Sequence[Path], folder: Path) -> Iterator[tuple[str, bytes |
             data = path.read_bytes()
             for magic, unpack in ((b"\x1f\x8b", gzip.decompress), (b"\xfd7zXZ", lzma.decompress)):
                 data = unpack(data) if data.startswith(magic) else data
-            if data.startswith(b"QEVM"):
+            if data.startswith(BEGINNINGS):
                 yield str(path), data
 
 
@@ -84,8 +86,9 @@ def try_stream(stream: bytes, whole: Names, folder: Path, draw: random.Random) -
             )
         return
     changed = damaged(stream, draw)
-    if changed.startswith(b"QEVM"):
-        walked(WAYS[way](run, folder, changed, "--json", *draw.choice([[], ["--device", "*"]])))
+    if changed.startswith(BEGINNINGS):
+        devices = ["--device", "*"] if draw.random() < 0.5 and "FULL" in dict(whole) else []  # if there are any
+        walked(WAYS[way](run, folder, changed, "--json", *devices))
 
 
 def try_recording(recording: Path, folder: Path, draw: random.Random) -> None:

@@ -18,9 +18,16 @@ from migpool.errors import PeerError, UsageError
 from migpool.migration.states import State
 from migpool.streams.record.index import load, store
 from migpool.streams.record.playable import playable
+from migpool.streams.record.player import HEARD
 from migpool.streams.record.replay import Played, Replay
 from migpool.transport.address import Address
-from migpool.wire.returnpath import Shut, SwitchoverAck, encode
+from migpool.wire.commands import ping
+from migpool.wire.configuration import Configuration, configuration
+from migpool.wire.ram import multifd_flush, ram_section_end
+from migpool.wire.records import setup_payload
+from migpool.wire.returnpath import Pong, Shut, SwitchoverAck, encode
+from migpool.wire.sections import Kind, SectionHead, head_bytes, section
+from migpool.wire.stream import header
 from tests.support.made_recordings import (
     Made,
     Role,
@@ -208,6 +215,22 @@ def made(tmp_path: Path, *, answers: bool = False) -> Path:
     return recording(tmp_path / "made", [main, *channels])
 
 
+def test_a_main_channel_says_its_configuration_before_another_connection_is_opened(tmp_path: Path) -> None:
+    """A destination gives each connection a second to say what it is, and others may take longer to be opened."""
+    said: list[bytes] = []
+    with listener("unix", tmp_path, "by-hand") as (door, to):
+
+        def before_each() -> bool:
+            if not select.select([door], [], [], 0)[0]:
+                return False  # none is open
+            with accept(door) as main:
+                said.append(main.recv(4096))
+            return True
+
+        assert play(made(tmp_path), to, stop=before_each).cancelled
+    assert said == [header() + configuration(Configuration("made"))]
+
+
 def test_a_destination_without_a_return_path_gets_every_byte_and_each_end(tmp_path: Path) -> None:
     directory = made(tmp_path)
     got: dict[str, bytes] = {}
@@ -242,6 +265,40 @@ def test_the_switchover_waits_for_the_acknowledgement_and_device_state_for_the_s
         read(socks["main"], len(switchover_start() + ram_end() + end()))
         for reader in readers:
             reader.result()
+        socks["main"].sendall(encode(Shut(0)))
+        for sock in socks.values():
+            read_all(sock)
+            sock.close()
+
+    assert played(directory, serve, tmp_path, speed="full").accepted
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_state_of_a_device_waits_until_a_destination_has_heard_of_the_device(tmp_path: Path, flushed: bool) -> None:
+    """Where no SYNC that follows the device's START section does so: as of a machine that was stopped before."""
+    head = SectionHead(Kind.START, 7, "0000:00:03.0/vfio", 0, 1)
+    flush = head_bytes(SectionHead(Kind.PART, 2, "ram", 0, 4)) + multifd_flush() + ram_section_end(2)
+    beginning = begin(answers=True) + b"".join(map(bytes, section(head, setup_payload()))) + flush * flushed
+    ahead, packet = first(0) + sync(2) + sync(3) * flushed, state(head.idstr, 0, 5000)
+    main = [(0, beginning), (50, switchover_start()), (60, ram_end() + end())]
+    directory = recording(
+        tmp_path / "made",
+        [
+            Made(Role.MAIN, None, main, [(90, encode(Shut(0)))]),
+            Made(Role.MULTIFD, 0, [(1, ahead), (55, packet), (61, sync(4))]),
+        ],
+    )
+
+    def serve(socks: dict[str, socket.socket]) -> None:
+        read(socks["main"], len(beginning))
+        read(socks["0"], len(ahead))
+        if not flushed:
+            assert read(socks["main"], len(ping(HEARD))) == ping(HEARD)
+            # Everything that may come has come; what comes without the answer would be seen here.
+            assert select.select(list(socks.values()), [], [], 0.3)[0] == []
+            socks["main"].sendall(encode(Pong(HEARD)))
+        assert read(socks["0"], len(packet)) == packet
+        assert read(socks["main"], len(switchover_start())) == switchover_start()
         socks["main"].sendall(encode(Shut(0)))
         for sock in socks.values():
             read_all(sock)
