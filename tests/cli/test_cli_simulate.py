@@ -17,7 +17,7 @@ LOGS = tuple(map(str, real("vfio-2-off")))
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("made") / "made.toml"
     ended = here("scenario", "from", *LOGS, "-o", str(path))
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert (ended.code, ended.out, ended.err) == (0, "", f"{path} is written: migpool simulate {path}\n")
     return path
 
 

@@ -35,7 +35,7 @@ def test_two_programs_are_compared(tmp_path: Path) -> None:
     old, new = dumping(tmp_path, "old", 1), dumping(tmp_path, "new", 2)
     ended = here("vmsd", "diff", "--qemu", old, "--qemu", new, *MACHINE, "--direction", "both")
     assert ended.code == 1
-    assert ended.out.startswith("breaks backward: dev: the source writes version 2, the destination reads up to 1\n")
+    assert "\nbreaks backward: dev: the source writes version 2, the destination reads up to 1\n" in ended.out
     assert here("vmsd", "diff", "--qemu", old, "--qemu", new, *MACHINE).code == 0
     document = json.loads(here("vmsd", "diff", "--qemu", old, "--qemu", old, *MACHINE, "--json").out)
     assert (document["a"], document["changes"]) == (f"{old} -M pc-q35-9.2", [])
