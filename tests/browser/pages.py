@@ -24,8 +24,8 @@ def explained(name: str) -> LabResult:
 
 
 def swept(folder: Path) -> str:
-    """The page of the sweep that the README shows."""
-    (folder / "sweep.toml").write_text(block("README.md", "toml"))
+    """The page of the sweep that docs/sweeps.md shows."""
+    (folder / "sweep.toml").write_text(block("docs/sweeps.md", "toml"))
     ended = here("lab", "sweep", str(folder / "sweep.toml"), "--results", str(folder / "sweep"), "--workers", "1")
     assert ended.code == 0, ended.err
     return (folder / "sweep" / "index.html").read_text("utf-8")

@@ -69,7 +69,7 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweep.toml").write_text(block("README.md", "toml"))
+    (tmp_path / "sweep.toml").write_text(block("docs/sweeps.md", "toml"))
     scenario_file(
         tmp_path / "many", [f"{TINY}\ncount = 2"], '[channels]\ncount = 2\n[compare]\nmodels = ["pool"]\nrepeats = 1'
     )
@@ -84,7 +84,7 @@ def test_a_sweep_on_a_cluster_as_printed(cluster: Cluster) -> None:
         cluster.dask(words)
     ended = migpool(*map(cluster.here, sweep[1:]))
     assert ended.code == 0, ended.err
-    assert Path("sweep-first/index.html").exists()
+    assert Path("sweep-devices-and-channels/index.html").exists()
 
 
 def test_two_workers_in_one_comparison_as_printed(cluster: Cluster) -> None:
