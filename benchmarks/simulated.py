@@ -97,7 +97,7 @@ def fitted(cases: Sequence[Case], processors: int) -> Host:
     def times(values: Mapping[str, Any]) -> list[float]:
         return [simulated(one, replace(known, **values)) for one in cases]
 
-    found: dict[str, Any] = dict(fit(start, times, [median(one.real) for one in cases]))
+    found: dict[str, Any] = dict(fit(start, times, [min(one.real) for one in cases]))
     return replace(known, **found)
 
 
