@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from migpool.schedulers.poll import PollScheduler
 from migpool.schedulers.pool import PoolScheduler
 from migpool.schedulers.receiver import ReceiverScheduler
 from tests.support.attribution.attribution_machine import LIMIT, Slow, migrate
+from tests.support.measured import undisturbed
 from tests.support.thinned import every_pair
 
 pytestmark = pytest.mark.alone  # what is measured is compared with what is reckoned from it
@@ -64,34 +64,6 @@ def looked_into(reports: Sequence[SideReport]) -> AnalysisResult:
     found = analyse(source, destination, 65536)
     assert found is not None
     return found
-
-
-def undisturbed(check: Callable[[Path], None], where: Path) -> None:
-    """Check one run after the other until one passes, three at most: a host that stands still for some turns changes
-    what a run shows.
-
-    A pass that was not the first is told of by a warning, with what the runs before it showed.
-
-    Arguments:
-        check: makes a run in the directory that it is given, and asserts what it must show.
-
-    Raises:
-        AssertionError: what the third showed.
-    """
-    failed: list[str] = []
-    for number in range(3):
-        place = where / str(number)
-        place.mkdir()
-        try:
-            check(place)
-        except AssertionError as error:
-            if number == 2:
-                raise
-            failed.append(str(error).partition("\n")[0])
-        else:
-            break
-    if failed:
-        warnings.warn(f"retried: run {len(failed) + 1} passed, but before: {'; '.join(failed)}", stacklevel=2)
 
 
 def test_a_lock_within_the_devices_is_named_that_no_span_shows(tmp_path: Path) -> None:
