@@ -50,6 +50,9 @@ def test_the_median_run_of_each_model_stands_for_it() -> None:
 def test_the_first_sentence_says_which_how_much_and_why() -> None:
     said = headline(lab_result_of(looked_into("fast"), run("slow", 1, 50.0)))
     assert said.startswith("fast is the fastest, with 20.0 ms of downtime. What limits it: ")
+    # Of two runs neither has the median; one that never completed is no model's first.
+    two = headline(lab_result_of(run("never", 1, None), looked_into("fast"), run("fast", 2, 40.0)))
+    assert two.startswith("fast: 30.0 ms of downtime. What limits it, in the run with 20.0 ms: ")
     level = [run("a", 1, 10.0), run("a", 2, 30.0), run("b", 1, 21.0)]
     assert headline(lab_result_of(*level)) == "a is among the fastest, with 20.0 ms of downtime."
     assert headline(lab_result_of(run("a", 1, None))) == ""

@@ -228,13 +228,13 @@ def headline(result: LabResult) -> str:
 
 def limit_line(result: LabResult) -> str:
     """What limits the fastest model; empty if that is not known."""
-    model = next((one.model for one in summarize(result.runs) if one.downtime is not None), "")
-    run = looked_into(result.runs).get(model)
-    if run is None or run.analysis is None or not run.analysis.why:
+    first = next((one for one in summarize(result.runs) if one.downtime is not None), None)
+    run = None if first is None else looked_into(result.runs).get(first.model)
+    if first is None or first.downtime is None or run is None or run.analysis is None or not run.analysis.why:
         return ""
     # With an even number of runs none of them has the median.
-    of_it, downtime = format_duration((run.downtime_ms or 0.0) / 1e3), summarize(result.runs)[0].downtime
-    whose = "" if downtime is not None and of_it == format_duration(downtime / 1e3) else f", in the run with {of_it}"
+    of_it, middle = (format_duration(one / 1e3) for one in (run.downtime_ms or 0.0, first.downtime))
+    whose = "" if of_it == middle else f", in the run with {of_it}"
     return f"What limits it{whose}: {run.analysis.why}"
 
 
