@@ -420,9 +420,7 @@ class Migration:
         lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
-            yield from self._copy(piece.size / self._world.copy_rate)
-            return piece.length
-        if not read % at_once:
+        elif not read % at_once:
             cost *= min(at_once, left[number] + 1)
             if lock is None:
                 yield from self._hold(None, self._made(number, cost), work="save")
@@ -431,8 +429,9 @@ class Migration:
                     yield held
                     yield from self._hold(None, self._made(number, cost), work="save")
         yield from self._copy(piece.size / self._world.copy_rate)
-        # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
-        self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
+        if profile.read_slack is not None:
+            # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
+            self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
         return piece.length
 
     def _made(self, number: int, cost: float) -> float:
@@ -454,6 +453,8 @@ class Migration:
 
     def _copy(self, seconds: float) -> _Process:
         """Have a thread copy for some time, on a processor that others may have."""
+        if not seconds:
+            return
         if self._copying is None:
             yield self._env.timeout(seconds)
             return

@@ -182,13 +182,13 @@ class DeviceClient:
             message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 2)
         except ConnectionError:
             message, descriptors = b"", []
-        for data, *memory in (descriptors,) if descriptors else ():
-            self._adopt(socket.socket(fileno=data))
-            for descriptor in memory:
-                if self.memory is None:
-                    self.memory = Memory(os.fstat(descriptor).st_size, resident=True, descriptor=descriptor)
-                else:
-                    os.close(descriptor)  # each connection brings the same one
+        if descriptors:
+            self._adopt(socket.socket(fileno=descriptors[0]))
+        for descriptor in descriptors[1:]:
+            if self.memory is None:
+                self.memory = Memory(os.fstat(descriptor).st_size, resident=True, descriptor=descriptor)
+            else:
+                os.close(descriptor)  # each connection brings the same one
         if not message:
             raise BackendError(self._process.ending())
         number, refused, answer = marshal.loads(message)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from migpool.device import StateCosts
-from migpool.lab.analysis.whatif.resources import Freed, Replays, processors_short, replays
+from migpool.lab.analysis.whatif.resources import Freed, Replays, replays, too_few_processors
 from migpool.lab.analysis.why import because, named, reason
 from migpool.lab.run.result import ResourceResult
 from migpool.migration.report import SideReport
@@ -161,9 +161,9 @@ def test_devices_that_are_slower_than_they_say_are_no_matter_of_processors_that_
 def test_of_two_hosts_either_may_have_too_few_processors() -> None:
     source, destination, _, _ = slowed(1.0)
     ours, theirs = replace(source, processors_short=5), replace(destination, processors_short=7)
-    assert processors_short(ours, theirs) == 5  # one host, which both tell of
-    assert processors_short(replace(ours, clock="return-path"), theirs) == 12
-    assert processors_short(replace(ours, clock="exchanges", processors_short=None), theirs) == 7
+    assert too_few_processors(ours, theirs) == 5  # one host, which both tell of
+    assert too_few_processors(replace(ours, clock="return-path"), theirs) == 12
+    assert too_few_processors(replace(ours, clock="exchanges", processors_short=None), theirs) == 7
 
 
 def test_a_migration_without_a_downtime_is_not_replayed() -> None:

@@ -127,7 +127,7 @@ def replays(source: SideReport, destination: SideReport, costs: Sequence[StateCo
         recording = _recording(ours, theirs, end - begin, None, None)
     names = [device.name for device in source.devices]
     ways = [*_ways(recording, names, reads, writes)]
-    if short := processors_short(source, destination):
+    if short := too_few_processors(source, destination):
         quick = _quick(recording.steps, _declared(source, costs, ours.shared | theirs.shared))
         ways.append((Freed("processors", "", 0, wait=short), _changed(recording, quick)))
     try:
@@ -139,7 +139,7 @@ def replays(source: SideReport, destination: SideReport, costs: Sequence[StateCo
     return Replays(end - begin, whole, tuple(sorted(freed, key=lambda one: -one.shorter)))
 
 
-def processors_short(source: SideReport, destination: SideReport) -> int:
+def too_few_processors(source: SideReport, destination: SideReport) -> int:
     """For how many nanoseconds of the downtime a host had too few processors, at the most; 0 if it is not known."""
     ours, theirs = source.processors_short or 0, destination.processors_short or 0
     return ours if source.clock == "monotonic" else ours + theirs
