@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +51,20 @@ def test_it_says_what_explain_says_and_leaves_all_as_it_was(pair: tuple[FakeQemu
     assert told["destination"]["version"] == "10.0.2"
     assert told["source"]["capabilities"]["multifd"] is True
     assert told["source"]["query-migrate"]["downtime"] == 41
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux has this policy")
+def test_it_gives_way_while_it_observes(pair: tuple[FakeQemu, FakeQemu], monkeypatch: pytest.MonkeyPatch) -> None:
+    thread, before, found = threading.get_native_id(), os.sched_getscheduler(0), []
+    migrate = pair[0].migrate
+
+    def looking() -> None:
+        found.append(os.sched_getscheduler(thread))
+        migrate()
+
+    monkeypatch.setattr(pair[0], "migrate", looking)
+    assert observed(pair, "--", "unix:x").code == 0
+    assert (found, os.sched_getscheduler(0)) == ([os.SCHED_BATCH], before)
 
 
 def test_a_log_that_exists_is_read_from_where_it_was(pair: tuple[FakeQemu, FakeQemu], tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,7 @@ async def observe(wanted: Observation) -> Explained:
     if len(wanted.monitors) > len(set(wanted.monitors.values())):
         raise UsageError(f"{wanted.monitors['source']} is named twice: each side has a monitor of its own")
     async with AsyncExitStack() as stack:
+        stack.enter_context(_giving_way())
         monitors: dict[Side, Monitor] = {}
         for side in _BOTH:
             if side in wanted.monitors:
@@ -103,6 +105,26 @@ async def observe(wanted: Observation) -> Explained:
     remark = f"observed with QEMU {' and '.join(sorted(versions))}"
     found.result.runs[0].remarks.append(remark if own is None else f"{remark}, whose own downtime is {own} ms")
     return found
+
+
+@contextmanager
+def _giving_way() -> Iterator[None]:
+    """Have this thread interrupt nobody when it wakes up: each event wakes it, and QEMU is on the processors then.
+
+    Linux's policy SCHED_BATCH does that (sched(7)), and anybody may choose it and leave it again.
+    """
+    if not hasattr(os, "SCHED_BATCH"):
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    none = os.sched_param(0)
+    if before == os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_BATCH, none)
+    try:
+        yield
+    finally:
+        if before == os.SCHED_OTHER:
+            os.sched_setscheduler(0, before, none)
 
 
 async def _is_its_side(monitor: Monitor) -> None:
