@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from migpool_plugins.vfio.migration import MigrationState
 from tests.kernel.mtty import Uart, make_devices, saved
 from tests.qemu.qemu_guest import set_up
-from tests.qemu.qemuprocess import Json, QemuProcess, qemu_here
+from tests.qemu.qemuprocess import Json, QemuProcess, WaitedTooLong, qemu_here
 
 __all__ = [
     *(
@@ -175,7 +177,13 @@ def migrate(qemu: QemuProcess, address: str, way: Way) -> None:
     patient: dict[str, Json] = {"downtime-limit": 60_000}
     set_up(qemu, channels=way.channels, capabilities=way.capabilities, parameters=patient)
     qemu.execute("migrate", {"uri": address})
-    _completed(qemu)
+    try:
+        _completed(qemu)
+    except WaitedTooLong:
+        if "thread_pool_set_max_threads" not in qemu.stderr:
+            raise
+        # Whatever its peer does: docs/vfio.md, "In a QEMU".
+        pytest.skip("QEMU aborted: one of its own threads had ended before it was counted")
 
 
 def arrived(qemu: QemuProcess) -> None:

@@ -18,6 +18,8 @@ from typing import IO, Final, Self
 __all__ = ["Ended", "Tool", "migpool"]
 
 LIMIT: Final = 180.0
+GRACE: Final = 20.0
+"""Seconds for which it may say why something failed."""
 _LISTENING: Final = re.compile(r"^listening on (\S+)$", re.MULTILINE)
 
 
@@ -59,10 +61,13 @@ class Tool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            # A QEMU that failed knows only that its peer went away: this end may be about to say why.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE)
         self._process.kill()
         self._process.wait(LIMIT)
         if error is not None:
-            # A QEMU that failed knows only that its peer went away: this end may have said why.
             deadline = time.monotonic() + 1.0
             with suppress(AssertionError):  # a process of its own may hold the other end
                 while self._open and self._hear(deadline):
