@@ -1,6 +1,6 @@
 """For every test: nothing outlives it, those that measure run alone, and a try that failed before is told of.
 
-``TESTS_PROFILE=long`` gives every property five times the examples, and elsewhere too more of the same.
+``TESTS_PROFILE=long`` gives every property many times the examples, and elsewhere too more of the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 LIMIT = 5.0
-SHORT_EXAMPLES, LONG_EXAMPLES = 30, 150
+SHORT_EXAMPLES, LONG_EXAMPLES = 20, 150
 
 # How long an example takes says more of what else the machine does than of the code. Every change is asked the same;
 # what nobody has looked for yet is found by "search".

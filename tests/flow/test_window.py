@@ -15,7 +15,7 @@ from migpool.flow.window import Reassembly, Windows, rooms_for
 from tests.support import LONG
 from tests.support.explorer import DeadlockError, EveryOrder, World
 
-ORDERS = 4_000 if LONG else 300
+ORDERS = 4_000 if LONG else 150
 """How many orders of a migration are tried at the most."""
 
 # ---------------------------------------------------------------------- 1 and 2: order

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from tests.support import LONG
 
-FEWER: Final = settings() if LONG else settings(max_examples=12)
+FEWER: Final = settings() if LONG else settings(max_examples=8)
 """For a property of which every example takes long."""
 
 
