@@ -55,6 +55,7 @@ def test_who_waits_already_is_given_what_put_and_take_would_give(arrival: list[i
     [
         pytest.param([(0, False)], 0, False, 9, "twice", id="a parked chunk again"),
         pytest.param([], 9, False, 9, "for 9 chunks: it", id="beyond what was granted"),
+        pytest.param([], 0, False, 0, "for 0 chunks: it", id="the next one, not granted"),
         pytest.param([(1, True)], 2, False, 9, "after the last one, 1", id="after the last one"),
         pytest.param([(1, True)], 0, True, 9, "after the last one, 1", id="a second last one"),
         pytest.param([(3, False)], 1, True, 9, "after the last one, 1", id="a last one before others"),
