@@ -110,6 +110,17 @@ def test_a_single_active_device_gets_what_idle_ones_do_not_use() -> None:
     assert windows.limit(2) == 1 + 9  # the three idle ones keep one room each
 
 
+def test_a_room_that_one_device_gives_back_goes_to_another_that_has_too_few() -> None:
+    windows = Windows(2, 9)
+    for device in (1, 0):  # the first has taken what was free when the second begins
+        windows.received(device)
+        windows.loaded(device)
+    windows.received(1)
+    before = windows.limit(0)
+    assert [grant.device for grant in windows.loaded(1)] == [0]
+    assert windows.limit(0) > before
+
+
 def test_what_a_finished_device_held_goes_to_the_others() -> None:
     windows = Windows(devices=2, rooms=8, ahead=100)
     windows.received(0)
