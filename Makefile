@@ -39,6 +39,8 @@ READY  := $(VENV)/.ready
 # ask, at each test, how often it has failed, which takes longer than most of them.
 ONCE_MORE = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) --max-suite-reruns 3 --rerun-show-tracebacks,-p no:rerunfailures)
 TESTS   = $(BIN)/pytest $(ONCE_MORE)
+# Where each test waits for a machine or a browser of its own, which takes a processor.
+TWO_AT_ONCE = $(TESTS) -n 2 -p no:benchmark
 
 # What runs on every Python.
 SUITE        := tests/core tests/flow tests/schedulers tests/transport tests/workers tests/wire tests/migration \
@@ -127,9 +129,9 @@ bench-quick: $(READY)
 
 qemu: $(READY)
 	tests/qemu/setup
-	$(TESTS) -m qemu tests/qemu
+	$(TWO_AT_ONCE) -m qemu tests/qemu
 	tests/debian/chroot sid qemu-system-x86
-	QEMU='build/debian/in-sid qemu-system-x86_64' $(TESTS) -m qemu --basetemp build/qemu/tmp tests/qemu
+	QEMU='build/debian/in-sid qemu-system-x86_64' $(TWO_AT_ONCE) -m qemu --basetemp build/tmp tests/qemu
 	$(TESTS) -m qemu tests/vfio
 
 qemu-matrix: $(READY)
@@ -151,7 +153,7 @@ cluster: $(READY)
 browser: $(READY) docs
 	tests/browser/setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
-	$(TESTS) -m browser tests/browser
+	$(TWO_AT_ONCE) -m browser tests/browser
 
 # The tests come with the distribution's own Python, so it is that one which runs them.
 cpython:

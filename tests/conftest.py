@@ -1,6 +1,6 @@
 """For every test: nothing outlives it, those that measure run alone, and a try that failed before is told of.
 
-``TESTS_PROFILE=long`` gives every property five times the examples, and elsewhere too more of the same.
+``TESTS_PROFILE=long`` gives every property many times the examples, and elsewhere too more of the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_SH, flock
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import settings
 
 from tests.support import PROFILE
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 LIMIT = 5.0
-SHORT_EXAMPLES, LONG_EXAMPLES = 30, 150
+SHORT_EXAMPLES, LONG_EXAMPLES = 20, 150
 
 # How long an example takes says more of what else the machine does than of the code. Every change is asked the same;
 # what nobody has looked for yet is found by "search".
@@ -115,7 +117,7 @@ def is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
-ALONE = "alone"
+ALONE, FEW = "alone", 500
 TURN = pytest.StashKey[int]()
 
 
@@ -139,6 +141,47 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             del kept[TURN]
 
 
+# ---------------------------------------------------------------------- what a worker tells of a test
+
+
+@pytest.hookimpl(specname="pytest_runtest_protocol")
+def pytest_tell_once(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Have a worker tell of a test that passed in one message instead of five: to tell takes longer than most tests do.
+
+    Where somebody wants to know how long each part took, or tests are tried again, all of it is told.
+    """
+    config = item.config
+    if "PYTEST_XDIST_WORKER" not in os.environ or config.pluginmanager.hasplugin("rerunfailures"):
+        return None
+    if config.getoption("durations") is not None or config.getoption("verbose") > 0:
+        return None
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+
+
+# ---------------------------------------------------------------------- a test whose time is up has failed
+
+TIME_IS_UP = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, object, object]:
+    """Note that a test's time is up: a command in this process may take the error that says so for one of its own."""
+    result = yield
+    fail = signal.getsignal(signal.SIGALRM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        item.stash[TIME_IS_UP] = True
+        assert callable(fail)
+        fail(number, frame)
+
+    if callable(fail):
+        signal.signal(signal.SIGALRM, note)
+    return result
+
+
 # ---------------------------------------------------------------------- what goes to which worker
 
 
@@ -159,8 +202,9 @@ def scope_of(root: Path, module: str) -> str:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Have a free worker take the next test with all its parameters, or all that goes with it: see ``scope_of``.
 
-    One at a time would be evener still, but to hand out thousands takes longer than most of them. Those that run alone
-    come last: the other workers have nothing left to do then, and linters that began with the tests have ended.
+    One at a time would be evener still, but to hand out thousands takes longer than most of them; of a few, as there
+    are of those with a QEMU or a browser, each goes by itself. Those that run alone come last: the other workers have
+    nothing left to do then, and linters that began with the tests have ended.
     """
     # Only where tests run beside each other is it installed.
     from xdist.scheduler import LoadScopeScheduling
@@ -168,12 +212,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     class BySharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return scope_of(config.rootpath, module) or nodeid.partition("[")[0]
+            by_itself = nodeid if len(self.collection or ()) < FEW else nodeid.partition("[")[0]
+            return scope_of(config.rootpath, module) or by_itself
 
         def _assign_work_unit(self, node: WorkerController) -> None:
             if ALONE in self.workqueue:
                 self.workqueue.move_to_end(ALONE)
             super()._assign_work_unit(node)
+
+        def _pending_of(self, workload: dict[str, dict[str, bool]]) -> int:
+            # What is done is forgotten: it would be counted again at the end of each test.
+            for scope in [scope for scope, tests in workload.items() if all(tests.values())]:
+                del workload[scope]
+            return super()._pending_of(workload)  # type: ignore[no-any-return]
 
     return BySharing(config, log)
 
@@ -276,3 +327,4 @@ def nothing_outlives_the_test(
         gc.collect()
         time.sleep(0.02)
     assert not left, f"{request.node.name} left behind: {left}"
+    assert not request.node.stash.get(TIME_IS_UP, False), f"{request.node.name} came to no end by itself"

@@ -44,7 +44,7 @@ return wide.map(one => `${one.tagName}.${one.className}: ${one.scrollWidth} in $
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def addresses(results: LabResult, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A page of each kind, and those of the gallery, each made once."""
     found = {}

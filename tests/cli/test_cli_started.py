@@ -26,16 +26,6 @@ def as_a_user() -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("as_a_user")
-def test_a_comparison(tmp_path: Path) -> None:
-    ended = migpool(
-        *("compare", "small", "--models", "inline,pool:2" if LONG else "pool:2", "--repeats", "1"),
-        *("--no-report", "--json", str(tmp_path / "json")),
-    )
-    assert (ended.code, ended.err.count("state verified")) == (0, 1 + LONG)
-    assert [run["verified"] for run in json.loads((tmp_path / "json").read_text())["runs"]] == [True] * (1 + LONG)
-
-
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 WITHOUT_KVM = "from migpool_plugins.vcpu import kvm_machine\nkvm_machine.DEVICE_NODE = '/nowhere/kvm'\n"
 
@@ -52,7 +42,7 @@ def plain(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("as_a_user")
-def test_the_default_scenario_runs_without_extras_and_without_kvm_and_says_so(
+def test_the_default_scenario_is_compared_without_extras_and_without_kvm_and_says_so(
     plain: dict[str, str], tmp_path: Path
 ) -> None:
     scenario = "default"
@@ -61,9 +51,11 @@ def test_the_default_scenario_runs_without_extras_and_without_kvm_and_says_so(
             scenario_text("default").replace('"network-function"', '"network-function", size = "1MiB"')
         )
         scenario = str(tmp_path / "smaller.toml")
-    ended = migpool("run", scenario, "--json", str(tmp_path / "result.json"), extra=plain)
-    assert (ended.code, ended.err.count("state verified")) == (0, 1), ended.err
-    (run,) = json.loads((tmp_path / "result.json").read_text())["runs"]
+    models = ("--models", "inline,pool:2" if LONG else "pool:2", "--repeats", "1", "--no-report")
+    ended = migpool("compare", scenario, *models, "--json", str(tmp_path / "result.json"), extra=plain)
+    assert (ended.code, ended.err.count("state verified")) == (0, 1 + LONG), ended.err
+    run, *more = json.loads((tmp_path / "result.json").read_text())["runs"]
+    assert (run["verified"], len(more)) == (True, LONG)
     (said,) = run["warnings"]
     assert said.startswith("at both sides, the vCPUs are left out: no backend for vCPUs: /nowhere/kvm does not exist")
     assert said.endswith("pip install 'migpool[unicorn]'")
@@ -73,7 +65,7 @@ def test_the_default_scenario_runs_without_extras_and_without_kvm_and_says_so(
 
 @pytest.mark.usefixtures("as_a_user")
 def test_what_cannot_do_without_vcpus_says_what_it_needs(plain: dict[str, str]) -> None:
-    ended = migpool("run", "guest", extra=plain)
+    ended = migpool("receive", "guest", "--listen", "tcp:127.0.0.1:0", extra=plain)
     assert ended.code == 1
     assert "pip install 'migpool[unicorn]'" in ended.err.splitlines()[-1]
 

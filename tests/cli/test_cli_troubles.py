@@ -121,7 +121,6 @@ class Try:
         return cls(command, trouble, moment, chance.choice([signal.SIGINT, signal.SIGTERM]), chance.randrange(36_000))
 
 
-@pytest.mark.timeout(LIMIT + 30)
 def numbers() -> list[int]:
     """Of all tries; in the short profile of the first with each trouble, those that take long left out."""
     if LONG or "MIGPOOL_TROUBLES" in os.environ:
@@ -130,6 +129,7 @@ def numbers() -> list[int]:
     return list({this.trouble: number for number, this in reversed(tries)}.values())
 
 
+@pytest.mark.timeout(LIMIT + 30)
 @pytest.mark.parametrize("number", numbers())
 def test_whatever_happens_it_ends_in_order_and_harms_no_file(number: int, made: Path, tmp_path: Path) -> None:
     this = Try.of(number)

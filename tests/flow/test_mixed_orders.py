@@ -12,7 +12,7 @@ from tests.support import LONG
 from tests.support.explorer import DeadlockError, EveryOrder
 from tests.support.mixed_world import Kind, MixedWorld
 
-ORDERS = 4_000 if LONG else 100
+ORDERS = 4_000 if LONG else 60
 """How many orders of a migration are tried at the most."""
 
 SMALL = [
@@ -63,7 +63,7 @@ def test_random_orders_of_a_small_migration_reach_what_the_first_ones_do_not(
     kinds: list[Kind], given: dict[str, Any]
 ) -> None:
     dice = random.Random(len(kinds))
-    for _ in range(100 if LONG else 40):
+    for _ in range(100 if LONG else 25):
         small = world(kinds, given)
         small.run(dice.randrange)
         small.check()

@@ -15,7 +15,7 @@ from migpool.flow.window import Reassembly, Windows, rooms_for
 from tests.support import LONG
 from tests.support.explorer import DeadlockError, EveryOrder, World
 
-ORDERS = 4_000 if LONG else 300
+ORDERS = 4_000 if LONG else 150
 """How many orders of a migration are tried at the most."""
 
 # ---------------------------------------------------------------------- 1 and 2: order
@@ -55,6 +55,7 @@ def test_who_waits_already_is_given_what_put_and_take_would_give(arrival: list[i
     [
         pytest.param([(0, False)], 0, False, 9, "twice", id="a parked chunk again"),
         pytest.param([], 9, False, 9, "for 9 chunks: it", id="beyond what was granted"),
+        pytest.param([], 0, False, 0, "for 0 chunks: it", id="the next one, not granted"),
         pytest.param([(1, True)], 2, False, 9, "after the last one, 1", id="after the last one"),
         pytest.param([(1, True)], 0, True, 9, "after the last one, 1", id="a second last one"),
         pytest.param([(3, False)], 1, True, 9, "after the last one, 1", id="a last one before others"),
@@ -107,6 +108,17 @@ def test_a_single_active_device_gets_what_idle_ones_do_not_use() -> None:
     windows.loaded(2)
     assert windows.granted == 12
     assert windows.limit(2) == 1 + 9  # the three idle ones keep one room each
+
+
+def test_a_room_that_one_device_gives_back_goes_to_another_that_has_too_few() -> None:
+    windows = Windows(2, 9)
+    for device in (1, 0):  # the first has taken what was free when the second begins
+        windows.received(device)
+        windows.loaded(device)
+    windows.received(1)
+    before = windows.limit(0)
+    assert [grant.device for grant in windows.loaded(1)] == [0]
+    assert windows.limit(0) > before
 
 
 def test_what_a_finished_device_held_goes_to_the_others() -> None:

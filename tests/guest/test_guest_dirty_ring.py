@@ -135,7 +135,7 @@ def test_a_copy_that_follows_the_log_of_a_running_guest_is_whole(monkeypatch: py
         ram.start_dirty_log()
         copy = memory.copy()
         rounds = 0
-        while rounds < (20 if LONG else 8) or len(full) < (50 if LONG else 20):
+        while rounds < (20 if LONG else 4) or len(full) < (50 if LONG else 10):
             for _ in range(4):
                 named = sorted(pages(ram.take_dirty(0)))
                 copy[named] = memory[named]

@@ -22,7 +22,7 @@ from tests.support import LONG, ROOT
 from tests.support.guests import ends_for, group_of, need, run_end, steps
 
 LIMIT = 60.0
-FEW, MANY = (20 if LONG else 5), 100
+FEW, MANY = (20 if LONG else 3), 100
 
 
 class Other:

@@ -21,7 +21,7 @@ from tests.support.rig import KIB, OneAtATime, Pair, Scripted, contents, migrate
 from tests.support.tampering import Line
 
 MODELS: dict[str, type[Scheduler]] = {point.name: point.load() for point in entry_points(group="migpool.schedulers")}
-MANY, FEW = (200, 50) if LONG else (60, 25)
+MANY, FEW = (200, 50) if LONG else (40, 10)
 """Devices at once; a third of how many migrations come after each other."""
 PAIRS = [
     pytest.param(saves, loads, id=f"{saves}+{loads}")

@@ -168,7 +168,7 @@ def scripts(draw: st.DrawFn) -> Script:
     return script
 
 
-@settings(max_examples=examples(40, 400), deadline=None)
+@settings(max_examples=examples(25, 400), deadline=None)
 @given(scripts())
 def test_no_script_of_a_destination_that_loads_nothing_is_a_success(script: Script) -> None:
     report, source = lied_to(script, patience=0.1)
@@ -258,7 +258,7 @@ def told(lies: Sequence[Lie]) -> tuple[SideReport, SideReport, list[Whole], list
             line.close()
 
 
-@settings(max_examples=examples(20, 100), deadline=None)
+@settings(max_examples=examples(12, 100), deadline=None)
 @given(st.lists(LIES, max_size=2))
 def test_whatever_is_lost_or_changed_on_the_way_no_other_state_is_called_verified(lies: list[Lie]) -> None:
     sent, got, source, destination = told(lies)

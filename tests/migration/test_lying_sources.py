@@ -157,7 +157,7 @@ def test_a_machine_does_not_start_before_the_switchover_however_the_stream_ends(
     assert not any("start" in one.calls for one in devices)
 
 
-@settings(max_examples=examples(40, 300), deadline=None)
+@settings(max_examples=examples(25, 300), deadline=None)
 @given(st.lists(LIES, min_size=1, max_size=3), st.booleans(), st.sampled_from(MODELS))
 def test_no_script_of_a_source_starts_a_machine_that_is_not_whole(
     lies: list[tuple[Kind, int, int]], credits_: bool, model: str

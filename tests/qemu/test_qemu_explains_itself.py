@@ -13,6 +13,8 @@ from tests.qemu.qemuprocess import Json
 from tests.qemu.tool import migpool
 from tests.qemu.traced_pair import PLAIN, Pair
 
+pytestmark = pytest.mark.alone  # what took how long is compared with what is said of it
+
 CARDS = 4
 ALL = (
     "vmstate_downtime*",

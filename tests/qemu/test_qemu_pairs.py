@@ -20,6 +20,8 @@ from tests.qemu.qemuprocess import Json
 from tests.qemu.traced_pair import BUSY, NOTHING, PLAIN, TRACED, WRITTEN, Pair
 from tests.support.read_downtime import grouped, read_downtime
 
+pytestmark = pytest.mark.alone  # what took how long is compared with what is said of it
+
 CARD: Final = ("-device", "e1000e,romfile=")
 DRIVE: Final = ("-drive", "if=none,id=disk,driver=null-co,read-zeroes=on")
 """A disk from which nothing is booted."""

@@ -48,6 +48,12 @@ def again_and_again(word: bytes) -> Attack:
     return say
 
 
+def grants_more(sock: socket.socket) -> None:
+    """Grants one chunk more with each message, without an end."""
+    for limit in itertools.count(1):
+        sock.sendall(encode(GrantMessage(0, limit)))
+
+
 def resets(sock: socket.socket) -> None:
     """Goes without an end."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -76,6 +82,7 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "digests of nothing": says(*(encode(Digest(place, bytes(32))) for place in range(40))),
     "grants of everything": says(encode(Pong(1)), *(encode(GrantMessage(place, (1 << 32) - 1)) for place in range(40))),
+    "grants that rise": grants_more,
     "acknowledgements": again_and_again(encode(SwitchoverAck())),
     "answers that nobody asked for": again_and_again(encode(Pong(77))),
     "terms of no size": says(encode(Pong(1)), struct.pack(">HHII", 0x4D01, 8, 0, 0)),

@@ -47,9 +47,11 @@ def installed(module: ModuleType, name: str, folder: Path, entry_points: str) ->
 
 
 def run_pytest(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The package's own tests."""
+    """The package's own tests, without what only this project's need of pytest's plug-ins."""
+    unneeded = ("cacheprovider", "hypothesispytest", "benchmark", "xdist", "rerunfailures", "timeout")
+    without = [word for name in unneeded for word in ("-p", f"no:{name}")]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-q", *without, *arguments],
         capture_output=True,
         text=True,
         timeout=110,

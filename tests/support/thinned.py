@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from hypothesis import settings
 
-from tests.support import LONG
+from tests.support import LONG, PROFILE
 
-FEWER: Final = settings() if LONG else settings(max_examples=12)
+FEWER: Final = settings() if PROFILE == "search" else settings(max_examples=60 if LONG else 8)
 """For a property of which every example takes long."""
 
 

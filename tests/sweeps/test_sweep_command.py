@@ -82,7 +82,7 @@ def test_real_points_are_run_and_found_again(tmp_path: Path) -> None:
     results = tmp_path / "results"
     axes = '[[axes]]\nkey = "channels.transport"\nvalues = ["tcp", "unix"]'
     file = written(tmp_path, 'mode = "real"\nmodels = ["pool"]\nrepeats = 1', axes)
-    ended = migpool("lab", "sweep", str(file), "--results", str(results))
+    ended = migpool("lab", "sweep", str(file), "--results", str(results), "--workers", "1")
     assert ended.code == 0, ended.err
     found = rows(results)
     assert [(row["channels.transport"], row["outcome"]) for row in found] == [

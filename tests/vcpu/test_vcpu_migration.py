@@ -234,7 +234,7 @@ def test_a_machine_closes_with_its_last_vcpu(backend: str, make_vcpus: MakeVcpus
 
 def test_many_machines_leave_nothing(backend: str) -> None:
     before = (threading.active_count(), open_files())
-    for _ in range(50 if LONG else 15):
+    for _ in range(50 if LONG else 8):
         for device in devices(DeviceContext("source", {"backend": backend})):
             device.close()
     assert (threading.active_count(), open_files()) == before

@@ -16,6 +16,12 @@ from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfio_rig import CHUNK, OpenSide, Saver
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wakes a device waits for its process as long as a busy machine needs."""
+    monkeypatch.setattr("migpool_plugins.vfio.device.WAKE_PATIENCE", 60.0)
+
+
 @pytest.fixture(params=["vfio-user", "descriptor"])
 def transport(request: pytest.FixtureRequest) -> str:
     """The two ways in which an emulated device's state moves; what holds, holds for both."""

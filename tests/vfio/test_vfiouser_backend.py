@@ -290,7 +290,7 @@ def test_a_stalled_read_has_a_time_limit_and_the_device_is_recovered(directory: 
 
 
 def test_a_server_that_answers_nothing_is_waited_for_once_when_it_is_woken_and_once_when_it_is_resumed(
-    directory: Path, connect: Connect
+    directory: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deaf(_s: HandServer, _c: socket.socket, _n: int, command: int, _f: int, _p: bytes) -> bool:
         if command == READ:
@@ -304,7 +304,8 @@ def test_a_server_that_answers_nothing_is_waited_for_once_when_it_is_woken_and_o
         device.stop()
         with pytest.raises(NoAnswer, match="read did not return"):
             device.save_state(memoryview(bytearray(10)))
-        with pytest.raises(DeviceBusy, match="did not answer 'version' within"):
+        monkeypatch.setattr("migpool_plugins.vfio.device.WAKE_PATIENCE", 0.25)
+        with pytest.raises(DeviceBusy, match=r"did not answer 'version' within 0\.25 s"):
             device.wake()
         with pytest.raises(NoAnswer, match=r"did not answer 'version' within 0\.5 s"):
             device.resume()

@@ -173,7 +173,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=100 if LONG else 25, deadline=None)
+@settings(max_examples=100 if LONG else 15, deadline=None)
 @given(st.sampled_from([one for one in RESETS if one != "late"]), STATES, TURNS)
 def test_nothing_of_an_interrupted_load_is_part_of_a_later_state(
     reset: Reset, begun: MigrationState, turns: list[Turn]

@@ -21,7 +21,7 @@ from migpool.workers.pool import WorkerPool
 from tests.support import LONG
 from tests.support.pool_gates import LIMIT, Caller, Gate, occupy, until
 
-ATTEMPTS = 40 if LONG else 20
+ATTEMPTS = 40 if LONG else 12
 
 
 def test_it_is_an_executor_and_gives_futures() -> None:

@@ -30,6 +30,7 @@ class ChannelPlan:
         first_device: where its first packet with device state begins; ``None`` without one.
         devices: whose state it carries.
         largest: bytes of the longest chunk of device state.
+        chunks: one more than the greatest index of a chunk of device state.
         syncs: how many SYNC packets there are.
         configs: the devices whose config it carries.
     """
@@ -38,6 +39,7 @@ class ChannelPlan:
     first_device: int | None
     devices: frozenset[DeviceKey]
     largest: int
+    chunks: int
     syncs: int
     configs: frozenset[DeviceKey]
 
@@ -190,7 +192,7 @@ def _plan(directory: Path, connection: Connection, page_size: int) -> ChannelPla
     first: int | None = None
     devices: set[DeviceKey] = set()
     configs: set[DeviceKey] = set()
-    largest = syncs = 0
+    largest = chunks = syncs = 0
     try:
         for packet in packets(directory / connection.source.file, page_size):
             syncs += packet.sync
@@ -200,6 +202,7 @@ def _plan(directory: Path, connection: Connection, page_size: int) -> ChannelPla
                 first = packet.offset if first is None else first
                 devices.add(packet.device)
                 largest = max(largest, packet.payload)
+                chunks = max(chunks, packet.index + 1)
     except ProtocolError as error:
         raise UsageError(f"{directory}: {connection.name} is damaged: {error}") from None
-    return ChannelPlan(connection, first, frozenset(devices), largest, syncs, frozenset(configs))
+    return ChannelPlan(connection, first, frozenset(devices), largest, chunks, syncs, frozenset(configs))

@@ -24,12 +24,10 @@ from migpool.errors import PeerError, TimeLimitExceeded
 from migpool.streams.record.channels import DeviceKey, Packet, packets
 from migpool.streams.record.index import Connection, Times
 from migpool.streams.record.playable import ChannelPlan, Playable
-from migpool.streams.record.stage import Stage
+from migpool.streams.record.stage import HEARD, Stage
 from migpool.wire.commands import ping
 
 _PIECE: Final = 1 << 20
-HEARD: Final = 0x4D494750
-"""The value of a PING that no source has sent."""
 
 
 class ClosedEarly(PeerError):
@@ -93,7 +91,7 @@ class Player:
             self.sock.sendall(ping(HEARD))
         except OSError:
             raise self.closed_early() from None
-        self._stage.wait_for_pong(HEARD)
+        self._stage.wait_to_be_heard()
 
     def play_preempt(self) -> None:
         """Send all of a preempt channel. What comes too early waits at the destination until it runs."""

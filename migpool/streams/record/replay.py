@@ -95,7 +95,8 @@ class Replay:
         self._stop = stop
         places = {device: place for place, device in enumerate(recording.summary.iterable)}
         largest = max((plan.largest for plan in recording.channels), default=0)
-        self._stage = Stage(limit, places, largest)
+        chunks = max((plan.chunks for plan in recording.channels), default=0)
+        self._stage = Stage(limit, places, largest, chunks)
         self._players: list[Player] = []
 
     def run(self) -> Played:

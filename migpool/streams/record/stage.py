@@ -3,7 +3,8 @@
 Guarantees:
 
 1. Every wait ends: by what is waited for, by an error of any thread, by ``fail``, or when nothing has moved for the
-   time limit. Bytes that are taken and messages that come both count as movement.
+   time limit. Bytes that are taken count as movement, and so does a message that says something new: a destination that
+   repeats itself, or grants what the recording does not have, keeps nobody waiting.
 2. The first error stays.
 """
 
@@ -12,10 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from migpool.errors import MigpoolError, PeerError, ProtocolError, TimeLimitExceeded
 from migpool.streams.record.channels import DeviceKey
 from migpool.wire.returnpath import Failed, GrantMessage, Message, Pong, Shut, SwitchoverAck, Welcome
+
+HEARD: Final = 0x4D494750
+"""The value of a PING that no source has sent."""
 
 
 class Stage:
@@ -25,6 +30,7 @@ class Stage:
         limit: how long nothing may move, in seconds.
         places: the iterable devices' places, by which the destination's grants name them.
         largest: bytes of the longest chunk of device state in the recording.
+        chunks: one more than the greatest index of a chunk in there.
 
     Attributes:
         error: why the replay failed; ``None`` as long as it has not.
@@ -34,16 +40,16 @@ class Stage:
         failure: its reason, if it gave one.
     """
 
-    def __init__(self, limit: float, places: Mapping[DeviceKey, int], largest: int) -> None:
+    def __init__(self, limit: float, places: Mapping[DeviceKey, int], largest: int, chunks: int) -> None:
         self._limit = limit
         self._places = places
         self._largest = largest
+        self._chunks = chunks
         self._news = threading.Condition()
         self._moved = time.monotonic()
         self._main_sent = 0
-        self._acknowledged = False
-        self._pongs: set[int] = set()
-        self._grants: dict[int, int] = {}
+        self._heard: set[type[Message]] = set()
+        self._grants = dict.fromkeys(places.values(), 0)
         self.senders = 0
         self.readers = 0
         self.error: MigpoolError | None = None
@@ -120,11 +126,11 @@ class Stage:
 
     def wait_for_acknowledgement(self) -> None:
         """Wait for the destination to be ready for the switchover."""
-        self.wait("the destination's readiness for the switchover", lambda: self._acknowledged)
+        self.wait("the destination's readiness for the switchover", lambda: SwitchoverAck in self._heard)
 
-    def wait_for_pong(self, value: int) -> None:
-        """Wait for the answer to a PING."""
-        self.wait("the answer of the destination to a PING", lambda: value in self._pongs)
+    def wait_to_be_heard(self) -> None:
+        """Wait for the answer to a PING of :data:`HEARD`."""
+        self.wait("the answer of the destination to a PING", lambda: Pong in self._heard)
 
     def wait_for_grant(self, chunks: Sequence[tuple[DeviceKey, int]]) -> None:
         """Wait until one of these chunks, each a device and an index, may be sent."""
@@ -144,14 +150,13 @@ class Stage:
             ProtocolError: its terms are not those that the recording was made under.
         """
         with self._news:
-            self._moved = time.monotonic()
+            new = type(message) not in self._heard
             match message:
-                case SwitchoverAck():
-                    self._acknowledged = True
                 case Pong(value):
-                    self._pongs.add(value)
+                    new = new and value == HEARD
                 case GrantMessage(device, limit):
-                    self._grants[device] = max(limit, self._grants.get(device, 0))
+                    if new := self._grants.get(device, self._chunks) < min(limit, self._chunks):
+                        self._grants[device] = limit
                 case Welcome(chunk, devices):
                     self._check_terms(chunk, devices)
                 case Failed(reason):
@@ -162,7 +167,10 @@ class Stage:
                         self.error = self.error or PeerError("the destination gave up")
                 case _:
                     pass
-            self._news.notify_all()
+            if new:
+                self._heard.add(type(message))
+                self._moved = time.monotonic()
+                self._news.notify_all()
 
     def _check_terms(self, chunk: int, devices: int) -> None:
         if chunk < self._largest:

@@ -18,8 +18,8 @@ from migpool.errors import PeerError, UsageError
 from migpool.migration.states import State
 from migpool.streams.record.index import load, store
 from migpool.streams.record.playable import playable
-from migpool.streams.record.player import HEARD
 from migpool.streams.record.replay import Played, Replay
+from migpool.streams.record.stage import HEARD
 from migpool.transport.address import Address
 from migpool.wire.commands import ping
 from migpool.wire.configuration import Configuration, configuration
