@@ -4,9 +4,9 @@
 
 SCRIPT is ``scripts/analyze-migration.py`` of a QEMU's sources, which is not part of this project. Each FILE (a stream,
 in gzip or not) is read by both, and the fields of every device are compared by name and value. Then both read a stream
-of so many bytes of pages, in turns, each as a process of its own. A shared machine stretches time, so the ratio of CPU
-seconds counts, of the whole and without those for the start of the process. Ends with 1 if a value differs, or where
-that of the pages is below five.
+of so many bytes of pages, in turns, each as a process of its own: on the clock and in CPU seconds, of the whole and
+without what the start of the process takes. A shared machine stretches time, so it ends with 1 if a value differs, or
+where the ratio of CPU seconds for the pages is below five.
 """
 
 from __future__ import annotations
@@ -139,10 +139,14 @@ def race(script: Path, folder: Path, size: int, rounds: int) -> float:
                     raise SystemExit(f"{' '.join(calls[which])} failed: {ended.stderr[-400:]}")
             if number:  # the first one warms up
                 costs[name].append((pair[0], pair[1]))
-    for name, kind in (("start", "cpu"), ("whole", "cpu"), ("whole", "wall")):
+    for name, kind in (("start", "wall"), ("start", "cpu"), ("whole", "wall"), ("whole", "cpu")):
         show(f"{name}, {kind}", [(getattr(one, kind), getattr(other, kind)) for one, other in costs[name]])
-    begun = [median(pair[which].cpu for pair in costs["start"]) for which in (0, 1)]
-    return show("pages, cpu", [(one.cpu - begun[0], other.cpu - begun[1]) for one, other in costs["whole"]])
+    ratios: dict[str, float] = {}
+    for kind in ("wall", "cpu"):
+        begun = [median(getattr(pair[which], kind) for pair in costs["start"]) for which in (0, 1)]
+        pairs = [(getattr(one, kind) - begun[0], getattr(other, kind) - begun[1]) for one, other in costs["whole"]]
+        ratios[kind] = show(f"pages, {kind}", pairs)
+    return ratios["cpu"]
 
 
 def show(name: str, times: Sequence[tuple[float, float]]) -> float:

@@ -51,6 +51,8 @@ def _run() -> int | str | None:
     invocation = Invocation()
     try:
         call = plain_call(sys.argv[1:])
+        if not gc.get_freeze_count():  # the first call in this process
+            gc.freeze()  # so it is not looked through later either, nor at the end
         gc.enable()
         code: int | str | None = call() if call is not None else _parsed(invocation)
     except BaseException as error:

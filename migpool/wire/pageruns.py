@@ -21,10 +21,10 @@ _MANY: Final = 1024
 
 
 @cache
-def _many(page_size: int) -> tuple[int, int]:
+def _words(page_size: int, count: int) -> tuple[int, int]:
     """A number whose words are 1, and one whose words are 0, 1, 2, ... pages; the first word is the highest."""
-    ones = int.from_bytes((1).to_bytes(8, "big") * _MANY, "big")
-    return ones, int.from_bytes(b"".join((number * page_size).to_bytes(8, "big") for number in range(_MANY)), "big")
+    ones = int.from_bytes((1).to_bytes(WORD, "big") * count, "big")
+    return ones, int.from_bytes(b"".join((one * page_size).to_bytes(WORD, "big") for one in range(count)), "big")
 
 
 def run_of_pages(view: memoryview, page_size: int, end: int) -> tuple[int, int]:
@@ -46,18 +46,18 @@ def run_of_pages(view: memoryview, page_size: int, end: int) -> tuple[int, int]:
     if word - address != PAGE | CONTINUE or address >= end:
         return 0, address
     most = min(len(view) // stride, -(-(end - address) // page_size))
-    ones, steps = _many(page_size)
     done, count = 0, _FEW
     while done < most:
-        count = min(count, most - done)
+        ones, steps = _words(page_size, count)
+        if count > most - done:
+            surplus, count = 64 * (count - most + done), most - done
+            ones, steps = ones >> surplus, steps >> surplus
         there = view[done * stride : (done + count) * stride].cast("Q")[:: stride // WORD]
-        surplus = 64 * (_MANY - count)
-        right = (word + done * page_size) * (ones >> surplus) + (steps >> surplus)
-        differing = int.from_bytes(there.tobytes(), "big") ^ right
+        differing = int.from_bytes(there.tobytes(), "big") ^ (word + done * page_size) * ones + steps
         if differing:
             return done + count - -(-differing.bit_length() // 64), address
         done += count
-        count = min(4 * count, _MANY)
+        count = _MANY
     return done, address
 
 

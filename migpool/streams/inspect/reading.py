@@ -1,25 +1,30 @@
 """Reads a stream, whatever it is wrapped in, into its summary.
 
 Of a file, the description is looked for at its end first, and then it is read once, in pieces that are let go when they
-have been walked: a recording of any size takes constant memory. Of a pipe, and of what is compressed, pages of RAM are
-let go at once and the device sections behind them are kept until the description has come: at most ``limit`` bytes.
+have been walked: a recording of any size takes constant memory. Long runs of pages in a large one are found by others
+(:mod:`scouts`) and passed over. Of a pipe, and of what is compressed, pages of RAM are let go at once and the device
+sections behind them are kept until the description has come: at most ``limit`` bytes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Final
 
 from migpool.errors import ProtocolError
 from migpool.streams.envelope.foreign import foreign
 from migpool.streams.envelope.opening import Opened
 from migpool.streams.envelope.source import PIECE, BytesSource, DamagedData, FileSource, PipeSource
 from migpool.streams.inspect.boundaries import Boundaries
-from migpool.streams.inspect.mapping_process import WORTH, Mapping, asked_apart, can_fork
 from migpool.streams.inspect.summary import StreamSummary
 from migpool.streams.inspect.walk import StreamWalk, Wanted
 from migpool.wire.pageruns import WORD
 from migpool.wire.stream import POSTCOPY_RESUMED, StreamEvent, StreamReader, header
+
+if TYPE_CHECKING:
+    from migpool.streams.inspect.scouts import Scouts
 
 LIMIT: Final = 256 << 20
 """Bytes that one payload, package or description may have, and that are kept of a pipe."""
@@ -28,6 +33,8 @@ _BATCH: Final = 1024
 _SHORT: Final = 16 << 10
 """How much of a file is read behind a long run of pages that was passed over."""
 _LONG_RUN: Final = 64
+_LARGE: Final = 32 << 20
+"""Bytes of a file in which others go ahead of who reads it."""
 FILE_HEADER: Final = header()
 MULTIFD_MAGIC: Final = bytes.fromhex("11223344")
 _CHANNEL: Final = "this begins as a multifd channel does: inspect the main channel's file, or the whole recording"
@@ -66,14 +73,13 @@ class Inspection:
         self._damage: list[str] = []
         self._error: ProtocolError | None = None
         self._items: Iterator[StreamEvent] = self._events()
-        self._mapping: Mapping | None = None
+        self._scouts: Scouts | None = None
         self._summary: StreamSummary | None = None
-        self._offset: int | None = None
 
     @property
     def offset(self) -> int:
         """How many bytes have been understood so far."""
-        return self._reader.offset if self._offset is None else self._offset
+        return self._reader.offset
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Every event that has not been had yet, in the order of the stream; those of a package behind it.
@@ -85,32 +91,28 @@ class Inspection:
     def summary(self) -> StreamSummary:
         """What is in the stream; what has not been walked yet is walked now, and its pages are only counted."""
         if self._summary is None:
-            found = self._mapped() or self._walked()
-            self._summary, self._offset = found
+            self._reader.count_pages()
+            with self._scouted():
+                for _ in self._items:
+                    pass
+            opened, error = self._opened, self._error
+            notes = [_CHANNEL] if opened.first.startswith(MULTIFD_MAGIC) else self._damage
+            summary = self._walk.summary(self._reader, self._size, error, [*notes])
+            summary.envelope, summary.xml = list(opened.envelope), opened.xml
+            self._summary = summary
         return self._summary
 
-    def _mapped(self) -> tuple[StreamSummary, int] | None:
-        """What there is in a large file, by a process that maps it; ``None`` if it must be read."""
+    def _scouted(self) -> AbstractContextManager[object]:
+        """Scouts, if there is a large file that has not been read yet."""
         source = self._opened.source
-        if self._size or not isinstance(source, FileSource) or source.end - source.place < WORTH or not can_fork():
-            return None
-        self._mapping = Mapping(source.descriptor, source.end)
-        found = asked_apart(self._walked)
-        self._mapping = None
-        if found is not None:
-            self._items = iter(())
-        return found
+        if self._size or not isinstance(source, FileSource) or source.end - source.place < _LARGE:
+            return nullcontext()
+        from migpool.streams.inspect.scouts import Scouts, can_fork  # small streams do without
 
-    def _walked(self) -> tuple[StreamSummary, int]:
-        """Walk to the end; what there is, and how many bytes have been understood."""
-        self._reader.count_pages()
-        for _ in self._items:
-            pass
-        opened, error = self._opened, self._error
-        notes = [_CHANNEL] if opened.first.startswith(MULTIFD_MAGIC) else self._damage
-        summary = self._walk.summary(self._reader, self._size, error, [*notes])
-        summary.envelope, summary.xml = list(opened.envelope), opened.xml
-        return summary, self._reader.offset
+        if not can_fork():
+            return nullcontext()
+        self._scouts = Scouts(source.descriptor, source.end, len(os.sched_getaffinity(0)))
+        return self._scouts
 
     def _events(self) -> Iterator[StreamEvent]:
         opened, reader = self._opened, self._reader
@@ -143,14 +145,14 @@ class Inspection:
         """What there is to read; why no more can be read is kept."""
         source = self._opened.source
         try:
-            if isinstance(source, FileSource) and self._mapping is not None:
-                yield from self._between_runs(source, self._mapping)
+            if isinstance(source, FileSource) and self._scouts is not None:
+                yield from self._between_runs(source, self._scouts)
             while piece := source.read():
                 yield piece
         except DamagedData as error:
             self._damage.append(str(error))
 
-    def _between_runs(self, source: FileSource, mapping: Mapping) -> Iterator[bytes]:
+    def _between_runs(self, source: FileSource, scouts: Scouts) -> Iterator[bytes]:
         """What must be read of a file when long runs of pages, of which none follows another, are passed over."""
         size = _SHORT
         while piece := source.read(size):
@@ -159,7 +161,7 @@ class Inspection:
                 continue
             page_size, used = waiting
             pending = self._reader.pending
-            count = mapping.count(source.place - pending, page_size, used)
+            count = scouts.count(source.place - pending, page_size, used)
             if count:
                 passed = count * (WORD + page_size)
                 self._reader.pass_pages(count, passed)

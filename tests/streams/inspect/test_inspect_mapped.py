@@ -1,8 +1,9 @@
-"""Pages in a file are counted through a mapping by a process of its own: as if it was read, whatever happens."""
+"""Pages in a large file are found by processes that map it: it is shown as if it was read, whatever happens to them."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 from tests.support import ROOT
 
 MADE = """
-import json, os, random, sys, tempfile, warnings
+import json, os, random, signal, sys, tempfile, warnings
 from pathlib import Path
 
 warnings.simplefilter("error")  # of a fork beside threads
-from migpool.streams.inspect import mapping_process, reading
+from migpool.streams.envelope.opening import open_path
+from migpool.streams.inspect import mapping, reading, scouts
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.ram import RamBlock, block_list, pages, ram_section_end
 from migpool.wire.sections import Kind, SectionHead, head_bytes
@@ -22,117 +24,153 @@ from migpool.wire.stream import eof, header
 
 PAGE = 4096
 path = Path(tempfile.mkdtemp(dir=sys.argv[1]), "stream")
-noted, noting = os.pipe()  # the process that maps the file says there how many pages it has passed over
-count = mapping_process.Mapping.count
-def told(self, *arguments):
-    found = count(self, *arguments)
-    os.write(noting, b"%8d" % found)
-    return found
-mapping_process.Mapping.count = told
-def asked():
-    os.write(noting, b"%8d" % 0)
-    said = os.read(noted, 1 << 16)
-    return [int(said[at : at + 8]) for at in range(0, len(said) - 8, 8)]
-mapping_process._SMALLEST = 16 * PAGE
-reading.WORTH = 1
+mapping._WINDOW, scouts._PART, scouts._SHORT, reading._LARGE = 16 * PAGE, 256 << 10, 2, 1
+os.sched_getaffinity = lambda process: range(3)
 
-def made(sections):
-    stream = [header(), configuration(Configuration("none"))]
-    blocks = block_list([RamBlock("a", 4096 * PAGE)])
+passed = []  # how many pages were passed over each time
+count = scouts.Scouts.count
+def counted(self, *arguments):
+    passed.append(count(self, *arguments))
+    return passed[-1]
+scouts.Scouts.count = counted
+
+def made(sections, page=PAGE):
+    stream = [header(), configuration(Configuration("none", page_bits=page.bit_length() - 1))]
+    blocks = block_list([RamBlock("a", 4096 * page), RamBlock("b", 100 * page)])
     stream += [head_bytes(SectionHead(Kind.START, 2, "ram", 0, 4)), blocks, ram_section_end(2)]
-    for section in sections:
+    for block, section in sections:
         stream.append(head_bytes(SectionHead(Kind.PART, 2, "", 0, 0)))
-        stream += pages("a", [(number * PAGE, content) for number, content in section])
+        stream += pages(block, [(number * page, content) for number, content in section])
         stream.append(ram_section_end(2))
     return b"".join(map(bytes, [*stream, eof()]))
 
 def shown(stream):
     path.write_bytes(stream)
-    with reading_of(path) as opened:
+    with open_path(path) as opened:
         return reading.Inspection(opened).summary()
 
-from migpool.streams.envelope.opening import open_path as reading_of
+def alone():
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
 """
 
 SAME = """
-draw, full = random.Random(1), bytes(PAGE)
-whole = made([
-    [(n, full) for n in range(300)],
-    [(n, full if n % 7 else None) for n in range(300, 700)],
-    [(n, full) for n in range(700, 764)] + [(n, full) for n in range(100)],
-    [(4095, full)],
-])
-differing, passed = 0, []
-for number in range(60):
-    stream = bytearray(whole)
-    if number % 3 == 1:
-        del stream[draw.randrange(1, len(stream)):]
-    elif number % 3 == 2:
+def drawn(draw):
+    page = draw.choice([1024, PAGE, PAGE, PAGE, 16384])
+    contents = [bytes(page), b"(" * page, draw.randbytes(page), None]
+    sections = []
+    for _ in range(draw.randint(1, 6)):
+        block, most = draw.choice([("a", 4096), ("a", 4096), ("b", 100)])
+        section = []
+        for _ in range(draw.randint(1, 3)):
+            first, long = draw.randrange(most), draw.choice([3, 40, 300])
+            content = draw.choice(contents)
+            section += [(n, content) for n in range(first, min(most, first + draw.randint(1, long)))]
+        sections.append((block, section))
+    stream = bytearray(made(sections, page))
+    kind = draw.randrange(3)
+    if kind == 1:
+        del stream[draw.randrange(8, len(stream)):]
+    elif kind == 2:
         for _ in range(4):
-            at = draw.randrange(len(stream))
-            stream[at - at % 4104 + draw.randrange(60, 110)] ^= 1 << draw.randrange(8)
-    if stream.startswith(b"QEVM"):
-        differing += repr(shown(stream)) != repr(reading.inspect_bytes(bytes(stream)))
-        passed += asked()
-print(json.dumps([differing, len(passed), sum(passed)]))
+            at = draw.randrange(8, len(stream))
+            near = at - at % (page + 8) + draw.randrange(60, 110)  # where words are
+            stream[near if near < len(stream) else at] ^= 1 << draw.randrange(8)
+    return bytes(stream)
+
+differing = []
+for number in range(int(sys.argv[2])):
+    stream = drawn(random.Random(number))
+    if repr(shown(stream)) != repr(reading.inspect_bytes(stream)):
+        differing.append(number)
+print(json.dumps([differing, sum(passed), alone()]))
+"""
+
+LONG = """
+whole = made([("a", [(n, bytes(PAGE)) for n in range(first, first + 300)]) for first in (0, 300)])
+differing = []
+for bit in range(0, 64, 3):
+    stream = bytearray(whole)
+    stream[whole.index(bytes(PAGE)) + PAGE + (PAGE + 8) * (bit * 4 + 3) + bit // 8] ^= 1 << bit % 8
+    if repr(shown(bytes(stream))) != repr(reading.inspect_bytes(bytes(stream))):
+        differing.append(bit)
+before = sum(passed)
+shown(whole)
+print(json.dumps([differing, sum(passed) - before]))
 """
 
 CUT = """
-path.write_bytes(made([[(n, bytes(PAGE)) for n in range(1000)]]))
-first = path.read_bytes().index(bytes(PAGE)) + PAGE
-with path.open("rb") as file:
-    mapping = mapping_process.Mapping(file.fileno(), path.stat().st_size)
-    found = [mapping_process.asked_apart(lambda: mapping.count(first, PAGE, 500 * PAGE))]
-    def cut():
-        mapping.count(first, PAGE, 20 * PAGE)
-        os.truncate(path, first + 100)
-        return mapping.count(first + 4104 * 10, PAGE, 4096 * PAGE)
-    found.append(mapping_process.asked_apart(cut))
-    print(json.dumps(found))
-"""
-
-
-MEANWHILE = """
-path.write_bytes(made([[(n, bytes(PAGE)) for n in range(1000)], [(n, bytes(PAGE)) for n in range(1000)]]))
-size = path.stat().st_size
+path.write_bytes(made([("a", [(n, bytes(PAGE)) for n in range(1000)])]))
+size, runs, wait, ended = path.stat().st_size, mapping.Mapping.runs, os.waitpid, []
 def cut(self, *arguments):
-    found = told(self, *arguments)
-    os.truncate(path, size - 1000 * PAGE)
-    return found
-mapping_process.Mapping.count = cut
-with reading_of(path) as opened:
+    for run in runs(self, *arguments):
+        os.truncate(path, size - 500 * PAGE)  # and who looks at what is missing is killed
+        yield run
+mapping.Mapping.runs = cut
+def waited(*arguments):
+    ended.append(wait(*arguments)[1])
+os.waitpid = waited
+os.sched_getaffinity = lambda process: range(1)
+with open_path(path) as opened:
     found = reading.Inspection(opened).summary()
-stream = path.read_bytes()
-right = reading.inspect_bytes(stream)
+right = reading.inspect_bytes(path.read_bytes())
 shown = [[one.blocks[0].normal, str(one.problem), one.size] for one in (found, right)]
-print(json.dumps([asked()[0], *shown]))
+print(json.dumps([sum(passed), [os.WTERMSIG(status) for status in ended], *shown]))
+"""
+
+LEFT = """
+path.write_bytes(made([("a", [(n, bytes(PAGE)) for n in range(4096)])]))
+said, saying = os.pipe()
+sender = os.fork()
+if not sender:
+    with path.open("rb") as file:
+        one = scouts.Scout(file.fileno(), path.stat().st_size, 0, path.stat().st_size, PAGE)
+        os.write(saying, b"%d" % one._process)
+        signal.pause()
+scout = int(os.read(said, 100))
+os.close(saying)
+os.kill(sender, signal.SIGKILL)
+os.waitpid(sender, 0)
+print(json.dumps(os.read(said, 1) == b""))  # nobody has the other end any more
 """
 
 
-def ran(program: str, folder: Path) -> list[object]:
+def ran(program: str, *arguments: object) -> object:
     """What a program prints, in a process of its own that has a single thread."""
-    command = [sys.executable, "-c", MADE + program, str(folder)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", MADE + program, *map(str, arguments)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
-    found: list[object] = json.loads(ended.stdout)
+    found: object = json.loads(ended.stdout)
     return found
 
 
-def test_what_is_passed_over_is_counted_as_what_is_read(tmp_path: Path) -> None:
-    differing, asked, passed = ran(SAME, tmp_path)
-    assert differing == 0
-    assert isinstance(asked, int)
-    assert isinstance(passed, int)
-    assert asked > 50
-    assert passed > 10_000
+def test_any_stream_is_shown_as_if_it_was_read(tmp_path: Path) -> None:
+    found = ran(SAME, tmp_path, 60)
+    assert isinstance(found, list)
+    differing, passed, alone = found
+    assert differing == []
+    assert passed > 5000
+    assert alone is True, "a process is left over"
 
 
-def test_a_file_that_is_cut_short_under_the_mapping_ends_the_process_that_has_it_and_no_other(tmp_path: Path) -> None:
-    assert ran(CUT, tmp_path) == [499, None]
+def test_a_word_that_is_wrong_in_any_bit_ends_what_is_passed_over(tmp_path: Path) -> None:
+    found = ran(LONG, tmp_path)
+    assert isinstance(found, list)
+    differing, passed = found
+    assert differing == []
+    assert passed > 500
 
 
 def test_a_file_that_is_cut_short_meanwhile_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
-    passed, found, right = ran(MEANWHILE, tmp_path)
-    assert isinstance(passed, int)
-    assert 900 < passed < 1000, "all but what had been read before"
-    assert found == right
+    found = ran(CUT, tmp_path)
+    assert isinstance(found, list)
+    passed, ended, shown, right = found
+    assert signal.SIGBUS in ended, "nobody looked at what is missing"
+    assert 200 < passed < 500, "what was told before counts"
+    assert shown == right
+
+
+def test_a_scout_does_not_outlive_who_sent_it(tmp_path: Path) -> None:
+    assert ran(LEFT, tmp_path) is True
