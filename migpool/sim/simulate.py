@@ -479,7 +479,7 @@ class Migration:
     def _copy(self, seconds: float, wakes: int = 0) -> _Process:
         """Have a thread copy for some time, on a processor that others may have, once so many have woken each other.
 
-        Who finds a processor at work waits for that, and pays for no other's sleep.
+        Who finds all of them at work waits for one, and for no wake.
         """
         wake = wakes * self._world.wake
         if not (seconds or wake):
