@@ -366,13 +366,15 @@ class Migration:
                     yield from self._hold(self._for_reads(profile), cost, work=side)
                 return part
             case Credit(index=index):
-                return (yield from self._woken(self._arrivals.credit(number, index)))
+                opened = self._arrivals.credit(number, index)
+                return (yield from self._woken(opened) if self._world.wake else opened)
             case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
                 following = self._arrivals.next_chunk(number)
-                # A receiver brings the chunk, and is awake.
-                return (yield from following if self._arrivals.is_for_receivers(number) else self._woken(following))
+                # A receiver that brings the chunk is awake.
+                sleeps = self._world.wake and not self._arrivals.is_for_receivers(number)
+                return (yield from self._woken(following) if sleeps else following)
             case NextPart():
                 return (yield from self._arrivals.next_part(effect))
             case EndParts(following=following):
@@ -424,7 +426,8 @@ class Migration:
         if profile.read_slack is not None:
             made = min(at_once * piece.size, left[number] * piece.size + last)
         lock, cost = self._for_reads(profile), self._cost(profile.read, profile.read_call, made, at_once, profile)
-        yield from self._copy(0.0, 1)
+        if self._world.wake:
+            yield from self._copy(0.0, 1)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
         elif not read % at_once:
@@ -495,8 +498,6 @@ class Migration:
 
     def _woken(self, waiting: _Process) -> _Process:
         """Wait for what another thread brings, and for this one to wake if that was not there."""
-        if not self._world.wake:
-            return (yield from waiting)
         began = self._env.now
         answer = yield from waiting
         if self._env.now != began:
