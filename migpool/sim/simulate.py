@@ -173,7 +173,9 @@ class Migration:
         self._takings = {"save": world.save_taking, "load": world.load_taking}
         self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
-        self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
+        self._chunks = [chunks_of(profile, world.chunk) for profile in world.devices]
+        self._last = [last_of(profile, world.chunk) for profile in world.devices]
+        self._left = list(self._chunks)
         self._left_live = [0 for _ in slots]
         self._produced = [0.0 for _ in slots]
         self._reads = [0 for _ in slots]
@@ -362,7 +364,7 @@ class Migration:
             case SavePart(chunk=piece):
                 part = self._handlers[SavePart](effect)
                 if part is not None:
-                    cost = profile.read / chunks_of(profile, self._world.chunk)
+                    cost = profile.read / self._chunks[number]
                     yield from self._hold(self._for_reads(profile), cost, work=side)
                 return part
             case Credit(index=index):
@@ -380,7 +382,7 @@ class Migration:
             case EndParts(following=following):
                 return self._arrivals.end_parts(number, following)
             case WriteState(chunk=piece) | LoadPart(chunk=piece):
-                yield from self._write(profile, piece.length or piece.size, side)
+                yield from self._write(number, piece.length or piece.size, side)
             case Loaded(last=last):
                 self._arrivals.loaded(number, last=last)
             case SaveConfig():
@@ -418,14 +420,14 @@ class Migration:
             piece.length = 0
             return 0
         left[number] -= 1
-        last = last_of(profile, self._world.chunk) if left is self._left else piece.size
+        last = self._last[number] if left is self._left else piece.size
         made = piece.length = piece.size if left[number] else last
         # A device makes as much at once as it allows to read at once, however little of it is read.
         at_once = max(1, profile.chunk // self._world.chunk)
         read, self._reads[number] = self._reads[number], self._reads[number] + 1
         if profile.read_slack is not None:
             made = min(at_once * piece.size, left[number] * piece.size + last)
-        lock, cost = self._for_reads(profile), self._cost(profile.read, profile.read_call, made, at_once, profile)
+        lock, cost = self._for_reads(profile), self._cost(profile.read, profile.read_call, made, at_once, number)
         if self._world.wake:
             yield from self._copy(0.0, 1)
         if profile.read_slack is None:
@@ -452,11 +454,11 @@ class Migration:
         due = self._produced[number] = free_at[profile.lock] = begin + cost
         return max(0.0, due - float(self._env.now))
 
-    def _write(self, profile: Profile, size: int, side: _Side) -> _Process:
+    def _write(self, number: int, size: int, side: _Side) -> _Process:
         """Write so many bytes: while a device's process is woken and they are copied, the device's own time goes on."""
-        began = float(self._env.now)
+        began, profile = float(self._env.now), self._world.devices[number]
         yield from self._copy(size / self._world.copy_rate, 2)
-        lock, cost = self._for_writes(profile), self._cost(profile.write, profile.write_call, size, 1, profile)
+        lock, cost = self._for_writes(profile), self._cost(profile.write, profile.write_call, size, 1, number)
         if lock is None:
             yield from self._hold(None, max(0.0, began + cost - float(self._env.now)), work=side)
             return
@@ -467,11 +469,11 @@ class Migration:
             yield from self._hold(None, max(0.0, due - float(self._env.now)), work=side)
             free_at[profile.lock] = float(self._env.now)
 
-    def _cost(self, whole: float, call: float, size: int, at_once: int, profile: Profile) -> float:
+    def _cost(self, whole: float, call: float, size: int, at_once: int, number: int) -> float:
         """What a call for so many bytes takes, of the ``whole`` that all of them take."""
-        calls = -(-chunks_of(profile, self._world.chunk) // at_once)
+        calls = -(-self._chunks[number] // at_once)
         call = min(call, whole / calls)
-        return call + (whole - calls * call) * size / profile.size
+        return call + (whole - calls * call) * size / self._world.devices[number].size
 
     def _for_reads(self, profile: Profile) -> simpy.Resource | None:
         return self._read_locks[profile.lock] if profile.shared in ("reads", "reads and writes") else None
