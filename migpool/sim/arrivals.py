@@ -127,19 +127,27 @@ class Arrivals:
         """Whether who receives a device's chunk loads it."""
         return self._world.load_taking == "receive" and self._world.devices[number].way != "tagged"
 
-    def receive(self, number: int, piece: Piece, channel: Channel, late: float) -> None:
-        """A piece of a device is on the way to a channel's thread, where it will be in so many seconds."""
-        self._of[number].to_come += 1
-        self._env.process(self._received(number, piece, self._receivers[channel], late))
+    def receive(self, number: int, piece: Piece, channel: Channel, taking: _Process, whole: simpy.Event) -> None:
+        """A piece of a device begins to come to a channel's thread.
 
-    def _received(self, number: int, piece: Piece, receiver: simpy.Resource, late: float) -> _Process:
+        Arguments:
+            taking: the thread takes it out of the channel.
+            whole: all of it has come.
+        """
+        self._of[number].to_come += 1
+        self._env.process(self._received(number, piece, self._receivers[channel], taking, whole))
+
+    def _received(
+        self, number: int, piece: Piece, receiver: simpy.Resource, taking: _Process, whole: simpy.Event
+    ) -> _Process:
         device = self._of[number]
-        yield self._env.timeout(late)
         with receiver.request() as thread:
             yield thread
+            yield from taking
+            yield whole
             device.to_come -= 1
             back = None
-            if device.carried is None:
+            if self.is_for_receivers(number) and device.carried is None:
                 back = self._env.event()
                 device.carried = float(self._env.now), back
             self.arrive(number, piece)

@@ -41,12 +41,14 @@ class Link:
         self._goodput = goodput(world)
         self._shared = shared or simpy.Resource(env)
 
-    def send(self, size: int) -> _Process:
-        """Send so many bytes over a multifd channel, once one is idle; returns which."""
-        channel: Channel = yield self._channels.get()
+    def idle(self) -> simpy.Event:
+        """Wait for a multifd channel that nobody sends on; its value is the channel, for one :meth:`send`."""
+        return self._channels.get()
+
+    def send(self, size: int, channel: Channel) -> _Process:
+        """Send so many bytes over a multifd channel, which is idle then."""
         yield from self._cross(size, channel)
         self._channels.put(channel)
-        return channel
 
     def send_on_main(self, size: int) -> _Process:
         """Send so many bytes over the main channel, once it is free."""

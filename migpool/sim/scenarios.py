@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -33,7 +34,7 @@ class Host:
     """How fast two hosts are, besides what their devices do.
 
     Arguments:
-        channel_rate: how fast one thread puts state into one channel, in bytes a second.
+        channel_rate: how fast one thread puts state into one channel, and another takes it out, in bytes a second.
         link_rate: of all channels together, where the scenario says nothing.
         step: what a wait costs besides the wait, in Python code of which a process runs one thread at a time; seconds.
         base: what the downtime has besides its devices and jobs, in seconds.
@@ -42,6 +43,7 @@ class Host:
         copy_rate: how fast a thread that reads or writes copies it, besides what the device takes, in bytes a second.
         copying: how many threads of both ends can copy at once, which are the processors where both ends are on one
             host; 0: all.
+        wake: what it takes to wake a thread, or a device's process, if a processor is idle, in seconds.
     """
 
     channel_rate: float = 1.5e9
@@ -52,6 +54,7 @@ class Host:
     config: float = 150e-6
     copy_rate: float = inf
     copying: int = 0
+    wake: float = 0.0
 
 
 def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
@@ -102,6 +105,7 @@ def world_of(scenario: Scenario, model: Model, host: Host, where: str) -> World:
         each=(memory.device_budget or 0) // chunk,
         copy_rate=host.copy_rate,
         copying=host.copying,
+        wake=host.wake,
     )
 
 
@@ -118,7 +122,28 @@ def _profiles(scenario: Scenario, entry: DeviceEntry, chunk: int, host: Host, wh
         source, destination = _outlines_of(entry, chunk)
     except MigpoolError as error:
         raise ScenarioError(f"{where}: {error}") from error
-    return [_profile(scenario, entry, host, *both) for both in zip(source, destination, strict=True)]
+    whole = _of_one_read(entry, source)
+    return [_profile(scenario, entry, host, *three) for three in zip(source, whole, destination, strict=True)]
+
+
+def _of_one_read(entry: DeviceEntry, source: Sequence[Outline]) -> Sequence[Outline | None]:
+    """The outlines of devices whose state is one whole read long; ``None`` where that is not known, or of no use.
+
+    With them it is known what a read takes however short it is. A plug-in whose devices have an option ``size`` is
+    asked with that.
+    """
+    chunk, size = source[0].chunk, source[0].size
+    if chunk and size > chunk and size % chunk:
+        with contextlib.suppress(DeviceError):  # there is no such option
+            return _outlines(entry.plugin, json.dumps({**entry.options, "size": chunk}), entry.count, "source")
+    return [None] * len(source)
+
+
+def _each_call(whole: float, one: float, size: int, chunk: int) -> float:
+    """What a call takes however short it is: of ``size`` bytes that take ``whole``, where a chunk takes ``one``."""
+    if not size % chunk:
+        return 0.0  # all are equally long
+    return max(0.0, (whole - one * size / chunk) / (-(-size // chunk) - size / chunk))
 
 
 def _outlines_of(entry: DeviceEntry, chunk: int) -> tuple[tuple[Outline, ...], tuple[Outline, ...]]:
@@ -146,8 +171,11 @@ def _outlines(plugin: str, options: str, count: int, side: Side) -> tuple[Outlin
 _outliner = lru_cache(outliner)
 
 
-def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline, destination: Outline) -> Profile:
+def _profile(
+    scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline, read: Outline | None, destination: Outline
+) -> Profile:
     migration = scenario.migration
+    chunk = destination.chunk
     if source.size:
         way: Way = "tagged" if source.engines else "iterable"
     else:
@@ -174,4 +202,10 @@ def _profile(scenario: Scenario, entry: DeviceEntry, host: Host, source: Outline
         start=destination.start,
         channel=source.channel,
         ram=source.memory,
+        read_call=_each_call(source.costs.read, read.costs.read, source.size, source.chunk) if read else 0.0,
+        write_call=(
+            _each_call(destination.costs.write, destination.costs.write_chunk, destination.size, chunk)
+            if chunk and destination.size > chunk and destination.costs.write_chunk
+            else 0.0
+        ),
     )

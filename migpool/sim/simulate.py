@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 from migpool.core.cancel import CancelSwitch
@@ -77,8 +78,8 @@ from migpool.errors import MigpoolError, UsageError
 from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
-from migpool.sim.tcp import lateness
-from migpool.sim.world import Profile, World, chunk_of, chunks_of, machine_of
+from migpool.sim.tcp import Channel
+from migpool.sim.world import Profile, World, chunk_of, chunks_of, last_of, machine_of
 
 try:
     import simpy
@@ -172,11 +173,13 @@ class Migration:
         self._takings = {"save": world.save_taking, "load": world.load_taking}
         self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
         self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
-        self._left = [chunks_of(profile, world.chunk) for profile in world.devices]
+        self._chunks = [chunks_of(profile, world.chunk) for profile in world.devices]
+        self._last = [last_of(profile, world.chunk) for profile in world.devices]
+        self._left = list(self._chunks)
         self._left_live = [0 for _ in slots]
         self._produced = [0.0 for _ in slots]
         self._reads = [0 for _ in slots]
-        self._free_at = defaultdict[str, float](float)
+        self._free_at = {side: defaultdict[str, float](lambda: -inf) for side in ("save", "load")}
         self._following = [0 for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
@@ -361,21 +364,25 @@ class Migration:
             case SavePart(chunk=piece):
                 part = self._handlers[SavePart](effect)
                 if part is not None:
-                    yield from self._hold(self._for_reads(profile), self._cost(profile, profile.read), work=side)
+                    cost = profile.read / self._chunks[number]
+                    yield from self._hold(self._for_reads(profile), cost, work=side)
                 return part
             case Credit(index=index):
-                return (yield from self._arrivals.credit(number, index))
+                opened = self._arrivals.credit(number, index)
+                return (yield from self._woken(opened) if self._world.wake else opened)
             case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
-                return (yield from self._arrivals.next_chunk(number))
+                following = self._arrivals.next_chunk(number)
+                # A receiver that brings the chunk is awake.
+                sleeps = self._world.wake and not self._arrivals.is_for_receivers(number)
+                return (yield from self._woken(following) if sleeps else following)
             case NextPart():
                 return (yield from self._arrivals.next_part(effect))
             case EndParts(following=following):
                 return self._arrivals.end_parts(number, following)
             case WriteState(chunk=piece) | LoadPart(chunk=piece):
-                yield from self._copy(piece.size / self._world.copy_rate)
-                yield from self._hold(self._for_writes(profile), self._cost(profile, profile.write), work=side)
+                yield from self._write(number, piece.length or piece.size, side)
             case Loaded(last=last):
                 self._arrivals.loaded(number, last=last)
             case SaveConfig():
@@ -413,22 +420,26 @@ class Migration:
             piece.length = 0
             return 0
         left[number] -= 1
-        piece.length = piece.size
+        last = self._last[number] if left is self._left else piece.size
+        made = piece.length = piece.size if left[number] else last
         # A device makes as much at once as it allows to read at once, however little of it is read.
         at_once = max(1, profile.chunk // self._world.chunk)
         read, self._reads[number] = self._reads[number], self._reads[number] + 1
-        lock, cost = self._for_reads(profile), self._cost(profile, profile.read)
+        if profile.read_slack is not None:
+            made = min(at_once * piece.size, left[number] * piece.size + last)
+        lock, cost = self._for_reads(profile), self._cost(profile.read, profile.read_call, made, at_once, number)
+        if self._world.wake:
+            yield from self._copy(0.0, 1)
         if profile.read_slack is None:
             yield from self._hold(lock, cost, work="save")
         elif not read % at_once:
-            cost *= min(at_once, left[number] + 1)
             if lock is None:
                 yield from self._hold(None, self._made(number, cost), work="save")
             else:
                 with lock.request() as held:
                     yield held
                     yield from self._hold(None, self._made(number, cost), work="save")
-        yield from self._copy(piece.size / self._world.copy_rate)
+        yield from self._copy(piece.length / self._world.copy_rate, 1)
         if profile.read_slack is not None:
             # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
             self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
@@ -437,13 +448,32 @@ class Migration:
     def _made(self, number: int, cost: float) -> float:
         """How long a reader still waits for what the device has worked on since it was last read."""
         begin, profile = self._produced[number], self._world.devices[number]
+        free_at = self._free_at["save"]
         if self._for_reads(profile) is not None:
-            begin = max(begin, self._free_at[profile.lock])
-        due = self._produced[number] = self._free_at[profile.lock] = begin + cost
+            begin = max(begin, free_at[profile.lock])
+        due = self._produced[number] = free_at[profile.lock] = begin + cost
         return max(0.0, due - float(self._env.now))
 
-    def _cost(self, profile: Profile, whole: float) -> float:
-        return whole / max(1, chunks_of(profile, self._world.chunk))
+    def _write(self, number: int, size: int, side: _Side) -> _Process:
+        """Write so many bytes: while a device's process is woken and they are copied, the device's own time goes on."""
+        began, profile = float(self._env.now), self._world.devices[number]
+        yield from self._copy(size / self._world.copy_rate, 2)
+        lock, cost = self._for_writes(profile), self._cost(profile.write, profile.write_call, size, 1, number)
+        if lock is None:
+            yield from self._hold(None, max(0.0, began + cost - float(self._env.now)), work=side)
+            return
+        free_at = self._free_at[side]
+        with lock.request() as held:
+            yield held
+            due = max(began, free_at[profile.lock]) + cost
+            yield from self._hold(None, max(0.0, due - float(self._env.now)), work=side)
+            free_at[profile.lock] = float(self._env.now)
+
+    def _cost(self, whole: float, call: float, size: int, at_once: int, number: int) -> float:
+        """What a call for so many bytes takes, of the ``whole`` that all of them take."""
+        calls = -(-self._chunks[number] // at_once)
+        call = min(call, whole / calls)
+        return call + (whole - calls * call) * size / self._world.devices[number].size
 
     def _for_reads(self, profile: Profile) -> simpy.Resource | None:
         return self._read_locks[profile.lock] if profile.shared in ("reads", "reads and writes") else None
@@ -451,16 +481,30 @@ class Migration:
     def _for_writes(self, profile: Profile) -> simpy.Resource | None:
         return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
 
-    def _copy(self, seconds: float) -> _Process:
-        """Have a thread copy for some time, on a processor that others may have."""
-        if not seconds:
+    def _copy(self, seconds: float, wakes: int = 0) -> _Process:
+        """Have a thread copy for some time, on a processor that others may have, once so many have woken each other.
+
+        Who finds all of them at work waits for one, and for no wake.
+        """
+        wake = wakes * self._world.wake
+        if not (seconds or wake):
             return
         if self._copying is None:
-            yield self._env.timeout(seconds)
+            yield self._env.timeout(seconds + wake)
             return
+        if self._copying.count < self._copying.capacity:
+            seconds += wake
         with self._copying.request() as processor:
             yield processor
             yield self._env.timeout(seconds)
+
+    def _woken(self, waiting: _Process) -> _Process:
+        """Wait for what another thread brings, and for this one to wake if that was not there."""
+        began = self._env.now
+        answer = yield from waiting
+        if self._env.now != began:
+            yield from self._copy(0.0, 1)
+        return answer
 
     def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
         number = effect.slot.number
@@ -496,11 +540,21 @@ class Migration:
             return
         piece = self._sent(effect)
         size = piece.length or len(piece.payload)
-        channel = yield from self._link.send(size)
-        if self._arrivals.is_for_receivers(slot.number):
-            self._arrivals.receive(slot.number, piece, channel, lateness(self._world, size))
-        else:
+        channel: Channel = yield self._link.idle()
+        if self._copying is None and not self._arrivals.is_for_receivers(slot.number):
+            # Where there is a processor for everybody, who takes it out is no later than who puts it in.
+            yield from self._link.send(size, channel)
             self._link.later(lambda: self._arrivals.arrive(slot.number, piece), size)
+            return
+        whole = self._env.event()
+        self._arrivals.receive(slot.number, piece, channel, self._taken_out(size, channel), whole)
+        yield from self._link.send(size, channel)
+        self._link.later(whole.succeed, size)
+
+    def _taken_out(self, size: int, channel: Channel) -> _Process:
+        """A receiver takes so many bytes out of a channel, while they are put into it."""
+        if self._copying is not None:
+            yield from self._copy(size / channel.rate, 1)
 
     def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""

@@ -31,7 +31,7 @@ class Profile:
 
     Arguments:
         size: of its state in chunks or parts.
-        read: how long all of it takes to be read, in chunks of equal cost, by one caller.
+        read: how long all of it takes to be read by one caller, each chunk according to its length.
         write: how long all of it takes to be written.
         stop: from running to stopped; devices stop one after the other.
         load_config: of its config, under ``load_lock``.
@@ -51,6 +51,7 @@ class Profile:
         channel: what the end of its state takes besides, at the source, for each channel.
         start: how long it takes to start at the destination, in seconds.
         ram: whether it is the memory's last round, which QEMU saves before all others.
+        read_call, write_call: what each read, and each write, takes of ``read`` and ``write`` however short it is.
     """
 
     size: int = 0
@@ -75,6 +76,8 @@ class Profile:
     channel: float = 0.0
     start: float = 0.0
     ram: bool = False
+    read_call: float = 0.0
+    write_call: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class World:
         savers: workers at the source, which take up jobs in the order in which they are submitted.
         loaders: workers at the destination.
         channels: of multifd; the main channel is one more.
-        channel_rate: how fast one thread can put state into one channel.
+        channel_rate: how fast one thread can put state into one channel, and another take it out.
         link_rate: of all channels together.
         chunk: what one read returns.
         rooms: the destination's budget in chunks, at least one a device with chunks.
@@ -105,6 +108,7 @@ class World:
         processors: of each host, where all that devices take is processor time; 0: each thread has one for itself.
         copying: how many threads of both ends can copy at once, as on one host; 0: all.
         copy_rate: how fast a thread that reads, or writes, copies what it has read or writes, in bytes a second.
+        wake: what it takes to wake a thread, or a device's process, if a processor is idle.
     """
 
     devices: Sequence[Profile]
@@ -130,6 +134,7 @@ class World:
     processors: int = 0
     copying: int = 0
     copy_rate: float = inf
+    wake: float = 0.0
 
 
 class _Simulated(Device):

@@ -179,6 +179,7 @@ class HostTable(Table):
     config: _Time = USUAL.config
     copy_rate: Rate | None = None
     copying: Annotated[int, Field(ge=0, le=4096)] = USUAL.copying
+    wake: _Time = USUAL.wake
 
 
 class SweepFile(Table):

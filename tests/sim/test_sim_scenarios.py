@@ -83,9 +83,47 @@ def test_each_write_has_its_latency_however_much_the_device_makes_at_once(chunk:
 def test_threads_that_copy_wait_for_a_processor() -> None:
     world = World((Profile(size=1),) * 2, 2, 2, channels=2, channel_rate=1.0, link_rate=1e9, chunk=1, rooms=9)
     assert downtime(world) == pytest.approx(1.0)
-    assert downtime(replace(world, copying=1)) == pytest.approx(2.0)
-    assert downtime(replace(world, copying=2, copy_rate=2.0)) == pytest.approx(0.5 + 1.0 + 0.5)
-    assert downtime(replace(world, copying=1, copy_rate=2.0)) == pytest.approx(2 * (0.5 + 1.0 + 0.5))
+    # One puts a chunk into its channel, another takes it out meanwhile, if there is a processor for both.
+    assert downtime(replace(world, copying=4)) == pytest.approx(1.0)
+    assert downtime(replace(world, copying=2)) == pytest.approx(2.0)
+    assert downtime(replace(world, copying=1)) == pytest.approx(4.0)
+    assert downtime(replace(world, copying=4, copy_rate=2.0)) == pytest.approx(0.5 + 1.0 + 0.5)
+    assert downtime(replace(world, copying=1, copy_rate=2.0)) == pytest.approx(2 * (0.5 + 2 * 1.0 + 0.5))
+
+
+def test_what_a_device_takes_goes_on_while_it_is_written_to() -> None:
+    world = World((Profile(size=2, write=8.0),), 1, 1, channels=1, channel_rate=1e9, link_rate=1e9, chunk=1, rooms=9)
+    assert downtime(replace(world, copy_rate=0.5)) == pytest.approx(2.0 + 2 * 4.0)
+    assert downtime(replace(world, copy_rate=0.2)) == pytest.approx(5.0 + 2 * 5.0)
+    locked = replace(world, devices=(Profile(size=1, write=4.0, shared="writes"),) * 2, savers=2, loaders=2)
+    assert downtime(replace(locked, copy_rate=0.5)) == pytest.approx(2.0 + 2 * 4.0)
+
+
+def test_a_processor_that_sleeps_must_be_woken() -> None:
+    world = World((Profile(size=1, write=9.0),), 1, 1, channels=1, channel_rate=1e9, link_rate=1e9, chunk=1, rooms=9)
+    # The device to be read, who reads it, the receiver, who loads it; to be written to it wakes in its own time. Then
+    # who has room for the config, the receiver, who loads it.
+    assert downtime(replace(world, copying=2, wake=1.0)) == pytest.approx(4 * 1.0 + 9.0 + 3 * 1.0)
+    busy = World((Profile(size=1),) * 2, 2, 2, channels=2, channel_rate=1.0, link_rate=1e9, chunk=1, rooms=9)
+    # Two devices on one processor sleep less than one after the other.
+    apart = downtime(replace(busy, devices=busy.devices[:1], copying=1, wake=1.0))
+    assert downtime(replace(busy, copying=1, wake=1.0)) < 2 * apart
+
+
+@pytest.mark.parametrize("lock", ["", "read"])
+def test_a_device_reads_ahead_from_its_own_stop_on_whatever_lock_it_has_to_hold(lock: str) -> None:
+    made = scenario(count=3, stop_time="1s", load_config_time=0, size="1MiB", shared_lock=lock)
+    # A quarter of a second each: the last one is read after its stop, the others before.
+    assert time_of(made, "per-device") == pytest.approx(3.0 + 0.25, abs=0.003)
+
+
+@pytest.mark.parametrize("model", ["inline", "pool"])
+def test_a_last_chunk_that_is_short_takes_as_long_as_it_is(model: str) -> None:
+    times: dict[str, Any] = {"read_rate": "1MiB/s", "read_latency": "100ms", "load_config_time": 0}
+    whole, part = scenario(1, **times, size="2MiB"), scenario(1, **times, size="1.25MiB", write_rate="1MiB/s")
+    assert time_of(whole, model) == pytest.approx(2 * 1.1, abs=0.003)
+    # Written for a second while the quarter is read, and then that.
+    assert time_of(part, model) == pytest.approx(1.1 + 1.0 + 0.25, abs=0.003)
 
 
 def test_a_receiver_that_writes_reads_nothing_meanwhile() -> None:
