@@ -319,6 +319,9 @@ class TlsSocket(ssl.SSLSocket):
 
     def shutdown(self, how: int) -> None:
         if how == socket.SHUT_WR:
+            # Without room the end would not be said.
+            with contextlib.suppress(OSError):
+                self._wait(select.POLLOUT, socket.SO_SNDTIMEO)
             self._drain()  # OpenSSL gives up where data waits behind its own end
         if how != socket.SHUT_RD:
             self._say_end()
