@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeAlias
 
 from migpool.errors import PeerGone, UsageError
 from migpool.transport.address import Address
-from migpool.transport.tls import TLS_VERSION, TlsSocket, shake_hands
+from migpool.transport.tls import KERNEL_TLS, TLS_VERSION, TlsSocket, shake_hands
 
 End: TypeAlias = Literal["client", "server"]
 """Which end of a connection: the source connects, as a client."""
@@ -61,6 +61,8 @@ class Credentials:
         context.sslsocket_class = TlsSocket
         if self.end == "server":
             context.num_tickets = 0
+        else:
+            context.options |= KERNEL_TLS
         directory = Path(self.directory)
         found = [name for name in ("ca-cert.pem", "keys.psk") if (directory / name).exists()]
         if len(found) != 1:

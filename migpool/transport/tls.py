@@ -9,6 +9,8 @@ Guarantees:
 3. The end of a connection is a message of the peer's, too. One without it is an error: somebody may have cut it.
 4. A payload is encrypted from where it lies, and decrypted to where it belongs. A megabyte is one call of OpenSSL's,
    without the interpreter's lock; only pieces smaller than a record are put together first.
+5. Where the kernel has the key, it encrypts (Linux's ``Documentation/networking/tls.rst``): buffers go to it as those
+   of a plain socket do, and never through OpenSSL, which would read a piece that is sent half where it lay before.
 
 The bytes are TLS 1.3 alone (RFC 8446). A server gives out no tickets: what nobody reads would reset a connection.
 """
@@ -21,6 +23,7 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
@@ -45,6 +48,12 @@ _RECORDS: Final = range(20, 24)
 _NO_TLS: Final = bytes((_ALERT, 3, 3, 0, 2, 2, 70))
 """A fatal alert, protocol_version: what a peer hears that does not speak TLS at all."""
 _TIMEVAL: Final = struct.Struct("ll")
+KERNEL_TLS: Final = 1 << 3 if sys.platform == "linux" else 0
+"""OpenSSL's option to give the kernel its keys; :data:`ssl.OP_ENABLE_KTLS`, which Python names since 3.12."""
+_SOL_TLS: Final = 282
+_TLS_TX: Final = 1
+_CRYPTO_INFO: Final = 4
+"""How long the part of an answer to :data:`_TLS_TX` is that has no keys (``<linux/tls.h>``)."""
 
 
 class TlsSocket(ssl.SSLSocket):
@@ -68,6 +77,8 @@ class TlsSocket(ssl.SSLSocket):
     _half = False
     """Whether OpenSSL has taken a piece of which not all is sent: what it is given next must be the same."""
     _ended = False
+    _by_kernel = False
+    """Whether the kernel encrypts what is sent."""
     _refusal: Untrusted | None = None
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
@@ -145,6 +156,7 @@ class TlsSocket(ssl.SSLSocket):
             raise self._refused(error) from None
         except OSError as error:
             raise self._gone_in_handshake(error.strerror or str(error)) from None
+        self._by_kernel = _encrypted_by_kernel(self)
         return True
 
     def _hear(self) -> bool:
@@ -257,14 +269,10 @@ class TlsSocket(ssl.SSLSocket):
         """Send buffers; how much of them was taken, as of a plain socket. What is left must be sent next, as it is."""
         del ancdata, flags
         with self._writing:
-            sent = 0
             try:
-                for piece in _pieces(buffers):
-                    self._send_piece(piece)
-                    sent += len(piece)
+                return self._hand_over(buffers) if self._by_kernel else self._encrypt(buffers)
             except BlockingIOError:
-                if not sent:
-                    raise
+                raise
             except OSError as error:
                 self._look_for_refusal()
                 if isinstance(error, ssl.SSLError):
@@ -272,7 +280,24 @@ class TlsSocket(ssl.SSLSocket):
                 raise
             except ValueError:
                 raise BrokenPipeError(errno.EPIPE, "it has ended") from None
-            return sent
+
+    def _hand_over(self, buffers: Sequence[ReadableBuffer]) -> int:
+        while True:
+            try:
+                return socket.socket.sendmsg(self, buffers)
+            except BlockingIOError:
+                self._wait(select.POLLOUT, socket.SO_SNDTIMEO)
+
+    def _encrypt(self, buffers: Sequence[ReadableBuffer]) -> int:
+        sent = 0
+        try:
+            for piece in _pieces(buffers):
+                self._send_piece(piece)
+                sent += len(piece)
+        except BlockingIOError:
+            if not sent:
+                raise
+        return sent
 
     def _send_piece(self, piece: ReadableBuffer) -> None:
         while True:
@@ -319,6 +344,9 @@ class TlsSocket(ssl.SSLSocket):
 
     def shutdown(self, how: int) -> None:
         if how == socket.SHUT_WR:
+            # Without room the end would not be said. With it, what the kernel has still to pass on goes before the end.
+            with contextlib.suppress(OSError):
+                self._wait(select.POLLOUT, socket.SO_SNDTIMEO)
             self._drain()  # OpenSSL gives up where data waits behind its own end
         if how != socket.SHUT_RD:
             self._say_end()
@@ -341,6 +369,14 @@ class TlsSocket(ssl.SSLSocket):
                 self.unwrap()
         finally:
             self._writing.release()
+
+
+def _encrypted_by_kernel(sock: socket.socket) -> bool:
+    """Whether OpenSSL has given the kernel the key by which this end sends."""
+    try:
+        return bool(sock.getsockopt(_SOL_TLS, _TLS_TX, _CRYPTO_INFO))
+    except OSError:  # no kernel with TLS, no TCP, a suite that it does not know
+        return False
 
 
 def _pieces(buffers: Sequence[ReadableBuffer]) -> Iterator[bytes | memoryview]:

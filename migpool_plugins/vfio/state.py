@@ -133,7 +133,7 @@ class DeviceState:
         if here in WRITABLE:
             self._judge()
         if here in _RUNS and there not in _RUNS:
-            time.sleep(self.profile.stop_time)
+            _pass_time(self.profile.stop_time)
         if there in WRITABLE:
             self._begin(self._load())
         elif there in READABLE and here not in READABLE:
@@ -158,7 +158,7 @@ class DeviceState:
             raise self._transfer.error
         if self._transfer.offset < self.profile.size:
             raise self._incomplete(self._transfer.offset, self.profile.size)
-        time.sleep(self.profile.load_config_time)
+        _pass_time(self.profile.load_config_time)
 
     def reset(self) -> None:
         """Run again, whatever the state was; a transfer in progress ends."""
@@ -242,7 +242,7 @@ class DeviceState:
         total = transfer.total if isinstance(transfer, RequestedSave) else self.profile.size
         if transfer.offset != total:
             raise Refusal(f"the config is saved after all state, but {transfer.offset} of {total} bytes were read")
-        time.sleep(self.profile.save_config_time)
+        _pass_time(self.profile.save_config_time)
         return CONFIG_HEADER.pack(CONFIG_MAGIC, total, self._content.digest) + self._content.config
 
     def load_config(self, data: bytes) -> None:
@@ -268,7 +268,7 @@ class DeviceState:
             pairs = enumerate(zip(data[CONFIG_HEADER.size :], content.config, strict=True), CONFIG_HEADER.size)
             wrong = next(index for index, (came, right) in pairs if came != right)
             raise Refusal(f"the config differs at byte {wrong}", "verification")
-        time.sleep(self.profile.load_config_time)
+        _pass_time(self.profile.load_config_time)
         self._config_loaded = True
 
     @staticmethod
@@ -344,3 +344,8 @@ class DeviceState:
             self._transfer.cancel()
             self._moved = self._transfer.offset
             self._transfer = None
+
+
+def _pass_time(seconds: float) -> None:
+    if seconds:  # a sleep of no time gives the processor away, on a busy machine for milliseconds
+        time.sleep(seconds)

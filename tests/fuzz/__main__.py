@@ -158,7 +158,7 @@ def _fuzz(name: str, seconds: int, runs: int) -> int:
 def _fuzz_blindly(name: str, seconds: int, runs: int) -> int:
     from tests.fuzz.fuzz_blind import fuzz_blindly
     from tests.fuzz.fuzz_seeds import SEEDS
-    from tests.fuzz.fuzz_targets import TARGETS
+    from tests.fuzz.fuzz_targets import BLIND
 
     logging.getLogger().addHandler(logging.NullHandler())
     corpus, found = PLACE / "corpus" / name, PLACE / "found"
@@ -171,7 +171,7 @@ def _fuzz_blindly(name: str, seconds: int, runs: int) -> int:
 
     seeds = [*SEEDS[name](), *(path.read_bytes() for path in sorted(corpus.glob("*")))]
     had = had_inputs(name)
-    fuzz_blindly(TARGETS[name], seeds, had, runs, seconds, counter(name), keep)
+    fuzz_blindly(BLIND[name], seeds, had, runs, seconds, counter(name), keep)
     return 0
 
 

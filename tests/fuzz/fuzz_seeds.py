@@ -70,6 +70,17 @@ def _small() -> bytes:
     )
 
 
+def _described() -> list[bytes]:
+    """A stream for each device of the rich machine, with its description alone."""
+    front = header() + configuration(Configuration("q", 12, ("x-a",), bytes(16)))
+    found = []
+    for each in sections_of():
+        described = json.dumps({"configuration": {}, "page_size": 4096, "devices": [each.entry]}).encode()
+        parts = section_full(7, each.name, each.payload, instance_id=each.instance_id, version=each.version)
+        found.append(b"".join([front, *parts, eof(), *vm_description(described)]))
+    return found
+
+
 def _mains() -> list[bytes]:
     return [_small(), *_streams()]
 
@@ -126,7 +137,7 @@ def _traces() -> list[bytes]:
 
 SEEDS: Final[Mapping[str, Callable[[], list[bytes]]]] = {
     "stream": _mains,
-    "inspection": _mains,
+    "inspection": lambda: [*_mains(), *_described()],
     "channel": _channels,
     "answers": _answers,
     "chunks": _chunks,

@@ -17,6 +17,10 @@ def what_is_missing() -> str:
     return "" if os.geteuid() == 0 else "only root may make mediated devices: make kernel boots a guest"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tls-rounds", type=int, default=0, help="rounds in which TLS is measured; 0: not at all")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that need the driver where it is not; where it is a must, they fail instead."""
     reason = what_is_missing()

@@ -29,8 +29,18 @@ from tests.kernel.cpio import Archive
 __all__ = ["build"]
 
 CHECKOUT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ("migpool", "pytest", "pytest-rerunfailures", "pytest-timeout", "hypothesis", "simpy", "qemu.qmp")
-CODE: Final = ("migpool", "migpool_plugins", "tests/kernel", "tests/nested", "tests/qemu", "tests/support")
+PACKAGES: Final = (
+    *("migpool", "cryptography", "pytest", "pytest-rerunfailures", "pytest-timeout", "hypothesis", "simpy", "qemu.qmp"),
+)
+CODE: Final = (
+    "benchmarks",
+    "migpool",
+    "migpool_plugins",
+    "tests/kernel",
+    "tests/nested",
+    "tests/qemu",
+    "tests/support",
+)
 FILES: Final = ("pyproject.toml", "tests/__init__.py", "tests/conftest.py")
 FIRMWARE: Final = ("bios-256k.bin", "kvmvapic.bin")
 DATA: Final = (Path("/usr/share/qemu"), Path("/usr/share/seabios"))

@@ -24,10 +24,10 @@ from migpool.migration.settings import Settings
 from migpool.migration.states import State
 from migpool.transport.address import Address
 from migpool.transport.credentials import credentials
-from migpool.transport.sockets import prepare, read_exactly
+from migpool.transport.sockets import read_exactly
 from migpool.transport.tls import TlsSocket, readable, shake_hands
 from migpool.wire.returnpath import Running, Shut, encode
-from tests.support.certificates import Certificates
+from tests.support.certificates import LIMIT_AT, Certificates, fill, trusted
 from tests.support.pool_gates import until
 from tests.support.rig import KIB, LIMIT, Pair, Scripted, contents
 
@@ -192,26 +192,6 @@ class Tap:
 # ---------------------------------------------------------------------- one connection
 
 
-def trusted(certificates: Certificates) -> tuple[TlsSocket, TlsSocket]:
-    """Both ends of a connection, the client's first."""
-    near, far = socket.socketpair()
-    theirs = credentials(str(certificates.good), "server")
-    ours = credentials(str(certificates.good), "client")
-    assert theirs is not None
-    assert ours is not None
-    server = theirs.accepted(far)
-    thread = threading.Thread(target=shake_hands, args=(server, LIMIT_AT, LIMIT, lambda: None))
-    thread.start()
-    client = ours.connected(near, Address(path="x"), LIMIT_AT, LIMIT, lambda: None)
-    thread.join(LIMIT)
-    for sock in (client, server):
-        prepare(sock, limit=5, tick=0.05)
-    return client, server
-
-
-LIMIT_AT = float("inf")
-
-
 def never() -> None:
     raise AssertionError("nothing to wait for")
 
@@ -233,6 +213,20 @@ def test_a_channel_that_is_cut_is_an_error_and_one_that_is_ended_is_not(certific
             else:
                 assert read_exactly(server, buffer, 20, never) == 9
             assert buffer[:9] == b"all of it"
+
+
+@pytest.mark.parametrize("tcp", [*[False] * 8, True])
+def test_an_end_is_said_behind_full_buffers(certificates: Certificates, *, tcp: bool) -> None:
+    """Eight times, since it is only lost if the other end has not begun to read."""
+    client, server = trusted(certificates, tcp=tcp)
+    with client, server:
+        sent, got = fill(client, server)
+        client.settimeout(LIMIT)
+        thread = threading.Thread(target=client.shutdown, args=(socket.SHUT_WR,))
+        thread.start()
+        rest = bytearray(sent - got + 1)
+        assert read_exactly(server, rest, len(rest), lambda: None) == sent - got
+        thread.join(LIMIT)
 
 
 def test_what_comes_behind_our_own_end_is_read(certificates: Certificates) -> None:

@@ -131,11 +131,11 @@ class Peer:
             PeerError: it has not read all of a multifd channel. So a connection ends that was never taken: QEMU refuses
                 more channels than it was told of, but it may do so when it has loaded the machine without their pages.
         """
-        connections = [self._main, *self._channels]
-        for sock in connections:
+        deadline = time.monotonic() + self._limit
+        for sock in (self._main, *self._channels):
+            self._wait_for(sock, reading=False, deadline=deadline)  # with TLS an end is a message, and needs room
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + self._limit
         while self._wait_for(self._main, reading=True, deadline=deadline) and self._hear():
             pass
         for number, channel in enumerate(self._channels):

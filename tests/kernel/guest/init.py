@@ -19,7 +19,7 @@ import tty
 from pathlib import Path
 
 CHECKOUT = Path("/checkout")
-MODULES = ("vfio", "vfio_iommu_type1", "mdev")
+MODULES = ("vfio", "vfio_iommu_type1", "mdev", "cryptd", "crypto_simd", "gf128mul", "aesni-intel", "tls")
 MORE_STATE = "--state="
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_FINIT_MODULE = 313
