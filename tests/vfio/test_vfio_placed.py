@@ -19,6 +19,8 @@ from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.profiles import PAGE, PROFILES, DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import READ_ALLOWANCE, WRITE_ALLOWANCE, Refusal, SharedLock
+from migpool_plugins.vfio.vfiouser.connection import Connection
+from migpool_plugins.vfio.vfiouser.message import UserCommand
 from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfio_rig import OpenSide, Saver
 
@@ -170,6 +172,24 @@ def test_only_a_device_whose_data_cross_in_it_has_shared_memory(changes: dict[st
     for source in (True, False):
         with made(source, profile) as device:
             assert (device.memory >= 0) is shared
+
+
+def test_the_device_process_is_believed_where_it_has_brought_the_device(
+    open_side: OpenSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device,) = open_side("source")
+    device.save_setup()
+    asked: list[str] = []
+    ask = Connection.ask
+
+    def noting(connection: Connection, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
+        asked.append(name)
+        return ask(connection, what, payload, name, refused)
+
+    monkeypatch.setattr(Connection, "ask", noting)
+    device.stop()
+    assert asked == ["set-state"]
+    assert device.backend.state() is MigrationState.STOP_COPY
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "STOP_COPY", "RESUMING"])
