@@ -36,7 +36,7 @@ from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.engines import serve_engine
 from migpool_plugins.vfio.profiles import MAX_MESSAGE, DeviceProfile, Fault
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
+from migpool_plugins.vfio.transfer import Refusal, SharedLock, keep_time
 from migpool_plugins.vfio.vfiouser.pci import PciFunction
 from migpool_plugins.vfio.vfiouser.session import Session
 
@@ -51,7 +51,7 @@ _REQUESTS: Final = frozenset(
 
 def serve(root: socket.socket) -> None:
     """Serve devices until the root connection ends."""
-    sharpen_timers()
+    keep_time()
     shared = SharedLock()
     bases: dict[int, BaseBlock] = {}
     while True:

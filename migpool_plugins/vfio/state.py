@@ -38,6 +38,9 @@ CONFIG_HEADER: Final = struct.Struct("!8sQ32s")
 """Before the config's content: a magic, how many bytes of state were saved, the SHA-256 of the state."""
 CONFIG_MAGIC: Final = b"vfioconf"
 
+COMPARED: Final = 1 << 30
+"""Bytes of state that are compared within a second, by far, while a config is loaded."""
+
 _M = MigrationState
 _RUNS: Final = frozenset({_M.RUNNING, _M.RUNNING_P2P, _M.PRE_COPY, _M.PRE_COPY_P2P})
 _QUIET: Final = frozenset({_M.RUNNING_P2P, _M.PRE_COPY_P2P})
@@ -81,6 +84,9 @@ class DeviceState:
         self._device = Emulated(
             profile, self._content, shared, {"read": saving, "write": saving if configured else loading}
         )
+        # What pre-copy brings may be replaced before it is looked at; parts come in no order that could be looked for.
+        at_once = profile.precopy or profile.engines or profile.size > profile.load_config_time * COMPARED
+        self._device.compares_later = configured and not at_once
         if configured and not source:
             descriptor = shared_file(profile.size) if given else -1
             self._device.received = Memory(profile.size, resident=True, descriptor=descriptor)
@@ -247,6 +253,7 @@ class DeviceState:
 
     def load_config(self, data: bytes) -> None:
         """Check and take the config, in the profile's time; a :class:`Refusal` if it or the state is not right."""
+        due = time.monotonic() + self.profile.load_config_time
         transfer = self._in_state(_M.RESUMING, "the config came before the device was ready to load")
         if transfer.error is not None:
             raise transfer.error
@@ -259,7 +266,7 @@ class DeviceState:
         magic, sent, digest = CONFIG_HEADER.unpack_from(data)
         if magic != CONFIG_MAGIC:
             raise Refusal("the config is not one of an emulated VFIO device", "verification")
-        # Every write was compared with the state, so what came has the state's digest; here both ends' truths meet.
+        # What came is compared with the state, and so has the state's digest; here both ends' truths meet.
         if digest != content.digest or (sent != size and not self.profile.precopy):
             raise Refusal("the config belongs to another state: its size or digest differs", "verification")
         if sent != transfer.offset:
@@ -268,7 +275,9 @@ class DeviceState:
             pairs = enumerate(zip(data[CONFIG_HEADER.size :], content.config, strict=True), CONFIG_HEADER.size)
             wrong = next(index for index, (came, right) in pairs if came != right)
             raise Refusal(f"the config differs at byte {wrong}", "verification")
-        _pass_time(self.profile.load_config_time)
+        if isinstance(transfer, Load):
+            transfer.compare_rest()
+        _pass_time(due - time.monotonic())
         self._config_loaded = True
 
     @staticmethod
@@ -347,5 +356,5 @@ class DeviceState:
 
 
 def _pass_time(seconds: float) -> None:
-    if seconds:  # a sleep of no time gives the processor away, on a busy machine for milliseconds
+    if seconds > 0:  # a sleep of no time gives the processor away, on a busy machine for milliseconds
         time.sleep(seconds)

@@ -18,7 +18,10 @@ Guarantees:
   holders before it have finished their chunk).
 * With a shared lock, the times of the holders follow each other without overlap; the record proves it.
 * A write is answered after its bytes have been compared with the state, so a wrong one fails in its own call, and all
-  that come after it fail in the same way.
+  that come after it fail in the same way. Where loading the config takes long enough to compare the whole state
+  meanwhile, of a long write one byte a page is compared at once, and every byte before the config is taken.
+* That the device process waits for a processor makes no device slower: what an answer is late by for it, the next work
+  has less time.
 * What a transfer came to (``offset``, ``error``) is set before the end that the other side can see.
 """
 
@@ -37,7 +40,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from migpool_plugins.memory import Memory
 from migpool_plugins.vfio.content import StateContent
-from migpool_plugins.vfio.profiles import DeviceProfile, Fault
+from migpool_plugins.vfio.profiles import PAGE, DeviceProfile, Fault
 
 CRASH_STATUS: Final = 70
 """Exit status of a device process that a fault crashed."""
@@ -51,6 +54,15 @@ WRITE_ALLOWANCE: Final = 300e-6
 return up to this much is taken off the next write. More is a delay in the migrating process, and stays."""
 
 _PR_SET_TIMERSLACK: Final = 29
+_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "ppc64le": 355, "s390x": 345}
+"""The call's number by machine: neither Python nor an older C library has it."""
+_SCHED_ATTR: Final = struct.Struct("=IIQiIQQQ")
+"""Size, policy, flags, nice, priority, and of a thread that is not of real time the slice in nanoseconds, ..."""
+_KEEP_POLICY: Final = 8
+_SHORT_SLICE: Final = 100_000
+"""Nanoseconds: the least that the kernel takes."""
+_LONG_WRITE: Final = 64 << 10
+"""Bytes of a write that is compared page by page, if all is compared later."""
 
 RefusalKind: TypeAlias = Literal["device", "verification"]
 
@@ -150,9 +162,19 @@ class Pacer:
         return ended
 
 
-def sharpen_timers() -> None:
-    """Let timers of this thread, and of those it starts, fire on time: Linux may delay them by 50 us otherwise."""
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+def keep_time() -> None:
+    """Let this thread, and those it starts, run when they are due: a real device waits for no processor.
+
+    Linux may delay a timer by 50 us otherwise; and from Linux 6.12 on a thread that asks for a short slice of time does
+    not wait, once it wakes, until one with a longer slice has had that.
+    """
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    number = _SCHED_SETATTR.get(os.uname().machine)
+    if number is not None:
+        nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, _KEEP_POLICY, nice, 0, _SHORT_SLICE, 0, 0)
+        libc.syscall(number, 0, attributes, 0)
 
 
 def ring(offset: int, length: int, size: int) -> Iterator[tuple[int, int]]:
@@ -175,6 +197,7 @@ class Emulated:
         shared: the lock that devices may have to hold while they work; the profile says whether this one does.
         faults: what goes wrong in a save ("read") and in a load ("write"); a fault is taken out when it has happened.
         received: memory for what is loaded; ``None`` while there is none.
+        compares_later: whether a load compares all of the state before the config is taken, and little of it before.
     """
 
     profile: DeviceProfile
@@ -182,6 +205,7 @@ class Emulated:
     shared: SharedLock
     faults: dict[Literal["read", "write"], list[Fault]]
     received: Memory | None = None
+    compares_later: bool = False
 
 
 class Transfer:
@@ -284,6 +308,7 @@ class Load(Transfer):
         if device.received is None:
             device.received = Memory(device.profile.size, resident=True)
         self.received = device.received
+        self._compares_later = device.compares_later
         super().__init__(device)
 
     @property
@@ -315,7 +340,7 @@ class Load(Transfer):
             part = self.received.view[begin : begin + count]
             if not receive(part):
                 return False
-            differs = self._content.first_difference(self.received, begin, count)
+            differs = self._first_difference(begin, count)
             if differs is not None and wrong is None:
                 wrong = self._describe(differs, part, begin)
         self.pacer.work(length, since)
@@ -327,6 +352,21 @@ class Load(Transfer):
         else:
             self.offset += length
         return not self._cancelled.is_set()
+
+    def _first_difference(self, begin: int, count: int) -> int | None:
+        """Where a write differs from the state first, as far as that is found now."""
+        if self._compares_later and count >= _LONG_WRITE:
+            pages = slice(begin, begin + count, PAGE)
+            if self.received.view[pages] == self._content.memory.view[pages]:
+                return None
+        return self._content.first_difference(self.received, begin, count)
+
+    def compare_rest(self) -> None:
+        """Compare what the writes have left for later; a :class:`Refusal`, of all that follows too, if it differs."""
+        wrong = self._content.first_difference(self.received, 0, self._profile.size) if self._compares_later else None
+        if wrong is not None:
+            self.error = Refusal(f"content differs at byte {wrong} of the state", "verification")
+            raise self.error
 
     def _late(self, returned: float) -> float:
         """What the return of the last write, at that time, is late by, as far as a real one would not have been."""

@@ -28,7 +28,7 @@ from errno import EINVAL
 from functools import partial
 from typing import Final, Literal
 
-from migpool_plugins.vfio.transfer import Emulated, Load, Refusal, Save, Transfer, receive, ring
+from migpool_plugins.vfio.transfer import WRITE_ALLOWANCE, Emulated, Load, Refusal, Save, Transfer, receive, ring
 
 WRITE_HEADER: Final = struct.Struct("=Qdd")
 ACK_HEADER: Final = struct.Struct("=II")
@@ -131,9 +131,14 @@ class RequestedSave(Save):
             raise self.error
         self._produced += length
 
-    def given(self) -> None:
-        """What was read last has been handed over: the device goes on with its next chunk."""
-        self._given = time.monotonic()
+    def given(self, called: float | None = None) -> None:
+        """What was read last has been handed over: the device goes on with its next chunk.
+
+        Arguments:
+            called: when it was asked for, CLOCK_MONOTONIC in seconds: it could be handed over then, or when it was due.
+                ``None``: not before now.
+        """
+        self._given = time.monotonic() if called is None else max(called, self.pacer.due)
 
 
 class RequestedLoad(Load):
@@ -160,10 +165,13 @@ class RequestedLoad(Load):
         """
         if self.error is None and at != self.offset % self._profile.size:
             raise Refusal(f"the bytes were put at {at}, but {self.offset} have come", "verification", EINVAL)
-        return self.take(length, called - self._late(returned), lambda _: True)
+        # The device process's own delay is no device's; of the way back from it a moment is.
+        answered = max(self._answered, self.pacer.due)
+        late = answered - self.pacer.due + min(max(0.0, returned - answered), WRITE_ALLOWANCE)
+        return self.take(length, called - late, lambda _: True)
 
     def answered(self) -> None:
-        """The write's answer has been given."""
+        """The write's answer is given now."""
         self._answered = time.monotonic()
 
 

@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migpool.device import OptionValue
 from migpool_plugins.memory import Memory, shared_file
 from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.migration import MigrationState
-from migpool_plugins.vfio.profiles import PROFILES, DeviceProfile
+from migpool_plugins.vfio.profiles import PAGE, PROFILES, DeviceProfile
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import Refusal, SharedLock
+from migpool_plugins.vfio.transfer import READ_ALLOWANCE, WRITE_ALLOWANCE, Refusal, SharedLock
+from migpool_plugins.vfio.vfiouser.connection import Connection
+from migpool_plugins.vfio.vfiouser.message import UserCommand
 from tests.support.vfio.server_bench import Bench
 from tests.support.vfio.vfio_rig import OpenSide, Saver
 
@@ -90,6 +94,74 @@ def test_bytes_that_were_put_elsewhere_are_refused_and_what_failed_before_is_sai
         assert said[1] == said[0]
 
 
+class Clock:
+    """CLOCK_MONOTONIC as the device process sees it; it moves when it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@contextmanager
+def paced(source: bool) -> Iterator[tuple[DeviceState, Clock]]:
+    """A device of eight chunks of a page, each of which takes ``COST``, and its clock."""
+    clock = Clock()
+    with made(source, PACED) as device, pytest.MonkeyPatch.context() as patch:
+        for module in ("transfer", "transferkinds"):
+            patch.setattr(f"migpool_plugins.vfio.{module}.time", clock)
+        yield device, clock
+
+
+COST = 2e-6
+PACED = DeviceProfile(size=8 * PAGE, chunk=PAGE, read_latency=COST, write_latency=COST)
+SECONDS = st.floats(0, 0.05)
+
+
+def test_a_write_is_late_by_what_its_caller_takes_and_not_by_what_the_device_process_does() -> None:
+    with made(source=True, profile=PACED) as source:
+        state = os.pread(source.memory, PACED.size, 0)
+
+    @given(delays=st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=8, max_size=8))
+    def property_of(delays: list[tuple[float, float, float]]) -> None:
+        with paced(source=False) as (device, clock):
+            os.pwrite(device.memory, state, 0)
+            device.set_state(MigrationState.RESUMING)
+            loading = device.loading()
+            returned, due = 0.0, clock.now
+            for number, (callers, process, way_back) in enumerate(delays):
+                called = clock.now = clock.now + callers
+                assert loading.write_placed(number * PAGE, PAGE, called, returned)
+                due += callers + COST
+                assert loading.pacer.due == pytest.approx(due, rel=0, abs=1e-9)
+                clock.now = loading.pacer.due + process
+                loading.answered()
+                returned = clock.now = clock.now + way_back
+                due += max(0.0, way_back - WRITE_ALLOWANCE)
+            assert loading.error is None
+
+    property_of()
+
+
+@given(delays=st.lists(st.tuples(SECONDS, SECONDS), min_size=8, max_size=8))
+def test_a_read_is_late_by_when_it_was_called_and_not_by_when_the_device_process_heard_of_it(
+    delays: list[tuple[float, float]],
+) -> None:
+    with paced(source=True) as (device, clock):
+        device.set_state(MigrationState.STOP_COPY)
+        saving = device.saving()
+        called = handed_over = due = clock.now
+        for callers, process in delays:
+            called += callers
+            clock.now = called + process
+            assert saving.take(PAGE) == [(saving.offset - PAGE, PAGE)]
+            saving.given(called)
+            due = max(due, handed_over - READ_ALLOWANCE) + COST
+            handed_over = max(called, due)
+            assert saving.pacer.due == pytest.approx(due, rel=0, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("changes", "shared"),
     [({}, True), ({"transport": "descriptor"}, False), ({"engines": 2}, False)],
@@ -100,6 +172,24 @@ def test_only_a_device_whose_data_cross_in_it_has_shared_memory(changes: dict[st
     for source in (True, False):
         with made(source, profile) as device:
             assert (device.memory >= 0) is shared
+
+
+def test_the_device_process_is_believed_where_it_has_brought_the_device(
+    open_side: OpenSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device,) = open_side("source")
+    device.save_setup()
+    asked: list[str] = []
+    ask = Connection.ask
+
+    def noting(connection: Connection, what: UserCommand, payload: bytes, name: str, refused: str) -> bytes:
+        asked.append(name)
+        return ask(connection, what, payload, name, refused)
+
+    monkeypatch.setattr(Connection, "ask", noting)
+    device.stop()
+    assert asked == ["set-state"]
+    assert device.backend.state() is MigrationState.STOP_COPY
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "STOP_COPY", "RESUMING"])

@@ -19,6 +19,14 @@ def destination(open_side: OpenSide) -> EmulatedVfioDevice:
     return device
 
 
+@pytest.fixture
+def patient(open_side: OpenSide) -> EmulatedVfioDevice:
+    """One whose config takes as long as it takes to compare all of its state."""
+    (device,) = open_side("destination", load_config_time="1ms")
+    device.load_setup(b"")
+    return device
+
+
 def load(device: EmulatedVfioDevice, chunks: list[bytes]) -> None:
     for chunk in chunks:
         device.load_state(memoryview(chunk))
@@ -152,3 +160,42 @@ def test_the_fingerprint_covers_what_moved_and_no_more(
     assert source.fingerprint() != destination.fingerprint()
     load(destination, tiny_chunks[3:])
     assert source.fingerprint() == destination.fingerprint()
+
+
+@pytest.mark.parametrize("at", [1, 4095, 40000, CHUNK - 1])
+def test_a_flipped_byte_that_was_not_looked_at_is_found_before_the_config_is_taken(
+    at: int, patient: EmulatedVfioDevice, tiny_chunks: list[bytes], config: bytes
+) -> None:
+    broken = bytearray(tiny_chunks[1])
+    broken[at] ^= 0x10
+    load(patient, [tiny_chunks[0], bytes(broken), *tiny_chunks[2:]])
+    for call in (patient.load_config, patient.load_config):
+        with pytest.raises(VerificationError, match=f"differs at byte {CHUNK + at} of the state"):
+            call(config)
+
+
+@pytest.mark.parametrize("at", [0, 4096, CHUNK - 4096])
+def test_a_byte_of_each_page_is_looked_at_in_its_own_write(
+    at: int, patient: EmulatedVfioDevice, tiny_chunks: list[bytes]
+) -> None:
+    broken = bytearray(tiny_chunks[1])
+    broken[at] ^= 0x10
+    load(patient, tiny_chunks[:1])
+    with pytest.raises(VerificationError, match=f"differs at byte {CHUNK + at} of the state"):
+        load(patient, [bytes(broken)])
+
+
+def test_chunks_in_the_wrong_order_fail_in_their_write_also_where_more_is_compared_later(
+    patient: EmulatedVfioDevice, tiny_chunks: list[bytes]
+) -> None:
+    with pytest.raises(VerificationError, match="what came there belongs at byte 65536"):
+        load(patient, tiny_chunks[1:2])
+
+
+def test_what_is_compared_later_runs_when_it_is_right(
+    patient: EmulatedVfioDevice, tiny_chunks: list[bytes], config: bytes
+) -> None:
+    load(patient, tiny_chunks)
+    patient.load_config(config)
+    patient.start()
+    patient.verify()

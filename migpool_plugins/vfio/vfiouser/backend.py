@@ -104,12 +104,15 @@ class VfioUserBackend:
 
     def set_state(self, target: MigrationState) -> None:
         """Bring the device to ``target``, and ask whether it is there: a server may say yes and change nothing."""
-        flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
-        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
-        self._ask(UserCommand.DEVICE_FEATURE, payload, "set-state", f"{target.name} was refused")
+        self._go(target)
         state = self.state()
         if state is not target:
             raise BackendError(f"the {self._server} took {target.name}, but its device is in {state.name}")
+
+    def _go(self, target: MigrationState) -> None:
+        flags = FeatureFlag.SET | Feature.MIG_DEVICE_STATE
+        payload = FEATURE_HEADER.pack(FEATURE_HEADER.size + MIG_STATE.size, flags) + MIG_STATE.pack(target, 0)
+        self._ask(UserCommand.DEVICE_FEATURE, payload, "set-state", f"{target.name} was refused")
 
     def reset(self) -> None:
         self._ask(UserCommand.RESET, b"", "reset", "the reset was refused")

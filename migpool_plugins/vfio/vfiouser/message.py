@@ -22,8 +22,8 @@ it is optional::
                      pages of 4 KiB. A read that brings 0 bytes: no part is left.
 
 Between migpool and a device process of its own, which has given it a descriptor of the memory that the state is in, the
-data need not cross in messages: MIG_PLACED_READ is answered with where in that memory they are (PLACE, one or two), and
-MIG_PLACED_WRITE says where they have been put (PLACED). So a read or a write is one copy, as a kernel driver's is.
+data need not cross in messages: MIG_PLACED_READ (ASKED) is answered with where in that memory they are (PLACE, one or
+two), and MIG_PLACED_WRITE says where they have been put (PLACED): one copy a read or a write, as a kernel driver needs.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ PART: Final = struct.Struct("=III")
 """Before a part: argsz (at least 12 + size), size, tag."""
 PLACE: Final = struct.Struct("=QQ")
 """Of data in shared memory: where they begin, and how many bytes."""
+ASKED: Final = struct.Struct("=Qd")
+"""Of a read of data in shared memory: how many bytes, and when it was called, CLOCK_MONOTONIC in seconds."""
 PLACED: Final = struct.Struct("=QQdd")
 """The same of a write, and when it was called, and the one before it returned: CLOCK_MONOTONIC in seconds."""
 INFO: Final = struct.Struct("=IIII")

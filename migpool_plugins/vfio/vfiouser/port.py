@@ -23,7 +23,7 @@ from migpool_plugins.vfio.content import BaseBlock
 from migpool_plugins.vfio.migration import MigrationState
 from migpool_plugins.vfio.options import parse_options
 from migpool_plugins.vfio.state import DeviceState
-from migpool_plugins.vfio.transfer import Refusal, SharedLock, sharpen_timers
+from migpool_plugins.vfio.transfer import Refusal, SharedLock, keep_time
 from migpool_plugins.vfio.vfiouser.options import socket_paths
 from migpool_plugins.vfio.vfiouser.pci import EXPERIMENTAL, PciFunction, PciId
 from migpool_plugins.vfio.vfiouser.session import Session
@@ -167,7 +167,7 @@ class _Port:
 
     def serve(self, stop: int) -> None:
         """Serve clients until the descriptor ``stop`` is readable."""
-        sharpen_timers()
+        keep_time()
         waiting = select.poll()
         waiting.register(stop, select.POLLIN)
         waiting.register(self._listener, select.POLLIN)

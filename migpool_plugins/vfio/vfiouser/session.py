@@ -19,6 +19,7 @@ from migpool_plugins.vfio.state import DeviceState
 from migpool_plugins.vfio.transfer import Refusal, drain, limit_waits
 from migpool_plugins.vfio.vfiouser.features import feature
 from migpool_plugins.vfio.vfiouser.message import (
+    ASKED,
     DATA,
     HEADER,
     INFO,
@@ -86,6 +87,7 @@ class Session:
         self._head = memoryview(bytearray(HEADER.size))
         self._data_head = memoryview(bytearray(DATA.size))
         self._part_head = memoryview(bytearray(PART.size))
+        self._asked_head = memoryview(bytearray(ASKED.size))
         self._placed_head = memoryview(bytearray(PLACED.size))
         self._moves: dict[int, Callable[[Header], bool]] = {
             UserCommand.MIG_DATA_WRITE: self._write,
@@ -269,15 +271,16 @@ class Session:
         return True
 
     def _read_placed(self, header: Header) -> bool:
-        if header.rest != DATA.size:
-            raise Refusal("a read takes 8 bytes", errno=EINVAL)
-        if not self._take(self._data_head):
+        if header.rest != ASKED.size:
+            raise Refusal(f"a read of data in shared memory takes {ASKED.size} bytes", errno=EINVAL)
+        if not self._take(self._asked_head):
             return False
-        argsz, size = DATA.unpack(self._data_head)
-        self._check(argsz, size, self._device.profile.size)
+        size, called = ASKED.unpack(self._asked_head)
+        if not self.agreed:
+            raise Refusal("VERSION comes first", errno=EPROTO)
         saving = self._device.saving()
-        places = b"".join([PLACE.pack(at, count) for at, count in saving.take(size)])
-        saving.given()  # what is left is the client's copy, and next to nothing
+        places = b"".join([PLACE.pack(at, count) for at, count in saving.take(min(size, self._device.profile.size))])
+        saving.given(called)  # what is left is the client's copy, and next to nothing
         self._connection.sendall(reply(header, len(places)) + places)
         return True
 
@@ -292,6 +295,7 @@ class Session:
             raise loading.error
         if not whole:
             return False
+        loading.answered()
         self._connection.sendall(reply(header, 0))
         return True
 
