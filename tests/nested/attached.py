@@ -140,8 +140,10 @@ def attached(devices: Sequence[str], log: Path, way: Way, *more: str, incoming: 
     """
     qemu = qemu_here()
     assert qemu is not None
+    # A vCPU's state has a subsection from the first SMI on, which a machine that was captured before does not know.
+    machine = f"{qemu.machine()},smm=off"
     arguments = [
-        *(*qemu.command, "-accel", "tcg", "-machine", qemu.machine(), "-m", "64", "-nodefaults", "-display", "none"),
+        *(*qemu.command, "-accel", "tcg", "-machine", machine, "-m", "64", "-nodefaults", "-display", "none"),
         *(word for bridge in PLACES[way.behind][1] for word in ("-device", bridge)),
         *(word for number, name in enumerate(devices) for word in ("-device", device(name, number, way))),
         *(("-incoming", incoming) if incoming else ()),
