@@ -113,18 +113,15 @@ def _giving_way() -> Iterator[None]:
 
     Linux's policy SCHED_BATCH does that (sched(7)), and anybody may choose it and leave it again.
     """
-    if not hasattr(os, "SCHED_BATCH"):
+    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
         yield
         return
-    before = os.sched_getscheduler(0)
     none = os.sched_param(0)
-    if before == os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_BATCH, none)
+    os.sched_setscheduler(0, os.SCHED_BATCH, none)
     try:
         yield
     finally:
-        if before == os.SCHED_OTHER:
-            os.sched_setscheduler(0, before, none)
+        os.sched_setscheduler(0, os.SCHED_OTHER, none)
 
 
 async def _is_its_side(monitor: Monitor) -> None:

@@ -169,8 +169,8 @@ class Session:
         payload = bytearray(header.rest)
         if not self._take(memoryview(payload)):
             return False
-        if not self.agreed and header.command != UserCommand.VERSION:
-            raise Refusal("VERSION comes first", errno=EPROTO)
+        if header.command != UserCommand.VERSION:
+            self._expect_version()
         answer = self._answers.get(header.command)
         if answer is None:
             raise Refusal(f"command {header.command} is not known", errno=ENOTSUP)
@@ -276,8 +276,7 @@ class Session:
         if not self._take(self._asked_head):
             return False
         size, called = ASKED.unpack(self._asked_head)
-        if not self.agreed:
-            raise Refusal("VERSION comes first", errno=EPROTO)
+        self._expect_version()
         saving = self._device.saving()
         places = b"".join([PLACE.pack(at, count) for at, count in saving.take(min(size, self._device.profile.size))])
         saving.given(called)  # what is left is the client's copy, and next to nothing
@@ -330,9 +329,12 @@ class Session:
             self._connection.sendall(reply(header, 0))
         return True
 
-    def _check(self, argsz: int, size: int, most: int, form: struct.Struct = DATA) -> None:
+    def _expect_version(self) -> None:
         if not self.agreed:
             raise Refusal("VERSION comes first", errno=EPROTO)
+
+    def _check(self, argsz: int, size: int, most: int, form: struct.Struct = DATA) -> None:
+        self._expect_version()
         if argsz < form.size + size or size > most:
             raise Refusal(f"argsz is {argsz} and size {size}: at most {most} bytes are possible", errno=EINVAL)
 
