@@ -12,7 +12,7 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.core.machine import Machine
-from migpool.device import ConfigChannel, ConfigLock
+from migpool.device import ConfigChannel, ConfigLock, Priority
 from migpool.errors import UsageError
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
@@ -136,6 +136,15 @@ def test_who_waits_for_a_section_is_one_itself() -> None:
     crossing = Machine("m", [card, bus, clock]).crossing("multifd")
     assert [slot.name for slot in crossing.sections] == [bus.idstr, card.idstr]
     assert [slot.name for slot in crossing.jobs] == [clock.idstr]
+
+
+def test_half_of_the_iterable_devices_come_before_the_others_by_priority() -> None:
+    made = [*plain(2), *iterables(5)]
+    made[5].priority = made[1].priority = Priority.IOMMU
+    made[0].after = [made[4].idstr]
+    crossing = Machine("m", made).crossing("multifd")
+    names = [slot.name for slot in crossing.jobs]
+    assert names == ["device-3", "device-0", "plain-101", "device-1", "device-2", "plain-100", "device-4"]
 
 
 @pytest.mark.parametrize("models", MODELS)
