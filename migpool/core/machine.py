@@ -113,10 +113,10 @@ class Machine:
             raise UsageError(f"{slot.name} is early, but to be loaded after {self.slots[others[0]].name}, which is not")
 
     def _in_order(self) -> tuple[Slot, ...]:
-        """Every device behind those that must be loaded before it: half of the iterable ones first, half of them last.
+        """Every device behind those that must be loaded before it: one iterable device first, the others last.
 
-        Within each part by priority. Why in halves: the decision "Small devices are saved in the midst of the large
-        ones".
+        Those that are not iterable by priority. Why one comes first: the decision "One large device is saved before the
+        small ones".
 
         Raises:
             UsageError: devices must be loaded before each other.
@@ -131,14 +131,13 @@ class Machine:
             raise UsageError(
                 f"no device of these can be loaded first: {names}: change what they are loaded after"
             ) from None
-        by_priority = sorted(self.iterable, key=lambda slot: (-slot.device.priority, slot.number))
-        first = {slot.number for slot in by_priority[: len(by_priority) // 2]}
+        first = self.iterable[0].number if len(self.iterable) > 1 else -1
         able: list[tuple[int, int, int]] = []
         ranked: list[Slot] = []
         while order.is_active():
             for number in order.get_ready():
                 device = self.slots[number].device
-                turn = 0 if number in first else 1 + device.iterable
+                turn = 0 if number == first else 1 + device.iterable
                 heappush(able, (turn, -device.priority, number))
             _, _, following = heappop(able)
             ranked.append(self.slots[following])
