@@ -19,8 +19,8 @@ from tests.support.memory_cgroup import limited, what_is_missing
 MIB = 1 << 20
 BUDGET = 4 * MIB
 SPARE = 32 * MIB
-STATE = 24
-"""MiB of each of three devices: together twice what the destination may take."""
+STATE = 16
+"""MiB of each of three devices: together a third more than the destination may take."""
 DEVICES = [f'plugin = "vfio"\ncount = 3\noptions = {{profile = "instant", size = "{STATE}MiB", chunk = "256KiB"}}']
 TABLES = f"""[channels]
 count = 4

@@ -67,7 +67,7 @@ COMMANDS: Final[dict[str, str]] = {
     "vfio serve": "tiny --socket {out}/serve",
 }
 """Each with arguments that have it write what it can; ``{out}`` is where there is trouble."""
-LONG_ONES: Final = ("tour", "conformance")
+LONG_ONES: Final = ("tour", "conformance", "lab run")
 WITHOUT_END: Final = ("receive", "lab run", "vfio serve")
 """They end by a signal, where nothing else ends them."""
 KEPT: Final = ("r.json", "r.toml", "t.json", "p.svg", "r.html", "r.md")

@@ -159,7 +159,7 @@ def test_rings_that_overflow_name_every_page_in_one_answer(monkeypatch: pytest.M
             before = steps(made)
             ram.start_dirty_log()
         for thread in group.threads:
-            thread.wait_batches(4, 30)
+            thread.wait_batches(2, 30)
         with group.paused():
             named = pages(ram.take_dirty(0))
             written = set()

@@ -157,10 +157,17 @@ def test_a_guest_that_only_clears_pages_moves_although_no_rate_is_known(tmp_path
     assert sent.devices[0].bytes == 0
 
 
+def write_all(paper: Paper, done: Round) -> None:
+    """What a guest does that writes faster than its memory is sent: however long a round took, it wrote every page."""
+    for page in range(400):
+        paper.write(0, page, done.number.to_bytes(8, "little") * (PAGE // 8))
+
+
 def test_a_guest_that_writes_too_fast_is_throttled_then_left_where_it_is(tmp_path: Path) -> None:
     paper, copy = Paper(400), Paper(400)
-    writer = Writer(paper, 400, 0.0)
-    pair = settled(Pair([paper, writer], [copy, Writer(None)]), rounds=8, downtime_limit=1e-6, max_bandwidth=4000 * KIB)
+    writer = Writer(paper, 400, 0.001)
+    pair = Pair([paper, writer], [copy, Writer(None)], progress=partial(write_all, paper))
+    pair = settled(pair, rounds=8, downtime_limit=1e-6, max_bandwidth=32000 * KIB)
     writer.run()
     try:
         sent, received = pair.run(tmp_path)
@@ -179,14 +186,9 @@ def test_a_guest_that_writes_too_fast_is_throttled_then_left_where_it_is(tmp_pat
 
 def test_without_auto_converge_nobody_is_throttled(tmp_path: Path) -> None:
     paper = Paper(400)
-    writer = Writer(paper, 400, 0.0)
-    pair = settled(
-        Pair([paper, writer], [Paper(400), Writer(None)]),
-        rounds=4,
-        downtime_limit=1e-6,
-        max_bandwidth=8000 * KIB,
-        auto_converge=False,
-    )
+    writer = Writer(paper, 400, 0.001)
+    pair = Pair([paper, writer], [Paper(400), Writer(None)], progress=partial(write_all, paper))
+    pair = settled(pair, rounds=4, downtime_limit=1e-6, max_bandwidth=32000 * KIB, auto_converge=False)
     writer.run()
     sent, _ = pair.run(tmp_path)
     writer.close()

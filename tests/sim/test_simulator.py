@@ -106,15 +106,15 @@ def test_a_fit_finds_the_values_that_made_the_times() -> None:
     assert found["b"] == pytest.approx(0.3, rel=0.02)
 
 
-def fit_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit to a quarter, or a tenth, of the chunks; in the short profile until the steps are of 4 % instead of 0.5."""
-    monkeypatch.setattr(published, "CHUNK", (20 if LONG else 50) << 20)
+def fit_roughly(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Fit to a quarter of the chunks; in the short profile to those of so many MiB, until the steps are of 4 %."""
+    monkeypatch.setattr(published, "CHUNK", (20 if LONG else chunk) << 20)
     if not LONG:
         monkeypatch.setattr("migpool.sim.fit.LAST_STEP", 1.04)
 
 
 def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_roughly(monkeypatch)
+    fit_roughly(monkeypatch, 100)
     alone = explain(Hypothesis("nothing"), held_back=())
     locked = explain(Hypothesis("a lock", "reads"), held_back=())
     assert alone.worst > 0.25
@@ -128,7 +128,7 @@ def test_the_published_downtimes_need_something_that_devices_do_one_at_a_time(mo
 
 
 def test_configs_that_grow_explain_the_earlier_table_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_roughly(monkeypatch)
+    fit_roughly(monkeypatch, 50)
     found = explain(Hypothesis("growing", also={"growth": 0.1}), EARLIER, held_back=())
     assert found.worst < 0.10
     assert 0.03 < found.values["growth"] < 0.2

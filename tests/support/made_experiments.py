@@ -50,7 +50,7 @@ least = 1.2
 [effort]
 precision = 0.05
 seconds = 60
-quick = 1
+quick = 0.1
 """
 
 CANCELS = """

@@ -19,6 +19,8 @@ from migpool.wire.unread import PushReader
 E = TypeVar("E")
 BATCH = 3
 
+short_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+"""Of any characters that UTF-8 has; said so, since to ask the codec of each takes longer than most tests."""
 names = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
 u32 = st.integers(0, 2**32 - 1)
 kinds = {

@@ -21,6 +21,7 @@ from migpool_plugins.vfio.vfiouser.message import (
     reply,
     version,
 )
+from tests.support.made_streams import short_text
 
 SIZES = ("max_msg_fds", "max_data_xfer_size")
 NAMES = (*SIZES, "migration", "migpool")
@@ -88,8 +89,8 @@ def test_any_bytes_are_a_version_or_one_kind_of_error(payload: bytes) -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | short_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(short_text, inner, max_size=3),
     max_leaves=8,
 )
 

@@ -13,6 +13,7 @@ from migpool.errors import ProtocolError
 from migpool.wire.stream import eof, vm_description
 from migpool.wire.vmdesc import Description, DeviceDescription, Field, Layout, find, parse
 from tests.support.described_lengths import NAMES, capture
+from tests.support.made_streams import short_text as short
 from tests.support.wire_bytes import emit_description
 
 
@@ -59,7 +60,6 @@ def test_all_shapes_of_the_recordings_are_understood() -> None:
 
 
 small = st.integers(0, 2**64 - 1)
-short = st.text(max_size=5)
 plain = st.builds(Field, short, short, small, st.none() | small, st.none() | small)
 
 
