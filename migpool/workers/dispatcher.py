@@ -126,7 +126,10 @@ class Dispatcher:
         """``task`` was appended without the lock, and ``express`` has ended meanwhile: perhaps no worker saw it."""
         with self.lock:
             if task.queued:
-                self.tasks.remove(task)
+                try:
+                    self.tasks.remove(task)
+                except ValueError:
+                    return  # a signal handler has raised before the append
                 self.offer(task)
 
     def submit(self, task: Task, seconds: float | None) -> bool:
