@@ -229,8 +229,8 @@ class ChunkQueues:
                 grants = self._windows.received(queue.position)
         carried: list[tuple[Ready, Chunk | bool]] = []
         with queue.lock:
-            # The limit is read here, where parts are counted: those that were granted later may have been put before this
-            # one. It only rises, and did before its grant went out. Atomic: the read.
+            # The limit is read here, where parts are counted: those that were granted later may have been put before
+            # this one. It only rises, and did before its grant went out. Atomic: the read.
             those.parts.put(chunk.index, chunk, chunk.last, queue.window.limit)
             for effect in list(those.ready):
                 if (answer := those.take(effect)) is None:

@@ -155,8 +155,8 @@ class Book:
 
 
 def _is_under_way(job: Job) -> bool:
-    # By what it says itself. Its generator must not be asked while a thread is in it: without the interpreter lock one that
-    # runs then seems not to have begun. Atomic: each read.
+    # By what it says itself. Its generator must not be asked while a thread is in it: without the interpreter lock one
+    # that runs then seems not to have begun. Atomic: each read.
     return job.begun and job.effect is not None
 
 

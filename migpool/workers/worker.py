@@ -58,8 +58,8 @@ class Worker:
     def __init__(self, dispatcher: Orders, number: int, task: Task) -> None:
         self.dispatcher = dispatcher
         self.number = number
-        # What it runs, or was handed: a child of a fork has to know, which may come at any instant. So it stands here before
-        # it leaves the queue, or the inbox; written by the dispatcher, with its lock held.
+        # What it runs, or was handed: a child of a fork has to know, which may come at any instant. So it stands here
+        # before it leaves the queue, or the inbox; written by the dispatcher, with its lock held.
         self.task: Task | None = task
         self._unclaimed = threading.Lock()
         # By the inbox and not as an argument: a thread keeps its arguments, and with them the first result, all its
