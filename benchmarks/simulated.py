@@ -35,7 +35,7 @@ from rich.table import Table
 from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.machine_facts import machine_facts
 from migpool.lab.run.process_pair import ProcessPair
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.sim.fit import fit
 from migpool.sim.scenarios import Host, world_of

@@ -21,7 +21,7 @@ from benchmarks.datapath.devices import FromNothing, ToNothing
 from migpool.conformance.pairing import migrate, settings_with
 from migpool.core.machine import Machine
 from migpool.migration.report import peak_rss
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.units import MIB
 
 ROUNDS = 7

@@ -25,6 +25,7 @@ from migpool.transport.authority import new_authority
 from migpool.transport.credentials import credentials
 from migpool.transport.sockets import prepare, read_exactly, send_all
 from migpool.transport.tls import KERNEL_TLS, shake_hands
+from migpool.units import MIB, format_rate
 
 __all__ = ["compare"]
 
@@ -126,7 +127,8 @@ def compare(rounds: int, chunks: int) -> list[str]:
         rate = statistics.median(chunks / wall for wall, *_ in times)
         sender, receiver = (statistics.median(each[end] / chunks * 1024 for each in times) for end in (1, 2))
         ratio = statistics.median(clear[0] / mine[0] for clear, mine in zip(found["clear"], times, strict=True))
-        lines.append(f"{way:10} {rate:6.0f} MiB/s, {ratio:.2f} of clear; CPU a GiB: {sender:.2f} and {receiver:.2f} s")
+        spent = f"CPU a GiB: {sender:.2f} and {receiver:.2f} s"
+        lines.append(f"{way:10} {format_rate(rate * MIB):>12}, {ratio:.2f} of clear; {spent}")
     return lines
 
 

@@ -12,6 +12,10 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
+RATE_UNIT: Final = MIB
+RATE_NAME: Final = "MiB/s"
+"""What rates are written in: so many bytes a second, and its name."""
+
 _UNITS: Final = {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1 << 40}
 _LARGEST_FIRST: Final = [(unit, name) for name, unit in reversed(_UNITS.items()) if name]
 # Multiplied by 10 to a power as text, "5ms" is the nearest number to five thousandths, which 5 * 1e-3 need not be.
@@ -95,8 +99,8 @@ def format_share(used: float, whole: float) -> str:
 
 
 def format_rate(bytes_a_second: float) -> str:
-    """A number of bytes per second: "512 MiB/s"."""
-    return f"{bytes_a_second / MIB:.0f} MiB/s"
+    """A number of bytes per second: "512 MiB/s"; the page's too."""
+    return f"{bytes_a_second / RATE_UNIT:.0f} {RATE_NAME}"
 
 
 def format_duration(seconds: float) -> str:

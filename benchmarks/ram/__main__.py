@@ -17,8 +17,8 @@ from benchmarks.datapath.failure import BenchmarkFailure
 from benchmarks.ram.idle import cool, warm
 from benchmarks.ram.qemu import QemuPair, qemu
 from migpool.transport.authority import new_authority
+from migpool.units import MIB, format_rate
 
-MIB = 1 << 20
 LIMIT = 120.0
 TARGET, TARGET_TLS = 1.2, 1.0
 MOST_EXTRA = 64 * MIB
@@ -126,8 +126,8 @@ def main() -> int:
                     theirs.append(pair.run())
             seconds, cpu = theirs[-1]
             sys.stdout.write(
-                f"round {number + 1}: migpool {chosen.size / ours[-1].seconds:.0f} MiB/s, {ours[-1].cpu:.2f} s of CPU, "
-                f"QEMU {chosen.size / seconds:.0f} MiB/s, {cpu:.2f} s of CPU, ratio {seconds / ours[-1].seconds:.2f}, "
+                f"round {number + 1}: migpool {format_rate(size / ours[-1].seconds)}, {ours[-1].cpu:.2f} s of CPU, "
+                f"QEMU {format_rate(size / seconds)}, {cpu:.2f} s of CPU, ratio {seconds / ours[-1].seconds:.2f}, "
                 f"load {os.getloadavg()[0]:.1f}\n"
             )
     ratios = [seconds / our.seconds for our, (seconds, _) in zip(ours, theirs, strict=True)]

@@ -18,7 +18,7 @@ from migpool.migration.report import peak_rss
 from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.precopy.rounds import Round
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.transport.address import Address
 
 

@@ -22,7 +22,7 @@ from migpool.lab.result_of_sides import lab_result, source_result, traced_source
 from migpool.lab.run.long_calls import Told, long_calls
 from migpool.lab.run.result import RunResult
 from migpool.lab.run.side import SideResult, SideRun, footprint, warnings_told
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import load_scenario
 from migpool.transport.address import Address
 from migpool.transport.credentials import End, credentials

@@ -29,7 +29,7 @@ from migpool.lab.report.table import console_for, device_table, picture, render,
 from migpool.lab.report.time_line import switchover
 from migpool.lab.run.process_pair import Observed
 from migpool.lab.run.result import LabResult
-from migpool.scenario.model_names import all_models, parse_model, scenario_models
+from migpool.scenario.model_syntax import all_models, parse_model, scenario_models
 from migpool.scenario.schema import load_scenario
 from migpool.transport.credentials import ENDS, credentials
 from migpool.units import count_of

@@ -20,7 +20,7 @@ from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.migration.states import State
-from migpool.scenario.model_names import Model
+from migpool.scenario.model_syntax import Model
 from migpool.transport.address import Address
 
 SIDES: Final[tuple[Side, Side]] = ("source", "destination")

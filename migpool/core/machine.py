@@ -113,7 +113,10 @@ class Machine:
             raise UsageError(f"{slot.name} is early, but to be loaded after {self.slots[others[0]].name}, which is not")
 
     def _in_order(self) -> tuple[Slot, ...]:
-        """Every device behind those that must be loaded before it: by priority, the iterable ones as late as possible.
+        """Every device behind those that must be loaded before it: one iterable device first, the others last.
+
+        Those that are not iterable by priority. Why one comes first: the decision "One large device is saved before the
+        small ones".
 
         Raises:
             UsageError: devices must be loaded before each other.
@@ -128,12 +131,14 @@ class Machine:
             raise UsageError(
                 f"no device of these can be loaded first: {names}: change what they are loaded after"
             ) from None
-        able: list[tuple[bool, int, int]] = []
+        first = self.iterable[0].number if len(self.iterable) > 1 else -1
+        able: list[tuple[int, int, int]] = []
         ranked: list[Slot] = []
         while order.is_active():
             for number in order.get_ready():
                 device = self.slots[number].device
-                heappush(able, (device.iterable, -device.priority, number))
+                turn = 0 if number == first else 1 + device.iterable
+                heappush(able, (turn, -device.priority, number))
             _, _, following = heappop(able)
             ranked.append(self.slots[following])
             order.done(following)

@@ -25,7 +25,7 @@ from migpool.experiments.finding import CountFinding
 from migpool.lab.run.side import footprint
 from migpool.migration.states import State
 from migpool.scenario.build import build_machine
-from migpool.scenario.model_names import Model, parse_model
+from migpool.scenario.model_syntax import Model, parse_model
 from migpool.scenario.schema import Scenario
 from migpool.units import count_of
 

@@ -63,7 +63,7 @@ from migpool.experiments.simulated import world_of
 from migpool.scenario import shipped
 from migpool.scenario.changes import change
 from migpool.scenario.messages import explain, file_text, toml_table
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario, Table, parse_scenario
 from migpool.sim.world import World
 

@@ -26,7 +26,7 @@ from migpool.experiments.simulated import InVirtualTime
 from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.result import RunResult, ThreadCounts
 from migpool.lab.run.together import Leaving, leave
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario, Size, Table
 from migpool.sim.world import World
 

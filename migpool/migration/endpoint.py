@@ -14,10 +14,10 @@ from migpool.core.buffers import BufferPool
 from migpool.core.cancel import CancelSwitch
 from migpool.core.device_calls import of, under_way
 from migpool.core.effects import Wait
+from migpool.core.held_settings import no_garbage_collection, short_switch_interval
 from migpool.core.interpreter import Interpreter
 from migpool.core.machine import Machine, Slot, per_device
 from migpool.core.plugin_errors import traceback_of
-from migpool.core.switch_interval import SWITCH_INTERVAL
 from migpool.core.threads import ThreadGroup
 from migpool.core.trace import Tracer
 from migpool.device import Side
@@ -102,6 +102,8 @@ class Endpoint(ABC):
         self._tcp: tuple[TcpUse, ...] = ()
         self._also = ""
         self._error: BaseException | None = None
+        # What holds while the machine stands still.
+        self._standstill = contextlib.ExitStack()
 
     def _entered(self, state: State) -> None:
         if state is State.SWITCHOVER:
@@ -139,7 +141,7 @@ class Endpoint(ABC):
         self._began = time.monotonic_ns()
         first: BaseException | None = None
         self._switch.on_cancel(self._abort_devices)
-        with SWITCH_INTERVAL.held(self.settings.switch_interval):
+        with short_switch_interval(self.settings.switch_interval), self._standstill:
             try:
                 with contextlib.ExitStack() as stack:
                     try:
@@ -278,10 +280,12 @@ class Endpoint(ABC):
 
     def _stands(self) -> None:
         """The machine stands still, or will at once: see whether there are processors enough from now on."""
+        self._standstill.enter_context(no_garbage_collection())
         self._short_before = processors_short()
 
     def _runs(self) -> None:
         """It runs again."""
+        self._standstill.close()
         now = processors_short()
         if now is not None and self._short_before is not None:
             self._short = now - self._short_before

@@ -1,4 +1,4 @@
-"""Threading models: one file each, found by the entry point group ``migpool.schedulers``.
+"""Threading models: one file each, found by the entry point group ``migpool.schedulers``; pyproject.toml lists ours.
 
 What a third party's model needs stands here; the contract is in ``base.py``.
 """

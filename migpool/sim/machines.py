@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario
 from migpool.sim.qemu import qemu_downtime
 from migpool.sim.scenarios import Host, world_of

@@ -18,7 +18,7 @@ from typing import Final, cast
 from migpool.device import DeviceContext, DeviceError, OptionValue, Outline, Side
 from migpool.errors import MigpoolError, ScenarioError, UsageError
 from migpool.flow.window import rooms_for
-from migpool.scenario.model_names import Model
+from migpool.scenario.model_syntax import Model
 from migpool.scenario.plugins import outliner
 from migpool.scenario.schema import DeviceEntry, Scenario
 from migpool.schedulers.base import Staffing

@@ -16,11 +16,9 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from migpool.core.cancel import CancelSwitch
 from migpool.core.effects import (
@@ -79,7 +77,7 @@ from migpool.migration.kept_configs import KeptConfigs
 from migpool.migration.lanes import Lanes
 from migpool.migration.load_order import LoadOrder
 from migpool.sim.tcp import Channel
-from migpool.sim.world import Profile, World, chunk_of, chunks_of, last_of, machine_of
+from migpool.sim.world import Profile, World, chunk_of, machine_of
 
 try:
     import simpy
@@ -88,12 +86,12 @@ except ImportError:
     raise UsageError("the simulator needs SimPy: pip install 'migpool[sim]'") from None
 else:
     from migpool.sim.arrivals import Arrivals, Piece
+    from migpool.sim.devices import DeviceTimes
     from migpool.sim.link import Link
+    from migpool.sim.processors import Process, Processors, Side, crew
 
 __all__ = ["Profile", "Simulated", "World", "downtime", "simulate"]
 
-_Process: TypeAlias = Generator[simpy.Event, Any, Any]
-_Side: TypeAlias = Literal["save", "load"]
 _KEPT_APART = (*READS, *SENDS, *WRITES)
 """For what a thread is kept under a model that keeps none for a whole job."""
 
@@ -134,10 +132,6 @@ def simulate(world: World) -> Simulated:
     return Migration(world).run()
 
 
-def _crew(env: simpy.Environment, threads: int) -> simpy.Resource | None:
-    return simpy.Resource(env, threads) if threads else None
-
-
 @dataclass(frozen=True, slots=True)
 class Common:
     """What migrations that go on at the same time have in common.
@@ -162,24 +156,15 @@ class Migration:
         self._machine = machine_of(world)
         self._crossing = self._machine.crossing("main-channel")
         slots = self._machine.slots
-        self._copying = _crew(env, world.copying)
-        self._processors = {side: _crew(env, world.processors) for side in ("save", "load")}
+        self._processors = processors = Processors(env, world)
+        self._devices = DeviceTimes(env, world, processors)
         # What a process has once: the big lock, Python, and a lock for each device.
         self._big = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._python = {"save": simpy.Resource(env), "load": simpy.Resource(env)}
         self._own = {side: [simpy.Resource(env) for _ in slots] for side in ("save", "load")}
-        saving = (common and common.crew) or _crew(env, world.savers)
-        self._crews = {"save": saving, "load": _crew(env, world.loaders)}
+        saving = (common and common.crew) or crew(env, world.savers)
+        self._crews = {"save": saving, "load": crew(env, world.loaders)}
         self._takings = {"save": world.save_taking, "load": world.load_taking}
-        self._read_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
-        self._write_locks = defaultdict[str, simpy.Resource](lambda: simpy.Resource(env))
-        self._chunks = [chunks_of(profile, world.chunk) for profile in world.devices]
-        self._last = [last_of(profile, world.chunk) for profile in world.devices]
-        self._left = list(self._chunks)
-        self._left_live = [0 for _ in slots]
-        self._produced = [0.0 for _ in slots]
-        self._reads = [0 for _ in slots]
-        self._free_at = {side: defaultdict[str, float](lambda: -inf) for side in ("save", "load")}
         self._following = [0 for _ in slots]
         self._sections: simpy.Store = simpy.Store(env)
         self._waiting: set[str] = set()
@@ -193,7 +178,7 @@ class Migration:
         self._lanes.handle(self._handlers)
         LoadOrder(switch).handle(self._handlers)
         KeptConfigs(switch, self._machine.iterable, self._load_kept).handle(self._handlers)
-        self._link = Link(env, world, common.link if common else None, self._copy)
+        self._link = Link(env, world, common.link if common else None, processors.copy)
         described = self._crossing.described
         self._arrivals = Arrivals(env, world, self._machine.iterable, described, self._link.later)
 
@@ -206,7 +191,7 @@ class Migration:
         self._run_out()
         return Simulated(world.base + stops + self._ended - live, live, self._arrivals.most, self._arrivals.most_early)
 
-    def within(self) -> _Process:
+    def within(self) -> Process:
         """The same without rounds, as a process of the common time; returns the downtime in seconds."""
         began = float(self._env.now)
         yield self._env.timeout(self._world.base + sum(profile.stop for profile in self._world.devices))
@@ -222,7 +207,7 @@ class Migration:
         begin = float(self._env.now) - stops
         for number, profile in enumerate(self._world.devices):
             begin += profile.stop
-            self._produced[number] = begin
+            self._devices.stop(number, begin)
         jobs, sections = self._crossing.jobs, self._crossing.sections
         self._begin("save", self._submitted(jobs, "save"), self._save_sections(sections))
         self._begin("load", self._submitted(jobs, "load"), self._load_sections(sections))
@@ -233,7 +218,7 @@ class Migration:
         saves, loads = [], []
         for slot in alive:
             first, wanted = self._following[slot.number], self._world.devices[slot.number].live
-            self._left_live[slot.number] = -(-wanted // self._world.chunk)
+            self._devices.run(slot.number, wanted)
             saves.append((f"save live {slot.name}", save_live(slot, first, wanted)))
             loads.append((f"load live {slot.name}", load_live(slot, first)))
         self._begin("save", saves)
@@ -245,20 +230,20 @@ class Migration:
         if self._waiting:
             raise MigpoolError(f"the simulated jobs wait for each other: {', '.join(sorted(self._waiting))}")
 
-    def _submitted(self, slots: Sequence[Slot], side: _Side) -> list[tuple[str, Steps]]:
+    def _submitted(self, slots: Sequence[Slot], side: Side) -> list[tuple[str, Steps]]:
         """The jobs in the order in which both ends submit them."""
         return [
             (f"{side} {slot.name}" + (f", job {lane + 1}" if lane else ""), self._job(slot, side, lane))
             for slot, lane in in_lanes(slots, lambda slot: self._jobs(slot, side))
         ]
 
-    def _jobs(self, slot: Slot, side: _Side) -> int:
+    def _jobs(self, slot: Slot, side: Side) -> int:
         profile = self._world.devices[slot.number]
         if profile.way == "tagged" or (profile.way == "iterable" and side == "save"):
             return profile.lanes
         return 1
 
-    def _job(self, slot: Slot, side: _Side, lane: int) -> Steps:
+    def _job(self, slot: Slot, side: Side, lane: int) -> Steps:
         profile, first = self._world.devices[slot.number], self._following[slot.number]
         match profile.way, side:
             case "tagged", "save":
@@ -273,14 +258,14 @@ class Migration:
                 return save_lane(slot, lane) if profile.lanes > 1 else save_state(slot, first)
         return load_state(slot, first, keep=self._world.config_load == "after-iterables")
 
-    def _begin(self, side: _Side, jobs: Iterable[tuple[str, Steps]], then: _Process | None = None) -> None:
+    def _begin(self, side: Side, jobs: Iterable[tuple[str, Steps]], then: Process | None = None) -> None:
         """Have one end's migration thread submit its jobs, and do ``then`` what is its own."""
         listed = list(jobs)
         self._waiting.update(name for name, _ in listed)
         self._submitting += 1
         self._env.process(self._submit(listed, side, then))
 
-    def _submit(self, jobs: Iterable[tuple[str, Steps]], side: _Side, then: _Process | None) -> _Process:
+    def _submit(self, jobs: Iterable[tuple[str, Steps]], side: Side, then: Process | None) -> Process:
         crew, taking = self._crews[side], self._takings[side]
         for name, steps in jobs:
             if taking == "run":
@@ -303,7 +288,7 @@ class Migration:
         if not self._waiting and not self._submitting and not self._over.triggered:
             self._over.succeed()
 
-    def _staffed(self, free: Request, crew: simpy.Resource, name: str, steps: Steps, side: _Side) -> _Process:
+    def _staffed(self, free: Request, crew: simpy.Resource, name: str, steps: Steps, side: Side) -> Process:
         """A job on a thread, once one is free."""
         yield free
         yield from self._whole(name, steps, side)
@@ -312,7 +297,7 @@ class Migration:
     def _load_kept(self) -> None:
         self._begin("load", [(f"load config of {slot.name}", load_config(slot)) for slot in self._machine.iterable])
 
-    def _whole(self, name: str, steps: Steps, side: _Side, apart: simpy.Resource | None = None) -> _Process:
+    def _whole(self, name: str, steps: Steps, side: Side, apart: simpy.Resource | None = None) -> Process:
         """A job, from its first effect to its last; ``apart``: threads that it has for single effects alone."""
         answer: object = None
         while True:
@@ -323,7 +308,7 @@ class Migration:
             if self._world.step:
                 with self._python[side].request() as interpreter:
                     yield interpreter
-                    yield from self._copy(self._world.step)
+                    yield from self._processors.copy(self._world.step)
             if apart is not None and isinstance(effect, _KEPT_APART):
                 with apart.request() as thread:
                     yield thread
@@ -334,12 +319,12 @@ class Migration:
         self._ended = max(self._ended, float(self._env.now))
         self._look_for_the_end()
 
-    def _save_sections(self, slots: Sequence[Slot]) -> _Process:
+    def _save_sections(self, slots: Sequence[Slot]) -> Process:
         """The source's migration thread, when it has submitted the jobs."""
         self._waiting.add("save sections")
         yield from self._whole("save sections", save_sections(slots), "save")
 
-    def _load_sections(self, slots: Sequence[Slot]) -> _Process:
+    def _load_sections(self, slots: Sequence[Slot]) -> Process:
         """The destination's main thread: each section as it comes."""
         names = {slot.number: f"load {slot.name}" for slot in slots}
         self._waiting.update(names.values())
@@ -347,7 +332,7 @@ class Migration:
             slot, config = yield self._sections.get()
             yield from self._whole(names[slot.number], load_section(slot, config), "load")
 
-    def _perform(self, effect: Effect[object], side: _Side) -> _Process:
+    def _perform(self, effect: Effect[object], side: Side) -> Process:
         number = effect.slot.number
         profile = self._world.devices[number]
         match effect:
@@ -358,31 +343,29 @@ class Migration:
             case Acquire():
                 return Piece(chunk_of(profile, self._world.chunk))
             case ReadState(chunk=piece):
-                return (yield from self._read(profile, piece, self._left, number))
+                return (yield from self._devices.read(number, piece))
             case IterateInto(chunk=piece):
-                return (yield from self._read(profile, piece, self._left_live, number))
+                return (yield from self._devices.read_live(number, piece))
             case SavePart(chunk=piece):
                 part = self._handlers[SavePart](effect)
                 if part is not None:
-                    cost = profile.read / self._chunks[number]
-                    yield from self._hold(self._for_reads(profile), cost, work=side)
+                    yield from self._devices.read_part(number)
                 return part
             case Credit(index=index):
-                opened = self._arrivals.credit(number, index)
-                return (yield from self._woken(opened) if self._world.wake else opened)
+                return (yield from self._processors.woken(self._arrivals.credit(number, index)))
             case Send() | SendAhead() | SendConfig() | SendPart() | SendSection():
                 yield from self._send(effect)
             case NextChunk():
                 following = self._arrivals.next_chunk(number)
                 # A receiver that brings the chunk is awake.
-                sleeps = self._world.wake and not self._arrivals.is_for_receivers(number)
-                return (yield from self._woken(following) if sleeps else following)
+                brought = self._arrivals.is_for_receivers(number)
+                return (yield from following if brought else self._processors.woken(following))
             case NextPart():
                 return (yield from self._arrivals.next_part(effect))
             case EndParts(following=following):
                 return self._arrivals.end_parts(number, following)
             case WriteState(chunk=piece) | LoadPart(chunk=piece):
-                yield from self._write(number, piece.length or piece.size, side)
+                yield from self._devices.write(number, piece.length or piece.size, side)
             case Loaded(last=last):
                 self._arrivals.loaded(number, last=last)
             case SaveConfig():
@@ -400,7 +383,7 @@ class Migration:
                 raise UsageError(f"the simulator does not know the wait {type(effect).__name__}")
         return None
 
-    def _ask(self, effect: Turn | AfterOthers) -> _Process:
+    def _ask(self, effect: Turn | AfterOthers) -> Process:
         """Ask the migration's own code until it answers; it calls when it is worth asking again."""
         caller = self._handlers.callers[type(effect)]
         while True:
@@ -415,124 +398,13 @@ class Migration:
             if answer is not None:
                 return answer
 
-    def _read(self, profile: Profile, piece: Any, left: list[int], number: int) -> _Process:
-        if not left[number]:
-            piece.length = 0
-            return 0
-        left[number] -= 1
-        last = self._last[number] if left is self._left else piece.size
-        made = piece.length = piece.size if left[number] else last
-        # A device makes as much at once as it allows to read at once, however little of it is read.
-        at_once = max(1, profile.chunk // self._world.chunk)
-        read, self._reads[number] = self._reads[number], self._reads[number] + 1
-        if profile.read_slack is not None:
-            made = min(at_once * piece.size, left[number] * piece.size + last)
-        lock, cost = self._for_reads(profile), self._cost(profile.read, profile.read_call, made, at_once, number)
-        if self._world.wake:
-            yield from self._copy(0.0, 1)
-        if profile.read_slack is None:
-            yield from self._hold(lock, cost, work="save")
-        elif not read % at_once:
-            if lock is None:
-                yield from self._hold(None, self._made(number, cost), work="save")
-            else:
-                with lock.request() as held:
-                    yield held
-                    yield from self._hold(None, self._made(number, cost), work="save")
-        yield from self._copy(piece.length / self._world.copy_rate, 1)
-        if profile.read_slack is not None:
-            # What comes next the device begins when this has been taken; who came later than the slack has delayed it.
-            self._produced[number] = max(self._produced[number], float(self._env.now) - profile.read_slack)
-        return piece.length
-
-    def _made(self, number: int, cost: float) -> float:
-        """How long a reader still waits for what the device has worked on since it was last read."""
-        begin, profile = self._produced[number], self._world.devices[number]
-        free_at = self._free_at["save"]
-        if self._for_reads(profile) is not None:
-            begin = max(begin, free_at[profile.lock])
-        due = self._produced[number] = free_at[profile.lock] = begin + cost
-        return max(0.0, due - float(self._env.now))
-
-    def _write(self, number: int, size: int, side: _Side) -> _Process:
-        """Write so many bytes: while a device's process is woken and they are copied, the device's own time goes on."""
-        began, profile = float(self._env.now), self._world.devices[number]
-        yield from self._copy(size / self._world.copy_rate, 2)
-        lock, cost = self._for_writes(profile), self._cost(profile.write, profile.write_call, size, 1, number)
-        if lock is None:
-            yield from self._hold(None, max(0.0, began + cost - float(self._env.now)), work=side)
-            return
-        free_at = self._free_at[side]
-        with lock.request() as held:
-            yield held
-            due = max(began, free_at[profile.lock]) + cost
-            yield from self._hold(None, max(0.0, due - float(self._env.now)), work=side)
-            free_at[profile.lock] = float(self._env.now)
-
-    def _cost(self, whole: float, call: float, size: int, at_once: int, number: int) -> float:
-        """What a call for so many bytes takes, of the ``whole`` that all of them take."""
-        calls = -(-self._chunks[number] // at_once)
-        call = min(call, whole / calls)
-        return call + (whole - calls * call) * size / self._world.devices[number].size
-
-    def _for_reads(self, profile: Profile) -> simpy.Resource | None:
-        return self._read_locks[profile.lock] if profile.shared in ("reads", "reads and writes") else None
-
-    def _for_writes(self, profile: Profile) -> simpy.Resource | None:
-        return self._write_locks[profile.lock] if profile.shared in ("writes", "reads and writes") else None
-
-    def _copy(self, seconds: float, wakes: int = 0) -> _Process:
-        """Have a thread copy for some time, on a processor that others may have, once so many have woken each other.
-
-        Who finds all of them at work waits for one, and for no wake.
-        """
-        wake = wakes * self._world.wake
-        if not (seconds or wake):
-            return
-        if self._copying is None:
-            yield self._env.timeout(seconds + wake)
-            return
-        if self._copying.count < self._copying.capacity:
-            seconds += wake
-        with self._copying.request() as processor:
-            yield processor
-            yield self._env.timeout(seconds)
-
-    def _woken(self, waiting: _Process) -> _Process:
-        """Wait for what another thread brings, and for this one to wake if that was not there."""
-        began = self._env.now
-        answer = yield from waiting
-        if self._env.now != began:
-            yield from self._copy(0.0, 1)
-        return answer
-
-    def _locked(self, effect: Locked[Any], side: _Side, seconds: float) -> _Process:
+    def _locked(self, effect: Locked[Any], side: Side, seconds: float) -> Process:
         number = effect.slot.number
         lock = {"big": self._big[side], "own": self._own[side][number], "none": None}[effect.lock]
         within = self._python[side] if self._world.devices[number].in_python else None
-        yield from self._hold(lock, seconds, within, side)
+        yield from self._processors.hold(lock, seconds, within, side)
 
-    def _hold(
-        self,
-        resource: simpy.Resource | None,
-        seconds: float,
-        within: simpy.Resource | None = None,
-        work: _Side | None = None,
-    ) -> _Process:
-        """Take some time with a lock, and ``within`` another; ``work``: on a processor of that end."""
-        if resource is None and within is None and work is not None:
-            resource, work = self._processors[work], None
-        if resource is None:
-            if within is not None:
-                yield from self._hold(within, seconds, None, work)
-            else:
-                yield self._env.timeout(seconds)
-            return
-        with resource.request() as held:
-            yield held
-            yield from self._hold(None, seconds, within, work)
-
-    def _send(self, effect: Send | SendAhead | SendConfig | SendPart | SendSection) -> _Process:
+    def _send(self, effect: Send | SendAhead | SendConfig | SendPart | SendSection) -> Process:
         slot = effect.slot
         if isinstance(effect, SendSection):
             yield from self._link.send_on_main(len(effect.config))
@@ -541,7 +413,7 @@ class Migration:
         piece = self._sent(effect)
         size = piece.length or len(piece.payload)
         channel: Channel = yield self._link.idle()
-        if self._copying is None and not self._arrivals.is_for_receivers(slot.number):
+        if not self._processors.scarce and not self._arrivals.is_for_receivers(slot.number):
             # Where there is a processor for everybody, who takes it out is no later than who puts it in.
             yield from self._link.send(size, channel)
             self._link.later(lambda: self._arrivals.arrive(slot.number, piece), size)
@@ -551,10 +423,10 @@ class Migration:
         yield from self._link.send(size, channel)
         self._link.later(whole.succeed, size)
 
-    def _taken_out(self, size: int, channel: Channel) -> _Process:
+    def _taken_out(self, size: int, channel: Channel) -> Process:
         """A receiver takes so many bytes out of a channel, while they are put into it."""
-        if self._copying is not None:
-            yield from self._copy(size / channel.rate, 1)
+        if self._processors.scarce:
+            yield from self._processors.copy(size / channel.rate, 1)
 
     def _sent(self, effect: Send | SendAhead | SendConfig | SendPart) -> Piece:
         """What is to arrive: nobody may change it any more, as the job changes its own."""

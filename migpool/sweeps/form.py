@@ -38,7 +38,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from migpool.errors import ScenarioError, UsageError
 from migpool.scenario.changes import change
 from migpool.scenario.messages import explain, file_text, toml_table
-from migpool.scenario.model_names import all_models, parse_model, scenario_models
+from migpool.scenario.model_syntax import all_models, parse_model, scenario_models
 from migpool.scenario.schema import Rate, Scenario, Table, builtin_names, load_scenario, parse_scenario, scenario_text
 from migpool.sim.scenarios import Host
 from migpool.units import parse_duration, parse_rate

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from migpool.errors import MigpoolError, UsageError
 from migpool.lab.result_of_sides import run_result
 from migpool.lab.run.process_pair import ProcessPair
-from migpool.scenario.model_names import Model, parse_model
+from migpool.scenario.model_syntax import Model, parse_model
 from migpool.scenario.schema import Scenario
 from migpool.sim.scenarios import Host, world_of
 from migpool.sim.world import World

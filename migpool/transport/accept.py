@@ -28,20 +28,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migpool.errors import PeerGone, TimeLimitExceeded, Untrusted
-from migpool.transport.connections import (
-    GONE,
-    MAIN_KEPT,
-    MOST,
-    Connections,
-    Stranger,
-    address_of,
-    one_of_most,
-)
+from migpool.transport.connections import GONE, MAIN_KEPT, Connections
 from migpool.transport.credentials import Credentials
 from migpool.transport.listener import check_process
 from migpool.transport.sockets import Idle
-from migpool.transport.suspects import Refuse, Suspects
+from migpool.transport.strangers import MOST, Stranger, address_of, one_of_most
 from migpool.transport.tls import TlsSocket, is_unread, readable
+from migpool.transport.unfinished_sources import Refuse, UnfinishedSources
 from migpool.wire.multifd import INITIAL_SIZE
 from migpool.wire.stream import MAIN_MAGIC_SIZE, header
 
@@ -344,16 +337,16 @@ def accept_all(
     arrivals = Arrivals(listener, connections, prepare, stack, silence, credentials, anybody)
     known = credentials is not None or (listener.family == socket.AF_UNIX and not anybody)
     connections.limit = limit
-    suspects = Suspects(connections, refuse, known=known)
+    unfinished = UnfinishedSources(connections, refuse, known=known)
     first = time.monotonic() + first_limit
     while not connections.complete:
         check()
         now = time.monotonic()
         if now >= first and (not connections.begun or now >= first + limit):
-            raise TimeLimitExceeded(f"no source has come within {first_limit:g} s{suspects.last}")
+            raise TimeLimitExceeded(f"no source has come within {first_limit:g} s{unfinished.last}")
         arrivals.take(TICK)
         connections.drop_ended()
-        suspects.look(arrivals.unclear)
+        unfinished.look(arrivals.unclear)
     return arrivals
 
 

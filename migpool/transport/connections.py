@@ -9,41 +9,33 @@ as this project's sources do with a random number for each migration; else those
 whatever uuid. All others are closed then. So nobody who does not know the number can be taken for a part of it, nor
 take a place from it.
 
-What others have begun takes room: at most :data:`MOST` connections are kept, and each for a time. Of too many the
-address that has most gives way with its oldest.
+What others have begun takes room: at most :data:`~migpool.transport.strangers.MOST` connections are kept, and each for
+a time. Of too many the address that has most gives way with its oldest.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import select
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from migpool.errors import MigpoolError, PeerError, PeerGone, ProtocolError, TimeLimitExceeded
+from migpool.transport.strangers import MOST, Stranger, address_of, one_of_most
 from migpool.transport.tls import is_unread
 from migpool.units import count_of
 from migpool.wire.configuration import is_whole, uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 from migpool.wire.stream import MAIN_MAGIC_SIZE, TLS_HANDSHAKE, begins_main_channel, header
 
-MOST: Final = 384
-"""How many connections may have begun as a source's do, and how many may not have said yet what they are: more than one
-source opens, and both together fewer than a process may usually have."""
 MAIN_KEPT: Final = 4096
 """Bytes of a main channel that are read before its source is whole: enough for a configuration."""
 GONE: Final = 1.0
 """Seconds in which all connections of a source must have come that has ended one of them."""
 _HEAD: Final = len(header())
-
-
-class Stranger(Exception):
-    """A connection is none of the source's; the message says what it was."""
 
 
 @dataclass(slots=True)
@@ -324,28 +316,6 @@ class Connections:
             f"{f', and {unknown} that did not say what for' if unclear else ''}: "
             f"{self.remedy or 'both ends need the same number of channels'}"
         )
-
-
-def address_of(sock: socket.socket) -> str:
-    """Where a connection comes from: its host, or with IPv6 its network, in which a host has any address."""
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return ""
-    if sock.family == socket.AF_INET6:
-        found = ipaddress.IPv6Address(name[0].partition("%")[0])
-        return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
-    return str(name[0]) if sock.family == socket.AF_INET else ""
-
-
-def one_of_most(addresses: dict[socket.socket, str]) -> socket.socket:
-    """The oldest connection of the address that has most of them.
-
-    Arguments:
-        addresses: of each connection, the oldest first.
-    """
-    most = Counter(addresses.values()).most_common(1)[0][0]
-    return next(sock for sock, address in addresses.items() if address == most)
 
 
 def has_ended(sock: socket.socket) -> bool:

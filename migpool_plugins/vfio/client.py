@@ -141,7 +141,7 @@ class DeviceClient:
         self._poll.register(self._interruption.fd, select.POLLIN)
         self._ids = itertools.count(1)
 
-    def ask(self, kind: type[_T], op: str, limit: float, *arguments: int | str | bytes) -> _T:
+    def ask(self, kind: type[_T], op: str, limit: float, *arguments: float | str | bytes) -> _T:
         """Ask the device process and return its answer.
 
         Arguments:

@@ -131,7 +131,8 @@ class EmulatedVfioDevice(VfioDevice):
         """Load the config; takes the profile's time. Fails unless all state has been loaded and is the one saved."""
         self._guard.check()
         try:
-            self._client.ask(object, "load_config", self._limit + self.profile.load_config_time, data)
+            limit = self._limit + self.profile.load_config_time
+            self._client.ask(object, "load_config", limit, data, time.monotonic())
         except DeviceError as error:
             raise self._spoiled(error) from None
         self._finish_loading()

@@ -251,9 +251,16 @@ class DeviceState:
         _pass_time(self.profile.save_config_time)
         return CONFIG_HEADER.pack(CONFIG_MAGIC, total, self._content.digest) + self._content.config
 
-    def load_config(self, data: bytes) -> None:
-        """Check and take the config, in the profile's time; a :class:`Refusal` if it or the state is not right."""
-        due = time.monotonic() + self.profile.load_config_time
+    def load_config(self, data: bytes, called: float) -> None:
+        """Check and take the config, in the profile's time.
+
+        Arguments:
+            called: when it was asked to, CLOCK_MONOTONIC in seconds.
+
+        Raises:
+            Refusal: the config, or the state, is not right.
+        """
+        due = called + self.profile.load_config_time
         transfer = self._in_state(_M.RESUMING, "the config came before the device was ready to load")
         if transfer.error is not None:
             raise transfer.error

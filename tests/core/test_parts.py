@@ -269,7 +269,7 @@ def test_without_memory_in_it_a_migration_loads_no_numpy() -> None:
     """It takes a while, and keeps a thread of its own in the process that spins before it sleeps."""
     code = (
         "import sys, migpool.migration.source, migpool.migration.destination; "
-        "import migpool.scenario.model_names, migpool.wire; "
+        "import migpool.scenario.model_syntax, migpool.wire; "
         "sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

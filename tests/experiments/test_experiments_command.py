@@ -15,7 +15,7 @@ from migpool.experiments.page import index, page
 from migpool.experiments.plot import plot
 from migpool.experiments.runner import run_experiment
 from migpool.scenario.build import build_machine
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import DeviceEntry
 from tests.support import LONG
 from tests.support.commandline import here, migpool, started

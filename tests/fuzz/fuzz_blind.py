@@ -29,7 +29,7 @@ NUMBERS: Final = (bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\
 SECONDS: Final = 2.0
 """Of processor time for one input."""
 HANGS: Final = 60
-"""Seconds after which an input is taken to hang."""
+"""Seconds; an input that has not ended after twice as many hangs."""
 
 
 class Changes:
@@ -95,9 +95,18 @@ def fuzz_blindly(
     Raises:
         Exception: what the target raised, with a note where the input is.
     """
-    signal.signal(signal.SIGALRM, _hangs)
     changes = Changes(seeds, begin)
-    ends, looked, number = time.monotonic() + seconds, 0.0, 0
+    ends, looked, number, seen = time.monotonic() + seconds, 0.0, 0, -1
+
+    def look(_number: int, _frame: FrameType | None) -> None:
+        """See whether it hangs; the first look may be late, where this process was stopped for a while."""
+        nonlocal seen
+        if seen == number:
+            raise CostsTooMuch(f"an input has not ended within {2 * HANGS} s")
+        seen = number
+        signal.alarm(HANGS)
+
+    signal.signal(signal.SIGALRM, look)
     try:
         while number != runs and (now := time.monotonic()) < ends:
             if now - looked > 1:
@@ -114,7 +123,3 @@ def fuzz_blindly(
     finally:
         signal.alarm(0)
     return number
-
-
-def _hangs(_number: int, _frame: FrameType | None) -> None:
-    raise CostsTooMuch(f"an input has not ended within {HANGS} s")

@@ -9,7 +9,8 @@ from typing import Final
 from migpool.core.cancel import CancelSwitch
 from migpool.errors import MigpoolError
 from migpool.migration.return_path import ReturnPath
-from migpool.transport.connections import Connections, Stranger
+from migpool.transport.connections import Connections
+from migpool.transport.strangers import Stranger
 from migpool.wire.configuration import Configuration, configuration, uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 from migpool.wire.returnpath import (

@@ -79,29 +79,35 @@ def stream(data: bytes) -> None:
 
 def inspection(data: bytes) -> None:
     """Any main channel, from a file and from a pipe, with its description and without; what is found is shown."""
-    for each in _inspected(data):
+    for each in (_from_file(data), _from_pipe(data)):
         decoded = decode(each)
         json.dumps(document(each, decoded))
         stream_outline("fuzz", each)
 
 
-def _inspected(data: bytes) -> tuple[StreamSummary, StreamSummary]:
-    found = inspect_bytes(data, lambda *_: True), inspect_pipe(io.BytesIO(data), lambda *_: True)
-    for each in found:
-        if each.problem is None:
-            assert each.walked == len(data)
-        else:
-            assert 0 <= each.problem.offset <= len(data)
-            assert "\n" not in str(each.problem)
-    return found
+def _from_file(data: bytes) -> StreamSummary:
+    return _found(inspect_bytes(data, lambda *_: True), data)
+
+
+def _from_pipe(data: bytes) -> StreamSummary:
+    return _found(inspect_pipe(io.BytesIO(data), lambda *_: True), data)
+
+
+def _found(summary: StreamSummary, data: bytes) -> StreamSummary:
+    if summary.problem is None:
+        assert summary.walked == len(data)
+    else:
+        assert 0 <= summary.problem.offset <= len(data)
+        assert "\n" not in str(summary.problem)
+    return summary
 
 
 def walk(data: bytes) -> None:
-    """The same; of one in eight inputs what is found is shown, of the others the devices are decoded once."""
-    if not crc32(data) % 8:
+    """The same for one in eight inputs; of the others half are read from a file and half from a pipe, and decoded."""
+    if not (chosen := crc32(data) % 8):
         inspection(data)
     else:
-        decode(_inspected(data)[0])
+        decode((_from_file if chosen % 2 else _from_pipe)(data))
 
 
 def channel(data: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from migpool.device import Device, OptionValue
 from migpool.migration.states import State
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from tests.support.guests import guest, steps
 from tests.support.rig import Pair
 

@@ -15,7 +15,7 @@ from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import all_models, parse_model
+from migpool.scenario.model_syntax import all_models, parse_model
 from migpool.transport.address import Address
 from migpool_plugins.vfio import devices
 from tests.kernel.mtty import REACHED, STATE_SIZE, Uart, make_devices, saved

@@ -12,7 +12,7 @@ import pytest
 
 from migpool.core.effects import Wait
 from migpool.core.machine import Machine
-from migpool.device import ConfigChannel, ConfigLock
+from migpool.device import ConfigChannel, ConfigLock, Priority
 from migpool.errors import UsageError
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
@@ -136,6 +136,15 @@ def test_who_waits_for_a_section_is_one_itself() -> None:
     crossing = Machine("m", [card, bus, clock]).crossing("multifd")
     assert [slot.name for slot in crossing.sections] == [bus.idstr, card.idstr]
     assert [slot.name for slot in crossing.jobs] == [clock.idstr]
+
+
+def test_one_iterable_device_comes_before_those_that_are_not() -> None:
+    made = [*plain(3), *iterables(3)]
+    made[1].priority = Priority.IOMMU
+    made[0].after = [made[4].idstr]
+    names = [slot.name for slot in Machine("m", made).crossing("multifd").jobs]
+    assert names == ["device-0", "plain-101", "plain-102", "device-1", "plain-100", "device-2"]
+    assert [slot.name for slot in Machine("m", made[1:4]).crossing("multifd").jobs][-1] == "device-0"
 
 
 @pytest.mark.parametrize("models", MODELS)

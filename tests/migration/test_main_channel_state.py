@@ -12,7 +12,7 @@ from migpool.migration.destination import Destination
 from migpool.migration.settings import Settings
 from migpool.migration.source import Source
 from migpool.migration.states import State
-from migpool.scenario.model_names import all_models, parse_model
+from migpool.scenario.model_syntax import all_models, parse_model
 from migpool.schedulers.inline import InlineScheduler
 from migpool.transport.address import Address
 from tests.support.paper import Paper

@@ -11,7 +11,7 @@ import pytest
 from migpool.device import ConfigChannel, Device
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import all_models
+from migpool.scenario.model_syntax import all_models
 from migpool.wire.commands import switchover_start
 from migpool.wire.ramheader import sync_header
 from migpool.wire.returnpath import Shut, SwitchoverAck

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.scenario.model_names import all_models
+from migpool.scenario.model_syntax import all_models
 from tests.nested.attached import Ends, Way, arrived, attached, ends, fill, migrate, ready, states_of
 from tests.nested.driver_calls import Call, calls, probed
 from tests.nested.scenarios import capture, scenario

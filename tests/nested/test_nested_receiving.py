@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.scenario.model_names import all_models
+from migpool.scenario.model_syntax import all_models
 from tests.nested.attached import PLACES, Ends, Way, attached, ends, fill, migrate, states_of
 from tests.nested.scenarios import capture, scenario
 from tests.qemu.tool import Tool, migpool

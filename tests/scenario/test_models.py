@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from migpool.errors import PluginError, ScenarioError, UsageError
-from migpool.scenario.model_names import all_models, parse_model, parse_models, scenario_models
+from migpool.scenario.model_syntax import all_models, parse_model, parse_models, scenario_models
 from migpool.scenario.plugins import load_scheduler, names
 from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.elastic import ElasticScheduler

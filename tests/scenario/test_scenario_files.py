@@ -9,7 +9,7 @@ import pytest
 
 from migpool.errors import ScenarioError
 from migpool.scenario.messages import parse_toml
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import builtin_names, load_scenario, parse_scenario, scenario_text
 
 DEVICE = '[[devices]]\nplugin = "vfio"\n'

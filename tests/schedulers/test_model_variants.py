@@ -21,7 +21,7 @@ from migpool.device import Side
 from migpool.errors import Cancelled
 from migpool.migration.report import SideReport
 from migpool.migration.states import State
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.schedulers import Setup
 from migpool.schedulers.pool import START_LIMIT, start_workers
 from migpool.workers.pool import WorkerPool

@@ -19,7 +19,7 @@ from migpool.migration.report import SideReport
 from migpool.migration.save_handlers import Gates
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import parse_scenario
 from migpool.schedulers.lane import Lane
 from migpool.schedulers.poller import Poller

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from migpool.errors import ScenarioError, UsageError
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.schedulers.base import Scheduler
 from migpool.schedulers.pool import PoolScheduler

@@ -12,7 +12,7 @@ from migpool.device import Device
 from migpool.migration.destination import Destination
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.transport.address import Address
 from tests.support.rig import Scripted
 

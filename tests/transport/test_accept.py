@@ -17,9 +17,10 @@ import pytest
 from migpool.errors import Cancelled, PeerError, TimeLimitExceeded
 from migpool.transport.accept import BACKLOG, HESITATION, TICK, Arrivals, accept_all
 from migpool.transport.address import Address
-from migpool.transport.connections import MOST, Connections, Stranger
+from migpool.transport.connections import Connections
 from migpool.transport.listener import listen
 from migpool.transport.sockets import Idle, connect, prepare
+from migpool.transport.strangers import MOST, Stranger
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migpool.scenario.model_names import all_models
+from migpool.scenario.model_syntax import all_models
 from tests.support import LONG
 from tests.support.commandline import migpool
 

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,9 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @contextmanager
@@ -228,3 +232,24 @@ def test_no_byte_beyond_the_memory_is_copied(at: int, length: int) -> None:
     with pytest.raises(ValueError, match="no part of"):
         memory.get(at, memoryview(bytearray(length)))
     memory.close()
+
+
+@pytest.mark.parametrize(("late", "over"), [(0.0, 0.07), (0.03, 0.07), (0.5, 0.5)])
+def test_a_config_is_loaded_from_when_that_was_asked_for(late: float, over: float) -> None:
+    """That the request came late to the device process makes the device no slower."""
+    profile = replace(PACED, load_config_time=0.07)
+    with made(source=True, profile=profile) as source:
+        state = os.pread(source.memory, profile.size, 0)
+        source.set_state(MigrationState.STOP_COPY)
+        source.saving().take(profile.size)
+        config = source.save_config()
+    clock = Clock()
+    with made(source=False, profile=profile) as device, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("migpool_plugins.vfio.state.time", clock)
+        os.pwrite(device.memory, state, 0)
+        device.set_state(MigrationState.RESUMING)
+        device.loading().write_placed(0, profile.size, 0.0, 0.0)
+        called = clock.now
+        clock.now += late
+        device.load_config(config, called)
+        assert clock.now - called == pytest.approx(over)

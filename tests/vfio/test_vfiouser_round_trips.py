@@ -16,7 +16,7 @@ from migpool.device import Device, DeviceContext, OptionValue, Side
 from migpool.migration.report import SideReport
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool_plugins.vfio import devices
 from migpool_plugins.vfio.migration import MigrationState
 from tests.support import LONG

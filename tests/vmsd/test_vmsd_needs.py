@@ -14,7 +14,7 @@ from migpool.core.machine import Machine
 from migpool.device import Device, DeviceContext
 from migpool.errors import ScenarioError
 from migpool.scenario.build import build_machine
-from migpool.scenario.model_names import all_models, parse_model
+from migpool.scenario.model_syntax import all_models, parse_model
 from migpool.scenario.schema import Scenario
 from migpool.units import KIB
 from migpool_plugins.vmsd import CapturedDevice, devices

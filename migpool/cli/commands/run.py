@@ -132,7 +132,7 @@ def compare(
     from migpool.cli.runs import Apart, run_models
     from migpool.errors import UsageError
     from migpool.lab.comparison import BOTH_WAYS, BOTH_WIRES, Variant
-    from migpool.scenario.model_names import parse_models
+    from migpool.scenario.model_syntax import parse_models
 
     if no_report and report_file is not None:
         raise UsageError("--report and --no-report say the opposite: give one of them")

@@ -105,7 +105,7 @@ def check(name: Name, _: Debug = False) -> None:
     """Check a scenario: every key, the models, and whether the devices can be made here, at both ends."""
     from migpool.device import Side
     from migpool.scenario.build import build_machine
-    from migpool.scenario.model_names import scenario_models
+    from migpool.scenario.model_syntax import scenario_models
     from migpool.scenario.schema import load_scenario
 
     found = load_scenario(name)

@@ -11,7 +11,7 @@ from typing import Final
 from migpool.conformance.check import Check, check_of
 from migpool.conformance.devices import basics, calling, damage, leftovers, locking, migrating, parts
 from migpool.conformance.devices.subject import Subject
-from migpool.scenario.model_names import all_models, parse_model, parse_models
+from migpool.scenario.model_syntax import all_models, parse_model, parse_models
 
 __all__ = ["Subject", "checks"]
 

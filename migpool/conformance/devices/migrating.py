@@ -31,7 +31,7 @@ from migpool.device import Side, TaggedDevice
 from migpool.lab.run.side import Footprint, footprint
 from migpool.migration.settings import Settings
 from migpool.migration.states import State
-from migpool.scenario.model_names import Model
+from migpool.scenario.model_syntax import Model
 from migpool.units import MIB, count_of
 
 PAGE: Final = 4096

@@ -23,7 +23,7 @@ from migpool.core.trace import Tracer
 from migpool.device import Side
 from migpool.errors import DeviceError, UsageError
 from migpool.migration.chunk_queue import ChunkQueues
-from migpool.scenario.model_names import SideModel, parse_part
+from migpool.scenario.model_syntax import SideModel, parse_part
 from migpool.scenario.plugins import load_scheduler
 from migpool.schedulers.base import Scheduler, Setup
 

@@ -16,7 +16,7 @@ from migpool.conformance.devices import migrating
 from migpool.conformance.models.bench import Bench, Subject, benched
 from migpool.core.effects import Wait
 from migpool.device import Device, DeviceContext, DeviceError, Pending
-from migpool.scenario.model_names import Model, parse_part
+from migpool.scenario.model_syntax import Model, parse_part
 
 DEPTH = 3
 

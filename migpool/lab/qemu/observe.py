@@ -17,7 +17,7 @@ from migpool.errors import MigpoolError, UsageError
 from migpool.lab.qemu.explain import Explained, explain
 from migpool.lab.qemu.monitor import Monitor, Refused, opened
 from migpool.lab.qemu.tracing import LIGHT, Log, traced
-from migpool.units import format_size
+from migpool.units import format_rate, format_size
 
 EVERY: Final = 0.25
 """Seconds between two looks at the migration while the source's machine runs."""
@@ -261,8 +261,8 @@ def _line(side: Side, status: str, now: Mapping[str, JsonValue], *, begun: bool)
     if not isinstance(ram, dict):
         return f"{side}: {status}"
     sent, left = (format_size(int(str(ram.get(name, 0)))) for name in ("transferred", "remaining"))
-    rate = float(str(ram.get("mbps", 0))) / 8
-    return f"{side}: {status}, round {ram.get('dirty-sync-count', 0)}, {sent} sent, {left} left, {rate:.0f} MB/s"
+    rate = format_rate(float(str(ram.get("mbps", 0))) * 1e6 / 8)  # it says megabits a second
+    return f"{side}: {status}, round {ram.get('dirty-sync-count', 0)}, {sent} sent, {left} left, {rate}"
 
 
 async def _says(monitor: Monitor, ended: dict[str, JsonValue]) -> JsonValue:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from migpool.lab.run.link.use import LinkUse
 from migpool.lab.run.result import RunResult
-from migpool.units import MIB, count_of, format_duration, format_rate, format_size
+from migpool.units import RATE_UNIT, count_of, format_duration, format_rate, format_size
 
 LATE: float = 1.0
 """Milliseconds too late that one packet in a hundred may be before a run's numbers come with a warning."""
@@ -101,14 +101,16 @@ def rows(run: RunResult) -> list[list[str]]:
 
 
 def over_time(run: RunResult) -> list[JsonValue]:
-    """[ms, MiB a second from the source, and to it] for each part of the downtime; empty without a link."""
+    """[ms, rate from the source, and to it, in ``RATE_UNIT``] for each part of the downtime; empty without a link."""
     if run.link is None or not run.downtime_ms:
         return []
     step = run.downtime_ms * 1e6 / PARTS
     found: list[JsonValue] = []
     for part in range(PARTS):
         ways = [_at(way, (part + 1) * step) - _at(way, part * step) for way in (run.link.forth, run.link.back)]
-        found.append([round((part + 0.5) * step / 1e6, 4), *(round(count / step * 1e9 / MIB, 3) for count in ways)])
+        found.append(
+            [round((part + 0.5) * step / 1e6, 4), *(round(count / step * 1e9 / RATE_UNIT, 3) for count in ways)]
+        )
     return found
 
 

@@ -52,7 +52,7 @@ from migpool.lab.run.link.namespaces import enter_network, shift_clocks
 from migpool.lab.run.long_calls import long_calls
 from migpool.lab.run.result import RoundResult
 from migpool.lab.run.side import SideRun, warnings_told
-from migpool.scenario.model_names import parse_model
+from migpool.scenario.model_syntax import parse_model
 from migpool.scenario.schema import Scenario, parse_scenario
 from migpool.transport.address import Address
 

@@ -27,7 +27,7 @@ from migpool.migration.source import Source
 from migpool.migration.states import State
 from migpool.precopy.rounds import Round
 from migpool.scenario.build import build_machine
-from migpool.scenario.model_names import Model
+from migpool.scenario.model_syntax import Model
 from migpool.scenario.schema import Scenario
 from migpool.transport.address import Address
 

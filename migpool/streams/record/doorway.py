@@ -23,7 +23,8 @@ from typing import Final
 
 from migpool.streams.record.beginnings import ENOUGH, Begins, begins
 from migpool.transport.accept import HESITATION, SILENT, Notes
-from migpool.transport.connections import MOST, address_of, has_ended, one_of_most
+from migpool.transport.connections import has_ended
+from migpool.transport.strangers import MOST, address_of, one_of_most
 from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet
 

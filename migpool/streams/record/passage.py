@@ -29,8 +29,8 @@ from migpool.streams.record.beginnings import is_greeting
 from migpool.streams.record.index import Connection, Ended, Flow, Role
 from migpool.streams.record.store import FlowFile, Store
 from migpool.streams.record.tee_pipe import TeePipe
-from migpool.transport.connections import address_of
 from migpool.transport.sockets import shut
+from migpool.transport.strangers import address_of
 from migpool.wire.commands import Command, CommandKind, command
 from migpool.wire.configuration import uuid_within
 from migpool.wire.multifd import INITIAL_SIZE, parse_initial_packet

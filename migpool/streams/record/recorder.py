@@ -32,9 +32,9 @@ from migpool.streams.record.index import MOST_CONNECTIONS, Connection, Ended, In
 from migpool.streams.record.passage import TICK, Passage
 from migpool.streams.record.store import Store
 from migpool.transport.address import Address
-from migpool.transport.connections import MOST, one_of_most
 from migpool.transport.listener import listen
 from migpool.transport.sockets import connect, prepare
+from migpool.transport.strangers import MOST, one_of_most
 
 BACKLOG: Final = 256
 GRACE: Final = 2.0

@@ -18,6 +18,7 @@ from migpool.lab.report.summary import ModelSummary, looked_into, summarize
 from migpool.lab.report.table import device_rows
 from migpool.lab.run.result import LabResult, LinkResult, RunResult, SideTrace
 from migpool.migration.report import DeviceReport
+from migpool.units import RATE_NAME, RATE_UNIT
 
 FINEST = 4000
 """Into how many parts a downtime is divided, at the most, where things follow each other: more cannot be seen."""
@@ -78,7 +79,11 @@ def _run(run: RunResult) -> dict[str, JsonValue]:
         "lanes": {by: _lanes(lanes, [at for at, _ in kept]) for by, lanes in drawn.items()},
         "memory": _memory(analysis.memory, downtime),
         "budget": run.memory.budget_bytes,
-        "link": {"use": over_time(run), "rate": None if run.link is None else run.link.rate},
+        "link": {
+            "use": over_time(run),
+            "rate": None if run.link is None or run.link.rate is None else run.link.rate / RATE_UNIT,
+            "unit": RATE_NAME,
+        },
         "connections": {
             "head": list[JsonValue](HEADINGS),
             "rows": [[[cell, "number" if at else ""] for at, cell in enumerate(row)] for row in rows_of_link(run)],

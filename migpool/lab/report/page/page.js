@@ -147,15 +147,15 @@ function drawLink(part, name, state) {
   const way = (at, label, colour) => ({
     type: "scatter", mode: "lines", name: label, line: {shape: "hvh", width: 1.6, color: colour, dash: at > 1 ? "dot" : "solid"},
     x: run.link.use.map(sample => sample[0]), y: run.link.use.map(sample => sample[at]),
-    hovertemplate: label + ": %{y:.1f} MiB/s at %{x:.1f} ms<extra></extra>",
+    hovertemplate: label + ": %{y:.1f} " + run.link.unit + " at %{x:.1f} ms<extra></extra>",
   });
-  const rate = run.link.rate && run.link.rate / MIB;
+  const rate = run.link.rate;
   draw(id, [way(1, "from the source", css("--accent")), way(2, "to the source", css("--text"))], {
     height: 280, margin: {l: 8, r: 16, t: 22, b: 80}, xaxis: {title: {text: "ms since the stop", standoff: 2}},
-    yaxis: {title: {text: "MiB/s"}, rangemode: "tozero", fixedrange: true}, uirevision: state.model, showlegend: true,
+    yaxis: {title: {text: run.link.unit}, rangemode: "tozero", fixedrange: true}, uirevision: state.model, showlegend: true,
     legend: {orientation: "h", y: -.2, yanchor: "top", x: 0, font: {size: 11}},
     shapes: rate ? [{type: "line", xref: "paper", x0: 0, x1: 1, y0: rate, y1: rate, line: {color: css("--path"), dash: "dash", width: 1.5}}] : [],
-    annotations: rate ? [{xref: "paper", x: 1, xanchor: "right", y: rate, yanchor: "bottom", showarrow: false, text: `its rate, ${rate.toPrecision(3)} MiB/s`, font: {size: 11, color: css("--path")}}] : [],
+    annotations: rate ? [{xref: "paper", x: 1, xanchor: "right", y: rate, yanchor: "bottom", showarrow: false, text: `its rate, ${rate.toPrecision(3)} ${run.link.unit}`, font: {size: 11, color: css("--path")}}] : [],
   });
 }
 

@@ -13,7 +13,7 @@ Refuse: TypeAlias = Callable[[socket.socket, bytes, MigpoolError], object]
 """Tells a source why it is not taken: its main channel, what was read of it, the reason."""
 
 
-class Suspects:
+class UnfinishedSources:
     """Those that have begun as a source does, and are not whole in their time.
 
     Arguments:

@@ -18,9 +18,10 @@ from migpool.transport import accept
 from migpool.transport import connections as rules
 from migpool.transport.accept import BACKLOG, accept_all
 from migpool.transport.address import Address
-from migpool.transport.connections import Connections, Stranger, address_of
+from migpool.transport.connections import Connections
 from migpool.transport.listener import listen
 from migpool.transport.sockets import prepare
+from migpool.transport.strangers import Stranger, address_of
 from migpool.wire.configuration import Configuration, configuration
 from migpool.wire.multifd import initial_packet
 from migpool.wire.stream import header
@@ -73,7 +74,7 @@ def test_a_source_is_taken_whatever_others_have_begun(data: st.DataObject) -> No
         connections = Connections(2)
         for first in before:
             take(connections, first, stack, gone=data.draw(st.booleans()))
-            assert len(connections.sockets) <= rules.MOST
+            assert len(connections.sockets) <= 6
         connections.drop_ended()
         ours = []
         for place, first in enumerate(SOURCE):
@@ -215,7 +216,7 @@ def test_who_begins_and_stays_is_let_go_and_the_wait_goes_on(port: Port, said: l
 def test_who_goes_when_it_is_told_is_a_source_that_cannot_be_taken(
     port: Port, said: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("migpool.transport.suspects.GONE", LIMIT)  # it goes as soon as it can
+    monkeypatch.setattr("migpool.transport.unfinished_sources.GONE", LIMIT)  # it goes as soon as it can
     main, *channels = [port.say(first) for first in said]
     port.start(limit=0.1)
     until(lambda: bool(port.told), LIMIT)
